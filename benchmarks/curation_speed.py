@@ -36,9 +36,9 @@ from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.load import load_faces
 from manifests.ledger.records import Face
+from manifests.pictures.images import decode
+from manifests.pictures.png_files import CROP_PNG, encode_png
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.images import decode
-from manifests.runtime.png_files import CROP_PNG, encode_png
 from manifests.runtime.uris import path_of
 from manifests.runtime.workers import count_cores, open_pool
 

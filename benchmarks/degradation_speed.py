@@ -35,7 +35,7 @@ from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
 from degrade.theta import Theta
 from manifests.errors import BadInput
-from manifests.runtime.png_files import encode_png
+from manifests.pictures.png_files import encode_png
 
 SIDE = 512
 

@@ -59,7 +59,7 @@ def measure_faces(
     from train.restore.face_measures import InputFace, describe_crop, measure_fineness
     from train.restore.harm import measure_harm
     from train.restore.load import load_restorer, load_restorer_faces, move_to_device, restore_crop
-    from train.restore.paste import round_to_levels
+    from train.restore.pasting.paste import round_to_levels
 
     model = move_to_device(load_restorer(run))
     models = load_restorer_faces(model, None)

@@ -23,13 +23,13 @@ from degrade.operations.apply import apply
 from degrade.operations.pixels import shrink, to_float, to_uint8
 from degrade.presets import find_preset
 from degrade.sampling import make_generator, sample_theta
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from train.data.tensors import to_image, to_tensor
 from train.metrics.psnr_ssim import psnr
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
 from train.restore.load import load_restorer_faces, run_model
-from train.restore.reference_photos import References
+from train.restore.references.reference_photos import References
 
 PANEL = 224  # pixels a panel
 

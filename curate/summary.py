@@ -11,7 +11,7 @@ from curate.faces.interface import FaceModels
 from curate.people.splits import PHOTO_SPANS_SPLITS
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS, Face, File, ListEntry, Membership, Pair, Photo, Split
-from manifests.runtime.images import NOTICE_MEANINGS
+from manifests.pictures.images import NOTICE_MEANINGS
 from manifests.runtime.text import format_count
 
 

@@ -323,9 +323,9 @@ def preview(
     if out.suffix.lower() != ".png":
         raise BadInput(f"--out {out} does not end in .png. The sheet is a PNG file: give a name that ends in .png.")
     from degrade.preview import make_contact_sheet
+    from manifests.pictures.png_files import LQ_PNG, encode_png
+    from manifests.pictures.untrusted_images import open_reader
     from manifests.runtime.files import write_atomically
-    from manifests.runtime.png_files import LQ_PNG, encode_png
-    from manifests.runtime.untrusted_images import open_reader
 
     with open_reader(limited=True) as read:
         pixels = read(image)

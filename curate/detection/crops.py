@@ -13,8 +13,8 @@ from curate.detection.reasons import PHOTO_VANISHED
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face
+from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
 from manifests.runtime.files import sha256_bytes, write_atomically
-from manifests.runtime.png_files import CROP_PNG, decode_own_png, encode_png
 from manifests.runtime.workers import FailedUnit, guard_units
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from curate.detection.reasons import PHOTO_VANISHED
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import File, Photo
+from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 

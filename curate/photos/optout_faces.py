@@ -16,12 +16,12 @@ from manifests.errors import BadInput
 from manifests.ledger.connection import rewrite_ledger
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.records import Face, KeptOutMark, Membership, Model
+from manifests.pictures.untrusted_images import open_reader
 from manifests.privacy.erase import OPTED_OUT, erase_dropped_faces, erase_faces
 from manifests.privacy.kept_out import KeptOutList, read_kept_out_list
 from manifests.privacy.keys import compute_mark, ensure_key
 from manifests.privacy.run_cleanup import find_faces_in_runs, remove_faces_from_runs
 from manifests.runtime.text import format_count, make_printable
-from manifests.runtime.untrusted_images import open_reader
 
 
 @dataclass(frozen=True)

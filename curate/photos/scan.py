@@ -23,6 +23,7 @@ from curate.photos.file_history import (
 from curate.photos.walk import make_unread_row, walk_files
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import TABLES, Face, File, Photo, Record
+from manifests.pictures.images import Picture, UndecodableImage, decode_picture
 from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_out_list
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri
 from manifests.runtime.archives import (
@@ -36,7 +37,6 @@ from manifests.runtime.archives import (
     read_member,
 )
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.images import Picture, UndecodableImage, decode_picture
 from manifests.runtime.progress import Progress
 from manifests.runtime.uris import member_uri, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import FAILURES, BatchMap, FailedUnit, guard_units

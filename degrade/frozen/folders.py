@@ -33,6 +33,7 @@ from degrade.sampling import check_seed, sample_theta
 from degrade.theta import Theta
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME, PARTS
+from manifests.pictures.images import FORMATS, is_picture
 from manifests.runtime.files import (
     LOCK,
     find_blocking_file,
@@ -41,7 +42,6 @@ from manifests.runtime.files import (
     sha256_file,
     write_atomically,
 )
-from manifests.runtime.images import FORMATS, is_picture
 from manifests.runtime.workers import check_workers
 
 # The limits of --size are in pixels (ours). An image below the lower limit shows no face, and few images are

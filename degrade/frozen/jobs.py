@@ -21,8 +21,8 @@ from degrade.operations.apply import MAX_PIXELS, apply_to_pixels
 from degrade.operations.pixels import Pixels, shrink, to_float, to_uint8
 from degrade.theta import Theta
 from manifests.errors import BadInput
-from manifests.runtime.images import UndecodableImage, decode
-from manifests.runtime.png_files import LQ_PNG, encode_png
+from manifests.pictures.images import UndecodableImage, decode
+from manifests.pictures.png_files import LQ_PNG, encode_png
 from manifests.runtime.workers import (
     FAILURE_TEXTS,
     BatchMap,

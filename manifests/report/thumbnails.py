@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.images import UndecodableImage, decode
 
 _READ_ERRORS = (OSError, ValueError, UndecodableImage)
 _MARGIN = 0.7  # half the side of the square around a face, as a multiple of the longer side of the face's box

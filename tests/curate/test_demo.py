@@ -14,8 +14,8 @@ from curate.demo import SITTERS, find_packaged_file, write_demo_photos
 from curate.faces.measure import hash_picture
 from degrade.sampling import make_generator
 from manifests.errors import LikenessError
+from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.files import sha256_file
-from manifests.runtime.images import UndecodableImage, decode
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.archives import ArchiveError, Member, close_archive, count_members, read_entry, read_member
-from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.workers import FailedUnit, guard_units, open_pool
 from tests.doubles.hostile_archives import archives
 from tests.doubles.hostile_corpus import mutated, picture, saved, seeds

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import curate.detection.detect
 import curate.detection.embed
 import curate.photos.consent
-import manifests.runtime.untrusted_images
+import manifests.pictures.untrusted_images
 from curate.photos.consent import SidecarLine, match_sidecar, read_sidecar
 from curate.photos.optout_faces import opt_out_faces
 from degrade.frozen.dataset_sets import make_set
@@ -378,7 +378,7 @@ def test_an_example_is_decoded_in_a_process_of_its_own(tmp_path, example, monkey
     photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
     curated(photos, dataset)
     (letter := tmp_path / "letter.jpg").write_text("Dear photograph")
-    monkeypatch.setattr(manifests.runtime.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.pictures.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     assert len(opt_out_faces(dataset, [example], remember=False, dry_run=True).faces) == 3
     for path, said in ((letter, " as a picture: it is not"), (tmp_path / "none.jpg", ": No such file")):
         with pytest.raises(BadInput, match=f"{path.name} cannot be read{said}"):

@@ -8,12 +8,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import manifests.runtime.untrusted_images
+import manifests.pictures.untrusted_images
 from degrade import cli
 from degrade.presets import PRESETS
 from manifests.errors import BadInput, LedgerMissing
-from manifests.runtime.images import decode
-from manifests.runtime.png_files import encode_png
+from manifests.pictures.images import decode
+from manifests.pictures.png_files import encode_png
 from tests.doubles.lq_sets import toy_dataset, toy_picture
 from tests.places import REPOSITORY
 
@@ -85,7 +85,7 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
 
 def test_a_picture_is_decoded_for_the_preview_in_a_process_of_its_own(tmp_path, monkeypatch):
     (face := tmp_path / "face.png").write_bytes(encode_png(toy_picture(0, 128)))
-    monkeypatch.setattr(manifests.runtime.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.pictures.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     assert "1 preset with 1 seed each" in call(
         "preview", face, "--out", tmp_path / "s.png", "--preset", "gfpgan", "--columns", 1
     )

@@ -12,8 +12,8 @@ import numpy as np
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Split
+from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_file, write_atomically
-from manifests.runtime.png_files import encode_png
 
 SET = "codeformer-test-32-s0"
 

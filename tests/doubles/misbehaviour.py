@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import manifests.runtime.workers
-from manifests.runtime import untrusted_images
-from manifests.runtime.images import Picture
+from manifests.pictures import untrusted_images
+from manifests.pictures.images import Picture
 
 LIMIT = 3.0  # seconds
 

@@ -19,8 +19,8 @@ from curate.faces.load import load_faces
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Model, Pair, Photo, Split
+from manifests.pictures.images import decode
 from manifests.runtime.files import sha256_file
-from manifests.runtime.images import decode
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import take_snapshot
 from train.models.config import VreConfig

@@ -13,9 +13,9 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_recognizer
+from manifests.pictures.images import UndecodableImage, decode
+from manifests.pictures.png_files import decode_own_png
 from manifests.runtime.files import ARRAY_ERRORS, sha256_bytes
-from manifests.runtime.images import UndecodableImage, decode
-from manifests.runtime.png_files import decode_own_png
 from train.benchmark.frozen_benchmark import (
     EMBEDDINGS,
     LQ,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
+from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.files import LOCK, find_blocking_file, write_atomically
-from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.progress import Progress
 from train.benchmark.frozen_benchmark import CARD, hash_picture, is_benchmark
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from manifests.errors import LedgerBroken
 from manifests.ledger.paths import crop_path
+from manifests.pictures.png_files import decode_own_png
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.png_files import decode_own_png
 
 if TYPE_CHECKING:
     from manifests.ledger.records import CleanedVersion

@@ -17,9 +17,9 @@ from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizers
+from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.progress import Progress
-from manifests.runtime.untrusted_images import open_reader
 from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
 from train.benchmark.training_overlap import check_not_trained_on
 from train.evaluation.aggregate import Average, Row, average_differences, average_systems, describe_interval

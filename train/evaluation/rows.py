@@ -16,8 +16,8 @@ import torch
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
+from manifests.pictures.untrusted_images import Read
 from manifests.runtime.text import make_printable
-from manifests.runtime.untrusted_images import Read
 from train.data.landmarks import find_landmarks
 from train.data.tensors import to_image, to_tensor
 from train.evaluation.aggregate import Row
@@ -28,7 +28,7 @@ from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
 from train.restore.load import run_model
 from train.restore.output_paths import list_photos
-from train.restore.reference_photos import warp_references
+from train.restore.references.reference_photos import warp_references
 
 # This function is called with each row and its image, uint8 (S, S, 3). Pixels outside the photo are the target's.
 OnImage = Callable[[Row, np.ndarray], None]

@@ -14,7 +14,7 @@ import torch
 
 from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
-from train.restore.reference_photos import References
+from train.restore.references.reference_photos import References
 
 # The standard deviation of the Gaussian on blurred references, as a fraction of the side (ours). The standard deviation
 # is 4 px for a side of 128 px, and 15 px for a side of 512 px.

@@ -15,9 +15,9 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from manifests.errors import LikenessError
+from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import write_atomically
 from manifests.runtime.json_log import log
-from manifests.runtime.png_files import encode_png
 from train.run_folders import SAMPLES
 
 STATS = "stats.jsonl"

@@ -21,8 +21,8 @@ from manifests.ledger.cleaned_targets import select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import CleanedVersion
+from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
-from manifests.runtime.png_files import encode_png
 from manifests.runtime.progress import Progress
 from train.data.crops import read_cleaned_crop, read_crop
 from train.data.snapshot import Snapshot
@@ -39,7 +39,7 @@ from train.iterate.acceptance import (
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.restore.load import load_restorer, move_to_device, run_model
-from train.restore.reference_photos import References, warp_references
+from train.restore.references.reference_photos import References, warp_references
 
 STAGE = "iterate"
 BATCH = 64  # number of targets that are recorded together

@@ -23,7 +23,7 @@ from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
 from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 from train.restore.outcomes import PhotoOutcome
-from train.restore.reference_photos import References
+from train.restore.references.reference_photos import References
 
 KEPT = "No face of the photo was changed."
 

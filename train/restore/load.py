@@ -13,7 +13,7 @@ from manifests.errors import BadInput
 from train.data.tensors import to_tensor
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
-from train.restore.reference_photos import References
+from train.restore.references.reference_photos import References
 
 OSDFACE_PREFIX = "osdface:"  # --run osdface:FOLDER names a folder with the released weights of OSDFace
 

@@ -12,16 +12,16 @@ import numpy as np
 
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
+from manifests.pictures.untrusted_images import open_readers
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
-from manifests.runtime.untrusted_images import open_readers
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.log import make_entry, select_earlier_entries, write_log
 from train.restore.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs
-from train.restore.reference_people import describe_people, find_people
-from train.restore.reference_photos import list_reference_files, read_references
+from train.restore.references.reference_people import describe_people, find_people
+from train.restore.references.reference_photos import list_reference_files, read_references
 from train.restore.restore_face import OnFace, RestoreSetup
 from train.restore.restore_photo import restore_photo
 
@@ -60,11 +60,11 @@ def restore(
     the face (train/restore/harm.py). With `always`, no face is kept. The result is mixed with the photo by `strength`,
     from 0 (a copy of the photo) to 1.
 
-    Each face gets the references that show the same person, or none (train/restore/choose_references.py). With
-    `trust_references`, every reference shows the person, whatever the recognizer says.
+    Each face gets the references that show the same person, or none
+    (train/restore/references/choose_references.py). With `trust_references`, every reference shows the person, whatever the recognizer says.
 
     A result has the format, the depth, the colour profile, the metadata and the modification time of its photo
-    (train/restore/write_photo.py). With `lossless`, a JPEG becomes a PNG.
+    (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
     `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the

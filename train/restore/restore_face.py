@@ -12,17 +12,17 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recogni
 from curate.faces.interface import FaceModels
 from curate.faces.measure import measure_sharpness
 from degrade.operations.pixels import shrink
-from manifests.runtime.untrusted_images import ReadOriginal
+from manifests.pictures.untrusted_images import ReadOriginal
 from train.data.landmarks import map_to_crop
 from train.models.restorer import Restorer
 from train.restore import harm
-from train.restore.choose_references import FaceInPhoto, ReferenceChoice
 from train.restore.face_measures import InputFace, describe_crop, describe_face
 from train.restore.load import restore_crop
 from train.restore.outcomes import FaceOutcome
-from train.restore.paste import round_to_levels
-from train.restore.reference_people import ReferencePerson
-from train.restore.reference_photos import References, hash_face, join_references, warp_references
+from train.restore.pasting.paste import round_to_levels
+from train.restore.references.choose_references import FaceInPhoto, ReferenceChoice
+from train.restore.references.reference_people import ReferencePerson
+from train.restore.references.reference_photos import References, hash_face, join_references, warp_references
 
 # This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
 # size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,

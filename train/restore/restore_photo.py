@@ -13,13 +13,13 @@ from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
 from manifests.runtime.files import sha256_file
 from train.data.landmarks import find_landmarks
-from train.restore.choose_references import choose_references
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import PhotoOutput
-from train.restore.paste import Patch, make_patch, round_to_levels
+from train.restore.pasting.paste import Patch, make_patch, round_to_levels
+from train.restore.pasting.write_photo import copy_photo, write_crop, write_photo
+from train.restore.references.choose_references import choose_references
 from train.restore.restore_face import PhotoFace, RestoreSetup, cut_face, restore_face, take_crop
 from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
-from train.restore.write_photo import copy_photo, write_crop, write_photo
 
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
 # over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
@@ -33,8 +33,8 @@ NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
     """Restores the faces of one photo and writes the result in the format of the photo, or as PNG.
 
-    train/restore/write_photo.py explains the formats. If no face changes, the result has the bytes of the photo. If
-    the photo cannot be read or shows no face, nothing is written and the outcome has the reason.
+    train/restore/pasting/write_photo.py explains the formats. If no face changes, the result has the bytes of the photo.
+    If the photo cannot be read or shows no face, nothing is written and the outcome has the reason.
     """
     path = output.photo
     try:

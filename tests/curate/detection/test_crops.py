@@ -12,7 +12,7 @@ from PIL import Image
 
 from curate.detection.crops import read_crop, write_crop
 from manifests.ledger.paths import crop_path
-from manifests.runtime.png_files import CROP_PNG, encode_png
+from manifests.pictures.png_files import CROP_PNG, encode_png
 
 
 @settings(max_examples=60, deadline=None)

@@ -19,7 +19,7 @@ from curate.pipeline import curate
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership, Model
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from tests.doubles.curation import contents, curated, files, rows
 from tests.places import SHARED
 

@@ -9,7 +9,7 @@ import pytest
 from curate.demo import find_packaged_file
 from curate.faces.load import load_faces
 from curate.faces.scrfd import Scrfd, _suppress_overlaps
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from tests.places import SHARED
 
 PACK = SHARED / "weights" / "insightface_small"

@@ -19,9 +19,9 @@ from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Split
+from manifests.pictures.images import decode
+from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_bytes, sha256_file
-from manifests.runtime.images import decode
-from manifests.runtime.png_files import encode_png
 from tests.doubles.lq_sets import OPTIONS, SET, contents, toy_dataset, toy_face, toy_picture
 from tests.places import REPOSITORY
 

@@ -13,8 +13,8 @@ from degrade.frozen.folders import choose_output_names, degrade_folder, find_ima
 from degrade.frozen.set_files import read_set_rows
 from degrade.frozen.verify import verify_folder
 from manifests.errors import BadInput
-from manifests.runtime.images import FORMATS, UndecodableImage, decode
-from manifests.runtime.png_files import encode_png
+from manifests.pictures.images import FORMATS, UndecodableImage, decode
+from manifests.pictures.png_files import encode_png
 from tests.doubles.lq_sets import files, toy_picture
 
 

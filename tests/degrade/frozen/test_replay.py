@@ -26,8 +26,8 @@ from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
 from manifests.errors import BadInput
 from manifests.ledger.paths import crop_path
+from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_file
-from manifests.runtime.png_files import encode_png
 from tests.doubles.lq_sets import OPTIONS, SET, contents, files, toy_dataset, toy_face, toy_picture
 from tests.places import REPOSITORY
 

@@ -15,7 +15,7 @@ from tests.doubles.training import real_snapshot
 from train.data.tensors import to_tensor
 from train.data.warp import STRETCH, affine, warp_to
 from train.models.restorer import Restorer
-from train.restore.reference_photos import References, warp_references
+from train.restore.references.reference_photos import References, warp_references
 
 HERE = scale_template(FFHQ_512, 512, 128)
 

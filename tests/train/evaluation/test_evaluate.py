@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-import manifests.runtime.untrusted_images
+import manifests.pictures.untrusted_images
 import train.evaluation.evaluator
 import train.evaluation.rows
 from degrade.frozen.dataset_sets import make_set
@@ -29,7 +29,7 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from tests.doubles import curation as doubles
 from tests.doubles.restorers import SIZE, Copying
 from train.benchmark.draw_references import _draw_wrong
@@ -293,7 +293,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
     # they are decoded in a process of their own
-    monkeypatch.setattr(manifests.runtime.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.pictures.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     for number, value in enumerate((np.nan, np.inf, 0.5)):
         pixels = np.full((SIZE, SIZE), 0.25, np.float32)
         pixels[3, 4] = value

@@ -15,7 +15,7 @@ from scipy.linalg import pinv
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from train.metrics.landmarks import (
     EYES,
     MOUTH,

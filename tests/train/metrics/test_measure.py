@@ -17,7 +17,7 @@ from curate.faces.load import load_faces
 from degrade.operations.apply import apply_to_pixels
 from degrade.presets import find_preset
 from manifests.errors import BadInput
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from tests.doubles.training import models_of, picture
 from tests.doubles.weights import random_alexnet, random_resnet18_110, random_vgg16
 from train.backbones import get_file_name

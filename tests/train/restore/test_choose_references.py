@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.restore.choose_references import DEGRADED_SHARPNESS, FaceInPhoto, choose_references
-from train.restore.reference_people import describe_people, find_people
-from train.restore.reference_photos import ReferenceFace, ReferencePhoto, join_references
+from train.restore.references.choose_references import DEGRADED_SHARPNESS, FaceInPhoto, choose_references
+from train.restore.references.reference_people import describe_people, find_people
+from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto, join_references
 
 SAME = 0.5
 CROP = np.zeros((8, 8, 3), np.uint8)

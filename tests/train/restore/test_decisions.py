@@ -15,7 +15,7 @@ import train.restore.harm
 import train.restore.load
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from tests.doubles import curation as doubles
 from tests.doubles.restorers import NO_LIMITS, SIZE, Marking, find_green
 from tests.places import Run

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from curate.faces.align import FFHQ_512, scale_template
 from degrade.operations.pixels import shrink
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from tests.doubles.textures import make_texture
 from train.restore.face_measures import (
     InputFace,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, invert_affine, scale_template, transform_points
-from train.restore.paste import Patch, apply_patches, blend_patches, is_gray, make_face_mask, make_patch
+from train.restore.pasting.paste import Patch, apply_patches, blend_patches, is_gray, make_face_mask, make_patch
 
 SIZE = 64
 

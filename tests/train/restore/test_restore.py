@@ -23,11 +23,11 @@ from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KeptOutMark
+from manifests.pictures import untrusted_images
+from manifests.pictures.images import decode
 from manifests.privacy.optout import plan_optout
 from manifests.privacy.purge import purge
 from manifests.report.run_section import read_run
-from manifests.runtime import untrusted_images
-from manifests.runtime.images import decode
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
 from tests.doubles.misbehaviour import ODD, reads_oddly
@@ -39,7 +39,7 @@ from train.restore.contact_sheet import ContactSheet, render_sheet
 from train.restore.load import load_restorer, run_model
 from train.restore.log import LOG
 from train.restore.outcomes import PhotoOutcome
-from train.restore.reference_photos import References
+from train.restore.references.reference_photos import References
 from train.restore.restore import restore
 
 

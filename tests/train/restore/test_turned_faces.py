@@ -10,7 +10,7 @@ import pytest
 from curate.faces.align import FFHQ_512
 from curate.faces.interface import Detection, FaceDetector
 from curate.faces.load import load_faces
-from manifests.runtime.images import decode
+from manifests.pictures.images import decode
 from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
 
 FACE = np.kron(np.array([[1, 2], [3, 4]]), np.ones((40, 40))).astype(np.uint8) * 60

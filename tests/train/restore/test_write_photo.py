@@ -15,11 +15,11 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from manifests.errors import BadInput
-from manifests.runtime.images import decode, decode_picture
-from manifests.runtime.jpeg_files import encode_jpeg, read_jpeg_parts
-from manifests.runtime.metadata_blocks import set_upright
-from train.restore.paste import Patch
-from train.restore.write_photo import WrittenPhoto, write_photo
+from manifests.pictures.images import decode, decode_picture
+from manifests.pictures.jpeg_files import encode_jpeg, read_jpeg_parts
+from manifests.pictures.metadata_blocks import set_upright
+from train.restore.pasting.paste import Patch
+from train.restore.pasting.write_photo import WrittenPhoto, write_photo
 
 FACE = np.s_[20:50, 40:80]  # in the upright photo
 WHEN = 1_500_000_000_123_456_789

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from manifests.runtime.colour_profiles import BrokenProfile, own_conversion
-from manifests.runtime.images import Picture, turn_upright
-from manifests.runtime.original_samples import Original, find_white
-from train.restore.paste import Patch, blend_patches
+from manifests.pictures.colour_profiles import BrokenProfile, own_conversion
+from manifests.pictures.images import Picture, turn_upright
+from manifests.pictures.original_samples import Original, find_white
+from train.restore.pasting.paste import Patch, blend_patches
 
 # A change of less than this number of levels of 255 is no change (ours). It is the error of float32.
 _NO_CHANGE = 1e-3

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from manifests.errors import BadInput
-from manifests.runtime import untrusted_images
-from manifests.runtime.untrusted_images import open_reader, read_picture
+from manifests.pictures import untrusted_images
+from manifests.pictures.untrusted_images import open_reader, read_picture
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
 from tests.doubles.misbehaviour import ODD, reads_oddly, short

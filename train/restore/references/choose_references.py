@@ -9,8 +9,8 @@ import numpy as np
 
 from manifests.runtime.text import make_printable
 from train.restore.outcomes import ReferenceUse
-from train.restore.reference_people import ReferencePerson, select_main_people
-from train.restore.reference_photos import ReferenceFace, ReferencePhoto
+from train.restore.references.reference_people import ReferencePerson, select_main_people
+from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
 # A reference is a near-duplicate of the photo if the 256-bit hashes of two faces differ in at most MAX_FACE_BITS bits
 # and the cosine of these faces is at least MIN_COSINE. MAX_FACE_BITS is DedupeRules.max_face_bits of curate/config.py.

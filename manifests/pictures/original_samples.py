@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from manifests.runtime.jpeg_files import JpegParts, read_jpeg_parts
+from manifests.pictures.jpeg_files import JpegParts, read_jpeg_parts
 
 _TIFF_BITS = 258  # the tag BitsPerSample of TIFF 6.0
 

@@ -36,8 +36,8 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from manifests.runtime.colour_profiles import BrokenProfile, srgb_conversion
-from manifests.runtime.original_samples import Original, find_white, has_alpha, read_original
+from manifests.pictures.colour_profiles import BrokenProfile, srgb_conversion
+from manifests.pictures.original_samples import Original, find_white, has_alpha, read_original
 
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
 # // 4 // 3. The 102 megapixels of a medium-format camera are allowed.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from manifests.errors import BadInput
-from manifests.runtime.images import Picture, UndecodableImage, decode_picture
+from manifests.pictures.images import Picture, UndecodableImage, decode_picture
 from manifests.runtime.text import make_printable
 from manifests.runtime.workers import FAILURE_TEXTS, FailedUnit, guard_units, open_pool
 

@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from manifests.errors import BadInput
+from manifests.pictures.images import Picture, turn_upright
+from manifests.pictures.jpeg_files import JpegParts, encode_jpeg, read_jpeg_segments
+from manifests.pictures.metadata_blocks import insert_png_chunks, make_png_chunks, read_png_chunks, set_upright
+from manifests.pictures.original_samples import Original
+from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import write_atomically
-from manifests.runtime.images import Picture, turn_upright
-from manifests.runtime.jpeg_files import JpegParts, encode_jpeg, read_jpeg_segments
-from manifests.runtime.metadata_blocks import insert_png_chunks, make_png_chunks, read_png_chunks, set_upright
-from manifests.runtime.original_samples import Original
-from manifests.runtime.png_files import encode_png
-from train.restore.own_samples import change_samples
-from train.restore.paste import Patch
+from train.restore.pasting.own_samples import change_samples
+from train.restore.pasting.paste import Patch
 
 # The formats in which a restored photo is written, if the photo has this format. Other photos are written as PNG.
 OWN_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from PIL.ImageCms import ImageCmsProfile, createProfile, profileToProfile
 
-from manifests.runtime.images import (
+from manifests.pictures.images import (
     BROKEN_PROFILE,
     HALF_SIZE,
     UndecodableImage,

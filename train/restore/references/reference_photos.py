@@ -16,9 +16,9 @@ from curate.faces.interface import Detection, FaceModels
 from curate.faces.measure import crop_inner_face, hash_picture
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
+from manifests.pictures.untrusted_images import Read, read_picture
 from manifests.runtime.files import sha256_file
 from manifests.runtime.text import make_printable
-from manifests.runtime.untrusted_images import Read, read_picture
 from train.data.landmarks import map_to_crop
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer

@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from manifests.runtime.text import format_count, make_printable
-from train.restore.reference_photos import ReferenceFace, ReferencePhoto
+from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
 
 @dataclass(frozen=True)
