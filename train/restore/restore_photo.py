@@ -33,8 +33,8 @@ NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
     """Restores the faces of one photo and writes the result in the format of the photo, or as PNG.
 
-    train/restore/pasting/write_photo.py explains the formats. If no face changes, the result has the bytes of the photo.
-    If the photo cannot be read or shows no face, nothing is written and the outcome has the reason.
+    train/restore/pasting/write_photo.py explains the formats. If no face changes, the result has the bytes of the
+    photo. If the photo cannot be read or shows no face, nothing is written and the outcome has the reason.
     """
     path = output.photo
     try:
