@@ -78,7 +78,7 @@ class TinyUNet(nn.Module):
     """Computes a correction of the latent. A new UNet returns zeros.
 
     Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
-    last. Part `embedding` modulates the deepest level and the levels of the way up. If the recipe has the part `vre` or
+    last. Part `embedding` modulates the deepest level and the decoder. If the recipe has the part `vre` or
     `identity`, two blocks attend to the prompt: the level before the last, and the middle. If the restorer takes
     several steps, the timestep modulates every block. With a single step, the UNet has no weights for the timestep. We
     chose where each part joins the UNet.
@@ -130,7 +130,7 @@ class TinyUNet(nn.Module):
         time = None if self.time is None else self.time(timestep, z)
         if time is not None:
             identity = time if identity is None else identity + time
-        # Go down from the finest level. Each level halves the resolution and stores its map for the way up.
+        # Go down from the finest level. Each level halves the resolution and stores its map for the decoder.
         h = self.first(z)
         skips = []
         for level, block in enumerate(self.down):
