@@ -247,7 +247,9 @@ def test_a_part_that_a_recipe_does_not_name_does_not_exist() -> None:
 
 
 def test_recipe_tiny_is_the_network_whose_quality_was_measured() -> None:
-    model = Restorer(build_model_config(find_recipe("tiny"), 512))
+    laptop = Restorer(build_model_config(find_recipe("tiny"), 512))
+    assert sum(parameter.numel() for parameter in laptop.parameters()) == 4_902_931  # 256 px
+    model = Restorer(build_model_config(replace(find_recipe("tiny"), size=128, latent_factor=4), 512))
     assert sum(parameter.numel() for parameter in model.parameters()) == 4_674_691
 
     def before(name: str) -> str:
