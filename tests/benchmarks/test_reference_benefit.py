@@ -14,7 +14,7 @@ from reference_benefit import PEOPLE, hash_names, summarise
 from train.evaluation.counterfactuals import draw_metric_curve
 from train.evaluation.systems import REFERENCE_COUNTS
 
-METRICS = ("psnr", "ssim", "id_target", "id_references")
+METRICS = ("psnr", "ssim", "id_target", "same_person", "id_references")
 
 
 def result() -> dict:

@@ -97,7 +97,7 @@ def test_four_steps_in_one_go_are_four_steps_with_a_rest_and_restore(
     restored = []
     for many in (2, 0):
         out = tmp_path / f"restored-{many}"
-        (row,) = restore(photos[:1], photos[1 : 1 + many], tmp_path / "whole", out, aligned=True)
+        (row,) = restore(photos[:1], photos[1 : 1 + many], tmp_path / "whole", out, aligned=True, always=True)
         assert (row.status, row.reason) == ("ok", None)
         restored.append(cv2.imread(str(out / "0.png")))
     assert restored[0].shape == (recipe.size, recipe.size, 3)
