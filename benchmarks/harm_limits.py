@@ -12,14 +12,13 @@ more. The benchmark prints for each measure:
 - the share of the worse results that the limit of the table stops.
 
 The last column of an ideal measure is 1. The line `all limits` applies all limits of the table together. The benchmark
-also prints the fineness that 95% of the results stay below: an input with more fineness is sharper than this restorer
-writes. No limit changes by itself. Write the limits that you choose into train/restore/harm.py.
+also prints the fineness that 95% of the results of soft inputs stay below. An input with more fineness is sharper than
+this restorer writes. No limit changes by itself. Write the limits that you choose into train/restore/harm.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -52,7 +51,7 @@ def measure_faces(
     from curate.faces.load import load_faces
     from degrade.operations.apply import apply
     from degrade.operations.pixels import to_float, to_uint8
-    from train.data.sampling import draw_theta, find_training_preset
+    from train.data.sampling import draw_theta
     from train.evaluation.cases import read_frozen_set
     from train.evaluation.rows import make_embedder
     from train.evaluation.systems import System, select_references
@@ -60,6 +59,7 @@ def measure_faces(
     from train.restore.harm import measure_harm
     from train.restore.load import load_restorer, load_restorer_faces, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels
+    from train.training_presets import find_training_preset
 
     model = move_to_device(load_restorer(run))
     models = load_restorer_faces(model, None)
@@ -69,7 +69,7 @@ def measure_faces(
     for number, case in enumerate(cases[:most]):
         true = judge([case.target])[0]
         for preset in presets:
-            theta = draw_theta(find_training_preset(preset), 0, 0, case.face_id)
+            theta = draw_theta(find_training_preset(preset, {}), 0, 0, case.face_id)
             lq = to_uint8(apply(to_float(case.target), theta))
             face: InputFace = describe_crop(lq, lq)
             for count in (0, REFERENCES):
@@ -114,7 +114,9 @@ def summarise(rows: Sequence[Row], limits: Mapping[str, float]) -> dict[str, Any
             "worse_stopped": _share(~passes, known & ~better),
         }
     table["all limits"] = {"better_pass": _share(harmless, better), "worse_stopped": _share(~harmless, ~better)}
-    fineness = [float(row["fineness_of_result"] or 0) for row in rows]
+    # A sharp input gives a sharp result, which does not tell what the restorer itself writes.
+    soft = [row for row in rows if float(row["fineness"] or 0) < limits["max_fineness"]]
+    fineness = [float(row["fineness_of_result"] or 0) for row in soft]
     table["fineness"] = {
         "limit": limits["max_fineness"],
         "proposed": round(float(np.quantile(fineness, SHARE)), 3) if fineness else None,
@@ -148,10 +150,10 @@ def main() -> None:
     options = parser.parse_args()
     run = options.run or options.dataset / "run"
 
-    from train.models.checkpoint_files import find_newest_checkpoint
     from train.restore.harm import LIMITS
+    from train.restore.load import load_restorer
 
-    size = json.loads((find_newest_checkpoint(run) / "config.json").read_text())["size"]
+    size = load_restorer(run).config.size
     lq_set = f"codeformer-{options.split}-{size}-s0"
     run_likeness(
         "degrade", options.dataset, "--preset", "codeformer", "--split", options.split, "--size", size, "--seed", 0

@@ -16,7 +16,13 @@ from train.restore.harm import LIMITS, HarmLimits
 
 
 def make_row(better: bool, **values: float | None) -> dict[str, float | bool | None]:
-    usual = {"sharpness_ratio": 1.5, "agreement": 35.0, "identity_gain": 0.05, "identity_to_input": None}
+    usual = {
+        "fineness": 0.1,
+        "sharpness_ratio": 1.5,
+        "agreement": 35.0,
+        "identity_gain": 0.05,
+        "identity_to_input": None,
+    }
     return {"better": better, "fineness_of_result": 0.2, **usual, **values}
 
 
@@ -31,6 +37,7 @@ def test_the_proposed_limit_passes_95_percent_of_the_better_results() -> None:
 def test_each_limit_counts_only_where_it_is_measured_and_all_together() -> None:
     rows = [
         make_row(True),
+        make_row(True, fineness=0.6, fineness_of_result=0.9),  # a sharp input does not count for the fineness
         make_row(True, identity_gain=None, identity_to_input=0.4),
         make_row(False, identity_gain=-0.1),
         make_row(False, identity_gain=None, identity_to_input=-0.4),
