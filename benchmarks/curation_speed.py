@@ -35,6 +35,7 @@ from curate.detection.detect import start_worker
 from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.load import load_faces
+from manifests.ledger.decision_log import measure_overlap
 from manifests.ledger.records import Face
 from manifests.pictures.images import decode
 from manifests.pictures.png_files import CROP_PNG, encode_png
@@ -107,13 +108,6 @@ def read_boxes(dataset: Path, photos: Sequence[Path]) -> Boxes:
     return {path: np.array(by_photo.get(photo_of[path.absolute()], [])).reshape(-1, 4) for path in photos}
 
 
-def measure_overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the intersection over union of two boxes."""
-    sides = np.maximum(0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]))
-    shared = float(sides.prod())
-    return shared / float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared)
-
-
 def match_boxes(one: Boxes, other: Boxes) -> list[float]:
     """Returns the overlaps of the boxes that curation and the loop both found.
 
@@ -170,7 +164,7 @@ def _measure_face(crop: np.ndarray, landmarks5: np.ndarray) -> None:
     native = measure.compute_luma(measure.crop_inner_face(crop))
     measure.measure_blockiness(native)
     measure.measure_noise(native)
-    measure.hash_picture(measure.crop_inner_face(crop), side=16)
+    measure.hash_face(crop)
 
 
 def time_loop_steps(photos: Sequence[Path], folder: str) -> dict[str, float]:

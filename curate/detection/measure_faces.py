@@ -71,7 +71,7 @@ def _measure_face(
         noise=measure.measure_noise(luma),
         exposure=measure.measure_exposure(crop),
         upsample=compute_scale(matrix),
-        phash=measure.hash_picture(measure.crop_inner_face(crop), side=16),
+        phash=measure.hash_face(crop),
         outside=measure_outside(detection.landmarks5, image.shape[1], image.shape[0]),
     )
     return face, crop

@@ -6,8 +6,13 @@ means left in the image.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from curate.faces.interface import FaceModels
 
 # InsightFace's ArcFace template for 112 x 112 crops (insightface/utils/face_align.py, `arcface_dst`).
 ARCFACE_112 = np.array(
@@ -122,3 +127,11 @@ def crop_for_recognizer(crop: np.ndarray, template: np.ndarray, size: int) -> np
     """
     ffhq_template = scale_template(FFHQ_512, FFHQ_SIZE, crop.shape[0])
     return warp(crop, fit_similarity(ffhq_template, template), size)
+
+
+def embed_face(crop: np.ndarray, models: FaceModels) -> np.ndarray:
+    """Returns the embedding of a crop, uint8 (S, S, 3), aligned to the FFHQ template, as float32 (d,) of length 1.
+
+    No detector is used.
+    """
+    return np.asarray(models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0], np.float32)

@@ -115,6 +115,11 @@ def measure_exposure(crop: np.ndarray) -> float:
     return float(compute_luma(crop_inner_face(crop)).mean() / 255.0)
 
 
+def hash_face(crop: np.ndarray) -> str:
+    """Returns the perceptual hash of the face in a crop, uint8 (S, S, 3), FFHQ template: 256 bits as hex."""
+    return hash_picture(crop_inner_face(crop), side=16)
+
+
 def hash_picture(image: np.ndarray, side: int = 8) -> str:
     """Returns a perceptual hash of RGB uint8 (H, W, 3): side * side bits as hex, the same bits as imagehash.phash.
 

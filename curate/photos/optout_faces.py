@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face, fit_similarity
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
 from manifests.card import write_card
@@ -134,4 +134,4 @@ def _embed_example(image: Path, models: FaceModels) -> np.ndarray:
     except ValueError:
         raise BadInput(f"--face {make_printable(image)}: the face cannot be aligned. Name another photo.") from None
     crop = align_face(pixels, detections[0].landmarks5, FFHQ_512, FFHQ_SIZE)
-    return np.asarray(models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0], np.float32)
+    return embed_face(crop, models)

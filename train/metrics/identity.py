@@ -7,20 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curate.faces.align import crop_for_recognizer
-from curate.faces.interface import FaceModels
-
 # VQFR's script leaves out a pair whose angle is below this number of degrees, because the script treats the pair as one
 # image.
 SAME_IMAGE_ANGLE = 1.0
-
-
-def embed_face(image: np.ndarray, judge: FaceModels) -> np.ndarray:
-    """Returns the embedding of an aligned face, RGB uint8 (S, S, 3), as float32 (d,) of length 1.
-
-    No detector is used.
-    """
-    return np.asarray(judge.embed(crop_for_recognizer(image, judge.template, judge.size)[None])[0])
 
 
 def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:

@@ -26,13 +26,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from curate.faces.align import embed_face
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
 from train.data.tensors import to_tensor
 from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
-from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, embed_face, id_references, id_target, same_person
+from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target, same_person
 from train.metrics.landmarks import (
     EYES,
     MOUTH,
@@ -176,7 +177,7 @@ class _FaceCache:
 
     def __init__(self, judge: FaceModels) -> None:
         self.same_person = judge.same_person
-        self.embed = _remember(partial(embed_face, judge=judge))
+        self.embed = _remember(partial(embed_face, models=judge))
         self.find_5_points = _remember(partial(find_5_points, judge=judge))
         self._find_68_points = _remember(find_68_points)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face
 from curate.faces.interface import FaceModels
-from curate.faces.measure import measure_sharpness
+from curate.faces.measure import hash_face, measure_sharpness
 from degrade.operations.pixels import shrink
 from manifests.pictures.untrusted_images import ReadOriginal
 from train.data.landmarks import map_to_crop
@@ -22,7 +22,7 @@ from train.restore.outcomes import FaceOutcome
 from train.restore.pasting.paste import round_to_levels
 from train.restore.references.choose_references import FaceInPhoto, ReferenceChoice
 from train.restore.references.reference_people import ReferencePerson
-from train.restore.references.reference_photos import References, hash_face, join_references, warp_references
+from train.restore.references.reference_photos import References, join_references, warp_references
 
 # This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
 # size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,
@@ -73,7 +73,7 @@ def cut_face(
     size = setup.model.config.size
     large = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
     crop = shrink(large, size)
-    compared = FaceInPhoto(_embed(crop, setup.models), hash_face(large), measure_sharpness(large))
+    compared = FaceInPhoto(embed_face(crop, setup.models), hash_face(large), measure_sharpness(large))
     corners = tuple(round(float(edge), 1) for edge in box)
     crop_landmarks = map_to_crop(landmarks5, size) if exact else None
     return PhotoFace(corners, landmarks5, crop_landmarks, describe_face(image, landmarks5, crop), compared)
@@ -81,7 +81,7 @@ def cut_face(
 
 def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | None, setup: RestoreSetup) -> PhotoFace:
     """Returns the face of an aligned image, uint8 (N, N, 3). `crop` is the image at the restorer's size."""
-    compared = FaceInPhoto(_embed(crop, setup.models), hash_face(image), measure_sharpness(image))
+    compared = FaceInPhoto(embed_face(crop, setup.models), hash_face(image), measure_sharpness(image))
     box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
     return PhotoFace(box, None, crop_landmarks, describe_crop(image, crop), compared)
 
@@ -106,7 +106,7 @@ def restore_face(
     measures = harm.measure_harm(
         face.measured,
         result,
-        (face.compared.embedding, _embed(result, setup.models)),
+        (face.compared.embedding, embed_face(result, setup.models)),
         references.embeddings.numpy(),
     )
     found = harm.find_harm(measures, setup.models.same_person, harm.LIMITS)
@@ -129,8 +129,3 @@ def _keep(
 ) -> FaceOutcome:
     sentence = f"{name} was kept as it is, because {explanation}; --always restores it all the same."
     return FaceOutcome(face.box, choice.similarity, False, decision, sentence, choice.uses, measures)
-
-
-def _embed(crop: np.ndarray, models: FaceModels) -> np.ndarray:
-    """Returns the unit embedding, float32 (d,), of a crop in the FFHQ template, uint8 (S, S, 3)."""
-    return models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0]

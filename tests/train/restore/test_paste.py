@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, invert_affine, scale_template, transform_points
-from train.restore.pasting.paste import Patch, apply_patches, blend_patches, is_gray, make_face_mask, make_patch
+from manifests.pictures.images import Picture
+from manifests.pictures.original_samples import Original
+from train.restore.pasting.own_samples import change_samples
+from train.restore.pasting.paste import Patch, blend_patches, is_gray, make_face_mask, make_patch
 
 SIZE = 64
 
@@ -31,9 +34,16 @@ def cut(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
     return align_face(photo, points, scale_template(FFHQ_512, FFHQ_SIZE, SIZE), SIZE)
 
 
+def apply(photo: np.ndarray, patches: list[Patch]) -> np.ndarray:
+    """The photo, as an 8-bit file without a profile, after the patches."""
+    original = Original(photo, "RGB", "PNG", 8, 1, None, None, None)
+    changed = change_samples(Picture(photo, original=original), patches)
+    return photo if changed is None else changed[0].samples
+
+
 def paste(photo: np.ndarray, restored: np.ndarray, points: np.ndarray) -> np.ndarray:
     patch = make_patch(photo, cut(photo, points), restored, points)
-    return photo if patch is None else apply_patches(photo, [patch])
+    return photo if patch is None else apply(photo, [patch])
 
 
 PLACES = {
@@ -53,7 +63,7 @@ def test_a_network_without_a_change_leaves_every_pixel_of_the_photo(
     points = landmarks(scale, degrees, x, y)
     crop = cut(photo, points)
     patch = make_patch(photo, crop, crop.astype(np.float32), points)
-    assert patch is None or np.array_equal(apply_patches(photo, [patch]), photo)
+    assert patch is None or np.array_equal(apply(photo, [patch]), photo)
 
 
 @settings(max_examples=30, deadline=None)
@@ -103,7 +113,7 @@ def test_faces_that_overlap_change_no_pixel_by_more_than_one_face_does() -> None
     ones = np.ones((10, 10), np.float32)
     patches = [Patch(place, 0, np.full((10, 10, 3), 8, np.float32), ones) for place in (0, 4)]
     photo = np.full((12, 20, 3), 100, np.uint8)
-    result = apply_patches(photo, patches)
+    result = apply(photo, patches)
     assert (result[:10, :14] == 108).all() and (result[10:] == 100).all() and (result[:, 14:] == 100).all()
     assert blend_patches(patches)[0].weight[0].tolist() == [1] * 4 + [0.5] * 6
 

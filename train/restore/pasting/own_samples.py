@@ -10,15 +10,14 @@ import numpy as np
 from manifests.pictures.colour_profiles import BrokenProfile, own_conversion
 from manifests.pictures.images import Picture, turn_upright
 from manifests.pictures.original_samples import Original, find_white
-from train.restore.pasting.paste import Patch, blend_patches
+from train.restore.pasting.paste import LUMA, Patch, blend_patches
 
 # A change of less than this number of levels of 255 is no change (ours). It is the error of float32.
 _NO_CHANGE = 1e-3
 # An sRGB change grows by 1 / alpha under a transparent layer, but by no more than 4 times (ours).
 _MIN_ALPHA = 0.25
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
 # Changes of Y, Cb, Cr for a change of R, G, B (JFIF 1.02).
-_TO_YCC = np.array([_LUMA, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32).T
+_TO_YCC = np.array([LUMA, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32).T
 # EXIF orientation -> the orientation that undoes it
 _UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
@@ -84,7 +83,7 @@ def _choose_conversion(original: Original) -> _Convert:
             light = np.maximum(255.0 - samples[..., 3:], 1) / 255
             delta = np.concatenate([-change / light, np.zeros_like(light)], axis=2)
         else:
-            delta = (change @ _LUMA)[..., None] if colours == "L" else change
+            delta = (change @ LUMA)[..., None] if colours == "L" else change
         if mode in ("LA", "RGBA"):
             alpha = samples[..., -1:] / find_white(samples)
             delta = np.where(alpha > 0, delta / np.maximum(alpha, _MIN_ALPHA), 0)

@@ -35,6 +35,7 @@ _BORDER_FEATHER = 0.04
 _LEAST_STRETCH = 0.65
 # Standard deviation of the low frequencies that are matched at the edge, as a fraction of the crop's side (ours).
 _LOW_FREQUENCIES = 0.1
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in luma (ITU-R BT.601, as in JPEG)
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,12 @@ class Patch:
     weight: np.ndarray  # float32 (h, w), 0 to 1, and 0 outside the face
 
 
-def make_patch(
-    photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landmarks5: np.ndarray, strength: float = 1.0
-) -> Patch | None:
+def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landmarks5: np.ndarray) -> Patch | None:
     """Returns the change that pastes a restored face into a photo, or None if the face lies outside the photo.
 
     `photo` is uint8 (H, W, 3). `crop` is the network's input, uint8 (S, S, 3), aligned by the FFHQ template. `restored`
-    is the network's output, float32 (S, S, 3) in 0..255. `landmarks5` (5, 2) are in pixels of the photo. `strength`
-    from 0 to 1 is the share of the change. If the photo is gray, the change is gray. Raises ValueError if `restored` is
+    is the network's output, float32 (S, S, 3) in 0..255. `landmarks5` (5, 2) are in pixels of the photo. If the
+    photo is gray, the change is gray. Raises ValueError if `restored` is
     not finite.
     """
     if not np.isfinite(restored).all():
@@ -63,7 +62,7 @@ def make_patch(
     to_crop = fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size))
     mask = make_face_mask(transform_points(landmarks5, to_crop), size)
     mask = np.minimum(mask, _feather_inside(find_valid_pixels(landmarks5, width, height, size)))
-    change = match_edge(restored.astype(np.float32) - crop, mask) * strength
+    change = match_edge(restored.astype(np.float32) - crop, mask)
     # The patch is the box of the photo that the mask covers.
     back = invert_affine(to_crop)
     corners = transform_points(np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5, back)
@@ -74,7 +73,7 @@ def make_patch(
     place = back - np.array([[0, 0, x0], [0, 0, y0]])
     change, weight = _resize_to_photo(change, mask, place, (int(x1 - x0), int(y1 - y0)))
     if is_gray(photo):
-        change = np.repeat(change @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)  # BT.601 luma
+        change = np.repeat((change @ LUMA)[..., None], 3, axis=2)
     return Patch(int(x0), int(y0), change, weight)
 
 
@@ -129,21 +128,6 @@ def blend_patches(patches: Sequence[Patch]) -> list[Patch]:
                 total[y0 - patch.y : y1 - patch.y, x0 - patch.x : x1 - patch.x] += part
         blended.append(Patch(patch.x, patch.y, patch.change, patch.weight / np.maximum(total, 1)))
     return blended
-
-
-def apply_patches(photo: np.ndarray, patches: Sequence[Patch]) -> np.ndarray:
-    """Returns a copy of a photo, uint8 (H, W, 3) in sRGB, with the changes of all patches. Values are rounded once."""
-    result = photo.copy()
-    change = np.zeros(photo.shape, np.float32) if len(patches) > 1 else None
-    for patch in blend_patches(patches):
-        height, width = patch.weight.shape
-        box = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
-        own = patch.weight[..., None] * patch.change
-        if change is not None:
-            change[box] += own
-            own = change[box]
-        result[box] = round_to_levels(photo[box] + own)
-    return result
 
 
 def round_to_levels(values: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class FaceInPhoto:
     """Holds what the choice of references reads of a face."""
 
     embedding: np.ndarray  # float32 (d,), unit length
-    phash: str  # see `reference_photos.hash_face`
+    phash: str  # see `curate.faces.measure.hash_face`
     sharpness: float  # see `curate.faces.measure.measure_sharpness`
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face
 from curate.faces.interface import Detection, FaceModels
-from curate.faces.measure import crop_inner_face, hash_picture
+from curate.faces.measure import hash_face
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import Read, read_picture
@@ -43,7 +43,7 @@ class ReferenceFace:
     crop: np.ndarray  # uint8 (S, S, 3), FFHQ template
     embedding: np.ndarray  # float32 (d,), unit length
     landmarks: np.ndarray | None  # (5, 2) in pixels of the crop
-    phash: str  # see `hash_face`
+    phash: str  # see `curate.faces.measure.hash_face`
 
     @property
     def area(self) -> float:
@@ -127,17 +127,11 @@ def join_references(faces: Sequence[ReferenceFace], size: int, dim: int) -> Refe
     return References(crops, embeddings, tuple(face.landmarks for face in faces))
 
 
-def hash_face(crop: np.ndarray) -> str:
-    """Returns the perceptual hash of a face in a crop, uint8 (S, S, 3): 256 bits as hex, as in the table `faces`."""
-    return hash_picture(crop_inner_face(crop), side=16)
-
-
 def _read_face(image: np.ndarray, face: Detection, size: int, models: FaceModels) -> ReferenceFace:
     crop = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
-    embedding = models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0]
     x0, y0, x1, y1 = (round(float(edge), 1) for edge in face.box)
     landmarks5 = map_to_crop(face.landmarks5, size)
-    return ReferenceFace((x0, y0, x1, y1), shrink(crop, size), embedding, landmarks5, hash_face(crop))
+    return ReferenceFace((x0, y0, x1, y1), shrink(crop, size), embed_face(crop, models), landmarks5, hash_face(crop))
 
 
 def warp_references(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
