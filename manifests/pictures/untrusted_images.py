@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,19 +50,13 @@ def open_readers(limited: bool) -> Iterator[tuple[Read, ReadOriginal]]:
         return
     with open_pool(1) as run:
 
-        def read(path: Path) -> np.ndarray:
-            ((result,),) = run(_read_batch, [[path]])
-            if isinstance(result, str):
-                raise BadInput(result)
-            return result.rgb
-
-        def read_original(path: Path) -> Picture:
-            ((result,),) = run(_read_original_batch, [[path]])
+        def read_original(path: Path, keep_original: bool = True) -> Picture:
+            ((result,),) = run(partial(_read_batch, keep_original=keep_original), [[path]])
             if isinstance(result, str):
                 raise BadInput(result)
             return result
 
-        yield read, read_original
+        yield lambda path: read_original(path, keep_original=False).rgb, read_original
 
 
 def _decode(path: Path, keep_original: bool) -> Picture:
@@ -73,12 +68,8 @@ def _decode(path: Path, keep_original: bool) -> Picture:
         raise BadInput(f"{make_printable(path)} cannot be read: {error.strerror}.") from None
 
 
-def _read_batch(paths: Sequence[Path | FailedUnit]) -> list[Picture | str]:
-    return [_read_unit(path, False) for path in guard_units(paths)]
-
-
-def _read_original_batch(paths: Sequence[Path | FailedUnit]) -> list[Picture | str]:
-    return [_read_unit(path, True) for path in guard_units(paths)]
+def _read_batch(paths: Sequence[Path | FailedUnit], keep_original: bool) -> list[Picture | str]:
+    return [_read_unit(path, keep_original) for path in guard_units(paths)]
 
 
 def _read_unit(path: Path | FailedUnit, keep_original: bool) -> Picture | str:

@@ -18,7 +18,7 @@ from degrade.sampling import make_generator
 from manifests.errors import BadInput
 from tests.doubles.training import SMALL
 from tests.places import Run
-from train.data.sampling import draw_preset
+from train.data.sampling import draw_preset_name
 from train.fit.cli import choose_recipe
 from train.losses.names import BY_MODEL, LOSSES
 from train.recipe_files import (
@@ -32,7 +32,7 @@ from train.recipe_files import (
     use_preset,
 )
 from train.recipes import DIFFUSION, PARTS, RECIPES, TINY, Recipe, find_recipe
-from train.training_presets import MILD, TRAINING_PRESETS
+from train.training_presets import MILD, TRAINING_PRESETS, find_training_preset
 
 SHARES = st.floats(0, 0.3)
 WEIGHTS = st.dictionaries(st.sampled_from([name for name in LOSSES if name not in BY_MODEL]), st.floats(1e-6, 1e6))
@@ -177,7 +177,7 @@ def test_a_preset_file_is_read_once_and_its_numbers_stay_in_the_recipe(tmp_path:
     file.unlink()
     again: Recipe = build_recipe("here", tomllib.loads(format_recipe(mine)))
     assert again == mine and mine.preset == "foggy"
-    assert draw_preset(again, 0, 0, "face").blur == (1, 2)
+    assert find_training_preset(draw_preset_name(again, 0, 0, "face"), again.presets).blur == (1, 2)
     assert use_preset(use_preset(mine, "severe"), "foggy") == mine
     with pytest.raises(BadInput, match="belongs to a built-in preset"):
         use_preset(mine, str(write(tmp_path / f"{MILD.name}.toml", 'down = [2, 3]\nresize = "area"\n')))

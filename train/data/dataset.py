@@ -23,7 +23,7 @@ from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augment_reference, check_albumentations
 from train.data.landmarks import find_landmarks
-from train.data.sampling import Sample, draw_gray, draw_preset, draw_sample, draw_theta
+from train.data.sampling import Sample, draw_gray, draw_preset_name, draw_sample, draw_theta
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
 from train.models.io import Places, find_places
@@ -62,7 +62,8 @@ class TrainingFaces(Dataset[Batch]):
             check_albumentations()
         self.folder, self.seed, self.recipe = snapshot.folder, seed, recipe
         self.targets = snapshot.targets(split)
-        self.preset = find_training_preset(recipe.preset, recipe.presets)
+        names = (recipe.preset, *recipe.mixture)
+        self.presets = {name: find_training_preset(name, recipe.presets) for name in names}
         self._snapshot: Snapshot | None = snapshot
         self._detector: FaceDetector | None = None
         if self.warps_references:
@@ -85,7 +86,8 @@ class TrainingFaces(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
         epoch, face_id = index // len(self.targets), self.snapshot.face_ids[sample.target]
-        theta = draw_theta(draw_preset(self.recipe, self.seed, epoch, face_id), self.seed, epoch, face_id)
+        preset = self.presets[draw_preset_name(self.recipe, self.seed, epoch, face_id)]
+        theta = draw_theta(preset, self.seed, epoch, face_id)
         gray = draw_gray(self.recipe, self.seed, epoch, face_id)
         large = "cycle" not in self.recipe.losses  # this loss degrades the restored face again, at its own size
         return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
@@ -289,6 +291,6 @@ def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -
     packed = []
     for row in turns[:count]:
         sample = Sample(row, tuple(int(r) for r in snapshot.references[row][:references]), False)
-        theta = faces.preset.sample(make_generator("sample grid", snapshot.face_ids[row]))
+        theta = faces.presets[faces.recipe.preset].sample(make_generator("sample grid", snapshot.face_ids[row]))
         packed.append(faces.pack(sample, theta, references))
     return collate(packed)

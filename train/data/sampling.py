@@ -14,7 +14,6 @@ from degrade.sampling import Preset, make_generator
 from degrade.theta import Theta
 from train.data.snapshot import Snapshot
 from train.recipes import Recipe
-from train.training_presets import find_training_preset
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
 FIRST_STEP_SHARE = 0.5  # the share of images that train the first step; every restoration has the first step (ours)
@@ -60,16 +59,16 @@ def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
     return preset.sample(make_generator(seed, "train", "degrade", epoch, face_id))
 
 
-def draw_preset(recipe: Recipe, seed: int, epoch: int, face_id: str) -> Preset:
-    """Returns the preset that degrades the target in this epoch: one of the mixture, or the recipe's own."""
+def draw_preset_name(recipe: Recipe, seed: int, epoch: int, face_id: str) -> str:
+    """Returns the name of the preset that degrades the target in this epoch: one of the mixture, or `recipe.preset`."""
     if not recipe.mixture:
-        return find_training_preset(recipe.preset, recipe.presets)
+        return recipe.preset
     draw = make_generator(seed, "train", "mixture", epoch, face_id).uniform()
     for name, share in recipe.mixture.items():
         if draw < share:
-            return find_training_preset(name, recipe.presets)
+            return name
         draw -= share
-    return find_training_preset(recipe.preset, recipe.presets)
+    return recipe.preset
 
 
 def draw_gray(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from manifests.ledger.records import CleanedVersion
 
 
+# Keys of a row from which the masks of valid pixels are computed. faces.parquet does not have them.
+_ONLY_FOR_MASKS = {"photo_landmarks5", "photo_size"}
+
+
 def plan_targets(dataset: Path, size: int) -> list[str]:
     """Returns the sorted face ids of the training targets that a snapshot of `dataset` would have.
 
@@ -189,19 +193,12 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
             "is_target": face in chosen,
             "references": [number[ref] for ref in chosen.get(face, ())],
             "upsample": float(faces[face][2]),
-            "large_row": -1,
             "landmarks5": _map_landmarks(faces[face][3], config.size),
             "photo_landmarks5": [float(value) for value in faces[face][3]],
             "photo_size": list(faces[face][4]),
         }
         for face in face_ids
     ]
-    # A photo with more pixels than the crop shows is degraded at 512 px, as the photos of a user are.
-    large = (
-        row for row in rows if row["is_target"] and row["split"] == "train" and row["upsample"] * config.size < 512
-    )
-    for at, row in enumerate(large):
-        row["large_row"] = at
     targets = Counter(row["split"] for row in rows if row["is_target"])
     if not targets["train"]:
         raise BadInput(
@@ -255,22 +252,28 @@ def _write(
     temporary.mkdir(parents=True)
     try:
         size = facts["config"]["size"]
-        rows = [row | ({"large_row": -1} if row["face_id"] in versions else {}) for row in rows]
-        large = [row["face_id"] for row in rows if row["large_row"] >= 0]
-        for at, row in enumerate(row for row in rows if row["large_row"] >= 0):
-            row["large_row"] = at
+        # The photo of a user is degraded at 512 px, so a training target with more pixels than its crop shows is too.
+        large = [
+            row["face_id"]
+            for row in rows
+            if row["is_target"]
+            and row["split"] == "train"
+            and row["upsample"] * size < LARGE_SIZE
+            and row["face_id"] not in versions
+        ]
+        large_rows = {face: at for at, face in enumerate(large)}
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], size, versions)
         _write_crops(temporary / LARGE_CROPS, dataset, large, LARGE_SIZE, {})
         np.save(temporary / VALID, np.stack([_pack_valid_pixels(row, size) for row in rows]))
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name not in _ONLY_FOR_MASKS}
+        columns["large_row"] = [large_rows.get(row["face_id"], -1) for row in rows]
         if versions:
             rounds = {face: one.round for face, one in versions.items()}
             columns["version"] = [rounds.get(row["face_id"]) for row in rows]
         columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
         floats = pa.list_(pa.float32())
         types = {"references": pa.list_(pa.int32()), "embedding": floats, "landmarks5": floats, "row": pa.int32()}
-        types |= {"photo_landmarks5": floats, "photo_size": pa.list_(pa.int32()), "large_row": pa.int32()}
-        types["version"] = pa.int32()
+        types |= {"large_row": pa.int32(), "version": pa.int32()}
         pq.write_table(pa.table({n: pa.array(v, types.get(n)) for n, v in columns.items()}), temporary / FACES)
         for name, file in files.items():
             if file is not None:

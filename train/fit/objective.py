@@ -31,6 +31,7 @@ from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.names import (
     ADVERSARIAL,
     LOSSES,
+    OF_PIXELS,
     THROUGH_BACKBONE,
     THROUGH_DISTS,
     THROUGH_LPIPS,
@@ -71,7 +72,8 @@ class Objective(nn.Module):
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:
         super().__init__()
-        self.names, self.limit_resolution = tuple(recipe.losses), recipe.limit_resolution
+        self.names = tuple(recipe.losses)
+        self.limit_resolution = recipe.limit_resolution and any(name in OF_PIXELS for name in self.names)
         if unknown := [name for name in self.names if name not in LOSSES]:
             raise BadInput(f"There is no loss {unknown[0]}; the losses are {', '.join(LOSSES)}.")
         # Check that each loss has its recognizer and a large enough face before the backbone is loaded.
@@ -100,8 +102,13 @@ class Objective(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             # (B,d) unit rows. The losses "identity" and "reference_identity" share this pass.
             embedding = None if self.recognizer is None else self.recognizer(image)
+            # The losses in OF_PIXELS share this pair, both (B,3,S,S).
+            pixels = image, target
+            if self.limit_resolution:
+                upsample = batch["upsample"]
+                pixels = limit_resolution(image, upsample), limit_resolution(target, upsample)
             return {
-                name: self._term(name, image, target, embedding, batch, restored)
+                name: self._term(name, image, target, pixels, embedding, batch, restored)
                 for name in self.names
                 if name != ADVERSARIAL
             }
@@ -111,21 +118,24 @@ class Objective(nn.Module):
         name: str,
         image: torch.Tensor,
         target: torch.Tensor,
+        pixels: tuple[torch.Tensor, torch.Tensor],
         embedding: torch.Tensor | None,
         batch: dict[str, Any],
         restored: Restoration,
     ) -> torch.Tensor:
-        """Returns the unweighted loss `name` as a scalar. `embedding` is the embedding of `image`, (B,d), or None."""
-        if self.limit_resolution and name in ("pixel", "edge", "mse"):
-            image, target = (limit_resolution(one, batch["upsample"]) for one in (image, target))
+        """Returns the unweighted loss `name` as a scalar.
+
+        `pixels` are `image` and `target` at the resolution that the losses in OF_PIXELS compare. `embedding` is the
+        embedding of `image`, (B,d), or None.
+        """
         match name:
             # These losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
             case "pixel":
-                return pixel_loss(image, target)
+                return pixel_loss(*pixels)
             case "edge":
-                return edge_loss(image, target)
+                return edge_loss(*pixels)
             case "mse":
-                return mse_loss(image, target)
+                return mse_loss(*pixels)
             case "ms_ssim":
                 return ms_ssim_loss(image, target, self.exponents)
             case "face_alignment":

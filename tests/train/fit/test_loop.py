@@ -39,16 +39,6 @@ from train.recipes import Recipe, build_model_config, compute_ema_decay, compute
 WEIGHTS = "training/weights.safetensors"
 
 
-@pytest.fixture(scope="module")
-def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    return snapshot(tmp_path_factory.mktemp("loop"), upsample=16.0)  # faces of 32 px, as large as the model
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def test_a_run_leaves_what_the_design_says(tmp_path: Path, taken: Snapshot) -> None:
     shown: list[tuple[str, int, int]] = []
     ending = run(tmp_path, taken, progress=lambda *bar: shown.append(bar))

@@ -8,25 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.doubles.training import ADVERSARIAL, SMALL, snapshot
+from tests.doubles.training import ADVERSARIAL, SMALL
 from tests.doubles.training_runs import lines, run, same_weights
 from tests.places import REPOSITORY
 from train.data.snapshot import Snapshot
 from train.recipes import Recipe
-
-WEIGHTS = "training/weights.safetensors"
-
-
-@pytest.fixture(scope="module")
-def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    return snapshot(tmp_path_factory.mktemp("resume"), upsample=16.0)  # faces of 32 px, as large as the model
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("recipe", [SMALL, ADVERSARIAL], ids=lambda recipe: recipe.name)
