@@ -51,8 +51,8 @@ DEFAULT = FilterSet(
 )
 
 # The set `strict` accepts only faces that are good targets of restoration. All numbers of `strict` are ours. In 836 web
-# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. Each percentage at a filter of `strict` is a
-# share of the 935 faces that `default` keeps.
+# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. Each percentage in the
+# comments below is a share of these 935 faces.
 STRICT = FilterSet(
     "strict",
     1,
@@ -94,14 +94,15 @@ class DedupeRules:
     # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap, because otherwise two people in one
     # picture could be near-duplicates. With dlib, the cosine of two strangers can be .9.
     max_photo_bits: int = 6  # greatest number of different bits in the photos' 64-bit hashes
-    min_cosine_same_photo: float = 0.35  # Least cosine of the two faces.
-    min_overlap_same_photo: float = 0.5  # Least IoU of the boxes, as shares of the photo's sides.
+    min_cosine_same_photo: float = 0.35  # The cosine of the two faces must be at least this number.
+    # The intersection over union of the two boxes must be at least this number. Boxes are shares of the photo's sides.
+    min_overlap_same_photo: float = 0.5
     # Rule 2 finds pictures that were cropped again.
     # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. Of 12,480
     # pairs of different photos of one person, only 3 pairs have hashes that differ in at most 54 bits.
     max_face_bits: int = 54
-    # Least cosine of the two faces. If the recognizer's own threshold for one person is greater than
-    # `min_cosine_same_face`, the recognizer's threshold is used.
+    # The cosine of the two faces must be at least `min_cosine_same_face`. If the recognizer's own threshold for one
+    # person is greater, the recognizer's threshold is used.
     min_cosine_same_face: float = 0.80
 
 

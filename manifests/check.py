@@ -225,9 +225,10 @@ def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool)
 
 
 def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
-    """Returns a line for each file in a folder that is not in `known`.
+    """Returns a sentence for each file in a folder that is not in `known`.
 
-    `problem` is the text for a file whose name ends with `suffix`."""
+    A file whose name ends with `suffix` looks like a file of the dataset, and `problem` begins its sentence.
+    """
     unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [
         f"{problem if path.suffix == suffix and not path.name.startswith('.') else 'this file has no row'}: "

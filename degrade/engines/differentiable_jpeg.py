@@ -155,8 +155,8 @@ def _halve(chroma: Tensor, rounding: bool) -> Tensor:
     """Returns the means of 2 x 2 pixels, as h2v2_downsample does.
 
     Along a row, halves are rounded down and up alternately. At the right, pixels are repeated up to a whole block
-    before the means are computed. At the bottom, pixels are repeated only up to an even number of rows. Later,
-    `_code_and_decode` repeats rows of means up to a whole block.
+    before the means are computed. At the bottom, pixels are repeated only up to an even number of rows. Then
+    `_code_and_decode` repeats the last row of means until the rows fill a whole block.
     """
     height, width = chroma.shape[-2:]
     chroma = _extend(chroma, height + height % 2, width + -width % 16)

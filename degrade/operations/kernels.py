@@ -157,8 +157,8 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
 def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[tuple[Kernel, Kernel]] | None:
     """Returns (column, row) pairs through the largest elements of a quarter of a kernel.
 
-    The search ends when the rest of all four quarters has an absolute weight of at most `tolerance`. Returns None if
-    more than `max_products` pairs are needed.
+    The rest is the quarter minus the products of the pairs. The search ends when four times the sum of the rest's
+    absolute values is at most `tolerance`. Returns None if more than `max_products` pairs are needed.
     """
     rest = quarter.copy()
     crosses: list[tuple[Kernel, Kernel]] = []
