@@ -79,7 +79,9 @@ class Restoration(NamedTuple):
 def fill_invalid(
     restored: Restoration, target: torch.Tensor, valid: torch.Tensor, true_latent: torch.Tensor | None = None
 ) -> Restoration:
-    """Returns the restoration with the target's pixels at places that are not valid, so that no loss sees these places.
+    """Returns the restoration with the target's pixels at places that are not valid.
+
+    The losses of train/fit/objective.py then do not see these places. The losses of recipe vre in `restored.terms` do.
 
     `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. With `true_latent`, the latent of the target, the latent is filled
     too: a place of the latent is valid if all its pixels are.
