@@ -221,7 +221,7 @@ def _find_judge(run: Path) -> str | None:
 
 def _check_trainable(summary: Summary, dataset: Path) -> None:
     """Raise BadInput if the train or the test split has no target with a reference."""
-    from curate.config import OUTSIDE_PHOTO
+    from curate.filter_sets import OUTSIDE_PHOTO
     from manifests.errors import BadInput
 
     empty = [split for split in ("train", "test") if not summary.pairs.get(split)]

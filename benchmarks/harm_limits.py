@@ -57,7 +57,7 @@ def measure_faces(
     from train.evaluation.systems import System, select_references
     from train.restore.face_measures import InputFace, describe_crop, measure_fineness
     from train.restore.harm import measure_harm
-    from train.restore.load import load_restorer, load_restorer_faces, move_to_device, restore_crop
+    from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels
     from train.training_presets import find_training_preset
 
@@ -151,7 +151,7 @@ def main() -> None:
     run = options.run or options.dataset / "run"
 
     from train.restore.harm import LIMITS
-    from train.restore.load import load_restorer
+    from train.restore.load_restorer import load_restorer
 
     size = load_restorer(run).config.size
     lq_set = f"codeformer-{options.split}-{size}-s0"

@@ -116,7 +116,7 @@ def summarise(rows: list[Any]) -> dict[str, Any]:
 
 def time_steps(run: Path) -> dict[str, float]:
     """Returns the milliseconds per face with four references, by the number of steps."""
-    from train.restore.load import load_restorer
+    from train.restore.load_restorer import load_restorer
 
     return {
         str(steps): round(median(time_calls(load_restorer(run, steps=steps), 1, REFERENCES, REPEATS, "fp32")), 1)

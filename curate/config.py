@@ -8,78 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
+from curate.filter_sets import DEFAULT
 from manifests.errors import BadInput
-from manifests.ledger.filters import Filter, FilterSet
-
-# A face of the split test is no target if more than a tenth of its crop lies outside the photo, because no metric can
-# compare these pixels with the truth (ours). The face stays a reference.
-OUTSIDE_PHOTO = "outside_photo"
-TEST_FILTERS = (Filter(OUTSIDE_PHOTO, "outside > 0.1"),)
-
-# If a filter's predicate is true for a face, the face is dropped with the filter's reason. The row of a dropped face
-# keeps the box and the measures. A predicate may use the columns of the table `faces`, and the width and height of the
-# photo. The word `detector_min_score` stands for the threshold of the detector. The detector's threshold is .5 for
-# SCRFD (insightface's default) and .3 for dlib (ours).
-
-DEFAULT = FilterSet(
-    "default",
-    1,
-    (
-        # A face with 16 px between its eyes has a side of about 65 px. Faces with a side below 65 px are enlarged more
-        # than twice for ArcFace (ours).
-        Filter("too_small", "inter_ocular_px < 16"),
-        Filter("low_score", "det_score < detector_min_score"),
-        # A box may reach outside the photo by a quarter of its own size (ours). Faces that reach further outside are
-        # poor targets.
-        Filter(
-            "cut_by_border",
-            "greatest(-box[1], box[3] - width) > 0.25 * (box[3] - box[1]) OR "
-            "greatest(-box[2], box[4] - height) > 0.25 * (box[4] - box[2])",
-        ),
-        # If a head is turned by more than 75 degrees, one eye is hidden, and five landmarks align the face badly
-        # (ours).
-        Filter("turned_away", "abs(yaw) > 75 OR abs(pitch) > 60"),
-        # In 836 web photos, the softest 2% of the faces have a sharpness below .12 (ours). Such soft faces are out of
-        # focus or come from enlarged thumbnails.
-        Filter("too_blurred", "sharpness < 0.12"),
-        # Exposure is the mean luma of the inner face, from 0 to 1. Faces that are darker than .08 or brighter than .95
-        # have lost detail (ours).
-        Filter("too_dark", "exposure < 0.08"),
-        Filter("too_bright", "exposure > 0.95"),
-    ),
-    TEST_FILTERS,
-)
-
-# The set `strict` accepts only faces that are good targets of restoration. All numbers of `strict` are ours. In 836 web
-# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. Each percentage in the
-# comments below is a share of these 935 faces.
-STRICT = FilterSet(
-    "strict",
-    1,
-    (
-        *DEFAULT.filters[:3],
-        # The 512 px crop must cover at least 256 px of the photo. The filter `enlarged` drops 68% of the faces,
-        # because web photos are small.
-        Filter("enlarged", "upsample > 2"),
-        # If a head is turned by more than 45 degrees, the far half of the face must be guessed. The filter
-        # `turned_away` drops 6% of the faces.
-        Filter("turned_away", "abs(yaw) > 45 OR abs(pitch) > 40"),
-        # `too_blurred` drops the softest 6% of the faces, `too_noisy` drops the noisiest 5%, and `too_blocky` drops the
-        # 2% with the strongest JPEG grid.
-        Filter("too_blurred", "sharpness < 0.26"),
-        Filter("too_noisy", "noise > 5.6"),
-        Filter("too_blocky", "blockiness > 1.2"),
-        # `too_dark` drops the darkest 2% of the faces, and `too_bright` drops the brightest .5%.
-        Filter("too_dark", "exposure < 0.2"),
-        Filter("too_bright", "exposure > 0.75"),
-    ),
-    TEST_FILTERS,
-)
-
-# The set `keep-outside` accepts the same faces as `default`. Its test targets may lie partly outside their photos.
-KEEP_OUTSIDE = FilterSet("keep-outside", 1, DEFAULT.filters)
-
-FILTER_SETS = {filters.name: filters for filters in (DEFAULT, STRICT, KEEP_OUTSIDE)}
+from manifests.ledger.filters import FilterSet
 
 
 @dataclass(frozen=True)

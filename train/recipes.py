@@ -52,7 +52,7 @@ class Recipe:
     # --- model ---
     parts: tuple[str, ...]  # names from PARTS; recipe VRE has no parts, because it trains the embedder itself
     timestep: int  # the timestep of the first step
-    steps: int  # the largest number of steps in a restoration, see train/models/steps.py
+    steps: int  # the largest number of steps in a restoration, see train/models/step_schedule.py
     latent_factor: int  # tiny: the factor of space-to-depth
     channels: tuple[int, ...]  # tiny: the widths of the UNet
     reference_channels: tuple[int, ...]  # the widths of the reference encoder

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from curate.config import FILTER_SETS, TEST_FILTERS
 from curate.detection.reasons import CROP_MISSING, NO_EMBEDDING, NOT_FOUND_AGAIN, PHOTO_VANISHED
+from curate.filter_sets import FILTER_SETS, TEST_FILTERS
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import NEAR_DUPLICATE

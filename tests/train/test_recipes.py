@@ -24,7 +24,7 @@ from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.prompts.dictionary import Dictionary
 from train.models.restorer import Restorer
 from train.recipes import DIFFUSION, RECIPES, TINY, Recipe
-from train.restore.restore import restore
+from train.restore.restore_photos import restore
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_four_steps_in_one_go_are_four_steps_with_a_rest_and_restore(
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 4, workers=0, settings=told)
 
     monkeypatch.setattr(
-        "train.restore.load.load_faces", lambda _: finding(taken[base].folder.parent / "recognizer.onnx")
+        "train.restore.load_restorer.load_faces", lambda _: finding(taken[base].folder.parent / "recognizer.onnx")
     )
     photos = [tmp_path / f"{photo}.png" for photo in range(3)]
     for number, photo in enumerate(photos):

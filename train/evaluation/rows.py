@@ -26,7 +26,7 @@ from train.evaluation.systems import Embed, System, select_references
 from train.metrics.measure import Measure
 from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
-from train.restore.load import run_model
+from train.restore.load_restorer import run_model
 from train.restore.output_paths import list_photos
 from train.restore.references.reference_photos import warp_references
 

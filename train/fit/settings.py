@@ -22,7 +22,7 @@ from train.data.snapshot import Snapshot
 from train.fit.distributed import get_world_size
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
-from train.models.steps import check_steps
+from train.models.step_schedule import check_steps
 from train.recipes import DIFFUSION, TINY, VRE, Recipe, build_model_config
 from train.run_folders import RUN_CONFIG, check_run_folder
 

@@ -38,7 +38,7 @@ from train.iterate.acceptance import (
 )
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.restore.load import load_restorer, move_to_device, run_model
+from train.restore.load_restorer import load_restorer, move_to_device, run_model
 from train.restore.references.reference_photos import References, warp_references
 
 STAGE = "iterate"

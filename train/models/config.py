@@ -36,7 +36,7 @@ class ModelConfig:
     lora_rank: int  # diffusion: rank of the adapters on the frozen UNet
     embedding_dim: int  # length of the recognizer's embeddings, which condition the model
     vre: VreConfig
-    steps: int = 1  # number of restoration steps in training, see train/models/steps.py
+    steps: int = 1  # number of restoration steps in training, see train/models/step_schedule.py
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:

@@ -21,7 +21,7 @@ from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
-from train.models.steps import Schedule, add_noise
+from train.models.step_schedule import Schedule, add_noise
 
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # suffixes of files that can run code when they are read
 BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when the checkpoint was written

@@ -74,7 +74,7 @@ def restore(
         find_newest_checkpoint(run)  # a wrong folder gives an error at once, before the slow import of torch
     from manifests.runtime.progress import show_progress
     from train.restore.contact_sheet import ContactSheet, render_sheet
-    from train.restore.restore import restore as restore_photos
+    from train.restore.restore_photos import restore as restore_photos
 
     sheet, notices = ContactSheet(), list[str]()
     needs_sheet = page is not None or page_data is not None

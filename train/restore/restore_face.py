@@ -17,7 +17,7 @@ from train.data.landmarks import map_to_crop
 from train.models.restorer import Restorer
 from train.restore import harm
 from train.restore.face_measures import InputFace, describe_crop, describe_face
-from train.restore.load import restore_crop
+from train.restore.load_restorer import restore_crop
 from train.restore.outcomes import FaceOutcome
 from train.restore.pasting.paste import round_to_levels
 from train.restore.references.choose_references import FaceInPhoto, ReferenceChoice

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import curate.people.group
-from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, read_config
+from curate.config import CurateConfig, GroupRules, PairRules, SplitRules, read_config
 from curate.decisions import cli
 from curate.decisions.decide import decide
 from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries
 from curate.detection.filter_files import set_min_inter_ocular
+from curate.filter_sets import DEFAULT, STRICT
 from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.group_embeddings import Grouping
 from curate.people.links import Links, resolve_links

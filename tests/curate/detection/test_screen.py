@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from curate.config import DEFAULT, FILTER_SETS, STRICT
 from curate.detection import reasons
 from curate.detection.filter_files import (
     BUILT_IN_REASONS,
@@ -17,6 +16,7 @@ from curate.detection.filter_files import (
     set_min_inter_ocular,
 )
 from curate.detection.screen import count_removals, find_reasons, pick_first_reasons
+from curate.filter_sets import DEFAULT, FILTER_SETS, STRICT
 from manifests.errors import BadInput
 from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, find_removals, list_columns
 from manifests.ledger.records import NEAR_DUPLICATE, Face

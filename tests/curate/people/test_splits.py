@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.config import FILTER_SETS, SplitRules
+from curate.config import SplitRules
+from curate.filter_sets import FILTER_SETS
 from curate.people.splits import (
     FACE_DROPPED,
     PHOTO_SPANS_SPLITS,

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import manifests.privacy.purge
-from curate.config import FILTER_SETS
 from curate.decisions.decide import decide
+from curate.filter_sets import FILTER_SETS
 from degrade.frozen.dataset_sets import make_set
 from degrade.frozen.verify import verify_set
 from manifests.card import CARD

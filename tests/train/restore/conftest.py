@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import train.restore.harm
-import train.restore.load
+import train.restore.load_restorer
 from tests.doubles import curation as doubles
 from tests.doubles.restorers import NO_LIMITS, Marking
 from train.models.restorer import Restorer
@@ -17,7 +17,7 @@ from train.models.restorer import Restorer
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
-    monkeypatch.setattr(train.restore.load, "load_faces", doubles.models)
+    monkeypatch.setattr(train.restore.load_restorer, "load_faces", doubles.models)
     monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model

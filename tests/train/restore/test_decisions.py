@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import train.restore.harm
-import train.restore.load
+import train.restore.load_restorer
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.pictures.images import decode
@@ -22,7 +22,7 @@ from tests.places import Run
 from train.restore.harm import ALREADY_SHARP, LESS_ALIKE, RESTORED, HarmLimits
 from train.restore.log import LOG
 from train.restore.outcomes import FaceOutcome
-from train.restore.restore import restore
+from train.restore.restore_photos import restore
 
 Save = Callable[..., Path]
 
@@ -115,7 +115,7 @@ def test_unusable_references_are_a_sentence_each_and_an_error_if_there_are_no_ot
             restore([one], unusable, tmp_path, tmp_path / "q")
     # a face below the detector's own threshold is no face
     strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
-    monkeypatch.setattr(train.restore.load, "load_faces", strict)
+    monkeypatch.setattr(train.restore.load_restorer, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
         restore([one], [tmp_path / "refs/r1.png"], tmp_path, tmp_path / "q")
 

@@ -16,7 +16,7 @@ from manifests.pictures.untrusted_images import open_readers
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
-from train.restore.load import load_restorer, load_restorer_faces, move_to_device
+from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device
 from train.restore.log import make_entry, select_earlier_entries, write_log
 from train.restore.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs

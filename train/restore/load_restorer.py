@@ -12,7 +12,7 @@ from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from train.data.tensors import to_tensor
 from train.models.restorer import Restorer
-from train.models.steps import check_steps
+from train.models.step_schedule import check_steps
 from train.restore.references.reference_photos import References
 
 OSDFACE_PREFIX = "osdface:"  # --run osdface:FOLDER names a folder with the released weights of OSDFace
