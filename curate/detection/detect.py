@@ -174,7 +174,8 @@ def detect_batch(
             sizes = [candidate.photo_size for candidate in candidates]
             reasons = find_reasons([candidate.face for candidate in candidates], sizes, filters)
             reasons = _add_optouts(candidates, reasons, models, kept_out)
-            # Waiting for the earlier crops keeps few crops in memory, and raises the error of a failed write.
+            # Wait until the earlier crops are written, so that few crops are in memory. If a write failed, its error is
+            # raised here.
             for crop_write in crop_writes:
                 crop_write.result()
             crop_writes.clear()

@@ -52,7 +52,7 @@ def replay(
         raise BadInput(f"{source} is not a folder: name the folder or the dataset from which the set was made.")
     rows = read_theta_file(thetas)
     if not rows:
-        raise BadInput(f"{thetas} names no image: name the {THETAS} of a frozen set.")
+        raise BadInput(f"{thetas} lists no images. Give the path of the file {THETAS} of a frozen set.")
     for engine in {row["engine"] for row in rows}:
         check_engine(engine)
     data = thetas.read_bytes()

@@ -17,8 +17,8 @@ from tests.doubles.faults import FULL, SEED, Point, Stage, World, differences, f
 pytestmark = pytest.mark.slow
 
 MUST = (
-    "The command ends with one sentence and exit code 1, and leaves no incomplete file. After space is "
-    "freed, the same command gives the results of an undisturbed run."
+    "The command ends with one sentence and exit code 1, and leaves no incomplete file. If the same "
+    "command runs again after space is freed, its results are the same as after an undisturbed run."
 )
 # what says of itself that it is unfinished, and logs
 UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")

@@ -29,8 +29,8 @@ STAGES: dict[Stage, tuple[int, int]] = {
     doubles.purge: (6, 0),
 }
 MUST = (
-    "The same command gives the ledger and the bytes of an undisturbed run. `manifest check` finds no "
-    "problem, and no other file is left."
+    "If the same command runs again, the ledger and the files are the same as after an undisturbed run. `manifest "
+    "check` finds no problem, and no other file is left."
 )
 
 

@@ -42,7 +42,7 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
             )
             if not (bool(torch.isfinite(restored).all()) and bool(torch.isfinite(alone).all())):
                 raise Diverged(
-                    f"Training stopped: a face that was restored for samples/ after {seen} images contains NaN or "
+                    f"Training stopped after {seen} images: a face that was restored for samples/ contains NaN or "
                     "infinity. Start a new run with another --out and --precision fp32, or with another recipe or seed."
                 )
             valid, target = batch["valid"], batch["target"]

@@ -289,7 +289,7 @@ def test_the_command_replays_and_says_what_makes_no_sense(photos: Path, tmp_path
         ("Leave --preset out", (*words, "--preset", "gfpgan")),
         ("A replay needs --out", ("degrade", photos, "--replay", thetas)),
         ("cannot be read", ("degrade", photos, "--replay", tmp_path / "no.jsonl", "--out", tmp_path / "x")),
-        ("names no image", ("degrade", photos, "--replay", tmp_path / "empty.jsonl", "--out", tmp_path / "x")),
+        ("lists no images", ("degrade", photos, "--replay", tmp_path / "empty.jsonl", "--out", tmp_path / "x")),
         ("not a folder", ("degrade", tmp_path / "no", "--replay", thetas, "--out", tmp_path / "x")),
         ("the engines are", ("degrade", photos, "--engine", "best", "--out", tmp_path / "x")),
         ("not a folder", ("verify", tmp_path / "lq", "--originals", tmp_path / "no")),

@@ -1,0 +1,116 @@
+"""Measures how much a restorer changes faces that need no restoration.
+
+    python benchmarks/clean_faces.py DATASET --run RUN [--judge dlib] [--keep]
+
+The benchmark restores the sharp faces of people of the splits val and test, on whom nobody trained. Each of these faces
+has as many pixels in its photo as the crop, and at most a tenth of its crop lies outside the photo. The input is the
+crop itself, as in `likeness restore --always`. Each face is restored without references and with four. The benchmark
+prints the PSNR of the result to the input over the pixels of the photo, and the cosine of their embeddings. No loss may
+use the judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record_result import record_result
+
+SPLITS = ("val", "test")
+MOST_OUTSIDE = 0.1  # the largest share of a crop outside its photo, as in the filter outside_photo
+REFERENCES = 4
+# The goals of the project: least PSNR in dB, least cosine, least number of faces and of people.
+GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
+
+
+def measure_faces(snapshot_folder: Path, run: Path, judge_spec: str) -> list[dict[str, Any]]:
+    """Restores the sharp faces of a snapshot. Returns one row for each face and number of references."""
+    import torch
+
+    from curate.faces.load import load_faces
+    from train.data.snapshot import load_snapshot
+    from train.evaluation.rows import make_embedder
+    from train.restore.load_restorer import load_restorer, move_to_device, restore_crop
+    from train.restore.pasting.paste import round_to_levels
+    from train.restore.references.reference_photos import References
+
+    model, judge = move_to_device(load_restorer(run)), make_embedder(load_faces(judge_spec))
+    snapshot = load_snapshot(snapshot_folder)
+    rows: list[dict[str, Any]] = []
+    for row, split in enumerate(snapshot.splits):
+        valid = snapshot.valid(row)
+        if split not in SPLITS or snapshot.upsample[row] > 1 or 1 - valid.mean() > MOST_OUTSIDE:
+            continue
+        crop = np.array(snapshot.crops[row])
+        own = [other for other in snapshot.people[split][snapshot.identity_ids[row]] if other != row]
+        for count in (0, min(REFERENCES, len(own))):
+            chosen = own[:count]
+            pictures = np.array(snapshot.crops[chosen]).reshape(-1, *crop.shape)
+            references = References(
+                torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255,
+                torch.from_numpy(snapshot.embeddings[chosen]),
+            )
+            result = round_to_levels(restore_crop(model, crop, references))
+            error = float(((result.astype(float) - crop)[valid] ** 2).mean())
+            before, after = judge([crop, result])
+            rows.append(
+                {
+                    "person": snapshot.identity_ids[row],
+                    "references": count,
+                    "psnr": float(10 * np.log10(255**2 / max(error, 1e-3))),
+                    "identity": float(before @ after),
+                }
+            )
+    return rows
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the means, the lowest values, and the number of faces and of people, without and with references."""
+    table: dict[str, Any] = {}
+    for name, chosen in (
+        ("without references", [row for row in rows if not row["references"]]),
+        ("with references", [row for row in rows if row["references"]]),
+    ):
+        if not chosen:
+            continue
+        table[name] = {"faces": len(chosen), "people": len({row["person"] for row in chosen})}
+        for key in ("psnr", "identity"):
+            values = np.array([row[key] for row in chosen])
+            table[name] |= {key: round(float(values.mean()), 4), f"{key}_lowest": round(float(values.min()), 4)}
+        table[name]["goals_reached"] = all(table[name][key] >= goal for key, goal in GOALS.items())
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="the dataset's folder, or a snapshot of the dataset")
+    parser.add_argument("--run", type=Path, help="the run of the restorer (default: DATASET/run)")
+    parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/clean_faces.json")
+    options = parser.parse_args()
+    run = options.run or options.dataset / "run"
+
+    from train.data.snapshot import FACTS
+    from train.data.take_snapshot import take_snapshot
+    from train.restore.load_restorer import load_restorer
+
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = options.dataset
+        if not (snapshot / FACTS).is_file():
+            snapshot = Path(folder) / "snapshot"
+            take_snapshot(options.dataset, snapshot, load_restorer(run).config.size)
+        rows = measure_faces(snapshot, run, options.judge)
+    if not rows:
+        sys.exit(f"{options.dataset} has no sharp face of the splits {' and '.join(SPLITS)}: curate larger photos.")
+    table = summarise(rows)
+    for name, values in table.items():
+        print(f"{name:20}" + "".join(f"  {key} {value}" for key, value in values.items()), file=sys.stderr)
+    record_result("clean_faces", {**table, "goals": GOALS, "judge": options.judge}, options.keep)
+
+
+if __name__ == "__main__":
+    main()
