@@ -11,6 +11,7 @@ import numpy as np
 from curate.faces.interface import FaceModels
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
+from manifests.pictures import images
 from manifests.runtime.files import sha256_file
 from train.data.landmarks import find_landmarks
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
@@ -71,6 +72,7 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
         notices.append("No landmarks were found on a face, so the references were not warped.")
     if not any(outcome.restored for outcome in outcomes):
         return _copy_photo(output, " ".join(notices) or None, outcomes)
+    notices += _describe_reading(picture.notice)
     if crop is not None and setup.aligned:
         write_crop(path, output.png, round_to_levels(crop))
         return PhotoOutcome(str(path), str(output.png), "ok", " ".join(notices) or None, tuple(outcomes))
@@ -83,6 +85,19 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
             "255 levels (--lossless writes a PNG without a difference)."
         )
     return PhotoOutcome(str(path), str(written.path), "ok", " ".join(notices) or None, tuple(outcomes))
+
+
+def _describe_reading(notice: str | None) -> list[str]:
+    """Returns what the user must know about the pixels that were read from the photo."""
+    match notice:
+        case images.HALF_SIZE:
+            return [
+                f"The photo has more than {images.MAX_PIXELS // 10**6} megapixels, so it was read at half its width "
+                "and height, and the result has this size."
+            ]
+        case images.BROKEN_PROFILE:
+            return ["The colour profile of the photo is broken and was ignored."]
+    return []
 
 
 def _copy_photo(output: PhotoOutput, reason: str | None, outcomes: Sequence[FaceOutcome] = ()) -> PhotoOutcome:

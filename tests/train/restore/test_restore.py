@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import train.restore.load_restorer
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
@@ -24,7 +26,7 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KeptOutMark
 from manifests.pictures import untrusted_images
-from manifests.pictures.images import decode
+from manifests.pictures.images import Picture, decode, decode_picture
 from manifests.privacy.optout import plan_optout
 from manifests.privacy.purge import purge
 from manifests.report.run_section import read_run
@@ -493,6 +495,27 @@ def test_a_photo_stays_the_kind_of_file_that_it_was(
     rows = restore(photos[:1], [], tmp_path, tmp_path / "p", always=True, lossless=True)
     assert Path(str(rows[0].output)).name == "a.png" and rows[0].reason is None
     assert np.array_equal(decode(Path(str(rows[0].output)))[:30], decode(photos[0])[:30])
+
+
+def test_a_broken_profile_and_a_photo_read_at_half_size_are_said(
+    marking: Marking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = doubles.photo([0], 0)
+    Image.fromarray(photo).save(tmp_path / "a.png", icc_profile=b"no profile")
+    (row,) = restore([tmp_path / "a.png"], [], tmp_path, tmp_path / "o", always=True)
+    assert row.status == "ok" and row.reason == "The colour profile of the photo is broken and was ignored."
+    large = cv2.resize(photo, (2 * photo.shape[1], 2 * photo.shape[0]), interpolation=cv2.INTER_NEAREST)
+    Image.fromarray(large).save(tmp_path / "b.jpg", quality=100, subsampling=0)
+    monkeypatch.setattr("train.restore.restore_photos.open_readers", lambda _: nullcontext((None, read_smaller)))
+    (row,) = restore([tmp_path / "b.jpg"], [], tmp_path, tmp_path / "p", always=True)
+    assert row.status == "ok" and "so it was read at half its width and height" in str(row.reason)
+    assert decode(Path(str(row.output))).shape == photo.shape
+
+
+def read_smaller(path: Path) -> Picture:
+    """Reads a photo as if it were too large by its last pixels."""
+    pixels = len(doubles.photo([0], 0)) ** 2
+    return decode_picture(path, 2 * pixels, keep_original=True)
 
 
 def test_a_restored_face_that_is_not_finite_is_a_failed_photo(
