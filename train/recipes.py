@@ -56,7 +56,7 @@ class Recipe:
     latent_factor: int  # tiny: the factor of space-to-depth
     channels: tuple[int, ...]  # tiny: the widths of the UNet
     reference_channels: tuple[int, ...]  # the widths of the reference encoder
-    refine_channels: int  # tiny: the width of the refinement at full resolution
+    refine_channels: int  # tiny: the width of the refinement at half the resolution
     lora_rank: int  # diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank
     vre: VreConfig
     # --- references ---
@@ -119,7 +119,7 @@ _RECIPES = {
     "idm":        ("codeformer",     (),                                399, 4, (0,),            0.0, "flip", ""),
 }
 _LOSSES: dict[str, dict[str, float]] = {
-    "tiny":       {"pixel": 1.0, "edge": 1.0, "identity": 0.1},
+    "tiny":       {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1},
     "vre":        {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
     "osdface":    {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
     "honestface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
@@ -132,7 +132,7 @@ _LOSSES: dict[str, dict[str, float]] = {
 # party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
 _BASES = {
     #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
-    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  16,    0,    25_600,  16,   1e-3, 1_600,  8_000,   1.0, 800),
+    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  32,    0,    25_600,  8,    1e-3, 400,    8_000,   1.0, 800),
     DIFFUSION: (512, 8, (),             (64, 128, 256), 0,     16,   200_000, 4,    1e-4, 2_000,  100_000, 1.0, 4_000),
 }
 _VRES = {
@@ -144,7 +144,7 @@ _VRES = {
 # The shares of the images that other presets degrade (ours). A restorer that saw only strong degradations drags a clear
 # face down to them.
 _MIXTURES: dict[str, dict[str, float]] = {
-    "tiny": {"clean": 0.1, "mild": 0.3, "severe": 0.15},
+    "tiny": {"clean": 0.1, "mild": 0.2, "severe": 0.15},
 }
 GRAY_SHARE = 0.1  # tiny: share of gray images (ours)
 

@@ -19,6 +19,7 @@ from torch import nn
 from manifests.errors import LikenessError
 from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
+from train.fit.heap import keep_freed_memory
 from train.fit.objective import Objective, build_discriminator
 from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint
@@ -77,6 +78,8 @@ def build(
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     device, network = accelerator.device, None
+    if device.type == "cpu":
+        keep_freed_memory()
     if recognizer is not None:
         network = load_recognizer(recognizer[0], recognizer[1], recipe.size).to(device)
     objective = Objective(recipe, recipe.size, network, settings.weights).to(device)

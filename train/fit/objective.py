@@ -2,7 +2,7 @@
 
 The sources of the losses, and the networks that the losses use:
 
-    pixel and edge are ours.
+    pixel, edge and detail are ours.
     mse is from OSDFace.
     ea_dists is from OSDFace and uses vgg16.
     identity is from OSDFace, HonestFace and InstantRestore, and uses the dataset's recognizer as a torch module.
@@ -38,7 +38,16 @@ from train.losses.names import (
     THROUGH_RECOGNIZER,
 )
 from train.losses.perceptual import Dists, Lpips
-from train.losses.pixel import WINDOW, edge_loss, ms_ssim_exponents, ms_ssim_loss, mse_loss, pixel_loss, sobel_magnitude
+from train.losses.pixel import (
+    WINDOW,
+    detail_loss,
+    edge_loss,
+    ms_ssim_exponents,
+    ms_ssim_loss,
+    mse_loss,
+    pixel_loss,
+    sobel_magnitude,
+)
 from train.losses.resolution import limit_resolution
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration
@@ -125,7 +134,7 @@ class Objective(nn.Module):
     ) -> torch.Tensor:
         """Returns the unweighted loss `name` as a scalar.
 
-        `pixels` are `image` and `target` at the resolution that the losses in OF_PIXELS compare. `embedding` is the
+        The losses in OF_PIXELS compare `pixels`, which are `image` and `target` at one resolution. `embedding` is the
         embedding of `image`, (B,d), or None.
         """
         match name:
@@ -134,6 +143,8 @@ class Objective(nn.Module):
                 return pixel_loss(*pixels)
             case "edge":
                 return edge_loss(*pixels)
+            case "detail":
+                return detail_loss(*pixels)
             case "mse":
                 return mse_loss(*pixels)
             case "ms_ssim":

@@ -6,6 +6,6 @@ THROUGH_RECOGNIZER = ("identity", "reference_identity")
 THROUGH_LPIPS = ("lpips", "spatial_min", "cycle")
 THROUGH_DISTS = ("ea_dists",)
 THROUGH_BACKBONE = THROUGH_LPIPS + THROUGH_DISTS
-OF_PIXELS = ("pixel", "edge", "mse")
+OF_PIXELS = ("pixel", "edge", "detail", "mse")
 OF_PICTURES = (*OF_PIXELS, "ms_ssim", "face_alignment")
 LOSSES = OF_PICTURES + THROUGH_RECOGNIZER + THROUGH_BACKBONE + (ADVERSARIAL,) + BY_MODEL

@@ -10,15 +10,26 @@ SCALES = 3  # full, half and quarter size (ours)
 WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
+SMALL_VARIANCE = 1e-5  # added to a variance, because the square root of 0 has no gradient (ours): .8 of 255 levels
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+
+
+# A difference below this number counts by its square, and a greater difference by its size (ours). With the absolute
+# difference alone, clean inputs in the training pull as strongly towards no change as degraded inputs pull towards a
+# change: after 1,600 images, the restored faces were .13 dB above their inputs, and .93 dB with this number.
+LARGE_DIFFERENCE = 0.1
 
 
 # --- differences ---
 
 
 def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Returns the mean absolute difference of images (B,3,S,S) in 0..1."""
-    return (restored - target).abs().mean()
+    """Returns the mean difference of images (B,3,S,S) in 0..1, with small differences squared (Huber 1964).
+
+    A difference d counts as d^2 / (2 LARGE_DIFFERENCE) below LARGE_DIFFERENCE, and as |d| - LARGE_DIFFERENCE / 2 above.
+    """
+    return F.smooth_l1_loss(restored, target, beta=LARGE_DIFFERENCE)
 
 
 def mse_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -38,17 +49,37 @@ def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
-    """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 (ours).
+    """Returns the mean difference of the gradients of images (B,3,S,S) in 0..1, with small differences squared (ours).
 
-    The loss is the mean over scales, and each scale halves the side of the image by area averaging. A pixel loss alone
-    leaves edges soft.
+    Differences count as in `pixel_loss`, but with half of LARGE_DIFFERENCE. The loss is the mean over scales, and each
+    scale halves the side of the image by area averaging. A pixel loss alone leaves edges soft.
     """
     total = restored.new_zeros(())
     for scale in range(scales):
         if scale:
             restored, target = F.avg_pool2d(restored, 2), F.avg_pool2d(target, 2)
         for a, b in zip(gradients(restored), gradients(target), strict=True):
-            total = total + (a - b).abs().mean() / (2 * scales)
+            total = total + F.smooth_l1_loss(a, b, beta=LARGE_DIFFERENCE / 2) / (2 * scales)
+    return total
+
+
+def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
+    """Returns the mean difference of the local strength of the detail of images (B,3,S,S) in 0..1 (ours).
+
+    The detail of a scale is what its image loses when its side is halved. The strength is the standard deviation of the
+    luma's detail in squares of DETAIL_SQUARE pixels of the full image. The loss does not ask where in a square the
+    detail lies, so it makes faces sharper although a pixel loss would blur detail of uncertain place.
+    """
+    total = restored.new_zeros(())
+    restored, target = restored.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    for scale in range(scales):
+        side, strengths = DETAIL_SQUARE >> scale, []
+        for image in (restored, target):
+            coarse = F.interpolate(F.avg_pool2d(image, 2), image.shape[-2:], mode="bilinear", align_corners=False)
+            variance = F.avg_pool2d((image - coarse).square(), side, side // 2)
+            strengths.append((variance + SMALL_VARIANCE).sqrt())
+        total = total + F.smooth_l1_loss(*strengths, beta=LARGE_DIFFERENCE / 5) / scales
+        restored, target = F.avg_pool2d(restored, 2), F.avg_pool2d(target, 2)
     return total
 
 

@@ -32,7 +32,7 @@ class ModelConfig:
     latent_factor: int  # tiny: the factor f of space-to-depth, which gives 3 f^2 channels at size / f
     channels: tuple[int, ...]  # tiny: UNet widths, finest level first; each level halves the resolution
     reference_channels: tuple[int, ...]  # widths of the reference encoder
-    refine_channels: int  # tiny: width of the refinement at full resolution; 0 for no refinement
+    refine_channels: int  # tiny: width of the refinement at half the resolution; 0 for no refinement
     lora_rank: int  # diffusion: rank of the adapters on the frozen UNet
     embedding_dim: int  # length of the recognizer's embeddings, which condition the model
     vre: VreConfig

@@ -27,6 +27,7 @@ from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import (
     EXPONENTS,
+    detail_loss,
     edge_loss,
     ms_ssim_exponents,
     ms_ssim_loss,
@@ -51,7 +52,23 @@ def images(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_pixel() -> None:
     a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     b[0, 0, 0, 0] = 0.6
-    assert float(pixel_loss(a, b)) == pytest.approx(0.6 / 12)
+    assert float(pixel_loss(a, b)) == pytest.approx((0.6 - 0.05) / 12)
+    b[0, 0, 0, 0] = 0.06  # a small difference counts by its square
+    assert float(pixel_loss(a, b)) == pytest.approx(0.06**2 / 0.2 / 12)
+
+
+def test_detail_sees_strength_and_not_place() -> None:
+    image = torch.rand(1, 3, 32, 32)
+    fine = torch.zeros(1, 3, 32, 32)
+    fine[..., ::2] = 0.2
+    flat = torch.full_like(fine, 0.1)
+    assert float(detail_loss(image, image)) == 0
+    assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)  # moved by a pixel
+    assert float(detail_loss(flat, fine)) > 0.1 * 0.2 / 3  # they are missing
+    assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # brightness does not count
+    soft = torch.full_like(fine, 0.1, requires_grad=True)  # nothing there at all: the gradient is finite
+    detail_loss(soft, fine).backward()
+    assert soft.grad is not None and bool(torch.isfinite(soft.grad).all())
 
 
 def test_mse() -> None:
@@ -61,17 +78,17 @@ def test_mse() -> None:
 
 
 def test_edge_at_one_scale() -> None:
-    # one column steps up by .4: its gradient along x is .4 in every row, along y there is none
+    # one column steps up by .4: its gradient along x is .4 in every row, which counts as .375; along y there is none
     a, b = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     b[..., 2:] = 0.4
-    assert float(edge_loss(a, b, scales=1)) == pytest.approx((0.4 / 3 + 0) / 2)
+    assert float(edge_loss(a, b, scales=1)) == pytest.approx((0.375 / 3 + 0) / 2)
 
 
 def test_edge_over_two_scales() -> None:
     a, b = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     b[..., 2:] = 0.4
     # halved, the step fills the only gradient there is
-    assert float(edge_loss(a, b, scales=2)) == pytest.approx((0.4 / 3 + 0.4) / 4)
+    assert float(edge_loss(a, b, scales=2)) == pytest.approx((0.375 / 3 + 0.375) / 4)
 
 
 def test_edge_ignores_brightness_and_sees_a_grid() -> None:

@@ -16,7 +16,7 @@ from train.models.io import Conditions
 
 
 class TinyBase(nn.Module):
-    """Combines space-to-depth, TinyUNet and a refinement at full resolution. A new TinyBase returns its input."""
+    """Combines space-to-depth, TinyUNet and a refinement at half the resolution. A new TinyBase returns its input."""
 
     prompt_dim = PROMPT_DIM
 
@@ -25,20 +25,26 @@ class TinyBase(nn.Module):
         self.factor = config.latent_factor
         self.discriminator_channels = 3 * config.latent_factor**2
         self.unet = TinyUNet(config)
-        self.refine = Refinement(config.refine_channels) if config.refine_channels else None
+        self.refine = None
+        if config.refine_channels:
+            self.refine = Refinement(config.refine_channels, config.channels[0])
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Returns the latent z (B, 3 f^2, S/f, S/f) in -1..1 of an image (B,3,S,S) in 0..1. f is the latent factor."""
         return latent.encode(image, self.factor)
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps, in the shape of z, for which x0 = z + correction. The UNet computes the correction.
+        """Returns the noise eps, in the shape of z, for which x0 = z + correction. The UNet and the refinement
+        compute the correction.
 
         `timestep` is one number, or a tensor (B,) with a number per image.
         """
-        return one_step.noise_of_correction(z, self.unet(z, conditions, timestep), timestep)
+        correction, features = self.unet(z, conditions, timestep)
+        if self.refine is not None:
+            restored, noisy = (latent.decode(part, self.factor) for part in (z + correction, z))
+            correction = latent.encode(self.refine(restored, noisy, features), self.factor) - z
+        return one_step.noise_of_correction(z, correction, timestep)
 
     def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of the clean latent x0, not clamped. `lq` is (B,3,S,S) in 0..1."""
-        image = latent.decode(x0, self.factor)
-        return image if self.refine is None else self.refine(image, lq)
+        """Returns the image (B,3,S,S) of the clean latent x0, not clamped. `lq` is not used."""
+        return latent.decode(x0, self.factor)

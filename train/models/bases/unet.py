@@ -120,8 +120,10 @@ class TinyUNet(nn.Module):
         if {"vre", "identity"} & set(parts):
             self.prompted = nn.ModuleList(PromptAttention(c, PROMPT_DIM) for c in channels[-2:])
 
-    def forward(self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the correction (B,C,h,w) of z (B,C,h,w) in -1..1.
+    def forward(
+        self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the correction (B,C,h,w) of z (B,C,h,w) in -1..1, and the features (B,D,h,w) that it comes from.
 
         `timestep` is one number, or a tensor (B,) with a number per image.
         """
@@ -153,4 +155,4 @@ class TinyUNet(nn.Module):
         # Go up from the coarsest level. Each level also reads the map of the same level on the way down.
         for level in reversed(range(len(self.up))):
             h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
-        return self.last(h)
+        return self.last(h), h
