@@ -1,0 +1,44 @@
+"""Sharpens a face of a photo with an unsharp mask, as a method that a restorer must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from train.restore.pasting.paste import make_patch, round_to_levels
+
+# Standard deviation of the blur in the unsharp mask, in pixels of the crop (ours). The mask raises the band of
+# `measure_sharpness_ratio`, which has periods of 4 to 8 pixels.
+SIGMA = 2.0
+MOST_AMOUNT = 16.0  # the largest amount (ours)
+
+
+def sharpen_face(photo: np.ndarray, crop: np.ndarray, landmarks5: np.ndarray, amount: float) -> np.ndarray:
+    """Returns a photo, uint8 (H, W, 3), with a sharpened face.
+
+    `crop` is the face at the restorer's size, uint8 (S, S, 3). `landmarks5` (5, 2) are in pixels of the photo. The face
+    is pasted as `restore` pastes a restored face.
+    """
+    values = crop.astype(np.float32)
+    sharp = np.clip(values + np.float32(amount) * (values - cv2.GaussianBlur(values, (0, 0), SIGMA)), 0, 255)
+    patch = make_patch(photo, crop, sharp, landmarks5)
+    if patch is None:
+        return photo
+    height, width = patch.weight.shape
+    result = photo.astype(np.float32)
+    result[patch.y : patch.y + height, patch.x : patch.x + width] += patch.weight[..., None] * patch.change
+    return round_to_levels(result)
+
+
+def find_amount(compute_ratio: Callable[[float], float], ratio: float) -> float:
+    """Returns the amount, 0 to MOST_AMOUNT, with which `compute_ratio` gives `ratio`, by bisection.
+
+    `compute_ratio` returns the sharpness ratio of an amount. A larger amount must give a larger ratio.
+    """
+    low, high = 0.0, MOST_AMOUNT
+    for _ in range(12):  # the amount is exact to .004
+        middle = (low + high) / 2
+        low, high = (middle, high) if compute_ratio(middle) < ratio else (low, middle)
+    return round(low, 2)
