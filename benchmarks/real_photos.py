@@ -1,0 +1,245 @@
+"""Measures a trained restorer on photos of really degraded faces.
+
+    python benchmarks/real_photos.py --run RUN [--data ../shared/data] [--judge dlib] [--sheet FOLDER] [--keep]
+
+The photos of `asffnet_obama` (`lq_raw_real`, as they come from the web, not the enlarged crops of `lq`) are restored
+with their references. The photos of `lq_real` are restored without references. The function of `likeness restore` does
+the work, and all figures are measured on the files that it writes, without the loss of JPEG.
+
+The faces that count are fixed before the restorer runs: the faces of all photos with a fineness below MAX_FINENESS. A
+photo in which the detector finds no face counts as one face that is not restored. The benchmark prints for each source
+how many faces were restored, and why the other faces were kept. A table compares three rows on the restored faces:
+
+- the LQ input,
+- an unsharp mask of the LQ input, with the amount that gives the median sharpness ratio of the restored faces,
+- the restored face.
+
+| column | meaning |
+|---|---|
+| sharpness ratio | the sharpness divided by the sharpness of the input (`measure_sharpness_ratio`): median and least |
+| agreement | PSNR in dB to the input after re-degrading (`measure_agreement`): mean; an unchanged face gets 68.1 |
+| to references | the judge's mean cosine to the references that `restore` chose: mean |
+| to input | the judge's cosine to the input, only for faces without references: mean |
+
+No loss uses the judge. With --sheet, pictures of all faces that count are written into FOLDER, at the photos' own size.
+A restored face is shown before and after, and a kept face once. The number in the caption is the sharpness ratio. The
+photos have no licence: do not publish the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from face_sheets import cut_region, draw_tile, write_sheets
+from PIL import Image
+from real_faces import MAX_FINENESS, ROWS, Face, Figures, cut_crop, find_counted_faces, measure_image, measure_ratio
+from record_result import record_result
+from unsharp_mask import SIGMA, find_amount, sharpen_face
+
+from curate.faces.align import FFHQ_SIZE, embed_face
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces
+from manifests.pictures.images import decode
+from train.restore.harm import RESTORED
+from train.restore.load_restorer import load_restorer, load_restorer_faces
+from train.restore.outcomes import FaceOutcome, PhotoOutcome
+from train.restore.output_paths import list_photos
+from train.restore.restore_photos import restore
+from train.restore.turned_faces import find_faces_at_any_turn
+
+LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95  # the goals of the issue
+FAILED = "failed"  # the decision for the faces of a photo that `restore` could not restore
+
+
+class Source(NamedTuple):
+    """Names a folder of degraded photos and the folder of their references, both inside the data folder."""
+
+    name: str
+    photos: str
+    references: str | None
+
+
+SOURCES = (
+    Source("asffnet_obama", "lq_with_references/asffnet_obama/lq_raw_real", "lq_with_references/asffnet_obama/refs"),
+    Source("lq_real", "lq_real", None),
+)
+
+
+def add_outcome(faces: Sequence[Face | None], outcome: PhotoOutcome, references: Mapping[str, np.ndarray]) -> None:
+    """Writes the decisions of `restore` for one photo, and its result, into the faces.
+
+    `references` maps the file of a reference to the judge's embedding (d,).
+    """
+    after = decode(Path(outcome.output)) if outcome.status == "ok" and outcome.output else None
+    outcomes: Sequence[FaceOutcome | None] = outcome.faces or [None] * len(faces)
+    for face, found in zip(faces, outcomes, strict=True):
+        if face is None or face.found is None:
+            continue
+        if found is None:
+            face.decision = FAILED
+            continue
+        assert np.abs(face.found.box - found.box).max() < 0.1, "`restore` found other faces than the benchmark"
+        face.decision, face.after = found.decision, after if found.restored else None
+        face.references = [references[use.file] for use in found.references]
+        face.sharpness_in_log = found.measures.sharpness_ratio if found.measures else None
+
+
+def measure_faces(faces: Sequence[Face], judge: FaceModels) -> float:
+    """Measures the three rows of each restored face, and returns the amount of the unsharp mask."""
+    restored = [face for face in faces if face.after is not None]
+    for face in restored:
+        assert face.after is not None
+        face.rows = {"lq_input": measure_image(face, face.image, judge)}
+        face.rows["restored"] = measure_image(face, face.after, judge)
+    if not restored:
+        return 0.0
+
+    def sharpen(face: Face, amount: float) -> np.ndarray:
+        assert face.found is not None and face.measured is not None
+        return sharpen_face(face.image, face.measured.crop, face.found.landmarks5, amount)
+
+    def compute_ratio(amount: float) -> float:
+        return float(np.median([measure_ratio(face, sharpen(face, amount)) for face in restored]))
+
+    amount = find_amount(compute_ratio, float(np.median([face.rows["restored"].sharpness_ratio for face in restored])))
+    for face in restored:
+        face.rows["unsharp_mask"] = measure_image(face, sharpen(face, amount), judge)
+    return amount
+
+
+def summarise(faces: Sequence[Face]) -> dict[str, Any]:
+    """Returns the decisions by source, the table, and whether each goal is reached (None if nothing is measured)."""
+    decisions: dict[str, dict[str, int]] = {}
+    for source in (*dict.fromkeys(face.source for face in faces), "total"):
+        among = [face for face in faces if source in (face.source, "total")]
+        decisions[source] = dict(Counter(face.decision for face in among).most_common())
+    measured = [face for face in faces if face.rows]
+    table: dict[str, dict[str, Any]] = {
+        row: {name: _describe([getattr(face.rows[row], name) for face in measured]) for name in Figures._fields}
+        for row in ROWS
+    }
+    in_log = _describe([face.sharpness_in_log for face in measured])
+    share = decisions["total"].get(RESTORED, 0) / len(faces) if faces else 0.0
+
+    def beats(other: str, name: str, strictly: bool = True) -> bool | None:
+        ours, others = (table[row][name] for row in ("restored", other))
+        if ours is None or others is None:
+            return None
+        return bool(ours["mean"] > others["mean"] if strictly else ours["mean"] >= others["mean"])
+
+    sharpness = table["restored"]["sharpness_ratio"]
+    goals = {
+        "two_thirds_restored": share >= LEAST_SHARE,
+        "every_face_sharp": None if sharpness is None else sharpness["least"] >= LEAST_SHARPNESS,
+        "identity_not_below_input": beats("lq_input", "identity_to_references", strictly=False),
+        "beats_unsharp_in_agreement": beats("unsharp_mask", "agreement"),
+        "beats_unsharp_in_identity_to_references": beats("unsharp_mask", "identity_to_references"),
+        "beats_unsharp_in_identity_to_input": beats("unsharp_mask", "identity_to_input"),
+    }
+    counts = {"faces": len(faces), "restored": len(measured), "share_restored": round(share, 3)}
+    return {**counts, "decisions": decisions, "table": table, "sharpness_in_log": in_log, "goals": goals}
+
+
+def _describe(values: Sequence[float | None]) -> dict[str, float] | None:
+    known = np.array([value for value in values if value is not None], float)
+    if not len(known):
+        return None
+    figures = {"mean": known.mean(), "median": np.median(known), "least": known.min()}
+    return {"faces": len(known), **{name: round(float(value), 3) for name, value in figures.items()}}
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """Returns the decisions, the table and the goals as text."""
+    lines = []
+    for source, counts in summary["decisions"].items():
+        kept = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != RESTORED)
+        lines.append(f"{source:14} {counts.get(RESTORED, 0):3} of {sum(counts.values())} restored; kept: {kept or '-'}")
+    columns = {
+        "sharpness ratio": ("sharpness_ratio", "median"),
+        "least": ("sharpness_ratio", "least"),
+        "agreement": ("agreement", "mean"),
+        "to references": ("identity_to_references", "mean"),
+        "to input": ("identity_to_input", "mean"),
+    }
+    lines.append(f"{'':14}" + "".join(f"{column:>17}" for column in columns))
+    for row, figures in summary["table"].items():
+        cells = ("-" if figures[name] is None else f"{figures[name][kind]:.3f}" for name, kind in columns.values())
+        lines.append(f"{row:14}" + "".join(f"{cell:>17}" for cell in cells))
+    words = {True: "reached", False: "not reached", None: "not measured"}
+    return "\n".join([*lines, *(f"goal {name}: {words[reached]}" for name, reached in summary["goals"].items())])
+
+
+def embed_references(paths: Sequence[Path], models: FaceModels, judge: FaceModels) -> dict[str, np.ndarray]:
+    """Returns the judge's embedding (d,) of the largest face of each reference, by the path of the reference."""
+    vectors = {}
+    for path in paths:
+        image = decode(path)
+        faces = find_faces_at_any_turn(image, models)
+        if faces:
+            largest = max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
+            vectors[str(path)] = embed_face(cut_crop(image, largest, FFHQ_SIZE), judge)
+    return vectors
+
+
+def restore_sources(data: Path, run: Path, judge: FaceModels) -> list[Face]:
+    """Restores the photos of each source into a temporary folder, and returns the faces that count."""
+    model = load_restorer(run)
+    models, size = load_restorer_faces(model, None), model.config.size
+    if models.recognizer_sha256() == judge.recognizer_sha256():
+        sys.exit(f"{judge.spec} is the recognizer that the restorer was trained with: give another --judge.")
+    found = {one.name: find_counted_faces(one.name, list_photos(data / one.photos), models, size) for one in SOURCES}
+    counts = {name: sum(face is not None for _, faces in photos for face in faces) for name, photos in found.items()}
+    print(f"{counts} faces count: their fineness at {size} pixels is below {MAX_FINENESS:g}.", file=sys.stderr)
+    for one in SOURCES:
+        photos, folders = found[one.name], [data / one.references] if one.references else []
+        references = embed_references([path for folder in folders for path in list_photos(folder)], models, judge)
+        with tempfile.TemporaryDirectory() as out:
+            say = lambda sentence: print(sentence, file=sys.stderr)  # noqa: E731
+            outcomes = restore([data / one.photos], folders, run, Path(out), lossless=True, say=say)
+            by_photo = {outcome.photo: outcome for outcome in outcomes}
+            for path, faces in photos:
+                add_outcome(faces, by_photo[str(path)], references)
+    return [face for photos in found.values() for _, faces in photos for face in faces if face is not None]
+
+
+def draw_face(face: Face) -> Image.Image:
+    """Returns the face before and after with its caption. A photo without a detected face is shown whole."""
+    images = [face.image] if face.after is None else [face.image, face.after]
+    if face.found is not None:
+        images = [cut_region(image, face.found.box) for image in images]
+    ratio = f" {face.rows['restored'].sharpness_ratio:.2f}" if face.rows else ""
+    return draw_tile(images, f"{face.name}: {face.decision}{ratio}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="the run of the restorer")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of the photos")
+    parser.add_argument("--judge", default="dlib", help="dlib or insightface:FOLDER, a recognizer that no loss uses")
+    parser.add_argument("--sheet", type=Path, help="a folder for pictures of all faces that count")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/real_photos.json")
+    options = parser.parse_args()
+    for place in (place for one in SOURCES for place in (one.photos, one.references) if place):
+        if not (options.data / place).is_dir():
+            sys.exit(f"{options.data / place} is not a folder: name the folder that contains {place} with --data.")
+    judge = load_faces(options.judge)
+    faces = restore_sources(options.data, options.run, judge)
+    amount = measure_faces(faces, judge)
+    summary = summarise(faces)
+    print(format_summary(summary), file=sys.stderr)
+    if options.sheet is not None:
+        for path in write_sheets([draw_face(face) for face in faces], options.sheet, "real_photos"):
+            print(f"Wrote {path}", file=sys.stderr)
+    facts = {"max_fineness": MAX_FINENESS, "judge": options.judge, "unsharp_mask": {"sigma": SIGMA, "amount": amount}}
+    record_result("real_photos", {**facts, **summary}, options.keep)
+
+
+if __name__ == "__main__":
+    main()
