@@ -102,11 +102,16 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
     """Returns the sharpness of the result, uint8 (S, S, 3), divided by the sharpness of the input (ours).
 
     The sharpness is the detail from S/8 to S/4 cycles per crop, a band that noise and the blocks of JPEG do not fill.
+    The noise of the input that the result still has does not count, nor does new noise of the result.
     """
     size = result.shape[0]
     before = measure_detail(face.crop, size / 8, size / 4, face.noise, face.own_size)
-    noise = measure_noise(compute_luma(crop_inner_face(result)))
-    after = measure_detail(result, size / 8, size / 4, noise, size)
+    noise_before, noise_after = (measure_noise(compute_luma(crop_inner_face(crop))) for crop in (face.crop, result))
+    left = min(noise_after / noise_before, 1.0) if noise_before else 1.0
+    # The alignment smooths the noise of a small face, so the strength of the noise that is left is known from the photo.
+    after = measure_detail(result, size / 8, size / 4, left * face.noise, face.own_size)
+    if noise_after > noise_before:
+        after = min(after, measure_detail(result, size / 8, size / 4, noise_after, size))
     return max(after, _SMALLEST_DETAIL) / max(before, _SMALLEST_DETAIL)
 
 

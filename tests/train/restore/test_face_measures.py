@@ -63,6 +63,22 @@ def test_a_blurred_result_is_less_sharp_and_a_copy_is_as_sharp() -> None:
     assert measure_sharpness_ratio(as_input(flat), flat) == 1
 
 
+@pytest.mark.parametrize("own_size", [40, 70, 128, 300])
+def test_a_noisy_face_of_any_size_is_as_sharp_as_itself(own_size: int) -> None:
+    rng = np.random.default_rng(1)
+    photo = cv2.resize(make_texture(), (own_size, own_size), interpolation=cv2.INTER_AREA).astype(float)
+    photo = np.clip(photo + rng.normal(0, 25, photo.shape), 0, 255).astype(np.uint8)
+    face = describe_crop(photo, cv2.resize(photo, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC))
+    assert measure_sharpness_ratio(face, face.crop) == 1
+
+
+def test_noise_that_a_restoration_adds_is_no_sharpness() -> None:
+    crop = make_texture()
+    noisy = np.clip(crop + np.random.default_rng(2).normal(0, 30, crop.shape), 0, 255).astype(np.uint8)
+    raw = measure_detail(noisy, SIZE / 8, SIZE / 4, 0.0, SIZE) / measure_detail(crop, SIZE / 8, SIZE / 4, 0.0, SIZE)
+    assert measure_sharpness_ratio(as_input(crop), noisy) < min(1.02, 0.9 * raw)
+
+
 def test_the_resolution_falls_with_the_blur() -> None:
     crop = make_texture()
     sides = [
