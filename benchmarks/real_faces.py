@@ -22,8 +22,9 @@ from train.restore.face_measures import (
 )
 from train.restore.turned_faces import find_faces_at_any_turn
 
-# A face counts if its fineness is below this number (ours). At 256 pixels, 66 of the 67 faces in these photos have a
-# fineness of 0 to .22, and one face has .36. The number is also the limit `max_fineness` of train/restore/harm.py.
+# A face counts if its fineness is below this number (ours). At 256 pixels, 66 of the 67 faces in the photos of
+# real_photos.py have a fineness of 0 to .22, and one face has .36. The number is also the limit `max_fineness` of
+# train/restore/harm.py.
 MAX_FINENESS = 0.30
 NO_FACE = "no_face"  # the decision for a photo without a detected face
 

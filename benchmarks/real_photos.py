@@ -54,7 +54,7 @@ from train.restore.output_paths import list_photos
 from train.restore.restore_photos import restore
 from train.restore.turned_faces import find_faces_at_any_turn
 
-LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95  # the goals of the issue
+LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95  # our goals for a restorer that one would keep
 FAILED = "failed"  # the decision for the faces of a photo that `restore` could not restore
 
 

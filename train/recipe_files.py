@@ -15,6 +15,7 @@ table of the file replaces the whole table of the recipe:
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from degrade.preset_files import describe_preset, read_preset_table
 from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
 from train.losses.names import BY_MODEL
+from train.models.config import REFINEMENT_SHRINK
 from train.recipe_values import NONE, check_name, read_value
 from train.recipes import DIFFUSION, RECIPES, TINY, VRE, Recipe, find_recipe
 from train.run_folders import RUN_CONFIG
@@ -192,6 +194,8 @@ def _check_together(place: str, recipe: Recipe) -> None:
         raise BadInput(f"{place}: the loss {own[0]} belongs to recipe vre; keep the name vre, or leave this loss out.")
     # Each level of the UNet after the first halves the latent. A diffusion model shrinks by 8, and then by 8 again.
     step = 64 if recipe.base == DIFFUSION else recipe.latent_factor * 2 ** max(0, len(recipe.channels) - 1)
+    if recipe.refine_channels:
+        step = math.lcm(step, REFINEMENT_SHRINK)
     if recipe.size % step:
         reason = f"with latent_factor {recipe.latent_factor}, " if recipe.base == TINY else ""
         raise BadInput(f"{place}: size is {recipe.size}; {reason}it must be a multiple of {step}.")

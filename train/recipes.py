@@ -65,7 +65,7 @@ class Recipe:
     augment: str  # "flip" flips target and references together, and "each" also augments each reference
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
-    # True: the losses pixel, edge and mse compare only the detail that a target holds (train/losses/resolution.py)
+    # True: the losses in OF_PIXELS compare only the detail that a target holds (train/losses/resolution.py)
     limit_resolution: bool
     # "" for no discriminator, "latent" for restored latents and prompts, or "image" for restored images
     discriminator: str
@@ -82,10 +82,8 @@ class Recipe:
 # The sources of the numbers follow, one paragraph for each recipe.
 #
 # Recipe tiny takes the timestep 399 from OSDFace's infer.py. The reference counts 0, 1, 2, 4 and the identity weight .1
-# are from our prototype (docs/train.md). The preset codeformer is applied at 256 px, which is harder than at 512 px. We
-# chose the other numbers of recipe tiny by measurement. For example, without the loss `detail`, the validation identity
-# with references was .266 after 3,200 images, and the PSNR .5 dB above the input. With the weight 2.5, the identity was
-# .348 and the PSNR 1.1 dB above the input, and with 10 .356 and 1.2 dB, but the faces showed a grid. The input had .254.
+# are ours. The preset codeformer is applied at 256 px, which is harder than at 512 px. We
+# chose the other numbers of recipe tiny by measurement (docs/train.md, What was tried).
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
 # epochs of recipe vre and its association weight 1 are from the issue OSDFace#11.

@@ -52,7 +52,7 @@ class ExportOptions:
     lq_set: str | None = None  # name of the frozen set whose low-quality images are exported
     names: bool = False  # whether people's names are exported
     embeddings: bool = False  # whether face embeddings are exported
-    version: str = "original"  # if `best`, cleaned versions of `likeness iterate` replace training crops
+    version: str = "original"  # if `best`, cleaned versions from `likeness iterate` replace training crops
     shard_bytes: int = 2**29  # the largest size of a shard of webdataset in bytes (512 MiB, ours)
 
     @property

@@ -128,7 +128,7 @@ def _explain_set(result: Result) -> list[str]:
 
 
 def _explain_training(result: Result) -> list[str]:
-    """Returns notices about runs whose training people could not be compared with the people of the set."""
+    """Returns notices about runs whose training data could not be searched for the people of the set."""
     runs = result.get("runs") or ({"": result} if "unseen_in_training" in result else {})
     notices = []
     for name, run in runs.items():

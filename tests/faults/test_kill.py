@@ -30,7 +30,7 @@ STAGES: dict[Stage, tuple[int, int]] = {
 }
 MUST = (
     "If the same command runs again, the ledger and the files are the same as after an undisturbed run. `manifest "
-    "check` finds no problem, and no other file is left."
+    "check` finds no problem, and no file is left over."
 )
 
 

@@ -94,7 +94,7 @@ def test_a_change_has_a_path_and_the_latent_factor_follows_the_size() -> None:
     tiny = find_recipe("tiny")
     for text, expected in (
         ("loss.identity=2", replace(tiny, losses={**tiny.losses, "identity": 2.0})),
-        ("loss.edge=0", replace(tiny, losses={"pixel": 1.0, "identity": 0.1})),
+        ("loss.edge=0", replace(tiny, losses={name: weight for name, weight in tiny.losses.items() if name != "edge"})),
         ("parts=['maps']", replace(tiny, parts=("maps",))),
         ("preset=severe", replace(tiny, preset="severe")),
         ("size=128", replace(tiny, size=128, latent_factor=4)),
@@ -138,6 +138,12 @@ def test_a_wrong_change_is_one_sentence_with_the_nearest_name(text: str, said: s
     with pytest.raises(BadInput) as error:
         change_recipe(find_recipe("tiny"), f"--change {text}", *split_change("--change", text))
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_refinement_at_half_size_needs_an_even_size() -> None:
+    flat = replace(find_recipe("tiny"), channels=(16,), latent_factor=1, size=33)
+    with pytest.raises(BadInput, match="it must be a multiple of 2"):
+        change_recipe(flat, "--batch 4", *split_change("--change", "batch=4"))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from train.losses.names import (
 )
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import (
+    DETAIL_SQUARE,
     WINDOW,
     detail_loss,
     edge_loss,
@@ -94,6 +95,8 @@ class Objective(nn.Module):
         self.exponents = ms_ssim_exponents(size)
         if "ms_ssim" in self.names and not self.exponents:
             raise BadInput(f"Loss ms_ssim needs faces of {WINDOW} px or more, not {size}.")
+        if "detail" in self.names and size % DETAIL_SQUARE:
+            raise BadInput(f"Loss detail needs faces whose side is a multiple of {DETAIL_SQUARE} px, not {size}.")
         # LPIPS and DISTS share one VGG-16. A network that no loss uses is None.
         features = load_backbone("vgg16", weights) if list_backbones(recipe) else nn.Sequential()
         self.recognizer = recognizer if blind else None

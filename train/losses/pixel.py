@@ -11,14 +11,15 @@ WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
-SMALL_VARIANCE = 1e-5  # added to a variance, because the square root of 0 has no gradient (ours): .8 of 255 levels
+SMALL_SQUARE = 1e-5  # added to a mean square, because the root has no finite gradient at 0 (ours); .8 of 255 levels
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
-# A difference below this number counts by its square, and a greater difference by its size (ours). With the absolute
-# difference alone, clean inputs in the training pull as strongly towards no change as degraded inputs pull towards a
-# change: after 1,600 images, the restored faces were .13 dB above their inputs, and .93 dB with this number.
+# A difference below this number counts by its square, and a greater difference by its size (ours). With absolute
+# differences, a clean input pulls as strongly towards no change as a degraded input pulls towards a change, so the
+# training learned little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
+LARGE_STRENGTH = 0.02  # the same limit for the strength of detail (ours)
 
 
 # --- differences ---
@@ -66,21 +67,24 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
 def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
     """Returns the mean difference of the local strength of the detail of images (B,3,S,S) in 0..1 (ours).
 
-    The detail of a scale is what its image loses when its side is halved. The strength is the standard deviation of the
-    luma's detail in squares of DETAIL_SQUARE pixels of the full image. The loss does not ask where in a square the
-    detail lies, so it makes faces sharper although a pixel loss would blur detail of uncertain place.
+    S is a multiple of DETAIL_SQUARE. The detail of a scale is what its gray image loses when its side is halved. The
+    strength is the root mean square of the detail in a square of DETAIL_SQUARE pixels of the full image. Squares
+    overlap by half. Differences count as in `pixel_loss`, but with LARGE_STRENGTH. The loss does not ask where in a
+    square the detail lies. A pixel loss blurs detail whose place is uncertain, and this loss demands it.
     """
     total = restored.new_zeros(())
     restored, target = restored.mean(1, keepdim=True), target.mean(1, keepdim=True)
     for scale in range(scales):
-        side, strengths = DETAIL_SQUARE >> scale, []
-        for image in (restored, target):
-            coarse = F.interpolate(F.avg_pool2d(image, 2), image.shape[-2:], mode="bilinear", align_corners=False)
-            variance = F.avg_pool2d((image - coarse).square(), side, side // 2)
-            strengths.append((variance + SMALL_VARIANCE).sqrt())
-        total = total + F.smooth_l1_loss(*strengths, beta=LARGE_DIFFERENCE / 5) / scales
+        strength, wanted = (measure_strength(gray, DETAIL_SQUARE >> scale) for gray in (restored, target))
+        total = total + F.smooth_l1_loss(strength, wanted, beta=LARGE_STRENGTH) / scales
         restored, target = F.avg_pool2d(restored, 2), F.avg_pool2d(target, 2)
     return total
+
+
+def measure_strength(gray: torch.Tensor, side: int) -> torch.Tensor:
+    """Returns the strength of the finest octave of (B,1,H,W) in squares of `side` pixels, as in `detail_loss`."""
+    coarse = F.interpolate(F.avg_pool2d(gray, 2), gray.shape[-2:], mode="bilinear", align_corners=False)
+    return (F.avg_pool2d((gray - coarse).square(), side, side // 2) + SMALL_SQUARE).sqrt()
 
 
 def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+# The refinement of base tiny works on squares of this number of pixels, at half the resolution (ours).
+REFINEMENT_SHRINK = 2
+
 
 @dataclass(frozen=True)
 class VreConfig:

@@ -99,7 +99,7 @@ class Restorer(nn.Module):
             z = self._make_step_input(z, conditions, places, timestep)
             clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
         # Decode to (B,3,S,S). In training the image is not clamped, because a clamped pixel has no gradient.
-        image = self.base.decode(clean, lq).float()
+        image = self.base.decode(clean).float()
         return Restoration(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
 
     def set_steps(self, steps: int) -> None:

@@ -29,6 +29,9 @@ _SMALLEST_DETAIL = 0.1
 _UNCERTAIN_NOISE = 4.0
 # Standard deviations of the blurs that an input may have, in pixels at its own resolution (ours).
 _BLURS = (0.0, 0.35, 0.7, 1.4)
+# A result with more than this factor times the noise of its input may have new noise (ours). Less is not new noise,
+# because `measure_noise` also finds detail.
+_MORE_NOISE = 1.25
 # The variance of the rounding to levels.
 _ROUNDING = 1 / 12
 
@@ -106,11 +109,11 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
     """
     size = result.shape[0]
     before = measure_detail(face.crop, size / 8, size / 4, face.noise, face.own_size)
-    noise_before, noise_after = (measure_noise(compute_luma(crop_inner_face(crop))) for crop in (face.crop, result))
-    left = min(noise_after / noise_before, 1.0) if noise_before else 1.0
-    # The alignment smooths the noise of a small face, so the strength of the noise that is left is known from the photo.
+    # The alignment smooths the noise of a small face, so the strength of the noise comes from the photo.
+    left = _find_share_of_noise(face.crop, result)
     after = measure_detail(result, size / 8, size / 4, left * face.noise, face.own_size)
-    if noise_after > noise_before:
+    noise_before, noise_after = (measure_noise(compute_luma(crop_inner_face(crop))) for crop in (face.crop, result))
+    if noise_after > _MORE_NOISE * noise_before:
         after = min(after, measure_detail(result, size / 8, size / 4, noise_after, size))
     return max(after, _SMALLEST_DETAIL) / max(before, _SMALLEST_DETAIL)
 
@@ -152,6 +155,13 @@ def measure_agreement(face: InputFace, result: np.ndarray) -> float:
         blurred = cv2.GaussianBlur(result, (0, 0), blur * size / resolution) if blur else result
         errors.append(float(((before - shrink_face(blurred)) ** 2).mean()))
     return float(10 * np.log10(255**2 / max(min(errors), 1e-2)))
+
+
+def _find_share_of_noise(before: np.ndarray, after: np.ndarray) -> float:
+    """Returns how much of the finest variation of a crop another crop still has, from 0 to 1. A copy has 1."""
+    fine, kept = (cv2.Laplacian(compute_luma(crop_inner_face(crop)), cv2.CV_32F) for crop in (before, after))
+    power = float((fine * fine).sum())
+    return float(np.clip((fine * kept).sum() / power, 0, 1)) if power else 1.0
 
 
 def _in_ring(fy: np.ndarray, fx: np.ndarray, low: float, high: float) -> np.ndarray:

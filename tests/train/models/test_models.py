@@ -68,7 +68,7 @@ class DiffusionBase(torch.nn.Module):
         assert conditions.references is not None and conditions.tokens is None
         return self.adapter(self.frozen(z))
 
-    def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
+    def decode(self, x0: torch.Tensor) -> torch.Tensor:
         return (x0 + 1) / 2
 
 
@@ -225,7 +225,9 @@ def test_bfloat16_where_autocast_wants_it_has_gradients_too(recipe: str) -> None
     with torch.autocast("cpu", torch.bfloat16):
         done = model(lq, references, present, embeddings)
         nobody = model(lq, references[:, :0], present[:, :0], embeddings[:, :0])
-    assert done.image.dtype == torch.float32 and torch.allclose(done.image, exact, atol=0.2)
+    # the double of refine has wide features, so bf16 rounds them coarsely
+    assert done.image.dtype == torch.float32
+    assert torch.allclose(done.image, exact, atol=0.15 if recipe == "refine" else 0.02)
     (done.image.sum() + nobody.image.sum()).backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.requires_grad)
 
@@ -246,11 +248,11 @@ def test_a_part_that_a_recipe_does_not_name_does_not_exist() -> None:
     assert not any(name.startswith(("references.nothing", "references.encoder.blocks.2")) for name in extended)
 
 
-def test_recipe_tiny_is_the_network_whose_quality_was_measured() -> None:
+def test_recipe_tiny_is_the_network_of_the_published_figures() -> None:
     laptop = Restorer(build_model_config(find_recipe("tiny"), 512))
     assert sum(parameter.numel() for parameter in laptop.parameters()) == 4_948_780  # 256 px
     model = Restorer(build_model_config(replace(find_recipe("tiny"), size=128, latent_factor=4), 512))
-    assert sum(parameter.numel() for parameter in model.parameters()) == 4_674_691
+    assert sum(parameter.numel() for parameter in model.parameters()) == 4_720_540
 
     def before(name: str) -> str:
         return (
@@ -258,7 +260,7 @@ def test_recipe_tiny_is_the_network_whose_quality_was_measured() -> None:
         )
 
     tensors = sorted(f"{before(name)} {tuple(tensor.shape)}" for name, tensor in model.state_dict().items())
-    assert hashlib.sha256("\n".join(tensors).encode()).hexdigest().startswith("0962debd76cb96cb")
+    assert hashlib.sha256("\n".join(tensors).encode()).hexdigest().startswith("5cf033febe4e7403")
 
 
 def test_tiny_never_waits_for_peft_or_transformers() -> None:

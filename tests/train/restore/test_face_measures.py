@@ -72,6 +72,17 @@ def test_a_noisy_face_of_any_size_is_as_sharp_as_itself(own_size: int) -> None:
     assert measure_sharpness_ratio(face, face.crop) == 1
 
 
+@pytest.mark.parametrize(
+    ("contrast", "noise", "own_size"), [(0.4, 20, 70), (0.4, 20, 90), (1.0, 30, 70), (0.25, 10, 90)]
+)
+def test_the_truth_of_a_small_noisy_face_is_not_less_sharp(contrast: float, noise: float, own_size: int) -> None:
+    truth = np.clip(128 + contrast * (make_texture().astype(float) - 128), 0, 255).astype(np.uint8)
+    photo = cv2.resize(truth, (own_size, own_size), interpolation=cv2.INTER_AREA)
+    noisy = np.clip(photo + np.random.default_rng(3).normal(0, noise, photo.shape), 0, 255).astype(np.uint8)
+    face = describe_crop(noisy, cv2.resize(noisy, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC))
+    assert measure_sharpness_ratio(face, truth) >= 0.95
+
+
 def test_noise_that_a_restoration_adds_is_no_sharpness() -> None:
     crop = make_texture()
     noisy = np.clip(crop + np.random.default_rng(2).normal(0, 30, crop.shape), 0, 255).astype(np.uint8)

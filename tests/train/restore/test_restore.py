@@ -513,7 +513,7 @@ def test_a_broken_profile_and_a_photo_read_at_half_size_are_said(
 
 
 def read_smaller(path: Path) -> Picture:
-    """Reads a photo as if it were too large by its last pixels."""
+    """Reads a photo with a limit that its pixels exceed, but not the pixels of its half."""
     pixels = len(doubles.photo([0], 0)) ** 2
     return decode_picture(path, 2 * pixels, keep_original=True)
 

@@ -137,8 +137,8 @@ class DiffusionBase(nn.Module):
                 class_labels=nobody,
             )
 
-    def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of the clean latent x0, not clamped. The LQ image is not used."""
+    def decode(self, x0: torch.Tensor) -> torch.Tensor:
+        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
         image: torch.Tensor = self.vae.decode(x0 / self.scaling).sample / 2 + 0.5
         return image
 

@@ -1,7 +1,7 @@
 """Refines an image at half its resolution with the context that the UNet found (ours).
 
 The UNet of base `tiny` sees an image as squares of pixels, so it learns slowly what is the same at every pixel: to
-remove noise and JPEG blocks, and to sharpen an edge. The refinement learns this in the first hundred steps.
+remove noise and JPEG blocks, and to sharpen an edge.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from train.models.config import REFINEMENT_SHRINK
 from train.models.references import zeroed
 
-SHRINK = 2  # the refinement works on squares of SHRINK x SHRINK pixels
 BLOCKS = 2  # the number of residual blocks
 
 
 class Refinement(nn.Module):
-    """Adds to an image what residual blocks compute from the image, the LQ image and the features of the UNet.
+    """Adds to an image what residual blocks compute from the image, the input of the step and the UNet's features.
 
     The last convolution starts at zero, so a new refinement changes nothing.
     """
 
     def __init__(self, channels: int, context_channels: int) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(6 * SHRINK**2, channels, 3, padding=1)
+        self.enter = nn.Conv2d(6 * REFINEMENT_SHRINK**2, channels, 3, padding=1)
         self.context = nn.Conv2d(context_channels, channels, 1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -35,12 +35,16 @@ class Refinement(nn.Module):
             )
             for _ in range(BLOCKS)
         )
-        self.last = nn.Sequential(nn.SiLU(), zeroed(nn.Conv2d(channels, 3 * SHRINK**2, 3, padding=1)))
+        self.last = nn.Sequential(nn.SiLU(), zeroed(nn.Conv2d(channels, 3 * REFINEMENT_SHRINK**2, 3, padding=1)))
 
-    def forward(self, restored: torch.Tensor, lq: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Returns the refined image (B,3,S,S). `restored` and `lq` are (B,3,S,S) in 0..1, `context` is (B,C,h,w)."""
-        h = self.enter(F.pixel_unshuffle(torch.cat([restored, lq], 1), SHRINK))
+    def forward(self, restored: torch.Tensor, before: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Returns the refined image (B,3,S,S). No image is clamped.
+
+        `restored` (B,3,S,S) is the image of the UNet, and `before` (B,3,S,S) the image that the step began with: the LQ
+        image in the first step. `context` (B,C,h,w) are features of the UNet.
+        """
+        h = self.enter(F.pixel_unshuffle(torch.cat([restored, before], 1), REFINEMENT_SHRINK))
         h = h + F.interpolate(self.context(context), h.shape[-2:], mode="bilinear", align_corners=False)
         for block in self.blocks:
             h = h + block(h)
-        return restored + F.pixel_shuffle(self.last(h), SHRINK)
+        return restored + F.pixel_shuffle(self.last(h), REFINEMENT_SHRINK)

@@ -34,17 +34,17 @@ class TinyBase(nn.Module):
         return latent.encode(image, self.factor)
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps, in the shape of z, for which x0 = z + correction. The UNet and the refinement
-        compute the correction.
+        """Returns the noise eps, in the shape of z, for which x0 = z + correction.
 
+        The UNet and the refinement compute the correction.
         `timestep` is one number, or a tensor (B,) with a number per image.
         """
         correction, features = self.unet(z, conditions, timestep)
         if self.refine is not None:
-            restored, noisy = (latent.decode(part, self.factor) for part in (z + correction, z))
-            correction = latent.encode(self.refine(restored, noisy, features), self.factor) - z
+            before, restored = latent.decode(z, self.factor), latent.decode(z + correction, self.factor)
+            correction = latent.encode(self.refine(restored, before, features), self.factor) - z
         return one_step.noise_of_correction(z, correction, timestep)
 
-    def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of the clean latent x0, not clamped. `lq` is not used."""
+    def decode(self, x0: torch.Tensor) -> torch.Tensor:
+        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
         return latent.decode(x0, self.factor)

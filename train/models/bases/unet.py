@@ -75,7 +75,7 @@ class Time(nn.Module):
 
 
 class TinyUNet(nn.Module):
-    """Computes a correction of the latent. A new UNet returns zeros.
+    """Computes a correction of the latent. The correction of a new UNet is zero.
 
     Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
     last. Part `embedding` modulates the deepest level and the decoder. If the recipe has the part `vre` or
