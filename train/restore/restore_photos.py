@@ -57,8 +57,8 @@ def restore(
     """Restores photos, and all photos of folders, into the folder `out`, and logs them in OUT/restored.jsonl.
 
     A face is kept as it is if it is already sharper than the restorer can write, or if the result would be worse than
-    the face (train/restore/harm.py). With `always`, no face is kept unchanged. The result is mixed with the photo by `strength`,
-    from 0 (a copy of the photo) to 1.
+    the face (train/restore/harm.py). With `always`, no face is kept unchanged. The result is mixed with the photo by
+    `strength`, from 0 (a copy of the photo) to 1.
 
     Each face gets the references that show the same person, or none (train/restore/references/choose_references.py).
     With `trust_references`, every reference shows the person, whatever the recognizer says.
