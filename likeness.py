@@ -235,7 +235,7 @@ def _check_trainable(summary: Summary, dataset: Path) -> None:
 
 def demo(
     out: Annotated[Path, flag("--out", ": the folder of the dataset", metavar="DATASET")] = Path("demo_dataset"),
-    images: Annotated[int, flag("--images", low=1)] = 3200,
+    images: Annotated[int, flag("--images", low=1)] = 2400,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
 ) -> None:
     """Do the main job without a network, to test every stage.
