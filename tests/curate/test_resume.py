@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -115,9 +116,11 @@ def test_a_second_curation_of_the_same_dataset_is_refused_and_the_first_is_unhar
     while crops(dataset) < 1:
         assert first.poll() is None
         time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)  # the first must not end before the second has started
     second = subprocess.run(
         [sys.executable, str(SCRIPT), str(photos), str(dataset), "1"], env=ENVIRONMENT, capture_output=True, text=True
     )
+    first.send_signal(signal.SIGCONT)
     assert second.returncode != 0 and "Another process is using" in second.stderr.splitlines()[-1]
     assert first.wait(timeout=120) == 0
     assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1]
