@@ -60,7 +60,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[offline,dev,peers]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev,peers]'
 	$(BIN)/python benchmarks/degradation_speed.py
 	$(BIN)/python benchmarks/grouping_quality.py ../shared/data/photos ../shared/data/people_crops --faces insightface:../shared/data/weights/insightface_small
 	$(BIN)/python benchmarks/curation_speed.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small

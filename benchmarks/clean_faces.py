@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from load_judge import load_judge
 from record_result import record_result
 
 SPLITS = ("val", "test")
 MOST_OUTSIDE = 0.1  # the largest share of a crop outside its photo, as in the filter outside_photo
-REFERENCES = 4
 # Our goals for a restorer that does no harm: least PSNR in dB, least cosine, least number of faces and of people.
 GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
 
@@ -31,38 +31,32 @@ def measure_faces(snapshot_folder: Path, run: Path, judge_spec: str) -> list[dic
     """Restores the clean faces of a snapshot. Returns one row for each face and number of references."""
     import torch
 
-    from curate.faces.load import load_faces
     from train.data.snapshot import load_snapshot
+    from train.data.tensors import to_tensor
     from train.evaluation.rows import make_embedder
+    from train.iterate.clean import take_references
+    from train.metrics.psnr_ssim import psnr
     from train.restore.load_restorer import load_restorer, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels
     from train.restore.references.reference_photos import References
 
-    model, recognizer = move_to_device(load_restorer(run)), load_faces(judge_spec)
-    snapshot, judge = load_snapshot(snapshot_folder), make_embedder(recognizer)
-    if recognizer.recognizer_sha256() == snapshot.recognizer["sha256"]:
-        sys.exit(f"{judge_spec} is the recognizer that the restorer was trained with: give another --judge.")
+    model, snapshot = move_to_device(load_restorer(run)), load_snapshot(snapshot_folder)
+    embed = make_embedder(load_judge(judge_spec, model))
     rows: list[dict[str, Any]] = []
     for row, split in enumerate(snapshot.splits):
         valid = snapshot.valid(row)
         if split not in SPLITS or snapshot.upsample[row] > 1 or 1 - valid.mean() > MOST_OUTSIDE:
             continue
-        crop = np.array(snapshot.crops[row])
-        references = [int(other) for other in snapshot.references[row][:REFERENCES]]
-        for chosen in [[], references] if references else [[]]:
-            pictures = np.array(snapshot.crops[chosen]).reshape(-1, *crop.shape)
-            guides = References(
-                torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255,
-                torch.from_numpy(snapshot.embeddings[chosen]),
-            )
-            result = round_to_levels(restore_crop(model, crop, guides))
-            error = float(((result.astype(float) - crop)[valid] ** 2).mean())
-            before, after = judge([crop, result])
+        crop, known = np.array(snapshot.crops[row]), take_references(snapshot, row, model)
+        for references in (References(known.crops[:0], known.embeddings[:0]), known)[: 2 if len(known.crops) else 1]:
+            result = round_to_levels(restore_crop(model, crop, references))
+            before, after = embed([crop, result])
+            (decibels,) = psnr(to_tensor(result)[None], to_tensor(crop)[None], torch.from_numpy(valid)[None, None])
             rows.append(
                 {
                     "person": snapshot.identity_ids[row],
-                    "references": len(chosen),
-                    "psnr": float(10 * np.log10(255**2 / max(error, 1e-3))),
+                    "references": len(references.crops),
+                    "psnr": decibels,
                     "identity": float(before @ after),
                 }
             )

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from load_judge import load_judge
 from record_result import record_result
 from reference_benefit import run_likeness
 
@@ -48,7 +49,6 @@ def measure_faces(
     dataset: Path, run: Path, lq_set: str, presets: Sequence[str], judge_spec: str, most: int | None
 ) -> list[Row]:
     """Restores the faces of a frozen set, degraded by each preset, and returns a row for each result."""
-    from curate.faces.load import load_faces
     from degrade.operations.apply import apply
     from degrade.operations.pixels import to_float, to_uint8
     from train.data.sampling import draw_theta
@@ -63,7 +63,7 @@ def measure_faces(
 
     model = move_to_device(load_restorer(run))
     models = load_restorer_faces(model, None)
-    embed, judge = make_embedder(models), make_embedder(load_faces(judge_spec))
+    embed, judge = make_embedder(models), make_embedder(load_judge(judge_spec, model))
     cases = read_frozen_set(dataset, model.config.size, lq_set, REFERENCES, 0).cases
     rows: list[Row] = []
     for number, case in enumerate(cases[:most]):

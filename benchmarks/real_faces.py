@@ -1,4 +1,4 @@
-"""Finds the faces that count in degraded photos, and measures them in changed copies of the photos."""
+"""Finds the soft faces of degraded photos, and measures each face in a changed copy of its photo."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from face_sheets import cut_region, draw_tile, write_sheets
+from load_judge import load_judge
 from PIL import Image
 from real_faces import MAX_FINENESS, ROWS, Face, Figures, cut_crop, find_counted_faces, measure_image, measure_ratio
 from record_result import record_result
@@ -45,8 +46,8 @@ from unsharp_mask import SIGMA, find_amount, sharpen_face
 
 from curate.faces.align import FFHQ_SIZE, embed_face
 from curate.faces.interface import FaceModels
-from curate.faces.load import load_faces
 from manifests.pictures.images import decode
+from train.models.restorer import Restorer
 from train.restore.harm import RESTORED
 from train.restore.load_restorer import load_restorer, load_restorer_faces
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
@@ -188,12 +189,9 @@ def embed_references(paths: Sequence[Path], models: FaceModels, judge: FaceModel
     return vectors
 
 
-def restore_sources(data: Path, run: Path, judge: FaceModels) -> list[Face]:
+def restore_sources(data: Path, run: Path, model: Restorer, judge: FaceModels) -> list[Face]:
     """Restores the photos of each source into a temporary folder, and returns the faces that count."""
-    model = load_restorer(run)
     models, size = load_restorer_faces(model, None), model.config.size
-    if models.recognizer_sha256() == judge.recognizer_sha256():
-        sys.exit(f"{judge.spec} is the recognizer that the restorer was trained with: give another --judge.")
     found = {one.name: find_counted_faces(one.name, list_photos(data / one.photos), models, size) for one in SOURCES}
     counts = {name: sum(face is not None for _, faces in photos for face in faces) for name, photos in found.items()}
     print(f"{counts} faces count: their fineness at {size} pixels is below {MAX_FINENESS:g}.", file=sys.stderr)
@@ -229,8 +227,9 @@ def main() -> None:
     for place in (place for one in SOURCES for place in (one.photos, one.references) if place):
         if not (options.data / place).is_dir():
             sys.exit(f"{options.data / place} is not a folder: name the folder that contains {place} with --data.")
-    judge = load_faces(options.judge)
-    faces = restore_sources(options.data, options.run, judge)
+    model = load_restorer(options.run)
+    judge = load_judge(options.judge, model)
+    faces = restore_sources(options.data, options.run, model, judge)
     amount = measure_faces(faces, judge)
     summary = summarise(faces)
     print(format_summary(summary), file=sys.stderr)

@@ -16,7 +16,7 @@ MOST_AMOUNT = 16.0  # the largest amount (ours)
 
 
 def sharpen_face(photo: np.ndarray, crop: np.ndarray, landmarks5: np.ndarray, amount: float) -> np.ndarray:
-    """Returns a photo, uint8 (H, W, 3), with a sharpened face.
+    """Returns a copy of the photo, uint8 (H, W, 3), in which one face is sharpened.
 
     `crop` is the face at the restorer's size, uint8 (S, S, 3). `landmarks5` (5, 2) are in pixels of the photo. The face
     is pasted as `restore` pastes a restored face.
@@ -38,7 +38,7 @@ def find_amount(compute_ratio: Callable[[float], float], ratio: float) -> float:
     `compute_ratio` returns the sharpness ratio of an amount. A larger amount must give a larger ratio.
     """
     low, high = 0.0, MOST_AMOUNT
-    for _ in range(12):  # the amount is exact to .004
+    for _ in range(12):  # the interval is then .004 wide
         middle = (low + high) / 2
         low, high = (middle, high) if compute_ratio(middle) < ratio else (low, middle)
     return round(low, 2)

@@ -11,8 +11,8 @@ TEST_FILTERS = (Filter(OUTSIDE_PHOTO, "outside > 0.1"),)
 
 # If a filter's predicate is true for a face, the face is dropped with the filter's reason. The row of a dropped face
 # keeps the box and the measures. A predicate may use the columns of the table `faces`, and the width and height of the
-# photo. The word `detector_min_score` stands for the threshold of the detector. The detector's threshold is .5 for
-# SCRFD (insightface's default) and .3 for dlib (ours).
+# photo. In a predicate, `detector_min_score` is the least score that the detector accepts: .5 for SCRFD (insightface's
+# default) and .3 for dlib (ours).
 
 DEFAULT = FilterSet(
     "default",
@@ -44,8 +44,8 @@ DEFAULT = FilterSet(
 )
 
 # The set `strict` accepts only faces that are good targets of restoration. All numbers of `strict` are ours. In 836 web
-# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. Each percentage in the
-# comments below is a share of these 935 faces.
+# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. Each percentage in the comments below is a
+# share of these 935 faces.
 STRICT = FilterSet(
     "strict",
     1,

@@ -82,8 +82,8 @@ class Recipe:
 # The sources of the numbers follow, one paragraph for each recipe.
 #
 # Recipe tiny takes the timestep 399 from OSDFace's infer.py. The reference counts 0, 1, 2, 4 and the identity weight .1
-# are ours. The preset codeformer is applied at 256 px, which is harder than at 512 px. We
-# chose the other numbers of recipe tiny by measurement (docs/train.md, What was tried).
+# are ours. The preset codeformer is applied at 256 px, which is harder than at 512 px. We chose the other numbers of
+# recipe tiny by measurement (docs/train.md, What was tried).
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
 # epochs of recipe vre and its association weight 1 are from the issue OSDFace#11.

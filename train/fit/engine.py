@@ -5,6 +5,8 @@ Training runs on one CPU, on one GPU, or on several GPUs under `accelerate launc
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,6 @@ from torch import nn
 from manifests.errors import LikenessError
 from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
-from train.fit.heap import keep_freed_memory
 from train.fit.objective import Objective, build_discriminator
 from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint
@@ -31,6 +32,8 @@ BETAS = (0.9, 0.99)  # betas of the model's AdamW (ours)
 # The discriminator's AdamW has less momentum, because the discriminator is trained against a changing model (ours).
 DISCRIMINATOR_BETAS = (0.5, 0.99)
 WEIGHT_DECAY = 0.01  # weight decay of both optimizers; torch's default for AdamW
+# The numbers of two options of glibc's mallopt (malloc.h).
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def build(
     )
     device, network = accelerator.device, None
     if device.type == "cpu":
-        keep_freed_memory()
+        _keep_freed_memory()
     if recognizer is not None:
         network = load_recognizer(recognizer[0], recognizer[1], recipe.size).to(device)
     objective = Objective(recipe, recipe.size, network, settings.weights).to(device)
@@ -115,6 +118,21 @@ def build(
         discriminator_optimizer=discriminator_optimizer,
         compiled=settings.compile,
     )
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep freed memory until this process ends. Other C libraries are left as they are.
+
+    Without this setting, glibc maps each large tensor anew and gives it back after its use, and the system fills the
+    pages with zeros each time. With this setting, recipe tiny trained on 9.9 instead of 8.4 images/s (ours; one thread,
+    batch 16, no identity loss, AMD EPYC).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(_MMAP_MAX, 0)
+        library.mallopt(_TRIM_THRESHOLD, -1)
 
 
 def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restorer:

@@ -106,7 +106,7 @@ def clean_targets(
                 model = move_to_device(load_restorer(checkpoint, job.base_model, job.steps))
             versions = []
             for face in batch:
-                references = _select_references(snapshot, row_of[face], model)
+                references = take_references(snapshot, row_of[face], model)
                 best, valid = best_versions.get(face), snapshot.valid(row_of[face])
                 versions.append(_clean_target(job, face, defects[face], best, references, valid, model, restorer))
             with Ledger.open(job.dataset, write=True) as ledger:
@@ -166,7 +166,7 @@ def _clean_target(
     )
 
 
-def _select_references(snapshot: Snapshot, row: int, model: Restorer) -> References:
+def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References:
     """Returns the first references of a target, warped to the target if the restorer warps references."""
     rows = snapshot.references[row][:REFERENCES]
     size, dim = snapshot.size, snapshot.embeddings.shape[1]

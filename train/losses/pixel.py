@@ -10,16 +10,14 @@ SCALES = 3  # full, half and quarter size (ours)
 WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
-SMALL_SQUARE = 1e-5  # added to a mean square, because the root has no finite gradient at 0 (ours); .8 of 255 levels
-_SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
-
-
 # A difference below this number counts by its square, and a greater difference by its size (ours). With absolute
 # differences, a clean input pulls as strongly towards no change as a degraded input pulls towards a change, so the
 # training learned little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
 LARGE_STRENGTH = 0.02  # the same limit for the strength of detail (ours)
+DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
+SMALL_SQUARE = 1e-5  # added to a mean square, because the root has no finite gradient at 0 (ours); .8 of 255 levels
+_SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
 # --- differences ---
@@ -82,7 +80,10 @@ def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCAL
 
 
 def measure_strength(gray: torch.Tensor, side: int) -> torch.Tensor:
-    """Returns the strength of the finest octave of (B,1,H,W) in squares of `side` pixels, as in `detail_loss`."""
+    """Returns how strong the finest detail of gray images (B,1,H,W) is in squares of `side` pixels.
+
+    `detail_loss` defines the detail and its strength.
+    """
     coarse = F.interpolate(F.avg_pool2d(gray, 2), gray.shape[-2:], mode="bilinear", align_corners=False)
     return (F.avg_pool2d((gray - coarse).square(), side, side // 2) + SMALL_SQUARE).sqrt()
 

@@ -109,10 +109,11 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
     """
     size = result.shape[0]
     before = measure_detail(face.crop, size / 8, size / 4, face.noise, face.own_size)
+    luma_before, luma_after = (compute_luma(crop_inner_face(crop)) for crop in (face.crop, result))
     # The alignment smooths the noise of a small face, so the strength of the noise comes from the photo.
-    left = _find_share_of_noise(face.crop, result)
+    left = _find_share_of_noise(luma_before, luma_after)
     after = measure_detail(result, size / 8, size / 4, left * face.noise, face.own_size)
-    noise_before, noise_after = (measure_noise(compute_luma(crop_inner_face(crop))) for crop in (face.crop, result))
+    noise_before, noise_after = measure_noise(luma_before), measure_noise(luma_after)
     if noise_after > _MORE_NOISE * noise_before:
         after = min(after, measure_detail(result, size / 8, size / 4, noise_after, size))
     return max(after, _SMALLEST_DETAIL) / max(before, _SMALLEST_DETAIL)
@@ -158,8 +159,8 @@ def measure_agreement(face: InputFace, result: np.ndarray) -> float:
 
 
 def _find_share_of_noise(before: np.ndarray, after: np.ndarray) -> float:
-    """Returns how much of the finest variation of a crop another crop still has, from 0 to 1. A copy has 1."""
-    fine, kept = (cv2.Laplacian(compute_luma(crop_inner_face(crop)), cv2.CV_32F) for crop in (before, after))
+    """Returns how much of the finest variation of a luma (H, W) another luma still has, from 0 to 1. A copy has 1."""
+    fine, kept = (cv2.Laplacian(luma, cv2.CV_32F) for luma in (before, after))
     power = float((fine * fine).sum())
     return float(np.clip((fine * kept).sum() / power, 0, 1)) if power else 1.0
 

@@ -29,8 +29,8 @@ class HarmLimits:
     """Holds the thresholds of a restored face. Each threshold is ours; see the docstring of this file."""
 
     # A face with as many own pixels as the restorer's size or more, and with this fineness or more, is already sharper
-    # than the restorer can write. Most sharp photos have .30 and more, and 66 of the 67
-    # faces in the photos of benchmarks/real_photos.py at most .22.
+    # than the restorer can write. Most sharp photos have .30 and more, and 66 of the 67 faces in the photos
+    # of benchmarks/real_photos.py at most .22.
     max_fineness: float = 0.30
     # The sharpness of the result, divided by the sharpness of the input, is at least this number. A ratio of .95 is no
     # visible difference.

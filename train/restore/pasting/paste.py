@@ -52,9 +52,8 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
     """Returns the change that pastes a restored face into a photo, or None if the face lies outside the photo.
 
     `photo` is uint8 (H, W, 3). `crop` is the network's input, uint8 (S, S, 3), aligned by the FFHQ template. `restored`
-    is the network's output, float32 (S, S, 3) in 0..255. `landmarks5` (5, 2) are in pixels of the photo. If the
-    photo is gray, the change is gray. Raises ValueError if `restored` is
-    not finite.
+    is the network's output, float32 (S, S, 3) in 0..255. `landmarks5` (5, 2) are in pixels of the photo. If the photo
+    is gray, the change is gray. Raises ValueError if `restored` is not finite.
     """
     if not np.isfinite(restored).all():
         raise ValueError("the restored face contains NaN or infinity")
