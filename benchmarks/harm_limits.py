@@ -55,7 +55,7 @@ def measure_faces(
     from train.evaluation.cases import read_frozen_set
     from train.evaluation.rows import make_embedder
     from train.evaluation.systems import System, select_references
-    from train.restore.face_measures import InputFace, describe_crop, measure_fineness
+    from train.face_measures import InputFace, describe_crop, measure_fineness
     from train.restore.harm import measure_harm
     from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels

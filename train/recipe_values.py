@@ -36,7 +36,9 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "wrong_share": (0, 1),
     "rate": (1e-9, 1),
     "clip": (1e-9, math.inf),
-    **dict.fromkeys(("batch", "images", "decay_from", "ema", "latent_factor", "channels"), (1, math.inf)),
+    **dict.fromkeys(
+        ("batch", "images", "decay_from", "ema", "latent_factor", "channels", "fine_repeats"), (1, math.inf)
+    ),
     "reference_channels": (1, math.inf),
 }
 _ANY_NUMBER = (0.0, math.inf)  # no number of a recipe is negative

@@ -48,6 +48,9 @@ class Recipe:
     mixture: dict[str, float]
     # the presets that are not built in, by name; each value has the keys of a preset file (degrade/preset_files.py)
     presets: dict[str, dict[str, Any]]
+    # each target with fine detail is used this number of times in an epoch; with 1, no target counts as soft
+    # (train/data/sampling.py)
+    fine_repeats: int
     gray_share: float  # this share of the images is gray, input and target alike; the references keep their colours
     # --- model ---
     parts: tuple[str, ...]  # names from PARTS; recipe VRE has no parts, because it trains the embedder itself
@@ -110,7 +113,7 @@ class Recipe:
 # fmt: off
 _RECIPES = {
     #             preset            parts                              t    steps counts        wrong augm.  discr.
-    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.0, "flip", ""),
+    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.2, "flip", ""),
     "vre":        ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip", ""),
     "osdface":    ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip", "latent"),
     "honestface": ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each", "latent"),
@@ -144,8 +147,9 @@ _VRES = {
 # The shares of the images that other presets degrade (ours). A restorer that saw only strong degradations drags a clear
 # face down to them.
 _MIXTURES: dict[str, dict[str, float]] = {
-    "tiny": {"clean": 0.1, "mild": 0.2, "severe": 0.15},
+    "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }
+FINE_REPEATS = 4  # tiny: repeats of a target with fine detail, because most targets at hand are soft (ours)
 GRAY_SHARE = 0.1  # tiny: share of gray images (ours)
 
 RECIPES = tuple(_RECIPES)
@@ -177,6 +181,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         preset=preset,
         mixture=dict(_MIXTURES.get(name, {}) if base == TINY else {}),
         presets={},
+        fine_repeats=FINE_REPEATS if name == TINY else 1,
         gray_share=GRAY_SHARE if name == TINY else 0.0,
         parts=parts,
         timestep=timestep,

@@ -125,7 +125,7 @@ def test_a_change_has_a_path_and_the_latent_factor_follows_the_size() -> None:
         ("preset=a.toml", "--preset a.toml"),
         ("mixture.mil=.5", "'.5'; it must be a number"),
         ("mixture.mil=0.1", "The nearest name is mild."),
-        ("mixture.mild=0.9", "add up to 1.15"),
+        ("mixture.mild=0.9", "add up to 1.2"),
         ("size=100", "a multiple of 32"),
         ("latent_factor=7", "with latent_factor 7, it must be a multiple of 28"),
         ("discriminator=latnt", "The nearest name is latent. An empty text is also valid."),

@@ -23,7 +23,15 @@ from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augment_reference, check_albumentations
 from train.data.landmarks import find_landmarks
-from train.data.sampling import Sample, draw_gray, draw_preset_name, draw_sample, draw_theta
+from train.data.sampling import (
+    Sample,
+    draw_gray,
+    draw_preset_name,
+    draw_sample,
+    draw_theta,
+    find_turn,
+    repeat_fine_targets,
+)
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
 from train.models.io import Places, find_places
@@ -61,7 +69,7 @@ class TrainingFaces(Dataset[Batch]):
         if recipe.augment == "each":
             check_albumentations()
         self.folder, self.seed, self.recipe = snapshot.folder, seed, recipe
-        self.targets = snapshot.targets(split)
+        self.targets, self.fine = repeat_fine_targets(snapshot, split, recipe)
         names = (recipe.preset, *recipe.mixture)
         self.presets = {name: find_training_preset(name, recipe.presets) for name in names}
         self._snapshot: Snapshot | None = snapshot
@@ -85,10 +93,10 @@ class TrainingFaces(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
-        epoch, face_id = index // len(self.targets), self.snapshot.face_ids[sample.target]
-        preset = self.presets[draw_preset_name(self.recipe, self.seed, epoch, face_id)]
-        theta = draw_theta(preset, self.seed, epoch, face_id)
-        gray = draw_gray(self.recipe, self.seed, epoch, face_id)
+        turn, face_id = find_turn(self.targets, self.seed, index)[1], self.snapshot.face_ids[sample.target]
+        preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, face_id in self.fine)]
+        theta = draw_theta(preset, self.seed, turn, face_id)
+        gray = draw_gray(self.recipe, self.seed, turn, face_id)
         large = "cycle" not in self.recipe.losses  # this loss degrades the restored face again, at its own size
         return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
 

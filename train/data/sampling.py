@@ -14,8 +14,10 @@ from degrade.sampling import Preset, make_generator
 from degrade.theta import Theta
 from train.data.snapshot import Snapshot
 from train.recipes import Recipe
+from train.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
+FINE_SHARE = 0.1  # below this share of fine targets, no target is repeated: the model would learn a few faces (ours)
 FIRST_STEP_SHARE = 0.5  # the share of images that train the first step; every restoration has the first step (ours)
 
 
@@ -31,17 +33,43 @@ class Sample:
     step: int = 0  # the number of the step that learns from the sample
 
 
+def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple[np.ndarray, frozenset[str]]:
+    """Returns the rows of the targets of an epoch, and the face ids of the targets with fine detail.
+
+    A target is fine if its detail fills half of its crop's side (`Snapshot.resolution`). In an epoch, a fine target has
+    `recipe.fine_repeats` rows, and another target has one. If less than FINE_SHARE of the targets are fine, or if the
+    recipe repeats no target, each target has one row and counts as fine.
+    """
+    targets = snapshot.targets(split)
+    fine = targets[snapshot.resolution[targets] >= snapshot.size // 2]
+    if split != "train" or recipe.fine_repeats == 1 or len(fine) < FINE_SHARE * len(targets):
+        return targets, frozenset(snapshot.face_ids[row] for row in targets)
+    rows = np.concatenate([targets, np.repeat(fine, recipe.fine_repeats - 1)])
+    return np.sort(rows), frozenset(snapshot.face_ids[row] for row in fine)
+
+
+def find_turn(targets: np.ndarray, seed: int, index: int) -> tuple[int, int]:
+    """Returns the target of sample number `index`, and the number of this turn of the target.
+
+    `targets` has the sorted rows of the targets of an epoch. A row may be repeated. No two samples of a run have the
+    same target and the same turn. Without repeated rows, the turn is the epoch.
+    """
+    epoch, place = divmod(index, len(targets))
+    at = int(_order_targets(seed, epoch, len(targets))[place])
+    first, end = (int(np.searchsorted(targets, targets[at], side)) for side in ("left", "right"))
+    return int(targets[at]), epoch * (end - first) + at - first
+
+
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
     """Returns the random choices for sample number `index`. `index` is the number of samples before this sample.
 
-    The targets of an epoch come in a random order. A random generator that depends on the target and the epoch draws
-    all choices except the target. The references are drawn uniformly from the target's references in the table `pairs`,
+    The targets of an epoch come in a random order. A random generator that depends on the target and its turn draws all
+    choices except the target. The references are drawn uniformly from the target's references in the table `pairs`,
     which curation writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the
     same split. The number of references is drawn before the person, so this number does not reveal a wrong person.
     """
-    epoch, place = divmod(index, len(targets))
-    target = int(targets[_order_targets(seed, epoch, len(targets))[place]])
-    rng = make_generator(seed, "train", "sample", epoch, snapshot.face_ids[target])
+    target, turn = find_turn(targets, seed, index)
+    rng = make_generator(seed, "train", "sample", turn, snapshot.face_ids[target])
     possible = snapshot.references[target]
     count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(possible))
     flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong_share)
@@ -54,27 +82,31 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     return Sample(target, references, flip, not strangers, seeds, step)
 
 
-def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
-    """Draws and returns θ, the parameters of the degradation of a target in an epoch."""
-    return preset.sample(make_generator(seed, "train", "degrade", epoch, face_id))
+def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:
+    """Draws and returns θ, the parameters of the degradation of a target in a turn."""
+    return preset.sample(make_generator(seed, "train", "degrade", turn, face_id))
 
 
-def draw_preset_name(recipe: Recipe, seed: int, epoch: int, face_id: str) -> str:
-    """Returns the name of the preset that degrades the target in this epoch: one of the mixture, or `recipe.preset`."""
+def draw_preset_name(recipe: Recipe, seed: int, turn: int, face_id: str, is_fine: bool = True) -> str:
+    """Returns the name of the preset that degrades the target in this turn: one of the mixture, or `recipe.preset`.
+
+    The input of a target without fine detail is never clean or mild, because a model would learn from such samples that
+    a soft face needs no change (ours).
+    """
     if not recipe.mixture:
         return recipe.preset
-    draw = make_generator(seed, "train", "mixture", epoch, face_id).uniform()
+    draw = make_generator(seed, "train", "mixture", turn, face_id).uniform()
     for name, share in recipe.mixture.items():
         if draw < share:
-            return name
+            return name if is_fine or name not in (CLEAN.name, MILD.name) else recipe.preset
         draw -= share
     return recipe.preset
 
 
-def draw_gray(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
-    """Returns whether the target and its input are gray in this epoch."""
+def draw_gray(recipe: Recipe, seed: int, turn: int, face_id: str) -> bool:
+    """Returns whether the target and its input are gray in this turn."""
     return recipe.gray_share > 0 and bool(
-        make_generator(seed, "train", "gray", epoch, face_id).uniform() < recipe.gray_share
+        make_generator(seed, "train", "gray", turn, face_id).uniform() < recipe.gray_share
     )
 
 

@@ -27,7 +27,7 @@ LARGE_CROPS = "large_crops.npy"  # crops at 512 px of the faces that have more p
 VALID = "valid.npy"  # a bit for each pixel of a crop
 FACTS = "snapshot.json"
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
-VERSION = 3  # the version of the folder layout
+VERSION = 4  # the version of the folder layout
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Snapshot:
     versions: list[int | None] = field(default_factory=list)
     upsample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,) crop pixels per photo pixel
     large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row of `large_crops`, or -1
+    # (n,) pixels: `estimate_resolution` of each training target, and 0 for other crops
+    resolution: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def hash(self) -> str:
@@ -165,4 +167,5 @@ def load_snapshot(folder: Path) -> Snapshot:
         versions=columns.get("version", [None] * len(columns["row"])),
         upsample=np.array(columns["upsample"], np.float32) * facts["config"]["size"] / 512,
         large_rows=np.array(columns["large_row"], np.int64),
+        resolution=np.array(columns["resolution"], np.int64),
     )

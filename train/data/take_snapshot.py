@@ -266,6 +266,7 @@ def _write(
         _write_crops(temporary / LARGE_CROPS, dataset, large, LARGE_SIZE, {})
         np.save(temporary / VALID, np.stack([_pack_valid_pixels(row, size) for row in rows]))
         columns = {name: [row[name] for row in rows] for name in rows[0] if name not in _ONLY_FOR_MASKS}
+        columns["resolution"] = _measure_resolutions(temporary / CROPS, rows)
         columns["large_row"] = [large_rows.get(row["face_id"], -1) for row in rows]
         if versions:
             rounds = {face: one.round for face, one in versions.items()}
@@ -273,7 +274,7 @@ def _write(
         columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
         floats = pa.list_(pa.float32())
         types = {"references": pa.list_(pa.int32()), "embedding": floats, "landmarks5": floats, "row": pa.int32()}
-        types |= {"large_row": pa.int32(), "version": pa.int32()}
+        types |= {"large_row": pa.int32(), "resolution": pa.int32(), "version": pa.int32()}
         pq.write_table(pa.table({n: pa.array(v, types.get(n)) for n, v in columns.items()}), temporary / FACES)
         for name, file in files.items():
             if file is not None:
@@ -287,6 +288,18 @@ def _write(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _measure_resolutions(crops: Path, rows: list[dict[str, Any]]) -> list[int]:
+    """Returns the resolution of each training target in pixels, and 0 for the other crops."""
+    from train.face_measures import describe_crop, estimate_resolution
+
+    images, resolutions = np.load(crops, mmap_mode="r"), []
+    for image, row in zip(images, rows, strict=True):
+        is_training_target = row["is_target"] and row["split"] == "train"
+        crop = np.array(image)
+        resolutions.append(estimate_resolution(describe_crop(crop, crop)) if is_training_target else 0)
+    return resolutions
 
 
 def _pack_valid_pixels(row: dict[str, Any], size: int) -> np.ndarray:

@@ -10,7 +10,14 @@ import pytest
 from manifests.ledger.ledger import Ledger
 from tests.doubles.training import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
 from train.data.dataset import TrainingFaces
-from train.data.sampling import Sample, draw_preset_name, draw_sample, draw_theta
+from train.data.sampling import (
+    Sample,
+    draw_preset_name,
+    draw_sample,
+    draw_theta,
+    find_turn,
+    repeat_fine_targets,
+)
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import take_snapshot
 from train.recipes import Recipe
@@ -160,3 +167,23 @@ def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: 
         seen[milder] += 1
     assert seen[True] and seen[False]
     assert draw_theta(MILD, 0, 0, "face")["preset"] == "mild"
+
+
+def test_fine_targets_are_repeated_and_only_fine_targets_have_clean_or_mild_inputs() -> None:
+    taken = replace(album(10), facts={"config": {"size": 256}}, resolution=np.array([64] * 8 + [128, 181]))
+    repeated = replace(SMALL, mixture={"clean": 0.3, "mild": 0.3, "severe": 0.2}, fine_repeats=3)
+    rows, fine = repeat_fine_targets(taken, "train", repeated)
+    assert rows.tolist() == [*range(8), 8, 8, 8, 9, 9, 9] and fine == {"face8", "face9"}
+    turns = [find_turn(rows, 5, index) for index in range(4 * len(rows))]
+    assert len(set(turns)) == len(turns) and Counter(target for target, _ in turns) == Counter(rows.tolist() * 4)
+    names = {
+        face: {draw_preset_name(repeated, 0, turn, face, face in fine) for turn in range(99)} for face in taken.face_ids
+    }
+    assert all(names[face] == {"clean", "mild", "severe", repeated.preset} for face in fine)
+    assert all(names[face] == {"severe", repeated.preset} for face in names.keys() - fine)
+    # without repeats, or with too few fine targets, each target is used once and none counts as soft
+    few = replace(album(40), facts=taken.facts, resolution=np.array([64] * 37 + [256] * 3))
+    for snapshot_, recipe in ((taken, SMALL), (few, repeated)):
+        rows, fine = repeat_fine_targets(snapshot_, "train", recipe)
+        assert rows.tolist() == snapshot_.targets("train").tolist() and len(fine) == len(rows)
+        assert [find_turn(rows, 0, index)[1] for index in range(2 * len(rows))] == [0] * len(rows) + [1] * len(rows)
