@@ -4,9 +4,9 @@
 
 The benchmark restores faces of people of the splits val and test, on whom the restorer was not trained. Each of these
 faces has as many pixels in its photo as the crop or more, and at most a tenth of its crop lies outside the photo. The
-input is the crop itself, as in `likeness restore --always`. Each face is restored without references, and with up to
-four references from the pairs of the dataset. The benchmark prints the PSNR of the result to the input over the pixels
-of the photo, and the cosine of their embeddings. The judge is a recognizer that no loss uses.
+input is the crop itself, as in `likeness restore --always`. Each face is restored without references. A face with
+references in the pairs of the dataset is also restored with up to four references. The benchmark prints the PSNR of the
+result to the input over the pixels of the photo, and the cosine of their embeddings. The judge is a recognizer that no loss uses.
 """
 
 from __future__ import annotations
@@ -27,11 +27,36 @@ MOST_OUTSIDE = 0.1  # the largest share of a crop outside its photo, as in the f
 GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
 
 
-def measure_faces(snapshot_folder: Path, run: Path, judge_spec: str) -> list[dict[str, Any]]:
-    """Restores the clean faces of a snapshot. Returns one row for each face and number of references."""
+def list_clean_faces(dataset: Path, size: int) -> list[tuple[str, str, np.ndarray]]:
+    """Returns the clean faces of the splits val and test.
+
+    A face is (face id, person, the pixels of its crop that come from the photo, bool (size, size)).
+    """
+    from curate.faces.align import find_valid_pixels
+    from manifests.ledger.ledger import Ledger
+
+    with Ledger.open(dataset) as ledger:
+        rows = ledger.query(
+            """SELECT face_id, s.identity_id, f.landmarks5, p.width, p.height
+               FROM faces f JOIN splits s USING (face_id) JOIN photos p USING (photo_id)
+               WHERE f.status = 'ok' AND s.status = 'ok' AND f.duplicate_of IS NULL AND list_contains(?, s.split)
+               AND f.upsample * ? / 512 <= 1 AND f.outside <= ? ORDER BY face_id""",
+            list(SPLITS),
+            size,
+            MOST_OUTSIDE,
+        )
+        return [
+            (face_id, person, find_valid_pixels(np.array(landmarks5).reshape(5, 2), width, height, size))
+            for face_id, person, landmarks5, width, height in rows.iter_rows()
+        ]
+
+
+def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, Any]]:
+    """Restores the clean faces of a dataset. Returns one row for each face and number of references."""
     import torch
 
-    from train.data.snapshot import load_snapshot
+    from train.data.crops import read_crop
+    from train.data.take_snapshot import take_snapshot
     from train.data.tensors import to_tensor
     from train.evaluation.rows import make_embedder
     from train.iterate.clean import take_references
@@ -40,26 +65,29 @@ def measure_faces(snapshot_folder: Path, run: Path, judge_spec: str) -> list[dic
     from train.restore.pasting.paste import round_to_levels
     from train.restore.references.reference_photos import References
 
-    model, snapshot = move_to_device(load_restorer(run)), load_snapshot(snapshot_folder)
-    embed = make_embedder(load_judge(judge_spec, model))
+    model = move_to_device(load_restorer(run))
+    size, embed = model.config.size, make_embedder(load_judge(judge_spec, model))
+    nobody = References(torch.zeros(0, 3, size, size), torch.zeros(0, model.config.embedding_dim))
     rows: list[dict[str, Any]] = []
-    for row, split in enumerate(snapshot.splits):
-        valid = snapshot.valid(row)
-        if split not in SPLITS or snapshot.upsample[row] > 1 or 1 - valid.mean() > MOST_OUTSIDE:
-            continue
-        crop, known = np.array(snapshot.crops[row]), take_references(snapshot, row, model)
-        for references in (References(known.crops[:0], known.embeddings[:0]), known)[: 2 if len(known.crops) else 1]:
-            result = round_to_levels(restore_crop(model, crop, references))
-            before, after = embed([crop, result])
-            (decibels,) = psnr(to_tensor(result)[None], to_tensor(crop)[None], torch.from_numpy(valid)[None, None])
-            rows.append(
-                {
-                    "person": snapshot.identity_ids[row],
-                    "references": len(references.crops),
-                    "psnr": decibels,
-                    "identity": float(before @ after),
-                }
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = take_snapshot(dataset, Path(folder) / "snapshot", size)
+        number = {face_id: row for row, face_id in enumerate(snapshot.face_ids)}
+        for face_id, person, valid in list_clean_faces(dataset, size):
+            crop, every = read_crop(dataset, face_id, size), [nobody]
+            if face_id in number and len(snapshot.references[number[face_id]]):
+                every.append(take_references(snapshot, number[face_id], model))
+            for references in every:
+                result = round_to_levels(restore_crop(model, crop, references))
+                before, after = embed([crop, result])
+                (decibels,) = psnr(to_tensor(result)[None], to_tensor(crop)[None], torch.from_numpy(valid)[None, None])
+                rows.append(
+                    {
+                        "person": person,
+                        "references": len(references.crops),
+                        "psnr": decibels,
+                        "identity": float(before @ after),
+                    }
+                )
     return rows
 
 
@@ -82,23 +110,14 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path, help="the dataset's folder, or a snapshot of the dataset")
+    parser.add_argument("dataset", type=Path, help="the dataset's folder")
     parser.add_argument("--run", type=Path, help="the run of the restorer (default: DATASET/run)")
     parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/clean_faces.json")
     options = parser.parse_args()
     run = options.run or options.dataset / "run"
 
-    from train.data.snapshot import FACTS
-    from train.data.take_snapshot import take_snapshot
-    from train.restore.load_restorer import load_restorer
-
-    with tempfile.TemporaryDirectory() as folder:
-        snapshot = options.dataset
-        if not (snapshot / FACTS).is_file():
-            snapshot = Path(folder) / "snapshot"
-            take_snapshot(options.dataset, snapshot, load_restorer(run).config.size)
-        rows = measure_faces(snapshot, run, options.judge)
+    rows = measure_faces(options.dataset, run, options.judge)
     if not rows:
         sys.exit(f"{options.dataset} has no such face of the splits {' and '.join(SPLITS)}: curate larger photos.")
     table = summarise(rows)
