@@ -1,12 +1,15 @@
 """Measures the speed and the memory of training, and how long training waits for data.
 
-    python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N]
+    python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--baseline]
 
 The benchmark runs `likeness train` for a few hundred images into a temporary folder, and reads the log of the trainer.
 The first 320 images are not counted, because workers and kernels start during these images. DATASET is a dataset or a
 snapshot of a dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with
 random weights, which is as fast as the real model. The memory is the peak memory of the training process. The peak
 memory of a worker is a separate figure. If the machine has a GPU, the peak memory of the GPU is reported too.
+
+With --baseline, the settings of the first trial at 256 px are measured too, in float32 (benchmarks/first_trial.py). The
+recipe and the trial run in turns, twice each, and the medians of both are compared. The trial needs a dataset.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from first_trial import TRIAL_COMMIT, train_trial
 from record_result import record_result
 
 
@@ -59,6 +63,25 @@ def read_speed(stats: Path) -> dict[str, Any]:
     }
 
 
+def measure_recipe(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Trains the recipe of the options into `folder`. Returns the memory, the contents of config.json and the speed."""
+    run, base = folder / "run", options.base_model
+    folder.mkdir()
+    if base == "sd21":
+        from random_sd21 import write_random_sd21
+
+        base = str(folder / "sd21")
+        write_random_sd21(Path(base))
+    words = [options.dataset, "--recipe", options.recipe, "--out", run, "--images", options.images]
+    words += ["--workers", options.workers, *(["--base-model", base] if base else [])]
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", *map(str, words)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ran.returncode:
+        sys.exit(f"`likeness train` ended with {ran.returncode}; its output is above.")
+    memory, config = json.loads(ran.stdout.splitlines()[-1]), json.loads((run / "config.json").read_text())
+    return memory, config, read_speed(run / "stats.jsonl")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, help="a dataset, or a snapshot of a dataset")
@@ -68,6 +91,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=1600)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--baseline", action="store_true", help="also measure the settings of the first trial")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train_step_speed.json")
     parser.add_argument("--one", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -76,21 +100,19 @@ def main() -> None:
         return
     if options.dataset is None:
         parser.error("Give --dataset: a dataset, or a snapshot of a dataset.")
+    trials: list[float] = []
+    speeds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        run, base = Path(folder) / "run", options.base_model
-        if base == "sd21":
-            from random_sd21 import write_random_sd21
-
-            base = str(Path(folder) / "sd21")
-            write_random_sd21(Path(base))
-        words = [options.dataset, "--recipe", options.recipe, "--out", run, "--images", options.images]
-        words += ["--workers", options.workers, *(["--base-model", base] if base else [])]
-        command = [sys.executable, str(Path(__file__).resolve()), "--one", *map(str, words)]
-        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if ran.returncode:
-            sys.exit(f"`likeness train` ended with {ran.returncode}; its output is above.")
-        memory, config = json.loads(ran.stdout.splitlines()[-1]), json.loads((run / "config.json").read_text())
-        speed = read_speed(run / "stats.jsonl")
+        for turn in range(2 if options.baseline else 1):
+            if options.baseline:
+                stats = train_trial(options.dataset, Path(folder) / f"trial{turn}", options.images, options.workers)
+                trials.append(read_speed(stats)["images_per_second"])
+            memory, config, speed = measure_recipe(options, Path(folder) / f"turn{turn}")
+            speeds.append(speed)
+    speed = speeds[0] | {"images_per_second": median(one["images_per_second"] for one in speeds)}
+    if trials:
+        baseline = {"trial_images_per_second": round(median(trials), 2), "trial_commit": TRIAL_COMMIT}
+        speed |= baseline | {"times_the_trial": round(speed["images_per_second"] / median(trials), 2)}
     recipe = config["recipe"]
     about = {"recipe": options.recipe, "base_model": options.base_model or "tiny", "size": recipe["size"]}
     record_result(

@@ -1,0 +1,62 @@
+"""Trains with the settings of the first trial at 256 px, as the baseline of the speed of training.
+
+The trial used the code of the commit TRIAL_COMMIT, recipe `tiny` with 256 px and the latent factor 8. This file takes
+the code from the history of the repository, so a clone without history cannot run it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TRIAL_COMMIT = "7c08522"
+# The trial was started from Python, because its command line had no option for these settings.
+_PROGRAM = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from train.data.take_snapshot import take_snapshot
+from train.fit.loop import train
+from train.fit.settings import Settings
+from train.recipes import find_recipe
+
+dataset, folder, images, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+take_snapshot(dataset, folder / "snapshot", 256)
+recipe = replace(find_recipe("tiny"), size=256, latent_factor=8)
+settings = Settings(precision="fp32")
+train(folder / "run", folder / "snapshot", recipe, images=images, workers=workers, settings=settings)
+"""
+
+
+def train_trial(dataset: Path, folder: Path, images: int, workers: int) -> Path:
+    """Trains with the settings of the trial in float32 into `folder`. Returns the file stats.jsonl of the run."""
+    code = folder / "code"
+    code.mkdir(parents=True)
+    archive = subprocess.run(
+        [
+            "git",
+            "-C",
+            Path(__file__).resolve().parents[1],
+            "archive",
+            TRIAL_COMMIT,
+            "train",
+            "curate",
+            "degrade",
+            "manifests",
+        ],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if archive.returncode:
+        sys.exit(f"The history of this clone lacks the commit {TRIAL_COMMIT}: make a clone with the whole history.")
+    subprocess.run(["tar", "--extract", "--directory", code], input=archive.stdout, check=True)
+    subprocess.run(
+        [sys.executable, "-c", _PROGRAM, dataset.resolve(), folder.resolve(), str(images), str(workers)],
+        cwd=code,
+        env={**os.environ, "PYTHONPATH": str(code.resolve())},
+        stdout=sys.stderr,
+        check=True,
+    )
+    return folder / "run" / "stats.jsonl"
