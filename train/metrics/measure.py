@@ -43,7 +43,7 @@ from train.metrics.landmarks import (
     find_68_points,
     point_distance,
 )
-from train.metrics.psnr_ssim import ms_ssim, psnr, ssim
+from train.metrics.psnr_ssim import ms_ssim, psnr, ssim, vif
 from train.metrics.reference_copying import copy_ratio, takeover
 from train.metrics.registry import METRICS
 
@@ -197,6 +197,7 @@ class _FaceCache:
 
 
 _MASKED = {"psnr": psnr, "ssim": ssim}  # these two measure only valid pixels
+_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),
@@ -219,8 +220,9 @@ def _make_reader(
     if name in _MASKED:
         compare_valid = _MASKED[name]
         return lambda case: compare_valid(*case.tensors, case.mask)[0]
-    if name == "ms_ssim":
-        return lambda case: ms_ssim(*case.tensors)[0]
+    if name in _UNMASKED:
+        compare_all = _UNMASKED[name]
+        return lambda case: compare_all(*case.tensors)[0]
     if name in lpips_dists.BACKBONE:
         compare_features = lpips_dists.load_metric(name, load(lpips_dists.BACKBONE[name]))
         return lambda case: compare_features(*case.tensors)[0]

@@ -64,6 +64,9 @@ METRICS: dict[str, Metric] = {
         "scale. Images from 176 px on have five scales. A smaller image has only the scales that fit, and their "
         "exponents are divided by their sum (ours)",
         "Wang et al. 2003", nan_reason="the image is smaller than 11 px", min_side=11),
+    "vif": Metric("VIF", "", "higher", 4,
+        "The value is VIF in the pixel domain over RGB in 8 bits, computed by torchmetrics",
+        "Sheikh and Bovik 2006", nan_reason="the image is smaller than 41 px", min_side=41),
     "lpips": Metric("LPIPS", "", "lower", 4,
         "The value is LPIPS version 0.1 with VGG16. The image keeps its own size. Some papers report the AlexNet "
         "version under the same name",

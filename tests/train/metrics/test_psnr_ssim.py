@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from train.data.tensors import to_tensor
 from train.losses.pixel import ms_ssim_exponents
-from train.metrics.psnr_ssim import ms_ssim, psnr, ssim
+from train.metrics.psnr_ssim import ms_ssim, psnr, ssim, vif
 
 
 def pictures(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -105,3 +105,14 @@ def test_ssim_of_equal_images_is_one_and_falls_with_noise() -> None:
     noisy = (image + 0.2 * torch.randn_like(image)).clamp(0, 1)
     assert len(ssim(noisy, image)) == 2 and max(ssim(noisy, image)) < 0.95
     assert len(ssim(image[:1], image[:1])) == 1
+
+
+def test_vif_falls_with_noise_and_blur_and_is_one_for_equal_images() -> None:
+    torch.manual_seed(0)
+    image = torch.nn.functional.avg_pool2d(torch.rand(2, 3, 130, 130), 3, 1)
+    noisy, noisier = ((image + sd * torch.randn_like(image)).clamp(0, 1) for sd in (0.02, 0.1))
+    blurred = torch.nn.functional.avg_pool2d(image, 5, 1, 2)
+    assert vif(image, image) == pytest.approx([1.0, 1.0])
+    for worse, better in ((noisier, noisy), (noisy, image), (blurred, image)):
+        assert all(low < high - 0.02 for low, high in zip(vif(worse, image), vif(better, image), strict=True))
+    assert vif(noisy, image)[1:] == pytest.approx(vif(noisy[1:], image[1:]))
