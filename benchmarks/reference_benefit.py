@@ -1,6 +1,6 @@
 """Measures whether references help a restorer, and whether the references must show the same person.
 
-    python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
+    python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--preset severe] [--keep]
 
 The benchmark curates a folder with the folder names as labels, degrades the photos, and trains the recipe `tiny` on
 some people. The restorer is measured on people who are not in its training set. `likeness counterfactuals` measures the
@@ -23,7 +23,7 @@ from typing import Any
 
 from record_result import record_result
 
-MEANS = ("psnr", "ssim", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
+MEANS = ("psnr", "ssim", "vif", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
 MOST = 4  # the number of references in the systems with wrong references
 # The table lists the people of people_crops in each split. A hash of the label determines the split. Each person is
 # listed by the first 12 digits of the SHA-256 of the name of the folder.
@@ -113,6 +113,9 @@ def main() -> None:
     )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val for tuning")
     parser.add_argument(
+        "--preset", choices=("codeformer", "severe"), default="codeformer", help="the degradation of the photos"
+    )
+    parser.add_argument(
         "--size", type=int, default=256, help="side of the images of the frozen sets in pixels, as in the recipe"
     )
     parser.add_argument(
@@ -130,9 +133,18 @@ def main() -> None:
         # The fixed test contains all usable faces, although the crops of most faces lie partly outside their photos.
         choices = ("--faces", options.faces, "--labels", "folder", "--filters", "keep-outside")
         run_likeness("curate", options.photos, "--out", options.out, *choices)
-    lq_set = f"codeformer-{options.split}-{options.size}-s0"
+    lq_set = f"{options.preset}-{options.split}-{options.size}-s0"
     run_likeness(
-        "degrade", options.out, "--preset", "codeformer", "--split", options.split, "--size", options.size, "--seed", 0
+        "degrade",
+        options.out,
+        "--preset",
+        options.preset,
+        "--split",
+        options.split,
+        "--size",
+        options.size,
+        "--seed",
+        0,
     )
     people = list_people(options.out, lq_set)
     print(f"{options.split} people: {', '.join(people)}", file=sys.stderr)
@@ -154,7 +166,7 @@ def main() -> None:
     from train.evaluation.evaluator import EvaluationOptions
 
     with show_progress("images", True) as progress:
-        evaluation = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=options.judge)
+        evaluation = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim", "vif"), judge=options.judge)
         result = counterfactuals(run, options.out, lq_set, evaluation, progress)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")
@@ -164,7 +176,7 @@ def main() -> None:
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}
     record_result(
-        "reference_benefit",
+        "reference_benefit" if options.preset == "codeformer" else f"reference_benefit_{options.preset}",
         {**figures, **about, "fixed_people": fixed, "people_sha256": hash_names(people)},
         options.keep,
     )
