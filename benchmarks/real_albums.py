@@ -2,8 +2,8 @@
 
     python benchmarks/real_albums.py [--data ../shared/data] [--only NAME ...] [--seed N] [--keep]
 
-Each file of benchmarks/album_situations builds one situation from photos of labelled people, curates it, and returns its
-figures. The goals of a situation stand in its file, beside the figures that must reach them.
+Each file of benchmarks/album_situations builds one situation from photos of labelled people, curates it, and returns
+its figures. The goals of a situation stand in its file.
 """
 
 from __future__ import annotations
