@@ -127,6 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.keep and options.split != "test":
         parser.error("--keep needs the test people: val is for tuning. Give --split test, or leave --keep out.")
+    if options.run is not None and not (options.run / "snapshot").exists():
+        parser.error(f"{options.run} has no folder snapshot, which lists the people of the training: name another run.")
     if options.photos is None and options.run is None:
         parser.error("Give the folder of photos, or a run with --run.")
     if options.run is None:
