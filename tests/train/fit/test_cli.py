@@ -22,7 +22,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
         assert done.returncode == 0, done.stderr
         assert "Would train tiny at 128 px" in done.stdout
         assert "Targets: 16 train, 4 val. People: 4 train, 1 val." in done.stdout
-        mixture = " (clean for 10% of the images) (mild for 20% of the images) (severe for 15% of the images)"
+        mixture = " (clean for 15% of the images) (mild for 30% of the images) (severe for 15% of the images)"
         assert f"Base: tiny. Preset: codeformer{mixture}. Parts: maps, embedding, extended." in done.stdout
         assert (
             "Losses: pixel 2.5, edge 2.5, detail 5, identity 0.1." in done.stdout
