@@ -64,11 +64,11 @@ def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, A
     from train.metrics.psnr_ssim import psnr
     from train.restore.load_restorer import load_restorer, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels
-    from train.restore.references.reference_photos import References
+    from train.restore.references.reference_photos import join_references
 
     model = move_to_device(load_restorer(run))
     size, embed = model.config.size, make_embedder(load_judge(judge_spec, model))
-    nobody = References(torch.zeros(0, 3, size, size), torch.zeros(0, model.config.embedding_dim))
+    nobody = join_references((), size, model.config.embedding_dim)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         snapshot = take_snapshot(dataset, Path(folder) / "snapshot", size)

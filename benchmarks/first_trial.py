@@ -1,4 +1,4 @@
-"""Trains with the settings of the first trial at 256 px, as the baseline of the speed of training.
+"""Trains with the settings of the first trial at 256 px. The speed of training is compared with this trial.
 
 The trial used the code of the commit TRIAL_COMMIT, recipe `tiny` with 256 px and the latent factor 8. This file takes
 the code from the history of the repository, so a clone without history cannot run it.
@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 
 TRIAL_COMMIT = "7c08522"
+_PACKAGES = ("train", "curate", "degrade", "manifests")
+_REPOSITORY = Path(__file__).resolve().parents[1]
 # The trial was started from Python, because its command line had no option for these settings.
 _PROGRAM = """
-import json, sys
+import sys
 from dataclasses import replace
 from pathlib import Path
 from train.data.take_snapshot import take_snapshot
@@ -35,22 +37,10 @@ def train_trial(dataset: Path, folder: Path, images: int, workers: int) -> Path:
     code = folder / "code"
     code.mkdir(parents=True)
     archive = subprocess.run(
-        [
-            "git",
-            "-C",
-            Path(__file__).resolve().parents[1],
-            "archive",
-            TRIAL_COMMIT,
-            "train",
-            "curate",
-            "degrade",
-            "manifests",
-        ],
-        stdout=subprocess.PIPE,
-        check=False,
+        ["git", "-C", _REPOSITORY, "archive", TRIAL_COMMIT, *_PACKAGES], stdout=subprocess.PIPE, check=False
     )
     if archive.returncode:
-        sys.exit(f"The history of this clone lacks the commit {TRIAL_COMMIT}: make a clone with the whole history.")
+        sys.exit(f"This clone does not contain the commit {TRIAL_COMMIT}: clone the repository with its whole history.")
     subprocess.run(["tar", "--extract", "--directory", code], input=archive.stdout, check=True)
     subprocess.run(
         [sys.executable, "-c", _PROGRAM, dataset.resolve(), folder.resolve(), str(images), str(workers)],

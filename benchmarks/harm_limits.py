@@ -51,11 +51,11 @@ def measure_faces(
     """Restores the faces of a frozen set, degraded by each preset, and returns a row for each result."""
     from degrade.operations.apply import apply
     from degrade.operations.pixels import to_float, to_uint8
+    from train.data.face_measures import InputFace, describe_crop, measure_fineness
     from train.data.sampling import draw_theta
     from train.evaluation.cases import read_frozen_set
     from train.evaluation.rows import make_embedder
     from train.evaluation.systems import System, select_references
-    from train.face_measures import InputFace, describe_crop, measure_fineness
     from train.restore.harm import measure_harm
     from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels

@@ -13,7 +13,7 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face
 from curate.faces.interface import Detection, FaceModels
 from degrade.operations.pixels import shrink
 from manifests.pictures.images import decode
-from train.face_measures import (
+from train.data.face_measures import (
     InputFace,
     describe_face,
     measure_agreement,

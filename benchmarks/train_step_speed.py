@@ -27,6 +27,8 @@ from typing import Any
 from first_trial import TRIAL_COMMIT, train_trial
 from record_result import record_result
 
+from manifests.ledger.paths import LEDGER_NAME
+
 
 def train_here(words: list[str]) -> dict[str, Any]:
     """Runs `likeness train` with these arguments in this process. Returns the device and the memory."""
@@ -100,6 +102,8 @@ def main() -> None:
         return
     if options.dataset is None:
         parser.error("Give --dataset: a dataset, or a snapshot of a dataset.")
+    if options.baseline and not (options.dataset / LEDGER_NAME).is_file():
+        parser.error(f"{options.dataset} is not a dataset, and --baseline needs a dataset: give --dataset DATASET.")
     trials: list[float] = []
     speeds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -48,8 +48,8 @@ class Recipe:
     mixture: dict[str, float]
     # the presets that are not built in, by name; each value has the keys of a preset file (degrade/preset_files.py)
     presets: dict[str, dict[str, Any]]
-    # each target with fine detail is used this number of times in an epoch; with 1, no target counts as soft
-    # (train/data/sampling.py)
+    # A target with fine detail is used this number of times in an epoch. If the number is above 1, a target without
+    # fine detail gets no clean or mild inputs (train/data/sampling.py).
     fine_repeats: int
     gray_share: float  # this share of the images is gray, input and target alike; the references keep their colours
     # --- model ---
@@ -149,7 +149,8 @@ _VRES = {
 _MIXTURES: dict[str, dict[str, float]] = {
     "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }
-FINE_REPEATS = 4  # tiny: repeats of a target with fine detail, because most targets at hand are soft (ours)
+# tiny: a target with fine detail is used this number of times in an epoch, because most targets at hand are soft (ours)
+FINE_REPEATS = 4
 GRAY_SHARE = 0.1  # tiny: share of gray images (ours)
 
 RECIPES = tuple(_RECIPES)

@@ -183,7 +183,7 @@ def test_a_preset_file_is_read_once_and_its_numbers_stay_in_the_recipe(tmp_path:
     file.unlink()
     again: Recipe = build_recipe("here", tomllib.loads(format_recipe(mine)))
     assert again == mine and mine.preset == "foggy"
-    assert find_training_preset(draw_preset_name(again, 0, 0, "face"), again.presets).blur == (1, 2)
+    assert find_training_preset(draw_preset_name(again, 0, 0, "face", True), again.presets).blur == (1, 2)
     assert use_preset(use_preset(mine, "severe"), "foggy") == mine
     with pytest.raises(BadInput, match="belongs to a built-in preset"):
         use_preset(mine, str(write(tmp_path / f"{MILD.name}.toml", 'down = [2, 3]\nresize = "area"\n')))

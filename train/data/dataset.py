@@ -29,7 +29,6 @@ from train.data.sampling import (
     draw_preset_name,
     draw_sample,
     draw_theta,
-    find_turn,
     repeat_fine_targets,
 )
 from train.data.snapshot import Snapshot, load_snapshot
@@ -93,7 +92,7 @@ class TrainingFaces(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
-        turn, face_id = find_turn(self.targets, self.seed, index)[1], self.snapshot.face_ids[sample.target]
+        turn, face_id = sample.turn, self.snapshot.face_ids[sample.target]
         preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, face_id in self.fine)]
         theta = draw_theta(preset, self.seed, turn, face_id)
         gray = draw_gray(self.recipe, self.seed, turn, face_id)

@@ -17,7 +17,9 @@ from train.recipes import Recipe
 from train.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
-FINE_SHARE = 0.1  # below this share of fine targets, no target is repeated: the model would learn a few faces (ours)
+# If a smaller share of the targets is fine, no target is repeated. Otherwise the model would see a few faces too often
+# (ours).
+FINE_SHARE = 0.1
 FIRST_STEP_SHARE = 0.5  # the share of images that train the first step; every restoration has the first step (ours)
 
 
@@ -31,21 +33,24 @@ class Sample:
     right: bool = True  # False if the references show another person
     seeds: tuple[int, ...] = ()  # one seed for each reference; empty if references are not augmented
     step: int = 0  # the number of the step that learns from the sample
+    turn: int = 0  # see `find_turn`
 
 
 def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple[np.ndarray, frozenset[str]]:
     """Returns the rows of the targets of an epoch, and the face ids of the targets with fine detail.
 
-    A target is fine if its detail fills half of its crop's side (`Snapshot.resolution`). In an epoch, a fine target has
-    `recipe.fine_repeats` rows, and another target has one. If less than FINE_SHARE of the targets are fine, or if the
-    recipe repeats no target, each target has one row and counts as fine.
+    A target is fine if a copy with less than half of its side would lose detail (`Snapshot.resolution`). In an epoch, a
+    fine target has `recipe.fine_repeats` rows, and another target has one. If less than FINE_SHARE of the targets are
+    fine, or if the recipe repeats no target, each target has one row and counts as fine.
     """
-    targets = snapshot.targets(split)
-    fine = targets[snapshot.resolution[targets] >= snapshot.size // 2]
-    if split != "train" or recipe.fine_repeats == 1 or len(fine) < FINE_SHARE * len(targets):
-        return targets, frozenset(snapshot.face_ids[row] for row in targets)
-    rows = np.concatenate([targets, np.repeat(fine, recipe.fine_repeats - 1)])
-    return np.sort(rows), frozenset(snapshot.face_ids[row] for row in fine)
+    targets = fine = snapshot.targets(split)
+    if split == "train" and recipe.fine_repeats > 1:
+        fine = targets[snapshot.resolution[targets] >= snapshot.size // 2]
+        if len(fine) < FINE_SHARE * len(targets):
+            fine = targets
+        else:
+            targets = np.sort(np.concatenate([targets, np.repeat(fine, recipe.fine_repeats - 1)]))
+    return targets, frozenset(snapshot.face_ids[row] for row in fine)
 
 
 def find_turn(targets: np.ndarray, seed: int, index: int) -> tuple[int, int]:
@@ -79,7 +84,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
     # The step is drawn last and only if the recipe has several steps, so the number of steps changes no other choice.
     step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST_STEP_SHARE else 0
-    return Sample(target, references, flip, not strangers, seeds, step)
+    return Sample(target, references, flip, not strangers, seeds, step, turn)
 
 
 def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:
@@ -87,11 +92,11 @@ def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:
     return preset.sample(make_generator(seed, "train", "degrade", turn, face_id))
 
 
-def draw_preset_name(recipe: Recipe, seed: int, turn: int, face_id: str, is_fine: bool = True) -> str:
+def draw_preset_name(recipe: Recipe, seed: int, turn: int, face_id: str, is_fine: bool) -> str:
     """Returns the name of the preset that degrades the target in this turn: one of the mixture, or `recipe.preset`.
 
-    The input of a target without fine detail is never clean or mild, because a model would learn from such samples that
-    a soft face needs no change (ours).
+    `is_fine` says whether the target has fine detail. A target without fine detail never gets a clean or mild input.
+    From such samples, a model would learn that a soft face needs no change (ours).
     """
     if not recipe.mixture:
         return recipe.preset

@@ -256,10 +256,7 @@ def _write(
         large = [
             row["face_id"]
             for row in rows
-            if row["is_target"]
-            and row["split"] == "train"
-            and row["upsample"] * size < LARGE_SIZE
-            and row["face_id"] not in versions
+            if _is_training_target(row) and row["upsample"] * size < LARGE_SIZE and row["face_id"] not in versions
         ]
         large_rows = {face: at for at, face in enumerate(large)}
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], size, versions)
@@ -292,14 +289,18 @@ def _write(
 
 def _measure_resolutions(crops: Path, rows: list[dict[str, Any]]) -> list[int]:
     """Returns the resolution of each training target in pixels, and 0 for the other crops."""
-    from train.face_measures import describe_crop, estimate_resolution
+    from train.data.face_measures import describe_crop, estimate_resolution
 
-    images, resolutions = np.load(crops, mmap_mode="r"), []
-    for image, row in zip(images, rows, strict=True):
-        is_training_target = row["is_target"] and row["split"] == "train"
-        crop = np.array(image)
-        resolutions.append(estimate_resolution(describe_crop(crop, crop)) if is_training_target else 0)
+    resolutions = [0] * len(rows)
+    for number, (image, row) in enumerate(zip(np.load(crops, mmap_mode="r"), rows, strict=True)):
+        if _is_training_target(row):
+            crop = np.array(image)
+            resolutions[number] = estimate_resolution(describe_crop(crop, crop))
     return resolutions
+
+
+def _is_training_target(row: dict[str, Any]) -> bool:
+    return bool(row["is_target"]) and row["split"] == "train"
 
 
 def _pack_valid_pixels(row: dict[str, Any], size: int) -> np.ndarray:

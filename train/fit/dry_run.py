@@ -38,7 +38,13 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
         f"Base: {settings.base_model}. Preset: {recipe.preset}{others}. "
         f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
         f"Number of references of an image: {counts}. Share of images with wrong references: {recipe.wrong_share:.0%}. "
-        f"Augmentation: {recipe.augment}.",
+        f"Augmentation: {recipe.augment}."
+        + (
+            f" A target with fine detail is used {recipe.fine_repeats} times in an epoch, and a target without fine "
+            "detail gets no clean or mild inputs."
+            if recipe.fine_repeats > 1
+            else ""
+        ),
         f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",
         f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
         f"{recipe.rate:g} after {recipe.warmup} images, then lower after {recipe.decay_from} images. Clip: "

@@ -39,7 +39,7 @@ from train.iterate.acceptance import (
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.restore.load_restorer import load_restorer, move_to_device, run_model
-from train.restore.references.reference_photos import References, warp_references
+from train.restore.references.reference_photos import References, join_references, warp_references
 
 STAGE = "iterate"
 BATCH = 64  # number of targets that are recorded together
@@ -171,7 +171,7 @@ def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References
     rows = snapshot.references[row][:REFERENCES]
     size, dim = snapshot.size, snapshot.embeddings.shape[1]
     if not len(rows):
-        return References(torch.zeros(0, 3, size, size), torch.zeros(0, dim))
+        return join_references((), size, dim)
     crops = torch.stack([to_tensor(snapshot.crops[ref]) for ref in rows])
     landmarks = tuple(snapshot.landmarks[ref] for ref in rows)
     references = References(crops, torch.from_numpy(snapshot.embeddings[rows]), landmarks)

@@ -56,7 +56,10 @@ def iterate(
     """
     from train.recipes import TINY
 
-    full_recipe = replace(choose_recipe(recipe, base_model, preset, steps), mixture={"mild": mild} if mild else {})
+    # With fine_repeats=1, --mild also holds for targets without fine detail, which this command cleans.
+    full_recipe = replace(
+        choose_recipe(recipe, base_model, preset, steps), mixture={"mild": mild} if mild else {}, fine_repeats=1
+    )
     folder = out or dataset / "iterate"
     check_ledger_exists(dataset)
     from train.fit.settings import Settings

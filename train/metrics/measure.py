@@ -197,7 +197,7 @@ class _FaceCache:
 
 
 _MASKED = {"psnr": psnr, "ssim": ssim}  # these two measure only valid pixels
-_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}
+_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # these two measure all pixels
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),

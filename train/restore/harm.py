@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.face_measures import InputFace, measure_agreement, measure_fineness, measure_sharpness_ratio
+from train.data.face_measures import InputFace, measure_agreement, measure_fineness, measure_sharpness_ratio
 
 RESTORED = "restored"
 # The reasons for which a face is kept.

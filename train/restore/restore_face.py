@@ -13,8 +13,8 @@ from curate.faces.interface import FaceModels
 from curate.faces.measure import hash_face, measure_sharpness
 from degrade.operations.pixels import shrink
 from manifests.pictures.untrusted_images import ReadOriginal
+from train.data.face_measures import InputFace, describe_crop, describe_face
 from train.data.landmarks import map_to_crop
-from train.face_measures import InputFace, describe_crop, describe_face
 from train.models.restorer import Restorer
 from train.restore import harm
 from train.restore.load_restorer import restore_crop

@@ -218,7 +218,7 @@ def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
     runs = [[next(stream) for _ in range(3)] for stream in (batches(faces, 0, 4, workers) for workers in (0, 1, 2))]
     assert all(same(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
     found = torch.cat([batch["found"] for batch in runs[0]])
-    assert 0 < found.float().mean() < 1  # some inputs are too degraded
+    assert 0.2 < found.float().mean() < 1  # some inputs are too degraded
 
 
 def test_a_snapshot_of_another_size_is_refused(taken: Snapshot) -> None:

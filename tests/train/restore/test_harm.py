@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.doubles.textures import make_texture
-from train.face_measures import describe_crop
+from train.data.face_measures import describe_crop
 from train.restore.harm import (
     DISAGREES,
     LESS_ALIKE,

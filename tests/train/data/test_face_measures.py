@@ -14,7 +14,7 @@ from curate.faces.align import FFHQ_512, scale_template
 from degrade.operations.pixels import shrink
 from manifests.pictures.images import decode
 from tests.doubles.textures import make_texture
-from train.face_measures import (
+from train.data.face_measures import (
     InputFace,
     describe_crop,
     describe_face,
