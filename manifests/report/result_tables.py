@@ -101,6 +101,7 @@ def make_notices(result: Result) -> list[str]:
     return [
         *notices,
         *_explain_set(result),
+        *_explain_left_out(result),
         *_explain_training(result),
         *_explain_unmeasured_images(result),
         *_explain_partial_metrics(result),
@@ -125,6 +126,18 @@ def _explain_set(result: Result) -> list[str]:
         images = format_count(without_wrong, "image")
         notices.append(f"Wrong references are missing for {images}, because no other person has enough photos.")
     return notices
+
+
+def _explain_left_out(result: Result) -> list[str]:
+    """Returns a notice about references that the check of `restore` left out."""
+    names = {row["key"]: row["system"] for row in result["rows"]}
+    counts = [f"{names[key]}: {images} of {result['images']}" for key, images in result["left_out"].items() if images]
+    if not counts:
+        return []
+    return [
+        "References that do not show the person of the LQ image were left out, as `restore` leaves them out. Images "
+        f"without their references: {'; '.join(counts)}."
+    ]
 
 
 def _explain_training(result: Result) -> list[str]:

@@ -207,6 +207,11 @@ class Evaluator:
             },
             "interval": describe_interval(people),
             "without_wrong_references": sum(not case.wrong for case in cases),
+            # the number of images whose references were left out, for each system with references
+            "left_out": {
+                key: sum(row["left_out"] > 0 for row in rows if row["key"] == key)
+                for key in dict.fromkeys(row["key"] for row in rows if row["references"])
+            },
             "metrics": {name: _describe_metric(name) for name in measured_first},
             "not_measured": missing,
             "unmeasured": [

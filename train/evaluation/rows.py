@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
+from curate.faces.measure import measure_sharpness
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import Read
 from manifests.runtime.text import make_printable
@@ -28,7 +30,8 @@ from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
 from train.restore.load_restorer import run_model
 from train.restore.output_paths import list_photos
-from train.restore.references.reference_photos import warp_references
+from train.restore.references.confirm_references import confirm_references
+from train.restore.references.reference_photos import References, join_references, warp_references
 
 # This function is called with each row and its image, uint8 (S, S, 3). Pixels outside the photo are the target's.
 OnImage = Callable[[Row, np.ndarray], None]
@@ -45,10 +48,27 @@ def measure_systems(
 ) -> Iterator[Row]:
     """Yields a row for each system. A system has no row if the case has no references for the system.
 
-    `recognizer` embeds faces and finds landmarks for the restorer. If the recipe warps references, this function warps
-    the references to the landmarks on the LQ image, as `restore` does.
+    `recognizer` embeds faces and finds landmarks for the restorer. As in `restore`, references that do not show the
+    person of the LQ image are left out (train/restore/references/confirm_references.py), unless the system trusts them.
+    The column `left_out` counts the references that were left out. If the recipe warps references, this function warps
+    the references to the landmarks on the LQ image, as in `restore`.
     """
     embed = make_embedder(recognizer)
+    nothing = join_references((), case.lq.shape[0], recognizer.dim)
+
+    @cache
+    def restore_alone() -> np.ndarray:
+        return to_image(run_model(model, to_tensor(case.lq)[None], nothing)[0].nan_to_num())
+
+    def is_confirmed(references: References) -> bool:
+        return confirm_references(
+            embed([case.lq])[0],
+            measure_sharpness(case.lq),
+            references.embeddings.numpy(),
+            recognizer.same_person,
+            lambda: embed([restore_alone()])[0],
+        ).confirmed
+
     warps = "warped" in model.config.parts
     lq_landmarks = find_landmarks(case.lq, recognizer) if warps else None
     for system in systems:
@@ -60,6 +80,8 @@ def measure_systems(
         if references is None:
             continue
         row["references"] = len(references.crops)
+        if len(references.crops) and not system.trust and not is_confirmed(references):
+            row["left_out"], references = len(references.crops), nothing
         if system.source == "wrong":
             row["shown_identity_id"] = case.wrong_identity_id
         if warps:
@@ -150,6 +172,7 @@ def _start_row(case: Case, key: str, name: str) -> Row:
         "key": key,
         "system": name,
         "references": 0,
+        "left_out": 0,
         "shown_identity_id": case.identity_id,
         "reason": None,
     }

@@ -38,6 +38,9 @@ class System:
     source: str = "right"
     change: str = ""  # "shuffled" (in reverse order), "repeated" (copies of the first reference) or "blurred"
     restores: bool = True  # False for the system that is the LQ image itself
+    # True: the references are used without the check of `restore`
+    # (train/restore/references/confirm_references.py)
+    trust: bool = False
 
 
 def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
@@ -72,6 +75,8 @@ def list_counterfactual_systems(references: int) -> tuple[System, ...]:
         System(f"turned{references}", "references of another pose", references, source="turned"),
         System(f"unlike{references}", "references least alike", references, source="unlike"),
         System(f"wrong{references}", "wrong references", references, source="wrong"),
+        System(f"trusted{references}", "references, not checked", references, trust=True),
+        System(f"trusted_wrong{references}", "wrong references, not checked", references, source="wrong", trust=True),
     )
     return (System("lq", "LQ input", restores=False), *curve, *counterfactual)
 
@@ -80,7 +85,12 @@ def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
     """Returns (name, first key, second key) for each pair of systems whose difference shows whether the references
     matter, and whether the person on the references matters."""
     right, wrong = str(references), f"wrong{references}"
-    return ("right - none", right, "0"), ("right - wrong", right, wrong), ("none - LQ", "0", "lq")
+    return (
+        ("right - none", right, "0"),
+        ("right - wrong", right, wrong),
+        ("wrong - none", wrong, "0"),
+        ("none - LQ", "0", "lq"),
+    )
 
 
 def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:

@@ -73,7 +73,7 @@ def cut_face(
     size = setup.model.config.size
     large = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
     crop = shrink(large, size)
-    compared = FaceInPhoto(embed_face(crop, setup.models), hash_face(large), measure_sharpness(large))
+    compared = _describe(crop, large, setup)
     corners = tuple(round(float(edge), 1) for edge in box)
     crop_landmarks = map_to_crop(landmarks5, size) if exact else None
     return PhotoFace(corners, landmarks5, crop_landmarks, describe_face(image, landmarks5, crop), compared)
@@ -81,9 +81,19 @@ def cut_face(
 
 def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | None, setup: RestoreSetup) -> PhotoFace:
     """Returns the face of an aligned image, uint8 (N, N, 3). `crop` is the image at the restorer's size."""
-    compared = FaceInPhoto(embed_face(crop, setup.models), hash_face(image), measure_sharpness(image))
+    compared = _describe(crop, image, setup)
     box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
     return PhotoFace(box, None, crop_landmarks, describe_crop(image, crop), compared)
+
+
+def _describe(crop: np.ndarray, large: np.ndarray, setup: RestoreSetup) -> FaceInPhoto:
+    """Returns what the choice of references reads. `large` is the crop before it was shrunk to the restorer's size."""
+
+    def embed_restored() -> np.ndarray:
+        alone = join_references((), setup.model.config.size, setup.models.dim)
+        return embed_face(round_to_levels(restore_crop(setup.model, crop, alone)), setup.models)
+
+    return FaceInPhoto(embed_face(crop, setup.models), hash_face(large), measure_sharpness(large), embed_restored)
 
 
 def restore_face(

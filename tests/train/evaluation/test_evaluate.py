@@ -141,7 +141,7 @@ def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd
     counts = {(row["face_id"], row["key"]): row["references"] for row in table}
     assert all(counts[face, "wrong2"] == counts[face, "2"] for face, key in counts if key == "lq")
     by_name = {line["difference"]: line for line in result["differences"]}
-    assert list(by_name) == ["right - none", "right - wrong", "none - LQ"]
+    assert list(by_name) == ["right - none", "right - wrong", "wrong - none", "none - LQ"]
     # the double answers the mean of what it is shown
     means = {row["key"]: row["psnr"]["mean"] for row in result["rows"]}
     assert by_name["right - wrong"]["psnr"]["mean"] == pytest.approx(means["2"] - means["wrong2"])
@@ -408,7 +408,8 @@ def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path)
 
 def test_a_name_for_a_paper_is_escaped() -> None:
     result = {
-        "lq_set": "s", "images": 1, "people": 1, "images_in_set": 1, "without_wrong_references": 0, "interval": "none",
+        "lq_set": "s", "images": 1, "people": 1, "images_in_set": 1, "without_wrong_references": 0, "left_out": {},
+        "interval": "none",
         "judge": {"spec": "j", "is_the_datasets_own": False}, "unmeasured": [], "not_measured": {}, "differences": [],
         "metrics": {"psnr": {"title": "50% & more_", "unit": "", "better": "higher", "digits": 1, "convention": "c",
                              "source": "s", "without_a_figure": ""}},
@@ -461,13 +462,20 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
     result = counterfactuals(run, crowd, CROWD, options)
     keys = [row["key"] for row in result["rows"]]
     assert keys[:6] == ["lq", "0", "1", "2", "4", "8"]
-    assert set(keys[6:]) == {f"{way}2" for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong")}
+    assert set(keys[6:]) == {
+        f"{way}2"
+        for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong", "trusted", "trusted_wrong")
+    }
     rows = {row["key"]: row for row in result["rows"]}
     # the double answers the mean of what it is shown: any order gives the same, one repeated is that one
     assert result["largest_change_by_order"] <= 1
     assert rows["repeated2"]["psnr"]["mean"] == pytest.approx(rows["1"]["psnr"]["mean"])
     # where no wrong reference was shown the rate says how often it is so anyway
-    assert rows["wrong2"]["takeover"]["mean"] > 0.5 and rows["2"]["takeover"]["mean"] == 0
+    assert rows["trusted_wrong2"]["takeover"]["mean"] > 0.5 and rows["trusted2"]["takeover"]["mean"] == 0
+    # most wrong references are left out as `restore` leaves them out, and nothing is trusted by mistake
+    assert rows["wrong2"]["takeover"]["mean"] < rows["trusted_wrong2"]["takeover"]["mean"]
+    left_out = result["left_out"]
+    assert left_out["wrong2"] > left_out["2"] and left_out["trusted2"] == left_out["trusted_wrong2"] == 0
     assert result["have"]["0"] == result["images"] >= result["have"]["2"] and result["have"]["8"] == 0
     names = {line["difference"] for line in result["differences"]}
     assert names == {name for name, *_ in list_counterfactual_differences(2)}

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.restore.references.choose_references import DEGRADED_SHARPNESS, FaceInPhoto, choose_references
+from train.restore.references.choose_references import FaceInPhoto, choose_references
+from train.restore.references.confirm_references import (
+    DEGRADED_SHARPNESS,
+    ILLEGIBLE_SHARPNESS,
+    RESTORED_SHARE,
+    confirm_references,
+)
 from train.restore.references.reference_people import describe_people, find_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto, join_references
 
@@ -41,8 +47,9 @@ def photo(name: str, *people: int, seed: int = 0) -> ReferencePhoto:
     return ReferencePhoto(Path(name), name, tuple(faces))
 
 
-def face(person: int, sharpness: float = 0.9, phash: str = "f" * 64) -> FaceInPhoto:
-    return FaceInPhoto(embed(person, seed=99), phash, sharpness)
+def face(person: int, sharpness: float = 0.9, restored: int = 7) -> FaceInPhoto:
+    """Returns a face that looks like `person` as it is, and like `restored` if it is restored without references."""
+    return FaceInPhoto(embed(person, seed=99), "f" * 64, sharpness, lambda: embed(restored, seed=98))
 
 
 def names(choice: object) -> list[str]:
@@ -98,7 +105,31 @@ def test_a_sharp_face_that_does_not_match_gets_none_unless_the_user_points_at_it
     (choice,) = choose_references([face(4)], "photo", find_people(photos, SAME), SAME).faces
     assert not choice.uses and "give --trust-references" in choice.describe()
     assert choose([face(4)], photos, pointed=True) == [["a"]]
-    assert choose([face(4, sharpness=DEGRADED_SHARPNESS - 0.01)], photos) == [["a"]]
+    assert choose([face(4, ILLEGIBLE_SHARPNESS - 0.01)], photos) == [["a"]]
+    # a degraded face that tells a little gets them if the face that the restorer sees in it is like them
+    degraded = [face(4, DEGRADED_SHARPNESS - 0.01, restored) for restored in (1, 7)]
+    hinted, contradicted = (
+        choose_references([one], "photo", find_people(photos, SAME), SAME).faces[0] for one in degraded
+    )
+    assert names(hinted) == ["a"] and "only a hint of their person is left" in hinted.describe()
+    assert not contradicted.uses and "restored without them" in contradicted.describe()
+
+
+def test_a_face_is_restored_without_references_only_if_it_decides_nothing_itself() -> None:
+    axes, calls = np.eye(3, dtype=np.float32), list[int]()
+
+    def embed_restored() -> np.ndarray:
+        calls.append(1)
+        return np.array([RESTORED_SHARE * SAME + 1e-3, 0, 0], np.float32)
+
+    def confirm(embedding: np.ndarray, sharpness: float) -> bool:
+        return confirm_references(embedding, sharpness, axes[:1], SAME, embed_restored).confirmed
+
+    assert [confirm(axes[0], 0.9), confirm(axes[1], DEGRADED_SHARPNESS)] == [True, False]
+    assert confirm(axes[1], ILLEGIBLE_SHARPNESS - 1e-3) and not calls
+    assert confirm(axes[1], ILLEGIBLE_SHARPNESS) and len(calls) == 1
+    # the mean over the references decides, so a reference of somebody else counts
+    assert not confirm_references(axes[1], 0.2, axes[[0, 2]], SAME, embed_restored).confirmed
 
 
 def test_the_photo_itself_and_its_near_duplicate_are_left_out() -> None:

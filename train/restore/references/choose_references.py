@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from manifests.runtime.text import make_printable
 from train.restore.outcomes import ReferenceUse
+from train.restore.references.confirm_references import confirm_references
 from train.restore.references.reference_people import ReferencePerson, select_main_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
@@ -17,12 +18,6 @@ from train.restore.references.reference_photos import ReferenceFace, ReferencePh
 # MIN_COSINE (ours) is below the .80 of DedupeRules, because the photo may be a degraded copy of the reference.
 MAX_FACE_BITS = 54
 MIN_COSINE = 0.35
-
-# A face with a `sharpness` below this value counts as degraded. Such a face may be the person of the references,
-# although the recognizer does not confirm the person. We chose the value on the published sets of LQ photos with
-# references. The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35.
-# The only person whom the recognizer did not recognize is in one of these 5 photos (.13).
-DEGRADED_SHARPNESS = 0.35
 
 _MOST_NAMES = 4  # a sentence names at most this many references
 
@@ -34,6 +29,8 @@ class FaceInPhoto:
     embedding: np.ndarray  # float32 (d,), unit length
     phash: str  # see `curate.faces.measure.hash_face`
     sharpness: float  # see `curate.faces.measure.measure_sharpness`
+    # Restores the face without references, and returns the unit embedding (d,) of the result.
+    embed_restored: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,9 @@ def choose_references(
     """Returns the references of each face of a photo.
 
     A face gets the references of the person whose mean cosine to the face is highest and at least `same_person`. If the
-    only face of a photo matches nobody, it gets the references of the main person if it is degraded or if the user
-    `pointed` at it. With `trust`, all references show the person of the face that is most like them, and no cosine is
-    needed. A reference that is a copy of the photo is never used.
+    only face of a photo matches nobody, it gets the references of the main person if the user `pointed` at it, or if it
+    is degraded and `confirm_references` finds no contradiction. With `trust`, all references show the person of the
+    face that is most like them, and no cosine is needed. A reference that is a copy of the photo is never used.
     """
     people, notices = _leave_out_copies(faces, photo_sha256, people)
     if not people:
@@ -107,12 +104,13 @@ def _choose(
     main = max(select_main_people(people), key=lambda one: _mean_cosine(face, one))
     if alone and pointed:
         return _use(face, main)
-    cosine = _mean_cosine(face, main)
-    needed = f"mean cosine {cosine:.2f}, at least {same_person:.2f} needed"
-    if alone and face.sharpness < DEGRADED_SHARPNESS:
-        return _use(face, main, f", although it is too degraded to confirm that they show the same person ({needed})")
-    advice = "; if they show this face, give --trust-references" if alone else ""
-    return ReferenceChoice(note=f", because the references do not match it ({needed}{advice})")
+    if not alone:
+        needed = f"mean cosine {_mean_cosine(face, main):.2f}, at least {same_person:.2f} needed"
+        return ReferenceChoice(note=f", because the references do not match it ({needed})")
+    decision = confirm_references(face.embedding, face.sharpness, main.embeddings, same_person, face.embed_restored)
+    if decision.confirmed:
+        return _use(face, main, decision.note)
+    return ReferenceChoice(note=f"{decision.note}; if they show this face, give --trust-references")
 
 
 def _use(face: FaceInPhoto, person: ReferencePerson, note: str = "") -> ReferenceChoice:

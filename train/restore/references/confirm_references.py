@@ -1,0 +1,61 @@
+"""Decides whether the references of a face may show its person, also if the face is too degraded for the recognizer.
+
+`restore` and `evaluate` use the same decision. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
+RESTORED_SHARE on 352 faces of people of the split val, degraded by the preset `codeformer`, with four references of the
+right person or of another person. docs/train.md has the shares that pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+# A face with a `sharpness` below this number counts as degraded: the recognizer may miss its person. The least sharp of
+# 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a sharpness below
+# .35, and the only photo whose person the recognizer missed is one of these 5 (.13).
+DEGRADED_SHARPNESS = 0.35
+# A face with a `sharpness` below this number does not tell its person, also when it is restored.
+ILLEGIBLE_SHARPNESS = 0.12
+# If the face between these two numbers is restored without references, its mean cosine to the references is at least
+# this share of `same_person`.
+RESTORED_SHARE = 1 / 6
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Holds the decision. `note` continues the sentence "The face was restored with 2 references"."""
+
+    confirmed: bool
+    note: str = ""
+
+
+def confirm_references(
+    embedding: np.ndarray,
+    sharpness: float,
+    references: np.ndarray,
+    same_person: float,
+    embed_restored: Callable[[], np.ndarray],
+) -> Confirmation:
+    """Returns whether references may show the person of a face.
+
+    `embedding` (d,) and `references` (K, d) are unit embeddings, K is 1 or more. `sharpness` is the sharpness of the
+    face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's lowest mean cosine for one
+    person. `embed_restored` restores the face without references and returns the unit embedding (d,) of the result. It
+    is called only if the face itself decides nothing.
+    """
+    cosine = float((references @ embedding).mean())
+    if cosine >= same_person:
+        return Confirmation(True)
+    needed = f"mean cosine {cosine:.2f}, at least {same_person:.2f} needed"
+    if sharpness >= DEGRADED_SHARPNESS:
+        return Confirmation(False, f", because the references do not match it ({needed})")
+    if sharpness < ILLEGIBLE_SHARPNESS:
+        note = f", although it is too degraded to confirm that they show the same person ({needed})"
+        return Confirmation(True, note)
+    after, least = float((references @ embed_restored()).mean()), RESTORED_SHARE * same_person
+    needed = f"mean cosine {after:.2f} when it is restored without them, at least {least:.2f} needed"
+    if after >= least:
+        return Confirmation(True, f", although it is so degraded that only a hint of their person is left ({needed})")
+    return Confirmation(False, f", because the references do not match it ({needed})")
