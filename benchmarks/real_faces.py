@@ -38,7 +38,7 @@ class Figures(NamedTuple):
     identity_to_input: float | None
 
 
-ROWS = ("lq_input", "unsharp_mask", "restored")
+ROWS = ("lq_input", "unsharp_mask", "faint_mask", "restored")
 
 
 @dataclass

@@ -26,7 +26,7 @@ EMPTY = np.zeros((8, 8, 3), np.uint8)
 def make_face(decision: str = "restored", sharpness: float = 1.2, agreement: float = 40.0) -> Face:
     face = Face("web", "a.png", EMPTY, decision=decision)
     if decision == "restored":
-        values = zip(ROWS, (1.0, 1.2, sharpness), (68.0, 35.0, agreement), (0.5, 0.4, 0.6), strict=True)
+        values = zip(ROWS, (1, 1.4, 1.2, sharpness), (68, 35, 55, agreement), (0.5, 0.4, 0.6, 0.6), strict=True)
         face.rows = {row: Figures(ratio, psnr, cosine, None) for row, ratio, psnr, cosine in values}
         face.sharpness_in_log = 1.3
     return face
@@ -38,8 +38,9 @@ def test_the_goals_follow_from_the_faces() -> None:
     assert summary["table"]["restored"]["sharpness_ratio"]["least"] == 0.9
     goals = summary["goals"]
     assert goals["two_thirds_restored"] and not goals["every_face_sharp"] and goals["identity_not_below_input"]
-    assert goals["beats_unsharp_in_agreement"] and goals["beats_unsharp_in_identity_to_input"] is None
-    assert not summarise([make_face(agreement=30.0)])["goals"]["beats_unsharp_in_agreement"]
+    assert goals["beats_unsharp_mask_in_agreement"] and goals["beats_unsharp_mask_in_identity_to_input"] is None
+    assert not goals["beats_faint_mask_in_agreement"] and not goals["beats_faint_mask_in_identity_to_references"]
+    assert not summarise([make_face(agreement=30.0)])["goals"]["beats_unsharp_mask_in_agreement"]
     assert "2 of 3 restored; kept: 1 less_sharp" in format_summary(summary)
 
 
@@ -64,9 +65,9 @@ def test_a_sharp_face_does_not_count_and_the_written_photo_is_measured(
     restored, kept = FaceOutcome(box, None, True, "restored", ""), FaceOutcome(box, None, False, "less_sharp", "")
     add_outcome(faces, PhotoOutcome(str(path), str(tmp_path / "out.png"), "ok", None, (restored, kept)), {})
     assert face.decision == "restored" and face.after is not None
-    # An unsharp mask in place of a restorer is found again.
+    # A faint mask in place of a restorer is found again.
     assert measure_faces([face], models) == pytest.approx(1.0, abs=0.05)
-    assert face.rows["restored"].sharpness_ratio == pytest.approx(face.rows["unsharp_mask"].sharpness_ratio, rel=0.02)
+    assert face.rows["restored"].sharpness_ratio == pytest.approx(face.rows["faint_mask"].sharpness_ratio, rel=0.02)
     assert face.rows["restored"].sharpness_ratio > 1.1 and face.rows["lq_input"].identity_to_input > 0.999
     add_outcome(faces, PhotoOutcome(str(path), None, "failed", "why"), {})
     assert face.decision == "failed"

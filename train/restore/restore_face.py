@@ -17,6 +17,7 @@ from train.data.face_measures import InputFace, describe_crop, describe_face
 from train.data.landmarks import map_to_crop
 from train.models.restorer import Restorer
 from train.restore import harm
+from train.restore.coarse_form import keep_coarse_form
 from train.restore.load_restorer import restore_crop
 from train.restore.outcomes import FaceOutcome
 from train.restore.pasting.paste import round_to_levels
@@ -111,6 +112,8 @@ def restore_face(
     references = join_references(choice.faces, setup.model.config.size, setup.models.dim)
     warped = warp_references(setup.model, references, face.crop_landmarks)
     restored = restore_crop(setup.model, face.crop, warped)
+    cosine = float(face.compared.embedding @ embed_face(round_to_levels(restored), setup.models))
+    restored = keep_coarse_form(face.measured, restored, cosine, setup.models.same_person)
     mixed = face.crop + np.float32(setup.strength) * (restored - face.crop)
     result = round_to_levels(mixed)
     measures = harm.measure_harm(
