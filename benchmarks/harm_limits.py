@@ -6,7 +6,7 @@ The benchmark degrades the faces of the split with each preset, and restores eac
 references. A result is better than its input if the judge finds the result as much like the true face as the input, or
 more. The benchmark prints for each measure:
 
-- the limit of the table now,
+- the current limit of the table,
 - the limit that 95% of the better results pass,
 - the share of the better results that pass the limit of the table,
 - the share of the worse results that the limit of the table stops.
@@ -97,7 +97,7 @@ def measure_faces(
 
 
 def summarise(rows: Sequence[Row], limits: Mapping[str, float]) -> dict[str, Any]:
-    """Returns for each measure the limit now, the proposed limit, and what the limit now passes and stops."""
+    """Returns for each measure the current limit, the proposed limit, and what the current limit passes and stops."""
     table: dict[str, Any] = {}
     harmless = np.ones(len(rows), bool)
     better = np.array([bool(row["better"]) for row in rows])

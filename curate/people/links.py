@@ -209,7 +209,7 @@ def _resolve_all(
 
 
 def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[MissingFace]]:
-    """Returns the decision with faces as row numbers, and its faces that are not in use."""
+    """Returns the decision with row numbers in place of faces, and the faces of the decision that are not in use."""
     parts, missing = [], []
     for locations in decision.parts:
         rows: dict[int, bool] = {}

@@ -100,7 +100,7 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
 def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
     """Returns the exact engine's images before and after every Poisson step and before every JPEG except the last.
 
-    The images are keyed by the number of finished steps. The result is empty for a θ without Poisson noise that has at
+    The images are keyed by the number of finished steps. The result is empty if θ has no Poisson noise and at
     most one JPEG.
     """
     steps = theta["steps"]

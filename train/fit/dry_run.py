@@ -37,7 +37,8 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     return [
         f"Base: {settings.base_model}. Preset: {recipe.preset}{others}. "
         f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
-        f"Number of references of an image, drawn with equal chances: {counts}. Share of images with wrong references: {recipe.wrong_share:.0%}. "
+        f"Number of references of an image, drawn with equal chances: {counts}. "
+        f"Share of images with wrong references: {recipe.wrong_share:.0%}. "
         f"Augmentation: {recipe.augment}."
         + (
             f" A target with fine detail is used {recipe.fine_repeats} times in an epoch, and a target without fine "
