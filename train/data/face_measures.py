@@ -90,9 +90,10 @@ def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_
 def measure_fineness(face: InputFace) -> float:
     """Returns how much of the finest detail that the restorer's size can hold a face has (ours).
 
-    The fineness is the detail of the last octave, S/4 to S/2 cycles per crop, divided by the detail from S/16 to S/8. In
-    a sharp photo, the first detail is about half as much as the second. We measured photos of faces with 385 pixels or more,
-    at S = 256. Of 20 published references, 18 have a fineness of .30 to .52. 14 published LQ faces have .03 to .13.
+    The fineness is the detail of the last octave, S/4 to S/2 cycles per crop, divided by the detail from S/16 to S/8.
+    In a sharp photo, the first detail is about half as much as the second. We measured photos of faces with 385 pixels
+    or more, at S = 256. Of 20 published references, 18 have a fineness of .30 to .52. 14 published LQ
+    faces have .03 to .13.
     """
     size = face.crop.shape[0]
     fine, coarse = (
