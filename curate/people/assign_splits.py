@@ -6,14 +6,30 @@ photos that contain copies of its faces. The id of a unit is its smallest face_i
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from curate.config import SplitRules
 from curate.people.near_duplicates import find_linked_photos
+from curate.people.shared_photos import (
+    MAX_PART,
+    SharedPhotos,
+    count_losses,
+    count_new_losses,
+    cut_group,
+    find_shared_photos,
+    group_units,
+    hash_unit,
+)
 from manifests.errors import BadInput
 from manifests.ledger.records import SPLITS, Face, Split
-from manifests.runtime.files import sha256_bytes
+
+# Parts of a group leave for val and test only if at most this share of the group's faces is set aside (ours).
+MAX_LOSS = 0.1
+# If a split would be empty, this share of the group's faces may be set aside (ours). One photo of a whole class sets
+# aside a quarter of the faces if each person has four photos.
+MAX_LOSS_FOR_A_SPLIT = 0.25
 
 
 def find_units_by_identity(grouped_faces: Sequence[str], owner: Mapping[str, str]) -> dict[str, str]:
@@ -42,28 +58,36 @@ def find_units_by_photo(grouped_faces: Sequence[str], faces: Sequence[Face]) -> 
 def assign_splits(
     unit_of: Mapping[str, str],
     owner: Mapping[str, str],
-    photo_of: Mapping[str, str],
+    faces: Sequence[Face],
     before: Sequence[tuple[str, Split]],
     rules: SplitRules,
     listed_splits: Mapping[str, str],
 ) -> dict[str, str]:
     """Returns unit -> split.
 
-    `unit_of`, `owner` and `photo_of` map each grouped face to its unit, identity and photo. `before` are the rows of
-    the last run that still apply. Each entry of `before` contains a row and the current representative of the row's
-    face. `listed_splits` maps a face to its split in an imported list. Raises BadInput if locked rows put one unit into
-    two splits.
+    `unit_of` and `owner` map each grouped face to its unit and identity. `faces` are all faces that are ok or
+    near-duplicates. `before` are the rows of the last run that still apply. Each entry of `before` contains a row and
+    the current representative of the row's face. `listed_splits` maps a face to its split in an imported list. Raises
+    BadInput if locked rows put one unit into two splits.
     """
+    photo_of = {face.face_id: face.photo_id for face in faces}
     members: dict[str, list[str]] = defaultdict(list)
     for face, unit in unit_of.items():
         members[unit].append(face)
     fixed_splits = _find_fixed_splits(unit_of, owner, before, listed_splits)
 
-    # Assign a split to each unit that can have references. The split of a unit is fixed, or follows from a hash of the
-    # unit's id.
+    # Assign a split to each unit that can have references. The split of a unit is fixed, or the unit goes with the
+    # units that share photos with it.
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
-    split_of = {unit: fixed_splits.get(unit) or _choose_split(unit, rules) for unit in useful}
-    _fill_empty_splits(split_of, fixed_splits, rules)
+    split_of = {unit: fixed_splits[unit] for unit in useful if unit in fixed_splits}
+    shared = find_shared_photos(faces, unit_of, set(useful))
+    groups = group_units((unit for unit in useful if unit not in split_of), shared)
+    shares = {"train": 1.0, "test": rules.test, "val": rules.val}
+    chosen = {group[0]: _choose_group_split(group, shares, len(useful), split_of, shared) for group in groups}
+    split_of |= {unit: chosen[group[0]] for group in groups for unit in group}
+    counts = {unit: len(members[unit]) for unit in useful}
+    _fill_empty_splits(split_of, groups, shares, counts, shared)
+    _cut_large_groups(split_of, groups, shares, counts, shared)
 
     # A person with a single face gets the split of the largest unit in the same photo.
     units_in_photo: dict[str, list[str]] = defaultdict(list)
@@ -73,7 +97,7 @@ def assign_splits(
     for unit in sorted(set(members) - set(split_of)):
         others = units_in_photo.get(photo_of[members[unit][0]], [])
         host = max(others, key=lambda other: (len(members[other]), other), default=None)
-        split_of[unit] = fixed_splits.get(unit) or (split_of[host] if host else _choose_split(unit, rules))
+        split_of[unit] = fixed_splits.get(unit) or (split_of[host] if host else _choose_split(unit, shares))
     return split_of
 
 
@@ -109,29 +133,98 @@ def _find_fixed_splits(
     return fixed_splits
 
 
-def _hash_unit(unit: str) -> float:
-    """Returns a number in [0, 1) that depends only on the unit's id."""
-    return int(sha256_bytes(f"split {unit}".encode())[:13], 16) / 16**13
+def _choose_split(unit: str, shares: Mapping[str, float]) -> str:
+    """Returns the split of a unit that shares no photo. The split follows from a hash of the unit's id."""
+    number = hash_unit(unit)
+    return "test" if number < shares["test"] else "val" if number < shares["test"] + shares["val"] else "train"
 
 
-def _choose_split(unit: str, rules: SplitRules) -> str:
-    number = _hash_unit(unit)
-    return "test" if number < rules.test else "val" if number < rules.test + rules.val else "train"
+def _choose_group_split(
+    group: Sequence[str],
+    shares: Mapping[str, float],
+    count: int,
+    fixed_splits: Mapping[str, str],
+    shared: SharedPhotos,
+) -> str:
+    """Returns the split of a group of units that share photos. `count` is the number of all units.
 
-
-def _fill_empty_splits(split_of: dict[str, str], fixed_splits: Mapping[str, str], rules: SplitRules) -> None:
-    """Moves one unit without a fixed split into each empty split.
-
-    Empty splits are filled in the order train, test, val.
-
-    If there are at least three units, and enough of them have no fixed split, every split with a share above 0 gets a
-    unit.
+    A group that shares photos with units of `fixed_splits` goes to the split in which fewest faces are set aside. The
+    split of another group follows from a hash of its first unit. A group that is larger than val or test goes to train.
     """
-    free = sorted((unit for unit in split_of if unit not in fixed_splits), key=_hash_unit)
-    for name, share in (("train", 1.0), ("test", rules.test), ("val", rules.val)):
+    near = {other for unit in group for place in shared.of_unit.get(unit, ()) for other in shared.photos[place].units}
+    tied = {fixed_splits[unit] for unit in near if unit in fixed_splits}
+    hashed = _choose_split(group[0], shares)
+    fits = {
+        split
+        for split, share in shares.items()
+        if split == "train" or len(group) <= _count_room(share, count) or (split in tied and len(group) <= MAX_PART)
+    }
+    if not tied:
+        return hashed if hashed in fits else "train"
+    return min(sorted(fits), key=lambda split: (count_new_losses(group, split, fixed_splits, shared), split != hashed))
+
+
+def _fill_empty_splits(
+    split_of: dict[str, str],
+    groups: Sequence[Sequence[str]],
+    shares: Mapping[str, float],
+    counts: Mapping[str, int],
+    shared: SharedPhotos,
+) -> None:
+    """Moves units without a fixed split into each empty split. Changes `split_of` in place.
+
+    Empty splits are filled in the order train, test, val. `groups` contain the units without a fixed split, and
+    `counts` the number of faces of each unit. A whole group moves if possible, and the group with the fewest new
+    losses, then the fewest units, moves first. Otherwise a part of a group moves. If there are at least three units,
+    and enough of them have no fixed split, every split with a share above 0 gets a unit, unless more than
+    `MAX_LOSS_FOR_A_SPLIT` of the faces of the group were set aside.
+    """
+    limit = [int(MAX_LOSS_FOR_A_SPLIT * sum(counts[unit] for unit in group)) for group in groups]
+    for name, share in shares.items():
         if share <= 0 or name in split_of.values():
             continue
-        counts = {other: sum(split == other for split in split_of.values()) for other in SPLITS}
-        donor = next((unit for unit in free if counts[split_of[unit]] > 1), None)
-        if donor is not None:
-            split_of[donor] = name
+        size = Counter(split_of.values())
+        whole = [
+            (new_losses, len(group), hash_unit(group[0]), number)
+            for number, group in enumerate(groups)
+            if len({split_of[unit] for unit in group}) == 1
+            and size[split_of[group[0]]] > len(group)
+            and (new_losses := count_new_losses(group, name, split_of, shared)) <= limit[number]
+        ]
+        if whole:
+            *_, number = min(whole)
+            split_of |= dict.fromkeys(groups[number], name)
+            continue
+        for number in sorted(range(len(groups)), key=lambda number: (-len(groups[number]), number)):
+            most = Counter(split_of[unit] for unit in groups[number]).most_common(1)[0][0]
+            units = [unit for unit in groups[number] if split_of[unit] == most]
+            cut_group(units, name, 1, limit[number] - count_losses(groups[number], split_of, shared), split_of, shared)
+            if name in split_of.values():
+                break
+
+
+def _cut_large_groups(
+    split_of: dict[str, str],
+    groups: Sequence[Sequence[str]],
+    shares: Mapping[str, float],
+    counts: Mapping[str, int],
+    shared: SharedPhotos,
+) -> None:
+    """Moves parts of the groups that are too large for val and test into val and test. Changes `split_of` in place.
+
+    About the share of val and of test leaves each group. Fewer units leave if more than `MAX_LOSS` of the faces of the
+    group were set aside.
+    """
+    for group in groups:
+        limit = int(MAX_LOSS * sum(counts[unit] for unit in group))
+        for name, part in (("test", 0.5), ("val", 1.0)):  # half of the losses are for test, the rest is for val
+            if len(group) > _count_room(shares[name], len(counts)):
+                units = [unit for unit in group if split_of[unit] == "train"]
+                wanted = int(shares[name] * len(group) + 0.5) - sum(split_of[unit] == name for unit in group)
+                max_losses = int(part * limit) - count_losses(group, split_of, shared)
+                cut_group(units, name, wanted, max_losses, split_of, shared)
+
+
+def _count_room(share: float, count: int) -> int:
+    """Returns the largest number of units that may go to a split together, if the split gets `share` of `count`."""
+    return max(1, math.ceil(share * count)) if share > 0 else 0

@@ -6,7 +6,7 @@ No identity is in two splits. No photo is in two splits, and a copy of a photo i
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,25 +15,30 @@ from curate.detection.screen import find_reasons
 from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
 from curate.people.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
 from curate.people.near_duplicates import select_usable_faces
+from curate.people.split_notes import (
+    PHOTO_SPANS_SPLITS,
+    describe_empty_splits,
+    describe_faces_aside,
+    describe_split_changes,
+)
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.filters import FilterSet
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, ListEntry, Membership, Photo, Split
 from manifests.runtime.text import format_count
 
-PHOTO_SPANS_SPLITS = "photo_spans_splits"
 FACE_DROPPED = "face_dropped"
-_EXAMPLES = 5  # largest number of people in a notice
 
 
 def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     """Records a split for every face in a group. Returns notices.
 
-    A notice counts the faces that an imported list puts into another split than the person's split. A notice names the
-    people whose faces change their split although frozen sets exist.
+    A notice counts the faces that an imported list puts into another split than the person's split. Other notices say
+    why faces are set aside, and why a split is empty. A notice names the people whose faces change their split although
+    frozen sets exist.
     """
-    before = ledger.read_rows(Split)
-    rows, notices = compute_splits(ledger, ledger.read_rows(Face), ledger.read_rows(Membership), config)
+    before, faces = ledger.read_rows(Split), ledger.read_rows(Face)
+    rows, notices = compute_splits(ledger, faces, ledger.read_rows(Membership), config)
     ledger.record("split", "all", config.split, rows, replace=(Split,))
     count = sum(row.reason == LISTED_ELSEWHERE for row in rows)
     if count:
@@ -42,6 +47,10 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
             f"{format_count(count, 'face')} {verb} set aside: an imported list has another split for {whose} photo "
             "than for most photos of the person."
         )
+    frozen = any(row.locked for row in before)
+    listed = any(entry.split is not None for entry in ledger.read_rows(ListEntry))
+    notices += describe_faces_aside(rows, select_usable_faces(faces), frozen, listed)
+    notices += describe_empty_splits(rows, config.split)
     return [*notices, *describe_split_changes(find_split_changes(before, rows))]
 
 
@@ -94,11 +103,13 @@ def make_splits(
     `faces` are all faces that are ok or near-duplicates, and `before` are the rows of the last run. `listed_splits`
     maps a face to its split in an imported list.
 
-    If faces are split by identity, the split of a person follows from a hash of the person's smallest face_id. The name
-    of a person has no effect on the person's split. If three or more people have two photos or more, no split is empty.
-    A person with a single face cannot form pairs. A person with a single face gets the split of the largest group in
-    the same photo, so that the photo can be used. A face is set aside if its photo shows people of two splits. If faces
-    are split by photos, the same rules apply to photos, and copies of a photo stay together.
+    If faces are split by identity, the split of a person who shares no photo follows from a hash of the person's
+    smallest face_id. The name of a person has no effect on the person's split. People who share photos go to the same
+    split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more, no
+    split is empty, unless too many faces were set aside. A person with a single face cannot form pairs. A person with a
+    single face gets the split of the largest group in the same photo, so that the photo can be used. A face is set
+    aside if its photo shows people of two splits. If faces are split by photos, the same rules apply to photos, and
+    copies of a photo stay together.
 
     If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
     have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the
@@ -133,7 +144,7 @@ def make_splits(
     unit_of = find_units_by_identity(grouped_faces, owner) if by_identity else find_units_by_photo(grouped_faces, faces)
     representative = {face.face_id: face.representative for face in faces}
     previous_rows = [(representative.get(row.face_id, row.face_id), row) for row in before]
-    unit_split = assign_splits(unit_of, owner, photo_of, previous_rows, rules, listed_splits)
+    unit_split = assign_splits(unit_of, owner, faces, previous_rows, rules, listed_splits)
     split_of = {face: unit_split[unit_of[face]] for face in grouped_faces}
 
     # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
@@ -177,23 +188,6 @@ def find_split_changes(before: Sequence[Split], after: Sequence[Split]) -> list[
     old_of = {row.face_id: row for row in before}
     pairs = ((old_of[row.face_id], row) for row in after if row.face_id in old_of)
     return sorted(((old, new) for old, new in pairs if old.split != new.split), key=lambda pair: pair[1].face_id)
-
-
-def describe_split_changes(changes: Sequence[tuple[Split, Split]]) -> list[str]:
-    """Returns a notice about the people whose faces change their split, or an empty list."""
-    if not changes:
-        return []
-    counts = Counter((new.identity_id, old.split, new.split) for old, new in changes)
-    people = len({person for person, *_ in counts})
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    examples = "; ".join(f"{person}, {n} from {old} to {new}" for (person, old, new), n in ordered[:_EXAMPLES])
-    more = f"; and {len(counts) - _EXAMPLES} more" if len(counts) > _EXAMPLES else ""
-    return [
-        f"{format_count(len(changes), 'face')} of {format_count(people, 'person', 'people')} "
-        f"{'changes its' if len(changes) == 1 else 'change their'} split although a frozen set exists: "
-        f"{examples}{more}. Earlier models may have been trained on faces that are now in val or test. "
-        "Train earlier models again into another folder."
-    ]
 
 
 def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:

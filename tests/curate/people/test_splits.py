@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -9,11 +10,15 @@ from hypothesis import strategies as st
 
 from curate.config import SplitRules
 from curate.filter_sets import FILTER_SETS
+from curate.people.split_notes import (
+    PHOTO_SPANS_SPLITS,
+    describe_empty_splits,
+    describe_faces_aside,
+    describe_split_changes,
+)
 from curate.people.splits import (
     FACE_DROPPED,
-    PHOTO_SPANS_SPLITS,
     check_splits,
-    describe_split_changes,
     find_split_changes,
     make_splits,
     mark_references_only,
@@ -128,15 +133,83 @@ def test_shares_are_about_right_for_many():
     assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.03)
 
 
-def test_a_photo_of_people_of_two_splits_is_set_aside():
+def shown_in(photos: list[str]) -> tuple[list[Face], list[Membership]]:
+    """A face of each letter of each photo; a letter is a person."""
+    cells = [(f"{who}{number:03}", number, who) for number, people in enumerate(photos) for who in people]
+    return [face(name, f"photo {n}") for name, n, _ in cells], [member(name, who) for name, _, who in cells]
+
+
+COUPLES = ["ab"] * 4 + ["cd"] * 4
+FAMILY = ["vwxyz"] * 4 + [*"vwxyz"] * 4 + ["v", "w"]
+
+
+@pytest.mark.parametrize(
+    ("photos", "filled"), [(COUPLES, 2), (FAMILY, 1), (COUPLES + FAMILY, 3), (COUPLES + FAMILY + [*"mmnnoo"], 3)]
+)
+def test_couples_and_families_stay_whole_and_fill_the_splits(photos, filled):
+    rows = make_splits(*shown_in(photos), [], RULES)
+    assert {row.status for row in rows} == {"ok"} and len({row.split for row in rows}) == filled
+
+
+def test_one_photo_of_everybody_costs_its_faces_and_no_split_is_empty():
+    people_alone = [*"abcdefgh"] * 3
+    rows = make_splits(*shown_in([*people_alone, "abcdefgh"]), [], RULES)
+    assert {row.face_id for row in rows if row.status != "ok"} == {f"{who}024" for who in "abcdefgh"}
+    assert {row.split for row in rows if row.status == "ok"} == set(SPLITS)
+
+
+def test_families_who_know_each_other_part_where_fewest_faces_are_lost():
+    families = ["".join(chr(ord("A") + 4 * f + i) for i in range(4)) for f in range(12)]
+    photos = [family for family in families for _ in range(5)]
+    photos += [one[0] + other[0] for one, other in pairwise(families)]  # a chain of neighbours
+    rows = make_splits(*shown_in(photos), [], RULES)
+    side = {row.identity_id: row.split for row in rows}
+    assert all(len({side[who] for who in family}) == 1 for family in families) and set(side.values()) == set(SPLITS)
+    assert sum(row.status != "ok" for row in rows) <= 8
+
+
+def test_people_who_share_no_photo_keep_their_hash_whoever_shares_photos():
+    faces, members = people(60, 3)
+    alone = sides(make_splits(faces, members, [], RULES))
+    more, theirs = shown_in(COUPLES)
+    assert alone.items() <= sides(make_splits([*faces, *more], [*members, *theirs], [], RULES)).items()
+
+
+def test_a_new_person_follows_the_frozen_people_of_the_same_photos():
     faces, members = people(10, 3)
-    side = {row.face_id: row.split for row in make_splits(faces, members, [], RULES)}
-    a = next(name for name in side if side[name] == "train")
-    b = next(name for name in side if side[name] == "test")
-    together = [replace(row, photo_id="both") if row.face_id in (a, b) else row for row in faces]
-    rows = {row.face_id: row for row in make_splits(together, members, [], RULES)}
-    assert {name for name, row in rows.items() if row.status != "ok"} == {a, b}
-    assert {rows[a].reason, rows[b].reason} == {PHOTO_SPANS_SPLITS}
+    first = make_splits(faces, members, [], RULES)
+    locked = frozen(first, "test")
+    for split in SPLITS:
+        host = next(row for row in first if row.split == split)
+        new = [face(f"n{i}", one.photo_id) for i, one in enumerate(faces) if one.face_id[:2] == host.face_id[:2]]
+        rows = make_splits([*faces, *new], [*members, *(member(row.face_id, "new") for row in new)], locked, RULES)
+        assert {row.split for row in rows if row.identity_id == "new"} == {split}
+        assert {row.status for row in rows} == {"ok"}
+
+
+def test_a_photo_of_people_of_two_frozen_splits_is_set_aside_and_the_note_says_why():
+    faces, members = people(10, 3)
+    before = frozen(make_splits(faces, members, [], RULES), "test")
+    a, b = (next(row for row in before if row.split == split) for split in ("train", "test"))
+    together = [replace(row, photo_id="both") if row.face_id in (a.face_id, b.face_id) else row for row in faces]
+    rows = make_splits(together, members, before, RULES)
+    aside = {row.face_id: row.reason for row in rows if row.status != "ok"}
+    assert aside == {a.face_id: PHOTO_SPANS_SPLITS, b.face_id: PHOTO_SPANS_SPLITS}
+    (said,) = describe_faces_aside(rows, together, frozen=True, listed=False)
+    assert said.startswith("2 faces are set aside, because a photo shows people of two splits.")
+    assert f"{a.identity_id} (train)" in said and f"{b.identity_id} (test)" in said and "share 1 photo." in said
+    assert "frozen set" in said and "--split-by" not in said
+    assert "--split-by photos" in describe_faces_aside(rows, together, frozen=False, listed=False)[0]
+    assert "list" in describe_faces_aside(rows, together, frozen=False, listed=True)[0]
+    assert describe_faces_aside(before, faces, frozen=True, listed=False) == []
+
+
+def test_the_note_names_the_splits_that_stay_empty():
+    assert [
+        describe_empty_splits(make_splits(*shown_in(photos), [], RULES), RULES) for photos in (["ab"], [*"aabbcc"])
+    ] == [[], []]
+    (said,) = describe_empty_splits(make_splits(*shown_in(FAMILY), [], RULES), RULES)
+    assert said.startswith("Val and test are empty, because most of the 5 people") and "--split-by photos" in said
 
 
 def test_a_bystander_goes_with_the_people_of_the_photo():

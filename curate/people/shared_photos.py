@@ -1,0 +1,200 @@
+"""Finds splits for people who share photos, so that few faces are set aside.
+
+If a photo shows people of two splits, all its faces are set aside. People who share photos, directly or through others,
+form a group. A small group goes to one split as a whole. Parts of a large group may leave the group, if few faces are
+then set aside. People who share no photo are groups of one. Here a unit is a person (assign_splits.py).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from curate.people.clustering.components import label_components
+from manifests.ledger.records import Face
+from manifests.runtime.files import sha256_bytes
+
+# Largest number of units that leave a group together (ours): a family. A larger number made no difference on groups of
+# up to 500 people, and costs more time.
+MAX_PART = 8
+
+
+@dataclass(frozen=True)
+class SharedPhoto:
+    """A photo that shows several units."""
+
+    units: tuple[str, ...]  # two or more units, sorted
+    faces: int  # number of faces that are set aside if the units are in two splits
+
+
+@dataclass(frozen=True)
+class SharedPhotos:
+    """All photos that show several units, and the photos of each unit."""
+
+    photos: tuple[SharedPhoto, ...]
+    of_unit: Mapping[str, tuple[int, ...]]  # unit -> places in `photos`; a unit without shared photos is missing
+    faces_of_unit: Mapping[str, int]  # unit -> sum of `faces` over the photos of the unit
+
+
+def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units: Collection[str]) -> SharedPhotos:
+    """Returns the photos that show two or more of `units`.
+
+    `faces` are all faces that are ok or near-duplicates. `unit_of` maps each face in a group to its unit. A photo
+    with a near-duplicate shows the unit of the representative. If a photo contains only near-duplicates, their
+    representatives are set aside.
+    """
+    inside: dict[str, set[str]] = defaultdict(set)  # photo -> faces in groups
+    shown: dict[str, set[str]] = defaultdict(set)  # photo -> faces in groups, or the representatives of copies of them
+    for face in faces:
+        if face.representative in unit_of:
+            shown[face.photo_id].add(face.representative)
+            if face.face_id in unit_of:
+                inside[face.photo_id].add(face.face_id)
+    photos: list[SharedPhoto] = []
+    of_unit: dict[str, list[int]] = defaultdict(list)
+    for photo in sorted(shown):
+        present = tuple(sorted({unit_of[face] for face in shown[photo]} & set(units)))
+        if len(present) > 1:
+            for unit in present:
+                of_unit[unit].append(len(photos))
+            photos.append(SharedPhoto(present, len(inside[photo] or shown[photo])))
+    return SharedPhotos(
+        tuple(photos),
+        {unit: tuple(places) for unit, places in of_unit.items()},
+        {unit: sum(photos[place].faces for place in places) for unit, places in of_unit.items()},
+    )
+
+
+def group_units(units: Iterable[str], shared: SharedPhotos) -> list[list[str]]:
+    """Returns the sorted `units` in groups. Units that share a photo, directly or through other `units`, form a group.
+
+    Each group is sorted, and the groups are sorted by their first unit.
+    """
+    ordered = sorted(units)
+    number = {unit: i for i, unit in enumerate(ordered)}
+    links = []
+    for photo in shared.photos:
+        present = [number[unit] for unit in photo.units if unit in number]
+        links += [(present[0], other) for other in present[1:]]
+    groups: dict[int, list[str]] = defaultdict(list)
+    labels = label_components(len(ordered), np.array(links, np.int64).reshape(-1, 2)) if ordered else ()
+    for unit, label in zip(ordered, labels, strict=True):
+        groups[int(label)].append(unit)
+    return sorted(groups.values())
+
+
+def count_losses(units: Collection[str], split_of: Mapping[str, str], shared: SharedPhotos) -> int:
+    """Returns the number of faces that are set aside in the shared photos of `units`."""
+    places = {place for unit in units for place in shared.of_unit.get(unit, ())}
+    photos = [shared.photos[place] for place in places]
+    return sum(photo.faces for photo in photos if len({split_of[unit] for unit in photo.units}) > 1)
+
+
+def count_new_losses(part: Collection[str], split: str, split_of: Mapping[str, str], shared: SharedPhotos) -> int:
+    """Returns how many more faces are set aside if the units of `part` move to `split`; fewer faces are negative.
+
+    A unit that `split_of` does not contain sets no face aside.
+    """
+    moved = set(part)
+    change = 0
+    for place in {place for unit in moved for place in shared.of_unit.get(unit, ())}:
+        photo = shared.photos[place]
+        before = {split_of[unit] for unit in photo.units if unit in split_of}
+        after = {
+            split if unit in moved else split_of[unit] for unit in photo.units if unit in moved or unit in split_of
+        }
+        change += photo.faces * ((len(after) > 1) - (len(before) > 1))
+    return change
+
+
+def cut_group(
+    units: Collection[str], split: str, wanted: int, max_losses: int, split_of: dict[str, str], shared: SharedPhotos
+) -> None:
+    """Moves about `wanted` of `units` to `split`.
+
+    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The part with the fewest
+    new losses per wanted unit leaves first. Fewer units leave if more than `max_losses` more faces were set aside.
+    Changes `split_of` in place.
+    """
+    staying, may_leave, losses = set(units), len(units) // 2, 0
+    if wanted <= 0 or may_leave == 0:
+        return
+
+    def find_part(seed: str) -> _Part:
+        limit = min(MAX_PART, may_leave)
+        return _find_part(seed, split, staying, wanted, limit, max_losses - losses, split_of, shared)
+
+    queue = [(find_part(seed).key, seed) for seed in sorted(staying)]
+    heapq.heapify(queue)
+    while queue:
+        key, seed = heapq.heappop(queue)
+        if seed not in staying:
+            continue
+        part = find_part(seed)
+        if not part.units:
+            continue
+        if part.key > key:  # other units have left since the part was measured
+            heapq.heappush(queue, (part.key, seed))
+            continue
+        staying -= set(part.units)
+        split_of.update(dict.fromkeys(part.units, split))
+        wanted, may_leave, losses = wanted - len(part.units), may_leave - len(part.units), losses + part.losses
+        if wanted <= 0 or may_leave == 0:
+            break
+        # The parts near the units that left may now cost less
+        near = {unit for moved in part.units for place in shared.of_unit[moved] for unit in shared.photos[place].units}
+        for unit in sorted(near & staying):
+            heapq.heappush(queue, (find_part(unit).key, unit))
+
+
+class _Part(NamedTuple):
+    """Units that may leave a group together. The part with the smallest key leaves first."""
+
+    key: tuple[float, int, float]
+    units: tuple[str, ...]  # empty if too many faces were set aside
+    losses: int  # number of faces that are set aside if the units leave
+
+
+def _find_part(
+    seed: str,
+    split: str,
+    staying: Collection[str],
+    wanted: int,
+    max_units: int,
+    max_losses: int,
+    split_of: Mapping[str, str],
+    shared: SharedPhotos,
+) -> _Part:
+    """Returns the best part of `staying` that contains `seed`.
+
+    The part grows by the unit that shares most faces with the part, compared with the faces that the unit shares with
+    others. The returned part has no units if every part costs more than `max_losses`.
+    """
+    part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
+    while True:
+        losses = count_new_losses(part, split, split_of, shared)
+        key = (losses / min(len(part), wanted), len(part), hash_unit(seed))
+        if losses <= max_losses and key < best.key:
+            best = _Part(key, tuple(part), losses)
+        if len(part) >= max_units or losses <= 0:
+            return best
+        ties: Counter[str] = Counter()  # unit -> number of faces in photos that it shares with the part
+        for place in {place for unit in part for place in shared.of_unit[unit]}:
+            photo = shared.photos[place]
+            ties.update(dict.fromkeys((unit for unit in photo.units if unit in staying), photo.faces))
+        for unit in part:
+            ties.pop(unit, None)
+        if not ties:
+            return best
+        part.append(min(ties, key=lambda unit: (shared.faces_of_unit[unit] - 2 * ties[unit], unit)))
+
+
+def hash_unit(unit: str) -> float:
+    """Returns a number in [0, 1) that depends only on the unit's id."""
+    return int(sha256_bytes(f"split {unit}".encode())[:13], 16) / 16**13
