@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face
+from curate.faces.find_faces import find_usable_faces
 from curate.faces.interface import Detection, FaceModels
 from degrade.operations.pixels import shrink
 from manifests.pictures.images import decode
@@ -20,7 +21,6 @@ from train.data.face_measures import (
     measure_fineness,
     measure_sharpness_ratio,
 )
-from train.restore.turned_faces import find_faces_at_any_turn
 
 # A face counts if its fineness is below this number (ours). At 256 pixels, 66 of the 67 faces in the photos of
 # real_photos.py have a fineness of 0 to .22, and one face has .36. The number is also the limit `max_fineness` of
@@ -69,7 +69,7 @@ def find_counted_faces(
     photos: list[tuple[Path, list[Face | None]]] = []
     for path in paths:
         image, faces = decode(path), list[Face | None]()
-        for found in find_faces_at_any_turn(image, models):
+        for found in find_usable_faces(image, models):
             measured = describe_face(image, found.landmarks5, cut_crop(image, found, size))
             counts = measure_fineness(measured) < MAX_FINENESS
             faces.append(Face(source, path.name, image, found, measured) if counts else None)

@@ -47,6 +47,7 @@ from record_result import record_result
 from unsharp_mask import SIGMA, find_amount, sharpen_face
 
 from curate.faces.align import FFHQ_SIZE, embed_face
+from curate.faces.find_faces import find_usable_faces
 from curate.faces.interface import FaceModels
 from manifests.pictures.images import decode
 from train.models.restorer import Restorer
@@ -55,7 +56,6 @@ from train.restore.load_restorer import load_restorer, load_restorer_faces
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import list_photos
 from train.restore.restore_photos import restore
-from train.restore.turned_faces import find_faces_at_any_turn
 
 LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95  # our goals for a restorer that one would keep
 FAILED = "failed"  # the decision for the faces of a photo that `restore` could not restore
@@ -188,7 +188,7 @@ def embed_references(paths: Sequence[Path], models: FaceModels, judge: FaceModel
     vectors = {}
     for path in paths:
         image = decode(path)
-        faces = find_faces_at_any_turn(image, models)
+        faces = find_usable_faces(image, models)
         if faces:
             largest = max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
             vectors[str(path)] = embed_face(cut_crop(image, largest, FFHQ_SIZE), judge)

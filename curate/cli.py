@@ -35,6 +35,9 @@ def curate(
     min_inter_ocular: Annotated[
         float | None, flag("--min-inter-ocular", default="the number in --filters", panel=_FACES)
     ] = None,
+    min_face: Annotated[
+        float | None, flag("--min-face", default="16, or less if --min-inter-ocular is less", panel=_FACES)
+    ] = None,
     labels: Annotated[str | None, flag("--labels", default="none", panel=_PEOPLE)] = None,
     same_person: Annotated[
         float | None, flag("--same-person", default="estimated from the photos; .925 for dlib", panel=_PEOPLE)
@@ -70,12 +73,14 @@ def curate(
     from manifests.runtime.workers import count_cores
 
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "a number of pixels")
+    check_number("--min-face", min_face, 4, float("inf"), "a number of pixels")
     screen = load_filters(filters)
     if min_inter_ocular is not None:
         screen = set_min_inter_ocular(screen, min_inter_ocular)
     config = CurateConfig(
         faces=faces,
         landmarks=landmarks,
+        min_face=min_face,
         labels=labels,
         sidecar=None if sidecar is None else str(sidecar),
         require_consent=require_consent,

@@ -124,6 +124,9 @@ class CurateConfig:
 
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" fills landmarks68
+    # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, this number
+    # is 16, or the number of the filter `too_small` if it is less than 16.
+    min_face: float | None = None
     # Labels of `folder` or `FILE.csv` are taken as truth. Labels of `hint` or `hint:FILE.csv` are only compared with
     # the grouping.
     labels: str | None = None

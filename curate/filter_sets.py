@@ -16,12 +16,16 @@ TEST_FILTERS = (Filter(OUTSIDE_PHOTO, "outside > 0.1"),)
 
 DEFAULT = FilterSet(
     "default",
-    1,
+    2,
     (
-        # A face with 16 px between its eyes has a side of about 65 px. Faces with a side below 65 px are enlarged more
-        # than twice for ArcFace (ours).
+        # A face with 16 px between its eyes has a detector box about 35 px wide, and its 512 px crop shows about 65 px
+        # of the photo. Smaller faces are enlarged more than twice for ArcFace (ours).
         Filter("too_small", "inter_ocular_px < 16"),
         Filter("low_score", "det_score < detector_min_score"),
+        # Detector and recognizer do not agree whether the face is upright, on its side or upside down.
+        Filter("turn_unclear", "turn IS NULL"),
+        # A second look at the aligned crop finds other landmarks, or no face (curate/faces/second_look.py).
+        Filter("landmarks_do_not_fit", "landmark_error > 0.3"),
         # A box may reach outside the photo by a quarter of its own size (ours). Faces that reach further outside are
         # poor targets.
         Filter(
@@ -48,9 +52,9 @@ DEFAULT = FilterSet(
 # share of these 935 faces.
 STRICT = FilterSet(
     "strict",
-    1,
+    2,
     (
-        *DEFAULT.filters[:3],
+        *DEFAULT.filters[:5],
         # The 512 px crop must cover at least 256 px of the photo. The filter `enlarged` drops 68% of the faces,
         # because web photos are small.
         Filter("enlarged", "upsample > 2"),
@@ -70,6 +74,6 @@ STRICT = FilterSet(
 )
 
 # The set `keep-outside` accepts the same faces as `default`. Its test targets may lie partly outside their photos.
-KEEP_OUTSIDE = FilterSet("keep-outside", 1, DEFAULT.filters)
+KEEP_OUTSIDE = FilterSet("keep-outside", 2, DEFAULT.filters)
 
 FILTER_SETS = {filters.name: filters for filters in (DEFAULT, STRICT, KEEP_OUTSIDE)}

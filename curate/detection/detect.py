@@ -14,6 +14,7 @@ import numpy as np
 
 from curate.config import CurateConfig
 from curate.detection.crops import write_crop
+from curate.detection.filter_files import find_min_inter_ocular
 from curate.detection.measure_faces import measure_face
 from curate.detection.read_photos import list_uris, rank_place, read_photos
 from curate.detection.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
@@ -21,6 +22,7 @@ from curate.detection.screen import find_reasons
 from curate.detection.shards import write_shard
 from curate.faces.align import crop_for_recognizer
 from curate.faces.errors import FaceModelError
+from curate.faces.find_faces import MIN_EYES, find_faces
 from curate.faces.interface import Detection, FaceModels
 from curate.faces.load import load_faces_once
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
@@ -58,7 +60,8 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
     finished = ledger.find_finished("detect", settings)
     if config.landmarks is None:  # a run without --landmarks also uses rows with 68 landmarks
         finished |= ledger.find_finished("detect", {**settings, "landmarks": "dlib"})
-    photos = _list_photos(ledger, finished)
+    min_eyes = choose_min_eyes(config)
+    photos = _list_photos(ledger, finished, min_eyes)
     earlier: dict[str, dict[str, Face]] = defaultdict(dict)  # photo_id -> face_id -> row
     for face in ledger.read_rows(Face):
         earlier[face.photo_id][face.face_id] = face
@@ -66,6 +69,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
         detect_batch,
         faces=config.faces,
         landmarks=config.landmarks,
+        min_eyes=min_eyes,
         filters=config.screen,
         dataset=ledger.dataset,
         kept_out=read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person),
@@ -84,8 +88,22 @@ def _record_landmark_models(ledger: Ledger) -> None:
     ledger.record("models", "landmarks", {}, rows)
 
 
-def _list_photos(ledger: Ledger, finished: set[str]) -> list[tuple[Photo, tuple[str, ...]]]:
-    """Returns the usable photos that are not in `finished`, with the uris of their files."""
+def choose_min_eyes(config: CurateConfig) -> float:
+    """Returns the least distance between the eyes, in pixels, of the faces that the detection looks for."""
+    if config.min_face is not None:
+        return config.min_face
+    return min(MIN_EYES, find_min_inter_ocular(config.screen))
+
+
+def _list_photos(ledger: Ledger, finished: set[str], min_eyes: float) -> list[tuple[Photo, tuple[str, ...]]]:
+    """Returns the usable photos to search, with the uris of their files.
+
+    A photo in `finished` is searched again only if the earlier search did not look for faces as small as `min_eyes`.
+    """
+    coarse = {
+        photo.photo_id for photo in ledger.read_rows(Photo) if photo.min_eyes is None or photo.min_eyes > min_eyes
+    }
+    finished = finished - coarse
     uris = list_uris(ledger)
     usable_photos = find_usable_photos({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
     photos = [
@@ -149,16 +167,18 @@ def detect_batch(
     photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit],
     faces: str,
     landmarks: str | None,
+    min_eyes: float,
     filters: FilterSet,
     dataset: Path,
     kept_out: KeptOutList = NOBODY_KEPT_OUT,
 ) -> list[Photo | Face]:
     """Detects, measures and screens the faces of a batch of photos. Returns a row for every photo and every face.
 
-    Each item of `photos` is a photo with the uris of its files. `faces` is the spec of the face models. The crop of
-    each accepted face is written to a file. The embeddings of all accepted faces are written as one shard. No crop
-    and no embedding is written for a face that opted out. A detection gets no row if its landmarks coincide or are
-    not finite. While the models work, other threads decode the next photo and write crops.
+    Each item of `photos` is a photo with the uris of its files. `faces` is the spec of the face models. The detection
+    looks for faces whose eyes are at least `min_eyes` pixels apart. The crop of each accepted face is written to a
+    file. The embeddings of all accepted faces are written as one shard. No crop and no embedding is written for a face
+    that opted out. A detection gets no row if its landmarks coincide or are not finite. While the models work, other
+    threads decode the next photo and write crops.
     """
     models = load_faces_once(faces)
     rows: list[Photo | Face] = []
@@ -196,7 +216,7 @@ def detect_batch(
             if isinstance(image, str):
                 rows.append(replace(photo, status="failed", reason=image))
                 continue
-            detections = _detect_faces(models, image)
+            detections = _detect_faces(models, image, min_eyes)
             if detections is None:
                 rows.append(replace(photo, status="failed", reason=DETECTOR_FAILED))
                 continue
@@ -206,7 +226,8 @@ def detect_batch(
                     face, crop = face_and_crop
                     in_photo.setdefault(face.face_id, _Candidate(face, crop, (photo.width, photo.height)))
             status, reason = ("ok", None) if in_photo else ("dropped", NO_FACE)
-            rows.append(replace(photo, status=status, reason=reason))
+            reach = 0.0 if models.measure_reach is None else models.measure_reach(photo.width, photo.height)
+            rows.append(replace(photo, status=status, reason=reason, min_eyes=min(min_eyes, reach)))
             candidates += in_photo.values()
             if len(candidates) >= FACES_A_QUERY:
                 screen_candidates()
@@ -217,10 +238,10 @@ def detect_batch(
     return rows
 
 
-def _detect_faces(models: FaceModels, image: np.ndarray) -> list[Detection] | None:
+def _detect_faces(models: FaceModels, image: np.ndarray, min_eyes: float) -> list[Detection] | None:
     """Returns the detections in a photo, or None if the detector raised an error."""
     try:
-        return models.detect(image)
+        return find_faces(image, models, min_eyes)
     except (FaceModelError, MemoryError):
         raise
     except Exception:  # detectors raise many kinds of errors, and one photo must not end the run

@@ -96,6 +96,16 @@ def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
     return replace(filters, name=f"{filters.name}, min inter-ocular {pixels:g}", filters=tuple(others))
 
 
+def find_min_inter_ocular(filters: FilterSet) -> float:
+    """Returns the number N of a filter `too_small` whose predicate is `inter_ocular_px < N`. Otherwise returns inf."""
+    numbers = [
+        re.fullmatch(r"inter_ocular_px < ([0-9.e+-]+)", rule.sql)
+        for rule in filters.filters
+        if rule.reason == "too_small"
+    ]
+    return float(numbers[0][1]) if numbers and numbers[0] else math.inf
+
+
 def _read_name_and_version(content: dict[str, Any], path: Path) -> tuple[str, int]:
     if unknown := sorted(content.keys() - {"name", "version", "filter", "test_filter"}):
         raise BadInput(

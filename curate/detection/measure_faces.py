@@ -73,6 +73,8 @@ def _measure_face(
         upsample=compute_scale(matrix),
         phash=measure.hash_face(crop),
         outside=measure_outside(detection.landmarks5, image.shape[1], image.shape[0]),
+        turn=detection.turn if detection.is_turn_clear else None,
+        landmark_error=None if detection.landmark_error is None else min(detection.landmark_error, 1.0),
     )
     return face, crop
 

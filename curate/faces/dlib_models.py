@@ -12,6 +12,7 @@ import numpy as np
 
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection, FaceModels, ModelFile, normalise_rows
+from curate.faces.tiled_search import search_in_tiles
 
 DETECTOR_LICENCE = "Boost Software License 1.0 (dlib's built-in HOG detector)"
 RECOGNIZER_LICENCE = "CC0 1.0 (dlib_face_recognition_resnet_model_v1)"
@@ -20,6 +21,15 @@ LANDMARKS_LICENCE = "trained on iBUG 300-W: the dataset's licence excludes comme
 # The mean positions of the five landmarks in dlib's own 150 px crops (padding .25), which we measured on 142 web faces.
 # The embedding of a crop that is aligned to this template has a cosine of .997 to the embedding of dlib's own crop.
 TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], [49.957, 102.520], [97.996, 102.333]])
+
+# dlib's detector finds faces with a box of 80 px or more. If the photo is enlarged to twice its size, the detector also
+# finds faces of 40 px, whose eyes are EYES pixels apart. A photo with more than MAX_ENLARGED pixels is divided into
+# tiles before it is enlarged, because the enlarged photo needs much memory (ours).
+EYES = 16
+MAX_ENLARGED = 4_000_000
+# Neighbouring tiles share this many pixels (ours). A face that does not fit into the overlap has a box of 40 px or more
+# in a coarser look, which finds it.
+TILE_OVERLAP = 200
 
 # Least score of a detection (ours). On our sample photos, all false detections and one real face in profile have a
 # score below MIN_SCORE.
@@ -91,10 +101,7 @@ def load_dlib() -> FaceModels:
 
     def detect(image: np.ndarray) -> list[Detection]:
         image = np.ascontiguousarray(image)
-        # dlib's detector finds faces of 80 px or more. If the photo is enlarged to twice its size, the detector also
-        # finds faces of 40 px. A photo of more than 4 megapixels is not enlarged, because the detection would take
-        # minutes.
-        upsample = 1 if image.shape[0] * image.shape[1] <= 4_000_000 else 0
+        upsample = 1 if image.shape[0] * image.shape[1] <= MAX_ENLARGED else 0
         boxes, scores, _ = detector.run(image, upsample, 0.0)
         detections = []
         for rectangle, score in zip(boxes, scores, strict=True):
@@ -102,6 +109,11 @@ def load_dlib() -> FaceModels:
             box = np.array(edges, np.float32)
             detections.append(Detection(box, reduce_to_five(find_landmarks68(image, box)), float(score)))
         return sorted(detections, key=lambda face: (-face.score, *face.box.tolist()))
+
+    def detect_small(image: np.ndarray, eyes: float) -> list[Detection]:
+        if eyes >= EYES and image.shape[0] * image.shape[1] <= MAX_ENLARGED:
+            return detect(image)
+        return search_in_tiles(image, detect, EYES / eyes, int(MAX_ENLARGED**0.5), TILE_OVERLAP)
 
     def embed(crops: np.ndarray) -> np.ndarray:
         describe: Callable[[list[np.ndarray]], Any] = recognizer.compute_face_descriptor
@@ -116,6 +128,8 @@ def load_dlib() -> FaceModels:
         dim=128,
         min_score=MIN_SCORE,
         same_person=SAME_PERSON,
+        detect_small=detect_small,
+        measure_reach=lambda width, height: EYES if width * height <= MAX_ENLARGED else 2 * EYES,
         strangers_near_zero=False,  # two strangers have a mean cosine of .83, which differs between women and men
         files=(
             ModelFile("detector", _find_library(), DETECTOR_LICENCE),

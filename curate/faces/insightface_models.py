@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,21 @@ import numpy as np
 
 from curate.faces.align import ARCFACE_112
 from curate.faces.errors import FaceModelError, NoSuchModels
-from curate.faces.interface import Detection, FaceDetector, FaceModels, ModelFile, normalise_rows
+from curate.faces.interface import FaceDetector, FaceModels, ModelFile, normalise_rows
 from curate.faces.scrfd import Scrfd
+from curate.faces.scrfd_faces import (
+    DETECTOR_INPUTS,
+    MIN_SCORE,
+    SURE_SCORE,
+    make_detect,
+    make_detect_in_crop,
+    make_detect_small,
+    make_measure_reach,
+)
 
 PACK_ROOT = Path("~/.insightface/models").expanduser()
 LICENCE = "InsightFace model licence: non-commercial research only, unless the pack says otherwise"
 
-# Sides of the detector's two square inputs, in pixels (insightface's defaults). The small input finds faces that fill
-# the picture.
-DETECTOR_INPUTS = (128, 640)
-MIN_SCORE = 0.5  # insightface's default det_thresh
 # Number of faces in one call of the recognizer. Larger batches do not fit into the processor's cache. MobileFaceNet
 # takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch of 16 (ours).
 EMBED_BATCH = 4
@@ -96,17 +100,17 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     if detector.layout is None or not detector.layout[2]:
         raise FaceModelError(f"The detector in {name} finds no landmarks. Use an SCRFD model with keypoints (kps).")
 
-    def embed(crops: np.ndarray) -> np.ndarray:
+    def embed_raw(crops: np.ndarray) -> np.ndarray:
         blob = cv2.dnn.blobFromImages(list(crops), 1.0 / std, (size, size), (mean, mean, mean))
         source = recognizer.get_inputs()[0].name
         step = 1 if batch == 1 else EMBED_BATCH
         parts = [blob[at : at + step] for at in range(0, len(blob), step)]
-        return normalise_rows(np.concatenate([recognizer.run(None, {source: part})[0] for part in parts]))
+        return np.concatenate([recognizer.run(None, {source: part})[0] for part in parts])
 
     return FaceModels(
         spec=f"insightface:{folder.resolve() if on_disk else pack}",
-        detect=_make_detect(detector),
-        embed=embed,
+        detect=make_detect(detector),
+        embed=lambda crops: normalise_rows(embed_raw(crops)),
         template=ARCFACE_112,
         size=size,
         dim=dim,
@@ -117,6 +121,11 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         recognizer_onnx=recognizer_file,
         mean=mean,
         std=std,
+        detect_small=make_detect_small(detector),
+        detect_in_crop=make_detect_in_crop(detector),
+        sure_score=SURE_SCORE,
+        measure_reach=make_measure_reach(detector),
+        measure_lengths=lambda crops: np.linalg.norm(embed_raw(crops), axis=1),
     )
 
 
@@ -131,7 +140,9 @@ def load_detector(file: Path, threads: int = 1) -> FaceDetector:
         detector = Scrfd(_start_session(onnx.load(str(file)), threads), DETECTOR_INPUTS, MIN_SCORE)
     except Exception as error:  # onnx and onnxruntime raise many kinds of errors on a broken file
         raise FaceModelError(f"The detector {file} cannot be loaded: {_first_line(error)}") from None
-    return FaceDetector(_make_detect(detector), MIN_SCORE)
+    return FaceDetector(
+        make_detect(detector), MIN_SCORE, make_detect_small(detector), make_detect_in_crop(detector), SURE_SCORE
+    )
 
 
 def _start_session(model: Any, threads: int) -> Any:
@@ -141,18 +152,6 @@ def _start_session(model: Any, threads: int) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 3  # hides onnxruntime's warning about photos of another size than the input
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _make_detect(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
-    def detect(image: np.ndarray) -> list[Detection]:
-        if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
-            return []  # the photo is so thin that its short side would have no pixel in the smaller input
-        detections = [
-            Detection(box, points, float(score)) for box, points, score in zip(*detector.detect(image), strict=True)
-        ]
-        return sorted(detections, key=lambda face: (-face.score, *face.box.tolist()))
-
-    return detect
 
 
 def replace_prelu(model: Any) -> Any:

@@ -17,6 +17,17 @@ class Detection:
     box: np.ndarray  # float32 (4,): x0, y0, x1, y1
     landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py
     score: float  # score of the detection, on the detector's own scale
+    # The photo shows the face upright after this turn, clockwise: 0, 90, 180 or 270 degrees.
+    turn: int = 0
+    # Root mean square distance between these landmarks and the landmarks of a second look, as a share of the distance
+    # between the eyes of a frontal face. The error is infinite if the second look finds no face, and None if there was
+    # no second look.
+    landmark_error: float | None = None
+    is_turn_clear: bool = True  # False if detector and recognizer do not agree on the turn
+
+
+Detect = Callable[[np.ndarray], list[Detection]]
+DetectSmall = Callable[[np.ndarray, float], list[Detection]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,12 @@ class ModelFile:
 class FaceDetector:
     """A detector without a recognizer."""
 
-    detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
+    detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first
     min_score: float  # least score of a detection
+    # The following fields have the same meaning as the fields of `FaceModels`.
+    detect_small: DetectSmall | None = None
+    detect_in_crop: Detect | None = None
+    sure_score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ class FaceModels:
     """
 
     spec: str  # `load_faces(spec)` loads the same models again; the value is never `auto`
-    detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
+    detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
     template: np.ndarray  # float64 (5, 2): the place of the landmarks in the recognizer's crops of `size`
@@ -68,6 +83,19 @@ class FaceModels:
     recognizer_onnx: Path | None = None
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
+    # RGB uint8 (H, W, 3), least distance between the eyes in pixels -> faces, best score first. `detect_small` also
+    # finds the small faces of a large photo, which `detect` misses, and faint faces with a score below `min_score`.
+    # `find_faces` confirms faint faces. If `detect_small` is None, `detect` is used.
+    detect_small: DetectSmall | None = None
+    # RGB uint8 (S, S, 3), one large face -> faces, best score first. If `detect_in_crop` is None, `detect` is used.
+    detect_in_crop: Detect | None = None
+    # Width and height of a photo -> least distance between the eyes, in pixels, of the faces that `detect` finds in the
+    # photo. If `measure_reach` is None, `detect` finds faces of all sizes.
+    measure_reach: Callable[[int, int], float] | None = None
+    sure_score: float = 0.0  # a face with at least this score and plausible landmarks is upright
+    # RGB uint8 (n, size, size, 3) -> length of each embedding before the normalisation, float32 (n,). A face that
+    # the recognizer knows well gives a long embedding. None if the length of an embedding says nothing about the face.
+    measure_lengths: Callable[[np.ndarray], np.ndarray] | None = None
     notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models
 
     def recognizer_sha256(self) -> str:

@@ -51,18 +51,22 @@ class Scrfd:
         """
         return _LAYOUTS.get(len(self.session.get_outputs()))
 
+    @property
+    def is_free(self) -> bool:
+        """Returns whether the network accepts inputs of any size."""
+        return all(free for *_, free in self._list_squares())
+
+    @property
+    def input_side(self) -> int:
+        """Returns the longer side of the largest input, in pixels."""
+        return max(max(width, height) for width, height, _ in self._list_squares())
+
     def detect(self, image: np.ndarray) -> Candidates:
         """Returns boxes (n, 4), landmarks (n, 5, 2) and scores (n,), all float32, of the faces in RGB uint8 (H, W, 3).
 
         The detections are sorted, and the best detection is first. Boxes and landmarks are in pixels of the image.
         """
-        candidates = [self._find_candidates(image, square) for square in self._list_squares()]
-        boxes, points, scores = (
-            np.concatenate(part).astype(np.float32, copy=False) for part in zip(*candidates, strict=True)
-        )
-        order = np.argsort(-scores, kind="stable")
-        best = order[_suppress_overlaps(boxes[order], OVERLAP)]
-        return boxes[best], points[best], scores[best]
+        return _merge([self._find_candidates(image, square) for square in self._list_squares()])
 
     def _list_squares(self) -> list[tuple[int, int, bool]]:
         """Returns for each input its width, its height, and whether the network also accepts other sizes."""
@@ -82,15 +86,36 @@ class Scrfd:
             new_width, new_height = width, int(width * ratio)
         scale = new_height / image.shape[0]
         if is_free:  # leave out the black area of the square, except the margin
-            step = STRIDE if self.layout is None else max(self.layout[0])
             width, height = (
-                min(a, -(-(b + MARGIN) // step) * step) for a, b in ((width, new_width), (height, new_height))
+                min(self._round_up(a), self._round_up(b + MARGIN))
+                for a, b in ((width, new_width), (height, new_height))
             )
         canvas = np.zeros((height, width, 3), np.uint8)
         cv2.resize(image, (new_width, new_height), dst=canvas[:new_height, :new_width])
-        blob = cv2.dnn.blobFromImage(canvas, 1 / 128.0, (width, height), (127.5, 127.5, 127.5))
-        boxes, points, scores = self._decode(self.session.run(None, {self.session.get_inputs()[0].name: blob}), width)
+        boxes, points, scores = self._run(canvas)
         return boxes / np.float32(scale), points / np.float32(scale), scores
+
+    def detect_unscaled(self, image: np.ndarray) -> Candidates:
+        """Returns the same arrays as `detect`. The network sees the image (H, W, 3) in its own size, only once.
+
+        If the network accepts inputs of only one size, the image must not be larger than this size.
+        """
+        ((width, height, is_free), *_) = self._list_squares()
+        if is_free:
+            height, width = (self._round_up(side) for side in image.shape[:2])
+        canvas = np.zeros((height, width, 3), np.uint8)
+        canvas[: image.shape[0], : image.shape[1]] = image
+        return _merge([self._run(canvas)])
+
+    def _round_up(self, side: int) -> int:
+        """Returns the least side of an input, in pixels, that is not less than `side`."""
+        step = STRIDE if self.layout is None else max(self.layout[0])
+        return -(-side // step) * step
+
+    def _run(self, canvas: np.ndarray) -> Candidates:
+        height, width = canvas.shape[:2]
+        blob = cv2.dnn.blobFromImage(canvas, 1 / 128.0, (width, height), (127.5, 127.5, 127.5))
+        return self._decode(self.session.run(None, {self.session.get_inputs()[0].name: blob}), width)
 
     def _decode(self, outputs: Sequence[np.ndarray], width: int) -> Candidates:
         """Returns boxes, landmarks and scores of the anchors above the threshold, in pixels of the network's input.
@@ -115,7 +140,17 @@ class Scrfd:
         return np.concatenate(boxes), np.concatenate(points), np.concatenate(scores)
 
 
-def _suppress_overlaps(boxes: np.ndarray, overlap: float) -> np.ndarray:
+def _merge(candidates: Sequence[Candidates]) -> Candidates:
+    """Joins detections, best score first. Of overlapping detections, only the best detection remains."""
+    boxes, points, scores = (
+        np.concatenate(part).astype(np.float32, copy=False) for part in zip(*candidates, strict=True)
+    )
+    order = np.argsort(-scores, kind="stable")
+    best = order[suppress_overlaps(boxes[order], OVERLAP)]
+    return boxes[best], points[best], scores[best]
+
+
+def suppress_overlaps(boxes: np.ndarray, overlap: float) -> np.ndarray:
     """Returns the indices of the boxes whose IoU with every better box in the result is at most `overlap`.
 
     `boxes` (n, 4) starts with the best box. As in insightface, one pixel is added to each width and each height.

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face, fit_similarity
+from curate.faces.find_faces import find_faces
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
+from curate.faces.second_look import fits
 from manifests.card import write_card
 from manifests.errors import BadInput
 from manifests.ledger.connection import rewrite_ledger
@@ -122,7 +124,7 @@ def _embed_example(image: Path, models: FaceModels) -> np.ndarray:
     """Returns the unit embedding, float32 (d,), of the only face in a photo."""
     with open_reader(limited=True) as read:
         pixels = read(image)
-    detections = [detection for detection in models.detect(pixels) if detection.score >= models.min_score]
+    detections = [face for face in find_faces(pixels, models) if face.score >= models.min_score and fits(face)]
     if len(detections) != 1:
         faces = format_count(len(detections), "usable face") if detections else "no usable face"
         raise BadInput(

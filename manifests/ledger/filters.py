@@ -32,6 +32,8 @@ _FACE_COLUMNS: dict[str, pa.DataType] = {
     ),
     "upsample": pa.float32(),
     "outside": pa.float32(),
+    "turn": pa.int16(),
+    "landmark_error": pa.float32(),
     "box": pa.list_(pa.float32()),
 }
 _PHOTO_COLUMNS = ("width", "height")

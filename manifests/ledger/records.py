@@ -31,6 +31,7 @@ class Photo:
     status: str = "ok"
     reason: str | None = None
     notice: str | None = None
+    min_eyes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Face:
     noise: float | None = None
     crop_sha256: str | None = None
     outside: float | None = None
+    turn: int | None = 0
+    landmark_error: float | None = None
 
     @property
     def representative(self) -> str:

@@ -31,10 +31,11 @@ CREATE TABLE photos (
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,             -- why the photo was dropped, for example no_face, no_consent or consent_missing
     notice   VARCHAR,             -- NULL, broken_colour_profile or read_at_half_size
+    min_eyes FLOAT,               -- the detection looked for faces with at least so many pixels between their eyes
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
--- A row is one detected face. Left and right mean the sides of the image.
+-- A row is one detected face. Left and right mean the sides of the image in which the face is upright.
 -- The embedding of a face has unit length.
 CREATE TABLE faces (
     face_id         VARCHAR PRIMARY KEY, -- first 32 hex digits of the sha256 of photo_id and rounded box
@@ -60,6 +61,9 @@ CREATE TABLE faces (
     noise           FLOAT,               -- standard deviation of the noise in the photo's luma, on a scale of 0 to 255
     crop_sha256     VARCHAR,             -- sha256 of the PNG file of the crop; NULL if the face has no crop
     outside         FLOAT,               -- share of the crop's pixels that lie outside the photo, from 0 to 1
+    turn            SMALLINT,            -- the face is turned clockwise by about 0, 90, 180 or 270 degrees; NULL if unclear
+    landmark_error  FLOAT,               -- distance to the landmarks of a second look, as a share of the distance between
+                                         -- the eyes; at most 1; NULL if there was no second look
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

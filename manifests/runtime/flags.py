@@ -53,6 +53,7 @@ FLAGS = {
     "--landmarks": ("MODEL", "The model of extra landmarks to record for each face: dlib (68 points)"),
     "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, keep-outside, or a TOML file"),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
+    "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
         "The source of labels: folder or FILE.csv; with hint or hint:FILE.csv, labels do not change the groups",

@@ -211,7 +211,7 @@ def test_a_test_face_with_a_part_outside_its_photo_is_only_a_reference(tmp_path,
     assert {row.target for row in pairs} == faces.keys() - left_out
     assert left_out <= {ref for row in pairs for ref in row.refs} and check_ledger(dataset) == []
     said = "\n".join(explain_photo(dataset, min(left_out))[0])
-    assert "not a target: outside_photo by outside > 0.1, filters default, version 1 (outside 0.2" in said
+    assert "not a target: outside_photo by outside > 0.1, filters default, version 2 (outside 0.2" in said
 
     # Another decision keeps the rule, and another filter set needs no new detection.
     decide(dataset, [{"kind": "lock", "faces": [min(cut)]}])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, fit_similarity, scale_template, transform_points
+from curate.faces.find_faces import can_be_aligned
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 
 
@@ -18,7 +19,7 @@ def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[D
     return [
         detection
         for detection in models.detect(image)
-        if detection.score >= models.min_score and _can_be_aligned(detection.landmarks5)
+        if detection.score >= models.min_score and can_be_aligned(detection)
     ]
 
 
@@ -36,11 +37,3 @@ def choose_largest_face(detections: Sequence[Detection]) -> Detection:
 def map_to_crop(landmarks5: np.ndarray, size: int) -> np.ndarray:
     """Maps the landmarks (5, 2) of a face from pixels of the photo to pixels of its aligned `size` x `size` crop."""
     return transform_points(landmarks5, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-
-
-def _can_be_aligned(landmarks5: np.ndarray) -> bool:
-    try:
-        fit_similarity(landmarks5, FFHQ_512)
-    except ValueError:
-        return False
-    return True

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from curate.faces.find_faces import find_face_in_box, find_usable_faces
 from curate.faces.interface import FaceModels
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
@@ -20,7 +21,6 @@ from train.restore.pasting.paste import Patch, make_patch, round_to_levels
 from train.restore.pasting.write_photo import copy_photo, write_crop, write_photo
 from train.restore.references.choose_references import choose_references
 from train.restore.restore_face import PhotoFace, RestoreSetup, cut_face, restore_face, take_crop
-from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
 
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
 # over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
@@ -109,7 +109,7 @@ def _find_faces(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Phot
     """Returns the faces that the detector finds, or the face in --box; or the outcome of a photo without a face."""
     models, box = setup.models, setup.box
     if box is None:
-        faces = [cut_face(image, one.box, one.landmarks5, setup) for one in find_faces_at_any_turn(image, models)]
+        faces = [cut_face(image, one.box, one.landmarks5, setup) for one in find_usable_faces(image, models)]
         no_face = "No face was found: point at the face with --box x0,y0,x1,y1."
         return faces or PhotoOutcome(str(path), None, "dropped", no_face)
     height, width = image.shape[:2]

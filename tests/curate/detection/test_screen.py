@@ -47,6 +47,8 @@ def test_a_good_face_passes_every_built_in_set(name):
 EDGES = [
     ("too_small", {"inter_ocular_px": 15.9}, {"inter_ocular_px": 16.0}),
     ("low_score", {"det_score": 0.49}, {"det_score": 0.5}),
+    ("turn_unclear", {"turn": None}, {"turn": 270}),
+    ("landmarks_do_not_fit", {"landmark_error": 0.31}, {"landmark_error": 0.29}),
     ("turned_away", {"yaw": 75.1}, {"yaw": 75.0}),
     ("turned_away", {"yaw": -75.1}, {"yaw": -75.0}),
     ("turned_away", {"pitch": 60.1}, {"pitch": 60.0}),

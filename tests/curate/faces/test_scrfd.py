@@ -8,7 +8,7 @@ import pytest
 
 from curate.demo import find_packaged_file
 from curate.faces.load import load_faces
-from curate.faces.scrfd import Scrfd, _suppress_overlaps
+from curate.faces.scrfd import Scrfd, suppress_overlaps
 from manifests.pictures.images import decode
 from tests.places import SHARED
 
@@ -63,7 +63,7 @@ def test_black_beside_the_picture_is_left_out_but_for_a_margin(photo, shape, see
 
 def test_the_better_of_two_overlapping_boxes_is_kept():
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 40, 40]], np.float32)
-    assert _suppress_overlaps(boxes, 0.4).tolist() == [0, 2] and _suppress_overlaps(boxes[:0], 0.4).tolist() == []
+    assert suppress_overlaps(boxes, 0.4).tolist() == [0, 2] and suppress_overlaps(boxes[:0], 0.4).tolist() == []
 
 
 @shared

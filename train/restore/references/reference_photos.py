@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face
+from curate.faces.find_faces import find_usable_faces
 from curate.faces.interface import Detection, FaceModels
 from curate.faces.measure import hash_face
 from degrade.operations.pixels import shrink
@@ -23,7 +24,6 @@ from train.data.landmarks import map_to_crop
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.output_paths import list_photos
-from train.restore.turned_faces import find_faces_at_any_turn
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_references(
     for path, _ in files:
         try:
             image = read(path)
-            detections = find_faces_at_any_turn(image, models)
+            detections = find_usable_faces(image, models)
             if not detections:
                 raise BadInput(
                     f"No face was found in the reference {make_printable(path)}: name a photo that shows the person "

@@ -1,0 +1,199 @@
+"""The situation `group_photos`: small faces in photos of 2 to 42 megapixels, on textured grounds.
+
+Portraits are pasted on a ground that is made of face-free parts of other photos. The boxes that the detector draws
+around the pasted faces are 35, 57 and 76 pixels wide. A frontal face with 16 pixels between its eyes has a box about 35
+pixels wide, and its 512 px crop shows about 65 pixels of the photo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from curate.config import CurateConfig
+from curate.detection.detect import start_worker
+from curate.faces.find_faces import find_faces
+from curate.faces.interface import Detection, FaceModels
+from curate.faces.load import load_faces_once
+from curate.faces.measure import measure_eye_distance
+from curate.pipeline import curate
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Face, File
+from manifests.pictures.images import decode
+from manifests.runtime.uris import path_of
+
+MEGAPIXELS = (2, 12, 24, 42)
+BOX_WIDTHS = (35, 57, 76)  # pixels
+MIN_EYES = 16  # pixels between the eyes, from which on a face counts
+PHOTOS_A_SIZE = 4
+FACES_A_WIDTH = 20  # faces of each box width in a photo
+GROUND = 200  # pixels: the side of a face-free part of a photo
+CELL = 160  # pixels: the side of the place of a pasted portrait
+SAME_FACE = 0.4  # least IoU of a found box with the true box
+
+
+class Portrait(NamedTuple):
+    """A part of a photo with one face."""
+
+    image: np.ndarray  # RGB uint8 (h, w, 3)
+    box: np.ndarray  # (4,) in pixels of the part
+    eyes: float  # pixels between the eyes
+
+
+class GroupPhoto(NamedTuple):
+    """A group photo with the truth about its faces."""
+
+    image: np.ndarray  # RGB uint8 (H, W, 3)
+    boxes: np.ndarray  # (n, 4)
+    eyes: np.ndarray  # (n,) pixels between the eyes
+    widths: np.ndarray  # (n,) one of BOX_WIDTHS
+
+
+def is_held_out(person: str) -> bool:
+    """Returns whether a person is held out of tuning: a fixed hash of the folder's name is odd."""
+    return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
+
+
+def cut_parts(photos: Sequence[Path], models: FaceModels) -> tuple[list[Portrait], list[np.ndarray]]:
+    """Returns portraits with one clear, frontal face, and face-free parts of GROUND x GROUND pixels, from photos."""
+    portraits, grounds = list[Portrait](), list[np.ndarray]()
+    for path in photos:
+        image = decode(path)
+        faces = models.detect(image)
+        height, width = image.shape[:2]
+        if len(faces) == 1 and _is_clear(faces[0], width, height):
+            portraits.append(_cut_portrait(image, faces[0]))
+        corners = [(x, y) for y in range(0, height - GROUND + 1, 100) for x in range(0, width - GROUND + 1, 100)]
+        free = [corner for corner in corners if not any(_is_near(face.box, *corner) for face in faces)]
+        grounds += [image[y : y + GROUND, x : x + GROUND].copy() for x, y in free[:6]]
+    return portraits, grounds
+
+
+def compose(
+    portraits: Sequence[Portrait], grounds: Sequence[np.ndarray], megapixels: float, rng: np.random.Generator
+) -> GroupPhoto:
+    """Returns a group photo with FACES_A_WIDTH faces of each width, if the photo has so many places."""
+    height, width = round((megapixels * 1e6 * 3 / 4) ** 0.5), round((megapixels * 1e6 * 4 / 3) ** 0.5)
+    image = np.zeros((height, width, 3), np.uint8)
+    for y in range(0, height, GROUND):
+        for x in range(0, width, GROUND):
+            image[y : y + GROUND, x : x + GROUND] = grounds[rng.integers(len(grounds))][: height - y, : width - x]
+    corners = [(x, y) for y in range(0, height - CELL, CELL) for x in range(0, width - CELL, CELL)]
+    rng.shuffle(corners)
+    widths = rng.permutation(np.repeat(BOX_WIDTHS, FACES_A_WIDTH))[: len(corners)]
+    boxes, eyes = [], []
+    for (x, y), box_width in zip(corners, widths, strict=False):
+        portrait = portraits[rng.integers(len(portraits))]
+        scale = box_width / (portrait.box[2] - portrait.box[0])
+        small = cv2.resize(portrait.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[:CELL, :CELL]
+        image[y : y + small.shape[0], x : x + small.shape[1]] = small
+        boxes.append(portrait.box * scale + [x, y, x, y])
+        eyes.append(portrait.eyes * scale)
+    return GroupPhoto(image, np.array(boxes), np.array(eyes), widths)
+
+
+def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
+    """Curates group photos of people who are held out of tuning.
+
+    Returns the share of the faces that were found, by megapixels and box width; the share of accepted faces that are
+    no face; and the processor's milliseconds for each photo, by megapixels, of a single look and of the whole search.
+    """
+    start_worker()
+    spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
+    models, rng = load_faces_once(spec), np.random.default_rng(seed)
+    people = sorted(person for person in (shared / "photos").iterdir() if is_held_out(person.name))
+    portraits, grounds = cut_parts([path for person in people for path in sorted(person.iterdir())], models)
+    truths, times = dict[str, GroupPhoto](), dict[str, dict[str, float]]()
+    (folder / "photos").mkdir(parents=True)
+    for megapixels in MEGAPIXELS:
+        for number in range(PHOTOS_A_SIZE):
+            path = folder / "photos" / f"{megapixels}_{number}.jpg"
+            truth = compose(portraits, grounds, megapixels, rng)
+            assert cv2.imwrite(str(path), truth.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            truths[path.name] = truth._replace(image=np.zeros(0))
+        times[str(megapixels)] = _measure_times(path, models)
+    curate([folder / "photos"], folder / "dataset", CurateConfig(faces=spec))
+    return {**_count(folder / "dataset", truths), "milliseconds": times}
+
+
+def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
+    with Ledger.open(dataset) as ledger:
+        names = {file.photo_id: path_of(file.uri).name for file in ledger.read_rows(File)}
+        faces = [(names[face.photo_id], face) for face in ledger.read_rows(Face)]
+    found = {f"{size}": {f"{width}": [] for width in BOX_WIDTHS} for size in MEGAPIXELS}
+    accepted = false = 0
+    for name, truth in truths.items():
+        here = [face for of, face in faces if of == name]
+        overlaps = _compute_ious(np.array([face.box for face in here]).reshape(-1, 4), truth.boxes)
+        for number in np.flatnonzero(truth.eyes >= MIN_EYES):
+            found[name.split("_")[0]][str(truth.widths[number])].append(bool((overlaps[:, number] >= SAME_FACE).any()))
+        usable = np.array([face.status == "ok" for face in here], bool)
+        accepted += int(usable.sum())
+        false += int((usable & (overlaps.max(1, initial=0) < SAME_FACE)).sum())
+    recall = {
+        size: {width: round(float(np.mean(hits)), 4) for width, hits in widths.items() if hits}
+        for size, widths in found.items()
+    }
+    every = {size: [hit for hits in widths.values() for hit in hits] for size, widths in found.items()}
+    return {
+        "recall": recall,
+        "recall_by_megapixels": {size: round(float(np.mean(hits)), 4) for size, hits in every.items()},
+        "faces": sum(len(hits) for hits in every.values()),
+        "false_faces": round(false / max(accepted, 1), 4),
+    }
+
+
+def _measure_times(path: Path, models: FaceModels) -> dict[str, float]:
+    """Returns the processor's milliseconds to decode a photo and to look once, and to decode and to search."""
+    image = decode(path)
+
+    def time_call(call: Callable[[], object]) -> float:
+        best = float("inf")
+        for _ in range(3):
+            start = time.process_time()
+            call()
+            best = min(best, time.process_time() - start)
+        return 1000 * best
+
+    decoding = time_call(lambda: decode(path))
+    one_pass = decoding + time_call(lambda: models.detect(image))
+    search = decoding + time_call(lambda: find_faces(image, models))
+    return {"one_pass": round(one_pass, 1), "search": round(search, 1), "ratio": round(search / one_pass, 2)}
+
+
+def _is_clear(face: Detection, width: int, height: int) -> bool:
+    x0, y0, x1, y1 = face.box
+    frontal = measure_eye_distance(face.landmarks5) >= MIN_EYES / BOX_WIDTHS[0] * (x1 - x0)
+    return bool(face.score >= 0.6 and frontal and x1 - x0 >= 100 and min(x0, y0) > 0 and x1 < width and y1 < height)
+
+
+def _cut_portrait(image: np.ndarray, face: Detection) -> Portrait:
+    """Cuts a face with half its width around it."""
+    x0, y0, x1, y1 = face.box
+    left, top = (max(round(float(edge - 0.5 * (x1 - x0))), 0) for edge in (x0, y0))
+    right, bottom = (round(float(edge + 0.5 * (x1 - x0))) for edge in (x1, y1))
+    box = face.box - np.array([left, top, left, top])
+    return Portrait(image[top:bottom, left:right].copy(), box, measure_eye_distance(face.landmarks5))
+
+
+def _is_near(box: np.ndarray, x: int, y: int) -> bool:
+    """Returns whether a ground with the corner (x, y) is nearer to a face than half the face."""
+    margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
+    return bool(
+        x < box[2] + margin and x + GROUND > box[0] - margin and y < box[3] + margin and y + GROUND > box[1] - margin
+    )
+
+
+def _compute_ious(boxes: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """Returns the IoU (n, m) of each of n boxes with each of m true boxes."""
+    low = np.maximum(boxes[:, None, :2], truths[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], truths[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    areas, true_areas = ((some[:, 2:] - some[:, :2]).prod(-1) for some in (boxes, truths))
+    return shared / (areas[:, None] + true_areas[None] - shared)

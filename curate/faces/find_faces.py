@@ -1,0 +1,154 @@
+"""Finds the faces of a photo: small faces of large photos, and faces that lie on their side or upside down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from curate.faces.align import FFHQ_512, fit_similarity
+from curate.faces.interface import Detection, FaceDetector, FaceModels
+from curate.faces.second_look import fits, is_faint, look_again, needs_second_look, set_turn
+
+# Least distance between the eyes, in pixels, of the faces that are looked for (ours). The filter `too_small` drops
+# smaller faces.
+MIN_EYES = 16.0
+# Least side of the box of a face that may be large enough, in distances between the eyes (ours). A frontal face has a
+# box of 2.2 such distances.
+BOX_IN_EYES = 2.0
+# Two detections are the same face if the smaller box has at least this share of its area in the larger box (ours).
+_SAME_PLACE = 0.4
+
+
+def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: float = MIN_EYES) -> list[Detection]:
+    """Returns the faces of a photo, uint8 (H, W, 3), also the faces that lie on their side or upside down.
+
+    The detector looks for faces whose eyes are at least `min_eyes` pixels apart, and also returns the smaller faces
+    that it sees. Faces with a low score or implausible landmarks get a second look (curate/faces/second_look.py). If a
+    face is turned by about 90, 180 or 270 degrees, the detector also looks at the whole photo at this turn. If no face
+    fits, the detector looks at the photo at all turns.
+
+    Boxes and landmarks are in pixels of the photo as it is. `left eye` means left in the image of the upright face, so
+    that `align_face` turns every face upright. A face without clear turn, or with landmarks that do not fit, is
+    returned too: `fits` tells.
+    """
+    faces = _look_at_turn(photo, models, min_eyes, 0)
+    looked = {0}
+    while (turn := _choose_next_turn(faces, models, min_eyes, looked)) is not None:
+        looked.add(turn)
+        for face in _look_at_turn(photo, models, min_eyes, turn):
+            if face.turn == turn and fits(face) and _is_usable(face, models, min_eyes):
+                faces = _add(face, faces)
+    return sorted(faces, key=lambda face: (-face.score, *face.box.tolist()))
+
+
+def find_face_in_box(
+    photo: np.ndarray, box: tuple[float, float, float, float], models: FaceModels | FaceDetector
+) -> Detection | None:
+    """Returns the face, at any turn, whose place is best described by `box` (x0, y0, x1, y1), or None.
+
+    The detector sees the box and half its side around the box, which makes a small face larger for the detector.
+    """
+    height, width = photo.shape[:2]
+    margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
+    x0, y0 = (max(int(edge - margin), 0) for edge in box[:2])
+    x1, y1 = min(int(box[2] + margin) + 1, width), min(int(box[3] + margin) + 1, height)
+    if x0 >= x1 or y0 >= y1:
+        return None
+    offset = np.array([x0, y0, x0, y0], np.float32)
+    faces = [
+        replace(face, box=face.box + offset, landmarks5=face.landmarks5 + offset[:2])
+        for face in find_usable_faces(np.ascontiguousarray(photo[y0:y1, x0:x1]), models)
+    ]
+    inside = [face for face in faces if _overlap(face.box, np.array(box)) >= _SAME_PLACE]
+    return max(inside, key=lambda face: _overlap(face.box, np.array(box)), default=None)
+
+
+def find_usable_faces(photo: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
+    """Returns the faces of `find_faces` that have the detector's least score and can be aligned."""
+    return [face for face in find_faces(photo, models) if face.score >= models.min_score and can_be_aligned(face)]
+
+
+def can_be_aligned(face: Detection) -> bool:
+    """Returns whether the landmarks of a face are finite and do not coincide."""
+    try:
+        fit_similarity(face.landmarks5, FFHQ_512)
+    except ValueError:
+        return False
+    return True
+
+
+def _look_at_turn(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: float, turn: int) -> list[Detection]:
+    """Returns the faces that the detector sees after the photo was turned counterclockwise by `turn` degrees."""
+    turned = photo if turn == 0 else np.ascontiguousarray(np.rot90(photo, turn // 90))
+    seen = models.detect(turned) if models.detect_small is None else models.detect_small(turned, min_eyes)
+    faces = []
+    for face in seen:
+        in_photo = _turn_back(face, turn // 90, photo.shape[1], photo.shape[0])
+        if is_faint(face, models):
+            if _is_large_enough(face, min_eyes) and not is_faint(
+                confirmed := look_again(photo, in_photo, models), models
+            ):
+                faces.append(confirmed)
+        elif not _is_usable(face, models, min_eyes):
+            faces.append(in_photo)
+        elif needs_second_look(face, models):
+            faces.append(look_again(photo, in_photo, models))
+        else:
+            faces.append(set_turn(in_photo))
+    return faces
+
+
+def _choose_next_turn(
+    faces: Sequence[Detection], models: FaceModels | FaceDetector, min_eyes: float, looked: set[int]
+) -> int | None:
+    """Returns the next turn at which the detector must look at the photo, or None if it has looked enough."""
+    fitting = [face for face in faces if _is_usable(face, models, min_eyes) and fits(face)]
+    turns = sorted({face.turn for face in fitting}) if fitting else (90, 270, 180)
+    return next((turn for turn in turns if turn not in looked), None)
+
+
+def _is_usable(face: Detection, models: FaceModels | FaceDetector, min_eyes: float) -> bool:
+    """Returns whether a face has the least score, can be aligned, and is large enough."""
+    return face.score >= models.min_score and _is_large_enough(face, min_eyes)
+
+
+def _is_large_enough(face: Detection, min_eyes: float) -> bool:
+    """Returns whether a face can be aligned, and is large enough for eyes that are `min_eyes` pixels apart.
+
+    The box tells how large a face is, because wrong landmarks may have a wrong distance between the eyes.
+    """
+    side = float(np.prod(np.maximum(face.box[2:] - face.box[:2], 0)) ** 0.5)
+    return can_be_aligned(face) and side >= BOX_IN_EYES * min_eyes
+
+
+def _add(face: Detection, faces: Sequence[Detection]) -> list[Detection]:
+    """Returns the faces with `face`, unless a better face is at the same place."""
+    same = [other for other in faces if _overlap(face.box, other.box) >= _SAME_PLACE]
+    if any(fits(other) and (other.turn != face.turn or other.score > face.score) for other in same):
+        return list(faces)
+    return [*(other for other in faces if _overlap(face.box, other.box) < _SAME_PLACE), face]
+
+
+def _turn_back(face: Detection, turns: int, width: int, height: int) -> Detection:
+    """Maps a face from the photo turned by `turns` * 90 degrees (as np.rot90 turns) to the photo itself."""
+
+    def turn_points_back(points: np.ndarray, last: np.ndarray) -> np.ndarray:
+        # `last` is the largest coordinate (x, y) of the photo: of pixel centres for landmarks, of edges for boxes
+        x, y = points[:, 0], points[:, 1]
+        back = {1: (last[0] - y, x), 2: (last[0] - x, last[1] - y), 3: (y, last[1] - x)}[turns]
+        return np.stack(back, axis=1).astype(points.dtype)
+
+    if turns == 0:
+        return face
+    landmarks = turn_points_back(np.asarray(face.landmarks5), np.array([width - 1, height - 1]))
+    corners = turn_points_back(np.asarray(face.box).reshape(2, 2), np.array([width, height]))
+    return replace(face, box=np.concatenate([corners.min(0), corners.max(0)]), landmarks5=landmarks)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the area that two boxes share, divided by the area of the smaller box."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    smaller = min(float(np.prod(a[2:] - a[:2])), float(np.prod(b[2:] - b[:2])))
+    return float(np.prod(np.maximum(sides, 0))) / max(smaller, 1e-6)

@@ -1,0 +1,168 @@
+"""Looks again at a face in its aligned crop: do the landmarks fit, and is the crop upright?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from curate.faces.align import (
+    FFHQ_512,
+    FFHQ_SIZE,
+    align_face,
+    fit_similarity,
+    invert_affine,
+    scale_template,
+    transform_points,
+    warp,
+)
+from curate.faces.interface import Detection, FaceDetector, FaceModels
+from curate.faces.measure import estimate_pose
+
+# Side of the crop in which the detector looks again, in pixels (ours). A look takes .9 ms. On photos of people that we
+# tuned on, a look at a crop of 192 pixels told upright and turned faces apart no better.
+CROP = 128
+_TEMPLATE = scale_template(FFHQ_512, FFHQ_SIZE, CROP)
+_EYES = float(np.hypot(*(_TEMPLATE[1] - _TEMPLATE[0])))
+# Greatest landmark error of landmarks that fit (ours). Of 277 upright faces of people that we tuned on, 274 have a
+# smaller error, and so have 99% of 300 faces with boxes of 35 to 76 pixels in group photos. Landmarks that belong to no
+# upright face have a median error of .65.
+MAX_LANDMARK_ERROR = 0.3
+# A face with at most this landmark error is upright, and is not looked at upside down (ours). Of 187 faces in photos
+# that were turned upside down, 185 have a larger error. Half of the upright faces have a smaller error.
+SURE_LANDMARK_ERROR = 0.08
+# If the scores of two turns differ by less than this number, the recognizer decides (ours). Upside-down faces have a
+# score that is lower by .04 or more in 95% of the cases.
+MIN_SCORE_MARGIN = 0.05
+# Least score of a second look that confirms a faint face (ours).
+MIN_CONFIRMED_SCORE = 0.6
+# The landmarks of a face are plausible if the head's yaw and pitch, in degrees, are below these limits (ours). The
+# limits are those of the filter `turned_away`. A frontal face that lies on its side has a roll near 90.
+_MAX_YAW, _MAX_PITCH, _MAX_ROLL = 75, 60, 60
+# A detection in a crop shows the crop's face if its centre is at most this share of the crop away from the centre of
+# the crop, and if its width is at least this share of the crop (ours). The face in a crop is half as wide as the crop.
+_MAX_SHIFT, _MIN_WIDTH = 0.25, 0.25
+
+
+class Look(NamedTuple):
+    """What the detector sees in an aligned crop that was turned by a number of quarter turns."""
+
+    score: float  # 0 if the detector sees no face
+    landmarks5: np.ndarray  # (5, 2) in pixels of the photo
+
+
+def needs_second_look(face: Detection, models: FaceModels | FaceDetector) -> bool:
+    """Returns whether a face may be turned, or may have wrong landmarks."""
+    yaw, pitch, roll = estimate_pose(face.landmarks5)
+    is_plausible = abs(yaw) <= _MAX_YAW and abs(pitch) <= _MAX_PITCH and abs(roll) <= _MAX_ROLL
+    return face.score < models.sure_score or not is_plausible
+
+
+def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
+    """Returns a face with its turn and its landmark error, after a second look at the face's aligned crop.
+
+    The detector sees the crop as it is. If its landmarks are not very near, it also sees the crop upside down. If they
+    do not fit, it also sees the crop on both sides. If another turn has a clearly better score, and the recognizer does
+    not contradict, the landmarks of this turn replace the landmarks of the face. If detector and recognizer contradict
+    each other, `is_turn_clear` becomes False. If the landmarks of the same turn do not fit, but a third look agrees with
+    the second look, the landmarks of the second look replace the landmarks of the face.
+    """
+    if is_faint(face, models):
+        return _confirm(photo, face, models)
+    looks = {0: _look(photo, face.landmarks5, 0, models)}
+    error = _measure_error(face.landmarks5, looks[0])
+    face = set_turn(replace(face, landmark_error=error))
+    if error <= SURE_LANDMARK_ERROR:
+        return face
+    for turns in (2,) if error <= MAX_LANDMARK_ERROR else (2, 1, 3):
+        looks[turns] = _look(photo, face.landmarks5, turns, models)
+    best = max(looks, key=lambda turns: looks[turns].score)
+    if looks[best].score == 0 or (best == 0 and error <= MAX_LANDMARK_ERROR):
+        return face
+    other = replace(face, landmarks5=looks[best].landmarks5.astype(np.float32))
+    error = _measure_error(other.landmarks5, _look(photo, other.landmarks5, 0, models))
+    other = set_turn(replace(other, landmark_error=error))
+    if best == 0:
+        return other if fits(other) else face
+    other = replace(other, score=looks[best].score)
+    is_clear = looks[best].score - looks[0].score >= MIN_SCORE_MARGIN
+    gain = _compare_lengths(photo, other, face, models)
+    if gain >= 0 and (is_clear or gain > 0):
+        return other
+    return replace(face, is_turn_clear=not is_clear)
+
+
+def is_faint(face: Detection, models: FaceModels | FaceDetector) -> bool:
+    """Returns whether a face has a score below the detector's least score, and needs a second look to be confirmed."""
+    return face.score < min(models.min_score, models.sure_score)
+
+
+def fits(face: Detection) -> bool:
+    """Returns whether the turn of a face is clear and its landmarks fit. Without a second look, both are true."""
+    return face.is_turn_clear and (face.landmark_error is None or face.landmark_error <= MAX_LANDMARK_ERROR)
+
+
+def set_turn(face: Detection) -> Detection:
+    """Returns the face with the quarter turn that is nearest to its roll."""
+    return replace(face, turn=round(estimate_pose(face.landmarks5)[2] / 90) % 4 * 90)
+
+
+def _confirm(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
+    """Returns a faint face with the score of a second look, if the second look sees it upright at the same place."""
+    look = _look(photo, face.landmarks5, 0, models)
+    error = _measure_error(face.landmarks5, look)
+    if look.score < MIN_CONFIRMED_SCORE or error > MAX_LANDMARK_ERROR:
+        return face
+    if error > SURE_LANDMARK_ERROR and _look(photo, face.landmarks5, 2, models).score >= look.score:
+        return face
+    return set_turn(replace(face, score=look.score, landmark_error=error))
+
+
+def _look(photo: np.ndarray, landmarks5: np.ndarray, turns: int, models: FaceModels | FaceDetector) -> Look:
+    """Returns what the detector sees in the aligned crop after `turns` quarter turns, as np.rot90 makes them."""
+    matrix = fit_similarity(landmarks5, _TEMPLATE)
+    for _ in range(turns):  # np.rot90 brings the pixel (x, y) of the crop to (y, CROP - 1 - x)
+        matrix = np.stack([matrix[1], [0, 0, CROP - 1] - matrix[0]])
+    seen = (models.detect_in_crop or models.detect)(_warp_part(photo, matrix))
+    centred = [face for face in seen if _is_centred(face.box)]
+    if not centred:
+        return Look(0.0, np.full((5, 2), np.nan))
+    best = max(centred, key=lambda face: face.score)
+    return Look(best.score, transform_points(best.landmarks5, invert_affine(matrix)))
+
+
+def _warp_part(photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Returns the crop of `matrix` (2, 3). Only the part of the photo around the crop is resized, which saves time."""
+    corners = transform_points(np.array([[0, 0], [CROP, 0], [0, CROP], [CROP, CROP]]), invert_affine(matrix))
+    height, width = photo.shape[:2]
+    x0, y0 = (int(max(edge, 0)) for edge in corners.min(0) - 2)
+    x1, y1 = (int(max(edge, 0)) for edge in corners.max(0) + 3)
+    x0, y0 = min(x0, width - 1), min(y0, height - 1)
+    part = photo[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    shifted = matrix.copy()
+    shifted[:, 2] += matrix[:, :2] @ [x0, y0]
+    return warp(part, shifted, CROP)
+
+
+def _is_centred(box: np.ndarray) -> bool:
+    x0, y0, x1, y1 = np.asarray(box, np.float64) / CROP
+    return bool(abs(x0 + x1 - 1) <= 2 * _MAX_SHIFT and abs(y0 + y1 - 1) <= 2 * _MAX_SHIFT and x1 - x0 >= _MIN_WIDTH)
+
+
+def _measure_error(landmarks5: np.ndarray, look: Look) -> float:
+    """Returns the landmark error of landmarks (5, 2), in pixels of the photo, against a look at their aligned crop."""
+    if look.score == 0:
+        return float("inf")
+    matrix = fit_similarity(landmarks5, _TEMPLATE)
+    shifts = transform_points(landmarks5, matrix) - transform_points(look.landmarks5, matrix)
+    return float(np.sqrt((shifts**2).sum(1).mean()) / _EYES)
+
+
+def _compare_lengths(photo: np.ndarray, a: Detection, b: Detection, models: FaceModels | FaceDetector) -> float:
+    """Returns how much longer the embedding of `a` is than the embedding of `b`, or 0 if lengths say nothing."""
+    if not isinstance(models, FaceModels) or models.measure_lengths is None:
+        return 0.0
+    chips = [align_face(photo, face.landmarks5, models.template, models.size) for face in (a, b)]
+    first, second = models.measure_lengths(np.stack(chips)).tolist()
+    return float(first - second)
