@@ -130,7 +130,7 @@ def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
     accepted = false = 0
     for name, truth in truths.items():
         here = [face for of, face in faces if of == name]
-        overlaps = _compute_ious(np.array([face.box for face in here]).reshape(-1, 4), truth.boxes)
+        overlaps = compute_ious(np.array([face.box for face in here]).reshape(-1, 4), truth.boxes)
         for number in np.flatnonzero(truth.eyes >= MIN_EYES):
             found[name.split("_")[0]][str(truth.widths[number])].append(bool((overlaps[:, number] >= SAME_FACE).any()))
         usable = np.array([face.status == "ok" for face in here], bool)
@@ -190,7 +190,7 @@ def _is_near(box: np.ndarray, x: int, y: int) -> bool:
     )
 
 
-def _compute_ious(boxes: np.ndarray, truths: np.ndarray) -> np.ndarray:
+def compute_ious(boxes: np.ndarray, truths: np.ndarray) -> np.ndarray:
     """Returns the IoU (n, m) of each of n boxes with each of m true boxes."""
     low = np.maximum(boxes[:, None, :2], truths[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], truths[None, :, 2:])

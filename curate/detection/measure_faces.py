@@ -15,10 +15,15 @@ from curate.faces.align import (
     compute_scale,
     find_valid_pixels,
     fit_similarity,
+    invert_affine,
+    transform_points,
 )
 from curate.faces.interface import Detection
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
+
+# The box of a face in its crop, as dlib's detector draws boxes: the eyes are .41 of its side apart (ours).
+_BOX_IN_CROP = np.array([103, 148, 410, 455])
 
 
 def measure_face(
@@ -54,7 +59,11 @@ def _measure_face(
     if landmarks == "dlib":
         from curate.faces.dlib_models import find_landmarks68
 
-        points68 = tuple(find_landmarks68(image, detection.box).ravel().tolist())
+        if detection.turn == 0:
+            points68 = tuple(find_landmarks68(image, detection.box).ravel().tolist())
+        else:  # dlib needs an upright face
+            in_crop = find_landmarks68(crop, _BOX_IN_CROP)
+            points68 = tuple(transform_points(in_crop, invert_affine(matrix)).ravel().tolist())
     face = Face(
         face_id=make_face_id(photo_id, detection.box),
         photo_id=photo_id,

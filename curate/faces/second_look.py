@@ -65,8 +65,8 @@ def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDete
     The detector sees the crop as it is. If its landmarks are not very near, it also sees the crop upside down. If they
     do not fit, it also sees the crop on both sides. If another turn has a clearly better score, and the recognizer does
     not contradict, the landmarks of this turn replace the landmarks of the face. If detector and recognizer contradict
-    each other, `is_turn_clear` becomes False. If the landmarks of the same turn do not fit, but a third look agrees with
-    the second look, the landmarks of the second look replace the landmarks of the face.
+    each other, `is_turn_clear` becomes False. If the landmarks of the same turn do not fit, but a third look agrees
+    with the second look, the landmarks of the second look replace the landmarks of the face.
     """
     if is_faint(face, models):
         return _confirm(photo, face, models)

@@ -23,6 +23,8 @@ REASONS = {
     "no_face": "no face was found",
     "too_small": "too few pixels between the eyes",
     "low_score": "the face detector was not certain",
+    "turn_unclear": "it is unclear which side of the face is up",
+    "landmarks_do_not_fit": "a second look found other landmarks",
     "cut_by_border": "the photo's border cuts the face",
     "turned_away": "the face is turned too far away",
     "too_blurred": "too blurred",

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from curate.demo import find_packaged_file
+from curate.detection.measure_faces import measure_face
 from curate.faces.align import FFHQ_512, OUTSIDE
+from curate.faces.dlib_models import reduce_to_five
 from curate.faces.find_faces import find_face_in_box, find_faces, find_usable_faces
 from curate.faces.interface import Detection, FaceDetector
 from curate.faces.load import load_faces
@@ -130,6 +132,11 @@ def test_real_faces_are_found_upright_at_every_turn(spec: str) -> None:
         (face,) = find_usable_faces(np.ascontiguousarray(np.rot90(photo, turns)), models)
         assert face.turn == (360 - 90 * turns) % 360 and fits(face)
         assert abs((estimate_pose(face.landmarks5)[2] + 90 * turns + 180) % 360 - 180) < 20
+        if spec == "dlib":
+            row, _ = measure_face(np.ascontiguousarray(np.rot90(photo, turns)), "photo", face, "dlib") or (None, None)
+            assert row is not None and row.landmarks68 is not None and row.turn == face.turn
+            points = reduce_to_five(np.array(row.landmarks68).reshape(68, 2))
+            assert np.abs(points - face.landmarks5).max() < 0.2 * row.inter_ocular_px
 
 
 @pytest.mark.shared_data

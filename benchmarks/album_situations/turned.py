@@ -1,0 +1,114 @@
+"""The situation `turned`: photos that are turned by 90, 180 or 270 degrees, without EXIF.
+
+The same photos are curated as they are and turned. A face is found and upright if the turned photo has an accepted face
+at the same place, whose crop differs from upright by less than 30 degrees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from album_situations.group_photos import SAME_FACE, compute_ious, is_held_out
+from grouping_scores import score_grouping
+
+from curate.config import CurateConfig
+from curate.detection.detect import start_worker
+from curate.pipeline import curate
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import NEAR_DUPLICATE, Face, File, Membership, Photo
+from manifests.pictures.images import decode
+from manifests.runtime.uris import path_of
+
+PHOTOS_A_PERSON = 12
+MIN_SIDE = 150  # pixels: thumbnails are left out
+MAX_TILT = 30  # degrees
+
+
+def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
+    """Curates photos of people who are held out of tuning, as they are and turned.
+
+    Returns the share of the faces that are found and upright in turned photos, by turn and in total, and the pair F of
+    the grouping of both albums. The labels are the names of the people's folders.
+    """
+    start_worker()
+    rng = np.random.default_rng(seed)
+    turns = dict[str, int]()
+    for person in sorted(path for path in (shared / "photos").iterdir() if is_held_out(path.name)):
+        photos = [path for path in sorted(person.iterdir()) if min(decode(path).shape[:2]) >= MIN_SIDE]
+        for number in rng.permutation(len(photos))[:PHOTOS_A_PERSON]:
+            image, turn = decode(photos[number]), 90 * int(rng.integers(4))
+            name = f"{person.name}/{photos[number].stem}.png"
+            turns[name] = turn
+            _save(folder / "upright" / name, image)
+            # np.rot90 turns counterclockwise, so the face is then turned clockwise by `turn` degrees
+            _save(folder / "turned" / name, np.rot90(image, -turn // 90))
+    config = CurateConfig(faces=f"insightface:{shared / 'weights' / 'insightface_small'}")
+    for album in ("upright", "turned"):
+        curate([folder / album], folder / f"{album}_dataset", config)
+    truth, found = (_read_faces(folder / f"{album}_dataset", folder / album) for album in ("upright", "turned"))
+    hits: dict[int, list[bool]] = {turn: [] for turn in (0, 90, 180, 270)}
+    for name, (faces, size) in truth.items():
+        others = found.get(name, ([], size))[0]
+        for face in faces:
+            if _is_accepted(face):
+                hits[turns[name]].append(_has_upright(face, others, turns[name], size))
+    scores = {album: _score(folder / f"{album}_dataset", folder / album) for album in ("upright", "turned")}
+    every = [hit for turn, of_turn in hits.items() if turn for hit in of_turn]
+    return {
+        "found_and_upright": round(float(np.mean(every)), 4),
+        "by_turn": {str(turn): round(float(np.mean(of_turn)), 4) for turn, of_turn in hits.items()},
+        "faces": len(every),
+        "pair_f": scores,
+        "pair_f_lost": round(scores["upright"] - scores["turned"], 4),
+    }
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.ascontiguousarray(image[:, :, ::-1]))
+
+
+def _is_accepted(face: Face) -> bool:
+    return face.status == "ok" or face.reason == NEAR_DUPLICATE
+
+
+def _read_faces(dataset: Path, album: Path) -> dict[str, tuple[list[Face], tuple[int, int]]]:
+    """Returns the faces of each photo, and the width and height of the photo."""
+    with Ledger.open(dataset) as ledger:
+        names = {row.photo_id: str(path_of(row.uri).relative_to(album.resolve())) for row in ledger.read_rows(File)}
+        photos = {names[row.photo_id]: ([], (row.width, row.height)) for row in ledger.read_rows(Photo)}
+        for face in ledger.read_rows(Face):
+            photos[names[face.photo_id]][0].append(face)
+    return photos
+
+
+def _has_upright(face: Face, others: list[Face], turn: int, size: tuple[int, int]) -> bool:
+    """Returns whether one of the faces of the turned photo is the face of the upright photo, and upright."""
+    box = np.array(face.box).reshape(2, 2)
+    width, height = size
+    for _ in range(turn // 90):  # clockwise, the point (x, y) comes to (height - y, x)
+        box = np.stack([height - box[:, 1], box[:, 0]], axis=1)
+        width, height = height, width
+    corners = np.concatenate([box.min(0), box.max(0)])[None]
+    return any(
+        _is_accepted(other)
+        and compute_ious(np.array([other.box]), corners)[0, 0] >= SAME_FACE
+        and abs((other.roll - face.roll - turn + 180) % 360 - 180) < MAX_TILT
+        for other in others
+    )
+
+
+def _score(dataset: Path, album: Path) -> float:
+    """Returns the pair F of the largest faces of the photos. A photo without an accepted face counts as one person."""
+    with Ledger.open(dataset) as ledger:
+        groups = {row.face_id: row.identity_id for row in ledger.read_rows(Membership)}
+    labels, found = [], []
+    for name, (faces, _) in sorted(_read_faces(dataset, album).items()):
+        accepted = [face for face in faces if face.face_id in groups or face.duplicate_of in groups]
+        largest = max(accepted, key=lambda face: face.box[2] - face.box[0], default=None)
+        labels.append(Path(name).parent.name)
+        found.append(name if largest is None else groups.get(largest.face_id, groups.get(largest.representative, name)))
+    return float(score_grouping(labels, np.array(found))["pair_f"])
