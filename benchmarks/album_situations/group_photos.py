@@ -3,6 +3,10 @@
 Portraits are pasted on a ground that is made of face-free parts of other photos. The boxes that the detector draws
 around the pasted faces are 35, 57 and 76 pixels wide. A frontal face with 16 pixels between its eyes has a box about 35
 pixels wide, and its 512 px crop shows about 65 pixels of the photo.
+
+Goals: at least 95% of the faces with 16 pixels between the eyes or more are found, in photos of every size. At most 1%
+of the accepted faces are false. At 12 megapixels, the search takes at most 3 times as long as decoding and a single
+look, and at 42 megapixels at most 5 times.
 """
 
 from __future__ import annotations

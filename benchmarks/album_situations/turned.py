@@ -2,6 +2,8 @@
 
 The same photos are curated as they are and turned. A face is found and upright if the turned photo has an accepted face
 at the same place, whose crop differs from upright by less than 30 degrees.
+
+Goals: at least 98% of the faces of turned photos are found and upright. The pair F of the grouping loses at most .01.
 """
 
 from __future__ import annotations

@@ -52,28 +52,28 @@ class Look(NamedTuple):
     landmarks5: np.ndarray  # (5, 2) in pixels of the photo
 
 
-def needs_second_look(face: Detection, models: FaceModels | FaceDetector) -> bool:
-    """Returns whether a face may be turned, or may have wrong landmarks."""
+def is_sure(face: Detection, least_score: float) -> bool:
+    """Returns whether a face has at least this score and plausible landmarks of an upright face."""
     yaw, pitch, roll = estimate_pose(face.landmarks5)
-    is_plausible = abs(yaw) <= _MAX_YAW and abs(pitch) <= _MAX_PITCH and abs(roll) <= _MAX_ROLL
-    return face.score < models.sure_score or not is_plausible
+    return face.score >= least_score and abs(yaw) <= _MAX_YAW and abs(pitch) <= _MAX_PITCH and abs(roll) <= _MAX_ROLL
 
 
 def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
     """Returns a face with its turn and its landmark error, after a second look at the face's aligned crop.
 
-    The detector sees the crop as it is. If its landmarks are not very near, it also sees the crop upside down. If they
-    do not fit, it also sees the crop on both sides. If another turn has a clearly better score, and the recognizer does
-    not contradict, the landmarks of this turn replace the landmarks of the face. If detector and recognizer contradict
-    each other, `is_turn_clear` becomes False. If the landmarks of the same turn do not fit, but a third look agrees
-    with the second look, the landmarks of the second look replace the landmarks of the face.
+    The detector sees the crop as it is. If its score is not sure and its landmarks are not very near, it also sees the
+    crop upside down. If they do not fit, it also sees the crop on both sides. If another turn has a clearly better
+    score, and the recognizer does not contradict, the landmarks of this turn replace the landmarks of the face. If
+    detector and recognizer contradict each other, `is_turn_clear` becomes False. If the landmarks of the same turn do
+    not fit, but a third look agrees with the second look, the landmarks of the second look replace the landmarks of the
+    face.
     """
     if is_faint(face, models):
         return _confirm(photo, face, models)
     looks = {0: _look(photo, face.landmarks5, 0, models)}
     error = _measure_error(face.landmarks5, looks[0])
     face = set_turn(replace(face, landmark_error=error))
-    if error <= SURE_LANDMARK_ERROR:
+    if error <= SURE_LANDMARK_ERROR or (looks[0].score >= models.sure_score and error <= MAX_LANDMARK_ERROR):
         return face
     for turns in (2,) if error <= MAX_LANDMARK_ERROR else (2, 1, 3):
         looks[turns] = _look(photo, face.landmarks5, turns, models)
