@@ -10,12 +10,13 @@ from pathlib import Path
 from curate.config import CurateConfig
 from curate.photos.consent import read_sidecar
 from curate.photos.labels import check_labels
-from curate.photos.walk import check_photo_paths
+from curate.photos.name_rules import LEFT_OUT, NameRules, check_patterns
+from curate.photos.walk import check_photo_paths, walk_files
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.privacy.keys import KEY_NAME
 from manifests.runtime.files import find_blocking_file
-from manifests.runtime.text import make_printable
+from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.workers import check_workers
 
 SPLIT_POLICIES = ("identity", "photos")
@@ -29,6 +30,8 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
         raise BadInput(f"--landmarks {config.landmarks} is unknown. Give dlib.")
     if config.split.policy not in SPLIT_POLICIES:
         raise BadInput(f"--split-by {config.split.policy} is unknown. Give {' or '.join(SPLIT_POLICIES)}.")
+    check_patterns("--exclude", config.exclude)
+    check_patterns("--include", config.include)
     check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
     check_labels(config.labels)
     if config.sidecar is not None:
@@ -37,6 +40,26 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
         check_workers(workers)
     check_dataset_folder(photos, dataset)
     check_photo_paths(photos)
+    if photos and not os.path.lexists(dataset / LEDGER_NAME):
+        _check_any_file(photos, NameRules(config.exclude, config.include))
+
+
+def _check_any_file(photos: Sequence[Path], rules: NameRules) -> None:
+    """Raises BadInput if a new dataset would contain no file."""
+    left_out = 0
+    for item in walk_files(photos, rules=rules):
+        if isinstance(item, Path) or item.reason not in LEFT_OUT:
+            return
+        left_out += 1
+    where = make_printable(photos[0]) if len(photos) == 1 else "The named paths"
+    why = (
+        f", except {format_count(left_out, 'path')} that {'is' if left_out == 1 else 'are'} left out"
+        if left_out
+        else ""
+    )
+    raise BadInput(
+        f"{where} {'contains' if len(photos) == 1 else 'contain'} no file{why}. Name a folder that contains photos."
+    )
 
 
 def check_number(option: str, value: float | None, low: float, high: float, what: str) -> None:

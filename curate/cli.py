@@ -16,6 +16,7 @@ from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
+    from curate.photos.name_rules import NameRules
     from curate.photos.optout_faces import OptoutResult
     from curate.summary import Summary
 
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
 ARCHIVES = ", and zip or tar archives of photos"
 ONE_RECOGNIZER = "; a dataset keeps the recognizer of its first run"
 WINDOW = ", or window:LOW-HIGH with your own distances"
-_FACES, _PEOPLE, _CONSENT = "Faces", "People, splits and references", "Consent"
+_FILES, _FACES, _PEOPLE, _CONSENT = "Files", "Faces", "People, splits and references", "Consent"
 
 
 def curate(
     photos: Annotated[list[Path], argument("PHOTOS...", ARCHIVES)],
     out: Annotated[Path, flag("--out", ": the folder of the dataset, new or not", metavar="DATASET")],
+    exclude: Annotated[
+        list[str] | None, flag("--exclude", ", such as '*_edited.jpg'", repeat=True, panel=_FILES)
+    ] = None,
+    include: Annotated[list[str] | None, flag("--include", repeat=True, panel=_FILES)] = None,
+    reread: Annotated[bool, flag("--reread", panel=_FILES)] = False,
     faces: Annotated[str, flag("--faces", ONE_RECOGNIZER, panel=_FACES)] = "auto",
     landmarks: Annotated[str | None, flag("--landmarks", default="none", panel=_FACES)] = None,
     filters: Annotated[str, flag("--filters", panel=_FACES)] = "default",
@@ -54,6 +60,7 @@ def curate(
         Path | None, flag("--sidecar", "; later runs remember its values", default="none", panel=_CONSENT)
     ] = None,
     require_consent: Annotated[bool, flag("--require-consent", panel=_CONSENT)] = False,
+    allow_unmatched: Annotated[bool, flag("--allow-unmatched", panel=_CONSENT)] = False,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -70,6 +77,7 @@ def curate(
     from curate.check_options import check_number, check_options
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
+    from curate.photos.name_rules import NameRules
     from manifests.runtime.workers import count_cores
 
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "a number of pixels")
@@ -84,6 +92,10 @@ def curate(
         labels=labels,
         sidecar=None if sidecar is None else str(sidecar),
         require_consent=require_consent,
+        allow_unmatched=allow_unmatched,
+        exclude=tuple(exclude or ()),
+        include=tuple(include or ()),
+        reread=reread,
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
         split=SplitRules(policy=split_by),
@@ -92,7 +104,7 @@ def curate(
     processes = count_cores() if workers is None else workers
     check_options(photos, out, config, processes)
     if dry_run:
-        _print_plan(photos, out, as_json)
+        _print_plan(photos, out, NameRules(config.exclude, config.include), as_json)
         return
     from curate.pipeline import curate as curate_photos
     from manifests.runtime.progress import show_progress
@@ -145,11 +157,11 @@ def _suggest_next(summary: Summary, dataset: Path) -> str:
     return f"likeness manifest show {dataset}, likeness report {dataset}{train}"
 
 
-def _print_plan(photos: list[Path], dataset: Path, as_json: bool) -> None:
+def _print_plan(photos: list[Path], dataset: Path, rules: NameRules, as_json: bool) -> None:
     from curate.photos.walk import walk_files
     from manifests.ledger.records import File
 
-    items = list(walk_files(photos))
+    items = list(walk_files(photos, rules=rules))
     skipped = sum(isinstance(item, File) for item in items)
     files = len(items) - skipped
     if as_json:

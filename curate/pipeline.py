@@ -25,7 +25,9 @@ from curate.people.pairs import pair_faces
 from curate.people.splits import check_policy, check_splits, split_faces
 from curate.photos.consent import apply_consent
 from curate.photos.labels import label
+from curate.photos.name_rules import NameRules
 from curate.photos.optout_faces import keep_out
+from curate.photos.refusals import check_refusals, check_refused_hashes
 from curate.photos.scan import scan
 from curate.summary import Summary, summarise
 from manifests.card import write_card
@@ -62,8 +64,13 @@ def curate(
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
         _remove_leftovers(ledger.dataset)
+        rules = NameRules(config.exclude, config.include)
 
-        notices = scan(ledger, photos, map_batches, progress)
+        if config.sidecar is not None and not config.allow_unmatched:
+            check_refusals(ledger, config.sidecar, photos, rules, map_batches)
+        notices = scan(ledger, photos, map_batches, progress, rules, config.reread)
+        if config.sidecar is not None and not config.allow_unmatched:
+            check_refused_hashes(ledger, config.sidecar)
         notices += apply_consent(ledger, config.sidecar, photos, config.require_consent)
         notices += _record_lists(ledger, lists)
         label(ledger, config)

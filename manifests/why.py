@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from manifests.ledger.records import Face, Label, ListEntry
 from manifests.privacy.kept_out import find_kept_out_reason
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
-from manifests.runtime.uris import display_path, is_missing, uri_of
+from manifests.runtime.uris import display_path, is_end_of_path, is_missing, uri_of
 
 _PREFIX = 6  # a look-up needs this many characters of an id or more; fewer would match too many ids (ours)
 
@@ -252,9 +251,7 @@ def _matches(row: dict[str, Any], photo: str) -> bool:
     if row["uri"].startswith(HIDDEN_PREFIX):
         return False
     path = display_path(row["uri"])
-    if row["uri"] == uri_of(photo) or photo in (path.name, str(path)):
-        return True
-    if os.sep in photo and str(path).endswith(os.sep + photo):
+    if row["uri"] == uri_of(photo) or is_end_of_path(photo, path):
         return True
     return row["photo_id"] is not None and _starts_id(row["photo_id"], photo)
 

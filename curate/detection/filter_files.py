@@ -11,6 +11,7 @@ from typing import Any
 
 from curate.detection.reasons import CROP_MISSING, NO_EMBEDDING, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from curate.filter_sets import FILTER_SETS, TEST_FILTERS
+from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import NEAR_DUPLICATE
@@ -25,6 +26,7 @@ RESERVED = {
     "decided",
     PHOTO_VANISHED,
     "file_replaced",
+    *LEFT_OUT,
     CROP_MISSING,
     NO_EMBEDDING,
     NOT_FOUND_AGAIN,

@@ -18,7 +18,7 @@ from curate.photos.walk import walk_files
 from manifests.errors import BadInput
 from manifests.ledger.records import SPLITS, File, ListEntry
 from manifests.runtime.text import format_count, make_printable
-from manifests.runtime.uris import uri_of
+from manifests.runtime.uris import normalise_name, uri_of
 
 FORMATS = ("labelled-folder", "refldm")
 LISTS, SPLIT_LISTS, PICTURES = "reference_mapping", "id_based_ffhq_split", "images512x512"  # folders of ReF-LDM
@@ -128,12 +128,12 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
         by_name: dict[str, list[Path]] = {}  # path of a picture or name of a person's folder, below SOURCE -> pictures
         for path in lists.photos:
             below = path.relative_to(source)
-            for name in {str(below), below.parts[0]}:
+            for name in {normalise_name(below), normalise_name(below.parts[0])}:
                 by_name.setdefault(name, []).append(path)
         for name, split, where in _read_split_lists(splits):
-            if name not in by_name:
+            if normalise_name(name) not in by_name:
                 lists.missing.append(name)
-            for path in by_name.get(name, []):
+            for path in by_name.get(normalise_name(name), []):
                 _set_split(lists, path, split, f"{where}: {name}", "by an earlier line")
     return lists
 
@@ -238,6 +238,7 @@ class _Pictures:
         self._real_root = Path(os.path.realpath(root))
         self._missing = missing
         self._paths: dict[str, Path | None] = {}
+        self._by_name: dict[str, Path] | None = None  # normalised name -> file; read when it is first needed
 
     def find(self, name: str, where: str) -> Path | None:
         """Returns the file of a name, or None if the file does not exist.
@@ -250,10 +251,17 @@ class _Pictures:
                 raise BadInput(
                     f"{where}: {name!r} leads out of {self._root}. Write names below the folder of the pictures."
                 )
-            self._paths[name] = path if path.is_file() else None
+            self._paths[name] = path if path.is_file() else self._find_normalised(name)
             if self._paths[name] is None:
                 self._missing.append(name)
         return self._paths[name]
+
+    def _find_normalised(self, name: str) -> Path | None:
+        """Returns the file whose name is the same after Unicode normalisation and with either slash, or None."""
+        if self._by_name is None:
+            paths = [path for path in walk_files([self._root]) if isinstance(path, Path)]
+            self._by_name = {normalise_name(path.relative_to(self._root)): path for path in paths}
+        return self._by_name.get(os.path.normpath(normalise_name(name)))
 
     def list_existing(self) -> list[Path]:
         """Returns every file that `find` has returned, sorted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from manifests.privacy.erase import (
     erase_dropped_faces,
 )
 from manifests.runtime.text import format_count, make_printable
-from manifests.runtime.uris import display_path, uri_of
+from manifests.runtime.uris import display_path, normalise_name
 
 COLUMNS = ("source", "licence", "consent")
 # Sorted from least strict to strictest. An empty cell means that the consent is unknown.
@@ -94,22 +95,31 @@ def match_sidecar(
     """Returns the cells of each photo (photo -> column -> text), and a notice about lines that match no photo.
 
     The `file` of a line is a path below one of `roots`, a whole path, or a sha256. For a member of an archive, the
-    path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. If several lines match one photo,
-    the photo gets the strictest consent, the first source and the first licence.
+    path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. Paths are compared after Unicode
+    normalisation, with either slash. If several files have the same name after the normalisation, a line without
+    consent counts for all of them, and any other line counts for the file whose name is exactly the same. If several
+    lines match one photo, the photo gets the strictest consent, the first source and the first licence.
     """
-    photos_at: dict[str, set[str]] = defaultdict(set)  # uri of a file's path, as a user would write the path -> photos
+    photos_at: dict[str, set[str]] = defaultdict(set)  # path, as a user would write it -> photos
+    similar_at: dict[str, set[str]] = defaultdict(set)  # normalised path -> photos
     for file in files:
         if file.photo_id is not None:
-            photos_at[uri_of(display_path(file.uri))].add(file.photo_id)
+            path = display_path(file.uri)
+            photos_at[str(path)].add(file.photo_id)
+            similar_at[normalise_name(path)].add(file.photo_id)
     all_photos = {photo for photos in photos_at.values() for photo in photos}
-    folders = [root if root.is_dir() else root.parent for root in roots]
+    folders = {root.absolute() if root.is_dir() else root.absolute().parent for root in roots}
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     unmatched_files: list[str] = []
     for line in lines:
         if re.fullmatch(r"[0-9a-fA-F]{64}", line.file):
             photos = {line.file.lower()} & all_photos
         else:
-            photos = {photo for folder in folders for photo in photos_at.get(uri_of(folder / line.file), ())}
+            names = {os.path.normpath(folder / line.file) for folder in folders}
+            photos = set().union(*(photos_at[name] for name in names if name in photos_at))
+            if not photos or line.consent in CONSENT_REFUSALS:
+                places = list_places(line.file, roots)
+                photos |= set().union(*(similar_at[place] for place in places if place in similar_at))
         if not photos:
             unmatched_files.append(line.file)
         for photo in sorted(photos):
@@ -125,6 +135,17 @@ def match_sidecar(
         " and others" if len(unmatched_files) > 5 else ""
     )
     return dict(cells), [f"--sidecar: no photo matches {format_count(len(unmatched_files), 'file name')}: {examples}."]
+
+
+def list_places(name: str, roots: Sequence[Path]) -> list[str]:
+    """Returns the normalised absolute paths that a name in a sidecar may mean, one for each folder of `roots`."""
+    folders = {root if root.is_dir() else root.parent for root in roots}
+    return sorted({normalise_path(folder / name.replace("\\", "/")) for folder in folders})
+
+
+def normalise_path(path: Path) -> str:
+    """Returns the absolute path in the form in which paths are compared."""
+    return normalise_name(os.path.normpath(path.absolute()))
 
 
 def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:

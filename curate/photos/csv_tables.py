@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from pathlib import Path
 
 from manifests.errors import BadInput
 from manifests.runtime.text import format_count
 
+# spreadsheet programs write semicolons where the comma is the decimal sign, and tabs as "Unicode text"
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
+def _find_encoding(table: Path) -> str:
+    with table.open("rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _find_separator(first_line: str, required: tuple[str, ...]) -> str:
+    for separator in _SEPARATORS:
+        cells = [cell.strip().strip('"') for cell in first_line.split(separator)]
+        if all(cells.count(column) == 1 for column in required):
+            return separator
+    return ","
+
 
 def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the column names, and for each other line of a CSV its number and its cells. Empty lines are left out.
 
-    The first line contains the column names. Raises BadInput if the file is not a CSV in UTF-8, or if another line has
-    more cells than the first line. Raises BadInput if the first line does not name each column of `required` once.
+    The first line contains the column names. Commas, semicolons or tabs separate the cells. The separator is the first
+    of the three with which the first line names each column of `required` once. Raises BadInput if the file is not a CSV
+    in UTF-8, or in UTF-16 with a byte-order mark. Raises BadInput if another line has more cells than the first line, or
+    if a column of `required` is missing or repeated.
     """
     lines: list[tuple[int, list[str]]] = []
     number = 1  # the line where a record begins; a record has many lines if a quote is not closed
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+        with table.open(encoding=_find_encoding(table), newline="") as file:
+            separator = _find_separator(file.readline(), required)
+            file.seek(0)
+            reader = csv.reader(file, strict=True, delimiter=separator)
             for cells in reader:
                 lines.append((number, cells))
                 number = reader.line_num + 1
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise BadInput(f"{table} is not UTF-8 text. Save the file as CSV in UTF-8.") from None
     except csv.Error as error:
         raise BadInput(
@@ -42,7 +64,7 @@ def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tu
         if len(cells) > len(header):
             raise BadInput(
                 f"{table}, line {number}: the line has {format_count(len(cells), 'column')}, but the first line names "
-                f"{len(header)}. Put quotes around text that contains a comma."
+                f"{len(header)}. Put quotes around text that contains a {_SEPARATORS[separator]}."
             )
         if cells:
             rows.append((number, cells))

@@ -3,47 +3,82 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from curate.photos.name_rules import LEFT_OUT
 from manifests.ledger.records import Face, File, Photo
+from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.keys import hide_uri
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
 
 FILE_REPLACED = "file_replaced"  # every file that contained the photo was overwritten
+FILE_GONE = "file_gone"  # the file no longer exists, and no other file contains its photo
+FILE_MOVED = "file_moved"  # the file no longer exists, but another file contains its photo
 # A file with a reason in `_UNREAD` was not read. A file that was not read may still contain the photo of its earlier
 # row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
-def mark_same_files(files: Sequence[File]) -> list[File]:
-    """Returns the file rows that must change, so that only one file of each photo has the status ok.
+def find_missing(files: Sequence[File]) -> set[str]:
+    """Returns the uris of the files in `files` that contained photos and no longer exist."""
+    return {file.uri for file in files if _may_stand_for_photo(file) and is_missing(file.uri)}
 
-    The file with the first uri gets the status ok. The photo's other files get the reason `same_file`.
+
+def mark_same_files(files: Sequence[File], missing: Collection[str] = ()) -> list[File]:
+    """Returns the file rows that must change, so that at most one file of each photo has the status ok.
+
+    `missing` contains the uris of files that no longer exist. Of the photo's other files, the file with the first uri
+    gets the status ok, and the rest get the reason `same_file`. A missing file gets the reason FILE_MOVED if another
+    file contains its photo, and FILE_GONE otherwise.
     """
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:
-        if file.photo_id is not None and file.reason not in _UNREAD:
+        if file.photo_id is not None and _may_stand_for_photo(file):
             by_photo[file.photo_id].append(file)
     changed_rows = []
     for same_files in by_photo.values():
-        first, *others = sorted(same_files, key=lambda file: file.uri)
-        rows = [replace(first, status="ok", reason=None)]
-        rows += [replace(other, status="dropped", reason="same_file") for other in others]
+        present = sorted((file for file in same_files if file.uri not in missing), key=lambda file: file.uri)
+        rows = [replace(file, status="ok", reason=None) for file in present[:1]]
+        rows += [replace(file, status="dropped", reason="same_file") for file in present[1:]]
+        reason = FILE_MOVED if present else FILE_GONE
+        rows += [replace(file, status="dropped", reason=reason) for file in same_files if file.uri in missing]
         changed_rows += [row for row in rows if row not in same_files]
     return changed_rows
+
+
+def _may_stand_for_photo(file: File) -> bool:
+    return file.photo_id is not None and file.reason not in _UNREAD and file.reason not in LEFT_OUT
+
+
+def mark_left_out(files: Iterable[File], left_out: Mapping[str, str | None]) -> list[File]:
+    """Returns the changed rows of earlier files that are inside a folder or archive that is now left out.
+
+    `left_out` maps the uri of a file or folder that is left out to the reason. A row loses its size, so that the file
+    is read again when it is no longer left out.
+    """
+    rows = []
+    for file in files if left_out else ():
+        name = file.uri.partition("#")[0]
+        places = [name] if name != file.uri else []
+        while "/" in name:
+            name = name.rpartition("/")[0]
+            places.append(name)
+        reason = next((left_out[place] for place in places if place in left_out), None)
+        if reason is not None:
+            rows.append(replace(file, status="dropped", reason=reason, bytes=None))
+    return rows
 
 
 def keep_photo_id(row: File, earlier: File | None) -> File:
     """Returns the row of a file.
 
-    If the file cannot be read now, the row gets the photo of the file's earlier row, because the file may still contain
-    this photo.
-
-    The file may still contain this photo.
+    If the file cannot be read now or is left out, the row gets the photo of the file's earlier row, because the file
+    may still contain this photo.
     """
-    return replace(row, photo_id=earlier.photo_id) if earlier is not None and row.reason in _UNREAD else row
+    keeps = earlier is not None and (row.reason in _UNREAD or row.reason in LEFT_OUT)
+    return replace(row, photo_id=earlier.photo_id) if earlier is not None and keeps else row
 
 
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
@@ -60,36 +95,55 @@ def mark_replaced(
 ) -> tuple[list[Photo | Face], list[Photo]]:
     """Returns rows of photos and faces that no file contains any more, and rows of photos that came back.
 
-    The rows of photos and faces without a file have the status dropped. The rows of photos that came back have the
-    status ok.
+    A photo whose files are all left out gets the reason of a file. A photo whose files were all overwritten gets
+    FILE_REPLACED. The rows of photos and faces without a file have the status dropped. The rows of photos that came
+    back have the status ok.
     """
-    in_files = {file.photo_id for file in files}
+    in_files = {file.photo_id for file in files if file.reason not in LEFT_OUT}
+    left_out = {file.photo_id: file.reason for file in files if file.reason in LEFT_OUT}
+    reason_of = {
+        photo.photo_id: left_out.get(photo.photo_id) or FILE_REPLACED
+        for photo in photos
+        if photo.photo_id not in in_files
+    }
     rows: list[Photo | Face] = []
     for photo in photos:
-        if photo.photo_id not in in_files and photo.reason != FILE_REPLACED:
-            rows.append(replace(photo, status="dropped", reason=FILE_REPLACED))
+        if (reason := reason_of.get(photo.photo_id)) not in (None, photo.reason):
+            rows.append(replace(photo, status="dropped", reason=reason))
     for face in faces:
-        if face.photo_id not in in_files and face.reason != FILE_REPLACED:
-            rows.append(replace(face, status="dropped", reason=FILE_REPLACED, duplicate_of=None))
-    photos_back = [photo for photo in photos if photo.reason == FILE_REPLACED and photo.photo_id in in_files]
+        # the row of a face that opted out keeps its reason and its place, in case the photo comes back
+        if (reason := reason_of.get(face.photo_id)) not in (None, face.reason) and face.reason != OPTED_OUT:
+            rows.append(replace(face, status="dropped", reason=reason, duplicate_of=None))
+    without_file = (FILE_REPLACED, *LEFT_OUT)
+    photos_back = [photo for photo in photos if photo.reason in without_file and photo.photo_id in in_files]
     return rows, [replace(photo, status="ok", reason=None) for photo in photos_back]
 
 
-def describe_missing_files(rows: Sequence[File]) -> list[str]:
-    """Returns a notice about the files in `rows` that contained photos and no longer exist.
+def describe_missing_files(files: Sequence[File], earlier: Mapping[str, File]) -> list[str]:
+    """Returns notices about the files that no longer exist, and about the files that have moved since the last scan.
 
-    `rows` are the files that this scan did not find.
+    `earlier` contains the rows of the last scan (uri -> row).
     """
-    missing_files = [
-        row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)
-    ]
-    if not missing_files:
-        return []
-    subject = (
-        f"{len(missing_files)} files that contained photos are"
-        if len(missing_files) > 1
-        else "1 file that contained a photo is"
-    )
-    first = make_printable(display_path(min(row.uri for row in missing_files)))
-    example = f", for example {first}" if len(missing_files) > 1 else f": {first}"
-    return [f"{subject} no longer there{example}. The dataset keeps the photos, faces and crops of missing files."]
+    moved = [file for file in files if file.reason == FILE_MOVED and earlier[file.uri].reason != FILE_MOVED]
+    gone = [file for file in files if file.reason == FILE_GONE]
+    notices = []
+    if moved:
+        are, their = ("files are", "their photos") if len(moved) > 1 else ("file is", "its photo")
+        notices.append(
+            f"{len(moved)} {are} no longer there, but other files contain {their}{_format_example(moved)}. The dataset "
+            "uses the other files."
+        )
+    if gone:
+        subject = (
+            "1 file that contained a photo is" if len(gone) == 1 else f"{len(gone)} files that contained photos are"
+        )
+        notices.append(
+            f"{subject} no longer there{_format_example(gone)}. The dataset keeps the photos, faces and crops of "
+            "missing files."
+        )
+    return notices
+
+
+def _format_example(files: Sequence[File]) -> str:
+    first = make_printable(display_path(min(file.uri for file in files)))
+    return f", for example {first}" if len(files) > 1 else f": {first}"

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from curate.config import CurateConfig
 from curate.photos.csv_tables import read_csv
+from curate.photos.file_history import FILE_MOVED
+from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import MAX_NAME
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Label, ListEntry, Membership
 from manifests.runtime.text import format_count, make_printable
-from manifests.runtime.uris import display_path
+from manifests.runtime.uris import display_path, normalise_name
 
 EXAMPLES = 5  # greatest number of examples in a notice
 
@@ -77,7 +79,11 @@ def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     if spec is None:
         return [], []
     hint, table = _parse_spec(spec)
-    photo_files = [(display_path(file.uri), file.photo_id) for file in files if file.photo_id is not None]
+    photo_files = [
+        (display_path(file.uri), file.photo_id)
+        for file in files
+        if file.photo_id is not None and file.reason not in (FILE_MOVED, *LEFT_OUT)
+    ]
     pairs: list[tuple[str, str]]  # photo, label
     notices: list[str]
     if table is None:
@@ -126,15 +132,17 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
     """
     files_named: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, photo in files:
-        files_named[path.name].append((str(path), photo))
+        files_named[normalise_name(path.name)].append((normalise_name(path), photo))
     pairs, unmatched_names, ambiguous = [], [], []
     for name, text in _read_label_csv(table):
-        normal_path = os.path.normpath(name)
+        normal_path = os.path.normpath(normalise_name(name))
         same_name = files_named.get(Path(normal_path).name, [])
         # A photo whose whole path is in the line has priority over a photo whose path only ends with the text of the
         # line.
-        matches = [photo for path, photo in same_name if path in (normal_path, str(Path(normal_path).absolute()))]
-        matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + normal_path)]
+        matches = [
+            photo for path, photo in same_name if path in (normal_path, normalise_name(Path(normal_path).absolute()))
+        ]
+        matches = matches or [photo for path, photo in same_name if path.endswith("/" + normal_path)]
         if not matches:
             unmatched_names.append(name)
         elif len(set(matches)) > 1:

@@ -15,11 +15,15 @@ from curate.faces.measure import hash_picture
 from curate.photos.batches import FILES_A_BATCH, split_into_batches
 from curate.photos.file_history import (
     describe_missing_files,
+    find_missing,
     keep_photo_id,
+    mark_left_out,
     mark_replaced,
     mark_same_files,
     must_stay_hidden,
 )
+from curate.photos.file_stamps import is_unchanged, stamp_row
+from curate.photos.name_rules import EXCLUDED, LEFT_OUT, NO_RULES, NameRules, describe_unused_patterns, find_place
 from curate.photos.walk import make_unread_row, walk_files
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import TABLES, Face, File, Photo, Record
@@ -38,7 +42,7 @@ from manifests.runtime.archives import (
 )
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.progress import Progress
-from manifests.runtime.uris import member_uri, parse_member_uri, path_of, uri_of
+from manifests.runtime.uris import display_path, member_uri, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import FAILURES, BatchMap, FailedUnit, guard_units
 
 # A file with more bytes than MAX_BYTES is not read (ours). An uncompressed 16-bit RGB TIFF has about 1 GiB if it has
@@ -57,25 +61,52 @@ class _Earlier:
     hidden: set[str]  # uris of files that are kept out, with an HMAC in the place of the name
 
 
-def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress: Progress) -> list[str]:
+@dataclass(frozen=True)
+class _Names:
+    """The rules about names, and the paths that the user named."""
+
+    rules: NameRules
+    named: frozenset[str]
+
+    def find_place(self, uri: str) -> str:
+        return find_place(display_path(uri), self.named)
+
+    def find_reason(self, uri: str) -> str | None:
+        return self.rules.find_reason(self.find_place(uri), is_file=True)
+
+
+def scan(
+    ledger: Ledger,
+    paths: Sequence[Path],
+    map_batches: BatchMap,
+    progress: Progress,
+    rules: NameRules = NO_RULES,
+    reread: bool = False,
+) -> list[str]:
     """Records a row for every file under `paths`, for every member of an archive, and for every distinct photo.
 
-    A file is not read again if its size and modification time are the same as in its row. The row of an archive is
-    recorded after the rows of all its members. An archive whose scan was interrupted is therefore read again. Returns a
-    notice if files of earlier scans no longer exist.
+    A file is not read again if its size and its times are the same as in its row, except with `reread`. The row of an
+    archive is recorded after the rows of all its members. An archive whose scan was interrupted is therefore read
+    again. `rules` leave out files and members by their names. Returns notices about files of earlier scans that no
+    longer exist, and about patterns of `rules` without a file.
     """
     earlier = _read_earlier(ledger)
-    changed_files, uris = _find_changed_files(ledger, paths, earlier)
+    names = _Names(rules, frozenset(map(str, paths)))
+    changed_files, uris = _find_changed_files(ledger, paths, earlier, names, reread)
     archives = _scan_files(ledger, changed_files, earlier, map_batches, progress)
-    _scan_archives(ledger, archives, earlier, map_batches, progress)
-    if same_files := mark_same_files(ledger.read_rows(File)):
+    _scan_archives(ledger, archives, earlier, names, map_batches, progress)
+    files = ledger.read_rows(File)
+    missing = find_missing([file for file in files if file.uri not in uris])
+    if same_files := mark_same_files(files, missing):
         ledger.record("scan", "same files", {}, same_files)
     dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
     if dropped_rows or photos_back:
         # A photo that came back loses its row in `stages`, so the stage `detect` searches the photo again.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
-    return describe_missing_files([row for uri, row in earlier.files.items() if uri not in uris])
+    files = ledger.read_rows(File)
+    places = [names.find_place(file.uri) for file in files if file.reason == EXCLUDED]
+    return describe_missing_files(files, earlier.files) + describe_unused_patterns(rules, places)
 
 
 def _read_earlier(ledger: Ledger) -> _Earlier:
@@ -89,24 +120,28 @@ def _read_earlier(ledger: Ledger) -> _Earlier:
     return _Earlier(files, photo_ids, members_of, read_kept_out_list(ledger), hidden)
 
 
-def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier) -> tuple[list[Path], set[str]]:
+def _find_changed_files(
+    ledger: Ledger, paths: Sequence[Path], earlier: _Earlier, names: _Names, reread: bool
+) -> tuple[list[Path], set[str]]:
     """Returns the files that are new or have changed, and the uris of everything under `paths`.
 
-    Records the rows of paths that cannot be read, for example broken symlinks and unreadable folders.
+    Records the rows of paths that are not read, for example broken symlinks and folders that are left out.
     """
     uris: set[str] = set()
     changed_files: dict[str, Path] = {}
     unread_rows: dict[str, File] = {}
     folder_uris: set[str] = set()
-    for item in walk_files(paths, folder_uris):
+    for item in walk_files(paths, folder_uris, names.rules):
         if isinstance(item, File):
             if not must_stay_hidden(item, earlier.kept_out.key, earlier.hidden):
                 unread_rows[item.uri] = keep_photo_id(item, earlier.files.get(item.uri))
             continue
         uri = uri_of(item)
         uris.add(uri)
-        if not _is_unchanged(item, earlier.files.get(uri)):
+        if reread or not _is_unchanged(item, earlier.files.get(uri)) or _has_other_members(uri, earlier, names):
             changed_files[uri] = item
+    left_out = {uri: row.reason for uri, row in unread_rows.items() if row.reason in LEFT_OUT}
+    unread_rows |= {row.uri: row for row in mark_left_out(earlier.files.values(), left_out)}
     new_rows = [row for uri, row in unread_rows.items() if earlier.files.get(uri) != row]
     # `readable_now` are paths that could not be read earlier and are readable folders now. The rows of the paths in
     # `readable_now` are deleted, because the files in the folders have rows now.
@@ -136,13 +171,28 @@ def _scan_files(
     return archives
 
 
+def _has_other_members(uri: str, earlier: _Earlier, names: _Names) -> bool:
+    """Returns whether the rules now leave out other members of an archive than in the last scan."""
+    for member in earlier.members_of.get(uri, ()):
+        reason = earlier.files[member].reason
+        if names.find_reason(member) != (reason if reason in LEFT_OUT else None):
+            return True
+    return False
+
+
 def _scan_archives(
-    ledger: Ledger, archives: Sequence[Path], earlier: _Earlier, map_batches: BatchMap, progress: Progress
+    ledger: Ledger,
+    archives: Sequence[Path],
+    earlier: _Earlier,
+    names: _Names,
+    map_batches: BatchMap,
+    progress: Progress,
 ) -> None:
     """Records the rows of the archives' members, then the archives' own rows."""
-    scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
     for ((archive, member_count),) in map_batches(count_batch, [[path] for path in archives]):
         members = [Member(path_of(archive.uri), index) for index in range(member_count)]
+        place = names.find_place(archive.uri)
+        scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out, rules=names.rules, archive_place=place)
         uris = {archive.uri}
         for done, rows in enumerate(map_batches(scan_one_batch, split_into_batches(members, FILES_A_BATCH)), 1):
             _record_rows(ledger, [], rows, earlier)
@@ -174,14 +224,10 @@ def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Phot
 
 
 def _is_unchanged(path: Path, row: File | None) -> bool:
-    """Returns whether the file was read before and still has the same size and modification time."""
-    if row is None or row.bytes is None:
-        return False
     try:
-        status = path.stat()
+        return is_unchanged(row, path.stat())
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (row.bytes, row.mtime_ns)
 
 
 def _drop_repeated(rows: Iterable[Any]) -> list[Record]:
@@ -197,19 +243,25 @@ def _drop_repeated(rows: Iterable[Any]) -> list[Record]:
 
 
 def scan_batch(
-    items: Sequence[Path | Member | FailedUnit], kept_out: KeptOutList = NOBODY_KEPT_OUT
+    items: Sequence[Path | Member | FailedUnit],
+    kept_out: KeptOutList = NOBODY_KEPT_OUT,
+    rules: NameRules = NO_RULES,
+    archive_place: str = "",
 ) -> list[File | Photo]:
     """Reads, hashes and decodes each file. Returns a File row for each file, and a Photo row for each picture.
 
     The row of an archive has the reason ARCHIVE, which `count_batch` may replace. A folder in an archive has no
-    row. A file that is kept out is not decoded, and its row does not contain its name or its hash.
+    row. A file that is kept out is not decoded, and its row does not contain its name or its hash. `rules` apply to
+    members. `archive_place` is the path of the members' archive below the folder that the user named.
     """
     rows: list[File | Photo] = []
     for item in guard_units(items):
         if isinstance(item, FailedUnit):
             rows.append(_make_lost_row(item))
+        elif isinstance(item, Member):
+            rows += _scan_member(item, kept_out, rules, archive_place)
         else:
-            rows += _scan_member(item, kept_out) if isinstance(item, Member) else _scan_file(item, kept_out)
+            rows += _scan_file(item, kept_out)
     return rows
 
 
@@ -218,7 +270,7 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
     try:
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
-            row = File(uri, None, before.st_size, before.st_mtime_ns, "failed")
+            row = stamp_row(File(uri, None, None, None, "failed"), before)
             is_packed = is_archive(file.read(512))
             if before.st_size > MAX_BYTES:
                 reason = ARCHIVE if is_packed else "file_too_large"
@@ -235,23 +287,27 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
                     return [replace(row, status="dropped", reason=ARCHIVE)]
                 return [replace(row, reason=error.reason)]
             after = os.fstat(file.fileno())
-        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        if not is_unchanged(row, after):
             raise OSError  # the bytes that were decoded may not be the bytes that were hashed
     except OSError:
         return [make_unread_row(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished")]
     return _make_photo_rows(row, photo_id, picture)
 
 
-def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
+def _scan_member(member: Member, kept_out: KeptOutList, rules: NameRules, archive_place: str) -> list[File | Photo]:
     try:
-        mtime_ns = member.archive.stat().st_mtime_ns
+        status = member.archive.stat()
         header = read_entry(member)
     except (ArchiveError, OSError) as error:
         reason = error.reason if isinstance(error, ArchiveError) else "unreadable_file"
         return [File(member_uri(member.archive, member.index, b""), None, None, None, "failed", reason)]
     if header.folder:
         return []
-    row = File(member_uri(member.archive, member.index, header.name), None, header.size, mtime_ns, "failed")
+    uri = member_uri(member.archive, member.index, header.name)
+    row = replace(stamp_row(File(uri, None, None, None, "failed"), status), bytes=header.size)
+    place = f"{archive_place}/{os.fsdecode(header.name.lstrip(b'/'))}"
+    if (left_out := rules.find_reason(place, is_file=True)) is not None:
+        return [replace(row, status="dropped", reason=left_out)]
     try:
         data = read_member(member)
         photo_id = sha256_bytes(data)
@@ -294,7 +350,7 @@ def _make_lost_row(lost: FailedUnit) -> File:
         status = path.stat()
     except OSError:
         return File(uri, None, None, None, "failed", lost.reason)
-    return File(uri, None, status.st_size, status.st_mtime_ns, "failed", lost.reason)
+    return stamp_row(File(uri, None, None, None, "failed", lost.reason), status)
 
 
 def count_batch(archives: Sequence[Path | FailedUnit]) -> list[tuple[File, int]]:
@@ -313,6 +369,6 @@ def count_batch(archives: Sequence[Path | FailedUnit]) -> list[tuple[File, int]]
             rows.append((make_unread_row(archive, "failed", "unreadable_file"), 0))
             continue
         status = "dropped" if reason == ARCHIVE else "failed"
-        row = File(uri_of(archive), None, status_of_file.st_size, status_of_file.st_mtime_ns, status, reason)
+        row = stamp_row(File(uri_of(archive), None, None, None, status, reason), status_of_file)
         rows.append((row, members))
     return rows

@@ -17,6 +17,7 @@ class File:
     mtime_ns: int | None
     status: str
     reason: str | None = None
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ CREATE TABLE files (
     uri      VARCHAR PRIMARY KEY,
     photo_id VARCHAR, -- the photo that was last decoded from the file; NULL if the file was never decoded
     bytes    BIGINT,  -- size of the file or the archive member
-    mtime_ns BIGINT,  -- time of the last change in nanoseconds since 1970; for a member, the time of its archive
+    mtime_ns BIGINT,  -- time of the last change in nanoseconds since 1970, from 1677 to 2262; a member has its archive's time
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,
+    ctime_ns BIGINT,  -- time at which the system last saw a change of the file or of its name, like mtime_ns
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from manifests.privacy.proof import Traces, sample_middle
 from manifests.privacy.run_cleanup import find_faces_in_runs
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.text import make_printable
-from manifests.runtime.uris import display_path, uri_of
+from manifests.runtime.uris import display_path, is_end_of_path, uri_of
 
 PURGED = "purged"
 _PREFIX = 6  # an id can be named by its first characters, if they are at least this many, as in manifests/why.py
@@ -98,7 +97,7 @@ def _find_photo(ledger: Ledger, photo: str) -> set[str]:
         path = display_path(uri)
         if uri == uri_of(photo):
             exact.add(photo_id)
-        elif photo == path.name or (os.sep in photo and str(path).endswith(os.sep + photo)):
+        elif is_end_of_path(photo, path):
             similar.add(photo_id)
     fits = exact or similar
     if not fits and re.fullmatch(rf"[\w-]{{{_PREFIX},}}", photo, re.ASCII):

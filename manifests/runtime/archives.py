@@ -9,7 +9,9 @@ archive that crashes a library only ends a worker process.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
+import itertools
 import lzma
 import re
 import tarfile
@@ -105,6 +107,18 @@ def count_members(archive: Path) -> tuple[int, str]:
     except _READ_ERRORS as error:
         return members, TRUNCATED if "unexpected end of data" in str(error) else BROKEN
     return members, ARCHIVE
+
+
+def read_names(archive: Path) -> list[bytes]:
+    """Returns the names of an archive's members.
+
+    If the archive is damaged, the names before the damage are returned. If the file is not an archive, returns [].
+    """
+    names: list[bytes] = []
+    with contextlib.suppress(EOFError, ArchiveError, *_READ_ERRORS):
+        for entry in itertools.islice(_open(archive).entries(), MAX_MEMBERS):
+            names.append(entry.name)
+    return names
 
 
 def read_entry(member: Member) -> Entry:

@@ -63,6 +63,11 @@ FLAGS = {
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
     "--require-consent": ("", "Drop every photo that has no consent in a sidecar"),
+    "--allow-unmatched": ("", "Accept a sidecar that refuses consent for photos that are not found"),
+    # files
+    "--exclude": ("GLOB", "Leave out files and folders with this name, or with this path below PHOTOS"),
+    "--include": ("GLOB", "Read only files with this name or path, and files in folders with this name or path"),
+    "--reread": ("", "Read every file again, also if its size and times have not changed"),
     # references
     "--pairs": ("ORDER", "The choice of references: random, nearest, affine-nearest, diverse, hard-pose or window"),
     "--min-photos": ("N", "The least number of photos of a person whose faces can be targets"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -45,6 +46,19 @@ def display_path(uri: str) -> Path:
     """
     member = parse_member_uri(uri)
     return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))
+
+
+def normalise_name(name: str | Path) -> str:
+    """Returns a path or a name in the form in which names of files and names in lists are compared.
+
+    The form is NFC, because some systems store `ë` as one character and others as two. Backslashes become slashes.
+    """
+    return unicodedata.normalize("NFC", str(name)).replace("\\", "/")
+
+
+def is_end_of_path(name: str, path: Path) -> bool:
+    """Returns whether a name that a user wrote is a path, its file name, or the end of the path after a slash."""
+    return f"/{normalise_name(path)}".endswith(f"/{normalise_name(name)}")
 
 
 def is_missing(uri: str) -> bool:

@@ -331,11 +331,14 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkey
     for _ in range(2):
         summary = curated(photos, dataset)
         assert (summary.photos, summary.faces, summary.pairs) == (first.photos, first.faces, first.pairs)
-        assert summary.files == {"broken_symlink": 1, "ok": 9, "unreadable_file": 1} and check_ledger(dataset) == []
+        counts = {"broken_symlink": 1, "file_gone": 2, "ok": 7, "unreadable_file": 1}
+        assert summary.files == counts and check_ledger(dataset) == []
         (said,) = [notice for notice in summary.notices if "no longer there" in notice]
         assert said.startswith("2 files that contained photos are no longer there, for example ")
         assert "elsewhere.png. " in said
-        assert explain_photo(dataset, "person0/0.png")[0][0].endswith(": ok, the file does not exist any more")
+        assert explain_photo(dataset, "person0/0.png")[0][0].endswith(
+            ": dropped, file_gone, the file does not exist any more"
+        )
     # what the link held is replaced once a folder stands in its place and another photo where it led
     link.unlink()
     save(link / "other.png", photo([2], 51))
