@@ -344,7 +344,8 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkey
     save(link / "other.png", photo([2], 51))
     save(photos / "elsewhere.png", photo([2], 52))
     summary = curated(photos, dataset)
-    assert summary.files == {"ok": 10, "unreadable_file": 1} and summary.photos == {"file_replaced": 1, "ok": 11}
+    assert summary.files == {"file_gone": 1, "ok": 9, "unreadable_file": 1}
+    assert summary.photos == {"file_replaced": 1, "ok": 11}
 
 
 def test_the_row_of_what_could_not_be_walked_goes_once_it_is(tmp_path, monkeypatch):
@@ -575,11 +576,7 @@ def test_bad_input_of_every_kind_leaves_the_rest_unharmed_and_a_rerun_resumes(tm
     assert summary.faces == {"ok": 14} and "locked" not in by_name(dataset)
 
 
-def test_an_empty_folder_and_photos_without_a_face_are_a_notice(tmp_path):
-    (tmp_path / "empty").mkdir()
-    summary = curated(tmp_path / "empty", tmp_path / "dataset")
-    assert summary.files == summary.photos == summary.faces == {} and "No file was found" in summary.notices[0]
-    assert check_ledger(tmp_path / "dataset") == []
+def test_photos_without_a_face_are_a_notice(tmp_path):
     save(tmp_path / "empty" / "nobody.png", photo([], 0))
     summary = curated(tmp_path / "empty", tmp_path / "dataset")
     assert summary.photos == {"no_face": 1} and "No face was found" in summary.notices[0]
