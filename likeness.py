@@ -167,7 +167,7 @@ def run(
     with show_progress("items", as_json) as progress:
         summary = curate_photos(photos, out, config, processes, progress)
         say(curate.cli.describe_summary(summary))
-        _check_trainable(summary, out)
+        _check_trainable(summary, out, as_json)
         options = (recipe.preset, "test", seed, recipe.size)
         total, done = plan_set(out, *options).images, 0
 
@@ -219,14 +219,21 @@ def _find_judge(run: Path) -> str | None:
     return "dlib" if has_loss and find_spec("dlib") and find_spec("face_recognition_models") else None
 
 
-def _check_trainable(summary: Summary, dataset: Path) -> None:
-    """Raise BadInput if the train or the test split has no target with a reference."""
+def _check_trainable(summary: Summary, dataset: Path, with_notices: bool) -> None:
+    """Raise BadInput if the train or the test split has no target with a reference.
+
+    The message contains the notices of the curation if `with_notices`, because they were not printed before.
+    """
     from curate.filter_sets import OUTSIDE_PHOTO
     from manifests.errors import BadInput
 
     empty = [split for split in ("train", "test") if not summary.pairs.get(split)]
     if empty:
-        reason = " ".join(summary.notices) or f"The {' and '.join(empty)} split has no target with a reference."
+        reason = (
+            f"The split{'s' if len(empty) > 1 else ''} {' and '.join(empty)} {'have' if len(empty) > 1 else 'has'} "
+        )
+        reason += "no target with a reference."
+        reason = " ".join([reason, *(summary.notices if with_notices else ())])
         advice = "Add photos."
         if "test" in empty and summary.unpaired.get(OUTSIDE_PHOTO):
             advice = "Give --filters keep-outside to test on faces that lie partly outside their photos, or add photos."

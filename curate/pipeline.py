@@ -6,6 +6,7 @@ check
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,14 +61,17 @@ def curate(
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
         load_faces_once(config.faces)  # the models are loaded first, so no empty dataset is written if this fails
-    with Ledger.open(dataset, write=True) as ledger, open_pool(workers, start_worker) as map_batches:
+    rules = NameRules(config.exclude, config.include)
+    with contextlib.ExitStack() as stack:
+        map_batches = stack.enter_context(open_pool(workers, start_worker))
+        if config.sidecar is not None and not config.allow_unmatched:
+            check_refusals(dataset, config.sidecar, photos, rules, map_batches)
+        ledger = stack.enter_context(Ledger.open(dataset, write=True))
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
+        ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
-        rules = NameRules(config.exclude, config.include)
 
-        if config.sidecar is not None and not config.allow_unmatched:
-            check_refusals(ledger, config.sidecar, photos, rules, map_batches)
         notices = scan(ledger, photos, map_batches, progress, rules, config.reread)
         if config.sidecar is not None and not config.allow_unmatched:
             check_refused_hashes(ledger, config.sidecar)
@@ -88,6 +92,7 @@ def curate(
         group_faces(ledger, config, progress)
         notices += split_faces(ledger, config)
         notices += pair_faces(ledger, config)
+        ledger.record("curate", "all", {}, detail={"finished": True})
         check_splits(ledger.read_rows(Face), ledger.read_rows(Split))
         summary = summarise(ledger, models, notices)
     write_card(dataset)

@@ -97,17 +97,21 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
 )
 
+UNFINISHED = "the last `likeness curate` did not finish: run the same command again, and then check again"
+
 _FACES = "SELECT face_id, status, shard, shard_row, crop_sha256 FROM faces ORDER BY face_id"
 
 
 def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda *_: None) -> list[str]:
     """Returns one line for each problem of a dataset; an empty list means that ledger and files agree.
 
-    With `hashes`, reads every crop, embedding shard, low-quality image and cleaned picture, and compares the sha256 of
-    each file with the recorded sha256.
+    If the last curation did not finish, the list only says so. With `hashes`, reads every crop, embedding shard,
+    low-quality image and cleaned picture, and compares the sha256 of each file with the recorded sha256.
     """
     problems: list[str] = []
     with Ledger.open(dataset) as ledger:
+        if not ledger.read_detail("curate").get("finished", True):
+            return [UNFINISHED]
         for problem, sql in _RULES:
             problems += [f"{problem}: {row[0]}" for row in ledger.query(sql).iter_rows()]
         problems += [

@@ -111,12 +111,20 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
         f"{'The command would record decision' if dry_run else 'Decision'} {number} ({kind}): {what}."
         for number, kind, what in outcome.decisions
     ]
+    notices = [f"Note: {notice}" for notice in outcome.notices]
+    if outcome.decisions and all(kind == "rename" for _, kind, _ in outcome.decisions):
+        verb = "would be" if dry_run else "is now"
+        lines += [
+            f"{person} {verb} {f'called {new}' if new else 'without a name'}{f', and not {old}' if old else ''}."
+            for person, old, new in outcome.names
+        ]
+        return "\n".join([*lines, *([] if outcome.names else ["No person gets another name."]), *notices])
     people = len({person for face in outcome.moves for person in face[1:] if person})
     faces, owners = format_count(len(outcome.moves), "face"), format_count(people, "person", "people")
     total = f"The dataset then has {format_count(outcome.people, 'person', 'people')}."
     verb = "changes its" if len(outcome.moves) == 1 else "change their"
     lines.append(f"{faces} of {owners} {verb} person. {total}" if outcome.moves else f"No face moves. {total}")
-    return "\n".join([*lines, *(f"Note: {notice}" for notice in outcome.notices)])
+    return "\n".join([*lines, *notices])
 
 
 def _describe_entry(entry: LogEntry) -> str:

@@ -41,6 +41,7 @@ class Outcome:
     # The id, the old split and the new split of each face whose split changes. The tuple is empty if the dataset has no
     # frozen set.
     split_changes: tuple[tuple[str, str, str], ...] = ()
+    names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
 
 
 def decide(
@@ -70,10 +71,14 @@ def decide(
         )
         # A rename moves no face, so the faces are not grouped again.
         if all(decision.kind == "rename" for decision in new):
+            ledger_people = ledger.read_rows(Identity)
             people, notices = compute_names(ledger, faces, [*log, *new])
             if not dry_run:
                 ledger.record("decide", "all", {}, [*_make_rows(new), *people])
-            return Outcome(decisions, (), len(people), (*parsed.notices, *notices))
+            old = {row.identity_id: row.name for row in ledger_people}
+            names = [(row.identity_id, old[row.identity_id], row.name) for row in people]
+            changes_of_names = tuple(change for change in names if change[1] != change[2])
+            return Outcome(decisions, (), len(people), (*parsed.notices, *notices), names=changes_of_names)
 
         # Compute all changes before anything is written, so that a refused decision changes nothing.
         _check_frozen_people(new, faces, ledger.read_rows(Split))

@@ -12,6 +12,7 @@ from curate.photos.name_rules import LEFT_OUT, NameRules
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import File
 from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.privacy.kept_out import read_kept_out_list
@@ -25,10 +26,8 @@ _EXAMPLES = 20  # largest number of lines that an error names (ours)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-def check_refusals(
-    ledger: Ledger, sidecar: str, paths: Sequence[Path], rules: NameRules, map_batches: BatchMap
-) -> None:
-    """Raises BadInput if a line without consent names no file under `paths` and no file of the ledger.
+def check_refusals(dataset: Path, sidecar: str, paths: Sequence[Path], rules: NameRules, map_batches: BatchMap) -> None:
+    """Raises BadInput if a line without consent names no file under `paths` and no file of the dataset.
 
     The error names the lines. Lines with a sha256 are checked after the scan, by `check_refused_hashes`.
     """
@@ -36,7 +35,7 @@ def check_refusals(
     lines = [line for line in lines if not _SHA256.fullmatch(line.file)]
     if not lines:
         return
-    ledger_files = ledger.read_rows(File)
+    ledger_files, key = _read_files(dataset)
     hidden = {file.uri for file in ledger_files if file.uri.startswith(HIDDEN_PREFIX)}
     names = {normalise_name(display_path(file.uri)) for file in ledger_files if file.uri not in hidden}
     files: dict[str, Path] = {}  # normalised path -> path of a file that may be an archive
@@ -49,7 +48,6 @@ def check_refusals(
             if item.reason in LEFT_OUT:
                 left_out.add(normalise_name(display_path(item.uri)))
     names |= files.keys()
-    key = read_kept_out_list(ledger).key
 
     def is_known(line: SidecarLine) -> bool:
         for place in list_places(line.file, paths):
@@ -66,6 +64,14 @@ def check_refusals(
     for (members,) in map_batches(read_names_batch, [[archive] for archive in archives]):
         names |= members
     raise_unmatched(sidecar, [line for line in lines if not is_known(line)])
+
+
+def _read_files(dataset: Path) -> tuple[list[File], bytes]:
+    """Returns the rows of the dataset's files, and the key of the files that are kept out, or b"" if there are none."""
+    if not (dataset / LEDGER_NAME).exists():
+        return [], b""
+    with Ledger.open(dataset) as ledger:
+        return ledger.read_rows(File), read_kept_out_list(ledger).key
 
 
 def check_refused_hashes(ledger: Ledger, sidecar: str) -> None:

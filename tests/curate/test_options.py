@@ -136,6 +136,9 @@ def test_a_dry_run_prints_json_where_it_is_asked_to(photos, tmp_path):
 
 def test_the_advice_fits_what_is_there(photos, tmp_path):
     (tmp_path / "empty").mkdir()
+    refused = call_curate(tmp_path / "empty", "--out", tmp_path / "a", "--workers", 1)
+    assert refused.exit_code == 2 or "contains no file. Name a folder that contains photos." in str(refused.exception)
+    (tmp_path / "empty" / "letter.txt").write_text("Dear photograph")
     said = call_curate(tmp_path / "empty", "--out", tmp_path / "a", "--workers", 1).stdout
     assert "Next: name a folder that contains photos." in said and "likeness train" not in said
     save(tmp_path / "one" / "a.png", photo([0], 1))

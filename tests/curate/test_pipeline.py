@@ -20,7 +20,7 @@ from curate.detection.filter_files import set_min_inter_ocular
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection
 from curate.filter_sets import DEFAULT, FILTER_SETS
-from manifests.check import check_ledger
+from manifests.check import UNFINISHED, check_ledger
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
 from manifests.ledger.filters import Filter, FilterSet
 from manifests.ledger.ledger import Ledger
@@ -180,7 +180,7 @@ def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypat
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(curate.pipeline, "screen", killed)
         curated(photos, dataset, screen=none)
-    assert reasons(dataset, Face) == {"not_today": 6}
+    assert reasons(dataset, Face) == {"not_today": 6} and check_ledger(dataset) == [UNFINISHED]
     assert curated(photos, dataset).faces == {"ok": 6} and check_ledger(dataset) == []
 
 

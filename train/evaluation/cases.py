@@ -45,6 +45,7 @@ class FrozenSet:
     name: str
     images: int  # number of all LQ images of the set; an image without a usable reference has no case
     cases: tuple[Case, ...]  # sorted by face id
+    without_case: tuple[str, ...] = ()  # face ids of images without a usable reference; a benchmark does not list them
 
 
 def read_frozen_set(
@@ -101,6 +102,7 @@ def read_frozen_set(
             )
             for case in cases
         ),
+        tuple(sorted(lq_sha256.keys() - {case.face_id for case in cases})),
     )
 
 

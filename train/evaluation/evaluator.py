@@ -169,7 +169,7 @@ class Evaluator:
             self._prepare_without_run()
         frozen_set, measure = self.frozen_set, self.measure
         assert frozen_set is not None and measure is not None
-        (files, unmatched), name = match_files(folder, frozen_set.cases), folder.resolve().name
+        (files, unmatched), name = match_files(folder, frozen_set.cases, frozen_set.without_case), folder.resolve().name
         rows, metrics = [], self.image_metrics
         with open_reader(limited=True) as read:
             for done, case in enumerate(frozen_set.cases, 1):

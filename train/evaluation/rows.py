@@ -6,7 +6,7 @@ The measured image is an image that the restorer restores, a file that another m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -104,8 +104,13 @@ def make_embedder(recognizer: FaceModels) -> Embed:
     return embed
 
 
-def match_files(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list[str]]:
-    """Returns the file of each case in a folder, by face id, and the names of files that match no case.
+def match_files(
+    folder: Path, cases: Sequence[Case], without_case: Collection[str] = ()
+) -> tuple[dict[str, Path], list[str]]:
+    """Returns the file of each case in a folder, by face id, and the names of files that match no image of the set.
+
+    `without_case` are the faces of the set that have no case, because they have no reference. Their files are not
+    measured, and are not in the list.
 
     A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
     face id and an underscore, because many scripts name their results in this way. Raises BadInput if `folder` is not a
@@ -114,10 +119,13 @@ def match_files(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], l
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: name a folder of restored images with --restored.")
     faces, files, unmatched = {case.face_id for case in cases}, dict[str, Path](), list[str]()
+    known = faces.union(without_case)
     for path in list_photos(folder):
-        face = path.stem if path.stem in faces else path.stem.split("_")[0]
-        if face not in faces:
+        face = path.stem if path.stem in known else path.stem.split("_")[0]
+        if face not in known:
             unmatched.append(path.name)
+        elif face not in faces:
+            continue
         elif face in files:
             raise BadInput(
                 f"{folder} contains two files for one image, {files[face].name} and {path.name}: remove one of them."

@@ -205,6 +205,8 @@ def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkey
             {"kind": "rename", "faces": [{"photo": "ab" * 32, "box": [0, 0, 1, 1]}], "name": "Nobody"},
         ]
         assert decide(dataset, wanted, dry_run=True).moves == () and contents(dataset) == before
+        told = call(dataset, "rename", person[face["0/0"]], "--name", "Anna", "--dry-run").stdout
+        assert told.endswith(f"{person[face['0/0']]} would be called Anna, and not Ann.\n") and "moves" not in told
         done = decide(dataset, wanted)
     assert [number for number, *_ in done.decisions] == [3, 4, 5] and (done.moves, done.people) == ((), 4)
     assert "1 face that is named in decision 5 is not in use now" in done.notices[0]
