@@ -1,11 +1,13 @@
 """An image is measured and shown without the pixels that a system wrote outside the photo."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from train.evaluation.cases import Case
-from train.evaluation.rows import measure_input
+from train.evaluation.rows import match_files, measure_input
 
 
 def test_an_image_is_kept_with_the_pixels_of_the_target_outside_the_photo() -> None:
@@ -23,3 +25,12 @@ def test_an_image_is_kept_with_the_pixels_of_the_target_outside_the_photo() -> N
     row = measure_input(case, measure, ["psnr"], lambda _, image: images.append(image))
     assert row["psnr"] == 1 and masks[0] is valid
     assert (images[0][:8] == 200).all() and (images[0][8:] == 10).all()
+
+
+def test_the_file_of_an_image_without_references_is_not_measured_and_is_no_stranger(tmp_path: Path) -> None:
+    lq = np.zeros((8, 8, 3), np.uint8)
+    for name in ("measured", "alone_restored", "somebody"):
+        Image.fromarray(lq).save(tmp_path / f"{name}.png")
+    case = Case("measured", "person", lq, lq, (), np.zeros((0, 4), np.float32))
+    files, unmatched = match_files(tmp_path, [case], ["alone"])
+    assert files == {"measured": tmp_path / "measured.png"} and unmatched == ["somebody.png"]
