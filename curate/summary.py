@@ -11,6 +11,7 @@ from curate.faces.interface import FaceModels
 from curate.people.split_notes import PHOTO_SPANS_SPLITS
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS, Face, File, ListEntry, Membership, Pair, Photo, Split
+from manifests.pictures.extra_formats import EXTRAS
 from manifests.pictures.images import NOTICE_MEANINGS
 from manifests.runtime.text import format_count
 
@@ -54,6 +55,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         *(notice for stage in ("label", "group") for notice in ledger.read_detail(stage).get("notices", ())),
         *notices,
         *_describe_photos(ledger.read_rows(Photo)),
+        *_describe_kinds(files),
         *_describe_result(ledger, files, len(faces), people, splits, pairs),
     ]
     if pairing["policy"] == "window" and models.spec == "dlib":
@@ -84,6 +86,16 @@ def _describe_photos(photos: Sequence[Photo]) -> list[str]:
         f"{format_count(counts[notice], 'photo')} {meaning}."
         for notice, meaning in NOTICE_MEANINGS.items()
         if counts[notice]
+    ]
+
+
+def _describe_kinds(files: dict[str, int]) -> list[str]:
+    """Returns a notice for each kind of picture that was not read because a library is missing, with the command."""
+    return [
+        f"{format_count(files[reason], f'{name} picture')} {'was' if files[reason] == 1 else 'were'} not read, because "
+        f"a library is missing. Install it with: pip install 'likeness[{extra}]', and run the same command again."
+        for reason, (_, extra, name) in EXTRAS.items()
+        if reason in files
     ]
 
 

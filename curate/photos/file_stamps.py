@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 from manifests.ledger.records import File
+from manifests.pictures.extra_formats import EXTRAS, is_installed
 
 _LARGEST = 2**63 - 1  # the ledger stores a time as a 64-bit number of nanoseconds, which ends in the year 2262
 
@@ -23,6 +24,9 @@ def is_unchanged(row: File | None, status: os.stat_result) -> bool:
     """Returns whether a file was read before, and has the same size and times as in its row.
 
     A program can set the time of the last change (mtime) to any value, but the system sets ctime itself. A file that
-    was changed with its size and mtime kept therefore has another ctime.
+    was changed with its size and mtime kept therefore has another ctime. A file that could not be read without a
+    library counts as changed if the library is installed now.
     """
-    return row is not None and row.bytes is not None and stamp_row(row, status) == row
+    if row is None or row.bytes is None or (row.reason in EXTRAS and is_installed(row.reason)):
+        return False
+    return stamp_row(row, status) == row

@@ -16,6 +16,8 @@ A picture with NaN or infinity is refused.
 CMYK is converted with the colour profile, or with Pillow's formula if the file has no profile.
 Gray, palette and LAB pictures are converted to RGB.
 Only the first frame or page of a file is decoded.
+HEIC, JPEG XL and camera RAW are decoded if their library is installed (extra_formats.py).
+Of an MPO file or a motion photo, the still is decoded.
 A JPEG with more than MAX_PIXELS is read at half its width and height (notice HALF_SIZE).
 A picture that is not a JPEG is refused if it has more than MAX_PIXELS.
 
@@ -37,6 +39,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from manifests.pictures.colour_profiles import BrokenProfile, srgb_conversion
+from manifests.pictures.extra_formats import EXTRAS, OTHER_PICTURE, find_kind, is_installed, open_extra
 from manifests.pictures.original_samples import Original, find_white, has_alpha, read_original
 
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
@@ -71,6 +74,11 @@ MEANINGS = {
     "broken_image": "is damaged",
     "not_finite": "contains NaN or infinity",
     OUT_OF_MEMORY: "needs more memory than there is",
+    **{
+        reason: f"is a {name} picture, for which a library is missing: pip install 'likeness[{extra}]'"
+        for reason, (_, extra, name) in EXTRAS.items()
+    },
+    OTHER_PICTURE: "is a picture in a format that Likeness does not read: save a copy as PNG or TIFF",
 }
 
 # maps the value of EXIF tag 274 to the operation that turns the stored picture upright (EXIF 2.32, 4.6.4 A)
@@ -133,10 +141,11 @@ def decode_picture(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the checks below replace Pillow's warnings
         try:
-            with _open(file) as image:
+            kind = find_kind(file)
+            with _open(file) if kind is None else _open_kind(file, kind, max_pixels) as image:
                 notice = _limit_pixels(image, max_pixels)
                 image.load()
-                orientation = _read_orientation(image)
+                orientation = _read_orientation(image) if kind is None else 1
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
             del image  # turning the picture upright needs the memory that is freed here
@@ -171,6 +180,9 @@ def is_picture(path: Path) -> bool:
     Raises OSError if the file cannot be read.
     """
     with path.open("rb") as file:
+        if find_kind(file) in EXTRAS:
+            return True
+        file.seek(0)
         start = file.read(16)
     return any(_accepts(name, start) for name in FORMATS)
 
@@ -194,6 +206,22 @@ def _open(file: BinaryIO) -> Image.Image:
         return JpegImagePlugin.JpegImageFile(file)
 
 
+def _open_kind(file: BinaryIO, kind: str, max_pixels: int) -> Image.Image:
+    """Decodes a picture of a kind that Pillow does not decode, or raises UndecodableImage with the kind as reason."""
+    if kind not in EXTRAS or not is_installed(kind):
+        raise UndecodableImage(kind)
+    try:
+        return open_extra(file, kind, lambda width, height: _refuse_too_many(width, height, max_pixels))
+    except NotImplementedError as error:
+        raise UndecodableImage(OTHER_PICTURE, str(error)) from None
+
+
+def _refuse_too_many(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        limit = f"{width} x {height}, {width * height / 1e6:.0f} megapixels"
+        raise UndecodableImage("too_many_pixels", limit)
+
+
 def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
     """If a JPEG is too large, tells Pillow to decode it at half size, and returns HALF_SIZE.
 
@@ -203,8 +231,7 @@ def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
     if pixels <= max_pixels:
         return None
     if image.format not in ("JPEG", "MPO") or pixels > _MAX_TIMES_HALVED * max_pixels:
-        limit = f"{image.width} x {image.height}, {pixels / 1e6:.0f} megapixels"
-        raise UndecodableImage("too_many_pixels", limit)
+        _refuse_too_many(image.width, image.height, max_pixels)
     image.draft(image.mode, ((image.width + 1) // 2, (image.height + 1) // 2))
     return HALF_SIZE
 

@@ -1,0 +1,120 @@
+"""Recognizes HEIC, JPEG XL and camera RAW by their content, and decodes them with the libraries of Likeness's extras.
+
+    pip install 'likeness[heic]'   # pi-heif (BSD-3-Clause; its wheel bundles libheif and libde265, LGPL-3.0)
+    pip install 'likeness[jxl]'    # pylibjxl (BSD-3-Clause, like the bundled libjxl)
+    pip install 'likeness[raw]'    # rawpy (MIT; its wheel bundles LibRaw, LGPL-2.1 or CDDL-1.0)
+
+All three libraries return a picture that is already upright. Camera RAW often begins with a small preview. The preview
+is never used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import BinaryIO
+
+from PIL import Image, TiffImagePlugin
+
+HEIC, JXL, RAW = "heic_not_installed", "jxl_not_installed", "raw_not_installed"
+OTHER_PICTURE = "other_picture_format"
+# reason -> module that decodes the kind, name of the extra, and name of the kind
+EXTRAS = {
+    HEIC: ("pi_heif", "heic", "HEIC"),
+    JXL: ("pylibjxl", "jxl", "JPEG XL"),
+    RAW: ("rawpy", "raw", "camera RAW"),
+}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+# Olympus, Panasonic, Fujifilm, Sigma, Minolta, Canon CRW; other cameras write TIFF or an ISO file
+_RAW_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
+# Photoshop, GIMP, OpenEXR, Radiance, JPEG XR, QOI, DirectDraw, PostScript, icons, PNM
+_OTHER_STARTS = (
+    *(b"8BPS", b"gimp xcf", b"v/1\x01", b"#?RADIANCE", b"#?RGBE", b"II\xbc\x01", b"qoif", b"DDS ", b"%!PS"),
+    *(b"\0\0\x01\0", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"P7\n"),
+)
+_NEW_SUBFILE_TYPE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 262, 330, 50706  # TIFF 6.0, TIFF/EP and DNG 1.7
+_SENSOR_DATA = (32803, 34892)  # values of _PHOTOMETRIC: colour filter array, linear raw
+
+
+def find_kind(file: BinaryIO) -> str | None:
+    """Returns HEIC, JXL or RAW if the file is such a picture, OTHER_PICTURE if nothing here decodes it, or None.
+
+    OTHER_PICTURE names formats that neither Pillow's formats in images.py nor the extras decode.
+    """
+    file.seek(0)
+    head = file.read(512)
+    if head[4:8] == b"ftyp":
+        size = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, size, 4))}
+        if brands & _HEIC_BRANDS:
+            return HEIC
+        return RAW if head[8:12] == b"crx " else None  # Canon CR3
+    if head.startswith(_JXL_STARTS):
+        return JXL
+    if head.startswith(_RAW_STARTS) or (head[:4] in (b"II*\0", b"MM\0*") and _is_raw_tiff(file, head)):
+        return RAW
+    is_svg = head.lstrip()[:5] in (b"<?xml", b"<svg ") and b"<svg" in head
+    return OTHER_PICTURE if head.startswith(_OTHER_STARTS) or is_svg else None
+
+
+def _is_raw_tiff(file: BinaryIO, head: bytes) -> bool:
+    """Returns whether a TIFF holds sensor data, or begins with a preview of a picture in a SubIFD."""
+    if head[8:10] == b"CR":  # Canon CR2
+        return True
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head[:8])
+        file.seek(tags.next)
+        tags.load(file)
+        is_preview = bool(int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1) and _SUB_IFDS in tags
+        return is_preview or _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _SENSOR_DATA
+    except Exception:  # a broken file has no tags; the decoder of TIFF says what is wrong with it
+        return False
+
+
+def is_installed(kind: str) -> bool:
+    """Returns whether the library of HEIC, JXL or RAW is installed."""
+    return importlib.util.find_spec(EXTRAS[kind][0]) is not None
+
+
+def open_extra(file: BinaryIO, kind: str, check_size: Callable[[int, int], None]) -> Image.Image:
+    """Returns a HEIC, JPEG XL or RAW picture, upright. `check_size` gets width and height before pixels are decoded.
+
+    Raises an error of the library if the file is broken. Raises NotImplementedError if the library does not know the
+    camera or the compression.
+    """
+    file.seek(0)
+    image = {HEIC: _open_heic, JXL: _open_jxl, RAW: _open_raw}[kind](file, check_size)
+    image.format = {HEIC: "HEIF", JXL: "JXL", RAW: "RAW"}[kind]
+    return image
+
+
+def _open_heic(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.Image:
+    import pi_heif
+
+    heif = pi_heif.open_heif(file)
+    check_size(*heif.size)
+    return heif.to_pillow()
+
+
+def _open_jxl(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.Image:
+    import pylibjxl
+
+    data = file.read()
+    facts = pylibjxl.probe(data)
+    check_size(facts["width"], facts["height"])
+    samples, metadata = pylibjxl.decode(data, metadata=True)
+    image = Image.fromarray(samples[..., 0] if samples.shape[2:] == (1,) else samples)
+    image.info |= {name: metadata[key] for name, key in (("icc_profile", "icc"), ("xmp", "xmp")) if metadata.get(key)}
+    return image
+
+
+def _open_raw(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.Image:
+    import rawpy
+
+    try:
+        with rawpy.imread(file) as raw:
+            check_size(raw.sizes.width, raw.sizes.height)
+            return Image.fromarray(raw.postprocess(use_camera_wb=True, output_bps=8))
+    except (rawpy.LibRawFileUnsupportedError, rawpy.LibRawNotImplementedError) as error:
+        raise NotImplementedError(str(error)) from None
