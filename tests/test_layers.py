@@ -23,7 +23,13 @@ def test_import_linter_keeps_every_contract() -> None:
 
 
 # import name -> distribution, where the two differ
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "dlib": "dlib-bin", "faiss": "faiss-cpu"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "dlib": "dlib-bin",
+    "faiss": "faiss-cpu",
+    "pi_heif": "pi-heif",
+}
 # needed without an import of ours: face_recognition_models is found by path, tensorboard writes torch's events, the
 # headless wheel is albumentations' and must be of the release of opencv-python, setuptools is for pyiqa's clip
 NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptools", "tensorboard"}
@@ -49,7 +55,10 @@ def imported() -> Iterator[str]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    extras = (project["optional-dependencies"][name] for name in ("offline", "albumentations", "iqa", "reference"))
+    extras = (
+        project["optional-dependencies"][name]
+        for name in ("offline", "heic", "jxl", "raw", "albumentations", "iqa", "reference")
+    )
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     declared = {re.split(r"[<>=\[]", line)[0] for line in lines}
     assert {DISTRIBUTIONS.get(name, name) for name in imported()} == declared - NEVER_IMPORTED

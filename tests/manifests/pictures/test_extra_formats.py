@@ -13,9 +13,9 @@ from curate.summary import _describe_kinds
 from manifests.ledger.records import File
 from manifests.pictures import extra_formats, images
 from manifests.pictures.images import UndecodableImage, decode, decode_picture, is_picture
+from tests.doubles.pictures import close, quarters, saved
 from tests.doubles.profiles import profile_of
 from tests.doubles.raw_files import with_preview
-from tests.manifests.pictures.test_images import close, quarters, saved
 
 # `quarters()` as HEIC, which pillow-heif encoded: stored upright, and stored turned with EXIF orientation 6
 PLAIN_HEIC = base64.b64decode(

@@ -1,6 +1,5 @@
 """Any photo becomes RGB uint8, upright; anything else becomes a reason."""
 
-import io
 import struct
 from pathlib import Path
 
@@ -22,35 +21,9 @@ from manifests.pictures.images import (
     is_picture,
     turn_upright,
 )
+from tests.doubles.pictures import COLOURS, close, quarters, saved
 from tests.doubles.png import png
 from tests.doubles.profiles import converted, gray_profile, profile_of
-
-# four quarters of plain colour: survives JPEG, and shows every turn
-COLOURS = [[(200, 30, 40), (30, 180, 60)], [(40, 60, 210), (230, 220, 50)]]
-
-
-def quarters(height: int = 48, width: int = 64) -> np.ndarray:
-    image = np.zeros((height, width, 3), np.uint8)
-    for row in (0, 1):
-        for column in (0, 1):
-            image[row * height // 2 :, column * width // 2 :] = COLOURS[row][column]
-    return image
-
-
-def saved(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def close(found: np.ndarray, wanted: np.ndarray, by: int) -> bool:
-    """Alike away from the quarters' edges."""
-    away = np.ones(wanted.shape[:2], bool)
-    h, w = away.shape
-    away[h // 2 - 9 : h // 2 + 9] = False
-    away[:, w // 2 - 9 : w // 2 + 9] = False
-    return found.shape == wanted.shape and int(np.abs(found.astype(int) - wanted)[away].max()) <= by
-
 
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}

@@ -1,0 +1,32 @@
+"""A picture of four colours, its bytes in any format, and a comparison of two such pictures."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+# four quarters of plain colour: survives JPEG, and shows every turn
+COLOURS = [[(200, 30, 40), (30, 180, 60)], [(40, 60, 210), (230, 220, 50)]]
+
+
+def quarters(height: int = 48, width: int = 64) -> np.ndarray:
+    image = np.zeros((height, width, 3), np.uint8)
+    for row in (0, 1):
+        for column in (0, 1):
+            image[row * height // 2 :, column * width // 2 :] = COLOURS[row][column]
+    return image
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def close(found: np.ndarray, wanted: np.ndarray, by: int) -> bool:
+    """Alike away from the quarters' edges."""
+    away = np.ones(wanted.shape[:2], bool)
+    h, w = away.shape
+    away[h // 2 - 9 : h // 2 + 9] = False
+    away[:, w // 2 - 9 : w // 2 + 9] = False
+    return found.shape == wanted.shape and int(np.abs(found.astype(int) - wanted)[away].max()) <= by
