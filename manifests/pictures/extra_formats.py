@@ -11,6 +11,7 @@ is never used.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -65,7 +66,9 @@ def _is_raw_tiff(file: BinaryIO, head: bytes) -> bool:
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(head[:8])
         file.seek(tags.next)
-        tags.load(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about broken tags
+            tags.load(file)
         is_preview = bool(int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1) and _SUB_IFDS in tags
         return is_preview or _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _SENSOR_DATA
     except Exception:  # a broken file has no tags; the decoder of TIFF says what is wrong with it
