@@ -85,9 +85,8 @@ def assign_splits(
     shares = {"train": 1.0, "test": rules.test, "val": rules.val}
     chosen = {group[0]: _choose_group_split(group, shares, len(useful), split_of, shared) for group in groups}
     split_of |= {unit: chosen[group[0]] for group in groups for unit in group}
-    counts = {unit: len(members[unit]) for unit in useful}
-    _fill_empty_splits(split_of, groups, shares, counts, shared)
-    _cut_large_groups(split_of, groups, shares, counts, shared)
+    _fill_empty_splits(split_of, groups, shares, shared)
+    _cut_large_groups(split_of, groups, shares, shared)
 
     # A person with a single face gets the split of the largest unit in the same photo.
     units_in_photo: dict[str, list[str]] = defaultdict(list)
@@ -165,21 +164,17 @@ def _choose_group_split(
 
 
 def _fill_empty_splits(
-    split_of: dict[str, str],
-    groups: Sequence[Sequence[str]],
-    shares: Mapping[str, float],
-    counts: Mapping[str, int],
-    shared: SharedPhotos,
+    split_of: dict[str, str], groups: Sequence[Sequence[str]], shares: Mapping[str, float], shared: SharedPhotos
 ) -> None:
     """Moves units without a fixed split into each empty split. Changes `split_of` in place.
 
-    Empty splits are filled in the order train, test, val. `groups` contain the units without a fixed split, and
-    `counts` the number of faces of each unit. A whole group moves if possible, and the group with the fewest new
-    losses, then the fewest units, moves first. Otherwise a part of a group moves. If there are at least three units,
-    and enough of them have no fixed split, every split with a share above 0 gets a unit, unless more than
-    `MAX_LOSS_FOR_A_SPLIT` of the faces of the group were set aside.
+    Empty splits are filled in the order train, test, val. `groups` contain the units without a fixed split. First a
+    small group moves, if possible. Otherwise a part of a group moves, and otherwise a large group. If there are at
+    least three units, and enough of them have no fixed split, every split with a share above 0 gets a unit, unless more
+    than `MAX_LOSS_FOR_A_SPLIT` of the faces of the group were set aside.
     """
-    limit = [int(MAX_LOSS_FOR_A_SPLIT * sum(counts[unit] for unit in group)) for group in groups]
+    limits = [int(MAX_LOSS_FOR_A_SPLIT * sum(shared.faces[unit] for unit in group)) for group in groups]
+    by_size = sorted(range(len(groups)), key=lambda number: (-len(groups[number]), number))
     for name, share in shares.items():
         if share <= 0 or name in split_of.values():
             continue
@@ -189,26 +184,22 @@ def _fill_empty_splits(
             for number, group in enumerate(groups)
             if len({split_of[unit] for unit in group}) == 1
             and size[split_of[group[0]]] > len(group)
-            and (new_losses := count_new_losses(group, name, split_of, shared)) <= limit[number]
+            and (new_losses := count_new_losses(group, name, split_of, shared)) <= limits[number]
         ]
-        if whole:
-            *_, number = min(whole)
-            split_of |= dict.fromkeys(groups[number], name)
-            continue
-        for number in sorted(range(len(groups)), key=lambda number: (-len(groups[number]), number)):
+        small = [item for item in whole if item[1] <= max(MAX_PART, _count_room(share, len(split_of)))]
+        for number in by_size if not small else ():
             most = Counter(split_of[unit] for unit in groups[number]).most_common(1)[0][0]
             units = [unit for unit in groups[number] if split_of[unit] == most]
-            cut_group(units, name, 1, limit[number] - count_losses(groups[number], split_of, shared), split_of, shared)
+            max_losses = limits[number] - count_losses(groups[number], split_of, shared)
+            cut_group(units, name, 1, max_losses, split_of, shared)
             if name in split_of.values():
                 break
+        if whole and name not in split_of.values():
+            split_of |= dict.fromkeys(groups[min(small or whole)[-1]], name)
 
 
 def _cut_large_groups(
-    split_of: dict[str, str],
-    groups: Sequence[Sequence[str]],
-    shares: Mapping[str, float],
-    counts: Mapping[str, int],
-    shared: SharedPhotos,
+    split_of: dict[str, str], groups: Sequence[Sequence[str]], shares: Mapping[str, float], shared: SharedPhotos
 ) -> None:
     """Moves parts of the groups that are too large for val and test into val and test. Changes `split_of` in place.
 
@@ -216,9 +207,9 @@ def _cut_large_groups(
     group were set aside.
     """
     for group in groups:
-        limit = int(MAX_LOSS * sum(counts[unit] for unit in group))
+        limit = int(MAX_LOSS * sum(shared.faces[unit] for unit in group))
         for name, part in (("test", 0.5), ("val", 1.0)):  # half of the losses are for test, the rest is for val
-            if len(group) > _count_room(shares[name], len(counts)):
+            if len(group) > _count_room(shares[name], len(split_of)):
                 units = [unit for unit in group if split_of[unit] == "train"]
                 wanted = int(shares[name] * len(group) + 0.5) - sum(split_of[unit] == name for unit in group)
                 max_losses = int(part * limit) - count_losses(group, split_of, shared)

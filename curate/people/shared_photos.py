@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ from manifests.runtime.files import sha256_bytes
 # Largest number of units that leave a group together (ours): a family. A larger number made no difference on groups of
 # up to 500 people, and costs more time.
 MAX_PART = 8
+# A part leaves only if at least this share of its own faces is then not set aside (ours).
+_LEAST_KEPT = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class SharedPhotos:
 
     photos: tuple[SharedPhoto, ...]
     of_unit: Mapping[str, tuple[int, ...]]  # unit -> places in `photos`; a unit without shared photos is missing
-    faces_of_unit: Mapping[str, int]  # unit -> sum of `faces` over the photos of the unit
+    shared_faces: Mapping[str, int]  # unit -> sum of `faces` over the photos of the unit
+    faces: Mapping[str, int]  # unit -> number of faces of the unit; contains also units without shared photos
 
 
 def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units: Collection[str]) -> SharedPhotos:
@@ -68,6 +71,7 @@ def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units:
         tuple(photos),
         {unit: tuple(places) for unit, places in of_unit.items()},
         {unit: sum(photos[place].faces for place in places) for unit, places in of_unit.items()},
+        Counter(unit for unit in unit_of.values() if unit in units),
     )
 
 
@@ -174,13 +178,14 @@ def _find_part(
     """Returns the best part of `staying` that contains `seed`.
 
     The part grows by the unit that shares most faces with the part, compared with the faces that the unit shares with
-    others. The returned part has no units if every part costs more than `max_losses`.
+    others. The returned part has no units if every part costs more than `max_losses`, or loses too many of its own
+    faces.
     """
     part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
     while True:
         losses = count_new_losses(part, split, split_of, shared)
         key = (losses / min(len(part), wanted), len(part), hash_unit(seed))
-        if losses <= max_losses and key < best.key:
+        if losses <= max_losses and key < best.key and _keeps_faces(part, split, split_of, shared):
             best = _Part(key, tuple(part), losses)
         if len(part) >= max_units or losses <= 0:
             return best
@@ -192,7 +197,18 @@ def _find_part(
             ties.pop(unit, None)
         if not ties:
             return best
-        part.append(min(ties, key=lambda unit: (shared.faces_of_unit[unit] - 2 * ties[unit], unit)))
+        part.append(min(ties, key=lambda unit: (shared.shared_faces[unit] - 2 * ties[unit], unit)))
+
+
+def _keeps_faces(part: Sequence[str], split: str, split_of: Mapping[str, str], shared: SharedPhotos) -> bool:
+    """Returns whether a part keeps `_LEAST_KEPT` of its own faces in `split`. A unit has one face in each photo."""
+    moved = set(part)
+
+    def is_mixed(photo: SharedPhoto) -> bool:
+        return any(unit not in moved and split_of.get(unit, split) != split for unit in photo.units)
+
+    lost = sum(is_mixed(shared.photos[place]) for unit in part for place in shared.of_unit.get(unit, ()))
+    return lost <= (1 - _LEAST_KEPT) * sum(shared.faces[unit] for unit in part)
 
 
 def hash_unit(unit: str) -> float:

@@ -144,7 +144,7 @@ FAMILY = ["vwxyz"] * 4 + [*"vwxyz"] * 4 + ["v", "w"]
 
 
 @pytest.mark.parametrize(
-    ("photos", "filled"), [(COUPLES, 2), (FAMILY, 1), (COUPLES + FAMILY, 3), (COUPLES + FAMILY + [*"mmnnoo"], 3)]
+    ("photos", "filled"), [(COUPLES, 2), (FAMILY, 1), (["uv"] * 4 + FAMILY, 1), (COUPLES + FAMILY + ["m", "m"], 3)]
 )
 def test_couples_and_families_stay_whole_and_fill_the_splits(photos, filled):
     rows = make_splits(*shown_in(photos), [], RULES)
