@@ -35,6 +35,10 @@ class DedupeRules:
     # The cosine of the two faces must be at least `min_cosine_same_face`. If the recognizer's own threshold for one
     # person is greater, the recognizer's threshold is used.
     min_cosine_same_face: float = 0.80
+    # A photo may show one person twice if the cosine of two of its faces is at least this number (ours). If the
+    # recognizer's own threshold for one person is greater, the recognizer's threshold is used. The number may be low,
+    # because it only decides which of several copies is used.
+    min_cosine_one_person: float = 0.30
 
 
 @dataclass(frozen=True)

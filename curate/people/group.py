@@ -11,16 +11,18 @@ import numpy as np
 from curate.config import CurateConfig
 from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.confidence import count_cosines
-from curate.people.clustering.group_embeddings import group_embeddings
+from curate.people.clustering.group_embeddings import Grouping, group_embeddings
+from curate.people.collages import describe_collages, find_collages
 from curate.people.identities import make_identities, name_groups
 from curate.people.links import Links, resolve_links
 from curate.people.near_duplicates import find_pictures, select_usable_faces
 from curate.photos.labels import describe_hints, find_label_doubts, find_spread_labels, label_faces
 from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, Identity, Label, Membership, Photo, Record
+from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
 from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Progress
+from manifests.runtime.uris import display_path
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,25 @@ def compute_groups(
     face_labels, labels_are_truth, notices = _read_labels(ledger, faces)
     links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     progress("group", 0, len(face_ids))
-    grouping = group_embeddings(
-        vectors,
-        None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
-        must_link=links.must_links,
-        cannot_link=links.cannot_links,
-        same_person=rules.same_person,
-        neighbours=rules.neighbours,
-    )
+
+    def group(pictures: Sequence[str]) -> Grouping:
+        return group_embeddings(
+            vectors,
+            pictures,
+            must_link=links.must_links,
+            cannot_link=links.cannot_links,
+            same_person=rules.same_person,
+            neighbours=rules.neighbours,
+        )
+
+    # With --collages, the faces are grouped again, and each face of a collage counts as a picture of its own.
+    pictures = [picture_of[face] for face in face_ids]
+    grouping = group(pictures)
+    collages = find_collages(vectors, grouping.labels, pictures, grouping.threshold)
+    if collages and rules.one_person_may_appear_twice:
+        grouping = group(
+            [face if picture in collages else picture for face, picture in zip(face_ids, pictures, strict=True)]
+        )
     before = _read_memberships(ledger, faces)
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
@@ -82,6 +95,8 @@ def compute_groups(
     label_spread = {} if labels_are_truth else find_spread_labels(face_labels, memberships)
     label_doubts = [] if labels_are_truth else find_label_doubts(face_labels, memberships, photo_of)
     hints = [] if labels_are_truth else describe_hints(label_doubts, label_spread, len(face_labels))
+    names = {file.photo_id: display_path(file.uri).name for file in ledger.read_rows(File) if file.photo_id in collages}
+    collage_notices = describe_collages(list(names.values()), sum(collages.values()), rules.one_person_may_appear_twice)
     detail = {
         "threshold": grouping.threshold,
         "calibrated": rules.same_person is None,
@@ -90,7 +105,8 @@ def compute_groups(
         "histogram": count_cosines(vectors, grouping.labels),
         "label_doubts": [asdict(doubt) for doubt in label_doubts],
         "labels_parted": label_spread,
-        "notices": [*notices, *_describe_missing_faces(links), *links.notices, *hints],
+        "collages": sorted(collages),
+        "notices": [*notices, *collage_notices, *_describe_missing_faces(links), *links.notices, *hints],
     }
     progress("group", len(face_ids), len(face_ids))
     return GroupRows(identities, memberships, detail)

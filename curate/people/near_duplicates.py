@@ -17,6 +17,7 @@ from curate.config import CurateConfig, DedupeRules
 from curate.faces.interface import FaceModels
 from curate.people.clustering.components import label_components
 from curate.people.clustering.neighbours import find_neighbours
+from curate.people.collages import find_repeated_frames, find_repeating_photos
 from curate.people.links import find_dropped_faces
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
@@ -42,7 +43,11 @@ def compute_near_duplicates(
     `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must have a
     cosine of `same_person` or more.
     """
-    rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
+    rules = replace(
+        config.dedupe,
+        min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person),
+        min_cosine_one_person=max(config.dedupe.min_cosine_one_person, same_person),
+    )
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     faces = [
         face
@@ -72,10 +77,12 @@ def find_near_duplicates(
     """Returns the new row of every face, in the same order.
 
     The largest face of each set of near-duplicates is the representative. If several faces have the largest size, the
-    face with the smallest id is the representative. Every face of `faces` has an embedding, and is ok, a
-    near-duplicate, or dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings
-    of the faces, float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same order. Copies of whole
-    photos are always found. In collections of more than `neighbours.EXACT` faces, recropped copies may be missed.
+    face with the smallest id is the representative. A face of a photo that shows one person twice, for example a
+    photo-booth strip, is a representative only if all copies are in such photos. Every face of `faces` has an
+    embedding, and is ok, a near-duplicate, or dropped by a decision. `photos` are the photos of the faces. `embeddings`
+    are the unit embeddings of the faces, float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same
+    order. Copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, recropped
+    copies may be missed.
     """
     n = len(faces)
     if n == 0:
@@ -96,20 +103,26 @@ def find_near_duplicates(
     same &= _measure_overlaps(_scale_boxes(faces, photos), row, other) >= rules.min_overlap_same_photo
     same |= (cosine >= rules.min_cosine_same_face) & (face_bits <= rules.max_face_bits)
     photo_ids = np.array([face.photo_id for face in faces])
-    # Two equal faces in one photo come from a collage or a mirror, and are not copies
+    # Two faces of one photo are copies only if they are one frame twice
     same &= photo_ids[row] != photo_ids[other]
 
     # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. A poor copy is therefore
     # also searched by the hash of its photo.
     first_rows, second_rows = _find_copies_by_photo(faces, photos, vectors, rules)
     pairs = np.stack([np.concatenate([row[same], first_rows]), np.concatenate([other[same], second_rows])], axis=1)
+    pairs = np.concatenate([pairs, find_repeated_frames(faces, vectors, rules)])
     labels = label_components(n, pairs)
 
-    # Find the representative of each connected set of faces, then make the new row of every face.
+    # Find the representative of each connected set of faces, then make the new row of every face. A face of a photo
+    # that shows one person twice does not stand for a face of another photo.
+    repeating = find_repeating_photos(faces, vectors, rules.min_cosine_one_person)
+
+    def rank(face: Face) -> tuple[bool, float, str]:
+        return face.photo_id in repeating, -face.inter_ocular_px, face.face_id
+
     best: dict[int, Face] = {}
     for face, label in zip(faces, labels.tolist(), strict=True):
-        first = best.get(label)
-        if first is None or (-face.inter_ocular_px, face.face_id) < (-first.inter_ocular_px, first.face_id):
+        if label not in best or rank(face) < rank(best[label]):
             best[label] = face
     rows = []
     for face, label in zip(faces, labels.tolist(), strict=True):

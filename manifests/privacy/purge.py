@@ -37,7 +37,7 @@ from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
 
 # these details of the stages `label` and `group` may contain names or ids of photos, faces or people
-_NAMING_DETAILS = ("notices", "label_doubts", "labels_parted")
+_NAMING_DETAILS = ("notices", "label_doubts", "labels_parted", "collages")
 
 
 @dataclass(frozen=True)

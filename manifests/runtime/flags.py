@@ -59,7 +59,7 @@ FLAGS = {
         "The source of labels: folder or FILE.csv; with hint or hint:FILE.csv, labels do not change the groups",
     ),
     "--same-person": ("COSINE", "The least mean cosine that joins two groups of faces; replaces the calibrated value"),
-    "--collages": ("", "Allow two faces of one photo to be the same person"),
+    "--collages": ("", "Allow two faces of one photo to be the same person, if the photo looks like a collage"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
     "--require-consent": ("", "Drop every photo that has no consent in a sidecar"),

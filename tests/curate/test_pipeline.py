@@ -449,13 +449,16 @@ def test_another_detector_looks_again_and_what_it_misses_is_marked(tmp_path, mon
     assert curated(photos, dataset).faces == summary.faces
 
 
-def test_two_people_in_a_photo_are_never_one_unless_collages_are_allowed(tmp_path):
-    photos, dataset = tmp_path / "photos", tmp_path / "dataset"
-    save(photos / "twins.png", photo([0, 0, 1], 0))
-    save(photos / "again.png", photo([0], 5))
-    assert curated(photos, dataset).identities == 1 and len(rows(dataset, Identity)) == 3
+def test_two_faces_in_a_photo_are_one_person_only_in_a_collage_and_with_the_option(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=3, each=5), tmp_path / "dataset"
+    save(photos / "strip.png", np.hstack([photo([person], seed) for person, seed in ((0, 7), (0, 8), (1, 7))]))
+    summary = curated(photos, dataset)
+    assert (summary.identities, summary.alone, summary.largest) == (3, 1, 6)
+    (said,) = [notice for notice in summary.notices if "collage" in notice]
+    assert said.startswith("1 picture looks like a collage: strip.png. With --collages, 1 face")
     summary = curated(photos, dataset, group=GroupRules(one_person_may_appear_twice=True))
-    assert len(rows(dataset, Identity)) == 2 and summary.largest == 2 and summary.identities == 1
+    assert (summary.identities, summary.alone, summary.largest) == (3, 0, 6)
+    assert len(rows(dataset, Membership)) == 18 and check_ledger(dataset) == []
 
 
 def test_people_of_two_splits_in_one_photo_are_set_aside(tmp_path):

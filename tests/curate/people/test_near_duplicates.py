@@ -168,3 +168,24 @@ def test_a_collage_does_not_make_one_picture_of_the_photos_it_holds():
     photos = {name: photo(name, phash * 16) for name, phash in zip("pqrxs", "035f0", strict=True)}
     assert find_pictures([*faces, again], photos, 6) == {"p": "p", "s": "p", "q": "q", "r": "r", "x": "x"}
     assert set(find_linked_photos([*faces, again]).values()) == {"p"}
+
+
+def test_a_strip_never_stands_for_the_single_photos_that_it_shows():
+    frames = [str(i) * 64 for i in range(3)]
+    singles = [face(f"s{i}", f"p{i}", 30, phash=frames[i]) for i in range(3)]
+    strip = [face(f"a{i}", "strip", 60, (0.0, 90.0 * i, 80.0, 90.0 * i + 80), frames[i]) for i in range(3)]
+    photos = [*(photo(f"p{i}", "05af"[i] * 16) for i in range(3)), *[photo("strip", "3" * 16)] * 3]
+    one_person = unit([1, 0, 0, 0], [1, 0.6, 0, 0], [1, 0, 0.6, 0])
+    found = kept([*singles, *strip], photos, np.concatenate([one_person] * 2))
+    assert found == {"s0": None, "s1": None, "s2": None, "a0": "s0", "a1": "s1", "a2": "s2"}
+    # larger faces of a group photo of three people stand for the small ones
+    three_people = np.eye(4, dtype=np.float32)[:3]
+    found = kept([*singles, *strip], photos, np.concatenate([three_people] * 2))
+    assert found == {"s0": "a0", "s1": "a1", "s2": "a2", "a0": None, "a1": None, "a2": None}
+
+
+def test_one_frame_eight_times_in_a_strip_is_one_face():
+    strip = [face(f"a{i}", "strip", 60 + i, (0.0, 90.0 * i, 80.0, 90.0 * i + 80), "5" * 64) for i in range(8)]
+    other = face("b", "strip", 60, (100.0, 0.0, 180.0, 80.0), "c" * 64)
+    found = kept([*strip, other], [photo("strip")] * 9, unit(*[[1, 0]] * 9))
+    assert found == {**{f"a{i}": "a7" for i in range(7)}, "a7": None, "b": None}

@@ -1,0 +1,115 @@
+"""Finds photos that show one person twice: photo-booth strips, collages, mirrors, posters and screens."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from curate.config import DedupeRules
+from manifests.ledger.records import Face
+from manifests.runtime.text import format_count
+
+# A face looks like a person if it is as similar to the person as the least similar quarter of the person's own faces
+# (ours). On 836 web photos, six photos have a second face that is so similar, and all six are collages or posters. Two
+# sisters are as similar as the least similar fifth.
+_QUANTILE = 0.25
+_EXAMPLES = 3  # largest number of file names in a notice
+
+
+def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
+    """Returns pairs of rows that are one frame twice in one photo, int64 (m, 2).
+
+    The aligned faces have similar hashes and similar embeddings. Two people in one photo never look so equal.
+    `vectors` are the unit embeddings of `faces`, float32 (n, d).
+    """
+    pairs = []
+    for rows in _group_rows([face.photo_id for face in faces]):
+        bits = np.array([np.frombuffer(bytes.fromhex(faces[row].phash), np.uint8) for row in rows])
+        different = np.bitwise_count(bits[:, None] ^ bits[None]).sum(2)
+        same = (different <= rules.max_face_bits) & (vectors[rows] @ vectors[rows].T >= rules.min_cosine_same_face)
+        first, second = np.nonzero(np.triu(same, 1))
+        pairs.append(np.stack([rows[first], rows[second]], axis=1))
+    return np.concatenate([np.zeros((0, 2), np.int64), *pairs])
+
+
+def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_person: float) -> set[str]:
+    """Returns the ids of the photos in which two faces may be one person, because their cosine reaches `same_person`.
+
+    `vectors` are the unit embeddings of `faces`, float32 (n, d).
+    """
+    photos = set()
+    for rows in _group_rows([face.photo_id for face in faces]):
+        if np.triu(vectors[rows] @ vectors[rows].T >= same_person, 1).any():
+            photos.add(faces[rows[0]].photo_id)
+    return photos
+
+
+def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[str], threshold: float) -> dict[str, int]:
+    """Returns the pictures that look like collages, and the number of faces in each that look like another's person.
+
+    A picture looks like a collage if a face of one person also looks like another person of the picture. The other
+    person must have two or more faces in other pictures. `vectors` are unit rows, float32 (n, d). `labels` (n,) are the
+    people, and `pictures` (n,) the pictures of the faces. `threshold` is the least cosine of two faces of one person.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels.tolist()):
+        members[label].append(row)
+    people: dict[int, tuple[np.ndarray, float]] = {}  # label -> sum of the embeddings (d,), and the least cosine
+    found: dict[str, int] = {}
+    for rows in _group_rows(pictures):
+        repeated = set[int]()
+        for label in np.unique(labels[rows]).tolist():
+            strangers, own = rows[labels[rows] != label], rows[labels[rows] == label]
+            if len(strangers) == 0 or len(members[label]) < len(own) + 2:
+                continue
+            if label not in people:
+                people[label] = _describe_person(vectors[members[label]])
+            total, least = people[label]
+            elsewhere = total - vectors[own].sum(0)
+            cosines = vectors[strangers] @ elsewhere / max(float(np.linalg.norm(elsewhere)), 1e-12)
+            repeated.update(strangers[cosines >= max(least, threshold)].tolist())
+        if repeated:
+            found[pictures[rows[0]]] = len(repeated)
+    return found
+
+
+def _describe_person(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the sum of a person's embeddings (d,), and the cosine that all but the least similar faces reach.
+
+    The cosine of a face is measured to the sum of the other faces. `vectors` are unit rows, float32 (n, d).
+    """
+    total = vectors.sum(0)
+    others = total - vectors
+    cosines = np.einsum("nd,nd->n", vectors, others) / np.maximum(np.linalg.norm(others, axis=1), 1e-12)
+    return total, float(np.quantile(cosines, _QUANTILE))
+
+
+def describe_collages(names: Sequence[str], faces: int, allowed: bool) -> list[str]:
+    """Returns a notice about the pictures that look like collages, or an empty list.
+
+    `names` are the file names of the pictures, and `faces` counts the faces that look like another's person. `allowed`
+    says whether --collages is given.
+    """
+    if not names:
+        return []
+    examples = ", ".join(sorted(names)[:_EXAMPLES])
+    more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+    verb = "looks like a collage" if len(names) == 1 else "look like collages"
+    effect = (
+        "With --collages, two faces of such a picture can be one person."
+        if allowed
+        else f"With --collages, {format_count(faces, 'face')} could join the person of another face in the picture."
+    )
+    return [f"{format_count(len(names), 'picture')} {verb}: {examples}{more}. {effect}"]
+
+
+def _group_rows(photos: Sequence[str]) -> Iterator[np.ndarray]:
+    """Yields the rows of each photo that has two rows or more, int64 (k,), in the order of the photos' ids."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, photo in enumerate(photos):
+        rows_of[photo].append(row)
+    for _, rows in sorted(rows_of.items()):
+        if len(rows) > 1:
+            yield np.array(rows, np.int64)

@@ -1,0 +1,46 @@
+"""A person who is twice in one picture is found, and is not confused with two people of one picture."""
+
+import numpy as np
+import pytest
+
+from curate.people.collages import describe_collages, find_collages, find_repeating_photos
+from tests.curate.people.test_near_duplicates import face
+
+
+def looks(person: int, count: int, seed: int, spread: float = 0.5) -> np.ndarray:
+    """Unit embeddings of one person, float32 (count, 16)."""
+    centre = np.eye(16)[person]
+    rows = centre + spread * np.random.default_rng([person, seed]).standard_normal((count, 16)) / 4
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_a_picture_is_a_collage_if_it_shows_a_known_person_twice():
+    vectors = np.concatenate([looks(0, 9, 0), looks(1, 4, 0)])
+    vectors[8] = vectors[:7].sum(0) / np.linalg.norm(vectors[:7].sum(0))  # the second face in the picture `strip`
+    labels = np.array([0] * 8 + [2] + [1] * 4)
+    pictures = [*"abcdefg", "strip", "strip", "strip", *"hij"]
+    assert find_collages(vectors, labels, pictures, 0.3) == {"strip": 1}
+    order = np.random.default_rng(0).permutation(13)
+    assert find_collages(vectors[order], labels[order], [pictures[i] for i in order], 0.3) == {"strip": 1}
+    assert find_collages(vectors, labels, pictures, 1.01) == {}  # no face reaches the threshold
+    known = [*"ab", *["strip"] * 8, *"hij"]  # the person has only two faces in other pictures, and is not torn
+    assert find_collages(vectors, np.array([0] * 9 + [1] * 4), known, 0.3) == {}
+
+
+def test_two_people_who_are_often_together_are_no_collage():
+    vectors = np.concatenate([looks(0, 6, 1), looks(1, 6, 1)])
+    assert find_collages(vectors, np.repeat([0, 1], 6), [*"abcdef"] * 2, 0.3) == {}
+
+
+def test_a_photo_repeats_a_person_if_two_of_its_faces_are_alike():
+    faces = [face(name, photo) for name, photo in zip("abcdef", "ppqqrs", strict=True)]
+    vectors = np.concatenate([looks(0, 2, 0, 0.1), looks(1, 1, 0), looks(2, 1, 0), looks(0, 2, 2, 0.1)])
+    assert find_repeating_photos(faces, vectors, 0.5) == {"p"}
+    assert find_repeating_photos([], np.zeros((0, 16), np.float32), 0.5) == set()
+
+
+@pytest.mark.parametrize(("allowed", "said"), [(False, "3 faces could join"), (True, "can be one person")])
+def test_the_notice_names_pictures_and_the_option(allowed, said):
+    (notice,) = describe_collages(["d.jpg", "a.jpg", "c.jpg", "b.jpg"], 3, allowed)
+    assert notice.startswith("4 pictures look like collages: a.jpg, b.jpg, c.jpg and 1 more.") and said in notice
+    assert "--collages" in notice and describe_collages([], 0, allowed) == []
