@@ -12,7 +12,8 @@ from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
 # A face looks like a person if it is as similar to the person as the least similar quarter of the person's own faces
-# (ours). On 836 web photos, six photos have a second face that is so similar, and all six are collages or posters. Two
+# (ours). On 836 web photos, eight photos have a second face that is so similar. Six of them are collages or posters. In
+# two, blurred spectators look like a wrong "person" of blurred faces. Four or more other collages are missed. Two
 # sisters are as similar as the least similar fifth.
 _QUANTILE = 0.25
 _EXAMPLES = 3  # largest number of file names in a notice

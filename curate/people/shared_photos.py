@@ -20,8 +20,8 @@ from curate.people.clustering.components import label_components
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
-# Largest number of units that leave a group together (ours): a family. A larger number made no difference on groups of
-# up to 500 people, and costs more time.
+# Largest number of units that leave a group together (ours): a family. On synthetic albums of 5 to 1,000 people, 16 set
+# the same share of the faces aside as 8, and took twice as long. With 5, up to five times as many faces were lost.
 MAX_PART = 8
 # A part leaves only if at least this share of its own faces is then not set aside (ours).
 _LEAST_KEPT = 0.5
