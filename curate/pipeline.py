@@ -69,6 +69,7 @@ def curate(
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
+        models = choose_face_models(ledger, config.faces)  # before the dataset counts as unfinished
         ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
 
@@ -79,7 +80,6 @@ def curate(
         notices += _record_lists(ledger, lists)
         label(ledger, config)
 
-        models = choose_face_models(ledger, config.faces)
         config = insert_model_settings(config, models)
         _record_filters(ledger, config.screen)
         detect(ledger, config, models, map_batches, progress)
