@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
@@ -65,7 +65,8 @@ def read_rules(ledger: Ledger) -> Rules:
         raise BadInput(
             f"{ledger.dataset} was not curated completely by this version of Likeness: run `likeness curate` again."
         )
-    rules = dict(settings["config"]["dedupe"])
+    names = {field.name for field in fields(Rules)}
+    rules = {name: value for name, value in settings["config"]["dedupe"].items() if name in names}
     rules["min_cosine_same_face"] = max(rules["min_cosine_same_face"], settings["same_person"])
     # The rate and the threshold become part of a benchmark. Both numbers are rounded, because their last bits differ
     # between machines.
