@@ -1,7 +1,5 @@
 """Real detectors and recognizers on real faces: dlib on photos inside installed packages, a pack on ../shared/data."""
 
-from importlib.util import find_spec
-
 import cv2
 import numpy as np
 import pytest
@@ -21,24 +19,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership, Model
 from manifests.pictures.images import decode
 from tests.doubles.curation import contents, curated, files, rows
+from tests.doubles.face_models import EITHER, PACK, offline, shared
 from tests.places import SHARED
-
-PACK = f"insightface:{SHARED / 'weights' / 'insightface_small'}"
-offline = pytest.mark.skipif(
-    find_spec("dlib") is None or find_spec("face_recognition_models") is None,
-    reason="the extra `offline` is not installed",
-)
-
-
-missing = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
-SHARED_DATA = [pytest.mark.shared_data, missing]
-
-
-def shared(test):
-    return pytest.mark.shared_data(missing(test))
-
-
-EITHER = [pytest.param("dlib", marks=offline), pytest.param(PACK, marks=SHARED_DATA)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,26 @@
+"""The real face models at hand, as parameters of tests: dlib, and the pack of ../shared/data."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from tests.places import SHARED
+
+PACK = f"insightface:{SHARED / 'weights' / 'insightface_small'}"
+offline = pytest.mark.skipif(
+    find_spec("dlib") is None or find_spec("face_recognition_models") is None,
+    reason="the extra `offline` is not installed",
+)
+
+
+missing = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
+SHARED_DATA = [pytest.mark.shared_data, missing]
+
+
+def shared(test):
+    return pytest.mark.shared_data(missing(test))
+
+
+EITHER = [pytest.param("dlib", marks=offline), pytest.param(PACK, marks=SHARED_DATA)]
