@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from curate.people.collages import describe_collages, find_collages, find_repeating_photos
-from tests.curate.people.test_near_duplicates import face
+from tests.doubles.faces import face
 
 
 def looks(person: int, count: int, seed: int, spread: float = 0.5) -> np.ndarray:

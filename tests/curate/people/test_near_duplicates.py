@@ -10,6 +10,7 @@ from curate.config import DedupeRules
 from curate.people import near_duplicates as module
 from curate.people.near_duplicates import find_linked_photos, find_near_duplicates, find_pictures
 from manifests.ledger.records import Face, Photo
+from tests.doubles.faces import face
 
 RULES = DedupeRules()
 ZERO = "0" * 16
@@ -17,11 +18,6 @@ ZERO = "0" * 16
 
 def photo(name: str, phash: str = ZERO, size: tuple[int, int] = (400, 300)) -> Photo:
     return Photo(name, *size, phash)
-
-
-def face(name: str, of: str, eyes: float = 40.0, box=(100.0, 100.0, 200.0, 200.0), phash: str = "") -> Face:
-    phash = phash or np.random.default_rng(list(name.encode())).bytes(32).hex()
-    return Face(name, of, box, (0.0,) * 10, None, 0.9, eyes, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 3.0, phash)
 
 
 def unit(*rows) -> np.ndarray:
