@@ -147,6 +147,7 @@ def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(c
 
 
 def test_dry_runs_print_json_where_they_are_asked_to_and_the_demo_needs_no_photos(command: Run, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"")
     found = command("run", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json")
     assert ast.literal_eval(found.stdout)["run"] == str(tmp_path / "d" / "run")
     found = command("demo", "--out", tmp_path / "d", "--dry-run")
@@ -176,6 +177,7 @@ def test_a_signal_during_training_ends_the_whole_job(
     monkeypatch.setattr("degrade.frozen.dataset_sets.make_set", nothing)
     monkeypatch.setattr("train.fit.cli.run_training", lambda *_, **__: SimpleNamespace(reason=why))
     monkeypatch.setattr("train.evaluation.evaluate.evaluate", never)
+    (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(typer.Exit) as ended:
         front.run([tmp_path], tmp_path / "dataset")
     assert ended.value.exit_code == code

@@ -63,7 +63,7 @@ def test_by_the_beginning_of_the_id_of_a_person(made):
     [
         ("letter.jpg", "failed, not_an_image"),
         ("empty.png", "dropped, no_face"),
-        ("tiny.png", "dropped, too_small by inter_ocular_px < 16, filters default, version 1 (inter_ocular_px 9."),
+        ("tiny.png", "dropped, too_small by inter_ocular_px < 16, filters default, version 2 (inter_ocular_px 9."),
         ("alone.png", "not a target: the person has no other usable photo"),
     ],
 )

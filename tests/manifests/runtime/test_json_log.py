@@ -77,5 +77,6 @@ def test_the_flag_works_on_either_side_of_a_command(likeness: Run, tmp_path: Pat
         assert found.returncode == 2 == last["exit_code"] and found.stdout == ""
         assert first["event"] == "started" and first["tool_versions"]["duckdb"]
         assert last["event"] == "failed" and "likeness curate" in last["message"]
+    (tmp_path / "photo.jpg").write_bytes(b"")  # a folder without a file is refused
     found = likeness("curate", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json", "--log-json")
     assert json.loads(found.stdout) and json.loads(found.stderr.splitlines()[-1])["event"] == "finished"
