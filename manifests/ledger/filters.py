@@ -32,7 +32,7 @@ _FACE_COLUMNS: dict[str, pa.DataType] = {
     ),
     "upsample": pa.float32(),
     "outside": pa.float32(),
-    "turn": pa.int16(),
+    "turn": pa.int32(),
     "landmark_error": pa.float32(),
     "box": pa.list_(pa.float32()),
 }

@@ -62,7 +62,7 @@ CREATE TABLE faces (
     noise           FLOAT,               -- standard deviation of the noise in the photo's luma, on a scale of 0 to 255
     crop_sha256     VARCHAR,             -- sha256 of the PNG file of the crop; NULL if the face has no crop
     outside         FLOAT,               -- share of the crop's pixels that lie outside the photo, from 0 to 1
-    turn            SMALLINT,            -- the face is turned clockwise by about 0, 90, 180 or 270 degrees; NULL if unclear
+    turn            INTEGER,             -- the face is turned clockwise by about 0, 90, 180 or 270 degrees; NULL if unclear
     landmark_error  FLOAT,               -- distance to the landmarks of a second look, as a share of the distance between
                                          -- the eyes; at most 1; NULL if there was no second look
     CHECK (status = 'ok' OR reason IS NOT NULL)
