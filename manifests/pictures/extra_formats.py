@@ -1,7 +1,7 @@
 """Recognizes HEIC, JPEG XL and camera RAW by their content, and decodes them with the libraries of Likeness's extras.
 
     pip install 'likeness[heic]'   # pi-heif (BSD-3-Clause; its wheel bundles libheif and libde265, LGPL-3.0)
-    pip install 'likeness[jxl]'    # pylibjxl (BSD-3-Clause, like the bundled libjxl)
+    pip install 'likeness[jxl]'    # pylibjxl (BSD-3-Clause)
     pip install 'likeness[raw]'    # rawpy (MIT; its wheel bundles LibRaw, LGPL-2.1)
 
 All three libraries return a picture that is already upright. Camera RAW often begins with a small preview. The preview
