@@ -144,10 +144,10 @@ def damaged(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> Non
         "pdf": b"%PDF-1.7\n",
         "exe": b"MZ" + bytes(200),
         "mp4": bytes(4) + b"ftypisom",
-        "eps": b"%!PS",
     }
     for name, head in others.items():
         save(f"extension/{name}.jpg", head + bytes(600), NO_IMAGE)
+    save("extension/eps.jpg", b"%!PS" + bytes(600), {"other_picture_format"})
 
 
 def bombs(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
