@@ -34,7 +34,7 @@ from manifests.runtime.workers import open_pool
 # 14 people, no two with a cosine above .58: the faces and corners of a cube
 PEOPLE = [d for d in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, d)) in (1, 3)]
 SIDE = 120
-CLOCKS = ("started", "finished", "made")
+CLOCKS = ("started", "finished", "made", "ctime_ns")
 
 
 def face(person: int, seed: int, side: int = SIDE) -> np.ndarray:
