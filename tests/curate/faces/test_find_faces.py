@@ -17,7 +17,7 @@ from curate.faces.find_faces import find_face_in_box, find_faces, find_usable_fa
 from curate.faces.interface import Detection, FaceDetector
 from curate.faces.load import load_faces
 from curate.faces.measure import estimate_pose, measure_eye_distance
-from curate.faces.second_look import fits, look_again
+from curate.faces.second_look import CROP, fits, look_again
 from curate.faces.tiled_search import list_tiles, search_in_tiles
 from manifests.pictures.images import decode
 from tests.doubles.face_models import EITHER
@@ -38,7 +38,7 @@ def make_detector(upside_down_score: float, shift: float = 0.0) -> FaceDetector:
             return []
         box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
         side = box[2] - box[0]
-        is_crop = image.shape == (128, 128, 3)
+        is_crop = image.shape == (CROP, CROP, 3)
         quarter = round(gray[int(box[1] + side / 4), int(box[0] + side / 4)] / 60)
         wrong = 4.0 * (quarter == 4) if is_crop else np.arange(10).reshape(5, 2) % 3 * shift
         landmarks = ((FFHQ_512 + 0.5) * side / 512 - 0.5 + box[:2] + wrong).astype(np.float32)
