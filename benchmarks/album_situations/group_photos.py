@@ -39,6 +39,7 @@ PHOTOS_A_SIZE = 4
 FACES_A_WIDTH = 20  # faces of each box width in a photo
 GROUND = 200  # pixels: the side of a face-free part of a photo
 CELL = 160  # pixels: the side of the place of a pasted portrait
+SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # faces with these reasons do not count as found
 SAME_FACE = 0.4  # least IoU of a found box with the true box
 
 
@@ -71,7 +72,7 @@ def cut_parts(photos: Sequence[Path], models: FaceModels) -> tuple[list[Portrait
         image = decode(path)
         faces = models.detect(image)
         height, width = image.shape[:2]
-        if len(faces) == 1 and _is_clear(faces[0], width, height):
+        if len(faces) == 1 and is_clear(faces[0], width, height):
             portraits.append(_cut_portrait(image, faces[0]))
         corners = [(x, y) for y in range(0, height - GROUND + 1, 100) for x in range(0, width - GROUND + 1, 100)]
         free = [corner for corner in corners if not any(_is_near(face.box, *corner) for face in faces)]
@@ -121,7 +122,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
             truth = compose(portraits, grounds, megapixels, rng)
             assert cv2.imwrite(str(path), truth.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             truths[path.name] = truth._replace(image=np.zeros(0))
-        times[str(megapixels)] = _measure_times(path, models)
+        times[str(megapixels)] = measure_times(path, models)
     curate([folder / "photos"], folder / "dataset", CurateConfig(faces=spec))
     return {**_count(folder / "dataset", truths), "milliseconds": times}
 
@@ -134,6 +135,7 @@ def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
     accepted = false = 0
     for name, truth in truths.items():
         here = [face for of, face in faces if of == name]
+        here = [face for face in here if face.reason not in SET_ASIDE]
         overlaps = compute_ious(np.array([face.box for face in here]).reshape(-1, 4), truth.boxes)
         for number in np.flatnonzero(truth.eyes >= MIN_EYES):
             found[name.split("_")[0]][str(truth.widths[number])].append(bool((overlaps[:, number] >= SAME_FACE).any()))
@@ -153,7 +155,7 @@ def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
     }
 
 
-def _measure_times(path: Path, models: FaceModels) -> dict[str, float]:
+def measure_times(path: Path, models: FaceModels) -> dict[str, float]:
     """Returns the processor's milliseconds to decode a photo and to look once, and to decode and to search."""
     image = decode(path)
 
@@ -166,12 +168,12 @@ def _measure_times(path: Path, models: FaceModels) -> dict[str, float]:
         return 1000 * best
 
     decoding = time_call(lambda: decode(path))
-    one_pass = decoding + time_call(lambda: models.detect(image))
+    one_look = decoding + time_call(lambda: models.detect(image))
     search = decoding + time_call(lambda: find_faces(image, models))
-    return {"one_pass": round(one_pass, 1), "search": round(search, 1), "ratio": round(search / one_pass, 2)}
+    return {"one_look": round(one_look, 1), "search": round(search, 1), "ratio": round(search / one_look, 2)}
 
 
-def _is_clear(face: Detection, width: int, height: int) -> bool:
+def is_clear(face: Detection, width: int, height: int) -> bool:
     x0, y0, x1, y1 = face.box
     frontal = measure_eye_distance(face.landmarks5) >= MIN_EYES / BOX_WIDTHS[0] * (x1 - x0)
     return bool(face.score >= 0.6 and frontal and x1 - x0 >= 100 and min(x0, y0) > 0 and x1 < width and y1 < height)

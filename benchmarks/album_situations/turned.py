@@ -24,7 +24,7 @@ from manifests.ledger.records import NEAR_DUPLICATE, Face, File, Membership, Pho
 from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
-PHOTOS_A_PERSON = 12
+PHOTOS_A_PERSON = 30
 MIN_SIDE = 150  # pixels: thumbnails are left out
 MAX_TILT = 30  # degrees
 
