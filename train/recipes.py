@@ -84,9 +84,9 @@ class Recipe:
 
 # The sources of the numbers follow, one paragraph for each recipe.
 #
-# Recipe tiny takes the timestep 399 from OSDFace's infer.py. The reference counts 0, 0, 1, 2, 4 and the identity
-# weight .2 are ours. The preset codeformer is applied at 256 px, which is harder than at 512 px. We chose the other
-# numbers of recipe tiny by measurement (docs/train.md, What was tried).
+# Recipe tiny takes the timestep 399 from OSDFace's infer.py. The reference counts 0, 1, 2, 4 and the identity weight .1
+# are ours. The preset codeformer is applied at 256 px, which is harder than at 512 px. We chose the other numbers of
+# recipe tiny by measurement (docs/train.md, What was tried).
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
 # epochs of recipe vre and its association weight 1 are from the issue OSDFace#11.
@@ -113,7 +113,7 @@ class Recipe:
 # fmt: off
 _RECIPES = {
     #             preset            parts                              t    steps counts        wrong augm.  discr.
-    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 0, 1, 2, 4), 0.1, "flip", ""),
+    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.2, "flip", ""),
     "vre":        ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip", ""),
     "osdface":    ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip", "latent"),
     "honestface": ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each", "latent"),
@@ -122,7 +122,7 @@ _RECIPES = {
     "idm":        ("codeformer",     (),                                399, 4, (0,),            0.0, "flip", ""),
 }
 _LOSSES: dict[str, dict[str, float]] = {
-    "tiny":       {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.2},
+    "tiny":       {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1},
     "vre":        {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
     "osdface":    {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
     "honestface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
