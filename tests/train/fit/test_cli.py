@@ -25,7 +25,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
         mixture = " (clean for 15% of the images) (mild for 30% of the images) (severe for 15% of the images)"
         assert f"Base: tiny. Preset: codeformer{mixture}. Parts: maps, embedding, extended." in done.stdout
         assert (
-            "Losses: pixel 2.5, edge 2.5, detail 5, identity 0.2." in done.stdout
+            "Losses: pixel 2.5, edge 2.5, detail 5, identity 0.1." in done.stdout
             and " trained, 0 frozen." in done.stdout
         )
         assert "activations are measured" in done.stdout and "images/s on" in done.stdout
