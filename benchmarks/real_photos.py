@@ -159,7 +159,7 @@ def _describe(values: Sequence[float | None]) -> dict[str, float] | None:
     if not len(known):
         return None
     figures = {"mean": known.mean(), "median": np.median(known), "least": known.min()}
-    return {"faces": len(known), **{name: round(float(value), 4) for name, value in figures.items()}}
+    return {"faces": len(known), **{name: round(float(value), 3) for name, value in figures.items()}}
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
