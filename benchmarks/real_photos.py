@@ -13,7 +13,7 @@ how many faces were restored, and why the other faces were kept. A table compare
 - lq_input: the LQ input,
 - unsharp_mask: the LQ input after the unsharp mask of Pillow with its own settings (radius 2 px, 150%, threshold 3),
 - faint_mask: the LQ input after an unsharp mask whose amount gives the median sharpness ratio of the restored faces. It
-  changes almost nothing, so no restorer agrees better with the input,
+  changes almost nothing, so it agrees with the input very well,
 - restored: the restored face.
 
 | column | meaning |

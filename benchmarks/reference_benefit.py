@@ -175,7 +175,7 @@ def main() -> None:
     if result["unseen_in_training"] != "checked":
         sys.exit(f"Likeness cannot check whether {run} was trained on these people: {result['unseen_in_training']}.")
     figures = summarise(result)
-    keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
+    keys = ("lq_set", "images", "people", "left_out", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}
     record_result(
         "reference_benefit" if options.preset == "codeformer" else f"reference_benefit_{options.preset}",

@@ -130,12 +130,16 @@ def _explain_set(result: Result) -> list[str]:
 
 def _explain_left_out(result: Result) -> list[str]:
     """Returns a notice about references that the check of `restore` left out."""
-    names = {row["key"]: row["system"] for row in result["rows"]}
-    counts = [f"{names[key]}: {images} of {result['images']}" for key, images in result["left_out"].items() if images]
+    left_out = result["left_out"]
+    counts = [
+        f"{row['system']}: {left_out[row['key']]} of {row['images']}"
+        for row in result["rows"]
+        if left_out.get(row["key"])
+    ]
     if not counts:
         return []
     return [
-        "References that do not show the person of the LQ image were left out, as `restore` leaves them out. Images "
+        "References that do not seem to show the person of the LQ image were left out, as in `restore`. Images "
         f"without their references: {'; '.join(counts)}."
     ]
 

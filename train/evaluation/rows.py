@@ -30,7 +30,7 @@ from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
 from train.restore.load_restorer import run_model
 from train.restore.output_paths import list_photos
-from train.restore.references.confirm_references import confirm_references
+from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
 from train.restore.references.reference_photos import References, join_references, warp_references
 
 # This function is called with each row and its image, uint8 (S, S, 3). Pixels outside the photo are the target's.
@@ -48,28 +48,35 @@ def measure_systems(
 ) -> Iterator[Row]:
     """Yields a row for each system. A system has no row if the case has no references for the system.
 
-    `recognizer` embeds faces and finds landmarks for the restorer. As in `restore`, references that do not show the
-    person of the LQ image are left out (train/restore/references/confirm_references.py), unless the system trusts them.
-    The column `left_out` counts the references that were left out. If the recipe warps references, this function warps
-    the references to the landmarks on the LQ image, as in `restore`.
+    `recognizer` embeds faces and finds landmarks for the restorer. As in `restore`, references that do not seem to show
+    the person of the LQ image are left out (train/restore/references/confirm_references.py). References are not left
+    out if the system trusts them, or if the restorer uses no references. The column `left_out` counts the references
+    that were left out. If the recipe warps references, this function warps the references to the landmarks on the LQ
+    image, as in `restore`.
     """
     embed = make_embedder(recognizer)
     nothing = join_references((), case.lq.shape[0], recognizer.dim)
 
     @cache
-    def restore_alone() -> np.ndarray:
-        return to_image(run_model(model, to_tensor(case.lq)[None], nothing)[0].nan_to_num())
+    def restore_alone() -> torch.Tensor:
+        return run_model(model, to_tensor(case.lq)[None], nothing)[0]
+
+    @cache
+    def embed_restored() -> np.ndarray:
+        # An embedding of zeros confirms nothing. The row of such an image has no figures.
+        restored = restore_alone()
+        return embed([to_image(restored)])[0] if is_finite(restored) else np.zeros(recognizer.dim, np.float32)
+
+    @cache
+    def embed_input() -> np.ndarray:
+        return embed([case.lq])[0]
 
     def is_confirmed(references: References) -> bool:
-        return confirm_references(
-            embed([case.lq])[0],
-            measure_sharpness(case.lq),
-            references.embeddings.numpy(),
-            recognizer.same_person,
-            lambda: embed([restore_alone()])[0],
-        ).confirmed
+        vectors, sharpness = references.embeddings.numpy(), measure_sharpness(case.lq)
+        same_person = recognizer.same_person
+        return confirm_references(embed_input(), sharpness, vectors, same_person, embed_restored).confirmed
 
-    warps = "warped" in model.config.parts
+    warps, checks = "warped" in model.config.parts, bool(REFERENCE_PARTS & set(model.config.parts))
     lq_landmarks = find_landmarks(case.lq, recognizer) if warps else None
     for system in systems:
         row = _start_row(case, system.key, system.name)
@@ -80,19 +87,25 @@ def measure_systems(
         if references is None:
             continue
         row["references"] = len(references.crops)
-        if len(references.crops) and not system.trust and not is_confirmed(references):
+        if checks and len(references.crops) and not system.trust and not is_confirmed(references):
             row["left_out"], references = len(references.crops), nothing
-        if system.source == "wrong":
+        if system.source == "wrong" and len(references.crops):
             row["shown_identity_id"] = case.wrong_identity_id
         if warps:
             own_landmarks = tuple(find_landmarks(to_image(crop), recognizer) for crop in references.crops)
             references = warp_references(model, replace(references, landmarks=own_landmarks), lq_landmarks)
-        restored = run_model(model, to_tensor(case.lq)[None], references)[0]
-        if not bool(torch.isfinite(restored).all()):
+        alone = not len(references.crops)
+        restored = restore_alone() if alone else run_model(model, to_tensor(case.lq)[None], references)[0]
+        if not is_finite(restored):
             yield _finish_unmeasured(row, "the restored image contains NaN or infinity", metrics)
             continue
         # the image is measured in 8 bits, like an image from a file
         yield _finish_measured(row, case, to_image(restored), measure, metrics, on_image)
+
+
+def is_finite(image: torch.Tensor) -> bool:
+    """Returns whether an image contains neither NaN nor infinity."""
+    return bool(torch.isfinite(image).all())
 
 
 def make_embedder(recognizer: FaceModels) -> Embed:

@@ -100,6 +100,8 @@ def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, st
     return (
         *list_differences(references),
         *((f"right - {kind}", str(references), f"{kind}{references}") for kind in kinds),
+        ("right - none, not checked", f"trusted{references}", "0"),
+        ("wrong - none, not checked", f"trusted_wrong{references}", "0"),
     )
 
 

@@ -20,6 +20,7 @@ from train.restore.load_restorer import load_restorer, load_restorer_faces, move
 from train.restore.log import make_entry, select_earlier_entries, write_log
 from train.restore.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs
+from train.restore.references.confirm_references import REFERENCE_PARTS
 from train.restore.references.reference_people import describe_people, find_people
 from train.restore.references.reference_photos import list_reference_files, read_references
 from train.restore.restore_face import OnFace, RestoreSetup
@@ -28,7 +29,6 @@ from train.restore.restore_photo import restore_photo
 if TYPE_CHECKING:
     from manifests.privacy.kept_out import KeptOutList
 
-REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of a restorer that use references
 
 KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."
 STOPPED = "The photo was not restored, because the command was stopped: run the same command again."

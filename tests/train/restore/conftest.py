@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import train.restore.coarse_form
 import train.restore.harm
 import train.restore.load_restorer
 from tests.doubles import curation as doubles
@@ -19,6 +20,8 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
     monkeypatch.setattr(train.restore.load_restorer, "load_faces", doubles.models)
     monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
+    # the marks stay, although the recognizer finds the same face below them
+    monkeypatch.setattr(train.restore.coarse_form, "READABLE_SHARE", 2.0)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model
 

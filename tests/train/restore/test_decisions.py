@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+import train.restore.coarse_form
 import train.restore.harm
 import train.restore.load_restorer
+import train.restore.restore_face
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.pictures.images import decode
@@ -177,3 +179,21 @@ def test_the_command_prints_a_sentence_for_each_face(
     done = command("restore", photo, "--run", tmp_path, "--out", tmp_path / "p")
     assert done.returncode == 0 and done.stdout.count("was kept as it is, because") == 2
     assert "restored 0 faces in 0 of 1 photo" in done.stdout and "2 faces were kept as before." in done.stdout
+
+
+def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(
+    marking: Marking, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, readable = save("one.png", [5]), train.restore.coarse_form.READABLE_SHARE
+    assert readable > 1, "the fixture lets the marks stay"
+    # this double darkens the middle of the face a little, so the recognizer finds the same face in the result
+    spot = 30 * np.outer(*[np.hanning(SIZE)] * 2).astype(np.float32)[..., None]
+    monkeypatch.setattr(train.restore.restore_face, "restore_crop", lambda model, crop, references: crop - spot)
+
+    def restore_and_compare(name: str) -> int:
+        (row,) = restore([one], [], tmp_path, tmp_path / name)
+        return int(np.abs(decode(Path(str(row.output))).astype(int) - decode(one)).max())
+
+    assert restore_and_compare("unreadable") >= 8
+    monkeypatch.setattr(train.restore.coarse_form, "READABLE_SHARE", 0.3)
+    assert restore_and_compare("readable") <= 2

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of a restorer that use references
+
 # A face with a `sharpness` below this number counts as degraded: the recognizer may miss its person. The least sharp of
 # 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a sharpness below
 # .35, and the only photo whose person the recognizer missed is one of these 5 (.13).
