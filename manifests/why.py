@@ -12,7 +12,8 @@ from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, r
 from manifests.ledger.decision_log import FaceFinder, read_decisions, select_active
 from manifests.ledger.filters import Filter, list_filter_columns
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, Label, ListEntry
+from manifests.ledger.original_copies import Copy, choose_original
+from manifests.ledger.records import Face, Label, ListEntry, Photo
 from manifests.privacy.kept_out import find_kept_out_reason
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
@@ -35,6 +36,11 @@ _FACES = """
     LEFT JOIN identities i ON i.identity_id = m.identity_id
     LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
 
+# the photos that show one person twice
+_REPEATING_PHOTOS = """
+    SELECT DISTINCT photo_id FROM faces f JOIN memberships m ON m.face_id = coalesce(f.duplicate_of, f.face_id)
+    GROUP BY photo_id, identity_id HAVING count(*) > 1"""
+
 
 @dataclass(frozen=True)
 class _Facts:
@@ -46,6 +52,7 @@ class _Facts:
     is_target: dict[str, bool]  # maps a photo id to whether an imported list names references for the photo
     decisions: dict[str, list[tuple[int, str]]]  # maps a face id to (number, kind) of the face's decisions
     history: dict[str, list[dict[str, Any]]]  # maps a face id to attempts to clean the face, and to training rounds
+    worse: dict[str, str]  # maps the face id of a near-duplicate to why it is not the original
     filters: dict[str, str]  # maps a face id to a text about the filter that removed the face
     pairing: dict[str, Any]  # the rules by which references were chosen
 
@@ -127,9 +134,25 @@ def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str,
         is_target={row.photo_id: row.refs is not None for row in ledger.read_rows(ListEntry)},
         decisions=_read_decisions_by_face(ledger),
         history=read_history(ledger, [row["face_id"] for row in all_faces]),
+        worse=_compare_copies(ledger, {row["duplicate_of"] for row in all_faces} - {None}),
         filters=_describe_filters(ledger, all_faces),
         pairing=ledger.read_detail("pair"),
     )
+
+
+def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
+    """Returns a dict from the id of each near-duplicate of these faces to why the near-duplicate is not the original.
+
+    The reason continues the words "this copy". A near-duplicate that would be the original now has no reason.
+    """
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)} if originals else {}
+    repeating = set(ledger.query(_REPEATING_PHOTOS)["photo_id"]) if originals else set()
+    reasons: dict[str, str] = {}
+    for original in sorted(originals):
+        faces = ledger.read_rows(Face, "face_id = ? OR duplicate_of = ?", original, original)
+        _, worse = choose_original([Copy(face, photos[face.photo_id], face.photo_id in repeating) for face in faces])
+        reasons |= {face.face_id: reason for face, reason in zip(faces, worse, strict=True) if reason}
+    return reasons
 
 
 def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
@@ -196,7 +219,8 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
         history = facts.history.get(face_id, [])
         decisions = facts.decisions.get(face_id, [])
         by_kind = {kind: [entry for entry in history if entry["kind"] == kind] for kind in HISTORY_TABLES}
-        face = {**row, "decisions": decisions, "listed": listed, **by_kind}
+        worse = facts.worse.get(face_id) if row["duplicate_of"] is not None else None
+        face = {**row, "worse": worse, "decisions": decisions, "listed": listed, **by_kind}
         text = _describe_face(face, facts.pairing) + facts.filters.get(face_id, "")
         if decisions:
             text += f"; decision{'s' if len(decisions) > 1 else ''} "
@@ -210,7 +234,8 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
 
 def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
     if row["duplicate_of"] is not None:
-        return f"dropped, the same picture as face {row['duplicate_of'][:12]}"
+        why = f", which is used because this copy {row['worse']}" if row["worse"] else ""
+        return f"dropped, the same picture as face {row['duplicate_of'][:12]}{why}"
     if row["status"] != "ok":
         return _format_status(row)
     if row["identity_id"] is None:

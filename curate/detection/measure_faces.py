@@ -19,11 +19,14 @@ from curate.faces.align import (
     transform_points,
 )
 from curate.faces.interface import Detection
+from curate.faces.luma_dct import encode_luma
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
 # The box of a face in its crop, as dlib's detector draws boxes: the eyes are .41 of its side apart (ours).
 _BOX_IN_CROP = np.array([103, 148, 410, 455])
+# The pixels of a crop that come from the photo are found on a crop of this many pixels, which takes .25 ms (ours).
+_VALID_SIDE = 128
 
 
 def measure_face(
@@ -64,6 +67,7 @@ def _measure_face(
         else:  # dlib needs an upright face
             in_crop = find_landmarks68(crop, _BOX_IN_CROP)
             points68 = tuple(transform_points(in_crop, invert_affine(matrix)).ravel().tolist())
+    valid = find_valid_pixels(detection.landmarks5, image.shape[1], image.shape[0], _VALID_SIDE)
     face = Face(
         face_id=make_face_id(photo_id, detection.box),
         photo_id=photo_id,
@@ -81,20 +85,14 @@ def _measure_face(
         exposure=measure.measure_exposure(crop),
         upsample=compute_scale(matrix),
         phash=measure.hash_face(crop),
-        outside=measure_outside(detection.landmarks5, image.shape[1], image.shape[0]),
         turn=detection.turn if detection.is_turn_clear else None,
         landmark_error=None if detection.landmark_error is None else min(detection.landmark_error, 1.0),
+        outside=1.0 - float(valid.mean()),
+        luma_dct=encode_luma(crop, valid),
+        detail=measure.measure_detail(image, detection.landmarks5),
+        clipped=measure.measure_clipped(image, detection.landmarks5),
     )
     return face, crop
-
-
-def measure_outside(landmarks5: np.ndarray, width: int, height: int) -> float:
-    """Returns the share of a crop's pixels that do not come from the photo alone, 0 to 1.
-
-    `landmarks5` (5, 2) are in pixels of the photo, which is `width` x `height`. The share is measured on a crop of 128
-    px, which takes .25 ms (ours).
-    """
-    return 1.0 - float(find_valid_pixels(landmarks5, width, height, 128).mean())
 
 
 def make_face_id(photo_id: str, box: np.ndarray) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from curate.config import CurateConfig, PairRules
 from curate.imports.listed_faces import find_listed_faces, make_listed_pairs
-from curate.people.near_duplicates import find_pictures, select_usable_faces
+from curate.people.near_duplicates import find_photos_with_copies, find_pictures, select_usable_faces
 from curate.people.pair_policies import FaceTable, rank_references
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, ListEntry, Pair, Photo, Split
@@ -40,7 +40,15 @@ def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     by_id = {face.face_id: face for face in faces}
     embedded = [by_id[face_id] for face_id in face_ids]
     splits, lists = ledger.read_rows(Split), ledger.read_rows(ListEntry)
-    rows, no_targets = make_pairs(splits, embedded, vectors, config.pairs, picture_of, find_listed_faces(lists, faces))
+    rows, no_targets = make_pairs(
+        splits,
+        embedded,
+        vectors,
+        config.pairs,
+        picture_of,
+        find_listed_faces(lists, faces),
+        find_photos_with_copies(faces),
+    )
     listed_rows, listed_no_targets, references_left_out = make_listed_pairs(lists, splits, faces, vectors, picture_of)
     detail = {
         **asdict(config.pairs),
@@ -66,6 +74,7 @@ def make_pairs(
     rules: PairRules,
     picture_of: Mapping[str, str] | None = None,
     no_targets: Container[str] = (),
+    photos_with_copies: Mapping[str, Container[str]] | None = None,
 ) -> tuple[list[Pair], dict[str, int]]:
     """Returns a row for every face that has enough references, sorted by target, and counts of the other faces.
 
@@ -75,6 +84,8 @@ def make_pairs(
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
     `picture_of` maps a photo to the picture that it shows. If `picture_of` does not contain a photo, the photo is a
     picture of its own. A reference shows the same person in another picture, and a near-duplicate is never a reference.
+    `photos_with_copies` maps a photo to the photos that contain a copy of one of its faces. No face of these photos is
+    a reference, because a copy that was not found may be among them.
     Under --split-by photos, the references of val and test come from train, because a personal restorer also takes the
     photos of its training as references. Split rows that are set aside are left out. Faces in `no_targets` can only be
     references, and are not counted. The result does not depend on the order of the input.
@@ -105,17 +116,24 @@ def make_pairs(
             candidates = np.array(members.get(source, []), np.int64)
             before = len(pairs)
             if targets and len(candidates):
-                pairs += _pair_person(table, np.array(targets, np.int64), candidates, split, rules)
+                pairs += _pair_person(
+                    table, np.array(targets, np.int64), candidates, split, rules, photos_with_copies or {}
+                )
             counts[TOO_FEW_REFERENCES] += len(targets) - (len(pairs) - before)
     return sorted(pairs, key=lambda row: row.target), dict(+counts)
 
 
 def _pair_person(
-    table: FaceTable, targets: np.ndarray, candidates: np.ndarray, split: str, rules: PairRules
+    table: FaceTable,
+    targets: np.ndarray,
+    candidates: np.ndarray,
+    split: str,
+    rules: PairRules,
+    photos_with_copies: Mapping[str, Container[str]],
 ) -> Iterator[Pair]:
     """Yields the pairs of one person in one split.
 
-    `targets` and `candidates` are rows of `table`, both sorted by face id.
+    `targets` and `candidates` are rows of `table`, both sorted by face id. `make_pairs` explains `photos_with_copies`.
     """
     low, high = rules.window(split)
     index = np.arange(len(candidates), dtype=np.int64)
@@ -124,6 +142,9 @@ def _pair_person(
         # Mark the candidates that each target may use, bool (targets, candidates). Round the cosines to 1e-6.
         part = targets[begin : begin + step]
         usable = table.picture[part][:, None] != table.picture[candidates]
+        for at, row in enumerate(part.tolist()):
+            if (others := photos_with_copies.get(table.faces[row].photo_id)) is not None:
+                usable[at] &= [table.faces[candidate].photo_id not in others for candidate in candidates.tolist()]
         cosine = np.round(table.vectors[part] @ table.vectors[candidates].T, 6)
         if rules.name == "window":
             distance = np.round(1 - cosine, 6)

@@ -91,7 +91,8 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
 
 def strip_identity(face: Face) -> Face:
     """Returns the row of a face that opted out. The row has the box, and nothing that identifies the person."""
-    row = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
+    row = replace(face, landmarks68=None, phash="", luma_dct=None, duplicate_of=None, crop_sha256=None)
+    row = replace(row, shard=None, shard_row=None)
     return replace(row, status="dropped", reason=OPTED_OUT)
 
 

@@ -24,6 +24,7 @@ from curate.photos.file_history import (
 )
 from curate.photos.file_stamps import is_unchanged, stamp_row
 from curate.photos.name_rules import EXCLUDED, LEFT_OUT, NO_RULES, NameRules, describe_unused_patterns, find_place
+from curate.photos.picture_measures import measure_picture
 from curate.photos.walk import make_unread_row, walk_files
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import TABLES, Face, File, Photo, Record
@@ -326,7 +327,7 @@ def _scan_member(member: Member, kept_out: KeptOutList, rules: NameRules, archiv
 
 def _make_photo_rows(file: File, photo_id: str, picture: Picture) -> list[File | Photo]:
     height, width = picture.rgb.shape[:2]
-    photo = Photo(photo_id, width, height, hash_picture(picture.rgb), notice=picture.notice)
+    photo = Photo(photo_id, width, height, hash_picture(picture.rgb), notice=picture.notice, **measure_picture(picture))
     return [replace(file, photo_id=photo_id, status="ok"), photo]
 
 

@@ -33,6 +33,11 @@ class Photo:
     reason: str | None = None
     notice: str | None = None
     min_eyes: float | None = None
+    format: str | None = None
+    jpeg_quality: int | None = None
+    camera: bool | None = None
+    gray: bool | None = None
+    border: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ class Face:
     outside: float | None = None
     turn: int | None = 0
     landmark_error: float | None = None
+    luma_dct: str | None = None
+    detail: float | None = None
+    clipped: float | None = None
 
     @property
     def representative(self) -> str:

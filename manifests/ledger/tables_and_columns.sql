@@ -33,6 +33,11 @@ CREATE TABLE photos (
     reason   VARCHAR,             -- why the photo was dropped, for example no_face, no_consent or consent_missing
     notice   VARCHAR,             -- NULL, broken_colour_profile or read_at_half_size
     min_eyes FLOAT,               -- the detection looked for faces with at least so many pixels between their eyes
+    format   VARCHAR,             -- Pillow's name of the format; ends with CMYK or palette if the file is stored so
+    jpeg_quality INTEGER,         -- 1 to 100, from the quantisation table; NULL if the file is not a JPEG
+    camera   BOOLEAN,             -- whether the file names the camera that took the picture
+    gray     BOOLEAN,             -- whether the picture has no colours
+    border   FLOAT,               -- share of the picture that is a border of nearly one colour, from 0 to 1
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -65,6 +70,9 @@ CREATE TABLE faces (
     turn            INTEGER,             -- the face is turned clockwise by about 0, 90, 180 or 270 degrees; NULL if unclear
     landmark_error  FLOAT,               -- distance to the landmarks of a second look, as a share of the distance between
                                          -- the eyes; at most 1; NULL if there was no second look
+    luma_dct        VARCHAR,             -- low frequencies of the aligned face's luma; curate/faces/luma_dct.py
+    detail          FLOAT,               -- strength of fine detail; curate/faces/measure.py defines it
+    clipped         FLOAT,               -- share of the face's pixels with a channel of 254 or more, from 0 to 1
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

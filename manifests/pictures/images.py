@@ -40,6 +40,7 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from manifests.pictures.colour_profiles import BrokenProfile, srgb_conversion
 from manifests.pictures.extra_formats import EXTRAS, OTHER_PICTURE, find_kind, is_installed, open_extra
+from manifests.pictures.file_facts import FileFacts, read_file_facts
 from manifests.pictures.original_samples import Original, find_white, has_alpha, read_original
 
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
@@ -115,6 +116,7 @@ class Picture:
     rgb: np.ndarray  # uint8 (H, W, 3), upright, sRGB
     notice: str | None = None  # BROKEN_PROFILE or HALF_SIZE
     original: Original | None = None  # None without `keep_original`
+    facts: FileFacts | None = None  # about the file; `decode_picture` always reads them
 
 
 def decode(source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -144,12 +146,13 @@ def decode_picture(
             kind = find_kind(file)
             with _open(file) if kind is None else _open_kind(file, kind, max_pixels) as image:
                 notice = _limit_pixels(image, max_pixels)
+                facts = read_file_facts(image)
                 image.load()
                 orientation = _read_orientation(image) if kind is None else 1
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
             del image  # turning the picture upright needs the memory that is freed here
-            return Picture(turn_upright(rgb, orientation), profile_notice or notice, original)
+            return Picture(turn_upright(rgb, orientation), profile_notice or notice, original, facts)
         except UndecodableImage:
             raise
         except UnidentifiedImageError:

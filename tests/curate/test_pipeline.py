@@ -237,6 +237,7 @@ def test_the_same_file_and_the_same_picture_again(tmp_path):
     assert summary.files == {"ok": 10, "same_file": 1} and summary.faces == {"near_duplicate": 1, "ok": 9}
     assert by_name(dataset)["0.png"] == "ok" or by_name(dataset)["copy.png"] == "ok"
     dropped = next(face for face in rows(dataset, Face) if face.duplicate_of)
+    assert "which is used because this copy is" in explain_photo(dataset, dropped.face_id)[0][-1]
     assert dropped.face_id not in {m.face_id for m in rows(dataset, Membership)} and check_ledger(dataset) == []
 
 

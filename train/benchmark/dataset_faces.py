@@ -27,6 +27,7 @@ class Rules:
     min_cosine_same_photo: float
     min_overlap_same_photo: float
     max_face_bits: int
+    max_mirrored_face_bits: int
     min_cosine_same_face: float
     same_person: float
     false_match_rate: float  # the estimated share of pairs of strangers that reach `same_person`

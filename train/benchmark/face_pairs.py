@@ -10,6 +10,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from curate.faces.turned_hashes import (
+    MIRRORED,
+    PLAIN,
+    count_different_bits,
+    turn_boxes,
+    turn_hashes,
+    unpack_hashes,
+)
 from train.benchmark.dataset_faces import Rules
 from train.benchmark.frozen_benchmark import FaceLine
 
@@ -31,10 +39,13 @@ class FacePairs:
             len(faces), -1, np.int64
         )  # the row of each face in `vectors`, or -1 for a face without an embedding
         self.row[rows] = np.arange(len(rows))
-        self.photo_bits = np.array([int(face.photo_phash, 16) for face in faces], np.uint64)
-        hashes = [np.frombuffer(bytes.fromhex(face.phash), np.uint8) for face in faces]
-        self.face_bits = np.stack(hashes) if hashes else np.zeros((0, 32), np.uint8)
-        self.place = np.array([face.place for face in faces], np.float64).reshape(-1, 4)
+        # The hashes and the places of the faces, plain and mirrored.
+        photo_hashes = unpack_hashes([face.photo_phash for face in faces]).reshape(-1, 8)
+        face_hashes = unpack_hashes([face.phash for face in faces]).reshape(-1, 32)
+        place = np.array([face.place for face in faces], np.float64).reshape(-1, 4)
+        self.photo_bits = [turn_hashes(photo_hashes, variant).view(np.uint64)[:, 0] for variant in (PLAIN, MIRRORED)]
+        self.face_bits = [turn_hashes(face_hashes, variant) for variant in (PLAIN, MIRRORED)]
+        self.place = [turn_boxes(place, variant) for variant in (PLAIN, MIRRORED)]
         # A side means the faces of one person in one split. Each row of `vectors` belongs to a side. Each side has a
         # size and a mean vector.
         names = [f"{faces[row].split} {faces[row].person}" for row in rows]
@@ -69,17 +80,28 @@ class FacePairs:
 
     def are_same_face(self, i: np.ndarray, j: np.ndarray, cosines: np.ndarray) -> np.ndarray:
         """Returns True for each pair of faces that are near-duplicates by their cosine and by their hashes."""
-        bits = np.bitwise_count(self.face_bits[i] ^ self.face_bits[j]).sum(1, dtype=np.int64)
-        return (cosines >= self.rules.min_cosine_same_face) & (bits <= self.rules.max_face_bits)
+        limits = (self.rules.max_face_bits, self.rules.max_mirrored_face_bits)
+        plain, mirrored = (
+            count_different_bits(self.face_bits[PLAIN][i], hashes[j]) <= limit
+            for hashes, limit in zip(self.face_bits, limits, strict=True)
+        )
+        return (cosines >= self.rules.min_cosine_same_face) & (plain | mirrored)
 
     def are_in_same_photo(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Returns True for each pair of faces that are the same face in two copies of a photo."""
-        near = np.bitwise_count(self.photo_bits[i] ^ self.photo_bits[j]) <= self.rules.max_photo_bits
-        return near & self._are_at_same_place(i, j)
+        same = np.zeros(len(i), bool)
+        for variant in (PLAIN, MIRRORED):
+            same |= self._have_similar_photos(i, j, variant) & self._are_at_same_place(i, j, variant)
+        return same
 
-    def _are_at_same_place(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    def _have_similar_photos(self, i: np.ndarray, j: np.ndarray, variant: int) -> np.ndarray:
+        """Returns True for each pair whose photos have similar hashes. `variant` tells whether photo j is mirrored."""
+        different = np.bitwise_count(self.photo_bits[PLAIN][i] ^ self.photo_bits[variant][j])
+        return np.asarray(different <= self.rules.max_photo_bits)
+
+    def _are_at_same_place(self, i: np.ndarray, j: np.ndarray, variant: int) -> np.ndarray:
         """Returns True for each pair whose boxes overlap enough and whose cosine is not too low."""
-        a, b = self.place[i], self.place[j]
+        a, b = self.place[PLAIN][i], self.place[variant][j]
         shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
         areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
         overlap = shared / np.maximum(areas - shared, 1e-12)
@@ -90,10 +112,10 @@ class FacePairs:
         """Compares each face of `one` with each face of `other`, and yields the pairs that are the same face in two
         copies of a photo."""
         for i, j in _split_into_blocks(one, other):
-            near = np.bitwise_count(self.photo_bits[i][:, None] ^ self.photo_bits[j]) <= self.rules.max_photo_bits
-            a, b = np.nonzero(near)
+            near = [self._have_similar_photos(i[:, None], j, variant) for variant in (PLAIN, MIRRORED)]
+            a, b = np.nonzero(near[PLAIN] | near[MIRRORED])
             a, b = i[a], j[b]
-            same = self._are_at_same_place(a, b)
+            same = self.are_in_same_photo(a, b)
             yield a[same], b[same]
 
     def find_similar_faces(

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 
 from curate.config import DedupeRules
-from curate.people import near_duplicates as module
+from curate.faces.luma_dct import encode_luma
+from curate.faces.turned_hashes import MIRRORED, turn_hashes
+from curate.people import same_picture as module
 from curate.people.near_duplicates import find_linked_photos, find_near_duplicates, find_pictures
 from manifests.ledger.records import Face, Photo
 from tests.doubles.faces import face
@@ -134,6 +137,67 @@ def test_copies_are_found_where_there_are_too_many_faces_to_compare_all(monkeypa
     }
     back = slice(None, None, -1)
     assert kept(faces[back], photos[back], vectors[back]) == found
+
+
+def picture(seed: int) -> np.ndarray:
+    """A smooth random picture, uint8 (256, 256, 3)."""
+    rng = np.random.default_rng(seed)
+    gray = sum(cv2.resize(rng.normal(size=(n, n)), (256, 256), interpolation=cv2.INTER_CUBIC) for n in (4, 8, 14))
+    return np.repeat((128 + 40 * gray).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def test_faces_with_the_same_pixels_are_copies_also_moved_mirrored_or_cut_by_the_border():
+    valid, cut = np.ones((128, 128), bool), np.arange(128) < 95 + np.zeros((128, 1))
+    shift = cv2.warpAffine(picture(1), np.float32([[1.03, 0, 2], [0, 1.03, -4]]), (256, 256))
+    half = np.where(np.arange(256)[None, :, None] < 190, picture(1), 130).astype(np.uint8)
+    lumas = {
+        "a": encode_luma(picture(1), valid),
+        "moved": encode_luma(shift, valid),
+        "mirrored": encode_luma(np.ascontiguousarray(picture(1)[:, ::-1]), valid),
+        "half": encode_luma(half, cut),
+        "other": encode_luma(picture(2), valid),
+        "unknown": None,
+    }
+    # The hash of each face differs from the hash of face a in 60 bits: too many for the rule of hashes.
+    rng = np.random.default_rng(0)
+    hashes = np.zeros((len(lumas), 256), np.uint8) + rng.integers(0, 2, 256, np.uint8)
+    for row in hashes[1:]:
+        row[rng.permutation(256)[:60]] ^= 1
+    hashes = np.packbits(hashes, axis=1)
+    hashes[2] = turn_hashes(hashes[2:3], MIRRORED)
+    faces = [
+        replace(face(name, name, 40 - i, phash=hashes[i].tobytes().hex()), luma_dct=luma)
+        for i, (name, luma) in enumerate(lumas.items())
+    ]
+    photos = [photo(name, rng.bytes(8).hex()) for name in lumas]
+    vectors = unit(*rng.normal([4, 0, 0, 0, 0], 0.8, (6, 5)))
+    assert kept(faces, photos, vectors) == {
+        "a": None, "moved": "a", "mirrored": "a", "half": "a", "other": None, "unknown": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_face_beside_a_copy_is_a_copy_if_it_is_at_the_same_place(mirrored):
+    points = np.array([[120, 130], [160, 132], [142, 155], [125, 175], [158, 176]], float)
+    box, beside, elsewhere = (100.0, 100.0, 180.0, 190.0), (220.0, 90.0, 300.0, 190.0), (10.0, 90.0, 90.0, 190.0)
+
+    def enlarge(box):
+        x0, y0, x1, y1 = box
+        x0, x1 = (400 - x1, 400 - x0) if mirrored else (x0, x1)
+        return tuple(2 * edge for edge in (x0, y0, x1, y1))
+
+    moved = points * [-1, 1] + [400, 0] if mirrored else points
+    own = [replace(face("a", "p", 90, box), landmarks5=tuple(points.ravel())), face("b", "p", 90, beside)]
+    order = [1, 0, 2, 4, 3] if mirrored else [0, 1, 2, 3, 4]
+    again = [
+        replace(face("x", "q", 40, enlarge(box)), landmarks5=tuple(2 * moved[order].ravel())),
+        face("y", "q", 40, enlarge(beside)),
+        face("z", "q", 40, enlarge(elsewhere)),
+    ]
+    again[0] = replace(again[0], phash=own[0].phash)
+    sizes = [photo("p", "f" * 16, (400, 300))] * 2 + [photo("q", "0" * 16, (1000, 900))] * 3
+    vectors = unit([1, 0, 0], [0, 1, 0], [1, 0.1, 0], [0, 1, 1], [0, 1, 0.5])
+    assert kept([*own, *again], sizes, vectors) == {"a": None, "b": None, "x": "a", "y": "b", "z": None}
 
 
 def copy(name: str, of: str, stands: str) -> Face:

@@ -72,6 +72,12 @@ def test_a_copy_of_the_own_photo_and_a_near_duplicate_are_no_references():
     assert {row.target: set(row.refs) for row in made} == {"x00": {"x02"}, "x01": {"x02"}, "x02": {"x00", "x01"}}
 
 
+def test_a_photo_with_a_copy_of_the_own_photo_gives_no_reference():
+    faces = [face(f"x0{number}", f"p{number}") for number in range(3)]
+    made, _ = make_pairs(rows("ttt"), faces, fan(3), PairRules(), photos_with_copies={"p0": {"p1"}, "p1": {"p0"}})
+    assert {row.target: set(row.refs) for row in made} == {"x00": {"x02"}, "x01": {"x02"}, "x02": {"x00", "x01"}}
+
+
 def test_who_has_no_reference_is_no_target():
     assert pairs(rows("t")) == [] == pairs([]) == pairs(rows("tt"), {"x00": "p", "x01": "p"})
 

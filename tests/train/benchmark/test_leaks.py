@@ -27,7 +27,7 @@ from train.benchmark.freeze import freeze
 from train.benchmark.frozen_benchmark import CASES, FACES, FaceLine
 from train.benchmark.leaks import KINDS, Leak, find_benchmark_leaks, find_dataset_leaks, find_leaks
 
-RULES = Rules(6, 0.35, 0.5, 54, 0.8, same_person=0.5, false_match_rate=0.01)
+RULES = Rules(6, 0.35, 0.5, 54, 40, 0.8, same_person=0.5, false_match_rate=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from curate.faces.turned_hashes import MIRRORED, count_different_bits, turn_hashes, unpack_hashes
 from manifests.runtime.text import make_printable
 from train.restore.outcomes import ReferenceUse
 from train.restore.references.confirm_references import confirm_references
 from train.restore.references.reference_people import ReferencePerson, select_main_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
-# A reference is a near-duplicate of the photo if the 256-bit hashes of two faces differ in at most MAX_FACE_BITS bits
-# and the cosine of these faces is at least MIN_COSINE. MAX_FACE_BITS is DedupeRules.max_face_bits of curate/config.py.
-# MIN_COSINE (ours) is below the .80 of DedupeRules, because the photo may be a degraded copy of the reference.
-MAX_FACE_BITS = 54
+# A reference is a near-duplicate of the photo if the 256-bit hashes of two faces differ in few bits and the cosine of
+# these faces is at least MIN_COSINE. The greatest numbers of bits, for a plain and for a mirrored copy, are those of
+# DedupeRules of curate/config.py. MIN_COSINE (ours) is below the .80 of DedupeRules, because the photo may be a
+# degraded copy of the reference.
+MAX_FACE_BITS, MAX_MIRRORED_FACE_BITS = 54, 40
 MIN_COSINE = 0.35
 
 _MOST_NAMES = 4  # a sentence names at most this many references
@@ -157,15 +159,19 @@ def _leave_out_copies(
 
 def _is_copy(photo: ReferencePhoto, faces: Sequence[FaceInPhoto]) -> bool:
     return any(
-        _count_different_bits(face.phash, own.phash) <= MAX_FACE_BITS
-        and float(face.embedding @ own.embedding) >= MIN_COSINE
+        _have_similar_hashes(face.phash, own.phash) and float(face.embedding @ own.embedding) >= MIN_COSINE
         for face in faces
         for own in photo.faces
     )
 
 
-def _count_different_bits(one: str, other: str) -> int:
-    return (int(one, 16) ^ int(other, 16)).bit_count()
+def _have_similar_hashes(one: str, other: str) -> bool:
+    """Returns whether the hashes of two aligned faces are similar, plain or mirrored."""
+    a, b = unpack_hashes([one]), unpack_hashes([other])
+    return bool(
+        (count_different_bits(a, b) <= MAX_FACE_BITS)
+        | (count_different_bits(a, turn_hashes(b, MIRRORED)) <= MAX_MIRRORED_FACE_BITS)
+    )
 
 
 def _mean_cosine(face: FaceInPhoto, person: ReferencePerson) -> float:

@@ -1,0 +1,70 @@
+"""Turns and mirrors perceptual hashes without the pictures.
+
+A picture has eight variants: four turns, each plain or mirrored. To mirror a picture changes the signs of the odd
+frequencies along one axis, and to transpose a picture transposes its frequencies. A hash has a bit for each frequency,
+so the hash of a variant has the same bits in other places, some of them inverted. The median frequency of a picture is
+not exactly 0, so up to 8 of 64 bits may differ from the hash of the mirrored picture itself (measured on 96 photos).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+# Number of a variant: the bits tell whether the picture is mirrored along x (1), mirrored along y (2), and transposed
+# before it is mirrored (4). Variant 0 is the picture itself.
+PLAIN, MIRRORED = 0, 1
+VARIANTS = range(8)
+
+
+def unpack_hashes(hashes: Sequence[str]) -> np.ndarray:
+    """Returns n hexadecimal hashes of equal length as bytes, uint8 (n, bytes)."""
+    size = len(hashes[0]) // 2 if hashes else 0
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), size)
+
+
+def turn_hashes(hashes: np.ndarray, variant: int) -> np.ndarray:
+    """Returns the hashes of one variant of n pictures, uint8 (n, bytes), from the pictures' hashes.
+
+    A hash has side * side bits, row by row, as `curate.faces.measure.hash_picture` makes it.
+    """
+    if variant == PLAIN:
+        return hashes
+    order, inverted = _find_places(variant, int(np.sqrt(hashes.shape[1] * 8)))
+    bits = np.unpackbits(hashes, axis=1)
+    return np.packbits(bits[:, order] ^ inverted, axis=1) if variant & 4 else hashes ^ np.packbits(inverted)
+
+
+def count_different_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the number of different bits of each pair of hashes, int64 (m,).
+
+    Both arguments are uint8 (m, bytes). The number of bytes is a multiple of 8.
+    """
+    a, b = (np.ascontiguousarray(part).view(np.uint64) for part in (one, other))
+    return np.bitwise_count(a ^ b).sum(1, dtype=np.int64)
+
+
+def turn_boxes(boxes: np.ndarray, variant: int) -> np.ndarray:
+    """Returns boxes x0, y0, x1, y1 in a variant of their picture, (n, 4). The coordinates are shares of the sides."""
+    if variant & 4:
+        boxes = boxes[:, [1, 0, 3, 2]]
+    x0, y0, x1, y1 = boxes.T
+    if variant & 1:
+        x0, x1 = 1 - x1, 1 - x0
+    if variant & 2:
+        y0, y1 = 1 - y1, 1 - y0
+    return np.stack([x0, y0, x1, y1], axis=1)
+
+
+@cache
+def _find_places(variant: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the bits of a variant are in the picture's own hash, and which bits are inverted.
+
+    Both arrays are int (side * side,) and uint8 (side * side,).
+    """
+    place = np.arange(side * side).reshape(side, side)
+    y, x = np.divmod(place, side)
+    inverted = (x % 2 * (variant & 1)) ^ (y % 2 * (variant >> 1 & 1))
+    return (place.T if variant & 4 else place).ravel(), inverted.ravel().astype(np.uint8)

@@ -1,0 +1,76 @@
+"""Finds more copies in photos that are known to share a face: faces at the same place beside the shared face."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from curate.config import DedupeRules
+from curate.faces.align import fit_similarity, transform_points
+from manifests.ledger.records import Face
+
+# The landmarks of a mirrored face, in the order of a plain face: the eyes and the corners of the mouth are exchanged.
+_MIRRORED_ORDER = [1, 0, 2, 4, 3]
+
+
+def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarray, rules: DedupeRules) -> np.ndarray:
+    """Returns pairs of faces that are copies because other faces of their two photos are copies, int64 (m, 2).
+
+    `pairs`, int64 (n, 2), are known copies: numbers of `faces`, whose unit embeddings are `vectors`. The landmarks of
+    two copies give the similarity that maps one photo to the other, plain or mirrored. A face that is mapped to the
+    place of a face in the other photo is its copy, if their cosine is `min_cosine_same_photo` or more. Of the plain and
+    the mirrored map, the map that finds more copies is used. A face whose own pixels differ, for example because a
+    frame is beside it, is found in this way.
+    """
+    in_photo: dict[str, list[int]] = defaultdict(list)
+    for number, face in enumerate(faces):
+        in_photo[face.photo_id].append(number)
+    known = {tuple(sorted(pair)) for pair in pairs.tolist()}
+    found: list[tuple[int, int]] = []
+    for one, other in sorted(known):
+        first = [i for i in in_photo[faces[one].photo_id] if i != one]
+        second = [j for j in in_photo[faces[other].photo_id] if j != other]
+        open_pairs = [(i, j) for i in first for j in second if (min(i, j), max(i, j)) not in known]
+        if not open_pairs:
+            continue
+        i, j = np.array(open_pairs).T
+        near = np.einsum("nd,nd->n", vectors[i], vectors[j]) >= rules.min_cosine_same_photo
+        i, j = i[near], j[near]
+        target = np.array([faces[number].box for number in j], np.float64).reshape(-1, 4)
+        matches = [
+            measure_overlaps(boxes, target) >= rules.min_overlap_same_photo
+            for boxes in _map_boxes(faces, one, other, i)
+        ]
+        same = max(matches, key=np.count_nonzero, default=np.zeros(len(i), bool))
+        found += zip(i[same].tolist(), j[same].tolist(), strict=True)
+    return np.array(sorted(set(found)), np.int64).reshape(-1, 2)
+
+
+def _map_boxes(faces: Sequence[Face], one: int, other: int, numbers: np.ndarray) -> list[np.ndarray]:
+    """Returns the boxes of faces in the photo of face `one`, mapped to the photo of face `other`, (n, 4) each.
+
+    The first array is for a plain copy, and the second for a mirrored copy.
+    """
+    boxes = np.array([faces[number].box for number in numbers], np.float64).reshape(-1, 4)
+    source, target = (np.array(faces[number].landmarks5, np.float64).reshape(5, 2) for number in (one, other))
+    mapped = []
+    for flip, order in ((1, slice(None)), (-1, _MIRRORED_ORDER)):
+        try:
+            matrix = fit_similarity(source[order] * [flip, 1], target)
+        except ValueError:
+            continue
+        corners = [
+            transform_points(boxes[:, columns] * [flip, 1], matrix) for columns in ([0, 1], [2, 3], [0, 3], [2, 1])
+        ]
+        mapped.append(np.concatenate([np.min(corners, axis=0), np.max(corners, axis=0)], axis=1))
+    return mapped
+
+
+def measure_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns the intersection over union of each pair of boxes, (m,), from boxes (m, 4)."""
+    inner = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    shared = np.clip(inner, 0, None).prod(1)
+    areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
+    return np.asarray(shared / np.maximum(areas - shared, 1e-12), np.float64)

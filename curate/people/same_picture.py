@@ -1,0 +1,141 @@
+"""Finds pairs of faces that show the same picture: saved again, resized, cropped, framed, turned or mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import faiss
+import numpy as np
+
+from curate.config import DedupeRules
+from curate.faces.turned_hashes import (
+    MIRRORED,
+    PLAIN,
+    VARIANTS,
+    count_different_bits,
+    turn_boxes,
+    turn_hashes,
+    unpack_hashes,
+)
+from curate.people.clustering.neighbours import find_neighbours
+from curate.people.companions import find_companions, measure_overlaps
+from curate.people.same_pixels import have_same_pixels
+from manifests.ledger.records import Face, Photo
+
+_NEIGHBOURS = 32  # number of nearest faces with which each face is compared
+_PHOTOS_AT_ONCE = 64  # number of photos in one step; limits the memory
+_PAIRS_AT_ONCE = 2**14  # number of pairs of faces in one step; limits the memory
+
+
+def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
+    """Returns pairs of rows of `faces` that show the same picture, int64 (m, 2).
+
+    `photos` and `vectors`, float32 (n, d), are the photos and the unit embeddings of the faces. Plain and mirrored
+    copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, other copies may be
+    missed.
+    """
+    # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each, each pair once. Two equal faces in
+    # one photo come from a collage or a mirror, and are not copies.
+    least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face, rules.min_cosine_same_pixels)
+    order = np.argsort([face.face_id for face in faces])
+    near = find_neighbours(vectors, order, _NEIGHBOURS, least)
+    place, column = np.nonzero((near.rows >= 0) & (near.cosines >= least))
+    keys = np.sort(np.stack([place, near.rows[place, column]], axis=1), axis=1) @ np.array([len(faces), 1])
+    keys, first = np.unique(keys, return_index=True)
+    row, other = (order[part] for part in np.divmod(keys, len(faces)))
+    cosine = near.cosines[place, column][first]
+    photo_number = np.unique([face.photo_id for face in faces], return_inverse=True)[1]
+    different = photo_number[row] != photo_number[other]
+    row, other, cosine = row[different], other[different], cosine[different]
+
+    same = _are_same_photo(faces, photos, row, other, cosine, rules)
+    # The aligned faces are upright, so they are compared plain and mirrored, and not turned.
+    hashes = unpack_hashes([face.phash for face in faces])
+    plain, mirrored = (
+        count_different_bits(hashes[row], turn_hashes(hashes, variant)[other]) for variant in (PLAIN, MIRRORED)
+    )
+    same_face = (plain <= rules.max_face_bits) | (mirrored <= rules.max_mirrored_face_bits)
+    same |= (cosine >= rules.min_cosine_same_face) & same_face
+    # Landmarks of two copies may differ by some pixels, and then the hashes of the aligned faces differ in many bits.
+    # Such pairs are compared by their pixels.
+    at = np.flatnonzero(~same)
+    bits = np.minimum(plain, mirrored)
+    same[at] = have_same_pixels(faces, row[at], other[at], cosine[at], bits[at], (mirrored < plain)[at], rules)
+    # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. A poor copy is therefore
+    # also searched by the hash of its photo.
+    by_photo = _find_copies_by_photo(faces, photos, vectors, rules)
+    pairs = np.concatenate([np.stack([row[same], other[same]], axis=1), by_photo]).astype(np.int64)
+    return np.concatenate([pairs, find_companions(faces, vectors, pairs, rules)])
+
+
+def _are_same_photo(
+    faces: Sequence[Face],
+    photos: Sequence[Photo],
+    row: np.ndarray,
+    other: np.ndarray,
+    cosine: np.ndarray,
+    rules: DedupeRules,
+) -> np.ndarray:
+    """Returns which pairs are the same face in two copies of a whole photo, turned or mirrored in any way, bool (m,).
+
+    The photos have similar hashes, the boxes overlap, and the embeddings are similar.
+    """
+    bits, boxes = unpack_hashes([photo.phash for photo in photos]), _scale_boxes(faces, photos)
+    same = np.zeros(len(row), bool)
+    for variant in VARIANTS:
+        near = count_different_bits(bits[row], turn_hashes(bits, variant)[other]) <= rules.max_photo_bits
+        at = np.flatnonzero(near & (cosine >= rules.min_cosine_same_photo))
+        overlap = measure_overlaps(boxes[row[at]], turn_boxes(boxes[other[at]], variant))
+        same[at] |= overlap >= rules.min_overlap_same_photo
+    return same
+
+
+def _find_copies_by_photo(
+    faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules
+) -> np.ndarray:
+    """Returns pairs of rows that are the same face in two copies of one photo, plain or mirrored, int64 (m, 2).
+
+    Two rows form a pair if the hashes of the photos agree, the boxes overlap enough, and the cosine is
+    `min_cosine_same_photo` or more.
+    """
+    # For each distinct photo, find its first row, its hash as uint8 (photos, 8), and the rows of its faces as a slice
+    # of `order`.
+    _, first, of = np.unique([photo.photo_id for photo in photos], return_index=True, return_inverse=True)
+    bits = unpack_hashes([photos[row].phash for row in first])
+    index = faiss.IndexBinaryFlat(bits.shape[1] * 8)
+    index.add(bits)
+    order, count = np.argsort(of, kind="stable"), np.bincount(of)
+    start = np.cumsum(count) - count
+    boxes = _scale_boxes(faces, photos)
+
+    pairs = [np.zeros((0, 2), np.int64)]
+    for variant in (PLAIN, MIRRORED):
+        turned_bits, turned_boxes = turn_hashes(bits, variant), turn_boxes(boxes, variant)
+        for begin in range(0, len(bits), _PHOTOS_AT_ONCE):
+            # Find the pairs of photos a < b whose hashes differ in at most max_photo_bits bits. The radius is
+            # max_photo_bits + 1, because range_search returns only distances below the radius.
+            queries = np.ascontiguousarray(turned_bits[begin : begin + _PHOTOS_AT_ONCE])
+            limits, _, b = index.range_search(queries, rules.max_photo_bits + 1)
+            hits = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+            a = begin + np.repeat(np.arange(len(hits)), hits)
+            a, b = a[a < b], b[a < b]
+
+            # Combine every face of photo a with every face of photo b. `pair` is the number of the pair of photos, and
+            # `nth` counts the combinations inside the pair.
+            total = count[a] * count[b]
+            pair = np.repeat(np.arange(len(a)), total)
+            nth = np.arange(len(pair)) - np.repeat(np.cumsum(total) - total, total)
+            row, other = order[start[a[pair]] + nth // count[b[pair]]], order[start[b[pair]] + nth % count[b[pair]]]
+            same_place = measure_overlaps(turned_boxes[row], boxes[other]) >= rules.min_overlap_same_photo
+            row, other = row[same_place], other[same_place]
+            for at in range(0, len(row), _PAIRS_AT_ONCE):
+                r, o = row[at : at + _PAIRS_AT_ONCE], other[at : at + _PAIRS_AT_ONCE]
+                same = np.einsum("nd,nd->n", vectors[r], vectors[o]) >= rules.min_cosine_same_photo
+                pairs.append(np.stack([r[same], o[same]], axis=1))
+    return np.concatenate(pairs)
+
+
+def _scale_boxes(faces: Sequence[Face], photos: Sequence[Photo]) -> np.ndarray:
+    """Returns the boxes as shares of the width and height of their photo, float64 (n, 4)."""
+    sides = np.array([(photo.width, photo.height) * 2 for photo in photos], np.float64)
+    return np.array([face.box for face in faces], np.float64) / sides

@@ -1,0 +1,52 @@
+"""Measures a whole picture: how it was stored, whether it is gray, and how much of it is a plain border."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import cv2
+import numpy as np
+
+from manifests.pictures.images import Picture
+
+_SIDE = 128  # width and height of the sample of pixels on which the measures are made (ours)
+# A row belongs to a plain border if this share of its pixels differs from the row's median by at most _PLAIN levels in
+# each channel (ours). Text on a bar covers less than the rest of a row.
+_PLAIN_SHARE, _PLAIN = 0.7, 6
+_GRAY = 2.0  # the mean difference of the channels of a gray picture is at most this number of levels (ours)
+
+
+def measure_picture(picture: Picture) -> dict[str, Any]:
+    """Returns the columns of the table `photos` that help to tell an original from its copies."""
+    facts = {} if picture.facts is None else asdict(picture.facts)
+    return {**facts, "gray": is_gray(picture.rgb), "border": measure_border(picture.rgb)}
+
+
+def is_gray(rgb: np.ndarray) -> bool:
+    """Returns whether a picture, RGB uint8 (H, W, 3), has no colours."""
+    small = _sample(rgb).astype(np.int16)
+    return bool((small.max(2) - small.min(2)).mean() <= _GRAY)
+
+
+def measure_border(rgb: np.ndarray) -> float:
+    """Returns the share of a picture, RGB uint8 (H, W, 3), that is a plain border, from 0 to 1.
+
+    The border are the rows and columns of nearly one colour, from each side to the first row or column that is not of
+    one colour. The bars of a screenshot and of a film, frames, and a plain background are borders.
+    """
+    small = _sample(rgb)
+    top, bottom = _find_inside(small)
+    left, right = _find_inside(small[top:bottom].transpose(1, 0, 2)) if bottom > top else (0, 0)
+    return 1.0 - (bottom - top) * (right - left) / _SIDE**2
+
+
+def _sample(rgb: np.ndarray) -> np.ndarray:
+    return cv2.resize(rgb, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST)
+
+
+def _find_inside(rows: np.ndarray) -> tuple[int, int]:
+    """Returns the first row that is not plain, and the number of the row after the last such row."""
+    near = np.abs(rows.astype(np.int16) - np.median(rows, axis=1, keepdims=True)).max(2) <= _PLAIN
+    inside = np.flatnonzero(near.mean(1) < _PLAIN_SHARE)
+    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)

@@ -1,0 +1,54 @@
+"""Reads facts about the file of a picture that tell whether the picture is an original or a copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+# The EXIF tags of the maker and the model of the camera (EXIF 2.32, 4.6.4).
+_CAMERA_TAGS = (271, 272)
+# The luma table of JPEG for quality 50 (ITU T.81, table K.1), in the order of Pillow, sorted by rows.
+_LUMA_50 = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ],
+    np.float64,
+).ravel()
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """Facts about the file of a picture."""
+
+    format: str  # Pillow's name; with " CMYK" or " palette" after it if the picture is stored so
+    jpeg_quality: int | None  # 1 to 100, from the quantisation table; None if the file is not a JPEG
+    camera: bool  # whether the file names the camera that took the picture
+
+
+def read_file_facts(image: Image.Image) -> FileFacts:
+    """Returns the facts about an open picture. Call the function before the picture is converted."""
+    suffix = {"CMYK": " CMYK", "P": " palette", "PA": " palette"}.get(image.mode, "")
+    try:
+        exif = image.getexif()
+        camera = any(str(exif.get(tag, "")).strip("\x00 ") for tag in _CAMERA_TAGS)
+    except Exception:  # the EXIF block is broken, but the picture is not
+        camera = False
+    return FileFacts(f"{image.format}{suffix}", _estimate_quality(image), camera)
+
+
+def _estimate_quality(image: Image.Image) -> int | None:
+    """Returns the quality at which libjpeg would make the luma table of a JPEG, or None."""
+    table = getattr(image, "quantization", {}).get(0)
+    if not table or len(table) != _LUMA_50.size:
+        return None
+    percent = float(np.median(100 * np.array(table, np.float64) / _LUMA_50))
+    return round(min(max(100 - percent / 2 if percent <= 100 else 5000 / percent, 1), 100))
