@@ -158,8 +158,10 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
 
 
 def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[int]]:
-    """Returns groups of the indices. Sorted by size, the copies of a group differ by less than _SAME_SIZE from one to the
-    next."""
+    """Returns groups of the indices.
+
+    Sorted by size, the copies of a group differ by less than _SAME_SIZE from one to the next.
+    """
     order = sorted(indices, key=lambda i: (copies[i].face.inter_ocular_px, copies[i].face.face_id))
     groups = [[order[0]]]
     for before, i in pairwise(order):
