@@ -21,31 +21,35 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
     `pairs`, int64 (n, 2), are known copies: numbers of `faces`, whose unit embeddings are `vectors`. The landmarks of
     two copies give the similarity that maps one photo to the other, plain or mirrored. A face that is mapped to the
     place of a face in the other photo is its copy, if their cosine is `min_cosine_same_photo` or more. Of the plain and
-    the mirrored map, the map that finds more copies is used. A face whose own pixels differ, for example because a
+    the mirrored map, the map that fits more faces is used. A face whose own pixels differ, for example because a
     frame is beside it, is found in this way.
     """
     in_photo: dict[str, list[int]] = defaultdict(list)
     for number, face in enumerate(faces):
         in_photo[face.photo_id].append(number)
-    known = {tuple(sorted(pair)) for pair in pairs.tolist()}
+    links: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)  # two photos -> their known copies
+    for one, other in sorted(
+        {tuple(sorted(pair, key=lambda number: faces[number].photo_id)) for pair in pairs.tolist()}
+    ):
+        links[faces[one].photo_id, faces[other].photo_id].append((one, other))
     found: list[tuple[int, int]] = []
-    for one, other in sorted(known):
-        first = [i for i in in_photo[faces[one].photo_id] if i != one]
-        second = [j for j in in_photo[faces[other].photo_id] if j != other]
-        open_pairs = [(i, j) for i in first for j in second if (min(i, j), max(i, j)) not in known]
-        if not open_pairs:
+    for (photo, other_photo), known in sorted(links.items()):
+        first, second = in_photo[photo], in_photo[other_photo]
+        if len(known) >= min(len(first), len(second)):
             continue
-        i, j = np.array(open_pairs).T
-        near = np.einsum("nd,nd->n", vectors[i], vectors[j]) >= rules.min_cosine_same_photo
-        i, j = i[near], j[near]
+        # The largest face has the most exact landmarks. Every face beside it is compared with every other such face.
+        one, other = max(known, key=lambda pair: (faces[pair[0]].inter_ocular_px, pair))
+        every = np.array([(i, j) for i in first for j in second if i != one and j != other])
+        near = np.einsum("nd,nd->n", vectors[every[:, 0]], vectors[every[:, 1]]) >= rules.min_cosine_same_photo
+        i, j = every[near].T
         target = np.array([faces[number].box for number in j], np.float64).reshape(-1, 4)
         matches = [
             measure_overlaps(boxes, target) >= rules.min_overlap_same_photo
             for boxes in _map_boxes(faces, one, other, i)
         ]
         same = max(matches, key=np.count_nonzero, default=np.zeros(len(i), bool))
-        found += zip(i[same].tolist(), j[same].tolist(), strict=True)
-    return np.array(sorted(set(found)), np.int64).reshape(-1, 2)
+        found += set(zip(i[same].tolist(), j[same].tolist(), strict=True)) - set(known)
+    return np.array(sorted(found), np.int64).reshape(-1, 2)
 
 
 def _map_boxes(faces: Sequence[Face], one: int, other: int, numbers: np.ndarray) -> list[np.ndarray]:
