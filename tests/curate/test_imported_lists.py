@@ -53,9 +53,12 @@ def imported(source: Path, kind: str, into: Path, *more, config: CurateConfig | 
 
 
 def by_file(dataset: Path) -> dict[str, str]:
-    """face -> the name of the file it was found in, without its suffix."""
+    """Representative -> the name of its file, or the longer name of a listed file that it stands for."""
     name = {row.photo_id: path_of(row.uri).stem for row in rows(dataset, File)}
-    return {row.face_id: name[row.photo_id] for row in rows(dataset, Face)}
+    names = defaultdict(list)
+    for row in rows(dataset, Face):
+        names[row.representative].append(name[row.photo_id])
+    return {face: max(of_face, key=len) for face, of_face in names.items()}
 
 
 def named_pairs(dataset: Path) -> dict[str, tuple[str, ...]]:
