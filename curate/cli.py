@@ -210,10 +210,11 @@ def optout(
     if not photos:
         _opt_out_faces(dataset, face or [], remember_face, run or [], dry_run, yes, as_json)
         return
+    from curate.photos.read_files import read_photo_row
     from manifests.privacy.cli import confirm_purge, print_purge
     from manifests.privacy.purge import purge
 
-    plan = plan_optout(dataset, photos, run or [])
+    plan = plan_optout(dataset, photos, run or [], read_photo_row)
     if confirm_purge(plan, dry_run, yes, as_json):
         print_purge(purge(dataset, plan), as_json)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.detection.read_photos import read_photo
+from curate.detection.read_photos import Source, read_photo
 from curate.detection.reasons import PHOTO_VANISHED
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, find_valid_pixels
 from curate.faces.luma_dct import encode_luma
@@ -37,17 +37,17 @@ def read_crop(dataset: Path, face_id: str) -> np.ndarray:
     return crop
 
 
-def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
+def crop_batch(photos: Sequence[tuple[Sequence[Source], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
     """Cuts the crops of faces from their photos again, by their recorded landmarks.
 
     Returns the new ledger rows of the faces.
 
-    Each item of `photos` is the id of a photo, the uris of its files, and its faces.
+    Each item of `photos` is the files that contain a photo, and the photo's faces.
     """
     rows: list[Face] = []
     for item in guard_units(photos):
-        photo_id, uris, faces = item.unit if isinstance(item, FailedUnit) else item
-        image = None if isinstance(item, FailedUnit) else read_photo(photo_id, uris)
+        sources, faces = item.unit if isinstance(item, FailedUnit) else item
+        image = None if isinstance(item, FailedUnit) else read_photo(sources)
         if image is None:
             reason = item.reason if isinstance(item, FailedUnit) else PHOTO_VANISHED
             rows += [replace(face, status="failed", reason=reason, duplicate_of=None) for face in faces]

@@ -16,7 +16,7 @@ from curate.config import CurateConfig
 from curate.detection.crops import write_crop
 from curate.detection.filter_files import find_min_inter_ocular
 from curate.detection.measure_faces import measure_face
-from curate.detection.read_photos import list_uris, rank_place, read_photos
+from curate.detection.read_photos import Source, list_sources, rank_place, read_photos
 from curate.detection.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from curate.detection.screen import find_reasons
 from curate.detection.shards import write_shard
@@ -95,8 +95,8 @@ def choose_min_eyes(config: CurateConfig) -> float:
     return min(MIN_EYES, find_min_inter_ocular(config.screen))
 
 
-def _list_photos(ledger: Ledger, finished: set[str], min_eyes: float) -> list[tuple[Photo, tuple[str, ...]]]:
-    """Returns the usable photos to search, with the uris of their files.
+def _list_photos(ledger: Ledger, finished: set[str], min_eyes: float) -> list[tuple[Photo, tuple[Source, ...]]]:
+    """Returns the usable photos to search, with the files that contain them.
 
     A photo in `finished` is searched again only if the earlier search did not look for faces as small as `min_eyes`.
     """
@@ -104,12 +104,12 @@ def _list_photos(ledger: Ledger, finished: set[str], min_eyes: float) -> list[tu
         photo.photo_id for photo in ledger.read_rows(Photo) if photo.min_eyes is None or photo.min_eyes > min_eyes
     }
     finished = finished - coarse
-    uris = list_uris(ledger)
+    sources = list_sources(ledger)
     usable_photos = find_usable_photos({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
     photos = [
-        (photo, uris[photo.photo_id])
+        (photo, sources[photo.photo_id])
         for photo in ledger.read_rows(Photo)
-        if photo.photo_id in uris and photo.photo_id in usable_photos and photo.photo_id not in finished
+        if photo.photo_id in sources and photo.photo_id in usable_photos and photo.photo_id not in finished
     ]
     return sorted(photos, key=lambda item: rank_place(item[1]))
 
@@ -164,7 +164,7 @@ class _Candidate:
 
 
 def detect_batch(
-    photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit],
+    photos: Sequence[tuple[Photo, Sequence[Source]] | FailedUnit],
     faces: str,
     landmarks: str | None,
     min_eyes: float,
@@ -174,7 +174,7 @@ def detect_batch(
 ) -> list[Photo | Face]:
     """Detects, measures and screens the faces of a batch of photos. Returns a row for every photo and every face.
 
-    Each item of `photos` is a photo with the uris of its files. `faces` is the spec of the face models. The detection
+    Each item of `photos` is a photo with the files that contain it. `faces` is the spec of the face models. The detection
     looks for faces whose eyes are at least `min_eyes` pixels apart. The crop of each accepted face is written to a
     file. The embeddings of all accepted faces are written as one shard. No crop and no embedding is written for a face
     that opted out. A detection gets no row if its landmarks coincide or are not finite. While the models work, other

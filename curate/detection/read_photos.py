@@ -24,38 +24,48 @@ from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is
 MAX_PIXELS_AHEAD = 64_000_000
 
 
-def list_uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
-    """Returns the uris of the files that contain each photo (photo_id -> uris)."""
-    uris: dict[str, list[str]] = defaultdict(list)
+# The uri of a file that contains a photo, and the sha256 of its bytes
+Source = tuple[str, str]
+
+
+def list_sources(ledger: Ledger) -> dict[str, tuple[Source, ...]]:
+    """Returns the files that contain the pixels of each photo (photo_id -> sources).
+
+    A file with another orientation than the photo, or with other samples, is not a source, because the boxes of the
+    photo's faces do not fit it.
+    """
+    pixels = {photo.photo_id: (photo.samples, photo.orientation) for photo in ledger.read_rows(Photo)}
+    sources: dict[str, list[Source]] = defaultdict(list)
     for file in ledger.read_rows(File):
-        if file.photo_id is not None:
-            uris[file.photo_id].append(file.uri)
-    return {photo_id: tuple(of_photo) for photo_id, of_photo in uris.items()}
+        if file.photo_id is not None and (file.samples, file.orientation) == pixels.get(file.photo_id):
+            sources[file.photo_id].append((file.uri, file.sha256 or file.photo_id))
+    return {photo_id: tuple(of_photo) for photo_id, of_photo in sources.items()}
 
 
-def rank_place(uris: Sequence[str]) -> tuple[str, int]:
+def rank_place(sources: Sequence[Source]) -> tuple[str, int]:
     """Returns a key that sorts photos by their place in an archive, so that each archive is unpacked once.
 
     Photos that also exist as files outside an archive come first.
     """
-    member = None if any("#" not in uri for uri in uris) else parse_member_uri(min(uris))
+    uris = [uri for uri, _ in sources]
+    member = None if any("#" not in uri for uri in uris) or not uris else parse_member_uri(min(uris))
     return ("", 0) if member is None else (uri_of(member[0]), member[1])
 
 
-def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
-    """Returns a photo, RGB uint8 (H, W, 3), from the first of `uris` whose bytes still have the hash `photo_id`.
+def read_photo(sources: Sequence[Source]) -> np.ndarray | None:
+    """Returns a photo, RGB uint8 (H, W, 3), from the first source whose bytes still have their hash.
 
-    Returns None if no file with this hash can be read. Raises MemoryError if decoding runs out of memory.
+    Returns None if no source with its hash can be read. Raises MemoryError if decoding runs out of memory.
     """
-    for uri in uris:
+    for uri, sha256 in sources:
         try:
             if parse_member_uri(uri) is not None:
                 data = read_bytes(uri)
-                if sha256_bytes(data) == photo_id:
+                if sha256_bytes(data) == sha256:
                     return decode(data)
                 continue
             with path_of(uri).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == photo_id:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
                     return decode(file)
         except UndecodableImage as error:
             if error.reason == OUT_OF_MEMORY:
@@ -65,7 +75,9 @@ def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
     return None
 
 
-def read_photos(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> Iterator[tuple[Photo, np.ndarray | str]]:
+def read_photos(
+    photos: Sequence[tuple[Photo, Sequence[Source]] | FailedUnit],
+) -> Iterator[tuple[Photo, np.ndarray | str]]:
     """Yields each photo with its pixels, or with the reason why it cannot be read.
 
     While the caller uses one photo, the next photo is decoded if the two photos have at most MAX_PIXELS_AHEAD pixels.
@@ -76,12 +88,12 @@ def read_photos(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> I
             if isinstance(item, FailedUnit):
                 yield item.unit[0], item.reason
                 continue
-            photo, uris = item
-            image = read_photo(photo.photo_id, uris) if next_image is None else next_image.result()
+            photo, sources = item
+            image = read_photo(sources) if next_image is None else next_image.result()
             next_image = None
             next_item = photos[index + 1] if index + 1 < len(photos) and not is_retry() else None
             if isinstance(next_item, tuple) and _count_pixels(photo) + _count_pixels(next_item[0]) <= MAX_PIXELS_AHEAD:
-                next_image = reader.submit(read_photo, next_item[0].photo_id, next_item[1])
+                next_image = reader.submit(read_photo, next_item[1])
             yield photo, PHOTO_VANISHED if image is None else image
 
 

@@ -7,7 +7,7 @@ because its row keeps the measures.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from curate.config import CurateConfig
 from curate.detection.crops import crop_batch
 from curate.detection.filter_files import BUILT_IN_REASONS
-from curate.detection.read_photos import list_uris, rank_place
+from curate.detection.read_photos import list_sources, rank_place
 from curate.detection.reasons import CROP_MISSING, PHOTO_VANISHED
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
@@ -83,12 +83,12 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
 
 def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress: Progress) -> list[Face]:
     """Cuts the crops of `faces` from their photos. Returns the new ledger rows of the faces."""
-    uris: Mapping[str, Sequence[str]] = list_uris(ledger)
+    sources = list_sources(ledger)
     faces_of: dict[str, list[Face]] = defaultdict(list)
     for face in faces:
         faces_of[face.photo_id].append(face)
-    photos = [(photo, uris.get(photo, ()), faces_of[photo]) for photo in sorted(faces_of)]
-    photos.sort(key=lambda item: rank_place(item[1]))
+    photos = [(sources.get(photo, ()), faces_of[photo]) for photo in sorted(faces_of)]
+    photos.sort(key=lambda item: rank_place(item[0]))
     batches = split_into_batches(photos, PHOTOS_A_BATCH)
     rows: list[Face] = []
     for done, new_rows in enumerate(map_batches(partial(crop_batch, dataset=ledger.dataset), batches), 1):

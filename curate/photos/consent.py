@@ -107,13 +107,15 @@ def match_sidecar(
             path = display_path(file.uri)
             photos_at[str(path)].add(file.photo_id)
             similar_at[normalise_name(path)].add(file.photo_id)
-    all_photos = {photo for photos in photos_at.values() for photo in photos}
+    # a sha256 names the file of today, or the file from which the photo was read first
+    photo_of = {photo: photo for photos in photos_at.values() for photo in photos}
+    photo_of |= {file.sha256: file.photo_id for file in files if file.sha256 and file.photo_id is not None}
     folders = {root.absolute() if root.is_dir() else root.absolute().parent for root in roots}
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     unmatched_files: list[str] = []
     for line in lines:
         if re.fullmatch(r"[0-9a-fA-F]{64}", line.file):
-            photos = {line.file.lower()} & all_photos
+            photos = {photo_of[line.file.lower()]} if line.file.lower() in photo_of else set()
         else:
             names = {os.path.normpath(folder / line.file) for folder in folders}
             photos = set().union(*(photos_at[name] for name in names if name in photos_at))

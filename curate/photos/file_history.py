@@ -78,7 +78,15 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
     may still contain this photo.
     """
     keeps = earlier is not None and (row.reason in _UNREAD or row.reason in LEFT_OUT)
-    return replace(row, photo_id=earlier.photo_id) if earlier is not None and keeps else row
+    if earlier is None or not keeps:
+        return row
+    return replace(
+        row,
+        photo_id=earlier.photo_id,
+        sha256=earlier.sha256,
+        samples=earlier.samples,
+        orientation=earlier.orientation,
+    )
 
 
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:

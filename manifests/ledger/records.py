@@ -18,6 +18,9 @@ class File:
     status: str
     reason: str | None = None
     ctime_ns: int | None = None
+    sha256: str | None = None
+    samples: str | None = None
+    orientation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Photo:
     camera: bool | None = None
     gray: bool | None = None
     border: float | None = None
+    phash256: str | None = None
+    samples: str | None = None
+    orientation: int | None = None
+    decoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,9 @@ class KeptOutMark:
     made: datetime
     embedding: tuple[float, ...] | None = None
     recognizer: str | None = None
+    samples: str | None = None
+    bands: tuple[str, ...] | None = None
+    places: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

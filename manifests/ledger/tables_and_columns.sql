@@ -15,14 +15,17 @@ CREATE TABLE files (
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,
     ctime_ns BIGINT,  -- time at which the system last saw a change of the file or of its name, like mtime_ns
+    sha256      VARCHAR, -- sha256 of the bytes that were decoded; NULL if the file was never decoded
+    samples     VARCHAR, -- sha256 of the stored samples, before the orientation and the colour profile were applied
+    orientation INTEGER, -- EXIF orientation of the file, 1 to 8
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
--- A row is one distinct image that could be decoded.
+-- A row is one distinct image that could be decoded. Files that differ only in metadata contain the same photo.
 -- Notice broken_colour_profile: the colour profile of the photo was ignored.
 -- Notice read_at_half_size: the photo has more than 178 megapixels, and was read at half its width and height.
 CREATE TABLE photos (
-    photo_id VARCHAR PRIMARY KEY, -- sha256 of the bytes of the file
+    photo_id VARCHAR PRIMARY KEY, -- sha256 of the bytes of the file from which the photo was read first
     width    INTEGER NOT NULL,    -- pixels, after the EXIF orientation was applied
     height   INTEGER NOT NULL,    -- pixels, after the EXIF orientation was applied
     phash    VARCHAR NOT NULL,    -- 64-bit perceptual hash of the whole picture, as hex digits
@@ -38,6 +41,10 @@ CREATE TABLE photos (
     camera   BOOLEAN,             -- whether the file names the camera that took the picture
     gray     BOOLEAN,             -- whether the picture has no colours
     border   FLOAT,               -- share of the picture that is a border of nearly one colour, from 0 to 1
+    phash256 VARCHAR,             -- 256-bit perceptual hash of the whole picture, as hex digits
+    samples  VARCHAR,             -- sha256 of the stored samples; the photo is read from files with these samples
+    orientation INTEGER,          -- EXIF orientation of the files from which the photo is read
+    decoder  VARCHAR,             -- format of the file, and the versions of the libraries that decoded the samples
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -188,6 +195,9 @@ CREATE TABLE kept_out (
     made       TIMESTAMP NOT NULL,  -- UTC time at which the row was written
     embedding  FLOAT[],             -- unit-length embedding of an example face; NULL without --remember-face
     recognizer VARCHAR,             -- sha256 of the file of the model that made the embedding
+    samples    VARCHAR,             -- HMAC of the sha256 of the photo's stored samples; NULL if only a sha256 is known
+    bands      VARCHAR[],           -- HMACs, 64 bits each, of 12 bands of the photo's 256-bit perceptual hash
+    places     VARCHAR[],           -- HMACs of the uris of the photo's files, as in the table files
     CHECK ((kind = 'face') = (embedding IS NOT NULL)),
     CHECK ((kind = 'face') = (recognizer IS NOT NULL))
 );

@@ -29,7 +29,7 @@ from __future__ import annotations
 import errno
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +42,7 @@ from manifests.pictures.colour_profiles import BrokenProfile, srgb_conversion
 from manifests.pictures.extra_formats import EXTRAS, OTHER_PICTURE, find_kind, is_installed, open_extra
 from manifests.pictures.file_facts import FileFacts, read_file_facts
 from manifests.pictures.original_samples import Original, find_white, has_alpha, read_original
+from manifests.pictures.stored_samples import StoredSamples, identify_samples, split_into_strips
 
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
 # // 4 // 3. The 102 megapixels of a medium-format camera are allowed.
@@ -51,10 +52,6 @@ MAX_PIXELS = 178_956_970
 _MAX_TIMES_HALVED = 4
 # The formats have Pillow's names. A phone's MPO file begins with a JPEG, and is decoded as this JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
-# A picture is converted in strips of about this many pixels (ours). Pillow needs 4 bytes for each pixel of a picture,
-# and a conversion needs 4 more bytes for each pixel of a strip. With strips, the largest 8-bit picture needs 1.2 GiB.
-# A strip is also small enough for the cache of the processor.
-STRIP = 2**18
 
 BROKEN_PROFILE = "broken_colour_profile"
 HALF_SIZE = "read_at_half_size"
@@ -117,6 +114,7 @@ class Picture:
     notice: str | None = None  # BROKEN_PROFILE or HALF_SIZE
     original: Original | None = None  # None without `keep_original`
     facts: FileFacts | None = None  # about the file; `decode_picture` always reads them
+    stored: StoredSamples | None = None  # None without `identify`
 
 
 def decode(source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -125,9 +123,12 @@ def decode(source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> np.
 
 
 def decode_picture(
-    source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS, keep_original: bool = False
+    source: bytes | Path | BinaryIO,
+    max_pixels: int = MAX_PIXELS,
+    keep_original: bool = False,
+    identify: bool = False,
 ) -> Picture:
-    """Decodes a picture by the rules at the top of this file.
+    """Decodes a picture by the rules at the top of this file. With `identify`, the stored samples are hashed too.
 
     An open file is read from its beginning. A JPEG with more than `max_pixels`, but at most 4 * `max_pixels`, is read
     at half its width and height. Other pictures with more than `max_pixels` are refused before their pixels are
@@ -135,7 +136,7 @@ def decode_picture(
     """
     if isinstance(source, Path):
         with source.open("rb") as opened:
-            return decode_picture(opened, max_pixels, keep_original)
+            return decode_picture(opened, max_pixels, keep_original, identify)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     file.seek(0)
     if not file.read(1):
@@ -147,12 +148,15 @@ def decode_picture(
             with _open(file) if kind is None else _open_kind(file, kind, max_pixels) as image:
                 notice = _limit_pixels(image, max_pixels)
                 facts = read_file_facts(image)
+                # Pillow turns a TIFF upright while it loads the TIFF, and then forgets the orientation.
+                turned = _read_orientation(image) if image.format == "TIFF" else 1
                 image.load()
                 orientation = _read_orientation(image) if kind is None else 1
+                stored = identify_samples(image, turned, orientation) if identify else None
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
             del image  # turning the picture upright needs the memory that is freed here
-            return Picture(turn_upright(rgb, orientation), profile_notice or notice, original, facts)
+            return Picture(turn_upright(rgb, orientation), profile_notice or notice, original, facts, stored)
         except UndecodableImage:
             raise
         except UnidentifiedImageError:
@@ -252,7 +256,7 @@ def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
 
     The notice is BROKEN_PROFILE if the colour profile was ignored, and None otherwise.
     """
-    strips = list(_split_into_strips(image.width, image.height))
+    strips = list(split_into_strips(image.width, image.height))
     white = 255.0
     if image.mode in ("I", "F"):
         values = np.asarray(image)
@@ -290,12 +294,6 @@ def _lab_profile() -> bytes:
     from PIL import ImageCms
 
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-
-
-def _split_into_strips(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
-    rows = max(1, STRIP // width)
-    for y in range(0, height, rows):
-        yield 0, y, width, min(y + rows, height)
 
 
 def _scale_to_8_bit(strip: Image.Image, white: float) -> Image.Image:

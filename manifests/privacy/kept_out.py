@@ -1,8 +1,8 @@
 """Reads the list of photos and faces that must stay out of a dataset, and compares photos and faces with this list.
 
-A photo is recorded as a mark. The mark is the HMAC of the photo's sha256 under the dataset's key (see
-manifests/privacy/keys.py). A face is recorded as its embedding, which is biometric data. Only the command `likeness
-manifest optout --remember-face` records faces.
+A photo is recorded as marks. The first mark is the HMAC of the photo's sha256 under the dataset's key (see
+manifests/privacy/keys.py). Other marks recognize copies (see manifests/privacy/picture_marks.py). A face is recorded as
+its embedding, which is biometric data. Only the command `likeness manifest optout --remember-face` records faces.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 from manifests.ledger.decision_log import MIN_OVERLAP, measure_overlap
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_faces_with_reason, read_recognizers
-from manifests.ledger.records import KeptOutMark
+from manifests.ledger.records import KeptOutMark, Photo
 from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.keys import compute_mark, hide_uri, read_key
+from manifests.privacy.picture_marks import NO_PICTURES, KeptOutPictures, arrange_marks, find_copies
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import uri_of
 
@@ -31,12 +32,17 @@ class KeptOutList:
     photos: Mapping[str, str] = field(default_factory=dict)  # maps the mark of a photo to "opted_out" or "purged"
     examples: np.ndarray | None = None  # float32 (k, d), embeddings of unit length from one recognizer
     threshold: float = 2.0  # least cosine of an example and a face that is kept out; 2.0 matches no face
-    # maps a photo id to the boxes of faces that opted out
+    # maps a photo id to the boxes of faces that opted out, also in other photos that are copies of the photo
     boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    pictures: KeptOutPictures = NO_PICTURES
 
     def reason_for(self, sha256: str) -> str | None:
         """Returns the reason why a photo is kept out. Returns None if the photo may be used."""
         return self.photos.get(compute_mark(self.key, "photo", sha256)) if self.photos else None
+
+    def find_reason(self, photo: Photo, uri: str) -> str | None:
+        """Returns the reason why the file `uri` is kept out, or None. `photo` describes the pixels of the file."""
+        return self.pictures.find_reason(photo.samples, photo.phash256, uri)
 
     def covers(self, photo_id: str, box: Sequence[float]) -> bool:
         """Returns whether a face at `box` (x0, y0, x1, y1 in photo pixels) overlaps a face that opted out earlier."""
@@ -67,11 +73,33 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
     photos = {row.mark: row.reason for row in rows if row.kind == "photo"}
     examples = [row.embedding for row in rows if row.embedding is not None and row.recognizer == recognizer]
     threshold = float(ledger.read_detail("group").get("threshold", same_person))
-    boxes: dict[str, list[Sequence[float]]] = {}
-    for face in read_faces_with_reason(ledger, [OPTED_OUT]):
-        boxes.setdefault(face.photo_id, []).append(face.box)
     key = read_key(ledger) if rows else b""
-    return KeptOutList(key, photos, np.array(examples, np.float32) if examples else None, threshold, boxes)
+    return KeptOutList(
+        key,
+        photos,
+        np.array(examples, np.float32) if examples else None,
+        threshold,
+        _find_opted_out_boxes(ledger),
+        arrange_marks(key, rows),
+    )
+
+
+def _find_opted_out_boxes(ledger: Ledger) -> dict[str, list[Sequence[float]]]:
+    """Returns photo id -> boxes of the faces that opted out. The box of a face is scaled to the copies of its photo."""
+    faces = read_faces_with_reason(ledger, [OPTED_OUT])
+    if not faces:
+        return {}
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    copies = find_copies(photos.values(), {face.photo_id for face in faces})
+    boxes: dict[str, list[Sequence[float]]] = {}
+    for face in faces:
+        boxes.setdefault(face.photo_id, []).append(face.box)
+        for copy in sorted(copies.get(face.photo_id, ())):
+            x, y = (getattr(photos[copy], side) / getattr(photos[face.photo_id], side) for side in ("width", "height"))
+            boxes.setdefault(copy, []).append(
+                tuple(edge * scale for edge, scale in zip(face.box, (x, y, x, y), strict=True))
+            )
+    return boxes
 
 
 def open_kept_out_list(dataset: Path) -> KeptOutList:

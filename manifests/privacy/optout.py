@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Photo
 from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.purge_plan import PurgePlan, plan_purge
 from manifests.runtime.archives import is_archive
@@ -33,16 +34,23 @@ def read_photo_list(file: Path) -> list[str]:
     return photos
 
 
-def plan_optout(dataset: Path, photos: Sequence[str], runs: Sequence[Path] = ()) -> PurgePlan:
+def plan_optout(
+    dataset: Path,
+    photos: Sequence[str],
+    runs: Sequence[Path] = (),
+    read_photo: Callable[[Path], Photo | None] = lambda _: None,
+) -> PurgePlan:
     """Returns the plan that removes these photos from the dataset, and keeps the photos out in the future.
 
-    Each photo is the sha256 of a file's bytes, a path to a file, or a name that `plan_purge` accepts. Raises BadInput
-    if a photo is an archive or cannot be found.
+    Each photo is the sha256 of a file's bytes, a path to a file, or a name that `plan_purge` accepts. `read_photo`
+    reads a file outside the dataset and returns its row, or None if the file cannot be decoded. Copies of a photo that
+    was not read cannot be recognized. Raises BadInput if a photo is an archive or cannot be found.
     """
     inside: list[str] = []
-    outside: set[str] = set()
+    outside: dict[str, Photo | None] = {}  # sha256 of a file -> its photo
     with Ledger.open(dataset) as ledger:
-        photo_ids = set(ledger.query("SELECT photo_id FROM photos")["photo_id"])
+        photo_ids = {photo_id: photo_id for photo_id in ledger.query("SELECT photo_id FROM photos")["photo_id"]}
+        photo_ids |= dict(ledger.query("SELECT sha256, photo_id FROM files WHERE sha256 IS NOT NULL").iter_rows())
     for photo in photos:
         path = Path(photo)
         if re.fullmatch(r"[0-9a-fA-F]{64}", photo):
@@ -58,8 +66,9 @@ def plan_optout(dataset: Path, photos: Sequence[str], runs: Sequence[Path] = ())
             inside.append(photo)
             continue
         if sha256 in photo_ids:
-            inside.append(sha256)
+            inside.append(photo_ids[sha256])
         else:
-            outside.add(sha256)
+            outside[sha256] = outside.get(sha256) or (read_photo(path) if path.is_file() else None)
     plan = plan_purge(dataset, (), inside, runs, OPTED_OUT)
-    return replace(plan, kept_out=tuple(sorted(outside)))
+    hashes = {name: (photo.samples, photo.phash256) if photo else (None, None) for name, photo in outside.items()}
+    return replace(plan, kept_out=tuple((name, *hashes[name]) for name in sorted(hashes)))

@@ -32,7 +32,8 @@ _MIDDLE = 64  # this number of bytes from an image's middle identifies the image
 class Traces:
     """The ids, names, hashes and bytes that identify the removed people and photos."""
 
-    photos: tuple[str, ...] = ()  # sha256 in hex
+    photos: tuple[str, ...] = ()  # sha256 of the photos and of their files, in hex
+    pictures: tuple[str, ...] = ()  # hashes of the samples and perceptual hashes of the photos, in hex
     faces: tuple[str, ...] = ()  # face ids
     people: tuple[str, ...] = ()  # identity ids
     uris: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Traces:
     def make_needles(self) -> dict[bytes, str]:
         """Returns a dict from each byte string to search for to its kind of trace in words."""
         needles: dict[bytes, str] = {}
-        for kind, hexes in (("photo hash", self.photos), ("face id", self.faces)):
+        for kind, hexes in (("photo hash", (*self.photos, *self.pictures)), ("face id", self.faces)):
             needles |= {text.encode(): kind for text in hexes}
             needles |= {bytes.fromhex(text): kind for text in hexes if re.fullmatch("(?:[0-9a-f]{2})+", text)}
         for kind, texts in (("person's id", self.people), ("file name", self.uris)):
@@ -184,6 +185,6 @@ def _search_ledger(dataset: Path, traces: Traces) -> tuple[int, list[str]]:
     """Returns the number of rows in the ledger, and one phrase for each table that contains a removed id or name."""
     if not (dataset / LEDGER_NAME).is_file():
         return 0, []
-    texts = [*traces.photos, *traces.faces, *traces.people, *traces.uris]
+    texts = [*traces.photos, *traces.pictures, *traces.faces, *traces.people, *traces.uris]
     with Ledger.open(dataset, during_purge=True) as ledger:
         return count_mentions(ledger, texts)

@@ -27,9 +27,10 @@ from manifests.ledger.decision_log import encode_faces, parse_decision
 from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
 from manifests.ledger.queries import read_units
-from manifests.ledger.records import DecisionRow, File, KeptOutMark, Label, ListEntry, Purge, Record
+from manifests.ledger.records import DecisionRow, File, Label, ListEntry, Photo, Purge, Record
 from manifests.privacy.erase import plan_erasure, remove_files
-from manifests.privacy.keys import compute_mark, ensure_key, hide_uri, read_key
+from manifests.privacy.keys import ensure_key, hide_uri, read_key
+from manifests.privacy.picture_marks import make_kept_out_rows
 from manifests.privacy.proof import Proof, Traces, search_traces
 from manifests.privacy.purge_plan import PurgePlan
 from manifests.privacy.run_cleanup import remove_faces_from_runs
@@ -62,6 +63,7 @@ def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
         }
+        fields["kept_out"] = tuple(tuple(hashes) for hashes in content["kept_out"])
         fields["traces"] = Traces(**{name: tuple(value) for name, value in content["traces"].items()})
         return PurgePlan(**fields)
     except (OSError, ValueError, TypeError, KeyError):
@@ -122,9 +124,8 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
     A second call with the same plan does not change the ledger.
     """
     key, time = read_key(ledger), utc_now()
-    known_marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
-    marks = [compute_mark(key, "photo", photo) for photo in (*plan.photos, *plan.kept_out)]
-    rows: list[Record] = [KeptOutMark(mark, "photo", plan.reason, time) for mark in marks if mark not in known_marks]
+    outside = [Photo(name, 0, 0, "", phash256=phash256, samples=samples) for name, samples, phash256 in plan.kept_out]
+    rows: list[Record] = [*make_kept_out_rows(ledger, key, plan.photos, outside, plan.reason, time)]
     # remove these photos from the references that imported lists give to other photos
     for row in ledger.read_rows(ListEntry):
         if row.refs is not None and row.photo_id not in plan.photos and set(row.refs) & set(plan.photos):

@@ -13,8 +13,9 @@ from manifests.errors import BadInput
 from manifests.ledger.cleaned_targets import find_version_files
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
-from manifests.ledger.records import Face, File, Membership
+from manifests.ledger.records import Face, File, Membership, Photo
 from manifests.privacy.kept_out import find_kept_out_reason
+from manifests.privacy.picture_marks import find_copies
 from manifests.privacy.proof import Traces, sample_middle
 from manifests.privacy.run_cleanup import find_faces_in_runs
 from manifests.runtime.files import sha256_bytes
@@ -31,7 +32,9 @@ class PurgePlan:
 
     reason: str  # the constant PURGED, or the constant OPTED_OUT from manifests/privacy/erase.py
     photos: tuple[str, ...] = ()
-    kept_out: tuple[str, ...] = ()  # sha256 of photos that are not in the dataset, and must stay out
+    # photos that are not in the dataset and must stay out: sha256 of the file, of the stored samples, perceptual hash;
+    # only the first is known of a photo that the user named by its sha256
+    kept_out: tuple[tuple[str, str | None, str | None], ...] = ()
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
     people: tuple[str, ...] = ()  # identity ids of people whose faces are all removed
@@ -101,7 +104,9 @@ def _find_photo(ledger: Ledger, photo: str) -> set[str]:
             similar.add(photo_id)
     fits = exact or similar
     if not fits and re.fullmatch(rf"[\w-]{{{_PREFIX},}}", photo, re.ASCII):
-        fits = set(ledger.query("SELECT photo_id FROM photos WHERE starts_with(photo_id, ?)", photo)["photo_id"])
+        by_hash = "SELECT photo_id FROM photos WHERE starts_with(photo_id, $1) UNION "
+        by_hash += "SELECT photo_id FROM files WHERE photo_id IS NOT NULL AND starts_with(sha256, $1)"
+        fits = set(ledger.query(by_hash, photo)["photo_id"])
     if len(fits) == 1:
         return fits
     if fits:
@@ -122,7 +127,8 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
     """Returns these photos and all copies of these photos.
 
     A copy is a photo with a near-duplicate of a face in these photos. A photo is also a copy if one of its faces has
-    the same embedding and the same perceptual hash as a face in these photos.
+    the same embedding and the same perceptual hash as a face in these photos, or if the marks of these photos would
+    keep the photo out of a later run.
     """
     photo_of = {face.face_id: face.photo_id for face in faces}
     duplicates: dict[str, set[str]] = {}
@@ -146,7 +152,9 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
     same_faces = {
         face.photo_id for face, embedding in _read_embeddings(ledger, rest) if (embedding, face.phash) in keys
     }
-    return _add_copies(ledger, faces, copies | same_faces) if same_faces else copies
+    same_pictures = set().union(*find_copies(ledger.read_rows(Photo), copies).values()) - copies
+    more = same_faces | same_pictures
+    return _add_copies(ledger, faces, copies | more) if more else copies
 
 
 def _read_embeddings(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]]:
@@ -172,7 +180,9 @@ def _plan_photos(
     dataset = ledger.dataset
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.photo_id in photo_ids}
     face_ids = sorted(faces)
-    uris = sorted(row.uri for row in ledger.read_rows(File) if row.photo_id in photo_ids)
+    files = [row for row in ledger.read_rows(File) if row.photo_id in photo_ids]
+    uris = sorted(row.uri for row in files)
+    hashes = photo_ids | {row.sha256 for row in files if row.sha256 is not None}
 
     # people who have no face in another photo are removed too
     members = ledger.read_rows(Membership)
@@ -206,7 +216,8 @@ def _plan_photos(
         checkpoints=tuple(sorted({path for run in faces_in_runs for path in run.checkpoints})),
         runs=tuple(str(path.absolute()) for path in runs),
         traces=Traces(
-            photos=tuple(sorted(photo_ids)),
+            photos=tuple(sorted(hashes)),
+            pictures=tuple(_find_own_hashes(ledger, photo_ids)),
             faces=tuple(face_ids),
             people=tuple(people),
             uris=tuple(uris),
@@ -216,6 +227,16 @@ def _plan_photos(
             pixels=tuple(sorted({sha256 for run in faces_in_runs for sha256 in run.pixels})),
         ),
     )
+
+
+def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:
+    """Returns the hashes of the samples and the perceptual hashes of these photos that no other photo shares."""
+    own: set[str] = set()
+    others: set[str] = set()
+    for photo in ledger.read_rows(Photo):
+        hashes = {text for text in (photo.samples, photo.phash256) if text is not None}
+        (own if photo.photo_id in photo_ids else others).update(hashes)
+    return sorted(own - others)
 
 
 def _find_own_embeddings(ledger: Ledger, face_ids: Collection[str]) -> list[str]:

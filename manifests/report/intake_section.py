@@ -70,10 +70,11 @@ SELECT CASE WHEN s.status <> 'ok' THEN s.reason
 FROM memberships m LEFT JOIN splits s USING (face_id) LEFT JOIN faces f USING (face_id)
 QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
 
-# selects a few faces that one filter dropped, with a file of the photo
+# selects a few faces that one filter dropped, with a file that contains the pixels of the photo
 _FACES_OF_FILTER = """
-SELECT any_value(f.photo_id) AS photo_id, any_value(f.box) AS box, min(u.uri) AS uri
-FROM faces f JOIN files u USING (photo_id) WHERE f.reason = ?
+SELECT arg_min(coalesce(u.sha256, u.photo_id), u.uri) AS sha256, any_value(f.box) AS box, min(u.uri) AS uri
+FROM faces f JOIN photos p USING (photo_id) JOIN files u USING (photo_id) WHERE f.reason = ?
+    AND u.samples IS NOT DISTINCT FROM p.samples AND u.orientation IS NOT DISTINCT FROM p.orientation
 GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
 
 
@@ -150,5 +151,5 @@ def read_filters(ledger: Ledger) -> dict[str, Any]:
     for rule in screening.get("filters", []):
         rows = ledger.query(_FACES_OF_FILTER, rule["reason"], DROPPED_FACES).rows()
         rule["words"] = explain_reason(rule["reason"])
-        rule["faces"] = [image for photo_id, box, uri in rows if (image := crop_photo(uri, photo_id, box, 64))]
+        rule["faces"] = [image for sha256, box, uri in rows if (image := crop_photo(uri, sha256, box, 64))]
     return {"test_filters": [], **screening} if screening else {}

@@ -30,14 +30,14 @@ def embed_image(path: Path) -> str:
     return make_thumbnail(path, 1 << 20)
 
 
-def crop_photo(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
+def crop_photo(uri: str, sha256: str, box: Sequence[float], side: int) -> str:
     """Returns the part of a photo around `box` (x0, y0, x1, y1 in photo pixels) as a square of `side` px.
 
-    Returns "" if the file at `uri` cannot be read or does not contain the photo any more.
+    `sha256` is the hash of the file's bytes. Returns "" if the file at `uri` cannot be read or has other bytes now.
     """
     try:
         data = read_bytes(uri)
-        if sha256_bytes(data) != photo_id:
+        if sha256_bytes(data) != sha256:
             return ""
         half = _MARGIN * max(box[2] - box[0], box[3] - box[1])
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2

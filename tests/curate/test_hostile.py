@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import curate.detection.detect
-import curate.photos.scan
+import curate.photos.read_files
 from curate.config import CurateConfig
 from curate.detection.detect import detect
 from curate.detection.face_models import choose_face_models, insert_model_settings
-from curate.photos.scan import scan, scan_batch
+from curate.photos.read_files import scan_batch
+from curate.photos.scan import scan
 from curate.photos.walk import walk_files
 from degrade.frozen.jobs import Job, compare_jobs, open_untrusted_job_pool, run_jobs
 from degrade.presets import find_preset
@@ -38,20 +39,20 @@ from tests.doubles.misbehaviour import RIGHT, misbehave, short
 ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these sizes make their worker do so
 
 
-def decode_or_misbehave(source, *rest):
-    image = honest_decode(source, *rest)
+def decode_or_misbehave(source, **options):
+    image = honest_decode(source, **options)
     for what, size in ODD.items():
         if image.rgb.shape[:2] == size:
             misbehave(what)
     return image
 
 
-honest_decode = curate.photos.scan.decode_picture
+honest_decode = curate.photos.read_files.decode_picture
 
 
 def bad_decoder() -> None:
     short()
-    curate.photos.scan.decode_picture = decode_or_misbehave
+    curate.photos.read_files.decode_picture = decode_or_misbehave
 
 
 def bad_detector() -> None:

@@ -1,8 +1,10 @@
 """Nothing of a photo but pixels gets in; who did not consent, or opted out, does not get in at all."""
 
 import base64
+import itertools
 import json
 import re
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import curate.photos.consent
 import manifests.pictures.untrusted_images
 from curate.photos.consent import SidecarLine, match_sidecar, read_sidecar
 from curate.photos.optout_faces import opt_out_faces
+from curate.photos.read_files import read_photo_row
 from degrade.frozen.dataset_sets import make_set
 from manifests.card import CARD
 from manifests.check import check_ledger
@@ -27,11 +30,13 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Face, File, KeptOutMark, Membership, Pair, Photo
 from manifests.privacy.optout import plan_optout, read_photo_list
 from manifests.privacy.purge import purge
+from manifests.privacy.purge_plan import plan_purge
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why import explain_photo
 from tests.doubles import curation as doubles
 from tests.doubles.curation import album, curated, install, models, photo, rows, save, use_models
+from tests.doubles.metadata import encode_again, rate
 
 
 @pytest.fixture(autouse=True)
@@ -293,6 +298,41 @@ def test_a_file_that_holds_something_else_now_comes_in_and_the_other_way_round(t
     assert check_ledger(dataset) == [] and len(rows(dataset, File)) == 12
 
 
+@pytest.mark.parametrize("change", [rate, encode_again, lambda path: encode_again(path, 75, 0.5)])
+def test_who_was_purged_or_opted_out_stays_away_when_the_files_are_written_again(tmp_path, change):
+    photos, dataset = tmp_path / "photos", tmp_path / "dataset"
+    for person, number in itertools.product(range(3), range(3)):
+        path = photos / f"person{person}" / f"{number}.{('jpg', 'png', 'webp')[number]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo([person], number)).save(path, quality=95)
+    never_seen = tmp_path / "never seen.jpg"
+    Image.fromarray(photo([2], 40)).save(never_seen, quality=95)
+    curated(photos, dataset)
+    of_photo = {row.photo_id: row for row in rows(dataset, Photo)}
+    mine = {row.photo_id for row in rows(dataset, File) if "/person0/" in row.uri}
+    secrets = {text for name in mine for text in (name, of_photo[name].samples, of_photo[name].phash256)}
+    (person,) = {row.identity_id for row in rows(dataset, Membership) if row.face_id in faces_of(dataset, mine)}
+    purge(dataset, plan_purge(dataset, [person]))
+    told = [str(photos / "person1" / "0.jpg"), str(never_seen)]
+    purge(dataset, plan_optout(dataset, told, read_photo=read_photo_row))
+    for path in sorted(photos.rglob("*.*")):
+        change(path)
+    shutil.copy(photos / "person0" / "1.png", photos / "copy.png")
+    change(never_seen)
+    never_seen.rename(photos / "person2" / "late.jpg")
+    assert curated(photos, dataset).files == {"ok": 5, "purged": 4, "opted_out": 2}
+    assert check_ledger(dataset) == [] and not mine & {row.photo_id for row in rows(dataset, Photo)}
+    data = everything(dataset)
+    assert not [text for text in secrets if text.encode() in data or bytes.fromhex(text) in data]
+    # in the place of a kept-out file, another photo may be used
+    save(photos / "person0" / "1.png", photo([5], 7))
+    assert curated(photos, dataset).files == {"ok": 6, "purged": 3, "opted_out": 2}
+
+
+def faces_of(dataset: Path, photo_ids: set[str]) -> set[str]:
+    return {row.face_id for row in rows(dataset, Face) if row.photo_id in photo_ids}
+
+
 @pytest.fixture
 def example(tmp_path) -> Path:
     return save(tmp_path / "example.png", photo([1], 60))
@@ -325,6 +365,11 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
     assert summary.faces["opted_out"] == 4 and check_ledger(dataset) == []
     save(photos / "new.png", photo([1], 70))
     assert curated(photos, dataset).faces == {**summary.faces, "ok": summary.faces["ok"] + 1}
+    # also in a file with a rating, and in a smaller copy at another place
+    shutil.copy(photos / "both.png", photos / "copy.png")
+    encode_again(photos / "copy.png", scale=0.5)
+    rate(photos / "both.png")
+    assert curated(photos, dataset).faces["opted_out"] == 5
     crop_path(dataset, plan.faces[0]).write_bytes(b"x")
     assert check_ledger(dataset) == [f"this face must not be used, but has a crop: {plan.faces[0]}"]
 

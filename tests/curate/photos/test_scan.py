@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from curate.photos import scan
+from curate.photos import read_files
 from curate.photos.file_history import mark_same_files
-from curate.photos.scan import scan_batch
+from curate.photos.read_files import scan_batch
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput
 from manifests.ledger.records import File, Photo
@@ -94,7 +94,7 @@ def test_folders_deeper_than_python_calls(tmp_path):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from curate.photos.scan import scan_batch
+from curate.photos.read_files import scan_batch
 from curate.photos.walk import walk_files
 scan_batch([Path(sys.argv[2])])  # so that what Pillow imports late is there
 os.setgid(65534); os.setuid(65534)
@@ -174,7 +174,7 @@ def test_a_row_for_every_file_and_a_photo_for_every_picture(tmp_path):
 
 
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan, "MAX_BYTES", 100)
+    monkeypatch.setattr(read_files, "MAX_BYTES", 100)
     (tmp_path / "film.mp4").write_bytes(bytes(101))
     (row,) = scan_batch([tmp_path / "film.mp4"])
     assert (row.status, row.reason, row.bytes) == ("failed", "file_too_large", 101)

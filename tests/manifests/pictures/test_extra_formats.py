@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from curate.photos.file_stamps import is_unchanged, stamp_row
-from curate.photos.scan import scan_batch
+from curate.photos.read_files import scan_batch
 from curate.summary import _describe_kinds
 from manifests.ledger.records import File
 from manifests.pictures import extra_formats, images

@@ -1,0 +1,107 @@
+"""Hashes the samples of a picture file as they are stored, before they are turned upright or converted to sRGB.
+
+A program that writes a rating, a title, a place or another orientation into a file does not change these samples. A
+lossy format has no exact samples: another version of the decoder may return other values. So the version of the decoder
+is recorded beside the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import PIL
+from PIL import Image, features
+
+from manifests.runtime.versions import find_version
+
+# The library that decodes each lossy format, as Pillow names it. Formats without an entry are decoded by Pillow alone.
+_LIBRARIES = {
+    "JPEG": "libjpeg_turbo",
+    "TIFF": "libtiff",
+    "WEBP": "webp",
+    "AVIF": "avif",
+    "JPEG2000": "jpg_2000",
+}
+# The package that decodes each format of manifests/pictures/extra_formats.py
+_PACKAGES = {"HEIF": "pi-heif", "JXL": "pylibjxl", "RAW": "rawpy"}
+# A picture is hashed and converted in strips of about this many pixels (ours). Pillow needs 4 bytes for each pixel of a
+# picture, and a conversion needs 4 more bytes for each pixel of a strip. With strips, the largest 8-bit picture needs
+# 1.2 GiB. A strip is also small enough for the cache of the processor.
+STRIP = 2**18
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """Identifies the stored samples of a file, whatever its metadata says."""
+
+    sha256: str
+    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation
+    decoder: str  # the text of `describe_decoder`
+
+
+def identify_samples(image: Image.Image, turned_by: int, orientation: int) -> StoredSamples:
+    """Returns the identity of a loaded picture.
+
+    `turned_by` is the EXIF orientation by which Pillow turned the samples while it loaded them, or 1. `orientation` is
+    the EXIF orientation that the loaded picture still has.
+    """
+    file_format = "JPEG" if image.format == "MPO" else str(image.format)  # a phone's MPO file begins with a JPEG
+    sha256 = _hash_samples(image, turned_by)
+    return StoredSamples(sha256, orientation if turned_by == 1 else turned_by, describe_decoder(file_format))
+
+
+def describe_decoder(file_format: str) -> str:
+    """Returns a format of Pillow with the versions that decode it, for example `JPEG, Pillow 12.0, libjpeg_turbo 3.1`.
+
+    The samples of a file may change if this text changes.
+    """
+    if (package := _PACKAGES.get(file_format)) is not None:
+        return f"{file_format}, {package} {find_version(package)}"
+    library = _LIBRARIES.get(file_format)
+    version = "" if library is None else f", {library} {features.version(library)}"
+    return f"{file_format}, Pillow {PIL.__version__}{version}"
+
+
+def is_current(decoder: str | None) -> bool:
+    """Returns whether the installed decoder is the one that `describe_decoder` described."""
+    return decoder is not None and describe_decoder(decoder.partition(",")[0]) == decoder
+
+
+def _hash_samples(image: Image.Image, turned_by: int) -> str:
+    """Returns the sha256, in hex, of the mode, the size and the samples of a loaded picture.
+
+    The turn by the orientation `turned_by` is undone first. Palette pictures are hashed as RGB or RGBA.
+    """
+    mode = image.mode
+    if mode in ("P", "PA"):
+        mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
+    undo = _UNDO.get(turned_by)
+    image = image if undo is None else image.transpose(undo)
+    digest = hashlib.sha256(f"{mode} {image.width} {image.height} ".encode())
+    for strip in split_into_strips(image.width, image.height):
+        part = image.crop(strip)
+        samples = np.asarray(part if part.mode == mode else part.convert(mode))
+        digest.update(samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+# EXIF orientation -> the operation that turns an upright picture back into the stored picture (EXIF 2.32, 4.6.4 A)
+_UNDO = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,  # Pillow rotates counter-clockwise
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def split_into_strips(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yields the boxes (left, top, right, bottom) of strips that together cover a picture."""
+    rows = max(1, STRIP // width)
+    for y in range(0, height, rows):
+        yield 0, y, width, min(y + rows, height)
