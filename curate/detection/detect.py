@@ -174,11 +174,11 @@ def detect_batch(
 ) -> list[Photo | Face]:
     """Detects, measures and screens the faces of a batch of photos. Returns a row for every photo and every face.
 
-    Each item of `photos` is a photo with the files that contain it. `faces` is the spec of the face models. The detection
-    looks for faces whose eyes are at least `min_eyes` pixels apart. The crop of each accepted face is written to a
-    file. The embeddings of all accepted faces are written as one shard. No crop and no embedding is written for a face
-    that opted out. A detection gets no row if its landmarks coincide or are not finite. While the models work, other
-    threads decode the next photo and write crops.
+    Each item of `photos` is a photo with the files that contain it. `faces` is the spec of the face models. The
+    detection looks for faces whose eyes are at least `min_eyes` pixels apart. The crop of each accepted face is written
+    to a file. The embeddings of all accepted faces are written as one shard. No crop and no embedding is written for a
+    face that opted out. A detection gets no row if its landmarks coincide or are not finite. While the models work,
+    other threads decode the next photo and write crops.
     """
     models = load_faces_once(faces)
     rows: list[Photo | Face] = []
