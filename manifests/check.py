@@ -84,7 +84,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     (
         "this photo is in more than one split, directly or through a near-duplicate",
         "SELECT f.photo_id FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id) "
-        "WHERE s.status = 'ok' GROUP BY 1 HAVING count(DISTINCT s.split) > 1",
+        "WHERE s.status = 'ok' AND f.reason IS DISTINCT FROM 'file_replaced' GROUP BY 1 "
+        "HAVING count(DISTINCT s.split) > 1",
     ),
     (
         "this target and its pair are in different splits",

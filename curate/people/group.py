@@ -15,7 +15,7 @@ from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.people.collages import describe_collages, find_collages
 from curate.people.identities import make_identities, name_groups
 from curate.people.links import Links, resolve_links
-from curate.people.near_duplicates import find_pictures, select_usable_faces
+from curate.people.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.photos.labels import describe_hints, find_label_doubts, find_spread_labels, label_faces
 from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.ledger import Ledger
@@ -86,7 +86,7 @@ def compute_groups(
         grouping = group(
             [face if picture in collages else picture for face, picture in zip(face_ids, pictures, strict=True)]
         )
-    before = _read_memberships(ledger, faces)
+    before = _read_memberships(ledger, [*faces, *select_replaced_faces(all_faces)])
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links)
@@ -135,7 +135,8 @@ def compute_names(
 def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]:
     """Returns the memberships of the previous run for the current representatives, sorted by face id.
 
-    If a face has a new representative, the new representative takes over the membership. A face's own row takes
+    `faces` are the usable faces, and the replaced faces that a usable face shows again. If a face has a new
+    representative, the new representative takes over the membership. A face's own row takes
     precedence over the row of a copy.
     """
     representative = {face.face_id: face.representative for face in faces}

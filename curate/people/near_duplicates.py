@@ -19,6 +19,7 @@ from curate.people.clustering.components import label_components
 from curate.people.collages import find_repeated_frames, find_repeating_photos
 from curate.people.links import find_dropped_faces
 from curate.people.same_picture import find_copies
+from curate.photos.file_history import FILE_REPLACED
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original
@@ -47,21 +48,57 @@ def compute_near_duplicates(
         min_cosine_to_register=max(config.dedupe.min_cosine_to_register, same_person),
     )
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    all_faces = faces
     faces = [
         face
-        for face in faces
+        for face in all_faces
         if face.shard is not None and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
     ]
-    _, vectors = ledger.read_embeddings([face.face_id for face in faces])
-    rows = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
-    dropped_ids = find_dropped_faces(decisions, rows)
+    replaced = [face for face in all_faces if face.shard is not None and face.reason == FILE_REPLACED]
+    _, vectors = ledger.read_embeddings([face.face_id for face in (*faces, *replaced)])
+    rows = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors[: len(faces)], rules)
+    successors = find_successors(rows, replaced, photos, vectors, rules)
+    dropped_ids = find_dropped_faces(decisions, [*rows, *successors])
     rows = [
         replace(row, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None)
         if row.representative in dropped_ids
         else row
         for row in rows
     ]
-    return rules, [row for row, face in zip(rows, faces, strict=True) if row != face]
+    rows += [replace(row, duplicate_of=None) if row.duplicate_of in dropped_ids else row for row in successors]
+    return rules, [row for row, face in zip(rows, (*faces, *replaced), strict=True) if row != face]
+
+
+def find_successors(
+    rows: Sequence[Face],
+    replaced: Sequence[Face],
+    photos: Mapping[str, Photo],
+    embeddings: np.ndarray,
+    rules: DedupeRules,
+) -> list[Face]:
+    """Returns the rows of the faces whose files were overwritten, in the same order.
+
+    If a face in use shows the same picture, `duplicate_of` names this face. It then inherits the identity, the split
+    and the decisions of the replaced face. `rows` are the rows that `find_near_duplicates` returned. `embeddings` are
+    the unit embeddings of `rows` followed by `replaced`, float32 (n, d).
+    """
+    if not replaced:
+        return []
+    faces = [*rows, *replaced]
+    together = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], embeddings, rules)
+    successor_of: dict[str, str] = {}  # representative of a set that also contains replaced faces -> face in use
+    for row, new in zip(rows, together, strict=False):
+        best = successor_of.get(new.representative, row.representative)
+        successor_of[new.representative] = min(best, row.representative)
+    return [
+        replace(face, duplicate_of=successor_of.get(new.representative))
+        for face, new in zip(replaced, together[len(rows) :], strict=True)
+    ]
+
+
+def select_replaced_faces(faces: Iterable[Face]) -> list[Face]:
+    """Returns the faces whose files were overwritten, and which another face shows again."""
+    return [face for face in faces if face.reason == FILE_REPLACED and face.duplicate_of is not None]
 
 
 def select_usable_faces(faces: Iterable[Face]) -> list[Face]:

@@ -14,7 +14,8 @@ from curate.config import CurateConfig, SplitRules
 from curate.detection.screen import find_reasons
 from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
 from curate.people.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
-from curate.people.near_duplicates import select_usable_faces
+from curate.people.frozen_people import find_frozen_people
+from curate.people.near_duplicates import select_replaced_faces, select_usable_faces
 from curate.people.split_notes import (
     PHOTO_SPANS_SPLITS,
     describe_empty_splits,
@@ -63,7 +64,10 @@ def compute_splits(
     """
     usable, lists = select_usable_faces(faces), ledger.read_rows(ListEntry)
     listed_splits, notices = find_listed_splits(lists, usable)
-    rows = make_splits(usable, memberships, ledger.read_rows(Split), config.split, listed_splits)
+    before = ledger.read_rows(Split)
+    successors = {face.face_id: face.representative for face in select_replaced_faces(faces)}
+    frozen = find_frozen_people(ledger, faces, memberships, before, successors)
+    rows = make_splits(usable, memberships, before, config.split, listed_splits, successors, frozen)
     check_splits(usable, rows)
     sizes = {photo.photo_id: (photo.width, photo.height) for photo in ledger.read_rows(Photo)}
     return mark_references_only(rows, usable, sizes, config.screen, find_listed_faces(lists, usable)), notices
@@ -97,6 +101,8 @@ def make_splits(
     before: Sequence[Split],
     rules: SplitRules,
     listed_splits: Mapping[str, str] | None = None,
+    successors: Mapping[str, str] | None = None,
+    frozen: Sequence[tuple[str, Split]] = (),
 ) -> list[Split]:
     """Returns a split row for every face in a group, sorted by face_id.
 
@@ -118,6 +124,10 @@ def make_splits(
     precedence over val, and val over test, so that no training face is used for evaluation. Only new people can fill an
     empty split.
 
+    `successors` maps a face whose file was overwritten to the face that shows the same picture now. The row of the
+    overwritten face counts for this face, also if no row is locked. `frozen` are pairs of a face and the locked row of
+    an unused face of the same person, and the row counts for the face (frozen_people.py).
+
     `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
     faces. Faces that are listed in another split than their person are set aside.
 
@@ -132,8 +142,8 @@ def make_splits(
             "sum below 1."
         )
     check_policy(before, rules)
-    before = before if any(row.locked for row in before) else ()
-    listed_splits = listed_splits or {}
+    successors, listed_splits = successors or {}, listed_splits or {}
+    before = before if any(row.locked for row in before) else [row for row in before if row.face_id in successors]
 
     # Find the split of each face in a group. A face has the split of its unit, which is a person or a set of linked
     # photos.
@@ -142,8 +152,8 @@ def make_splits(
     grouped_faces = sorted(face for face in owner if face in photo_of)
     by_identity = rules.policy == "identity"
     unit_of = find_units_by_identity(grouped_faces, owner) if by_identity else find_units_by_photo(grouped_faces, faces)
-    representative = {face.face_id: face.representative for face in faces}
-    previous_rows = [(representative.get(row.face_id, row.face_id), row) for row in before]
+    representative = {**{face.face_id: face.representative for face in faces}, **successors}
+    previous_rows = [*((representative.get(row.face_id, row.face_id), row) for row in before), *frozen]
     unit_split = assign_splits(unit_of, owner, faces, previous_rows, rules, listed_splits)
     split_of = {face: unit_split[unit_of[face]] for face in grouped_faces}
 

@@ -8,14 +8,21 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from train.benchmark.frozen_benchmark import FaceLine
 
+_COLUMNS = """
+    SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,
+           p.phash AS photo_phash, f.box, p.width, p.height"""
 # This query returns each face of a split, and each near-duplicate of such a face. A near-duplicate is in the split of
 # the face that represents it.
-FACES_WITH_SPLITS = """
-    SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,
-           p.phash AS photo_phash, f.box, p.width, p.height, f.duplicate_of
+FACES_WITH_SPLITS = f"""{_COLUMNS}, f.duplicate_of
     FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m ON m.face_id = s.face_id
-    WHERE s.status = 'ok' AND (f.status = 'ok' OR f.duplicate_of IS NOT NULL) ORDER BY f.face_id"""
+    WHERE s.status = 'ok' AND (f.status = 'ok' OR f.reason = 'near_duplicate') ORDER BY f.face_id"""
+# This query returns the faces of frozen sets that are not in use any more. Their files were overwritten, or they were
+# dropped, but models are measured on them.
+_UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
+    FROM faces f JOIN splits s USING (face_id)
+    LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m USING (face_id)
+    WHERE s.locked AND s.reason = 'face_dropped' AND f.shard IS NOT NULL ORDER BY f.face_id"""
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,13 @@ class Rules:
     false_match_rate: float  # the estimated share of pairs of strangers that reach `same_person`
 
 
-def read_faces(ledger: Ledger) -> list[FaceLine]:
+def read_faces(ledger: Ledger, query: str = FACES_WITH_SPLITS) -> list[FaceLine]:
     """Returns each face of a split and each near-duplicate of such a face, ordered by face id.
 
     Raises LedgerBroken if the photo of a face has no row.
     """
     faces = []
-    rows = ledger.query(FACES_WITH_SPLITS)
+    rows = ledger.query(query)
     for face, photo, person, split, phash, photo_phash, box, width, height, copy_of in rows.iter_rows():
         if photo_phash is None:
             raise LedgerBroken(
@@ -48,6 +55,11 @@ def read_faces(ledger: Ledger) -> list[FaceLine]:
         place = tuple(round(edge / side, 4) for edge, side in zip(box, (width, height) * 2, strict=True))
         faces.append(FaceLine(face, photo, person, split, phash, photo_phash, place, copy_of))
     return faces
+
+
+def read_unused_frozen_faces(ledger: Ledger) -> list[FaceLine]:
+    """Returns the faces of frozen sets that are not in use any more, ordered by face id. Raises as `read_faces`."""
+    return read_faces(ledger, _UNUSED_FROZEN_FACES)
 
 
 def read_policy(ledger: Ledger) -> str:

@@ -32,7 +32,7 @@ import numpy as np
 
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.progress import Progress
-from train.benchmark.dataset_faces import Rules, read_faces, read_policy, read_rules
+from train.benchmark.dataset_faces import Rules, read_faces, read_policy, read_rules, read_unused_frozen_faces
 from train.benchmark.face_pairs import PAIRS_PER_BATCH, FacePairs
 from train.benchmark.frozen_benchmark import SPLITS, Benchmark, FaceLine, load_benchmark, map_pictures_to_faces
 from train.benchmark.read_images import read_embeddings
@@ -88,13 +88,16 @@ class Leaks:
 def find_dataset_leaks(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """Finds the leaks of a dataset: between its splits, and among the references that a target may get.
 
-    Raises BadInput if the dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
+    The faces of frozen sets are compared also if they are not in use any more. Raises BadInput if the dataset was not
+    curated completely. Raises LedgerBroken if rows of the ledger are missing.
     """
     with Ledger.open(Path(dataset)) as ledger:
         faces, policy = read_faces(ledger), read_policy(ledger)
-        vectors = ledger.read_embeddings([face.face for face in faces])[1]
+        unused = read_unused_frozen_faces(ledger)
+        vectors = ledger.read_embeddings([face.face for face in (*faces, *unused)])[1]
         references = np.concatenate([_list_pair_references(ledger, faces), _list_drawable_references(faces, policy)])
         rules = read_rules(ledger)
+    faces = [*faces, *unused]
     return find_leaks(faces, np.arange(len(faces)), vectors, references, policy, rules, limit, progress)
 
 
