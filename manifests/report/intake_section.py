@@ -73,7 +73,7 @@ QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
 # selects a few faces that one filter dropped, with a file that contains the pixels of the photo
 _FACES_OF_FILTER = """
 SELECT arg_min(coalesce(u.sha256, u.photo_id), u.uri) AS sha256, any_value(f.box) AS box, min(u.uri) AS uri
-FROM faces f JOIN photos p USING (photo_id) JOIN files u USING (photo_id) WHERE f.reason = ?
+FROM faces f LEFT JOIN photos p USING (photo_id) JOIN files u USING (photo_id) WHERE f.reason = ?
     AND u.samples IS NOT DISTINCT FROM p.samples AND u.orientation IS NOT DISTINCT FROM p.orientation
 GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
 
