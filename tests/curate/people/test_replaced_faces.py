@@ -1,6 +1,7 @@
 """Frozen people stay in their split, and a face that another file shows again keeps what was decided about it."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Membership, Split
 from tests.doubles.curation import album, curated, install, photo, rows, save
+from tests.doubles.metadata import encode_again, rate
 from train.benchmark.leaks import find_dataset_leaks
 
 
@@ -67,6 +69,22 @@ def test_frozen_people_stay_in_test_and_a_planted_picture_of_theirs_is_found(tmp
         and {leak.one_split, leak.other_split} == {"train", "test"}
         for leak in found.examples
     )
+
+
+@pytest.mark.parametrize("change", [rate, encode_again])
+def test_files_that_are_written_again_change_no_frozen_person(tmp_path, change):
+    photos, dataset = tmp_path / "photos", tmp_path / "dataset"
+    for person, (number, kind) in itertools.product(range(4), enumerate(("jpg", "png", "webp"))):
+        save(photos / f"person{person}" / f"{number}.{kind}", photo([person], number))
+    curated(photos, dataset)
+    make_set(dataset, "codeformer", "test", 0, 64, workers=1)
+    splits, people = rows(dataset, Split), rows(dataset, Identity)
+    assert {row.split for row in splits if row.locked} == {"test"}
+    for path in photos.rglob("*.*"):
+        change(path)
+    curated(photos, dataset)
+    assert rows(dataset, Split) == splits and rows(dataset, Identity) == people
+    assert find_dataset_leaks(dataset).total == 0 and check_ledger(dataset) == []
 
 
 @pytest.mark.parametrize("freeze", [False, True])
