@@ -12,6 +12,7 @@ from curate.detection.read_photos import Source, read_photo
 from curate.detection.reasons import PHOTO_VANISHED
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, find_valid_pixels
 from curate.faces.luma_dct import encode_luma
+from curate.faces.measure import hash_face
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face
 from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
@@ -56,5 +57,6 @@ def crop_batch(photos: Sequence[tuple[Sequence[Source], Sequence[Face]] | Failed
             landmarks5 = np.array(face.landmarks5).reshape(5, 2)
             crop = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
             luma_dct = encode_luma(crop, find_valid_pixels(landmarks5, image.shape[1], image.shape[0], 128))
-            rows.append(replace(face, crop_sha256=write_crop(dataset, face.face_id, crop), luma_dct=luma_dct))
+            sha256 = write_crop(dataset, face.face_id, crop)
+            rows.append(replace(face, crop_sha256=sha256, phash=hash_face(crop), luma_dct=luma_dct))
     return rows
