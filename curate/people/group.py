@@ -136,8 +136,8 @@ def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]
     """Returns the memberships of the previous run for the current representatives, sorted by face id.
 
     `faces` are the usable faces, and the replaced faces that a usable face shows again. If a face has a new
-    representative, the new representative takes over the membership. A face's own row takes
-    precedence over the row of a copy.
+    representative, the new representative takes over the membership. A face's own row takes precedence over the row of
+    a copy.
     """
     representative = {face.face_id: face.representative for face in faces}
     rows = ledger.read_rows(Membership)

@@ -31,8 +31,8 @@ _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8,
 _COMPRESSED = 50  # a JPEG below this quality shows artefacts (ours)
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "JPEG2000")
-# The rank of formats (ours). Cameras write RAW, and telephones write HEIF and JPEG. Other
-# formats, such as WebP, are mostly made by web sites.
+# The rank of formats (ours). Cameras write RAW, and telephones write HEIF and JPEG. Other formats, such as WebP, are
+# mostly made by web sites.
 _RANKS = {"RAW": 0, **dict.fromkeys(_LOSSLESS, 1), "HEIF": 2, "JPEG": 3, "MPO": 3}
 
 SMALLER = "is smaller"
