@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import typer
@@ -313,7 +314,7 @@ def test_a_dropped_face_leaves_with_its_copies_and_comes_back(made):
     say(dataset, "drop", copy.face_id)
     gone = {face.face_id for face in rows(dataset, Face) if face.reason == "decided"}
     assert gone == {copy.face_id, copy.duplicate_of} and not gone & set(who(dataset)) and check_ledger(dataset) == []
-    save(photos / "copy2.webp", photo([0], 1))
+    save(photos / "copy2.webp", photo([0], 1), cv2.IMWRITE_WEBP_QUALITY, 90)
     curated(photos, dataset)
     again = {face.face_id for face in rows(dataset, Face) if face.reason == "decided"}
     assert gone < again and len(again) == 3 and check_ledger(dataset) == []
