@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from manifests.pictures.jpeg_tables import LUMA_50
+
 
 class _StraightThrough(torch.autograd.Function):
     generate_vmap_rule = True
@@ -57,19 +59,7 @@ def from_levels(levels: Tensor) -> Tensor:
 
 # --- tables ---
 
-# The luma and chroma tables are the tables K.1 and K.2 of ITU-T T.81.
-_LUMA = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-)
+# The chroma table is the table K.2 of ITU-T T.81.
 _CHROMA = np.full((8, 8), 99)
 _CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
@@ -80,7 +70,7 @@ def quantisation_tables(quality: int) -> NDArray[np.float64]:
     The result has the shape (2, 8, 8) and contains whole numbers 1..255.
     """
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip((np.stack([_LUMA, _CHROMA]) * scale + 50) // 100, 1, 255).astype(np.float64)
+    return np.clip((np.stack([LUMA_50, _CHROMA]) * scale + 50) // 100, 1, 255).astype(np.float64)
 
 
 def _integer_dct() -> NDArray[np.float64]:

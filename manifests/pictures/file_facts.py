@@ -7,22 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from manifests.pictures.jpeg_tables import LUMA_50
+
 # The EXIF tags of the maker and the model of the camera (EXIF 2.32, 4.6.4).
 _CAMERA_TAGS = (271, 272)
-# The luma table of JPEG for quality 50 (ITU T.81, table K.1), in the order of Pillow, sorted by rows.
-_LUMA_50 = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ],
-    np.float64,
-).ravel()
 
 
 @dataclass(frozen=True)
@@ -46,9 +34,9 @@ def read_file_facts(image: Image.Image) -> FileFacts:
 
 
 def _estimate_quality(image: Image.Image) -> int | None:
-    """Returns the quality at which libjpeg would make the luma table of a JPEG, or None."""
+    """Returns the quality that libjpeg was given to write a JPEG, 1 to 100, or None if the file is not a JPEG."""
     table = getattr(image, "quantization", {}).get(0)
-    if not table or len(table) != _LUMA_50.size:
+    if not table or len(table) != LUMA_50.size:
         return None
-    percent = float(np.median(100 * np.array(table, np.float64) / _LUMA_50))
+    percent = float(np.median(100 * np.array(table, np.float64) / LUMA_50.ravel()))
     return round(min(max(100 - percent / 2 if percent <= 100 else 5000 / percent, 1), 100))
