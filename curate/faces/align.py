@@ -32,6 +32,9 @@ FFHQ_512 = np.array(
 )
 FFHQ_SIZE = 512
 
+# The order of the five landmarks in a mirrored face: the eyes and the corners of the mouth change places.
+MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
+
 # The colour of crop pixels that lie outside the photo, RGB. The gray is facexlib's (face_restoration_helper.py,
 # borderValue). A constant cannot be taken for a part of the face, as mirrored pixels can.
 OUTSIDE = (132, 133, 135)

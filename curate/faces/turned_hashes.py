@@ -68,3 +68,11 @@ def _find_places(variant: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.divmod(place, side)
     inverted = (x % 2 * (variant & 1)) ^ (y % 2 * (variant >> 1 & 1))
     return (place.T if variant & 4 else place).ravel(), inverted.ravel().astype(np.uint8)
+
+
+def measure_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns the intersection over union of each pair of boxes, (m,), from boxes (m, 4)."""
+    inner = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    shared = np.clip(inner, 0, None).prod(1)
+    areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
+    return np.asarray(shared / np.maximum(areas - shared, 1e-12), np.float64)

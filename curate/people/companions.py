@@ -8,11 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from curate.config import DedupeRules
-from curate.faces.align import fit_similarity, transform_points
+from curate.faces.align import MIRRORED_LANDMARKS, fit_similarity, transform_points
+from curate.faces.turned_hashes import measure_overlaps
 from manifests.ledger.records import Face
-
-# The landmarks of a mirrored face, in the order of a plain face: the eyes and the corners of the mouth are exchanged.
-_MIRRORED_ORDER = [1, 0, 2, 4, 3]
 
 
 def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarray, rules: DedupeRules) -> np.ndarray:
@@ -60,7 +58,7 @@ def _map_boxes(faces: Sequence[Face], one: int, other: int, numbers: np.ndarray)
     boxes = np.array([faces[number].box for number in numbers], np.float64).reshape(-1, 4)
     source, target = (np.array(faces[number].landmarks5, np.float64).reshape(5, 2) for number in (one, other))
     mapped = []
-    for flip, order in ((1, slice(None)), (-1, _MIRRORED_ORDER)):
+    for flip, order in ((1, slice(None)), (-1, MIRRORED_LANDMARKS)):
         try:
             matrix = fit_similarity(source[order] * [flip, 1], target)
         except ValueError:
@@ -70,11 +68,3 @@ def _map_boxes(faces: Sequence[Face], one: int, other: int, numbers: np.ndarray)
         ]
         mapped.append(np.concatenate([np.min(corners, axis=0), np.max(corners, axis=0)], axis=1))
     return mapped
-
-
-def measure_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the intersection over union of each pair of boxes, (m,), from boxes (m, 4)."""
-    inner = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    shared = np.clip(inner, 0, None).prod(1)
-    areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
-    return np.asarray(shared / np.maximum(areas - shared, 1e-12), np.float64)

@@ -13,12 +13,13 @@ from curate.faces.turned_hashes import (
     PLAIN,
     VARIANTS,
     count_different_bits,
+    measure_overlaps,
     turn_boxes,
     turn_hashes,
     unpack_hashes,
 )
 from curate.people.clustering.neighbours import find_neighbours
-from curate.people.companions import find_companions, measure_overlaps
+from curate.people.companions import find_companions
 from curate.people.same_pixels import have_same_pixels
 from manifests.ledger.records import Face, Photo
 

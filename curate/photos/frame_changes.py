@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from curate.faces.align import MIRRORED_LANDMARKS
 from curate.faces.measure import estimate_pose
 from manifests.ledger.decision_log import encode_faces, parse_decision
 from manifests.ledger.ledger import Ledger
@@ -31,8 +32,7 @@ _TURNS: dict[int, Turn] = {
     7: ((0, -1), (-1, 0)),
     8: ((0, 1), (-1, 0)),
 }
-_MIRRORED_5 = [1, 0, 2, 4, 3]
-# The order of the 68 iBUG points after a mirror: jaw, brows, nose, eyes, outer lips, inner lips
+# The order of the 68 iBUG points in a mirrored face: jaw, brows, nose, eyes, outer lips, inner lips
 _MIRRORED_68 = [
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
     45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
@@ -115,7 +115,7 @@ def _move_face(face: Face, change: FrameChange) -> Face:
     points5 = change.move(face.landmarks5)
     points68 = None if face.landmarks68 is None else change.move(face.landmarks68)
     if change.is_mirrored:
-        points5 = points5[_MIRRORED_5]
+        points5 = points5[MIRRORED_LANDMARKS]
         points68 = None if points68 is None else points68[_MIRRORED_68]
         face = replace(face, crop_sha256=None, shard=None, shard_row=None)
     yaw, pitch, roll = estimate_pose(points5)

@@ -14,6 +14,7 @@ from curate.faces.turned_hashes import (
     MIRRORED,
     PLAIN,
     count_different_bits,
+    measure_overlaps,
     turn_boxes,
     turn_hashes,
     unpack_hashes,
@@ -102,9 +103,7 @@ class FacePairs:
     def _are_at_same_place(self, i: np.ndarray, j: np.ndarray, variant: int) -> np.ndarray:
         """Returns True for each pair whose boxes overlap enough and whose cosine is not too low."""
         a, b = self.place[PLAIN][i], self.place[variant][j]
-        shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
-        areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
-        overlap = shared / np.maximum(areas - shared, 1e-12)
+        overlap = measure_overlaps(a, b)
         different = self.compute_cosines(i, j) < self.rules.min_cosine_same_photo  # False if the cosine is NaN
         return (overlap >= self.rules.min_overlap_same_photo) & ~different
 

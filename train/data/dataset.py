@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from curate.faces.align import MIRRORED_LANDMARKS
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceDetector
 from degrade.operations.apply import apply
@@ -190,7 +191,7 @@ def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np
     )  # copied, because the file is read-only
     if not flip:
         return crop, points.copy()
-    mirrored = points[[1, 0, 2, 4, 3]]
+    mirrored = points[MIRRORED_LANDMARKS]
     mirrored[:, 0] = snapshot.size - 1 - mirrored[:, 0]
     return np.ascontiguousarray(crop[:, ::-1]), mirrored
 
