@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ class PhotoFace:
     crop_landmarks: np.ndarray | None  # (5, 2) in pixels of the crop; None if they are too inexact to warp references
     measured: InputFace
     compared: FaceInPhoto
+    # Restores the face without references, float32 (S, S, 3) in 0..255. Later calls return the first result.
+    restore_alone: Callable[[], np.ndarray]
 
     @property
     def crop(self) -> np.ndarray:
@@ -74,27 +77,38 @@ def cut_face(
     size = setup.model.config.size
     large = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
     crop = shrink(large, size)
-    compared = _describe(crop, large, setup)
+    restore_alone = _prepare_restoration(crop, setup)
+    compared = _describe(crop, large, restore_alone, setup)
     corners = tuple(round(float(edge), 1) for edge in box)
     crop_landmarks = map_to_crop(landmarks5, size) if exact else None
-    return PhotoFace(corners, landmarks5, crop_landmarks, describe_face(image, landmarks5, crop), compared)
+    measured = describe_face(image, landmarks5, crop)
+    return PhotoFace(corners, landmarks5, crop_landmarks, measured, compared, restore_alone)
 
 
 def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | None, setup: RestoreSetup) -> PhotoFace:
     """Returns the face of an aligned image, uint8 (N, N, 3). `crop` is the image at the restorer's size."""
-    compared = _describe(crop, image, setup)
+    restore_alone = _prepare_restoration(crop, setup)
+    compared = _describe(crop, image, restore_alone, setup)
     box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
-    return PhotoFace(box, None, crop_landmarks, describe_crop(image, crop), compared)
+    return PhotoFace(box, None, crop_landmarks, describe_crop(image, crop), compared, restore_alone)
 
 
-def _describe(crop: np.ndarray, large: np.ndarray, setup: RestoreSetup) -> FaceInPhoto:
+def _prepare_restoration(crop: np.ndarray, setup: RestoreSetup) -> Callable[[], np.ndarray]:
+    """Returns a function that restores a crop without references when it is called first."""
+    nothing = join_references((), setup.model.config.size, setup.models.dim)
+    return cache(lambda: restore_crop(setup.model, crop, nothing))
+
+
+def _describe(
+    crop: np.ndarray, large: np.ndarray, restore_alone: Callable[[], np.ndarray], setup: RestoreSetup
+) -> FaceInPhoto:
     """Returns what the choice of references reads. `large` is the crop before it was shrunk to the restorer's size."""
-
-    def embed_restored() -> np.ndarray:
-        alone = join_references((), setup.model.config.size, setup.models.dim)
-        return embed_face(round_to_levels(restore_crop(setup.model, crop, alone)), setup.models)
-
-    return FaceInPhoto(embed_face(crop, setup.models), hash_face(large), measure_sharpness(large), embed_restored)
+    return FaceInPhoto(
+        embed_face(crop, setup.models),
+        hash_face(large),
+        measure_sharpness(large),
+        lambda: embed_face(round_to_levels(restore_alone()), setup.models),
+    )
 
 
 def restore_face(
@@ -111,7 +125,7 @@ def restore_face(
         return _keep(face, choice, name, harm.ALREADY_SHARP, reason), None
     references = join_references(choice.faces, setup.model.config.size, setup.models.dim)
     warped = warp_references(setup.model, references, face.crop_landmarks)
-    restored = restore_crop(setup.model, face.crop, warped)
+    restored = restore_crop(setup.model, face.crop, warped) if choice.faces else face.restore_alone()
     cosine = float(face.compared.embedding @ embed_face(round_to_levels(restored), setup.models))
     restored = keep_coarse_form(face.measured, restored, cosine, setup.models.same_person)
     mixed = face.crop + np.float32(setup.strength) * (restored - face.crop)

@@ -10,7 +10,7 @@ import numpy as np
 from curate.faces.turned_hashes import MIRRORED, count_different_bits, turn_hashes, unpack_hashes
 from manifests.runtime.text import make_printable
 from train.restore.outcomes import ReferenceUse
-from train.restore.references.confirm_references import confirm_references
+from train.restore.references.confirm_references import confirm_references, describe_cosine, describe_mismatch
 from train.restore.references.reference_people import ReferencePerson, select_main_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
@@ -81,7 +81,7 @@ def choose_references(
 
     A face gets the references of the person whose mean cosine to the face is highest and at least `same_person`. If the
     only face of a photo matches nobody, it gets the references of the main person if the user `pointed` at it, or if it
-    is degraded and `confirm_references` finds no contradiction. With `trust`, all references show the person of the
+    is degraded and `confirm_references` confirms them. With `trust`, all references show the person of the
     face that is most like them, and no cosine is needed. A reference that is a copy of the photo is never used.
     """
     people, notices = _leave_out_copies(faces, photo_sha256, people)
@@ -107,8 +107,7 @@ def _choose(
     if alone and pointed:
         return _use(face, main)
     if not alone:
-        needed = f"mean cosine {_mean_cosine(face, main):.2f}, at least {same_person:.2f} needed"
-        return ReferenceChoice(note=f", because the references do not match it ({needed})")
+        return ReferenceChoice(note=describe_mismatch(describe_cosine(_mean_cosine(face, main), same_person)))
     decision = confirm_references(face.embedding, face.sharpness, main.embeddings, same_person, face.embed_restored)
     if decision.confirmed:
         return _use(face, main, decision.note)

@@ -50,14 +50,24 @@ def confirm_references(
     cosine = float((references @ embedding).mean())
     if cosine >= same_person:
         return Confirmation(True)
-    needed = f"mean cosine {cosine:.2f}, at least {same_person:.2f} needed"
+    needed = describe_cosine(cosine, same_person)
     if sharpness >= DEGRADED_SHARPNESS:
-        return Confirmation(False, f", because the references do not match it ({needed})")
+        return Confirmation(False, describe_mismatch(needed))
     if sharpness < ILLEGIBLE_SHARPNESS:
         note = f", although it is too degraded to confirm that they show the same person ({needed})"
         return Confirmation(True, note)
     after, least = float((references @ embed_restored()).mean()), RESTORED_SHARE * same_person
-    needed = f"mean cosine {after:.2f} when it is restored without them, at least {least:.2f} needed"
+    needed = describe_cosine(after, least, " when it is restored without them")
     if after >= least:
         return Confirmation(True, f", although it is so degraded that only a hint of their person is left ({needed})")
-    return Confirmation(False, f", because the references do not match it ({needed})")
+    return Confirmation(False, describe_mismatch(needed))
+
+
+def describe_cosine(cosine: float, least: float, when: str = "") -> str:
+    """Returns the mean cosine of a face to its references, and the least cosine, in words."""
+    return f"mean cosine {cosine:.2f}{when}, at least {least:.2f} needed"
+
+
+def describe_mismatch(needed: str) -> str:
+    """Returns the note of a face whose references are not used. `needed` is a text of `describe_cosine`."""
+    return f", because the references do not match it ({needed})"
