@@ -11,7 +11,7 @@ from curate.faces.align import FFHQ_512, fit_similarity
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from curate.faces.second_look import fits, is_faint, is_sure, look_again, set_turn
 
-# Least distance between the eyes, in pixels, of the faces that are looked for (ours). The filter `too_small` drops
+# Photos are searched for faces whose eyes are this number of pixels apart or more (ours). The filter `too_small` drops
 # smaller faces.
 MIN_EYES = 16.0
 # Least side of the box of a face that may be large enough, in distances between the eyes (ours). A frontal face has a

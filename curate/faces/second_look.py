@@ -53,7 +53,7 @@ class Look(NamedTuple):
 
 
 def is_sure(face: Detection, least_score: float) -> bool:
-    """Returns whether a face has at least this score and plausible landmarks of an upright face."""
+    """Returns whether a face has a score of `least_score` or more, and landmarks that an upright face may have."""
     yaw, pitch, roll = estimate_pose(face.landmarks5)
     return face.score >= least_score and abs(yaw) <= _MAX_YAW and abs(pitch) <= _MAX_PITCH and abs(roll) <= _MAX_ROLL
 

@@ -32,8 +32,8 @@ def is_gray(rgb: np.ndarray) -> bool:
 def measure_border(rgb: np.ndarray) -> float:
     """Returns the share of a picture, RGB uint8 (H, W, 3), that is a plain border, from 0 to 1.
 
-    The border are the rows and columns of nearly one colour, from each side to the first row or column that is not of
-    one colour. The bars of a screenshot and of a film, frames, and a plain background are borders.
+    The border consists of the rows and columns of nearly one colour, from each side to the first row or column that is
+    not of one colour. The bars of a screenshot and of a film, frames, and a plain background are borders.
     """
     small = _sample(rgb)
     top, bottom = _find_inside(small)
