@@ -47,7 +47,7 @@ class DedupeRules:
     # among 2,871 faces. Of these pairs, the highest correlation is .96.
     min_correlation_same_pixels: float = 0.965
     min_cosine_same_pixels: float = 0.45  # the cosine of a copy and its original is lower in 4 of 1,177 pairs
-    # Rule 3 takes time, so pairs need a small tangent distance (curate/faces/luma_dct.py) beforehand. The hashes of the
+    # Rule 3 takes time, so pairs need a small tangent distance (luma_dct.py) beforehand. The hashes of the
     # faces must differ in at most `max_face_bits_to_register` bits, and the distance must be at most `max_difference`.
     # If the cosine is `min_cosine_to_register` or more, the bits do not matter, and the greatest distance is
     # `max_difference_if_similar`, plus `difference_per_cosine` for each 1 of the cosine above `min_cosine_to_register`.

@@ -20,10 +20,10 @@ from curate.detection.screen import screen
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
 from curate.imports.lists import Lists, match_lists
+from curate.people.copies.near_duplicates import mark_near_duplicates
 from curate.people.group import group_faces
-from curate.people.near_duplicates import mark_near_duplicates
 from curate.people.pairs import pair_faces
-from curate.people.splits import check_policy, check_splits, split_faces
+from curate.people.split.splits import check_policy, check_splits, split_faces
 from curate.photos.consent import apply_consent
 from curate.photos.labels import label
 from curate.photos.name_rules import NameRules

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curate.faces.interface import FaceModels
-from curate.people.split_notes import PHOTO_SPANS_SPLITS
+from curate.people.split.split_notes import PHOTO_SPANS_SPLITS
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS, Face, File, ListEntry, Membership, Pair, Photo, Split
 from manifests.pictures.extra_formats import EXTRAS

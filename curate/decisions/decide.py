@@ -15,11 +15,11 @@ from pathlib import Path
 from curate.config import CurateConfig, read_config
 from curate.decisions.face_lookup import FaceLookup
 from curate.decisions.requests import Request, parse_requests
+from curate.people.copies.near_duplicates import compute_near_duplicates
 from curate.people.group import GroupRows, compute_groups, compute_names
-from curate.people.near_duplicates import compute_near_duplicates
 from curate.people.pairs import pair_faces
-from curate.people.split_notes import describe_split_changes
-from curate.people.splits import compute_splits, find_split_changes, split_faces
+from curate.people.split.split_notes import describe_split_changes
+from curate.people.split.splits import compute_splits, find_split_changes, split_faces
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import Decision, FaceFinder, encode_faces, read_decisions
 from manifests.ledger.ledger import Ledger, utc_now

@@ -11,7 +11,7 @@ import numpy as np
 from curate.detection.read_photos import Source, read_photo
 from curate.detection.reasons import PHOTO_VANISHED
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, find_valid_pixels
-from curate.faces.luma_dct import encode_luma
+from curate.faces.comparison.luma_dct import encode_luma
 from curate.faces.measure import hash_face
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face

@@ -18,8 +18,8 @@ from curate.faces.align import (
     invert_affine,
     transform_points,
 )
+from curate.faces.comparison.luma_dct import encode_luma
 from curate.faces.interface import Detection
-from curate.faces.luma_dct import encode_luma
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 

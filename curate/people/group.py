@@ -13,9 +13,9 @@ from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.confidence import count_cosines
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.people.collages import describe_collages, find_collages
+from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.people.identities import make_identities, name_groups
 from curate.people.links import Links, resolve_links
-from curate.people.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.photos.labels import describe_hints, find_label_doubts, find_spread_labels, label_faces
 from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.ledger import Ledger

@@ -14,7 +14,7 @@ import numpy as np
 
 from curate.config import CurateConfig, PairRules
 from curate.imports.listed_faces import find_listed_faces, make_listed_pairs
-from curate.people.near_duplicates import find_photos_with_copies, find_pictures, select_usable_faces
+from curate.people.copies.near_duplicates import find_photos_with_copies, find_pictures, select_usable_faces
 from curate.people.pair_policies import FaceTable, rank_references
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, ListEntry, Pair, Photo, Split

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from curate.config import CurateConfig
 from curate.photos.csv_tables import read_csv
-from curate.photos.file_history import FILE_MOVED
+from curate.photos.history.file_history import FILE_MOVED
 from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import MAX_NAME

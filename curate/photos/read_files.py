@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from curate.faces.measure import hash_picture
-from curate.photos.file_stamps import is_unchanged, stamp_row
+from curate.photos.history.file_stamps import is_unchanged, stamp_row
 from curate.photos.name_rules import NO_RULES, NameRules
 from curate.photos.picture_measures import measure_picture
 from curate.photos.walk import make_unread_row

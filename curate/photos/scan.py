@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.photos.batches import FILES_A_BATCH, split_into_batches
-from curate.photos.file_history import (
+from curate.photos.history.file_history import (
     describe_missing_files,
     find_missing,
     keep_photo_id,
@@ -19,10 +19,10 @@ from curate.photos.file_history import (
     mark_same_files,
     must_stay_hidden,
 )
-from curate.photos.file_stamps import is_unchanged
-from curate.photos.frame_changes import move_rows
+from curate.photos.history.file_stamps import is_unchanged
+from curate.photos.history.frame_changes import move_rows
+from curate.photos.history.photo_identity import KnownPhotos, collect_known_photos, find_stale_files, identify
 from curate.photos.name_rules import EXCLUDED, LEFT_OUT, NO_RULES, NameRules, describe_unused_patterns, find_place
-from curate.photos.photo_identity import KnownPhotos, collect_known_photos, find_stale_files, identify
 from curate.photos.read_files import count_batch, scan_batch
 from curate.photos.walk import walk_files
 from manifests.ledger.ledger import Ledger

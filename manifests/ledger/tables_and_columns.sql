@@ -77,7 +77,7 @@ CREATE TABLE faces (
     turn            INTEGER,             -- the face is turned clockwise by about 0, 90, 180 or 270 degrees; NULL if unclear
     landmark_error  FLOAT,               -- distance to the landmarks of a second look, as a share of the distance between
                                          -- the eyes; at most 1; NULL if there was no second look
-    luma_dct        VARCHAR,             -- low frequencies of the aligned face's luma; curate/faces/luma_dct.py
+    luma_dct        VARCHAR,             -- low frequencies of the aligned face's luma; curate/faces/comparison/luma_dct.py
     detail          FLOAT,               -- strength of fine detail; curate/faces/measure.py defines it
     clipped         FLOAT,               -- share of the face's pixels with a channel of 254 or more, from 0 to 1
     CHECK (status = 'ok' OR reason IS NOT NULL)

@@ -18,7 +18,7 @@ from curate.config import CurateConfig, PairRules, SplitRules
 from curate.decisions.decide import decide
 from curate.imports.listed_faces import make_listed_pairs
 from curate.imports.lists import read_lists
-from curate.people.splits import make_splits
+from curate.people.split.splits import make_splits
 from curate.pipeline import curate
 from manifests.check import check_ledger
 from manifests.errors import BadInput

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import curate.detection.detect
-import curate.people.splits
+import curate.people.split.splits
 import curate.pipeline
 from curate.config import CurateConfig, GroupRules, SplitRules
 from curate.decisions.decide import decide
@@ -670,7 +670,7 @@ def test_a_leak_ends_the_run(tmp_path, monkeypatch):
         sides = ("train", "val", "test")
         return [Split(m.face_id, m.identity_id, sides[i % 3], "identity") for i, m in enumerate(memberships)]
 
-    monkeypatch.setattr(curate.people.splits, "make_splits", leaky)
+    monkeypatch.setattr(curate.people.split.splits, "make_splits", leaky)
     with pytest.raises(LedgerBroken, match="Leak between splits"):
         curated(photos, tmp_path / "dataset")
     assert rows(tmp_path / "dataset", Split) == []

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from curate.faces.turned_hashes import (
+from curate.faces.comparison.turned_hashes import (
     MIRRORED,
     PLAIN,
     count_different_bits,

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from curate.faces.luma_dct import SIDE, compare_tangents, decode_lumas, encode_luma, mirror, register
+from curate.faces.comparison.luma_dct import SIDE, compare_tangents, decode_lumas, encode_luma, mirror, register
+from curate.faces.comparison.turned_hashes import VARIANTS, count_different_bits, turn_boxes, turn_hashes, unpack_hashes
 from curate.faces.measure import hash_picture
-from curate.faces.turned_hashes import VARIANTS, count_different_bits, turn_boxes, turn_hashes, unpack_hashes
 
 ALL = np.ones((128, 128), bool)
 REAL = np.ones((SIDE, SIDE), bool)

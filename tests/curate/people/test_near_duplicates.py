@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from curate.config import DedupeRules
-from curate.faces.luma_dct import encode_luma
-from curate.faces.turned_hashes import MIRRORED, turn_hashes
-from curate.people import same_picture as module
-from curate.people.near_duplicates import find_linked_photos, find_near_duplicates, find_pictures
+from curate.faces.comparison.luma_dct import encode_luma
+from curate.faces.comparison.turned_hashes import MIRRORED, turn_hashes
+from curate.people.copies import same_picture as module
+from curate.people.copies.near_duplicates import find_linked_photos, find_near_duplicates, find_pictures
 from manifests.ledger.records import Face, Photo
 from tests.doubles.faces import face
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from curate.config import SplitRules
 from curate.filter_sets import FILTER_SETS
-from curate.people.split_notes import (
+from curate.people.split.split_notes import (
     PHOTO_SPANS_SPLITS,
     describe_empty_splits,
     describe_faces_aside,
     describe_split_changes,
 )
-from curate.people.splits import (
+from curate.people.split.splits import (
     FACE_DROPPED,
     check_splits,
     find_split_changes,

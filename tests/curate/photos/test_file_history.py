@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 
-from curate.photos.file_history import mark_replaced
-from curate.photos.file_stamps import is_unchanged
+from curate.photos.history.file_history import mark_replaced
+from curate.photos.history.file_stamps import is_unchanged
 from curate.photos.name_rules import NO_RULES, NameRules
 from curate.photos.scan import scan
 from manifests.ledger.ledger import Ledger

@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 import manifests.pictures.stored_samples
 from curate.decisions.decide import decide
-from curate.photos.frame_changes import FrameChange, find_turn
+from curate.photos.history.frame_changes import FrameChange, find_turn
 from manifests.check import check_ledger
 from manifests.ledger.records import DecisionRow, Face, File, Identity, Membership, Photo, Split
 from manifests.pictures.images import decode_picture, turn_upright

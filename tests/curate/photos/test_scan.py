@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from curate.photos import read_files
-from curate.photos.file_history import mark_same_files
+from curate.photos.history.file_history import mark_same_files
 from curate.photos.read_files import scan_batch
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput

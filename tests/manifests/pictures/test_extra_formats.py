@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.photos.file_stamps import is_unchanged, stamp_row
+from curate.photos.history.file_stamps import is_unchanged, stamp_row
 from curate.photos.read_files import scan_batch
 from curate.summary import _describe_kinds
 from manifests.ledger.records import File
@@ -138,9 +138,9 @@ def test_a_file_is_read_again_once_its_library_is_installed(tmp_path, monkeypatc
         (row,) = scan_batch([path])
     assert isinstance(row, File) and (row.status, row.reason) == ("failed", "heic_not_installed")
     assert stamp_row(row, path.stat()) == row
-    monkeypatch.setattr("curate.photos.file_stamps.is_installed", lambda kind: False)
+    monkeypatch.setattr("curate.photos.history.file_stamps.is_installed", lambda kind: False)
     assert is_unchanged(row, path.stat())
-    monkeypatch.setattr("curate.photos.file_stamps.is_installed", lambda kind: True)
+    monkeypatch.setattr("curate.photos.history.file_stamps.is_installed", lambda kind: True)
     assert not is_unchanged(row, path.stat())
     (notice,) = _describe_kinds({"heic_not_installed": 3, "ok": 2})
     assert notice.startswith("3 HEIC pictures were not read") and "pip install 'likeness[heic]'" in notice

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from curate.faces.turned_hashes import MIRRORED, count_different_bits, turn_hashes, unpack_hashes
+from curate.faces.comparison.turned_hashes import MIRRORED, count_different_bits, turn_hashes, unpack_hashes
 from manifests.runtime.text import make_printable
 from train.restore.outcomes import ReferenceUse
 from train.restore.references.confirm_references import confirm_references, describe_cosine, describe_mismatch

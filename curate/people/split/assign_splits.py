@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from curate.config import SplitRules
-from curate.people.near_duplicates import find_linked_photos
-from curate.people.shared_photos import (
+from curate.people.copies.near_duplicates import find_linked_photos
+from curate.people.split.shared_photos import (
     MAX_PART,
     SharedPhotos,
     count_losses,

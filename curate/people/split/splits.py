@@ -13,10 +13,10 @@ from dataclasses import replace
 from curate.config import CurateConfig, SplitRules
 from curate.detection.screen import find_reasons
 from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
-from curate.people.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
-from curate.people.frozen_people import find_frozen_people
-from curate.people.near_duplicates import select_replaced_faces, select_usable_faces
-from curate.people.split_notes import (
+from curate.people.copies.near_duplicates import select_replaced_faces, select_usable_faces
+from curate.people.split.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
+from curate.people.split.frozen_people import find_frozen_people
+from curate.people.split.split_notes import (
     PHOTO_SPANS_SPLITS,
     describe_empty_splits,
     describe_faces_aside,

@@ -9,7 +9,7 @@ import numpy as np
 
 from curate.config import DedupeRules
 from curate.faces.align import MIRRORED_LANDMARKS, fit_similarity, transform_points
-from curate.faces.turned_hashes import measure_overlaps
+from curate.faces.comparison.turned_hashes import measure_overlaps
 from manifests.ledger.records import Face
 
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from curate.config import CurateConfig, DedupeRules
+from curate.faces.comparison.turned_hashes import VARIANTS, count_different_bits, turn_hashes, unpack_hashes
 from curate.faces.interface import FaceModels
-from curate.faces.turned_hashes import VARIANTS, count_different_bits, turn_hashes, unpack_hashes
 from curate.people.clustering.components import label_components
 from curate.people.collages import find_repeated_frames, find_repeating_photos
+from curate.people.copies.same_picture import find_copies
 from curate.people.links import find_dropped_faces
-from curate.people.same_picture import find_copies
-from curate.photos.file_history import FILE_REPLACED
+from curate.photos.history.file_history import FILE_REPLACED
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original

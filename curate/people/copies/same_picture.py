@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from curate.config import DedupeRules
-from curate.faces.turned_hashes import (
+from curate.faces.comparison.turned_hashes import (
     MIRRORED,
     PLAIN,
     VARIANTS,
@@ -19,8 +19,8 @@ from curate.faces.turned_hashes import (
     unpack_hashes,
 )
 from curate.people.clustering.neighbours import find_neighbours
-from curate.people.companions import find_companions
-from curate.people.same_pixels import have_same_pixels
+from curate.people.copies.companions import find_companions
+from curate.people.copies.same_pixels import have_same_pixels
 from manifests.ledger.records import Face, Photo
 
 _NEIGHBOURS = 32  # number of nearest faces with which each face is compared

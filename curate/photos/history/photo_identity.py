@@ -17,7 +17,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from curate.photos.frame_changes import FrameChange, find_turn
+from curate.photos.history.frame_changes import FrameChange, find_turn
 from manifests.ledger.records import File, Photo
 from manifests.pictures.stored_samples import is_current
 from manifests.runtime.uris import is_missing

@@ -1,0 +1,1 @@
+"""What is stored of an aligned face to tell whether two faces show the same picture."""

@@ -1,0 +1,1 @@
+"""The stage `split`: puts every person into train, val or test. `splits.py` is the stage."""
