@@ -11,9 +11,7 @@ from curate.faces.comparison.luma_dct import compare_tangents, decode_lumas, kee
 from manifests.ledger.records import Face
 
 _PAIRS_AT_ONCE = 2**14  # number of pairs of faces in one step; limits the memory
-_REAL_BYTES = (
-    32  # the last bytes of a stored luma tell which pixels come from the photo (luma_dct.py)
-)
+_REAL_BYTES = 32  # the last bytes of a stored luma tell which pixels come from the photo (luma_dct.py)
 
 
 def have_same_pixels(
