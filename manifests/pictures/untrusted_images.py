@@ -24,7 +24,10 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def read_original_picture(path: Path) -> Picture:
-    """Decodes a file in this process, with its own samples. Raises BadInput if the file cannot be decoded."""
+    """Decodes a file in this process, with its own samples and their hash.
+
+    Raises BadInput if the file cannot be decoded.
+    """
     return _decode(path, keep_original=True)
 
 
@@ -61,7 +64,7 @@ def open_readers(limited: bool) -> Iterator[tuple[Read, ReadOriginal]]:
 
 def _decode(path: Path, keep_original: bool) -> Picture:
     try:
-        return decode_picture(path, keep_original=keep_original)
+        return decode_picture(path, keep_original=keep_original, identify=keep_original)
     except UndecodableImage as error:
         raise BadInput(f"{make_printable(path)} cannot be read as a picture: it {error}.") from None
     except OSError as error:

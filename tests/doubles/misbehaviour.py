@@ -44,8 +44,8 @@ def reads_oddly() -> None:
     short()
     honest = untrusted_images.decode_picture
 
-    def decode_or_misbehave(source: Path, keep_original: bool) -> Picture:
-        picture = honest(source, keep_original=keep_original)
+    def decode_or_misbehave(source: Path, keep_original: bool, identify: bool) -> Picture:
+        picture = honest(source, keep_original=keep_original, identify=identify)
         for what, size in ODD.items():
             if picture.rgb.shape[:2] == size:
                 misbehave(what)

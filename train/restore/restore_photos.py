@@ -6,16 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from manifests.errors import BadInput
-from manifests.ledger.paths import LEDGER_NAME
 from manifests.pictures.untrusted_images import open_readers
-from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file
+from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files
 from manifests.runtime.progress import Progress
-from manifests.runtime.text import make_printable
+from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
 from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device
 from train.restore.log import make_entry, select_earlier_entries, write_log
 from train.restore.outcomes import PhotoOutcome
@@ -25,10 +23,6 @@ from train.restore.references.reference_people import describe_people, find_peop
 from train.restore.references.reference_photos import list_reference_files, read_references
 from train.restore.restore_face import OnFace, RestoreSetup
 from train.restore.restore_photo import restore_photo
-
-if TYPE_CHECKING:
-    from manifests.privacy.kept_out import KeptOutList
-
 
 KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."
 STOPPED = "The photo was not restored, because the command was stopped: run the same command again."
@@ -86,9 +80,9 @@ def restore(
     reference_files = list_reference_files(references, [output.photo for output in outputs])
     if reference_files and not REFERENCE_PARTS & set(model.config.parts):
         say("This restorer uses no references. The references only serve to check the restored faces.")
-    kept_out = _find_kept_out_list(Path(checkpoint))
-    reference_files = _drop_kept_out(reference_files, kept_out, say)
+    kept_out = find_kept_out_list(Path(checkpoint))
     with open_readers(limited) as (read, read_original):
+        reference_files = drop_kept_out_references(reference_files, kept_out, read_original, say)
         reference_photos = read_references(reference_files, model, models, say, read)
         embeddings = [face.embedding for photo in reference_photos for face in photo.faces]
         if kept_out is not None and embeddings and kept_out.matches(np.stack(embeddings)).any():
@@ -134,7 +128,7 @@ def restore(
                 for output in outputs:
                     path = output.photo
                     try:
-                        if _is_kept_out(path, kept_out):
+                        if is_kept_out(path, kept_out, read_original):
                             outcome = PhotoOutcome(str(path), None, "dropped", KEPT_OUT)
                         else:
                             outcome = restore_photo(output, setup)
@@ -158,41 +152,3 @@ def _check_box(box: tuple[float, float, float, float] | None, inputs: Sequence[P
         raise BadInput(
             f"--box {numbers} is not a box: give four finite numbers x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1."
         )
-
-
-def _find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
-    """Returns the kept-out list of the dataset whose folder contains the checkpoint, or None if no dataset contains
-    it."""
-    path = checkpoint.absolute()
-    for folder in (path, *path.parents):
-        if (folder / LEDGER_NAME).is_file():
-            from manifests.privacy.kept_out import open_kept_out_list
-
-            return open_kept_out_list(folder)
-    return None
-
-
-def _is_kept_out(path: Path, kept_out: KeptOutList | None) -> bool:
-    return kept_out is not None and path.is_file() and kept_out.reason_for(sha256_file(path)) is not None
-
-
-def _drop_kept_out(
-    files: Sequence[tuple[Path, Path | None]], kept_out: KeptOutList | None, say: Callable[[str], None]
-) -> list[tuple[Path, Path | None]]:
-    """Drops the reference photos that are kept out of the dataset. Raises BadInput if the user named one of these
-    photos."""
-    allowed = []
-    for path, folder in files:
-        if not _is_kept_out(path, kept_out):
-            allowed.append((path, folder))
-        elif folder is None:
-            raise BadInput(
-                f"The reference {make_printable(path)} is kept out of the dataset of this run (opted out or purged): "
-                "name another photo with --reference."
-            )
-        else:
-            say(
-                f"A photo was left out of the references: {make_printable(path)} is kept out of the dataset of this "
-                "run (opted out or purged)."
-            )
-    return allowed

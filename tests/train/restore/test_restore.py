@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import train.restore.load_restorer
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
 from curate.faces.interface import Detection, FaceModels
+from curate.photos.read_files import read_photo_row
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KeptOutMark
@@ -433,13 +435,23 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     out, photo = save("folder/out.png", [5], 1), save("one.png", [5])
     save("folder/fine.png", [5], 2)
     said: list[str] = []
-    purge(dataset, plan_optout(dataset, [str(out)]))
+    purge(dataset, plan_optout(dataset, [str(out)], read_photo=read_photo_row))
     with pytest.raises(BadInput, match=r"out\.png is kept out"):
         restore([photo], [out], run, tmp_path / "o")
     (row,) = restore([photo], [out.parent], run, tmp_path / "o", say=said.append)
     assert row.status == "ok" and marking.seen == [1] and any("left out of the references" in one for one in said)
     (row,) = restore([out], [], run, tmp_path / "o2")
     assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
+    # neither a comment in the file nor a place elsewhere makes the photo another one
+    rated = tmp_path / "rated.png"
+    with Image.open(out) as picture:
+        info = PngInfo()
+        info.add_text("Rating", "5")
+        picture.save(rated, pnginfo=info)
+    with pytest.raises(BadInput, match=r"rated\.png is kept out"):
+        restore([photo], [rated], run, tmp_path / "o2")
+    (row,) = restore([rated], [], run, tmp_path / "o2")
+    assert row.status == "dropped"
     # a run elsewhere knows no list
     (row,) = restore([photo], [out], tmp_path / "elsewhere", tmp_path / "o3")
     assert row.status == "ok"

@@ -1,0 +1,80 @@
+"""Leave out the photos that were opted out or purged from the dataset that trained a restorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manifests.errors import BadInput
+from manifests.ledger.paths import LEDGER_NAME
+from manifests.pictures.untrusted_images import ReadOriginal
+from manifests.runtime.files import sha256_file
+from manifests.runtime.text import make_printable
+from manifests.runtime.uris import uri_of
+
+if TYPE_CHECKING:
+    from manifests.privacy.kept_out import KeptOutList
+
+
+def find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
+    """Returns the kept-out list of the dataset whose folder contains the checkpoint.
+
+    Returns None if no dataset contains the checkpoint.
+    """
+    path = checkpoint.absolute()
+    for folder in (path, *path.parents):
+        if (folder / LEDGER_NAME).is_file():
+            from manifests.privacy.kept_out import open_kept_out_list
+
+            return open_kept_out_list(folder)
+    return None
+
+
+def is_kept_out(path: Path, kept_out: KeptOutList | None, read_original: ReadOriginal) -> bool:
+    """Returns whether a file is a kept-out photo or a copy of one.
+
+    A copy is found as `likeness curate` finds it (manifests/privacy/picture_marks.py). A file that cannot be read is
+    not kept out.
+    """
+    if kept_out is None or not path.is_file():
+        return False
+    if kept_out.reason_for(sha256_file(path)) is not None:
+        return True
+    if not kept_out.pictures.reasons:
+        return False
+    from curate.faces.measure import hash_picture
+
+    try:
+        picture = read_original(path)
+    except BadInput:
+        return False
+    samples = None if picture.stored is None else picture.stored.sha256
+    return kept_out.pictures.find_reason(samples, hash_picture(picture.rgb, side=16), uri_of(path)) is not None
+
+
+def drop_kept_out_references(
+    files: Sequence[tuple[Path, Path | None]],
+    kept_out: KeptOutList | None,
+    read_original: ReadOriginal,
+    say: Callable[[str], None],
+) -> list[tuple[Path, Path | None]]:
+    """Returns the reference files (file, folder) that are not kept out. `say` gets a sentence for each dropped file.
+
+    Raises BadInput if the user named a kept-out file itself, so that its folder is None.
+    """
+    allowed = []
+    for path, folder in files:
+        if not is_kept_out(path, kept_out, read_original):
+            allowed.append((path, folder))
+        elif folder is None:
+            raise BadInput(
+                f"The reference {make_printable(path)} is kept out of the dataset of this run (opted out or purged): "
+                "name another photo with --reference."
+            )
+        else:
+            say(
+                f"A photo was left out of the references: {make_printable(path)} is kept out of the dataset of this "
+                "run (opted out or purged)."
+            )
+    return allowed
