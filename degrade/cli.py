@@ -51,12 +51,15 @@ def degrade(
     out: Annotated[
         Path | None,
         flag(
-            "--out", ": the folder of the new set, which must not be given for a dataset", metavar="LQ", default="none"
+            "--out",
+            ": the folder of the new set; only for a folder of images, because a dataset stores its sets itself",
+            metavar="LQ",
+            default="none",
         ),
     ] = None,
     preset: Annotated[str | None, flag("--preset", default="gfpgan")] = None,
     split: Annotated[
-        str | None, flag("--split", "; a set of the split val or test locks this split", default="test")
+        str | None, flag("--split", "; a frozen set of val or test locks its split", default="test")
     ] = None,
     size: Annotated[
         int | None,
@@ -180,9 +183,8 @@ def _replay(folder: Path, theta_file: Path, out: Path, workers: int, dry_run: bo
 
 
 def _describe_new(summary: SetSummary | FolderSummary) -> str:
-    repaired = (
-        f"; {summary.images_repaired} of the new images replaced changed files" if summary.images_repaired else ""
-    )
+    changed = summary.images_repaired
+    repaired = f"; {changed} of the new images replaced files that had changed" if changed else ""
     return f"{summary.images_written} new{repaired}"
 
 
@@ -191,7 +193,7 @@ def _print(summary: SetSummary | FolderSummary, as_json: bool, sentence: str) ->
 
 
 def verify(
-    source: Annotated[Path, argument("DATASET|LQ", "; all sets of a dataset are verified, unless --set names one")],
+    source: Annotated[Path, argument("DATASET|LQ", "; without --set, all sets of a dataset are verified")],
     lq_set: Annotated[str | None, flag("--set", default="all sets")] = None,
     originals: Annotated[
         Path | None,
@@ -206,7 +208,7 @@ def verify(
 ) -> None:
     """Make the images of frozen sets again, compare them byte for byte with the files, and change nothing.
 
-    Exit codes: 0 if every byte is the same, 1 if anything differs.
+    Exit codes: 0 if every image and every file has the recorded bytes, 1 if anything differs.
 
     Example: likeness verify DATASET --set gfpgan-test-512-s0
 
@@ -267,9 +269,7 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return (
-            f"{result.lq_set}: every byte of {images} is as recorded, both in the files and in the images made again."
-        )
+        return f"{result.lq_set}: {images} verified. The files and the images made again have the recorded bytes."
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
@@ -279,7 +279,7 @@ def _describe_verification(result: Verification) -> str:
     for problem, names in (
         ("Files that are missing from the disk", result.missing_files),
         ("Files that have changed on the disk", result.changed_files),
-        (f"Images that, made again, differ from their records ({cause})", result.unreproduced_files),
+        (f"Images that differ from their records when they are made again ({cause})", result.unreproduced_files),
         ("Images whose original is missing, changed or unreadable", result.files_without_source),
         ("Files that are on the disk but not recorded", result.unexpected_files),
     ):

@@ -75,8 +75,7 @@ def read_preset(path: Path) -> Preset:
 def read_preset_table(place: str, content: dict[str, Any]) -> Preset:
     """Returns the preset that the keys and values of a preset file describe. `content` must have the key `name`.
 
-    `place` is the file, or another place, that an error message names. Raises BadInput if `content` is not a valid
-    preset.
+    `place` is the file or the table that an error message names. Raises BadInput if `content` is not a valid preset.
     """
     table = dict(content)
     if not isinstance(table["name"], str) or not _NAME.fullmatch(table["name"]):

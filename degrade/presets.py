@@ -47,8 +47,8 @@ _REAL_ESRGAN = SecondOrder(
 #   tensors with torchvision 0.15.2, which does not antialias. Therefore the resize of this preset does not antialias.
 #   InstantRestore changes the colours of the input and of the target in the same way. Our preset does not change
 #   colours.
-# `real-esrgan`: the numbers are those of _REAL_ESRGAN above. The result of Real-ESRGAN has a quarter of the side. The
-#   bicubic resize to the full size is ours.
+# `real-esrgan`: the numbers are those of _REAL_ESRGAN above. The result of Real-ESRGAN's chain has a quarter of the
+#   side of the input. The bicubic resize to the full size is ours.
 # `bicubic-x8`: ReFine says "x8 SR task = bicubic". Our chain shrinks with MATLAB's imresize, rounds to 8 bits, and
 #   enlarges with imresize.
 # `severe`: every number is ours. This preset is for restoration with references, when the degraded face alone is not
@@ -75,10 +75,10 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _TABLE}
 
 
 def find_preset(name: str) -> Preset:
-    """Returns the preset of that name, or reads it from a file if the name ends in .toml or .json.
+    """Returns the built-in preset `name`, or reads the preset from the file `name` if it ends in .toml or .json.
 
-    Raises BadInput if there is no preset of that name, or if the file is not a valid preset. The message for an unknown
-    name lists all presets.
+    Raises BadInput if `name` is unknown, or if the file is not a valid preset. The message for an unknown name lists
+    all presets.
     """
     if name in PRESETS:
         return PRESETS[name]

@@ -1,8 +1,8 @@
 """Draws a θ from a preset. The numbers of a θ are drawn from the ranges of the preset.
 
 The same generator must always give the same steps, because every frozen set depends on the order of the draws.
-To keep this order, a number that the preset does not use is not drawn. A new setting may add draws only to the presets
-that use this setting.
+To keep this order, a number that the preset does not use is not drawn. A new setting may add random draws only to
+presets that use the setting.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Preset:
     """
 
     name: str
-    blur: Range | None  # sigma, pixels
+    blur: Range | None  # sigma in pixels.
     down: Range | None  # the factor; a factor below 1 enlarges the image
     noise: Range | None  # sigma, in 1/255
     jpeg: Range | None  # the quality; the draw is truncated to a whole number, so the upper end itself never occurs
@@ -46,7 +46,7 @@ class Preset:
     shift: Range = (0, 0)  # (probability, largest shift of a channel in 1/255)
     jitter: float = 0  # the probability of changing brightness, contrast, saturation and hue, in random order
     gray: float = 0  # the probability of a gray image
-    iso: float = 0.5  # the probability of an isotropic kernel; other kernels draw two sigmas and an angle
+    iso: float = 0.5  # the probability of an isotropic kernel; other kernels draw two sigmas and an angle.
     kernel: int = 41  # the side of the kernel in pixels
     save: bool = False  # True rounds the image to 8 bits after downsampling, as saving a file does
     whole: bool = False  # True draws the factor from the whole numbers of the range, both ends included
@@ -116,7 +116,7 @@ class Order:
     blur: Range  # sigma, pixels
     size: tuple[int, int]  # the smallest and the largest side of a kernel in pixels, both odd
     kernels: tuple[tuple[str, float], ...]  # the names of the kernels and their shares
-    betag: Range  # beta of generalized kernels; half of the draws are below 1
+    betag: Range  # beta of generalized kernels; half of the draws are below 1.
     betap: Range  # beta of plateau kernels; half of the draws are below 1
     sinc: float  # the probability of a sinc kernel in place of one of `kernels`
     blurred: float  # the probability that the round blurs

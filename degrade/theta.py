@@ -31,7 +31,7 @@ class Number:
     whole: bool = False
 
     def find_problem(self, value: object) -> str | None:
-        """Returns None for a valid value. For any other value, returns a text that describes the valid values."""
+        """Returns None if the value is valid, otherwise a text that describes the valid values."""
         kinds = (int,) if self.whole else (int, float)
         # NaN fails the comparison with `low`. In Python, True is an int, but True is not a valid number here.
         if isinstance(value, bool) or not isinstance(value, kinds) or not self.low <= value <= self.high:
@@ -51,7 +51,7 @@ class OneOf:
     choices: tuple[object, ...]
 
     def find_problem(self, value: object) -> str | None:
-        """Returns None for a valid value. For any other value, returns a text that describes the valid values."""
+        """Returns None if the value is valid, otherwise a text that describes the valid values."""
         if any(value is choice or (isinstance(value, str) and value == choice) for choice in self.choices):
             return None
         return " or ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices)

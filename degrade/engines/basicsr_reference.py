@@ -2,11 +2,11 @@
 
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
-The tests compare the exact engine with BasicSR's code, and users can run the code that papers used. Kernels, noise and
-JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and torchvision as GFPGAN's
-ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that it
-calls. θ contains the random numbers. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is
-ours.
+The tests compare the exact engine with BasicSR's code. Users can run this code to degrade images as in papers. Kernels,
+noise and JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and torchvision as
+GFPGAN's ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that
+it calls. θ contains the random numbers. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel
+is ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
 removed. basicsr_reference.py registers a replacement for `functional_tensor`. BasicSR passes the JPEG quality as a
@@ -87,15 +87,15 @@ def load_basicsr() -> Any:
 def apply(hq: Image, theta: Theta) -> Image:
     """Degrades one image by a θ with the literature's code.
 
-    `apply` has the arguments and the result of `degrade.operations.apply.apply`. Raises BadInput if the θ or the
-    image is not valid, or if basicsr is not installed. Also raises BadInput if `imresize` cannot reach the size of the
-    result with one scale for both sides.
+    The arguments and the result are as in `degrade.operations.apply.apply`. Raises BadInput if the θ or the image is
+    not valid, or if basicsr is not installed. Also raises BadInput if `imresize` cannot reach the size of the result
+    with one scale for both sides.
     """
     check_theta(theta)
     check_image(hq)
     check_sizes(hq.shape[0], hq.shape[1], theta)
     image = run_steps(hq, theta["steps"])
-    return _quantise(image)  # GFPGAN's data set also ends by rounding to 8 bits
+    return _quantise(image)  # GFPGAN's data set also rounds to 8 bits at the end
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:

@@ -7,11 +7,11 @@ exact engine, and colour has the same formulas. JPEG is `degrade.engines.differe
 engine rounds to 8 bits, the step also rounds and clips in the torch engine, but the gradient passes unchanged
 (straight-through). Noise and colour clip without rounding. A clipped value has the gradient 0.
 
-Each number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference in the
-last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs the first steps of
-this θ, on the CPU. At the Poisson noise and before the first JPEG, the image of the exact engine replaces the image of
-the torch engine, with a straight-through gradient. The expected value of a noisy image is the image without noise, so
-the gradient treats the noise as a constant.
+Every random number of Poisson noise depends on all pixels of the image without the noise. A JPEG magnifies a difference
+in the last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs the first
+steps of this θ, on the CPU. Before and after Poisson noise, and before every JPEG except the last, the image of the
+exact engine replaces the image of the torch engine. The gradient passes straight through. The expected value of a noisy
+image is the image without noise, so the gradient treats the noise as a constant.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
 def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
     """Runs the checked steps of each image without the rounding at the end. Returns one tensor (3, H', W') per image.
 
-    Images of equal size run a step together if this step is of the same kind for all of them.
+    Images run a step as one batch if they have equal size and their step is of the same kind.
     """
     images = list(hq.unbind(0))
     # For each image of the batch, `exact` contains images of the exact engine, keyed by the number of finished steps.
@@ -155,7 +155,7 @@ def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _mirror_border(images: Tensor, border: int) -> Tensor:
-    """Adds OpenCV's BORDER_REFLECT_101, mirrored several times if an image is narrower than its border."""
+    """Adds a mirrored border (OpenCV's BORDER_REFLECT_101). The border may be wider than the image."""
     if border < min(images.shape[-2:]):
         return torch.nn.functional.pad(images, (border, border, border, border), mode="reflect")
     for axis in (-2, -1):
@@ -200,7 +200,7 @@ def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
-        # If the noise left a value at exactly 0 or 1 unchanged, the value was not clipped.
+        # A value of exactly 0 or 1 that is equal before and after the noise was not clipped.
         clipped = ((after <= 0) | (after >= 1)) & (after != before)
         noisy = _to_torch(after, image)
         results.append(straight_through(torch.where(_to_torch(clipped, image).bool(), noisy, image), noisy))

@@ -7,8 +7,8 @@ The list of faces of a set is fixed when the set is begun. The unit `<set>` of t
 faces. The transaction that records the list of faces also locks the split of a val or test set. The images of a set are
 made in batches of fixed size. In the ledger, each batch is a unit (`<set>/00000` and so on). The ledger records the
 unit together with the rows of the batch. The unit `<set>/records` records the SHA-256 of the files beside the images.
-If the command is killed, the same command continues with the first batch that is not recorded. The bytes and rows at
-the end do not depend on interruptions.
+If the command is killed, the same command continues with the first batch that is not recorded. Interruptions do not
+change the final bytes and rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from manifests.runtime.workers import check_workers
 STAGE = "degrade"
 BATCH = 64  # the number of faces in one batch
 SPLITS = ("train", "val", "test")
-FROZEN = ("val", "test")  # a frozen set of the split val or test locks this split
+FROZEN = ("val", "test")  # a frozen set of one of these splits locks the split
 CROP = 512  # the side of a crop in the FFHQ template, in pixels
 
 _SPLIT_FACES = """
@@ -119,9 +119,9 @@ def make_set(
     """Makes, finishes or repairs the frozen set of one split.
 
     The set contains one image for every face of the split that has the status ok and is not a near-duplicate. A face
-    gets no image if a test filter made it only a reference. The 512 px crop is area-resized to `size` and degraded by a
-    θ that depends on (seed, preset, face_id). A set of the split val or test locks this split. An image of a finished
-    set that is missing, or whose bytes have changed, is made again with the recorded bytes. `progress` is
+    gets no image if a test filter allows the face only as a reference. The 512 px crop is area-resized to `size` and
+    degraded by a θ that depends on (seed, preset, face_id). A set of val or test locks its split. An image of a
+    finished set that is missing, or whose bytes have changed, is made again with the recorded bytes. `progress` is
     called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for the
     literature's own code.
 
@@ -203,8 +203,9 @@ class _Plan:
             references_only = ledger.query(_REFERENCES_ONLY, split)
             if len(references_only):
                 raise BadInput(
-                    f"The test filters leave no face of the split {split} of {ledger.dataset} as a target (most faces: "
-                    f"{references_only['no_target'][0]}): run `likeness curate` again with --filters keep-outside."
+                    f"The split {split} of {ledger.dataset} has no target, because the test filters remove every face "
+                    f"(most often for the reason {references_only['no_target'][0]}): run `likeness curate` again with "
+                    "--filters keep-outside."
                 )
             raise BadInput(f"The split {split} of {ledger.dataset} has no face: choose another --split.")
         for face in self.faces if size < CROP else ():
@@ -269,15 +270,19 @@ class _Plan:
             )
         if self.image_hashes.get(face, result.sha256) != result.sha256:
             raise LedgerBroken(
-                f"The image of {job.source} in {self.name} was made again and has other bytes than recorded; nothing "
-                f"was overwritten. `likeness verify {self.ledger.dataset / 'lq' / self.name}` shows the difference."
+                f"The image of {job.source} in {self.name} was made again and differs from the recorded bytes; "
+                f"nothing was overwritten. `likeness verify {self.ledger.dataset / 'lq' / self.name}` shows the "
+                "difference."
             )
         write_atomically(self.image_path(face), result.png)
         theta = json.dumps(job.theta, sort_keys=True)
         return Degradation(self.name, face, self.preset.name, self.seed, self.size, theta, result.sha256)
 
     def write_set_files(self) -> None:
-        """Writes theta.jsonl, card.json and README.md and records their SHA-256, unless the files match the records."""
+        """Writes theta.jsonl, card.json and README.md and records their SHA-256.
+
+        If the files match the records, nothing is written.
+        """
         folder, started = self.ledger.dataset / "lq" / self.name, utc_now()
         if self.file_hashes and _hash_set_files(folder) == self.file_hashes:
             return

@@ -58,7 +58,7 @@ class FolderSummary:
     """Summarizes a frozen set after `degrade_folder` or `replay`."""
 
     folder: str
-    preset: str | None  # None after a replay that has no card of the original set
+    preset: str | None  # None after a replay if the original set has no card
     seed: int | None
     size: int | None
     images: int
@@ -126,7 +126,7 @@ def degrade_folder(
     dry_run: bool = False,
     engine: str = "exact",
 ) -> FolderSummary:
-    """Degrades every image below `folder` and makes a set in the folder `out`, or finishes or repairs this set.
+    """Makes, finishes or repairs a set in the folder `out`, with one degraded image for every image below `folder`.
 
     θ depends on (seed, preset, path below `folder`). Without `size`, an image keeps its size. With `size`, an image
     whose longer side is larger is first area-resized to `size`. An image that cannot be decoded, or is too small for
@@ -202,8 +202,8 @@ def _make_set(
     if not rows:
         _remove_empty_set(out)
         raise BadInput(
-            f"None of the {len(skipped)} images of {folder} can be degraded; {skipped[0][0]} {skipped[0][1]}. "
-            "Name another folder."
+            f"None of the {len(skipped)} images of {folder} can be degraded. For example, {skipped[0][0]} "
+            f"{skipped[0][1]}. Name another folder."
         )
     finish_set(out, card, encode_rows(rows), len(rows), skipped)
     return len(rows), skipped
@@ -212,7 +212,7 @@ def _make_set(
 def _remove_empty_set(out: Path) -> None:
     """Removes the card of a set that has no image.
 
-    `lock_folder` later removes a folder that is empty and that `lock_folder` created.
+    If `lock_folder` created the folder, `lock_folder` later removes it, because it is empty.
     """
     if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
         (out / CARD).unlink()
@@ -221,7 +221,7 @@ def _remove_empty_set(out: Path) -> None:
 def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance | None) -> tuple[int, int]:
     """Makes the missing and changed images of a finished set again.
 
-    Returns the number of images made, and the number of changed images among them.
+    Returns the number of images made again, and how many of these images replaced changed files.
     """
     rows = read_set_rows(out)
     paths = {row["file"]: out / decode_name(row["file"]) for row in rows}
@@ -247,8 +247,8 @@ def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance 
                 )
             if result.sha256 != row["sha256"]:
                 raise BadInput(
-                    f"The image of {job.source} was made again and has other bytes than {out / THETAS} records; "
-                    f"nothing was overwritten. `likeness verify {out}` shows the difference."
+                    f"The image of {job.source} was made again and differs from the bytes that {out / THETAS} "
+                    f"records; nothing was overwritten. `likeness verify {out}` shows the difference."
                 )
             write_atomically(path, result.png)
             if progress:
@@ -263,7 +263,7 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
     """
     existing_card = read_output_card(out)
     # The versions of Likeness in the two cards are not compared. Another version of Likeness may finish or repair a
-    # set, because all bytes follow from the keys of the card that are compared.
+    # set, because the other keys of the card determine all bytes.
     keys = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
     if existing_card is not None and (different := [key for key in keys if existing_card.get(key) != keys[key]]):
         raise BadInput(f"{out} contains another set (its {different[0]} differs): name another folder for --out.")

@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """Holds the PNG of a job and the hashes, or the problem that prevented the job."""
+    """Holds the PNG of a job and the hashes of the PNG and the source, or the problem that prevented the job."""
 
     png: bytes = b""
     sha256: str = ""

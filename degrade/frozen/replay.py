@@ -92,9 +92,9 @@ def replay(
             guess = "another processor, other versions of OpenCV and numpy, or an edited θ"
             cause = "; ".join(compare_versions(_read_card_beside(thetas) or {})) or guess
             raise BadInput(
-                f"{_list_names(different)} of {len(rows)} images have other bytes than {thetas} records and were not "
-                f"written. The cause may be: {cause}. `likeness verify --originals {source}` on the original set shows "
-                "the difference."
+                f"{_list_names(different)} of {len(rows)} images differ from the bytes that {thetas} records and were "
+                f"not written. The cause may be: {cause}. `likeness verify --originals {source}` on the original set "
+                "shows the difference."
             )
         if not complete or not (out / THETAS).is_file():
             finish_set(out, card, data, len(rows), skipped)
@@ -140,7 +140,7 @@ def _check_sources(source: Path, rows: list[Row]) -> None:
     if problems:
         raise BadInput(
             f"The set cannot be made again from {source}: {', '.join(problems)}. Nothing was written. Name the folder "
-            "or the dataset from which the set was made, with unchanged images."
+            "or the dataset from which the set was made. Its images must be unchanged."
         )
 
 

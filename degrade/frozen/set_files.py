@@ -77,7 +77,7 @@ def finish_set(out: Path, card: dict[str, Any], thetas: bytes, images: int, skip
 
 def _format_readme(card: dict[str, Any]) -> str:
     preset = card["preset"]["name"] if card["preset"] else "unknown"
-    size = f"reduced to {card['size']} px (longer side) first" if card["size"] else "in the sizes of their sources"
+    size = f"first reduced to a longer side of {card['size']} px" if card["size"] else "in the sizes of their sources"
     tools = ", ".join(f"{name} {number}" for name, number in {"likeness": card["likeness"], **card["tools"]}.items())
     skipped = "".join(f"- {name}: {reason}\n" for name, reason in card["skipped"])
     return (
@@ -200,7 +200,7 @@ def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
 
 
 def _restore_preset(fields: dict[str, Any]) -> Preset:
-    """Returns the preset whose `dataclasses.asdict(preset)` was written as JSON. JSON turns tuples into lists."""
+    """Returns the preset that was written with `dataclasses.asdict(preset)` as JSON. JSON turns tuples into lists."""
     values = {name: _to_tuples(value) for name, value in fields.items()}
     if orders := values.get("orders"):
         rounds = {name: Order(**orders[name]) for name in ("first", "second")}

@@ -149,7 +149,7 @@ def apply(hq: Image, theta: Theta) -> Image:
 
 
 def apply_to_pixels(pixels: Pixels, theta: Theta) -> Pixels:
-    """Does the same as `apply` for a uint8 RGB image (H, W, 3) and returns uint8, with one conversion less."""
+    """Degrades a uint8 RGB image (H, W, 3) like `apply`, but returns uint8 and saves one conversion."""
     check_theta(theta)
     if pixels.dtype != np.uint8:
         raise BadInput(f"An 8-bit image must be uint8, not {pixels.dtype}: convert it first.")

@@ -162,7 +162,7 @@ _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
 def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -> int:
-    """Returns the largest number of separable passes that does not cost more than the other methods.
+    """Returns how many separable passes together cost no more than the other method.
 
     The costs are computed from counts of multiplications and not measured, so every machine chooses the same method.
     """
@@ -201,7 +201,7 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
     values = np.zeros((len(lines), rows, taps + reads - 1))
     for read in range(reads):
         values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
-    # For a place outside the image, the mirrored pixel is read.
+    # For a position outside the image, the mirrored pixel is read.
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
     columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])
@@ -211,7 +211,7 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
 
 
 def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Returns each place mirrored into 0..count-1, as often as needed.
+    """Mirrors each position into the range 0..count-1, several times if needed.
 
     The pixel at the edge is not repeated (reflect101).
     """

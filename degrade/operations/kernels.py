@@ -114,7 +114,7 @@ def make_kernel(step: dict[str, Any]) -> Kernel:
 
 
 def support_radius(kernel: Kernel, tolerance: float) -> int:
-    """Returns the radius of the smallest centred square with at most `tolerance` of the absolute weight outside."""
+    """Returns the radius of the smallest centred square outside of which the absolute weight is at most `tolerance`."""
     half = kernel.shape[0] // 2
     distance = np.abs(np.arange(kernel.shape[0]) - half)
     ring = np.maximum(distance[:, None], distance[None, :])
@@ -155,10 +155,11 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
 
 
 def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[tuple[Kernel, Kernel]] | None:
-    """Returns (column, row) pairs through the largest elements of a quarter of a kernel.
+    """Returns (column, row) pairs whose products add up to a quarter of a kernel, up to `tolerance`.
 
-    The rest is the quarter minus the products of the pairs. The search ends when four times the sum of the rest's
-    absolute values is at most `tolerance`. Returns None if more than `max_products` pairs are needed.
+    The rest is the quarter minus the products of the pairs. Each pair is the column and the row that cross at the
+    largest element of the rest. The search ends when four times the sum of the rest's absolute values is at most
+    `tolerance`. Returns None if more than `max_products` pairs are needed.
     """
     rest = quarter.copy()
     crosses: list[tuple[Kernel, Kernel]] = []

@@ -41,7 +41,7 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     assert "(0 new)" in call("degrade", dataset, "--size", 32, "--workers", 1)
     folder = dataset / "lq" / report["lq_set"]
     for where in (dataset, folder):
-        assert "every byte of 8 images" in call("verify", where, "--workers", 1)
+        assert "8 images verified." in call("verify", where, "--workers", 1)
     victim = sorted(folder.iterdir())[0]
     victim.write_bytes(encode_png(toy_picture(9, 32)))
     result = CliRunner().invoke(app, ["verify", str(folder), "--workers", "1"])
@@ -49,8 +49,8 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     result = CliRunner().invoke(app, ["verify", str(dataset), "--workers", "1", "--json"])
     assert result.exit_code == 1 and json.loads(result.stdout)[0]["changed_files"] == [victim.stem]
     said = call("degrade", dataset, "--size", 32, "--workers", 1)
-    assert "(1 new; 1 of the new images replaced changed files)" in said
-    assert "every byte" in call("verify", dataset, "--workers", 1)
+    assert "(1 new; 1 of the new images replaced files that had changed)" in said
+    assert "verified." in call("verify", dataset, "--workers", 1)
 
 
 def test_a_plain_folder_is_degraded_and_verified(tmp_path, monkeypatch):
@@ -62,9 +62,9 @@ def test_a_plain_folder_is_degraded_and_verified(tmp_path, monkeypatch):
     assert "Would make 2" in call(*words, "--dry-run") and not (tmp_path / "lq").exists()
     assert "1 image in" in (said := call(*words)) and "skipped b.jpg: is empty" in said
     assert json.loads(call(*words, "--json"))["images"] == 1
-    assert "every byte of 1 image" in call("verify", tmp_path / "lq")
+    assert "1 image verified." in call("verify", tmp_path / "lq")
     monkeypatch.chdir(tmp_path / "lq")
-    assert call("verify", ".").startswith("lq: every byte of 1 image")  # as the README.md of a set says
+    assert call("verify", ".").startswith("lq: 1 image verified.")  # as the README.md of a set says
 
 
 def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):

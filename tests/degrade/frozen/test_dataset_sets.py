@@ -65,7 +65,7 @@ def test_a_face_that_is_only_a_reference_gets_no_image(tmp_path):
         ledger.record("double", "all", {}, marked)
     assert plan.images == made.images == len(frozen) and only and not only & frozen
     assert make_set(dataset, **OPTIONS).images == made.images  # a frozen set keeps its images
-    with pytest.raises(BadInput, match=r"leave no face .* \(most faces: outside_photo\): .* --filters keep-outside"):
+    with pytest.raises(BadInput, match=r"has no target, .* for the reason outside_photo\): .* --filters keep-outside"):
         make_set(dataset, **{**OPTIONS, "seed": 1})
 
 

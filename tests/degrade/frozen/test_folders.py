@@ -230,7 +230,9 @@ def test_a_set_that_comes_to_nothing_leaves_nothing(tmp_path):
     (tmp_path / "tiny" / "text.png").write_text("no picture")
     (tmp_path / "there").mkdir()
     for out in (tmp_path / "lq", tmp_path / "there"):
-        with pytest.raises(BadInput, match=r"None of the 2 images .*; one\.png .*less than one pixel of 1 x 1"):
+        with pytest.raises(
+            BadInput, match=r"None of the 2 images .*\. For example, one\.png .*less than one pixel of 1 x 1"
+        ):
             degrade_folder(tmp_path / "tiny", out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "tiny"] and not any(
         (tmp_path / "there").iterdir()
