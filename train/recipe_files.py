@@ -133,7 +133,7 @@ def change_recipe(recipe: Recipe, place: str, path: str, value: Any) -> Recipe:
 def split_change(option: str, change: str) -> tuple[str, Any]:
     """Returns the path and the value of a text such as `loss.identity=2`.
 
-    The value is read as TOML. A text without quotes is a text. Raises BadInput if the sign = is missing.
+    The value is read as TOML, or as a text if it is not valid TOML. Raises BadInput if the sign = is missing.
     """
     path, sign, text = change.partition("=")
     if not sign or not path.strip():
@@ -160,7 +160,7 @@ def use_preset(recipe: Recipe, preset: str) -> Recipe:
 
 
 def _choose_latent_factor(place: str, size: int, table: Mapping[str, Any]) -> int:
-    """Returns the latent factor for another size. On base tiny, the latent keeps its side of LATENT_SIDE."""
+    """Returns the latent factor for another size. On base tiny, the side of the latent is always LATENT_SIDE."""
     if table["base"] != TINY:
         return int(table["latent_factor"])
     if size % LATENT_SIDE:
@@ -192,7 +192,8 @@ def _check_together(place: str, recipe: Recipe) -> None:
         raise BadInput(f"{place}: the table loss is empty; give one loss or more.")
     if recipe.name != VRE and (own := [loss for loss in recipe.losses if loss in BY_MODEL]):
         raise BadInput(f"{place}: the loss {own[0]} belongs to recipe vre; keep the name vre, or leave this loss out.")
-    # Each level of the UNet after the first halves the latent. A diffusion model shrinks by 8, and then by 8 again.
+    # Each level of the UNet after the first halves the latent. The VAE of a diffusion model shrinks the image by 8, and
+    # its UNet shrinks the latent by 8.
     step = 64 if recipe.base == DIFFUSION else recipe.latent_factor * 2 ** max(0, len(recipe.channels) - 1)
     if recipe.refine_channels:
         step = math.lcm(step, REFINEMENT_SHRINK)
@@ -232,4 +233,4 @@ def _join(values: Iterable[Any]) -> str:
 
 
 def _format_text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # a text of JSON is a text of TOML
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # a string in JSON is also a string in TOML

@@ -27,7 +27,7 @@ class CropGeometry:
     photo_size: tuple[int, int]  # width and height of the photo in pixels
 
     def find_valid(self, size: int) -> np.ndarray:
-        """Returns which pixels of the crop come from the photo alone, bool (size, size)."""
+        """Returns bool (size, size): True for each pixel that is computed from pixels of the photo only."""
         points = np.array(self.landmarks).reshape(5, 2) * self.photo_size
         return find_valid_pixels(points, *self.photo_size, size)
 

@@ -52,10 +52,10 @@ def draw_references(
 ) -> tuple[dict[str, str], list[CaseFaces]]:
     """Draws up to `references` references for each target of a frozen set. Targets without references are left out.
 
-    References come from the person's usable faces in other photos, or from an imported list. Each target gets as many
-    wrong references as references. The wrong references are faces of another person of the set. All draws depend only
-    on the seed and on face ids, because person ids differ between datasets. If `by_face` is true, the results have the
-    names from `name_people` instead of identity ids.
+    References come from the person's usable faces in other photos, or from an imported list. Each target also gets
+    wrong references, which are faces of another person of the set, in the same number as its right references. All
+    draws depend only on the seed and on face ids, because person ids differ between datasets. If `by_face` is true, the
+    results have the names from `name_people` instead of identity ids.
 
     Returns the sha256 of each LQ image of the set by face id, and a CaseFaces for each target in order of face ids.
     Raises BadInput if the set is not finished.

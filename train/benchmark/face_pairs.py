@@ -40,7 +40,7 @@ class FacePairs:
             len(faces), -1, np.int64
         )  # the row of each face in `vectors`, or -1 for a face without an embedding
         self.row[rows] = np.arange(len(rows))
-        # The hashes and the places of the faces, plain and mirrored.
+        # The hashes and boxes of the faces, once as they are and once mirrored.
         photo_hashes = unpack_hashes([face.photo_phash for face in faces]).reshape(-1, 8)
         face_hashes = unpack_hashes([face.phash for face in faces]).reshape(-1, 32)
         place = np.array([face.place for face in faces], np.float64).reshape(-1, 4)
@@ -123,8 +123,8 @@ class FacePairs:
         """Compares each face of `one` with each face of `other`, and yields the pairs whose cosine is high enough for
         near-duplicates.
 
-        If `people` is true, pairs whose cosine is high enough for one person are yielded too. The third array has the
-        cosines of the pairs.
+        If `people` is true, pairs whose cosine is high enough for one person are yielded too. Each item has three
+        arrays: the first faces of the pairs, the second faces, and the cosines.
         """
         rules = self.rules
         least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face

@@ -199,7 +199,7 @@ def encode_lines(lines: Iterable[CaseLine | FaceLine]) -> bytes:
 
 
 def map_pictures_to_faces(benchmark: Benchmark) -> dict[str, str]:
-    """Returns the face id of each picture. If several faces share a picture, the result has the first of these faces in
-    `benchmark.faces`."""
+    """Returns the face id of each picture. If several faces share a picture, the result has the face that comes first
+    in `benchmark.faces`."""
     faces = {line.picture: line.face for line in reversed(benchmark.faces) if line.picture is not None}
     return {str(picture): face for picture, face in faces.items()}

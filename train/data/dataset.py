@@ -103,9 +103,9 @@ class TrainingFaces(Dataset[Batch]):
     def pack(self, sample: Sample, theta: Theta, slots: int, gray: bool = False, large: bool = False) -> Batch:
         """Returns the tensors of a sample with `slots` reference slots.
 
-        The LQ image is the target, degraded with the parameters `theta`.
-        `gray` makes target and LQ image gray. If `large`, a target with more pixels than its crop shows is degraded at
-        512 px and then shrunk.
+        The LQ image is the target, degraded with the parameters `theta`. `gray` makes target and LQ image gray. If
+        `large` and the snapshot has a crop of the target at 512 px, this crop is degraded and then shrunk to the LQ
+        image.
         """
         snapshot, size = self.snapshot, self.snapshot.size
         target, landmarks = _read_face(snapshot, sample.target, sample.flip)

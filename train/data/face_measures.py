@@ -25,12 +25,13 @@ _INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85
 # Detail below this number of levels, 0 to 255, counts as this number, because ratios of tiny details are unreliable
 # (ours).
 _SMALLEST_DETAIL = 0.1
-# `measure_noise` gives sharp skin and hair up to 4 levels of noise. The noise counts from there (ours).
+# `measure_noise` returns up to 4 levels for sharp skin and hair without noise, so only larger values count as noise
+# (ours).
 _UNCERTAIN_NOISE = 4.0
 # Standard deviations of the blurs that an input may have, in pixels at its own resolution (ours).
 _BLURS = (0.0, 0.35, 0.7, 1.4)
-# A result with more than this factor times the noise of its input may have new noise (ours). Less is not new noise,
-# because `measure_noise` also finds detail.
+# If the noise of a result exceeds this factor times the noise of its input, the result may have new noise (ours). A
+# smaller increase can be detail, because `measure_noise` also counts detail.
 _MORE_NOISE = 1.25
 # The variance of the rounding to levels.
 _ROUNDING = 1 / 12
@@ -78,7 +79,7 @@ def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_
     power = np.abs(np.fft.fft2((gray - mean) * window)) ** 2 / gray.size
     fy, fx = (np.fft.fftfreq(side)[:, None] * size for side in gray.shape)
     in_band = _in_ring(fy, fx.T, low, high)
-    # The power of the noise is spread evenly over the frequencies that the own pixels hold.
+    # The power of the noise is spread evenly over the frequencies that an image with `own_size` pixels can hold.
     step = np.linspace(-high, high, 65)
     ring = _in_ring(step[:, None], step[None], low, high)
     ring &= (np.abs(step[:, None]) <= own_size / 2) & (np.abs(step[None]) <= own_size / 2)
@@ -88,12 +89,11 @@ def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_
 
 
 def measure_fineness(face: InputFace) -> float:
-    """Returns how much of the finest detail that the restorer's size can hold a face has (ours).
+    """Returns the fineness of a face (ours): its share of the finest detail that the restorer's size can hold.
 
     The fineness is the detail of the last octave, S/4 to S/2 cycles per crop, divided by the detail from S/16 to S/8.
-    In a sharp photo, the first detail is about half as much as the second. We measured photos of faces with 385 pixels
-    or more, at S = 256. Of 20 published references, 18 have a fineness of .30 to .52. 14 published LQ
-    faces have .03 to .13.
+    In a sharp photo, the fineness is about one half. We measured photos of faces with 385 pixels or more, at S = 256.
+    Of 20 published references, 18 have a fineness of .30 to .52. 14 published LQ faces have .03 to .13.
     """
     size = face.crop.shape[0]
     fine, coarse = (
@@ -106,12 +106,12 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
     """Returns the sharpness of the result, uint8 (S, S, 3), divided by the sharpness of the input (ours).
 
     The sharpness is the detail from S/8 to S/4 cycles per crop, a band that noise and the blocks of JPEG do not fill.
-    The noise of the input that the result still has does not count, nor does new noise of the result.
+    Noise does not count as sharpness, whether the result has it from the input or added it.
     """
     size = result.shape[0]
     before = measure_detail(face.crop, size / 8, size / 4, face.noise, face.own_size)
     luma_before, luma_after = (compute_luma(crop_inner_face(crop)) for crop in (face.crop, result))
-    # The alignment smooths the noise of a small face, so the strength of the noise comes from the photo.
+    # The alignment smooths the noise of a small face, so the strength of the noise was measured in the photo.
     left = _find_share_of_noise(luma_before, luma_after)
     after = measure_detail(result, size / 8, size / 4, left * face.noise, face.own_size)
     noise_before, noise_after = measure_noise(luma_before), measure_noise(luma_after)
@@ -125,7 +125,7 @@ def estimate_resolution(face: InputFace) -> int:
 
     The detail of each half octave is compared with the detail from S/32 to S/16 cycles per crop. In a sharp photo, all
     half octaves have about the same detail. The resolution ends below the first half octave with less than a quarter of
-    it.
+    the detail that a sharp photo would have.
     """
     size = face.crop.shape[0]
     coarse = measure_detail(face.crop, size / 32, size / 16, face.noise, face.own_size) / np.sqrt(2)
@@ -160,7 +160,8 @@ def measure_agreement(face: InputFace, result: np.ndarray) -> float:
 
 
 def _find_share_of_noise(before: np.ndarray, after: np.ndarray) -> float:
-    """Returns how much of the finest variation of a luma (H, W) another luma still has, from 0 to 1. A copy has 1."""
+    """Returns the share of the finest variation of the luma `before` (H, W) that the luma `after` still has, from 0 to
+    1. The share is 1 if the two are equal."""
     fine, kept = (cv2.Laplacian(luma, cv2.CV_32F) for luma in (before, after))
     power = float((fine * fine).sum())
     return float(np.clip((fine * kept).sum() / power, 0, 1)) if power else 1.0

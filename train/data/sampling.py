@@ -17,10 +17,10 @@ from train.recipes import Recipe
 from train.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
-# If a smaller share of the targets is fine, no target is repeated. Otherwise the model would see a few faces too often
-# (ours).
+# If less than this share of the targets is fine, no target is repeated, so that the model does not see a few faces too
+# often (ours).
 FINE_SHARE = 0.1
-FIRST_STEP_SHARE = 0.5  # the share of images that train the first step; every restoration has the first step (ours)
+FIRST_STEP_SHARE = 0.5  # share of the images that train the first step, which every restoration has (ours)
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Sample:
 def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple[np.ndarray, frozenset[str]]:
     """Returns the rows of the targets of an epoch, and the face ids of the targets with fine detail.
 
-    A target is fine if a copy with less than half of its side would lose detail (`Snapshot.resolution`). In an epoch, a
-    fine target has `recipe.fine_repeats` rows, and another target has one. If less than FINE_SHARE of the targets are
-    fine, or if the recipe repeats no target, each target has one row and counts as fine.
+    A target is fine if it would lose detail when shrunk to less than half of its side (`Snapshot.resolution`). In an
+    epoch, a fine target has `recipe.fine_repeats` rows, and every other target has one row. If less than FINE_SHARE of
+    the targets are fine, or if the recipe repeats no target, each target has one row and counts as fine.
     """
     targets = fine = snapshot.targets(split)
     if split == "train" and recipe.fine_repeats > 1:
@@ -54,7 +54,8 @@ def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple
 
 
 def find_turn(targets: np.ndarray, seed: int, index: int) -> tuple[int, int]:
-    """Returns the target of sample number `index`, and the number of this turn of the target.
+    """Returns the target of sample number `index`, and its turn: the number of this sample among the samples of the
+    target.
 
     `targets` has the sorted rows of the targets of an epoch. A row may be repeated. No two samples of a run have the
     same target and the same turn. Without repeated rows, the turn is the epoch.
@@ -96,7 +97,7 @@ def draw_preset_name(recipe: Recipe, seed: int, turn: int, face_id: str, is_fine
     """Returns the name of the preset that degrades the target in this turn: one of the mixture, or `recipe.preset`.
 
     `is_fine` says whether the target has fine detail. A target without fine detail never gets a clean or mild input.
-    From such samples, a model would learn that a soft face needs no change (ours).
+    From a soft target with a clean input, a model would learn that a soft face needs no change (ours).
     """
     if not recipe.mixture:
         return recipe.preset

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FACES = "faces.parquet"
 CROPS = "crops.npy"
 LARGE_SIZE = 512
-LARGE_CROPS = "large_crops.npy"  # crops at 512 px of the faces that have more pixels than the crops show
+LARGE_CROPS = "large_crops.npy"  # crops at 512 px, for faces with more pixels in the photo than in `crops.npy`
 VALID = "valid.npy"  # a bit for each pixel of a crop
 FACTS = "snapshot.json"
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
@@ -38,8 +38,8 @@ class SnapshotConfig:
     """
 
     size: int  # pixels of the crops
-    # A face is a target only if its crop has at most this number of crop pixels per photo pixel along a side (ours). A
-    # crop that is enlarged more is not sharp.
+    # A face can be a target if its crop has at most this number of crop pixels per photo pixel along a side (ours). A
+    # crop with a higher number is not sharp, because it was enlarged too much.
     max_upsample: float = 1.5
     version: int = VERSION
 

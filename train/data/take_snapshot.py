@@ -252,7 +252,8 @@ def _write(
     temporary.mkdir(parents=True)
     try:
         size = facts["config"]["size"]
-        # The photo of a user is degraded at 512 px, so a training target with more pixels than its crop shows is too.
+        # Training degrades faces at 512 px if the photo has enough pixels, because a real photo is degraded before it
+        # is shrunk.
         large = [
             row["face_id"]
             for row in rows

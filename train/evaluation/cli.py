@@ -187,7 +187,10 @@ def counterfactuals(
     print_evaluation(result, as_json)
     if not as_json:
         counts = ", ".join(f"{count} of {result['images']} have {k}" for k, count in result["have"].items() if k != "0")
-        typer.echo(f"Images by number of references: {counts}. An image with fewer references gets all of them.")
+        typer.echo(
+            f"Images by number of references: {counts}. If an image has fewer references than a system may use, the "
+            "system uses all of them."
+        )
         typer.echo(
             f"A different order of the references changes a pixel by at most {result['largest_change_by_order']}/255."
         )

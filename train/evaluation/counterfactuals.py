@@ -37,9 +37,9 @@ def counterfactuals(
     order, copies of one reference, blurred references, references of another pose, references that are least like the
     target, or references of another person. The result is written to RUN/counterfactuals.json and
     RUN/counterfactuals.parquet. With a judge or with several steps, the files have other names (`name_result_file`).
-    The key `have` counts the images that have at least K references. An image with fewer references gets all of its
-    references. The key `largest_change_by_order` is the largest difference of a pixel between two orders of the same
-    references, in levels of 0..255. Raises the same errors as `evaluate`.
+    The key `have` has the number of images with at least K references, for each K. If an image has fewer references
+    than a system may use, the system uses all of them. The key `largest_change_by_order` is the largest difference of a
+    pixel between two orders of the same references, in levels of 0..255. Raises the same errors as `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):

@@ -33,7 +33,8 @@ from train.restore.output_paths import list_photos
 from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
 from train.restore.references.reference_photos import References, join_references, warp_references
 
-# This function is called with each row and its image, uint8 (S, S, 3). Pixels outside the photo are the target's.
+# This function is called with each row and its image, uint8 (S, S, 3). Outside the photo, the image has the pixels of
+# the target.
 OnImage = Callable[[Row, np.ndarray], None]
 
 
@@ -63,7 +64,7 @@ def measure_systems(
 
     @cache
     def embed_restored() -> np.ndarray:
-        # An embedding of zeros confirms nothing. The row of such an image has no figures.
+        # An image with NaN or infinity gets an embedding of zeros, which confirms no reference.
         restored = restore_alone()
         return embed([to_image(restored)])[0] if is_finite(restored) else np.zeros(recognizer.dim, np.float32)
 
@@ -122,8 +123,8 @@ def match_files(
 ) -> tuple[dict[str, Path], list[str]]:
     """Returns the file of each case in a folder, by face id, and the names of files that match no image of the set.
 
-    `without_case` are the faces of the set that have no case, because they have no reference. Their files are not
-    measured, and are not in the list.
+    `without_case` are the faces of the set that have no case, because they have no reference. The files of these faces
+    are neither measured nor returned.
 
     A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
     face id and an underscore, because many scripts name their results in this way. Raises BadInput if `folder` is not a

@@ -97,7 +97,7 @@ def load_checkpoint(folder: Path, engine: Engine) -> int:
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise BadInput(
             f"{folder} cannot be resumed, because it is broken or of another model ({' '.join(str(error).split())}): "
-            "remove this folder to resume from the checkpoint before."
+            "remove this folder to resume from the previous checkpoint."
         ) from error
 
 
@@ -136,7 +136,7 @@ def load_state(engine: Engine, averaged: Mapping[str, torch.Tensor], folder: Pat
 
 
 def _get_trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Returns, by name, the parameters that training changes and all buffers."""
+    """Returns the trained parameters and all buffers, by name."""
     state = module.state_dict(keep_vars=True)
     return {n: tensor for n, tensor in state.items() if tensor.requires_grad or not isinstance(tensor, nn.Parameter)}
 

@@ -132,7 +132,7 @@ def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: 
 
 
 def _apply_changes(recipe: Recipe, changes: list[str], losses: list[str], short: dict[str, float | None]) -> Recipe:
-    """Returns the recipe with the values of --change, then of --loss, then of the short options that are not None."""
+    """Returns the recipe, changed first by --change, then by --loss, then by each value of `short` that is not None."""
     from train.recipe_files import change_recipe, split_change
 
     for text in changes:

@@ -11,7 +11,7 @@ The sources of the losses, and the networks that the losses use:
     spatial_min and cycle are from ReFine and use vgg16.
     face_alignment is HonestFace's idea with our formula.
     gan is non-saturating, as in Goodfellow et al. 2014, and uses a discriminator.
-    reconstruction, codebook and association are from OSDFace's stage 1. The model itself computes these losses.
+    reconstruction, codebook and association are from OSDFace's stage 1, and the model itself computes them.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class Objective(nn.Module):
         # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
-            # (B,d) unit rows. The losses "identity" and "reference_identity" share this pass.
+            # (B,d) unit rows. The losses "identity" and "reference_identity" use the same embedding of the image.
             embedding = None if self.recognizer is None else self.recognizer(image)
-            # The losses in OF_PIXELS share this pair, both (B,3,S,S).
+            # All losses in OF_PIXELS compare this pair of images, both (B,3,S,S).
             pixels = image, target
             if self.limit_resolution:
                 upsample = batch["upsample"]

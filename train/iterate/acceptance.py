@@ -33,15 +33,15 @@ class Bounds:
     identity: float = 0.5
     # The result must be sharper than the original by at least this share. A smaller gain teaches a restorer nothing.
     sharper: float = 0.05
-    # A result is rejected if its noise is above `clean_noise` and also above the noise of the original. The blockiness
-    # has the same rule with `clean_blockiness`. Clean crops have about these values. At 128 px, 98% of 262 targets from
-    # web photos have a noise below .75 and a blockiness below 1.14. None of these targets is soft.
+    # A result is rejected if its noise is above `clean_noise` and also above the noise of the original. The same rule
+    # holds for the blockiness and `clean_blockiness`. The two values are typical for clean crops: at 128 px, of 262
+    # targets from web photos that are not soft, 98% have a noise below .75 and a blockiness below 1.14.
     clean_noise: float = 0.75
     clean_blockiness: float = 1.14
     # The original and the result are averaged over squares with a side of an eighth of the distance between the eyes.
     # The root mean square difference of these averages must not be above this number, in levels of 0..255. A difference
-    # in fine detail hardly changes the averages. A difference of the averages means that the result shows something
-    # else.
+    # in fine detail hardly changes the averages. If the averages differ, the result shows something else than the
+    # original.
     change: float = 6.0
     cell: int = 4  # the side of a square in pixels, for a crop of 128 px with a distance of 32 px between the eyes
 
@@ -72,8 +72,8 @@ def measure_crop(crop: np.ndarray, valid: np.ndarray | None = None) -> CropMeasu
     """Measures a crop (S, S, 3), RGB uint8 in the FFHQ template.
 
     `valid`, bool (S, S), has the pixels that come from the photo. None means all pixels. Noise and blockiness are
-    measured in the smallest rectangle that contains these pixels. The left and the upper edge of the rectangle are
-    lines of the 8 px grid of JPEG blocks.
+    measured in the smallest rectangle that contains the pixels of `valid`. The left and the upper edge of the rectangle
+    are lines of the 8 px grid of JPEG blocks.
     """
     gray = compute_luma(crop)
     if valid is not None:
@@ -83,7 +83,8 @@ def measure_crop(crop: np.ndarray, valid: np.ndarray | None = None) -> CropMeasu
 
 
 def _find_ends(valid: np.ndarray) -> tuple[int, int]:
-    """Returns the first row with a true value, and the row after the last such row. Returns (0, 0) if there is none."""
+    """Returns the first row with a true value, and the row after the last row with a true value, or (0, 0) if no value
+    is true."""
     places = np.flatnonzero(np.asarray(valid.any(1)))
     return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
 

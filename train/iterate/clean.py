@@ -126,7 +126,7 @@ def _clean_target(
 ) -> CleanedVersion:
     """Restores and checks one target. If the result is accepted, its PNG is written before its row.
 
-    `valid`, bool (S, S), has the pixels that come from the photo. The other pixels stay as they are in the original.
+    `valid`, bool (S, S), has the pixels that come from the photo. All pixels outside `valid` stay as in the original.
     """
     # Restore the original. Measure the original, and the version that the training of this round used.
     original = read_crop(job.dataset, face, model.config.size)

@@ -46,7 +46,8 @@ def iterate(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Train a restorer, clean soft, noisy and blocky training targets with it, and train again on the best versions.
+    """Train a restorer, clean the soft, noisy and blocky training targets with the restorer, and train again on the
+    best versions.
 
     A cleaned target replaces the original only if the cleaned target measures better and still shows the same person.
     The files of the originals never change. The splits val and test never contain a cleaned image. If the command is
@@ -56,7 +57,7 @@ def iterate(
     """
     from train.recipes import TINY
 
-    # With fine_repeats=1, --mild also holds for targets without fine detail, which this command cleans.
+    # With fine_repeats=1, --mild also applies to targets without fine detail, which this command cleans.
     full_recipe = replace(
         choose_recipe(recipe, base_model, preset, steps), mixture={"mild": mild} if mild else {}, fine_repeats=1
     )

@@ -207,7 +207,7 @@ def _read_precision(run: Path) -> str:
 def check_options(rounds: int, options: IterationOptions, out: Path) -> None:
     """Raises BadInput if an option or the folder `out` is wrong. No model and no data are loaded."""
     if rounds < 1:
-        raise BadInput(f"--rounds {rounds} is too small: give the number of rounds after round 0, 1 or more.")
+        raise BadInput(f"--rounds {rounds} is too small: give at least 1. Round 0 does not count.")
     if get_world_size() > 1:
         raise BadInput(
             f"`likeness iterate` runs in one process, but {get_world_size()} processes were started: start it without "

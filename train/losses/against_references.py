@@ -47,7 +47,8 @@ def spatial_min_loss(
 
 
 def cycle_loss(lpips: Lpips, restored: torch.Tensor, lq: torch.Tensor, thetas: Sequence[Theta]) -> torch.Tensor:
-    """Degrades the restored image by the θ of the input. Returns its mean LPIPS to the input.
+    """Degrades the restored image by the θ of the input, and returns the mean LPIPS between the degraded image and the
+    input.
 
     `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. The loss is NaN if `restored` is not
     finite.

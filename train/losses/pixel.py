@@ -11,10 +11,10 @@ WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # A difference below this number counts by its square, and a greater difference by its size (ours). With absolute
-# differences, a clean input pulls as strongly towards no change as a degraded input pulls towards a change, so the
-# training learned little (docs/train.md, What was tried).
+# differences, clean inputs, which need no change, had as much influence on the model as degraded inputs, so the model
+# learned to change little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
-LARGE_STRENGTH = 0.02  # the same limit for the strength of detail (ours)
+LARGE_STRENGTH = 0.02  # the limit of `detail_loss`, as LARGE_DIFFERENCE is the limit of `pixel_loss` (ours)
 DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
 SMALL_SQUARE = 1e-5  # added to a mean square, because the root has no finite gradient at 0 (ours); .8 of 255 levels
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
@@ -34,7 +34,7 @@ def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def mse_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Returns the mean squared difference of images (B,3,S,S) in 0..1 (OSDFace's L_MSE).
 
-    We have not seen OSDFace's range of the images.
+    We do not know in which range OSDFace has its images.
     """
     return (restored - target).square().mean()
 
@@ -63,12 +63,13 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
 
 
 def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
-    """Returns the mean difference of the local strength of the detail of images (B,3,S,S) in 0..1 (ours).
+    """Returns how much images (B,3,S,S) in 0..1 differ in the local strength of their detail, as a mean (ours).
 
     S is a multiple of DETAIL_SQUARE. The detail of a scale is what its gray image loses when its side is halved. The
     strength is the root mean square of the detail in a square of DETAIL_SQUARE pixels of the full image. Squares
     overlap by half. Differences count as in `pixel_loss`, but with LARGE_STRENGTH. The loss does not ask where in a
-    square the detail lies. A pixel loss blurs detail whose place is uncertain, and this loss demands it.
+    square the detail lies. A pixel loss blurs detail whose place is uncertain, but this loss demands as much detail as
+    the target has.
     """
     total = restored.new_zeros(())
     restored, target = restored.mean(1, keepdim=True), target.mean(1, keepdim=True)

@@ -1,11 +1,11 @@
-"""Takes from restored faces the detail that their targets cannot hold, because the targets were enlarged."""
+"""Removes from restored faces the detail that their targets cannot hold, because the targets were enlarged."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
-_RADIUS = 4  # pixels; three standard deviations up to an enlargement of 2.8
+_RADIUS = 4  # radius of the kernel in pixels: three standard deviations of the Gaussian for u = 2.8
 
 
 def limit_resolution(images: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:

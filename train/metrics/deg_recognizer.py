@@ -13,18 +13,18 @@ from torch import nn
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-# STATE is a file with a state dict. SCRIPT is a file with the same network as TorchScript.
+# STATE is a file with a state dict. SCRIPT is a TorchScript file of this network.
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"
 SIZE = 128  # pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns why the published Deg cannot be computed, in one sentence, or None if it can."""
+    """Returns in one sentence why the published Deg cannot be computed, or None if it can be computed."""
     if _file(weights) is None:
         return (
-            f"{STATE} is missing: put this file of {_FROM}, or {SCRIPT} (the same network as TorchScript), into a "
-            "folder, and name the folder with --weights FOLDER."
+            f"{STATE} is missing: put this file of {_FROM}, or {SCRIPT} (a TorchScript file of the same network), into "
+            "a folder, and name the folder with --weights FOLDER."
         )
     return None
 

@@ -24,7 +24,7 @@ FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns why FID cannot be computed, in one sentence, or None if it can. Nothing is downloaded."""
+    """Returns in one sentence why FID cannot be computed, or None if it can be computed. Nothing is downloaded."""
     if _file(weights) is None:
         return (
             f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and name the folder with "

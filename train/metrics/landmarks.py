@@ -21,13 +21,13 @@ MOUTH = tuple(range(48, 68))
 # images use the same box, so that errors of a detector do not change the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
 # Points coincide in a direction if their spread is at most this number of pixels (ours). The spread is the root of the
-# sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13 pixels, so the shape
-# of points with a smaller spread is mostly rounding error.
+# sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13 pixels, so for points
+# with a tiny spread, rounding errors would decide the shape.
 COINCIDENT = 1e-7
 
 
 def explain_missing() -> str | None:
-    """Returns why dlib cannot find the 68 points on this machine, in one sentence, or None if it can."""
+    """Returns in one sentence why dlib cannot find the 68 points on this machine, or None if dlib can find them."""
     if importlib.util.find_spec("dlib") is None:
         return "dlib is not installed: pip install 'likeness[offline]'."
     from curate.faces.dlib_models import find_model_folder

@@ -68,7 +68,8 @@ class Measure(Protocol):
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Returns why a metric of METRICS cannot be computed on this machine and what to do, or None if it can.
+    """Returns why a metric of METRICS cannot be computed on this machine and what to do, or None if the metric can be
+    computed.
 
     Nothing is downloaded. Raises BadInput if no metric has this name, or if `weights` is not a folder.
     """

@@ -43,7 +43,8 @@ Score = Callable[[torch.Tensor], list[float]]  # maps images (B, 3, S, S) in 0..
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Returns why a metric of WEIGHTS cannot be computed, in one sentence, or None if it can. Nothing is downloaded."""
+    """Returns in one sentence why a metric of WEIGHTS cannot be computed, or None if it can be computed. Nothing is
+    downloaded."""
     if importlib.util.find_spec("pyiqa") is None:
         return "pyiqa is not installed: pip install 'likeness[iqa]'."
     needed = WEIGHTS[name]

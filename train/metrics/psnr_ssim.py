@@ -36,7 +36,7 @@ def ssim(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | Non
     """Returns the structural similarity of images (B, 3, S, S) in 0..1; higher is better. S must be at least 11.
 
     Only windows whose centre is a pixel of `valid`, (B, 1, S, S) bool, are measured. None means all windows. The value
-    is NaN for an image without such a window.
+    is NaN if no window is measured.
 
     The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004). A
     position of the window counts only if the whole window is inside the image, as in the code of Wang, scikit-image and
@@ -73,7 +73,7 @@ def vif(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Returns the visual information fidelity of images (B, 3, S, S) in 0..1 (Sheikh and Bovik 2006); higher is better.
 
     The value is the share of the target's information that the restored image still has, computed by torchmetrics in
-    the pixel domain over RGB in 8 bits. S must be at least 41. Equal images have 1.
+    the pixel domain over RGB in 8 bits. S must be at least 41. The value is 1 for equal images.
     """
     values = visual_information_fidelity(restored * 255, target * 255, reduction="none")
     return [float(value) for value in torch.atleast_1d(values)]

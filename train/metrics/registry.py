@@ -69,7 +69,7 @@ METRICS: dict[str, Metric] = {
         "Sheikh and Bovik 2006", nan_reason="the image is smaller than 41 px", min_side=41),
     "lpips": Metric("LPIPS", "", "lower", 4,
         "The value is LPIPS version 0.1 with VGG16. The image keeps its own size. Some papers report the AlexNet "
-        "version under the same name",
+        "version, which they also call LPIPS",
         "Zhang et al. 2018", _TORCHVISION, "the image is smaller than 16 px", 16),
     "lpips_alex": Metric("LPIPS (AlexNet)", "", "lower", 4,
         "The value is LPIPS version 0.1 with AlexNet. The image keeps its own size",

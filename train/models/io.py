@@ -34,7 +34,7 @@ def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Plac
 
 @dataclass(frozen=True)
 class Conditions:
-    """Holds the inputs of a step other than the latent. The order of the references does not matter.
+    """Holds all inputs of a step except the latent. The order of the references does not matter.
 
     train/models/restorer.py makes the conditions from a batch, and the two bases read the conditions.
     """
@@ -81,7 +81,8 @@ def fill_invalid(
 ) -> Restoration:
     """Returns the restoration with the target's pixels at places that are not valid.
 
-    The losses of train/fit/objective.py then do not see these places. The losses of recipe vre in `restored.terms` do.
+    So the losses of train/fit/objective.py ignore the places that are not valid. The losses in `restored.terms` (recipe
+    vre) do not ignore these places.
 
     `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. With `true_latent`, the latent of the target, the latent is filled
     too: a place of the latent is valid if all its pixels are.

@@ -137,7 +137,7 @@ def _print_rows(rows: list[PhotoOutcome], out: Path, as_json: bool) -> None:
     faces = format_count(sum(face.restored for row in restored for face in row.faces), "face")
     photos = f"{len(restored)} of {format_count(len(rows), 'photo')}"
     kept = sum(not face.restored for row in rows for face in row.faces)
-    others = f" {format_count(kept, 'face')} {'was' if kept == 1 else 'were'} kept as before." if kept else ""
+    others = f" {format_count(kept, 'face')} {'was' if kept == 1 else 'were'} kept unchanged." if kept else ""
     typer.echo(f"The command restored {faces} in {photos} into {make_printable(out)}.{others}")
 
 

@@ -1,10 +1,10 @@
-"""Decides whether a restored face would do harm, so that the face of the photo is kept.
+"""Decides whether a restored face is worse than the face in the photo. If it is worse, the photo keeps its face.
 
 `LIMITS` is the table of all thresholds. The thresholds are ours. The command `python benchmarks/harm_limits.py DATASET
---run RUN` checks them on people of the split val: it restores faces whose truth is known, and prints for each measure
-the limit that 95% of the better results pass. A better result is nearer to the truth than its input. On 2026-11-28,
-with 192 results of recipe `tiny`, 91% of the better results passed all limits of that day, and 22% of the worse results
-were stopped.
+--run RUN` checks the thresholds on people of the split val: it restores faces whose truth is known, and prints for each
+measure the limit that 95% of the better results pass. A better result is nearer to the truth than its input. On
+2026-11-28, with 192 results of recipe `tiny`, 91% of the better results passed all limits of that day, and 22% of the
+worse results were stopped.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ DISAGREES = "disagrees"
 class HarmLimits:
     """Holds the thresholds of a restored face. Each threshold is ours; see the docstring of this file."""
 
-    # A face with as many own pixels as the restorer's size or more, and with this fineness or more, is already sharper
-    # than the restorer can write. Most sharp photos have .30 and more, and 66 of the 67 faces in the photos
-    # of benchmarks/real_photos.py at most .22.
+    # A face is already sharper than the restorer can write if the side of its crop covers at least as many photo pixels
+    # as the restorer's size, and if it has at least this fineness. Most sharp photos have .30 or more. Of the 67 faces
+    # in the photos of benchmarks/real_photos.py, 66 have .22 or less.
     max_fineness: float = 0.30
     # The sharpness of the result, divided by the sharpness of the input, is at least this number. A ratio of .95 is no
     # visible difference.
     min_sharpness_ratio: float = 0.95
-    # The mean cosine to the references may not fall by more than this number. 95% of the results that dlib finds nearer
-    # to the truth than their input fall by less.
+    # The mean cosine to the references may not fall by more than this number. Of the results that are nearer to the
+    # truth than their input according to dlib, 95% fall by less.
     max_identity_loss: float = 0.006
     # Without references, the cosine of the result to the input is at least `same_person` plus this share of the way
     # from `same_person` to 1. Recognizers differ in the scale of their cosines.

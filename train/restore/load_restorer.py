@@ -65,7 +65,7 @@ def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     if models.recognizer_sha256() != recorded["sha256"]:
         raise BadInput(
             f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} contains a "
-            "different recognizer: name the folder of the first recognizer with --faces."
+            "different recognizer: name the folder of the recognizer from training with --faces."
         )
     return models
 
@@ -90,7 +90,7 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
 def restore_crop(model: Restorer, crop: np.ndarray, references: References) -> np.ndarray:
     """Restores one crop, uint8 (S, S, 3), and returns float32 (S, S, 3) in 0..255, which is not rounded.
 
-    Raises BadInput if the result contains NaN or infinity. Such a result is never written.
+    Raises BadInput if the result contains NaN or infinity, so that no such result is written.
     """
     restored = run_model(model, to_tensor(crop)[None], references)[0]
     if not bool(torch.isfinite(restored).all()):

@@ -19,7 +19,7 @@ class ReferenceUse:
 
 @dataclass(frozen=True)
 class FaceOutcome:
-    """Tells what happened to one face of a photo. `sentence` tells it to the user."""
+    """Tells what happened to one face of a photo, in fields and as a `sentence` for the user."""
 
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
     similarity: float | None  # mean cosine to the references that were used; None without references
@@ -35,8 +35,8 @@ class PhotoOutcome:
     """Tells what happened to one photo.
 
     `status` is "ok" if a face was restored, and "kept" if every face was kept, so that the output has the bytes of the
-    photo. Without an output, `status` is "dropped" if the photo shows no face to restore, or "failed". `reason` is a
-    sentence for the user, or None if there is nothing to report.
+    photo. If nothing was written, `status` is "dropped" for a photo without a face, and otherwise "failed". `reason` is
+    a sentence for the user, or None if there is nothing to report.
     """
 
     photo: str

@@ -16,7 +16,7 @@ _JPEG_SUFFIXES, _LOSSLESS_SUFFIXES = (".jpg", ".jpeg"), (".png", ".tif", ".tiff"
 
 
 class PhotoOutput(NamedTuple):
-    """Names the files that `restore` may write for one photo. It writes one of the two."""
+    """Names the two files that `restore` may write for one photo. `restore` writes only one of them."""
 
     photo: Path
     own: Path  # used if the photo is copied, or keeps its format
@@ -33,11 +33,11 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
     """Returns the output files of each input photo, and (folder, reason) for each folder that cannot be read.
 
     Photos of a folder keep their subfolders and their names in `out`. A photo that becomes a PNG gets the suffix .png
-    instead of its own. If another photo of the folder has the same name apart from the suffix, the .png is added to
-    the suffix. A photo that is named twice is restored once. In a folder, `restore` skips files whose names begin with
-    a dot, because systems and editors make such files. `restore` also skips files that are not regular, everything
-    inside `out`, and links to folders. Raises BadInput if there is nothing to restore, if two photos would have the
-    same file, if an input would be overwritten, or if `out` is a file.
+    instead of its own. If another photo of the folder has the same name apart from the suffix, .png is added to the
+    whole name, for example a.jpg.png. A photo that is named twice is restored once. In a folder, `restore` skips files
+    whose names begin with a dot, because systems and editors make such files. `restore` also skips files that are not
+    regular, everything inside `out`, and links to folders. Raises BadInput if there is nothing to restore, if two
+    photos would have the same file, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: name a folder with --out.")

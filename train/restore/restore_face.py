@@ -43,7 +43,7 @@ class RestoreSetup:
     box: tuple[float, float, float, float] | None  # the box x0, y0, x1, y1 of the face in the photo, in pixels
     strength: float  # 0 to 1: the share of the restored face in the result
     always: bool  # True if no face is kept
-    trust_references: bool  # True if every reference shows the person, whatever the recognizer says
+    trust_references: bool  # True if every reference counts as a photo of the person, whatever the recognizer says
     lossless: bool  # True if a JPEG becomes a PNG
     on_face: OnFace
     read: ReadOriginal
@@ -94,7 +94,8 @@ def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | 
 
 
 def _prepare_restoration(crop: np.ndarray, setup: RestoreSetup) -> Callable[[], np.ndarray]:
-    """Returns a function that restores a crop without references when it is called first."""
+    """Returns a function that restores a crop without references. Only the first call restores, and later calls return
+    the same result."""
     nothing = join_references((), setup.model.config.size, setup.models.dim)
     return cache(lambda: restore_crop(setup.model, crop, nothing))
 
@@ -102,7 +103,8 @@ def _prepare_restoration(crop: np.ndarray, setup: RestoreSetup) -> Callable[[], 
 def _describe(
     crop: np.ndarray, large: np.ndarray, restore_alone: Callable[[], np.ndarray], setup: RestoreSetup
 ) -> FaceInPhoto:
-    """Returns what the choice of references reads. `large` is the crop before it was shrunk to the restorer's size."""
+    """Returns the values of a face that decide which references it gets. `large` is the crop before it was shrunk to
+    the restorer's size."""
     return FaceInPhoto(
         embed_face(crop, setup.models),
         hash_face(large),
@@ -114,10 +116,11 @@ def _describe(
 def restore_face(
     path: Path, face: PhotoFace, choice: ReferenceChoice, setup: RestoreSetup, name: str = "The face"
 ) -> tuple[FaceOutcome, np.ndarray | None]:
-    """Restores a face, and returns the outcome and the crop, float32 (S, S, 3) in 0..255, or None if the face is kept.
+    """Restores a face, and returns the outcome and the restored crop, float32 (S, S, 3) in 0..255. If the face is kept,
+    None replaces the crop.
 
-    The result is mixed with the input by `setup.strength` before it is judged. `name` begins the sentence of the
-    outcome. Raises BadInput if the restorer's output contains NaN or infinity.
+    The restored face is mixed with the input by `setup.strength` before the check for harm. `name` begins the sentence
+    of the outcome. Raises BadInput if the restorer's output contains NaN or infinity.
     """
     if not setup.always and harm.is_already_sharp(face.measured, harm.LIMITS):
         size = setup.model.config.size
@@ -154,5 +157,5 @@ def _keep(
     explanation: str,
     measures: harm.HarmMeasures | None = None,
 ) -> FaceOutcome:
-    sentence = f"{name} was kept as it is, because {explanation}; --always restores it all the same."
+    sentence = f"{name} was kept as it is, because {explanation}; --always restores this face too."
     return FaceOutcome(face.box, choice.similarity, False, decision, sentence, choice.uses, measures)

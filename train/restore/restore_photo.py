@@ -106,7 +106,8 @@ def _copy_photo(output: PhotoOutput, reason: str | None, outcomes: Sequence[Face
 
 
 def _find_faces(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[PhotoFace] | PhotoOutcome:
-    """Returns the faces that the detector finds, or the face in --box; or the outcome of a photo without a face."""
+    """Returns the faces that the detector finds, or the face in --box. If there is no face, returns the outcome of the
+    photo."""
     models, box = setup.models, setup.box
     if box is None:
         faces = [cut_face(image, one.box, one.landmarks5, setup) for one in find_usable_faces(image, models)]

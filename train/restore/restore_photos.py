@@ -55,7 +55,7 @@ def restore(
     `strength`, from 0 (a copy of the photo) to 1.
 
     Each face gets the references that show the same person, or none (train/restore/references/choose_references.py).
-    With `trust_references`, every reference shows the person, whatever the recognizer says.
+    With `trust_references`, every reference counts as a photo of the person, whatever the recognizer says.
 
     A result has the format, the depth, the colour profile, the metadata and the modification time of its photo
     (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.

@@ -64,7 +64,7 @@ def test_a_degraded_face_gets_the_references_and_a_sharp_stranger_only_when_insi
     rows = restore([soft, one], [reference], tmp_path, tmp_path / "o")
     # the soft face is restored without references first, and the result decides
     assert [row.status for row in rows] == ["ok", "ok"] and marking.seen == [0, 1, 0]
-    assert "only a hint of their person is left" in rows[0].faces[0].sentence
+    assert "only a little like them" in rows[0].faces[0].sentence
     assert "give --trust-references" in rows[1].faces[0].sentence
     for number, options in enumerate(({"trust_references": True}, {"box": (40, 30, 160, 150)})):
         (row,) = restore([one], [reference], tmp_path, tmp_path / f"p{number}", **options)  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ def test_the_command_prints_a_sentence_for_each_face(
     limit(monkeypatch, replace(NO_LIMITS, min_agreement=99.0))
     done = command("restore", photo, "--run", tmp_path, "--out", tmp_path / "p")
     assert done.returncode == 0 and done.stdout.count("was kept as it is, because") == 2
-    assert "restored 0 faces in 0 of 1 photo" in done.stdout and "2 faces were kept as before." in done.stdout
+    assert "restored 0 faces in 0 of 1 photo" in done.stdout and "2 faces were kept unchanged." in done.stdout
 
 
 def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(

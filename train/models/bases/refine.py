@@ -1,7 +1,7 @@
 """Refines an image at half its resolution with the context that the UNet found (ours).
 
-The UNet of base `tiny` sees an image as squares of pixels, so it learns slowly what is the same at every pixel: to
-remove noise and JPEG blocks, and to sharpen an edge.
+The UNet of base `tiny` sees an image as squares of pixels, so it learns slowly to do the same at every pixel: to remove
+noise and JPEG blocks, and to sharpen edges.
 """
 
 from __future__ import annotations

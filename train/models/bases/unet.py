@@ -152,7 +152,7 @@ class TinyUNet(nn.Module):
         if self.prompted is not None:
             h = self.prompted[1](h, seen.prompt)
         h = self.middle[1](h, identity)
-        # Go up from the coarsest level. Each level also reads the map of the same level on the way down.
+        # Go up from the coarsest level. Each level also reads the map that it stored on the way down.
         for level in reversed(range(len(self.up))):
             h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
         return self.last(h), h

@@ -72,8 +72,8 @@ class Dictionary(nn.Module):
     ) -> Restoration:
         """Returns the restored or reconstructed faces. `lq` and `target` are (B,3,S,S) in 0..1.
 
-        The other arguments have the meaning of Restorer's arguments and are not used. `latent` in the result has the
-        quantised vectors (B,dim,s,s).
+        All arguments except `lq` and `target` have the same meaning as in Restorer, but are not used here. `latent` in
+        the result has the quantised vectors (B,dim,s,s).
 
         With `target`, the HQ dictionary reconstructs `image` from the target. With `target`, `terms` has
         "reconstruction" (mean absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".

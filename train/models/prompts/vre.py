@@ -83,12 +83,12 @@ class Projection(nn.Module):
 
 
 def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the `tokens` nearest distinct codes of each image, sorted by distance, and a mask.
+    """Returns the nearest distinct codes of each image, sorted by distance, and a mask.
 
     `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Every code is
-    smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The result is
-    (B,tokens) int64, and a mask (B,tokens) bool. If an image has fewer distinct codes, the mask is False at the end of
-    the image's row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
+    smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The codes are
+    (B,tokens) int64, and the mask is (B,tokens) bool. If an image has fewer than `tokens` distinct codes, the mask is
+    False at the end of the image's row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
     """
     # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
     b, positions = code.shape

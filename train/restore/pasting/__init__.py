@@ -1,1 +1,1 @@
-"""The way of a restored face back into its photo: the mask, the samples of the file, the file itself."""
+"""Pastes a restored face into its photo: computes the mask, changes the samples of the photo, and writes the file."""

@@ -12,9 +12,9 @@ from manifests.pictures.images import Picture, turn_upright
 from manifests.pictures.original_samples import Original, find_white
 from train.restore.pasting.paste import LUMA, Patch, blend_patches
 
-# A change of less than this number of levels of 255 is no change (ours). It is the error of float32.
+# A change below this number of levels, 0 to 255, counts as no change, because float32 has errors of this size (ours).
 _NO_CHANGE = 1e-3
-# An sRGB change grows by 1 / alpha under a transparent layer, but by no more than 4 times (ours).
+# In a partly transparent pixel, the change is divided by alpha, but by no less than this number (ours).
 _MIN_ALPHA = 0.25
 # Changes of Y, Cb, Cr for a change of R, G, B (JFIF 1.02).
 _TO_YCC = np.array([LUMA, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32).T
@@ -25,8 +25,8 @@ _UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original, np.ndarray] | None:
     """Returns the original with changed samples, and a mask of the faces. Returns None if no sample changes.
 
-    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Samples outside
-    the mask, alpha, and all samples that a patch does not change keep their values. If the colour profile is broken,
+    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Alpha keeps its
+    values, and so does every sample that is outside the mask or that no patch changes. If the colour profile is broken,
     the profile is ignored, as the decoder ignores it.
     """
     original = picture.original
@@ -56,8 +56,8 @@ def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original
     return replace(original, samples=samples, jpeg=jpeg), mask
 
 
-# Maps sRGB (h, w, 3), its change (h, w, 3), both in levels of 255, and the stored samples to a change of the samples.
-# The change has the shape of the samples and levels of 255.
+# A function of three arguments: sRGB pixels (h, w, 3), the change of these pixels (h, w, 3), and the stored samples. It
+# returns the change of the samples, in the shape of the samples. Pixels and changes are in levels of 0 to 255.
 _Convert = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 

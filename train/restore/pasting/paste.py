@@ -1,7 +1,8 @@
 """Compute the change of a photo's pixels that pastes a restored face into the photo.
 
-The change is what the network added to its own input. Nothing else of the photo is replaced. The photo keeps the detail
-that the network's size cannot hold, and a network without a change leaves every pixel as it was.
+The change is the difference between the network's output and its input, and only this difference is added to the photo.
+So the photo keeps the detail that is too fine for the network's size. If the network changes nothing, every pixel stays
+as it was.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from curate.faces.align import (
 _CENTRE, _HALF_AXES = np.array([0.5, 0.595]), np.array([0.27, 0.345])
 # The mask rises from 0 at the edge of the ellipse to 1 over this fraction of the half axes (ours).
 FEATHER = 0.3
-# The mask rises over this fraction of the crop's side beside pixels that do not come from the photo (ours).
+# Next to pixels that do not come from the photo, the mask rises from 0 to 1 over this fraction of the crop's side
+# (ours).
 _BORDER_FEATHER = 0.04
 # A face may be narrower or shorter than the mean face by this factor, and wider or longer by its inverse (ours). The
 # landmarks of a profile are almost on one line, and an ellipse through them would be empty.
@@ -79,8 +81,8 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
 def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
     """Returns a mask of the face, float32 (size, size), 0 outside an ellipse, and rising smoothly to 1 inside it.
 
-    `landmarks5` (5, 2) are in pixels of the crop. The ellipse of the mean face is stretched and moved as the landmarks
-    are, within limits.
+    `landmarks5` (5, 2) are in pixels of the crop. The ellipse of the mean face is stretched and moved as its landmarks
+    must be to fit `landmarks5`, within limits.
     """
     template = scale_template(FFHQ_512, FFHQ_SIZE, size)
     mean, own_mean = template.mean(0), np.asarray(landmarks5, np.float64).mean(0)
@@ -102,7 +104,7 @@ def match_edge(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     sigma = _LOW_FREQUENCIES * mask.shape[0]
     ring = 4 * mask * (1 - mask)
-    # A constant share of the mask's mean continues the ring to places that are far from the ring.
+    # Far from the ring, where the blurred ring is almost 0, `low` is the mean change on the ring.
     blurred = cv2.GaussianBlur(np.dstack([change * ring[..., None], ring]), (0, 0), sigma)
     total = blurred[..., 3:]
     mean = (change * ring[..., None]).sum((0, 1)) / max(float(ring.sum()), 1e-6)

@@ -1,4 +1,4 @@
-"""Write a restored photo as the kind of file that it was: format, depth, alpha, colour profile, EXIF, XMP and dates."""
+"""Write a restored photo with the format, depth, alpha, colour profile, EXIF, XMP and dates of the original file."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def _encode_jpeg(source: Path, original: Original, parts: JpegParts) -> bytes:
 
 
 def _encode_png(samples: np.ndarray, original: Original, own_file: bytes | None) -> bytes:
-    """Encodes samples as PNG with the metadata of `own_file`, a PNG, or of the original in another format."""
+    """Encodes samples as PNG with the metadata of the PNG `own_file`, or with the metadata of `original` if `own_file`
+    is None."""
     if original.mode in ("CMYK", "LAB") or original.depth == 32:
         kind = f"{original.file_format} file ({original.mode}, {original.depth} bits)"
         raise BadInput(f"a PNG cannot hold the colours of this {kind}")

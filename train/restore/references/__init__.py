@@ -1,1 +1,1 @@
-"""The references of a restoration: reading the photos, finding the person, choosing the references of each face."""
+"""Reads the reference photos, finds the people in them, and chooses the references of each face."""

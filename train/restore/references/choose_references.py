@@ -14,10 +14,10 @@ from train.restore.references.confirm_references import confirm_references, desc
 from train.restore.references.reference_people import ReferencePerson, select_main_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
-# A reference is a near-duplicate of the photo if the 256-bit hashes of two faces differ in few bits and the cosine of
-# these faces is at least MIN_COSINE. The greatest numbers of bits, for a plain and for a mirrored copy, are those of
-# DedupeRules of curate/config.py. MIN_COSINE (ours) is below the .80 of DedupeRules, because the photo may be a
-# degraded copy of the reference.
+# A reference is a near-duplicate of the photo if a face of the reference and a face of the photo have 256-bit hashes
+# that differ in few bits, and a cosine of at least MIN_COSINE. The limits for the number of bits, one for a plain copy
+# and one for a mirrored copy, are from DedupeRules in curate/config.py. MIN_COSINE (ours) is below the .80 of
+# DedupeRules, because the photo may be a degraded copy of the reference.
 MAX_FACE_BITS, MAX_MIRRORED_FACE_BITS = 54, 40
 MIN_COSINE = 0.35
 
@@ -26,7 +26,7 @@ _MOST_NAMES = 4  # a sentence names at most this many references
 
 @dataclass(frozen=True)
 class FaceInPhoto:
-    """Holds what the choice of references reads of a face."""
+    """Holds the values of a face that decide which references it gets."""
 
     embedding: np.ndarray  # float32 (d,), unit length
     phash: str  # see `curate.faces.measure.hash_face`
@@ -80,9 +80,10 @@ def choose_references(
     """Returns the references of each face of a photo.
 
     A face gets the references of the person whose mean cosine to the face is highest and at least `same_person`. If the
-    only face of a photo matches nobody, it gets the references of the main person if the user `pointed` at it, or if it
-    is degraded and `confirm_references` confirms them. With `trust`, all references show the person of the
-    face that is most like them, and no cosine is needed. A reference that is a copy of the photo is never used.
+    only face of a photo matches nobody, the face gets the references of the main person in two cases: the user
+    `pointed` at the face, or the face is degraded and `confirm_references` confirms the references. With `trust`, the
+    face that is most like the references gets all references, whatever the cosines are. A reference that is a copy of
+    the photo is never used.
     """
     people, notices = _leave_out_copies(faces, photo_sha256, people)
     if not people:
@@ -90,7 +91,7 @@ def choose_references(
         return PhotoChoice([ReferenceChoice(note=reason) for _ in faces], notices)
     if trust:
         best = int(np.argmax([max(_mean_cosine(face, person) for person in people) for face in faces]))
-        other = ReferenceChoice(note=", because another face of the photo is more like them")
+        other = ReferenceChoice(note=", because the references are more like another face of the photo")
         return PhotoChoice([_trust_all(face, people) if i == best else other for i, face in enumerate(faces)], notices)
     alone = len(faces) == 1
     return PhotoChoice([_choose(face, people, same_person, alone, pointed) for face in faces], notices)

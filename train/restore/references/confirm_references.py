@@ -1,4 +1,4 @@
-"""Decides whether the references of a face may show its person, also if the face is too degraded for the recognizer.
+"""Decides whether references may show the person of a face, even if the face is too degraded for the recognizer.
 
 `restore` and `evaluate` use the same decision. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
 RESTORED_SHARE on 352 faces of people of the split val, degraded by the preset `codeformer`, with four references of the
@@ -14,14 +14,14 @@ import numpy as np
 
 REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of a restorer that use references
 
-# A face with a `sharpness` below this number counts as degraded: the recognizer may miss its person. The least sharp of
-# 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a sharpness below
-# .35, and the only photo whose person the recognizer missed is one of these 5 (.13).
+# A face with a `sharpness` below this number counts as degraded: the recognizer may not recognize its person. The least
+# sharp of 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a sharpness
+# below .35, and the only photo whose person was not recognized is one of these 5, with a sharpness of .13.
 DEGRADED_SHARPNESS = 0.35
-# A face with a `sharpness` below this number does not tell its person, also when it is restored.
+# A face with a `sharpness` below this number cannot be recognized, not even after it was restored.
 ILLEGIBLE_SHARPNESS = 0.12
-# If the face between these two numbers is restored without references, its mean cosine to the references is at least
-# this share of `same_person`.
+# A face whose sharpness is between the two numbers above is restored without references. The references are confirmed
+# if the mean cosine of the result to the references is at least this share of `same_person`.
 RESTORED_SHARE = 1 / 6
 
 
@@ -44,8 +44,8 @@ def confirm_references(
 
     `embedding` (d,) and `references` (K, d) are unit embeddings, K is 1 or more. `sharpness` is the sharpness of the
     face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's lowest mean cosine for one
-    person. `embed_restored` restores the face without references and returns the unit embedding (d,) of the result. It
-    is called only if the face itself decides nothing.
+    person. `embed_restored` restores the face without references and returns the unit embedding (d,) of the result.
+    `embed_restored` is called only if the cosine and the sharpness of the face do not decide.
     """
     cosine = float((references @ embedding).mean())
     if cosine >= same_person:
@@ -59,7 +59,7 @@ def confirm_references(
     after, least = float((references @ embed_restored()).mean()), RESTORED_SHARE * same_person
     needed = describe_cosine(after, least, " when it is restored without them")
     if after >= least:
-        return Confirmation(True, f", although it is so degraded that only a hint of their person is left ({needed})")
+        return Confirmation(True, f", although it is so degraded that it is only a little like them ({needed})")
     return Confirmation(False, describe_mismatch(needed))
 
 

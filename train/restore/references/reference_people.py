@@ -35,9 +35,9 @@ def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[Re
     """Returns the people of the references, the person in most photos first.
 
     All faces of all photos are grouped by average linkage: two groups are one person if their mean cosine is at least
-    `same_person`. If a photo shows a person twice, the face counts that is most like the other faces of the person. The
-    order of the photos does not matter for the groups. In a photo of several people, a person that only this photo
-    shows is a person too.
+    `same_person`. If a photo shows a person twice, only the face that is most like the other faces of the person
+    counts. The order of the photos does not matter for the groups. A person who is in only one photo also counts, even
+    if the photo shows several people.
     """
     owners = [(photo, face) for photo in photos for face in photo.faces]
     if not owners:
@@ -60,7 +60,7 @@ def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[Re
 
 
 def select_main_people(people: Sequence[ReferencePerson]) -> list[ReferencePerson]:
-    """Returns the people who are in most photos. There are several if they are in equally many photos."""
+    """Returns the person who is in the most photos, or several people if they are in equally many photos."""
     return [person for person in people if len(person.photos) == len(people[0].photos)]
 
 
@@ -82,8 +82,8 @@ def describe_people(people: Sequence[ReferencePerson], same_person: float, trust
         cosine = max(float((main[0].embeddings @ face.embedding).mean()) for face in photo.faces)
         sentences.append(
             f"The reference {make_printable(photo.path)} was left out, because it shows a different person than most "
-            f"of the references (mean cosine {cosine:.2f}, {needed}). It is used only for a face that matches it. If "
-            "it shows the same person, give --trust-references."
+            f"of the references (mean cosine {cosine:.2f}, {needed}). Only a face of that person gets this reference. "
+            "If all references show one person, give --trust-references."
         )
     for photo, face in zip(main[0].photos, main[0].faces, strict=True):
         if len(photo.faces) > 1 and len(main) == 1:
@@ -94,7 +94,7 @@ def describe_people(people: Sequence[ReferencePerson], same_person: float, trust
             )
         elif len(photo.faces) > 1:
             sentences.append(
-                f"The reference {make_printable(photo.path)} shows {len(photo.faces)} faces. The face is used that is "
-                "most like the face in the photo."
+                f"The reference {make_printable(photo.path)} shows {len(photo.faces)} faces. The face that is most "
+                "like the face in the photo is used."
             )
     return sentences
