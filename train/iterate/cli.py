@@ -46,8 +46,7 @@ def iterate(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Train a restorer, clean the soft, noisy and blocky training targets with the restorer, and train again on the
-    best versions.
+    """Train a restorer, use it to clean soft, noisy and blocky training targets, and train again on the best versions.
 
     A cleaned target replaces the original only if the cleaned target measures better and still shows the same person.
     The files of the originals never change. The splits val and test never contain a cleaned image. If the command is

@@ -35,8 +35,8 @@ class PhotoOutcome:
     """Tells what happened to one photo.
 
     `status` is "ok" if a face was restored, and "kept" if every face was kept, so that the output has the bytes of the
-    photo. If nothing was written, `status` is "dropped" for a photo without a face, and otherwise "failed". `reason` is
-    a sentence for the user, or None if there is nothing to report.
+    photo. If nothing was written, `status` is "dropped" for a photo that shows no face or is kept out, and otherwise
+    "failed". `reason` is a sentence for the user, or None if there is nothing to report.
     """
 
     photo: str
