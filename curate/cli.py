@@ -141,10 +141,23 @@ def describe_summary(summary: Summary) -> str:
         f"people   {summary.identities} with two photos or more, {summary.alone} with one; "
         f"at most {format_count(summary.largest, 'photo')} of one person",
         f"targets  {format_counts(summary.pairs)}{unpaired}{set_aside}",
+        f"leaks    {_describe_leaking(summary)}",
         f"models   {summary.faces_from}; two faces with a cosine of {summary.threshold:.3g} or more are one person; "
         f"a share of {summary.false_match_rate:.2g} of the pairs of strangers also reaches this cosine",
     ]
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
+
+
+def _describe_leaking(summary: Summary) -> str:
+    """Returns the share of each split that leaks to another split."""
+    shares = [
+        f"{count / total:.2%} of {name} ({count} of {format_count(total, 'face')})"
+        for name, (count, total) in summary.leaking.items()
+        if count
+    ]
+    if not shares:
+        return "none"
+    return f"{', '.join(shares)}: `likeness leaks DATASET` lists them, and --repair ends them"
 
 
 def _suggest_next(summary: Summary, dataset: Path) -> str:

@@ -1,7 +1,7 @@
 """Runs the stages of curation in their order. Worker processes make the rows, and the main process records them.
 
 The order is: scan -> consent -> label -> detect -> screen -> embed -> keep out -> dedupe -> group -> split -> pair ->
-check
+leaks -> check
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from curate.faces.load import load_faces_once
 from curate.imports.lists import Lists, match_lists
 from curate.people.copies.near_duplicates import mark_near_duplicates
 from curate.people.group import group_faces
+from curate.people.leaks.audit import audit_leaks
 from curate.people.pairs import pair_faces
 from curate.people.split.splits import check_policy, check_splits, split_faces
 from curate.photos.consent import apply_consent
@@ -92,6 +93,7 @@ def curate(
         group_faces(ledger, config, progress)
         notices += split_faces(ledger, config)
         notices += pair_faces(ledger, config)
+        audit_leaks(ledger, progress)
         ledger.record("curate", "all", {}, detail={"finished": True})
         check_splits(ledger.read_rows(Face), ledger.read_rows(Split))
         summary = summarise(ledger, models, notices)

@@ -9,6 +9,7 @@ from typing import Any
 
 from curate.faces.interface import FaceModels
 from curate.people.split.split_notes import PHOTO_SPANS_SPLITS
+from manifests.ledger.leak_audit import STAGE
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS, Face, File, ListEntry, Membership, Pair, Photo, Split
 from manifests.pictures.extra_formats import EXTRAS
@@ -33,6 +34,8 @@ class Summary:
     threshold: float
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]
+    # Split -> numbers of faces that leak to another split, and of all faces. `likeness leaks` lists the leaks.
+    leaking: dict[str, tuple[int, int]] = field(default_factory=dict)
     unpaired: dict[str, int] = field(
         default_factory=dict
     )  # reason -> number of faces that are in a split and are not targets
@@ -47,7 +50,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         for person, _ in {(member.identity_id, photo_of[member.face_id]) for member in ledger.read_rows(Membership)}
     )
     splits, pairs, pairing = ledger.read_rows(Split), ledger.read_rows(Pair), ledger.read_detail("pair")
-    files = _count(ledger.read_rows(File))
+    files, leaks = _count(ledger.read_rows(File)), ledger.read_detail(STAGE)
     people = sum(count > 1 for count in photos_of_people.values())
     targets = Counter(row.split for row in pairs)
     all_notices = [
@@ -76,6 +79,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         false_match_rate=float(ledger.read_detail("group")["false_match_rate"]),
         notices=tuple(merge_repeated(all_notices)),
         unpaired=pairing["left_out"],
+        leaking={name: (count, leaks["faces_of"][name]) for name, count in leaks["leaking"].items()},
     )
 
 

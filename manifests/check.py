@@ -9,6 +9,7 @@ import numpy as np
 
 from manifests.errors import LedgerError
 from manifests.ledger.cleaned_targets import VERSIONS_FOLDER, find_stray_versions, version_path
+from manifests.ledger.leak_audit import find_audit_problems
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
 from manifests.ledger.queries import read_faces_with_reason, read_units
@@ -115,6 +116,7 @@ def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda
             return [UNFINISHED]
         for problem, sql in _RULES:
             problems += [f"{problem}: {row[0]}" for row in ledger.query(sql).iter_rows()]
+        problems += find_audit_problems(ledger)
         problems += [
             f"this face is outside the training split, but has a cleaned version: {row.face_id}"
             for row in find_stray_versions(ledger)

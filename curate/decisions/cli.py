@@ -37,7 +37,8 @@ def decide(
 
     merge ID ID joins two people into one person. split FACE... separates the faces from their person. move FACE...
     --to ID moves the faces to another person. drop FACE... takes the faces out of use. rename ID --name NAME gives a
-    person a name. lock ID keeps the faces of a person together, and keeps faces of other people out. undo NUMBER takes
+    person a name. lock ID keeps the faces of a person together, and keeps faces of other people out. together ID
+    ID puts two people into one split, who stay two people. undo NUMBER takes
     a decision back. list prints all decisions.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
@@ -99,7 +100,7 @@ def _build_line(action: str, ids: list[str], **options: str | None) -> dict[str,
                 "The action undo takes the number of one decision. `likeness decide DATASET list` prints the numbers."
             )
         return {"kind": action, "undoes": int(ids[0])}
-    if action == "merge":
+    if action in ("merge", "together"):
         return {"kind": action, "sides": list(ids)}
     if action in ("rename", "lock") and len(ids) != 1:
         raise BadInput(f"The action {action} takes one id, but the command has {len(ids)}. Give the id of one person.")

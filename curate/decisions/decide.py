@@ -17,11 +17,12 @@ from curate.decisions.face_lookup import FaceLookup
 from curate.decisions.requests import Request, parse_requests
 from curate.people.copies.near_duplicates import compute_near_duplicates
 from curate.people.group import GroupRows, compute_groups, compute_names
+from curate.people.leaks.audit import audit_leaks
 from curate.people.pairs import pair_faces
 from curate.people.split.split_notes import describe_split_changes
 from curate.people.split.splits import compute_splits, find_split_changes, split_faces
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Decision, FaceFinder, encode_faces, read_decisions
+from manifests.ledger.decision_log import SIDED, Decision, FaceFinder, encode_faces, read_decisions
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.records import DecisionRow, Degradation, Face, Identity, Membership, Split
 from manifests.privacy.keys import ensure_key
@@ -88,7 +89,7 @@ def decide(
             row_of = {face.face_id: face for face in changes}
             faces = [row_of.get(face.face_id, face) for face in faces]
         groups = compute_groups(ledger, faces, [*log, *new], config, progress)
-        split_changes = _compute_split_changes(ledger, config, faces, groups)
+        split_changes = _compute_split_changes(ledger, config, faces, groups, [*log, *new])
         frozen = _describe_frozen_images(ledger, [face.face_id for face in changes if face.status != "ok"])
 
         if not dry_run:
@@ -102,6 +103,7 @@ def decide(
             )
             split_faces(ledger, config)
             pair_faces(ledger, config)
+            audit_leaks(ledger, progress)
         return Outcome(
             decisions,
             _find_moves(memberships, groups.memberships),
@@ -150,14 +152,14 @@ def _find_moves(
 
 
 def _check_frozen_people(decisions: Sequence[Decision], faces: Sequence[Face], splits: Sequence[Split]) -> None:
-    """Raises BadInput if a merge or a move joins people who are in different frozen splits."""
+    """Raises BadInput if a decision puts people into one split who are in different frozen splits."""
     representative = {face.face_id: face.representative for face in faces}
     frozen = {representative.get(row.face_id): row for row in splits if row.locked and row.policy == "identity"}
     finder = FaceFinder(faces)
     for decision in decisions:
-        if decision.kind not in ("merge", "move"):
+        if decision.kind not in (*SIDED, "move"):
             continue
-        joined = decision.parts if decision.kind == "merge" else decision.parts[:2]
+        joined = decision.parts if decision.kind in SIDED else decision.parts[:2]
         rows: dict[str, Split] = {}  # split -> the row of a joined face in this split
         for location in (location for part in joined for location in part):
             face, _ = finder.find(location)
@@ -174,14 +176,18 @@ def _check_frozen_people(decisions: Sequence[Decision], faces: Sequence[Face], s
 
 
 def _compute_split_changes(
-    ledger: Ledger, config: CurateConfig, faces: Sequence[Face], groups: GroupRows
+    ledger: Ledger,
+    config: CurateConfig,
+    faces: Sequence[Face],
+    groups: GroupRows,
+    decisions: Sequence[Decision],
 ) -> list[tuple[Split, Split]]:
     """Returns the old and the new row of each face that will change its split.
 
     Raises BadInput if the new groups cannot be divided into splits.
     """
     try:
-        rows, _ = compute_splits(ledger, faces, groups.memberships, config)
+        rows, _ = compute_splits(ledger, faces, groups.memberships, config, decisions)
     except BadInput as error:
         raise BadInput(f"Nothing is recorded: {error}") from None
     return find_split_changes(ledger.read_rows(Split), rows)

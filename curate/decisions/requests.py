@@ -14,7 +14,7 @@ from typing import Any
 
 from curate.decisions.face_lookup import FaceLookup, name_single_witness
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import MAX_NAME, PARTS, Decision, FaceLocation, find_undos, select_active
+from manifests.ledger.decision_log import MAX_NAME, PARTS, SIDED, Decision, FaceLocation, find_undos, select_active
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
@@ -28,7 +28,7 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",
     "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
     "name": "Give the name: --name NAME, or `name` in a file.",
-    "sides": "Name two people or more as the sides of the merge.",
+    "sides": "Name two people or more as its sides.",
     "undoes": "Give the number of the decision to take back.",
 }
 
@@ -121,8 +121,8 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
     """
     kind = _check_keys(request)
-    if kind == "merge":
-        return [_parse_merge(request, lookup)]
+    if kind in SIDED:
+        return [_parse_sides(kind, request, lookup)]
     if kind == "split":
         return _parse_split(request, lookup)
     faces = lookup.find_faces(request["faces"], whole=kind in ("rename", "lock"))
@@ -145,7 +145,7 @@ def _check_keys(request: Request) -> str:
         raise BadInput(f"The decision has no kind. Give one of {', '.join(PARTS)}.")
     if not isinstance(kind, str) or kind not in PARTS:
         raise BadInput(f"{kind!r} is not a kind of decision. Give one of {', '.join(PARTS)}.")
-    parts = ("sides",) if kind == "merge" else PARTS[kind]
+    parts = ("sides",) if kind in SIDED else PARTS[kind]
     extra = {"rename": {"name"}, "undo": {"undoes"}}.get(kind, set())
     if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra}):
         raise BadInput(f"A {kind} has no key {unknown[0]!r}. Leave this key out.")
@@ -154,15 +154,17 @@ def _check_keys(request: Request) -> str:
     return kind
 
 
-def _parse_merge(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
+def _parse_sides(kind: str, request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
     if not isinstance(request["sides"], list) or len(request["sides"]) < 2:
-        raise BadInput("A merge needs two people or more. Name each person.")
+        raise BadInput(f"The action {kind} needs two people or more. Name each person.")
     sides = tuple(lookup.find_person(side) for side in request["sides"])
     if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
         raise BadInput(
-            "The people of the merge are one person already. To keep the faces of this person together, use lock."
+            f"The people of the action {kind} are one person already. To keep the faces of this person together, use "
+            "lock."
         )
-    return Decision(0, "merge", sides), f"{' and '.join(_describe(side) for side in sides)} show one person"
+    effect = "show one person" if kind == "merge" else "are in one split and stay different people"
+    return Decision(0, kind, sides), f"{' and '.join(_describe(side) for side in sides)} {effect}"
 
 
 def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:

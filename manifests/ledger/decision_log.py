@@ -19,9 +19,11 @@ from manifests.ledger.records import DecisionRow, Face
 DROPPED_BY_DECISION = "decided"  # the reason in the row of a face that a decision dropped
 MAX_NAME = 255  # the most characters in a person's name (ours); most file systems allow 255 in a folder's name
 MIN_OVERLAP = 0.5  # least intersection over union of a recorded box and today's box (ours; usual for detectors)
-# maps a kind of decision to the names of its lists of faces; a merge has one list of lists instead, named `sides`
+SIDED = ("merge", "together")  # these kinds have one list of lists, named `sides`, with a list for each person
+# maps each other kind of decision to the names of its lists of faces
 PARTS = {
     "merge": (),
+    "together": (),
     "split": ("faces", "rest"),
     "move": ("faces", "to", "rest"),
     "drop": ("faces",),
@@ -46,7 +48,7 @@ class FaceLocation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision with its lists of faces, in the order of PARTS. Each list of a merge contains faces of one person."""
+    """A decision with its lists of faces, in the order of PARTS. A side of a SIDED kind is one person."""
 
     number: int
     kind: str
@@ -70,7 +72,7 @@ def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocati
 
     A list that the JSON does not contain is returned empty.
     """
-    parts = lists["sides"] if kind == "merge" else [lists.get(part, []) for part in PARTS[kind]]
+    parts = lists["sides"] if kind in SIDED else [lists.get(part, []) for part in PARTS[kind]]
     return tuple(
         tuple(FaceLocation(face["photo"], tuple(face["box"]), bool(face.get("witness", False))) for face in part)
         for part in parts
@@ -83,7 +85,7 @@ def encode_faces(decision: Decision) -> dict[str, list]:
         [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in part]
         for part in decision.parts
     ]
-    return {"sides": lists} if decision.kind == "merge" else dict(zip(PARTS[decision.kind], lists, strict=True))
+    return {"sides": lists} if decision.kind in SIDED else dict(zip(PARTS[decision.kind], lists, strict=True))
 
 
 def select_active(decisions: Iterable[Decision]) -> list[Decision]:

@@ -23,7 +23,7 @@ from typing import Any
 from manifests.card import write_card
 from manifests.errors import LedgerError
 from manifests.ledger.connection import rewrite_ledger
-from manifests.ledger.decision_log import encode_faces, parse_decision
+from manifests.ledger.decision_log import SIDED, encode_faces, parse_decision
 from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
 from manifests.ledger.queries import read_units
@@ -162,9 +162,9 @@ def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRo
         if parts == act.parts:
             continue
         sides = [part for part in parts if part]
-        # a merge needs faces of two people; every other decision needs a face in its first list
-        if (act.kind == "merge" and len(sides) > 1) or (act.kind != "merge" and parts[0]):
-            faces = encode_faces(replace(act, parts=tuple(sides) if act.kind == "merge" else parts))
+        # a decision with sides needs faces of two people; every other decision needs a face in its first list
+        if (act.kind in SIDED and len(sides) > 1) or (act.kind not in SIDED and parts[0]):
+            faces = encode_faces(replace(act, parts=tuple(sides) if act.kind in SIDED else parts))
             changes.append(DecisionRow(row.decision_id, row.kind, json.dumps(faces), row.made, row.name, row.undoes))
         else:
             empty.add(row.decision_id)

@@ -25,7 +25,7 @@ ARGUMENTS = {
     "SOURCE": "The folder of the published images, or one CSV file",
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
     "SQL": "One SELECT statement; docs/ledger.md lists the tables",
-    "ACTION": "The kind of decision: merge, split, move, drop, rename, lock or undo; or list to see all decisions",
+    "ACTION": "The decision: merge, split, move, drop, rename, lock, together or undo; or list to see all decisions",
     "ID...": "Ids of people or faces, or their first six characters; for undo, the number of a decision",
 }
 
@@ -125,6 +125,7 @@ FLAGS = {
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
     "--fid-folder": ("FOLDER", "The folder of images that the metric fid_folder compares with"),
     "--limit": ("N", "The largest number of leaks of each kind to list"),
+    "--repair": ("", "Record decisions that end the leaks of a dataset"),
     "--hashes/--no-hashes": ("", "Compare the sha256 of every file, or only check that every file exists"),
     # pages and tables
     "--page": ("FILE.html", "Write an HTML page with the images"),

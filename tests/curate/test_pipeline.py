@@ -70,7 +70,7 @@ def test_an_album_becomes_people_pairs_and_splits(tmp_path):
     assert (summary.files, summary.photos, summary.faces) == ({"ok": 20}, {"ok": 20}, {"ok": 20})
     assert (summary.identities, summary.alone, summary.largest, summary.set_aside) == (5, 0, 4, 0)
     assert sum(summary.pairs.values()) == 20 and min(summary.pairs.values()) >= 4 and summary.notices == ()
-    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "group"]
+    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "group", "compare"]
     assert check_ledger(dataset) == []
     folder_of = {row.photo_id: path_of(row.uri).parent.name for row in rows(dataset, File)}
     photo_of = {row.face_id: row.photo_id for row in rows(dataset, Face)}

@@ -14,7 +14,7 @@ from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
-    from train.benchmark.leaks import Leaks
+    from curate.people.leaks.find_leaks import Leaks
 
 
 def freeze(
@@ -72,6 +72,10 @@ def leaks(
         flag("--benchmark", "; the embeddings of the dataset are used to check the benchmark", default="none"),
     ] = None,
     limit: Annotated[int, flag("--limit", low=0)] = 20,
+    repair: Annotated[
+        bool, flag("--repair", "; people who look alike go to one split, or single faces are dropped")
+    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
     """Look for leaks: a person, a photo or a near-duplicate in two splits, or a target among its references.
@@ -79,9 +83,14 @@ def leaks(
     The command compares every face with every face of the other splits. The command also prints which checks were not
     possible.
 
-    Exit codes: 0 if there is no leak, 1 if there is a leak.
+    With --repair, decisions end the leaks. docs/benchmarks.md states the rule. `likeness decide DATASET list` shows the
+    decisions, and `likeness decide DATASET undo NUMBER` takes one back.
+
+    Exit codes: 0 if there is no leak, or none is left, 1 if there is a leak.
 
     Example: likeness leaks DATASET
+
+    Example: likeness leaks DATASET --repair
 
     Example: likeness leaks DATASET --benchmark BENCH
     """
@@ -90,21 +99,29 @@ def leaks(
     for folder in (dataset, benchmark):
         if folder is not None and not folder.is_dir():
             raise BadInput(f"{folder} is not a folder. Name a dataset or a benchmark.")
+    from curate.people.leaks.audit import audit_dataset
     from manifests.runtime.progress import show_progress
     from train.benchmark.frozen_benchmark import is_benchmark
-    from train.benchmark.leaks import find_benchmark_leaks, find_dataset_leaks
+    from train.benchmark.leaks import find_benchmark_leaks
 
     if benchmark is not None and not is_benchmark(benchmark):
         raise BadInput(f"--benchmark {benchmark} is not a benchmark. Name a folder that `likeness freeze` wrote.")
     if benchmark is not None and is_benchmark(dataset):
         raise BadInput(f"{dataset} is a benchmark itself. Name a dataset before --benchmark.")
+    if repair and (benchmark is not None or is_benchmark(dataset)):
+        raise BadInput("--repair changes a dataset and no benchmark. Name a dataset, and leave --benchmark out.")
+    if dry_run and not repair:
+        raise BadInput("--dry-run belongs to --repair. Leave --dry-run out, or give --repair.")
+    if repair:
+        _repair(dataset, dry_run, as_json)
+        return
     with show_progress("steps", as_json) as progress:
         if benchmark is not None:
             result = find_benchmark_leaks(benchmark, dataset, limit, progress)
         elif is_benchmark(dataset):
             result = find_benchmark_leaks(dataset, None, limit, progress)
         else:
-            result = find_dataset_leaks(dataset, limit, progress)
+            result = audit_dataset(dataset, limit, progress)
     if as_json:
         typer.echo(json.dumps(result.as_json()))
     else:
@@ -113,8 +130,37 @@ def leaks(
         raise typer.Exit(1)
 
 
+def _repair(dataset: Path, dry_run: bool, as_json: bool) -> None:
+    from curate.decisions.repair_leaks import repair_leaks
+    from manifests.card import write_card
+    from manifests.runtime.progress import show_progress
+
+    with show_progress("steps", as_json) as progress:
+        result = repair_leaks(dataset, dry_run, progress)
+    if not dry_run:
+        write_card(dataset)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(result), "dry_run": dry_run}))
+    else:
+        would, is_ = ("Would put", "Would drop") if dry_run else ("Put", "Dropped")
+        for large, small in result.together:
+            typer.echo(f"{would} {small} into the split of {large}. The two stay different people.")
+        for face in result.dropped:
+            typer.echo(f"{is_} face {face}.")
+        if not dry_run:
+            share = (result.targets_moved + result.targets_lost) / max(result.targets, 1)
+            typer.echo(
+                f"{result.leaks_before} leaks before, {result.leaks_after} after. Of {result.targets} targets, "
+                f"{result.targets_moved} changed the split and {result.targets_lost} are no targets now ({share:.2%})."
+            )
+            if result.decisions:
+                typer.echo(f"The decisions have the numbers {', '.join(map(str, result.decisions))}.")
+    if result.leaks_after:
+        raise typer.Exit(1)
+
+
 def _print_leaks(result: Leaks) -> None:
-    from train.benchmark.leaks import KINDS
+    from curate.people.leaks.find_leaks import KINDS
 
     for kind in KINDS:
         examples = [leak for leak in result.examples if leak.kind == kind]

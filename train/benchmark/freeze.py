@@ -13,13 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from curate.people.leaks.dataset_faces import Rules
+from curate.people.leaks.find_leaks import Leaks, find_leaks
 from degrade.sampling import check_seed
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import lock_folder, remove_temporary_files
 from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
-from train.benchmark.dataset_faces import Rules
 from train.benchmark.draw_references import CaseFaces
 from train.benchmark.freeze_source import FreezeSource, read_source
 from train.benchmark.frozen_benchmark import (
@@ -37,7 +38,6 @@ from train.benchmark.frozen_benchmark import (
     hash_benchmark,
     hash_picture,
 )
-from train.benchmark.leaks import Leaks, find_leaks
 from train.benchmark.read_images import read_dataset_png
 from train.benchmark.write_benchmark import check_benchmark_folder, read_card, write_benchmark
 

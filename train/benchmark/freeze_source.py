@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from curate.people.leaks.dataset_faces import Rules, read_faces, read_policy, read_rules
+from curate.people.leaks.face_line import FaceLine
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizer, read_set_detail
 from train.benchmark.crop_geometry import CropGeometry, read_geometries
-from train.benchmark.dataset_faces import Rules, read_faces, read_policy, read_rules
 from train.benchmark.draw_references import CaseFaces, draw_references, name_people
-from train.benchmark.frozen_benchmark import FaceLine
 
 # This query returns each frozen set with the splits of its faces.
 SETS_WITH_SPLITS = """

@@ -26,8 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from curate.people.leaks.face_line import FaceLine
 from degrade.theta import check_theta
 from manifests.errors import BadInput
+from manifests.ledger.records import SPLITS
 from manifests.runtime.files import sha256_bytes
 from train.benchmark.crop_geometry import CropGeometry
 
@@ -35,7 +37,6 @@ CARD, CASES, FACES = "card.json", "cases.jsonl", "faces.jsonl"
 PICTURES, LQ, EMBEDDINGS = "pictures", "lq", "embeddings.npy"
 KIND, VERSION = "likeness benchmark", 1
 
-SPLITS = ("train", "val", "test")
 _HEX16, _HEX32, _HEX64 = (re.compile(f"[0-9a-f]{{{digits}}}") for digits in (16, 32, 64))
 
 # The fields of a card that this file reads, with their types.
@@ -52,21 +53,6 @@ _CARD_PARTS: dict[tuple[str, str], type] = {
     ("thresholds", "false_match_rate"): float,
     ("thresholds", "near_duplicate"): dict,
 }
-
-
-@dataclass(frozen=True)
-class FaceLine:
-    """Holds a line of faces.jsonl: a face of a split, or a near-duplicate of such a face."""
-
-    face: str  # face_id
-    photo: str  # photo_id
-    person: str
-    split: str
-    phash: str  # perceptual hash of the aligned face, 256 bits in hex
-    photo_phash: str  # perceptual hash of the whole photo, 64 bits in hex
-    place: tuple[float, ...]  # x0, y0, x1, y1 as fractions of the photo's width and height
-    copy_of: str | None  # the face that represents this near-duplicate, or None if the face is not a near-duplicate
-    picture: str | None = None  # the name of the 512 px crop, if a case uses the face
 
 
 @dataclass(frozen=True)

@@ -1,104 +1,16 @@
-"""Find leaks: a leak is a test image that was also used in training, or that the restorer gets as a reference.
-
-The kinds of leaks are:
-
-    identity: two faces of one person are in two splits.
-    photo: two faces of one photo are in two splits.
-    near_duplicate: two copies of one picture are in two splits, by the rules with which the dataset was curated.
-    cosine: two faces in two splits have a cosine that is typical for one person, and other photos confirm this.
-    own_reference: a reference of a target is the same face, a near-duplicate, or from the same photo.
-
-The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers also reach the threshold of the
-grouping. The grouping estimates the false match rate, which is the share of pairs of strangers that reach the
-threshold. So a pair that reaches the threshold is a leak only if other photos confirm the leak. Let A and B be the two
-faces of a pair. Other photos confirm the leak if the mean cosine of A to all faces of B's person in B's split reaches
-the threshold too. All pairs that reach the threshold are counted. The expected number of pairs of strangers that reach
-the threshold is reported too.
-
-Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
-comparison computes 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
-"""
+"""Find the leaks of a benchmark. curate/people/leaks/find_leaks.py explains the kinds of leaks."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import chain, combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from manifests.ledger.ledger import Ledger
+from curate.people.leaks.dataset_faces import Rules
+from curate.people.leaks.find_leaks import Leaks, find_leaks, make_pairs_array
 from manifests.runtime.progress import Progress
-from train.benchmark.dataset_faces import Rules, read_faces, read_policy, read_rules, read_unused_frozen_faces
-from train.benchmark.face_pairs import PAIRS_PER_BATCH, FacePairs
-from train.benchmark.frozen_benchmark import SPLITS, Benchmark, FaceLine, load_benchmark, map_pictures_to_faces
+from train.benchmark.frozen_benchmark import Benchmark, load_benchmark, map_pictures_to_faces
 from train.benchmark.read_images import read_embeddings
-
-KINDS = ("identity", "photo", "near_duplicate", "cosine", "own_reference")
-
-
-@dataclass(frozen=True)
-class Leak:
-    """Describes a leak by the face ids of two faces and the splits of these faces."""
-
-    kind: str
-    one: str
-    one_split: str
-    other: str
-    other_split: str
-    value: float | None  # the cosine of the two faces, if it is known
-    what: str
-
-
-@dataclass
-class Leaks:
-    """Holds the leaks of a dataset or a benchmark, and the numbers of faces and pairs that were compared."""
-
-    limit: int
-    faces: int = 0
-    pairs: int = 0  # number of pairs of faces from two splits
-    targets: int = 0
-    alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
-    expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    examples: list[Leak] = field(default_factory=list)  # The leaks with the highest cosines, at most `limit` a kind.
-    unchecked: list[str] = field(default_factory=list)  # A sentence for each check that was not possible.
-
-    def add(self, kind: str, leaks: Sequence[Leak]) -> None:
-        """Counts leaks of one kind and keeps the worst leaks as examples."""
-        self.counts[kind] += len(leaks)
-        same_kind = [leak for leak in self.examples if leak.kind == kind] + list(leaks)
-        same_kind.sort(key=lambda leak: (-(leak.value or 0), leak.one, leak.other))
-        self.examples = [leak for leak in self.examples if leak.kind != kind] + same_kind[: self.limit]
-
-    @property
-    def total(self) -> int:
-        """Returns the number of leaks of all kinds."""
-        return sum(self.counts.values())
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the fields for --json, with the examples in the order of KINDS."""
-        examples = sorted(self.examples, key=lambda leak: KINDS.index(leak.kind))
-        return {**asdict(self), "examples": [asdict(leak) for leak in examples], "ok": self.total == 0}
-
-
-def find_dataset_leaks(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
-    """Finds the leaks of a dataset: between its splits, and among the references that a target may get.
-
-    Faces of frozen sets are compared too if the dataset does not use these faces any more. Raises BadInput if the
-    dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
-    """
-    with Ledger.open(Path(dataset)) as ledger:
-        faces, policy = read_faces(ledger), read_policy(ledger)
-        unused = read_unused_frozen_faces(ledger)
-        vectors = ledger.read_embeddings([face.face for face in (*faces, *unused)])[1]
-        references = np.concatenate([_list_pair_references(ledger, faces), _list_drawable_references(faces, policy)])
-        rules = read_rules(ledger)
-    faces = [*faces, *unused]
-    return find_leaks(faces, np.arange(len(faces)), vectors, references, policy, rules, limit, progress)
 
 
 def find_benchmark_leaks(
@@ -124,159 +36,12 @@ def find_benchmark_leaks(
     return leaks
 
 
-def find_leaks(
-    faces: Sequence[FaceLine],
-    rows: np.ndarray,
-    vectors: np.ndarray,
-    references: np.ndarray,
-    policy: str,
-    rules: Rules,
-    limit: int = 20,
-    progress: Progress = lambda *_: None,
-) -> Leaks:
-    """Finds all leaks among `faces`.
-
-    Row i of `vectors`, float32 (m, d), is the unit embedding of the face `faces[rows[i]]`. Each row of `references`,
-    int (k, 2), has the positions of a target and of one of its references in `faces`. `policy` tells how the dataset
-    was split: identity or photos.
-    """
-    leaks = Leaks(limit, len(faces), targets=len(np.unique(references[:, 0])))
-    pairs = FacePairs(faces, rows, vectors, rules)
-    # Find photos and people that are in two splits.
-    leaks.add("photo", _find_in_two_splits(faces, "photo"))
-    if policy == "identity":
-        leaks.add("identity", _find_in_two_splits(faces, "person"))
-    else:
-        leaks.unchecked.append(
-            "The kinds identity and cosine were not checked, because --split-by photos puts photos of one person into "
-            "each split on purpose."
-        )
-    if len(rows) < len(faces):
-        leaks.unchecked.append(
-            f"Leaks of kind cosine and near-duplicates with different crops were not searched, because "
-            f"{len(faces) - len(rows)} of {len(faces)} faces have no embedding: run `likeness leaks DATASET "
-            "--benchmark BENCH` with a dataset of the same photos."
-        )
-    # Compare every face with every face of the other splits.
-    splits = list(combinations([name for name in SPLITS if (pairs.split == name).any()], 2))
-    photo_copies: set[tuple[int, int]] = set()
-    embedded_pairs = 0
-    for step, (a, b) in enumerate(splits):
-        progress("compare", step, len(splits))
-        one, other = np.flatnonzero(pairs.split == a), np.flatnonzero(pairs.split == b)
-        leaks.pairs += len(one) * len(other)
-        if policy == "identity":
-            embedded_pairs += int((pairs.row[one] >= 0).sum()) * int((pairs.row[other] >= 0).sum())
-        for i, j in pairs.find_photo_copies(one, other):
-            photo_copies |= set(zip(i.tolist(), j.tolist(), strict=True))
-            leaks.add("near_duplicate", _make_leaks(faces, pairs, "near_duplicate", i, j, "copies of one photo"))
-        for i, j, cosines in pairs.find_similar_faces(one, other, policy == "identity"):
-            new = np.array([pair not in photo_copies for pair in zip(i.tolist(), j.tolist(), strict=True)], bool)
-            same = pairs.are_same_face(i, j, cosines)
-            copies = new & same
-            leaks.add(
-                "near_duplicate", _make_leaks(faces, pairs, "near_duplicate", i[copies], j[copies], "one picture")
-            )
-            if policy == "identity":
-                leaks.alike_pairs += int((cosines >= rules.same_person).sum())
-                confirmed = pairs.compute_person_cosines(i, j) >= rules.same_person
-                near = new & ~same & (cosines >= rules.same_person) & confirmed
-                what = f"one person, by a threshold of {rules.same_person:g}"
-                leaks.add("cosine", _make_leaks(faces, pairs, "cosine", i[near], j[near], what))
-    progress("compare", len(splits), len(splits))
-    leaks.expected_pairs = round(embedded_pairs * rules.false_match_rate, 1)
-    # Find targets that are among their own references.
-    references = np.unique(references, axis=0)
-    for start in range(0, len(references), PAIRS_PER_BATCH):
-        targets, refs = references[start : start + PAIRS_PER_BATCH].T
-        leaks.add("own_reference", _find_own_references(faces, pairs, targets, refs))
-    return leaks
-
-
-def _find_own_references(
-    faces: Sequence[FaceLine], pairs: FacePairs, targets: np.ndarray, refs: np.ndarray
-) -> list[Leak]:
-    leaks = []
-    same = pairs.are_same_face(targets, refs, pairs.compute_cosines(targets, refs))
-    same |= pairs.are_in_same_photo(targets, refs)
-    for target, ref, is_copy in zip(targets.tolist(), refs.tolist(), same.tolist(), strict=True):
-        a, b = faces[target], faces[ref]
-        if target == ref or (a.picture is not None and a.picture == b.picture):
-            what = "the target itself"
-        elif a.photo == b.photo:
-            what = "from the target's photo"
-        elif (a.copy_of or a.face) == (b.copy_of or b.face) or is_copy:
-            what = "a near-duplicate of the target"
-        else:
-            continue
-        leaks += _make_leaks(faces, pairs, "own_reference", np.array([target]), np.array([ref]), what)
-    return leaks
-
-
-def _make_leaks(
-    faces: Sequence[FaceLine], pairs: FacePairs, kind: str, i: np.ndarray, j: np.ndarray, what: str
-) -> list[Leak]:
-    """Returns a leak for each pair of faces."""
-    leaks = []
-    for a, b, cosine in zip(i.tolist(), j.tolist(), pairs.compute_cosines(i, j).tolist(), strict=True):
-        one, other = faces[a], faces[b]
-        value = None if np.isnan(cosine) else cosine
-        leaks.append(Leak(kind, one.face, one.split, other.face, other.split, value, what))
-    return leaks
-
-
-def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
-    """Returns a leak for each pair of splits that contain the same person or the same photo.
-
-    `what` is "person" or "photo". The leak names the smallest face id in each of the two splits.
-    """
-    smallest: dict[str, dict[str, FaceLine]] = defaultdict(dict)
-    for line in sorted(faces, key=lambda line: line.face):
-        smallest[getattr(line, what)].setdefault(line.split, line)
-    kind = "identity" if what == "person" else what
-    return [
-        Leak(kind, by_split[a].face, a, by_split[b].face, b, None, f"{what} {name}")
-        for name, by_split in sorted(smallest.items())
-        for a, b in combinations(sorted(by_split, key=SPLITS.index), 2)
-    ]
-
-
-def _list_pair_references(ledger: Ledger, faces: Sequence[FaceLine]) -> np.ndarray:
-    """Returns (target, reference) for each reference in the ledger's table `pairs`, as positions in `faces`."""
-    number_of = {line.face: i for i, line in enumerate(faces)}
-    rows = ledger.query("SELECT target, unnest(refs) AS ref FROM pairs").iter_rows()
-    return _make_array(
-        (number_of[target], number_of[ref]) for target, ref in rows if target in number_of and ref in number_of
-    )
-
-
-def _list_drawable_references(faces: Sequence[FaceLine], policy: str) -> np.ndarray:
-    """Returns (target, reference) for each reference in val and test that draw_references.py may draw."""
-    sides: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for i, line in enumerate(faces):
-        if line.copy_of is None:
-            sides[line.person, line.split].append(i)
-    return _make_array(
-        (target, ref)
-        for (person, split), targets in sides.items()
-        if split != "train"
-        for target in targets
-        for ref in sides.get((person, "train" if policy == "photos" else split), ())
-        if faces[ref].photo != faces[target].photo
-    )
-
-
 def _list_benchmark_references(benchmark: Benchmark) -> np.ndarray:
     """Returns (target, reference) for each reference and wrong reference of a benchmark."""
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}
     face_of = map_pictures_to_faces(benchmark)
-    return _make_array(
+    return make_pairs_array(
         (number_of[case.face], number_of[face_of[ref]])
         for case in benchmark.cases
         for ref in (*case.references, *case.wrong_references)
     )
-
-
-def _make_array(pairs: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Returns the pairs as an array, int64 (k, 2)."""
-    return np.fromiter(chain.from_iterable(pairs), np.int64).reshape(-1, 2)

@@ -22,7 +22,9 @@ from curate.people.split.split_notes import (
     describe_faces_aside,
     describe_split_changes,
 )
+from curate.people.split.together import find_people_together, move_together
 from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.filters import FilterSet
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, ListEntry, Membership, Photo, Split
@@ -39,7 +41,7 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     frozen sets exist.
     """
     before, faces = ledger.read_rows(Split), ledger.read_rows(Face)
-    rows, notices = compute_splits(ledger, faces, ledger.read_rows(Membership), config)
+    rows, notices = compute_splits(ledger, faces, ledger.read_rows(Membership), config, read_decisions(ledger))
     ledger.record("split", "all", config.split, rows, replace=(Split,))
     count = sum(row.reason == LISTED_ELSEWHERE for row in rows)
     if count:
@@ -56,9 +58,15 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
 
 
 def compute_splits(
-    ledger: Ledger, faces: Sequence[Face], memberships: Sequence[Membership], config: CurateConfig
+    ledger: Ledger,
+    faces: Sequence[Face],
+    memberships: Sequence[Membership],
+    config: CurateConfig,
+    decisions: Sequence[Decision],
 ) -> tuple[list[Split], list[str]]:
     """Returns the split rows for `faces` and `memberships`, and notices about imported lists. Nothing is written.
+
+    `decisions` is the whole log.
 
     Raises BadInput in the same cases as `make_splits`. Raises LedgerBroken if an identity or a photo is in two splits.
     """
@@ -67,7 +75,8 @@ def compute_splits(
     before = ledger.read_rows(Split)
     successors = {face.face_id: face.representative for face in select_replaced_faces(faces)}
     frozen = find_frozen_people(ledger, faces, memberships, before, successors)
-    rows = make_splits(usable, memberships, before, config.split, listed_splits, successors, frozen)
+    together = find_people_together(decisions, faces, memberships)
+    rows = make_splits(usable, memberships, before, config.split, listed_splits, successors, frozen, together)
     check_splits(usable, rows)
     sizes = {photo.photo_id: (photo.width, photo.height) for photo in ledger.read_rows(Photo)}
     return mark_references_only(rows, usable, sizes, config.screen, find_listed_faces(lists, usable)), notices
@@ -103,6 +112,7 @@ def make_splits(
     listed_splits: Mapping[str, str] | None = None,
     successors: Mapping[str, str] | None = None,
     frozen: Sequence[tuple[str, Split]] = (),
+    together: Sequence[Sequence[str]] = (),
 ) -> list[Split]:
     """Returns a split row for every face in a group, sorted by face_id.
 
@@ -131,6 +141,8 @@ def make_splits(
     `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
     faces. Faces that are listed in another split than their person are set aside.
 
+    `together` are sets of identities that must be in one split, if faces are split by identity (together.py).
+
     Raises BadInput if a person has locked rows of two splits, if locked rows were made with another policy than
     `rules.policy`, or if the rules leave no share for train.
     """
@@ -156,6 +168,8 @@ def make_splits(
     previous_rows = [*((representative.get(row.face_id, row.face_id), row) for row in before), *frozen]
     unit_split = assign_splits(unit_of, owner, faces, previous_rows, rules, listed_splits)
     split_of = {face: unit_split[unit_of[face]] for face in grouped_faces}
+    if by_identity:
+        split_of = move_together(split_of, owner, together, [face for face, row in previous_rows if row.locked])
 
     # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
     # contain only copies of faces, and the copied faces may be in two splits. A second search finds photos that contain

@@ -19,6 +19,7 @@ import pytest
 import train.benchmark.write_benchmark
 import train.evaluation.evaluator
 from curate.filter_sets import FILTER_SETS
+from curate.people.leaks.find_leaks import find_dataset_leaks
 from degrade.frozen.dataset_sets import make_set
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
@@ -37,7 +38,6 @@ from train.benchmark.frozen_benchmark import (
     is_benchmark,
     load_benchmark,
 )
-from train.benchmark.leaks import find_dataset_leaks
 from train.benchmark.training_overlap import check_not_trained_on
 from train.evaluation.cases import Case, read_benchmark_set, read_frozen_set
 from train.evaluation.evaluate import evaluate

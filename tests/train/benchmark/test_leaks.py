@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train.benchmark.face_pairs
-import train.benchmark.leaks
+import curate.people.leaks.face_pairs
+import curate.people.leaks.find_leaks
 from curate.config import SplitRules
+from curate.people.leaks.dataset_faces import Rules
+from curate.people.leaks.face_line import FaceLine
+from curate.people.leaks.find_leaks import KINDS, Leak, find_dataset_leaks, find_leaks
 from degrade.frozen.dataset_sets import make_set
 from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
@@ -22,10 +25,9 @@ from tests.doubles import curation as doubles
 from tests.doubles.frozen_benchmarks import contents, forge
 from tests.doubles.restorers import SIZE
 from tests.places import Run
-from train.benchmark.dataset_faces import Rules
 from train.benchmark.freeze import freeze
-from train.benchmark.frozen_benchmark import CASES, FACES, FaceLine
-from train.benchmark.leaks import KINDS, Leak, find_benchmark_leaks, find_dataset_leaks, find_leaks
+from train.benchmark.frozen_benchmark import CASES, FACES
+from train.benchmark.leaks import find_benchmark_leaks
 
 RULES = Rules(6, 0.35, 0.5, 54, 40, 0.8, same_person=0.5, false_match_rate=0.01)
 
@@ -236,9 +238,9 @@ def random_faces(n: int, people: int, d: int = 16) -> tuple[list[FaceLine], np.n
 def test_blocks_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     faces, vectors = random_faces(120, 60)
     vectors[7] = vectors[8]
-    monkeypatch.setattr(train.benchmark.face_pairs, "_ROWS", 7)
-    monkeypatch.setattr(train.benchmark.face_pairs, "_COLUMNS", 11)
-    monkeypatch.setattr(train.benchmark.leaks, "PAIRS_PER_BATCH", 5)
+    monkeypatch.setattr(curate.people.leaks.face_pairs, "_ROWS", 7)
+    monkeypatch.setattr(curate.people.leaks.face_pairs, "_COLUMNS", 11)
+    monkeypatch.setattr(curate.people.leaks.find_leaks, "PAIRS_PER_BATCH", 5)
     found = find_leaks(faces, np.arange(120), vectors, np.zeros((0, 2), np.int64), "identity", RULES, limit=10_000)
     cosine = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from curate.config import SplitRules
+from curate.people.leaks.find_leaks import find_dataset_leaks
 from degrade.frozen.dataset_sets import make_set
 from manifests.check import check_ledger
 from manifests.ledger.cleaned_targets import find_stray_versions, find_version_files, select_best_versions, version_path
@@ -22,7 +23,6 @@ from manifests.runtime.files import sha256_bytes, write_atomically
 from tests.doubles import curation as doubles
 from tests.doubles.iteration import RED
 from train.benchmark.freeze import freeze
-from train.benchmark.leaks import find_dataset_leaks
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import take_snapshot
 from train.evaluation.cases import read_frozen_set

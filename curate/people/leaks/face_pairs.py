@@ -19,8 +19,8 @@ from curate.faces.comparison.turned_hashes import (
     turn_hashes,
     unpack_hashes,
 )
-from train.benchmark.dataset_faces import Rules
-from train.benchmark.frozen_benchmark import FaceLine
+from curate.people.leaks.dataset_faces import Rules
+from curate.people.leaks.face_line import FaceLine
 
 DIGITS = 6  # cosines are rounded, because their last bits depend on the number of threads
 

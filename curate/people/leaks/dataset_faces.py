@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from curate.people.leaks.face_line import FaceLine
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
-from train.benchmark.frozen_benchmark import FaceLine
 
 _COLUMNS = """
     SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,

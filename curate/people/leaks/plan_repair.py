@@ -1,0 +1,76 @@
+"""Plans decisions that end leaks: a person moves to the split of another person, or single faces are not used.
+
+The rule for two people with leaks: the faces that take part in most leaks are set aside, until no leak is left. If the
+smaller of the two people has more than MAX_MOVES faces for each face that would be set aside, these faces are dropped.
+Otherwise nothing is dropped, and both people go to one split, which is the split of the larger person.
+
+As soon as a frozen set exists, people keep their splits, and faces of frozen sets stay. Then only other faces are
+dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from curate.people.leaks.face_line import FaceLine
+from curate.people.leaks.find_leaks import Leak
+
+# A person moves, unless more than MAX_MOVES faces would move for each face that could be dropped instead (ours). A
+# person of 40 faces with one face that looks like another person keeps its split, and loses this face.
+MAX_MOVES = 10
+
+
+@dataclass
+class RepairPlan:
+    """The decisions that end leaks."""
+
+    together: list[tuple[str, str]] = field(default_factory=list)  # identities of two people, the larger person first
+    dropped: list[str] = field(default_factory=list)  # face ids
+
+
+def plan_repair(
+    leaks: Sequence[Leak], faces: Mapping[str, FaceLine], locked: Collection[str], with_moves: bool
+) -> RepairPlan:
+    """Returns the decisions that end these leaks.
+
+    `faces` maps face ids to the faces that were searched. Faces in `locked` are never dropped. If `with_moves` is
+    false, no person changes its split. Leaks of the kinds identity and photo are left out: `curate` divides these
+    people and photos again.
+    """
+    plan = RepairPlan()
+    size = Counter(line.person for line in faces.values() if line.copy_of is None)
+    between: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for leak in leaks:
+        one, other = faces[leak.one], faces[leak.other]
+        ends = one.copy_of or one.face, other.copy_of or other.face
+        if leak.kind == "own_reference" and ends[0] != ends[1] and ends[1] not in locked:
+            plan.dropped.append(ends[1])
+        elif leak.kind in ("near_duplicate", "cosine"):
+            large, small = sorted((one.person, other.person), key=lambda person: (-size[person], person))
+            between[large, small].append(ends if one.person == large else ends[::-1])
+    for (large, small), pairs in sorted(between.items()):
+        cover = _find_cover(pairs, locked)
+        if with_moves and size[small] <= MAX_MOVES * len(cover):
+            plan.together.append((large, small))
+        else:
+            plan.dropped += cover
+    plan.dropped = sorted(set(plan.dropped))
+    return plan
+
+
+def _find_cover(pairs: Sequence[tuple[str, str]], locked: Collection[str]) -> list[str]:
+    """Returns faces of which each pair contains one. The face of most pairs is chosen first.
+
+    Among equal faces, the second face of a pair is chosen first. Pairs of two locked faces are left out.
+    """
+    left = {pair for pair in pairs if not locked or not set(pair) <= set(locked)}
+    cover = []
+    while left:
+        count = Counter(face for pair in left for face in pair if face not in locked)
+        second = {other for _, other in left}
+        best = min(count, key=lambda face: (-count[face], face not in second, face))
+        cover.append(best)
+        left = {pair for pair in left if best not in pair}
+    return cover

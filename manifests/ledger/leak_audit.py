@@ -1,0 +1,53 @@
+"""The result of the last search for leaks. `curate` and `likeness leaks` record it, and `manifest check` reads it.
+
+The result contains counts and a hash of the splits and pairs that were searched. It names no face.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from manifests.ledger.ledger import Ledger
+
+STAGE = "leaks"
+_SPLITS = "SELECT face_id, identity_id, split, policy FROM splits WHERE status = 'ok' ORDER BY face_id"
+_COPIES = "SELECT face_id, duplicate_of FROM faces WHERE reason = 'near_duplicate' ORDER BY face_id"
+_PAIRS = "SELECT target, refs FROM pairs ORDER BY target"
+
+
+def hash_splits(ledger: Ledger) -> str:
+    """Returns a hash of everything that decides whether something leaks: splits, people, near-duplicates and pairs."""
+    digest = hashlib.sha256()
+    for query in (_SPLITS, _COPIES, _PAIRS):
+        for row in ledger.query(query).iter_rows():
+            digest.update(json.dumps(row).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def record_audit(ledger: Ledger, result: dict[str, Any]) -> None:
+    """Records the counts of a search for leaks in the present splits."""
+    ledger.record(STAGE, "all", {}, detail={**result, "splits": hash_splits(ledger)})
+
+
+def is_audit_recorded(ledger: Ledger, result: dict[str, Any]) -> bool:
+    """Returns True if the ledger contains this result for the present splits."""
+    return ledger.read_detail(STAGE) == {**result, "splits": hash_splits(ledger)}
+
+
+def find_audit_problems(ledger: Ledger) -> list[str]:
+    """Returns a sentence for each kind of leak, or one sentence if the present splits were not searched for leaks."""
+    if not len(ledger.query("SELECT 1 FROM splits WHERE status = 'ok' LIMIT 1")):
+        return []
+    audit, command = ledger.read_detail(STAGE), f"`likeness leaks {ledger.dataset}`"
+    if not audit:
+        return [f"the splits were not searched for leaks: run {command}"]
+    if audit["splits"] != hash_splits(ledger):
+        return [f"the last search for leaks is older than the splits: run {command}"]
+    return [
+        f"leaks of the kind {kind}: {count} (list them with {command}, end them with --repair)"
+        for kind, count in audit["counts"].items()
+        if count
+    ]
