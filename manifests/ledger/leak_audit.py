@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
-from manifests.ledger.ledger import Ledger
+from manifests.ledger.ledger import DetailUpdate, Ledger
+from manifests.ledger.queries import read_units
 
 STAGE = "leaks"
 _SPLITS = "SELECT face_id, identity_id, split, policy FROM splits WHERE status = 'ok' ORDER BY face_id"
@@ -17,14 +19,33 @@ _COPIES = "SELECT face_id, duplicate_of FROM faces WHERE reason = 'near_duplicat
 _PAIRS = "SELECT target, refs FROM pairs ORDER BY target"
 
 
-def hash_splits(ledger: Ledger) -> str:
-    """Returns a hash of everything that decides whether something leaks: splits, people, near-duplicates and pairs."""
+def hash_splits(ledger: Ledger, removed: Collection[str] = ()) -> str:
+    """Returns a hash of everything that decides whether something leaks: splits, people, near-duplicates and pairs.
+
+    The hash is the hash of the ledger after the faces `removed` were removed.
+    """
     digest = hashlib.sha256()
-    for query in (_SPLITS, _COPIES, _PAIRS):
-        for row in ledger.query(query).iter_rows():
-            digest.update(json.dumps(row).encode())
-        digest.update(b"\n")
+    for face, *rest in ledger.query(_SPLITS).iter_rows():
+        if face not in removed:
+            digest.update(json.dumps([face, *rest]).encode())
+    for face, original in ledger.query(_COPIES).iter_rows():
+        if face not in removed and original not in removed:
+            digest.update(json.dumps([face, original]).encode())
+    for target, every in ledger.query(_PAIRS).iter_rows():
+        if target not in removed and (refs := [ref for ref in every if ref not in removed]):
+            digest.update(json.dumps([target, refs]).encode())
     return digest.hexdigest()
+
+
+def plan_audit_update(ledger: Ledger, removed: Collection[str]) -> list[DetailUpdate]:
+    """Returns the update with which the result stays valid while the faces `removed` are removed.
+
+    A removal puts no face into another split. The counts stay, and the next search counts again.
+    """
+    for stage, unit, config_hash, detail in read_units(ledger, STAGE):
+        if detail["splits"] == hash_splits(ledger):
+            return [(stage, unit, config_hash, {**detail, "splits": hash_splits(ledger, removed)})]
+    return []
 
 
 def record_audit(ledger: Ledger, result: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from manifests.ledger.cleaned_targets import find_version_files
+from manifests.ledger.leak_audit import plan_audit_update
 from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
 from manifests.ledger.paths import PARTS, crop_path, shard_path
 from manifests.ledger.queries import read_faces_with_reason, read_units
@@ -89,6 +90,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
     if locked and locked <= removed:
         erasure.rows += [replace(row, locked=True) for row in splits if row.face_id not in removed]
 
+    erasure.details += plan_audit_update(ledger, removed)
     _rewrite_shards(ledger, removed, erasure)
     _shrink_sets(ledger, removed, erasure)
     return erasure

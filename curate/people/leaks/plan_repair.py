@@ -1,8 +1,8 @@
 """Plans decisions that end leaks: a person moves to the split of another person, or single faces are not used.
 
-The rule for two people with leaks: the faces that take part in most leaks are set aside, until no leak is left. If the
-smaller of the two people has more than MAX_MOVES faces for each face that would be set aside, these faces are dropped.
-Otherwise nothing is dropped, and both people go to one split, which is the split of the larger person.
+The rule for two people with leaks: the faces that take part in most leaks would be set aside, until no leak is left. If
+the smaller of the two people has more than MAX_MOVES faces for each face that would be set aside, these faces are
+dropped. Otherwise nothing is dropped, and both people go to one split, which is the split of the larger person.
 
 As soon as a frozen set exists, people keep their splits, and faces of frozen sets stay. Then only other faces are
 dropped.

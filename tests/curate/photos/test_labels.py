@@ -14,7 +14,7 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership
 from manifests.runtime.uris import path_of
-from tests.doubles.curation import album, curated, install, photo, rows, save
+from tests.doubles.curation import album, curated, find_problems, install, photo, rows, save
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_folders_as_truth_join_what_looks_different_and_part_what_looks_alike(tm
     summary = curated(photos, dataset, labels="folder")
     assert named(dataset) == {"ann": {"ann/0.png", "ann/1.png"}, "bob": {"bob/0.png", "bob/1.png"}}
     assert summary.notices[:-1] == () and {row.source for row in rows(dataset, Membership)} == {"label"}
-    assert all(row.truth for row in rows(dataset, Label)) and check_ledger(dataset) == []
+    assert all(row.truth for row in rows(dataset, Label)) and find_problems(dataset) == []
     curated(photos, dataset)  # labels hold while they are said
     assert rows(dataset, Label) == [] and len(named(dataset)) == 2 and "ann" not in named(dataset)
 
@@ -66,7 +66,7 @@ def test_bystanders_join_one_label_at_most_and_a_decision_goes_before_a_label(tm
     for _ in range(2):
         assert (
             named(dataset)["bob"] == {"bob/0.png", "bob/1.png", "bob/2.png", "ann/2.png"}
-            and check_ledger(dataset) == []
+            and find_problems(dataset) == []
         )
         curated(photos, dataset, labels="folder")
 
