@@ -10,10 +10,10 @@ The kinds of leaks are:
 
 The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers also reach the threshold of the
 grouping. The grouping estimates the false match rate, which is the share of pairs of strangers that reach the
-threshold. So a pair that reaches the threshold is a leak only if other photos confirm the leak. To confirm it, one face
-of the pair is compared with all photos that the person of the second face has in the second face's split, and the mean
-of these cosines must reach the threshold too. All pairs that reach the threshold are counted. The expected number of
-pairs of strangers that reach the threshold is reported too.
+threshold. So a pair that reaches the threshold is a leak only if other photos confirm the leak. Let A and B be the two
+faces of a pair. Other photos confirm the leak if the mean cosine of A to all faces of B's person in B's split reaches
+the threshold too. All pairs that reach the threshold are counted. The expected number of pairs of strangers that reach
+the threshold is reported too.
 
 Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
 comparison computes 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
@@ -66,7 +66,7 @@ class Leaks:
     alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
     expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    examples: list[Leak] = field(default_factory=list)  # The `limit` leaks of each kind with the highest cosines.
+    examples: list[Leak] = field(default_factory=list)  # The leaks with the highest cosines, at most `limit` a kind.
     unchecked: list[str] = field(default_factory=list)  # A sentence for each check that was not possible.
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
@@ -100,8 +100,8 @@ class Leaks:
 def find_dataset_leaks(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """Finds the leaks of a dataset: between its splits, and among the references that a target may get.
 
-    The faces of frozen sets are compared also if they are not in use any more. Raises BadInput if the dataset was not
-    curated completely. Raises LedgerBroken if rows of the ledger are missing.
+    Faces of frozen sets are compared too if the dataset does not use these faces any more. Raises BadInput if the
+    dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
     """
     with Ledger.open(Path(dataset)) as ledger:
         return find_ledger_leaks(ledger, limit, progress)
@@ -149,7 +149,7 @@ def find_leaks(
         )
     if len(rows) < len(faces):
         leaks.unchecked.append(
-            f"The kind cosine and near-duplicates with a different crop were not checked, because "
+            f"Leaks of kind cosine and near-duplicates with different crops were not searched, because "
             f"{len(faces) - len(rows)} of {len(faces)} faces have no embedding: run `likeness leaks DATASET "
             "--benchmark BENCH` with a dataset of the same photos."
         )
