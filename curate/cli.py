@@ -29,7 +29,7 @@ _FILES, _FACES, _PEOPLE, _CONSENT = "Files", "Faces", "People, splits and refere
 
 def curate(
     photos: Annotated[list[Path], argument("PHOTOS...", ARCHIVES)],
-    out: Annotated[Path, flag("--out", ": the folder of the dataset, new or not", metavar="DATASET")],
+    out: Annotated[Path, flag("--out", ": the folder of a new or existing dataset", metavar="DATASET")],
     exclude: Annotated[
         list[str] | None, flag("--exclude", ", such as '*_edited.jpg'", repeat=True, panel=_FILES)
     ] = None,
@@ -192,7 +192,7 @@ def optout(
     photo_list: Annotated[Path | None, flag("--photo-list", default="none")] = None,
     face: Annotated[list[Path] | None, flag("--face", repeat=True)] = None,
     remember_face: Annotated[bool, flag("--remember-face")] = False,
-    run: Annotated[list[Path] | None, flag("--run", " outside the dataset that is also cleaned", repeat=True)] = None,
+    run: Annotated[list[Path] | None, flag("--run", " outside the dataset; it is cleaned too", repeat=True)] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,

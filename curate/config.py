@@ -19,7 +19,7 @@ class DedupeRules:
 
     We measured the numbers of these rules on web photos. If a photo is saved with JPEG quality 40 or at half its size,
     at most 4 of the 64 bits of its hash change. The hashes of two different photos of one person differ in 10 bits or
-    more. Hashes are compared plain, turned and mirrored.
+    more. The hash of a photo is compared with the hashes of the other photo as it is, turned and mirrored.
     """
 
     # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap, because otherwise two people in one
@@ -32,8 +32,8 @@ class DedupeRules:
     # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. Of 12,480
     # pairs of different photos of one person, only 3 pairs have hashes that differ in at most 54 bits.
     max_face_bits: int = 54
-    # The same number for the hash of a mirrored face (ours). Among 2,871 web faces, the three pairs that reach it are
-    # copies.
+    # `max_mirrored_face_bits` is the greatest number of different bits if one of the faces is mirrored (ours). Among
+    # 2,871 web faces, only three pairs have so few different bits, and these pairs are copies.
     max_mirrored_face_bits: int = 40
     # The cosine of the two faces must be at least `min_cosine_same_face`. If the recognizer's own threshold for one
     # person is greater, the recognizer's threshold is used.
@@ -44,22 +44,23 @@ class DedupeRules:
     min_cosine_one_person: float = 0.30
     # Rule 3 moves one aligned face onto the other, and correlates the pixels that both photos have. The numbers are
     # ours. We measured them on 1,177 copies of eleven kinds, and on all similar pairs of different photos of one person
-    # among 2,871 faces. Of these pairs, the highest correlation is .96.
+    # among 2,871 faces. The highest correlation of two different photos is .96.
     min_correlation_same_pixels: float = 0.965
-    min_cosine_same_pixels: float = 0.45  # the cosine of a copy and its original is lower in 4 of 1,177 pairs
+    min_cosine_same_pixels: float = 0.45  # 4 of 1,177 copies have a cosine below this number to their original
     # Rule 3 takes time, so pairs need a small tangent distance (luma_dct.py) beforehand. The hashes of the
     # faces must differ in at most `max_face_bits_to_register` bits, and the distance must be at most `max_difference`.
     # If the cosine is `min_cosine_to_register` or more, the bits do not matter, and the greatest distance is
-    # `max_difference_if_similar`, plus `difference_per_cosine` for each 1 of the cosine above `min_cosine_to_register`.
-    # If the recognizer's own threshold for one person is greater than this cosine, the recognizer's threshold is used.
-    # Of 1,177 copies, 1.2% do not pass. Of 47,809 pairs of different photos of one person, all but 170 are left out.
+    # `max_difference_if_similar` + `difference_per_cosine` * (cosine - `min_cosine_to_register`). If the recognizer's
+    # own threshold for one person is greater than this cosine, the recognizer's threshold is used. Of 1,177 copies,
+    # 1.2% fail this test. Of 47,809 pairs of different photos of one person, only 170 pass the test.
     max_face_bits_to_register: int = 85
     max_difference: float = 0.1
     min_cosine_to_register: float = 0.75
     max_difference_if_similar: float = 0.1
     difference_per_cosine: float = 2.0
     # If the border of a photo cuts one of the two faces, only their common pixels count, and the greatest distance is
-    # `max_difference_if_cut`. A face is cut if it lacks at least `min_share_of_cut` of the pixels that the other has.
+    # `max_difference_if_cut`. A face counts as cut if a share of at least `min_share_of_cut` of the pixels comes from
+    # only one of the two photos.
     min_share_of_cut: float = 0.2
     max_difference_if_cut: float = 0.15
 
@@ -151,18 +152,18 @@ class CurateConfig:
 
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" fills landmarks68
-    # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, this number
-    # is 16, or the number of the filter `too_small` if it is less than 16.
+    # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, the limit is
+    # 16 pixels, or the limit of the filter `too_small` if that is less than 16.
     min_face: float | None = None
     # Labels of `folder` or `FILE.csv` are taken as truth. Labels of `hint` or `hint:FILE.csv` are only compared with
     # the grouping.
     labels: str | None = None
     sidecar: str | None = None  # FILE.csv with source, licence and consent of photos
-    require_consent: bool = False  # drop photos whose consent is unknown
-    allow_unmatched: bool = False  # accept refusals of consent that match no photo
-    exclude: tuple[str, ...] = ()  # patterns of files and folders that are left out, see curate/photos/name_rules.py
+    require_consent: bool = False  # drop photos whose consent is unknown.
+    allow_unmatched: bool = False  # accept refusals of consent that match no photo.
+    exclude: tuple[str, ...] = ()  # patterns of files and folders that are left out, see curate/photos/name_rules.py.
     include: tuple[str, ...] = ()  # if not empty, only files that match one of these patterns are read
-    reread: bool = False  # read every file again, also if its size and times are as in the last run
+    reread: bool = False  # read every file again, even if its size and times did not change
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)

@@ -103,7 +103,10 @@ _MARGIN = 128  # pixels added on each side of an image, because a crop may reach
 
 
 def _extend_edges(image: np.ndarray) -> np.ndarray:
-    """Returns the image (h, w, 3), extended by _MARGIN pixels on each side. The new pixels repeat the edge, blurred."""
+    """Returns the image (h, w, 3), extended by _MARGIN pixels on each side.
+
+    The new pixels repeat the edge and are blurred.
+    """
     sides = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
     wide = np.pad(image, (*sides, (0, 0)), mode="edge")
     inside = np.pad(np.ones(image.shape[:2], np.float32), sides)

@@ -73,7 +73,8 @@ STRICT = FilterSet(
     TEST_FILTERS,
 )
 
-# The set `keep-outside` accepts the same faces as `default`. Its test targets may lie partly outside their photos.
+# The set `keep-outside` accepts the same faces as `default`. With `keep-outside`, test targets may lie partly outside
+# their photos.
 KEEP_OUTSIDE = FilterSet("keep-outside", 2, DEFAULT.filters)
 
 FILTER_SETS = {filters.name: filters for filters in (DEFAULT, STRICT, KEEP_OUTSIDE)}

@@ -18,7 +18,7 @@ def import_lists(
     format: Annotated[str, flag("--format", ": labelled-folder (CelebRef-HQ) or refldm (FFHQ-Ref)")],
     out: Annotated[Path, flag("--out", ": the folder of a new or an existing dataset", metavar="DATASET")],
     originals: Annotated[
-        Path | None, flag("--originals", " that the lists of refldm name", default="beside the lists")
+        Path | None, flag("--originals", " to which the names in refldm lists are relative", default="beside the lists")
     ] = None,
     split_lists: Annotated[
         Path | None,

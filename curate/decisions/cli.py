@@ -27,9 +27,7 @@ def decide(
     name: Annotated[str | None, flag("--name")] = None,
     file: Annotated[Path | None, flag("--file")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
-    as_json: Annotated[
-        bool, flag("--json", "; with --json, the action list prints lines that --file can read")
-    ] = False,
+    as_json: Annotated[bool, flag("--json", "; the action `list` then prints lines that --file can read")] = False,
 ) -> None:
     """Record decisions about which faces show the same person. Every later run keeps the decisions.
 
@@ -61,7 +59,7 @@ def decide(
             "--help` shows an example."
         )
     if action == "list" and (ids or dry_run):
-        raise BadInput("The action list takes only the option --json. Leave the other arguments out.")
+        raise BadInput("The action `list` takes only the option --json. Leave the other arguments out.")
     check_ledger_exists(dataset)
     from curate.decisions.decide import decide as record_decisions
     from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries

@@ -140,7 +140,7 @@ def _find_moves(
 ) -> tuple[tuple[str, str | None, str | None], ...]:
     """Returns each face whose identity changes, with its identity before and after.
 
-    If a face has no identity, None is in its place.
+    An identity is None if the face has no identity.
     """
     old = {row.face_id: row.identity_id for row in before}
     new = {row.face_id: row.identity_id for row in after}

@@ -18,7 +18,7 @@ from manifests.ledger.decision_log import MAX_NAME, PARTS, SIDED, Decision, Face
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
-# Photo and box of a face. A place does not tell whether the face is a witness or is named directly.
+# The photo and the box of a face. Unlike a location, a place does not say whether the face is a witness.
 Place = tuple[str, tuple[float, ...]]
 
 # Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
@@ -46,14 +46,14 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
     """Returns the requested decisions, without the decisions that the log already contains.
 
     The numbers of the new decisions follow the last number of the log. The log contains a requested decision if an
-    active decision of the log is equal to it, and no later decision names its faces. A later decision does not count if
-    one of the requests repeats it. If a decision file gets new lines at its end and is used again, only the new lines
-    are recorded. Raises BadInput if a request is wrong. The message of the error contains the line of the file.
+    active decision of the log is equal to it, and no later decision names its faces. Later decisions that a request
+    repeats are ignored. If a decision file gets new lines at its end and is used again, only the new lines are
+    recorded. Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
     repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
     active = {replace(decision, number=0): decision.number for decision in select_active(log)}
-    last = {  # place -> the last active decision that names the place, without decisions that a request repeats
+    last = {  # place -> the last active decision that names the place; decisions that a request repeats are ignored
         place: number
         for decision, number in active.items()
         if decision not in repeated_decisions
@@ -199,11 +199,11 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
         rest = lookup.find_rest(request["rest"], [*faces, *target])
         if request["rest"] and not rest:
             raise BadInput(
-                "The rest of the move names only faces that the move itself moves. Name other faces, or leave rest out."
+                "`rest` names only faces that move, or faces of the target person. Name other faces, or leave rest out."
             )
     else:
-        # By default, the rest is all other faces of the people from whom the move takes faces. The target person does
-        # not count.
+        # By default, the rest is all faces that stay with the people from whom faces are taken. The target person is
+        # left out.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
         own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
         rest = name_single_witness(

@@ -36,7 +36,7 @@ FFHQ_SIZE = 512
 MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 
 # The colour of crop pixels that lie outside the photo, RGB. The gray is facexlib's (face_restoration_helper.py,
-# borderValue). A constant cannot be taken for a part of the face, as mirrored pixels can.
+# borderValue). A constant colour is never mistaken for a part of the face, but mirrored pixels could be.
 OUTSIDE = (132, 133, 135)
 
 
@@ -115,7 +115,8 @@ def find_valid_pixels(landmarks5: np.ndarray, width: int, height: int, size: int
     that mixes the photo with OUTSIDE is not valid.
     """
     back = invert_affine(fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    # A crop pixel reads photo pixels around its centre: half its own width, and one pixel of the interpolation.
+    # `reach` is how far from its centre a crop pixel reads the photo: half its width, and a margin for the
+    # interpolation.
     reach = max(0.5 * compute_scale(back), 0.5) + 0.5
     x, y = transform_points(np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).reshape(-1, 2), back).T
     inside = (x >= reach - 0.5) & (x <= width - 0.5 - reach) & (y >= reach - 0.5) & (y <= height - 0.5 - reach)

@@ -27,8 +27,8 @@ TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], 
 # tiles before it is enlarged, because the enlarged photo needs much memory (ours).
 EYES = 16
 MAX_ENLARGED = 4_000_000
-# Neighbouring tiles share this many pixels (ours). A face that does not fit into the overlap has a box of 40 px or more
-# in a coarser look, which finds it.
+# Neighbouring tiles share this many pixels (ours). A face that does not fit into the overlap is found at the coarser
+# scale, where its box has 40 px or more.
 TILE_OVERLAP = 200
 
 # Least score of a detection (ours). On our sample photos, all false detections and one real face in profile have a
@@ -130,7 +130,7 @@ def load_dlib() -> FaceModels:
         same_person=SAME_PERSON,
         detect_small=detect_small,
         measure_reach=lambda width, height: EYES if width * height <= MAX_ENLARGED else 2 * EYES,
-        strangers_near_zero=False,  # two strangers have a mean cosine of .83, which differs between women and men
+        strangers_near_zero=False,  # the mean cosine of two strangers is .83, but differs between women and men
         files=(
             ModelFile("detector", _find_library(), DETECTOR_LICENCE),
             *list_landmark_files(),

@@ -14,12 +14,12 @@ from curate.faces.second_look import fits, is_faint, is_sure, look_again, set_tu
 # Photos are searched for faces whose eyes are this number of pixels apart or more (ours). The filter `too_small` drops
 # smaller faces.
 MIN_EYES = 16.0
-# Least side of the box of a face that may be large enough, in distances between the eyes (ours). A frontal face has a
-# box of 2.2 such distances.
+# A face may be large enough if the side of its box is at least this many times the least distance between the eyes
+# (ours). The box of a frontal face is 2.2 times as wide as the distance between its eyes.
 BOX_IN_EYES = 2.0
-# Beside a face that is surely upright, a face with this score needs no second look (ours). Of the faces that the
-# detector sees in turned photos, 75% have a score below .69, and most others have a roll near 90, which always needs a
-# second look.
+# If a photo shows a face that is surely upright, other faces with at least this score need no second look (ours). Of
+# the faces that the detector sees in turned photos, 75% have a score below .69, and most others have a roll near 90,
+# which always needs a second look.
 SURE_BESIDE_SURE = 0.7
 # Two detections are the same face if the smaller box has at least this share of its area in the larger box (ours).
 _SAME_PLACE = 0.4
@@ -33,9 +33,9 @@ def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: f
     face is turned by about 90, 180 or 270 degrees, the detector also looks at the whole photo at this turn. If no face
     fits, the detector looks at the photo at all turns.
 
-    Boxes and landmarks are in pixels of the photo as it is. `left eye` means left in the image of the upright face, so
-    that `align_face` turns every face upright. A face without clear turn, or with landmarks that do not fit, is
-    returned too: `fits` tells.
+    Boxes and landmarks are in pixels of the photo before any turn. `left eye` means left in the image of the upright
+    face, so that `align_face` turns every face upright. Faces without a clear turn, or with landmarks that do not fit,
+    are also returned, and `fits` returns False for them.
     """
     faces = _look_at_turn(photo, models, min_eyes, 0)
     looked = {0}
@@ -50,7 +50,7 @@ def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: f
 def find_face_in_box(
     photo: np.ndarray, box: tuple[float, float, float, float], models: FaceModels | FaceDetector
 ) -> Detection | None:
-    """Returns the face, at any turn, whose place is best described by `box` (x0, y0, x1, y1), or None.
+    """Returns the face that fits `box` (x0, y0, x1, y1) best, at any turn, or None if no face fits.
 
     The detector sees the box and half its side around the box, which makes a small face larger for the detector.
     """
@@ -70,7 +70,7 @@ def find_face_in_box(
 
 
 def find_usable_faces(photo: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
-    """Returns the faces of `find_faces` that have the detector's least score and can be aligned."""
+    """Returns the faces of `find_faces` whose score is high enough for the detector, and that can be aligned."""
     return [face for face in find_faces(photo, models) if face.score >= models.min_score and can_be_aligned(face)]
 
 
@@ -88,7 +88,7 @@ def _look_at_turn(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes
     turned = photo if turn == 0 else np.ascontiguousarray(np.rot90(photo, turn // 90))
     seen = models.detect(turned) if models.detect_small is None else models.detect_small(turned, min_eyes)
     usable = [_is_usable(face, models, min_eyes) for face in seen]
-    # if the photo shows a sure face, the other faces are probably upright too, and less sure faces are believed
+    # if one face is surely upright, the other faces probably are too, and a lower score is enough for them
     any_sure = any(large and is_sure(face, models.sure_score) for face, large in zip(seen, usable, strict=True))
     least_score = min(models.sure_score, SURE_BESIDE_SURE) if any_sure else models.sure_score
     faces = []
@@ -118,7 +118,7 @@ def _choose_next_turn(
 
 
 def _is_usable(face: Detection, models: FaceModels | FaceDetector, min_eyes: float) -> bool:
-    """Returns whether a face has the least score, can be aligned, and is large enough."""
+    """Returns whether a face has a high enough score, can be aligned, and is large enough."""
     return face.score >= models.min_score and _is_large_enough(face, min_eyes)
 
 
@@ -132,7 +132,7 @@ def _is_large_enough(face: Detection, min_eyes: float) -> bool:
 
 
 def _add(face: Detection, faces: Sequence[Detection]) -> list[Detection]:
-    """Returns the faces with `face`, unless a better face is at the same place."""
+    """Adds `face` and removes worse faces at the same place. If a better face is there, `face` is not added."""
     same = [other for other in faces if _overlap(face.box, other.box) >= _SAME_PLACE]
     if any(fits(other) and (other.turn != face.turn or other.score > face.score) for other in same):
         return list(faces)

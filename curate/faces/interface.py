@@ -17,7 +17,7 @@ class Detection:
     box: np.ndarray  # float32 (4,): x0, y0, x1, y1
     landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py
     score: float  # score of the detection, on the detector's own scale
-    # The photo shows the face upright after this turn, clockwise: 0, 90, 180 or 270 degrees.
+    # The clockwise turn that makes the face upright: 0, 90, 180 or 270 degrees.
     turn: int = 0
     # Root mean square distance between these landmarks and the landmarks of a second look, as a share of the distance
     # between the eyes of a frontal face. The error is infinite if the second look finds no face, and None if there was

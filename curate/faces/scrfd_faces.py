@@ -16,31 +16,32 @@ from curate.faces.tiled_search import merge_detections, search_in_tiles
 # the picture.
 DETECTOR_INPUTS = (128, 640)
 MIN_SCORE = 0.5  # insightface's default det_thresh
-# The turn of a face with a lower score is checked (ours). On photos of people that we tuned on, det_500m gives 60% of
-# the upright faces a score of .81 or more. It gives all 456 faces that it sees in turned photos a lower score.
+# The turn of a face with a score below SURE_SCORE is checked (ours). In our photos for tuning, det_500m gives 60% of
+# the upright faces a score of .81 or more. All 456 faces that det_500m sees in turned photos have a score below .81.
 SURE_SCORE = 0.81
 # Least distance between the eyes in the detector's input, in pixels, at which a face is found (ours). A face with this
-# distance has a box about 14 pixels wide. On textured grounds, det_500m finds 96% of such faces of people that we tuned
-# on, if the second look confirms faint faces.
+# distance has a box about 14 pixels wide. If the second look confirms faint faces, det_500m finds 96% of the faces with
+# this distance on textured grounds, for the people in our photos for tuning.
 EYES_IN_INPUT = 6.6
 # If a photo needs an input of at most LARGER_INPUT times the usual side, the detector gets a larger input instead of
-# the usual input (ours). The larger input also shows faint faces, and the eyes are EYES_IN_LARGER_INPUT pixels apart in
-# it (ours). In photos of 2 megapixels of people that we tuned on, 5.7 found 85% of 199 faces with a box 35 pixels wide.
-# 6.0 and 6.6 found 91% of these faces.
+# the usual input (ours). In the larger input, the eyes are EYES_IN_LARGER_INPUT pixels apart, and faint faces are also
+# returned (ours). In our photos of 2 megapixels for tuning, a distance of 5.7 finds 85% of 199 faces with a box 35
+# pixels wide. Distances of 6.0 and 6.6 find 91% of these faces.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
-# Larger photos are also seen in tiles, in which the eyes are EYES_IN_TILE pixels apart (ours). In photos of 12 to 42
-# megapixels of people that we tuned on, 6.6 found 85% and 7.4 found 92% of the faces with a box 35 pixels wide. 7.0
-# takes 10% less time than 7.4.
+# Larger photos are also seen in tiles, in which the eyes are EYES_IN_TILE pixels apart (ours). In our photos of 12 to
+# 42 megapixels for tuning, a distance of 6.6 finds 85% of the faces with a box 35 pixels wide, and a distance of 7.4
+# finds 92%. A distance of 7.0 takes 10% less time than 7.4.
 EYES_IN_TILE = 7.0
 # Greatest side of a tile, in pixels of the detector's input (ours). Tiles of 640 and 1024 pixels find as many faces,
 # and take more time, because they overlap more.
 TILE = 2048
 # At larger scales, the detector also returns faint faces with at least this score (ours). `find_faces` confirms a faint
-# face by a second look, or leaves it out. In the same photos, .5 found about 87%, .3 found 92% and .2 found 94% of the
-# faces with a box 35 pixels wide. Lower scores give many more faint faces on textured grounds.
+# face by a second look, or leaves it out. In the photos of 12 to 42 megapixels, a least score of .5 finds about 87% of
+# the faces with a box 35 pixels wide, .3 finds 92%, and .2 finds 94%. Lower scores give many more faint faces on
+# textured grounds.
 FAINT_SCORE = 0.25
-# Neighbouring tiles share this many pixels of the input (ours). A face that does not fit into the overlap has a box of
-# 24 pixels or more in a coarser look, which finds it.
+# Neighbouring tiles share this many pixels of the input (ours). A face that does not fit into the overlap is found at
+# the coarser scale, where its box has 24 pixels or more.
 TILE_OVERLAP = 96
 
 
@@ -62,7 +63,8 @@ def make_detect_small(detector: Scrfd) -> DetectSmall:
     faint = replace(detector, threshold=FAINT_SCORE)
 
     def detect_small(image: np.ndarray, eyes: float) -> list[Detection]:
-        side = max(image.shape[:2]) * EYES_IN_INPUT / eyes  # longer side of the input that shows these faces
+        # `side` is the longer side of an input in which the eyes are EYES_IN_INPUT pixels apart.
+        side = max(image.shape[:2]) * EYES_IN_INPUT / eyes
         if side <= usual:
             return detect(image)
         if detector.is_free and side <= LARGER_INPUT * usual:

@@ -20,14 +20,15 @@ from curate.faces.align import (
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from curate.faces.measure import estimate_pose
 
-# Side of the crop in which the detector looks again, in pixels (ours). A look takes about 1 ms. On photos of people
-# that we tuned on, crops of 96 pixels told upright and turned faces apart better than crops of 64, 128 and 192 pixels.
+# Side of the crop in which the detector looks again, in pixels (ours). A look takes about 1 ms. In our photos for
+# tuning, upright and turned faces are easier to distinguish in crops of 96 pixels than in crops of 64, 128 and 192
+# pixels.
 CROP = 96
 _TEMPLATE = scale_template(FFHQ_512, FFHQ_SIZE, CROP)
 _EYES = float(np.hypot(*(_TEMPLATE[1] - _TEMPLATE[0])))
-# Greatest landmark error of landmarks that fit (ours). Of 277 upright faces of people that we tuned on, 274 have a
-# smaller error, and so have 99% of 300 faces with boxes of 35 to 76 pixels in group photos. Landmarks that belong to no
-# upright face have a median error of .65.
+# Greatest landmark error of landmarks that fit (ours). Of 277 upright faces in our photos for tuning, 274 have a
+# smaller error. Of 300 faces with boxes of 35 to 76 pixels in group photos, 99% have a smaller error. Landmarks that
+# belong to no upright face have a median error of .65.
 MAX_LANDMARK_ERROR = 0.3
 # A face with at most this landmark error is upright, and is not looked at upside down (ours). Of 187 faces in photos
 # that were turned upside down, 185 have a larger error. Half of the upright faces have a smaller error.
@@ -61,12 +62,12 @@ def is_sure(face: Detection, least_score: float) -> bool:
 def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
     """Returns a face with its turn and its landmark error, after a second look at the face's aligned crop.
 
-    The detector sees the crop as it is. If its score is not sure and its landmarks are not very near, it also sees the
-    crop upside down. If they do not fit, it also sees the crop on both sides. If another turn has a clearly better
-    score, and the recognizer does not contradict, the landmarks of this turn replace the landmarks of the face. If
-    detector and recognizer contradict each other, `is_turn_clear` becomes False. If the landmarks of the same turn do
-    not fit, but a third look agrees with the second look, the landmarks of the second look replace the landmarks of the
-    face.
+    The detector first looks at the crop as it is. If the landmarks are not very near and the score is not sure, the
+    detector also looks at the crop upside down. If the landmarks do not fit, the detector looks at the crop at all four
+    turns. If another turn has a clearly better score, and the recognizer does not contradict, the landmarks of this
+    turn replace the landmarks of the face. If detector and recognizer contradict each other, `is_turn_clear` becomes
+    False. If the landmarks of the same turn do not fit, but a third look agrees with the second look, the landmarks of
+    the second look replace the landmarks of the face.
     """
     if is_faint(face, models):
         return _confirm(photo, face, models)
@@ -99,7 +100,7 @@ def is_faint(face: Detection, models: FaceModels | FaceDetector) -> bool:
 
 
 def fits(face: Detection) -> bool:
-    """Returns whether the turn of a face is clear and its landmarks fit. Without a second look, both are true."""
+    """Returns whether the turn of a face is clear and its landmarks fit. A face without a second look fits."""
     return face.is_turn_clear and (face.landmark_error is None or face.landmark_error <= MAX_LANDMARK_ERROR)
 
 
@@ -133,7 +134,10 @@ def _look(photo: np.ndarray, landmarks5: np.ndarray, turns: int, models: FaceMod
 
 
 def _warp_part(photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Returns the crop of `matrix` (2, 3). Only the part of the photo around the crop is resized, which saves time."""
+    """Maps the photo to a crop by the similarity `matrix` (2, 3).
+
+    Only the part of the photo around the crop is resized, which saves time.
+    """
     corners = transform_points(np.array([[0, 0], [CROP, 0], [0, CROP], [CROP, CROP]]), invert_affine(matrix))
     height, width = photo.shape[:2]
     x0, y0 = (int(max(edge, 0)) for edge in corners.min(0) - 2)
@@ -151,7 +155,7 @@ def _is_centred(box: np.ndarray) -> bool:
 
 
 def _measure_error(landmarks5: np.ndarray, look: Look) -> float:
-    """Returns the landmark error of landmarks (5, 2), in pixels of the photo, against a look at their aligned crop."""
+    """Returns the landmark error of landmarks (5, 2): their distance to the landmarks that a look at the crop found."""
     if look.score == 0:
         return float("inf")
     matrix = fit_similarity(landmarks5, _TEMPLATE)
@@ -160,7 +164,7 @@ def _measure_error(landmarks5: np.ndarray, look: Look) -> float:
 
 
 def _compare_lengths(photo: np.ndarray, a: Detection, b: Detection, models: FaceModels | FaceDetector) -> float:
-    """Returns how much longer the embedding of `a` is than the embedding of `b`, or 0 if lengths say nothing."""
+    """Returns how much longer the embedding of `a` is than that of `b`, or 0 if the models measure no lengths."""
     if not isinstance(models, FaceModels) or models.measure_lengths is None:
         return 0.0
     chips = [align_face(photo, face.landmarks5, models.template, models.size) for face in (a, b)]

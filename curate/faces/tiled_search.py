@@ -22,10 +22,10 @@ def search_in_tiles(image: np.ndarray, detect: Detect, scale: float, side: int, 
     """Returns the faces that `detect` finds in tiles of an image, RGB uint8 (H, W, 3), resized by `scale`.
 
     A tile has at most `side` x `side` pixels, and neighbouring tiles share at least `overlap` pixels. If the resized
-    image does not fit into one tile, `detect` also looks at it at a quarter of the scale, and so on, because a large
-    face does not fit into a tile. A face that a tile's border cuts is left out, because another tile or a coarser look
-    shows the whole face. Of the detections of one face, only the detection with the best score is returned, best score
-    first. The time is proportional to the pixels of the image.
+    image does not fit into one tile, `detect` also looks at a quarter of the scale, then at a sixteenth, and so on,
+    because a large face does not fit into a tile. A face that a tile's border cuts is left out, because another tile or
+    a coarser look shows the whole face. Of several detections of one face, only the best is returned. The faces are
+    sorted, and the best score is first. The time is proportional to the pixels of the image.
     """
     found = list[Detection]()
     resized = image

@@ -125,7 +125,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
             f"{'it is' if ignored == 1 else 'they are'} in no person's folder or cannot be read."
         )
     if splits is not None:
-        by_name: dict[str, list[Path]] = {}  # path of a picture or name of a person's folder, below SOURCE -> pictures
+        by_name: dict[str, list[Path]] = {}  # a picture or a person's folder, as a path below SOURCE -> pictures
         for path in lists.photos:
             below = path.relative_to(source)
             for name in {normalise_name(below), normalise_name(below.parts[0])}:
@@ -134,7 +134,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
             if normalise_name(name) not in by_name:
                 lists.missing.append(name)
             for path in by_name.get(normalise_name(name), []):
-                _set_split(lists, path, split, f"{where}: {name}", "by an earlier line")
+                _set_split(lists, path, split, f"{where}: {name}", "an earlier line")
     return lists
 
 
@@ -157,7 +157,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
     for name, split, where in _read_split_lists(splits) if splits is not None else ():
         path = pictures.find(name, where)
         if path is not None:
-            _set_split(lists, path, split, f"{where}: {name}", "by an earlier line")
+            _set_split(lists, path, split, f"{where}: {name}", "an earlier line")
     # Target -> the first line of the target, and the references in this line
     first: dict[str, tuple[str, list[str]]] = {}
     repeated_lines = lines_without_references = lines_with_lq = 0
@@ -167,7 +167,8 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
             if target in first:
                 if first[target][1] != refs:
                     raise BadInput(
-                        f"{where}: {target} has other references in {first[target][0]}. Keep one of the two lines."
+                        f"{where}: the references of {target} differ from the references in {first[target][0]}. Keep "
+                        "one of the two lines."
                     )
                 repeated_lines += 1
                 continue
@@ -183,7 +184,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
                 )
             for picture in [path, *ref_paths] if split_of_table else ():
                 if picture is not None:
-                    _set_split(lists, picture, str(split_of_table), f"{where}: {picture.name}", "by another list")
+                    _set_split(lists, picture, str(split_of_table), f"{where}: {picture.name}", "another list")
             if path is not None and ref_paths:
                 lists.references[path] = ref_paths
     lists.photos = pictures.list_existing()
@@ -257,7 +258,7 @@ class _Pictures:
         return self._paths[name]
 
     def _find_normalised(self, name: str) -> Path | None:
-        """Returns the file whose name is the same after Unicode normalisation and with either slash, or None."""
+        """Returns the file whose name differs only in Unicode normalisation or in the kind of slash, or None."""
         if self._by_name is None:
             paths = [path for path in walk_files([self._root]) if isinstance(path, Path)]
             self._by_name = {normalise_name(path.relative_to(self._root)): path for path in paths}
@@ -271,7 +272,9 @@ class _Pictures:
 def _set_split(lists: Lists, path: Path, split: str, where_and_name: str, earlier: str) -> None:
     """Adds the split of a picture to the lists. Raises BadInput if the picture already has another split."""
     if (other := lists.splits.setdefault(path, split)) != split:
-        raise BadInput(f"{where_and_name} is in {other} {earlier} and in {split} here. Keep this picture in one split.")
+        raise BadInput(
+            f"{where_and_name} is in {split}, but {earlier} puts it into {other}. Keep this picture in one split."
+        )
 
 
 def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:

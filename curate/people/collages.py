@@ -12,17 +12,17 @@ from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
 # A face looks like a person if it is as similar to the person as the least similar quarter of the person's own faces
-# (ours). On 836 web photos, eight photos have a second face that is so similar. Six of them are collages or posters. In
-# two, blurred spectators look like a wrong "person" of blurred faces. Four or more other collages are missed. Two
-# sisters are as similar as the least similar fifth.
+# (ours). In eight of 836 web photos, a face looks like another person of the photo. Six of the eight photos are
+# collages or posters, and two show blurred spectators who look like a wrong "person" of blurred faces. At least four
+# other collages are not found. Two sisters are as similar as the least similar fifth of a person's own faces.
 _QUANTILE = 0.25
 _EXAMPLES = 3  # largest number of file names in a notice
 
 
 def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
-    """Returns pairs of rows that are one frame twice in one photo, int64 (m, 2).
+    """Returns pairs of faces in one photo that come from the same frame, as rows, int64 (m, 2).
 
-    The aligned faces have similar hashes and similar embeddings. Two people in one photo never look so equal.
+    The aligned faces have similar hashes and similar embeddings. Two people in one photo never look so similar.
     `vectors` are the unit embeddings of `faces`, float32 (n, d).
     """
     pairs = []
@@ -48,7 +48,7 @@ def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_perso
 
 
 def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[str], threshold: float) -> dict[str, int]:
-    """Returns the pictures that look like collages, and the number of faces in each that look like another's person.
+    """Returns the pictures that look like collages (picture -> number of faces that look like another of its people).
 
     A picture looks like a collage if a face of one person also looks like another person of the picture. The other
     person must have two or more faces in other pictures. `vectors` are unit rows, float32 (n, d). `labels` (n,) are the
@@ -77,7 +77,7 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
 
 
 def _describe_person(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the sum of a person's embeddings (d,), and the cosine that all but the least similar faces reach.
+    """Returns the sum of a person's embeddings (d,), and a cosine that three quarters of the faces reach.
 
     The cosine of a face is measured to the sum of the other faces. `vectors` are unit rows, float32 (n, d).
     """
@@ -90,8 +90,8 @@ def _describe_person(vectors: np.ndarray) -> tuple[np.ndarray, float]:
 def describe_collages(names: Sequence[str], faces: int, allowed: bool) -> list[str]:
     """Returns a notice about the pictures that look like collages, or an empty list.
 
-    `names` are the file names of the pictures, and `faces` counts the faces that look like another's person. `allowed`
-    says whether --collages is given.
+    `names` are the file names of the pictures, and `faces` counts the faces that look like another person of their
+    picture. `allowed` says whether --collages is given.
     """
     if not names:
         return []

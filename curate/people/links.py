@@ -70,7 +70,7 @@ def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> 
     """Returns the ids of the representatives that active drops name.
 
     In the rows `faces`, the current near-duplicates are marked. In `faces`, the status of a face that a decision
-    dropped earlier must be ok or near-duplicate. With the status dropped, the decision would not find the face again.
+    dropped earlier must be ok or near-duplicate. A decision does not find a face with the status dropped.
     """
     finder = FaceFinder(faces)
     drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]

@@ -140,7 +140,8 @@ def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarr
     """Returns ranks by farthest-first traversal, int64 (targets, candidates).
 
     A place is the embedding of a face together with its pose. Targets share one traversal over all candidates if they
-    can use all picks of this traversal. A target that cannot use all these picks gets a separate traversal.
+    can use all picks of this traversal. A target that cannot use every pick of the shared traversal gets its own
+    traversal.
     """
     places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)
     ranks = np.full(usable.shape, _BEHIND_ALL, np.int64)

@@ -63,8 +63,8 @@ def read_sidecar(table: Path) -> list[SidecarLine]:
         file = texts.pop("file", "")
         if not file:
             raise BadInput(
-                f"{table}, line {number}: the file is missing. Write the file's path below the folder of photos, or "
-                "its sha256."
+                f"{table}, line {number}: the cell in the column file is empty. Write the file's path below the "
+                "folder of photos, or its sha256."
             )
         if file in line_of_file:
             raise BadInput(
@@ -85,7 +85,7 @@ def read_sidecar(table: Path) -> list[SidecarLine]:
         texts["consent"] = consent
         lines.append(SidecarLine(number, file, **{name: text or None for name, text in texts.items()}))
     if not lines:
-        raise BadInput(f"{table} names no file. Write a line for each file under the first line.")
+        raise BadInput(f"{table} names no file. Below the first line, write one line for each file.")
     return lines
 
 
@@ -96,9 +96,10 @@ def match_sidecar(
 
     The `file` of a line is a path below one of `roots`, a whole path, or a sha256. For a member of an archive, the
     path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. Paths are compared after Unicode
-    normalisation, with either slash. If several files have the same name after the normalisation, a line without
-    consent counts for all of them, and any other line counts for the file whose name is exactly the same. If several
-    lines match one photo, the photo gets the strictest consent, the first source and the first licence.
+    normalisation, and the kind of slash does not matter. If several files have equal names after the normalisation, a
+    line without consent counts for all of them. A line with another consent counts only for the file with exactly the
+    name in the line. If several lines match one photo, the photo gets the strictest consent, the first source and the
+    first licence.
     """
     photos_at: dict[str, set[str]] = defaultdict(set)  # path, as a user would write it -> photos
     similar_at: dict[str, set[str]] = defaultdict(set)  # normalised path -> photos

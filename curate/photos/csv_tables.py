@@ -28,11 +28,11 @@ def _find_separator(first_line: str, required: tuple[str, ...]) -> str:
 
 
 def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the column names, and for each other line of a CSV its number and its cells. Empty lines are left out.
+    """Returns the column names of a CSV, and the number and the cells of each line after the first line.
 
-    The first line contains the column names. Commas, semicolons or tabs separate the cells. The separator is the first
-    of the three with which the first line names each column of `required` once. Raises BadInput if the file is not a
-    CSV in UTF-8, or in UTF-16 with a byte-order mark. Raises BadInput if another line has more cells than the first
+    Empty lines are left out. The first line contains the column names. Commas, semicolons or tabs separate the cells.
+    They are tried in this order, until the first line names each column of `required` once. Raises BadInput if the file
+    is not a CSV in UTF-8, or in UTF-16 with a byte-order mark. Raises BadInput if a line has more cells than the first
     line, or if a column of `required` is missing or repeated.
     """
     lines: list[tuple[int, list[str]]] = []

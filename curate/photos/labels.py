@@ -114,7 +114,7 @@ def _read_label_csv(table: Path) -> list[tuple[str, str]]:
         photo, text = (cells[at] if at < len(cells) else "" for at in (photo_column, label_column))
         text = text.strip()
         if not photo or not text:
-            raise BadInput(f"{table}, line {number}: the photo or the label is missing. Write both.")
+            raise BadInput(f"{table}, line {number}: the cell of the photo or of the label is empty. Write both.")
         if not text.isprintable() or len(text) > MAX_NAME:
             raise BadInput(
                 f"{table}, line {number}: the label is too long or has several lines. Write one line of at most "
@@ -122,7 +122,7 @@ def _read_label_csv(table: Path) -> list[tuple[str, str]]:
             )
         pairs.append((photo, text))
     if not pairs:
-        raise BadInput(f"{table} names no photo. Write a line for each photo under the first line.")
+        raise BadInput(f"{table} names no photo. Below the first line, write one line for each photo.")
     return pairs
 
 

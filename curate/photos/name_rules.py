@@ -1,4 +1,4 @@
-"""Decides by its name whether a file or a folder is left out: bins, system folders, `--exclude` and `--include`.
+"""Decides which files and folders are left out because of their names: bins, system folders, `--exclude`, `--include`.
 
 Names are compared after Unicode normalisation (NFC) and without regard to case.
 """

@@ -67,7 +67,7 @@ def check_refusals(dataset: Path, sidecar: str, paths: Sequence[Path], rules: Na
 
 
 def _read_files(dataset: Path) -> tuple[list[File], bytes]:
-    """Returns the rows of the dataset's files, and the key of the files that are kept out, or b"" if there are none."""
+    """Returns the rows of the dataset's files, and the key for kept-out files, which is b"" if no file is kept out."""
     if not (dataset / LEDGER_NAME).exists():
         return [], b""
     with Ledger.open(dataset) as ledger:

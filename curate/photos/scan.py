@@ -71,10 +71,10 @@ def scan(
 ) -> list[str]:
     """Records a row for every file under `paths`, for every member of an archive, and for every distinct photo.
 
-    A file is not read again if its size and its times are the same as in its row, except with `reread` and after an
-    update of the decoder. The row of an archive is recorded after the rows of all its members. An archive whose scan
-    was interrupted is therefore read again. `rules` leave out files and members by their names. Returns notices about
-    files of earlier scans that no longer exist, and about patterns of `rules` without a file.
+    A file is read again if its size or its times differ from its row, if the decoder was updated, or if `reread` is
+    true. The row of an archive is recorded after the rows of all its members. An archive whose scan was interrupted is
+    therefore read again. `rules` leave out files and members by their names. Returns notices about files of earlier
+    scans that no longer exist, and about patterns of `rules` without a file.
     """
     earlier = _read_earlier(ledger)
     names = _Names(rules, frozenset(map(str, paths)))

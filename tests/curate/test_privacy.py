@@ -195,7 +195,7 @@ def test_required_consent_drops_what_nobody_spoke_of_and_only_then(tmp_path, loo
     [
         ("file,consent\na.jpg,maybe\n", r"line 2: the consent maybe is unknown. Write yes, no, withdrawn, or nothing"),
         ("file,consent\na.jpg,yes\na.jpg,no\n", r"line 3: a.jpg is already in line 2"),
-        ("file,consent\n\n,yes\n", r"line 3: the file is missing"),
+        ("file,consent\n\n,yes\n", r"line 3: the cell in the column file is empty"),
         ("file,consent\na.jpg,yes,x\n", r"line 2: the line has 3 columns"),
         ('file,consent\na.jpg,"yes\n', r"line 2: the line is not CSV"),
         ('file,licence\na.jpg,"CC\nBY"\n', r"line 2: the licence is too long"),

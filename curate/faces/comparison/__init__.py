@@ -1,1 +1,1 @@
-"""What is stored of an aligned face to tell whether two faces show the same picture."""
+"""Stores aligned faces in a short form, and compares two of them to find copies of one picture."""

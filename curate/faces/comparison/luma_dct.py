@@ -16,11 +16,11 @@ from scipy.fft import dct
 # The part of the 512 px crop that is stored: from brows to below the chin and from ear to ear (ours).
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0.25, 0.9, 0.175, 0.825
 SIDE = 48  # width and height in pixels to which this part is resized (ours)
-# Number of frequencies that are stored for each direction (ours). Of 1,128 copies and 860 pairs of different photos of
-# one person, 16 frequencies separate all but 4 copies from all different photos; 24 frequencies do not separate more.
+# Number of frequencies that are stored for each direction (ours). 16 frequencies separate 1,124 of 1,128 copies from
+# all 860 pairs of different photos of one person. 24 frequencies do not separate more copies.
 FREQUENCIES = 16
-# Number of frequencies for each direction that `compare_tangents` reads (ours). Lower frequencies bear larger moves,
-# and higher frequencies tell more pictures apart. We tried 6, 8, 10, 12 and 16.
+# Number of frequencies for each direction that `compare_tangents` reads (ours). Low frequencies tolerate larger moves
+# of a face, and high frequencies distinguish more pictures. We tried 6, 8, 10, 12 and 16.
 _COARSE = 8
 
 # row f of the matrix is the cosine of frequency f at SIDE pixels, float32 (SIDE, SIDE), orthonormal
@@ -28,12 +28,13 @@ _COSINES = dct(np.eye(SIDE), norm="ortho", axis=0).astype(np.float32)
 
 
 def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
-    """Returns the text that is stored of a crop, RGB uint8 (S, S, 3) in the FFHQ template: 288 bytes as hex.
+    """Returns the text that is stored for a crop, RGB uint8 (S, S, 3) in the FFHQ template: 288 bytes as hex.
 
-    `valid` is bool (V, V), and tells which pixels of the crop come from the photo. The other pixels get the mean of
-    these pixels. The first 256 bytes are the low frequencies of the luma, as signed integers. The sign of an integer is
-    the frequency's sign, and its square is proportional to the frequency's strength. The mean brightness and the
-    contrast are not stored. The last 32 bytes are the bits of a grid, which tell where all pixels come from the photo.
+    `valid` is bool (V, V), and tells which pixels of the crop come from the photo. All pixels from outside the photo
+    get the mean of the pixels from the photo. The first 256 bytes are the low frequencies of the luma, as signed
+    integers. The sign of an integer is the frequency's sign, and its square is proportional to the frequency's
+    strength. The mean brightness and the contrast are not stored. The last 32 bytes are the bits of a grid: a bit is 1
+    if its whole cell comes from the photo.
     """
     luma = cv2.resize(cv2.cvtColor(_cut(crop), cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     luma = luma.astype(np.float32)
@@ -43,7 +44,7 @@ def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
         luma[~real] = luma[real].mean()
     low = _COSINES[:FREQUENCIES] @ luma @ _COSINES[:FREQUENCIES].T
     low[0, 0] = 0
-    strongest = max(float(np.abs(low).max()), 1.0)  # so that rounding errors of a plain face are 0
+    strongest = max(float(np.abs(low).max()), 1.0)  # a face without contrast gets 0 for rounding errors
     integers = np.round(127 * np.sign(low) * np.sqrt(np.abs(low) / strongest)).astype(np.int8)
     grid = cv2.resize(share, (FREQUENCIES, FREQUENCIES), interpolation=cv2.INTER_AREA) > 0.98
     return (integers.tobytes() + np.packbits(grid).tobytes()).hex()
@@ -70,7 +71,7 @@ def keep_common_pixels(one: np.ndarray, other: np.ndarray, real: np.ndarray) -> 
     """Returns the frequencies of m pairs of faces in which only the common pixels count.
 
     `one` and `other` are frequencies, float32 (m, FREQUENCIES, FREQUENCIES). `real`, bool (m, SIDE, SIDE), tells which
-    pixels come from both photos. The other pixels get the mean of these pixels.
+    pixels come from both photos. All remaining pixels get the mean of the common pixels.
     """
     low, kept = _COSINES[:FREQUENCIES], []
     share = real.mean((1, 2), dtype=np.float32).clip(1e-6)
@@ -87,9 +88,9 @@ def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray
     """Returns how much the two faces of each pair differ if small moves do not count, float (m,), from 0 to 1.
 
     `frequencies` are float32 (n, FREQUENCIES, FREQUENCIES). `one` and `other`, int (m,), are the faces of the pairs.
-    `mirrored`, bool (m,), tells in which pairs one face is mirrored. The difference is the share of a face that is
-    neither the other face nor a small shift, turn, scaling or shear of the other face (tangent distance, Simard, LeCun
-    and Denker 1993). Of the two directions, the smaller difference counts.
+    `mirrored`, bool (m,), tells in which pairs one face is mirrored. The difference is the share of one face that the
+    other face and its small shifts, turns, scalings and shears do not explain (tangent distance, Simard, LeCun and
+    Denker 1993). Either face of a pair can explain the other, and the smaller difference is returned.
     """
     coarse = frequencies[:, :_COARSE, :_COARSE]
     plain, flipped = (_normalise(part.reshape(len(part), -1)) for part in (coarse, mirror(coarse)))
@@ -139,12 +140,12 @@ def register(one: np.ndarray, other: np.ndarray, one_real: np.ndarray, other_rea
 _ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 1e-3)  # more steps change no decision (ours)
 _SAME = np.eye(2)
 _CENTRE = np.array([(SIDE - 1) / 2, (SIDE - 1) / 2, 1])
-# The landmarks of two copies of one picture differ by less than these numbers (ours): entries of the matrix, a scale of
-# 1.25 or a turn of 14 degrees; and pixels of SIDE.
+# The greatest moves between two copies of one picture (ours). _MOST_TURN limits the entries of the matrix: .25 is a
+# scale of 1.25 or a turn of 14 degrees. _MOST_SHIFT is in pixels of the stored picture.
 _MOST_TURN, _MOST_SHIFT = 0.25, 6.0
 _LEAST_PIXELS = SIDE * SIDE // 4  # two faces that share less than a quarter of their pixels are not compared (ours)
-_EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # pixels at the border mix with nothing when they are moved
-_INNER = np.pad(np.ones((SIDE - 6, SIDE - 6), bool), 3)  # a move of a few pixels leaves these pixels in the picture
+_EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # False at the border, whose pixels would mix with the outside
+_INNER = np.pad(np.ones((SIDE - 6, SIDE - 6), bool), 3)  # these pixels stay in the picture if it moves by a few pixels
 
 
 def _cut(picture: np.ndarray) -> np.ndarray:

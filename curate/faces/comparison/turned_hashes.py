@@ -62,7 +62,7 @@ def turn_boxes(boxes: np.ndarray, variant: int) -> np.ndarray:
 def _find_places(variant: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns where the bits of a variant are in the picture's own hash, and which bits are inverted.
 
-    Both arrays are int (side * side,) and uint8 (side * side,).
+    The first array is int (side * side,), and the second array is uint8 (side * side,).
     """
     place = np.arange(side * side).reshape(side, side)
     y, x = np.divmod(place, side)

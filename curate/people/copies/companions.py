@@ -16,11 +16,11 @@ from manifests.ledger.records import Face
 def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarray, rules: DedupeRules) -> np.ndarray:
     """Returns pairs of faces that are copies because other faces of their two photos are copies, int64 (m, 2).
 
-    `pairs`, int64 (n, 2), are known copies: numbers of `faces`, whose unit embeddings are `vectors`. The landmarks of
-    two copies give the similarity that maps one photo to the other, plain or mirrored. A face that is mapped to the
-    place of a face in the other photo is its copy, if their cosine is `min_cosine_same_photo` or more. Of the plain and
-    the mirrored map, the map that fits more faces is used. A face whose own pixels differ, for example because a
-    frame is beside it, is found in this way.
+    `pairs`, int64 (n, 2), are known copies, as row numbers of `faces`. `vectors` are the unit embeddings of `faces`.
+    The landmarks of two copies give the similarity that maps one photo to the other, plain or mirrored. If a face is
+    mapped onto a face of the other photo, and their cosine is `min_cosine_same_photo` or more, the two faces are
+    copies. Of the plain and the mirrored map, the map that fits more faces is used. This way also finds a copy whose
+    pixels differ, for example because a frame is beside the face.
     """
     in_photo: dict[str, list[int]] = defaultdict(list)
     for number, face in enumerate(faces):
@@ -35,7 +35,8 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
         first, second = in_photo[photo], in_photo[other_photo]
         if len(known) >= min(len(first), len(second)):
             continue
-        # The largest face has the most exact landmarks. Every face beside it is compared with every other such face.
+        # The largest face has the most exact landmarks. Every other face of one photo is compared with every other face
+        # of the other photo.
         one, other = max(known, key=lambda pair: (faces[pair[0]].inter_ocular_px, pair))
         every = np.array([(i, j) for i in first for j in second if i != one and j != other])
         near = np.einsum("nd,nd->n", vectors[every[:, 0]], vectors[every[:, 1]]) >= rules.min_cosine_same_photo

@@ -78,9 +78,10 @@ def find_successors(
 ) -> list[Face]:
     """Returns the rows of the faces whose files were overwritten, in the same order.
 
-    If a face in use shows the same picture, `duplicate_of` names this face. It then inherits the identity, the split
-    and the decisions of the replaced face. `rows` are the rows that `find_near_duplicates` returned. `embeddings` are
-    the unit embeddings of `rows` followed by `replaced`, float32 (n, d).
+    If a face in use shows the picture of an overwritten face, `duplicate_of` in the row of the overwritten face names
+    the face in use. The face in use then inherits the identity, the split and the decisions of the overwritten face.
+    `rows` are the rows that `find_near_duplicates` returned. `embeddings` are the unit embeddings, first of `rows` and
+    then of `replaced`, float32 (n, d).
     """
     if not replaced:
         return []
@@ -97,7 +98,7 @@ def find_successors(
 
 
 def select_replaced_faces(faces: Iterable[Face]) -> list[Face]:
-    """Returns the faces whose files were overwritten, and which another face shows again."""
+    """Returns the faces whose files were overwritten and whose picture another face shows."""
     return [face for face in faces if face.reason == FILE_REPLACED and face.duplicate_of is not None]
 
 
@@ -186,8 +187,8 @@ def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: 
 def find_photos_with_copies(faces: Iterable[Face]) -> dict[str, set[str]]:
     """Returns photo_id -> the other photos that contain a near-duplicate of one of its faces.
 
-    A photo without such photos has no entry. A collage is in the sets of the photos that it contains, but these photos
-    are not in the sets of each other.
+    A photo whose faces are in no other photo has no entry. A collage is in the sets of the photos that it contains, but
+    these photos are not in the sets of each other.
     """
     photos_of: dict[str, set[str]] = defaultdict(set)  # representative -> photos that contain this face or a copy of it
     for face in faces:

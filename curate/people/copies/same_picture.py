@@ -32,11 +32,11 @@ def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndar
     """Returns pairs of rows of `faces` that show the same picture, int64 (m, 2).
 
     `photos` and `vectors`, float32 (n, d), are the photos and the unit embeddings of the faces. Plain and mirrored
-    copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, other copies may be
-    missed.
+    copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, turned or cropped
+    copies may be missed.
     """
-    # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each, each pair once. Two equal faces in
-    # one photo come from a collage or a mirror, and are not copies.
+    # The candidates are pairs of near neighbours, and each pair occurs once: `row` and `other`, int (m,). Two equal
+    # faces in one photo come from a collage or a mirror, and are not copies.
     least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face, rules.min_cosine_same_pixels)
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, least)

@@ -25,9 +25,9 @@ def have_same_pixels(
 ) -> np.ndarray:
     """Returns which pairs have the same pixels after one face was moved onto the other, bool (m,).
 
-    `row` and `other`, int (m,), are the faces of the pairs. `bits`, int (m,), is the number of different bits of their
-    hashes, and `mirrored`, bool (m,), tells in which pairs the second face is mirrored. Only pixels that both photos
-    have are compared.
+    `row` and `other`, int (m,), are the faces of the pairs. `bits`, int (m,), is the number of bits that differ between
+    the two hashes of a pair, and `mirrored`, bool (m,), tells in which pairs the second face is mirrored. Only pixels
+    that both photos have are compared.
     """
     same = np.zeros(len(row), bool)
     real_bits, known = _read_real_bits(faces)

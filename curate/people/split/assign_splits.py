@@ -108,7 +108,7 @@ def _find_fixed_splits(
 ) -> dict[str, str]:
     """Returns unit -> split for the units with a fixed split.
 
-    Locked rows take precedence over imported lists. Imported lists take precedence over the other rows of the last run.
+    Locked rows take precedence over imported lists. Imported lists take precedence over unlocked rows of the last run.
     """
     fixed_splits: dict[str, str] = {}
     for face, row in before:
@@ -148,7 +148,8 @@ def _choose_group_split(
     """Returns the split of a group of units that share photos. `count` is the number of all units.
 
     A group that shares photos with units of `fixed_splits` goes to the split in which fewest faces are set aside. The
-    split of another group follows from a hash of its first unit. A group that is larger than val or test goes to train.
+    split of any other group follows from a hash of its first unit. A group that is larger than val or test goes to
+    train.
     """
     near = {other for unit in group for place in shared.of_unit.get(unit, ()) for other in shared.photos[place].units}
     tied = {fixed_splits[unit] for unit in near if unit in fixed_splits}
@@ -168,10 +169,10 @@ def _fill_empty_splits(
 ) -> None:
     """Moves units without a fixed split into each empty split. Changes `split_of` in place.
 
-    Empty splits are filled in the order train, test, val. `groups` contain the units without a fixed split. First a
-    small group moves, if possible. Otherwise a part of a group moves, and otherwise a large group. If there are at
-    least three units, and enough of them have no fixed split, every split with a share above 0 gets a unit, unless more
-    than `MAX_LOSS_FOR_A_SPLIT` of the faces of the group were set aside.
+    Empty splits are filled in the order train, test, val. `groups` contain the units without a fixed split. If
+    possible, a small group moves. If no small group can move, a part of a group moves, and as a last choice a large
+    group. A split with a share above 0 stays empty if there are fewer than three units, if too few units have no fixed
+    split, or if more than `MAX_LOSS_FOR_A_SPLIT` of the faces of the group would be set aside.
     """
     limits = [int(MAX_LOSS_FOR_A_SPLIT * sum(shared.faces[unit] for unit in group)) for group in groups]
     by_size = sorted(range(len(groups)), key=lambda number: (-len(groups[number]), number))
@@ -203,8 +204,8 @@ def _cut_large_groups(
 ) -> None:
     """Moves parts of the groups that are too large for val and test into val and test. Changes `split_of` in place.
 
-    About the share of val and of test leaves each group. Fewer units leave if more than `MAX_LOSS` of the faces of the
-    group were set aside.
+    Val gets about its share of the units of each group, and so does test. Fewer units move if otherwise more than
+    `MAX_LOSS` of the faces of the group would be set aside.
     """
     for group in groups:
         limit = int(MAX_LOSS * sum(shared.faces[unit] for unit in group))

@@ -1,7 +1,7 @@
 """Finds new people who are people of a frozen set, although no face of the frozen set is in use any more.
 
 The files of a person may be overwritten, or all faces of a frozen set may be dropped. The embeddings of the frozen
-faces stay, and tell that a new person is the same person. The new person then joins the frozen split.
+faces stay in the dataset, and show whether a new person is a frozen person. The new person then joins the frozen split.
 """
 
 from __future__ import annotations

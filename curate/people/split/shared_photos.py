@@ -20,10 +20,11 @@ from curate.people.clustering.components import label_components
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
-# Largest number of units that leave a group together (ours): a family. On synthetic albums of 5 to 1,000 people, 16 set
-# the same share of the faces aside as 8, and took twice as long. With 5, up to five times as many faces were lost.
+# Largest number of units that leave a group together (ours): a family. On synthetic albums of 5 to 1,000 people, a
+# limit of 16 sets as many faces aside as a limit of 8, and takes twice as long. A limit of 5 sets up to five times as
+# many faces aside.
 MAX_PART = 8
-# A part leaves only if at least this share of its own faces is then not set aside (ours).
+# A part leaves only if at least this share of its own faces can still be used afterwards (ours).
 _LEAST_KEPT = 0.5
 
 
@@ -101,7 +102,9 @@ def count_losses(units: Collection[str], split_of: Mapping[str, str], shared: Sh
 
 
 def count_new_losses(part: Collection[str], split: str, split_of: Mapping[str, str], shared: SharedPhotos) -> int:
-    """Returns how many more faces are set aside if the units of `part` move to `split`; fewer faces are negative.
+    """Returns how many more faces are set aside if the units of `part` move to `split`.
+
+    The result is negative if fewer faces are set aside.
 
     A unit that `split_of` does not contain sets no face aside.
     """
@@ -120,11 +123,11 @@ def count_new_losses(part: Collection[str], split: str, split_of: Mapping[str, s
 def cut_group(
     units: Collection[str], split: str, wanted: int, max_losses: int, split_of: dict[str, str], shared: SharedPhotos
 ) -> None:
-    """Moves about `wanted` of `units` to `split`.
+    """Moves about `wanted` units from `units` to `split`.
 
-    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The part with the fewest
-    new losses per wanted unit leaves first. Fewer units leave if more than `max_losses` more faces were set aside.
-    Changes `split_of` in place.
+    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The first part to leave
+    is the part that sets the fewest additional faces aside per unit. Fewer units leave if otherwise more than
+    `max_losses` additional faces would be set aside. Changes `split_of` in place.
     """
     staying, may_leave, losses = set(units), len(units) // 2, 0
     if wanted <= 0 or may_leave == 0:
@@ -177,9 +180,9 @@ def _find_part(
 ) -> _Part:
     """Returns the best part of `staying` that contains `seed`.
 
-    The part grows by the unit that shares most faces with the part, compared with the faces that the unit shares with
-    others. The returned part has no units if every part costs more than `max_losses`, or loses too many of its own
-    faces.
+    The part grows by the unit with the highest number of faces shared with the part, minus the number of faces shared
+    only with other units. The returned part has no units if every part costs more than `max_losses`, or loses too many
+    of its own faces.
     """
     part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
     while True:

@@ -103,9 +103,9 @@ def mark_replaced(
 ) -> tuple[list[Photo | Face], list[Photo]]:
     """Returns rows of photos and faces that no file contains any more, and rows of photos that came back.
 
-    A photo whose files are all left out gets the reason of a file. A photo whose files were all overwritten gets
-    FILE_REPLACED. The rows of photos and faces without a file have the status dropped. The rows of photos that came
-    back have the status ok.
+    A photo whose files are all left out gets the reason of one of these files. A photo whose files were all overwritten
+    gets FILE_REPLACED. The rows of photos and faces without a file have the status dropped. The rows of photos that
+    came back have the status ok.
     """
     in_files = {file.photo_id for file in files if file.reason not in LEFT_OUT}
     left_out = {file.photo_id: file.reason for file in files if file.reason in LEFT_OUT}

@@ -23,9 +23,9 @@ def stamp_row(row: File, status: os.stat_result) -> File:
 def is_unchanged(row: File | None, status: os.stat_result) -> bool:
     """Returns whether a file was read before, and has the same size and times as in its row.
 
-    A program can set the time of the last change (mtime) to any value, but the system sets ctime itself. A file that
-    was changed with its size and mtime kept therefore has another ctime. A file that could not be read without a
-    library counts as changed if the library is installed now.
+    A program can set the time of the last change (mtime) to any value, but the system sets ctime itself. If a file was
+    changed, its ctime therefore differs, even if its size and mtime stayed the same. A file that could not be read
+    without a library counts as changed if the library is installed now.
     """
     if row is None or row.bytes is None or (row.reason in EXTRAS and is_installed(row.reason)):
         return False

@@ -1,6 +1,6 @@
 """Moves the faces of a photo, and the boxes in decisions, when the orientation or the size of its file changes.
 
-The ids and the crops of the faces stay. Only if the new photo is mirrored, the crops and embeddings are made again.
+The ids and the crops of the faces stay. If the new photo is mirrored, the crops and embeddings are made again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class FrameChange:
         `centre` is the coordinate of the first pixel's centre: 0.5 for edges of boxes, and 0 for landmarks.
         """
         turn, shift = np.array(self.turn, np.float64), 0.5 - centre
-        size = np.abs(turn) @ self.before  # of the turned photo, before the change of the size
+        size = np.abs(turn) @ self.before  # width and height of the turned photo before the resize
         turned = (np.array(points).reshape(-1, 2) + shift - np.array(self.before) / 2) @ turn.T + size / 2
         return turned * (np.array(self.after) / size) - shift
 

@@ -24,7 +24,7 @@ from manifests.runtime.uris import is_missing
 
 # A file in its old place contains the same photo if the two 256-bit hashes differ in at most this many bits (ours).
 MAX_BITS_SAVED_AGAIN = 12
-MAX_CHANGE_OF_PROPORTIONS = 0.02  # of the ratio of width and height; a resize rounds both to whole pixels (ours)
+MAX_CHANGE_OF_PROPORTIONS = 0.02  # greatest change of width / height; a resize rounds both to whole pixels (ours)
 
 
 @dataclass
@@ -102,7 +102,7 @@ def _is_saved_again(before: Photo, after: Photo) -> bool:
 
 
 def _is_elsewhere(photo: Photo, uri: str, known: KnownPhotos) -> bool:
-    """Returns whether another file contains the pixels of a photo as they were read last."""
+    """Returns whether another file still contains the recorded pixels of a photo."""
     files = [known.files[other] for other in known.uris[photo.photo_id] if other != uri]
     return any(
         (file.samples, file.orientation) == (photo.samples, photo.orientation) and not is_missing(file.uri)
@@ -113,8 +113,8 @@ def _is_elsewhere(photo: Photo, uri: str, known: KnownPhotos) -> bool:
 def _update_photo(before: Photo, after: Photo, file: File, known: KnownPhotos) -> Photo:
     """Returns the row of a known photo after one of its files was read.
 
-    If the pixels of the file differ from the pixels that were read earlier, the photo gets the new pixels. But it keeps
-    the old pixels if another file still contains them. After an update of the decoder, the new samples always count.
+    The photo gets the pixels of the file in two cases: the decoder was updated, or the pixels differ from the recorded
+    pixels and no other file contains the recorded pixels.
     """
     same_pixels = (before.samples, before.orientation) == (after.samples, after.orientation)
     is_updated_decoder = before.decoder != after.decoder

@@ -532,7 +532,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": null}', "line 2: None is not an id"),
         (
             '{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "OTHER"}',
-            "line 2: The rest of the move names only",
+            "line 2: `rest` names only",
         ),
         ('{"kind": "move", "faces": ["FACE"], "to": []}', "line 2: The decision names no face"),
         (
