@@ -159,10 +159,10 @@ class CurateConfig:
     # the grouping.
     labels: str | None = None
     sidecar: str | None = None  # FILE.csv with source, licence and consent of photos
-    require_consent: bool = False  # drop photos whose consent is unknown.
-    allow_unmatched: bool = False  # accept refusals of consent that match no photo.
-    exclude: tuple[str, ...] = ()  # patterns of files and folders that are left out, see curate/photos/name_rules.py.
-    include: tuple[str, ...] = ()  # if not empty, only files that match one of these patterns are read
+    require_consent: bool = False  # Drop photos whose consent is unknown.
+    allow_unmatched: bool = False  # Accept refusals of consent that match no photo.
+    exclude: tuple[str, ...] = ()  # Patterns of files and folders that are left out, see curate/photos/name_rules.py.
+    include: tuple[str, ...] = ()  # If not empty, only files that match one of these patterns are read
     reread: bool = False  # read every file again, even if its size and times did not change
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)

@@ -70,7 +70,7 @@ def curate(
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
-        models = choose_face_models(ledger, config.faces)  # before the dataset counts as unfinished
+        models = choose_face_models(ledger, config.faces)  # if this fails, the dataset is not marked as unfinished
         ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
 

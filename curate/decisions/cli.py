@@ -33,11 +33,11 @@ def decide(
 
     The people, splits and references of the dataset change immediately. The actions are:
 
-    merge ID ID joins two people into one person. split FACE... separates the faces from their person. move FACE...
-    --to ID moves the faces to another person. drop FACE... takes the faces out of use. rename ID --name NAME gives a
-    person a name. lock ID keeps the faces of a person together, and keeps faces of other people out. together ID
-    ID puts two people into one split, who stay two people. undo NUMBER takes
-    a decision back. list prints all decisions.
+    `merge ID ID` joins two people into one person. `split FACE...` separates the faces from their person.
+    `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use.
+    `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a person together, and keeps faces of
+    other people out. `together ID ID` puts two people into one split without merging them. `undo NUMBER` takes a
+    decision back. `list` prints all decisions.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 

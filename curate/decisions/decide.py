@@ -152,7 +152,7 @@ def _find_moves(
 
 
 def _check_frozen_people(decisions: Sequence[Decision], faces: Sequence[Face], splits: Sequence[Split]) -> None:
-    """Raises BadInput if a decision puts people into one split who are in different frozen splits."""
+    """Raises BadInput if a decision puts people of different frozen splits into one split."""
     representative = {face.face_id: face.representative for face in faces}
     frozen = {representative.get(row.face_id): row for row in splits if row.locked and row.policy == "identity"}
     finder = FaceFinder(faces)

@@ -15,7 +15,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair, Split
 from manifests.runtime.progress import Progress
 
-# A new division into splits can cause new leaks. From round MOVES on, faces are only dropped, so that the rounds end.
+# A new division into splits can cause new leaks. From round MOVES on, no person moves and faces are only dropped, so
+# that the repair ends.
 ROUNDS, MOVES = 8, 4
 _ALL = 1 << 62  # number of leaks of each kind that a search returns
 

@@ -28,7 +28,7 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",
     "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
     "name": "Give the name: --name NAME, or `name` in a file.",
-    "sides": "Name two people or more as its sides.",
+    "sides": "Name two people or more as the sides.",
     "undoes": "Give the number of the decision to take back.",
 }
 

@@ -98,7 +98,7 @@ def choose_min_eyes(config: CurateConfig) -> float:
 def _list_photos(ledger: Ledger, finished: set[str], min_eyes: float) -> list[tuple[Photo, tuple[Source, ...]]]:
     """Returns the usable photos to search, with the files that contain them.
 
-    A photo in `finished` is searched again only if the earlier search did not look for faces as small as `min_eyes`.
+    A photo in `finished` is searched again if the earlier search left out faces as small as `min_eyes`.
     """
     coarse = {
         photo.photo_id for photo in ledger.read_rows(Photo) if photo.min_eyes is None or photo.min_eyes > min_eyes

@@ -31,8 +31,8 @@ Source = tuple[str, str]
 def list_sources(ledger: Ledger) -> dict[str, tuple[Source, ...]]:
     """Returns the files that contain the pixels of each photo (photo_id -> sources).
 
-    A file with another orientation than the photo, or with other samples, is not a source, because the boxes of the
-    photo's faces do not fit it.
+    A file is not a source if its orientation or its samples differ from those of the photo, because the boxes of the
+    faces do not fit such a file.
     """
     pixels = {photo.photo_id: (photo.samples, photo.orientation) for photo in ledger.read_rows(Photo)}
     sources: dict[str, list[Source]] = defaultdict(list)

@@ -24,7 +24,7 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     new face. The result has these properties:
     - The faces of a block share a group.
     - Faces with two different labels, or of two locked identities, never share a group.
-    - A face that belonged to another identity leaves a locked identity. A new face may join a locked identity.
+    - A locked identity contains no face that belonged to another identity before, but may contain new faces.
     - Faces that a decision separates are in different groups.
 
     If a group is divided, a face without a constraint joins the most similar part. Confidence and margin are measured
@@ -167,8 +167,8 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     confidence, margin = grouping.confidence.copy(), grouping.margin.copy()
     confidence[changed] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
 
-    # The margin needs the nearest other group. This is the group that was nearest before the change, or another part of
-    # the face's old group.
+    # The margin needs the nearest other group. The nearest other group is the group that was nearest before the change,
+    # or another part of the face's old group.
     nearest = grouping.confidence - grouping.margin
     for group in np.unique(grouping.labels[changed]).tolist():
         rows = old.get_rows(group)

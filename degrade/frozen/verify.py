@@ -45,8 +45,8 @@ class Verification:
 
     lq_set: str
     images: int  # the number of recorded images
-    missing_files: tuple[str, ...]  # recorded files that are not on disk.
-    changed_files: tuple[str, ...]  # files whose SHA-256 on disk differs from the record
+    missing_files: tuple[str, ...]  # Recorded files that are not on disk.
+    changed_files: tuple[str, ...]  # Files whose SHA-256 on disk differs from the record
     unreproduced_files: tuple[str, ...]  # images whose SHA-256 differs from the record when they are made again
     files_without_source: tuple[str, ...]  # images whose clean image is missing, has changed or cannot be read
     unexpected_files: tuple[str, ...]  # files that are on disk but not recorded

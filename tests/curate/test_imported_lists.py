@@ -167,7 +167,7 @@ def test_people_listed_in_two_splits_are_set_aside_where_most_of_them_are_not(tm
     assert found == {f"{p}-{n}": expected[p] for p in "0123" for n in range(3) if (p, n) != ("1", 2)}
     aside = [row for row in rows(dataset, Split) if row.status == "dropped"]
     assert [row.reason for row in aside] == ["listed_in_another_split"] and check_ledger(dataset) == []
-    assert any("1 face is set aside: an imported list has another split" in notice for notice in summary.notices)
+    assert any("1 face is set aside, because an imported list puts its photo" in notice for notice in summary.notices)
     assert "set aside: listed_in_another_split" in "\n".join(explain_photo(dataset, "1-2.png")[0])
     # a decision that joins people of two listed splits leaves no leak either
     identity = {name: row.identity_id for row in rows(dataset, Membership) for name in [by_file(dataset)[row.face_id]]}

@@ -112,7 +112,7 @@ class _Groups:
 
     def __init__(self, graph: Graph) -> None:
         """Stores each pair of `graph` one time, with a score of minus infinity."""
-        self.labels = np.arange(len(graph.sums))  # int64 (g,): current group of each group of `graph`
+        self.labels = np.arange(len(graph.sums))  # int64 (g,): the group that now contains each group of `graph`
         self.count = len(graph.sums)  # number of groups that exist
         self.sums, self.sizes, self.photo_counts = graph.sums, graph.sizes.astype(np.float64), graph.photo_counts
         self.forbidden_pairs = graph.forbidden_pairs.astype(np.int64)
@@ -211,7 +211,7 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     A group that does not merge gets its own number.
 
     `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of the
-    groups that have at least one group with which they must not merge.
+    groups that must not merge with some other group.
     """
     count = len(sizes)
 

@@ -22,8 +22,8 @@ def audit_leaks(ledger: Ledger, progress: Progress = lambda *_: None) -> Leaks:
 def audit_dataset(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """Does the same as `audit_leaks` for a dataset that is not open. `limit` is the number of examples of each kind.
 
-    A dataset whose ledger contains the result already is only read, so that a dataset on read-only disks can be
-    searched. Raises BadInput if the dataset was not curated completely.
+    If the ledger already contains the result, nothing is written, so a dataset on a read-only disk can be searched.
+    Raises BadInput if the dataset was not curated completely.
     """
     with Ledger.open(dataset) as ledger:
         leaks = find_ledger_leaks(ledger, limit, progress)

@@ -17,8 +17,8 @@ FACES_WITH_SPLITS = f"""{_COLUMNS}, f.duplicate_of
     FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m ON m.face_id = s.face_id
     WHERE s.status = 'ok' AND (f.status = 'ok' OR f.reason = 'near_duplicate') ORDER BY f.face_id"""
-# This query returns the faces that are in frozen sets although the dataset does not use the faces any more. A photo of
-# such a face was overwritten, or the face was dropped, but models are still measured on the face.
+# This query returns the faces that are in frozen sets although the dataset does not use the faces any more. The photo
+# of the face was overwritten, or the face was dropped, but models are still measured on the face.
 _UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
     FROM faces f JOIN splits s USING (face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m USING (face_id)
@@ -58,8 +58,10 @@ def read_faces(ledger: Ledger, query: str = FACES_WITH_SPLITS) -> list[FaceLine]
 
 
 def read_unused_frozen_faces(ledger: Ledger) -> list[FaceLine]:
-    """Returns the faces of frozen sets that the dataset does not use any more, ordered by face id. Raises as
-    `read_faces`."""
+    """Returns the faces of frozen sets that the dataset does not use any more, ordered by face id.
+
+    Raises LedgerBroken in the same case as `read_faces`.
+    """
     return read_faces(ledger, _UNUSED_FROZEN_FACES)
 
 

@@ -1,11 +1,10 @@
 """Plans decisions that end leaks: a person moves to the split of another person, or single faces are not used.
 
-The rule for two people with leaks: the faces that take part in most leaks would be set aside, until no leak is left. If
-the smaller of the two people has more than MAX_MOVES faces for each face that would be set aside, these faces are
+For two people with leaks, the plan lists faces until every leak has a listed face, and begins with the face that has
+most leaks. If the smaller of the two people has more than MAX_MOVES faces for each listed face, the listed faces are
 dropped. Otherwise nothing is dropped, and both people go to one split, which is the split of the larger person.
 
-As soon as a frozen set exists, people keep their splits, and faces of frozen sets stay. Then only other faces are
-dropped.
+As soon as a frozen set exists, people keep their splits, and only faces outside the frozen sets are dropped.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from dataclasses import dataclass, field
 from curate.people.leaks.face_line import FaceLine
 from curate.people.leaks.find_leaks import Leak
 
-# A person moves, unless more than MAX_MOVES faces would move for each face that could be dropped instead (ours). A
-# person of 40 faces with one face that looks like another person keeps its split, and loses this face.
+# A person moves if at most MAX_MOVES faces would move for each face that could be dropped instead (ours). A person of
+# 40 faces with one face that looks like another person keeps its split, and loses this face.
 MAX_MOVES = 10
 
 
@@ -61,7 +60,7 @@ def plan_repair(
 
 
 def _find_cover(pairs: Sequence[tuple[str, str]], locked: Collection[str]) -> list[str]:
-    """Returns faces of which each pair contains one. The face of most pairs is chosen first.
+    """Returns faces so that each pair contains at least one of them. The face of most pairs is chosen first.
 
     Among equal faces, the second face of a pair is chosen first. Pairs of two locked faces are left out.
     """

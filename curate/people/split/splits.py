@@ -47,8 +47,8 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     if count:
         verb, whose = ("is", "its") if count == 1 else ("are", "their")
         notices.append(
-            f"{format_count(count, 'face')} {verb} set aside: an imported list has another split for {whose} photo "
-            "than for most photos of the person."
+            f"{format_count(count, 'face')} {verb} set aside, because an imported list puts {whose} photo and most "
+            "photos of the person into different splits."
         )
     frozen = any(row.locked for row in before)
     listed = any(entry.split is not None for entry in ledger.read_rows(ListEntry))
@@ -121,11 +121,11 @@ def make_splits(
 
     If faces are split by identity, the split of a person who shares no photo follows from a hash of the person's
     smallest face_id. The name of a person has no effect on the person's split. People who share photos go to the same
-    split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more, no
-    split is empty, unless too many faces were set aside. A person with a single face cannot form pairs. A person with a
-    single face gets the split of the largest group in the same photo, so that the photo can be used. A face is set
-    aside if its photo shows people of two splits. If faces are split by photos, the same rules apply to photos, and
-    copies of a photo stay together.
+    split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more, a
+    split is empty only if otherwise too many faces would be set aside. A person with a single face cannot form pairs. A
+    person with a single face gets the split of the largest group in the same photo, so that the photo can be used. A
+    face is set aside if its photo shows people of two splits. If faces are split by photos, the same rules apply to
+    photos, and copies of a photo stay together.
 
     If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
     have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the
@@ -135,8 +135,8 @@ def make_splits(
     empty split.
 
     `successors` maps a face whose file was overwritten to the face that shows the same picture now. The row of the
-    overwritten face counts for this face, also if no row is locked. `frozen` are pairs of a face and the locked row of
-    an unused face of the same person, and the row counts for the face (frozen_people.py).
+    overwritten face counts for the new face, even if no row is locked. `frozen` are pairs of a face and the locked row
+    of an unused face of the same person, and the row counts for the face (frozen_people.py).
 
     `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
     faces. Faces that are listed in another split than their person are set aside.

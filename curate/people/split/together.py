@@ -41,8 +41,8 @@ def move_together(
     """Returns face_id -> split, with the people of each decision in one split.
 
     `split_of` and `owner` map each face in a group to its split and its identity. `locked` are faces of frozen sets,
-    and the people of these faces never move. The others go to the split of such a person, or else to the split of the
-    person with most faces. So the smaller person moves, and nobody else does.
+    and the people of these faces never move. Their partners go to the same split. If a decision names no person of a
+    frozen set, all its people go to the split of the person with most faces.
     """
     people = sorted({person for sides in together for person in sides})
     if not people:
