@@ -1,11 +1,9 @@
 """Finds the photo that a file contains, also if a program has changed the metadata of the file.
 
-A photo is found in three ways, in this order:
-1. By the sha256 of the file, which stays the same when the decoder is updated.
-2. By the sha256 of the stored samples, which stays the same when only metadata changes.
-3. By the place of the file: A file that was saved again in its old place, with the same composition, contains the same
-   photo.
-A file that fits no photo contains a new photo, whose id is the sha256 of the file.
+A photo is first searched by the sha256 of the file, which stays the same when the decoder is updated. The second search
+is by the sha256 of the stored samples, which stays the same when only metadata changes. The third search is by the
+place of the file: a file that was saved again in its old place, with the same composition, contains the same photo. A
+file that fits no photo contains a new photo, whose id is the sha256 of the file.
 """
 
 from __future__ import annotations

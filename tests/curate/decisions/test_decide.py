@@ -498,7 +498,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ("{", "line 2: the line is not JSON"),
         ("[]", "line 2: the line is not a JSON object"),
         ('{"kind": "marry"}', "line 2: 'marry' is not a kind of decision"),
-        ('{"kind": "merge"}', "line 2: The merge is incomplete. Name two people or more as its sides"),
+        ('{"kind": "merge"}', "line 2: The merge is incomplete. Name two people or more as the sides"),
         ('{"kind": "merge", "sides": ["p-000000"]}', "line 2: The action merge needs two"),
         ('{"kind": "lock", "faces": ["abc"]}', "line 2: 'abc' is not an id"),
         ('{"kind": "lock", "faces": ["abcdef123"]}', "line 2: There is no face with the id abcdef123"),
