@@ -89,7 +89,7 @@ def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_
 
 
 def measure_fineness(face: InputFace) -> float:
-    """Returns the fineness of a face (ours): its share of the finest detail that the restorer's size can hold.
+    """Returns the fineness of a face (ours), which tells how strong the finest detail of the face is.
 
     The fineness is the detail of the last octave, S/4 to S/2 cycles per crop, divided by the detail from S/16 to S/8.
     In a sharp photo, the fineness is about one half. We measured photos of faces with 385 pixels or more, at S = 256.
@@ -106,7 +106,7 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
     """Returns the sharpness of the result, uint8 (S, S, 3), divided by the sharpness of the input (ours).
 
     The sharpness is the detail from S/8 to S/4 cycles per crop, a band that noise and the blocks of JPEG do not fill.
-    Noise does not count as sharpness, whether the result has it from the input or added it.
+    Noise does not count as sharpness: neither the noise of the input nor new noise in the result.
     """
     size = result.shape[0]
     before = measure_detail(face.crop, size / 8, size / 4, face.noise, face.own_size)

@@ -61,7 +61,7 @@ def drop_kept_out_references(
 ) -> list[tuple[Path, Path | None]]:
     """Returns the reference files (file, folder) that are not kept out. `say` gets a sentence for each dropped file.
 
-    Raises BadInput if the user named a kept-out file itself, so that its folder is None.
+    Raises BadInput if the user named a kept-out file itself (its folder is None).
     """
     allowed = []
     for path, folder in files:

@@ -123,8 +123,8 @@ class FacePairs:
         """Compares each face of `one` with each face of `other`, and yields the pairs whose cosine is high enough for
         near-duplicates.
 
-        If `people` is true, pairs whose cosine is high enough for one person are yielded too. Each item has three
-        arrays: the first faces of the pairs, the second faces, and the cosines.
+        If `people` is true, pairs whose cosine is high enough for one person are yielded too. The method yields three
+        arrays at a time: the first faces of the pairs, the second faces, and the cosines.
         """
         rules = self.rules
         least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face
