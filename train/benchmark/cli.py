@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def freeze(
     dataset: Annotated[Path, argument("DATASET", "; the dataset needs a frozen set")],
-    out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="BENCH")],
+    out: Annotated[Path, flag("--out", "; to resume, run the same command with the same folder", metavar="BENCH")],
     lq_set: Annotated[str | None, flag("--set", default="the only set of the split")] = None,
     split: Annotated[str, flag("--split")] = "test",
     max_references: Annotated[int, flag("--max-references", low=1)] = 4,

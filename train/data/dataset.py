@@ -276,8 +276,8 @@ def _begin_worker(_: int) -> None:
     worker = get_worker_info()
     assert worker is not None
     worker.dataset._detector = None  # type: ignore[attr-defined]  # a session of onnxruntime cannot be used after a fork
-    # The workers ignore these signals, because only the trainer decides when to stop. Otherwise a signal to the whole
-    # process group would end the workers first.
+    # The workers ignore SIGINT and SIGTERM, because only the trainer decides when to stop. A signal to the whole
+    # process group would otherwise end the workers before the trainer.
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
 

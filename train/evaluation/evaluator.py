@@ -62,7 +62,7 @@ class EvaluationOptions:
     """Holds the options of an evaluation: the metrics, the judge and the number of references."""
 
     references: int = 4  # the largest number of references of an image
-    counts: tuple[int, ...] = ()  # other numbers of references to measure, between 0 and `references`
+    counts: tuple[int, ...] = ()  # more numbers of references to measure, each between 0 and `references`
     metrics: tuple[str, ...] = DEFAULT_METRICS
     judge: str | None = None  # A --faces value. None means the dataset's own recognizer.
     faces: str | None = None  # A --faces value for the restorer's recognizer, if its files were moved.

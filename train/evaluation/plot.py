@@ -24,7 +24,7 @@ def draw_curve(
     figures = [*counts.values(), *others.values(), *([lq] if lq is not None else [])]
     low, high = min(one["low"] for one in figures) - 0.005, max(one["high"] for one in figures) + 0.005
     most = max(counts)
-    # the curve is in the left part of the drawing, and the other systems are in the right part
+    # the curve is in the left part of the drawing, and the counterfactual systems are in the right part
     field = width - left - right
     curve_share = 1.0 if not others else 0.72
 
@@ -63,7 +63,8 @@ def draw_curve(
         parts += draw_figure(figure, x(count), BLUE)
         parts.append(f'<text x="{x(count):.1f}" y="{height - bottom + 22}" text-anchor="middle">{count}</text>')
     parts.append(f'<text x="{x(most / 2):.1f}" y="{height - 12}" text-anchor="middle">number of references</text>')
-    # Draw the LQ image and the other systems. Each system gets a label on the right.
+    # Draw the line of the LQ images and the points of the counterfactual systems. Each system gets a label on the
+    # right.
     labels = [(counts[most]["mean"], "right references", BLUE)]
     if lq is not None:
         parts.append(f'<path d="M{left} {y(lq["mean"]):.1f}H{width - right}" stroke="{GRAY}" stroke-dasharray="5 4"/>')
@@ -78,7 +79,7 @@ def draw_curve(
     for number, (name, figure) in enumerate(others.items(), 1):
         place = x(most) + 24 + (number - 1) * gap
         parts += draw_figure(figure, place, ORANGE)
-        if len(others) > 1:  # the same number is at the point and at its label
+        if len(others) > 1:  # a number connects each point with its label
             above = y(figure["high"]) - 6
             parts.append(f'<text x="{place:.1f}" y="{above:.1f}" text-anchor="middle" fill="{ORANGE}">{number}</text>')
             name = f"{number} {name}"

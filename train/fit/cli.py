@@ -41,7 +41,8 @@ Steps = Annotated[
 def train(
     source: Annotated[Path | None, argument("DATASET|SNAPSHOT", "; only --show-recipe works without it")] = None,
     out: Annotated[
-        Path | None, flag("--out", "; the same command with the same folder resumes", default=False, metavar="RUN")
+        Path | None,
+        flag("--out", "; to resume, run the same command with the same folder", default=False, metavar="RUN"),
     ] = None,
     recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
     images: Annotated[int | None, flag("--images", default="the recipe's number", low=1, panel=_TRAINING)] = None,

@@ -164,7 +164,10 @@ def train(
         votes.finish()
         spent = time.monotonic() - started
     if reason != "complete" and not get_rank():
-        say(f"Stopped at {seen} of {end} images ({reason}): the same command again resumes from {checkpoint.name}.")
+        say(
+            f"Stopped at {seen} of {end} images ({reason}): run the same command again to resume "
+            f"from {checkpoint.name}."
+        )
     return Ending(checkpoint, seen, reason, (seen - first) / spent, waited / spent)
 
 

@@ -114,7 +114,7 @@ def iterate(
     If a call is stopped, the same call resumes. A call with a larger `rounds` continues a finished iteration. `faces`
     is a --faces value for the dataset's recognizer, if its files were moved. `models` are the face models, if they are
     already loaded. After a signal, the iteration saves a checkpoint and ends early. The iteration also ends if a round
-    cleaned no target, because the next round would be the same again.
+    cleaned no target, because the next round would train on the same images.
 
     Raises BadInput if the dataset has no training targets, if options contradict each other, or if `out` belongs to
     another iteration. This function also raises LedgerBroken, ModelUnavailable and FaceModelError.
@@ -151,7 +151,7 @@ def _run_rounds(
             with Ledger.open(dataset) as ledger:
                 best = select_best_versions(ledger, iteration, number)
             if all(version.round < number - 1 for version in best.values()):
-                say(f"Round {number - 1} cleaned no target, so round {number} would be the same again.")
+                say(f"Round {number - 1} cleaned no target, so round {number} would train on the same images.")
                 return IterationSummary(finished_rounds, "nothing_new")
             snapshot = _take_snapshot(dataset, out, number, options, models, best)
 

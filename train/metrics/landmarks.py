@@ -13,7 +13,7 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# The numbers are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet compares the same
+# The numbers are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet also compares these
 # points when it chooses a reference.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))

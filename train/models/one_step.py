@@ -1,4 +1,4 @@
-"""Computes noise, latent and clean latent from each other at one timestep.
+"""Computes the noise, the latent or the clean latent from the other two, at one timestep.
 
 A timestep is an int, or a tensor (B,) with a number per image.
 """

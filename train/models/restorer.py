@@ -61,7 +61,7 @@ class Restorer(nn.Module):
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if "identity" in parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
-        # Remember the names of the trained parameters. `weights` saves only these parameters of the base.
+        # Remember the names of the trained parameters. `weights` saves only the trained parameters of the base.
         self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def forward(

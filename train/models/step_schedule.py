@@ -46,7 +46,7 @@ class Schedule:
             several = "one step" if self.steps == 1 else f"at most {self.steps} steps"
             raise BadInput(
                 f"This restorer was trained for {several}, not for {steps}: give --steps {self.steps} or less, or "
-                f"train one with `likeness train --steps {steps}`."
+                f"train a restorer with `likeness train --steps {steps}`."
             )
         return tuple(self.timesteps[k * self.steps // steps] for k in range(steps))
 

@@ -125,7 +125,7 @@ def test_what_is_not_better_is_dropped_with_a_reason_and_the_rounds_end(
     done = run(*made, tmp_path / "out", 2, say=said.append)
     assert done.reason == "nothing_new" and len(done.rounds) == 1
     assert done.rounds[0].dropped == {"not_sharper": 6} and done.rounds[0].versions == 0
-    assert "Round 0 cleaned no target, so round 1 would be the same again." in said
+    assert "Round 0 cleaned no target, so round 1 would train on the same images." in said
     attempts, _ = rows_of(made[0])
     assert {(row.status, row.reason, row.sha256) for row in attempts} == {("dropped", "not_sharper", None)}
     assert not list((made[0] / "versions").rglob("*.png"))

@@ -111,8 +111,8 @@ def test_a_sharp_face_that_does_not_match_gets_none_unless_the_user_points_at_it
     hinted, contradicted = (
         choose_references([one], "photo", find_people(photos, SAME), SAME).faces[0] for one in degraded
     )
-    assert names(hinted) == ["a"] and "only a little like them" in hinted.describe()
-    assert not contradicted.uses and "restored without them" in contradicted.describe()
+    assert names(hinted) == ["a"] and "only a little like the references" in hinted.describe()
+    assert not contradicted.uses and "restored without references" in contradicted.describe()
 
 
 def test_a_face_is_restored_without_references_only_if_it_decides_nothing_itself() -> None:

@@ -45,7 +45,7 @@ def test_each_face_gets_its_own_references_and_a_stranger_is_restored_without(
     by_place = sorted(row.faces, key=lambda face: face.box[0])
     assert [names(face) for face in by_place] == [[], ["a.png", "b.png"], []]
     assert all(face.restored for face in by_place) and sorted(marking.seen) == [0, 0, 2]
-    assert "the references do not match it" in by_place[0].sentence and by_place[0].similarity is None
+    assert "the references do not match the face" in by_place[0].sentence and by_place[0].similarity is None
     assert by_place[1].sentence.startswith("The face at 200,30,320,150 was restored with 2 references (a.png ")
     (logged,) = [json.loads(line) for line in (tmp_path / "o" / LOG).read_text().splitlines()]
     assert sorted(len(face["references"]) for face in logged["faces"]) == [0, 0, 2]
@@ -64,7 +64,7 @@ def test_a_degraded_face_gets_the_references_and_a_sharp_stranger_only_when_insi
     rows = restore([soft, one], [reference], tmp_path, tmp_path / "o")
     # the soft face is restored without references first, and the result decides
     assert [row.status for row in rows] == ["ok", "ok"] and marking.seen == [0, 1, 0]
-    assert "only a little like them" in rows[0].faces[0].sentence
+    assert "only a little like the references" in rows[0].faces[0].sentence
     assert "give --trust-references" in rows[1].faces[0].sentence
     for number, options in enumerate(({"trust_references": True}, {"box": (40, 30, 160, 150)})):
         (row,) = restore([one], [reference], tmp_path, tmp_path / f"p{number}", **options)  # type: ignore[arg-type]

@@ -20,8 +20,8 @@ from train.models.config import ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
 
-# We have not seen the list of layers that OSDFace adapted. The LoRA training of diffusers adapts these four layers, and
-# its file has the same name as OSDFace's file. Every attention block has the four layers of ADAPTED.
+# We have not seen the list of layers that OSDFace adapted. The LoRA training of diffusers adapts the layers in ADAPTED,
+# and writes a file with the name that OSDFace's file has. Every attention block has the four layers of ADAPTED.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # The number of tokens in the learned prompt, as in a prompt from Stable Diffusion's text encoder.
 SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.

@@ -69,8 +69,8 @@ class FacialFeatureExtractor(nn.Module):
         own = self.encoder(lq)[-1]
         theirs, mask = set_tokens(self.encoder.encode_set(references, present, filled)[-1], present)
         cells = F.adaptive_avg_pool2d(own, GRID)
-        # Normalise the features before the codes of their places are added. Otherwise the codes are much larger than
-        # the features, and the network learns more slowly.
+        # Normalise the features before the codes of their places are added. Without this step, the codes are much
+        # larger than the features, and the network learns more slowly.
         place = _places(own)
         ours = self.norm(own.flatten(2).transpose(1, 2)) + place + self.kinds[0]
         theirs = self.norm(theirs) + place.repeat(present.shape[1], 1) + self.kinds[1]

@@ -112,7 +112,7 @@ def _choose(
     decision = confirm_references(face.embedding, face.sharpness, main.embeddings, same_person, face.embed_restored)
     if decision.confirmed:
         return _use(face, main, decision.note)
-    return ReferenceChoice(note=f"{decision.note}; if they show this face, give --trust-references")
+    return ReferenceChoice(note=f"{decision.note}; if the references show this person, give --trust-references")
 
 
 def _use(face: FaceInPhoto, person: ReferencePerson, note: str = "") -> ReferenceChoice:

@@ -54,12 +54,13 @@ def confirm_references(
     if sharpness >= DEGRADED_SHARPNESS:
         return Confirmation(False, describe_mismatch(needed))
     if sharpness < ILLEGIBLE_SHARPNESS:
-        note = f", although it is too degraded to confirm that they show the same person ({needed})"
+        note = f", although the face is too degraded to confirm that the references show its person ({needed})"
         return Confirmation(True, note)
     after, least = float((references @ embed_restored()).mean()), RESTORED_SHARE * same_person
-    needed = describe_cosine(after, least, " when it is restored without them")
+    needed = describe_cosine(after, least, " when the face is restored without references")
     if after >= least:
-        return Confirmation(True, f", although it is so degraded that it is only a little like them ({needed})")
+        note = f", although the face is so degraded that it is only a little like the references ({needed})"
+        return Confirmation(True, note)
     return Confirmation(False, describe_mismatch(needed))
 
 
@@ -70,4 +71,4 @@ def describe_cosine(cosine: float, least: float, when: str = "") -> str:
 
 def describe_mismatch(needed: str) -> str:
     """Returns the note of a face whose references are not used. `needed` is a text of `describe_cosine`."""
-    return f", because the references do not match it ({needed})"
+    return f", because the references do not match the face ({needed})"
