@@ -34,7 +34,7 @@ from train.run_folders import RUN_CONFIG
 from train.training_presets import TRAINING_PRESETS, find_training_preset
 
 RECIPE_FILE = "recipe.toml"  # the file of a checkpoint with the recipe
-LATENT_SIDE = 32  # the side of the latent of base tiny that --size keeps: factor 8 at 256 px, factor 4 at 128 px (ours)
+LATENT_SIDE = 32  # --size keeps this side of the latent on base tiny: the factor is 8 at 256 px, and 4 at 128 px (ours)
 _KEYS = {"losses": "loss"}  # the fields of Recipe whose key in a file has another name
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 

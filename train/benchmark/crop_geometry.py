@@ -1,6 +1,7 @@
 """Describes where a crop lies in its photo, to find the pixels of the crop that come from the photo.
 
-A dataset and a benchmark of the same photos have equal geometries, so an image has the same valid pixels in both.
+A dataset and a benchmark of the same photos have equal geometries, so the valid pixels of an image are equal in the
+dataset and in the benchmark.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class CropGeometry:
-    """Holds the place of an aligned crop in its photo."""
+    """Holds the position of an aligned crop in its photo."""
 
     landmarks: tuple[float, ...]  # x, y of the five landmarks, as fractions of the photo's width and height
     photo_size: tuple[int, int]  # width and height of the photo in pixels

@@ -30,7 +30,7 @@ class FreezeSource:
     set_name: str
     degradations: dict[str, dict[str, Any]]  # face id -> row of the table `degradations`
     cases: list[CaseFaces]
-    geometries: dict[str, CropGeometry]  # the place of each target's crop in its photo, by face id
+    geometries: dict[str, CropGeometry]  # the position of each target's crop in its photo, by face id
     faces: list[FaceLine]
     vectors: np.ndarray  # float32 (n, d) unit embeddings, in the order of `faces`
     rules: Rules

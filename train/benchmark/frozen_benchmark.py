@@ -67,7 +67,7 @@ class CaseLine:
     references: tuple[str, ...]  # names of pictures, in the order in which a restorer gets them
     wrong_references: tuple[str, ...]  # pictures of another person; empty if no person has enough photos
     wrong_person: str | None
-    geometry: CropGeometry  # the place of the target's crop in its photo
+    geometry: CropGeometry  # the position of the target's crop in its photo
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measures a face before and after its restoration: its detail in a band of frequencies, and their agreement.
+"""Measures the detail of a face in a band of frequencies, and how well a restored face agrees with its input.
 
 Frequencies are in cycles per crop. A crop of S pixels holds frequencies up to S / 2.
 """

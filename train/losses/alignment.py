@@ -5,9 +5,9 @@ We have not seen HonestFace's own formula.
 The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
 changes if the eyes, the nose or the mouth is displaced a little. This loss compares the gradients of the restored face
 and of the target only in the regions of eyes, nose and mouth. With gradients, a displaced contour adds to the loss at
-its old place and at its new place. A change of brightness adds nothing. Several scales are used. A fine scale shows
-that a contour is displaced. A coarse scale also shows the direction of the displacement. Large and small regions have
-the same weight.
+its old place and at its new place. A change of brightness adds nothing to the loss. Several scales are used. A fine
+scale shows that a contour is displaced. A coarse scale also shows the direction of the displacement. Large and small
+regions have the same weight.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Computes LPIPS and DISTS, perceptual distances in the layers of one VGG16. LPIPS also works with AlexNet.
 
 The weights on top of the layers are read from files in torchmetrics. The modules of torchmetrics itself are not used.
-The constructors of torchmetrics download the backbone. One call of these modules compares only two images. A loss
-against several references would run the restored image through the backbone once for each reference.
+The constructors of torchmetrics download the backbone. One call of a torchmetrics module compares only two images. A
+loss against several references would run the restored image through the backbone once for each reference.
 """
 
 from __future__ import annotations

@@ -102,9 +102,9 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
 def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
     """Returns ||A - I|| (ours), the difference between the affine map of `affine_distance` and the identity.
 
-    A is 3 x 2: the linear part about the centre of the target's points, and the shift divided by the side of the crop.
-    The norm is the Frobenius norm. If the restored points coincide in a direction, A changes nothing in this direction.
-    The norm is 0 if the restored points are equal to the target's points, and NaN if a point is NaN.
+    A is 3 x 2: the linear part, which acts around the centre of the target's points, and the shift divided by the side
+    of the crop. The norm is the Frobenius norm. If the restored points coincide in a direction, A changes nothing in
+    this direction. The norm is 0 if the restored points are equal to the target's points, and NaN if a point is NaN.
     """
     changes = []
     for points, truth in zip(restored, target, strict=True):

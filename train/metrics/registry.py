@@ -38,7 +38,7 @@ _ALD = (
 _ASFF = "ours, after ASFFNet's choice of a reference (Li et al. 2020, code)"
 _AFFINE = (
     "The value is the Frobenius norm of A - I for the affine map A from the restored points to the points of the "
-    "target. The linear part of A is about the centre of the target's points. The unit of the shift is the side of "
+    "target. The linear part of A acts around the centre of the target's points. The unit of the shift is the side of "
     "the crop."
 )
 _FID = (

@@ -46,7 +46,7 @@ def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -
     b, _, c, h, w = features.shape
     empty = nothing.view(1, 2 * c, 1, 1).expand(b, -1, h, w)
     if features.shape[1] == 0:
-        return empty + features.sum()  # the sum of an empty tensor is 0; this addition keeps the encoder in the graph
+        return empty + features.sum()  # adding 0, the sum of an empty tensor, keeps the encoder in the graph
     mask = present.view(*present.shape, 1, 1, 1)
     count = present.sum(1).clamp(min=1).view(-1, 1, 1, 1)
     mean = (features * mask).sum(1) / count
