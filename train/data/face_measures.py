@@ -68,8 +68,8 @@ def describe_crop(image: np.ndarray, crop: np.ndarray) -> InputFace:
 def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_size: float) -> float:
     """Returns the detail of the inner face of a crop, uint8 (S, S, 3), from `low` to `high` cycles per crop (ours).
 
-    The detail is the standard deviation of the luma in this band, in levels of 0 to 255, without the part of white
-    noise. `noise` is the standard deviation of the noise in an image in which the crop covers `own_size` pixels.
+    The detail is the standard deviation of the luma in this band, in levels of 0 to 255, without the part that white
+    noise adds. `noise` is the standard deviation of the noise in an image in which the crop covers `own_size` pixels.
     """
     size, gray = crop.shape[0], compute_luma(crop_inner_face(crop))
     # The window has a squared sum of 1, so that white noise of variance v gives a mean power of v.

@@ -16,7 +16,9 @@ EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 LARGE_DIFFERENCE = 0.1
 LARGE_STRENGTH = 0.02  # the limit of `detail_loss`, as LARGE_DIFFERENCE is the limit of `pixel_loss` (ours)
 DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
-SMALL_SQUARE = 1e-5  # added to a mean square, because the root has no finite gradient at 0 (ours); .8 of 255 levels
+SMALL_SQUARE = (
+    1e-5  # added to a mean square, because the root has no finite gradient at 0 (ours); its root is .8 of 255 levels
+)
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 

@@ -67,9 +67,9 @@ class FacePairs:
         """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
 
         A side means the faces of one person in one split. The value is the higher of two means: the mean cosine of the
-        first face to the side of the second face, and of the second face to the side of the first face. If only one of
-        the two sides has a single face, the mean cosine to this side counts as -1, because a single face confirms
-        nothing.
+        first face to the side of the second face, and of the second face to the side of the first face. If one side has
+        a single face and the other side has more faces, the mean cosine to the single face counts as -1, because a
+        single face confirms nothing.
         """
         a, b = self.row[i], self.row[j]
         means = []
