@@ -1,7 +1,7 @@
 """Load and check a benchmark. A benchmark is a folder with these files:
 
-    cases.jsonl has a line for each case: the target and its place in the photo, its LQ image and θ, its references in
-    order, its wrong references.
+    cases.jsonl has a line for each case: the target and its position in the photo, its LQ image and θ, its references
+    in order, its wrong references.
     faces.jsonl has a line for each face of train, val and test, and for each of their near-duplicates, to find leaks.
     card.json has the set, the draws, the recognizer, the thresholds, and the hash of the two files above (`benchmark`).
     pictures/ and lq/ have the crops and the LQ images of the cases as PNG, if --with-images was given.

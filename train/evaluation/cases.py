@@ -109,7 +109,7 @@ def read_frozen_set(
 def read_benchmark_set(
     folder: Path, photos: Path | None = None, size: int | None = None, references: int | None = None
 ) -> FrozenSet:
-    """Reads the cases of a benchmark, each with the first `references` of its references.
+    """Reads the cases of a benchmark, each with its first `references` references.
 
     If the benchmark has no pictures, `photos` is a dataset of the same photos. Without pictures, the crops are read
     from the dataset and compared with the frozen hashes of their pixels. The LQ images are made again. `size` is the

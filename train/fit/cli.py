@@ -172,7 +172,7 @@ def run_training(
     settings: Settings | None = None,
     quiet: bool = False,
 ) -> Ending:
-    """Takes a missing snapshot, then trains or resumes the run, and prints the result.
+    """Takes the snapshot if it is missing, then trains or resumes the run, and prints the result.
 
     With `quiet`, the function prints on standard error. If several processes train together, the first process checks
     the arguments and takes the snapshot. Meanwhile, the other processes wait. Raises BadInput or LedgerError before the

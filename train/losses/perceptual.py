@@ -72,7 +72,8 @@ class Lpips(nn.Module):
         return [layer / (layer.square().sum(1, keepdim=True) + 1e-8).sqrt() for layer in layers]
 
     def distance(self, one: Layers, other: Layers) -> torch.Tensor:
-        """Returns the distances (B,) between images by their features: 0 for equal images, about 1 for unlike ones."""
+        """Returns the distances (B,) between images by their features: 0 for equal images, about 1 for very different
+        images."""
         return torch.stack([part.mean((1, 2, 3)) for part in self._apart(one, other)]).sum(0)
 
     def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:

@@ -85,7 +85,7 @@ def fill_invalid(
     vre) do not ignore these places.
 
     `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. With `true_latent`, the latent of the target, the latent is filled
-    too: a place of the latent is valid if all its pixels are.
+    too: a place of the latent is valid if all its pixels are valid.
     """
     image = torch.where(valid, restored.image, target.to(restored.image.dtype))
     latent = restored.latent

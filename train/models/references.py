@@ -38,7 +38,8 @@ def zeroed(layer: Layer) -> Layer:
 
 
 def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
-    """Returns the mean and the maximum over the references of each image, (B,2C,h,w), in any order.
+    """Returns the mean and the maximum over the references of each image, (B,2C,h,w). The order of the references does
+    not matter.
 
     `features` is (B,K,C,h,w). `present` is (B,K) bool, and False for empty slots. `nothing` (2C,) is the result for an
     image without references.

@@ -1,7 +1,8 @@
 """Gives a restored face the colours and the shading of its input, if the input shows them clearly.
 
-A network that adds detail also changes colours and shading a little, so they are taken back from the input. StableSR's
-colour fix corrects the low frequencies in the same way. The condition and both numbers in this file are ours.
+A network that adds detail also changes colours and shading a little, so colours and shading are taken from the input.
+StableSR's colour fix corrects the low frequencies in the same way. The condition and both numbers in this file are
+ours.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
 def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
     """Returns a mask of the face, float32 (size, size), 0 outside an ellipse, and rising smoothly to 1 inside it.
 
-    `landmarks5` (5, 2) are in pixels of the crop. An affine map with limited stretch maps the landmarks of the mean
-    face to `landmarks5`, and its ellipse to the ellipse of the mask.
+    `landmarks5` (5, 2) are in pixels of the crop. An affine map with limited stretch moves the landmarks of the mean
+    face near `landmarks5`, and moves the ellipse of the mean face to the mask.
     """
     template = scale_template(FFHQ_512, FFHQ_SIZE, size)
     mean, own_mean = template.mean(0), np.asarray(landmarks5, np.float64).mean(0)
