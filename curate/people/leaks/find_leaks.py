@@ -66,7 +66,8 @@ class Leaks:
     alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
     expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    examples: list[Leak] = field(default_factory=list)  # The leaks with the highest cosines, at most `limit` a kind.
+    # The leaks with the highest cosines, up to `limit` leaks of each kind.
+    examples: list[Leak] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)  # A sentence for each check that was not possible.
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
@@ -100,7 +101,7 @@ class Leaks:
 def find_dataset_leaks(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """Finds the leaks of a dataset: between its splits, and among the references that a target may get.
 
-    Faces of frozen sets are compared too if the dataset does not use these faces any more. Raises BadInput if the
+    Faces of frozen sets are compared even if the dataset does not use the faces any more. Raises BadInput if the
     dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
     """
     with Ledger.open(Path(dataset)) as ledger:
