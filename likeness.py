@@ -177,7 +177,7 @@ def run(
             progress("degrade", done, total)
 
         frozen_set = make_set(out, *options, workers=processes, progress=advance)
-    say(f"frozen   {frozen_set.images} images in {frozen_set.folder}")
+    say(f"frozen   {frozen_set.images} images in {frozen_set.folder}.{degrade.cli.describe_poor_targets(frozen_set)}")
     ending = train.fit.cli.run_training(out, folder, RECIPE, images, seed, quiet=as_json)
     if ending.reason.startswith("SIG"):
         raise typer.Exit(INTERRUPTED)

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from curate.config import PairRules
 from curate.faces.interface import FaceModels
+from curate.filter_sets import OUTSIDE_PHOTO
+from curate.people.pairs import TOO_FEW_PHOTOS, TOO_FEW_REFERENCES
+from curate.people.rungs import count_rungs
 from curate.people.split.split_notes import PHOTO_SPANS_SPLITS
 from manifests.ledger.leak_audit import STAGE
 from manifests.ledger.ledger import Ledger
@@ -36,6 +40,7 @@ class Summary:
     notices: tuple[str, ...]
     # Split -> numbers of faces that leak to another split, and of all faces. `likeness leaks` lists the leaks.
     leaking: dict[str, tuple[int, int]] = field(default_factory=dict)
+    rungs: dict[str, int] = field(default_factory=dict)  # name of a filter set -> number of targets that it leaves
     unpaired: dict[str, int] = field(
         default_factory=dict
     )  # reason -> number of faces that are in a split and are not targets
@@ -43,7 +48,7 @@ class Summary:
 
 def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -> Summary:
     """Returns the counts of the ledger's rows, and all notices. `notices` come from the stages of this run."""
-    faces = ledger.read_rows(Face)
+    faces, photos = ledger.read_rows(Face), ledger.read_rows(Photo)
     photo_of = {face.face_id: face.photo_id for face in faces}
     photos_of_people = Counter(
         person
@@ -57,7 +62,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         *models.notices,
         *(notice for stage in ("label", "group") for notice in ledger.read_detail(stage).get("notices", ())),
         *notices,
-        *_describe_photos(ledger.read_rows(Photo)),
+        *_describe_photos(photos),
         *_describe_kinds(files),
         *_describe_result(ledger, files, len(faces), people, splits, pairs),
     ]
@@ -68,7 +73,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
     return Summary(
         faces_from=models.spec,
         files=files,
-        photos=_count(ledger.read_rows(Photo)),
+        photos=_count(photos),
         faces=_count(faces),
         identities=people,
         alone=sum(count == 1 for count in photos_of_people.values()),
@@ -79,6 +84,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         false_match_rate=float(ledger.read_detail("group")["false_match_rate"]),
         notices=tuple(merge_repeated(all_notices)),
         unpaired=pairing["left_out"],
+        rungs=count_rungs(pairs, faces, {photo.photo_id: photo for photo in photos}, models.min_score),
         leaking={name: (count, leaks["faces_of"][name]) for name, count in leaks["leaking"].items()},
     )
 
@@ -112,12 +118,7 @@ def _describe_result(
     if not faces:
         return ["No face was found in any photo. `likeness manifest show` lists the reasons."]
     if not pairs and people:
-        rules = ledger.read_detail("pair")
-        return [
-            f"No face has enough references for --pairs {rules['policy']} --min-photos {rules['min_photos']} "
-            f"--min-references {rules['min_references']}. Give smaller numbers, or look at the faces that were set "
-            "aside."
-        ]
+        return [describe_missing_targets(ledger.read_detail("pair"), splits)]
     if not pairs:
         return ["No person has two usable photos, so there are no reference pairs for training and testing."]
     if splits and splits[0].policy == "identity" and people < 3:
@@ -132,6 +133,26 @@ def _describe_result(
             f"need at least three people: {advice}."
         ]
     return []
+
+
+def describe_missing_targets(pairing: dict[str, Any], splits: Sequence[Split]) -> str:
+    """Returns a notice about a dataset without targets. It gives only advice that can help with the causes.
+
+    `pairing` is the detail of the stage `pair`: its rules, and the number of faces for each reason.
+    """
+    causes = Counter(pairing["left_out"])
+    causes[PHOTO_SPANS_SPLITS] = sum(row.reason == PHOTO_SPANS_SPLITS for row in splits)
+    counts = ", ".join(f"{count} {reason}" for reason, count in causes.most_common() if count) or "no reason recorded"
+    advice = []
+    if causes[TOO_FEW_PHOTOS] and pairing["min_photos"] > PairRules.min_photos:
+        advice.append(f"Give a number below {pairing['min_photos']} for --min-photos.")
+    if causes[TOO_FEW_REFERENCES] and pairing["min_references"] > PairRules.min_references:
+        advice.append(f"Give a number below {pairing['min_references']} for --min-references.")
+    if causes[TOO_FEW_REFERENCES] and pairing["policy"].startswith("window"):
+        advice.append(f"Give a wider window than --pairs {pairing['policy']}.")
+    if causes[OUTSIDE_PHOTO]:
+        advice.append("Give --filters keep-outside.")
+    return f"No face is a target: {counts}. {' '.join(advice) or 'Add photos that show one person each.'}"
 
 
 def merge_repeated(notices: Sequence[str]) -> list[str]:

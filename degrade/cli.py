@@ -140,8 +140,22 @@ def _degrade_dataset(
         summary = make_set(dataset, preset, split, seed, size, workers, advance, engine)
     joined = format_count(summary.later_faces, "face")
     note = f" {joined} joined the split after the set was begun and got no image." if summary.later_faces else ""
+    note += describe_poor_targets(summary)
     images = format_count(summary.images, "image")
     _print(summary, as_json, f"{images} in {summary.folder} ({_describe_new(summary)}).{note}")
+
+
+def describe_poor_targets(summary: SetSummary) -> str:
+    """Returns sentences about the targets that are enlarged, or that lie partly outside their photo, or ""."""
+    size, notes = summary.size, ""
+    if summary.enlarged:
+        notes += (
+            f" {summary.enlarged} of {summary.images} targets are enlarged: their photo has fewer than {size} px for a "
+            f"target of {size} px."
+        )
+    if summary.padded:
+        notes += f" {summary.padded} of {summary.images} targets have more than 2% outside their photo."
+    return notes
 
 
 def _degrade_folder(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.queries import ENLARGED, PADDED
 from manifests.runtime.files import remove_temporary_files, write_atomically
 
 CARD = "card.md"
@@ -38,7 +39,10 @@ _DROPPED = """
 _SPLITS = """
     SELECT split, policy, count(DISTINCT identity_id), count(*), bool_or(locked) FROM splits
     WHERE status = 'ok' GROUP BY split, policy ORDER BY CASE split WHEN 'train' THEN 1 WHEN 'val' THEN 2 ELSE 3 END"""
-_SETS = "SELECT lq_set, any_value(preset), any_value(size), count(*) FROM degradations GROUP BY 1 ORDER BY 1"
+_SETS = f"""
+    SELECT lq_set, any_value(preset), any_value(size), count(*),
+           count(*) FILTER ({ENLARGED.format("size")}), count(*) FILTER ({PADDED})
+    FROM degradations LEFT JOIN faces USING (face_id) GROUP BY 1 ORDER BY 1"""
 _CLEANED = "SELECT iteration, round, count(*) AS n FROM versions WHERE status = 'ok' GROUP BY ALL ORDER BY ALL"
 
 
@@ -74,7 +78,9 @@ def render_card(ledger: Ledger) -> str:
         "## Filters\n\n" + _format_filters(ledger.read_detail("filters")),
         table(("what", "reason", "how many"), _DROPPED),
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), _SPLITS),
-        "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images"), _SETS),
+        "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images", "enlarged", "more than 2% outside"), _SETS),
+        "A target is enlarged if it has more pixels than its part of the photo. A part of a target may lie outside the "
+        "photo.\n",
         "## Cleaned pictures\n\n" + table(("iteration", "round", "versions"), _CLEANED),
         "A restorer made the cleaned pictures. Only training faces have cleaned pictures. The cleaned pictures are not "
         "ground truth. A cleaned picture replaces an original only if the user asks for cleaned pictures in a "

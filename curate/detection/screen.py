@@ -23,7 +23,7 @@ from curate.detection.reasons import CROP_MISSING, PHOTO_VANISHED
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
 from manifests.ledger.decision_log import DROPPED_BY_DECISION
-from manifests.ledger.filters import FilterSet, find_removals
+from manifests.ledger.filters import FilterSet, PhotoFacts, find_removals
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
@@ -58,8 +58,8 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
     reasons_of_filters = {rule["reason"] for filters in ledger.read_details("filters") for rule in filters["filters"]}
     replaceable = _REPLACEABLE | BUILT_IN_REASONS | reasons_of_filters
     faces = [face for face in ledger.read_rows(Face) if face.reason in replaceable and face.photo_id in usable_photos]
-    sizes = [(photos[face.photo_id].width, photos[face.photo_id].height) for face in faces]
-    removals = find_removals(faces, sizes, config.screen)
+    facts = {photo: list_photo_facts(row) for photo, row in photos.items()}
+    removals = find_removals(faces, [facts[face.photo_id] for face in faces], config.screen)
     new_rows: list[Face] = []
     to_crop: list[Face] = []
     for face, reason in zip(faces, pick_first_reasons(removals, config.screen), strict=True):
@@ -101,12 +101,17 @@ def _is_whole(crop: Path, face: Face) -> bool:
     return crop.is_file() and sha256_file(crop) == face.crop_sha256
 
 
-def find_reasons(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filters: FilterSet) -> list[str | None]:
+def list_photo_facts(photo: Photo) -> PhotoFacts:
+    """Returns the facts about a photo that filters may use."""
+    return PhotoFacts(photo.width, photo.height, photo.jpeg_quality, photo.gray)
+
+
+def find_reasons(faces: Sequence[Face], photos: Sequence[tuple[Any, ...]], filters: FilterSet) -> list[str | None]:
     """Returns for each face the reason of the first filter that removes it, or None.
 
-    `sizes` are the (width, height) of the faces' photos, in pixels.
+    `photos` are the PhotoFacts of the faces' photos.
     """
-    return pick_first_reasons(find_removals(faces, sizes, filters), filters)
+    return pick_first_reasons(find_removals(faces, photos, filters), filters)
 
 
 def pick_first_reasons(removals: np.ndarray, filters: FilterSet) -> list[str | None]:

@@ -28,7 +28,7 @@ from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
-from manifests.ledger.queries import read_set_hashes, read_units
+from manifests.ledger.queries import count_poor_targets, read_set_hashes, read_units
 from manifests.ledger.records import Degradation, Split
 from manifests.runtime.files import hash_config, remove_temporary_files, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
@@ -64,6 +64,8 @@ class SetSummary:
     images_written: int  # the number of images that this call wrote, repaired images included
     images_repaired: int  # the number of images on disk whose bytes differed from the recorded bytes
     later_faces: int  # the number of faces that joined the split after the set was begun
+    enlarged: int = 0  # the number of targets for which the photo has fewer pixels than the target
+    padded: int = 0  # the number of targets with more than 2% of the crop outside the photo
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
@@ -305,9 +307,8 @@ class _Plan:
         later_faces = len(set(self.split_faces) - set(self.faces))
         folder = str(self.ledger.dataset / "lq" / self.name)
         names = (self.preset.name, self.split, self.seed, self.size)
-        return SetSummary(
-            self.name, folder, *names, len(self.faces), images_written, images_repaired, later_faces=later_faces
-        )
+        counts = (len(self.faces), images_written, images_repaired, later_faces)
+        return SetSummary(self.name, folder, *names, *counts, *count_poor_targets(self.ledger, self.faces, self.size))
 
 
 def _check_options(preset: str, split: str, seed: int, size: int, engine: str) -> Preset:

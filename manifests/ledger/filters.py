@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -24,7 +24,7 @@ from manifests.ledger.records import Face
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
-# a predicate may use these columns: the measures of a face, and the width and height of its photo in pixels
+# a predicate may use these columns: the measures of a face, and facts about its photo
 _FACE_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(
         ("det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure"),
@@ -32,23 +32,39 @@ _FACE_COLUMNS: dict[str, pa.DataType] = {
     ),
     "upsample": pa.float32(),
     "outside": pa.float32(),
+    "detail": pa.float32(),
+    "clipped": pa.float32(),
     "turn": pa.int32(),
     "landmark_error": pa.float32(),
     "box": pa.list_(pa.float32()),
 }
-_PHOTO_COLUMNS = ("width", "height")
+_PHOTO_COLUMNS: dict[str, pa.DataType] = {  # the columns of PhotoFacts, in this order
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "jpeg_quality": pa.int32(),
+    "gray": pa.bool_(),
+}
 COLUMNS = (*_FACE_COLUMNS, *_PHOTO_COLUMNS)
 
 # an example face whose measures are all 1; some errors of a predicate show only when the predicate is evaluated
 _EXAMPLE_FACE = {
     "nth": pa.array([0]),
     **{name: pa.array([[1.0] * 4 if pa.types.is_list(kind) else 1.0], kind) for name, kind in _FACE_COLUMNS.items()},
-    **{name: pa.array([1], pa.int32()) for name in _PHOTO_COLUMNS},
+    **{name: pa.array([True if pa.types.is_boolean(kind) else 1], kind) for name, kind in _PHOTO_COLUMNS.items()},
 }
 
 # a predicate may have only these nodes of DuckDB's syntax tree; subqueries, windows and stars are refused
 _ALLOWED_NODES = {"COMPARISON", "CONJUNCTION", "OPERATOR", "FUNCTION", "CONSTANT", "COLUMN_REF", "CAST", "TYPE",
                   "BETWEEN", "CASE"}  # fmt: skip
+
+
+class PhotoFacts(NamedTuple):
+    """The facts about a photo that a predicate may use."""
+
+    width: int  # pixels
+    height: int  # pixels
+    jpeg_quality: int | None = None  # 1 to 100; None if the file is not a JPEG
+    gray: bool | None = None  # whether the photo has no colours
 
 
 @dataclass(frozen=True)
@@ -105,10 +121,10 @@ def list_filter_columns(rule: Filter) -> set[str]:
     return {_column_name(node) for node in _walk(_parse(rule.sql)) if node["class"] == "COLUMN_REF"}
 
 
-def find_removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filter_set: FilterSet) -> np.ndarray:
+def find_removals(faces: Sequence[Face], photos: Sequence[tuple[Any, ...]], filter_set: FilterSet) -> np.ndarray:
     """Returns a bool array (faces, filters) that is true if the filter removes the face.
 
-    `sizes` contains the width and height of each face's photo in pixels. Raises BadInput if a predicate fails on a
+    `photos` contains the PhotoFacts of each face's photo. Raises BadInput if a predicate fails on a
     face, for example because a cast overflows.
     """
     removals = np.zeros((len(faces), len(filter_set.filters)), bool)
@@ -120,7 +136,9 @@ def find_removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filte
         for name in _FACE_COLUMNS.keys() & used
     }
     columns |= {
-        name: pa.array([size[i] for size in sizes], pa.int32()) for i, name in enumerate(_PHOTO_COLUMNS) if name in used
+        name: pa.array([facts[i] for facts in photos], kind)
+        for i, (name, kind) in enumerate(_PHOTO_COLUMNS.items())
+        if name in used
     }
     table = pa.table({"nth": np.arange(len(faces)), **columns})
     with _open_database().cursor() as con:

@@ -17,6 +17,11 @@ _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
 _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
                   WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
 
+# These conditions on a row of `faces` tell that a target says less than its size promises. The placeholder of ENLARGED
+# is the size of the target in pixels. The crop of 512 px, from which the target is made, was enlarged by `upsample`.
+ENLARGED = "upsample * {} > 512"
+PADDED = "outside > 0.02"
+
 
 def read_recognizers(ledger: Ledger) -> list[Model]:
     """Returns the recognizers that the ledger names.
@@ -75,6 +80,17 @@ def read_set_detail(ledger: Ledger, lq_set: str) -> dict[str, Any] | None:
     """
     frame = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", lq_set)
     return json.loads(frame["detail"][0]) if len(frame) else None
+
+
+def count_poor_targets(ledger: Ledger, faces: Sequence[str], size: int) -> tuple[int, int]:
+    """Returns how many targets of `size` px are enlarged, and how many have more than 2% outside their photo (ours)."""
+    row = ledger.query(
+        f"SELECT count(*) FILTER ({ENLARGED.format('?')}), count(*) FILTER ({PADDED}) FROM faces "
+        "WHERE list_contains(?, face_id)",
+        size,
+        list(faces),
+    ).row(0)
+    return int(row[0]), int(row[1])
 
 
 def count_mentions(ledger: Ledger, texts: Sequence[str]) -> tuple[int, list[str]]:

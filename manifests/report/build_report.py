@@ -21,6 +21,7 @@ from manifests.report.people_section import (
     read_uncertain_faces,
 )
 from manifests.report.run_section import read_run
+from manifests.report.targets_section import count_gray_targets, draw_targets
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.text import format_count
 
@@ -53,6 +54,8 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "splits": read_splits(ledger),
             "pairs": read_pairs(ledger),
             "coverage": read_coverage(ledger),
+            "measures": draw_targets(ledger),
+            "gray_targets": count_gray_targets(ledger),
             "frozen_sets": read_frozen_sets(ledger),
             "cleaned": read_cleaned_versions(ledger),
         }

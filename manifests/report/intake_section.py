@@ -40,6 +40,7 @@ REASONS = {
     "turned_away": "the face is turned too far away",
     "too_blurred": "too blurred",
     "outside_photo": "a test face whose crop lies partly outside the photo",
+    "padded": "more than 2% of the crop lies outside the photo",
     "enlarged": "the crop would be enlarged too much",
     "too_noisy": "too noisy",
     "too_blocky": "too many JPEG blocks",

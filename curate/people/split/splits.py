@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from curate.config import CurateConfig, SplitRules
-from curate.detection.screen import find_reasons
+from curate.detection.screen import find_reasons, list_photo_facts
 from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
 from curate.people.copies.near_duplicates import select_replaced_faces, select_usable_faces
 from curate.people.split.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
@@ -78,20 +79,20 @@ def compute_splits(
     together = find_people_together(decisions, faces, memberships)
     rows = make_splits(usable, memberships, before, config.split, listed_splits, successors, frozen, together)
     check_splits(usable, rows)
-    sizes = {photo.photo_id: (photo.width, photo.height) for photo in ledger.read_rows(Photo)}
-    return mark_references_only(rows, usable, sizes, config.screen, find_listed_faces(lists, usable)), notices
+    facts = {photo.photo_id: list_photo_facts(photo) for photo in ledger.read_rows(Photo)}
+    return mark_references_only(rows, usable, facts, config.screen, find_listed_faces(lists, usable)), notices
 
 
 def mark_references_only(
     rows: Sequence[Split],
     faces: Sequence[Face],
-    sizes: Mapping[str, tuple[int, int]],
+    photos: Mapping[str, tuple[Any, ...]],
     filters: FilterSet,
     listed: Container[str] = (),
 ) -> list[Split]:
     """Returns the rows. Each face of the split test that a test filter removes gets the filter's reason in `no_target`.
 
-    `sizes` maps a photo to its width and height in pixels. Faces in `listed` are not filtered, because an imported list
+    `photos` maps a photo to its PhotoFacts. Faces in `listed` are not filtered, because an imported list
     alone decides which of them are targets.
     """
     face_of = {face.face_id: face for face in faces}
@@ -99,7 +100,7 @@ def mark_references_only(
         face_of[row.face_id] for row in rows if row.split == "test" and row.status == "ok" and row.face_id not in listed
     ]
     test_filters = replace(filters, filters=filters.test_filters)
-    reasons = find_reasons(tests, [sizes[face.photo_id] for face in tests], test_filters)
+    reasons = find_reasons(tests, [photos[face.photo_id] for face in tests], test_filters)
     reason_of = dict(zip((face.face_id for face in tests), reasons, strict=True))
     return [replace(row, no_target=reason_of.get(row.face_id)) for row in rows]
 

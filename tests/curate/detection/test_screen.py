@@ -16,14 +16,15 @@ from curate.detection.filter_files import (
     set_min_inter_ocular,
 )
 from curate.detection.screen import count_removals, find_reasons, pick_first_reasons
-from curate.filter_sets import DEFAULT, FILTER_SETS, STRICT
+from curate.filter_sets import DEFAULT, FILTER_SETS, RUNGS, STRICT
+from curate.people.rungs import count_rungs
 from manifests.errors import BadInput
-from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, find_removals, list_columns
-from manifests.ledger.records import NEAR_DUPLICATE, Face
+from manifests.ledger.filters import COLUMNS, Filter, FilterSet, PhotoFacts, check_filters, find_removals, list_columns
+from manifests.ledger.records import NEAR_DUPLICATE, Face, Pair, Photo
 
 SIZE = (400, 300)
 GOOD = Face(
-    "f", "p", (100.0, 100.0, 200.0, 200.0), (0.0,) * 10, None, 0.9, 90.0, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 1.5, "0",
+    "f", "p", (100.0, 100.0, 200.0, 200.0), (0.0,) * 10, None, 0.9, 90.0, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 1.0, "0",
     noise=1.0,
 )  # fmt: skip
 FILTERS = insert_min_score(DEFAULT, 0.5)
@@ -257,6 +258,34 @@ def test_strict_removes_whatever_default_removes():
     for reason, bad, _ in EDGES:
         assert one(replace(GOOD, **bad)) == reason
         assert one(replace(GOOD, **bad), insert_min_score(STRICT, 0.5)) is not None
+
+
+def test_each_rung_accepts_only_what_the_rung_before_accepts():
+    good = replace(GOOD, outside=0.02, upsample=1.0)
+    facts = PhotoFacts(400, 300, 90, False)
+    for changes, last in (
+        ({}, "hq512"),
+        ({"upsample": 1.01}, "hq256"),
+        ({"upsample": 2.01}, "default"),
+        ({"outside": 0.021}, "strict"),
+    ):
+        face = replace(good, **changes)
+        accepted = [find_reasons([face], [facts], insert_min_score(rung, 0.5)) == [None] for rung in RUNGS]
+        names = [rung.name for rung in RUNGS]
+        assert accepted == [place <= names.index(last) for place in range(len(names))], changes
+    pairs = [Pair("f", ("g", "h"), (0.5, 0.5), "random", "train"), Pair("g", ("f",), (0.5,), "random", "train")]
+    faces = [good, replace(good, face_id="g", upsample=1.5), replace(good, face_id="h")]
+    photos = {"p": Photo("p", 400, 300, "0" * 16)}
+    assert count_rungs(pairs, faces, photos, 0.5) == {"default": 2, "strict": 2, "hq256": 2, "hq512": 1}
+
+
+def test_a_filter_may_use_the_detail_and_what_the_photo_is():
+    mine = of("detail < .1", "clipped > .2", "gray", "jpeg_quality < 50")
+    check_filters(mine)
+    face = replace(GOOD, detail=0.2, clipped=0.0)
+    for photo, reason in ((PhotoFacts(9, 9, 40, False), "reason_3"), (PhotoFacts(9, 9, None, True), "reason_2")):
+        assert find_reasons([face], [photo], mine) == [reason]
+    assert find_reasons([face, replace(face, detail=0.05)], [PhotoFacts(9, 9)] * 2, mine) == [None, "reason_0"]
 
 
 MINE = """

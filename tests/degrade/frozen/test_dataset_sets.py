@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import degrade.frozen.dataset_sets
+from degrade.cli import describe_poor_targets
 from degrade.frozen.dataset_sets import count_images, format_set_name, list_sets, lq_path, make_set, plan_set
 from degrade.frozen.verify import verify_set
 from degrade.operations.apply import apply
@@ -18,7 +19,7 @@ from degrade.sampling import sample_theta
 from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Degradation, Split
+from manifests.ledger.records import Degradation, Face, Split
 from manifests.pictures.images import decode
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_bytes, sha256_file
@@ -67,6 +68,22 @@ def test_a_face_that_is_only_a_reference_gets_no_image(tmp_path):
     assert make_set(dataset, **OPTIONS).images == made.images  # a frozen set keeps its images
     with pytest.raises(BadInput, match=r"has no target, .* for the reason outside_photo\): .* --filters keep-outside"):
         make_set(dataset, **{**OPTIONS, "seed": 1})
+
+
+def test_the_summary_and_the_card_count_targets_that_are_enlarged_or_partly_outside_their_photo(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    with Ledger.open(dataset, write=True) as ledger:
+        faces = [row for row in ledger.read_rows(Face) if row.status == "ok" and row.duplicate_of is None]
+        poor = {0: {"upsample": 16.1}, 1: {"upsample": 16.0}, 2: {"outside": 0.021}, 3: {"outside": 0.02}}
+        usual = [dataclasses.replace(face, upsample=1.0, outside=0.0) for face in faces]
+        ledger.record("double", "poor", {}, [dataclasses.replace(f, **poor.get(n, {})) for n, f in enumerate(usual)])
+    made = make_set(dataset, **{**OPTIONS, "split": "test"})  # 512 / 32 px = 16
+    assert (made.enlarged, made.padded) == (1, 1)
+    assert describe_poor_targets(made) == (
+        f" 1 of {made.images} targets are enlarged: their photo has fewer than 32 px for a target of 32 px. 1 of "
+        f"{made.images} targets have more than 2% outside their photo."
+    )
+    assert f"| codeformer | 32 | {made.images} | 1 | 1 |" in (dataset / "card.md").read_text()
 
 
 def test_one_and_four_workers_write_the_same_bytes_and_rows(tmp_path):

@@ -209,6 +209,9 @@ def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
         "yaw in degrees, left to right",
         "pitch in degrees, up to down",
         "cosine of target and reference",
+        "enlargement of the crop of 512 px, times",
+        "share of the crop outside the photo, %",
+        " come from photos without colours.",
     ):
         assert words in page, words
     row = r"<tr><td>train</td>" + "".join(rf'<td class="n">{n} ?(<small>.*?</small>)?</td>' for n in (8, 8, 8, 0, 0, 3))
