@@ -139,6 +139,8 @@ def report(
 ) -> None:
     """Write DATASET/report/index.html: one page about the photos, faces, people, pairs, degradations and results.
 
+    The pages people.html and people-1.html, people-2.html ... show all people, with ids for `likeness decide`.
+
     Example: likeness report DATASET --run RUN
     """
     if dry_run:

@@ -144,6 +144,11 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
         erasure.deletions.append(("stages", "unit", marks))
 
 
+def find_report_pages(dataset: Path) -> list[Path]:
+    """Returns the pages that `likeness report` wrote."""
+    return sorted((dataset / "report").glob("*.html"))
+
+
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
     """Record these faces without their embeddings, and remove all other data that was made of the faces.
 
@@ -156,7 +161,8 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     removed = {face.face_id for face in bare_faces}
     # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call does this again
     remove_faces_from_runs([ledger.dataset], removed)
-    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the report contains pictures
+    for page in find_report_pages(ledger.dataset):  # the report contains pictures
+        page.unlink()
     erasure = plan_erasure(ledger, removed)
     erasure.write_shards(ledger.dataset)
     other_rows = [row for row in erasure.rows if not (isinstance(row, Face) and row.face_id in removed)]

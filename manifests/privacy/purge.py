@@ -28,7 +28,7 @@ from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
 from manifests.ledger.queries import read_units
 from manifests.ledger.records import DecisionRow, File, Label, ListEntry, Photo, Purge, Record
-from manifests.privacy.erase import plan_erasure, remove_files
+from manifests.privacy.erase import find_report_pages, plan_erasure, remove_files
 from manifests.privacy.keys import ensure_key, hide_uri, read_key
 from manifests.privacy.picture_marks import make_kept_out_rows
 from manifests.privacy.proof import Proof, Traces, search_traces
@@ -89,9 +89,9 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     # files
     folders = [dataset, *(Path(run) for run in plan.runs)]
     run_counts = remove_faces_from_runs(folders, plan.faces, plan.people)
-    if (report := dataset / "report" / "index.html").is_file():
-        report.unlink()
-        run_counts["reports"] += 1
+    for page in find_report_pages(dataset):
+        page.unlink()
+        run_counts["reports"] += page.name == "index.html"
     remove_temporary_files(dataset)
     # ledger
     write_card(dataset, during_purge=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -13,6 +14,7 @@ from manifests.report.cleaned_section import read_cleaned_versions
 from manifests.report.frozen_section import read_frozen_sets
 from manifests.report.intake_section import read_consent, read_filters, read_funnel
 from manifests.report.pairs_section import read_coverage, read_pairs, read_splits
+from manifests.report.people_pages import find_merges, list_orders, list_people, read_page
 from manifests.report.people_section import (
     draw_similarity_histogram,
     read_labels,
@@ -59,6 +61,17 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "frozen_sets": read_frozen_sets(ledger),
             "cleaned": read_cleaned_versions(ledger),
         }
+        people = list_people(ledger)
+        shared = {"name": values["name"], "pages": people.pages}
+        pages: dict[str, dict[str, Any]] = {
+            f"people-{n}.html": {**shared, "people": read_page(ledger, people, n)} for n in range(1, people.pages + 1)
+        }
+        pages["people.html"] = {
+            **shared,
+            "people": None,
+            "orders": list_orders(people),
+            "merges": find_merges(ledger, people),
+        }
     values["runs"] = [read_run(run) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("manifests.report", "."),
@@ -71,6 +84,12 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     page = environment.get_template("template.html.j2").render(values)
     path = dataset / "report" / "index.html"
     remove_temporary_files(path.parent, shared=True)
+    for old in path.parent.glob("people-*.html"):  # earlier reports may have had more pages
+        if old.name not in pages:
+            old.unlink()
+    layout = environment.get_template("people.html.j2")
+    for file_name, content in pages.items():
+        write_atomically(path.parent / file_name, layout.render(content).encode("utf-8"))
     write_atomically(path, page.encode("utf-8"))
     return path
 

@@ -1,0 +1,128 @@
+"""Reads all people of the dataset for the pages people-1.html, people-2.html ..., and the orders in which to look.
+
+Every person and every face has a short id, which `likeness decide` accepts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.report.thumbnails import make_thumbnail
+from manifests.runtime.text import make_printable
+from manifests.runtime.uris import display_path, path_of, uri_of
+
+PEOPLE_A_PAGE = 24  # number of people on a page
+FACES = 48  # number of faces that a page shows for each person; the face with the lowest confidence comes first
+ROWS = 200  # number of people in each order, and of pairs of people
+MIN_ID = 8  # least number of characters of a short id (ours); `decide` needs 6
+_PEOPLE_AT_ONCE = 1024  # number of people in one step of the comparison; limits the memory
+
+_PEOPLE = """
+SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS weakest, min(margin) AS closest,
+       any_value(s.split) AS split
+FROM memberships m LEFT JOIN identities i USING (identity_id) LEFT JOIN splits s USING (face_id)
+GROUP BY ALL ORDER BY faces DESC, m.identity_id"""
+_FACES = """
+SELECT m.identity_id, m.face_id, m.confidence, min(u.uri) FILTER (u.status = 'ok') AS uri
+FROM memberships m JOIN faces f USING (face_id) LEFT JOIN files u ON u.photo_id = f.photo_id
+WHERE list_contains(?, m.identity_id) GROUP BY ALL ORDER BY m.identity_id, m.confidence, m.face_id"""
+
+
+@dataclass(frozen=True)
+class People:
+    """All people of a dataset, and short ids of people and faces."""
+
+    rows: list[dict[str, Any]]  # the person with most faces comes first
+    short_id: dict[str, str]  # the id of a person or of a face -> its first characters, which no other id has
+
+    @property
+    def pages(self) -> int:
+        return -(-len(self.rows) // PEOPLE_A_PAGE)
+
+
+def list_people(ledger: Ledger) -> People:
+    """Returns all people. A row has `page`, the number of the page that shows the person."""
+    rows = ledger.query(_PEOPLE).rows(named=True)
+    for place, row in enumerate(rows):
+        row["page"] = place // PEOPLE_A_PAGE + 1
+    faces = ledger.query("SELECT face_id FROM faces ORDER BY 1")["face_id"].to_list()
+    short = {**shorten_ids(sorted(row["identity_id"] for row in rows), MIN_ID + 2), **shorten_ids(faces, MIN_ID)}
+    return People(rows, short)
+
+
+def shorten_ids(ids: list[str], least: int) -> dict[str, str]:
+    """Returns the shortest beginning of each id, of `least` characters or more, with which no other id begins.
+
+    `ids` are sorted and all different.
+    """
+    short = {}
+    for place, name in enumerate(ids):
+        others = [ids[other] for other in (place - 1, place + 1) if 0 <= other < len(ids)]
+        length = least
+        while any(other[:length] == name[:length] for other in others) and length < len(name):
+            length += 1
+        short[name] = name[:length]
+    return short
+
+
+def read_page(ledger: Ledger, people: People, number: int) -> list[dict[str, Any]]:
+    """Returns the people of one page, each with its faces: picture, short id, confidence, and the file of the photo."""
+    rows = [row for row in people.rows if row["page"] == number]
+    faces: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for person, face, confidence, uri in ledger.query(_FACES, [row["identity_id"] for row in rows]).iter_rows():
+        if len(faces[person]) < FACES:
+            faces[person].append(
+                {
+                    "image": make_thumbnail(crop_path(ledger.dataset, face), 96),
+                    "id": people.short_id[face],
+                    "confidence": f"{confidence:.2f}",
+                    "file": "" if uri is None else make_printable(display_path(uri).name),
+                    "link": "" if uri is None else uri_of(path_of(uri)),
+                }
+            )
+    return [{**row, "id": people.short_id[row["identity_id"]], "images": faces[row["identity_id"]]} for row in rows]
+
+
+def list_orders(people: People) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Returns the orders of people with two faces or more: a title, and the first ROWS people."""
+    several = [{**row, "id": people.short_id[row["identity_id"]]} for row in people.rows if row["faces"] > 1]
+    return [
+        ("Most faces first", several[:ROWS]),
+        ("Weakest member first", sorted(several, key=lambda row: row["weakest"])[:ROWS]),
+        ("Closest to another person first", sorted(several, key=lambda row: row["closest"])[:ROWS]),
+    ]
+
+
+def find_merges(ledger: Ledger, people: People) -> list[tuple[float, dict[str, Any], dict[str, Any]]]:
+    """Returns the pairs of people who look most alike: the mean cosine of their faces, and the two people.
+
+    The pair with the highest mean cosine comes first. Only each person's nearest other person is compared.
+    """
+    names = [row["identity_id"] for row in people.rows]
+    number = {name: place for place, name in enumerate(names)}
+    face_ids, owners = ledger.query(
+        "SELECT face_id, identity_id FROM memberships JOIN faces USING (face_id) WHERE shard IS NOT NULL ORDER BY 1"
+    ).get_columns() or ([], [])
+    ids, vectors = ledger.read_embeddings(list(face_ids))
+    if len(names) < 2 or not ids:
+        return []
+    row_of = np.array([number[owner] for owner in owners])
+    means = np.zeros((len(names), vectors.shape[1]), np.float32)
+    np.add.at(means, row_of, vectors)
+    means /= np.maximum(np.bincount(row_of, minlength=len(names)), 1)[:, None]
+    pairs: dict[tuple[int, int], float] = {}
+    for start in range(0, len(names), _PEOPLE_AT_ONCE):
+        cosines = (means[start : start + _PEOPLE_AT_ONCE] @ means.T).round(6)
+        cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))] = -2
+        for place, other in enumerate(cosines.argmax(1).tolist()):
+            one, two = sorted((start + place, other))
+            pairs[one, two] = float(cosines[place, other])
+    best = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:ROWS]
+    shown = [{**row, "id": people.short_id[row["identity_id"]]} for row in people.rows]
+    return [(cosine, shown[one], shown[two]) for (one, two), cosine in best]

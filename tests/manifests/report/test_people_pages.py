@@ -1,0 +1,62 @@
+"""The pages of people show everybody, with ids that `decide` accepts, and vanish when a face is erased."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from curate.decisions.face_lookup import FaceLookup
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Face, Membership
+from manifests.privacy.erase import erase_faces
+from manifests.report import people_pages
+from manifests.report.build_report import build_report
+from manifests.report.people_pages import find_merges, list_orders, list_people, shorten_ids
+from tests.doubles.curation import album, curated, install, rows
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five people of three photos, two people a page."""
+    install(monkeypatch)
+    monkeypatch.setattr(people_pages, "PEOPLE_A_PAGE", 2)
+    curated(album(tmp_path / "photos", people=5), tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+def test_everybody_is_on_a_page_with_ids_that_decide_accepts_and_the_file(dataset: Path) -> None:
+    folder = build_report(dataset).parent
+    (folder / "people-9.html").write_text("of an earlier report")
+    build_report(dataset)
+    pages = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("people-*.html"))]
+    shown = re.findall(r"<code>(?:(p-)?([0-9a-f]+))</code>", "".join(pages))
+    lookup = FaceLookup(rows(dataset, Face), rows(dataset, Membership))
+    found = sorted(lookup.complete_id(person + rest) for person, rest in shown)
+    people = {row.identity_id for row in rows(dataset, Membership)}
+    assert len(pages) == 3 and found == sorted([*people, *(row.face_id for row in rows(dataset, Face))])
+    assert "".join(pages).count('/person0/0.png">0.png</a>') == 1
+    every = "".join([*pages, (folder / "people.html").read_text(encoding="utf-8")])
+    links = set(re.findall(r'href="((?!file:)[^"]+)"', every))
+    assert {link.partition("#")[0] for link in links} <= {path.name for path in folder.iterdir()}
+    assert not re.search(r"<script|<link|@import|src=\"(?!data:)", every)
+    with Ledger.open(dataset, write=True) as ledger:
+        erase_faces(ledger, ledger.read_rows(Face)[:1], "double")
+    assert list(folder.iterdir()) == []
+
+
+def test_people_are_listed_in_three_orders_and_the_likest_pair_first(dataset: Path) -> None:
+    with Ledger.open(dataset) as ledger:
+        people = list_people(ledger)
+        orders, merges = dict(list_orders(people)), find_merges(ledger, people)
+    weakest = [row["weakest"] for row in orders["Weakest member first"]]
+    closest = [row["closest"] for row in orders["Closest to another person first"]]
+    assert weakest == sorted(weakest) and closest == sorted(closest) and len(weakest) == 5
+    assert [cosine for cosine, *_ in merges] == sorted((cosine for cosine, *_ in merges), reverse=True)
+    assert merges and all(one["id"] != other["id"] for _, one, other in merges)
+
+
+def test_short_ids_are_as_short_as_they_can_be() -> None:
+    assert shorten_ids(["aaa1", "aab2", "b"], 1) == {"aaa1": "aaa", "aab2": "aab", "b": "b"}
+    assert shorten_ids([], 8) == {}
