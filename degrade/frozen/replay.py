@@ -36,7 +36,8 @@ def replay(
 ) -> FolderSummary:
     """Makes the set of the file `thetas` again in the folder `out`, from the clean images below `source`.
 
-    `source` is the folder or the dataset from which the set was made; the folder may have been moved. The images and
+    `source` is the folder or the dataset from which the set was made; the folder may have been moved. A source that is
+    not in its old place is found by its content, anywhere below `source`, for example in an export. The images and
     theta.jsonl of the new set get the bytes of the original set. The card of the new set differs from the original card
     only in the path of the source and in the versions. If the replay was interrupted, a second call continues the
     replay. A second call also makes missing and changed images again.
@@ -65,7 +66,7 @@ def replay(
     paths = [out / decode_name(row["file"]) for row in rows]
     hashes = [sha256_file(path) if path.is_file() else None for path in paths]
     todo = [n for n, row in enumerate(rows) if hashes[n] != row["sha256"]]
-    _check_sources(source, [rows[n] for n in todo])
+    sources = dict(zip(todo, _find_sources(source, [rows[n] for n in todo]), strict=True))
     skipped = [(name, reason) for name, reason in card.pop("skipped", [])]
     preset = card["preset"]["name"] if card["preset"] else None
     summary = (str(out), preset, card["seed"], card["size"], len(rows))
@@ -76,7 +77,7 @@ def replay(
         remove_temporary_files(out)
         if not complete:
             write_atomically(out / CARD, encode_card(card, complete=False))
-        jobs = [_make_job(source, rows[n]) for n in todo]
+        jobs = [_make_job(sources[n], rows[n]) for n in todo]
         different: list[str] = []
         if progress:
             progress(len(rows) - len(todo))
@@ -101,8 +102,8 @@ def replay(
         return FolderSummary(*summary, len(todo), sum(hashes[n] is not None for n in todo), tuple(skipped))
 
 
-def _make_job(source: Path, row: Row) -> Job:
-    return Job(source / decode_name(row["source"]), row["size"], row["theta"], engine=row["engine"])
+def _make_job(path: Path, row: Row) -> Job:
+    return Job(path, row["size"], row["theta"], engine=row["engine"])
 
 
 def _read_card_beside(thetas: Path) -> dict[str, Any] | None:
@@ -126,22 +127,40 @@ def _make_replay_card(thetas: Path, rows: list[Row], theta_sha256: str, source: 
     return replay_card
 
 
-def _check_sources(source: Path, rows: list[Row]) -> None:
-    """Raises BadInput, with the names of the files, if sources are missing or have changed since they were degraded."""
-    missing, changed = [], []
+def _find_sources(source: Path, rows: list[Row]) -> list[Path]:
+    """Returns the clean image of each row: the file in its old place, or another file with the recorded bytes.
+
+    Raises BadInput, with the names of the files, if sources are missing or have changed since they were degraded.
+    """
+    missing: list[str] = []
+    changed: list[str] = []
+    found: list[Path] = []
+    others: dict[str, Path] | None = None  # sha256 -> file; the folder is read only if a source is not in its place
     for row in rows:
         path = source / decode_name(row["source"])
         try:
-            if sha256_file(path) != row["source_sha256"]:
-                changed.append(row["source"])
+            sha256: str | None = sha256_file(path)
         except OSError:
-            missing.append(row["source"])
+            sha256 = None
+        if sha256 != row["source_sha256"]:
+            others = _hash_files(source) if others is None else others
+            path = others.get(row["source_sha256"], path)
+            if row["source_sha256"] not in others:
+                (missing if sha256 is None else changed).append(row["source"])
+        found.append(path)
     problems = [f"{_list_names(names)} {word}" for names, word in ((missing, "missing"), (changed, "changed")) if names]
     if problems:
         raise BadInput(
             f"The set cannot be made again from {source}: {', '.join(problems)}. Nothing was written. Name the folder "
             "or the dataset from which the set was made. Its images must be unchanged."
         )
+    return found
+
+
+def _hash_files(folder: Path) -> dict[str, Path]:
+    """Returns sha256 -> the first file with these bytes. Symlinks are not followed."""
+    files = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_file() and not path.is_symlink()]
+    return {sha256_file(path): path for path in files}
 
 
 def _list_names(names: list[str]) -> str:

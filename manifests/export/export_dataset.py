@@ -11,6 +11,7 @@ from typing import Any
 
 from manifests.errors import BadInput
 from manifests.export.formats import Format, select_format
+from manifests.export.frozen_records import write_frozen_records
 from manifests.export.output_folder import check_output_folder, publish_folder
 from manifests.export.selection import SPLITS, ExportOptions, Selection, select_for_export
 from manifests.ledger.ledger import Ledger
@@ -19,7 +20,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-VERSION = 1  # increase this number when the layout of a format changes
+VERSION = 2  # increase this number when the layout of a format changes
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def export_dataset(
     _check_disk_space(out, size)
     with publish_folder(out, lambda done: progress("export", done, len(sources))) as folder:
         format.write(selection, folder)
+        write_frozen_records(selection, dataset, folder)
         card = _make_card(name, selection, content_hash) | {"files": folder.files, "bytes": folder.bytes}
         folder.add_bytes(CARD, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())
     return _make_result(name, out, selection, format, card["files"], card["bytes"], True)

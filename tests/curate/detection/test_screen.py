@@ -371,5 +371,7 @@ def test_a_bad_file_is_one_sentence(tmp_path, text, said):
 
 def test_a_set_that_is_not_there(tmp_path):
     for name in ("lenient", str(tmp_path), str(tmp_path / "no.toml")):
-        with pytest.raises(BadInput, match=r"is unknown\. Give default, strict, hq256, hq512, keep-outside, or the path"):
+        with pytest.raises(
+            BadInput, match=r"is unknown\. Give default, strict, hq256, hq512, keep-outside, or the path"
+        ):
             load_filters(name)

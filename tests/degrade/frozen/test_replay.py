@@ -146,7 +146,10 @@ def test_a_set_of_a_dataset_has_theta_and_card_and_replays(tmp_path: Path) -> No
     assert verify_folder(tmp_path / "again").ok
     shutil.copytree(lq, tmp_path / "copy")
     assert verify_folder(tmp_path / "copy", source=dataset).ok
-    crop_path(dataset, toy_face(0).face_id).unlink()
+    moved = crop_path(dataset, toy_face(0).face_id).rename(dataset / "faces" / "elsewhere.png")
+    replay(dataset, lq / "theta.jsonl", tmp_path / "by content")  # a source is found by its content
+    assert files(tmp_path / "by content")[b"theta.jsonl"] == theirs[b"theta.jsonl"]
+    moved.unlink()
     with pytest.raises(BadInput, match=rf"{toy_face(0).face_id}\.png\) missing"):
         replay(dataset, lq / "theta.jsonl", tmp_path / "more")
 

@@ -21,6 +21,7 @@ from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
 from curate.faces.align import FFHQ_512, fit_similarity, transform_points
+from degrade.frozen.replay import replay
 from manifests.errors import BadInput, LedgerBroken
 from manifests.export import cli, dmdnet
 from manifests.export.export_dataset import CARD, export_dataset
@@ -107,6 +108,21 @@ def test_imagefolder_opens_with_datasets(made, tmp_path, monkeypatch):
         assert not {"name", "embedding"} & set(row)
         if split == "test":
             assert np.asarray(row["lq"]).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].lq != "none" and name != "webdataset"])
+def test_the_images_of_a_set_are_made_again_from_the_export_alone(made, tmp_path, name):
+    out = tmp_path / "out"
+    export_dataset(made, out, name, wanted(name))
+    records = out / "likeness_set"
+    card = json.loads((records / "card.json").read_bytes())
+    lines = [json.loads(line) for line in (records / "theta.jsonl").read_bytes().splitlines()]
+    assert card["preset"]["name"] == "codeformer" and card["images"] == len(lines) > 0
+    made_again = replay(shutil.copytree(out, tmp_path / "elsewhere"), records / "theta.jsonl", tmp_path / "again")
+    assert made_again.images == len(lines)
+    for line in lines:
+        original = made / "lq" / LQ_SET / line["file"]
+        assert (tmp_path / "again" / line["file"]).read_bytes() == original.read_bytes()
 
 
 def test_webdataset_opens_with_webdataset_and_its_index_finds_each_sample(made, tmp_path):
