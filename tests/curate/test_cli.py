@@ -58,7 +58,8 @@ def test_the_options_of_pairs_reach_the_ledger_and_who_has_no_pair_is_counted(tm
     call_curate(photos, "--out", dataset, "--workers", 1, "--pairs", "window:1.5-2")
     assert "too_few_references" in explain_photo(dataset, "person1/0.png")[0][2] and rows(dataset, Pair) == []
     assert (
-        "--pairs window:1.5-2 --min-photos 2" in call_curate(photos, "--out", dataset, "--pairs", "window:1.5-2").stdout
+        "Give a wider window than --pairs window:1.5-2."
+        in call_curate(photos, "--out", dataset, "--pairs", "window:1.5-2").stdout
     )
 
 
