@@ -83,10 +83,10 @@ def leaks(
     The command compares every face with every face of the other splits. The command also prints which checks were not
     possible.
 
-    With --repair, decisions end the leaks. docs/benchmarks.md states the rule. `likeness decide DATASET list` shows the
-    decisions, and `likeness decide DATASET undo NUMBER` takes one back.
+    With --repair, the command records decisions that end the leaks. docs/benchmarks.md states the rule. `likeness
+    decide DATASET list` shows the decisions, and `likeness decide DATASET undo NUMBER` takes a decision back.
 
-    Exit codes: 0 if there is no leak, or none is left, 1 if there is a leak.
+    Exit codes: 0 if there is no leak, 1 if there is a leak. With --repair, the leaks that are left count.
 
     Example: likeness leaks DATASET
 
@@ -109,7 +109,7 @@ def leaks(
     if benchmark is not None and is_benchmark(dataset):
         raise BadInput(f"{dataset} is a benchmark itself. Name a dataset before --benchmark.")
     if repair and (benchmark is not None or is_benchmark(dataset)):
-        raise BadInput("--repair changes a dataset and no benchmark. Name a dataset, and leave --benchmark out.")
+        raise BadInput("--repair changes a dataset, not a benchmark. Name a dataset, and leave --benchmark out.")
     if dry_run and not repair:
         raise BadInput("--dry-run belongs to --repair. Leave --dry-run out, or give --repair.")
     if repair:
@@ -150,7 +150,7 @@ def _repair(dataset: Path, dry_run: bool, as_json: bool) -> None:
         if not dry_run:
             share = (result.targets_moved + result.targets_lost) / max(result.targets, 1)
             typer.echo(
-                f"{result.leaks_before} leaks before, {result.leaks_after} after. Of {result.targets} targets, "
+                f"Leaks before: {result.leaks_before}. Leaks now: {result.leaks_after}. Of {result.targets} targets, "
                 f"{result.targets_moved} changed the split and {result.targets_lost} are no targets now ({share:.2%})."
             )
             if result.decisions:

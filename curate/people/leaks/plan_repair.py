@@ -23,7 +23,7 @@ MAX_MOVES = 10
 
 @dataclass
 class RepairPlan:
-    """The decisions that end leaks."""
+    """Holds the decisions that end leaks."""
 
     together: list[tuple[str, str]] = field(default_factory=list)  # identities of two people, the larger person first
     dropped: list[str] = field(default_factory=list)  # face ids
@@ -35,8 +35,8 @@ def plan_repair(
     """Returns the decisions that end these leaks.
 
     `faces` maps face ids to the faces that were searched. Faces in `locked` are never dropped. If `with_moves` is
-    false, no person changes its split. Leaks of the kinds identity and photo are left out: `curate` divides these
-    people and photos again.
+    false, no person changes its split. Leaks of the kinds identity and photo are left out, because `curate` divides
+    their people and photos into splits again.
     """
     plan = RepairPlan()
     size = Counter(line.person for line in faces.values() if line.copy_of is None)
@@ -60,9 +60,10 @@ def plan_repair(
 
 
 def _find_cover(pairs: Sequence[tuple[str, str]], locked: Collection[str]) -> list[str]:
-    """Returns faces so that each pair contains at least one of them. The face of most pairs is chosen first.
+    """Returns faces so that each pair contains at least one of them. The face in the most pairs is chosen first.
 
-    Among equal faces, the second face of a pair is chosen first. Pairs of two locked faces are left out.
+    Of two faces in equally many pairs, the face that is second in its pair is chosen first. Pairs of two locked faces
+    are left out.
     """
     left = {pair for pair in pairs if not locked or not set(pair) <= set(locked)}
     cover = []
