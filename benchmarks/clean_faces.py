@@ -2,12 +2,11 @@
 
     python benchmarks/clean_faces.py DATASET --run RUN [--judge dlib] [--keep]
 
-The benchmark restores faces of people of the splits val and test, on whom the restorer was not trained. Each of these
-faces has as many pixels in its photo as the crop or more, and at most a tenth of its crop lies outside the photo. The
-input is the crop itself, as in `likeness restore --always`. Each face is restored without references. A face with
-references in the pairs of the dataset is also restored with up to four references. The benchmark prints the PSNR of the
-result to the input over the pixels of the photo, and the cosine of their embeddings. The judge is a recognizer that no
-loss uses.
+The benchmark restores faces of people of the splits val and test, on whom the restorer was not trained. The benchmark
+uses a face only if its crop was not enlarged, and at most a tenth of the crop lies outside the photo. The input is the
+crop itself, as in `likeness restore --always`. Each face is restored without references. A face with references in the
+pairs of the dataset is also restored with up to four references. The benchmark prints the PSNR of the result to the
+input over the pixels of the photo, and the cosine of their embeddings. The judge is a recognizer that no loss uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws faces with captions in rows, at their own size, on as many pictures as they need."""
+"""Draws rows of faces with captions, and begins a new picture when a picture is full. The faces keep their size."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python benchmarks/harm_limits.py DATASET --run RUN [--judge dlib] [--split val] [--presets clean,mild,codeformer]
 
 The benchmark degrades the faces of the split with each preset, and restores each face with four references and without
-references. A result is better than its input if the judge finds the result as much like the true face as the input, or
-more. The benchmark prints for each measure:
+references. A result counts as better if its cosine to the true face, by the judge, is at least the cosine of the input.
+The benchmark prints for each measure:
 
 - the current limit of the table,
 - the limit that 95% of the better results pass,
@@ -12,8 +12,9 @@ more. The benchmark prints for each measure:
 - the share of the worse results that the limit of the table stops.
 
 The last column of an ideal measure is 1. The line `all limits` applies all limits of the table together. The benchmark
-also prints the fineness that 95% of the results of soft inputs stay below. An input with more fineness is sharper than
-this restorer writes. No limit changes by itself. Write the limits that you choose into train/restore/harm.py.
+also prints a limit of the fineness: 95% of the results of soft inputs have less fineness. If an input has more fineness
+than this limit, the restorer would make it softer. No limit changes by itself. Write the limits that you choose into
+train/restore/harm.py.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from reference_benefit import run_likeness
 
 REFERENCES = 4
 SHARE = 0.95  # the share of the better results that pass a proposed limit (ours)
-# The measures of harm.py that have a least value, and the limits that hold for them. The measure `identity_gain` is the
-# mean cosine to the references after the restoration, minus the mean cosine before. The measure `identity_to_input` is
-# the cosine to the input, as a share of the way from `same_person` to 1; it is measured without references.
+# Maps a measure of harm.py to the name of its limit in the table. The measure `identity_gain` is the mean cosine to the
+# references after the restoration, minus the mean cosine before. The measure `identity_to_input` is (cosine to the
+# input - `same_person`) / (1 - `same_person`), and is only measured without references.
 MEASURES = {
     "sharpness_ratio": "min_sharpness_ratio",
     "agreement": "min_agreement",
@@ -97,7 +98,10 @@ def measure_faces(
 
 
 def summarise(rows: Sequence[Row], limits: Mapping[str, float]) -> dict[str, Any]:
-    """Returns for each measure the current limit, the proposed limit, and what the current limit passes and stops."""
+    """Returns for each measure the current limit, the proposed limit, and two shares.
+
+    The shares are the better results that pass the current limit, and the worse results that it stops.
+    """
     table: dict[str, Any] = {}
     harmless = np.ones(len(rows), bool)
     better = np.array([bool(row["better"]) for row in rows])
@@ -114,7 +118,7 @@ def summarise(rows: Sequence[Row], limits: Mapping[str, float]) -> dict[str, Any
             "worse_stopped": _share(~passes, known & ~better),
         }
     table["all limits"] = {"better_pass": _share(harmless, better), "worse_stopped": _share(~harmless, ~better)}
-    # A sharp input gives a sharp result, which does not tell what the restorer itself writes.
+    # Only soft inputs count, because the result of a sharp input may have its sharpness from the input.
     soft = [row for row in rows if float(row["fineness"] or 0) < limits["max_fineness"]]
     fineness = [float(row["fineness_of_result"] or 0) for row in soft]
     table["fineness"] = {

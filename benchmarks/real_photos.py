@@ -24,8 +24,8 @@ how many faces were restored, and why the other faces were kept. A table compare
 | to input | the judge's cosine to the input, only for faces without references: mean |
 
 No loss uses the judge. With --sheet, pictures of all faces that count are written into FOLDER, at the photos' own size.
-A restored face is shown before and after, and a kept face once. The number in the caption is the sharpness ratio. The
-photos have no licence: do not publish the pictures.
+The pictures show a restored face before and after the restoration, and show a kept face one time. The number in the
+caption is the sharpness ratio. The photos have no licence: do not publish the pictures.
 """
 
 from __future__ import annotations

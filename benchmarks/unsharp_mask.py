@@ -33,12 +33,12 @@ def sharpen_face(photo: np.ndarray, crop: np.ndarray, landmarks5: np.ndarray, am
 
 
 def find_amount(compute_ratio: Callable[[float], float], ratio: float) -> float:
-    """Returns the amount, 0 to MOST_AMOUNT, with which `compute_ratio` gives `ratio`, by bisection.
+    """Finds by bisection the amount from 0 to MOST_AMOUNT for which `compute_ratio` returns `ratio`.
 
     `compute_ratio` returns the sharpness ratio of an amount. A larger amount must give a larger ratio.
     """
     low, high = 0.0, MOST_AMOUNT
-    for _ in range(12):  # the interval is then .004 wide
+    for _ in range(12):  # after 12 steps, the interval is .004 wide
         middle = (low + high) / 2
         low, high = (middle, high) if compute_ratio(middle) < ratio else (low, middle)
     return round(low, 2)

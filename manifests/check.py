@@ -234,7 +234,8 @@ def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool)
 def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
     """Returns a sentence for each file in a folder that is not in `known`.
 
-    A file whose name ends with `suffix` looks like a file of the dataset, and `problem` begins its sentence.
+    If the name of the file ends with `suffix`, the sentence begins with `problem`, because the file looks like a file
+    of the dataset.
     """
     unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [

@@ -143,7 +143,8 @@ def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str,
 def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
     """Returns a dict from the id of each near-duplicate of these faces to why the near-duplicate is not the original.
 
-    The reason continues the words "this copy". A near-duplicate that would be the original now has no reason.
+    The reason continues the words "this copy". If the choice of today would make a near-duplicate the original, the
+    dict does not contain this near-duplicate.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)} if originals else {}
     repeating = set(ledger.query(_REPEATING_PHOTOS)["photo_id"]) if originals else set()
@@ -198,7 +199,7 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     uri, photo_id = file["uri"], file["photo_id"]
     hidden = uri is not None and uri.startswith(HIDDEN_PREFIX)
     exists = uri is not None and not hidden and not is_missing(uri)
-    # the ledger does not contain the name of a hidden file, but `photo` is the name
+    # the ledger does not contain the name of a hidden file, so take the name that the user gave
     name = photo if hidden or uri is None else display_path(uri)
     place = "no file contains the photo any more" if uri is None else make_printable(name)
     missing = ", the file does not exist any more" if not exists and uri and photo_id else ""

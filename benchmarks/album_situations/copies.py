@@ -51,7 +51,7 @@ def turn(rgb: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def crop(rgb: np.ndarray, share: float) -> np.ndarray:
-    """Returns the middle of the picture, `share` of its width and height."""
+    """Returns the middle of the picture, with `share` times its width and height."""
     height, width = rgb.shape[:2]
     x, y = round(width * (1 - share) / 2), round(height * (1 - share) / 2)
     return rgb[y : height - y, x : width - x]
@@ -98,11 +98,10 @@ def is_held_out(person: str) -> bool:
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates all photos of held-out people, beside copies of some of these photos.
 
-    `folder` is empty. Returns the share of the copies that were found, for each kind and for all kinds; the numbers of
-    targets with a copy of their own photo among their references, and of photos with copies in two splits; the share of
-    the photos whose own face stands for the copies; and the number of photos that count as copies of another photo. A
-    copy counts if its largest face was accepted. The copy was found if this face is a near-duplicate of a face in
-    another file of the same photo, or stands for such a face.
+    `folder` is empty. Returns a dict of figures: the share of the copies that were found, and several counts. A copy is
+    in the share if its largest face was accepted. The copy was found if its largest face and a face of another file of
+    the photo are near-duplicates. The dict also has the share of the photos whose own face is used instead of the faces
+    of the copies.
     """
     album, dataset = folder / "album", folder / "dataset"
     source = _write_album(album, shared / "photos", np.random.default_rng(seed))
@@ -140,7 +139,10 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _write_album(album: Path, photos: Path, rng: np.random.Generator) -> dict[str, str]:
-    """Writes the photos of held-out people and the copies. Returns the file name of the original of each such file."""
+    """Writes the photos of held-out people and the copies.
+
+    Returns a dict from the name of each file to the name of its original.
+    """
     album.mkdir()
     source: dict[str, str] = {}
     for person in sorted(person for person in photos.iterdir() if is_held_out(person.name)):

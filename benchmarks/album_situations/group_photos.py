@@ -34,11 +34,11 @@ from manifests.runtime.uris import path_of
 
 MEGAPIXELS = (2, 12, 24, 42)
 BOX_WIDTHS = (35, 57, 76)  # pixels
-MIN_EYES = 16  # pixels between the eyes, from which on a face counts
+MIN_EYES = 16  # a face counts if it has this number of pixels between its eyes, or more
 PHOTOS_A_SIZE = 4
 FACES_A_WIDTH = 20  # faces of each box width in a photo
 GROUND = 200  # pixels: the side of a face-free part of a photo
-CELL = 160  # pixels: the side of the place of a pasted portrait
+CELL = 160  # pixels: each portrait is pasted into a square of this side
 SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # faces with these reasons do not count as found
 SAME_FACE = 0.4  # least IoU of a found box with the true box
 
@@ -83,7 +83,7 @@ def cut_parts(photos: Sequence[Path], models: FaceModels) -> tuple[list[Portrait
 def compose(
     portraits: Sequence[Portrait], grounds: Sequence[np.ndarray], megapixels: float, rng: np.random.Generator
 ) -> GroupPhoto:
-    """Returns a group photo with FACES_A_WIDTH faces of each width, if the photo has so many places."""
+    """Returns a group photo with FACES_A_WIDTH faces of each width, or with fewer faces if the photo is too small."""
     height, width = round((megapixels * 1e6 * 3 / 4) ** 0.5), round((megapixels * 1e6 * 4 / 3) ** 0.5)
     image = np.zeros((height, width, 3), np.uint8)
     for y in range(0, height, GROUND):
@@ -106,8 +106,8 @@ def compose(
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates group photos of people who are held out of tuning.
 
-    Returns the share of the faces that were found, by megapixels and box width; the share of accepted faces that are
-    no face; and the processor's milliseconds for each photo, by megapixels, of a single look and of the whole search.
+    Returns a dict of figures: the share of the faces that were found, by megapixels and box width, and the share of the
+    accepted faces that are not faces. The dict also has the times of `measure_times` by megapixels.
     """
     start_worker()
     spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
@@ -156,7 +156,10 @@ def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
 
 
 def measure_times(path: Path, models: FaceModels) -> dict[str, float]:
-    """Returns the processor's milliseconds to decode a photo and to look once, and to decode and to search."""
+    """Returns two processor times in milliseconds and their ratio.
+
+    The times are decoding with one look, and decoding with the whole search.
+    """
     image = decode(path)
 
     def time_call(call: Callable[[], object]) -> float:
@@ -180,7 +183,7 @@ def is_clear(face: Detection, width: int, height: int) -> bool:
 
 
 def _cut_portrait(image: np.ndarray, face: Detection) -> Portrait:
-    """Cuts a face with half its width around it."""
+    """Cuts a face with a margin of half the width of its box on each side."""
     x0, y0, x1, y1 = face.box
     left, top = (max(round(float(edge - 0.5 * (x1 - x0))), 0) for edge in (x0, y0))
     right, bottom = (round(float(edge + 0.5 * (x1 - x0))) for edge in (x1, y1))
@@ -189,7 +192,7 @@ def _cut_portrait(image: np.ndarray, face: Detection) -> Portrait:
 
 
 def _is_near(box: np.ndarray, x: int, y: int) -> bool:
-    """Returns whether a ground with the corner (x, y) is nearer to a face than half the face."""
+    """Returns whether a ground with the corner (x, y) is nearer to the box of a face than half the side of the box."""
     margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
     return bool(
         x < box[2] + margin and x + GROUND > box[0] - margin and y < box[3] + margin and y + GROUND > box[1] - margin

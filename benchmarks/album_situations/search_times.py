@@ -1,10 +1,10 @@
 """The situation `search_times`: what the search for small and turned faces costs, beside a single look.
 
-Real photos with one clear face are timed as they are, if they have at most 2 megapixels, and enlarged to 2, 12, 24 and
-42 megapixels. `group_photos` has the times of photos of crowds. All times include decoding.
+The photos show one clear face and have at most 2 megapixels. They are timed in their own size, and enlarged to 2, 12,
+24 and 42 megapixels. `group_photos` has the times of photos of crowds. All times include decoding.
 
 Goals: clear photos take at most 5% longer than with a single look, and photos of 2 megapixels at most 10% longer. At 12
-megapixels, the search takes at most 3 times as long, and at 42 megapixels at most 5 times.
+megapixels, the search takes at most 3 times as long as a single look, and at 42 megapixels at most 5 times as long.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_PIXELS = 2_000_000
 
 
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
-    """Returns the processor's mean milliseconds for a photo, of a single look and of the whole search."""
+    """Returns the mean times of `measure_times`, for photos in their own size and for enlarged photos."""
     start_worker()
     models, rng = (
         load_faces_once(f"insightface:{shared / 'weights' / 'insightface_small'}"),
@@ -50,7 +50,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _enlarge(path: Path, megapixels: float, folder: Path) -> Path:
-    """Writes a photo with so many megapixels, and returns its path."""
+    """Writes the photo enlarged to `megapixels`, and returns the path of the enlarged photo."""
     image = decode(path)
     scale = (megapixels * 1e6 / image[..., 0].size) ** 0.5
     larger = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)

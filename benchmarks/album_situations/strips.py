@@ -2,7 +2,8 @@
 
 Each person has SINGLES single photos of `people_crops`. A strip shows SHOWN of these photos again, in one of several
 layouts. A person is torn if the person's single photos are in more groups with the strips than without them. In the
-album `unknown`, the photos of the strips do not exist as single photos. Only --collages can then join the faces.
+album `unknown`, the photos of the strips do not exist as single photos. In this album, only --collages can join the
+faces of a strip.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 SINGLES, SHOWN = 8, 4  # number of single photos of each person, and number of photos in a strip
-REPEATS = 8  # number of times that a strip of one frame shows it
+REPEATS = 8  # a strip of one repeated frame shows the frame this number of times
 GAP = 12  # pixels between two frames
 Layout = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -55,7 +56,7 @@ def stack(frames: Sequence[np.ndarray], columns: int = 1, scale: float = 1.0) ->
 
 
 def hang_poster(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns a photo of a person before a small picture of the person, RGB uint8."""
+    """Returns a photo of a person beside a poster of the person, RGB uint8."""
     person, poster = resize(frames[0], 1.5), resize(frames[1], 0.7)
     image = np.full((person.shape[0], person.shape[1] + poster.shape[1] + 2 * GAP, 3), 150, np.uint8)
     image[:, -person.shape[1] :] = person
@@ -124,7 +125,7 @@ def _save_strips(folder: Path, strips: dict[str, np.ndarray]) -> Path:
 
 
 def _add_strips(folder: Path, name: str, strips: Path, config: CurateConfig) -> None:
-    """Curates the single photos and the strips, with the faces of the single photos that the first run found."""
+    """Curates the strips in a copy of the dataset that already contains the single photos."""
     shutil.copytree(folder / "without", folder / f"{name}_dataset")
     curate([folder / "singles", strips], folder / f"{name}_dataset", config)
 

@@ -25,7 +25,7 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 PHOTOS_A_PERSON = 30
-MIN_SIDE = 150  # pixels: thumbnails are left out
+MIN_SIDE = 150  # photos with a side of fewer pixels are left out, because they are thumbnails
 MAX_TILT = 30  # degrees
 
 
@@ -45,7 +45,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
             name = f"{person.name}/{photos[number].stem}.png"
             turns[name] = turn
             _save(folder / "upright" / name, image)
-            # np.rot90 turns counterclockwise, so the face is then turned clockwise by `turn` degrees
+            # the minus sign turns the photo clockwise, because np.rot90 turns counterclockwise
             _save(folder / "turned" / name, np.rot90(image, -turn // 90))
     config = CurateConfig(faces=f"insightface:{shared / 'weights' / 'insightface_small'}")
     for album in ("upright", "turned"):
@@ -88,10 +88,10 @@ def _read_faces(dataset: Path, album: Path) -> dict[str, tuple[list[Face], tuple
 
 
 def _has_upright(face: Face, others: list[Face], turn: int, size: tuple[int, int]) -> bool:
-    """Returns whether one of the faces of the turned photo is the face of the upright photo, and upright."""
+    """Returns whether `others` has the face at the place to which the turn moves `face`, with an upright crop."""
     box = np.array(face.box).reshape(2, 2)
     width, height = size
-    for _ in range(turn // 90):  # clockwise, the point (x, y) comes to (height - y, x)
+    for _ in range(turn // 90):  # a quarter turn moves (x, y) to (height - y, x)
         box = np.stack([height - box[:, 1], box[:, 0]], axis=1)
         width, height = height, width
     corners = np.concatenate([box.min(0), box.max(0)])[None]

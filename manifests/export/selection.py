@@ -27,8 +27,8 @@ MEASURES = (
     "outside",
 )  # fmt: skip
 
-# selects the faces of photos whose consent forbids their use; in place of a near-duplicate, selects the face that is
-# used instead of it
+# selects the faces of photos whose consent forbids their use; if such a face is a near-duplicate, selects the face that
+# is used instead of the near-duplicate
 _REFUSED_FACES = """
 SELECT DISTINCT coalesce(f.duplicate_of, f.face_id)
 FROM faces f JOIN photos p USING (photo_id)
@@ -122,7 +122,7 @@ class Selection:
         return replace(self, pairs=tuple(pairs), faces=faces, left_out=self.left_out + left_out)
 
     def with_faces(self, face_ids: set[str], reason: str) -> Selection:
-        """Returns the selection with these faces and the faces of its pairs.
+        """Returns the selection with only these faces and the faces of the pairs of this selection.
 
         All other faces are left out for `reason`.
         """
@@ -187,7 +187,10 @@ def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, Cleane
 def _select_faces(
     ledger: Ledger, options: ExportOptions, versions: Mapping[str, CleanedVersion]
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
-    """Returns the faces that may be exported. For each other accepted face, returns the reason why it may not."""
+    """Returns the faces that may be exported, and a dict of reasons.
+
+    The dict maps each accepted face that may not be exported to its reason.
+    """
     refused = set(ledger.query(_REFUSED_FACES, list(CONSENT_REFUSALS)).to_series())
     faces, reasons = {}, {}
     for row in ledger.query(_ACCEPTED_FACES).iter_rows(named=True):

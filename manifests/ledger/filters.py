@@ -79,7 +79,8 @@ class Filter:
 class FilterSet:
     """An ordered list of filters. A face gets the reason of the first filter that removes the face.
 
-    `test_filters` remove no face. They choose the faces of the split test that are references only, and no targets.
+    `test_filters` remove no face. If a test filter is true for a face of the split test, the face is only a reference,
+    and no target.
     """
 
     name: str

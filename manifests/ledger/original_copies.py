@@ -2,8 +2,7 @@
 
 Copies of one picture show the same face, so their measures can be compared. First, copies of about the same size form a
 group. The best group has the most real detail: a smaller copy has lost detail, and an enlarged copy has gained none.
-In this group, the copies are compared by one question after the other, and the first question with different answers
-decides.
+The copies in the best group are compared by a list of questions. The first question whose answers differ decides.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from manifests.ledger.records import Face, Photo
 # Copies belong to one group if the distances between their eyes differ by less than this factor (ours). The landmarks
 # of copies of equal size differ by up to 5%.
 _SAME_SIZE = 1.08
-# A larger copy must have this many octaves more detail for each octave of its size (ours). With .05, 95% of 96 copies
-# of half the size lose to their original, and 95% of 96 enlarged copies do.
+# A larger copy must have this many octaves more detail for each octave of its size (ours). With .05, the original was
+# chosen for 95% of 96 copies of half the size, and for 95% of 96 enlarged copies.
 _LEAST_GAIN = 0.05
-# Artefacts of strong compression count as detail. This number of octaves is taken from a JPEG of quality below 50
-# (ours): the detail of a JPEG of quality 30 is up to .5 octaves too high, and .2 at the median.
+# Artefacts of strong compression are measured as detail. Therefore the detail of a JPEG of quality below 50 is reduced
+# by this number of octaves (ours). At quality 30, the measured detail is too high by .2 octaves at the median, and by
+# at most .5.
 _ARTEFACTS = 0.3
-# A copy is worse if it differs by more than these numbers (ours) from the middle copy of its group: octaves of detail,
-# share of clipped pixels, share of a border, area of the picture around the face, degrees of roll and of yaw.
+# The limits of the questions (ours). A copy is compared with the median of its group: octaves of detail, share of
+# clipped pixels, share of a border, ratio of the areas of the pictures, degrees of roll, degrees of yaw.
 _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8, 2.5, 8.0
 _COMPRESSED = 50  # a JPEG below this quality shows artefacts (ours)
 
@@ -60,12 +60,15 @@ class Copy:
 
     @property
     def area(self) -> float:
-        """Returns the area of the picture, in squares of the distance between the eyes."""
+        """Returns the area of the picture, divided by the square of the distance between the eyes."""
         return self.photo.width * self.photo.height / max(self.face.inter_ocular_px, 1e-3) ** 2
 
 
 def _exceed(values: Sequence[float], margin: float) -> list[bool]:
-    """Returns which values are more than `margin` above the middle value; of two values, the lower is the middle."""
+    """Returns for each value whether it is more than `margin` above the median.
+
+    The median of two values is the lower value.
+    """
     return [value > sorted(values)[(len(values) - 1) // 2] + margin for value in values]
 
 
@@ -74,13 +77,19 @@ def _find_frames(copies: Sequence[Copy]) -> list[bool]:
 
 
 def _find_crops(copies: Sequence[Copy]) -> list[bool]:
-    """Returns which copies show less of the picture than the middle copy without a frame."""
+    """Returns for each copy whether it shows less of the picture than the median copy.
+
+    Framed copies have no part in the median.
+    """
     whole = [copy.area for copy, framed in zip(copies, _find_frames(copies), strict=True) if not framed]
     return [copy.area < _CROPPED * sorted(whole)[len(whole) // 2] for copy in copies]
 
 
 def _find_turned(copies: Sequence[Copy]) -> list[bool]:
-    """Returns which copies are turned or mirrored against most copies; of one or two copies, none."""
+    """Returns for each copy whether it is turned or mirrored, compared with most copies.
+
+    One or two copies give only False.
+    """
     if len(copies) < 3:
         return [False] * len(copies)
     roll, yaw = np.median([(copy.face.roll, copy.face.yaw) for copy in copies], axis=0)
@@ -88,10 +97,10 @@ def _find_turned(copies: Sequence[Copy]) -> list[bool]:
 
 
 def _find_conversions(copies: Sequence[Copy]) -> list[int]:
-    """Returns the rank of the format of each copy: the lower, the more likely the file is the original.
+    """Returns the rank of the format of each copy. A file with a lower rank is more likely the original.
 
     If a lossless and a lossy file have the same pixels, the lossless file was made from the lossy one, and has the
-    highest rank. With other pixels, the lossy file was made from the lossless one.
+    highest rank. If the pixels differ, the lossy file was made from the lossless file.
     """
     lossy_pixels = {copy.face.crop_sha256 for copy in copies if copy.photo.format not in _LOSSLESS} - {None}
     return [
@@ -123,9 +132,9 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
     """Returns the index of the original, and why each other copy is not the original.
 
     Each reason continues the words "this copy". The reason of the original is an empty text. If no question decides,
-    the larger face is the original, and of equal faces the face with the smallest id. Without measures of detail, the
-    largest copies are the best group. A copy that repeats is the original only if all copies repeat. The result does
-    not depend on the order of the copies.
+    the largest face is the original. If several faces have this size, the face with the smallest id is the original.
+    Without measures of detail, the largest copies are the best group. If some photos do not show one person twice, only
+    these photos can be the original. The result does not depend on the order of the copies.
     """
     single = [i for i, copy in enumerate(copies) if not copy.repeats] or list(range(len(copies)))
     groups = _group_by_size(copies, single)
@@ -160,7 +169,7 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
 def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[int]]:
     """Returns groups of the indices.
 
-    Sorted by size, the copies of a group differ by less than _SAME_SIZE from one to the next.
+    If the copies of a group are sorted by size, each copy is less than _SAME_SIZE times as large as the copy before it.
     """
     order = sorted(indices, key=lambda i: (copies[i].face.inter_ocular_px, copies[i].face.face_id))
     groups = [[order[0]]]
@@ -173,9 +182,10 @@ def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[
 
 
 def _rate_group(copies: Sequence[Copy], measured: bool) -> tuple[float, float]:
-    """Returns the greatest detail of a group, less for larger faces; and the size of its largest face.
+    """Returns a score of the detail of a group, and the size of its largest face.
 
-    If `measured` is False, not every copy of the picture has a detail, and the first number is 0.
+    The score is the greatest detail minus a number that grows with the size of the faces. If `measured` is False, a
+    copy has no measured detail, and the score is 0.
     """
     sizes = [copy.face.inter_ocular_px for copy in copies]
     if not measured:

@@ -35,8 +35,8 @@ CREATE TABLE photos (
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,             -- why the photo was dropped, for example no_face, no_consent or consent_missing
     notice   VARCHAR,             -- NULL, broken_colour_profile or read_at_half_size
-    min_eyes FLOAT,               -- the detection looked for faces with at least so many pixels between their eyes
-    format   VARCHAR,             -- Pillow's name of the format; ends with CMYK or palette if the file is stored so
+    min_eyes FLOAT,               -- least distance between the eyes, in pixels, that the detection looked for
+    format   VARCHAR,             -- Pillow's name of the format, plus CMYK or palette for pictures of this kind
     jpeg_quality INTEGER,         -- 1 to 100, from the quantisation table; NULL if the file is not a JPEG
     camera   BOOLEAN,             -- whether the file names the camera that took the picture
     gray     BOOLEAN,             -- whether the picture has no colours

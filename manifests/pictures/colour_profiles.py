@@ -20,7 +20,8 @@ Convert = Callable[[Image.Image], Image.Image]
 SAME_AS_SRGB = 1
 # number of levels for each channel (ours): a profile is compared with sRGB at 17 x 17 x 17 colours
 _LATTICE = 17
-# the same number for the conversion from sRGB to the profile, which is interpolated between these colours
+# number of levels for each channel (ours): the conversion from sRGB to a profile is interpolated between 52 x 52 x 52
+# colours
 _FINE_LATTICE = 52
 # Browsers and photo editors use relative colorimetric intent with black point compensation by default. Threads share a
 # transform, so NOCACHE forbids LittleCMS to cache the last pixel in the transform.

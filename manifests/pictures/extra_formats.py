@@ -39,9 +39,9 @@ _SENSOR_DATA = (32803, 34892)  # values of _PHOTOMETRIC: colour filter array, li
 
 
 def find_kind(file: BinaryIO) -> str | None:
-    """Returns HEIC, JXL or RAW if the file is such a picture, OTHER_PICTURE if nothing here decodes it, or None.
+    """Returns the kind of a picture file: HEIC, JXL, RAW or OTHER_PICTURE. Returns None if the file is of no such kind.
 
-    OTHER_PICTURE names formats that neither Pillow's formats in images.py nor the extras decode.
+    OTHER_PICTURE stands for formats that neither Pillow's formats in images.py nor the extras decode.
     """
     file.seek(0)
     head = file.read(512)

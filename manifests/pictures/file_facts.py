@@ -17,7 +17,7 @@ _CAMERA_TAGS = (271, 272)
 class FileFacts:
     """Facts about the file of a picture."""
 
-    format: str  # Pillow's name; with " CMYK" or " palette" after it if the picture is stored so
+    format: str  # Pillow's name of the format, followed by " CMYK" or " palette" if the pixels are CMYK or palette
     jpeg_quality: int | None  # 1 to 100, from the quantisation table; None if the file is not a JPEG
     camera: bool  # whether the file names the camera that took the picture
 

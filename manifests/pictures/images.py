@@ -17,7 +17,7 @@ CMYK is converted with the colour profile, or with Pillow's formula if the file 
 Gray, palette and LAB pictures are converted to RGB.
 Only the first frame or page of a file is decoded.
 HEIC, JPEG XL and camera RAW are decoded if their library is installed (extra_formats.py).
-Of an MPO file or a motion photo, the still is decoded.
+If a file is an MPO or a motion photo, only the still picture is decoded.
 A JPEG with more than MAX_PIXELS is read at half its width and height (notice HALF_SIZE).
 A picture that is not a JPEG is refused if it has more than MAX_PIXELS.
 
@@ -113,7 +113,7 @@ class Picture:
     rgb: np.ndarray  # uint8 (H, W, 3), upright, sRGB
     notice: str | None = None  # BROKEN_PROFILE or HALF_SIZE
     original: Original | None = None  # None without `keep_original`
-    facts: FileFacts | None = None  # about the file; `decode_picture` always reads them
+    facts: FileFacts | None = None  # facts about the file; `decode_picture` always sets this field
     stored: StoredSamples | None = None  # None without `identify`
 
 

@@ -16,7 +16,7 @@ from PIL import Image, JpegImagePlugin
 
 # Chroma at half width and half height (4:2:0), as Pillow numbers it.
 _HALF_CHROMA = 2
-# The smallest side, in pixels, of a JPEG whose chroma is read by a decoder at half size (ours).
+# If a side of a JPEG has fewer pixels than this number, its chroma is not read at half size (ours).
 _MIN_SIDE = 16
 _ADOBE, _MPF = 0xEE, b"MPF\x00"  # a segment that the encoder writes itself, and one that points to other pictures
 
@@ -51,7 +51,7 @@ def read_jpeg_parts(file: BinaryIO, whole: bool) -> JpegParts:
 
 
 def encode_jpeg(image: Image.Image, parts: JpegParts, segments: bytes = b"") -> bytes:
-    """Returns a JPEG of a picture in mode YCbCr, L, RGB or CMYK, encoded as `parts` was.
+    """Returns a JPEG of a picture in mode YCbCr, L, RGB or CMYK, encoded in the same way as the JPEG of `parts`.
 
     `segments` are the metadata segments that `read_jpeg_segments` returned.
     """

@@ -89,9 +89,8 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def find_white(samples: np.ndarray) -> float:
-    """Returns the value of white in samples: the largest integer of 8 and 16 bit, and 1, 255 or 65535 for 32 bit.
-
-    With 32 bit, the largest sample decides which of these numbers is white.
+    """Returns the value of white in samples. White in 8 and 16 bit is the largest integer. White in 32 bit is 1, 255 or
+    65535, and the largest sample decides which of the three numbers it is.
     """
     if samples.dtype.itemsize < 4:
         return float(np.iinfo(samples.dtype).max)

@@ -32,8 +32,8 @@ class PurgePlan:
 
     reason: str  # the constant PURGED, or the constant OPTED_OUT from manifests/privacy/erase.py
     photos: tuple[str, ...] = ()
-    # photos that are not in the dataset and must stay out: sha256 of the file, of the stored samples, perceptual hash;
-    # only the first is known of a photo that the user named by its sha256
+    # photos that are not in the dataset and must stay out: the sha256 of the file, the sha256 of the stored samples,
+    # and the perceptual hash. If the user named a photo by its sha256, only the sha256 of the file is known.
     kept_out: tuple[tuple[str, str | None, str | None], ...] = ()
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
@@ -127,8 +127,8 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
     """Returns these photos and all copies of these photos.
 
     A copy is a photo with a near-duplicate of a face in these photos. A photo is also a copy if one of its faces has
-    the same embedding and the same perceptual hash as a face in these photos, or if the marks of these photos would
-    keep the photo out of a later run.
+    the same embedding and the same perceptual hash as a face in these photos. The third kind of copy is a photo that
+    the marks of these photos would keep out of a later run.
     """
     photo_of = {face.face_id: face.photo_id for face in faces}
     duplicates: dict[str, set[str]] = {}

@@ -16,7 +16,7 @@ from manifests.report.thumbnails import make_thumbnail
 
 PAIRS = 8  # number of targets that the page shows
 REFERENCES = 4  # number of references that the page shows for each target
-TOP = 10  # the page shows the share of all targets that this number of people have
+TOP = 10  # the page shows the share of the targets that belong to this number of people, those with the most targets
 MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least these numbers of references
 DEGREES = 10  # width of a bin of yaw or pitch
 COSINE = 0.05  # width of a bin of similarity

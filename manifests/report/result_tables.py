@@ -112,7 +112,7 @@ def make_notices(result: Result) -> list[str]:
 
 
 def _explain_set(result: Result) -> list[str]:
-    """Returns notices about images of the frozen set that have no references, or no wrong references."""
+    """Returns notices about the images of the set without references, and the images without wrong references."""
     notices = []
     if without_reference := result["images_in_set"] - result["images"]:
         notices.append(

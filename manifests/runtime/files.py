@@ -69,7 +69,7 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
 def _is_other_process(number: int) -> bool:
     """Returns whether another process with this number runs.
 
-    If a file has the number of the current process, an earlier process with this number wrote the file.
+    If `number` is the number of the current process, returns False: an earlier process with this number wrote the file.
     """
     if number == os.getpid():
         return False
