@@ -19,7 +19,7 @@ class DedupeRules:
 
     We measured the numbers of these rules on web photos. If a photo is saved with JPEG quality 40 or at half its size,
     at most 4 of the 64 bits of its hash change. The hashes of two different photos of one person differ in 10 bits or
-    more. The hash of a photo is compared with the hashes of the other photo as it is, turned and mirrored.
+    more. The hash of one photo is compared with the hashes of the other photo: plain, turned and mirrored.
     """
 
     # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap, because otherwise two people in one
@@ -46,7 +46,7 @@ class DedupeRules:
     # ours. We measured them on 1,177 copies of eleven kinds, and on all similar pairs of different photos of one person
     # among 2,871 faces. The highest correlation of two different photos is .96.
     min_correlation_same_pixels: float = 0.965
-    min_cosine_same_pixels: float = 0.45  # 4 of 1,177 copies have a cosine below this number to their original
+    min_cosine_same_pixels: float = 0.45  # for 4 of 1,177 copies, the cosine to the original is below this number
     # Rule 3 takes time, so pairs need a small tangent distance (luma_dct.py) beforehand. The hashes of the
     # faces must differ in at most `max_face_bits_to_register` bits, and the distance must be at most `max_difference`.
     # If the cosine is `min_cosine_to_register` or more, the bits do not matter, and the greatest distance is

@@ -38,7 +38,7 @@ class Summary:
     threshold: float
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]
-    # Split -> numbers of faces that leak to another split, and of all faces. `likeness leaks` lists the leaks.
+    # Split -> (number of faces that leak to another split, number of all faces). `likeness leaks` lists the leaks.
     leaking: dict[str, tuple[int, int]] = field(default_factory=dict)
     rungs: dict[str, int] = field(default_factory=dict)  # name of a filter set -> number of targets that it leaves
     unpaired: dict[str, int] = field(

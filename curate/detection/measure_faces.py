@@ -26,7 +26,7 @@ from manifests.runtime.files import sha256_bytes
 # The box of a face in its crop, as dlib's detector would draw it. The distance of the eyes is .41 of the box's side
 # (ours).
 _BOX_IN_CROP = np.array([103, 148, 410, 455])
-# Side, in pixels, of the small crop that tells which part of the face comes from the photo. This takes .25 ms (ours).
+# Side, in pixels, of the small crop on which the pixels from the photo are found within .25 ms (ours).
 _VALID_SIDE = 128
 
 

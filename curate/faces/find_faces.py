@@ -132,7 +132,7 @@ def _is_large_enough(face: Detection, min_eyes: float) -> bool:
 
 
 def _add(face: Detection, faces: Sequence[Detection]) -> list[Detection]:
-    """Adds `face` and removes worse faces at the same place. If a better face is there, `face` is not added."""
+    """Adds `face` and removes worse faces at the same place. If a better face is at this place, `face` is not added."""
     same = [other for other in faces if _overlap(face.box, other.box) >= _SAME_PLACE]
     if any(fits(other) and (other.turn != face.turn or other.score > face.score) for other in same):
         return list(faces)

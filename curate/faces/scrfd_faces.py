@@ -16,21 +16,21 @@ from curate.faces.tiled_search import merge_detections, search_in_tiles
 # the picture.
 DETECTOR_INPUTS = (128, 640)
 MIN_SCORE = 0.5  # insightface's default det_thresh
-# The turn of a face with a score below SURE_SCORE is checked (ours). In our photos for tuning, det_500m gives 60% of
-# the upright faces a score of .81 or more. All 456 faces that det_500m sees in turned photos have a score below .81.
+# The turn of a face with a score below SURE_SCORE is checked (ours). In our tuning photos, det_500m gives 60% of the
+# upright faces a score of .81 or more. All 456 faces that det_500m sees in turned photos have a score below .81.
 SURE_SCORE = 0.81
 # Least distance between the eyes in the detector's input, in pixels, at which a face is found (ours). A face with this
 # distance has a box about 14 pixels wide. If the second look confirms faint faces, det_500m finds 96% of the faces with
-# this distance on textured grounds, for the people in our photos for tuning.
+# this distance on textured grounds, for the people in our tuning photos.
 EYES_IN_INPUT = 6.6
 # If a photo needs an input of at most LARGER_INPUT times the usual side, the detector gets a larger input instead of
 # the usual input (ours). In the larger input, the eyes are EYES_IN_LARGER_INPUT pixels apart, and faint faces are also
-# returned (ours). In our photos of 2 megapixels for tuning, a distance of 5.7 finds 85% of 199 faces with a box 35
-# pixels wide. Distances of 6.0 and 6.6 find 91% of these faces.
+# returned (ours). In our tuning photos of 2 megapixels, a distance of 5.7 finds 85% of 199 faces with a box 35 pixels
+# wide. Distances of 6.0 and 6.6 find 91% of these faces.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
-# Larger photos are also seen in tiles, in which the eyes are EYES_IN_TILE pixels apart (ours). In our photos of 12 to
-# 42 megapixels for tuning, a distance of 6.6 finds 85% of the faces with a box 35 pixels wide, and a distance of 7.4
-# finds 92%. A distance of 7.0 takes 10% less time than 7.4.
+# Larger photos are also seen in tiles, in which the eyes are EYES_IN_TILE pixels apart (ours). In our tuning photos of
+# 12 to 42 megapixels, a distance of 6.6 finds 85% of the faces with a box 35 pixels wide, and a distance of 7.4 finds
+# 92%. A distance of 7.0 takes 10% less time than 7.4.
 EYES_IN_TILE = 7.0
 # Greatest side of a tile, in pixels of the detector's input (ours). Tiles of 640 and 1024 pixels find as many faces,
 # and take more time, because they overlap more.

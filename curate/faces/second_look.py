@@ -20,15 +20,14 @@ from curate.faces.align import (
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from curate.faces.measure import estimate_pose
 
-# Side of the crop in which the detector looks again, in pixels (ours). A look takes about 1 ms. In our photos for
-# tuning, upright and turned faces are easier to distinguish in crops of 96 pixels than in crops of 64, 128 and 192
-# pixels.
+# Side of the crop in which the detector looks again, in pixels (ours). A look takes about 1 ms. In our tuning photos,
+# upright and turned faces are easier to distinguish in crops of 96 pixels than in crops of 64, 128 and 192 pixels.
 CROP = 96
 _TEMPLATE = scale_template(FFHQ_512, FFHQ_SIZE, CROP)
 _EYES = float(np.hypot(*(_TEMPLATE[1] - _TEMPLATE[0])))
-# Greatest landmark error of landmarks that fit (ours). Of 277 upright faces in our photos for tuning, 274 have a
-# smaller error. Of 300 faces with boxes of 35 to 76 pixels in group photos, 99% have a smaller error. Landmarks that
-# belong to no upright face have a median error of .65.
+# Greatest landmark error of landmarks that fit (ours). Of 277 upright faces in our tuning photos, 274 have a smaller
+# error. Of 300 faces with boxes of 35 to 76 pixels in group photos, 99% have a smaller error. Landmarks that belong to
+# no upright face have a median error of .65.
 MAX_LANDMARK_ERROR = 0.3
 # A face with at most this landmark error is upright, and is not looked at upside down (ours). Of 187 faces in photos
 # that were turned upside down, 185 have a larger error. Half of the upright faces have a smaller error.

@@ -48,7 +48,7 @@ def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_perso
 
 
 def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[str], threshold: float) -> dict[str, int]:
-    """Returns the pictures that look like collages (picture -> number of faces that look like another of its people).
+    """Returns the pictures that look like collages, and for each picture the number of faces that show this.
 
     A picture looks like a collage if a face of one person also looks like another person of the picture. The other
     person must have two or more faces in other pictures. `vectors` are unit rows, float32 (n, d). `labels` (n,) are the

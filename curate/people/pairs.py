@@ -85,11 +85,12 @@ def make_pairs(
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
     `picture_of` maps a photo to the picture that it shows. If `picture_of` does not contain a photo, the photo is a
     picture of its own. A reference shows the same person in another picture, and a near-duplicate is never a reference.
-    `photos_with_copies` maps a photo to the photos that contain a copy of one of its faces. A target gets no reference
-    from the photos with copies of faces in its own photo, because they may contain a copy of the target that was not
-    found. Under --split-by photos, the references of val and test come from train, because a personal restorer also
-    takes the photos of its training as references. Split rows that are set aside are left out. Faces in `no_targets`
-    can only be references, and are not counted. The result does not depend on the order of the input.
+    `photos_with_copies` maps a photo to the photos that contain a copy of one of its faces. If another photo contains a
+    copy of any face in the target's photo, no face of the other photo is a reference, because the other photo may
+    contain a copy of the target that was not found. Under --split-by photos, the references of val and test come from
+    train, because a personal restorer also takes the photos of its training as references. Split rows that are set
+    aside are left out. Faces in `no_targets` can only be references, and are not counted. The result does not depend on
+    the order of the input.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     picture_number = np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64)

@@ -2,11 +2,11 @@
 
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
-The tests compare the exact engine with BasicSR's code. Users can run this code to degrade images as in papers. Kernels,
-noise and JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and torchvision as
-GFPGAN's ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that
-it calls. θ contains the random numbers. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel
-is ours.
+The tests compare the exact engine with BasicSR's code. Users can run BasicSR's code to degrade images as in the
+literature. Kernels, noise and JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and
+torchvision as GFPGAN's ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the
+deterministic function that it calls. θ contains the random numbers. Images are BGR inside basicsr_reference.py, as in
+BasicSR. The `motion` kernel is ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
 removed. basicsr_reference.py registers a replacement for `functional_tensor`. BasicSR passes the JPEG quality as a

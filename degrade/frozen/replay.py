@@ -152,7 +152,7 @@ def _find_sources(source: Path, rows: list[Row]) -> list[Path]:
     if problems:
         raise BadInput(
             f"The set cannot be made again from {source}: {', '.join(problems)}. Nothing was written. Name the folder "
-            "or the dataset from which the set was made. Its images must be unchanged."
+            "or the dataset from which the set was made. The images of the folder must be unchanged."
         )
     return found
 

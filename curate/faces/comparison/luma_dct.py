@@ -44,7 +44,8 @@ def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
         luma[~real] = luma[real].mean()
     low = _COSINES[:FREQUENCIES] @ luma @ _COSINES[:FREQUENCIES].T
     low[0, 0] = 0
-    strongest = max(float(np.abs(low).max()), 1.0)  # a face without contrast gets 0 for rounding errors
+    # The least value of 1 turns the rounding errors of a face without contrast into 0.
+    strongest = max(float(np.abs(low).max()), 1.0)
     integers = np.round(127 * np.sign(low) * np.sqrt(np.abs(low) / strongest)).astype(np.int8)
     grid = cv2.resize(share, (FREQUENCIES, FREQUENCIES), interpolation=cv2.INTER_AREA) > 0.98
     return (integers.tobytes() + np.packbits(grid).tobytes()).hex()
@@ -90,7 +91,7 @@ def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray
     `frequencies` are float32 (n, FREQUENCIES, FREQUENCIES). `one` and `other`, int (m,), are the faces of the pairs.
     `mirrored`, bool (m,), tells in which pairs one face is mirrored. The difference is the share of one face that the
     other face and its small shifts, turns, scalings and shears do not explain (tangent distance, Simard, LeCun and
-    Denker 1993). Either face of a pair can explain the other, and the smaller difference is returned.
+    Denker 1993). Each face is explained by the other face, and the smaller of the two differences is returned.
     """
     coarse = frequencies[:, :_COARSE, :_COARSE]
     plain, flipped = (_normalise(part.reshape(len(part), -1)) for part in (coarse, mirror(coarse)))

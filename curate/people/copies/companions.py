@@ -19,8 +19,8 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
     `pairs`, int64 (n, 2), are known copies, as row numbers of `faces`. `vectors` are the unit embeddings of `faces`.
     The landmarks of two copies give the similarity that maps one photo to the other, plain or mirrored. If a face is
     mapped onto a face of the other photo, and their cosine is `min_cosine_same_photo` or more, the two faces are
-    copies. Of the plain and the mirrored map, the map that fits more faces is used. This way also finds a copy whose
-    pixels differ, for example because a frame is beside the face.
+    copies. Of the plain and the mirrored map, the map that fits more faces is used. A copy is also found if its pixels
+    differ, for example because a frame is beside the face.
     """
     in_photo: dict[str, list[int]] = defaultdict(list)
     for number, face in enumerate(faces):

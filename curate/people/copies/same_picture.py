@@ -35,8 +35,8 @@ def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndar
     copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, turned or cropped
     copies may be missed.
     """
-    # The candidates are pairs of near neighbours, and each pair occurs once: `row` and `other`, int (m,). Two equal
-    # faces in one photo come from a collage or a mirror, and are not copies.
+    # `row` and `other`, int (m,), are the candidates: pairs of near neighbours. Each pair occurs once. Two equal faces
+    # in one photo come from a collage or a mirror, and are not copies.
     least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face, rules.min_cosine_same_pixels)
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, least)

@@ -1,4 +1,4 @@
-"""Read the data for the search for leaks from a ledger: the faces, the policy of the splits, and the thresholds."""
+"""Reads from a ledger what the search for leaks needs: the faces, the policy of the splits, and the thresholds."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ The kinds of leaks are:
     `photo`: two faces of one photo are in two splits.
     `near_duplicate`: two copies of one picture are in two splits, by the rules with which the dataset was curated.
     `cosine`: two faces in two splits have a cosine that is typical for one person, and other photos confirm this.
-    `own_reference`: a reference of a target is the same face, a near-duplicate, or from the same photo.
+    `own_reference`: a reference is the target itself, a near-duplicate of the target, or from the target's photo.
 
 The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers also reach the threshold of the
 grouping. The grouping estimates the false match rate, which is the share of pairs of strangers that reach the

@@ -170,9 +170,9 @@ def _fill_empty_splits(
     """Moves units without a fixed split into each empty split. Changes `split_of` in place.
 
     Empty splits are filled in the order train, test, val. `groups` contain the units without a fixed split. If
-    possible, a small group moves. If no small group can move, a part of a group moves, and as a last choice a large
-    group. A split with a share above 0 stays empty if there are fewer than three units, if too few units have no fixed
-    split, or if more than `MAX_LOSS_FOR_A_SPLIT` of the faces of the group would be set aside.
+    possible, a small group moves. If no small group can move, a part of a group moves. If no part can move, a large
+    group moves. A split with a share above 0 stays empty if there are fewer than three units, if too few units have no
+    fixed split, or if more than `MAX_LOSS_FOR_A_SPLIT` of the faces of the group would be set aside.
     """
     limits = [int(MAX_LOSS_FOR_A_SPLIT * sum(shared.faces[unit] for unit in group)) for group in groups]
     by_size = sorted(range(len(groups)), key=lambda number: (-len(groups[number]), number))
@@ -204,7 +204,7 @@ def _cut_large_groups(
 ) -> None:
     """Moves parts of the groups that are too large for val and test into val and test. Changes `split_of` in place.
 
-    Val gets about its share of the units of each group, and so does test. Fewer units move if otherwise more than
+    Val and test each get about their share of the units of each group. Fewer units move if otherwise more than
     `MAX_LOSS` of the faces of the group would be set aside.
     """
     for group in groups:

@@ -180,9 +180,9 @@ def _find_part(
 ) -> _Part:
     """Returns the best part of `staying` that contains `seed`.
 
-    The part grows by the unit with the highest number of faces shared with the part, minus the number of faces shared
-    only with other units. The returned part has no units if every part costs more than `max_losses`, or loses too many
-    of its own faces.
+    At each step, the unit with the closest tie joins the part. The tie is the number of faces that the unit shares with
+    the part, minus the number of faces that it shares only with other units. The returned part has no units if every
+    part costs more than `max_losses`, or loses too many of its own faces.
     """
     part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
     while True:

@@ -1,4 +1,4 @@
-"""Keeps people in one split by decisions of the kind `together`. They stay different people."""
+"""Keeps people in one split, as different people, by decisions of the kind `together`."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def move_together(
     """Returns face_id -> split, with the people of each decision in one split.
 
     `split_of` and `owner` map each face in a group to its split and its identity. `locked` are faces of frozen sets,
-    and the people of these faces never move. Their partners go to the same split. If a decision names no person of a
-    frozen set, all its people go to the split of the person with most faces.
+    and the people of these faces never move. People who are kept together with such a person go to its split. If a
+    decision names no person of a frozen set, all its people go to the split of the person with most faces.
     """
     people = sorted({person for sides in together for person in sides})
     if not people:
