@@ -1,4 +1,4 @@
-"""Writes what it takes to make the low-quality images of an export again: θ of each image, and the card of the set."""
+"""Writes θ of each low-quality image of an export, and the card of the set, so that the images can be made again."""
 
 from __future__ import annotations
 

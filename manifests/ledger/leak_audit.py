@@ -38,9 +38,9 @@ def hash_splits(ledger: Ledger, removed: Collection[str] = ()) -> str:
 
 
 def plan_audit_update(ledger: Ledger, removed: Collection[str]) -> list[DetailUpdate]:
-    """Returns the update with which the result stays valid while the faces `removed` are removed.
+    """Returns the update of the recorded result that a removal of the faces `removed` needs.
 
-    A removal puts no face into another split. The counts stay, and the next search counts again.
+    The result stays valid, because a removal puts no face into another split. The counts stay until the next search.
     """
     for stage, unit, config_hash, detail in read_units(ledger, STAGE):
         if detail["splits"] == hash_splits(ledger):

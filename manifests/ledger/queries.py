@@ -17,8 +17,9 @@ _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
 _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
                   WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
 
-# These conditions on a row of `faces` tell that a target says less than its size promises. The placeholder of ENLARGED
-# is the size of the target in pixels. The crop of 512 px, from which the target is made, was enlarged by `upsample`.
+# A target shows less detail than its size suggests if one of these conditions on its row of `faces` is true. The
+# placeholder of ENLARGED is the size of the target in pixels. The crop of 512 px, from which the target is made, was
+# enlarged by `upsample`.
 ENLARGED = "upsample * {} > 512"
 PADDED = "outside > 0.02"
 

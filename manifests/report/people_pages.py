@@ -1,4 +1,4 @@
-"""Reads all people of the dataset for the pages people-1.html, people-2.html ..., and the orders in which to look.
+"""Reads all people of the dataset for the pages people-1.html, people-2.html ..., and sorts them in three orders.
 
 Every person and every face has a short id, which `likeness decide` accepts.
 """
@@ -19,7 +19,7 @@ from manifests.runtime.uris import display_path, path_of, uri_of
 
 PEOPLE_A_PAGE = 24  # number of people on a page
 FACES = 48  # number of faces that a page shows for each person; the face with the lowest confidence comes first
-ROWS = 200  # number of people in each order, and of pairs of people
+ROWS = 200  # largest number of people in each order, and largest number of pairs of people
 MIN_ID = 8  # least number of characters of a short id (ours); `decide` needs 6
 _PEOPLE_AT_ONCE = 1024  # number of people in one step of the comparison; limits the memory
 
@@ -57,9 +57,9 @@ def list_people(ledger: Ledger) -> People:
 
 
 def shorten_ids(ids: list[str], least: int) -> dict[str, str]:
-    """Returns the shortest beginning of each id, of `least` characters or more, with which no other id begins.
+    """Returns a dict from each id to its shortest beginning that no other id has.
 
-    `ids` are sorted and all different.
+    A beginning has `least` characters or more. `ids` are sorted and all different.
     """
     short = {}
     for place, name in enumerate(ids):
