@@ -7,12 +7,12 @@ loss against several references would run the restored image through the backbon
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchmetrics.functional.image
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,7 +21,6 @@ TAPS = {
     "alexnet": (1, 4, 7, 9, 11),  # AlexNet: relu1 to relu5.
 }
 _HEADS = {"vgg16": "lpips_models/vgg.pth", "alexnet": "lpips_models/alex.pth"}
-_TORCHMETRICS = Path(torchmetrics.functional.image.__file__).parent
 
 Layers = list[torch.Tensor]
 
@@ -41,7 +40,10 @@ def _run_layers(
 
 
 def _load_torchmetrics(name: str) -> dict[str, Any]:
-    return dict(torch.load(_TORCHMETRICS / name, map_location="cpu", weights_only=True))
+    package = importlib.util.find_spec("torchmetrics")  # to import the package takes a second
+    assert package is not None and package.origin is not None
+    path = Path(package.origin).parent / "functional" / "image" / name
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 class Lpips(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 SCALES = 3  # full, half and quarter size (ours)
 WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
@@ -118,4 +117,7 @@ def ms_ssim_loss(restored: torch.Tensor, target: torch.Tensor, exponents: tuple[
 
     If an image is anticorrelated with its target at some scale, its loss is 1 and has no gradient.
     """
+    # here, because the import takes a second, and most commands that start a training do not need it
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     return 1 - multiscale_structural_similarity_index_measure(restored, target, data_range=1.0, betas=exponents)

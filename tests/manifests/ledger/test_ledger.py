@@ -304,8 +304,8 @@ def test_what_is_no_single_select_is_refused_with_one_line(tmp_path, monkeypatch
 def test_an_interrupt_inside_a_statement_is_an_interrupt(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt):
-            ledger.query("SELECT count(*) FROM range(100000000) a, range(1000) b WHERE a.range % 7 = b.range % 5")
+        with pytest.raises(KeyboardInterrupt):  # DuckDB does not stop while it builds a hash table
+            ledger.query("SELECT sum(range) FROM range(1000000000000)")
 
         def interrupted(*_: object) -> None:
             raise duckdb.InvalidInputException("counting the rows of 'incoming' failed: KeyboardInterrupt: <frame>")
