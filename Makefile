@@ -47,7 +47,7 @@ faults: $(STAMP)
 
 fuzz: $(STAMP)
 	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/curate/test_fuzz.py
-	HYPOTHESIS_PROFILE=free $(BIN)/python -m pytest --numprocesses logical $$(grep --recursive --files-with-matches "^from hypothesis" tests --include="test_*.py")
+	HYPOTHESIS_PROFILE=free $(BIN)/python -m pytest --numprocesses logical $$(grep --extended-regexp --recursive --files-with-matches "^from hypothesis|FUZZ$$" tests --include="test_*.py")
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -29,6 +29,20 @@ settings.register_profile("free")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+# The files and folders with the longest tests. They run first, so that the processes of pytest-xdist end together.
+LONGEST = ("faults", "test_run.py", "train/test_recipes.py", "train/fit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of LONGEST first, and keep all other places."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((place for place, start in enumerate(LONGEST) if path.startswith(start)), len(LONGEST))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real photos beside the repository; the test is skipped where they are missing."""

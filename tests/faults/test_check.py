@@ -8,18 +8,11 @@ import pytest
 from manifests.check import check_ledger
 from manifests.ledger.paths import LEDGER_NAME
 from tests.doubles import faults as doubles
-from tests.doubles.faults import SEED, World, tried
+from tests.doubles.faults import SEED, tried
 
 pytestmark = pytest.mark.slow
 
 MUST = "`manifest check` ends with exit code 1 and names the file."
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    made = World(tmp_path_factory.mktemp("check"))
-    made.frozen()
-    return made
 
 
 def flipped(path: Path, rng: np.random.Generator) -> bytes:
@@ -32,7 +25,7 @@ def flipped(path: Path, rng: np.random.Generator) -> bytes:
 
 
 def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
-    dataset = world.dataset()
+    dataset = world.frozen()
     assert check_ledger(dataset) == []
     rng = np.random.default_rng([SEED, 300])
     files = [

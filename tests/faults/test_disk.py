@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests.ledger.paths import LEDGER_NAME
 from tests.doubles import faults as doubles
 from tests.doubles.faults import FULL, SEED, Point, Stage, World, differences, finish, paused, points, remains, tried
 
@@ -38,13 +37,12 @@ def mounted(*words: str) -> None:
         pytest.skip(f"a mount is not permitted here: {ended.stderr.strip()}")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A world whose folder `here` is a file system of its own, of 64 MB."""
-    made = World(tmp_path_factory.mktemp("disk"))
-    mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(made.here))
-    yield made
-    subprocess.run(["umount", "--lazy", str(made.here)], check=True)
+@pytest.fixture
+def small_disk(world):
+    """The folder `here` of the world is a file system of its own, of 64 MB."""
+    mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(world.here))
+    yield
+    subprocess.run(["umount", "--lazy", str(world.here)], check=True)
 
 
 @contextlib.contextmanager
@@ -73,6 +71,7 @@ def whole(world: World, undisturbed: dict) -> None:
             assert undisturbed.get(name) == found, name
 
 
+@pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize(
     "stage", [stage for stage, counts in STAGES.items() if counts[not FULL]], ids=lambda stage: stage.__name__
 )
@@ -100,6 +99,7 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.usefixtures("small_disk")
 def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
     command, undisturbed, _ = world.undisturbed(doubles.train)
     world.begin(doubles.train)
@@ -121,13 +121,12 @@ def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
 
 
 @pytest.mark.parametrize("stage", [doubles.curate, *([doubles.degrade, doubles.train] if FULL else [])])
-def test_no_file_may_grow_beyond_a_limit(stage, tmp_path):
+def test_no_file_may_grow_beyond_a_limit(world, stage):
     """As under a quota: needs no right to mount."""
-    world = World(tmp_path)
     command, undisturbed, _ = world.undisturbed(stage)
-    sizes = {path: path.stat().st_size for path in world.here.rglob("*") if path.is_file() and path.name != LEDGER_NAME}
     world.begin(stage)
-    limit = max(size for path, size in sizes.items() if not path.exists()) - 1  # of what the command makes
+    made = [data for name, data in undisturbed.items() if isinstance(data, bytes) and not (world.here / name).exists()]
+    limit = max(map(len, made)) - 1
     with tried("no file may be larger than a limit (RLIMIT_FSIZE)", stage, f"{limit} bytes", MUST):
         said(world.bench.run(command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
         whole(world, undisturbed)
@@ -154,8 +153,7 @@ def read_only(folder: Path):
 
 
 @pytest.mark.parametrize("stage", [doubles.mend, *([doubles.degrade] if FULL else [])])
-def test_a_ledger_that_is_read_only(stage, tmp_path):
-    world = World(tmp_path)
+def test_a_ledger_that_is_read_only(world, stage):
     command, undisturbed, _ = world.undisturbed(stage)
     world.begin(stage)
     before = remains(world.here)

@@ -82,8 +82,7 @@ def test_a_picture_that_goes_while_a_folder_is_degraded(tmp_path):
     assert world.bench.run(command).code == 0 and differences(remains(world.here), whole) == []
 
 
-def test_a_crop_that_goes_before_a_set_is_made_or_a_snapshot_taken(tmp_path):
-    world = World(tmp_path)
+def test_a_crop_that_goes_before_a_set_is_made_or_a_snapshot_taken(world):
     command = world.begin(doubles.degrade)
     gone = sorted((world.here / "ds" / "faces").glob("*/*.png"))
     with tried(

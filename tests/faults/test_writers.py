@@ -20,11 +20,6 @@ STAGES: dict[Stage, str] = {
 SHORT = (doubles.curate, doubles.degrade_folder, doubles.train)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("writers"))
-
-
 @pytest.mark.parametrize("stage", STAGES if FULL else SHORT, ids=lambda stage: stage.__name__)
 def test_a_second_writer_gets_a_sentence_and_the_first_does_not_notice(world, stage):
     command, undisturbed, moments = world.undisturbed(stage)

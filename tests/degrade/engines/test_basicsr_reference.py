@@ -19,10 +19,12 @@ from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
 from degrade.theta import Theta
 from manifests.errors import BadInput
+from tests.places import FUZZ
 
 needs_basicsr = pytest.mark.skipif(
     importlib.util.find_spec("basicsr") is None, reason="needs basicsr: pip install --no-deps basicsr==1.4.2"
 )
+DRAWS = 200 if FUZZ else 40
 # the degradations of one order, blur -> down -> noise -> JPEG -> up: shot noise and second JPEGs magnify a last bit
 CLASSIC = [name for name in PRESETS if name != "real-esrgan"]
 
@@ -57,18 +59,12 @@ def compared(preset: str, seed: int, hq: Image) -> float:
 
 
 @needs_basicsr
-@pytest.mark.parametrize("preset", CLASSIC)
-def test_before_jpeg_no_pixel_is_more_than_one_level_apart(preset: str) -> None:
-    assert max(compared(preset, seed, face_like(seed)) for seed in range(8)) <= 1
-
-
-@needs_basicsr
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", CLASSIC)
-def test_the_same_over_two_hundred_draws(preset: str) -> None:
+def test_before_jpeg_no_pixel_of_any_draw_is_more_than_one_level_apart(preset: str) -> None:
     faces = [face_like(seed) for seed in range(10)]
-    seeds = 200 if len({json.dumps(sample_theta(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
-    assert seeds == 200 or preset == "bicubic-x8"  # which has nothing to draw: ten faces are all its pictures
+    seeds = DRAWS if len({json.dumps(sample_theta(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
+    assert seeds == DRAWS or preset == "bicubic-x8"  # which has nothing to draw: ten faces are all its pictures
     assert max(compared(preset, seed, faces[seed % 10]) for seed in range(seeds)) <= 1
 
 

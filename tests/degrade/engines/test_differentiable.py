@@ -18,6 +18,7 @@ from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
 from degrade.theta import INTERPOLATIONS, VERSION
 from manifests.errors import BadInput
+from tests.places import FUZZ
 
 ELLIPSE = {"op": "blur", "size": 21, "sigma_x": 1.3, "sigma_y": 3.1, "angle": 0.7}
 # one step of every kind that is not smooth nowhere: (steps, what is asked of the picture)
@@ -108,14 +109,14 @@ def test_a_draw_is_what_the_exact_engine_makes_of_it(preset):
 @pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_forty_draws_on_real_faces_are_what_the_exact_engine_makes_of_them(preset, shared_data):
+def test_draws_on_real_faces_are_what_the_exact_engine_makes_of_them(preset, shared_data):
     files = sorted((shared_data / "people_crops").glob("*/*.jpg"))[::480]
     assert len(files) == 4
-    apart = []
+    apart, draws = [], 10 if FUZZ else 3
     for number, file in enumerate(files):
         pixels = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
         face = cv2.resize(pixels, (512, 512), interpolation=cv2.INTER_CUBIC)
-        apart.append(agrees(to_float(face), preset, range(10 * number, 10 * number + 10)))
+        apart.append(agrees(to_float(face), preset, range(10 * number, 10 * number + draws)))
     assert np.quantile(np.stack(apart), 0.999) <= 1 and np.mean(apart) <= 0.02
 
 
