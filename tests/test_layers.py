@@ -17,7 +17,7 @@ from tests.places import REPOSITORY
 
 
 def test_import_linter_keeps_every_contract() -> None:
-    code = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports(no_cache=True))"
+    code = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert found.returncode == 0, found.stdout
 

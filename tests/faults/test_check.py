@@ -48,7 +48,7 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
 def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
     """A shard and what lies beside a set by the command alone, a crop once it is removed."""
     dataset = world.here / "ds"
-    world.begin(doubles.degrade)
+    world.begin(doubles.purge)  # a copy of the dataset with a frozen set
     again = [["curate", str(world.photos), "--out", str(dataset), "--workers", "1"]]
     again += [["degrade", str(dataset), "--split", "test", "--size", "32", "--workers", "1"]]
     before = doubles.remains(dataset)
