@@ -6,8 +6,9 @@
 All methods get the same embeddings in one run. Our method does not get photo ids here, because the other methods (the
 peers) cannot use photo ids. In folders, the largest accepted face of each photo gets the name of the folder. For the
 extra row "curate", `likeness curate` groups the labelled faces together with the faces of bystanders, and uses the
-photo ids. Labels are not corrected, so wrong labels limit every score. The benchmark lists the suspects, and scores
-them like all other faces. A suspect is a face in a group in which nearly all faces have another label. The thresholds
+photo ids. The faces of doubtful people, which `likeness curate` sets aside, count as people with one photo. Labels are
+not corrected, so wrong labels limit every score. The benchmark lists the suspects, and scores them like all other
+faces. A suspect is a face in a group in which nearly all faces have another label. The thresholds
 of the peers are tuned on the labels. The peers are installed with the extra `peers`.
 """
 
@@ -28,6 +29,7 @@ from grouping_scores import score_grouping
 from record_result import record_result
 
 from curate.config import CurateConfig
+from curate.detection.worth import measure_worth, read_worth_scale
 from curate.people.clustering.group_embeddings import group_embeddings
 from curate.pipeline import curate
 from manifests.ledger.ledger import Ledger
@@ -38,24 +40,31 @@ COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)
 MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep every pair in memory: 1.6 GB for 20,000 faces
 
 
-def read_labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], list[str], np.ndarray, list[str]]:
-    """Returns the name, identity, embedding and file of the largest accepted face of each photo."""
+def read_labelled_faces(
+    dataset: Path, aliases: dict[str, str]
+) -> tuple[list[str], list[str], np.ndarray, list[str], np.ndarray | None]:
+    """Returns the name, identity, embedding, file and worth of the largest accepted face of each photo.
+
+    A face of a doubtful person gets an identity of its own. The worth is None if it was not calibrated.
+    """
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(
-            """SELECT f.photo_id, f.face_id, m.identity_id, min(fi.uri) AS uri
+            """SELECT f.photo_id, f.face_id, f.embedding_norm, min(fi.uri) AS uri,
+                      CASE WHEN i.doubtful THEN m.face_id ELSE m.identity_id END AS identity_id
                FROM faces f JOIN memberships m ON m.face_id = coalesce(f.duplicate_of, f.face_id)
-               JOIN files fi ON fi.photo_id = f.photo_id
+               JOIN identities i USING (identity_id) JOIN files fi ON fi.photo_id = f.photo_id
                WHERE f.status = 'ok' OR f.duplicate_of IS NOT NULL
-               GROUP BY f.photo_id, m.identity_id, f.face_id, f.inter_ocular_px
+               GROUP BY f.photo_id, f.face_id, f.embedding_norm, f.inter_ocular_px, 5
                QUALIFY row_number() OVER (PARTITION BY f.photo_id ORDER BY f.inter_ocular_px DESC, f.face_id) = 1
                ORDER BY f.photo_id"""
         )
-        face_ids, vectors = ledger.read_embeddings(rows["face_id"].to_list())
-    place = {face: row for row, face in enumerate(face_ids)}
+        _, vectors = ledger.read_embeddings(rows["face_id"].to_list())
+        scale = read_worth_scale(ledger)
     folders = [path_of(uri).parent.name for uri in rows["uri"]]
     names = [aliases.get(folder, folder) for folder in folders]
     files = [str(path_of(uri)) for uri in rows["uri"]]
-    return names, rows["identity_id"].to_list(), vectors[[place[face] for face in rows["face_id"]]], files
+    worth = None if scale is None else measure_worth(vectors, rows["embedding_norm"].to_numpy(), scale)
+    return names, rows["identity_id"].to_list(), vectors, files, worth
 
 
 def read_embeddings(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -169,25 +178,26 @@ def main() -> None:
             parser.error(
                 f"{options.source[0]} must contain E, finite numbers (n, d), and id, n numbers or texts: {error}"
             )
-        files = [str(row) for row in range(len(vectors))]
+        files, worth = [str(row) for row in range(len(vectors))], None
     else:
         beside = options.aliases or options.source[0].resolve().parent / "aliases.json"
         aliases = json.loads(beside.read_text()) if beside.is_file() else {}
         with tempfile.TemporaryDirectory() as scratch:
             dataset = options.out or Path(scratch) / "dataset"
             curate(options.source, dataset, CurateConfig(faces=options.faces), options.workers)
-            names, identities, vectors, files = read_labelled_faces(dataset, aliases)
+            names, identities, vectors, files, worth = read_labelled_faces(dataset, aliases)
         result["curate"] = score_grouping(names, np.unique(identities, return_inverse=True)[1])
     start = time.perf_counter()
-    grouping = group_embeddings(vectors)
+    grouping = group_embeddings(vectors, worth=worth)
     seconds = time.perf_counter() - start
+    assert grouping.doubtful is not None
+    own_labels = len(vectors) + np.arange(len(vectors))  # a face of a doubtful person is a person of its own
+    labels = np.where(grouping.doubtful, own_labels, grouping.labels)
     extra = {"seconds": round(seconds, 1), "threshold": round(grouping.threshold, 3)}
-    result = {
-        "ours": score_grouping(names, grouping.labels) | extra | {"false_match_rate": grouping.false_match_rate}
-    } | result
+    result = {"ours": score_grouping(names, labels) | extra | {"false_match_rate": grouping.false_match_rate}} | result
     print(f"{len(names)} labelled faces of {len(set(names))} people")
     print(_format_line("ours", f"{grouping.threshold:.2f}", result["ours"]))
-    for suspect in find_suspects(names, grouping.labels, files):
+    for suspect in find_suspects(names, labels, files):
         print(f"suspect: {suspect['file']} is labelled {suspect['label']} and is in the group of {suspect['group']}")
     if not options.without_peers:
         result["peers"] = {}

@@ -1,7 +1,7 @@
 """Runs the stages of curation in their order. Worker processes make the rows, and the main process records them.
 
-The order is: scan -> consent -> label -> detect -> screen -> embed -> keep out -> dedupe -> group -> split -> pair ->
-leaks -> check
+The order is: scan -> consent -> label -> detect -> screen -> embed -> keep out -> worth -> dedupe -> group -> split ->
+pair -> leaks -> check
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from curate.detection.detect import detect, start_worker
 from curate.detection.embed import embed
 from curate.detection.face_models import choose_face_models, insert_model_settings
 from curate.detection.screen import screen
+from curate.detection.worth import record_worth_scale
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
 from curate.imports.lists import Lists, match_lists
@@ -89,6 +90,7 @@ def curate(
         keep_out(ledger, models)
 
         _record_settings(ledger, config, models)
+        record_worth_scale(ledger, models)
         mark_near_duplicates(ledger, config, models)
         group_faces(ledger, config, progress)
         notices += split_faces(ledger, config)

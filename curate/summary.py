@@ -15,7 +15,7 @@ from curate.people.rungs import count_rungs
 from curate.people.split.split_notes import PHOTO_SPANS_SPLITS
 from manifests.ledger.leak_audit import STAGE
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import SPLITS, Face, File, ListEntry, Membership, Pair, Photo, Split
+from manifests.ledger.records import SPLITS, Face, File, Identity, ListEntry, Membership, Pair, Photo, Split
 from manifests.pictures.extra_formats import EXTRAS
 from manifests.pictures.images import NOTICE_MEANINGS
 from manifests.runtime.text import format_count
@@ -29,7 +29,7 @@ class Summary:
     files: dict[str, int]  # status or reason -> number of files
     photos: dict[str, int]
     faces: dict[str, int]
-    identities: int  # people with two photos or more
+    identities: int  # people with two photos or more, without doubtful people
     alone: int  # people with one photo
     largest: int  # greatest number of photos of one person
     pairs: dict[str, int]  # split -> number of targets with references
@@ -50,10 +50,9 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
     """Returns the counts of the ledger's rows, and all notices. `notices` come from the stages of this run."""
     faces, photos = ledger.read_rows(Face), ledger.read_rows(Photo)
     photo_of = {face.face_id: face.photo_id for face in faces}
-    photos_of_people = Counter(
-        person
-        for person, _ in {(member.identity_id, photo_of[member.face_id]) for member in ledger.read_rows(Membership)}
-    )
+    doubtful = {person.identity_id for person in ledger.read_rows(Identity) if person.doubtful}
+    members = {(member.identity_id, photo_of[member.face_id]) for member in ledger.read_rows(Membership)}
+    photos_of_people = Counter(person for person, _ in members if person not in doubtful)
     splits, pairs, pairing = ledger.read_rows(Split), ledger.read_rows(Pair), ledger.read_detail("pair")
     files, leaks = _count(ledger.read_rows(File)), ledger.read_detail(STAGE)
     people = sum(count > 1 for count in photos_of_people.values())

@@ -28,7 +28,7 @@ _PHOTOS_OF_PERSON = "SELECT photo_id FROM faces JOIN memberships USING (face_id)
 # person_photos: the number of distinct photos in which the person has a face in a split
 _FACES = """
     SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
-        i.name, m.source, m.confidence, s.split, s.reason AS split_reason, s.no_target,
+        i.name, m.source, m.confidence, m.worth, s.split, s.reason AS split_reason, s.no_target,
         (p.target IS NOT NULL) AS is_target,
         count(DISTINCT CASE WHEN s.status = 'ok' THEN f.photo_id END)
             OVER (PARTITION BY m.identity_id) AS person_photos
@@ -265,7 +265,8 @@ def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
         return str(row["no_target"])
     photos, min_photos = row["person_photos"], pairing.get("min_photos", 2)
     if photos < 2:
-        return "the person has no other usable photo"
+        worth = "" if row["worth"] is None else f" (worth of the face {row['worth']:.2f}, docs/grouping.md)"
+        return f"the person has no other usable photo{worth}"
     if photos < min_photos:
         return f"too_few_photos, this person has {photos} and --min-photos is {min_photos}"
     references, policy = pairing.get("min_references", 1), pairing.get("policy", "nearest")

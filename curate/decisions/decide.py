@@ -187,7 +187,7 @@ def _compute_split_changes(
     Raises BadInput if the new groups cannot be divided into splits.
     """
     try:
-        rows, _ = compute_splits(ledger, faces, groups.memberships, config, decisions)
+        rows, _ = compute_splits(ledger, faces, groups.identities, groups.memberships, config, decisions)
     except BadInput as error:
         raise BadInput(f"Nothing is recorded: {error}") from None
     return find_split_changes(ledger.read_rows(Split), rows)

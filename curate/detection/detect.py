@@ -19,7 +19,7 @@ from curate.detection.measure_faces import measure_face
 from curate.detection.read_photos import Source, list_sources, rank_place, read_photos
 from curate.detection.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from curate.detection.screen import find_reasons
-from curate.detection.shards import write_shard
+from curate.detection.shards import embed_and_write
 from curate.faces.align import crop_for_recognizer
 from curate.faces.errors import FaceModelError
 from curate.faces.find_faces import MIN_EYES, find_faces
@@ -148,7 +148,7 @@ def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
     before = earlier.get(face.face_id)
     if face.reason == OPTED_OUT or before is None or before.shard is None or before.landmarks5 != face.landmarks5:
         return face
-    return replace(face, shard=before.shard, shard_row=before.shard_row)
+    return replace(face, shard=before.shard, shard_row=before.shard_row, embedding_norm=before.embedding_norm)
 
 
 # --- functions that run in a worker process ---
@@ -233,7 +233,7 @@ def detect_batch(
                 screen_candidates()
         screen_candidates()
         if accepted_faces:
-            new_rows = write_shard(dataset, accepted_faces, models.embed(np.stack(chips)))
+            new_rows = embed_and_write(dataset, accepted_faces, chips, models)
             rows += [replace(face, crop_sha256=crop_hashes[face.face_id].result()) for face in new_rows]
     return rows
 

@@ -17,7 +17,7 @@ import numpy as np
 from curate.config import CurateConfig
 from curate.detection.crops import read_crop
 from curate.detection.reasons import CROP_MISSING
-from curate.detection.shards import fail_face, find_intact_shards, remove_shards, write_shard
+from curate.detection.shards import embed_and_write, fail_face, find_intact_shards, remove_shards
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
@@ -37,7 +37,7 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
     faces = ledger.read_rows(Face)
     intact_shards = find_intact_shards(ledger.dataset, faces)
     rows = [
-        replace(face, shard=None, shard_row=None)
+        replace(face, shard=None, shard_row=None, embedding_norm=None)
         for face in faces
         if face.shard is not None and face.shard not in intact_shards
     ]
@@ -97,5 +97,4 @@ def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
             readable_faces.append(face)
         except (OSError, ValueError):
             rows.append(fail_face(face, CROP_MISSING))
-    vectors = models.embed(np.stack(chips)) if chips else np.zeros((0, models.dim))
-    return rows + write_shard(dataset, readable_faces, vectors)
+    return rows + embed_and_write(dataset, readable_faces, chips, models)

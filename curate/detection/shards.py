@@ -10,19 +10,35 @@ from pathlib import Path
 import numpy as np
 
 from curate.detection.reasons import NO_EMBEDDING
+from curate.faces.interface import FaceModels, normalise_rows
 from manifests.ledger.paths import shard_path
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 
 
-def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
-    """Writes the unit embeddings (n, d) of n faces as one shard.
+def embed_and_write(
+    dataset: Path, faces: Sequence[Face], chips: Sequence[np.ndarray], models: FaceModels
+) -> list[Face]:
+    """Embeds n faces from their crops, uint8 (size, size, 3) each, and writes the unit embeddings as one shard.
 
-    Returns the ledger rows of the faces. Each row names the shard.
+    Returns the ledger rows of the faces. Each row names the shard, and contains the length of the embedding if the
+    lengths of the recognizer have a meaning.
 
-    A face fails with a reason if its embedding is not finite or is not a unit vector. If all faces fail, no file is
+    A face fails with a reason if its embedding is not finite or is a zero vector. If all faces fail, no file is
     written.
     """
+    if not faces:
+        return []
+    crops = np.stack(chips)
+    if models.embed_raw is None:
+        return _write_shard(dataset, faces, models.embed(crops))
+    raw = np.asarray(models.embed_raw(crops), np.float32)
+    lengths = np.linalg.norm(raw, axis=1).tolist()
+    faces = [replace(face, embedding_norm=length) for face, length in zip(faces, lengths, strict=True)]
+    return _write_shard(dataset, faces, normalise_rows(raw))
+
+
+def _write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
     sound = np.isfinite(vectors).all(1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
     rows = [fail_face(face, NO_EMBEDDING) for face, is_sound in zip(faces, sound, strict=True) if not is_sound]
     sound_faces = [face for face, is_sound in zip(faces, sound, strict=True) if is_sound]
@@ -56,4 +72,6 @@ def remove_shards(dataset: Path, keep: set[str | None]) -> None:
 
 def fail_face(face: Face, reason: str) -> Face:
     """Returns the ledger row of a face that failed. The row has no embedding."""
-    return replace(face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None)
+    return replace(
+        face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None, embedding_norm=None
+    )

@@ -111,6 +111,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         spec=f"insightface:{folder.resolve() if on_disk else pack}",
         detect=make_detect(detector),
         embed=lambda crops: normalise_rows(embed_raw(crops)),
+        embed_raw=embed_raw,
         template=ARCFACE_112,
         size=size,
         dim=dim,
@@ -125,7 +126,6 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         detect_in_crop=make_detect_in_crop(detector),
         sure_score=SURE_SCORE,
         measure_reach=make_measure_reach(detector),
-        measure_lengths=lambda crops: np.linalg.norm(embed_raw(crops), axis=1),
     )
 
 

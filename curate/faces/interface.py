@@ -81,6 +81,9 @@ class FaceModels:
     # Path of the recognizer's ONNX file, which training converts to a torch network. `recognizer_onnx` is None if the
     # recognizer is not an ONNX model.
     recognizer_onnx: Path | None = None
+    # RGB uint8 (n, size, size, 3) -> embeddings before the normalisation, float32 (n, dim). A face that the recognizer
+    # knows well gives a long embedding. None if the length of an embedding says nothing about the face.
+    embed_raw: Callable[[np.ndarray], np.ndarray] | None = None
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
     # RGB uint8 (H, W, 3), least distance between the eyes in pixels -> faces, best score first. `detect_small` also
@@ -93,9 +96,6 @@ class FaceModels:
     # photo. If `measure_reach` is None, `detect` finds faces of all sizes.
     measure_reach: Callable[[int, int], float] | None = None
     sure_score: float = 0.0  # a face with at least this score and plausible landmarks is upright
-    # RGB uint8 (n, size, size, 3) -> length of each embedding before the normalisation, float32 (n,). A face that
-    # the recognizer knows well gives a long embedding. None if the length of an embedding says nothing about the face.
-    measure_lengths: Callable[[np.ndarray], np.ndarray] | None = None
     notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models
 
     def recognizer_sha256(self) -> str:

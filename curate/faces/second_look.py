@@ -163,9 +163,9 @@ def _measure_error(landmarks5: np.ndarray, look: Look) -> float:
 
 
 def _compare_lengths(photo: np.ndarray, a: Detection, b: Detection, models: FaceModels | FaceDetector) -> float:
-    """Returns how much longer the embedding of `a` is than that of `b`, or 0 if the models measure no lengths."""
-    if not isinstance(models, FaceModels) or models.measure_lengths is None:
+    """Returns how much longer the embedding of `a` is than that of `b`, or 0 if the lengths have no meaning."""
+    if not isinstance(models, FaceModels) or models.embed_raw is None:
         return 0.0
     chips = [align_face(photo, face.landmarks5, models.template, models.size) for face in (a, b)]
-    first, second = models.measure_lengths(np.stack(chips)).tolist()
+    first, second = np.linalg.norm(models.embed_raw(np.stack(chips)), axis=1).tolist()
     return float(first - second)

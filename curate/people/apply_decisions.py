@@ -28,8 +28,8 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     - Faces that a decision separates are in different groups.
 
     If a group is divided, a face without a constraint joins the most similar part. Confidence and margin are measured
-    again for groups that change. The new margin of a face compares the face with the other parts of its old group, and
-    with the group that was nearest before the change.
+    again for groups that change, and a group that changes is not doubtful. The new margin of a face compares the face
+    with the other parts of its old group, and with the group that was nearest before the change.
     """
     if not len(vectors):
         return grouping
@@ -177,4 +177,7 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
         cosine[parts[None, :] == labels[rows][:, None]] = -1.0
         nearest[rows] = np.maximum(nearest[rows], cosine.max(1))
     margin[changed] = (confidence - nearest)[changed]
-    return replace(grouping, labels=labels, confidence=confidence, margin=margin)
+    doubtful = grouping.doubtful
+    if doubtful is not None:
+        doubtful = doubtful & ~np.isin(np.arange(len(labels)), changed)
+    return replace(grouping, labels=labels, confidence=confidence, margin=margin, doubtful=doubtful)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from curate.config import CurateConfig
+from curate.detection.worth import measure_worth, read_worth_scale
 from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.confidence import count_cosines
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
@@ -22,6 +23,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
 from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Progress
+from manifests.runtime.text import format_count
 from manifests.runtime.uris import display_path
 
 
@@ -67,6 +69,7 @@ def compute_groups(
     face_labels, labels_are_truth, notices = _read_labels(ledger, faces)
     links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     progress("group", 0, len(face_ids))
+    worth = _measure_worth(ledger, faces, face_ids, vectors)
 
     def group(pictures: Sequence[str]) -> Grouping:
         return group_embeddings(
@@ -76,6 +79,7 @@ def compute_groups(
             cannot_link=links.cannot_links,
             same_person=rules.same_person,
             neighbours=rules.neighbours,
+            worth=worth,
         )
 
     # With --collages, the faces are grouped again, and each face of a collage counts as a picture of its own.
@@ -89,7 +93,7 @@ def compute_groups(
     before = _read_memberships(ledger, [*faces, *select_replaced_faces(all_faces)])
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
-    identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links)
+    identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links, worth)
     # Labels that are only hints are compared with the grouping.
     photo_of = {face.face_id: face.photo_id for face in faces}
     label_spread = {} if labels_are_truth else find_spread_labels(face_labels, memberships)
@@ -106,7 +110,14 @@ def compute_groups(
         "label_doubts": [asdict(doubt) for doubt in label_doubts],
         "labels_parted": label_spread,
         "collages": sorted(collages),
-        "notices": [*notices, *collage_notices, *_describe_missing_faces(links), *links.notices, *hints],
+        "notices": [
+            *notices,
+            *collage_notices,
+            *_describe_missing_faces(links),
+            *links.notices,
+            *hints,
+            *_describe_doubtful(identities, memberships),
+        ],
     }
     progress("group", len(face_ids), len(face_ids))
     return GroupRows(identities, memberships, detail)
@@ -145,6 +156,35 @@ def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]
     rows = sorted(rows, key=lambda row: representative.get(row.face_id) == row.face_id)
     by_face = {representative.get(row.face_id, row.face_id): row for row in rows}
     return [replace(row, face_id=face) for face, row in sorted(by_face.items())]
+
+
+def _measure_worth(
+    ledger: Ledger, faces: Sequence[Face], face_ids: Sequence[str], vectors: np.ndarray
+) -> np.ndarray | None:
+    """Returns the worth of each face, float32 (n,), or None if the worth was not calibrated.
+
+    A face whose embedding has no recorded length has the worth 1.
+    """
+    scale = read_worth_scale(ledger)
+    if scale is None or not face_ids:
+        return None
+    norm_of = {face.face_id: face.embedding_norm for face in faces}
+    norms = np.array([norm_of[face] for face in face_ids], np.float64)  # None becomes NaN
+    return np.nan_to_num(measure_worth(vectors, norms, scale), nan=1.0)
+
+
+def _describe_doubtful(identities: Sequence[Identity], memberships: Sequence[Membership]) -> list[str]:
+    """Returns a notice about the people that strangers may have formed by chance, or an empty list."""
+    doubtful = {person.identity_id for person in identities if person.doubtful}
+    if not doubtful:
+        return []
+    faces = sum(row.identity_id in doubtful for row in memberships)
+    verb, their = ("is", "its") if len(doubtful) == 1 else ("are", "their")
+    return [
+        f"{format_count(len(doubtful), 'person', 'people')} with {format_count(faces, 'face')} {verb} set aside as "
+        f"doubtful, because strangers may have formed {'the person' if len(doubtful) == 1 else 'them'} by chance. "
+        f"`likeness report` shows {their} faces, and `likeness decide DATASET lock PERSON` confirms a person."
+    ]
 
 
 def _read_labels(ledger: Ledger, faces: Sequence[Face]) -> tuple[dict[str, str], bool, list[str]]:

@@ -19,6 +19,7 @@ def make_identities(
     memberships: Sequence[Membership],
     key: bytes,
     links: Links | None = None,
+    worth: np.ndarray | None = None,
 ) -> tuple[list[Identity], list[Membership]]:
     """Returns the identity and membership rows of a grouping of `face_ids`. `memberships` are the rows of the last run.
 
@@ -29,7 +30,7 @@ def make_identities(
 
     The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the dataset's key,
     nobody can compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces.
-    The group that contains most of the named faces gets the name.
+    The group that contains most of the named faces gets the name. `worth` is the worth of each face, (n,), or None.
     """
     members: dict[int, list[int]] = defaultdict(list)  # group -> rows
     for row, label in enumerate(grouping.labels):
@@ -53,7 +54,8 @@ def make_identities(
 
     names = {} if links is None else name_groups(grouping.labels, links, smallest)
     locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
-    rows = [Identity(id_of[label], names.get(label), label in locked) for label in members]
+    doubtful = set() if grouping.doubtful is None else set(grouping.labels[grouping.doubtful].tolist())
+    rows = [Identity(id_of[label], names.get(label), label in locked, label in doubtful - locked) for label in members]
     return sorted(rows, key=lambda row: row.identity_id), [
         Membership(
             face,
@@ -61,6 +63,7 @@ def make_identities(
             float(np.float32(confidence)),
             float(np.float32(margin)),
             _find_source(row, links),
+            None if worth is None else float(worth[row]),
         )
         for row, (face, label, confidence, margin) in enumerate(
             zip(face_ids, grouping.labels, grouping.confidence, grouping.margin, strict=True)

@@ -92,7 +92,7 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
 def strip_identity(face: Face) -> Face:
     """Returns the row of a face that opted out. The row has the box, and nothing that identifies the person."""
     row = replace(face, landmarks68=None, phash="", luma_dct=None, duplicate_of=None, crop_sha256=None)
-    row = replace(row, shard=None, shard_row=None)
+    row = replace(row, shard=None, shard_row=None, embedding_norm=None)
     return replace(row, status="dropped", reason=OPTED_OUT)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 SPLITS = ("train", "val", "test")
+DOUBTFUL_PERSON = "doubtful_person"  # the reason of a split row, if strangers may have formed the person by chance
 NEAR_DUPLICATE = "near_duplicate"  # the reason of a face that was dropped because another face is the same picture
 
 
@@ -77,6 +78,7 @@ class Face:
     luma_dct: str | None = None
     detail: float | None = None
     clipped: float | None = None
+    embedding_norm: float | None = None
 
     @property
     def representative(self) -> str:
@@ -89,6 +91,7 @@ class Identity:
     identity_id: str
     name: str | None = None
     locked: bool = False
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Membership:
     confidence: float
     margin: float
     source: str = "cluster"
+    worth: float | None = None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ CREATE TABLE faces (
     luma_dct        VARCHAR,             -- low frequencies of the aligned face's luma; curate/faces/comparison/luma_dct.py
     detail          FLOAT,               -- strength of fine detail; curate/faces/measure.py defines it
     clipped         FLOAT,               -- share of the face's pixels with a channel of 254 or more, from 0 to 1
+    embedding_norm  FLOAT,               -- length of the embedding as the recognizer returned it; NULL if it means nothing
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -89,7 +90,8 @@ CREATE TABLE faces (
 CREATE TABLE identities (
     identity_id VARCHAR PRIMARY KEY,
     name        VARCHAR,          -- name from a decision, or from a label that is marked as truth
-    locked      BOOLEAN NOT NULL  -- whether a decision of kind lock keeps the faces together
+    locked      BOOLEAN NOT NULL, -- whether a decision of kind lock keeps the faces together
+    doubtful    BOOLEAN NOT NULL  -- whether strangers may have formed the group by chance; its faces are set aside
 );
 
 -- A row says that a face belongs to an identity.
@@ -98,7 +100,8 @@ CREATE TABLE memberships (
     identity_id VARCHAR NOT NULL,
     confidence  FLOAT NOT NULL, -- mean cosine to the other faces of the identity; 1 if the identity has one face
     margin      FLOAT NOT NULL, -- confidence minus the mean cosine to the nearest other identity
-    source      VARCHAR NOT NULL CHECK (source IN ('label', 'cluster', 'review'))
+    source      VARCHAR NOT NULL CHECK (source IN ('label', 'cluster', 'review')),
+    worth       FLOAT           -- how much the face says: 0 for unrecognisable faces, 1 for good faces; NULL if unknown
 );
 
 -- A row is one decision that a user made about faces. Rows of this table are only added.
@@ -137,6 +140,7 @@ CREATE TABLE pairs (
 
 -- A row puts one face into a split. The split depends on the identity or on the photo of the face.
 -- Reason photo_spans_splits: the face is not used, as its photo also shows a person of another split.
+-- Reason doubtful_person: the face is not used, as strangers may have formed its person by chance.
 -- Reason listed_in_another_split: the face is not used.
 -- An imported list puts most faces of the person into another split.
 CREATE TABLE splits (

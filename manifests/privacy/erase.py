@@ -156,7 +156,10 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     faces also records `rows`. `stage` is the name of the stage in the ledger.
     """
     bare_faces = [
-        replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None, luma_dct=None) for face in faces
+        replace(
+            face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None, luma_dct=None, embedding_norm=None
+        )
+        for face in faces
     ]
     removed = {face.face_id for face in bare_faces}
     # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call does this again

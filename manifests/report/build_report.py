@@ -48,6 +48,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
                 named=True
             ),
             "people": read_people(ledger),
+            "doubtful_people": read_people(ledger, doubtful=True),
             "decisions": read_newest_decisions(ledger),
             "labels": read_labels(ledger),
             "uncertain_faces": read_uncertain_faces(ledger),

@@ -48,6 +48,7 @@ REASONS = {
     "too_bright": "too bright",
     "near_duplicate": "a near-duplicate of another face",
     "photo_spans_splits": "the photo also shows a person of another split",
+    "doubtful_person": "strangers may have formed the person by chance",
     "listed_in_another_split": "an imported list puts most faces of the person into another split",
     "face_dropped": "the face is not accepted any more, but is in a frozen set",
     "not_found_again": "the present face detector does not find the face",

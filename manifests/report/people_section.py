@@ -13,13 +13,14 @@ from manifests.report.thumbnails import make_thumbnail
 
 PEOPLE = 12  # number of people on the page; the person with the most faces comes first
 FACES = 12  # number of faces that the page shows for each person
+DOUBTFUL = 24  # number of doubtful people on the page; the person with the most faces comes first
 UNCERTAIN = 24  # number of uncertain faces on the page
 DECISIONS = 20  # number of decisions on the page; the newest decision comes first
 
 _LARGEST_PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS min_confidence, any_value(s.split) AS split
 FROM memberships m LEFT JOIN identities i USING (identity_id) LEFT JOIN splits s USING (face_id)
-GROUP BY ALL HAVING faces > 1 ORDER BY faces DESC, m.identity_id LIMIT ?"""
+WHERE coalesce(i.doubtful, false) = ? GROUP BY ALL HAVING faces > 1 ORDER BY faces DESC, m.identity_id LIMIT ?"""
 
 _UNCERTAIN_FACES = """
 SELECT face_id, identity_id, margin FROM memberships
@@ -27,9 +28,12 @@ WHERE identity_id IN (SELECT identity_id FROM memberships GROUP BY 1 HAVING coun
 ORDER BY margin, face_id LIMIT ?"""
 
 
-def read_people(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the people with the most faces, with pictures of the faces that have the highest confidence."""
-    people = ledger.query(_LARGEST_PEOPLE, PEOPLE).rows(named=True)
+def read_people(ledger: Ledger, doubtful: bool = False) -> list[dict[str, Any]]:
+    """Returns the people with the most faces, with pictures of the faces that have the highest confidence.
+
+    `doubtful` selects either the doubtful people, whose faces are set aside, or the other people.
+    """
+    people = ledger.query(_LARGEST_PEOPLE, doubtful, DOUBTFUL if doubtful else PEOPLE).rows(named=True)
     for person in people:
         rows = ledger.query(
             """SELECT face_id, confidence FROM memberships WHERE identity_id = ?

@@ -65,7 +65,7 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
     evidence to merge.
     """
     groups = _Groups(graph)
-    faces = len(graph.sizes)  # in the prior, faces that constraints joined before merging count as one face
+    faces = max(len(graph.sizes), 1)  # in the prior, faces that constraints joined before merging count as one face
     evidence = Evidence(spread, MEAN_WITHIN)
 
     def compute_alpha() -> float:

@@ -4,7 +4,8 @@ The first step finds the nearest neighbours of every face. The second step joins
 The third step merges groups of faces by the log odds that two groups show one person. The threshold is calibrated
 without labels (threshold.py). The negative cosines show the spread of the cosines between strangers. The number of
 people determines how much evidence two faces need. Groups merge by the cosine of their centres, so one poor face cannot
-join two people (agglomerate.py).
+join two people (agglomerate.py). Faces that say little join the groups last, and never form a group (weak_faces.py).
+Groups that strangers may have formed by chance are marked (doubtful_people.py).
 """
 
 from __future__ import annotations
@@ -13,13 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from curate.people.clustering.agglomerate import Graph, merge_by_mean_cosine, merge_by_odds
 from curate.people.clustering.components import label_components, sum_rows
 from curate.people.clustering.confidence import measure_confidence
+from curate.people.clustering.doubtful_people import find_doubtful_groups
+from curate.people.clustering.faces_of_one_photo import count_faces_in_photos, separate_faces_of_one_photo
 from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbours
-from curate.people.clustering.threshold import MEAN_WITHIN, SAMPLE_SIZE, Evidence, estimate_spread, measure_spread
+from curate.people.clustering.threshold import (
+    MEAN_WITHIN,
+    SAMPLE_SIZE,
+    TAIL_FACTOR,
+    Evidence,
+    estimate_spread,
+    measure_spread,
+)
+from curate.people.clustering.weak_faces import WEAK, join_weak_groups
 from manifests.errors import BadInput
 
 # Two faces with a cosine of COPIES or more count as one face (ours). Faces that are so similar show the same picture,
@@ -46,6 +56,8 @@ class Grouping:
     # different groups are counted instead.
     false_match_rate: float
     recall: float = 1.0  # share of the true near neighbours that the search found; 1 for an exact search
+    # bool (n,): whether strangers may have formed the face's group by chance; None if this is not known
+    doubtful: np.ndarray | None = None
 
 
 def group_embeddings(
@@ -56,6 +68,7 @@ def group_embeddings(
     same_person: float | None = None,
     neighbours: int = 64,
     exact: int = EXACT,
+    worth: np.ndarray | None = None,
 ) -> Grouping:
     """Groups the unit rows of `embeddings`, float32 (n, d).
 
@@ -70,12 +83,16 @@ def group_embeddings(
     Each face is compared with its `neighbours` nearest faces. The search is exact for up to `exact` faces. The groups
     do not depend on the order of the rows. Rows with equal embeddings may exchange their results.
 
+    `worth` (n,) tells how much each face says about its person (curate/detection/worth.py). A face with a worth below
+    WEAK is weak: it may join a person of two faces or more, but weak faces never form a person and never join two
+    people. A face that a link names is not weak. Without `worth`, no face is weak.
+
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.
     """
     embeddings = _check_embeddings(embeddings)
     n = len(embeddings)
-    _check_arguments(embeddings, photo_ids, must_link, cannot_link, same_person, neighbours)
+    _check_arguments(embeddings, photo_ids, must_link, cannot_link, same_person, neighbours, worth)
     if n == 0:
         empty = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), empty, empty, 1.0 if same_person is None else same_person, 0.0)
@@ -100,47 +117,62 @@ def group_embeddings(
 
     # Find the pairs of near-copies, int64 (m, 2), and join each set of copies into one face. The vector of a joined
     # face is the normalised mean of its copies, float32 (faces, d). Two faces of one photo are not copies of each
-    # other. A face that a cannot-link names is never joined as a copy.
+    # other. Two weak faces are not copies of each other. A face that a cannot-link names is never joined as a copy.
+    linked = np.isin(np.arange(n), np.concatenate([must.ravel(), cannot.ravel()]))
+    is_strong = np.ones(n, bool) if worth is None else (worth[order] >= WEAK) | linked
     block = label_components(n, must)
     copies = _select_pairs(near, COPIES if same_person is None else same_person + COPIES * (1 - same_person))
-    copies = copies[~np.isin(block[copies], block[cannot]).any(1)]
+    copies = copies[~np.isin(block[copies], block[cannot]).any(1) & is_strong[copies].any(1)]
     if photos is not None:
         copies = copies[photos[copies[:, 0]] != photos[copies[:, 1]]]
     face = label_components(n, copies)
     sums = sum_rows(embeddings, order, face)
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
 
-    # Make the first groups. A group is a single face, or all faces that must-links join.
+    # Make the first groups. A group is a single face, or all faces that must-links join. A group is weak if all its
+    # faces are weak.
     start = label_components(len(sums), face[must])
     sizes = np.bincount(start)
     if len(sizes) < len(sums):
         sums = sum_rows(sums, np.arange(len(sums)), start)
     start = start[face]
+    strong = np.bincount(start, is_strong) > 0  # bool (groups,)
+    number = np.cumsum(strong) - 1  # the number of each strong group in the graph
+    pairs = start[_select_pairs(near, min_cosine)]
+    photo_counts = count_faces_in_photos(photos, start)
     graph = Graph(
-        sums=sums,
-        sizes=sizes,
-        pairs=start[_select_pairs(near, min_cosine)].astype(np.int32),
-        forbidden_pairs=start[cannot],
-        photo_counts=_count_faces_in_photos(photos, start),
+        sums=sums[strong],
+        sizes=sizes[strong],
+        pairs=number[pairs[strong[pairs].all(axis=1)]].astype(np.int32),
+        forbidden_pairs=number[start[cannot]],
+        photo_counts=None if photo_counts is None else photo_counts[strong],
     )
 
-    # Merge the groups. Estimate the share of pairs of strangers that reach the threshold.
+    # Merge the strong groups, then let the weak groups join. Weak faces are no look-alikes, so their cosines to
+    # strangers are not spread more widely than the negative cosines. Estimate the share of pairs of strangers that
+    # reach the threshold.
     if same_person is None:
         merge_result = merge_by_odds(graph, spread)
-        labels, threshold = merge_result.labels[start], merge_result.evidence.find_threshold(merge_result.alpha)
-        false_match_rate = merge_result.evidence.estimate_false_match_rate(threshold)
+        merged, evidence = merge_result.labels, merge_result.evidence
+        threshold = evidence.find_threshold(merge_result.alpha)
     else:
-        labels, threshold = merge_by_mean_cosine(graph, same_person)[start], same_person
-        if measured_spread is None:
-            false_match_rate = _measure_false_match_rate(embeddings[sample], labels[rank[sample]], same_person)
-        else:
-            false_match_rate = Evidence(measured_spread, MEAN_WITHIN).estimate_false_match_rate(same_person)
+        merged, threshold = merge_by_mean_cosine(graph, same_person), same_person
+        evidence = Evidence(spread, MEAN_WITHIN)
+    labels = join_weak_groups(strong, merged, sums, sizes, photo_counts, spread / TAIL_FACTOR, same_person)[start]
+    if same_person is not None and measured_spread is None:
+        false_match_rate = _measure_false_match_rate(embeddings[sample], labels[rank[sample]], same_person)
+    else:
+        false_match_rate = evidence.estimate_false_match_rate(threshold)
 
     # If a group has several faces of one photo, separate the faces. Number the groups, and measure the certainty of
     # each face.
     if photos is not None:
-        labels = _separate_faces_of_one_photo(embeddings, order, photos, labels, block)
+        labels = separate_faces_of_one_photo(embeddings, order, photos, labels, block)
     labels = np.unique(labels, return_inverse=True)[1]
+    doubtful = np.zeros(n, bool)
+    if same_person is None:
+        doubtful = find_doubtful_groups(embeddings, order, labels, is_strong, spread)[labels]
+        doubtful &= ~np.isin(labels, labels[must])
     confidence, margin = measure_confidence(embeddings, order, labels, near)
     return Grouping(
         labels=labels[rank],
@@ -149,6 +181,7 @@ def group_embeddings(
         threshold=threshold,
         false_match_rate=false_match_rate,
         recall=near.recall,
+        doubtful=doubtful[rank],
     )
 
 
@@ -173,8 +206,11 @@ def _check_arguments(
     cannot_link: Sequence[tuple[int, int]],
     same_person: float | None,
     neighbours: int,
+    worth: np.ndarray | None,
 ) -> None:
     n = len(embeddings)
+    if worth is not None and (len(worth) != n or np.isnan(worth).any()):
+        raise BadInput(f"worth must contain one number for each of the {n} embeddings, and no NaN.")
     if photo_ids is not None and len(photo_ids) != n:
         raise BadInput(
             f"There are {n} embeddings but {len(photo_ids)} photo_ids. Give one photo_id for each embedding."
@@ -230,59 +266,3 @@ def _select_pairs(near: Neighbours, min_cosine: float) -> np.ndarray:
     """Returns the pairs of neighbours with a cosine of at least `min_cosine`, int64 (m, 2)."""
     row, column = np.nonzero((near.cosines >= min_cosine) & (near.rows >= 0))
     return np.stack([row, near.rows[row, column]], axis=1)
-
-
-def _count_faces_in_photos(photos: np.ndarray | None, labels: np.ndarray) -> csr_matrix | None:
-    """Returns the number of faces of each group in each photo with several faces, float32 (groups, photos).
-
-    Returns None if no photo has several faces.
-    """
-    if photos is None:
-        return None
-    several = np.flatnonzero(np.bincount(photos)[photos] > 1)
-    if len(several) == 0:
-        return None
-    column = np.unique(photos[several], return_inverse=True)[1]
-    shape = (int(labels.max()) + 1, int(column.max()) + 1)
-    return csr_matrix((np.ones(len(several), np.float32), (labels[several], column)), shape=shape)
-
-
-def _separate_faces_of_one_photo(
-    embeddings: np.ndarray, order: np.ndarray, photos: np.ndarray, labels: np.ndarray, block: np.ndarray
-) -> np.ndarray:
-    """Returns the labels after separating faces of one photo that are in one group.
-
-    Of several faces of one photo, the face that is most similar to the group stays. Faces that must-links join form a
-    block, and a block stays or leaves as a whole. Larger blocks take precedence over smaller blocks. Each block that
-    leaves becomes a new group.
-    """
-    # Find the groups with two faces of one photo. After sorting, two faces of one group and photo are adjacent rows.
-    sorted_rows = np.lexsort((photos, labels))
-    is_repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
-    crowded_groups = np.unique(labels[sorted_rows[1:][is_repeated]])
-    if len(crowded_groups) == 0:
-        return labels
-
-    # The similarity of a face and its group is the dot product of the face with the sum of the group, float32 (rows,).
-    labels = labels.copy()
-    rows = np.flatnonzero(np.isin(labels, crowded_groups))
-    place = np.searchsorted(crowded_groups, labels[rows])
-    vectors = embeddings[order[rows]]
-    likeness = np.einsum("nd,nd->n", vectors, sum_rows(vectors, np.arange(len(rows)), place)[place])
-    rows_of: dict[int, list[int]] = {}
-    best: dict[int, float] = {}
-    for row, member, value in zip(rows.tolist(), block[rows].tolist(), likeness.tolist(), strict=True):
-        rows_of.setdefault(member, []).append(row)
-        best[member] = max(best.get(member, -np.inf), value)
-
-    # Go through the blocks in order of precedence. If an earlier block of the group has a face in the same photo, the
-    # block becomes a new group.
-    used_places: set[tuple[int, int]] = set()  # (group, photo)
-    new_label = int(labels.max()) + 1
-    for member in sorted(rows_of, key=lambda member: (-len(rows_of[member]), -best[member], rows_of[member][0])):
-        places = {(int(labels[row]), int(photos[row])) for row in rows_of[member]}
-        if places & used_places:
-            labels[rows_of[member]], new_label = new_label, new_label + 1
-        else:
-            used_places |= places
-    return labels

@@ -28,7 +28,7 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.filters import FilterSet
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, ListEntry, Membership, Photo, Split
+from manifests.ledger.records import DOUBTFUL_PERSON, Face, Identity, ListEntry, Membership, Photo, Split
 from manifests.runtime.text import format_count
 
 FACE_DROPPED = "face_dropped"
@@ -42,7 +42,8 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     frozen sets exist.
     """
     before, faces = ledger.read_rows(Split), ledger.read_rows(Face)
-    rows, notices = compute_splits(ledger, faces, ledger.read_rows(Membership), config, read_decisions(ledger))
+    identities, memberships = ledger.read_rows(Identity), ledger.read_rows(Membership)
+    rows, notices = compute_splits(ledger, faces, identities, memberships, config, read_decisions(ledger))
     ledger.record("split", "all", config.split, rows, replace=(Split,))
     count = sum(row.reason == LISTED_ELSEWHERE for row in rows)
     if count:
@@ -61,11 +62,14 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
 def compute_splits(
     ledger: Ledger,
     faces: Sequence[Face],
+    identities: Sequence[Identity],
     memberships: Sequence[Membership],
     config: CurateConfig,
     decisions: Sequence[Decision],
 ) -> tuple[list[Split], list[str]]:
-    """Returns the split rows for `faces` and `memberships`, and notices about imported lists. Nothing is written.
+    """Returns the split rows for `faces`, `identities` and `memberships`, and notices about imported lists.
+
+    Nothing is written.
 
     `decisions` is the whole log.
 
@@ -77,7 +81,8 @@ def compute_splits(
     successors = {face.face_id: face.representative for face in select_replaced_faces(faces)}
     frozen = find_frozen_people(ledger, faces, memberships, before, successors)
     together = find_people_together(decisions, faces, memberships)
-    rows = make_splits(usable, memberships, before, config.split, listed_splits, successors, frozen, together)
+    doubtful = {person.identity_id for person in identities if person.doubtful}
+    rows = make_splits(usable, memberships, before, config.split, listed_splits, successors, frozen, together, doubtful)
     check_splits(usable, rows)
     facts = {photo.photo_id: list_photo_facts(photo) for photo in ledger.read_rows(Photo)}
     return mark_references_only(rows, usable, facts, config.screen, find_listed_faces(lists, usable)), notices
@@ -114,6 +119,7 @@ def make_splits(
     successors: Mapping[str, str] | None = None,
     frozen: Sequence[tuple[str, Split]] = (),
     together: Sequence[Sequence[str]] = (),
+    doubtful: Container[str] = (),
 ) -> list[Split]:
     """Returns a split row for every face in a group, sorted by face_id.
 
@@ -144,6 +150,8 @@ def make_splits(
 
     `together` are sets of identities that must be in one split, if faces are split by identity (together.py).
 
+    The faces of the identities in `doubtful` are set aside. Each of these faces counts as a person with a single face.
+
     Raises BadInput if a person has locked rows of two splits, if locked rows were made with another policy than
     `rules.policy`, or if the rules leave no share for train.
     """
@@ -164,7 +172,11 @@ def make_splits(
     photo_of = {face.face_id: face.photo_id for face in faces}
     grouped_faces = sorted(face for face in owner if face in photo_of)
     by_identity = rules.policy == "identity"
-    unit_of = find_units_by_identity(grouped_faces, owner) if by_identity else find_units_by_photo(grouped_faces, faces)
+    doubtful_faces = {face for face in grouped_faces if owner[face] in doubtful}
+    person_of = {face: face if face in doubtful_faces else owner[face] for face in grouped_faces}
+    unit_of = find_units_by_photo(grouped_faces, faces)
+    if by_identity:
+        unit_of = find_units_by_identity(grouped_faces, person_of)
     representative = {**{face.face_id: face.representative for face in faces}, **successors}
     previous_rows = [*((representative.get(row.face_id, row.face_id), row) for row in before), *frozen]
     unit_split = assign_splits(unit_of, owner, faces, previous_rows, rules, listed_splits)
@@ -188,7 +200,10 @@ def make_splits(
     for face in grouped_faces:
         row = Split(face, owner[face], split_of[face], rules.policy, face in locked)
         reason = LISTED_ELSEWHERE if face in listed_elsewhere else PHOTO_SPANS_SPLITS
-        rows.append(replace(row, status="dropped", reason=reason) if face in faces_aside else row)
+        if face in doubtful_faces:
+            rows.append(replace(row, status="dropped", reason=DOUBTFUL_PERSON))
+        else:
+            rows.append(replace(row, status="dropped", reason=reason) if face in faces_aside else row)
     rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in before if row.face_id not in owner]
     return sorted(rows, key=lambda row: row.face_id)
 

@@ -24,7 +24,7 @@ from curate.people.split.splits import (
     mark_references_only,
 )
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.records import SPLITS, Face, Membership, Split
+from manifests.ledger.records import DOUBTFUL_PERSON, SPLITS, Face, Membership, Split
 
 RULES = SplitRules()
 PHOTOS = SplitRules(policy="photos")
@@ -381,3 +381,15 @@ def test_a_test_face_outside_its_photo_is_only_a_reference():
 
     assert mark("default") == ["test a"] == mark("strict")
     assert mark("keep-outside") == [] == mark("default", listed=("test a",))
+
+
+def test_the_faces_of_a_doubtful_person_are_set_aside_and_cost_nobody_a_face():
+    faces, members = people(6, 4)
+    # a doubtful person of six faces, one in a photo of each other person
+    faces += [face(f"d{p}", f"photo {p:02}00") for p in range(6)]
+    members += [member(f"d{p}", "doubtful") for p in range(6)]
+    rows = make_splits(faces, members, (), RULES, doubtful={"doubtful"})
+    aside = {row.face_id: row for row in rows if row.status != "ok"}
+    assert sorted(aside) == [f"d{p}" for p in range(6)]
+    assert {(row.reason, row.identity_id) for row in aside.values()} == {(DOUBTFUL_PERSON, "doubtful")}
+    check_splits(faces, rows)

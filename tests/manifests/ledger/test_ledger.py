@@ -270,7 +270,7 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "sql",
     [
-        "INSERT INTO identities VALUES ('a', NULL, false)",
+        "INSERT INTO identities VALUES ('a', NULL, false, false)",
         "DELETE FROM faces",
         "DROP TABLE faces",
         "CREATE TEMP TABLE x AS SELECT 1",

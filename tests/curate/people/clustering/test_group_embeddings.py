@@ -54,8 +54,12 @@ def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, rand
     vectors, photos = given_faces
     order = list(range(len(vectors)))
     random.shuffle(order)
-    one = group_embeddings(vectors, photos, same_person=same_person, neighbours=neighbours)
-    other = group_embeddings(vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours)
+    # equal faces have equal worth
+    worth = np.array([0.3 if hash(row.tobytes()) % 3 == 0 else 1.0 for row in vectors])
+    one = group_embeddings(vectors, photos, same_person=same_person, neighbours=neighbours, worth=worth)
+    other = group_embeddings(
+        vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours, worth=worth[order]
+    )
     # equal faces of one photo cannot be told apart, so groups are compared by what they hold
     held = [(vectors[i].tobytes(), photos[i]) for i in range(len(vectors))]
 
@@ -268,3 +272,48 @@ def test_the_histogram_counts_every_pair_once():
     assert sum(count_cosines(vectors, truth, max_faces=5)["between"]) <= 10
     nothing = count_cosines(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
     assert sum(nothing["within"]) == sum(nothing["between"]) == 0
+
+
+@pytest.mark.parametrize("same_person", [None, 0.4])
+def test_weak_faces_form_no_person_and_join_no_two(same_person):
+    vectors, truth = crowd(8, 6, d=128, spread=0.9)
+    rng = np.random.default_rng(5)
+    place = np.linalg.svd(vectors)[2][-1:]  # a direction that no person has
+    junk = unit(place + 0.8 * unit(rng.normal(size=(30, 128))))  # strangers with a mean cosine of .6
+    bridge = unit([vectors[truth == 0].sum(0) + vectors[truth == 1].sum(0)])
+    own = unit([vectors[truth == 2].sum(0) + rng.normal(0, 0.25, 128)])
+    rows = np.concatenate([vectors, junk, bridge, own])
+    worth = np.where(np.arange(len(rows)) < len(vectors), 1.0, 0.2)
+    labels = group_embeddings(rows, None, same_person=same_person, worth=worth).labels
+    assert len(set(labels[48:78].tolist())) == 30 and not set(labels[48:78].tolist()) & set(labels[:48].tolist())
+    assert partition(labels[:48]) == partition(truth)
+    assert labels[79] == labels[truth.tolist().index(2)]
+    # without the worth, the strangers are one person
+    assert len(set(group_embeddings(rows, None, same_person=same_person).labels[48:78].tolist())) < 5
+    # a person decides about weak faces, and two faces of a photo stay two people
+    linked = group_embeddings(rows, None, [(48, 49)], same_person=same_person, worth=worth).labels
+    assert linked[48] == linked[49]
+    photos = [f"p{i}" for i in range(len(rows))]
+    photos[79] = photos[truth.tolist().index(2)]
+    apart = group_embeddings(rows, photos, same_person=same_person, worth=worth).labels
+    assert apart[79] not in apart[:79]
+
+
+def test_a_collection_of_weak_faces_has_no_person_of_two():
+    vectors, _ = crowd(3, 4)
+    assert len(set(group_embeddings(vectors, worth=np.zeros(12)).labels.tolist())) == 12
+    with pytest.raises(BadInput, match="worth"):
+        group_embeddings(vectors, worth=np.full(12, np.nan))
+
+
+def test_a_person_that_strangers_could_form_is_doubtful_unless_somebody_says_so():
+    people, _ = crowd(6, 8, d=128, spread=0.9)
+    strangers, _ = crowd(60, 1, seed=7, d=128)
+    rows = np.concatenate([people, strangers])
+    for share, doubtful in ((0.25, True), (0.5, False)):
+        rows[-1:] = unit(share * rows[-2:-1] + np.sqrt(1 - share**2) * strangers[-1:])
+        found = group_embeddings(rows)
+        assert found.labels[-1] == found.labels[-2]
+        assert found.doubtful[-2:].tolist() == [doubtful] * 2 and not found.doubtful[:48].any()
+        assert not group_embeddings(rows, None, [(106, 107)]).doubtful[106:].any()
+    assert not group_embeddings(rows, same_person=0.3).doubtful.any()

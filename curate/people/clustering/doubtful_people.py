@@ -1,0 +1,44 @@
+"""Finds the groups that strangers may have formed by chance."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtri
+
+from curate.people.clustering.components import sum_rows
+
+# A group of two faces is doubtful if so many pairs of strangers are expected in the collection, whose cosine is as high
+# as the cosine of the two faces (ours).
+_EXPECTED_PAIRS = 0.2
+# In a large collection, no group with a cosine above _MOST_SPREADS times the spread between strangers is doubtful
+# (ours). Most pairs of faces of one person in web photos are above this cosine: 95%.
+_MOST_SPREADS = 3.5
+# Strangers seldom form large groups with a high mean cosine. The limit falls with the number of faces, and is lower by
+# _LESS_FOR_MANY spreads for a group of many faces (ours).
+_LESS_FOR_MANY = 0.5
+
+
+def find_doubtful_groups(
+    embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, is_strong: np.ndarray, spread: float
+) -> np.ndarray:
+    """Returns which groups are doubtful, bool (groups,).
+
+    A group is doubtful if the mean cosine between its strong faces is low. Row i of `labels` and of `is_strong`, (n,),
+    belongs to the face `embeddings[order[i]]`. `spread` is the spread of the cosines between strangers. A group with
+    fewer than two strong faces is not doubtful.
+    """
+    groups = int(labels.max()) + 1
+    pairs = max(groups * (groups - 1) / 2, 1)
+    limit = min(float(-ndtri(min(_EXPECTED_PAIRS / pairs, 0.5))), _MOST_SPREADS)
+    rows = np.flatnonzero(is_strong)
+    n = np.bincount(labels[rows], minlength=groups)
+    if len(rows) == 0:
+        return np.zeros(groups, bool)
+    # |sum of n unit vectors|^2 = n + the sum of the n (n - 1) cosines of different faces
+    total = np.zeros((groups, embeddings.shape[1]), np.float32)
+    part = sum_rows(embeddings, order[rows], labels[rows])
+    total[: len(part)] = part
+    squared = np.einsum("gd,gd->g", total, total, dtype=np.float64)
+    mean_cosine = (squared - n) / np.maximum(n * (n - 1), 1)
+    least = (limit - _LESS_FOR_MANY + 2 * _LESS_FOR_MANY / np.maximum(n, 2)) * spread
+    return np.asarray((n > 1) & (mean_cosine < least))

@@ -1,0 +1,64 @@
+"""Keeps two faces of one photo in two groups."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from curate.people.clustering.components import sum_rows
+
+
+def count_faces_in_photos(photos: np.ndarray | None, labels: np.ndarray) -> csr_matrix | None:
+    """Returns the number of faces of each group in each photo with several faces, float32 (groups, photos).
+
+    Returns None if no photo has several faces.
+    """
+    if photos is None:
+        return None
+    several = np.flatnonzero(np.bincount(photos)[photos] > 1)
+    if len(several) == 0:
+        return None
+    column = np.unique(photos[several], return_inverse=True)[1]
+    shape = (int(labels.max()) + 1, int(column.max()) + 1)
+    return csr_matrix((np.ones(len(several), np.float32), (labels[several], column)), shape=shape)
+
+
+def separate_faces_of_one_photo(
+    embeddings: np.ndarray, order: np.ndarray, photos: np.ndarray, labels: np.ndarray, block: np.ndarray
+) -> np.ndarray:
+    """Returns the labels after separating faces of one photo that are in one group.
+
+    Of several faces of one photo, the face that is most similar to the group stays. Faces that must-links join form a
+    block, and a block stays or leaves as a whole. Larger blocks take precedence over smaller blocks. Each block that
+    leaves becomes a new group.
+    """
+    # Find the groups with two faces of one photo. After sorting, two faces of one group and photo are adjacent rows.
+    sorted_rows = np.lexsort((photos, labels))
+    is_repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
+    crowded_groups = np.unique(labels[sorted_rows[1:][is_repeated]])
+    if len(crowded_groups) == 0:
+        return labels
+
+    # The similarity of a face and its group is the dot product of the face with the sum of the group, float32 (rows,).
+    labels = labels.copy()
+    rows = np.flatnonzero(np.isin(labels, crowded_groups))
+    place = np.searchsorted(crowded_groups, labels[rows])
+    vectors = embeddings[order[rows]]
+    likeness = np.einsum("nd,nd->n", vectors, sum_rows(vectors, np.arange(len(rows)), place)[place])
+    rows_of: dict[int, list[int]] = {}
+    best: dict[int, float] = {}
+    for row, member, value in zip(rows.tolist(), block[rows].tolist(), likeness.tolist(), strict=True):
+        rows_of.setdefault(member, []).append(row)
+        best[member] = max(best.get(member, -np.inf), value)
+
+    # Go through the blocks in order of precedence. If an earlier block of the group has a face in the same photo, the
+    # block becomes a new group.
+    used_places: set[tuple[int, int]] = set()  # (group, photo)
+    new_label = int(labels.max()) + 1
+    for member in sorted(rows_of, key=lambda member: (-len(rows_of[member]), -best[member], rows_of[member][0])):
+        places = {(int(labels[row]), int(photos[row])) for row in rows_of[member]}
+        if places & used_places:
+            labels[rows_of[member]], new_label = new_label, new_label + 1
+        else:
+            used_places |= places
+    return labels

@@ -1,0 +1,93 @@
+"""Lets faces that say little about their person join the people that the other faces form.
+
+The embeddings of poor, covered and drawn faces share a direction, so strangers among them are similar. The evidence of
+threshold.py does not hold between two such faces. But between such a face and the centre of clear faces, the cosines of
+strangers are spread around 0 as usual. A weak face is therefore compared with people only, and changes no centre.
+"""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.special import ndtri
+
+# A face with a worth below WEAK is weak (ours). The worth is 0 for unrecognisable faces and 1 for good faces. Of clear
+# web photos, 12% are weak. With .64, more covered faces joined a wrong person. With .70, people of four photos were
+# lost.
+WEAK = 0.66
+_MIN_FACES = 2  # a weak face joins only people with this many strong faces; near-copies count as one face
+# The expected share of the weak faces that join a wrong person by chance. A larger share lets more faces join their own
+# person (ours).
+_CHANCE = 0.005
+_CANDIDATES = 4  # number of nearest people that a weak face is compared with
+
+
+def join_weak_groups(
+    strong: np.ndarray,
+    merged: np.ndarray,
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    photo_counts: csr_matrix | None,
+    spread: float,
+    same_person: float | None,
+) -> np.ndarray:
+    """Returns the label of each of g groups, int64 (g,). A weak group joins a person, or gets its own label.
+
+    `strong` (g,) tells which groups are strong, and `merged` contains the labels of the strong groups after merging.
+    `sums` (g, d) are the sums of the groups' unit embeddings, `sizes` (g,) their numbers of faces, and `photo_counts`
+    (g, photos) their faces in each photo. A weak group joins the nearest person if the cosine to the person's centre is
+    so high that few weak faces reach it by chance. `spread` is the standard deviation of the cosines between strangers.
+    If `same_person` is given, the mean cosine to the person's faces must be `same_person` or more.
+    """
+    labels = np.empty(len(strong), np.int64)
+    labels[strong] = merged
+    people = int(merged.max(initial=-1)) + 1
+    weak = np.flatnonzero(~strong)
+    labels[weak] = people + np.arange(len(weak))
+
+    # The sum and the number of faces of each person, float64 (people, d) and (people,)
+    person_sums = np.zeros((people, sums.shape[1]))
+    np.add.at(person_sums, merged, sums[strong])
+    person_sizes = np.bincount(merged, sizes[strong], minlength=people)
+    known = np.flatnonzero(person_sizes >= _MIN_FACES)
+    if len(weak) == 0 or len(known) == 0:
+        return labels
+
+    # Find the nearest people of each weak group, (weak, candidates), and the similarity to each of them.
+    centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)
+    vectors = np.ascontiguousarray(sums[weak], np.float32)
+    candidates = min(_CANDIDATES, len(known))
+    near = known[faiss.knn(vectors, centres[known].astype(np.float32), candidates, faiss.METRIC_INNER_PRODUCT)[1]]
+    similarity = np.einsum("wd,wcd->wc", vectors.astype(np.float64), centres[near])
+    if same_person is not None:
+        similarity *= np.linalg.norm(person_sums, axis=1)[near] / person_sizes[near]
+    if photo_counts is not None:  # a weak face does not join a person who has another face in the photo
+        ones = (np.ones(len(merged), np.float32), (merged, np.arange(len(merged))))
+        counts = csr_matrix(ones, shape=(people, len(merged))) @ photo_counts[strong]
+        for column in range(candidates):
+            shared = np.asarray(photo_counts[weak].multiply(counts[near[:, column]]).sum(axis=1)).ravel()
+            similarity[shared > 0, column] = -np.inf
+
+    # Join each weak group to its best person, if the similarity is high enough.
+    best = similarity.argmax(axis=1)
+    value, person = similarity[np.arange(len(weak)), best], near[np.arange(len(weak)), best]
+    joins = _select_likely(value, len(known), spread) if same_person is None else value >= same_person
+    labels[weak[joins]] = person[joins]
+    return labels
+
+
+def _select_likely(cosines: np.ndarray, people: int, spread: float) -> np.ndarray:
+    """Returns which weak faces join their nearest person, bool (w,).
+
+    `cosines` (w,) are the cosines to the nearest of `people` people. The faces that have not joined count as strangers.
+    The fewer strangers there are, the lower is the cosine that at most a share of _CHANCE of the faces reaches by
+    chance.
+    """
+    joins = np.zeros(len(cosines), bool)
+    while True:
+        pairs = people * max(int((~joins).sum()), 1)
+        more = cosines >= -ndtri(min(_CHANCE * len(cosines) / pairs, 0.5)) * spread
+        if more.sum() == joins.sum():
+            return joins
+        joins = more
