@@ -20,8 +20,9 @@ from curate.detection.crops import read_crop
 from curate.detection.damage import DAMAGES
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
+from manifests.ledger.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face
+from manifests.ledger.records import NEAR_DUPLICATE, Face
 from manifests.runtime.files import sha256_bytes
 
 _VERSION = 1  # a new version of the damages or of the formula calibrates every dataset again
@@ -74,13 +75,15 @@ def measure_worth(vectors: np.ndarray, norms: np.ndarray, scale: WorthScale) -> 
 def choose_good_faces(faces: Sequence[Face]) -> list[Face]:
     """Returns at most _SAMPLE accepted faces with long embeddings, sorted by face id.
 
+    Near-duplicates and faces that a decision drops count as accepted, so that a second curation chooses the same faces.
     The sample is evenly spaced among the half of the faces with the longest embeddings. The other half is left out,
     because a collection may contain many poor faces.
     """
-    known = [face for face in faces if face.status == "ok" and face.embedding_norm is not None]
+    reasons = (None, NEAR_DUPLICATE, DROPPED_BY_DECISION)
+    known = [face for face in faces if face.reason in reasons and face.embedding_norm is not None]
     ordered = sorted(known, key=lambda face: (-(face.embedding_norm or 0.0), face.face_id))
     best = sorted(ordered[: (len(ordered) + 1) // 2], key=lambda face: face.face_id)
-    places = np.unique(np.linspace(0, len(best) - 1, min(_SAMPLE, len(best))).astype(int)) if best else []
+    places = np.unique(np.linspace(0, len(best) - 1, min(_SAMPLE, len(best))).astype(int)).tolist() if best else []
     return [best[place] for place in places]
 
 

@@ -25,20 +25,27 @@ def find_doubtful_groups(
 
     A group is doubtful if the mean cosine between its strong faces is low. Row i of `labels` and of `is_strong`, (n,),
     belongs to the face `embeddings[order[i]]`. `spread` is the spread of the cosines between strangers. A group with
-    fewer than two strong faces is not doubtful.
+    fewer than two strong faces is not doubtful. The faces of a doubtful group count as strangers, so that a doubtful
+    group can make other groups doubtful.
     """
     groups = int(labels.max()) + 1
-    pairs = max(groups * (groups - 1) / 2, 1)
-    limit = min(float(-ndtri(min(_EXPECTED_PAIRS / pairs, 0.5))), _MOST_SPREADS)
     rows = np.flatnonzero(is_strong)
     n = np.bincount(labels[rows], minlength=groups)
+    doubtful = np.zeros(groups, bool)
     if len(rows) == 0:
-        return np.zeros(groups, bool)
+        return doubtful
     # |sum of n unit vectors|^2 = n + the sum of the n (n - 1) cosines of different faces
     total = np.zeros((groups, embeddings.shape[1]), np.float32)
     part = sum_rows(embeddings, order[rows], labels[rows])
     total[: len(part)] = part
     squared = np.einsum("gd,gd->g", total, total, dtype=np.float64)
     mean_cosine = (squared - n) / np.maximum(n * (n - 1), 1)
-    least = (limit - _LESS_FOR_MANY + 2 * _LESS_FOR_MANY / np.maximum(n, 2)) * spread
-    return np.asarray((n > 1) & (mean_cosine < least))
+    while True:
+        people = int((~doubtful).sum() + n[doubtful].sum())
+        pairs = max(people * (people - 1) / 2, 1)
+        limit = min(float(-ndtri(min(_EXPECTED_PAIRS / pairs, 0.5))), _MOST_SPREADS)
+        least = (limit - _LESS_FOR_MANY + 2 * _LESS_FOR_MANY / np.maximum(n, 2)) * spread
+        more = (n > 1) & (mean_cosine < least)
+        if (more == doubtful).all():
+            return doubtful
+        doubtful = more

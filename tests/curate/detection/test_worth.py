@@ -47,10 +47,13 @@ def test_a_recognizer_whose_lengths_say_nothing_calibrates_nothing():
 def test_the_good_faces_are_among_the_half_with_the_longest_embeddings():
     row = Face("", "p", (0.0,) * 4, (0.0,) * 10, None, 0.9, 40.0, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 3.0, "0")
     faces = [replace(row, face_id=f"{i:03}", embedding_norm=float(i)) for i in range(300)]
-    faces += [replace(row, face_id="dropped", status="dropped", embedding_norm=999.0), replace(row, face_id="unknown")]
+    blurred = replace(row, face_id="blurred", status="dropped", reason="too_blurred", embedding_norm=999.0)
+    faces += [blurred, replace(row, face_id="unknown")]
     sample = choose_good_faces(faces[::-1])
     assert [face.face_id for face in sample] == sorted(face.face_id for face in sample) and len(sample) == 64
     assert all(face.embedding_norm >= 150 for face in sample)
+    copies = [replace(face, status="dropped", reason="near_duplicate") for face in faces[:300:2]]
+    assert [face.face_id for face in choose_good_faces([*copies, *faces[1:300:2]])] == [f.face_id for f in sample]
     assert len(choose_good_faces(faces[:5])) == 3 and choose_good_faces(faces[-2:]) == []
 
 
