@@ -29,7 +29,7 @@ from manifests.runtime.uris import path_of
 CLEAN_PEOPLE, CLEAN_PHOTOS, STRANGERS = 10, 20, 100
 SIDE = 250  # side of a stranger's photo in pixels; the damages have their strength at this size
 MIN_BOX = 80  # least side of the box of a stranger's face in its photo, in pixels
-UNLIKE = 0.25  # greatest cosine of a stranger to the clean people and to other strangers
+UNLIKE = 0.3  # greatest cosine of a stranger to the clean people and to other strangers
 
 
 def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
