@@ -79,7 +79,8 @@ def compute_splits(
     listed_splits, notices = find_listed_splits(lists, usable)
     before = ledger.read_rows(Split)
     successors = {face.face_id: face.representative for face in select_replaced_faces(faces)}
-    frozen = find_frozen_people(ledger, faces, memberships, before, successors)
+    frozen_rows = [row for row in before if row.reason != DOUBTFUL_PERSON]
+    frozen = find_frozen_people(ledger, faces, memberships, frozen_rows, successors)
     together = find_people_together(decisions, faces, memberships)
     doubtful = {person.identity_id for person in identities if person.doubtful}
     rows = make_splits(usable, memberships, before, config.split, listed_splits, successors, frozen, together, doubtful)
@@ -150,7 +151,9 @@ def make_splits(
 
     `together` are sets of identities that must be in one split, if faces are split by identity (together.py).
 
-    The faces of the identities in `doubtful` are set aside. Each of these faces counts as a person with a single face.
+    The faces of the identities in `doubtful` are set aside, but not faces for which a locked row counts. Each face that
+    is set aside counts as a person with a single face. Nobody trains or tests on such a face, so neither a row of
+    `before` that says `doubtful_person`, nor a row of `frozen`, nor `together` has an effect on its split.
 
     Raises BadInput if a person has locked rows of two splits, if locked rows were made with another policy than
     `rules.policy`, or if the rules leave no share for train.
@@ -164,7 +167,9 @@ def make_splits(
         )
     check_policy(before, rules)
     successors, listed_splits = successors or {}, listed_splits or {}
-    before = before if any(row.locked for row in before) else [row for row in before if row.face_id in successors]
+    has_locks = any(row.locked for row in before)
+    before = [row for row in before if row.reason != DOUBTFUL_PERSON and (has_locks or row.face_id in successors)]
+    locked = {row.face_id for row in before if row.locked}
 
     # Find the split of each face in a group. A face has the split of its unit, which is a person or a set of linked
     # photos.
@@ -172,17 +177,22 @@ def make_splits(
     photo_of = {face.face_id: face.photo_id for face in faces}
     grouped_faces = sorted(face for face in owner if face in photo_of)
     by_identity = rules.policy == "identity"
-    doubtful_faces = {face for face in grouped_faces if owner[face] in doubtful}
+    representative = {**{face.face_id: face.representative for face in faces}, **successors}
+    frozen_faces = {representative.get(face, face) for face in locked}
+    doubtful_faces = {face for face in grouped_faces if owner[face] in doubtful and face not in frozen_faces}
     person_of = {face: face if face in doubtful_faces else owner[face] for face in grouped_faces}
-    unit_of = find_units_by_photo(grouped_faces, faces)
     if by_identity:
         unit_of = find_units_by_identity(grouped_faces, person_of)
-    representative = {**{face.face_id: face.representative for face in faces}, **successors}
-    previous_rows = [*((representative.get(row.face_id, row.face_id), row) for row in before), *frozen]
+    else:
+        unit_of = find_units_by_photo(grouped_faces, faces)
+    previous_rows = [(representative.get(row.face_id, row.face_id), row) for row in before]
+    previous_rows += [(face, row) for face, row in frozen if face not in doubtful_faces]
     unit_split = assign_splits(unit_of, owner, faces, previous_rows, rules, listed_splits)
     split_of = {face: unit_split[unit_of[face]] for face in grouped_faces}
     if by_identity:
-        split_of = move_together(split_of, owner, together, [face for face, row in previous_rows if row.locked])
+        in_use = {owner[face] for face in grouped_faces if face not in doubtful_faces}
+        together = [[person for person in people if person in in_use] for people in together]
+        split_of = move_together(split_of, person_of, together, [face for face, row in previous_rows if row.locked])
 
     # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
     # contain only copies of faces, and the copied faces may be in two splits. A second search finds photos that contain
@@ -195,7 +205,6 @@ def make_splits(
     )
     faces_aside |= {face.representative for face in faces if len(photo_splits[face.photo_id]) > 1}
 
-    locked = {row.face_id for row in before if row.locked}
     rows = []
     for face in grouped_faces:
         row = Split(face, owner[face], split_of[face], rules.policy, face in locked)
@@ -221,11 +230,11 @@ def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
 def find_split_changes(before: Sequence[Split], after: Sequence[Split]) -> list[tuple[Split, Split]]:
     """Returns the old and the new row of each face that changes its split, sorted by face_id.
 
-    Returns an empty list if no row of `before` is locked.
+    Returns an empty list if no row of `before` is locked. A face of a doubtful person is in no split, and is left out.
     """
     if not any(row.locked for row in before):
         return []
-    old_of = {row.face_id: row for row in before}
+    old_of = {row.face_id: row for row in before if row.reason != DOUBTFUL_PERSON}
     pairs = ((old_of[row.face_id], row) for row in after if row.face_id in old_of)
     return sorted(((old, new) for old, new in pairs if old.split != new.split), key=lambda pair: pair[1].face_id)
 

@@ -393,3 +393,15 @@ def test_the_faces_of_a_doubtful_person_are_set_aside_and_cost_nobody_a_face():
     assert sorted(aside) == [f"d{p}" for p in range(6)]
     assert {(row.reason, row.identity_id) for row in aside.values()} == {(DOUBTFUL_PERSON, "doubtful")}
     check_splits(faces, rows)
+    # a frozen set locks all rows of a split, but it uses no doubtful face: the person may be confirmed later
+    frozen = [replace(row, locked=row.split == "test" or row.reason == DOUBTFUL_PERSON) for row in rows]
+    confirmed = make_splits(faces, members, frozen, RULES)
+    assert all(row.reason != DOUBTFUL_PERSON for row in confirmed) and find_split_changes(frozen, confirmed) == []
+    # a face that a frozen set uses stays in its split, even if its person is doubtful now
+    later = {
+        row.face_id: row
+        for row in make_splits(faces, members, frozen, RULES, doubtful={row.identity_id for row in rows})
+    }
+    for row in frozen:
+        is_used = row.locked and row.status == "ok"
+        assert later[row.face_id] == row if is_used else later[row.face_id].reason == DOUBTFUL_PERSON
