@@ -24,7 +24,7 @@ from curate.people.split.splits import (
     mark_references_only,
 )
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.records import DOUBTFUL_PERSON, SPLITS, Face, Membership, Split
+from manifests.ledger.records import SPLITS, Face, Membership, Split
 
 RULES = SplitRules()
 PHOTOS = SplitRules(policy="photos")
@@ -381,27 +381,3 @@ def test_a_test_face_outside_its_photo_is_only_a_reference():
 
     assert mark("default") == ["test a"] == mark("strict")
     assert mark("keep-outside") == [] == mark("default", listed=("test a",))
-
-
-def test_the_faces_of_a_doubtful_person_are_set_aside_and_cost_nobody_a_face():
-    faces, members = people(6, 4)
-    # a doubtful person of six faces, one in a photo of each other person
-    faces += [face(f"d{p}", f"photo {p:02}00") for p in range(6)]
-    members += [member(f"d{p}", "doubtful") for p in range(6)]
-    rows = make_splits(faces, members, (), RULES, doubtful={"doubtful"})
-    aside = {row.face_id: row for row in rows if row.status != "ok"}
-    assert sorted(aside) == [f"d{p}" for p in range(6)]
-    assert {(row.reason, row.identity_id) for row in aside.values()} == {(DOUBTFUL_PERSON, "doubtful")}
-    check_splits(faces, rows)
-    # a frozen set locks all rows of a split, but it uses no doubtful face: the person may be confirmed later
-    frozen = [replace(row, locked=row.split == "test" or row.reason == DOUBTFUL_PERSON) for row in rows]
-    confirmed = make_splits(faces, members, frozen, RULES)
-    assert all(row.reason != DOUBTFUL_PERSON for row in confirmed) and find_split_changes(frozen, confirmed) == []
-    # a face that a frozen set uses stays in its split, even if its person is doubtful now
-    later = {
-        row.face_id: row
-        for row in make_splits(faces, members, frozen, RULES, doubtful={row.identity_id for row in rows})
-    }
-    for row in frozen:
-        is_used = row.locked and row.status == "ok"
-        assert later[row.face_id] == row if is_used else later[row.face_id].reason == DOUBTFUL_PERSON
