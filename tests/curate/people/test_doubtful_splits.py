@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from curate.config import SplitRules
-from curate.people.splits import check_splits, find_split_changes, make_splits
+from curate.people.split.splits import check_splits, find_split_changes, make_splits
 from manifests.ledger.records import DOUBTFUL_PERSON, Membership
 from tests.doubles.faces import face
 
