@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from curate.config import SplitRules
 from curate.people.split.splits import check_splits, find_split_changes, make_splits
-from manifests.ledger.records import DOUBTFUL_PERSON, Membership
+from manifests.ledger.records import DOUBTFUL_PERSON, Membership, Split
 from tests.doubles.faces import face
 
 
@@ -29,3 +29,20 @@ def test_the_faces_of_a_doubtful_person_are_set_aside_and_cost_nobody_a_face():
     for row in frozen:
         is_used = row.locked and row.status == "ok"
         assert later[row.face_id] == row if is_used else later[row.face_id].reason == DOUBTFUL_PERSON
+
+
+def test_a_face_whose_file_was_overwritten_stays_in_its_frozen_set_and_a_doubtful_person_takes_no_frozen_split():
+    names = ["new", "a", "b", *(f"{p}{i}" for p in range(6) for i in range(4))]
+    faces = [face(name, f"photo {name}") for name in names]
+    owner = {name: name[0] if name[0].isdigit() else "doubtful" for name in names}
+    members = [Membership(name, owner[name], 1.0, 1.0) for name in names]
+    row = Split("old", "doubtful", "test", "identity", True)
+    rules, doubtful = SplitRules(), {"doubtful"}
+    # the face "new" shows the picture of the frozen face "old" again
+    splits = make_splits(faces, members, [row], rules, successors={"old": "new"}, doubtful=doubtful)
+    row_of = {row.face_id: row for row in splits}
+    assert (row_of["new"].split, row_of["new"].status) == ("test", "ok")
+    assert row_of["a"].reason == row_of["b"].reason == DOUBTFUL_PERSON
+    # a doubtful person that looks like a frozen person gets the same rows as without the frozen person
+    alike = make_splits(faces, members, [row], rules, frozen=[("a", row)], doubtful=doubtful)
+    assert alike == make_splits(faces, members, [row], rules, doubtful=doubtful)
