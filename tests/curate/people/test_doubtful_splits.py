@@ -46,3 +46,14 @@ def test_a_face_whose_file_was_overwritten_stays_in_its_frozen_set_and_a_doubtfu
     # a doubtful person that looks like a frozen person gets the same rows as without the frozen person
     alike = make_splits(faces, members, [row], rules, frozen=[("a", row)], doubtful=doubtful)
     assert alike == make_splits(faces, members, [row], rules, doubtful=doubtful)
+
+
+def test_people_together_do_not_move_with_a_doubtful_person():
+    names = ["x0", "x1", "y0", "y1", "z0", "z1"]
+    faces = [face(name, f"photo {name}") for name in names]
+    members = [Membership(name, name[0], 1.0, 1.0) for name in names]
+    frozen = Split("x0", "x", "test", "identity", True)  # a frozen set uses x0, and x is doubtful now
+    rows = make_splits(faces, members, [frozen], SplitRules(), together=[("x", "y"), ("z", "y")], doubtful={"x", "z"})
+    row_of = {row.face_id: row for row in rows}
+    assert [row_of[name].split for name in ("x0", "y0", "y1")] == ["test"] * 3
+    assert {name for name in names if row_of[name].reason == DOUBTFUL_PERSON} == {"x1", "z0", "z1"}
