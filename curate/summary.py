@@ -15,7 +15,18 @@ from curate.people.rungs import count_rungs
 from curate.people.split.split_notes import PHOTO_SPANS_SPLITS
 from manifests.ledger.leak_audit import STAGE
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import SPLITS, Face, File, Identity, ListEntry, Membership, Pair, Photo, Split
+from manifests.ledger.records import (
+    DOUBTFUL_PERSON,
+    SPLITS,
+    Face,
+    File,
+    Identity,
+    ListEntry,
+    Membership,
+    Pair,
+    Photo,
+    Split,
+)
 from manifests.pictures.extra_formats import EXTRAS
 from manifests.pictures.images import NOTICE_MEANINGS
 from manifests.runtime.text import format_count
@@ -140,7 +151,7 @@ def describe_missing_targets(pairing: dict[str, Any], splits: Sequence[Split]) -
     `pairing` is the detail of the stage `pair`: its rules, and the number of faces for each reason.
     """
     causes = Counter(pairing["left_out"])
-    causes[PHOTO_SPANS_SPLITS] = sum(row.reason == PHOTO_SPANS_SPLITS for row in splits)
+    causes.update(row.reason for row in splits if row.reason in (PHOTO_SPANS_SPLITS, DOUBTFUL_PERSON))
     counts = ", ".join(f"{count} {reason}" for reason, count in causes.most_common() if count) or "no reason recorded"
     advice = []
     if causes[TOO_FEW_PHOTOS] and pairing["min_photos"] > PairRules.min_photos:

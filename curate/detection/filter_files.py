@@ -14,7 +14,7 @@ from curate.filter_sets import FILTER_SETS, TEST_FILTERS
 from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
-from manifests.ledger.records import NEAR_DUPLICATE
+from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE
 
 # A filter of the user must not use a reserved word as its reason. The reserved words are statuses, and reasons of other
 # stages.
@@ -36,6 +36,7 @@ RESERVED = {
     "opted_out",
     "purged",
     "photo_spans_splits",
+    DOUBTFUL_PERSON,
     "listed_in_another_split",
 }
 BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for rule in filters.every)

@@ -25,7 +25,7 @@ _PEOPLE_AT_ONCE = 1024  # number of people in one step of the comparison; limits
 
 _PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS weakest, min(margin) AS closest,
-       any_value(s.split) AS split
+       CASE WHEN bool_or(i.doubtful) THEN 'doubtful, set aside' ELSE any_value(s.split) END AS split
 FROM memberships m LEFT JOIN identities i USING (identity_id) LEFT JOIN splits s USING (face_id)
 GROUP BY ALL ORDER BY faces DESC, m.identity_id"""
 _FACES = """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from curate.decisions.face_lookup import FaceLookup
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, Membership
+from manifests.ledger.records import Face, Identity, Membership
 from manifests.privacy.erase import erase_faces
 from manifests.report import people_pages
 from manifests.report.build_report import build_report
@@ -55,6 +56,16 @@ def test_people_are_listed_in_three_orders_and_the_likest_pair_first(dataset: Pa
     assert weakest == sorted(weakest) and closest == sorted(closest) and len(weakest) == 5
     assert [cosine for cosine, *_ in merges] == sorted((cosine for cosine, *_ in merges), reverse=True)
     assert merges and all(one["id"] != other["id"] for _, one, other in merges)
+
+
+def test_a_doubtful_person_is_shown_as_set_aside(dataset: Path) -> None:
+    people = [replace(row, doubtful=place == 0) for place, row in enumerate(rows(dataset, Identity))]
+    with Ledger.open(dataset, write=True) as ledger:
+        ledger.record("double", "all", {}, people)
+        split_of = {row["identity_id"]: row["split"] for row in list_people(ledger).rows}
+    assert [row.identity_id for row in people if split_of[row.identity_id] == "doubtful, set aside"] == [
+        people[0].identity_id
+    ]
 
 
 def test_short_ids_are_as_short_as_they_can_be() -> None:
