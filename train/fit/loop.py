@@ -81,6 +81,7 @@ def train(
         raise BadInput("--minutes nan is not a number: give a number of minutes.")
     if (warning := data.check_detector(taken, recipe)) and not get_rank():
         say(warning)
+    faces = data.TrainingFaces(taken, recipe, seed)
     facts = run_on_first(claim_run, run, taken, recipe, seed, settings, say)
     dim, precision = taken.embeddings.shape[1], facts["precision"]
     engine = build(drop_inactive_losses(recipe, facts), dim, seed, settings, precision, find_recognizer(taken, facts))
@@ -91,7 +92,6 @@ def train(
     if seen and not get_rank():
         say(f"Resuming {run} at {seen} images.")
 
-    faces = data.TrainingFaces(taken, recipe, seed)
     validation_faces = data.fixed_batch(
         faces, "val" if len(taken.targets("val")) else "train", VALIDATION, max(recipe.reference_counts)
     )

@@ -78,6 +78,12 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, taken: Snapshot, wha
         run(tmp_path, taken, 8, **change)
 
 
+def test_a_refused_start_leaves_no_folder_that_refuses_the_next_start(tmp_path: Path, taken: Snapshot) -> None:
+    with pytest.raises(BadInput, match="take another snapshot"):
+        run(tmp_path / "run", taken, 4, replace(SMALL, size=64))
+    assert not (tmp_path / "run").exists()
+
+
 def break_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The loss `edge` of one step, counted from 1, is NaN."""
     honest, calls = Objective.__call__, []
