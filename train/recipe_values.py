@@ -25,6 +25,7 @@ _CHOICES: dict[str, Collection[str]] = {
     "augment": AUGMENTS,
     "discriminator": DISCRIMINATORS,
     "loss": LOSSES,
+    "late_factors": LOSSES,
 }
 # The smallest and the largest number of a field. All limits are ours. Crops have 512 px, and --steps ends at 8.
 _LIMITS: dict[str, tuple[float, float]] = {

@@ -35,8 +35,8 @@ DISCRIMINATORS = ("", "latent", "image")  # the values of Recipe.discriminator
 class Recipe:
     """Holds all settings of a run except its data, its seed and its length.
 
-    `images` is the default length of a run. The schedules do not depend on the length. A longer run therefore passes
-    through the same weights as a shorter run.
+    `images` is the default length of a run. The schedules do not depend on the length until the cooldown. A longer run
+    therefore passes through the same weights as a shorter run before its cooldown.
     """
 
     name: str
@@ -68,6 +68,9 @@ class Recipe:
     augment: str  # "flip" flips target and references together, and "each" also augments each reference
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
+    # After `late_from` images, the weight of each of these losses is multiplied by its factor.
+    late_factors: dict[str, float]
+    late_from: int  # images
     # True: the losses in OF_PIXELS compare only the detail that a target holds (train/losses/resolution.py)
     limit_resolution: bool
     # "" for no discriminator, "latent" for restored latents and prompts, or "image" for restored images
@@ -78,6 +81,7 @@ class Recipe:
     rate: float  # AdamW's learning rate after the warm-up
     warmup: int  # images
     decay_from: int  # after this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2)
+    cooldown: int  # over this number of last images, the rate falls linearly to zero (compute_rate)
     clip: float  # the largest allowed norm of the gradient
     ema: int  # the half-life of the averaged weights, in images
 
@@ -134,9 +138,9 @@ _LOSSES: dict[str, dict[str, float]] = {
 # 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third
 # party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
 _BASES = {
-    #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
-    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  32,    0,    19_200,  8,    1e-3, 400,    8_000,   1.0, 800),
-    DIFFUSION: (512, 8, (),             (64, 128, 256), 0,     16,   200_000, 4,    1e-4, 2_000,  100_000, 1.0, 4_000),
+    #           size f  channels        references      refine lora images   batch rate warmup decay   cool   clip ema
+    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  32,    0,  22_400,  8,   1e-3, 400,   8_000,   3_200, 1.0, 800),
+    DIFFUSION: (512, 8, (),             (64, 128, 256), 0,     16, 200_000, 4,   1e-4, 2_000, 100_000, 0,   1.0, 4_000),
 }
 _VRES = {
     #                    size  ch  multipliers         codes dim  tokens
@@ -144,6 +148,11 @@ _VRES = {
     DIFFUSION: VreConfig(512,  64, (1, 2, 2, 2, 4, 8), 1024, 512, 77),
 }
 # fmt: on
+# The factors of loss weights late in a run (ours, docs/train.md, What was tried).
+_LATE_FACTORS: dict[str, dict[str, float]] = {
+    "tiny": {"identity": 3.0},
+}
+LATE_FROM = 12_800  # images, base tiny (ours)
 # The shares of the images that other presets degrade (ours). A restorer that saw only strong degradations drags a clear
 # face down to them.
 _MIXTURES: dict[str, dict[str, float]] = {
@@ -152,6 +161,7 @@ _MIXTURES: dict[str, dict[str, float]] = {
 # tiny: a target with fine detail is used this number of times in an epoch, because most targets at hand are soft (ours)
 FINE_REPEATS = 4
 GRAY_SHARE = 0.1  # tiny: share of gray images (ours)
+COOLDOWN_SHARE = 0.15  # the cooldown is at most this share of a run (ours), which keeps short runs useful
 
 RECIPES = tuple(_RECIPES)
 
@@ -174,7 +184,9 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         )
     base = base or TINY
     preset, parts, timestep, steps, counts, wrong, augment, discriminator = _RECIPES[name]
-    size, factor, channels, references, refine, rank, images, batch, rate, warmup, decay, clip, ema = _BASES[base]
+    size, factor, channels, references, refine, rank, images, batch, rate, warmup, decay, cooldown, clip, ema = _BASES[
+        base
+    ]
     return Recipe(
         name=name,
         base=base,
@@ -197,6 +209,8 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         wrong_share=wrong,
         augment=augment,
         losses=dict(_LOSSES[name]),
+        late_factors=dict(_LATE_FACTORS.get(name, {})),
+        late_from=LATE_FROM if name in _LATE_FACTORS else 0,
         limit_resolution=name == TINY,
         discriminator=discriminator,
         images=images,
@@ -204,6 +218,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         rate=rate,
         warmup=warmup,
         decay_from=decay,
+        cooldown=cooldown,
         clip=clip,
         ema=ema,
     )
@@ -228,14 +243,24 @@ def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TIN
     )
 
 
-def compute_rate(recipe: Recipe, images: int) -> float:
-    """Returns the learning rate after `images` images.
+def compute_rate(recipe: Recipe, images: int, end: int) -> float:
+    """Returns the learning rate after `images` images of a run that ends after `end` images.
 
     The rate rises linearly during the warm-up and is then constant. After `decay_from` images, the rate is multiplied
-    by sqrt(decay_from / images).
+    by sqrt(decay_from / images). Over the last `cooldown` images, but at most over COOLDOWN_SHARE of the run, the rate
+    falls linearly to zero.
     """
     warm = min(1.0, (images + recipe.batch) / max(recipe.warmup, 1))
-    return recipe.rate * warm * min(1.0, (recipe.decay_from / max(images, 1)) ** 0.5)
+    cooldown = min(recipe.cooldown, COOLDOWN_SHARE * end)
+    cold = min(1.0, (end - images) / cooldown) if cooldown else 1.0
+    return recipe.rate * warm * min(1.0, (recipe.decay_from / max(images, 1)) ** 0.5) * cold
+
+
+def find_loss_weights(recipe: Recipe, images: int) -> dict[str, float]:
+    """Returns the weight of each loss of the recipe after `images` images."""
+    if images < recipe.late_from:
+        return recipe.losses
+    return {name: weight * recipe.late_factors.get(name, 1.0) for name, weight in recipe.losses.items()}
 
 
 def compute_ema_decay(recipe: Recipe, images: int) -> float:

@@ -43,6 +43,7 @@ SMALL: Recipe = replace(
     batch=4,
     warmup=8,
     decay_from=16,
+    cooldown=0,
     ema=8,
 )
 # with a discriminator beside it
@@ -56,7 +57,7 @@ def small(name: str, base: str = TINY) -> Recipe:
         size=SMALL.size if base == TINY else 64,
         vre=VreConfig(SMALL.size, 8, (1, 2), 16, 8, 4),
         reference_channels=SMALL.reference_channels,
-        **{field: getattr(SMALL, field) for field in ("images", "batch", "warmup", "decay_from", "ema")},
+        **{field: getattr(SMALL, field) for field in ("images", "batch", "warmup", "decay_from", "cooldown", "ema")},
     )
     return recipe if base != TINY else replace(recipe, channels=SMALL.channels, refine_channels=SMALL.refine_channels)
 

@@ -31,6 +31,7 @@ _GIB = 2**30
 def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     """Returns the configuration in sentences. Every default is filled in."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
+    late = ", ".join(f"{name} by {factor:g}" for name, factor in recipe.late_factors.items() if name in recipe.losses)
     counts = ", ".join(map(str, recipe.reference_counts))
     others = "".join(f" ({name} for {share:.0%} of the images)" for name, share in recipe.mixture.items())
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
@@ -46,9 +47,13 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
             if recipe.fine_repeats > 1
             else ""
         ),
-        f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",
+        f"Losses: {losses}."
+        + (f" After {recipe.late_from} images, the weights are multiplied: {late}." if late else "")
+        + f" Discriminator: {recipe.discriminator or 'none'}.",
         f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
-        f"{recipe.rate:g} after {recipe.warmup} images, then lower after {recipe.decay_from} images. Clip: "
+        f"{recipe.rate:g} after {recipe.warmup} images, then lower after {recipe.decay_from} images"
+        + (f", and falling to zero over the last {recipe.cooldown} images" if recipe.cooldown else "")
+        + f". Clip: "
         f"{recipe.clip:g}. EMA half-life: {recipe.ema} images. Timestep: {recipe.timestep}."
         + (f" Steps: {recipe.steps}." if recipe.steps > 1 else "")
         + (f" LoRA rank: {recipe.lora_rank}." if recipe.lora_rank else ""),

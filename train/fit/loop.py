@@ -123,7 +123,7 @@ def train(
             # Update the model and the discriminator, one step each. Then update the averaged weights.
             for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
                 for group in optimizer.param_groups:
-                    group["lr"] = compute_rate(recipe, seen)
+                    group["lr"] = compute_rate(recipe, seen, end)
                 optimizer.step()
             engine.average.follow(compute_ema_decay(recipe, seen))
             seen += recipe.batch
@@ -152,7 +152,7 @@ def train(
                 means = {name: total / steps for name, total in sums.items()}
                 pace = {"images_per_second": (seen - since[1]) / spent, "data_wait": (waited - since[2]) / spent}
                 if log is not None:
-                    log.write("train", seen, now - began, {**means, "rate": compute_rate(recipe, seen), **pace})
+                    log.write("train", seen, now - began, {**means, "rate": compute_rate(recipe, seen, end), **pace})
                 sums, since = {}, (now, seen, waited)
 
             # Validate, then save a checkpoint. If the process is killed before the checkpoint is complete, the resumed

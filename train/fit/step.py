@@ -20,6 +20,7 @@ from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.fit.objective import discriminator_loss, generator_term
 from train.models.io import Restoration, fill_invalid
+from train.recipes import find_loss_weights
 
 
 def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, torch.Tensor]:
@@ -37,6 +38,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
     `not_warped` is the share of references that were aligned but not warped, if the recipe warps references.
     """
     recipe, discriminator = engine.recipe, engine.discriminator
+    weights = find_loss_weights(recipe, seen)
     sums: dict[str, torch.Tensor] = {}
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.zero_grad(set_to_none=True)
@@ -59,9 +61,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
             if discriminator is not None:
                 with _without_gradients(discriminator):
                     terms["gan"] = generator_term(discriminator, batch, restored)
-            loss = sum(
-                (recipe.losses[name] * term for name, term in terms.items()), torch.zeros((), device=engine.device)
-            )
+            loss = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=engine.device))
             (loss / len(parts)).backward()
         figures = {"loss": loss, **terms}
 

@@ -389,10 +389,24 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path:
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
 
 
-def test_schedules_follow_images_and_nothing_else() -> None:
+def test_schedules_follow_images_and_the_end_of_the_run() -> None:
     tiny = find_recipe("tiny")
-    assert compute_rate(tiny, 0) == pytest.approx(tiny.rate * tiny.batch / tiny.warmup)
-    assert compute_rate(tiny, tiny.warmup) == compute_rate(tiny, tiny.decay_from) == tiny.rate
-    assert compute_rate(tiny, 4 * tiny.decay_from) == pytest.approx(tiny.rate / 2)
+    end = 16 * tiny.cooldown
+    assert compute_rate(tiny, 0, end) == pytest.approx(tiny.rate * tiny.batch / tiny.warmup)
+    assert compute_rate(tiny, tiny.warmup, end) == compute_rate(tiny, tiny.decay_from, end) == tiny.rate
+    assert compute_rate(tiny, 4 * tiny.decay_from, end) == pytest.approx(tiny.rate / 2)
+    steady = replace(tiny, cooldown=0)
+    for images, share in ((end - tiny.cooldown, 1.0), (end - tiny.cooldown // 2, 0.5), (end, 0.0)):
+        assert compute_rate(tiny, images, end) == pytest.approx(share * compute_rate(steady, images, end))
+    assert compute_rate(tiny, 800, 1000) == tiny.rate > compute_rate(tiny, 900, 1000) > 0.0
     assert compute_ema_decay(tiny, 10**9) ** (tiny.ema / tiny.batch) == pytest.approx(0.5)
     assert compute_ema_decay(tiny, 0) < 1e-3
+
+
+def test_a_late_factor_multiplies_the_weight_of_its_loss_after_its_images(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 8)
+    run(tmp_path, taken, 24, replace(SMALL, late_factors=dict.fromkeys(SMALL.losses, 0.0), late_from=16))
+    assert [line["loss"] > 0.0 for line in lines(tmp_path, "train")] == [True, True, False]
+    assert all(line["pixel"] > 0.0 for line in lines(tmp_path, "train"))
