@@ -72,7 +72,7 @@ def read_value(place: str, key: str, kind: Any, value: Any) -> Any:
     if kind is Any:
         return value
     accepted = (int, float) if kind is float else (kind,)
-    if type(value) not in accepted:  # True is an int of Python, but not a number of a recipe
+    if type(value) not in accepted:  # True is an int in Python, but no recipe has it as a number
         raise BadInput(f"{place}: {key} is {value!r}; it must be {_TYPES[kind]}.")
     if kind in (int, float):
         _check_number(place, key, value, *_LIMITS.get(field, _ANY_NUMBER))

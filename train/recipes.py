@@ -153,8 +153,8 @@ _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
 LATE_FROM = 12_800  # images, base tiny (ours)
-# The shares of the images that other presets degrade (ours). A restorer that saw only strong degradations drags a clear
-# face down to them.
+# The shares of the images that other presets degrade (ours). A restorer that was trained only on strong
+# degradations makes a clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {
     "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }

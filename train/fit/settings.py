@@ -85,7 +85,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     if settings.precision not in (None, *PRECISIONS):
         raise BadInput(f"--precision {settings.precision} is unknown: give {' or '.join(PRECISIONS)}.")
     if (recipe.base == TINY) != (settings.base_model == TINY):
-        raise BadInput(f"Recipe {recipe.name} on {recipe.base} does not go with --base-model {settings.base_model}.")
+        raise BadInput(f"Recipe {recipe.name} on {recipe.base} cannot be used with --base-model {settings.base_model}.")
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "base_model": settings.base_model,
@@ -160,7 +160,7 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
         "recipe": recipe.name,
         "images": images,
         "snapshot": taken.hash,
-        # A checkpoint states if its training used cleaned targets.
+        # A checkpoint states whether its training used cleaned targets.
         **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),
