@@ -321,7 +321,7 @@ def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot
         (Settings(accumulate=3), "A batch of 4 cannot be shared by 1 processes in 3 parts"),
         (Settings(precision="fp8"), "--precision fp8 is unknown: give fp32 or bf16"),
         (Settings(vre=Path("run")), "Recipe small has no part vre"),
-        (Settings(base_model="sd21"), "does not go with --base-model sd21"),
+        (Settings(base_model="sd21"), "cannot be used with --base-model sd21"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_written(

@@ -305,7 +305,7 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
             "is conditioned by a visual representation embedder",
         ),
         (replace(OPTIONS, recipe=replace(SMALL, steps=9)), "--steps 9 is out of range: give 1 to 8"),
-        (replace(OPTIONS, settings=Settings(str(tmp_path))), "does not go with --base-model"),
+        (replace(OPTIONS, settings=Settings(str(tmp_path))), "cannot be used with --base-model"),
         (replace(OPTIONS, images=3), "--images 3 is less than one batch of 4"),
     ):
         with pytest.raises(BadInput, match=why):
