@@ -37,7 +37,7 @@ def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> 
 
     before = signal.getsignal(signal.SIGTERM)
     ending = run(tmp_path / "run", taken, progress=interrupt, say=told.append)
-    assert (ending.images, ending.reason) == (12, "SIGTERM") and "resumes from checkpoint-00000012" in told[-1]
+    assert (ending.images, ending.reason) == (12, "SIGTERM") and "resume from checkpoint-00000012" in told[-1]
     assert signal.getsignal(signal.SIGTERM) == before
     run(tmp_path / "run", taken)
     run(tmp_path / "whole", taken)
