@@ -77,12 +77,13 @@ def read_rules(ledger: Ledger) -> Rules:
     """Returns the thresholds with which the dataset was curated. Raises BadInput if the thresholds are not in the
     ledger."""
     settings, grouping = ledger.read_detail("settings"), ledger.read_detail("group")
-    if not settings or "threshold" not in grouping:
+    dedupe = settings["config"]["dedupe"] if settings else {}
+    names = {field.name for field in fields(Rules)} - {"same_person", "false_match_rate"}
+    if not names <= dedupe.keys() or "threshold" not in grouping:
         raise BadInput(
             f"{ledger.dataset} was not curated completely by this version of Likeness: run `likeness curate` again."
         )
-    names = {field.name for field in fields(Rules)}
-    rules = {name: value for name, value in settings["config"]["dedupe"].items() if name in names}
+    rules = {name: dedupe[name] for name in names}
     rules["min_cosine_same_face"] = max(rules["min_cosine_same_face"], settings["same_person"])
     # The rate and the threshold become part of a benchmark. Both numbers are rounded, because their last bits differ
     # between machines.
