@@ -173,6 +173,7 @@ def test_a_signal_during_training_ends_the_whole_job(
 
     monkeypatch.setattr("curate.pipeline.curate", nothing)
     monkeypatch.setattr("curate.cli.describe_summary", lambda _: "")
+    monkeypatch.setattr("degrade.cli.describe_poor_targets", lambda _: "")
     monkeypatch.setattr("degrade.frozen.dataset_sets.plan_set", nothing)
     monkeypatch.setattr("degrade.frozen.dataset_sets.make_set", nothing)
     monkeypatch.setattr("train.fit.cli.run_training", lambda *_, **__: SimpleNamespace(reason=why))

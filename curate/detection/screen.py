@@ -32,8 +32,8 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import FAILURES, BatchMap
 
-# Reasons of other stages that the stage `screen` may replace. A face that was dropped for a reason outside this set
-# keeps its row, for example a face that opted out.
+# The stage `screen` may replace these reasons, which other stages gave. A face that was dropped for a reason outside
+# this set keeps its row, for example a face that opted out.
 _REPLACEABLE = {
     None,
     NEAR_DUPLICATE,

@@ -87,7 +87,7 @@ def _is_cut(box: np.ndarray, tile: Tile, width: int, height: int) -> bool:
 
 
 def _resize(image: np.ndarray, resized: np.ndarray, scale: float) -> np.ndarray:
-    """Returns the image, resized by `scale`. `resized` is the image at the scale of the finer look."""
+    """Returns the image, resized by `scale`. `resized` is the image at the scale before, which is larger."""
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     if resized is image:
         return image if scale == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -150,8 +150,8 @@ def _faces(module: ModuleType) -> None:
 
 
 def _recipes(module: ModuleType) -> None:
-    #                size f  channels      references   refine lora images batch rate warmup decay clip ema
-    module._BASES[module.TINY] = (32, 4, (16, 16, 24), (8, 16, 16), 4, 0, 24, 4, 1e-3, 8, 16, 1.0, 8)
+    #                size f  channels      references   refine lora images batch rate warmup decay cool clip ema
+    module._BASES[module.TINY] = (32, 4, (16, 16, 24), (8, 16, 16), 4, 0, 24, 4, 1e-3, 8, 16, 0, 1.0, 8)
 
 
 def _loop(module: ModuleType) -> None:

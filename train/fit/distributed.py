@@ -91,8 +91,8 @@ class StopVote:
     def vote(self, number: int) -> int:
         """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
-        Returns the largest of the numbers that the processes handed in LAG steps ago, or 0 in the first LAG steps. If
-        only one process trains, the method returns `number`.
+        LAG steps later, the method returns the largest of the numbers that the processes gave in this step. Before, it
+        returns 0. If only one process trains, the method returns `number`.
         """
         if self._group is None:
             return number

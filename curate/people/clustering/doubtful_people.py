@@ -7,8 +7,8 @@ from scipy.special import ndtri
 
 from curate.people.clustering.components import sum_rows
 
-# A group of two faces is doubtful if so many pairs of strangers are expected in the collection, whose cosine is as high
-# as the cosine of the two faces (ours).
+# A group of two faces is doubtful if this number of pairs of strangers, or more, is expected to have at least the
+# cosine of the two faces (ours).
 _EXPECTED_PAIRS = 0.2
 # In a large collection, no group with a cosine above _MOST_SPREADS times the spread between strangers is doubtful
 # (ours). Most pairs of faces of one person in web photos are above this cosine: 95%.

@@ -2,7 +2,7 @@
 
 The first step finds the nearest neighbours of every face. The second step joins near-copies of a face into one face.
 The third step merges groups of faces by the log odds that two groups show one person. The threshold is calibrated
-without labels (threshold.py). The negative cosines show the spread of the cosines between strangers. The number of
+without labels (threshold.py). The cosines below zero show the spread of the cosines between strangers. The number of
 people determines how much evidence two faces need. Groups merge by the cosine of their centres, so one poor face cannot
 join two people (agglomerate.py). Faces that say little join the groups last, and never form a group (weak_faces.py).
 Groups that strangers may have formed by chance are marked (doubtful_people.py).
