@@ -18,7 +18,7 @@ from curate.detection.filter_files import find_min_inter_ocular
 from curate.detection.measure_faces import measure_face
 from curate.detection.read_photos import Source, list_sources, rank_place, read_photos
 from curate.detection.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
-from curate.detection.screen import find_reasons
+from curate.detection.screen import find_reasons, list_photo_facts
 from curate.detection.shards import embed_and_write
 from curate.faces.align import crop_for_recognizer
 from curate.faces.errors import FaceModelError
@@ -28,7 +28,7 @@ from curate.faces.load import load_faces_once
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
 from curate.photos.optout_faces import strip_identity
-from manifests.ledger.filters import FilterSet
+from manifests.ledger.filters import FilterSet, PhotoFacts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Model, Photo, Record
 from manifests.privacy.erase import OPTED_OUT
@@ -160,7 +160,7 @@ class _Candidate:
 
     face: Face
     crop: np.ndarray  # RGB uint8 (512, 512, 3)
-    photo_size: tuple[int, int]  # width, height, pixels
+    photo: PhotoFacts
 
 
 def detect_batch(
@@ -191,8 +191,8 @@ def detect_batch(
 
         def screen_candidates() -> None:
             """Lets the filters accept or drop the candidates, and starts to write the crops of the accepted faces."""
-            sizes = [candidate.photo_size for candidate in candidates]
-            reasons = find_reasons([candidate.face for candidate in candidates], sizes, filters)
+            photo_facts = [candidate.photo for candidate in candidates]
+            reasons = find_reasons([candidate.face for candidate in candidates], photo_facts, filters)
             reasons = _add_optouts(candidates, reasons, models, kept_out)
             # Wait until the earlier crops are written, so that few crops are in memory. If a write failed, its error is
             # raised here.
@@ -224,7 +224,7 @@ def detect_batch(
             for detection in detections:
                 if (face_and_crop := measure_face(image, photo.photo_id, detection, landmarks)) is not None:
                     face, crop = face_and_crop
-                    in_photo.setdefault(face.face_id, _Candidate(face, crop, (photo.width, photo.height)))
+                    in_photo.setdefault(face.face_id, _Candidate(face, crop, list_photo_facts(photo)))
             status, reason = ("ok", None) if in_photo else ("dropped", NO_FACE)
             reach = 0.0 if models.measure_reach is None else models.measure_reach(photo.width, photo.height)
             rows.append(replace(photo, status=status, reason=reason, min_eyes=min(min_eyes, reach)))

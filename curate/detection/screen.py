@@ -106,10 +106,10 @@ def list_photo_facts(photo: Photo) -> PhotoFacts:
     return PhotoFacts(photo.width, photo.height, photo.jpeg_quality, photo.gray)
 
 
-def find_reasons(faces: Sequence[Face], photos: Sequence[tuple[Any, ...]], filters: FilterSet) -> list[str | None]:
+def find_reasons(faces: Sequence[Face], photos: Sequence[PhotoFacts], filters: FilterSet) -> list[str | None]:
     """Returns for each face the reason of the first filter that removes it, or None.
 
-    `photos` are the PhotoFacts of the faces' photos.
+    `photos` contains the facts about each face's photo.
     """
     return pick_first_reasons(find_removals(faces, photos, filters), filters)
 

@@ -122,11 +122,11 @@ def list_filter_columns(rule: Filter) -> set[str]:
     return {_column_name(node) for node in _walk(_parse(rule.sql)) if node["class"] == "COLUMN_REF"}
 
 
-def find_removals(faces: Sequence[Face], photos: Sequence[tuple[Any, ...]], filter_set: FilterSet) -> np.ndarray:
+def find_removals(faces: Sequence[Face], photos: Sequence[PhotoFacts], filter_set: FilterSet) -> np.ndarray:
     """Returns a bool array (faces, filters) that is true if the filter removes the face.
 
-    `photos` contains the PhotoFacts of each face's photo. Raises BadInput if a predicate fails on a
-    face, for example because a cast overflows.
+    `photos` contains the facts about each face's photo. Raises BadInput if a predicate fails on a face, for example
+    because a cast overflows.
     """
     removals = np.zeros((len(faces), len(filter_set.filters)), bool)
     if not removals.size:

@@ -170,6 +170,18 @@ def test_a_set_of_ones_own_drops_with_its_reasons_and_another_set_brings_back(tm
     assert curated(photos, dataset, screen=wide).faces == {"unsure": 6, "very_wide": 3}
 
 
+def test_a_filter_on_facts_about_the_photo_works_when_faces_are_detected_and_later(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+    save(photos / "gray.png", np.repeat(photo([4], 0).mean(2, keepdims=True).astype(np.uint8), 3, axis=2))
+    save(photos / "poor.jpg", photo([5], 0), cv2.IMWRITE_JPEG_QUALITY, 30)
+    facts = FilterSet("facts", 1, (Filter("no_colours", "gray"), Filter("poor_file", "jpeg_quality < 40")))
+    dropped = {"ok": 4, "no_colours": 3, "poor_file": 1}  # the first person of the doubles is gray
+    assert curated(photos, dataset, screen=facts).faces == dropped
+    assert curated(photos, dataset).faces == {"ok": 8}
+    looked_at.clear()
+    assert curated(photos, dataset, screen=facts).faces == dropped and looked_at == []
+
+
 def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypatch):
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
 

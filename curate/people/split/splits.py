@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from curate.config import CurateConfig, SplitRules
 from curate.detection.screen import find_reasons, list_photo_facts
@@ -26,7 +25,7 @@ from curate.people.split.split_notes import (
 from curate.people.split.together import find_people_together, move_together
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.decision_log import Decision, read_decisions
-from manifests.ledger.filters import FilterSet
+from manifests.ledger.filters import FilterSet, PhotoFacts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, Face, Identity, ListEntry, Membership, Photo, Split
 from manifests.runtime.text import format_count
@@ -69,9 +68,7 @@ def compute_splits(
 ) -> tuple[list[Split], list[str]]:
     """Returns the split rows for `faces`, `identities` and `memberships`, and notices about imported lists.
 
-    Nothing is written.
-
-    `decisions` is the whole log.
+    Nothing is written. `decisions` is the whole log of decisions.
 
     Raises BadInput in the same cases as `make_splits`. Raises LedgerBroken if an identity or a photo is in two splits.
     """
@@ -92,14 +89,14 @@ def compute_splits(
 def mark_references_only(
     rows: Sequence[Split],
     faces: Sequence[Face],
-    photos: Mapping[str, tuple[Any, ...]],
+    photos: Mapping[str, PhotoFacts],
     filters: FilterSet,
     listed: Container[str] = (),
 ) -> list[Split]:
     """Returns the rows. Each face of the split test that a test filter removes gets the filter's reason in `no_target`.
 
-    `photos` maps a photo to its PhotoFacts. Faces in `listed` are not filtered, because an imported list
-    alone decides which of them are targets.
+    `photos` maps the id of a photo to facts about the photo. Faces in `listed` are not filtered, because an imported
+    list alone decides which of them are targets.
     """
     face_of = {face.face_id: face for face in faces}
     tests = [

@@ -22,7 +22,7 @@ from manifests.errors import BadInput
 from manifests.ledger.filters import COLUMNS, Filter, FilterSet, PhotoFacts, check_filters, find_removals, list_columns
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Pair, Photo
 
-SIZE = (400, 300)
+SIZE = PhotoFacts(400, 300)
 GOOD = Face(
     "f", "p", (100.0, 100.0, 200.0, 200.0), (0.0,) * 10, None, 0.9, 90.0, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 1.0, "0",
     noise=1.0,
@@ -30,7 +30,7 @@ GOOD = Face(
 FILTERS = insert_min_score(DEFAULT, 0.5)
 
 
-def one(face: Face, filters: FilterSet = FILTERS, size: tuple[int, int] = SIZE) -> str | None:
+def one(face: Face, filters: FilterSet = FILTERS, size: PhotoFacts = SIZE) -> str | None:
     return find_reasons([face], [size], filters)[0]
 
 
@@ -80,7 +80,7 @@ def test_roll_is_never_a_reason():
     assert one(replace(GOOD, roll=180.0)) is None
 
 
-def chain(face: Face, size: tuple[int, int], least_score: float) -> str | None:
+def chain(face: Face, size: PhotoFacts, least_score: float) -> str | None:
     """The rules of the default set in Python, as they were before they were SQL."""
     if face.inter_ocular_px < 16:
         return "too_small"

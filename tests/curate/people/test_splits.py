@@ -24,6 +24,7 @@ from curate.people.split.splits import (
     mark_references_only,
 )
 from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.filters import PhotoFacts
 from manifests.ledger.records import SPLITS, Face, Membership, Split
 
 RULES = SplitRules()
@@ -372,10 +373,10 @@ def test_a_test_face_outside_its_photo_is_only_a_reference():
     shares = {"a": 0.11, "b": 0.1, "c": None}
     faces = [replace(face(f"{split} {a}", a), outside=shares[a]) for split in SPLITS for a in shares]
     rows = [Split(row.face_id, "p", row.face_id.split()[0], "identity") for row in faces]
-    sizes = {row.photo_id: (64, 64) for row in faces}
+    facts = {row.photo_id: PhotoFacts(64, 64) for row in faces}
 
     def mark(name: str, listed: tuple[str, ...] = ()) -> list[str]:
-        marked = mark_references_only(rows, faces, sizes, FILTER_SETS[name], listed)
+        marked = mark_references_only(rows, faces, facts, FILTER_SETS[name], listed)
         assert [replace(row, no_target=None) for row in marked] == rows
         return [row.face_id for row in marked if row.no_target == "outside_photo"]
 
