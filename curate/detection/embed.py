@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
 from manifests.ledger.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import NEAR_DUPLICATE, Face
+from manifests.ledger.records import NEAR_DUPLICATE, Face, remove_embedding
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap
@@ -36,11 +35,7 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
     recognizer = {"recognizer": models.recognizer_sha256()}
     faces = ledger.read_rows(Face)
     intact_shards = find_intact_shards(ledger.dataset, faces)
-    rows = [
-        replace(face, shard=None, shard_row=None, embedding_norm=None)
-        for face in faces
-        if face.shard is not None and face.shard not in intact_shards
-    ]
+    rows = [remove_embedding(face) for face in faces if face.shard is not None and face.shard not in intact_shards]
     if rows:
         ledger.record("embed", "lost shards", recognizer, rows)
     to_embed = [

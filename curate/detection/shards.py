@@ -12,7 +12,7 @@ import numpy as np
 from curate.detection.reasons import NO_EMBEDDING
 from curate.faces.interface import FaceModels, normalise_rows
 from manifests.ledger.paths import shard_path
-from manifests.ledger.records import Face
+from manifests.ledger.records import Face, remove_embedding
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 
 
@@ -72,6 +72,4 @@ def remove_shards(dataset: Path, keep: set[str | None]) -> None:
 
 def fail_face(face: Face, reason: str) -> Face:
     """Returns the ledger row of a face that failed. The row has no embedding."""
-    return replace(
-        face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None, embedding_norm=None
-    )
+    return replace(remove_embedding(face), status="failed", reason=reason, duplicate_of=None)

@@ -17,7 +17,7 @@ from manifests.card import write_card
 from manifests.errors import BadInput
 from manifests.ledger.connection import rewrite_ledger
 from manifests.ledger.ledger import Ledger, utc_now
-from manifests.ledger.records import Face, KeptOutMark, Membership, Model
+from manifests.ledger.records import Face, KeptOutMark, Membership, Model, remove_embedding
 from manifests.pictures.untrusted_images import open_reader
 from manifests.privacy.erase import OPTED_OUT, erase_dropped_faces, erase_faces
 from manifests.privacy.kept_out import KeptOutList, read_kept_out_list
@@ -91,9 +91,8 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
 
 def strip_identity(face: Face) -> Face:
     """Returns the row of a face that opted out. The row has the box, and nothing that identifies the person."""
-    row = replace(face, landmarks68=None, phash="", luma_dct=None, duplicate_of=None, crop_sha256=None)
-    row = replace(row, shard=None, shard_row=None, embedding_norm=None)
-    return replace(row, status="dropped", reason=OPTED_OUT)
+    row = remove_embedding(replace(face, status="dropped", reason=OPTED_OUT, duplicate_of=None))
+    return replace(row, landmarks68=None, phash="", luma_dct=None, crop_sha256=None)
 
 
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:

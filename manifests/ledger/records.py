@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 SPLITS = ("train", "val", "test")
@@ -84,6 +84,11 @@ class Face:
     def representative(self) -> str:
         """The id of the face that is used in place of a near-duplicate, or the face's own id."""
         return self.duplicate_of or self.face_id
+
+
+def remove_embedding(face: Face) -> Face:
+    """Returns the row of a face without its embedding."""
+    return replace(face, shard=None, shard_row=None, embedding_norm=None)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from manifests.ledger.leak_audit import plan_audit_update
 from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
 from manifests.ledger.paths import PARTS, crop_path, shard_path
 from manifests.ledger.queries import read_faces_with_reason, read_units
-from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split
+from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split, remove_embedding
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
@@ -155,12 +155,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     The faces are also removed from the training runs inside the dataset's folder. The transaction that records the
     faces also records `rows`. `stage` is the name of the stage in the ledger.
     """
-    bare_faces = [
-        replace(
-            face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None, luma_dct=None, embedding_norm=None
-        )
-        for face in faces
-    ]
+    bare_faces = [replace(remove_embedding(face), duplicate_of=None, crop_sha256=None, luma_dct=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
     # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call does this again
     remove_faces_from_runs([ledger.dataset], removed)

@@ -16,7 +16,7 @@ from curate.faces.measure import estimate_pose
 from manifests.ledger.decision_log import encode_faces, parse_decision
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import DecisionRow, Face
+from manifests.ledger.records import DecisionRow, Face, remove_embedding
 
 Turn = tuple[tuple[int, int], tuple[int, int]]
 
@@ -117,7 +117,7 @@ def _move_face(face: Face, change: FrameChange) -> Face:
     if change.is_mirrored:
         points5 = points5[MIRRORED_LANDMARKS]
         points68 = None if points68 is None else points68[_MIRRORED_68]
-        face = replace(face, crop_sha256=None, shard=None, shard_row=None)
+        face = remove_embedding(replace(face, crop_sha256=None))
     yaw, pitch, roll = estimate_pose(points5)
     return replace(
         face,
