@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from manifests.ledger.filters import Filter, FilterSet
+from manifests.ledger.queries import PADDED
 
 # A face of the split test is no target if more than a tenth of its crop lies outside the photo, because no metric can
 # compare these pixels with the truth (ours). The face stays a reference.
@@ -77,13 +78,12 @@ STRICT = FilterSet(
 # photo (ours), and the crop is not enlarged to reach this size. A crop of 512 px with an `upsample` of 2 shows 256 px
 # of the photo. Of 2,757 faces of `photos` and `people_crops` that `default` keeps, `strict` keeps 848, `hq256` 173 and
 # `hq512` 45.
-_PADDED = Filter("padded", "outside > 0.02")
 
 
 def _make_rung(name: str, enlarged: str) -> FilterSet:
     """Returns the set `strict` with another filter `enlarged`, and with the filter `padded`."""
     filters = (Filter(rule.reason, enlarged) if rule.reason == "enlarged" else rule for rule in STRICT.filters)
-    return FilterSet(name, 1, (*filters, _PADDED))
+    return FilterSet(name, 1, (*filters, Filter("padded", PADDED)))
 
 
 HQ256 = _make_rung("hq256", "upsample > 2")

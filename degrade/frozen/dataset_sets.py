@@ -29,13 +29,12 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import count_poor_targets, read_set_hashes, read_units
-from manifests.ledger.records import Degradation, Split
+from manifests.ledger.records import SPLITS, Degradation, Split
 from manifests.runtime.files import hash_config, remove_temporary_files, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
 
 STAGE = "degrade"
 BATCH = 64  # the number of faces in one batch
-SPLITS = ("train", "val", "test")
 FROZEN = ("val", "test")  # a frozen set of one of these splits locks the split
 CROP = 512  # the side of a crop in the FFHQ template, in pixels
 

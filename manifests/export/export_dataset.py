@@ -13,8 +13,9 @@ from manifests.errors import BadInput
 from manifests.export.formats import Format, select_format
 from manifests.export.frozen_records import write_frozen_records
 from manifests.export.output_folder import check_output_folder, publish_folder
-from manifests.export.selection import SPLITS, ExportOptions, Selection, select_for_export
+from manifests.export.selection import ExportOptions, Selection, select_for_export
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import SPLITS
 from manifests.runtime.files import hash_config
 from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version

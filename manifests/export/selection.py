@@ -15,11 +15,10 @@ from manifests.ledger.cleaned_targets import find_newest_iteration, select_best_
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_recognizers, read_set_sizes
-from manifests.ledger.records import CleanedVersion, Degradation, Pair
+from manifests.ledger.records import SPLITS, CleanedVersion, Degradation, Pair
 from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.runtime.files import sha256_file
 
-SPLITS = ("train", "val", "test")
 VERSIONS = ("original", "best")
 # columns of the ledger's table `faces` that an export may contain
 MEASURES = (

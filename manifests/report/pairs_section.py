@@ -11,6 +11,7 @@ from typing import Any
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
+from manifests.ledger.records import SPLITS
 from manifests.report.plots import draw_bars, draw_histograms
 from manifests.report.thumbnails import make_thumbnail
 
@@ -128,7 +129,7 @@ def _draw_similarities(ledger: Ledger) -> str:
     """Returns histograms of the cosine of target and reference, one for each split."""
     rows = list(ledger.query(_SIMILARITIES).iter_rows())
     series: dict[str, dict[int, float]] = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         if bins := {number: share for name, number, share in rows if name == split}:
             series[split] = bins
     return draw_histograms(series, COSINE, "cosine of target and reference")

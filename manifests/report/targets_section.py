@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import SPLITS
 from manifests.report.plots import draw_histograms
 
 # (expression on faces f and photos p, width of a bin, title with the unit); a value above the cap is in the last bin
@@ -36,11 +37,8 @@ def draw_targets(ledger: Ledger) -> list[str]:
         series: dict[str, dict[int, float]] = {}
         for split, number, count in ledger.query(_HISTOGRAM.format(expression, width, cap)).iter_rows():
             series.setdefault(split, {})[number] = count
-        ordered: dict[str, dict[int, float]] = {}
-        for split in ("train", "val", "test"):
-            if split in series:
-                ordered[split] = series[split]
-        plots.append(draw_histograms(ordered, width, title))
+        in_order = {split: series[split] for split in SPLITS if split in series}
+        plots.append(draw_histograms(in_order, width, title))
     return [plot for plot in plots if plot]
 
 
