@@ -25,6 +25,7 @@ import manifests.privacy.keys
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, FFHQ_512
 from curate.faces.interface import Detection, FaceModels, ModelFile, normalise_rows
+from curate.people.leaks.find_leaks import Leaks, find_ledger_leaks
 from curate.pipeline import curate as run
 from curate.summary import Summary
 from manifests.check import check_ledger
@@ -123,6 +124,11 @@ def curated(photos: Path, dataset: Path, **changes) -> Summary:
 def find_problems(dataset: Path) -> list[str]:
     """All problems except look-alikes in two splits, of which a decision or a label has made two people."""
     return [problem for problem in check_ledger(dataset) if not problem.startswith("leaks of the kind cosine")]
+
+
+def find_dataset_leaks(dataset: Path, limit: int = 20) -> Leaks:
+    with Ledger.open(dataset) as ledger:
+        return find_ledger_leaks(ledger, limit)
 
 
 def rows(dataset: Path, kind: type) -> list:

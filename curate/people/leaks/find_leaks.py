@@ -25,7 +25,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,18 +97,12 @@ class Leaks:
         return {**counts, "leaking": leaking, "examples": [asdict(leak) for leak in examples], "ok": self.total == 0}
 
 
-def find_dataset_leaks(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
+def find_ledger_leaks(ledger: Ledger, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """Finds the leaks of a dataset: between its splits, and among the references that a target may get.
 
     Faces of frozen sets are compared even if the dataset does not use the faces any more. Raises BadInput if the
     dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
     """
-    with Ledger.open(Path(dataset)) as ledger:
-        return find_ledger_leaks(ledger, limit, progress)
-
-
-def find_ledger_leaks(ledger: Ledger, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
-    """Does the same as `find_dataset_leaks` for an open ledger."""
     faces, policy = read_faces(ledger), read_policy(ledger)
     unused = read_unused_frozen_faces(ledger)
     vectors = ledger.read_embeddings([face.face for face in (*faces, *unused)])[1]

@@ -65,7 +65,7 @@ def _find_cover(pairs: Sequence[tuple[str, str]], locked: Collection[str]) -> li
     Of two faces in equally many pairs, the face that is second in its pair is chosen first. Pairs of two locked faces
     are left out.
     """
-    left = {pair for pair in pairs if not locked or not set(pair) <= set(locked)}
+    left = {pair for pair in pairs if any(face not in locked for face in pair)}
     cover = []
     while left:
         count = Counter(face for pair in left for face in pair if face not in locked)

@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from curate.decisions.decide import decide
-from curate.people.leaks.find_leaks import find_dataset_leaks
 from degrade.frozen.dataset_sets import make_set
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Membership, Split
-from tests.doubles.curation import album, curated, install, photo, rows, save
+from tests.doubles.curation import album, curated, find_dataset_leaks, install, photo, rows, save
 from tests.doubles.metadata import encode_again, rate
 
 

@@ -19,7 +19,6 @@ import pytest
 import train.benchmark.write_benchmark
 import train.evaluation.evaluator
 from curate.filter_sets import FILTER_SETS
-from curate.people.leaks.find_leaks import find_dataset_leaks
 from degrade.frozen.dataset_sets import make_set
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
@@ -417,7 +416,7 @@ def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_d
         make_set(tmp_path / f"of_{name}", "gfpgan", "test", 0, 64, workers=1)
         freeze(tmp_path / f"of_{name}", tmp_path / f"bench_{name}")
     assert contents(tmp_path / "bench_one") == contents(tmp_path / "bench_two")
-    found = find_dataset_leaks(tmp_path / "of_one")
+    found = doubles.find_dataset_leaks(tmp_path / "of_one")
     assert found.total == 0 and found.alike_pairs <= 3 * found.expected_pairs
     assert any(line.geometry.find_valid(64).mean() < 0.9 for line in load_benchmark(tmp_path / "bench_one").cases)
     cases = read_benchmark_set(tmp_path / "bench_one", tmp_path / "of_two").cases

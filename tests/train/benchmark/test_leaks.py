@@ -16,7 +16,7 @@ import curate.people.leaks.find_leaks
 from curate.config import SplitRules
 from curate.people.leaks.dataset_faces import Rules
 from curate.people.leaks.face_line import FaceLine
-from curate.people.leaks.find_leaks import KINDS, Leak, find_dataset_leaks, find_leaks
+from curate.people.leaks.find_leaks import KINDS, Leak, find_leaks
 from degrade.frozen.dataset_sets import make_set
 from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
@@ -62,7 +62,7 @@ def ends(ledger: Ledger) -> tuple[Face, Face]:
 
 
 def test_a_clean_dataset_and_its_benchmark_have_no_leak(made: Path, tmp_path: Path) -> None:
-    found = find_dataset_leaks(made)
+    found = doubles.find_dataset_leaks(made)
     assert found.total == 0 and not found.examples and not found.unchecked
     assert found.faces == 48 and found.pairs > 200 and found.targets > 0
     freeze(made, tmp_path / "full", with_pictures=True, with_embeddings=True)
@@ -78,7 +78,7 @@ def test_an_identity_in_two_splits(own: Path) -> None:
         return [dataclasses.replace(row, split="val") for row in ledger.read_rows(Split) if row.face_id == one.face_id]
 
     plant(own, change)
-    found = find_dataset_leaks(own)
+    found = doubles.find_dataset_leaks(own)
     (leak,) = [leak for leak in found.examples if leak.kind == "identity"]
     assert (leak.one_split, leak.other_split) == ("train", "val") and leak.what.startswith("person p-")
     # its person's other faces are as alike as one person's
@@ -94,7 +94,7 @@ def test_two_faces_of_one_photo_in_two_splits(own: Path) -> None:
         return [dataclasses.replace(one, photo_id=other.photo_id)]
 
     plant(own, change)
-    found = find_dataset_leaks(own)
+    found = doubles.find_dataset_leaks(own)
     (leak,) = [leak for leak in found.examples if leak.kind == "photo"]
     assert [leak.one, leak.other] == planted and (leak.one_split, leak.other_split) == ("train", "test")
 
@@ -115,7 +115,7 @@ def test_a_near_duplicate_in_two_splits_recropped_or_as_a_whole_photo(own: Path)
 
     for change, what in ((recropped, "one picture"), (whole, "copies of one photo")):
         plant(own, change)
-        found = find_dataset_leaks(own)
+        found = doubles.find_dataset_leaks(own)
         one, other, _ = kept["was"]
         leak = next(leak for leak in found.examples if leak.kind == "near_duplicate")
         assert (leak.one, leak.other, leak.what) == (one.face_id, other.face_id, what)
@@ -131,11 +131,11 @@ def test_two_faces_as_alike_as_one_persons(own: Path) -> None:
         return [dataclasses.replace(one, shard=other.shard, shard_row=other.shard_row)]
 
     plant(own, change)
-    found = find_dataset_leaks(own)
+    found = doubles.find_dataset_leaks(own)
     cosines = [leak for leak in found.examples if leak.kind == "cosine"]
     assert [cosines[0].one, cosines[0].other] == planted and cosines[0].value == pytest.approx(1, abs=1e-5)
     assert found.counts["near_duplicate"] == found.counts["identity"] == found.counts["photo"] == 0
-    some = find_dataset_leaks(own, limit=1)
+    some = doubles.find_dataset_leaks(own, limit=1)
     assert some.counts == found.counts and [x for x in some.examples if x.kind == "cosine"] == cosines[:1]
 
 
@@ -150,7 +150,7 @@ def test_a_target_among_its_references_itself_or_its_copy_or_its_photo(own: Path
         return [dataclasses.replace(pair, refs=refs, similarities=(1.0, *pair.similarities)), copy, neighbour]
 
     plant(own, change)
-    found = [leak for leak in find_dataset_leaks(own).examples if leak.kind == "own_reference"]
+    found = [leak for leak in doubles.find_dataset_leaks(own).examples if leak.kind == "own_reference"]
     assert {leak.what for leak in found} == {
         "the target itself",
         "a near-duplicate of the target",
@@ -203,23 +203,23 @@ def test_what_cannot_be_checked_is_said(made: Path, tmp_path: Path) -> None:
         doubles.install(patch)
         doubles.album(tmp_path / "photos", people=1, each=12)
         doubles.curated(tmp_path / "photos", tmp_path / "personal", split=SplitRules("photos", 0.2, 0.2))
-    personal = find_dataset_leaks(tmp_path / "personal")
+    personal = doubles.find_dataset_leaks(tmp_path / "personal")
     assert personal.counts["identity"] == personal.counts["cosine"] == personal.counts["own_reference"] == 0
     assert any("--split-by photos" in sentence for sentence in personal.unchecked)
 
 
 def test_what_has_nothing_to_check_is_one_sentence(own: Path, tmp_path: Path) -> None:
     with pytest.raises(LedgerMissing):
-        find_dataset_leaks(tmp_path / "nothing")
+        doubles.find_dataset_leaks(tmp_path / "nothing")
     with Ledger.open(tmp_path / "empty", write=True):
         pass
     with pytest.raises(BadInput, match="likeness curate"):
-        find_dataset_leaks(tmp_path / "empty")
+        doubles.find_dataset_leaks(tmp_path / "empty")
     with Ledger.open(own, write=True) as ledger:
         photo = ledger.read_rows(Photo)[0]
         ledger.record("double", "gone", {}, delete=[("photos", "photo_id", [photo.photo_id])])
     with pytest.raises(LedgerBroken, match="manifest check"):
-        find_dataset_leaks(own)
+        doubles.find_dataset_leaks(own)
 
 
 def random_faces(n: int, people: int, d: int = 16) -> tuple[list[FaceLine], np.ndarray]:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from curate.config import SplitRules
-from curate.people.leaks.find_leaks import find_dataset_leaks
 from degrade.frozen.dataset_sets import make_set
 from manifests.check import check_ledger
 from manifests.ledger.cleaned_targets import find_stray_versions, find_version_files, select_best_versions, version_path
@@ -115,7 +114,7 @@ def test_frozen_sets_cases_benchmarks_and_leaks_are_what_they_were(
         for name in ("one", "two")
     ]
     assert bytes_of[0] == bytes_of[1]
-    assert find_dataset_leaks(dataset).as_json() == find_dataset_leaks(clean).as_json()
+    assert doubles.find_dataset_leaks(dataset).as_json() == doubles.find_dataset_leaks(clean).as_json()
 
 
 def test_check_names_every_version_of_a_face_that_is_not_training(
