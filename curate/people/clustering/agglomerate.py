@@ -49,6 +49,20 @@ class Graph:
     photo_counts: csr_matrix | None
 
 
+def select_groups(graph: Graph, rows: np.ndarray) -> Graph:
+    """Returns the part of a graph that has only the groups `rows`, int64 (r,). The groups are numbered from 0."""
+    number = np.full(len(graph.sizes), -1)
+    number[rows] = np.arange(len(rows))
+    pairs, forbidden_pairs = number[graph.pairs], number[graph.forbidden_pairs]
+    return Graph(
+        sums=graph.sums[rows],
+        sizes=graph.sizes[rows],
+        pairs=pairs[(pairs >= 0).all(axis=1)].astype(np.int32),
+        forbidden_pairs=forbidden_pairs[(forbidden_pairs >= 0).all(axis=1)],
+        photo_counts=None if graph.photo_counts is None else graph.photo_counts[rows],
+    )
+
+
 @dataclass(frozen=True)
 class MergeResult:
     """The groups after merging by odds, and the final parameters of the odds."""
@@ -79,6 +93,19 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
         while groups.merge(evidence.compute_log_odds, float(np.log(compute_alpha())) + level):
             pass
     return MergeResult(_renumber(groups.labels), evidence, compute_alpha())
+
+
+def merge_by_given_odds(graph: Graph, evidence: Evidence, alpha: float) -> np.ndarray:
+    """Merges groups by the log odds of `evidence` with the concentration `alpha`, which do not change.
+
+    Returns the final label of each group of `graph`, int64 (g,).
+    """
+    groups = _Groups(graph)
+    for level in LEVELS:
+        groups.score_pairs(evidence.compute_log_odds)
+        while groups.merge(evidence.compute_log_odds, float(np.log(alpha)) + level):
+            pass
+    return _renumber(groups.labels)
 
 
 def merge_by_mean_cosine(graph: Graph, min_cosine: float) -> np.ndarray:

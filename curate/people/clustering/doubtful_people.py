@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from curate.people.clustering.components import sum_rows
+from curate.people.clustering.weak_faces import WEAK_FACTOR
 
 # A group of two faces is doubtful if this number of pairs of strangers, or more, is expected to have at least the
 # cosine of the two faces (ours).
@@ -19,19 +20,28 @@ _LESS_FOR_MANY = 0.5
 
 
 def find_doubtful_groups(
-    embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, is_strong: np.ndarray, spread: float
+    embeddings: np.ndarray,
+    order: np.ndarray,
+    labels: np.ndarray,
+    is_strong: np.ndarray,
+    has_formed: np.ndarray,
+    spread: float,
 ) -> np.ndarray:
     """Returns which groups are doubtful, bool (groups,).
 
-    A group is doubtful if the mean cosine between its strong faces is low. Row i of `labels` and of `is_strong`, (n,),
-    belongs to the face `embeddings[order[i]]`. `spread` is the spread of the cosines between strangers. A group with
-    fewer than two strong faces is not doubtful. The faces of a doubtful group count as strangers, so that a doubtful
-    group can make other groups doubtful.
+    A group is doubtful if the mean cosine between its strong faces is low. A group with fewer than two strong faces is
+    not doubtful. In a group that weak faces formed (form_weak_people), all faces count, and the mean cosine must be
+    WEAK_FACTOR times as high. Row i of `labels`, of `is_strong` and of `has_formed`, (n,), belongs to the face
+    `embeddings[order[i]]`. `spread` is the spread of the cosines between strangers.
+
+    The faces of a doubtful group count as strangers, so that a doubtful group can make other groups doubtful. At first
+    all groups are doubtful, so that several groups of strangers cannot hide each other.
     """
     groups = int(labels.max()) + 1
-    rows = np.flatnonzero(is_strong)
+    rows = np.flatnonzero(is_strong | has_formed)
     n = np.bincount(labels[rows], minlength=groups)
-    doubtful = np.zeros(groups, bool)
+    spreads = np.where(np.bincount(labels, has_formed) > 0, WEAK_FACTOR * spread, spread)  # (groups,)
+    doubtful = n > 1
     if len(rows) == 0:
         return doubtful
     # |sum of n unit vectors|^2 = n + the sum of the n (n - 1) cosines of different faces
@@ -44,8 +54,8 @@ def find_doubtful_groups(
         people = int((~doubtful).sum() + n[doubtful].sum())
         pairs = max(people * (people - 1) / 2, 1)
         limit = min(float(-ndtri(min(_EXPECTED_PAIRS / pairs, 0.5))), _MOST_SPREADS)
-        least = (limit - _LESS_FOR_MANY + 2 * _LESS_FOR_MANY / np.maximum(n, 2)) * spread
-        more = (n > 1) & (mean_cosine < least)
-        if (more == doubtful).all():
+        least = (limit - _LESS_FOR_MANY + 2 * _LESS_FOR_MANY / np.maximum(n, 2)) * spreads
+        fewer = (n > 1) & (mean_cosine < least)
+        if (fewer == doubtful).all():
             return doubtful
-        doubtful = more
+        doubtful = fewer

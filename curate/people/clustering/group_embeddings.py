@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.people.clustering.agglomerate import Graph, merge_by_mean_cosine, merge_by_odds
+from curate.people.clustering.agglomerate import Graph, merge_by_mean_cosine, merge_by_odds, select_groups
 from curate.people.clustering.components import label_components, sum_rows
 from curate.people.clustering.confidence import measure_confidence
 from curate.people.clustering.doubtful_people import find_doubtful_groups
@@ -29,7 +29,7 @@ from curate.people.clustering.threshold import (
     estimate_spread,
     measure_spread,
 )
-from curate.people.clustering.weak_faces import WEAK, join_weak_groups
+from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_weak_groups
 from manifests.errors import BadInput
 
 # Two faces with a cosine of COPIES or more count as one face (ours). Faces that are so similar show the same picture,
@@ -137,28 +137,32 @@ def group_embeddings(
         sums = sum_rows(sums, np.arange(len(sums)), start)
     start = start[face]
     strong = np.bincount(start, is_strong) > 0  # bool (groups,)
-    number = np.cumsum(strong) - 1  # the number of each strong group in the graph
-    pairs = start[_select_pairs(near, min_cosine)]
-    photo_counts = count_faces_in_photos(photos, start)
     graph = Graph(
-        sums=sums[strong],
-        sizes=sizes[strong],
-        pairs=number[pairs[strong[pairs].all(axis=1)]].astype(np.int32),
-        forbidden_pairs=number[start[cannot]],
-        photo_counts=None if photo_counts is None else photo_counts[strong],
+        sums=sums,
+        sizes=sizes,
+        pairs=start[_select_pairs(near, min_cosine)].astype(np.int32),
+        forbidden_pairs=start[cannot],
+        photo_counts=count_faces_in_photos(photos, start),
     )
 
     # Merge the strong groups, then let the weak groups join. Weak faces are no look-alikes, so their cosines to
-    # strangers are not spread more widely than the negative cosines. Estimate the share of pairs of strangers that
-    # reach the threshold.
+    # strangers are not spread more widely than the negative cosines. Last, the groups that are still alone may form
+    # people. Estimate the share of pairs of strangers that reach the threshold.
+    strong_graph = select_groups(graph, np.flatnonzero(strong))
     if same_person is None:
-        merge_result = merge_by_odds(graph, spread)
+        merge_result = merge_by_odds(strong_graph, spread)
         merged, evidence = merge_result.labels, merge_result.evidence
         threshold = evidence.find_threshold(merge_result.alpha)
     else:
-        merged, threshold = merge_by_mean_cosine(graph, same_person), same_person
+        merged, threshold = merge_by_mean_cosine(strong_graph, same_person), same_person
         evidence = Evidence(spread, MEAN_WITHIN)
-    labels = join_weak_groups(strong, merged, sums, sizes, photo_counts, spread / TAIL_FACTOR, same_person)[start]
+    has_formed = np.zeros(len(sizes), bool)  # whether a group is in a person that weak faces formed
+    people = join_weak_groups(strong, merged, graph, spread / TAIL_FACTOR, same_person)
+    if worth is not None:
+        best_worth = np.full(len(sizes), -np.inf)
+        np.maximum.at(best_worth, start, worth[order])
+        people, has_formed = form_weak_people(people, best_worth, graph, evidence, same_person)
+    labels = people[start]
     if same_person is not None and measured_spread is None:
         false_match_rate = _measure_false_match_rate(embeddings[sample], labels[rank[sample]], same_person)
     else:
@@ -171,7 +175,7 @@ def group_embeddings(
     labels = np.unique(labels, return_inverse=True)[1]
     doubtful = np.zeros(n, bool)
     if same_person is None:
-        doubtful = find_doubtful_groups(embeddings, order, labels, is_strong, spread)[labels]
+        doubtful = find_doubtful_groups(embeddings, order, labels, is_strong, has_formed[start], spread)[labels]
         doubtful &= ~np.isin(labels, labels[must])
     confidence, margin = measure_confidence(embeddings, order, labels, near)
     return Grouping(

@@ -1,16 +1,24 @@
-"""Lets faces that say little about their person join the people that the other faces form.
+"""Groups the faces that say little about their person: poor, covered and drawn faces.
 
-The embeddings of poor, covered and drawn faces share a direction, so strangers among them are similar. The evidence of
-threshold.py does not hold between two such faces. But between such a face and the centre of clear faces, the cosines of
-strangers are spread around 0 as usual. A weak face is therefore compared with people only, and changes no centre.
+The embeddings of such faces share a direction, so strangers among them are similar. The evidence of threshold.py does
+not hold between two such faces. But between such a face and the centre of clear faces, the cosines of strangers are
+spread around 0 as usual. A weak face is therefore first compared with people only, and changes no centre.
+
+Some people have hardly any clear photo. So the weak faces that are still alone may form a person, but they need more
+evidence than other faces: a wider spread of the cosines between strangers, and three faces.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import faiss
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import ndtri
+
+from curate.people.clustering.agglomerate import Graph, merge_by_given_odds, merge_by_mean_cosine, select_groups
+from curate.people.clustering.threshold import Evidence, solve_concentration
 
 # A face with a worth below WEAK is weak (ours). The worth is 0 for unrecognisable faces and 1 for good faces. Of clear
 # web photos, 12% are weak. With .64, more covered faces joined a wrong person. With .70, people of four photos were
@@ -20,26 +28,33 @@ _MIN_FACES = 2  # a weak face joins only people with this many strong faces; nea
 # The expected share of the weak faces that join a wrong person by chance. A larger share lets more faces join their own
 # person (ours).
 _CHANCE = 0.005
+# The cosine to the person must also be _LEAST_SPREADS times the spread of the cosines between strangers (ours). Without
+# this limit, a weak face of a small clean collection leaves its person when photos of strangers are added.
+_LEAST_SPREADS = 3.2
 _CANDIDATES = 4  # number of nearest people that a weak face is compared with
+# The following three numbers were chosen on five collections of 200 clear photos and 100 degraded strangers, in which
+# no strangers form a person, and on a person of whom seven of eight photos are weak (ours, docs/grouping.md).
+# Weak faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
+_MIN_FOUNDERS, _MIN_WORTH = 3, 0.25
+# The spread of the cosines between strangers is multiplied by WEAK_FACTOR, because weak strangers are more similar.
+WEAK_FACTOR = 1.3
 
 
 def join_weak_groups(
     strong: np.ndarray,
     merged: np.ndarray,
-    sums: np.ndarray,
-    sizes: np.ndarray,
-    photo_counts: csr_matrix | None,
+    graph: Graph,
     spread: float,
     same_person: float | None,
 ) -> np.ndarray:
-    """Returns the label of each of g groups, int64 (g,). A weak group joins a person, or gets its own label.
+    """Returns the person of each of the g groups of `graph`, int64 (g,). A weak group joins a person, or is alone.
 
-    `strong` (g,) tells which groups are strong, and `merged` contains the labels of the strong groups after merging.
-    `sums` (g, d) are the sums of the groups' unit embeddings, `sizes` (g,) their numbers of faces, and `photo_counts`
-    (g, photos) their faces in each photo. A weak group joins the nearest person if the cosine to the person's centre is
-    so high that few weak faces reach it by chance. `spread` is the standard deviation of the cosines between strangers.
-    If `same_person` is given, the mean cosine to the person's faces must be `same_person` or more.
+    `strong` (g,) tells which groups are strong, and `merged` contains the labels of the strong groups after merging. A
+    weak group joins the nearest person if the cosine to the person's centre is so high that few weak faces reach it by
+    chance. `spread` is the standard deviation of the cosines between strangers. If `same_person` is given, the mean
+    cosine to the person's faces must be `same_person` or more.
     """
+    sums, sizes, photo_counts = graph.sums, graph.sizes, graph.photo_counts
     labels = np.empty(len(strong), np.int64)
     labels[strong] = merged
     people = int(merged.max(initial=-1)) + 1
@@ -77,6 +92,33 @@ def join_weak_groups(
     return labels
 
 
+def form_weak_people(
+    labels: np.ndarray, worth: np.ndarray, graph: Graph, evidence: Evidence, same_person: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the person of each group after groups without a person have formed people, and which groups did so.
+
+    The first result is int64 (g,), and the second is bool (g,). `labels` are the people of the g groups of `graph`
+    before, and `worth` (g,) is the worth of each group's best face. Weak and strong groups take part if they are alone.
+    The evidence for a merge is `evidence` with a wider spread. If `same_person` is given, groups merge if the mean
+    cosine is `same_person` or more.
+    """
+    has_formed = np.zeros(len(labels), bool)
+    alone = np.flatnonzero((np.bincount(labels)[labels] == 1) & (worth >= _MIN_WORTH))
+    if len(alone) < _MIN_FOUNDERS:
+        return labels, has_formed
+    part = select_groups(graph, alone)
+    if same_person is None:
+        alpha = solve_concentration(int(labels.max()) + 1, len(labels))
+        merged = merge_by_given_odds(part, replace(evidence, spread=WEAK_FACTOR * evidence.spread), alpha)
+    else:
+        merged = merge_by_mean_cosine(part, same_person)
+    forms = np.bincount(merged, graph.sizes[alone])[merged] >= _MIN_FOUNDERS
+    has_formed[alone[forms]] = True
+    labels = labels.copy()
+    labels[has_formed] = labels.max() + 1 + merged[forms]
+    return np.unique(labels, return_inverse=True)[1], has_formed
+
+
 def _select_likely(cosines: np.ndarray, people: int, spread: float) -> np.ndarray:
     """Returns which weak faces join their nearest person, bool (w,).
 
@@ -87,7 +129,7 @@ def _select_likely(cosines: np.ndarray, people: int, spread: float) -> np.ndarra
     joins = np.zeros(len(cosines), bool)
     while True:
         pairs = people * max(int((~joins).sum()), 1)
-        more = cosines >= -ndtri(min(_CHANCE * len(cosines) / pairs, 0.5)) * spread
+        more = cosines >= max(-ndtri(min(_CHANCE * len(cosines) / pairs, 0.5)), _LEAST_SPREADS) * spread
         if more.sum() == joins.sum():
             return joins
         joins = more

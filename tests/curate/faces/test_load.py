@@ -192,23 +192,14 @@ def test_a_pack_curates_raw_photos_whatever_the_number_of_workers(tmp_path, monk
         assert find_problems(dataset) == []
         told.append((contents(dataset), files(dataset)))
     assert told[0] == told[1]
-    assert summary.faces_from == PACK and summary.identities >= 5
+    assert summary.faces_from == PACK and summary.identities >= 6  # of one person, seven of eight faces are weak
     with Ledger.open(dataset) as ledger:
         folders = ledger.query(
             "SELECT identity_id, count(DISTINCT regexp_extract(uri, '/([^/]+)/[^/]+$', 1)) AS folders, count(*) AS n "
             "FROM memberships JOIN faces USING (face_id) JOIN files USING (photo_id) GROUP BY 1 HAVING n >= 4"
         )
-    assert len(folders) >= 5 and folders["folders"].mean() < 1.5
+    assert len(folders) >= 6 and folders["folders"].mean() < 1.5
     assert len(rows(dataset, Membership)) == summary.faces["ok"]
-
-
-@shared
-@pytest.mark.xfail(strict=True, reason="a person of whom most faces are weak is lost since weak faces form no person")
-def test_a_person_of_whom_most_faces_are_weak_stays_a_person(tmp_path):
-    # Seven of the eight faces of the second person have a worth below WEAK. Before, six of them were one person.
-    people = sorted(path for path in (SHARED / "photos").iterdir() if path.is_dir())[:6]
-    photos = [photo for person in people for photo in sorted(person.iterdir())[:8]]
-    assert curate(photos, tmp_path / "dataset", CurateConfig(faces=PACK), 1).identities >= 6
 
 
 @shared

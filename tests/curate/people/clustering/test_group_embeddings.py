@@ -299,7 +299,27 @@ def test_weak_faces_form_no_person_and_join_no_two(same_person):
     assert apart[79] not in apart[:79]
 
 
-def test_a_collection_of_weak_faces_has_no_person_of_two():
+@pytest.mark.parametrize("same_person", [None, 0.4])
+def test_three_weak_faces_of_clear_evidence_form_a_person_and_two_do_not(same_person):
+    vectors, truth = crowd(8, 6, d=128, spread=0.9)
+    worth = np.where(np.isin(truth, (0, 1)), 0.5, 1.0)
+    keep = np.flatnonzero((truth != 1) | (np.cumsum(truth == 1) <= 2))  # two faces of person 1
+    rows, worth, people = vectors[keep], worth[keep], truth[keep]
+    labels = group_embeddings(rows, same_person=same_person, worth=worth).labels
+    assert len(set(labels[people == 0].tolist())) == 1 and len(set(labels[people == 1].tolist())) == 2
+    assert partition(labels[people > 1]) == partition(people[people > 1]) and len(set(labels.tolist())) == 9
+    # two faces of one photo, and faces that a decision separates, stay two people
+    photos = [f"p{i}" for i in range(len(rows))]
+    one, other = np.flatnonzero(people == 0)[:2].tolist()
+    photos[other] = photos[one]
+    for apart in (
+        group_embeddings(rows, photos, same_person=same_person, worth=worth),
+        group_embeddings(rows, None, cannot_link=[(one, other)], same_person=same_person, worth=worth),
+    ):
+        assert apart.labels[one] != apart.labels[other]
+
+
+def test_a_collection_of_unrecognisable_faces_has_no_person_of_two():
     vectors, _ = crowd(3, 4)
     assert len(set(group_embeddings(vectors, worth=np.zeros(12)).labels.tolist())) == 12
     with pytest.raises(BadInput, match="worth"):
