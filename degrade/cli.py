@@ -15,7 +15,7 @@ import typer
 from manifests.ledger.paths import LEDGER_NAME, MAX_SEED
 from manifests.runtime.files import find_blocking_file
 from manifests.runtime.flags import argument, flag
-from manifests.runtime.text import format_count
+from manifests.runtime.text import format_count, make_printable
 
 if TYPE_CHECKING:
     from degrade.frozen.dataset_sets import SetSummary
@@ -177,7 +177,7 @@ def _degrade_folder(
         return
     with _show_images("degrade", len(find_images(folder, leave_out=out)), as_json) as advance:
         summary = degrade_folder(folder, out, preset, seed, size, workers, advance, engine=engine)
-    skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in summary.skipped)
+    skipped = "".join(f"\nskipped {make_printable(name)}: {reason}" for name, reason in summary.skipped)
     images = format_count(summary.images, "image")
     _print(summary, as_json, f"{images} in {summary.folder} ({_describe_new(summary)}).{skipped}")
 
@@ -299,7 +299,7 @@ def _describe_verification(result: Verification) -> str:
     ):
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            lines.append(f"  {problem}: {len(names)} ({', '.join(names[:10])}{more})")
+            lines.append(f"  {problem}: {len(names)} ({', '.join(map(make_printable, names[:10]))}{more})")
     if result.unreproduced_files and not (result.missing_files or result.changed_files):
         lines.append(
             "  Every file on the disk has its recorded bytes. Only the images made again differ from the records."

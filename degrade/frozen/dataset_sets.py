@@ -19,7 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from degrade.frozen.jobs import Advance, Job, Result, check_engine, open_job_pool, run_job
-from degrade.frozen.set_files import SET_FILES, THETAS, Row, encode_name, encode_rows, finish_set, make_card, read_card
+from degrade.frozen.set_files import (
+    SET_FILES,
+    THETAS,
+    Row,
+    describe_path,
+    encode_rows,
+    finish_set,
+    make_card,
+    read_card,
+)
 from degrade.operations.apply import check_sizes
 from degrade.presets import find_preset
 from degrade.sampling import Preset, check_seed, sample_theta
@@ -294,11 +303,12 @@ class _Plan:
         rows: list[Row] = []
         for row in self.ledger.read_rows(Degradation, "lq_set = ?", self.name):
             crop = crop_path(self.ledger.dataset, row.face_id)
-            names = {"file": f"{row.face_id}.png", "source": encode_name(crop.relative_to(self.ledger.dataset))}
+            source = crop.relative_to(self.ledger.dataset)
+            names = describe_path("file", Path(f"{row.face_id}.png")) | describe_path("source", source)
             origin = {"size": self.size, "engine": self.engine, "theta": json.loads(row.theta)}
             rows.append({**names, **origin, "source_sha256": sha256_file(crop), "sha256": row.sha256})
         # The card names the dataset by a path relative to the set, because the dataset may be moved.
-        card = make_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
+        card = make_card(self.preset, self.seed, self.size, Path("../.."), self.engine) | {"split": self.split}
         finish_set(folder, card, encode_rows(rows), len(rows), [])
         self.ledger.record(STAGE, self.records_unit, self.config, detail=_hash_set_files(folder), started=started)
 

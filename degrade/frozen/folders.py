@@ -20,11 +20,13 @@ from degrade.frozen.set_files import (
     THETAS,
     Row,
     decode_name,
+    describe_path,
     encode_card,
     encode_name,
     encode_rows,
     finish_set,
     make_card,
+    plain_name,
     read_card,
     read_set_rows,
 )
@@ -64,7 +66,7 @@ class FolderSummary:
     images: int
     images_written: int  # the number of images that this call wrote, repaired images included
     images_repaired: int  # the number of images on disk whose bytes differed from the recorded bytes
-    skipped: tuple[tuple[str, str], ...]  # (percent-encoded name, reason)
+    skipped: tuple[tuple[str, str], ...]  # (plain path of the source, reason)
 
 
 def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
@@ -150,7 +152,7 @@ def degrade_folder(
     if not sources:
         raise BadInput(f"{folder} contains no image ({', '.join(FORMATS)}): name another folder.")
     check_engine(engine)
-    card = make_card(checked_preset, seed, size, encode_name(folder.absolute()), engine)
+    card = make_card(checked_preset, seed, size, folder.absolute(), engine)
     _count_finished(out, card, sources)
     if dry_run:
         return FolderSummary(str(out), checked_preset.name, seed, size, len(sources), 0, 0, skipped=())
@@ -191,12 +193,12 @@ def _make_set(
     with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_jobs, jobs), strict=True):
             if result.problem:
-                skipped.append((encode_name(source), result.problem))
+                skipped.append((plain_name(source), result.problem))
             else:
                 write_atomically(out / name, result.png)
-                names_and_hashes = {"file": encode_name(name), "source": encode_name(source), "sha256": result.sha256}
+                paths = describe_path("file", name) | describe_path("source", source)
                 origin = {"size": size, "engine": engine, "theta": job.theta, "source_sha256": result.source_sha256}
-                rows.append(names_and_hashes | origin)
+                rows.append(paths | origin | {"sha256": result.sha256})
             if progress:
                 progress(1)
     if not rows:
@@ -224,17 +226,19 @@ def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance 
     Returns the number of images made again, and how many of these images replaced changed files.
     """
     rows = read_set_rows(out)
-    paths = {row["file"]: out / decode_name(row["file"]) for row in rows}
+    paths = {row["file_encoded"]: out / decode_name(row["file_encoded"]) for row in rows}
     changed = {
-        name for row in rows if paths[name := row["file"]].is_file() and sha256_file(paths[name]) != row["sha256"]
+        name
+        for row in rows
+        if paths[name := row["file_encoded"]].is_file() and sha256_file(paths[name]) != row["sha256"]
     }
-    todo = [row for row in rows if row["file"] in changed or not paths[row["file"]].is_file()]
+    todo = [row for row in rows if row["file_encoded"] in changed or not paths[row["file_encoded"]].is_file()]
     if progress:
         progress(len(rows) - len(todo))
-    jobs = [Job(folder / decode_name(r["source"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
+    jobs = [Job(folder / decode_name(r["source_encoded"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
     with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
         for row, job, result in zip(todo, jobs, map_in_order(run_jobs, jobs), strict=True):
-            path = paths[row["file"]]
+            path = paths[row["file_encoded"]]
             if result.problem:
                 raise BadInput(
                     f"{job.source} {result.problem}, so {path} cannot be made again: restore the source, or name "
@@ -275,7 +279,7 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
             f"{out / THETAS} is not the file that {CARD} names: restore the file, or name another folder for --out."
         )
     recorded_sources = {row["source"] for row in rows} | {name for name, _ in existing_card["skipped"]}
-    if recorded_sources != {encode_name(source) for source in sources}:
+    if recorded_sources != {plain_name(source) for source in sources}:
         raise BadInput(
             f"{out} contains the frozen set of {len(recorded_sources)} images, but the folder of the sources now "
             f"contains other images ({len(sources)} in total): name another folder for --out."

@@ -15,14 +15,15 @@ from degrade.frozen.set_files import (
     compare_versions,
     decode_name,
     encode_card,
-    encode_name,
     finish_set,
+    hash_folder,
     make_card,
     read_card,
     read_theta_file,
 )
 from manifests.errors import BadInput
 from manifests.runtime.files import lock_folder, remove_temporary_files, sha256_bytes, sha256_file, write_atomically
+from manifests.runtime.text import make_printable
 from manifests.runtime.workers import check_workers
 
 
@@ -63,7 +64,7 @@ def replay(
         raise BadInput(f"{out} contains another set (its {THETAS} differs): name another folder for --out.")
 
     complete = existing_card is not None and bool(existing_card.get("complete"))
-    paths = [out / decode_name(row["file"]) for row in rows]
+    paths = [out / decode_name(row["file_encoded"]) for row in rows]
     hashes = [sha256_file(path) if path.is_file() else None for path in paths]
     todo = [n for n, row in enumerate(rows) if hashes[n] != row["sha256"]]
     sources = dict(zip(todo, _find_sources(source, [rows[n] for n in todo]), strict=True))
@@ -86,7 +87,8 @@ def replay(
                 if result.sha256 == rows[n]["sha256"]:
                     write_atomically(paths[n], result.png)
                 else:
-                    different.append(rows[n]["file"] + (f" {result.problem}" if result.problem else ""))
+                    name = make_printable(decode_name(rows[n]["file_encoded"]))
+                    different.append(name + (f" {result.problem}" if result.problem else ""))
                 if progress:
                     progress(1)
         if different:
@@ -120,7 +122,7 @@ def _make_replay_card(thetas: Path, rows: list[Row], theta_sha256: str, source: 
     original = _read_card_beside(thetas) or {}
     sizes, engines = ({row[key] for row in rows} for key in ("size", "engine"))
     size = sizes.pop() if len(sizes) == 1 else None
-    card = make_card(None, None, size, encode_name(source.absolute()), " and ".join(sorted(engines)))
+    card = make_card(None, None, size, source.absolute(), " and ".join(sorted(engines)))
     keys = ("preset", "seed", "size", "theta_version", "skipped")
     card |= {key: original[key] for key in keys if key in original}
     replay_card: dict[str, Any] = json.loads(json.dumps(card | {"theta_sha256": theta_sha256}))
@@ -137,16 +139,16 @@ def _find_sources(source: Path, rows: list[Row]) -> list[Path]:
     found: list[Path] = []
     others: dict[str, Path] | None = None  # sha256 -> file; the folder is read only if a source is not in its place
     for row in rows:
-        path = source / decode_name(row["source"])
+        path = source / decode_name(row["source_encoded"])
         try:
             sha256: str | None = sha256_file(path)
         except OSError:
             sha256 = None
         if sha256 != row["source_sha256"]:
-            others = _hash_files(source) if others is None else others
+            others = hash_folder(source) if others is None else others
             path = others.get(row["source_sha256"], path)
             if row["source_sha256"] not in others:
-                (missing if sha256 is None else changed).append(row["source"])
+                (missing if sha256 is None else changed).append(make_printable(decode_name(row["source_encoded"])))
         found.append(path)
     problems = [f"{_list_names(names)} {word}" for names, word in ((missing, "missing"), (changed, "changed")) if names]
     if problems:
@@ -155,12 +157,6 @@ def _find_sources(source: Path, rows: list[Row]) -> list[Path]:
             "or the dataset from which the set was made. The images of the folder must be unchanged."
         )
     return found
-
-
-def _hash_files(folder: Path) -> dict[str, Path]:
-    """Returns sha256 -> the first file with these bytes. Symlinks are not followed."""
-    files = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_file() and not path.is_symlink()]
-    return {sha256_file(path): path for path in files}
 
 
 def _list_names(names: list[str]) -> str:

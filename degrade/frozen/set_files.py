@@ -1,7 +1,10 @@
 """Reads and writes the files beside the images of a frozen set: theta.jsonl, card.json, and README.md for people.
 
 theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
-`sha256`. `file` and `source` are percent-encoded. `source` is relative to the folder or dataset of the clean images.
+`sha256`. `file` and `source` are plain paths. `source` is relative to the folder or dataset of the clean images. The
+name of a file may contain bytes that are not UTF-8. The plain path has U+FFFD in place of such a byte. The keys
+`file_encoded` and `source_encoded` have the same paths with every byte, percent-encoded. Likeness reads the encoded
+paths. Earlier versions of Likeness wrote only the encoded paths, under the keys `file` and `source`.
 Before the degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its
 size. `sha256` is the hash of the degraded image. From theta.jsonl and the sources, the set can be made again. None of
 the three files contains a time, so the same command gives the same bytes.
@@ -23,14 +26,16 @@ from degrade.frozen.jobs import ENGINES
 from degrade.sampling import Order, Preset, SecondOrder, sample_theta
 from degrade.theta import VERSION, check_theta
 from manifests.errors import BadInput
-from manifests.runtime.files import sha256_bytes, write_atomically
+from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
+from manifests.runtime.text import make_printable
 from manifests.runtime.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
 _CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # keys of card.json
 Row = dict[str, Any]  # one line of theta.jsonl
-_ROW_KEYS = ("file", "source", "source_sha256", "size", "engine", "theta", "sha256")
+_PATHS = ("file", "source")  # the keys of a row that contain a path
+_ROW_KEYS = (*_PATHS, *(f"{key}_encoded" for key in _PATHS), "source_sha256", "size", "engine", "theta", "sha256")
 
 
 def encode_name(path: Path) -> str:
@@ -43,14 +48,31 @@ def decode_name(name: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(name)))
 
 
-def make_card(preset: Preset | None, seed: int | None, size: int | None, source: str, engine: str) -> dict[str, Any]:
-    """Returns the card of a set that has no image yet. `source` is percent-encoded and may be relative to the set."""
+def plain_name(path: Path) -> str:
+    """Returns a path as text, with U+FFFD in place of each byte that is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def describe_path(key: str, path: Path) -> dict[str, str]:
+    """Returns the plain path under `key`, and the percent-encoded path under `key` followed by `_encoded`."""
+    return {key: plain_name(path), f"{key}_encoded": encode_name(path)}
+
+
+def _complete_paths(fields: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the fields with plain and encoded paths. Earlier versions of Likeness wrote only encoded paths."""
+    if any(f"{key}_encoded" in fields for key in keys):
+        return fields
+    return fields | {name: path for key in keys for name, path in describe_path(key, decode_name(fields[key])).items()}
+
+
+def make_card(preset: Preset | None, seed: int | None, size: int | None, source: Path, engine: str) -> dict[str, Any]:
+    """Returns the card of a set that has no image yet. `source` may be relative to the set."""
     return {
         "preset": dataclasses.asdict(preset) if preset else None,
         "seed": seed,
         "size": size,
         "engine": engine,
-        "source": source,
+        **describe_path("source", source),
         "theta_version": VERSION,
         "likeness": code_version(),
         "tools": {"numpy": np.__version__, "opencv": cv2.__version__},
@@ -79,7 +101,7 @@ def _format_readme(card: dict[str, Any]) -> str:
     preset = card["preset"]["name"] if card["preset"] else "unknown"
     size = f"first reduced to a longer side of {card['size']} px" if card["size"] else "in the sizes of their sources"
     tools = ", ".join(f"{name} {number}" for name, number in {"likeness": card["likeness"], **card["tools"]}.items())
-    skipped = "".join(f"- {name}: {reason}\n" for name, reason in card["skipped"])
+    skipped = "".join(f"- {make_printable(name)}: {reason}\n" for name, reason in card["skipped"])
     return (
         "# A frozen set of low-quality images\n\n"
         "| | |\n|---|---|\n"
@@ -105,7 +127,7 @@ def read_card(out: Path) -> dict[str, Any]:
         raise BadInput(f"{out / CARD} is not the card of a frozen set: name a set made by `likeness degrade`.")
     card = {"skipped": [], **card}  # the card of an unfinished set has no key `skipped`
     for key, valid in (
-        ("source", isinstance(card["source"], str)),
+        ("source", isinstance(card["source"], str) and isinstance(card.get("source_encoded", ""), str)),
         ("preset", card["preset"] is None or isinstance(card["preset"], dict)),
         ("preset", not card["preset"] or "name" in card["preset"]),
         ("tools", isinstance(card["tools"], dict)),
@@ -113,7 +135,9 @@ def read_card(out: Path) -> dict[str, Any]:
     ):
         if not valid:
             raise BadInput(f"{out / CARD} was edited: the value of {key} is not valid. Restore the file.")
-    return card
+    if "source_encoded" not in card:  # an earlier version of Likeness wrote the card
+        card["skipped"] = [[plain_name(decode_name(name)), reason] for name, reason in card["skipped"]]
+    return _complete_paths(card, ("source",))
 
 
 def _is_pair(value: object) -> bool:
@@ -131,7 +155,7 @@ def read_set_rows(out: Path) -> list[Row]:
 
 
 def read_theta_file(path: Path) -> list[Row]:
-    """Returns the rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta and sha256.
+    """Returns the rows of a theta.jsonl, each with all _ROW_KEYS.
 
     Raises BadInput if the file cannot be read, if a line is broken, or if two lines name the same file. Also raises
     BadInput if a name leads out of the set or out of the folder of its sources.
@@ -143,7 +167,7 @@ def read_theta_file(path: Path) -> list[Row]:
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = _complete_paths(json.loads(line), _PATHS)
             rows.append({key: row[key] for key in _ROW_KEYS})
             _check_row(rows[-1])
             check_theta(row["theta"])
@@ -151,7 +175,7 @@ def read_theta_file(path: Path) -> list[Row]:
             raise BadInput(f"Line {number} of {path}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadInput(f"Line {number} of {path} is broken: restore the file, or make the set again.") from None
-    files = {decode_name(row["file"]) for row in rows}
+    files = {decode_name(row["file_encoded"]) for row in rows}
     if len(files) < len(rows):
         raise BadInput(f"{path} names a file twice: restore the file, or make the set again.")
     if folders := sorted(files & {folder for file in files for folder in file.parents}):
@@ -168,15 +192,27 @@ def _check_row(row: Row) -> None:
         raise ValueError("size")
     if row["engine"] not in ENGINES:
         raise BadInput(f"There is no engine {row['engine']}; the engines are {', '.join(ENGINES)}.")
-    for key in ("file", "source"):
-        path = decode_name(row[key])
+    for key in _PATHS:
+        path = decode_name(row[f"{key}_encoded"])
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(path):
             raise BadInput(
-                f"The {key} {row[key]} is not a path inside the folder of the set or of its sources. Likeness reads "
-                "and writes nothing outside of these folders."
+                f"The {key} {make_printable(path)} is not a path inside the folder of the set or of its sources. "
+                "Likeness reads and writes nothing outside of these folders."
             )
-    if decode_name(row["file"]).suffix != ".png" or decode_name(row["file"]).name.startswith("."):
-        raise BadInput(f"The file {row['file']} does not have the name of a PNG, which ends in .png.")
+        if row[key] != plain_name(path):
+            raise BadInput(
+                f"The line has the {key} {make_printable(row[key])}, but {key}_encoded is the path "
+                f"{make_printable(path)}. Restore the file, or make the set again."
+            )
+    file = decode_name(row["file_encoded"])
+    if file.suffix != ".png" or file.name.startswith("."):
+        raise BadInput(f"The file {make_printable(file)} does not have the name of a PNG, which ends in .png.")
+
+
+def hash_folder(folder: Path) -> dict[str, Path]:
+    """Returns sha256 -> the first file with these bytes below a folder. Symlinks are not followed."""
+    files = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_file() and not path.is_symlink()]
+    return {sha256_file(path): path for path in files}
 
 
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
@@ -189,10 +225,10 @@ def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
         return True
     try:
         preset, seed = _restore_preset(card["preset"]), card["seed"]
-        # In a set of a folder, the key of a θ is the path of the source image. In a set of a dataset, the key is the
-        # face id, which is also the name of the image file.
+        # In a set of a folder, the key of a θ is the encoded path of the source image. In a set of a dataset, the key
+        # is the face id, which is also the name of the image file.
         return all(
-            row["theta"] in (sample_theta(preset, seed, key) for key in (row["source"], Path(row["file"]).stem))
+            row["theta"] in (sample_theta(preset, seed, key) for key in (row["source_encoded"], Path(row["file"]).stem))
             for row in rows
         )
     except (TypeError, ValueError, KeyError, AttributeError):

@@ -27,7 +27,8 @@ from degrade.frozen.set_files import (
     card_gives_thetas,
     compare_versions,
     decode_name,
-    encode_name,
+    hash_folder,
+    plain_name,
     read_card,
     read_set_rows,
 )
@@ -123,20 +124,31 @@ def verify_folder(
 ) -> Verification:
     """Verifies a set made by `degrade_folder` or `replay`, or a copy of any set, and changes nothing.
 
-    The clean images are read from `source`, or from the path in the card if `source` is None. A clean image that has
-    changed counts as missing. `progress` is called with the number of images verified since the last call. Raises
-    BadInput if `out` is not a frozen set or `source` is not a folder.
+    The clean images are read from `source`, or from the path in the card if `source` is None. A clean image that is not
+    in its place is found by its content, anywhere in this folder. A clean image that has changed counts as missing.
+    `progress` is called with the number of images verified since the last call. Raises BadInput if `out` is not a
+    frozen set or `source` is not a folder.
     """
     out = Path(out)
     card, rows = read_card(out), read_set_rows(out)
     for engine in {row["engine"] for row in rows}:
         check_engine(engine)
-    source = out / decode_name(card["source"]) if source is None else Path(source)
-    if not source.is_dir() and source != out / decode_name(card["source"]):
+    recorded_source = out / decode_name(card["source_encoded"])
+    source = recorded_source if source is None else Path(source)
+    if not source.is_dir() and source != recorded_source:
         raise BadInput(f"{source} is not a folder: name the folder of the clean images.")
+    files = [decode_name(row["file_encoded"]) for row in rows]
+    sources = [source / decode_name(row["source_encoded"]) for row in rows]
+    others = {} if all(path.is_file() for path in sources) or not source.is_dir() else hash_folder(source)
     jobs = [
-        Job(source / decode_name(r["source"]), r["size"], r["theta"], out / decode_name(r["file"]), r["engine"])
-        for r in rows
+        Job(
+            path if path.is_file() else others.get(row["source_sha256"], path),
+            row["size"],
+            row["theta"],
+            out / file,
+            row["engine"],
+        )
+        for row, path, file in zip(rows, sources, files, strict=True)
     ]
     comparisons: list[Comparison] = []
     with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
@@ -146,8 +158,7 @@ def verify_folder(
             if progress:
                 progress(1)
     recorded = [(row["file"], row["sha256"]) for row in rows]
-    on_disk = {encode_name(path) for path in find_images(out)}
-    unexpected = sorted(on_disk - {name for name, _ in recorded})
+    unexpected = sorted(plain_name(path) for path in set(find_images(out)) - set(files))
     images_not_made = 0 if card.get("complete") else 1
     verification = _summarize(out.resolve().name, recorded, comparisons, unexpected, images_not_made)
     return _check_set_files(verification, out)

@@ -2,7 +2,7 @@ import json
 import os
 import zlib
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from degrade.frozen.verify import verify_folder
 from manifests.errors import BadInput
 from manifests.pictures.images import FORMATS, UndecodableImage, decode
 from manifests.pictures.png_files import encode_png
+from manifests.runtime.files import sha256_file
 from tests.doubles.lq_sets import files, toy_picture
 
 
@@ -83,12 +84,49 @@ def test_a_folder_becomes_a_set_that_verifies(photos, tmp_path):
     card = json.loads((out / "card.json").read_text())
     assert card["complete"] and card["images"] == 8 and card["preset"]["name"] == "gfpgan" and card["seed"] == 3
     rows = read_set_rows(out)
-    assert [row["source"] for row in rows] == sorted((row["source"] for row in rows), key=unquote_to_bytes)
-    assert {row["file"] for row in rows} >= {"a.png.png", "a.jpg.png", "deep/er/in.png", "line%0Abreak%20%C3%A9.png"}
+    assert [row["source_encoded"] for row in rows] == sorted(
+        (row["source_encoded"] for row in rows), key=unquote_to_bytes
+    )
+    assert {row["file"] for row in rows} >= {"a.png.png", "a.jpg.png", "deep/er/in.png", "line\nbreak é.png"}
+    assert {row["file_encoded"] for row in rows} >= {"deep/er/in.png", "line%0Abreak%20%C3%A9.png"}
     assert decode((out / "deep" / "er" / "in.png").read_bytes()).shape == (30, 31, 3)
     assert decode((out / "a.jpg.png").read_bytes()).shape == (33, 33, 3)
     assert verify_folder(out).ok
     assert verify_folder(out, workers=2) == verify_folder(out)
+
+
+def test_a_loader_finds_every_file_by_its_plain_name(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, name in enumerate(["a b.png", "Zoë.png", "100%.png", "%C3%A9.png", "日本.png"]):
+        (folder / name).write_bytes(encode_png(toy_picture(number)))
+    odd = Path(os.fsdecode(bytes(folder) + b"/\xff.png"))
+    odd.write_bytes(encode_png(toy_picture(9)))
+    degrade_folder(folder, tmp_path / "lq", size=24)
+    lines = [json.loads(line) for line in (tmp_path / "lq" / "theta.jsonl").read_text().splitlines()]
+    plain = [line for line in lines if line["file_encoded"] != "%FF.png"]
+    assert len(plain) == 5 and all((tmp_path / "lq" / line["file"]).is_file() for line in plain)
+    assert all((folder / line["source"]).is_file() for line in plain)
+    assert [line["file"] for line in lines if line not in plain] == ["\ufffd.png"]
+    card = json.loads((tmp_path / "lq" / "card.json").read_text())
+    assert (card["source"], card["source_encoded"]) == (str(folder), quote(str(folder)))
+
+
+def test_a_set_of_an_earlier_version_has_encoded_names_only_and_still_verifies_and_is_mended(photos, tmp_path):
+    out = tmp_path / "lq"
+    degrade_folder(photos, out, size=24)
+    thetas, card = out / "theta.jsonl", json.loads((out / "card.json").read_text())
+    rows = [json.loads(line) for line in thetas.read_text().splitlines()]
+    for row in rows:
+        row |= {key: row.pop(f"{key}_encoded") for key in ("file", "source")}
+    thetas.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+    card |= {"source": card.pop("source_encoded"), "theta_sha256": sha256_file(thetas)}
+    card["skipped"] = [[quote(name), reason] for name, reason in card["skipped"]]
+    (out / "card.json").write_text(json.dumps(card))
+    before = files(out)
+    assert verify_folder(out).ok
+    (out / "line\nbreak é.png").unlink()
+    assert degrade_folder(photos, out, size=24).images_written == 1 and files(out) == before
 
 
 def test_a_finished_set_inside_the_folder_is_no_source(photos):

@@ -20,7 +20,7 @@ import likeness
 from degrade.frozen.dataset_sets import make_set
 from degrade.frozen.folders import degrade_folder
 from degrade.frozen.replay import replay
-from degrade.frozen.set_files import read_set_rows, read_theta_file
+from degrade.frozen.set_files import describe_path, read_set_rows, read_theta_file
 from degrade.frozen.verify import verify_folder, verify_set
 from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
@@ -204,11 +204,12 @@ def test_verify_says_whose_versions_differ_and_by_how_much(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"file": "../out.png"}, "nothing outside"),
-        ({"file": "/tmp/out.png"}, "nothing outside"),
-        ({"source": "..%2Fout.png"}, "nothing outside"),
-        ({"file": "card.json"}, "not have the name of a PNG"),
-        ({"file": ".hidden.png"}, "not have the name of a PNG"),
+        ({"file_encoded": "../out.png"}, "nothing outside"),
+        ({"file_encoded": "/tmp/out.png"}, "nothing outside"),
+        ({"source_encoded": "..%2Fout.png"}, "nothing outside"),
+        (describe_path("file", Path("card.json")), "not have the name of a PNG"),
+        (describe_path("file", Path(".hidden.png")), "not have the name of a PNG"),
+        ({"file": "other.png"}, "but file_encoded is the path"),
         ({"sha256": "x"}, "is broken"),
         ({"size": -3}, "is broken"),
         ({"engine": "photoshop"}, "the engines are"),
@@ -245,8 +246,8 @@ def test_lines_that_do_not_go_together_and_theta_that_cannot_run_are_named(photo
         ],
     }
     for says, changed in (
-        ("as a file and as a folder", [rows[0], {**rows[1], "file": rows[0]["file"] + "/x.png"}]),
-        ("names a file twice", [rows[0], {**rows[1], "file": rows[0]["file"].replace("a", "%61")}]),
+        ("as a file and as a folder", [rows[0], {**rows[1], **describe_path("file", Path(rows[0]["file"], "x.png"))}]),
+        ("names a file twice", [rows[0], {**rows[1], "file": "a.png", "file_encoded": "%61.png"}]),
         (r"1 \(a\.png cannot be degraded: .* leaves less than one pixel", [{**rows[0], "theta": huge}]),
         ("or an edited θ", [{**rows[0], "theta": rows[1]["theta"]}]),
     ):
