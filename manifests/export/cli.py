@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 def export(
     dataset: Annotated[Path, argument("DATASET")],
     format: Annotated[
-        str, flag("--format", ": refldm, dmdnet (also for ASFFNet), faceme, instantrestore, imagefolder or webdataset")
+        str,
+        flag(
+            "--format",
+            ": refldm, dmdnet (also for ASFFNet), faceme, instantrestore, celebref, imagefolder, webdataset, lmdb or "
+            "ffhq-zip",
+        ),
     ],
     out: Annotated[Path, flag("--out", ": a new or empty folder outside the dataset", metavar="FOLDER")],
     split: Annotated[str | None, flag("--split", default="all three")] = None,

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from manifests.card import render_card
 from manifests.errors import BadInput
 from manifests.export.formats import Format, select_format
 from manifests.export.frozen_records import write_frozen_records
 from manifests.export.output_folder import check_output_folder, publish_folder
+from manifests.export.plain_tables import write_tables
 from manifests.export.selection import ExportOptions, Selection, select_for_export
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS
@@ -21,7 +23,8 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-VERSION = 2  # increase this number when the layout of a format changes
+DATASET_CARD = "likeness_card.md"  # the card of the whole dataset: sources, licences, consent, models, filters, limits
+VERSION = 3  # increase this number when the layout of a format changes
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def export_dataset(
     check_output_folder(dataset, out)
     with Ledger.open(dataset) as ledger:
         selection = format.keep(select_for_export(ledger, options))
+        dataset_card = render_card(ledger)
     if not selection.faces:
         counts = _format_left_out(selection) or "no face is in these splits"
         raise BadInput(f"No face is left to export as {name} ({counts}). Name another --split, --set or --format.")
@@ -81,9 +85,12 @@ def export_dataset(
     if dry_run:
         return _make_result(name, out, selection, format, 0, size, False)
     _check_disk_space(out, size)
-    with publish_folder(out, lambda done: progress("export", done, len(sources))) as folder:
+    # a format may read an image twice
+    with publish_folder(out, lambda done: progress("export", min(done, len(sources)), len(sources))) as folder:
         format.write(selection, folder)
         write_frozen_records(selection, dataset, folder)
+        write_tables(selection, folder)
+        folder.add_bytes(DATASET_CARD, dataset_card.encode())
         card = _make_card(name, selection, content_hash) | {"files": folder.files, "bytes": folder.bytes}
         folder.add_bytes(CARD, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())
     return _make_result(name, out, selection, format, card["files"], card["bytes"], True)

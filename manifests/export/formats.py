@@ -6,7 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from manifests.errors import BadInput
-from manifests.export import dmdnet, faceme, imagefolder, instantrestore, refldm, webdataset
+from manifests.export.layouts import (
+    celebref,
+    dmdnet,
+    faceme,
+    ffhq_zip,
+    imagefolder,
+    instantrestore,
+    lmdb_folders,
+    refldm,
+    webdataset,
+)
 from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import ExportOptions, Selection
 
@@ -31,8 +41,11 @@ FORMATS: dict[str, Format] = {
     "dmdnet":         Format(dmdnet.keep,          dmdnet.write,          "needed", False, False, False),
     "faceme":         Format(faceme.keep,          faceme.write,          "none",   False, True,  False, faceme.NOTICE),
     "instantrestore": Format(instantrestore.keep,  instantrestore.write,  "taken",  False, False, False),
+    "celebref":       Format(celebref.keep,        celebref.write,        "none",   False, False, False),
     "imagefolder":    Format(imagefolder.keep,     imagefolder.write,     "taken",  True,  True,  True),
     "webdataset":     Format(webdataset.keep,      webdataset.write,      "taken",  True,  True,  True),
+    "lmdb":           Format(lmdb_folders.keep,    lmdb_folders.write,    "taken",  False, False, False),
+    "ffhq-zip":       Format(ffhq_zip.keep,        ffhq_zip.write,        "none",   False, False, False),
 }
 # fmt: on
 
@@ -45,7 +58,7 @@ def select_format(name: str, options: ExportOptions) -> Format:
     if options.lq_set is None and entry.lq == "needed":
         raise BadInput(f"The format {name} needs low-quality images. Name a frozen set with --set.")
     if options.lq_set is not None and entry.lq == "none":
-        raise BadInput(f"The trainer of {name} degrades its images itself. Leave --set out.")
+        raise BadInput(f"The format {name} has no place for low-quality images. Leave --set out.")
     if options.names and not entry.names:
         raise BadInput(f"The format {name} has no place for names. Leave --with-names out.")
     if options.version != "original" and not entry.cleaned:

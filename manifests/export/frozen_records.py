@@ -25,13 +25,13 @@ def write_frozen_records(selection: Selection, dataset: Path, folder: OutputFold
     place = dataset / "lq" / name
     try:
         lines = (place / "theta.jsonl").read_bytes().splitlines(keepends=True)
-        # the name of an image is its face id, which no percent-encoding changes
         kept = b"".join(line for line in lines if Path(json.loads(line)["file"]).stem in selection.lq)
         card = json.loads((place / "card.json").read_bytes())
     except (OSError, ValueError, KeyError, TypeError):
         raise LedgerBroken(
             f"{place} has no readable theta.jsonl and card.json. Run the `likeness degrade` command of the set again."
         ) from None
-    card |= {"images": kept.count(b"\n"), "theta_sha256": sha256_bytes(kept), "source": ".."}
+    paths = {"source": "..", "source_encoded": ".."}
+    card |= {"images": kept.count(b"\n"), "theta_sha256": sha256_bytes(kept), **paths}
     folder.add_bytes(f"{RECORDS}/theta.jsonl", kept)
     folder.add_bytes(f"{RECORDS}/card.json", (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())

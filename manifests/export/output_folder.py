@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.paths import LEDGER_NAME
-from manifests.runtime.files import find_blocking_file
+from manifests.runtime.files import find_blocking_file, sha256_bytes
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all chunks of a PNG with other names are metadata
@@ -36,12 +36,17 @@ class OutputFolder:
         self.root = root
         self.files = 0
         self.bytes = 0  # without hard links
+        self._hashes: dict[Path, str] = {}  # maps an image file of the dataset to the sha256 of the exported PNG file
+        self._places: dict[
+            Path, str
+        ] = {}  # maps an image file of the dataset to the first file that contains the image
         self._first_copies: dict[Path, Path] = {}  # maps an image file of the dataset to its first copy
         self._progress, self._images_read = progress, 0
 
     def add_image(self, name: str, source: Path) -> None:
         """Write the PNG file `source` without its metadata. A second copy is a hard link, if the disk allows links."""
         path, first_copy = self._make_path(name), self._first_copies.setdefault(source, self.root / name)
+        self.note_place(source, name)
         self.files += 1
         if first_copy != path:
             try:
@@ -55,9 +60,18 @@ class OutputFolder:
     def read_image(self, source: Path) -> bytes:
         """Returns the bytes of a PNG file without its metadata, and reports progress."""
         data = strip_png_metadata(source)
+        self._hashes[source] = sha256_bytes(data)
         self._images_read += 1
         self._progress(self._images_read)
         return data
+
+    def note_place(self, source: Path, name: str) -> None:
+        """Record that the file `name` of the export contains the image `source`. The first file counts."""
+        self._places.setdefault(source, name)
+
+    def describe_image(self, source: Path) -> tuple[str, str]:
+        """Returns the file that contains an image, and the sha256 of the exported PNG file."""
+        return self._places[source], self._hashes[source]
 
     def add_bytes(self, name: str, content: bytes) -> None:
         self.files += 1
@@ -65,11 +79,14 @@ class OutputFolder:
 
     def add_table(self, name: str, table: pa.Table) -> None:
         """Write a table as a parquet file."""
+        pq.write_table(table, self._make_path(name))
+        self.count_file(name)
+
+    def count_file(self, name: str) -> None:
+        """Flush and count a file that a library has written into the folder."""
         self.files += 1
-        path = self._make_path(name)
-        pq.write_table(table, path)
-        self._flush(path)
-        self.bytes += path.stat().st_size
+        self._flush(self.root / name)
+        self.bytes += (self.root / name).stat().st_size
 
     @contextmanager
     def open_stream(self, name: str) -> Iterator[IO[bytes]]:

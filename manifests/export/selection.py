@@ -112,13 +112,17 @@ class Selection:
         return {pair.split for pair in self.pairs if pair.target in self.lq}
 
     def with_pairs(self, pairs: Sequence[ExportedPair], left_out: Counter[tuple[str, str]]) -> Selection:
-        """Returns the selection with these pairs only.
+        """Returns the selection with these pairs only, and with the low-quality images of their targets.
 
         A face stays if it is in one of the pairs, or in one of the splits of the options.
         """
         in_pairs = {face for pair in pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if face.split in self.options.splits or key in in_pairs}
-        return replace(self, pairs=tuple(pairs), faces=faces, left_out=self.left_out + left_out)
+        targets = {pair.target for pair in pairs}
+        lq = {face: path for face, path in self.lq.items() if face in targets}
+        hashes = {face: sha256 for face, sha256 in self.lq_sha256.items() if face in targets}
+        left_out = self.left_out + left_out
+        return replace(self, pairs=tuple(pairs), faces=faces, lq=lq, lq_sha256=hashes, left_out=left_out)
 
     def with_faces(self, face_ids: set[str], reason: str) -> Selection:
         """Returns the selection with only these faces and the faces of the pairs of this selection.

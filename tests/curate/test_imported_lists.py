@@ -1,5 +1,6 @@
 """Imports: what lists say of people, references and splits holds, now and on every later run."""
 
+import csv
 import json
 import shutil
 from collections import defaultdict
@@ -114,6 +115,18 @@ def test_instantrestore_in_again_as_a_labelled_folder_is_the_same_people(made, t
     train = {face for face, split in splits_of(made).items() if split == "train"}
     assert people(back, by_file(back)) == {group & train for group in people(made) if group & train}
     assert {row.source for row in rows(back, Membership)} == {"label"} and check_ledger(back) == []
+
+
+def test_celebref_out_and_in_again_is_the_same_people_and_splits(made, tmp_path):
+    out, back = tmp_path / "celebref", tmp_path / "back"
+    export_dataset(made, out, "celebref", ExportOptions())
+    with (out / "likeness_tables" / "splits.csv").open(encoding="utf-8", newline="") as file:
+        face_of = {row["file"].removeprefix("images/"): row["face_id"] for row in csv.DictReader(file)}
+    imported(out / "images", "labelled-folder", back, None, out / "lists")
+    uris = {row.photo_id: path_of(row.uri) for row in rows(back, File)}
+    name = {row.face_id: face_of["/".join(uris[row.photo_id].parts[-2:])] for row in rows(back, Face)}
+    assert {name[face]: split for face, split in splits_of(back).items()} == splits_of(made)
+    assert people(back, name) == people(made) and check_ledger(back) == []
 
 
 # what lists say lasts

@@ -2,16 +2,23 @@
 
 import csv
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from degrade.frozen.dataset_sets import make_set
+from manifests.export.formats import FORMATS
+from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Pair, Photo, Split
 from tests.doubles.curation import album, curated, rows
 
 LQ_SET = "codeformer-test-32-s0"
+without_lmdb = pytest.mark.skipif(find_spec("lmdb") is None, reason="needs lmdb: make install")
+ALL = [pytest.param(name, marks=without_lmdb) if name == "lmdb" else name for name in FORMATS]
+WITH_SETS = [one for one in ALL if not isinstance(one, str) or FORMATS[one].lq != "none"]
 
 
 def dataset_of(folder: Path, people: int = 5, each: int = 4) -> Path:
@@ -25,6 +32,11 @@ def freeze(dataset: Path) -> str:
     """A frozen set of the test split, at 32 px."""
     make_set(dataset, preset="codeformer", split="test", seed=0, size=32)
     return LQ_SET
+
+
+def wanted(name: str, **more) -> ExportOptions:
+    """With the frozen set, if the format has a place for it."""
+    return ExportOptions(lq_set=None if FORMATS[name].lq == "none" else LQ_SET, **more)
 
 
 def change(dataset: Path, changed: list) -> None:

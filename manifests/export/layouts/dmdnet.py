@@ -3,7 +3,8 @@
 The layout follows SpecificLists.txt and main_test.py in the repositories of DMDNet and ASFFNet. The loaders of DMDNet
 and ASFFNet take every file in a folder of references, and need two or more references. The loaders read 68 lines "x y",
 in the reference's pixels, from `<reference>.png.txt`. Each target has its own folder of references, so that the target
-is not among its own references.
+is not among its own references. The loaders do not read the folder `GT` of the clean targets. Without this folder, the
+low-quality images could not be made again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq
 
-LIST, LQ, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "RefsImg", "RefsLandmark"
+LIST, LQ, GT, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "GT", "RefsImg", "RefsLandmark"
 MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer than two references
 
 # The five landmarks of an aligned crop of 512 px, x and y. The file curate/faces/align.py contains the same numbers,
@@ -62,6 +63,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
     for pair in selection.pairs:
         lines.append(f"./{LQ}/{pair.target}.png\t./{REFERENCES}/{pair.target}\t./{LANDMARKS}/{pair.target}\n")
         folder.add_image(f"{LQ}/{pair.target}.png", selection.lq[pair.target])
+        folder.add_image(f"{GT}/{pair.target}.png", selection.faces[pair.target].image)
         for ref in pair.references:
             folder.add_image(f"{REFERENCES}/{pair.target}/{ref}.png", selection.faces[ref].image)
             folder.add_bytes(f"{LANDMARKS}/{pair.target}/{ref}.png.txt", _format_landmarks(selection.faces[ref]))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from manifests.export import imagefolder
+from manifests.export.layouts import imagefolder
 from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import ExportedFace, Selection
 
@@ -61,12 +61,16 @@ def _write_split(selection: Selection, folder: OutputFolder, split: str) -> list
             if tar is None or size + added > selection.options.shard_bytes:
                 shard.close()
                 number, size = number + 1, _END
-                file = shard.enter_context(folder.open_stream(f"{split}/{number:06d}.tar"))
+                name = f"{split}/{number:06d}.tar"
+                file = shard.enter_context(folder.open_stream(name))
                 tar = shard.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT))
             offset = tar.offset
-            for name, data in files:
-                tar.addfile(_make_header(name, len(data)), io.BytesIO(data))
-            index.append((f"{split}/{number:06d}.tar", offset, added, face.face_id, split, face.identity_id))
+            for member, data in files:
+                tar.addfile(_make_header(member, len(data)), io.BytesIO(data))
+            folder.note_place(face.image, name)
+            if face.face_id in selection.lq:
+                folder.note_place(selection.lq[face.face_id], name)
+            index.append((name, offset, added, face.face_id, split, face.identity_id))
             size += added
     return index
 

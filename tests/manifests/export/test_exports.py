@@ -4,7 +4,6 @@ import ast
 import io
 import json
 import random
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,54 +20,28 @@ from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
 from curate.faces.align import FFHQ_512, fit_similarity, transform_points
-from degrade.frozen.replay import replay
 from manifests.errors import BadInput, LedgerBroken
-from manifests.export import cli, dmdnet
+from manifests.export import cli
 from manifests.export.export_dataset import CARD, export_dataset
 from manifests.export.formats import FORMATS
+from manifests.export.layouts import dmdnet
 from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Identity, Membership, Model, Split
-from tests.doubles.curation import install, rows
+from tests.doubles.curation import rows
 from tests.doubles.exports import (
+    ALL,
     LQ_SET,
     change,
     consent,
-    dataset_of,
-    freeze,
     frozen_faces,
-    mark,
     pairs_of,
     splits_of,
     tree,
+    wanted,
 )
 from tests.places import REPOSITORY
-
-ALL = list(FORMATS)
-
-
-def wanted(name: str, **more) -> ExportOptions:
-    return ExportOptions(lq_set=None if FORMATS[name].lq == "none" else LQ_SET, **more)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Five people of four photos: train, val and test, 68 landmarks, a frozen test set."""
-    with pytest.MonkeyPatch.context() as patch:
-        install(patch)
-        dataset = dataset_of(tmp_path_factory.mktemp("exports"))
-        freeze(dataset)
-    mark(dataset)
-    assert set(splits_of(dataset).values()) == {"train", "val", "test"}
-    return dataset
-
-
-@pytest.fixture
-def own(made, tmp_path):
-    """A copy to change."""
-    shutil.copytree(made, tmp_path / "dataset")
-    return tmp_path / "dataset"
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -108,21 +81,6 @@ def test_imagefolder_opens_with_datasets(made, tmp_path, monkeypatch):
         assert not {"name", "embedding"} & set(row)
         if split == "test":
             assert np.asarray(row["lq"]).shape == (32, 32, 3)
-
-
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].lq != "none" and name != "webdataset"])
-def test_the_images_of_a_set_are_made_again_from_the_export_alone(made, tmp_path, name):
-    out = tmp_path / "out"
-    export_dataset(made, out, name, wanted(name))
-    records = out / "likeness_set"
-    card = json.loads((records / "card.json").read_bytes())
-    lines = [json.loads(line) for line in (records / "theta.jsonl").read_bytes().splitlines()]
-    assert card["preset"]["name"] == "codeformer" and card["images"] == len(lines) > 0
-    made_again = replay(shutil.copytree(out, tmp_path / "elsewhere"), records / "theta.jsonl", tmp_path / "again")
-    assert made_again.images == len(lines)
-    for line in lines:
-        original = made / "lq" / LQ_SET / line["file"]
-        assert (tmp_path / "again" / line["file"]).read_bytes() == original.read_bytes()
 
 
 def test_webdataset_opens_with_webdataset_and_its_index_finds_each_sample(made, tmp_path):
@@ -338,7 +296,7 @@ def test_a_consent_that_refuses_a_copy_refuses_the_face_that_stands_for_it(own, 
 
 def test_only_the_split_that_was_asked_for(made, tmp_path):
     told = export_dataset(made, tmp_path / "out", "imagefolder", ExportOptions("train"))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["train"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["likeness_tables", "train"]
     assert told.targets == {"train": sum(split == "train" for split in splits_of(made).values())}
 
 
@@ -368,6 +326,8 @@ def test_dmdnet_counts_references_without_landmarks_and_targets_with_fewer_than_
     found = read_dmdnet(tmp_path / "out")
     assert target not in found and told.left_out["targets"]["fewer_than_two_references"] == 2
     assert told.left_out["references"]["no_landmarks68"] == 6 and told.targets["test"] == len(found) == 2
+    lines = (tmp_path / "out" / "likeness_set" / "theta.jsonl").read_text().splitlines()
+    assert {Path(json.loads(line)["file"]).stem for line in lines} == set(found)
     change(own, [Face(**{**vars(face), "landmarks68": None}) for face in rows(own, Face)])
     with pytest.raises(BadInput, match="--landmarks dlib"):
         export_dataset(own, tmp_path / "none", "dmdnet", wanted("dmdnet"))
@@ -438,7 +398,7 @@ def test_options_that_a_format_has_no_place_for_and_folders_that_are_taken_are_r
     (taken / "mine.txt").write_text("mine")
     cases = [
         (("dmdnet", ExportOptions()), "--set"),
-        (("faceme", ExportOptions(lq_set=LQ_SET)), "degrades its images itself"),
+        (("faceme", ExportOptions(lq_set=LQ_SET)), "has no place for low-quality images"),
         (("refldm", ExportOptions(names=True)), "no place for names"),
         (("refldm", ExportOptions(embeddings=True)), "no place for embeddings"),
         (("zip", ExportOptions()), "Write one of refldm"),

@@ -1,0 +1,78 @@
+"""Writes the faces and the pairs of an export as plain tables, in CSV and in Parquet. Every format has these tables.
+
+`splits` has a row for each face, and `pairs` has a row for each reference of each target. If cleaned versions are
+exported, `splits` has the columns `version` and `parent` of the format imagefolder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.export.output_folder import OutputFolder
+from manifests.export.selection import Selection
+
+TABLES = "likeness_tables"  # folder of the tables in an export
+
+# A file is a path in the export. If the format packs images into archives, the file is the archive, and the image has
+# the id of the face as its name or key.
+_SPLITS = {
+    "face_id": pa.string(),
+    "identity": pa.string(),
+    "split": pa.string(),
+    "is_target": pa.bool_(),
+    "file": pa.string(),
+    "sha256": pa.string(),  # of the PNG file of the exported crop
+    "lq_file": pa.string(),  # NULL if the face has no low-quality image in the export
+    "lq_sha256": pa.string(),
+    "source": pa.string(),
+    "licence": pa.string(),
+    "consent": pa.string(),
+}
+_PAIRS = {
+    "target": pa.string(),  # face id
+    "reference": pa.string(),  # face id
+    "place": pa.int32(),  # place of the reference in the order of the target's references, from 1
+    "similarity": pa.float32(),  # cosine of the reference to the target
+    "split": pa.string(),  # of the target
+}
+
+
+def write_tables(selection: Selection, folder: OutputFolder) -> None:
+    """Write TABLES/{splits,pairs}.{csv,parquet}. The images of the export must be written already."""
+    targets = {pair.target for pair in selection.pairs}
+    versions = dict.fromkeys(("version", "parent"), pa.string()) if selection.options.version == "best" else {}
+    faces = [
+        (
+            face_id,
+            face.identity_id,
+            face.split,
+            face_id in targets,
+            *folder.describe_image(face.image),
+            *(folder.describe_image(selection.lq[face_id]) if face_id in selection.lq else (None, None)),
+            *(face.facts[key] for key in ("source", "licence", "consent", *versions)),
+        )
+        for face_id, face in sorted(selection.faces.items())
+    ]
+    pairs = [
+        (pair.target, reference, place, cosine, pair.split)
+        for pair in selection.pairs
+        for place, (reference, cosine) in enumerate(zip(pair.references, pair.similarities, strict=True), 1)
+    ]
+    for name, columns, rows in (("splits", _SPLITS | versions, faces), ("pairs", _PAIRS, pairs)):
+        folder.add_bytes(f"{TABLES}/{name}.csv", _format_csv(list(columns), rows))
+        arrays = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(columns.values())]
+        folder.add_table(f"{TABLES}/{name}.parquet", pa.table(arrays, list(columns)))
+
+
+def _format_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    """Returns a CSV file in UTF-8. A value that is None is empty, and a truth value is `true` or `false`."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([str(cell).lower() if isinstance(cell, bool) else cell for cell in row] for row in rows)
+    return buffer.getvalue().encode()

@@ -1,0 +1,28 @@
+"""The dataset that the tests of this folder export."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.curation import install
+from tests.doubles.exports import dataset_of, freeze, mark, splits_of
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """Five people of four photos: train, val and test, 68 landmarks, a frozen test set."""
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch)
+        dataset = dataset_of(tmp_path_factory.mktemp("exports"))
+        freeze(dataset)
+    mark(dataset)
+    assert set(splits_of(dataset).values()) == {"train", "val", "test"}
+    return dataset
+
+
+@pytest.fixture
+def own(made, tmp_path) -> Path:
+    """A copy to change."""
+    shutil.copytree(made, tmp_path / "dataset")
+    return tmp_path / "dataset"
