@@ -11,8 +11,8 @@ import numpy as np
 from manifests.pictures.images import Picture
 
 _SIDE = 128  # width and height of the sample of pixels on which the measures are made (ours)
-# A row belongs to a plain border if this share of its pixels differs from the row's median by at most _PLAIN levels in
-# each channel (ours). Text on a bar covers less than 30% of a row.
+# A row belongs to a plain border if at least this share of its pixels differs from the row's median by at most _PLAIN
+# levels in each channel (ours). Text on a bar covers less than 30% of a row.
 _PLAIN_SHARE, _PLAIN = 0.7, 6
 _GRAY = 2.0  # the mean difference of the channels of a gray picture is at most this number of levels (ours)
 

@@ -29,7 +29,8 @@ def write_frozen_records(selection: Selection, dataset: Path, folder: OutputFold
         card = json.loads((place / "card.json").read_bytes())
     except (OSError, ValueError, KeyError, TypeError):
         raise LedgerBroken(
-            f"{place} has no readable theta.jsonl and card.json. Run the `likeness degrade` command of the set again."
+            f"{place} has no readable theta.jsonl and card.json. Run the `likeness degrade` command that made this set "
+            "again."
         ) from None
     paths = {"source": "..", "source_encoded": ".."}
     card |= {"images": kept.count(b"\n"), "theta_sha256": sha256_bytes(kept), **paths}

@@ -68,9 +68,9 @@ def build(
 ) -> Engine:
     """Returns a new engine. The same `seed` gives the same weights in every process.
 
-    `recipe` has only the losses that are on. `precision` is fp32 or bf16. `recognizer` is the ONNX file with the facts
-    of the recognizer, or None if no loss needs it. Raises BadInput if a loss or the base cannot be loaded.
-    Raises ModelUnavailable if the recognizer cannot be loaded.
+    `recipe` has only the losses that are on. `precision` is fp32 or bf16. `recognizer` contains the path of the
+    recognizer's ONNX file and the facts about the recognizer. `recognizer` is None if no loss needs one. Raises
+    BadInput if a loss or the base cannot be loaded. Raises ModelUnavailable if the recognizer cannot be loaded.
     """
     join_processes()
     AcceleratorState._reset_state()  # another run in this process may use another precision
