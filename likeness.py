@@ -65,7 +65,7 @@ from manifests.runtime.json_log import log, log_as_json
 
 if TYPE_CHECKING:
     from curate.summary import Summary
-    from train.recipes import Recipe
+    from train.recipes.recipes import Recipe
 
 RECIPE = "tiny"  # the recipe of `run` and `demo`, because this recipe needs no download
 LOG_JSON = "--log-json"
@@ -141,7 +141,7 @@ def run(
     from curate.config import CurateConfig, PairRules, SplitRules
     from curate.detection.filter_files import load_filters
     from manifests.runtime.workers import count_cores
-    from train.recipes import find_recipe
+    from train.recipes.recipes import find_recipe
     from train.run_folders import check_run_folder
 
     recipe, folder = find_recipe(RECIPE), training_run or out / "run"
@@ -224,7 +224,7 @@ def _check_trainable(summary: Summary, dataset: Path, with_notices: bool) -> Non
 
     The message contains the notices of the curation if `with_notices`, because they were not printed before.
     """
-    from curate.filter_sets import OUTSIDE_PHOTO
+    from curate.face_filters import OUTSIDE_PHOTO
     from manifests.errors import BadInput
 
     empty = [split for split in ("train", "test") if not summary.pairs.get(split)]
@@ -256,7 +256,7 @@ def demo(
     from curate.check_options import check_dataset_folder
     from curate.demo import NOTICE, write_demo_photos
     from degrade.sampling import make_generator
-    from train.recipes import find_recipe
+    from train.recipes.recipes import find_recipe
 
     typer.echo(NOTICE)
     photos = out / "photos"

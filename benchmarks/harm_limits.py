@@ -57,10 +57,10 @@ def measure_faces(
     from train.evaluation.cases import read_frozen_set
     from train.evaluation.rows import make_embedder
     from train.evaluation.systems import System, select_references
+    from train.recipes.training_presets import find_training_preset
     from train.restore.harm import measure_harm
     from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels
-    from train.training_presets import find_training_preset
 
     model = move_to_device(load_restorer(run))
     models = load_restorer_faces(model, None)

@@ -27,7 +27,7 @@ from manifests.pictures.images import decode
 from train.data.tensors import to_image, to_tensor
 from train.metrics.psnr_ssim import psnr
 from train.models.restorer import Restorer
-from train.recipes import find_recipe
+from train.recipes.recipes import find_recipe
 from train.restore.load_restorer import load_restorer_faces, run_model
 from train.restore.references.reference_photos import References
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
-from curate.filter_sets import DEFAULT
+from curate.face_filters import DEFAULT
 from manifests.errors import BadInput
 from manifests.ledger.filters import FilterSet
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curate.config import PairRules
+from curate.face_filters import OUTSIDE_PHOTO
 from curate.faces.interface import FaceModels
-from curate.filter_sets import OUTSIDE_PHOTO
 from curate.people.pairs import TOO_FEW_PHOTOS, TOO_FEW_REFERENCES
 from curate.people.rungs import count_rungs
-from curate.people.split.split_notes import PHOTO_SPANS_SPLITS
+from curate.people.split.faces_set_aside import PHOTO_SPANS_SPLITS
 from manifests.ledger.leak_audit import STAGE
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import (

@@ -30,7 +30,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 # The files and folders with the longest tests. They run first, so that the processes of pytest-xdist end together.
-LONGEST = ("faults", "test_run.py", "train/test_recipes.py", "train/fit")
+LONGEST = ("faults", "test_run.py", "train/recipes/test_recipes.py", "train/fit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

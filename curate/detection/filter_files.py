@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.detection.reasons import CROP_MISSING, NO_EMBEDDING, NOT_FOUND_AGAIN, PHOTO_VANISHED
-from curate.filter_sets import FILTER_SETS, TEST_FILTERS
+from curate.face_filters import FILTER_SETS, TEST_FILTERS
 from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from curate.detection.filter_files import insert_min_score
 from curate.detection.screen import find_reasons, list_photo_facts
-from curate.filter_sets import RUNGS
+from curate.face_filters import RUNGS
 from manifests.ledger.records import Face, Pair, Photo
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curate.people.split.split_notes import PHOTO_SPANS_SPLITS
+from curate.people.split.faces_set_aside import PHOTO_SPANS_SPLITS
 from curate.summary import describe_missing_targets
 from manifests.ledger.records import Split
 

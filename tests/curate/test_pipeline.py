@@ -17,9 +17,9 @@ from curate.config import CurateConfig, GroupRules, SplitRules
 from curate.decisions.decide import decide
 from curate.detection.crops import read_crop
 from curate.detection.filter_files import set_min_inter_ocular
+from curate.face_filters import DEFAULT, FILTER_SETS
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection
-from curate.filter_sets import DEFAULT, FILTER_SETS
 from manifests.check import UNFINISHED, check_ledger
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
 from manifests.ledger.filters import Filter, FilterSet

@@ -398,7 +398,7 @@ def test_faces_accepted_later_are_compared_too(tmp_path, example):
     photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
     save(photos / "small.png", photo([1], 70, side=60))
     from curate.detection.filter_files import set_min_inter_ocular
-    from curate.filter_sets import DEFAULT
+    from curate.face_filters import DEFAULT
 
     curated(photos, dataset, screen=set_min_inter_ocular(DEFAULT, 20))
     assert opt_out_faces(dataset, [example], remember=True).faces

@@ -181,7 +181,7 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "curate.faces.load": _faces,
     "curate.photos.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
     "degrade.frozen.dataset_sets": _constants(BATCH=4),
-    "train.recipes": _recipes,
+    "train.recipes.recipes": _recipes,
     "train.iterate.acceptance": _cleaning,
     "train.iterate.clean": _attempts,
     "train.fit.loop": _loop,

@@ -10,7 +10,7 @@ import torch
 from tests.doubles import curation as doubles
 from train.models.config import ModelConfig
 from train.models.io import Restoration
-from train.recipes import find_recipe
+from train.recipes.recipes import find_recipe
 from train.restore.harm import HarmLimits
 
 SIZE = 32

@@ -24,7 +24,7 @@ from manifests.runtime.files import sha256_file
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import take_snapshot
 from train.models.config import VreConfig
-from train.recipes import TINY, Recipe, find_recipe
+from train.recipes.recipes import TINY, Recipe, find_recipe
 
 DIM = 16
 SMALL: Recipe = replace(

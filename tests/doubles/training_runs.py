@@ -12,7 +12,7 @@ from train.fit.loop import Ending
 from train.fit.loop import train as run_training
 from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint
-from train.recipes import Recipe
+from train.recipes.recipes import Recipe
 
 
 def run(where: Path, taken: Snapshot, images: int = 24, recipe: Recipe = SMALL, **options) -> Ending:  # type: ignore[no-untyped-def]

@@ -35,8 +35,8 @@ from train.data.sampling import (
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
 from train.models.io import Places, find_places
-from train.recipes import Recipe
-from train.training_presets import find_training_preset
+from train.recipes.recipes import Recipe
+from train.recipes.training_presets import find_training_preset
 
 Batch = dict[str, Any]  # tensors by name; `theta` is a list of Theta objects
 

@@ -13,8 +13,8 @@ import numpy as np
 from degrade.sampling import Preset, make_generator
 from degrade.theta import Theta
 from train.data.snapshot import Snapshot
-from train.recipes import Recipe
-from train.training_presets import CLEAN, MILD
+from train.recipes.recipes import Recipe
+from train.recipes.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
 # If less than this share of the targets is fine, no target is repeated, so that the model does not see a few faces too

@@ -3,7 +3,7 @@
 The folder RUN/checkpoint-<images> has these files:
 
     config.json and model.safetensors are explained in train/models/checkpoint_files.py.
-    recipe.toml has the recipe without the losses that were off, see train/recipe_files.py.
+    recipe.toml has the recipe without the losses that were off, see train/recipes/recipe_files.py.
     training/weights.safetensors has the trained weights before averaging, and all buffers.
     training/optimizer.safetensors has the moments of AdamW, by parameter name.
     training/discriminator.safetensors exists if the recipe has a discriminator.
@@ -32,7 +32,7 @@ from manifests.runtime.files import remove_temporary_files
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.models.checkpoint_files import WEIGHTS, list_checkpoints, name_checkpoint
-from train.recipe_files import RECIPE_FILE, format_recipe
+from train.recipes.recipe_files import RECIPE_FILE, format_recipe
 from train.run_folders import SAMPLES
 
 TRAINING = "training"

@@ -17,7 +17,7 @@ from manifests.runtime.flags import argument, flag
 if TYPE_CHECKING:
     from train.fit.loop import Ending
     from train.fit.settings import Settings
-    from train.recipes import Recipe
+    from train.recipes.recipes import Recipe
 
 _TRAINING, _MODELS, _MACHINE = "Training", "Models", "Machine"
 # The command `iterate` also has these options.
@@ -79,13 +79,13 @@ def train(
     Example: likeness train DATASET --recipe tiny --out RUN
     """
     from train.data.snapshot import FACTS
-    from train.recipes import TINY
+    from train.recipes.recipes import TINY
     from train.run_folders import check_run_folder
 
     chosen = choose_recipe(recipe, base_model, preset, steps)
     chosen = _apply_changes(chosen, change or [], loss or [], {"size": size, "batch": batch, "rate": rate})
     if show_recipe:
-        from train.recipe_files import format_recipe
+        from train.recipes.recipe_files import format_recipe
 
         typer.echo(format_recipe(chosen), nl=False)
         return
@@ -114,11 +114,11 @@ def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: 
 
     Raises BadInput if there is no such recipe or preset.
     """
-    from train.recipes import DIFFUSION, RECIPES, TINY, find_recipe
+    from train.recipes.recipes import DIFFUSION, RECIPES, TINY, find_recipe
 
     base = None if base_model is None else TINY if base_model == TINY else DIFFUSION
     if name not in RECIPES and (name.endswith(".toml") or Path(name).exists()):
-        from train.recipe_files import read_recipe
+        from train.recipes.recipe_files import read_recipe
 
         recipe = read_recipe(Path(name), base)
     else:
@@ -127,14 +127,14 @@ def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: 
         recipe = dataclasses.replace(recipe, steps=steps)
     if preset is None:
         return recipe
-    from train.recipe_files import use_preset
+    from train.recipes.recipe_files import use_preset
 
     return use_preset(recipe, preset)
 
 
 def _apply_changes(recipe: Recipe, changes: list[str], losses: list[str], short: dict[str, float | None]) -> Recipe:
     """Returns the recipe, changed first by --change, then by --loss, then by each value of `short` that is not None."""
-    from train.recipe_files import change_recipe, split_change
+    from train.recipes.recipe_files import change_recipe, split_change
 
     for text in changes:
         recipe = change_recipe(recipe, f"--change {text}", *split_change("--change", text))
@@ -148,7 +148,7 @@ def _apply_changes(recipe: Recipe, changes: list[str], losses: list[str], short:
 
 
 def _check_base(recipe: Recipe, base_model: str | None) -> None:
-    from train.recipes import TINY
+    from train.recipes.recipes import TINY
 
     if recipe.base != TINY and base_model in (None, TINY):
         raise BadInput(
@@ -186,7 +186,7 @@ def run_training(
     from train.fit.loop import train as loop
     from train.fit.objective import check_weights
     from train.fit.settings import Settings, check_images, resolve_settings
-    from train.recipes import find_recipe
+    from train.recipes.recipes import find_recipe
     from train.run_folders import check_run_folder
 
     chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe

@@ -21,8 +21,8 @@ from train.fit.engine import Engine, build
 from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
 from train.fit.step import compute_gradients
 from train.losses.names import THROUGH_RECOGNIZER
-from train.recipes import DIFFUSION, Recipe
-from train.training_presets import find_training_preset
+from train.recipes.recipes import DIFFUSION, Recipe
+from train.recipes.training_presets import find_training_preset
 
 UPDATES = 3  # number of timed updates, which follow one update without timing (ours)
 _GIB = 2**30

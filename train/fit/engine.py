@@ -26,7 +26,7 @@ from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
-from train.recipes import TINY, VRE, Recipe, build_model_config
+from train.recipes.recipes import TINY, VRE, Recipe, build_model_config
 
 BETAS = (0.9, 0.99)  # betas of the model's AdamW (ours)
 # The discriminator's AdamW has less momentum, because the discriminator is trained against a changing model (ours).

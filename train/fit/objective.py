@@ -53,7 +53,7 @@ from train.losses.resolution import limit_resolution
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration
 from train.models.recognizer import Recognizer
-from train.recipes import Recipe
+from train.recipes.recipes import Recipe
 
 
 def list_backbones(recipe: Recipe) -> set[str]:

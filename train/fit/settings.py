@@ -20,10 +20,11 @@ from manifests.runtime.json_log import log
 from manifests.runtime.versions import code_version
 from train.data.snapshot import Snapshot
 from train.fit.distributed import get_world_size
+from train.losses.identity import decide_identity_loss, describe_identity_loss
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.step_schedule import check_steps
-from train.recipes import DIFFUSION, TINY, VRE, Recipe, build_model_config
+from train.recipes.recipes import DIFFUSION, TINY, VRE, Recipe, build_model_config
 from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
@@ -62,7 +63,7 @@ def resolve_with_recognizer(
     """
     spec = snapshot_facts["recognizer"]["spec"]
     return resolve_settings(recipe, settings) | {
-        "identity_loss": _identity_loss(recipe, spec, has_onnx, settings.identity)
+        "identity_loss": decide_identity_loss(recipe.losses, spec, has_onnx, settings.identity)
     }
 
 
@@ -120,9 +121,8 @@ def claim_run(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    loss = facts["identity_loss"]
-    if not loss["on"] and any(name in recipe.losses for name in THROUGH_RECOGNIZER):
-        say(f"Notice: the identity loss is off, because {loss['why']}.")
+    for notice in describe_identity_loss(recipe.losses, facts["identity_loss"]):
+        say(notice)
     check_run_folder(run)
     path = run / RUN_CONFIG
     log("claimed", run=str(run), resumes=path.is_file(), **facts)
@@ -165,18 +165,6 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),
     }
-
-
-def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, identity: bool) -> dict[str, Any]:
-    named = [name for name in THROUGH_RECOGNIZER if name in recipe.losses]
-    if not named:
-        return {"on": False, "why": f"recipe {recipe.name} has no such loss"}
-    if not identity:
-        return {"on": False, "why": "--no-identity turns the loss off"}
-    if not has_onnx:
-        return {"on": False, "why": f"the recognizer {spec} has no ONNX file, which this loss needs"}
-    weights = ", ".join(f"{name} {recipe.losses[name]:g}" for name in named)
-    return {"on": True, "why": f"{weights} through {spec}"}
 
 
 def _base_sha256(recipe: Recipe, base_model: str) -> str:

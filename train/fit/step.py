@@ -20,7 +20,7 @@ from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.fit.objective import discriminator_loss, generator_term
 from train.models.io import Restoration, fill_invalid
-from train.recipes import find_loss_weights
+from train.recipes.recipes import find_loss_weights
 
 
 def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, torch.Tensor]:

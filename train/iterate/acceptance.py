@@ -23,7 +23,7 @@ class Bounds:
     """Holds the bounds that decide which targets are cleaned and which results are accepted."""
 
     # A target is cleaned if its sharpness is below `soft`, its noise is above `noisy`, or its blockiness is above
-    # `blocky`. The values are from the filters `strict` (curate/filter_sets.py). Curation measures sharpness on
+    # `blocky`. The values are from the filters `strict` (curate/face_filters.py). Curation measures sharpness on
     # the 512 px crop. Curation measures noise and blockiness at the resolution of the photo.
     soft: float = 0.26
     noisy: float = 5.6

@@ -54,7 +54,7 @@ def iterate(
 
     Example: likeness iterate DATASET --rounds 2
     """
-    from train.recipes import TINY
+    from train.recipes.recipes import TINY
 
     # With fine_repeats=1, --mild also applies to targets without fine detail, which this command cleans.
     full_recipe = replace(

@@ -45,7 +45,7 @@ from train.fit.objective import check_weights
 from train.fit.settings import Settings, check_images, resolve_settings
 from train.iterate.acceptance import RULE, Bounds
 from train.iterate.clean import STAGE, CleaningJob, clean_targets, find_defects
-from train.recipes import VRE, Recipe
+from train.recipes.recipes import VRE, Recipe
 from train.run_folders import RUN_CONFIG
 
 OPTIONS_FILE = "iterate.json"

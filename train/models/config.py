@@ -11,7 +11,10 @@ REFINEMENT_SHRINK = 2
 
 @dataclass(frozen=True)
 class VreConfig:
-    """Describes the shape of a visual representation embedder. train/recipes.py has OSDFace's shape and a small one."""
+    """Describes the shape of a visual representation embedder.
+
+    train/recipes/recipes.py has OSDFace's shape and a small one.
+    """
 
     size: int  # pixels, both sides
     channels: int  # width of the first level
@@ -25,7 +28,7 @@ class VreConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Describes the resolved architecture of a restorer. train/recipes.py gives the source of each number."""
+    """Describes the resolved architecture of a restorer. train/recipes/recipes.py gives the source of each number."""
 
     base: str  # recipes.TINY or recipes.DIFFUSION
     base_model: str  # "tiny", or the folder or hub name of the diffusion model

@@ -56,8 +56,8 @@ def restore(
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
-    from train.restore.log import select_earlier_entries
     from train.restore.output_paths import plan_outputs
+    from train.restore.outputs.log import select_earlier_entries
     from train.run_folders import check_output_files
 
     check_output_files(page, page_data)
@@ -73,7 +73,7 @@ def restore(
 
         find_newest_checkpoint(run)  # a wrong folder gives an error at once, before the slow import of torch
     from manifests.runtime.progress import show_progress
-    from train.restore.contact_sheet import ContactSheet, render_sheet
+    from train.restore.outputs.contact_sheet import ContactSheet, render_sheet
     from train.restore.restore_photos import restore as restore_photos
 
     sheet, notices = ContactSheet(), list[str]()

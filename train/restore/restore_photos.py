@@ -15,9 +15,9 @@ from manifests.runtime.files import hash_config, lock_folder, remove_temporary_f
 from manifests.runtime.progress import Progress
 from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
 from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device
-from train.restore.log import make_entry, select_earlier_entries, write_log
 from train.restore.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs
+from train.restore.outputs.log import make_entry, select_earlier_entries, write_log
 from train.restore.references.confirm_references import REFERENCE_PARTS
 from train.restore.references.reference_people import describe_people, find_people
 from train.restore.references.reference_photos import list_reference_files, read_references

@@ -15,13 +15,9 @@ from curate.detection.screen import find_reasons, list_photo_facts
 from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
 from curate.people.copies.near_duplicates import select_replaced_faces, select_usable_faces
 from curate.people.split.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
+from curate.people.split.faces_set_aside import describe_faces_set_aside, find_faces_set_aside
 from curate.people.split.frozen_people import find_frozen_people
-from curate.people.split.split_notes import (
-    PHOTO_SPANS_SPLITS,
-    describe_empty_splits,
-    describe_faces_aside,
-    describe_split_changes,
-)
+from curate.people.split.split_notes import describe_empty_splits, describe_split_changes
 from curate.people.split.together import find_people_together, move_together
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.decision_log import Decision, read_decisions
@@ -53,7 +49,7 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
         )
     frozen = any(row.locked for row in before)
     listed = any(entry.split is not None for entry in ledger.read_rows(ListEntry))
-    notices += describe_faces_aside(rows, select_usable_faces(faces), frozen, listed)
+    notices += describe_faces_set_aside(rows, select_usable_faces(faces), frozen, listed)
     notices += describe_empty_splits(rows, config.split)
     return [*notices, *describe_split_changes(find_split_changes(before, rows))]
 
@@ -191,25 +187,11 @@ def make_splits(
         together = [[person for person in people if person in in_use] for people in together]
         split_of = move_together(split_of, person_of, together, [face for face, row in previous_rows if row.locked])
 
-    # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
-    # contain only copies of faces, and the copied faces may be in two splits. A second search finds photos that contain
-    # only copies of faces from two splits.
-    photo_splits = _find_photo_splits(faces, split_of)
-    listed_elsewhere = {face for face in grouped_faces if listed_splits.get(face, split_of[face]) != split_of[face]}
-    faces_aside = {face for face in grouped_faces if len(photo_splits[photo_of[face]]) > 1} | listed_elsewhere
-    photo_splits = _find_photo_splits(
-        faces, {face: split for face, split in split_of.items() if face not in faces_aside}
-    )
-    faces_aside |= {face.representative for face in faces if len(photo_splits[face.photo_id]) > 1}
-
+    set_aside = find_faces_set_aside(faces, split_of, listed_splits) | dict.fromkeys(doubtful_faces, DOUBTFUL_PERSON)
     rows = []
     for face in grouped_faces:
         row = Split(face, owner[face], split_of[face], rules.policy, face in locked)
-        reason = LISTED_ELSEWHERE if face in listed_elsewhere else PHOTO_SPANS_SPLITS
-        if face in doubtful_faces:
-            rows.append(replace(row, status="dropped", reason=DOUBTFUL_PERSON))
-        else:
-            rows.append(replace(row, status="dropped", reason=reason) if face in faces_aside else row)
+        rows.append(replace(row, status="dropped", reason=set_aside[face]) if face in set_aside else row)
     rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in before if row.face_id not in owner]
     return sorted(rows, key=lambda row: row.face_id)
 
@@ -256,12 +238,3 @@ def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:
     for what, names in sorted(splits_of.items()):
         if len(names) > 1:
             raise LedgerBroken(f"Leak between splits: {what} is in {' and '.join(sorted(names))}.")
-
-
-def _find_photo_splits(faces: Sequence[Face], split_of: Mapping[str, str]) -> dict[str, set[str]]:
-    """Returns photo_id -> splits of the people in the photo. A near-duplicate has the split of its representative."""
-    splits: dict[str, set[str]] = defaultdict(set)
-    for face in faces:
-        if face.representative in split_of:
-            splits[face.photo_id].add(split_of[face.representative])
-    return splits

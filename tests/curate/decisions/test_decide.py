@@ -20,7 +20,7 @@ from curate.decisions import cli
 from curate.decisions.decide import decide
 from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries
 from curate.detection.filter_files import set_min_inter_ocular
-from curate.filter_sets import DEFAULT, STRICT
+from curate.face_filters import DEFAULT, STRICT
 from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.group_embeddings import Grouping
 from curate.people.links import Links, resolve_links

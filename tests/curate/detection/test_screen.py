@@ -16,7 +16,7 @@ from curate.detection.filter_files import (
     set_min_inter_ocular,
 )
 from curate.detection.screen import count_removals, find_reasons, pick_first_reasons
-from curate.filter_sets import DEFAULT, FILTER_SETS, RUNGS, STRICT
+from curate.face_filters import DEFAULT, FILTER_SETS, RUNGS, STRICT
 from curate.people.rungs import count_rungs
 from manifests.errors import BadInput
 from manifests.ledger.filters import COLUMNS, Filter, FilterSet, PhotoFacts, check_filters, find_removals, list_columns

@@ -9,13 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.config import SplitRules
-from curate.filter_sets import FILTER_SETS
-from curate.people.split.split_notes import (
-    PHOTO_SPANS_SPLITS,
-    describe_empty_splits,
-    describe_faces_aside,
-    describe_split_changes,
-)
+from curate.face_filters import FILTER_SETS
+from curate.people.split.faces_set_aside import PHOTO_SPANS_SPLITS, describe_faces_set_aside
+from curate.people.split.split_notes import describe_empty_splits, describe_split_changes
 from curate.people.split.splits import (
     FACE_DROPPED,
     check_splits,
@@ -195,13 +191,13 @@ def test_a_photo_of_people_of_two_frozen_splits_is_set_aside_and_the_note_says_w
     rows = make_splits(together, members, before, RULES)
     aside = {row.face_id: row.reason for row in rows if row.status != "ok"}
     assert aside == {a.face_id: PHOTO_SPANS_SPLITS, b.face_id: PHOTO_SPANS_SPLITS}
-    (said,) = describe_faces_aside(rows, together, frozen=True, listed=False)
+    (said,) = describe_faces_set_aside(rows, together, frozen=True, listed=False)
     assert said.startswith("2 faces are set aside, because a photo shows people of two splits.")
     assert f"{a.identity_id} (train)" in said and f"{b.identity_id} (test)" in said and "share 1 photo." in said
     assert "frozen set" in said and "--split-by" not in said
-    assert "--split-by photos" in describe_faces_aside(rows, together, frozen=False, listed=False)[0]
-    assert "list" in describe_faces_aside(rows, together, frozen=False, listed=True)[0]
-    assert describe_faces_aside(before, faces, frozen=True, listed=False) == []
+    assert "--split-by photos" in describe_faces_set_aside(rows, together, frozen=False, listed=False)[0]
+    assert "list" in describe_faces_set_aside(rows, together, frozen=False, listed=True)[0]
+    assert describe_faces_set_aside(before, faces, frozen=True, listed=False) == []
 
 
 def test_the_note_names_the_splits_that_stay_empty():

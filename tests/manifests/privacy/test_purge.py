@@ -13,7 +13,7 @@ import pytest
 
 import manifests.privacy.purge
 from curate.decisions.decide import decide
-from curate.filter_sets import FILTER_SETS
+from curate.face_filters import FILTER_SETS
 from degrade.frozen.dataset_sets import make_set
 from degrade.frozen.verify import verify_set
 from manifests.card import CARD

@@ -18,7 +18,7 @@ import pytest
 
 import train.benchmark.write_benchmark
 import train.evaluation.evaluator
-from curate.filter_sets import FILTER_SETS
+from curate.face_filters import FILTER_SETS
 from degrade.frozen.dataset_sets import make_set
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger

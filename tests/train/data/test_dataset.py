@@ -22,7 +22,7 @@ from train.data.snapshot import Snapshot
 from train.data.warp import warp_to
 from train.fit.loop import train
 from train.models.restorer import Restorer
-from train.recipes import Recipe, find_recipe
+from train.recipes.recipes import Recipe, find_recipe
 from train.restore.references.reference_photos import References, warp_references
 
 # everything that a recipe can ask of the data, at once

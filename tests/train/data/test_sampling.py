@@ -20,8 +20,8 @@ from train.data.sampling import (
 )
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import take_snapshot
-from train.recipes import Recipe
-from train.training_presets import MILD
+from train.recipes.recipes import Recipe
+from train.recipes.training_presets import MILD
 
 OFTEN_WRONG: Recipe = replace(SMALL, wrong_share=0.4, augment="each")
 

@@ -169,7 +169,7 @@ sys.path.insert(0, {str(REPOSITORY)!r})
 from dataclasses import replace
 from pathlib import Path
 from train.fit.loop import train
-from train.recipes import find_recipe
+from train.recipes.recipes import find_recipe
 changes = {json.dumps({n: getattr(SMALL, n) for n in ("size", "channels", "reference_channels", "batch")})}
 recipe = replace(find_recipe("tiny"), **{{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}})
 train(Path({str(tmp_path / "run")!r}), Path({str(taken.folder)!r}), recipe, 4, workers=0)

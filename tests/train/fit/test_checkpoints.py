@@ -16,7 +16,7 @@ from train.fit.engine import Engine, build
 from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
 from train.models.restorer import Restorer
-from train.recipes import Recipe
+from train.recipes.recipes import Recipe
 
 
 def blind(recipe: Recipe) -> Recipe:

@@ -11,7 +11,7 @@ from tests.doubles.training import snapshot
 from tests.places import Run
 from train.fit.cli import run_training
 from train.fit.settings import Settings
-from train.recipes import DIFFUSION, TINY, find_recipe
+from train.recipes.recipes import DIFFUSION, TINY, find_recipe
 
 
 @pytest.mark.slow

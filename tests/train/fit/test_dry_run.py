@@ -12,7 +12,7 @@ from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
 from train.fit.dry_run import measure_training
 from train.fit.settings import Settings
-from train.recipes import DIFFUSION
+from train.recipes.recipes import DIFFUSION
 
 
 @pytest.mark.parametrize("of_a_snapshot", [True, False])

@@ -34,7 +34,7 @@ from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
 from train.models.io import Restoration
 from train.models.restorer import Restorer
-from train.recipes import Recipe, build_model_config, compute_ema_decay, compute_rate, find_recipe
+from train.recipes.recipes import Recipe, build_model_config, compute_ema_decay, compute_rate, find_recipe
 
 WEIGHTS = "training/weights.safetensors"
 

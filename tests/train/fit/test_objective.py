@@ -26,7 +26,7 @@ from train.losses.names import LOSSES
 from train.losses.pixel import sobel_magnitude
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration
-from train.recipes import RECIPES, TINY, Recipe, find_recipe
+from train.recipes.recipes import RECIPES, TINY, Recipe, find_recipe
 
 SIZE, BATCH, SLOTS, DIM = 32, 4, 3, 8
 ALL = tuple(name for name in LOSSES if name not in ("gan", "reconstruction", "codebook", "association"))

@@ -13,7 +13,7 @@ from tests.doubles.training import ADVERSARIAL, SMALL
 from tests.doubles.training_runs import lines, run, same_weights
 from tests.places import REPOSITORY
 from train.data.snapshot import Snapshot
-from train.recipes import Recipe
+from train.recipes.recipes import Recipe
 
 
 @pytest.mark.parametrize("recipe", [SMALL, ADVERSARIAL], ids=lambda recipe: recipe.name)

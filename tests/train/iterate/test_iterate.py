@@ -32,7 +32,7 @@ from train.fit.settings import Settings
 from train.iterate.iterate import IterationSummary, count_defects
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.recipes import find_recipe
+from train.recipes.recipes import find_recipe
 
 SOFT = [f"0{person}0{photo}".ljust(32, "f") for person in range(3) for photo in (0, 2)]  # of the training people
 

@@ -17,7 +17,7 @@ from tests.doubles.training import DIM, small
 from train.models.bases.diffusion import TOKENS, base_fingerprint
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer
-from train.recipes import DIFFUSION, PARTS, RECIPES, build_model_config
+from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, build_model_config
 
 SIZE = 64
 RESTORING = [name for name in RECIPES if name != "vre"]

@@ -28,7 +28,7 @@ from train.models.prompts.honestface import GRID, TOKENS
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.references import pool
 from train.models.restorer import Restorer
-from train.recipes import RECIPES, TINY, build_model_config, find_recipe
+from train.recipes.recipes import RECIPES, TINY, build_model_config, find_recipe
 
 FACTS = {"size": 112, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 127.5}
 RESTORING = [name for name in RECIPES if name != "vre"]
@@ -265,7 +265,7 @@ def test_recipe_tiny_is_the_network_of_the_published_figures() -> None:
 
 def test_tiny_never_waits_for_peft_or_transformers() -> None:
     code = (
-        "import sys; from train.models.restorer import Restorer; from train.recipes import find_recipe, "
+        "import sys; from train.models.restorer import Restorer; from train.recipes.recipes import find_recipe, "
         "build_model_config; "
         "Restorer(build_model_config(find_recipe('tiny'), 16)); assert not {'peft', 'transformers'} & set(sys.modules)"
     )

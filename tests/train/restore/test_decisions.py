@@ -22,8 +22,8 @@ from tests.doubles import curation as doubles
 from tests.doubles.restorers import NO_LIMITS, SIZE, Marking, find_green
 from tests.places import Run
 from train.restore.harm import ALREADY_SHARP, LESS_ALIKE, RESTORED, HarmLimits
-from train.restore.log import LOG
 from train.restore.outcomes import FaceOutcome
+from train.restore.outputs.log import LOG
 from train.restore.restore_photos import restore
 
 Save = Callable[..., Path]

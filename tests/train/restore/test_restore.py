@@ -39,10 +39,10 @@ from tests.doubles.restorers import SIZE, Marking, find_green
 from train.data.tensors import to_image, to_tensor
 from train.models.io import Restoration
 from train.models.restorer import Restorer
-from train.restore.contact_sheet import ContactSheet, render_sheet
 from train.restore.load_restorer import load_restorer, run_model
-from train.restore.log import LOG
 from train.restore.outcomes import PhotoOutcome
+from train.restore.outputs.contact_sheet import ContactSheet, render_sheet
+from train.restore.outputs.log import LOG
 from train.restore.references.reference_photos import References
 from train.restore.restore_photos import restore
 

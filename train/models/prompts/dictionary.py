@@ -28,7 +28,7 @@ from train.models.config import ModelConfig
 from train.models.io import Places, Restoration
 from train.models.prompts.vq import VQ, Quantizer
 from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
-from train.recipes import find_recipe
+from train.recipes.recipes import find_recipe
 
 ALONE = 50 / 60  # share of the recipe's images before the association, equal to HQ's share of the epochs
 TEMPERATURE = 0.07  # temperature of the association, and the start value of DAEFR's temperature

@@ -94,7 +94,7 @@ class ContactSheet:
 
 def render_sheet(sheet: dict[str, Any]) -> str:
     """Returns a sheet that `ContactSheet.build` made, as one HTML file that loads nothing from outside."""
-    loader = jinja2.PackageLoader("train.restore", "")
+    loader = jinja2.PackageLoader("train.restore.outputs", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("sheet.html.j2")
     return template.render(sheet, shown=SCREEN_PIXELS)
 

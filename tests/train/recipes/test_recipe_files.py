@@ -21,7 +21,7 @@ from tests.places import Run
 from train.data.sampling import draw_preset_name
 from train.fit.cli import choose_recipe
 from train.losses.names import BY_MODEL, LOSSES
-from train.recipe_files import (
+from train.recipes.recipe_files import (
     RECIPE_FILE,
     build_recipe,
     change_recipe,
@@ -31,8 +31,8 @@ from train.recipe_files import (
     tabulate,
     use_preset,
 )
-from train.recipes import DIFFUSION, PARTS, RECIPES, TINY, Recipe, find_recipe
-from train.training_presets import MILD, TRAINING_PRESETS, find_training_preset
+from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, TINY, Recipe, find_recipe
+from train.recipes.training_presets import MILD, TRAINING_PRESETS, find_training_preset
 
 SHARES = st.floats(0, 0.3)
 WEIGHTS = st.dictionaries(st.sampled_from([name for name in LOSSES if name not in BY_MODEL]), st.floats(1e-6, 1e6))

@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
 from train.losses.names import LOSSES
-from train.recipes import AUGMENTS, DIFFUSION, DISCRIMINATORS, PARTS, TINY
+from train.recipes.recipes import AUGMENTS, DIFFUSION, DISCRIMINATORS, PARTS, TINY
 
 NONE = "none"  # TOML has no null: this text stands for None in a field that can be None
 

@@ -23,7 +23,7 @@ from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.prompts.dictionary import Dictionary
 from train.models.restorer import Restorer
-from train.recipes import DIFFUSION, RECIPES, TINY, Recipe
+from train.recipes.recipes import DIFFUSION, RECIPES, TINY, Recipe
 from train.restore.restore_photos import restore
 
 

@@ -1,8 +1,8 @@
 """Writes a recipe as TOML, reads a recipe from a TOML file, a run or a checkpoint, and changes values of a recipe.
 
-The keys of the file are the fields of `train.recipes.Recipe`. The losses are in the table `loss`. If `name` is a recipe
-of train/recipes.py, a missing key has the value of that recipe. With another name, the file must contain all keys. A
-table of the file replaces the whole table of the recipe:
+The keys of the file are the fields of `train.recipes.recipes.Recipe`. The losses are in the table `loss`. If `name` is
+a recipe of train/recipes/recipes.py, a missing key has the value of that recipe. With another name, the file must
+contain all keys. A table of the file replaces the whole table of the recipe:
 
     name = "tiny"
     batch = 8
@@ -28,10 +28,10 @@ from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
 from train.losses.names import BY_MODEL
 from train.models.config import REFINEMENT_SHRINK
-from train.recipe_values import NONE, check_name, read_value
-from train.recipes import DIFFUSION, RECIPES, TINY, VRE, Recipe, find_recipe
+from train.recipes.recipe_values import NONE, check_name, read_value
+from train.recipes.recipes import DIFFUSION, RECIPES, TINY, VRE, Recipe, find_recipe
+from train.recipes.training_presets import TRAINING_PRESETS, find_training_preset
 from train.run_folders import RUN_CONFIG
-from train.training_presets import TRAINING_PRESETS, find_training_preset
 
 RECIPE_FILE = "recipe.toml"  # the file of a checkpoint with the recipe
 LATENT_SIDE = 32  # --size keeps this side of the latent on base tiny: the factor is 8 at 256 px, and 4 at 128 px (ours)

@@ -1,0 +1,1 @@
+"""What `restore` writes beside the photos: the log and the contact sheet."""
