@@ -155,8 +155,8 @@ class CurateConfig:
     # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, the limit is
     # 16 pixels, or the limit of the filter `too_small` if that is less than 16.
     min_face: float | None = None
-    # Labels of `folder` or `FILE.csv` are taken as truth. Labels of `hint` or `hint:FILE.csv` are only compared with
-    # the grouping.
+    # Labels of `folder`, `FILE.csv` or `truth:metadata` are taken as truth. Labels of `hint`, `hint:FILE.csv` or
+    # `metadata` are only compared with the grouping.
     labels: str | None = None
     sidecar: str | None = None  # FILE.csv with source, licence and consent of photos
     require_consent: bool = False  # Drop photos whose consent is unknown.

@@ -80,7 +80,7 @@ def curate(
             check_refused_hashes(ledger, config.sidecar)
         notices += apply_consent(ledger, config.sidecar, photos, config.require_consent)
         notices += _record_lists(ledger, lists)
-        label(ledger, config)
+        label(ledger, config, map_batches)
 
         config = insert_model_settings(config, models)
         _record_filters(ledger, config.screen)

@@ -48,7 +48,7 @@ class _Facts:
 
     photos: dict[str, dict[str, Any]]  # maps a photo id to the row of the photo
     faces: dict[str, list[dict[str, Any]]]  # maps a photo id to the rows of the photo's faces
-    labels: dict[str, Label]  # maps a photo id to the photo's label
+    labels: dict[str, list[Label]]  # maps a photo id to the photo's labels
     is_target: dict[str, bool]  # maps a photo id to whether an imported list names references for the photo
     decisions: dict[str, list[tuple[int, str]]]  # maps a face id to (number, kind) of the face's decisions
     history: dict[str, list[dict[str, Any]]]  # maps a face id to attempts to clean the face, and to training rounds
@@ -130,7 +130,7 @@ def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str,
     return _Facts(
         photos={photo_id: photos[photo_id] for photo_id in photo_ids if photo_id in photos},
         faces=faces,
-        labels={row.photo_id: row for row in ledger.read_rows(Label)},
+        labels=_group_by_photo(ledger.read_rows(Label)),
         is_target={row.photo_id: row.refs is not None for row in ledger.read_rows(ListEntry)},
         decisions=_read_decisions_by_face(ledger),
         history=read_history(ledger, [row["face_id"] for row in all_faces]),
@@ -138,6 +138,13 @@ def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str,
         filters=_describe_filters(ledger, all_faces),
         pairing=ledger.read_detail("pair"),
     )
+
+
+def _group_by_photo(labels: list[Label]) -> dict[str, list[Label]]:
+    grouped: dict[str, list[Label]] = {}
+    for row in labels:
+        grouped.setdefault(row.photo_id, []).append(row)
+    return grouped
 
 
 def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
@@ -205,12 +212,13 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     missing = ", the file does not exist any more" if not exists and uri and photo_id else ""
     lines = [f"{place}: {_format_status(file)}{missing}"]
 
-    picture, label = facts.photos.get(photo_id), facts.labels.get(photo_id)
+    picture, labels = facts.photos.get(photo_id), facts.labels.get(photo_id, [])
     if picture is not None:
         line = f"  photo {photo_id[:12]}, {picture['width']} x {picture['height']}: {_format_status(picture)}"
         line += "".join(f", {name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name])
-        if label is not None:
-            line += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
+        if labels:
+            hint = "" if labels[0].truth else " as a hint" if len(labels) == 1 else " as hints"
+            line += f", labelled {' and '.join(label.label for label in labels)}{hint}"
         lines.append(line)
 
     listed = facts.is_target.get(photo_id) if any(facts.is_target.values()) else None
@@ -229,8 +237,8 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
         lines.append(f"  face {face_id[:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {text}")
         lines += [f"    {sentence}" for sentence in describe_history(history)]
         faces.append(face)
-    label_facts = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}
-    return lines, {**file, **label_facts, "there": exists, "photo": picture, "faces": faces}
+    label_facts = [{"label": row.label, "truth": row.truth, "box": row.box} for row in labels]
+    return lines, {**file, "labels": label_facts, "there": exists, "photo": picture, "faces": faces}
 
 
 def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from curate.photos.labels import find_largest_faces, label_faces
+from curate.photos.labels import label_faces
+from manifests.ledger.label_faces import find_largest_faces
 from manifests.ledger.records import Face, Label, ListEntry, Pair, Split
 
 POLICY = "list"  # the recorded policy of a pair that comes from a list
@@ -24,7 +25,7 @@ def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tup
     `faces` are the faces that are ok or near-duplicates.
     """
     labels = [Label(row.photo_id, row.split, True) for row in lists if row.split is not None]
-    split_of, notices = label_faces(labels, faces)
+    split_of, notices = label_faces(labels, faces, {})
     return split_of, [f"The lists put copies of one picture into several splits: {notice}" for notice in notices]
 
 

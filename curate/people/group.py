@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.people.collages import describe_collages, find_collages
 from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.people.identities import make_identities, name_groups
+from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
 from curate.people.links import Links, resolve_links
-from curate.photos.labels import describe_hints, find_label_doubts, find_spread_labels, label_faces
+from curate.photos.labels import label_faces
 from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
@@ -66,7 +67,7 @@ def compute_groups(
     picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}
     rules = config.group
-    face_labels, labels_are_truth, notices = _read_labels(ledger, faces)
+    face_labels, labels_are_truth, notices = _read_labels(ledger, faces, photos)
     links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     progress("group", 0, len(face_ids))
     worth = _measure_worth(ledger, faces, face_ids, vectors)
@@ -134,7 +135,8 @@ def compute_names(
     usable = {face.face_id for face in faces if face.status == "ok"}
     members = [row for row in ledger.read_rows(Membership) if row.face_id in usable]  # sorted by face id
     face_ids = [row.face_id for row in members]
-    face_labels, labels_are_truth, _ = _read_labels(ledger, faces)
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    face_labels, labels_are_truth, _ = _read_labels(ledger, faces, photos)
     links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     people, first, group_of = np.unique([row.identity_id for row in members], return_index=True, return_inverse=True)
     names = name_groups(group_of, links, {group: face_ids[row] for group, row in enumerate(first)})
@@ -187,10 +189,12 @@ def _describe_doubtful(identities: Sequence[Identity], memberships: Sequence[Mem
     ]
 
 
-def _read_labels(ledger: Ledger, faces: Sequence[Face]) -> tuple[dict[str, str], bool, list[str]]:
+def _read_labels(
+    ledger: Ledger, faces: Sequence[Face], photos: Mapping[str, Photo]
+) -> tuple[dict[str, str], bool, list[str]]:
     """Returns face_id -> label, whether the labels are truth and not only hints, and notices."""
     labels = ledger.read_rows(Label)
-    face_labels, notices = label_faces(labels, faces)
+    face_labels, notices = label_faces(labels, faces, photos)
     return face_labels, bool(labels) and labels[0].truth, notices
 
 

@@ -124,6 +124,8 @@ class Label:
     photo_id: str
     label: str
     truth: bool
+    number: int = 0
+    box: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Identity: ("identities", ("identity_id",)),
     Membership: ("memberships", ("face_id",)),
     DecisionRow: ("decisions", ("decision_id",)),
-    Label: ("labels", ("photo_id",)),
+    Label: ("labels", ("photo_id", "number")),
     ListEntry: ("list_entries", ("photo_id",)),
     Pair: ("pairs", ("target",)),
     Split: ("splits", ("face_id",)),

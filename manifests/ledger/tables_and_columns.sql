@@ -114,11 +114,15 @@ CREATE TABLE decisions (
     undoes      BIGINT              -- number of the decision that an undo takes back
 );
 
--- A row is the label that a folder or a CSV file gives to the largest accepted face of a photo.
+-- A row is a label that a folder, a CSV file, an imported list or the metadata of a photo gives to a face of the photo.
 CREATE TABLE labels (
-    photo_id VARCHAR PRIMARY KEY,
+    photo_id VARCHAR NOT NULL,
     label    VARCHAR NOT NULL,
-    truth    BOOLEAN NOT NULL  -- if false, the label is only compared and reported, and does not change the groups
+    truth    BOOLEAN NOT NULL, -- if false, the label is only compared and reported, and does not change the groups
+    number   INTEGER NOT NULL, -- number of the label in the photo: 0, 1, ...
+    box      FLOAT[],          -- x0, y0, x1, y1 as shares of the photo's width and height; the label belongs to the
+                               -- face at this place; NULL: the label belongs to the largest accepted face
+    PRIMARY KEY (photo_id, number)
 );
 
 -- A row is the entry of an imported list for the largest accepted face of a photo. Every curation applies the entry.

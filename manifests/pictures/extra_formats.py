@@ -10,6 +10,7 @@ is never used.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -90,6 +91,32 @@ def open_extra(file: BinaryIO, kind: str, check_size: Callable[[int, int], None]
     image = {HEIC: _open_heic, JXL: _open_jxl, RAW: _open_raw}[kind](file, check_size)
     image.format = {HEIC: "HEIF", JXL: "JXL", RAW: "RAW"}[kind]
     return image
+
+
+def read_extra_metadata(file: BinaryIO, kind: str) -> tuple[Image.Exif, bytes]:
+    """Returns the EXIF block and the XMP packet of a HEIC, JPEG XL or RAW picture.
+
+    Only a RAW that is a TIFF has a block that can be read. A broken block is empty.
+    """
+    file.seek(0)
+    exif = Image.Exif()
+    if kind == RAW:
+        if file.read(4) in (b"II*\0", b"MM\0*"):
+            with contextlib.suppress(Exception):  # Pillow raises many classes of errors on broken blocks
+                file.seek(0)
+                exif.load_from_fp(file)
+        return exif, b""
+    if kind == HEIC:
+        import pi_heif
+
+        metadata = pi_heif.open_heif(file).info
+    else:
+        import pylibjxl
+
+        metadata = pylibjxl.decode(file.read(), metadata=True)[1]
+    with contextlib.suppress(Exception):
+        exif.load(metadata.get("exif") or b"")
+    return exif, metadata.get("xmp") or b""
 
 
 def _open_heic(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.Image:

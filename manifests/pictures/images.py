@@ -145,7 +145,7 @@ def decode_picture(
         warnings.simplefilter("ignore")  # the checks below replace Pillow's warnings
         try:
             kind = find_kind(file)
-            with _open(file) if kind is None else _open_kind(file, kind, max_pixels) as image:
+            with open_header(file) if kind is None else _open_kind(file, kind, max_pixels) as image:
                 notice = _limit_pixels(image, max_pixels)
                 facts = read_file_facts(image)
                 # Pillow turns a TIFF upright while it loads the TIFF, and then forgets the orientation.
@@ -200,8 +200,11 @@ def _accepts(name: str, start: bytes) -> bool:
     return bool(accept is not None and accept(start) is True)
 
 
-def _open(file: BinaryIO) -> Image.Image:
-    """Opens a picture and reads its header. A JPEG may exceed Pillow's limit, because it can be read at half size."""
+def open_header(file: BinaryIO) -> Image.Image:
+    """Opens a picture in one of FORMATS and reads its header. The caller closes the picture.
+
+    A JPEG may exceed Pillow's limit of size, because it can be read at half size.
+    """
     file.seek(0)
     try:
         return Image.open(file, formats=FORMATS)

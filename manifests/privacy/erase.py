@@ -22,6 +22,7 @@ from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
 from manifests.ledger.paths import PARTS, crop_path, shard_path
 from manifests.ledger.queries import read_faces_with_reason, read_units
 from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split, remove_embedding
+from manifests.privacy.names_in_details import find_labels_of_faces, remove_names_from_details
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
@@ -152,8 +153,8 @@ def find_report_pages(dataset: Path) -> list[Path]:
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
     """Record these faces without their embeddings, and remove all other data that was made of the faces.
 
-    The faces are also removed from the training runs inside the dataset's folder. The transaction that records the
-    faces also records `rows`. `stage` is the name of the stage in the ledger.
+    The faces are also removed from the training runs inside the dataset's folder. The labels of the faces are deleted.
+    The transaction that records the faces also records `rows`. `stage` is the name of the stage in the ledger.
     """
     bare_faces = [replace(remove_embedding(face), duplicate_of=None, crop_sha256=None, luma_dct=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
@@ -163,6 +164,11 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
         page.unlink()
     erasure = plan_erasure(ledger, removed)
     erasure.write_shards(ledger.dataset)
+    labels = find_labels_of_faces(ledger, removed)
+    erasure.deletions.append(
+        ("labels", "photo_id || ' ' || number", [f"{row.photo_id} {row.number}" for row in labels])
+    )
+    erasure.details += remove_names_from_details(ledger, removed, [], labels)
     other_rows = [row for row in erasure.rows if not (isinstance(row, Face) and row.face_id in removed)]
     ledger.record(
         stage, "all", {}, [*other_rows, *bare_faces, *rows], delete=erasure.deletions, details=erasure.details

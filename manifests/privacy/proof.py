@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Traces:
     faces: tuple[str, ...] = ()  # face ids
     people: tuple[str, ...] = ()  # identity ids
     uris: tuple[str, ...] = ()
+    longer_uris: tuple[str, ...] = ()  # uris of files that stay and that begin with one of `uris`; they are no traces
     images: tuple[str, ...] = ()  # sha256 of PNG files of crops, cleaned versions and low-quality images
     middles: tuple[str, ...] = ()  # bytes from the middle of each of these PNG files, in hex (see sample_middle)
     embeddings: tuple[str, ...] = ()  # bytes of float32 embeddings, in hex
@@ -64,17 +65,19 @@ def sample_middle(data: bytes) -> str:
 class _Searcher:
     """Searches for many byte strings (needles) at once: first for their two first bytes, then eight, then all bytes."""
 
-    def __init__(self, needles: dict[bytes, str]) -> None:
+    def __init__(self, needles: dict[bytes, str], exceptions: Sequence[bytes] = ()) -> None:
+        """A needle at the beginning of one of `exceptions` is not found."""
+        self.exceptions = exceptions
         self.by_head: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)
         for needle, kind in needles.items():
             self.by_head[needle[:_HEAD]].append((needle, kind))
-        self.longest = max(map(len, needles), default=_HEAD)
+        self.longest = max(map(len, (*needles, *exceptions)), default=_HEAD)
         self.heads = np.sort(np.frombuffer(b"".join(self.by_head), "<u8"))
         self.pairs = np.zeros(1 << 16, bool)  # for each value of two bytes, whether a needle begins with it
         self.pairs[(self.heads & 0xFFFF).astype(np.int64)] = True
 
-    def search(self, data: bytes) -> set[str]:
-        """Returns the kinds of the needles that `data` contains."""
+    def search(self, data: bytes, is_end: bool = True) -> set[str]:
+        """Returns the kinds of the needles that `data` contains. If not `is_end`, more data follows."""
         if len(data) < _HEAD or not self.by_head:
             return set()
         # find all places at which two bytes begin a needle, with one look-up in a table for each byte of the data
@@ -88,18 +91,24 @@ class _Searcher:
         kinds = set()
         for place in places[np.isin(heads, self.heads)].tolist():
             for needle, kind in self.by_head[data[place : place + _HEAD]]:
-                if data.startswith(needle, place):
+                if data.startswith(needle, place) and not self._is_exception(data, place, is_end):
                     kinds.add(kind)
         return kinds
+
+    def _is_exception(self, data: bytes, place: int, is_end: bool) -> bool:
+        """Returns whether an exception begins at a place, or may begin there if the data does not end yet."""
+        rest = data[place : place + self.longest]
+        return any(rest.startswith(other) or (not is_end and other.startswith(rest)) for other in self.exceptions)
 
     def search_file(self, path: Path) -> set[str]:
         """Returns the kinds of the needles that the file contains. A needle may cross the border of two chunks."""
         kinds: set[str] = set()
         with path.open("rb") as file:
-            tail = b""
-            while chunk := file.read(_CHUNK):
-                kinds |= self.search(tail + chunk)
-                tail = (tail + chunk)[-(self.longest - 1) :]
+            tail, chunk = b"", file.read(_CHUNK)
+            while chunk:
+                following = file.read(_CHUNK)
+                kinds |= self.search(tail + chunk, is_end=not following)
+                tail, chunk = (tail + chunk)[-(self.longest - 1) :], following
         return kinds
 
 
@@ -116,7 +125,8 @@ class Proof:
 
 def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
     """Search the dataset's folder and `folders` for `traces`, and return the proof. Files in `skip` are ignored."""
-    searcher, skipped = _Searcher(traces.make_needles()), {path.absolute() for path in skip}
+    searcher = _Searcher(traces.make_needles(), [uri.encode() for uri in traces.longer_uris])
+    skipped = {path.absolute() for path in skip}
     remains: list[str] = []
     own_files: list[str] = []
     files = size = 0

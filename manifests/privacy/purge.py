@@ -24,21 +24,18 @@ from manifests.card import write_card
 from manifests.errors import LedgerError
 from manifests.ledger.connection import rewrite_ledger
 from manifests.ledger.decision_log import SIDED, encode_faces, parse_decision
-from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger, utc_now
+from manifests.ledger.ledger import Deletion, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
-from manifests.ledger.queries import read_units
 from manifests.ledger.records import DecisionRow, File, Label, ListEntry, Photo, Purge, Record
 from manifests.privacy.erase import find_report_pages, plan_erasure, remove_files
 from manifests.privacy.keys import ensure_key, hide_uri, read_key
+from manifests.privacy.names_in_details import remove_names_from_details
 from manifests.privacy.picture_marks import make_kept_out_rows
 from manifests.privacy.proof import Proof, Traces, search_traces
 from manifests.privacy.purge_plan import PurgePlan
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
-
-# these details of the stages `label` and `group` may contain names or ids of photos, faces or people
-_NAMING_DETAILS = ("notices", "label_doubts", "labels_parted", "collages")
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,9 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
         ("stages", "unit", [*plan.photos, *plan.uris]),
         ("decisions", "decision_id::VARCHAR", [str(number) for number in empty_decisions]),
     ]
-    details = [*erasure.details, *_remove_names_from_details(ledger, plan)]
+    own_labels = [row for row in ledger.read_rows(Label) if row.photo_id in plan.photos]
+    names = {*plan.people, *plan.uris, *(display_path(uri).name for uri in plan.uris)}
+    details = [*erasure.details, *remove_names_from_details(ledger, [*plan.photos, *plan.faces], names, own_labels)]
     ledger.record("purge", "rows", {}, [*erasure.rows, *rows, *decisions], delete=deletions, details=details)
 
 
@@ -171,34 +170,3 @@ def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRo
     while undos := {row.decision_id for row in ledger.read_rows(DecisionRow) if row.undoes in empty} - empty:
         empty |= undos
     return [row for row in changes if row.decision_id not in empty], sorted(empty)
-
-
-def _remove_names_from_details(ledger: Ledger, plan: PurgePlan) -> list[DetailUpdate]:
-    """Returns changed details of the stages `label` and `group`, without entries that name a removed photo or person.
-
-    An entry may contain only the first 12 characters of an id, or a file name without its folder.
-    """
-    labels = ledger.read_rows(Label)
-    other_labels = {row.label for row in labels if row.photo_id not in plan.photos}
-    names = {long_id[:12] for long_id in (*plan.photos, *plan.faces)} | {*plan.people, *plan.uris}
-    names |= {display_path(uri).name for uri in plan.uris} | ({row.label for row in labels} - other_labels)
-    changes: list[DetailUpdate] = []
-    for stage, unit, config_hash, before in read_units(ledger, "label", "group"):
-        after = {
-            key: _remove_entries(value, names) if key in _NAMING_DETAILS else value for key, value in before.items()
-        }
-        if after != before:
-            changes.append((stage, unit, config_hash, after))
-    return changes
-
-
-def _remove_entries(value: Any, names: set[str]) -> Any:
-    """Returns a JSON list or mapping without the entries that contain one of these names."""
-    if isinstance(value, dict):
-        return {
-            key: _remove_entries(entry, names) for key, entry in value.items() if not any(name in key for name in names)
-        }
-    if isinstance(value, list):
-        texts = [json.dumps(entry, ensure_ascii=False) for entry in value]
-        return [entry for entry, text in zip(value, texts, strict=True) if not any(name in text for name in names)]
-    return value

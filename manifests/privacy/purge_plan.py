@@ -15,6 +15,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
 from manifests.ledger.records import Face, File, Membership, Photo
 from manifests.privacy.kept_out import find_kept_out_reason
+from manifests.privacy.keys import HIDDEN_PREFIX
 from manifests.privacy.picture_marks import find_copies
 from manifests.privacy.proof import Traces, sample_middle
 from manifests.privacy.run_cleanup import find_faces_in_runs
@@ -180,8 +181,10 @@ def _plan_photos(
     dataset = ledger.dataset
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.photo_id in photo_ids}
     face_ids = sorted(faces)
-    files = [row for row in ledger.read_rows(File) if row.photo_id in photo_ids]
-    uris = sorted(row.uri for row in files)
+    all_files = ledger.read_rows(File)
+    files = [row for row in all_files if row.photo_id in photo_ids]
+    uris = sorted({row.uri for row in files} | _find_companions(all_files, photo_ids))
+    longer_uris = sorted(row.uri for row in all_files if row.uri.startswith(tuple(uris)) and row.uri not in uris)
     hashes = photo_ids | {row.sha256 for row in files if row.sha256 is not None}
 
     # people who have no face in another photo are removed too
@@ -221,12 +224,39 @@ def _plan_photos(
             faces=tuple(face_ids),
             people=tuple(people),
             uris=tuple(uris),
+            longer_uris=tuple(longer_uris),
             images=tuple(sorted({sha256_bytes(image) for image in images})),
             middles=tuple(sorted({sample_middle(image) for image in images} - {""})),
             embeddings=tuple(_find_own_embeddings(ledger, faces)),
             pixels=tuple(sorted({sha256 for run in faces_in_runs for sha256 in run.pixels})),
         ),
     )
+
+
+def _find_companions(files: Sequence[File], photo_ids: Collection[str]) -> set[str]:
+    """Returns the uris of the files beside these photos that have the name of a photo in their own name.
+
+    The companions of `a.jpg` are, for example, `a.jpg.xmp` and `a.jpg.json`, and also `a.xmp` if no other photo is
+    named `a`.
+    """
+    own = {str(display_path(row.uri)) for row in files if row.photo_id in photo_ids}
+    stems = {str(Path(path).with_suffix("")) for path in own}
+    stems -= {str(display_path(row.uri).with_suffix("")) for row in files if row.photo_id not in (None, *photo_ids)}
+    companions = set()
+    for row in files:
+        if row.photo_id is None and not row.uri.startswith(HIDDEN_PREFIX):
+            path = display_path(row.uri)
+            extends = any(str(parent) in own for parent in _cut_suffixes(path))
+            if extends or (path.suffix.lower() == ".xmp" and str(path.with_suffix("")) in stems):
+                companions.add(row.uri)
+    return companions
+
+
+def _cut_suffixes(path: Path) -> Iterator[Path]:
+    """Yields `a/b.jpg.x` and `a/b.jpg` and `a/b` for the path `a/b.jpg.x.y`."""
+    while path.suffix:
+        path = path.with_suffix("")
+        yield path
 
 
 def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:

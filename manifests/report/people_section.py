@@ -58,7 +58,9 @@ def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
 def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
     """Returns the number of different labels, the number of labelled photos, and whether the labels count as truth."""
     rows = ledger.read_rows(Label)
-    return (len({row.label for row in rows}), len(rows), rows[0].truth) if rows else None
+    if not rows:
+        return None
+    return len({row.label for row in rows}), len({row.photo_id for row in rows}), rows[0].truth
 
 
 def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:

@@ -84,7 +84,10 @@ def test_names_labels_and_decisions_are_told(tmp_path, monkeypatch):
     lines, found = explain_photo(dataset, "person0/0.png")
     assert lines[1].endswith(": ok, labelled person0") and ", Ann (confidence 1.00, by review)" in lines[2]
     assert lines[2].endswith("; decisions 1 (rename), 3 (lock)")
-    assert found[0]["label"] == "person0" and found[0]["faces"][0]["decisions"] == [(1, "rename"), (3, "lock")]
+    assert found[0]["labels"][0]["label"] == "person0" and found[0]["faces"][0]["decisions"] == [
+        (1, "rename"),
+        (3, "lock"),
+    ]
     assert explain_photo(dataset, "person1/0.png")[0][2].endswith(": dropped, decided; decision 2 (drop)")
     with pytest.raises(BadInput, match="no identity p-000000 now: the id never existed, or it ended"):
         explain_photo(dataset, "p-000000")

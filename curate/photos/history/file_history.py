@@ -16,6 +16,7 @@ from manifests.runtime.uris import display_path, is_missing
 FILE_REPLACED = "file_replaced"  # every file that contained the photo was overwritten
 FILE_GONE = "file_gone"  # the file no longer exists, and no other file contains its photo
 FILE_MOVED = "file_moved"  # the file no longer exists, but another file contains its photo
+MISSING = (FILE_GONE, FILE_MOVED)
 # A file with a reason in `_UNREAD` was not read. A file that was not read may still contain the photo of its earlier
 # row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
@@ -92,10 +93,15 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
     """Returns whether the file was kept out when it was last read, and now contains no readable photo.
 
-    The name of such a file must not come back into the ledger. `hidden` contains the uris of the files that are kept
-    out.
+    The name of such a file must not come back into the ledger, also as a part of the name of another file: `a.jpg.xmp`
+    stays hidden if `a.jpg` is kept out. `hidden` contains the uris of the files that are kept out.
     """
-    return row.photo_id is None and bool(hidden) and hide_uri(key, row.uri) in hidden
+    if row.photo_id is not None or not hidden:
+        return False
+    uris = [row.uri]
+    while "." in uris[-1].rpartition("/")[2]:
+        uris.append(uris[-1].rpartition(".")[0])
+    return any(hide_uri(key, uri) in hidden for uri in uris)
 
 
 def mark_replaced(

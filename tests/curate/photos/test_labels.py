@@ -171,4 +171,4 @@ def test_what_is_no_label_is_refused(tmp_path, monkeypatch, spec, text, said):
     if text is not None:
         Path("t.csv").write_bytes(text)
     with pytest.raises(BadInput, match=said):
-        read_labels(spec, [])
+        read_labels(spec, [], {}, map)

@@ -12,7 +12,7 @@ from curate.photos.labels import read_labels
 from curate.photos.name_rules import NameRules
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput
-from manifests.ledger.records import File
+from manifests.ledger.records import File, Photo
 from manifests.privacy.optout import plan_optout
 from manifests.runtime.uris import path_of, uri_of
 from manifests.why import explain_photo
@@ -134,7 +134,8 @@ def test_labels_and_look_ups_match_names_in_any_form(tmp_path):
     save(photos / "sub" / NFD, photo([0], 0))
     (tmp_path / "labels.csv").write_bytes(f"\ufeffphoto;label\r\nsub\\{NFC};Zoë\r\n".encode())
     curated(photos, dataset)
-    labels, notices = read_labels(str(tmp_path / "labels.csv"), rows(dataset, File))
+    photos = {row.photo_id: row for row in rows(dataset, Photo)}
+    labels, notices = read_labels(str(tmp_path / "labels.csv"), rows(dataset, File), photos, map)
     assert [row.label for row in labels] == ["Zoë"] and notices == []
     assert explain_photo(dataset, f"sub/{NFC}")[1][0]["status"] == "ok"
     assert len(plan_optout(dataset, [NFC]).photos) == 1

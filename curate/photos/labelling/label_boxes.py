@@ -1,0 +1,77 @@
+"""Collects the labels of photos, and makes the rows of the table `labels`."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from curate.photos.labelling.xmp_people import Box
+from manifests.ledger.decision_log import MIN_OVERLAP, measure_overlap
+from manifests.ledger.records import Label
+from manifests.runtime.text import format_count
+
+
+@dataclass
+class PhotoLabels:
+    """The labels of photos, of one source. A label without a box belongs to the largest face without a box."""
+
+    boxes: dict[str, list[tuple[str, Box]]] = field(default_factory=lambda: defaultdict(list))  # photo -> (label, box)
+    whole: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # photo -> labels without a box
+    unused: Counter[str] = field(default_factory=Counter)  # why regions are not used -> number of regions
+
+    def make_rows(self, truth: bool, is_metadata: bool) -> tuple[list[Label], list[str]]:
+        """Returns the rows, sorted by photo, and notices about labels that are not used.
+
+        Of several boxes with one label at one place, the first is used. Boxes with several labels at one place are not
+        used. If a photo has several labels without a box, none of these is used. `is_metadata` means that a label
+        without a box counts only in a photo without boxes, because metadata may name people whom nobody can see.
+        """
+        rows: list[Label] = []
+        ambiguous: list[tuple[str, list[str]]] = []
+        for photo in sorted({*self.boxes, *self.whole}):
+            boxes = self._merge(self.boxes.get(photo, ()))
+            whole = sorted(self.whole.get(photo, set()) - {label for label, _ in self.boxes.get(photo, ())})
+            labels: list[tuple[str, Box | None]] = [*boxes]
+            if is_metadata and (len(whole) > 1 or photo in self.boxes):
+                self.unused["without a place"] += len(whole)
+            elif len(whole) > 1:
+                ambiguous.append((photo, whole))
+            else:
+                labels += [(label, None) for label in whole]
+            rows += [Label(photo, label, truth, number, box) for number, (label, box) in enumerate(labels)]
+        return rows, [*_describe_ambiguous(ambiguous), *_describe_unused(self.unused)]
+
+    def _merge(self, boxes: Iterable[tuple[str, Box]]) -> list[tuple[str, Box]]:
+        places: list[list[tuple[str, Box]]] = []
+        for label, box in boxes:
+            place = next((place for place in places if measure_overlap(place[0][1], box) >= MIN_OVERLAP), None)
+            if place is None:
+                places.append([(label, box)])
+            else:
+                place.append((label, box))
+        clear = [place[0] for place in places if len({label for label, _ in place}) == 1]
+        self.unused["with several names at one place"] += len(places) - len(clear)
+        return clear
+
+
+def _describe_ambiguous(ambiguous: list[tuple[str, list[str]]]) -> list[str]:
+    if not ambiguous:
+        return []
+    photo, labels = ambiguous[0]
+    photos = "photo has" if len(ambiguous) == 1 else "photos have"
+    return [
+        f"{len(ambiguous)} {photos} several labels, so no label is used. For example, photo {photo[:12]} has "
+        f"{' and '.join(labels[:2])}."
+    ]
+
+
+def _describe_unused(unused: Counter[str]) -> list[str]:
+    counts = [f"{count} {why}" for why, count in sorted(unused.items()) if count]
+    if not counts:
+        return []
+    total = sum(unused.values())
+    return [
+        f"{format_count(total, 'name or region', 'names or regions')} {'is' if total == 1 else 'are'} not used: "
+        f"{', '.join(counts)}."
+    ]

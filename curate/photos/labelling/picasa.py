@@ -1,0 +1,72 @@
+"""Reads the face regions and the names in Picasa's files `.picasa.ini` and `contacts.xml`.
+
+A `.picasa.ini` has a section for each photo in its folder. Its line `faces` lists regions as `rect64(HEX),ID`. HEX is
+four numbers of 16 bits, left, top, right and bottom, without leading zeros. The section `[Contacts2]` has the name of
+each ID. Older files have no names, and the names are in `contacts.xml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from curate.photos.labelling.xmp_people import NO_NAME, Box, NamedPeople, make_people
+from manifests.pictures.xmp import parse_xml
+from manifests.runtime.uris import normalise_name
+
+INI_NAMES = (".picasa.ini", "Picasa.ini")  # the second is the name in old versions
+CONTACTS_NAME = "contacts.xml"
+_FACE = re.compile(r"rect64\(([0-9a-f]{1,16})\),([0-9a-f]{1,16})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class PicasaFile:
+    """The content of a `.picasa.ini` or a `contacts.xml`."""
+
+    path: Path
+    faces: Mapping[str, tuple[tuple[Box, str], ...]] = field(default_factory=dict)  # name of a photo -> (box, ID)
+    contacts: Mapping[str, str] = field(default_factory=dict)  # ID -> name
+    problem: str | None = None  # why the file cannot be used
+
+
+def parse_picasa_file(path: Path, data: bytes) -> PicasaFile:
+    """Returns the content of a file. Raises BrokenXml if it is a broken `contacts.xml`."""
+    if path.name.lower() == CONTACTS_NAME:
+        contacts = {_read_id(one.get("id", "")): one.get("name", "") for one in parse_xml(data).iter("contact")}
+        return PicasaFile(path, contacts=contacts)
+    faces: dict[str, list[tuple[Box, str]]] = defaultdict(list)
+    contacts, section = {}, ""
+    for line in data.decode("utf-8-sig", "replace").splitlines():
+        if header := re.fullmatch(r"\s*\[(.+)\]\s*", line):
+            section = header[1]
+        elif section == "Contacts2":
+            number, _, value = line.partition("=")
+            contacts[_read_id(number)] = value.partition(";")[0]
+        elif line.startswith("faces="):
+            faces[normalise_name(section)] += [(_read_rect64(box), _read_id(one)) for box, one in _FACE.findall(line)]
+    return PicasaFile(path, {name: tuple(found) for name, found in faces.items()}, contacts)
+
+
+def _read_id(text: str) -> str:
+    return text.strip().lower().lstrip("0")
+
+
+def _read_rect64(text: str) -> Box:
+    left, top, right, bottom = (int(text.zfill(16)[at : at + 4], 16) / 0xFFFF for at in range(0, 16, 4))
+    return left, top, right, bottom
+
+
+def find_picasa_people(file: PicasaFile, photo: Path, contacts: Mapping[str, str]) -> NamedPeople:
+    """Returns the people whom a `.picasa.ini` names in a photo. `contacts` are the names of other files.
+
+    A face whose ID has no name counts as unnamed.
+    """
+    name = normalise_name(photo.name)
+    found = file.faces.get(name) or next(
+        (faces for other, faces in file.faces.items() if other.casefold() == name.casefold()), ()
+    )
+    names = {**contacts, **file.contacts, NO_NAME: ""}
+    return make_people([(names.get(contact, ""), box, None) for box, contact in found])

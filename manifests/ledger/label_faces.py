@@ -1,0 +1,68 @@
+"""Finds the face to which each label of a photo belongs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from manifests.ledger.decision_log import measure_overlap
+from manifests.ledger.records import Face, Label, Photo
+
+# Least intersection over union of the box of a label and of a face (ours). Users and other detectors draw larger boxes
+# than SCRFD: the box of a whole head has about twice the area of the box of its face.
+MIN_LABEL_OVERLAP = 0.25
+
+
+def match_labels(
+    labels: Iterable[Label], faces: Iterable[Face], photos: Mapping[str, Photo]
+) -> list[tuple[Label, Face | None]]:
+    """Returns each label with its face, or with None if no face fits. The labels are sorted by photo and number.
+
+    The pair of a box and a face that overlap most is matched first. A face has one label, and two faces of a photo
+    never have the same label. A label without a box belongs to the largest face of its photo that has no label yet.
+    `photos` maps a photo id to the row of the photo. It must contain the photos of labels with a box.
+    """
+    labels_of: dict[str, list[Label]] = defaultdict(list)
+    faces_of: dict[str, list[Face]] = defaultdict(list)
+    for label in sorted(labels, key=lambda row: (row.photo_id, row.number)):
+        labels_of[label.photo_id].append(label)
+    for face in faces:
+        if face.photo_id in labels_of:
+            faces_of[face.photo_id].append(face)
+    return [pair for photo, rows in labels_of.items() for pair in _match_photo(rows, faces_of[photo], photos)]
+
+
+def _match_photo(
+    labels: list[Label], faces: list[Face], photos: Mapping[str, Photo]
+) -> list[tuple[Label, Face | None]]:
+    overlaps = []
+    for label in labels:
+        if label.box is not None:
+            photo = photos[label.photo_id]
+            box = [share * side for share, side in zip(label.box, (photo.width, photo.height) * 2, strict=True)]
+            overlaps += [(-measure_overlap(box, face.box), label.number, face.face_id) for face in faces]
+    label_of_number = {label.number: label for label in labels}
+    face_of_id = {face.face_id: face for face in faces}
+    face_of: dict[int, Face] = {}
+    taken: set[str] = set()  # ids of faces, and labels
+    for overlap, number, face_id in sorted(overlaps):
+        text = label_of_number[number].label
+        if -overlap >= MIN_LABEL_OVERLAP and number not in face_of and taken.isdisjoint((face_id, f"label {text}")):
+            face_of[number] = face_of_id[face_id]
+            taken |= {face_id, f"label {text}"}
+    for label in labels:
+        free = [face for face in faces if face.face_id not in taken]
+        if label.box is None and free:
+            face_of[label.number] = max(free, key=_rank_size)
+            taken.add(face_of[label.number].face_id)
+    return [(label, face_of.get(label.number)) for label in labels]
+
+
+def find_largest_faces(photos: Iterable[str], faces: Iterable[Face]) -> dict[str, Face]:
+    """Returns the largest face of each of `photos` (photo -> face)."""
+    matches = match_labels([Label(photo, "", True) for photo in photos], faces, {})
+    return {label.photo_id: face for label, face in matches if face is not None}
+
+
+def _rank_size(face: Face) -> tuple[float, str]:
+    return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), face.face_id

@@ -1,0 +1,82 @@
+"""Reads XMP packets of unknown origin. A packet is an XML text in a picture or in a sidecar file (ISO 16684-1).
+
+XMP has no document type. A packet with a document type is refused before any of its entities is read, so a packet
+cannot make the parser expand entities.
+"""
+
+from __future__ import annotations
+
+import codecs
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+MAX_XMP = 4 * 2**20  # a packet with more bytes is not read (ours); a JPEG has at most 64 KiB in one packet
+
+_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+_XML = "{http://www.w3.org/XML/1998/namespace}"
+
+Value = Element | str  # a property is an attribute with a text, or an element
+
+
+class BrokenXml(Exception):
+    """An XML text cannot be used. The text of the exception is the end of a sentence that begins with the file."""
+
+
+class _RefuseDocumentType(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise BrokenXml("has a document type, which may expand to any size")
+
+
+def parse_xml(data: bytes) -> Element:
+    """Returns the root of an XML text of at most MAX_XMP bytes. Raises BrokenXml for any other text."""
+    if len(data) > MAX_XMP:
+        raise BrokenXml(f"has more than {MAX_XMP // 2**20} MiB of metadata")
+    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.strip(b"\0\t\n\r ")  # programs fill the packet up
+    parser = ElementTree.XMLParser(target=_RefuseDocumentType())
+    try:
+        parser.feed(data)
+        root: Element = parser.close()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BrokenXml(f"has broken metadata ({error})") from None
+    return root
+
+
+def parse_xmp(packet: bytes) -> dict[str, Value]:
+    """Returns the properties of a packet, by name. A name is `{namespace}name`. Raises BrokenXml."""
+    found: dict[str, Value] = {}
+    root = parse_xml(packet)
+    for rdf in root.iter(f"{_RDF}RDF"):
+        found |= read_fields(rdf)
+    return found
+
+
+def read_fields(value: Value | None) -> dict[str, Value]:
+    """Returns the fields of a structure, by name. XMP writes a field as an attribute or as an element."""
+    found: dict[str, Value] = {}
+    if isinstance(value, Element):
+        for part in (value, *value.findall(f"{_RDF}Description")):
+            found |= {name: text for name, text in part.attrib.items() if not name.startswith((_RDF, _XML))}
+            found |= {child.tag: child for child in part if child.tag != f"{_RDF}Description"}
+    return found
+
+
+def read_items(value: Value | None) -> list[Value]:
+    """Returns the items of a list: rdf:Bag, rdf:Seq or rdf:Alt."""
+    if not isinstance(value, Element):
+        return []
+    return [item for kind in ("Bag", "Seq", "Alt") for item in value.findall(f"{_RDF}{kind}/{_RDF}li")]
+
+
+def read_text(value: Value | None) -> str:
+    """Returns a text without blanks at its ends, or "" if there is no text."""
+    text = value.text if isinstance(value, Element) else value
+    return (text or "").strip()
+
+
+def read_number(value: Value | None) -> float | None:
+    """Returns a number, or None if there is no number."""
+    try:
+        return float(read_text(value))
+    except ValueError:
+        return None

@@ -1,0 +1,63 @@
+"""Finds the labels of erased faces, and removes names and ids from the details of the stages `label` and `group`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from manifests.ledger.label_faces import match_labels
+from manifests.ledger.ledger import DetailUpdate, Ledger
+from manifests.ledger.queries import read_units
+from manifests.ledger.records import NEAR_DUPLICATE, Face, Label, Photo
+
+# these details of the stages `label` and `group` may contain names or ids of photos, faces or people
+_NAMING_DETAILS = ("notices", "label_doubts", "labels_parted", "collages")
+
+
+def find_labels_of_faces(ledger: Ledger, face_ids: Collection[str]) -> list[Label]:
+    """Returns the labels that belong to these faces."""
+    labels = ledger.read_rows(Label)
+    if not labels:
+        return []
+    faces = [
+        face
+        for face in ledger.read_rows(Face)
+        if face.status == "ok" or face.reason == NEAR_DUPLICATE or face.face_id in face_ids
+    ]
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    matches = match_labels(labels, faces, photos)
+    return [label for label, face in matches if face is not None and face.face_id in face_ids]
+
+
+def remove_names_from_details(
+    ledger: Ledger, ids: Collection[str], names: Collection[str], removed_labels: Sequence[Label]
+) -> list[DetailUpdate]:
+    """Returns changed details of the stages `label` and `group`, without entries that name something that is removed.
+
+    `ids` are the ids of removed photos and faces. An entry may contain only the first 12 characters of an id. `names`
+    are other texts. A name of `removed_labels` is removed if no other label has this name.
+    """
+    removed = {(row.photo_id, row.number) for row in removed_labels}
+    other_names = {row.label for row in ledger.read_rows(Label) if (row.photo_id, row.number) not in removed}
+    texts = {long_id[:12] for long_id in ids} | {*names} | ({row.label for row in removed_labels} - other_names)
+    changes: list[DetailUpdate] = []
+    for stage, unit, config_hash, before in read_units(ledger, "label", "group"):
+        after = {
+            key: _remove_entries(value, texts) if key in _NAMING_DETAILS else value for key, value in before.items()
+        }
+        if after != before:
+            changes.append((stage, unit, config_hash, after))
+    return changes
+
+
+def _remove_entries(value: Any, texts: set[str]) -> Any:
+    """Returns a JSON list or mapping without the entries that contain one of these texts."""
+    if isinstance(value, dict):
+        return {
+            key: _remove_entries(entry, texts) for key, entry in value.items() if not any(text in key for text in texts)
+        }
+    if isinstance(value, list):
+        dumps = [json.dumps(entry, ensure_ascii=False) for entry in value]
+        return [entry for entry, dump in zip(value, dumps, strict=True) if not any(text in dump for text in texts)]
+    return value
