@@ -56,7 +56,7 @@ FLAGS = {
     "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
-        "The source of labels: folder, FILE.csv, or metadata; hint, hint:FILE.csv and metadata do not change the groups",
+        "The source of labels: folder or FILE.csv; or hint, hint:FILE.csv or metadata, which do not change the groups",
     ),
     "--same-person": ("COSINE", "The least mean cosine that joins two groups of faces; replaces the calibrated value"),
     "--collages": ("", "Allow two faces of one photo to be the same person, if the photo looks like a collage"),
