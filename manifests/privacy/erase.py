@@ -30,6 +30,11 @@ from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # these values of photos.consent forbid the use of a photo
+# selects the photos of which no picture may be shown: photos that may not be used, and photos of a face that opted out
+HIDDEN_PHOTOS = (
+    f"SELECT photo_id FROM photos WHERE status <> 'ok' OR lower(trim(consent)) IN {CONSENT_REFUSALS} "
+    f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
+)
 # these tables have a column face_id
 FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_images")
 _BATCH = 64  # number of faces in a batch of a frozen set, as in degrade/frozen/dataset_sets.py

@@ -11,10 +11,11 @@ import jinja2
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.report.cleaned_section import read_cleaned_versions
+from manifests.report.dropped_page import FACES, read_dropped_faces
 from manifests.report.frozen_section import read_frozen_sets
 from manifests.report.intake_section import read_consent, read_filters, read_funnel
 from manifests.report.pairs_section import read_coverage, read_pairs, read_splits
-from manifests.report.people_pages import find_merges, list_orders, list_people, read_page
+from manifests.report.people_pages import list_orders, list_people, read_page
 from manifests.report.people_section import (
     draw_similarity_histogram,
     read_labels,
@@ -23,6 +24,7 @@ from manifests.report.people_section import (
     read_uncertain_faces,
 )
 from manifests.report.run_section import read_run
+from manifests.report.suggestions import describe_suggestions
 from manifests.report.targets_section import count_gray_targets, draw_targets
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.text import format_count
@@ -63,16 +65,14 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "cleaned": read_cleaned_versions(ledger),
         }
         people = list_people(ledger)
-        shared = {"name": values["name"], "pages": people.pages}
         pages: dict[str, dict[str, Any]] = {
-            f"people-{n}.html": {**shared, "people": read_page(ledger, people, n)} for n in range(1, people.pages + 1)
+            f"people-{n}.html": {"title": "people", "people": read_page(ledger, people, n)}
+            for n in range(1, people.pages + 1)
         }
-        pages["people.html"] = {
-            **shared,
-            "people": None,
-            "orders": list_orders(people),
-            "merges": find_merges(ledger, people),
-        }
+        pages["people.html"] = {"title": "people", "people": None, "orders": list_orders(people)}
+        pages["suggestions.html"] = {"title": "suggestions", **describe_suggestions(ledger, people)}
+        groups = read_dropped_faces(ledger, people.short_id)
+        pages["dropped.html"] = {"title": "faces that are not used", "groups": groups, "limit": FACES}
     values["runs"] = [read_run(run) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("manifests.report", "."),
@@ -88,9 +88,10 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     for old in path.parent.glob("people-*.html"):  # earlier reports may have had more pages
         if old.name not in pages:
             old.unlink()
-    layout = environment.get_template("people.html.j2")
     for file_name, content in pages.items():
-        write_atomically(path.parent / file_name, layout.render(content).encode("utf-8"))
+        kind = file_name.partition(".")[0].partition("-")[0]  # all pages of people have one layout
+        text = environment.get_template(f"{kind}.html.j2").render(name=values["name"], pages=people.pages, **content)
+        write_atomically(path.parent / file_name, text.encode("utf-8"))
     write_atomically(path, page.encode("utf-8"))
     return path
 

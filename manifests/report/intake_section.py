@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from manifests.ledger.ledger import Ledger
+from manifests.privacy.erase import HIDDEN_PHOTOS
 from manifests.report.thumbnails import crop_photo
 
 CONSENT_ROWS = 24  # largest number of combinations of consent, licence and source; the most frequent comes first
@@ -73,10 +74,11 @@ FROM memberships m LEFT JOIN splits s USING (face_id) LEFT JOIN faces f USING (f
 QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
 
 # selects a few faces that one filter dropped, with a file that contains the pixels of the photo
-_FACES_OF_FILTER = """
+_FACES_OF_FILTER = f"""
 SELECT arg_min(coalesce(u.sha256, u.photo_id), u.uri) AS sha256, any_value(f.box) AS box, min(u.uri) AS uri
 FROM faces f LEFT JOIN photos p USING (photo_id) JOIN files u USING (photo_id) WHERE f.reason = ?
     AND u.samples IS NOT DISTINCT FROM p.samples AND u.orientation IS NOT DISTINCT FROM p.orientation
+    AND f.photo_id NOT IN ({HIDDEN_PHOTOS})
 GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
 
 

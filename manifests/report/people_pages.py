@@ -9,8 +9,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.thumbnails import make_thumbnail
@@ -19,9 +17,8 @@ from manifests.runtime.uris import display_path, path_of, uri_of
 
 PEOPLE_A_PAGE = 24  # number of people on a page
 FACES = 48  # number of faces that a page shows for each person; the face with the lowest confidence comes first
-ROWS = 200  # largest number of people in each order, and largest number of pairs of people
+ROWS = 200  # largest number of people in each order
 MIN_ID = 8  # least number of characters of a short id (ours); `decide` needs 6
-_PEOPLE_AT_ONCE = 1024  # number of people in one step of the comparison; limits the memory
 
 _PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS weakest, min(margin) AS closest,
@@ -97,32 +94,3 @@ def list_orders(people: People) -> list[tuple[str, list[dict[str, Any]]]]:
         ("Weakest member first", sorted(several, key=lambda row: row["weakest"])[:ROWS]),
         ("Closest to another person first", sorted(several, key=lambda row: row["closest"])[:ROWS]),
     ]
-
-
-def find_merges(ledger: Ledger, people: People) -> list[tuple[float, dict[str, Any], dict[str, Any]]]:
-    """Returns the pairs of people who look most alike: the mean cosine of their faces, and the two people.
-
-    The pair with the highest mean cosine comes first. Only each person's nearest other person is compared.
-    """
-    names = [row["identity_id"] for row in people.rows]
-    number = {name: place for place, name in enumerate(names)}
-    face_ids, owners = ledger.query(
-        "SELECT face_id, identity_id FROM memberships JOIN faces USING (face_id) WHERE shard IS NOT NULL ORDER BY 1"
-    ).get_columns() or ([], [])
-    ids, vectors = ledger.read_embeddings(list(face_ids))
-    if len(names) < 2 or not ids:
-        return []
-    row_of = np.array([number[owner] for owner in owners])
-    means = np.zeros((len(names), vectors.shape[1]), np.float32)
-    np.add.at(means, row_of, vectors)
-    means /= np.maximum(np.bincount(row_of, minlength=len(names)), 1)[:, None]
-    pairs: dict[tuple[int, int], float] = {}
-    for start in range(0, len(names), _PEOPLE_AT_ONCE):
-        cosines = (means[start : start + _PEOPLE_AT_ONCE] @ means.T).round(6)
-        cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))] = -2
-        for place, other in enumerate(cosines.argmax(1).tolist()):
-            one, two = sorted((start + place, other))
-            pairs[one, two] = float(cosines[place, other])
-    best = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:ROWS]
-    shown = [{**row, "id": people.short_id[row["identity_id"]]} for row in people.rows]
-    return [(cosine, shown[one], shown[two]) for (one, two), cosine in best]

@@ -1,0 +1,58 @@
+"""Measures how often the report suggests to split a person, and how often it should.
+
+    python benchmarks/split_suggestions.py DATASET
+
+DATASET is a curated dataset whose photos are in a folder for each person, for example ../shared/data/people_crops. The
+script looks at the people of whom every face has the same folder, and then at pairs of these people put together.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from manifests.ledger.ledger import Ledger
+from manifests.report.suggestions import divide_faces, read_embedded_faces
+from manifests.runtime.uris import path_of
+
+PAIRS = 400
+SIZES = ((4, 2), (10, 3), (10, 10))  # numbers of faces of the two people
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", type=Path)
+    with Ledger.open(parser.parse_args().dataset) as ledger:
+        faces = read_embedded_faces(ledger)
+        threshold = ledger.read_detail("group")["threshold"]
+        uris = ledger.query("SELECT face_id, min(uri) FROM faces JOIN files USING (photo_id) GROUP BY 1").rows()
+    folder = {face: path_of(uri).parent.name for face, uri in uris}
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, person in enumerate(faces.people):
+        rows_of[person].append(row)
+    label = {person: {folder[faces.face_ids[row]] for row in rows} for person, rows in rows_of.items()}
+    people = sorted(person for person in rows_of if len(label[person]) == 1)
+
+    def suggests(rows: list[int]) -> bool:
+        divided = divide_faces(faces.vectors[rows])
+        return divided is not None and divided[1] < threshold
+
+    single = [person for person in people if len(rows_of[person]) >= 4]
+    print(f"threshold {threshold:.3f}")
+    print(f"one person each: {sum(suggests(rows_of[person]) for person in single)} of {len(single)} suggested")
+    rng = np.random.default_rng(0)
+    for large, small in SIZES:
+        results = []
+        for _ in range(PAIRS):
+            one, other = (people[place] for place in rng.choice(len(people), 2, replace=False))
+            if label[one] != label[other] and len(rows_of[one]) >= large and len(rows_of[other]) >= small:
+                rows = [*rng.permutation(rows_of[one])[:large], *rng.permutation(rows_of[other])[:small]]
+                results.append(suggests([int(row) for row in rows]))
+        print(f"two people of {large} and {small} faces: {sum(results)} of {len(results)} suggested")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Finds people who may be one person, and people who may be two, for the page people.html.
+
+The suggestions follow from the embeddings alone, and show only what a user should look at. A suggestion that a decision
+contradicts is not shown: locked people, two people whom a decision separates, and parts that a decision joins.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from manifests.ledger.decision_log import FaceFinder, FaceLocation, read_decisions, select_active
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Face, Identity, Membership
+from manifests.report.people_pages import People
+from manifests.report.thumbnails import make_thumbnail
+
+ROWS = 50  # largest number of suggestions of each kind (ours)
+PICTURES = 6  # largest number of pictures of each part or person (ours)
+MIN_GROUP = 2  # least number of faces in each part of a person (ours); the orders of people show single odd faces
+_MIN_WORTH = 0.66  # faces with a lower worth say too little (the grouping has the same limit, ours)
+_PEOPLE_AT_ONCE = 1024  # number of people in one step of the comparison; limits the memory
+_STEPS = 20  # largest number of steps of 2-means (ours); most people need fewer than five
+
+
+@dataclass(frozen=True)
+class EmbeddedFaces:
+    """The faces that belong to people and have an embedding, sorted by face id."""
+
+    face_ids: list[str]
+    people: list[str]  # identity id of each face
+    worth: list[float | None]  # as in the table memberships
+    vectors: np.ndarray  # float32 (n, d), unit length
+
+
+@dataclass(frozen=True)
+class SplitSuggestion:
+    """A person whose faces fall into two parts. `part` are the faces of the smaller part, `rest` the other faces."""
+
+    person: str
+    part: list[str]
+    rest: list[str]
+    between: float  # mean cosine between a face of `part` and a face of `rest`
+    within: float  # mean cosine within a part; the smaller of the two means
+
+
+def read_embedded_faces(ledger: Ledger) -> EmbeddedFaces:
+    embedded = {face.face_id for face in ledger.read_rows(Face) if face.shard is not None}
+    members = {row.face_id: row for row in ledger.read_rows(Membership) if row.face_id in embedded}
+    face_ids, vectors = ledger.read_embeddings(sorted(members))
+    rows = [members[face] for face in face_ids]
+    return EmbeddedFaces(list(face_ids), [row.identity_id for row in rows], [row.worth for row in rows], vectors)
+
+
+def find_merges(ledger: Ledger, faces: EmbeddedFaces) -> list[tuple[float, str, str]]:
+    """Returns the pairs of people who look most alike: the mean cosine of their faces, and the two identity ids.
+
+    The pair with the highest mean cosine comes first. Only each person's nearest other person is compared. A person
+    whose faces all say little is left out, because such faces of strangers are alike.
+    """
+    names = sorted(set(faces.people))
+    number = {name: place for place, name in enumerate(names)}
+    if len(names) < 2:
+        return []
+    row_of = np.array([number[person] for person in faces.people])
+    means = np.zeros((len(names), faces.vectors.shape[1]), np.float32)
+    np.add.at(means, row_of, faces.vectors)
+    means /= np.maximum(np.bincount(row_of, minlength=len(names)), 1)[:, None]
+    clear = {person for person, worth in zip(faces.people, faces.worth, strict=True) if _is_clear(worth)}
+    clear -= _find_locked_people(ledger)
+    left_out = np.array([name not in clear for name in names])
+    separated: dict[int, list[int]] = defaultdict(list)
+    for one, other in _find_separated_people(ledger):
+        if one in number and other in number:
+            separated[number[one]].append(number[other])
+    pairs: dict[tuple[int, int], float] = {}
+    for start in range(0, len(names), _PEOPLE_AT_ONCE):
+        cosines = (means[start : start + _PEOPLE_AT_ONCE] @ means.T).round(6)
+        cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))] = -2
+        cosines[:, left_out] = cosines[left_out[start : start + len(cosines)]] = -2
+        for place, row in enumerate(cosines, start):
+            row[separated[place]] = -2
+            if row.max() > -2:
+                first, second = sorted((place, int(row.argmax())))
+                pairs[first, second] = float(row.max())
+    best = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:ROWS]
+    return [(cosine, names[one], names[two]) for (one, two), cosine in best]
+
+
+def find_splits(ledger: Ledger, faces: EmbeddedFaces) -> list[SplitSuggestion]:
+    """Returns the people whose faces fall into two parts. The person whose parts are least alike comes first.
+
+    A person is returned if the mean cosine between the parts is below the threshold of the last grouping, at which two
+    single faces are joined. Locked people, and people with fewer than 2 * MIN_GROUP clear faces, are left out. Faces
+    that say little belong to `rest`, because such faces are unlike all others.
+
+    Of 65 people whose faces all have one label, none is returned. If two of these people are put together, with 4 and 2
+    to 10 and 10 faces, the result is returned in all of 550 cases (benchmarks/split_suggestions.py, web photos).
+    """
+    threshold = ledger.read_detail("group").get("threshold", -1.0)
+    locked, joined = _find_locked_people(ledger), _find_joined_faces(ledger)
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, person in enumerate(faces.people):
+        if person not in locked:
+            rows_of[person].append(row)
+    found = []
+    for person, rows in sorted(rows_of.items()):
+        clear = [row for row in rows if _is_clear(faces.worth[row])]
+        if len(clear) < 2 * MIN_GROUP:
+            continue
+        divided = divide_faces(faces.vectors[clear])
+        if divided is None or divided[1] >= threshold:
+            continue
+        chosen = {clear[place] for place in np.flatnonzero(divided[0]).tolist()}
+        part = [faces.face_ids[row] for row in rows if row in chosen]
+        rest = [faces.face_ids[row] for row in rows if row not in chosen]
+        if not any(same & set(part) and same & set(rest) for same in joined):
+            found.append(SplitSuggestion(person, part, rest, *divided[1:]))
+    return sorted(found, key=lambda one: (one.between, one.person))[:ROWS]
+
+
+def divide_faces(vectors: np.ndarray) -> tuple[np.ndarray, float, float] | None:
+    """Returns two parts of a person's faces, `between` and `within`, or None if one part is below MIN_GROUP.
+
+    `vectors` are unit embeddings, float32 (n, d). The parts are a bool array (n,) that is true for the smaller part.
+    The direction in which the faces differ most gives the first parts. Then each face moves to the part whose mean is
+    nearer, until no face moves (2-means).
+    """
+    centred = vectors - vectors.mean(0)
+    _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
+    part = _move_faces(vectors, centred @ directions[:, -1] > 0)
+    part = part if 2 * part.sum() < len(part) or (2 * part.sum() == len(part) and part[0]) else ~part
+    if part.sum() < MIN_GROUP:
+        return None
+    inside, outside = vectors[part], vectors[~part]
+    between = float(inside.mean(0) @ outside.mean(0))
+    return part, between, min(_measure_within(inside), _measure_within(outside))
+
+
+def _move_faces(vectors: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Returns the parts after 2-means, a bool array (n,). `first` are the parts at the start, a bool array (n,)."""
+    for _ in range(_STEPS):
+        if first.all() or not first.any():
+            break
+        means = np.stack([vectors[~first].mean(0), vectors[first].mean(0)])
+        nearer = (vectors @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1) == 1
+        if (nearer == first).all():
+            break
+        first = nearer
+    return first
+
+
+def describe_suggestions(ledger: Ledger, people: People) -> dict[str, list[dict[str, Any]]]:
+    """Returns the suggestions for the page, under `splits` and `merges`. `likeness decide` takes the ids."""
+    faces = read_embedded_faces(ledger)
+    shown = {row["identity_id"]: {**row, "id": people.short_id[row["identity_id"]]} for row in people.rows}
+
+    def draw(face_ids: Sequence[str]) -> list[dict[str, str]]:
+        return [
+            {"id": people.short_id[face], "image": make_thumbnail(crop_path(ledger.dataset, face), 96)}
+            for face in face_ids[:PICTURES]
+        ]
+
+    splits = [
+        {
+            "person": shown[one.person],
+            "between": one.between,
+            "within": one.within,
+            "part": len(one.part),
+            "rest": len(one.rest),
+            "part_images": draw(one.part),
+            "rest_images": draw(one.rest),
+            "ids": [people.short_id[face] for face in one.part],
+        }
+        for one in find_splits(ledger, faces)
+    ]
+    face_ids: dict[str, list[str]] = defaultdict(list)
+    for face, person in zip(faces.face_ids, faces.people, strict=True):
+        face_ids[person].append(face)
+    merges = [
+        {
+            "cosine": cosine,
+            "one": shown[one],
+            "other": shown[other],
+            "one_images": draw(face_ids[one]),
+            "other_images": draw(face_ids[other]),
+        }
+        for cosine, one, other in find_merges(ledger, faces)
+    ]
+    return {"splits": splits, "merges": merges}
+
+
+def _is_clear(worth: float | None) -> bool:
+    return worth is None or worth >= _MIN_WORTH
+
+
+def _measure_within(vectors: np.ndarray) -> float:
+    """Returns the mean cosine between two different faces. `vectors` are unit embeddings, (n, d), n at least 2."""
+    n, total = len(vectors), float(np.square(vectors.sum(0)).sum())
+    return (total - n) / (n * (n - 1))
+
+
+def _find_locked_people(ledger: Ledger) -> set[str]:
+    return {row.identity_id for row in ledger.read_rows(Identity) if row.locked}
+
+
+def _find_separated_people(ledger: Ledger) -> set[tuple[str, str]]:
+    """Returns the pairs of people whom a decision of kind split or move separates, in both orders."""
+    person_of = {row.face_id: row.identity_id for row in ledger.read_rows(Membership)}
+    pairs = set()
+    for kind, parts in _read_parts(ledger):
+        if kind in ("split", "move"):
+            taken, rest = ({person_of[face] for face in part if face in person_of} for part in (parts[0], parts[-1]))
+            pairs |= {(one, other) for one in taken for other in rest if one != other}
+    return pairs | {(other, one) for one, other in pairs}
+
+
+def _find_joined_faces(ledger: Ledger) -> list[set[str]]:
+    """Returns a set of faces for each decision of kind merge or move. The decision says that they show one person."""
+    return [
+        set().union(*(parts if kind == "merge" else parts[:2]))
+        for kind, parts in _read_parts(ledger)
+        if kind in ("merge", "move")
+    ]
+
+
+def _read_parts(ledger: Ledger) -> list[tuple[str, list[set[str]]]]:
+    """Returns the kind of each active decision, and today's face ids of each of its parts."""
+    finder = FaceFinder(ledger.read_rows(Face))
+
+    def find_faces(part: tuple[FaceLocation, ...]) -> set[str]:
+        return {face.representative for location in part if (face := finder.find(location)[0]) is not None}
+
+    return [
+        (decision.kind, [find_faces(part) for part in decision.parts])
+        for decision in select_active(read_decisions(ledger))
+    ]
