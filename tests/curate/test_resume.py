@@ -14,6 +14,7 @@ import pytest
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from tests.doubles.curation import album, contents, files, photo, save
+from tests.doubles.forked_commands import Process, start_python
 from tests.places import REPOSITORY
 
 ROOT = REPOSITORY
@@ -21,12 +22,9 @@ SCRIPT = REPOSITORY / "tests" / "doubles" / "curation.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def start(photos: Path, dataset: Path, workers: int = 1, delay: float = 0) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(photos), str(dataset), str(workers)],
-        env={**ENVIRONMENT, "DOUBLES_DELAY": str(delay)},
-        start_new_session=True,
-    )
+def start(photos: Path, dataset: Path, workers: int = 1, delay: float = 0) -> Process:
+    words = [str(SCRIPT), str(photos), str(dataset), str(workers)]
+    return start_python(words, {**ENVIRONMENT, "DOUBLES_DELAY": str(delay)})
 
 
 def finish(photos: Path, dataset: Path, workers: int = 1) -> None:
@@ -37,7 +35,7 @@ def crops(dataset: Path) -> int:
     return len(list((dataset / "faces").glob("*/*.png")))
 
 
-def kill_when(process: subprocess.Popen, reached: Callable[[], bool]) -> bool:
+def kill_when(process: Process, reached: Callable[[], bool]) -> bool:
     """Kill the whole session of the process at the moment; False where it ended before."""
     end = time.monotonic() + 60
     while not reached():
@@ -117,11 +115,10 @@ def test_a_second_curation_of_the_same_dataset_is_refused_and_the_first_is_unhar
         assert first.poll() is None
         time.sleep(0.005)
     first.send_signal(signal.SIGSTOP)  # the first must not end before the second has started
-    second = subprocess.run(
-        [sys.executable, str(SCRIPT), str(photos), str(dataset), "1"], env=ENVIRONMENT, capture_output=True, text=True
-    )
+    second = start(photos, dataset)
+    _, err = second.communicate(timeout=120)
     first.send_signal(signal.SIGCONT)
-    assert second.returncode != 0 and "Another process is using" in second.stderr.splitlines()[-1]
+    assert second.returncode != 0 and "Another process is using" in err.splitlines()[-1]
     assert first.wait(timeout=120) == 0
     assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1]
 

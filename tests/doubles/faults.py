@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -29,11 +30,13 @@ from manifests.ledger.paths import LEDGER_NAME, crop_path
 from manifests.ledger.records import Face
 from tests.doubles.curation import album, contents, photo, save
 from tests.doubles.faults_hook import LINE
+from tests.doubles.forked_commands import CAN_FORK, ForkedCommand, find_forker
 from tests.places import REPOSITORY
 
 ROOT = REPOSITORY
 FULL = os.environ.get("LIKENESS_FAULTS") == "full"  # `make faults`
 SEED = 7
+PATHS = os.pathsep.join((str(ROOT / "tests" / "doubles" / "faults_site"), str(ROOT)))  # of modules in a command
 
 
 @dataclass(frozen=True)
@@ -66,36 +69,44 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        hook = folder / "hook"
-        hook.mkdir(parents=True)
-        (hook / "sitecustomize.py").write_text("from tests.doubles import faults_hook\n\nfaults_hook.install()\n")
-        self.paths = os.pathsep.join(map(str, (hook, ROOT)))
+        folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "moments"
 
-    def start(self, command: list[str], point: Point | None = None, do: str = "kill", **options: Any) -> Any:
-        """`python -m likeness` in a process group of its own; nothing of it survives this test."""
+    def start(self, command: list[str], point: Point | None = None, do: str = "kill", largest_file: int = -1) -> Any:
+        """`python -m likeness` in a process group of its own; nothing of it survives this test.
+
+        `make test` forks the process from one that has imported the libraries; `make faults` starts Python anew.
+        """
         self.log.unlink(missing_ok=True)
         told = {"FAULTS_LOG": str(self.log), "FAULTS_DO": do}
         if point is not None and point.at:
             told |= {"FAULTS_AT": point.at, "FAULTS_WHEN": point.when}
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("FAULTS_", "LIKENESS_"))},
-            **{"PYTHONPATH": self.paths, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": ""},
+            **{"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": ""},
             **told,
         }
+        words = ["-m", "likeness", *command]
+        if CAN_FORK and not FULL:
+            return find_forker(PATHS).start(words, environment, largest_file)
+        limit = (
+            (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)))
+            if largest_file >= 0
+            else None
+        )
         return subprocess.Popen(
-            [sys.executable, "-m", "likeness", *command],
+            [sys.executable, *words],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            **options,
+            preexec_fn=limit,
         )
 
-    def run(self, command: list[str], timeout: float = 300, **options: Any) -> Ended:
+    def run(self, command: list[str], timeout: float = 300, largest_file: int = -1) -> Ended:
         """To its end."""
-        return finish(self.start(command, **options), timeout)
+        return finish(self.start(command, largest_file=largest_file), timeout)
 
     def strike(self, command: list[str], point: Point) -> bool:
         """Run it until it is killed at the point; False where it had ended before."""
@@ -130,8 +141,12 @@ def paused(bench: Bench, command: list[str], point: Point) -> Iterator[Any]:
     """The command, stopped at a point; it goes on where the block ends."""
     process = bench.start(command, point, do="stop")
     try:
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status), f"It never came to {point}: {process.communicate()}"
+        stopped = (
+            process.wait_until_stopped()
+            if isinstance(process, ForkedCommand)
+            else os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+        )
+        assert stopped, f"It never came to {point}: {process.communicate()}"
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):

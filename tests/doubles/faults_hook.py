@@ -1,8 +1,8 @@
 """Runs inside every process of a command under test: counts its moments, and at a given one kills or stops them all.
 
 A moment is a call after which the disk is another: a file flushed, renamed or removed, a ledger opened, committed to or
-closed; `record STAGE` begins what a stage commits. A sitecustomize.py that faults_doubles.py writes calls `install`, so
-the command is the real one, `python -m likeness ...`, and its worker processes are counted too.
+closed; `record STAGE` begins what a stage commits. faults_site/sitecustomize.py calls `install`, so the command is
+the real one, `python -m likeness ...`, and its worker processes are counted too.
 
     FAULTS_LOG   a file that gets a line of LINE bytes a moment; its length is the count over all processes
     FAULTS_AT    "37": the 37th moment; "commit scan": the first whose line begins so; unset: none, moments are counted

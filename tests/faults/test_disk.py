@@ -3,7 +3,6 @@ there is room the same command ends as if nothing had happened."""
 
 import contextlib
 import os
-import resource
 import subprocess
 from pathlib import Path
 
@@ -128,7 +127,7 @@ def test_no_file_may_grow_beyond_a_limit(world, stage):
     made = [data for name, data in undisturbed.items() if isinstance(data, bytes) and not (world.here / name).exists()]
     limit = max(map(len, made)) - 1
     with tried("no file may be larger than a limit (RLIMIT_FSIZE)", stage, f"{limit} bytes", MUST):
-        said(world.bench.run(command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
+        said(world.bench.run(command, largest_file=limit))
         whole(world, undisturbed)
         world.ends_as(command, undisturbed)
 

@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.doubles.forked_commands import start_python
 from tests.doubles.training import ADVERSARIAL, SMALL
 from tests.doubles.training_runs import lines, run, same_weights
 from tests.places import REPOSITORY
@@ -52,11 +51,11 @@ def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> No
 @pytest.mark.slow
 def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
     broken = tmp_path / "broken"
-    command = [sys.executable, "-m", "tests.doubles.training", str(taken.folder), str(broken), "160"]
+    command = ["-m", "tests.doubles.training", str(taken.folder), str(broken), "160"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
     def signalled(kind: signal.Signals, after: str) -> int:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = start_python(command, environment)
         until = time.monotonic() + 300
         while not (broken / after).is_dir() and time.monotonic() < until:
             time.sleep(0.005)
@@ -70,7 +69,7 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
         file.write('{"kind": "tr')
     assert signalled(signal.SIGTERM, "checkpoint-00000080") == 0
     assert not (broken / "checkpoint-00000160").exists()
-    run(broken, taken, 160, ADVERSARIAL, checkpoint_every=40)
+    assert start_python(command, environment).wait(300) == 0
     run(tmp_path / "whole", taken, 160, ADVERSARIAL, checkpoint_every=40)
     assert same_weights(broken, tmp_path / "whole")
     regular = [line["images"] for line in lines(broken, "val") if line["images"] % 40 == 0]

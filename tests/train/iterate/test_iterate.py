@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from manifests.ledger.records import CleanedVersion, Face, File, Pair, Split, Tr
 from manifests.report.build_report import build_report
 from manifests.runtime.files import lock_folder, sha256_file
 from manifests.why import explain_photo
+from tests.doubles.forked_commands import start_python
 from tests.doubles.iteration import BOUNDS, OPTIONS, run, sharpened, soft_dataset
 from tests.doubles.training import SMALL, models_of, recognizer_onnx
 from tests.places import REPOSITORY
@@ -199,9 +198,9 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     made, recognizer = soft_dataset(tmp_path)
     out = tmp_path / "out"
-    command = [sys.executable, str(double), str(made), str(recognizer), str(out), "1"]
+    command = [str(double), str(made), str(recognizer), str(out), "1"]
     for place in (made / "versions", out / "round-1" / "config.json"):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = start_python(command, environment)
         until = time.monotonic() + 120
         while not place.exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.002)
@@ -210,7 +209,7 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
         if place.name == "versions":
             assert len(rows_of(made)[0]) < 6 and not rows_of(made)[1][12:]
             (next(path for path in place.iterdir()) / ".half.png.1.tmp").touch()  # a kill in the middle of writing
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)
+    assert start_python(command, environment).wait(240) == 0
 
     def ended(made: Path, out: Path) -> tuple[object, ...]:
         attempts, trained = rows_of(made)
