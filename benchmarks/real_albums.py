@@ -1,4 +1,4 @@
-"""Curates albums like those that users have, and counts what goes wrong.
+"""Curates albums like those that users have, and counts what goes wrong, also for a plain loop with insightface.
 
     python benchmarks/real_albums.py [--data ../shared/data] [--only NAME ...] [--seed N] [--keep]
 

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 from album_situations.strangers import is_held_out, read_people
+from insightface_loop import find_faces_in_loop, group_by_best_peer, has_peers
 
 from curate.config import CurateConfig
 from curate.faces.load import load_faces_once
@@ -109,11 +110,17 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
                 path.parent.mkdir(exist_ok=True)
                 cv2.imwrite(str(path.with_suffix(".png")), image[:, :, ::-1])
         curate([*files, out / "covered"], out / "dataset", CurateConfig(faces=spec))
-        figures[name] = _count(read_people(out / "dataset"), {one.name for one in known}, plain)
+        names_known = {one.name for one in known}
+        figures[name] = _count(read_people(out / "dataset"), names_known, plain)
+        if has_peers():
+            every = [*files, *sorted((out / "covered").rglob("*.png"))]
+            faces = find_faces_in_loop(every, shared / "weights" / "insightface_small")
+            people_of, method = group_by_best_peer(faces, {file: file.parent.name for file in faces})
+            figures[name]["insightface_loop"] = {"method": method, **_count(people_of, names_known, plain)}
     return figures
 
 
-def _count(person_of: dict[Path, str], known: set[str], plain: int) -> dict[str, int]:
+def _count(person_of: dict[Path, str], known: set[str], plain: int) -> dict[str, Any]:
     """Returns the figures of one collection. `person_of` maps each photo to its person in the curation."""
     plain_photos: dict[str, Counter[str]] = defaultdict(Counter)  # person -> folder -> number of plain photos
     sizes = Counter(person_of.values())

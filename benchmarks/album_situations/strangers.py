@@ -9,7 +9,7 @@ people with one photo.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from insightface_loop import find_faces_in_loop, group_by_best_peer, has_peers
 
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, align_face
@@ -129,13 +130,25 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
         damaged = DAMAGES[number % len(DAMAGES)](image, rng)
         cv2.imwrite(str(folder / "strangers" / f"{number:03}.png"), damaged[:, :, ::-1])
     curate([*clean, folder / "strangers"], folder / "dataset", CurateConfig(faces=spec))
-    before, after = read_people(folder / "clean"), read_people(folder / "dataset")
-    sizes: dict[str, int] = defaultdict(int)
-    for person in after.values():
-        sizes[person] += 1
+    added = sorted((folder / "strangers").iterdir())
+    figures = {
+        "strangers": len(added),
+        **_count(clean, read_people(folder / "clean"), read_people(folder / "dataset")),
+    }
+    if has_peers():
+        faces = find_faces_in_loop([*clean, *added], shared / "weights" / "insightface_small")
+        names = {file: file.stem if file in added else file.parent.name for file in faces}
+        without, _ = group_by_best_peer({file: faces[file] for file in map(Path, clean)}, names)
+        together, method = group_by_best_peer(faces, names)
+        figures["insightface_loop"] = {"method": method, **_count(clean, without, together)}
+    return figures
+
+
+def _count(clean: list[Path], before: dict[Path, str], after: dict[Path, str]) -> dict[str, Any]:
+    """Returns the figures of one curation. `before` and `after` map the photos without and with strangers to people."""
+    sizes = Counter(after.values())
     accepted = [person for file, person in after.items() if file.parent.name == "strangers"]
     return {
-        "strangers": len(list((folder / "strangers").iterdir())),
         "accepted": len(accepted),
         "in_a_person": sum(sizes[person] > 1 for person in accepted),
         "recall_without": measure_recall(clean, before),

@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from insightface_loop import find_faces_in_loop, group_by_best_peer, has_peers
 from PIL import Image
 
 from curate.config import CurateConfig, GroupRules
@@ -113,7 +114,28 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
         figures["torn"][name] = sum(after[person] > before[person] for person in frames)
         figures["collages_named"][name] = _count_collages(folder / f"{name}_dataset")
         figures[name] = _measure_joined(folder / f"{name}_dataset")
+    if has_peers():
+        models = shared / "weights" / "insightface_small"
+        figures["insightface_loop"] = {"torn": _count_torn_by_loop(album, [folder / name for name in LAYOUTS], models)}
     return figures
+
+
+def _count_torn_by_loop(album: Path, strips: Sequence[Path], models: Path) -> dict[str, int]:
+    """Returns for each folder of strips the number of people whom the insightface loop tears."""
+    singles = find_faces_in_loop(sorted(album.rglob("*.png")), models)
+    names = {file: file.parent.name for file in singles}
+
+    def count(people: dict[Path, str]) -> Counter[str]:
+        groups = {(file.parent.name, person) for file, person in people.items() if file in names}
+        return Counter(person for person, _ in groups)
+
+    before, torn = count(group_by_best_peer(singles, names)[0]), dict[str, int]()
+    for folder in strips:
+        added = find_faces_in_loop(sorted(folder.iterdir()), models)
+        labels = names | {file: file.stem for file in added}
+        after = count(group_by_best_peer(singles | added, labels)[0])
+        torn[folder.name] = sum(after[name] > before[name] for name in before)
+    return torn
 
 
 def _save_strips(folder: Path, strips: dict[str, np.ndarray]) -> Path:

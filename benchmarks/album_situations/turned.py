@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from album_situations.group_photos import SAME_FACE, compute_ious, is_held_out
 from grouping_scores import score_grouping
+from insightface_loop import find_faces_in_loop, group_by_best_peer, has_peers
 
 from curate.config import CurateConfig
 from curate.detection.detect import start_worker
@@ -59,13 +60,30 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
                 hits[turns[name]].append(_has_upright(face, others, turns[name], size))
     scores = {album: _score(folder / f"{album}_dataset", folder / album) for album in ("upright", "turned")}
     every = [hit for turn, of_turn in hits.items() if turn for hit in of_turn]
-    return {
+    figures = {
         "found_and_upright": round(float(np.mean(every)), 4),
         "by_turn": {str(turn): round(float(np.mean(of_turn)), 4) for turn, of_turn in hits.items()},
         "faces": len(every),
         "pair_f": scores,
         "pair_f_lost": round(scores["upright"] - scores["turned"], 4),
     }
+    if has_peers():
+        figures["insightface_loop"] = _measure_loop(folder, sorted(turns), shared / "weights" / "insightface_small")
+    return figures
+
+
+def _measure_loop(folder: Path, photos: list[str], models: Path) -> dict[str, Any]:
+    """Returns the share of the photos with a face that still have one after the turn, and the pair F of both albums."""
+    figures: dict[str, Any] = {}
+    found = dict[str, set[str]]()
+    for album in ("upright", "turned"):
+        faces = find_faces_in_loop([folder / album / name for name in photos], models)
+        people, method = group_by_best_peer(faces, {file: file.parent.name for file in faces})
+        found[album] = {str(file.relative_to(folder / album)) for file in people}
+        labels = [people.get(folder / album / name, name) for name in photos]
+        score = score_grouping([Path(name).parent.name for name in photos], np.array(labels))["pair_f"]
+        figures[album] = {"method": method, "pair_f": float(score)}
+    return {**figures, "found": round(len(found["upright"] & found["turned"]) / len(found["upright"]), 4)}
 
 
 def _save(path: Path, image: np.ndarray) -> None:
