@@ -7,6 +7,7 @@ on the labels of the same photos are taken, so the peer knows more than any user
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -30,7 +31,9 @@ def find_faces_in_loop(files: Sequence[Path], folder: Path) -> dict[Path, list[A
     A face has `bbox`, float (4,), and `normed_embedding`, float (d,) of length 1.
     """
     app = _load_app(str(folder))
-    faces_of = {Path(file): app.get(cv2.imread(str(file))) for file in files}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # insightface calls functions of scikit-image that will change
+        faces_of = {Path(file): app.get(cv2.imread(str(file))) for file in files}
     return {file: sorted(faces, key=lambda face: face.bbox[0] - face.bbox[2]) for file, faces in faces_of.items()}
 
 
