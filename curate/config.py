@@ -86,7 +86,13 @@ class SplitRules:
     test: float = 0.1  # share of the people in test
 
 
-PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose")
+AGE_POLICIES = ("same-age", "across-ages")
+PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose", *AGE_POLICIES)
+
+# The policy `same-age` uses references whose photos were taken at most this number of years before or after the photo
+# of the target. The policy `across-ages` uses references at least this number of years away. Both numbers are ours.
+MAX_SAME_AGE_YEARS, MIN_ACROSS_AGES_YEARS = 2.0, 5.0
+DAYS_A_YEAR = 365.25
 
 # The least and the greatest distance between a target and a reference. A distance is 1 - cosine of the embeddings of
 # ArcFace (insightface's webface_r50). The numbers come from the file names of ReF-LDM's lists (NeurIPS 2024),

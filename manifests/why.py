@@ -22,7 +22,9 @@ from manifests.runtime.uris import display_path, is_end_of_path, is_missing, uri
 _PREFIX = 6  # a look-up needs this many characters of an id or more; fewer would match too many ids (ours)
 
 _FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
-_PHOTOS = "SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos"
+_PHOTOS = """
+    SELECT photo_id, width, height, source, licence, consent, status, reason, taken::VARCHAR AS taken, taken_offset,
+        taken_from, taken_doubt FROM photos"""
 _PHOTOS_OF_FACE = "SELECT photo_id FROM faces WHERE starts_with(face_id, ?)"
 _PHOTOS_OF_PERSON = "SELECT photo_id FROM faces JOIN memberships USING (face_id) WHERE starts_with(identity_id, ?)"
 # person_photos: the number of distinct photos in which the person has a face in a split
@@ -216,6 +218,7 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     if picture is not None:
         line = f"  photo {photo_id[:12]}, {picture['width']} x {picture['height']}: {_format_status(picture)}"
         line += "".join(f", {name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name])
+        line += _describe_date(picture)
         if labels:
             hint = "" if labels[0].truth else " as a hint" if len(labels) == 1 else " as hints"
             line += f", labelled {' and '.join(label.label for label in labels)}{hint}"
@@ -239,6 +242,17 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
         faces.append(face)
     label_facts = [{"label": row.label, "truth": row.truth, "box": row.box} for row in labels]
     return lines, {**file, "labels": label_facts, "there": exists, "photo": picture, "faces": faces}
+
+
+def _describe_date(photo: dict[str, Any]) -> str:
+    """Returns when a photo was taken, or "" if its files have no date."""
+    if photo["taken_from"] is None:
+        return ""
+    offset = photo["taken_offset"]
+    zone = "" if offset is None else f" UTC{'-' if offset < 0 else '+'}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"
+    date = "date" if photo["taken"] is None else f"taken {photo['taken']}{zone}"
+    doubt = "" if photo["taken_doubt"] is None else f", not trusted: {photo['taken_doubt']}"
+    return f", {date} ({photo['taken_from']}{doubt})"
 
 
 def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@
 | affine-nearest | the reference whose landmarks fit the target's best after an affine map, as in ASFFNet |
 | diverse | the face nearest to the person's mean; each next reference is farthest from all earlier references |
 | hard-pose | the reference whose yaw and pitch differ most from those of the target |
+| same-age | as random, but only references that were taken at most two years before or after the target |
+| across-ages | as random, but only references that were taken at least five years before or after the target |
 
 A target keeps a limited number of references, and training draws uniformly from these references. The policy of a
 dataset decides which references are used in training.
@@ -15,14 +17,16 @@ dataset decides which references are used in training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
 
 from curate.config import PairRules
-from manifests.ledger.records import Face
+from manifests.ledger.records import Face, Photo
 from manifests.runtime.files import sha256_bytes
 
 # In the policy `diverse`, this many degrees of yaw or pitch count as much as a distance of 1 between two unit
@@ -45,6 +49,7 @@ class FaceTable:
     faces: Sequence[Face]
     vectors: np.ndarray  # Unit embeddings, float32 (n, d).
     picture: np.ndarray  # Number of the picture in the photo, int (n,). Copies of a photo share a number.
+    photos: Mapping[str, Photo]  # The photos of the faces. A face without a photo here has no date.
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -61,6 +66,19 @@ class FaceTable:
         """Returns yaw and pitch in degrees, float32 (n, 2)."""
         return np.array([(face.yaw, face.pitch) for face in self.faces], np.float32).reshape(-1, 2)
 
+    @cached_property
+    def days(self) -> np.ndarray:
+        """Returns the days since 1970 by the clock of the camera and in UTC, float64 (n, 2).
+
+        An element is NaN if the date is missing or doubtful. UTC is also NaN if the time zone is not known.
+        """
+        return np.array([find_days(self.photos.get(face.photo_id)) for face in self.faces], np.float64).reshape(-1, 2)
+
+    def measure_gaps(self, targets: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Returns the days between target and candidate, float64 (targets, candidates), or NaN without two dates."""
+        local, utc = (np.abs(self.days[targets, clock][:, None] - self.days[candidates, clock]) for clock in (0, 1))
+        return np.where(np.isnan(utc), local, utc)
+
     def get_landmarks68(self, rows: np.ndarray) -> np.ndarray | None:
         """Returns the 68 landmarks of the faces in `rows`, float64 (len(rows), 68, 2), or None if a face has no 68
         landmarks.
@@ -73,6 +91,19 @@ class FaceTable:
     def get_landmarks5(self, rows: np.ndarray) -> np.ndarray:
         """Returns the 5 landmarks of the faces in `rows`, float64 (len(rows), 5, 2)."""
         return np.array([self.faces[row].landmarks5 for row in rows], np.float64).reshape(len(rows), 5, 2)
+
+
+def find_days(photo: Photo | None) -> tuple[float, float]:
+    """Returns the days since 1970 at which a photo was taken, by the clock of the camera and in UTC, or NaN."""
+    if photo is None or photo.taken is None or photo.taken_doubt is not None:
+        return math.nan, math.nan
+    local = (photo.taken - datetime(1970, 1, 1)).total_seconds() / 86400
+    return local, math.nan if photo.taken_offset is None else local - photo.taken_offset / 1440
+
+
+def round_gaps(gaps: np.ndarray) -> tuple[int | None, ...]:
+    """Returns days, float (n,), as whole days, with None for NaN."""
+    return tuple(None if math.isnan(gap) else round(gap) for gap in gaps.tolist())
 
 
 def rank_references(

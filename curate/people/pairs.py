@@ -6,16 +6,24 @@ A reference shows the same person as the target, in another picture. The order o
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
-from curate.config import CurateConfig, PairRules
+from curate.config import (
+    AGE_POLICIES,
+    DAYS_A_YEAR,
+    MAX_SAME_AGE_YEARS,
+    MIN_ACROSS_AGES_YEARS,
+    CurateConfig,
+    PairRules,
+)
 from curate.imports.listed_faces import find_listed_faces, make_listed_pairs
 from curate.people.copies.near_duplicates import find_photos_with_copies, find_pictures, select_usable_faces
-from curate.people.pair_policies import FaceTable, rank_references
+from curate.people.pair_policies import FaceTable, find_days, rank_references, round_gaps
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, ListEntry, Pair, Photo, Split
 from manifests.runtime.text import format_count
@@ -48,8 +56,10 @@ def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
         picture_of,
         find_listed_faces(lists, faces),
         find_photos_with_copies(faces),
+        photos,
     )
     listed_rows, listed_no_targets, references_left_out = make_listed_pairs(lists, splits, faces, vectors, picture_of)
+    listed_rows = _add_gaps(listed_rows, embedded, vectors, photos)
     detail = {
         **asdict(config.pairs),
         "left_out": {**no_targets, **listed_no_targets},
@@ -57,14 +67,43 @@ def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     }
     every = sorted([*rows, *listed_rows], key=lambda row: row.target)
     ledger.record("pair", "all", config.pairs, every, replace=(Pair,), detail=detail)
+    notices = _describe_undated(config.pairs, embedded, photos)
     if not references_left_out:
-        return []
+        return notices
     reasons = ", ".join(
         f"{n} {reason}" for reason, n in sorted(references_left_out.items(), key=lambda item: (-item[1], item[0]))
     )
     count = sum(references_left_out.values())
     verb = "is" if count == 1 else "are"
-    return [f"{format_count(count, 'reference')} from imported lists {verb} left out: {reasons}."]
+    return [*notices, f"{format_count(count, 'reference')} from imported lists {verb} left out: {reasons}."]
+
+
+def _describe_undated(rules: PairRules, faces: Sequence[Face], photos: Mapping[str, Photo]) -> list[str]:
+    """Returns a notice about the faces that a policy of ages cannot use, because they have no date without a doubt."""
+    if rules.name not in AGE_POLICIES:
+        return []
+    undated = [photos[face.photo_id] for face in faces if math.isnan(find_days(photos[face.photo_id])[0])]
+    doubts = Counter(photo.taken_doubt or "no date" for photo in undated)
+    if not doubts:
+        return []
+    reasons = ", ".join(f"{n} {why}" for why, n in sorted(doubts.items(), key=lambda item: (-item[1], item[0])))
+    return [
+        f"--pairs {rules.policy} cannot use {len(undated)} of {format_count(len(faces), 'face')}, because their photos "
+        f"have no date that can be trusted: {reasons}."
+    ]
+
+
+def _add_gaps(
+    pairs: Sequence[Pair], faces: Sequence[Face], vectors: np.ndarray, photos: Mapping[str, Photo]
+) -> list[Pair]:
+    """Returns the pairs with the days between each reference and the target."""
+    table = FaceTable(faces, vectors, np.zeros(len(faces), np.int64), photos)
+    number = {face.face_id: i for i, face in enumerate(faces)}
+    rows = []
+    for pair in pairs:
+        gaps = table.measure_gaps(np.array([number[pair.target]]), np.array([number[ref] for ref in pair.refs]))
+        rows.append(replace(pair, gap_days=round_gaps(gaps[0])))
+    return rows
 
 
 def make_pairs(
@@ -75,6 +114,7 @@ def make_pairs(
     picture_of: Mapping[str, str] | None = None,
     no_targets: Container[str] = (),
     photos_with_copies: Mapping[str, Container[str]] | None = None,
+    photos: Mapping[str, Photo] | None = None,
 ) -> tuple[list[Pair], dict[str, int]]:
     """Returns a row for every face that has enough references, sorted by target, and counts of the other faces.
 
@@ -94,7 +134,7 @@ def make_pairs(
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     picture_number = np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64)
-    table = FaceTable(faces, vectors, picture_number)
+    table = FaceTable(faces, vectors, picture_number, photos or {})
     number = {face.face_id: i for i, face in enumerate(faces)}
     people: dict[str, list[Split]] = defaultdict(list)
     for row in sorted(splits, key=lambda row: row.face_id):
@@ -151,6 +191,11 @@ def _pair_person(
         if rules.name == "window":
             distance = np.round(1 - cosine, 6)
             usable &= (distance >= low) & (distance <= high)
+        gaps = table.measure_gaps(part, candidates)
+        if rules.name == "same-age":
+            usable &= gaps <= MAX_SAME_AGE_YEARS * DAYS_A_YEAR  # a comparison with NaN is false
+        elif rules.name == "across-ages":
+            usable &= gaps >= MIN_ACROSS_AGES_YEARS * DAYS_A_YEAR
 
         # Make a unique sort key for each candidate from its rank and its index. Because keys are unique, the choice
         # among equal ranks does not depend on the sorting algorithm. The candidates with the max_references smallest
@@ -163,7 +208,9 @@ def _pair_person(
         pick = np.minimum(key & ((1 << _INDEX_BITS) - 1), len(candidates) - 1)
         references = table.ids[candidates][pick].tolist()
         cosines = np.take_along_axis(cosine, pick, 1).tolist()
+        days = np.take_along_axis(gaps, pick, 1)
         counts = (key < _NO_KEY).sum(1).tolist()
-        for target, refs, alike, count in zip(table.ids[part], references, cosines, counts, strict=True):
+        for target, refs, alike, apart, count in zip(table.ids[part], references, cosines, days, counts, strict=True):
             if count >= rules.min_references:
-                yield Pair(target, tuple(refs[:count]), tuple(alike[:count]), rules.policy, split)
+                gap_days = round_gaps(apart[:count])
+                yield Pair(target, tuple(refs[:count]), tuple(alike[:count]), rules.policy, split, gap_days)

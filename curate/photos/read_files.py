@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from curate.faces.measure import hash_picture
@@ -134,7 +134,7 @@ def _make_photo_rows(file: File, sha256: str, picture: Picture, kept_out: KeptOu
     `identify` may replace the id of the photo, which is the sha256 of the file.
     """
     height, width = picture.rgb.shape[:2]
-    assert picture.stored is not None
+    assert picture.stored is not None and picture.date is not None
     samples, orientation = picture.stored.sha256, picture.stored.orientation
     photo = Photo(
         sha256,
@@ -151,7 +151,7 @@ def _make_photo_rows(file: File, sha256: str, picture: Picture, kept_out: KeptOu
     if (reason := kept_out.find_reason(photo, file.uri)) is not None:
         return [_make_hidden_row(file.uri, kept_out, reason)]
     file = replace(file, photo_id=sha256, status="ok", sha256=sha256, samples=samples, orientation=orientation)
-    return [file, photo]
+    return [replace(file, **asdict(picture.date)), photo]
 
 
 def _make_hidden_row(uri: str, kept_out: KeptOutList, reason: str) -> File:

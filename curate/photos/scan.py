@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.photos.batches import FILES_A_BATCH, split_into_batches
+from curate.photos.dates.date_photos import date_photos
 from curate.photos.history.file_history import (
     describe_missing_files,
     find_missing,
@@ -90,6 +91,7 @@ def scan(
         # A photo that came back loses its row in `stages`, so the stage `detect` searches the photo again.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
+    date_photos(ledger)
     files = ledger.read_rows(File)
     places = [names.find_place(file.uri) for file in files if file.reason == EXCLUDED]
     return describe_missing_files(files, earlier.files) + describe_unused_patterns(rules, places)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -45,6 +45,7 @@ class Ledger:
     def __init__(self, con: duckdb.DuckDBPyConnection, dataset: Path) -> None:
         self._con = con
         self.dataset = dataset
+        self._newest: datetime | None = None  # the newest time in `stages`; None if it was not read yet
 
     @classmethod
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False) -> Ledger:
@@ -253,7 +254,7 @@ class Ledger:
         """Write one row of `stages` for each unit."""
         if not units:
             return
-        end = utc_now()
+        end = self._read_clock()
         common = {
             "stage": stage,
             "config_hash": hash_config(config),
@@ -267,6 +268,14 @@ class Ledger:
         self._con.register("marks", pa.table(columns))
         self._con.execute("INSERT OR REPLACE INTO stages SELECT * FROM marks")
         self._con.unregister("marks")
+
+    def _read_clock(self) -> datetime:
+        """Returns the current time, or a later time if a row of `stages` is newer, because the clock ran backwards."""
+        if self._newest is None:
+            ((newest,),) = self._con.execute("SELECT max(finished) FROM stages").fetchall()
+            self._newest = newest or datetime.min
+        self._newest = max(utc_now(), self._newest + timedelta(microseconds=1))
+        return self._newest
 
     def _delete_others(self, table: str, keys: tuple[str, ...], new_keys: list[tuple[Any, ...]]) -> None:
         """Delete the rows of a table except the rows whose key is one of the new keys."""

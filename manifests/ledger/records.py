@@ -22,6 +22,11 @@ class File:
     sha256: str | None = None
     samples: str | None = None
     orientation: int | None = None
+    taken: datetime | None = None
+    taken_offset: int | None = None
+    taken_from: str | None = None
+    taken_doubt: str | None = None
+    camera_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,10 @@ class Photo:
     samples: str | None = None
     orientation: int | None = None
     decoder: str | None = None
+    taken: datetime | None = None
+    taken_offset: int | None = None
+    taken_from: str | None = None
+    taken_doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,7 @@ class Pair:
     similarities: tuple[float, ...]
     policy: str
     split: str
+    gap_days: tuple[int | None, ...] | None = None
 
 
 @dataclass(frozen=True)

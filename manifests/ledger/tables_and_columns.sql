@@ -18,6 +18,12 @@ CREATE TABLE files (
     sha256      VARCHAR, -- sha256 of the bytes that were decoded; NULL if the file was never decoded
     samples     VARCHAR, -- sha256 of the stored samples, before the orientation and the colour profile were applied
     orientation INTEGER, -- EXIF orientation of the file, 1 to 8
+    taken       TIMESTAMP, -- when the photo was taken, by the clock of the camera and without a time zone
+    taken_offset INTEGER,  -- minutes by which this clock was before UTC; NULL if the file does not say
+    taken_from   VARCHAR,  -- the field with the date: exif_original, xmp_original, xmp_created, iptc_created,
+                           -- exif_digitized, xmp_digitized or exif_changed; NULL if the file has no date
+    taken_doubt  VARCHAR,  -- why the file itself makes the date doubtful: unset, unreadable, digitized or changed
+    camera_model VARCHAR,  -- maker and model of the camera, from EXIF
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -45,6 +51,13 @@ CREATE TABLE photos (
     samples  VARCHAR,             -- sha256 of the stored samples; the photo is read from files with these samples
     orientation INTEGER,          -- EXIF orientation of the files from which the photo is read
     decoder  VARCHAR,             -- format of the file, and the versions of the libraries that decoded the samples
+    taken        TIMESTAMP,       -- when the photo was taken, as in the table files; of several files, the earliest
+                                  -- date without a doubt
+    taken_offset INTEGER,         -- as in the table files
+    taken_from   VARCHAR,         -- as in the table files
+    taken_doubt  VARCHAR,         -- NULL if the date can be trusted or if there is none; otherwise a reason of the table
+                                  -- files, or before_photography, in_future, epoch, clock_reset, same_second or
+                                  -- out_of_order (docs/curate.md, Dates)
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -139,7 +152,9 @@ CREATE TABLE pairs (
     refs         VARCHAR[] NOT NULL,  -- ordered face ids of the same person; near-duplicates of the target are excluded
     similarities FLOAT[] NOT NULL,    -- cosine between each reference and the target
     policy       VARCHAR NOT NULL,    -- the value of --pairs, or `list` if the pair comes from an imported list
-    split        VARCHAR NOT NULL CHECK (split IN ('train', 'val', 'test'))
+    split        VARCHAR NOT NULL CHECK (split IN ('train', 'val', 'test')),
+    gap_days     INTEGER[]            -- days between the photo of each reference and the photo of the target; an element is
+                                      -- NULL if the date of one of the two photos is missing or doubtful
 );
 
 -- A row puts one face into a split. The split depends on the identity or on the photo of the face.

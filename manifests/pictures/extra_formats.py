@@ -135,7 +135,8 @@ def _open_jxl(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.I
     check_size(facts["width"], facts["height"])
     samples, metadata = pylibjxl.decode(data, metadata=True)
     image = Image.fromarray(samples[..., 0] if samples.shape[2:] == (1,) else samples)
-    image.info |= {name: metadata[key] for name, key in (("icc_profile", "icc"), ("xmp", "xmp")) if metadata.get(key)}
+    names = (("icc_profile", "icc"), ("xmp", "xmp"), ("exif", "exif"))
+    image.info |= {name: metadata[key] for name, key in names if metadata.get(key)}
     return image
 
 

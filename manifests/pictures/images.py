@@ -39,9 +39,19 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from manifests.pictures.colour_profiles import BrokenProfile, srgb_conversion
-from manifests.pictures.extra_formats import EXTRAS, OTHER_PICTURE, find_kind, is_installed, open_extra
+from manifests.pictures.extra_formats import (
+    EXTRAS,
+    OTHER_PICTURE,
+    RAW,
+    find_kind,
+    is_installed,
+    open_extra,
+    read_extra_metadata,
+)
 from manifests.pictures.file_facts import FileFacts, read_file_facts
+from manifests.pictures.image_metadata import find_xmp, read_exif
 from manifests.pictures.original_samples import Original, find_white, has_alpha, read_original
+from manifests.pictures.photo_dates import PhotoDate, read_photo_date
 from manifests.pictures.stored_samples import StoredSamples, identify_samples, split_into_strips
 
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
@@ -115,6 +125,7 @@ class Picture:
     original: Original | None = None  # None without `keep_original`
     facts: FileFacts | None = None  # facts about the file; `decode_picture` always sets this field
     stored: StoredSamples | None = None  # None without `identify`
+    date: PhotoDate | None = None  # None without `identify`
 
 
 def decode(source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -128,7 +139,9 @@ def decode_picture(
     keep_original: bool = False,
     identify: bool = False,
 ) -> Picture:
-    """Decodes a picture by the rules at the top of this file. With `identify`, the stored samples are hashed too.
+    """Decodes a picture by the rules at the top of this file.
+
+    With `identify`, the stored samples are hashed, and the date of the photo is read.
 
     An open file is read from its beginning. A JPEG with more than `max_pixels`, but at most 4 * `max_pixels`, is read
     at half its width and height. Other pictures with more than `max_pixels` are refused before their pixels are
@@ -153,10 +166,12 @@ def decode_picture(
                 image.load()
                 orientation = _read_orientation(image) if kind is None else 1
                 stored = identify_samples(image, turned, orientation) if identify else None
+                exif = read_extra_metadata(file, RAW)[0] if kind == RAW else read_exif(image)
+                date = read_photo_date(image, exif, find_xmp(image, exif)) if identify else None
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
             del image  # turning the picture upright needs the memory that is freed here
-            return Picture(turn_upright(rgb, orientation), profile_notice or notice, original, facts, stored)
+            return Picture(turn_upright(rgb, orientation), profile_notice or notice, original, facts, stored, date)
         except UndecodableImage:
             raise
         except UnidentifiedImageError:

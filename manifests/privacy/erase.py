@@ -83,9 +83,11 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
     for pair in ledger.read_rows(Pair):
         if pair.target in removed or removed.isdisjoint(pair.refs):
             continue
-        rest = [(ref, cosine) for ref, cosine in zip(pair.refs, pair.similarities, strict=True) if ref not in removed]
+        rest = [at for at, ref in enumerate(pair.refs) if ref not in removed]
         if rest:
-            erasure.rows.append(replace(pair, refs=tuple(r for r, _ in rest), similarities=tuple(c for _, c in rest)))
+            refs, cosines = tuple(pair.refs[at] for at in rest), tuple(pair.similarities[at] for at in rest)
+            gaps = None if pair.gap_days is None else tuple(pair.gap_days[at] for at in rest)
+            erasure.rows.append(replace(pair, refs=refs, similarities=cosines, gap_days=gaps))
         else:
             targets.add(pair.target)
     erasure.deletions.append(("pairs", "target", sorted(targets)))

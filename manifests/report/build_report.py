@@ -13,7 +13,7 @@ from manifests.ledger.ledger import Ledger, utc_now
 from manifests.report.cleaned_section import read_cleaned_versions
 from manifests.report.dropped_page import FACES, read_dropped_faces
 from manifests.report.frozen_section import read_frozen_sets
-from manifests.report.intake_section import read_consent, read_filters, read_funnel
+from manifests.report.intake_section import read_consent, read_dates, read_filters, read_funnel
 from manifests.report.pairs_section import read_coverage, read_pairs, read_splits
 from manifests.report.people_pages import list_orders, list_people, read_page
 from manifests.report.people_section import (
@@ -45,6 +45,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "created": utc_now().strftime("%Y-%m-%d %H:%M UTC"),
             "funnel": read_funnel(ledger),
             "consent": read_consent(ledger),
+            "dates": read_dates(ledger),
             "filters": read_filters(ledger),
             "models": ledger.query("SELECT role, file, spec, licence, sha256 FROM models ORDER BY role, file").rows(
                 named=True

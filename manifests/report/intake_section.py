@@ -56,6 +56,16 @@ REASONS = {
     "file_vanished_or_changed": "the file was missing or changed when it was read again",
     "decided": "a decision dropped the face",
     "crop_missing": "the crop is missing or broken",
+    "unset": "the camera wrote zeros",
+    "unreadable": "not a date",
+    "digitized": "may be the date of a scan",
+    "changed": "only the date of the last change",
+    "before_photography": "before the first photo",
+    "in_future": "in the future",
+    "epoch": "the first day of a computer's clock",
+    "clock_reset": "the first second of a year",
+    "same_second": "too many photos in one second",
+    "out_of_order": "the numbers of the files say otherwise",
     "no_consent": "consent refused or withdrawn",
     "consent_missing": "no consent is known",
     "opted_out": "opted out",
@@ -144,6 +154,25 @@ def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
     ).rows(named=True)
     stated = any((row["consent"], row["licence"], row["source"]) != (NOT_STATED,) * 3 for row in rows)
     return rows if stated else []
+
+
+def read_dates(ledger: Ledger) -> dict[str, Any]:
+    """Returns how many photos have a trusted date, when these were taken, and counts of the doubts of other dates.
+
+    Returns {} if no photo has a date.
+    """
+    counts = ledger.query(
+        """SELECT count(*) AS photos, count(*) FILTER (WHERE taken_from IS NOT NULL AND taken_doubt IS NULL) AS trusted,
+                  min(taken) FILTER (WHERE taken_doubt IS NULL)::DATE::VARCHAR AS first,
+                  max(taken) FILTER (WHERE taken_doubt IS NULL)::DATE::VARCHAR AS last,
+                  count(taken_from) AS dated
+           FROM photos"""
+    ).row(0, named=True)
+    doubts = ledger.query(
+        """SELECT taken_doubt, count(*) AS n FROM photos WHERE taken_doubt IS NOT NULL
+           GROUP BY ALL ORDER BY n DESC, taken_doubt"""
+    ).rows()
+    return {**counts, "doubts": [(explain_reason(doubt), n) for doubt, n in doubts]} if counts["dated"] else {}
 
 
 def read_filters(ledger: Ledger) -> dict[str, Any]:

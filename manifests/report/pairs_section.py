@@ -21,6 +21,7 @@ TOP = 10  # the page shows the share of the targets that belong to this number o
 MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least these numbers of references
 DEGREES = 10  # width of a bin of yaw or pitch
 COSINE = 0.05  # width of a bin of similarity
+YEARS = 1  # width of a bin of the time between two photos
 
 _SPLIT_ORDER = "CASE {} WHEN 'train' THEN 1 WHEN 'val' THEN 2 ELSE 3 END"
 
@@ -58,6 +59,11 @@ SELECT split, CAST(floor(cosine / {COSINE}) AS INTEGER) AS bin, sum(share) FROM 
     SELECT split, unnest(similarities) AS cosine, 1 / len(refs) AS share FROM pairs)
 GROUP BY ALL ORDER BY ALL"""
 
+_GAPS = f"""
+SELECT split, CAST(floor(days / {365.25 * YEARS}) AS INTEGER) AS bin, sum(share) FROM (
+    SELECT split, unnest(gap_days) AS days, 1 / len(refs) AS share FROM pairs)
+WHERE days IS NOT NULL GROUP BY ALL ORDER BY ALL"""
+
 
 def read_splits(ledger: Ledger) -> list[dict[str, Any]]:
     """Returns the counts of people, faces and targets for each split."""
@@ -83,7 +89,12 @@ def read_coverage(ledger: Ledger) -> dict[str, Any]:
     """Returns statistics and plots of all pairs. If there is no pair, `targets` is 0 and all other values are empty."""
     targets_of_people = ledger.query(_TARGETS_OF_PEOPLE)["n"].to_list()
     targets = sum(targets_of_people)
-    plots = (_draw_photos(ledger), *_draw_poses(ledger), _draw_similarities(ledger))
+    plots = (
+        _draw_photos(ledger),
+        *_draw_poses(ledger),
+        _draw_by_split(ledger, _SIMILARITIES, COSINE, "cosine of target and reference"),
+        _draw_by_split(ledger, _GAPS, YEARS, "years between target and reference"),
+    )
     return {
         "targets": targets,
         "people": len(targets_of_people),
@@ -125,11 +136,11 @@ def _draw_poses(ledger: Ledger) -> list[str]:
     return plots
 
 
-def _draw_similarities(ledger: Ledger) -> str:
-    """Returns histograms of the cosine of target and reference, one for each split."""
-    rows = list(ledger.query(_SIMILARITIES).iter_rows())
+def _draw_by_split(ledger: Ledger, query: str, width: float, title: str) -> str:
+    """Returns histograms, one for each split. `query` returns (split, bin, count), and `width` is that of a bin."""
+    rows = list(ledger.query(query).iter_rows())
     series: dict[str, dict[int, float]] = {}
     for split in SPLITS:
         if bins := {number: share for name, number, share in rows if name == split}:
             series[split] = bins
-    return draw_histograms(series, COSINE, "cosine of target and reference")
+    return draw_histograms(series, width, title)

@@ -69,7 +69,10 @@ FLAGS = {
     "--include": ("GLOB", "Read only files with this name or path, and files in folders with this name or path"),
     "--reread": ("", "Read every file again, also if its size and times have not changed"),
     # references
-    "--pairs": ("ORDER", "The choice of references: random, nearest, affine-nearest, diverse, hard-pose or window"),
+    "--pairs": (
+        "ORDER",
+        "The references to use: random, nearest, affine-nearest, diverse, hard-pose, window, same-age or across-ages",
+    ),
     "--min-photos": ("N", "The least number of photos of a person whose faces can be targets"),
     "--min-references": ("N", "The least number of references of a target"),
     "--max-references": ("N", "The largest number of references of a target"),

@@ -87,6 +87,11 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
         sha256=earlier.sha256,
         samples=earlier.samples,
         orientation=earlier.orientation,
+        taken=earlier.taken,
+        taken_offset=earlier.taken_offset,
+        taken_from=earlier.taken_from,
+        taken_doubt=earlier.taken_doubt,
+        camera_model=earlier.camera_model,
     )
 
 

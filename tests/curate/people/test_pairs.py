@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ import curate.people.pairs
 from curate.config import PAIR_POLICIES, PairRules
 from curate.people.pairs import make_pairs
 from manifests.errors import BadInput
-from manifests.ledger.records import Face, Split
+from manifests.ledger.records import Face, Photo, Split
 
 MEAN = np.array([[170.0, 240], [340, 240], [256, 310], [190, 370], [320, 370]])
 NEAREST = PairRules("nearest")
@@ -44,11 +45,12 @@ def pairs(splits, photos=None, rules=NEAREST):
     return make_pairs(splits, faces, fan(len(faces)), rules)[0]
 
 
-def refs_of(faces, rules, vectors=None) -> dict[str, tuple[str, ...]]:
+def refs_of(faces, rules, vectors=None, photos=None) -> dict[str, tuple[str, ...]]:
     """All the faces are one person's training photos."""
     splits = [Split(face.face_id, "x", "train", "identity") for face in faces]
     same = np.tile(np.float32([1, 0]), (len(faces), 1))
-    return {row.target: row.refs for row in make_pairs(splits, faces, same if vectors is None else vectors, rules)[0]}
+    made, _ = make_pairs(splits, faces, same if vectors is None else vectors, rules, photos=photos)
+    return {row.target: row.refs for row in made}
 
 
 def test_the_most_alike_come_first_and_the_cosine_is_kept():
@@ -265,9 +267,14 @@ def test_a_large_person_in_steps_is_the_same_as_at_once(policy, monkeypatch):
         face(f"{i:02}", yaw=y, marks=MEAN + y / 9 * (np.arange(10) % 3).reshape(5, 2))
         for i, y in enumerate(rng.normal(0, 30, 60))
     ]
-    at_once = refs_of(faces, PairRules(policy), vectors)
+    days = rng.uniform(0, 7000, 60)
+    photos = {
+        one.photo_id: Photo(one.photo_id, 1, 1, "", taken=datetime(2000, 1, 2) + timedelta(days=day))
+        for one, day in zip(faces, days, strict=True)
+    }
+    at_once = refs_of(faces, PairRules(policy), vectors, photos)
     monkeypatch.setattr(curate.people.pairs, "_PAIRS_AT_ONCE", 100)
-    assert refs_of(faces, PairRules(policy), vectors) == at_once and len(at_once) == 60
+    assert refs_of(faces, PairRules(policy), vectors, photos) == at_once and len(at_once) == 60
 
 
 @given(st.integers(0, 999), st.integers(2, 6))
@@ -305,3 +312,23 @@ def test_diverse_references_lie_no_nearer_to_each_other_than_any_other_face_lies
 def test_rules_that_mean_nothing_are_a_sentence(changes, said):
     with pytest.raises(BadInput, match=said):
         PairRules(**changes)
+
+
+def test_policies_of_ages_use_trusted_dates_only_and_time_zones_where_both_are_known():
+    faces = [face(name) for name in ("a", "b", "c", "d", "e")]
+    start = datetime(2010, 1, 2)
+    dates = {
+        "a": Photo("a", 1, 1, "", taken=start, taken_offset=0),
+        "b": Photo("b", 1, 1, "", taken=start + timedelta(days=730.4), taken_offset=600),
+        "c": Photo("c", 1, 1, "", taken=start + timedelta(days=730.6)),
+        "d": Photo("d", 1, 1, "", taken=start, taken_doubt="changed"),
+        "e": Photo("e", 1, 1, "", taken=start + timedelta(days=5 * 365.25)),
+    }
+    same = refs_of(faces, PairRules("same-age"), photos=dates)
+    assert {name: set(refs) for name, refs in same.items()} == {"a": {"b"}, "b": {"a", "c"}, "c": {"b"}}
+    assert refs_of(faces, PairRules("across-ages"), photos=dates) == {"a": ("e",), "e": ("a",)}
+    splits = [Split(one.face_id, "x", "train", "identity") for one in faces]
+    made, _ = make_pairs(splits, faces, fan(5), PairRules("nearest"), photos=dates)
+    (found,) = [dict(zip(row.refs, row.gap_days, strict=True)) for row in made if row.target == "a"]
+    assert found == {"b": 730, "c": 731, "d": None, "e": 1826}
+    assert refs_of(faces, PairRules("same-age")) == {}

@@ -401,3 +401,12 @@ def test_a_broken_ledger_below_a_clock_is_not_in_use(tmp_path):
     with pytest.raises(LedgerError, match="cannot be opened") as refused:
         Ledger.open(tmp_path / "clock")
     assert not isinstance(refused.value, LedgerLocked)
+
+
+def test_the_newest_detail_is_found_when_the_clock_ran_backwards(tmp_path, monkeypatch):
+    for number, year in enumerate((2026, 1999, 1970)):
+        monkeypatch.setattr("manifests.ledger.ledger.utc_now", lambda year=year: datetime(year, 1, 1))
+        with Ledger.open(tmp_path / "dataset", write=True) as ledger:
+            ledger.record("group", "all", {"rules": number}, detail={"run": number})
+            ledger.record("group", "all", {"rules": number + 10}, detail={"run": number + 10})
+            assert ledger.read_details("group")[0] == {"run": number + 10}

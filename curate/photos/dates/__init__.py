@@ -1,0 +1,1 @@
+"""When photos were taken, and how far these dates can be trusted."""

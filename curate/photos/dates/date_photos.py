@@ -1,0 +1,153 @@
+"""The end of the stage `scan`: decides when each photo was taken, and whether this date can be trusted.
+
+A file knows only its own date. Some doubts come from other files: a clock that was reset gives a whole series a wrong
+date. So the doubts are found again in every run, when all files are known.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from manifests.ledger.ledger import Ledger, utc_now
+from manifests.ledger.records import File, Photo
+from manifests.runtime.uris import display_path
+
+BEFORE_PHOTOGRAPHY, IN_FUTURE, EPOCH = "before_photography", "in_future", "epoch"
+CLOCK_RESET, SAME_SECOND, OUT_OF_ORDER = "clock_reset", "same_second", "out_of_order"
+
+_FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists is from 1826 or 1827
+# The first days of the clocks of old Macs (1904), Unix (1970) and DOS (1980). Time zones turn them into the day before.
+_EPOCHS = (datetime(1904, 1, 1), datetime(1970, 1, 1), datetime(1980, 1, 1))
+_DAY = timedelta(days=1)
+# More photos of one camera in one second than this number come from a clock that stands still (ours): no usual camera
+# takes more than 30 photos a second.
+_MAX_PHOTOS_A_SECOND = 30
+# The numbers of two neighbours in a series differ by at most this number (ours), because users delete photos.
+_MAX_GAP = 10
+# Design rule for Camera File system (CIPA DC-009): four characters and four digits
+_CAMERA_NAME = re.compile(r"([A-Z0-9_]{4})(\d{4})", re.IGNORECASE)
+
+
+def date_photos(ledger: Ledger) -> None:
+    """Records the date of every photo, with the reason why it cannot be trusted, if there is one."""
+    changed = choose_dates(ledger.read_rows(File), ledger.read_rows(Photo), _find_present(ledger))
+    if changed:
+        ledger.record("scan", "dates", {}, changed)
+
+
+def _find_present(ledger: Ledger) -> datetime:
+    """Returns the current time. If the clock of this machine ran backwards, returns the last time in the ledger."""
+    last = ledger.query("SELECT max(finished) AS last FROM stages")["last"][0]
+    return max(utc_now(), last) if last is not None else utc_now()
+
+
+def choose_dates(files: Iterable[File], photos: Iterable[Photo], present: datetime) -> list[Photo]:
+    """Returns the rows of the photos whose date changes. `present` is the current time in UTC.
+
+    If several files contain a photo, the earliest date without a doubt is used.
+    """
+    dated = [file for file in files if file.photo_id is not None and file.taken_from is not None]
+    doubts = find_doubts(dated, present)
+    files_of: dict[str, list[File]] = defaultdict(list)
+    for file in dated:
+        files_of[str(file.photo_id)].append(replace(file, taken_doubt=doubts.get(file.uri)))
+    changed = []
+    for photo in photos:
+        best = min(files_of[photo.photo_id], key=_rank, default=File("", None, None, None, "ok"))
+        row = replace(
+            photo,
+            taken=best.taken,
+            taken_offset=best.taken_offset,
+            taken_from=best.taken_from,
+            taken_doubt=best.taken_doubt,
+        )
+        if row != photo:
+            changed.append(row)
+    return changed
+
+
+def _rank(file: File) -> tuple[bool, bool, datetime, str]:
+    return file.taken_doubt is not None, file.taken is None, file.taken or datetime.max, file.uri
+
+
+def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
+    """Returns uri -> why the date of a file cannot be trusted. Files without a doubt are left out."""
+    doubts = {file.uri: file.taken_doubt for file in files if file.taken_doubt is not None}
+    for file in files:
+        if file.taken is not None and (doubt := _find_impossible(file.taken, present)) is not None:
+            doubts.setdefault(file.uri, doubt)
+    clear = [file for file in files if file.uri not in doubts]
+    seconds = Counter((file.camera_model, file.taken) for file in {file.photo_id: file for file in clear}.values())
+    for file in clear:
+        if seconds[file.camera_model, file.taken] > _MAX_PHOTOS_A_SECOND:
+            doubts[file.uri] = SAME_SECOND
+    for series in _find_series([file for file in clear if file.uri not in doubts]):
+        doubts.update((file.uri, OUT_OF_ORDER) for file in _find_out_of_order(series))
+    return doubts
+
+
+def _find_impossible(taken: datetime, present: datetime) -> str | None:
+    """Returns why no camera with a right clock gives this date, or None."""
+    if taken < _FIRST_PHOTO:
+        return BEFORE_PHOTOGRAPHY
+    if taken > present + _DAY:  # a day, because `taken` is in the time zone of the camera
+        return IN_FUTURE
+    if any(epoch - _DAY <= taken < epoch + _DAY for epoch in _EPOCHS):
+        return EPOCH
+    # A camera without a battery begins again at the first second of a year
+    return CLOCK_RESET if (taken.month, taken.day, taken.hour, taken.minute, taken.second) == (1, 1, 0, 0, 0) else None
+
+
+def _find_series(files: Iterable[File]) -> list[list[File]]:
+    """Returns the series of files that one camera numbered without a large gap, sorted by number."""
+    numbered: dict[tuple[str, str, str], list[tuple[int, str, File]]] = defaultdict(list)
+    for file in files:
+        path = display_path(file.uri)
+        match = _CAMERA_NAME.fullmatch(path.stem)
+        if match is not None and file.camera_model is not None and file.taken is not None:
+            numbered[str(path.parent), match[1].upper(), file.camera_model].append((int(match[2]), file.uri, file))
+    series: list[list[File]] = []
+    for group in numbered.values():
+        last = -_MAX_GAP - 1
+        for number, _, file in sorted(group, key=lambda one: one[:2]):
+            if number - last > _MAX_GAP:
+                series.append([])
+            series[-1].append(file)
+            last = number
+    return series
+
+
+def _find_out_of_order(series: Sequence[File]) -> list[File]:
+    """Returns the files whose date is more than a day before or after the dates of their neighbours.
+
+    The neighbours are the longest part of the series whose dates do not fall (patience sorting, Fredman 1975). Of two
+    longest parts, the later one counts, because a clock without a battery goes back.
+    """
+    times = [file.taken or datetime.min for file in series]
+    # The search runs from the last file to the first. ends[n] is the latest first time of a part with n + 1 files.
+    ends: list[timedelta] = []  # as the time before datetime.max, which rises from the end of the series to its start
+    end_at: list[int] = []
+    after = [-1] * len(times)  # the index of the next file of the same part, or -1
+    for index in range(len(times) - 1, -1, -1):
+        place = bisect_right(ends, datetime.max - times[index])
+        after[index] = end_at[place - 1] if place else -1
+        ends[place : place + 1] = [datetime.max - times[index]]
+        end_at[place : place + 1] = [index]
+    kept: list[int] = []
+    index = end_at[-1] if end_at else -1
+    while index >= 0:
+        kept.append(index)
+        index = after[index]
+    found = []
+    for index, file in enumerate(series):
+        place = bisect_right(kept, index)
+        earlier = times[kept[place - 1]] if place else datetime.min + _DAY
+        later = times[kept[place]] if place < len(kept) else datetime.max - _DAY
+        if not earlier - _DAY <= times[index] <= later + _DAY:  # users copy the files of a day in any order
+            found.append(file)
+    return found
