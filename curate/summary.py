@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from curate.config import AGE_POLICIES, PairRules
+from curate.config import AGE_POLICIES, MAX_SAME_AGE_YEARS, MIN_ACROSS_AGES_YEARS, PairRules
 from curate.face_filters import OUTSIDE_PHOTO
 from curate.faces.interface import FaceModels
 from curate.people.pairs import TOO_FEW_PHOTOS, TOO_FEW_REFERENCES
@@ -161,7 +161,13 @@ def describe_missing_targets(pairing: dict[str, Any], splits: Sequence[Split]) -
     if causes[TOO_FEW_REFERENCES] and pairing["policy"].startswith("window"):
         advice.append(f"Give a wider window than --pairs {pairing['policy']}.")
     if causes[TOO_FEW_REFERENCES] and pairing["policy"] in AGE_POLICIES:
-        advice.append(f"--pairs {pairing['policy']} needs photos with dates that can be trusted. Give --pairs random.")
+        apart = f"at most {MAX_SAME_AGE_YEARS:g}"
+        if pairing["policy"] == "across-ages":
+            apart = f"at least {MIN_ACROSS_AGES_YEARS:g}"
+        advice.append(
+            f"--pairs {pairing['policy']} needs two photos of a person, {apart} years apart, with dates that can be "
+            "trusted. Give --pairs random."
+        )
     if causes[OUTSIDE_PHOTO]:
         advice.append("Give --filters keep-outside.")
     return f"No face is a target: {counts}. {' '.join(advice) or 'Add photos that show one person each.'}"

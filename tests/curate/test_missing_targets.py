@@ -28,6 +28,13 @@ ASIDE = [Split(str(n), "p", "train", "identity", status="dropped", reason=PHOTO_
             "No face is a target: 3 too_few_references, 2 outside_photo. Give a wider window than --pairs "
             "window:0.1-0.2. Give --filters keep-outside.",
         ),
+        (
+            {"too_few_references": 3},
+            {"policy": "across-ages"},
+            [],
+            "No face is a target: 3 too_few_references. --pairs across-ages needs two photos of a person, at least 5 "
+            "years apart, with dates that can be trusted. Give --pairs random.",
+        ),
     ],
 )
 def test_the_advice_fits_the_cause(left_out: dict, changes: dict, splits: list[Split], notice: str) -> None:
