@@ -92,6 +92,7 @@ def _measure_face(
         luma_dct=encode_luma(crop, valid),
         detail=measure.measure_detail(image, detection.landmarks5),
         clipped=measure.measure_clipped(image, detection.landmarks5),
+        dark=measure.measure_dark(image, detection.landmarks5),
     )
     return face, crop
 

@@ -146,6 +146,17 @@ def measure_clipped(image: np.ndarray, landmarks5: np.ndarray) -> float:
     return float((square.max(2) >= 254).mean()) if square.size else 0.0
 
 
+def measure_dark(image: np.ndarray, landmarks5: np.ndarray) -> float:
+    """Returns the share of a face's pixels whose three channels are all 16 or less, 0 to 1.
+
+    `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. Such pixels show no structure
+    (ours). Hair, nostrils and shadows have such pixels in most photos. Of 1,000 web faces, 98% have at most .11. If the
+    same faces get an eighth of their light, 98% have at most .40 (benchmarks/target_measures.py).
+    """
+    square = _cut_square(image, landmarks5)
+    return float((square.max(2) <= 16).mean()) if square.size else 0.0
+
+
 def _cut_square(image: np.ndarray, landmarks5: np.ndarray) -> np.ndarray:
     """Returns the part of a photo around a face: a square of two eye distances, cut at the border of the photo."""
     centre, reach = np.asarray(landmarks5, np.float64).mean(0), measure_eye_distance(landmarks5)

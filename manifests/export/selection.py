@@ -23,7 +23,7 @@ VERSIONS = ("original", "best")
 # columns of the ledger's table `faces` that an export may contain
 MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
-    "outside",
+    "outside", "detail", "clipped", "dark",
 )  # fmt: skip
 
 # selects the faces of photos whose consent forbids their use; if such a face is a near-duplicate, selects the face that

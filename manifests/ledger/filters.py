@@ -34,6 +34,7 @@ _FACE_COLUMNS: dict[str, pa.DataType] = {
     "outside": pa.float32(),
     "detail": pa.float32(),
     "clipped": pa.float32(),
+    "dark": pa.float32(),
     "turn": pa.int32(),
     "landmark_error": pa.float32(),
     "box": pa.list_(pa.float32()),

@@ -87,6 +87,7 @@ class Face:
     luma_dct: str | None = None
     detail: float | None = None
     clipped: float | None = None
+    dark: float | None = None
     embedding_norm: float | None = None
 
     @property

@@ -93,6 +93,7 @@ CREATE TABLE faces (
     luma_dct        VARCHAR,             -- low frequencies of the aligned face's luma; curate/faces/comparison/luma_dct.py
     detail          FLOAT,               -- strength of fine detail; curate/faces/measure.py defines it
     clipped         FLOAT,               -- share of the face's pixels with a channel of 254 or more, from 0 to 1
+    dark            FLOAT,               -- share of the face's pixels with three channels of 16 or less, from 0 to 1
     embedding_norm  FLOAT,               -- length of the embedding as the recognizer returned it; NULL if it means nothing
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );

@@ -19,6 +19,7 @@ _MEASURES: tuple[tuple[str, float, float, str], ...] = (
     ("f.noise", 1, 25, "noise, standard deviation of luma (0 to 255)"),
     ("f.exposure", 0.05, 1, "mean luma of the face, 0 to 1"),
     ("100 * f.clipped", 2, 100, "overexposed pixels of the face, %"),
+    ("100 * f.dark", 2, 100, "underexposed pixels of the face, %"),
 )
 _HISTOGRAM = """
 SELECT t.split, CAST(floor(least({0}, {2}) / {1}) AS INTEGER) AS bin, count(*)

@@ -280,12 +280,13 @@ def test_each_rung_accepts_only_what_the_rung_before_accepts():
 
 
 def test_a_filter_may_use_the_detail_and_what_the_photo_is():
-    mine = of("detail < .1", "clipped > .2", "gray", "jpeg_quality < 50")
+    mine = of("detail < .1", "clipped > .2", "gray", "jpeg_quality < 50", "dark > .3")
     check_filters(mine)
-    face = replace(GOOD, detail=0.2, clipped=0.0)
+    face = replace(GOOD, detail=0.2, clipped=0.0, dark=0.1)
     for photo, reason in ((PhotoFacts(9, 9, 40, False), "reason_3"), (PhotoFacts(9, 9, None, True), "reason_2")):
         assert find_reasons([face], [photo], mine) == [reason]
-    assert find_reasons([face, replace(face, detail=0.05)], [PhotoFacts(9, 9)] * 2, mine) == [None, "reason_0"]
+    faces = [face, replace(face, detail=0.05), replace(face, dark=0.4)]
+    assert find_reasons(faces, [PhotoFacts(9, 9)] * 3, mine) == [None, "reason_0", "reason_4"]
 
 
 MINE = """

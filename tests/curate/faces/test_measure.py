@@ -168,3 +168,16 @@ def test_a_hash_moves_little_when_a_picture_is_saved_again_and_much_when_it_is_a
 
 def test_a_hash_of_one_pixel_and_of_a_line():
     assert len(hash_picture(np.zeros((1, 1, 3), np.uint8))) == 16 == len(hash_picture(np.zeros((1, 900, 3), np.uint8)))
+
+
+def test_clipped_and_dark_are_shares_of_the_square_around_the_face():
+    image = np.full((100, 100, 3), 128, np.uint8)
+    points = np.array([[40, 40], [60, 40], [50, 50], [42, 60], [58, 60]], np.float32)  # the square is from 30 to 70
+    assert measure.measure_dark(image, points) == measure.measure_clipped(image, points) == 0
+    image[:50] = 16
+    image[60:, :, 1] = 254
+    assert measure.measure_dark(image, points) == pytest.approx(0.5, abs=0.03)
+    assert measure.measure_clipped(image, points) == pytest.approx(0.25, abs=0.03)
+    image[:50, :, 2] = 17  # one channel shows structure
+    assert measure.measure_dark(image, points) == 0
+    assert measure.measure_dark(image, points + 500) == measure.measure_clipped(image, points + 500) == 0
