@@ -36,7 +36,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
             situation = importlib.import_module(f"album_situations.{name}")
-            figures[name] = situation.measure(Path(folder), options.data, options.seed)
+            figures[name] = situation.measure(Path(folder), options.data.resolve(), options.seed)
             figures[name]["seconds"] = round(time.monotonic() - began, 1)
         for key, value in figures[name].items():
             print(f"{name:14}{key:34}{value}", file=sys.stderr)

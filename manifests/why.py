@@ -291,7 +291,7 @@ def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
         return f"the person has no other usable photo{worth}"
     if photos < min_photos:
         return f"too_few_photos, this person has {photos} and --min-photos is {min_photos}"
-    references, policy = pairing.get("min_references", 1), pairing.get("policy", "nearest")
+    references, policy = pairing.get("min_references", 1), pairing.get("policy", "random")
     return f"too_few_references, --min-references is {references} with --pairs {policy}"
 
 

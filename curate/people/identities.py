@@ -55,7 +55,8 @@ def make_identities(
     names = {} if links is None else name_groups(grouping.labels, links, smallest)
     locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
     doubtful = set() if grouping.doubtful is None else set(grouping.labels[grouping.doubtful].tolist())
-    rows = [Identity(id_of[label], names.get(label), label in locked, label in doubtful - locked) for label in members]
+    doubtful -= locked | names.keys()
+    rows = [Identity(id_of[label], names.get(label), label in locked, label in doubtful) for label in members]
     return sorted(rows, key=lambda row: row.identity_id), [
         Membership(
             face,

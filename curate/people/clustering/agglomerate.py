@@ -51,13 +51,13 @@ class Graph:
 
 def select_groups(graph: Graph, rows: np.ndarray) -> Graph:
     """Returns the part of a graph that has only the groups `rows`, int64 (r,). The groups are numbered from 0."""
-    number = np.full(len(graph.sizes), -1)
-    number[rows] = np.arange(len(rows))
+    number = np.full(len(graph.sizes), -1, np.int32)
+    number[rows] = np.arange(len(rows), dtype=np.int32)
     pairs, forbidden_pairs = number[graph.pairs], number[graph.forbidden_pairs]
     return Graph(
         sums=graph.sums[rows],
         sizes=graph.sizes[rows],
-        pairs=pairs[(pairs >= 0).all(axis=1)].astype(np.int32),
+        pairs=pairs[(pairs >= 0).all(axis=1)],
         forbidden_pairs=forbidden_pairs[(forbidden_pairs >= 0).all(axis=1)],
         photo_counts=None if graph.photo_counts is None else graph.photo_counts[rows],
     )

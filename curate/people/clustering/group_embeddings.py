@@ -4,8 +4,8 @@ The first step finds the nearest neighbours of every face. The second step joins
 The third step merges groups of faces by the log odds that two groups show one person. The threshold is calibrated
 without labels (threshold.py). The cosines below zero show the spread of the cosines between strangers. The number of
 people determines how much evidence two faces need. Groups merge by the cosine of their centres, so one poor face cannot
-join two people (agglomerate.py). Faces that say little join the groups last, and never form a group (weak_faces.py).
-Groups that strangers may have formed by chance are marked (doubtful_people.py).
+join two people (agglomerate.py). Faces that say little join the groups last, and form a group only by clear evidence
+(weak_faces.py). Groups that strangers may have formed by chance are marked (doubtful_people.py).
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def group_embeddings(
     do not depend on the order of the rows. Rows with equal embeddings may exchange their results.
 
     `worth` (n,) tells how much each face says about its person (curate/detection/worth.py). A face with a worth below
-    WEAK is weak: it may join a person of two faces or more, but weak faces never form a person and never join two
-    people. A face that a link names is not weak. Without `worth`, no face is weak.
+    WEAK is weak: it may join a person of two faces or more, but never joins two people. Three weak faces or more may
+    form a person by clear evidence, if `same_person` is not given. A face that a link names is not weak. Without
+    `worth`, no face is weak.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.
@@ -158,10 +159,10 @@ def group_embeddings(
         evidence = Evidence(spread, MEAN_WITHIN)
     has_formed = np.zeros(len(sizes), bool)  # whether a group is in a person that weak faces formed
     people = join_weak_groups(strong, merged, graph, spread / TAIL_FACTOR, same_person)
-    if worth is not None:
+    if worth is not None and same_person is None:
         best_worth = np.full(len(sizes), -np.inf)
         np.maximum.at(best_worth, start, worth[order])
-        people, has_formed = form_weak_people(people, best_worth, graph, evidence, same_person)
+        people, has_formed = form_weak_people(people, best_worth, graph, evidence)
     labels = people[start]
     if same_person is not None and measured_spread is None:
         false_match_rate = _measure_false_match_rate(embeddings[sample], labels[rank[sample]], same_person)
@@ -175,7 +176,12 @@ def group_embeddings(
     labels = np.unique(labels, return_inverse=True)[1]
     doubtful = np.zeros(n, bool)
     if same_person is None:
-        doubtful = find_doubtful_groups(embeddings, order, labels, is_strong, has_formed[start], spread)[labels]
+        counts = np.zeros(n, bool)  # one row of each joined face, and a strong row if there is one
+        rows = np.argsort(~is_strong, kind="stable")
+        counts[rows[np.unique(face[rows], return_index=True)[1]]] = True
+        doubtful = find_doubtful_groups(
+            embeddings, order, labels, is_strong & counts, has_formed[start] & counts, spread
+        )[labels]
         doubtful &= ~np.isin(labels, labels[must])
     confidence, margin = measure_confidence(embeddings, order, labels, near)
     return Grouping(

@@ -5,7 +5,8 @@ not hold between two such faces. But between such a face and the centre of clear
 spread around 0 as usual. A weak face is therefore first compared with people only, and changes no centre.
 
 Some people have hardly any clear photo. So the weak faces that are still alone may form a person, but they need more
-evidence than other faces: a wider spread of the cosines between strangers, and three faces.
+evidence than other faces: a wider spread of the cosines between strangers, and three faces. With `same_person`, weak
+faces form no person.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import ndtri
 
-from curate.people.clustering.agglomerate import Graph, merge_by_given_odds, merge_by_mean_cosine, select_groups
+from curate.people.clustering.agglomerate import Graph, merge_by_given_odds, select_groups
 from curate.people.clustering.threshold import Evidence, solve_concentration
 
 # A face with a worth below WEAK is weak (ours). The worth is 0 for unrecognisable faces and 1 for good faces. Of clear
@@ -32,8 +33,8 @@ _CHANCE = 0.005
 # this limit, a weak face of a small clean collection leaves its person when photos of strangers are added.
 _LEAST_SPREADS = 3.2
 _CANDIDATES = 4  # number of nearest people that a weak face is compared with
-# The following three numbers were chosen on five collections of 200 clear photos and 100 degraded strangers, in which
-# no strangers form a person, and on a person of whom seven of eight photos are weak (ours, docs/grouping.md).
+# The following three numbers were chosen on collections of 200 clear photos and 100 degraded strangers, in which no
+# strangers form a person, and on a person of whom seven of eight photos are weak (ours, docs/grouping.md).
 # Weak faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
 _MIN_FOUNDERS, _MIN_WORTH = 3, 0.25
 # The spread of the cosines between strangers is multiplied by WEAK_FACTOR, because weak strangers are more similar.
@@ -73,8 +74,9 @@ def join_weak_groups(
     centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)
     vectors = np.ascontiguousarray(sums[weak], np.float32)
     candidates = min(_CANDIDATES, len(known))
-    near = known[faiss.knn(vectors, centres[known].astype(np.float32), candidates, faiss.METRIC_INNER_PRODUCT)[1]]
-    similarity = np.einsum("wd,wcd->wc", vectors.astype(np.float64), centres[near])
+    cosines, near = faiss.knn(vectors, centres[known].astype(np.float32), candidates, faiss.METRIC_INNER_PRODUCT)
+    # The last bits depend on the number of threads, so the cosines are rounded.
+    near, similarity = known[near], cosines.astype(np.float64).round(6)
     if same_person is not None:
         similarity *= np.linalg.norm(person_sums, axis=1)[near] / person_sizes[near]
     if photo_counts is not None:  # a weak face does not join a person who has another face in the photo
@@ -93,26 +95,22 @@ def join_weak_groups(
 
 
 def form_weak_people(
-    labels: np.ndarray, worth: np.ndarray, graph: Graph, evidence: Evidence, same_person: float | None
+    labels: np.ndarray, worth: np.ndarray, graph: Graph, evidence: Evidence
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the person of each group after groups without a person have formed people, and which groups did so.
+    """Returns the person of each group after faces without a person have formed people, and which groups did so.
 
     The first result is int64 (g,), and the second is bool (g,). `labels` are the people of the g groups of `graph`
-    before, and `worth` (g,) is the worth of each group's best face. Weak and strong groups take part if they are alone.
-    The evidence for a merge is `evidence` with a wider spread. If `same_person` is given, groups merge if the mean
-    cosine is `same_person` or more.
+    before, and `worth` (g,) is the worth of each group's best face. Weak and strong groups of one face take part if
+    they are alone. The evidence for a merge is `evidence` with a wider spread.
     """
     has_formed = np.zeros(len(labels), bool)
-    alone = np.flatnonzero((np.bincount(labels)[labels] == 1) & (worth >= _MIN_WORTH))
+    alone = np.flatnonzero((np.bincount(labels, graph.sizes)[labels] == 1) & (worth >= _MIN_WORTH))
     if len(alone) < _MIN_FOUNDERS:
         return labels, has_formed
-    part = select_groups(graph, alone)
-    if same_person is None:
-        alpha = solve_concentration(int(labels.max()) + 1, len(labels))
-        merged = merge_by_given_odds(part, replace(evidence, spread=WEAK_FACTOR * evidence.spread), alpha)
-    else:
-        merged = merge_by_mean_cosine(part, same_person)
-    forms = np.bincount(merged, graph.sizes[alone])[merged] >= _MIN_FOUNDERS
+    alpha = solve_concentration(int(labels.max()) + 1, len(labels))
+    wider = replace(evidence, spread=WEAK_FACTOR * evidence.spread)
+    merged = merge_by_given_odds(select_groups(graph, alone), wider, alpha)
+    forms = np.bincount(merged)[merged] >= _MIN_FOUNDERS
     has_formed[alone[forms]] = True
     labels = labels.copy()
     labels[has_formed] = labels.max() + 1 + merged[forms]
@@ -123,8 +121,8 @@ def _select_likely(cosines: np.ndarray, people: int, spread: float) -> np.ndarra
     """Returns which weak faces join their nearest person, bool (w,).
 
     `cosines` (w,) are the cosines to the nearest of `people` people. The faces that have not joined count as strangers.
-    The fewer strangers there are, the lower is the cosine that at most a share of _CHANCE of the faces reaches by
-    chance.
+    At most a share of _CHANCE of the faces may reach the limit by chance, so the limit is low if there are few
+    strangers. It is never lower than _LEAST_SPREADS times `spread`.
     """
     joins = np.zeros(len(cosines), bool)
     while True:
