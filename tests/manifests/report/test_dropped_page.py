@@ -15,6 +15,7 @@ from manifests.ledger.records import Face, Photo, Split
 from manifests.report import dropped_page
 from manifests.report.build_report import build_report
 from manifests.report.dropped_page import read_dropped_faces
+from manifests.report.intake_section import read_filters
 from manifests.report.people_pages import list_people
 from tests.doubles.curation import album, curated, install, rows
 from tests.doubles.exports import change
@@ -80,3 +81,17 @@ def test_a_purged_face_and_a_photo_that_is_gone_cost_no_page(dataset: Path) -> N
     (found,) = groups(dataset).values()
     assert found["images"][0]["image"] == ""
     assert "Every face is used" not in (build_report(dataset).parent / "dropped.html").read_text(encoding="utf-8")
+
+
+def test_the_examples_of_a_filter_hide_the_same_people(dataset: Path) -> None:
+    one, other = rows(dataset, Face)[:2]
+    drop(dataset, [one, other], "too_dark")
+    rule = {"reason": "too_dark", "sql": "exposure < 1", "first": 2, "alone": 2, "only": 2}
+    detail = {"name": "mine", "version": 1, "faces": 2, "kept": 0, "filters": [rule]}
+    with Ledger.open(dataset, write=True) as ledger:
+        ledger.record("screen", "all", {}, detail=detail)
+        assert len(read_filters(ledger)["filters"][0]["faces"]) == 2
+    photo = next(row for row in rows(dataset, Photo) if row.photo_id == one.photo_id)
+    change(dataset, [replace(photo, consent="withdrawn")])
+    with Ledger.open(dataset) as ledger:
+        assert len(read_filters(ledger)["filters"][0]["faces"]) == 1
