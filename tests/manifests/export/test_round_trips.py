@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import shutil
+import sys
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 
 from degrade.frozen.replay import replay
 from degrade.frozen.verify import verify_folder
+from manifests.errors import BadInput
 from manifests.export.export_dataset import export_dataset
 from manifests.export.formats import FORMATS
 from manifests.ledger.paths import crop_path
@@ -239,3 +241,10 @@ def test_a_person_with_one_picture_is_left_out_of_celebref(own, tmp_path):
     change(own, [replace(row, consent="no") for row in rows(own, Photo) if row.photo_id in refused])
     told = export_dataset(own, tmp_path / "out", "celebref", wanted("celebref"))
     assert told.left_out["faces"] == {"consent_refused": 3, "one_picture_of_this_person": 1}
+
+
+def test_without_the_library_lmdb_an_export_to_lmdb_is_a_sentence_and_leaves_nothing(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(BadInput, match="pip install lmdb"):
+        export_dataset(made, tmp_path / "out", "lmdb", wanted("lmdb"))
+    assert list(tmp_path.iterdir()) == []
