@@ -9,7 +9,7 @@ from pathlib import Path
 
 from curate.config import CurateConfig
 from curate.photos.consent import read_sidecar
-from curate.photos.labels import check_labels
+from curate.photos.labelling.labels import check_labels
 from curate.photos.name_rules import LEFT_OUT, NameRules, check_patterns
 from curate.photos.walk import check_photo_paths, walk_files
 from manifests.errors import BadInput

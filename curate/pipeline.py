@@ -24,10 +24,10 @@ from curate.imports.lists import Lists, match_lists
 from curate.people.copies.near_duplicates import mark_near_duplicates
 from curate.people.group import group_faces
 from curate.people.leaks.audit import audit_leaks
-from curate.people.pairs import pair_faces
+from curate.people.pairing.pairs import pair_faces
 from curate.people.split.splits import check_policy, check_splits, split_faces
 from curate.photos.consent import apply_consent
-from curate.photos.labels import label
+from curate.photos.labelling.labels import label
 from curate.photos.name_rules import NameRules
 from curate.photos.optout_faces import keep_out
 from curate.photos.refusals import check_refusals, check_refused_hashes

@@ -10,7 +10,7 @@ from typing import Any
 from curate.config import AGE_POLICIES, MAX_SAME_AGE_YEARS, MIN_ACROSS_AGES_YEARS, PairRules
 from curate.face_filters import OUTSIDE_PHOTO
 from curate.faces.interface import FaceModels
-from curate.people.pairs import TOO_FEW_PHOTOS, TOO_FEW_REFERENCES
+from curate.people.pairing.pairs import TOO_FEW_PHOTOS, TOO_FEW_REFERENCES
 from curate.people.rungs import count_rungs
 from curate.people.split.faces_set_aside import PHOTO_SPANS_SPLITS
 from manifests.ledger.leak_audit import STAGE

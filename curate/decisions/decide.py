@@ -18,7 +18,7 @@ from curate.decisions.requests import Request, parse_requests
 from curate.people.copies.near_duplicates import compute_near_duplicates
 from curate.people.group import GroupRows, compute_groups, compute_names
 from curate.people.leaks.audit import audit_leaks
-from curate.people.pairs import pair_faces
+from curate.people.pairing.pairs import pair_faces
 from curate.people.split.split_notes import describe_split_changes
 from curate.people.split.splits import compute_splits, find_split_changes, split_faces
 from manifests.errors import BadInput

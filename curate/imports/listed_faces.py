@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from curate.photos.labels import label_faces
+from curate.photos.labelling.labels import label_faces
 from manifests.ledger.label_faces import find_largest_faces
 from manifests.ledger.records import Face, Label, ListEntry, Pair, Split
 

@@ -18,7 +18,7 @@ from curate.people.copies.near_duplicates import find_pictures, select_replaced_
 from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
 from curate.people.links import Links, resolve_links
-from curate.photos.labels import label_faces
+from curate.photos.labelling.labels import label_faces
 from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record

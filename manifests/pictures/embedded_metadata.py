@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from manifests.pictures.extra_formats import RAW, find_kind, is_installed, read_extra_metadata
-from manifests.pictures.image_metadata import find_xmp, read_exif, to_bytes
 from manifests.pictures.images import open_header
+from manifests.pictures.metadata.image_metadata import find_xmp, read_exif, to_bytes
 
 _ORIENTATION, _XMP = 274, 700  # tags of EXIF 2.32 and TIFF
 

@@ -49,9 +49,9 @@ from manifests.pictures.extra_formats import (
     read_extra_metadata,
 )
 from manifests.pictures.file_facts import FileFacts, read_file_facts
-from manifests.pictures.image_metadata import find_xmp, read_exif
+from manifests.pictures.metadata.image_metadata import find_xmp, read_exif
+from manifests.pictures.metadata.photo_dates import PhotoDate, read_photo_date
 from manifests.pictures.original_samples import Original, find_white, has_alpha, read_original
-from manifests.pictures.photo_dates import PhotoDate, read_photo_date
 from manifests.pictures.stored_samples import StoredSamples, identify_samples, split_into_strips
 
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30

@@ -10,22 +10,22 @@ import jinja2
 
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger, utc_now
-from manifests.report.cleaned_section import read_cleaned_versions
 from manifests.report.dropped_page import FACES, read_dropped_faces
-from manifests.report.frozen_section import read_frozen_sets
-from manifests.report.intake_section import read_consent, read_dates, read_filters, read_funnel
-from manifests.report.pairs_section import read_coverage, read_pairs, read_splits
 from manifests.report.people_pages import list_orders, list_people, read_page
-from manifests.report.people_section import (
+from manifests.report.sections.cleaned_section import read_cleaned_versions
+from manifests.report.sections.frozen_section import read_frozen_sets
+from manifests.report.sections.intake_section import read_consent, read_dates, read_filters, read_funnel
+from manifests.report.sections.pairs_section import read_coverage, read_pairs, read_splits
+from manifests.report.sections.people_section import (
     draw_similarity_histogram,
     read_labels,
     read_newest_decisions,
     read_people,
     read_uncertain_faces,
 )
-from manifests.report.run_section import read_run
+from manifests.report.sections.run_section import read_run
+from manifests.report.sections.targets_section import count_gray_targets, draw_targets
 from manifests.report.suggestions import describe_suggestions
-from manifests.report.targets_section import count_gray_targets, draw_targets
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.text import format_count
 

@@ -10,7 +10,7 @@ from typing import Any
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.privacy.erase import HIDDEN_PHOTOS
-from manifests.report.intake_section import explain_reason
+from manifests.report.sections.intake_section import explain_reason
 from manifests.report.thumbnails import crop_photo, make_thumbnail
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, path_of, uri_of

@@ -30,7 +30,7 @@ from curate.photos.name_rules import LEFT_OUT, NOT_INCLUDED
 from curate.photos.walk import LEAVES_FOLDER
 from manifests.ledger.records import File, Photo
 from manifests.pictures.embedded_metadata import EmbeddedMetadata, read_embedded_metadata
-from manifests.pictures.xmp import MAX_XMP, BrokenXml
+from manifests.pictures.metadata.xmp import MAX_XMP, BrokenXml
 from manifests.runtime.archives import read_bytes
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, parse_member_uri, path_of, uri_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curate.photos.labelling.xmp_people import NO_NAME, Box, NamedPeople, make_people
-from manifests.pictures.xmp import parse_xml
+from manifests.pictures.metadata.xmp import parse_xml
 from manifests.runtime.uris import normalise_name
 
 INI_NAMES = (".picasa.ini", "Picasa.ini")  # the second is the name in old versions

@@ -8,7 +8,7 @@ import pytest
 
 from curate.photos.consent import SidecarLine, match_sidecar
 from curate.photos.csv_tables import read_csv
-from curate.photos.labels import read_labels
+from curate.photos.labelling.labels import read_labels
 from curate.photos.name_rules import NameRules
 from curate.photos.walk import walk_files
 from manifests.errors import BadInput

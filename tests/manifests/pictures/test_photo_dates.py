@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from manifests.pictures.images import decode_picture
-from manifests.pictures.photo_dates import PhotoDate, read_photo_date
+from manifests.pictures.metadata.photo_dates import PhotoDate, read_photo_date
 from tests.doubles.metadata import laugh, packet
 
 PIXELS = np.full((16, 16, 3), 90, np.uint8)

@@ -31,7 +31,7 @@ from manifests.pictures import untrusted_images
 from manifests.pictures.images import Picture, decode, decode_picture
 from manifests.privacy.optout import plan_optout
 from manifests.privacy.purge import purge
-from manifests.report.run_section import read_run
+from manifests.report.sections.run_section import read_run
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
 from tests.doubles.misbehaviour import ODD, reads_oddly

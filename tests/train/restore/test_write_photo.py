@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from manifests.errors import BadInput
 from manifests.pictures.images import decode, decode_picture
 from manifests.pictures.jpeg_files import encode_jpeg, read_jpeg_parts
-from manifests.pictures.metadata_blocks import set_upright
+from manifests.pictures.metadata.metadata_blocks import set_upright
 from train.restore.pasting.paste import Patch
 from train.restore.pasting.write_photo import WrittenPhoto, write_photo
 

@@ -50,9 +50,9 @@ class ContactSheet:
     def build(self, restorer: str, outcomes: Sequence[PhotoOutcome], weights: Path | None) -> dict[str, Any]:
         """Returns the sheet as a dict that can be written as JSON. Images are data URLs.
 
-        The sheet contains no path except `restorer`. manifests/report/run_section.py shows the sheets in the folder
-        RUN/restored. `weights` is the folder of the metrics' networks. The sheet lists each metric whose network is
-        missing, with the reason. The sheet counts the photos that were not restored, for each reason.
+        The sheet contains no path except `restorer`. The report (manifests/report/sections/run_section.py) shows the
+        sheets in the folder RUN/restored. `weights` is the folder of the metrics' networks. The sheet lists each metric
+        whose network is missing, with the reason. The sheet counts the photos that were not restored, for each reason.
         """
         missing = {name: why for name in WEIGHTS if (why := explain_missing(name, weights)) is not None}
         metrics = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}

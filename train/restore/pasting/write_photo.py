@@ -15,7 +15,7 @@ from PIL import Image
 from manifests.errors import BadInput
 from manifests.pictures.images import Picture, turn_upright
 from manifests.pictures.jpeg_files import JpegParts, encode_jpeg, read_jpeg_segments
-from manifests.pictures.metadata_blocks import insert_png_chunks, make_png_chunks, read_png_chunks, set_upright
+from manifests.pictures.metadata.metadata_blocks import insert_png_chunks, make_png_chunks, read_png_chunks, set_upright
 from manifests.pictures.original_samples import Original
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import write_atomically

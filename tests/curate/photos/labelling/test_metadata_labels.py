@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from curate.photos.labelling.labels import label_faces
 from curate.photos.labelling.metadata_labels import FileMetadata, place_box
 from curate.photos.labelling.xmp_people import Region
-from curate.photos.labels import label_faces
 from curate.photos.optout_faces import opt_out_faces
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curate.decisions.decide import decide
-from curate.photos.labels import read_labels
+from curate.photos.labelling.labels import read_labels
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import curate.people.pairs
+import curate.people.pairing.pairs
 from curate.config import PAIR_POLICIES, PairRules
-from curate.people.pairs import make_pairs
+from curate.people.pairing.pairs import make_pairs
 from manifests.errors import BadInput
 from manifests.ledger.records import Face, Photo, Split
 
@@ -273,7 +273,7 @@ def test_a_large_person_in_steps_is_the_same_as_at_once(policy, monkeypatch):
         for one, day in zip(faces, days, strict=True)
     }
     at_once = refs_of(faces, PairRules(policy), vectors, photos)
-    monkeypatch.setattr(curate.people.pairs, "_PAIRS_AT_ONCE", 100)
+    monkeypatch.setattr(curate.people.pairing.pairs, "_PAIRS_AT_ONCE", 100)
     assert refs_of(faces, PairRules(policy), vectors, photos) == at_once and len(at_once) == 60
 
 

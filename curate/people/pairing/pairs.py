@@ -23,7 +23,7 @@ from curate.config import (
 )
 from curate.imports.listed_faces import find_listed_faces, make_listed_pairs
 from curate.people.copies.near_duplicates import find_photos_with_copies, find_pictures, select_usable_faces
-from curate.people.pair_policies import FaceTable, find_days, rank_references, round_gaps
+from curate.people.pairing.pair_policies import FaceTable, find_days, rank_references, round_gaps
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, ListEntry, Pair, Photo, Split
 from manifests.runtime.text import format_count

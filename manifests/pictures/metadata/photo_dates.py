@@ -13,7 +13,7 @@ from datetime import datetime
 
 from PIL import Image, ImageFile, IptcImagePlugin
 
-from manifests.pictures.xmp import BrokenXml, Value, parse_xmp, read_text
+from manifests.pictures.metadata.xmp import BrokenXml, Value, parse_xmp, read_text
 
 UNSET, UNREADABLE, DIGITIZED, CHANGED = "unset", "unreadable", "digitized", "changed"
 

@@ -1,0 +1,1 @@
+"""The stage `pair`: chooses the references of each target. `pairs.py` is the stage."""

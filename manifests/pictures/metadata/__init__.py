@@ -1,0 +1,1 @@
+"""What a picture file says beside its pixels: EXIF, XMP, profiles, and the date of the photo."""
