@@ -26,7 +26,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest
 from hypothesis import settings
 
+from tests.doubles.forked_workers import fork_workers
 from tests.places import SHARED, Run
+
+fork_workers()
 
 # `make test` draws the same examples each time; `make fuzz` sets HYPOTHESIS_PROFILE=free and draws others.
 settings.register_profile("fixed", derandomize=True, database=None)

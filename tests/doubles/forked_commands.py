@@ -11,7 +11,6 @@ import atexit
 import gc
 import importlib
 import json
-import multiprocessing
 import os
 import resource
 import runpy
@@ -25,6 +24,8 @@ import traceback
 from functools import cache
 from multiprocessing import connection, forkserver
 from pathlib import Path
+
+from tests.doubles.forked_workers import fork_workers
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 LIBRARIES = ("torch._dynamo", "torch.utils.tensorboard", "likeness", "pytest")
@@ -180,7 +181,7 @@ def report(child: int, descriptor: int) -> None:
             os._exit(0)
 
 
-def fork_workers() -> None:
+def fork_workers_from_here() -> None:
     """Let multiprocessing fork its processes from a copy of this process, instead of spawning them."""
     server = forkserver._forkserver
     listener = socket.socket(socket.AF_UNIX)
@@ -198,8 +199,7 @@ def fork_workers() -> None:
     os.close(alive)
     listener.close()
     server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, ours, pid
-    plain = multiprocessing.get_context
-    multiprocessing.get_context = lambda method=None: plain("forkserver" if method == "spawn" else method)
+    fork_workers()
 
 
 def run_command(words: list[str]) -> int:
@@ -229,7 +229,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # so that a forked process does not copy the memory of all modules when it collects garbage
     words = serve(requests)
-    fork_workers()
+    fork_workers_from_here()
     code = run_command(words)
     threading._shutdown()
     atexit._run_exitfuncs()

@@ -13,7 +13,7 @@ import manifests.runtime.workers
 from manifests.pictures import untrusted_images
 from manifests.pictures.images import Picture
 
-LIMIT = 3.0  # seconds
+LIMIT = 1.5  # seconds
 
 
 def misbehave(what: str) -> None:
