@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from manifests.errors import BadInput, LedgerError, LedgerLocked, LedgerMissing
-from manifests.ledger.migrations import create_schema, read_version, refuse_newer
+from manifests.ledger.migrations import create_schema, read_version, refuse_newer, refuse_other_columns
 from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, check_ledger_exists
 from manifests.runtime.files import find_blocking_file
 
@@ -36,6 +36,7 @@ def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.Du
             raise LedgerError(f"{path} is not a Likeness ledger: name the folder of a dataset.")
         else:
             refuse_newer(read_version(con), str(path))
+        refuse_other_columns(con, str(path))
     except duckdb.Error as error:
         con.close()
         raise LedgerError(f"{path} is not a Likeness ledger: {first_line(error)}") from None

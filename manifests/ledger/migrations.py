@@ -1,4 +1,4 @@
-"""Creates the tables of a new ledger, and refuses a ledger whose schema version is too new.
+"""Creates the tables of a new ledger, and refuses a ledger of another version.
 
 The file tables_and_columns.sql describes the tables of the newest version. A ledger's own version is in its table
 `migrations`.
@@ -6,11 +6,13 @@ The file tables_and_columns.sql describes the tables of the newest version. A le
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib.resources import files
 
 import duckdb
 
 from manifests.errors import LedgerError, LedgerTooNew
+from manifests.ledger.records import TABLES
 
 SCHEMA_VERSION = 1
 
@@ -34,6 +36,19 @@ def refuse_newer(version: int, where: str) -> None:
             f"{where} has schema version {version}, and this Likeness reads versions up to {SCHEMA_VERSION}: "
             "upgrade Likeness to open this ledger."
         )
+
+
+def refuse_other_columns(con: duckdb.DuckDBPyConnection, where: str) -> None:
+    """Raises LedgerError if a table lacks a column, because a development version of Likeness made the ledger."""
+    rows = con.execute("SELECT table_name, column_name FROM information_schema.columns").fetchall()
+    there = {(str(table), str(column)) for table, column in rows}
+    for kind, (table, _) in TABLES.items():
+        for field in fields(kind):
+            if (table, field.name) not in there:
+                raise LedgerError(
+                    f"{where} was made by another version of Likeness: it has no column {table}.{field.name}. Curate the "
+                    "photos into a new folder."
+                )
 
 
 def create_schema(con: duckdb.DuckDBPyConnection, where: str) -> None:

@@ -267,6 +267,15 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
             Ledger.open(tmp_path, write=write)
 
 
+def test_a_ledger_without_a_column_of_today_is_refused_with_the_column(tmp_path):
+    Ledger.open(tmp_path, write=True)._con.close()
+    with duckdb.connect(str(tmp_path / LEDGER_NAME)) as con:
+        con.execute("ALTER TABLE faces DROP COLUMN dark")
+    for write in (True, False):
+        with pytest.raises(LedgerError, match=r"no column faces\.dark\. Curate"):
+            Ledger.open(tmp_path, write=write)
+
+
 @pytest.mark.parametrize(
     "sql",
     [

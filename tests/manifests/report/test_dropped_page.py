@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from manifests.report.intake_section import read_filters
 
 from curate.decisions.decide import decide
 from manifests.ledger.ledger import Ledger
@@ -15,7 +16,6 @@ from manifests.ledger.records import Face, Photo, Split
 from manifests.report import dropped_page
 from manifests.report.build_report import build_report
 from manifests.report.dropped_page import read_dropped_faces
-from manifests.report.intake_section import read_filters
 from manifests.report.people_pages import list_people
 from tests.doubles.curation import album, curated, install, rows
 from tests.doubles.exports import change
