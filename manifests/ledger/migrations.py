@@ -46,8 +46,8 @@ def refuse_other_columns(con: duckdb.DuckDBPyConnection, where: str) -> None:
         for field in fields(kind):
             if (table, field.name) not in there:
                 raise LedgerError(
-                    f"{where} was made by another version of Likeness: it has no column {table}.{field.name}. Curate the "
-                    "photos into a new folder."
+                    f"{where} was made by another version of Likeness: it has no column {table}.{field.name}. Curate "
+                    "the photos into a new folder."
                 )
 
 
