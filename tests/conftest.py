@@ -26,6 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest
 from hypothesis import settings
 
+from tests.doubles.forked_commands import start_python
 from tests.doubles.forked_workers import fork_workers
 from tests.places import SHARED, Run
 
@@ -66,8 +67,10 @@ def likeness() -> Run:
     def run(*words: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         environment.pop("LIKENESS_DEBUG", None)
-        command = [sys.executable, "-m", "likeness", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, check=False)
+        process = start_python(["-m", "likeness", *map(str, words)], environment)
+        out, err = process.communicate(timeout)
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     return run
 

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from degrade.presets import PRESETS
 from manifests.errors import BadInput, LedgerMissing
 from manifests.pictures.images import decode
 from manifests.pictures.png_files import encode_png
+from tests.doubles.forked_commands import start_python
 from tests.doubles.lq_sets import toy_dataset, toy_picture
 from tests.places import REPOSITORY
 
@@ -149,8 +151,10 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path):
 
 def processed(*words: object) -> subprocess.CompletedProcess[str]:
     """The real command line, in a process of its own."""
-    command = [sys.executable, "-m", "likeness", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    process = start_python(["-m", "likeness", *map(str, words)], dict(os.environ))
+    out, err = process.communicate()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def test_what_is_refused_is_one_line_and_no_progress_bar_and_opencv_is_silent(tmp_path):
@@ -181,11 +185,11 @@ def test_the_command_killed_with_four_workers_ends_as_one_worker_never_killed(tm
             (photos / f"{number}.png").write_bytes(encode_png(toy_picture(number, 64)))
         lqs = [tmp_path / name for name in ("killed", "whole")]
         words = [(photos, "--out", lq) for lq in lqs]
-    command = [sys.executable, "-m", "likeness", "degrade", *map(str, words[0]), "--workers", "4", "--json"]
-    running = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    command = ["-m", "likeness", "degrade", *map(str, words[0]), "--workers", "4", "--json"]
+    running = start_python(command, dict(os.environ))
     while len(list(lqs[0].glob("*.png"))) < 20 and running.poll() is None:
         time.sleep(0.002)
-    running.kill()
+    running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
     assert 20 <= len(list(lqs[0].glob("*.png"))) < 150 and not (lqs[0] / "theta.jsonl").exists()
     assert processed("degrade", *words[0], "--workers", 4).returncode == 0

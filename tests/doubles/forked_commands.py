@@ -104,7 +104,7 @@ class Forker:
         """
         outputs = [os.memfd_create(name) for name in ("out", "err")]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps reports apart
-        told = json.dumps([words, environment, largest_file]).encode()
+        told = json.dumps([words, str(Path.cwd()), environment, largest_file]).encode()
         socket.send_fds(self._socket, [len(told).to_bytes(4, "big")], [theirs.fileno(), *outputs])
         self._socket.sendall(told)
         theirs.close()
@@ -147,7 +147,7 @@ def serve(requests: socket.socket) -> list[str]:
         size, files, _, _ = socket.recv_fds(requests, 4, 3)
         if not size:
             os._exit(0)  # the tests have ended
-        words, environment, largest_file = json.loads(requests.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
+        told = json.loads(requests.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
         if os.fork():
             for file in files:
                 os.close(file)
@@ -163,6 +163,8 @@ def serve(requests: socket.socket) -> list[str]:
         for number, file in enumerate(outputs, 1):
             os.dup2(file, number)
             os.close(file)
+        words, folder, environment, largest_file = told
+        os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
         if largest_file >= 0:
@@ -224,6 +226,7 @@ def run_command(words: list[str]) -> int:
 
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
+    del sys.path[0]  # the folder of this file
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     import_everything()
     gc.collect()
