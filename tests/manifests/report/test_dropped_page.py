@@ -17,7 +17,6 @@ from manifests.report import dropped_page
 from manifests.report.build_report import build_report
 from manifests.report.dropped_page import read_dropped_faces
 from manifests.report.people_pages import list_people
-from manifests.report.sections.intake_section import read_filters
 from tests.doubles.curation import album, curated, install, rows
 from tests.doubles.exports import change
 
