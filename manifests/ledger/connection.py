@@ -52,6 +52,8 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
         if path.exists() and not path.is_file():
             raise LedgerError(f"{path} is not a file, but a ledger is a file: name another folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
+        if write and not path.exists():
+            _create(path)
         return duckdb.connect(str(path), read_only=not write)
     except OSError as error:
         raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
@@ -70,6 +72,24 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
         raise LedgerError(f"{path} cannot be opened as a ledger: {first_line(error)}") from None
     except duckdb.Error as error:
         raise LedgerError(f"{path} cannot be opened: {first_line(error)}") from None
+
+
+def _create(path: Path) -> None:
+    """Create an empty DuckDB file that is complete as soon as it has its name.
+
+    DuckDB cannot open a file that it had not finished when its process was killed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        duckdb.connect(str(temporary)).close()
+        try:
+            os.link(temporary, path)  # a rename would replace a ledger that another process has just made
+        except FileExistsError:
+            return
+        except OSError:  # the file system has no hard links
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def rewrite_ledger(dataset: Path) -> None:
