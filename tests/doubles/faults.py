@@ -87,8 +87,8 @@ class Bench:
             **told,
         }
         words = ["-m", "likeness", *command]
-        if CAN_FORK and not FULL:
-            return find_forker(PATHS).start(words, environment, largest_file)
+        if CAN_FORK and not FULL and largest_file < 0:
+            return find_forker(PATHS).start(words, environment)
         limit = (
             (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)))
             if largest_file >= 0
