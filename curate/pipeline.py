@@ -1,6 +1,6 @@
 """Runs the stages of curation in their order. Worker processes make the rows, and the main process records them.
 
-The order is: scan -> consent -> label -> detect -> screen -> embed -> keep out -> worth -> dedupe -> group -> split ->
+The order is: scan -> consent -> detect -> screen -> embed -> keep out -> label -> worth -> dedupe -> group -> split ->
 pair -> leaks -> check
 """
 
@@ -80,7 +80,6 @@ def curate(
             check_refused_hashes(ledger, config.sidecar)
         notices += apply_consent(ledger, config.sidecar, photos, config.require_consent)
         notices += _record_lists(ledger, lists)
-        label(ledger, config, map_batches)
 
         config = insert_model_settings(config, models)
         _record_filters(ledger, config.screen)
@@ -88,6 +87,7 @@ def curate(
         screen(ledger, config, map_batches, progress)
         embed(ledger, config, models, map_batches, progress)
         keep_out(ledger, models)
+        label(ledger, config, map_batches)  # after all faces that opted out are known, so that none of them is named
 
         _record_settings(ledger, config, models)
         record_worth_scale(ledger, models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -81,13 +82,12 @@ def _create(path: Path) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # a killed process with the same number may have left the file
         duckdb.connect(str(temporary)).close()
-        try:
-            os.link(temporary, path)  # a rename would replace a ledger that another process has just made
-        except FileExistsError:
-            return
-        except OSError:  # the file system has no hard links
-            temporary.replace(path)
+        with contextlib.suppress(OSError):
+            # A rename would replace a ledger that another process has just made. On a file system without hard links,
+            # there is no file yet, and DuckDB makes it when it opens the ledger.
+            os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -58,6 +58,22 @@ def _match_photo(
     return [(label, face_of.get(label.number)) for label in labels]
 
 
+def names_one_of(label: Label, faces: Iterable[Face], photos: Mapping[str, Photo]) -> bool:
+    """Returns whether the box of a label contains the centre of one of `faces`, so that the label may name this face.
+
+    The test is weaker than that of `match_labels`. Use it to erase a name, and not to give a name.
+    """
+    if label.box is None:
+        return False
+    photo = photos[label.photo_id]
+    x0, y0, x1, y1 = (share * side for share, side in zip(label.box, (photo.width, photo.height) * 2, strict=True))
+    return any(
+        x0 <= (face.box[0] + face.box[2]) / 2 <= x1 and y0 <= (face.box[1] + face.box[3]) / 2 <= y1
+        for face in faces
+        if face.photo_id == label.photo_id
+    )
+
+
 def find_largest_faces(photos: Iterable[str], faces: Iterable[Face]) -> dict[str, Face]:
     """Returns the largest face of each of `photos` (photo -> face)."""
     matches = match_labels([Label(photo, "", True) for photo in photos], faces, {})

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from manifests.ledger.label_faces import match_labels
+from manifests.ledger.label_faces import match_labels, names_one_of
 from manifests.ledger.ledger import DetailUpdate, Ledger
 from manifests.ledger.queries import read_units
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Label, Photo
@@ -27,7 +27,12 @@ def find_labels_of_faces(ledger: Ledger, face_ids: Collection[str]) -> list[Labe
     ]
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     matches = match_labels(labels, faces, photos)
-    return [label for label, face in matches if face is not None and face.face_id in face_ids]
+    erased = [face for face in faces if face.face_id in face_ids]
+    return [
+        label
+        for label, face in matches
+        if (face is not None and face.face_id in face_ids) or (face is None and names_one_of(label, erased, photos))
+    ]
 
 
 def remove_names_from_details(
@@ -59,5 +64,6 @@ def _remove_entries(value: Any, texts: set[str]) -> Any:
         }
     if isinstance(value, list):
         dumps = [json.dumps(entry, ensure_ascii=False) for entry in value]
-        return [entry for entry, dump in zip(value, dumps, strict=True) if not any(text in dump for text in texts)]
+        encoded = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]  # as JSON writes quotes in a name
+        return [entry for entry, dump in zip(value, dumps, strict=True) if not any(text in dump for text in encoded)]
     return value

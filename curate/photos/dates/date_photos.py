@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.records import File, Photo
@@ -23,6 +23,7 @@ CLOCK_RESET, SAME_SECOND, OUT_OF_ORDER = "clock_reset", "same_second", "out_of_o
 _FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists is from 1826 or 1827
 # The first days of the clocks of old Macs (1904), Unix (1970) and DOS (1980). Time zones turn them into the day before.
 _EPOCHS = (datetime(1904, 1, 1), datetime(1970, 1, 1), datetime(1980, 1, 1))
+_NOON = time(12)
 _DAY = timedelta(days=1)
 # More photos of one camera in one second than this number come from a clock that stands still (ours): no usual camera
 # takes more than 30 photos a second.
@@ -84,7 +85,9 @@ def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
     clear = [file for file in files if file.uri not in doubts]
     seconds = Counter((file.camera_model, file.taken) for file in {file.photo_id: file for file in clear}.values())
     for file in clear:
-        if seconds[file.camera_model, file.taken] > _MAX_PHOTOS_A_SECOND:
+        # a date without a time is stored as noon, and says nothing of a clock
+        has_time = file.taken is not None and file.taken.time() != _NOON
+        if has_time and seconds[file.camera_model, file.taken] > _MAX_PHOTOS_A_SECOND:
             doubts[file.uri] = SAME_SECOND
     for series in _find_series([file for file in clear if file.uri not in doubts]):
         doubts.update((file.uri, OUT_OF_ORDER) for file in _find_out_of_order(series))

@@ -18,6 +18,7 @@ class PhotoLabels:
 
     boxes: dict[str, list[tuple[str, Box]]] = field(default_factory=lambda: defaultdict(list))  # photo -> (label, box)
     whole: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # photo -> labels without a box
+    placed: set[str] = field(default_factory=set)  # photos whose metadata has a region, used or not
     unused: Counter[str] = field(default_factory=Counter)  # why regions are not used -> number of regions
 
     def make_rows(self, truth: bool, is_metadata: bool) -> tuple[list[Label], list[str]]:
@@ -25,7 +26,7 @@ class PhotoLabels:
 
         Of several boxes with one label at one place, the first is used. Boxes with several labels at one place are not
         used. If a photo has several labels without a box, none of these is used. `is_metadata` means that a label
-        without a box counts only in a photo without boxes, because metadata may name people whom nobody can see.
+        without a box counts only in a photo without regions, because metadata may name people whom nobody can see.
         """
         rows: list[Label] = []
         ambiguous: list[tuple[str, list[str]]] = []
@@ -33,7 +34,7 @@ class PhotoLabels:
             boxes = self._merge(self.boxes.get(photo, ()))
             whole = sorted(self.whole.get(photo, set()) - {label for label, _ in self.boxes.get(photo, ())})
             labels: list[tuple[str, Box | None]] = [*boxes]
-            if is_metadata and (len(whole) > 1 or photo in self.boxes):
+            if is_metadata and (len(whole) > 1 or photo in self.placed):
                 self.unused["without a place"] += len(whole)
             elif len(whole) > 1:
                 ambiguous.append((photo, whole))

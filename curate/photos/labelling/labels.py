@@ -18,7 +18,7 @@ from curate.photos.labelling.label_table import match_label_csv, read_label_csv
 from curate.photos.labelling.metadata_labels import read_metadata_labels
 from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
-from manifests.ledger.label_faces import match_labels
+from manifests.ledger.label_faces import match_labels, names_one_of
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, File, Label, ListEntry, Photo
 from manifests.privacy.erase import OPTED_OUT
@@ -103,7 +103,13 @@ def leave_out_opted_out(rows: Sequence[Label], faces: Iterable[Face], photos: Ma
     """Returns the labels that do not belong to a face that opted out."""
     known = [face for face in faces if face.status == "ok" or face.reason in (NEAR_DUPLICATE, OPTED_OUT)]
     matches = match_labels(rows, known, photos)
-    return [row for row, face in matches if face is None or face.reason != OPTED_OUT]
+    opted_out = [face for face in known if face.reason == OPTED_OUT]
+    return [
+        row
+        for row, face in matches
+        if (face is None and not names_one_of(row, opted_out, photos))
+        or (face is not None and face.reason != OPTED_OUT)
+    ]
 
 
 def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:

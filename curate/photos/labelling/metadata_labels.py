@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import stat
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,9 @@ def read_metadata_labels(
     metadata = [found for batch in map_batches(read_people_batch, batches) for found in batch]
     picasa = _read_picasa_files(named, files, left_out, map_batches)
     contacts = {number: name for one in picasa for number, name in one.contacts.items()}
+    picasa_in: dict[Path, list[PicasaFile]] = defaultdict(list)
+    for one in picasa:
+        picasa_in[one.path.parent].append(one)
 
     labels = PhotoLabels()
     for file, found in zip(named, metadata, strict=True):
@@ -75,11 +79,13 @@ def read_metadata_labels(
         people = list(found.people)
         if parse_member_uri(file.uri) is None:
             path = path_of(file.uri)
-            people += [find_picasa_people(one, path, contacts) for one in picasa if one.path.parent == path.parent]
+            people += [find_picasa_people(one, path, contacts) for one in picasa_in.get(path.parent, ())]
         for one in people:
             labels.whole[photo.photo_id].update(one.names)
             labels.unused["without a name"] += one.unnamed
             labels.unused["that cannot be read"] += one.broken
+            if one.regions or one.unnamed or one.broken:
+                labels.placed.add(photo.photo_id)
             for region in one.regions:
                 box = place_box(region, photo, file, found)
                 if box is None:

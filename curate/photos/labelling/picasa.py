@@ -27,7 +27,8 @@ class PicasaFile:
     """The content of a `.picasa.ini` or a `contacts.xml`."""
 
     path: Path
-    faces: Mapping[str, tuple[tuple[Box, str], ...]] = field(default_factory=dict)  # name of a photo -> (box, ID)
+    # name of a photo, as it is and casefolded -> (box, ID)
+    faces: Mapping[str, tuple[tuple[Box, str], ...]] = field(default_factory=dict)
     contacts: Mapping[str, str] = field(default_factory=dict)  # ID -> name
     problem: str | None = None  # why the file cannot be used
 
@@ -47,7 +48,8 @@ def parse_picasa_file(path: Path, data: bytes) -> PicasaFile:
             contacts[_read_id(number)] = value.partition(";")[0]
         elif line.startswith("faces="):
             faces[normalise_name(section)] += [(_read_rect64(box), _read_id(one)) for box, one in _FACE.findall(line)]
-    return PicasaFile(path, {name: tuple(found) for name, found in faces.items()}, contacts)
+    exact = {name: tuple(found) for name, found in faces.items()}
+    return PicasaFile(path, {name.casefold(): found for name, found in exact.items()} | exact, contacts)
 
 
 def _read_id(text: str) -> str:
@@ -65,8 +67,9 @@ def find_picasa_people(file: PicasaFile, photo: Path, contacts: Mapping[str, str
     A face whose ID has no name counts as unnamed.
     """
     name = normalise_name(photo.name)
-    found = file.faces.get(name) or next(
-        (faces for other, faces in file.faces.items() if other.casefold() == name.casefold()), ()
-    )
-    names = {**contacts, **file.contacts, NO_NAME: ""}
-    return make_people([(names.get(contact, ""), box, None) for box, contact in found])
+    found = file.faces.get(name) or file.faces.get(name.casefold(), ())
+
+    def find_name(contact: str) -> str:
+        return "" if contact == NO_NAME else file.contacts.get(contact) or contacts.get(contact, "")
+
+    return make_people([(find_name(contact), box, None) for box, contact in found])

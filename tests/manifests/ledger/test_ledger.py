@@ -259,6 +259,22 @@ def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path, mad
         assert len(con.sql("SHOW TABLES").fetchall()) == 1
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_half_made_ledger_of_a_killed_process_does_no_harm(tmp_path, monkeypatch, links):
+    (tmp_path / f".{LEDGER_NAME}.{os.getpid()}.tmp").write_bytes(b"half of a database")
+    if not links:  # a file system without hard links
+
+        def refuse(*_: object) -> None:
+            raise OSError("no hard links")
+
+        monkeypatch.setattr(os, "link", refuse)
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "u", {}, [FACE])
+    with Ledger.open(tmp_path, write=True) as ledger:
+        assert ledger.read_rows(Face) == [FACE]
+    assert [path.name for path in tmp_path.iterdir()] == [LEDGER_NAME]
+
+
 def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
     Ledger.open(tmp_path, write=True)._con.close()
     with duckdb.connect(str(tmp_path / LEDGER_NAME)) as con:

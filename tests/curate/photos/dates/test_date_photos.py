@@ -55,6 +55,8 @@ def test_a_clock_that_stands_still_is_doubted_and_a_burst_is_not():
     assert set(doubts(*burst, file("30.jpg", JUNE)).values()) == {"same_second"}
     assert doubts(*burst, file("30.jpg", JUNE, camera="Nikon")) == {}
     assert doubts(*burst, file("copy.jpg", JUNE, photo_id="0.jpg")) == {}  # a copy is not another photo
+    scans = [file(f"scan{number}.jpg", JUNE.replace(hour=12, minute=0, second=0)) for number in range(31)]
+    assert doubts(*scans) == {}  # dates without a time are stored as noon
 
 
 def test_a_clock_that_ran_backwards_is_found_by_the_numbers_of_the_files():

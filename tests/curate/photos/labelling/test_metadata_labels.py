@@ -162,6 +162,28 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
     assert left - beside == {"0.jpg.png", "bob0.png", "bob1.png", "x.jpg"} and bool(left & beside) == (way == "optout")
 
 
+def test_the_name_of_somebody_who_opted_out_names_nobody_in_later_photos(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
+    curated(photos, dataset)
+    opt_out_faces(dataset, [save(tmp_path / "example.png", photo([0], 99))], remember=True)
+    whole = (0.0, 0.0, 1.0, 1.0)  # a loosely drawn region of her, which overlaps no face enough
+    embed_xmp(couple(photos / "new.jpg"), packet(mwg([("Ann", LEFT)], SIZE)))
+    embed_xmp(couple(photos / "loose.jpg", 51), packet(mwg([("Ann", whole)], SIZE)))
+    embed_xmp(save(photos / "alone.jpg", photo([0], 52), 1, 95), packet(names("Iptc4xmpExt:PersonInImage", "Ann")))
+    for labels in ("metadata", "truth:metadata"):
+        curated(photos, dataset, labels=labels)
+        assert rows(dataset, Label) == [] and names_of(dataset) <= {None}
+
+
+def test_a_name_without_a_place_does_not_replace_a_region_that_is_refused(tmp_path):
+    photos, dataset = tmp_path / "photos", tmp_path / "dataset"
+    other_shape = (WIDTH, WIDTH)
+    text = packet(mwg([("Ann", LEFT)], other_shape), names("Iptc4xmpExt:PersonInImage", "Ann"))
+    embed_xmp(couple(photos / "cropped.jpg"), text)
+    curated(photos, dataset, labels="truth:metadata")
+    assert rows(dataset, Label) == []
+
+
 def test_what_cannot_be_used_is_counted_and_told(tmp_path):
     photos, dataset = tmp_path / "photos", tmp_path / "dataset"
     for number in range(4):
