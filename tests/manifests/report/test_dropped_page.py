@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from manifests.report.intake_section import read_filters
 
 from curate.decisions.decide import decide
 from manifests.ledger.ledger import Ledger
@@ -17,6 +16,7 @@ from manifests.report import dropped_page
 from manifests.report.build_report import build_report
 from manifests.report.dropped_page import read_dropped_faces
 from manifests.report.people_pages import list_people
+from manifests.report.sections.intake_section import read_filters
 from tests.doubles.curation import album, curated, install, rows
 from tests.doubles.exports import change
 
