@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from manifests.pictures.extra_formats import RAW, find_kind, is_installed, read_extra_metadata
+from manifests.pictures.extra_formats import RAW, find_kind, is_installed, read_extra_metadata, read_raw_turn
 from manifests.pictures.images import open_header
 from manifests.pictures.metadata.image_metadata import find_xmp, read_exif, to_bytes
 
@@ -39,6 +39,7 @@ def read_embedded_metadata(file: BinaryIO) -> EmbeddedMetadata:
         if not is_installed(kind):
             return EmbeddedMetadata()
         exif, xmp = read_extra_metadata(file, kind)
-        orientation = exif.get(_ORIENTATION, 1)
+        # Some RAW formats have no EXIF block that can be read, so the decoder tells the turn.
+        orientation = read_raw_turn(file) if kind == RAW else exif.get(_ORIENTATION, 1)
         turned_by = orientation if orientation in range(1, 9) else 1
         return EmbeddedMetadata(xmp or to_bytes(exif.get(_XMP)), turned_by, kind == RAW)

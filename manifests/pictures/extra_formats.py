@@ -140,6 +140,15 @@ def _open_jxl(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.I
     return image
 
 
+def read_raw_turn(file: BinaryIO) -> int:
+    """Returns the EXIF orientation by which the decoder turns a RAW picture. Raises an error of rawpy."""
+    import rawpy
+
+    file.seek(0)
+    with rawpy.imread(file) as raw:
+        return {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)  # LibRaw's numbers: 180 degrees, 90 to the left, to the right
+
+
 def _open_raw(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.Image:
     import rawpy
 

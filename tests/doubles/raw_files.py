@@ -48,7 +48,7 @@ def _picture_tags(samples: np.ndarray, at: int, photometric: int, kind: int) -> 
     }
 
 
-def with_preview(preview: np.ndarray, full: np.ndarray, is_dng: bool) -> bytes:
+def with_preview(preview: np.ndarray, full: np.ndarray, is_dng: bool, orientation: int = 1) -> bytes:
     """A TIFF whose first IFD is `preview`, RGB uint8. The SubIFD is `full`, uint16 Bayer samples (RGGB) if `is_dng`."""
     preview_at = 8
     full_at = preview_at + preview.nbytes + preview.nbytes % 2
@@ -57,6 +57,7 @@ def with_preview(preview: np.ndarray, full: np.ndarray, is_dng: bool) -> bytes:
     full_tags = _picture_tags(full, full_at, 32803 if is_dng else 2, 0)
     if is_dng:
         tags |= {
+            274: (_SHORT, [orientation]),
             271: (_ASCII, ["Nobody"]),
             272: (_ASCII, ["Camera"]),
             50706: (_BYTE, [1, 4, 0, 0]),

@@ -109,7 +109,7 @@ def place_box(region: Region, photo: Photo, file: File, metadata: FileMetadata) 
     file_turn = turned_by or file.orientation or _UPRIGHT
     stored = _turn_size((photo.width, photo.height), photo_turn)
     frames = {_UPRIGHT: stored, file_turn: _turn_size(stored, file_turn)}  # orientation that was applied -> size
-    usual = file_turn if metadata.is_raw and region.size is None else _UPRIGHT
+    usual = file_turn if metadata.is_raw and region.upright_in_raw else _UPRIGHT
     if region.size is not None:
         fitting = [turn for turn, size in frames.items() if _have_same_shape(size, region.size)]
         if not fitting:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from curate.photos.labelling.xmp_people import NO_NAME, Box, NamedPeople, make_people
@@ -72,4 +72,5 @@ def find_picasa_people(file: PicasaFile, photo: Path, contacts: Mapping[str, str
     def find_name(contact: str) -> str:
         return "" if contact == NO_NAME else file.contacts.get(contact) or contacts.get(contact, "")
 
-    return make_people([(find_name(contact), box, None) for box, contact in found])
+    people = make_people([(find_name(contact), box, None) for box, contact in found])
+    return replace(people, regions=tuple(replace(region, upright_in_raw=True) for region in people.regions))

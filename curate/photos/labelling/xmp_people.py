@@ -43,6 +43,7 @@ class Region:
     box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the writer saw
     # Width and height of the picture that the writer saw, in any unit; None if the writer did not say
     size: tuple[float, float] | None = None
+    upright_in_raw: bool = False  # whether the writer saw a RAW upright
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from curate.photos.read_files import scan_batch
 from curate.summary import _describe_kinds
 from manifests.ledger.records import File
 from manifests.pictures import extra_formats, images
+from manifests.pictures.embedded_metadata import read_embedded_metadata
 from manifests.pictures.images import UndecodableImage, decode, decode_picture, is_picture
 from tests.doubles.pictures import close, quarters, saved
 from tests.doubles.profiles import profile_of
@@ -84,6 +85,10 @@ def test_a_raw_is_read_from_its_sensor_data_and_never_from_its_preview(monkeypat
     data = with_preview(PREVIEW, bayer(), is_dng=True)
     rgb = decode(data)
     assert rgb.shape == (300, 400, 3) and rgb[150, 100].mean() > rgb[150, 300].mean() + 50
+    for orientation in (1, 3, 6, 8):
+        turned = with_preview(PREVIEW, bayer(), is_dng=True, orientation=orientation)
+        assert decode(turned).shape[:2] == ((400, 300) if orientation > 4 else (300, 400))
+        assert read_embedded_metadata(io.BytesIO(turned)).turned_by == orientation
     with pytest.raises(UndecodableImage, match="has more than 178 megapixels") as error:
         decode(data, max_pixels=1000)
     assert error.value.reason == "too_many_pixels"

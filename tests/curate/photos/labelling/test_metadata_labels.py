@@ -71,7 +71,8 @@ def test_a_region_is_turned_with_its_photo(orientation):
     stored = of_stored(LEFT, orientation)
 
     def place(box, size, **changes) -> tuple[float, ...] | None:
-        return place_box(Region("Ann", box, size), row, changes.get("file", file), changes.get("found", metadata))
+        region = Region("Ann", box, size, changes.get("upright", False))
+        return place_box(region, row, changes.get("file", file), changes.get("found", metadata))
 
     assert place(stored, None) == pytest.approx(LEFT) and place(stored, stored_size) == pytest.approx(LEFT)
     assert place(stored, (stored_size[0] / 2, stored_size[1] / 2)) == pytest.approx(LEFT)  # of a smaller copy
@@ -86,7 +87,8 @@ def test_a_region_is_turned_with_its_photo(orientation):
     heic = FileMetadata("file:///a.heic", turned_by=orientation)
     raw = FileMetadata("file:///a.nef", turned_by=orientation, is_raw=True)
     assert place(stored, stored_size, file=file, found=heic) == pytest.approx(LEFT)
-    assert place(LEFT, None, file=file, found=raw) == pytest.approx(LEFT)
+    assert place(LEFT, None, file=file, found=raw, upright=True) == pytest.approx(LEFT)
+    assert place(stored, None, file=file, found=raw) == pytest.approx(LEFT)  # a region in XMP
 
 
 def test_regions_in_photos_sidecars_and_picasa_label_the_faces_at_their_place(tmp_path):
