@@ -27,7 +27,7 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
         "many people and pairs as a new dataset has, and all of its crops."
     )
     with tried("photos are removed, replaced or truncated", "curate", "between scan and detect", must):
-        with paused(world.bench, command, Point("record label")) as process:
+        with paused(world.bench, command, Point("record filters")) as process:
             removed.unlink()
             os.utime(save(replaced, photo([3], 77)), (0, 0))
             whole = cut.read_bytes()
