@@ -22,7 +22,7 @@ from pathlib import Path
 from train.data.take_snapshot import take_snapshot
 from train.fit.loop import train
 from train.fit.settings import Settings
-from train.recipes.recipes import find_recipe
+from train.recipes import find_recipe
 
 dataset, folder, images, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 take_snapshot(dataset, folder / "snapshot", 256)
