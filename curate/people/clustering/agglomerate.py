@@ -9,7 +9,7 @@ round, because each new group is scored again before its next merge.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -91,7 +91,7 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
             evidence = replace(evidence, mean_within=max(mean - SELECTION_BIAS, MIN_MEAN_WITHIN))
         groups.score_pairs(evidence.compute_log_odds)
         while groups.merge(evidence.compute_log_odds, float(np.log(compute_alpha())) + level):
-            pass
+            pass  # α falls with each round
     return MergeResult(_renumber(groups.labels), evidence, compute_alpha())
 
 
@@ -100,12 +100,7 @@ def merge_by_given_odds(graph: Graph, evidence: Evidence, alpha: float) -> np.nd
 
     Returns the final label of each group of `graph`, int64 (g,).
     """
-    groups = _Groups(graph)
-    for level in LEVELS:
-        groups.score_pairs(evidence.compute_log_odds)
-        while groups.merge(evidence.compute_log_odds, float(np.log(alpha)) + level):
-            pass
-    return _renumber(groups.labels)
+    return _merge(graph, evidence.compute_log_odds, [float(np.log(alpha)) + level for level in LEVELS])
 
 
 def merge_by_mean_cosine(graph: Graph, min_cosine: float) -> np.ndarray:
@@ -114,16 +109,21 @@ def merge_by_mean_cosine(graph: Graph, min_cosine: float) -> np.ndarray:
     The most similar groups merge first. The method is average linkage. Returns the final label of each group of
     `graph`, int64 (g,).
     """
-    groups = _Groups(graph)
-    for level in COSINE_LEVELS:
-        groups.score_pairs(_select_mean_cosine)
-        while groups.merge(_select_mean_cosine, min_cosine + level * (1 - min_cosine)):
-            pass
-    return _renumber(groups.labels)
+    return _merge(graph, _select_mean_cosine, [min_cosine + level * (1 - min_cosine) for level in COSINE_LEVELS])
 
 
 def _select_mean_cosine(cosine: np.ndarray, mean_cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return mean_cosine
+
+
+def _merge(graph: Graph, score: Score, min_scores: Sequence[float]) -> np.ndarray:
+    """Merges groups down to each of the minimum scores, which fall. Returns the final labels, int64 (g,)."""
+    groups = _Groups(graph)
+    groups.score_pairs(score)
+    for min_score in min_scores:
+        while groups.merge(score, min_score):
+            pass
+    return _renumber(groups.labels)
 
 
 def _renumber(labels: np.ndarray) -> np.ndarray:
