@@ -74,9 +74,9 @@ class FaceTable:
         """
         return np.array([find_days(self.photos.get(face.photo_id)) for face in self.faces], np.float64).reshape(-1, 2)
 
-    def measure_gaps(self, targets: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Returns the days between target and candidate, float64 (targets, candidates), or NaN without two dates."""
-        local, utc = (np.abs(self.days[targets, clock][:, None] - self.days[candidates, clock]) for clock in (0, 1))
+    def measure_gaps(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Returns the days between two faces, float64, or NaN without two dates. `rows` and `others` are broadcast."""
+        local, utc = (np.abs(self.days[rows, clock] - self.days[others, clock]) for clock in (0, 1))
         return np.where(np.isnan(utc), local, utc)
 
     def get_landmarks68(self, rows: np.ndarray) -> np.ndarray | None:

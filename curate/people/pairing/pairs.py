@@ -102,7 +102,7 @@ def _add_gaps(
     rows = []
     for pair in pairs:
         gaps = table.measure_gaps(np.array([number[pair.target]]), np.array([number[ref] for ref in pair.refs]))
-        rows.append(replace(pair, gap_days=round_gaps(gaps[0])))
+        rows.append(replace(pair, gap_days=round_gaps(gaps)))
     return rows
 
 
@@ -191,11 +191,10 @@ def _pair_person(
         if rules.name == "window":
             distance = np.round(1 - cosine, 6)
             usable &= (distance >= low) & (distance <= high)
-        gaps = table.measure_gaps(part, candidates)
-        if rules.name == "same-age":
-            usable &= gaps <= MAX_SAME_AGE_YEARS * DAYS_A_YEAR  # a comparison with NaN is false
-        elif rules.name == "across-ages":
-            usable &= gaps >= MIN_ACROSS_AGES_YEARS * DAYS_A_YEAR
+        if rules.name in AGE_POLICIES:
+            gaps = table.measure_gaps(part[:, None], candidates)
+            least, most = MIN_ACROSS_AGES_YEARS * DAYS_A_YEAR, MAX_SAME_AGE_YEARS * DAYS_A_YEAR
+            usable &= gaps <= most if rules.name == "same-age" else gaps >= least  # a comparison with NaN is false
 
         # Make a unique sort key for each candidate from its rank and its index. Because keys are unique, the choice
         # among equal ranks does not depend on the sorting algorithm. The candidates with the max_references smallest
@@ -208,7 +207,7 @@ def _pair_person(
         pick = np.minimum(key & ((1 << _INDEX_BITS) - 1), len(candidates) - 1)
         references = table.ids[candidates][pick].tolist()
         cosines = np.take_along_axis(cosine, pick, 1).tolist()
-        days = np.take_along_axis(gaps, pick, 1)
+        days = table.measure_gaps(part[:, None], candidates[pick])
         counts = (key < _NO_KEY).sum(1).tolist()
         for target, refs, alike, apart, count in zip(table.ids[part], references, cosines, days, counts, strict=True):
             if count >= rules.min_references:
