@@ -91,8 +91,8 @@ def scan(
         # A photo that came back loses its row in `stages`, so the stage `detect` searches the photo again.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
-    date_photos(ledger)
     files = ledger.read_rows(File)
+    date_photos(ledger, files)
     places = [names.find_place(file.uri) for file in files if file.reason == EXCLUDED]
     return describe_missing_files(files, earlier.files) + describe_unused_patterns(rules, places)
 

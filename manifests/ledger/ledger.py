@@ -254,7 +254,7 @@ class Ledger:
         """Write one row of `stages` for each unit."""
         if not units:
             return
-        end = self._read_clock()
+        end = self.read_clock()
         common = {
             "stage": stage,
             "config_hash": hash_config(config),
@@ -269,8 +269,8 @@ class Ledger:
         self._con.execute("INSERT OR REPLACE INTO stages SELECT * FROM marks")
         self._con.unregister("marks")
 
-    def _read_clock(self) -> datetime:
-        """Returns the current time, or a later time if a row of `stages` is newer, because the clock ran backwards."""
+    def read_clock(self) -> datetime:
+        """Returns the current time in UTC, or a later time if a row of `stages` is newer (the clock ran backwards)."""
         if self._newest is None:
             ((newest,),) = self._con.execute("SELECT max(finished) FROM stages").fetchall()
             self._newest = newest or datetime.min

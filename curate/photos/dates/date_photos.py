@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, time, timedelta
 
-from manifests.ledger.ledger import Ledger, utc_now
+from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import File, Photo
 from manifests.runtime.uris import display_path
 
@@ -34,17 +34,14 @@ _MAX_GAP = 10
 _CAMERA_NAME = re.compile(r"([A-Z0-9_]{4})(\d{4})", re.IGNORECASE)
 
 
-def date_photos(ledger: Ledger) -> None:
-    """Records the date of every photo, with the reason why it cannot be trusted, if there is one."""
-    changed = choose_dates(ledger.read_rows(File), ledger.read_rows(Photo), _find_present(ledger))
+def date_photos(ledger: Ledger, files: Sequence[File]) -> None:
+    """Records the date of every photo, with the reason why it cannot be trusted, if there is one.
+
+    `files` are all files of the ledger.
+    """
+    changed = choose_dates(files, ledger.read_rows(Photo), ledger.read_clock())
     if changed:
         ledger.record("scan", "dates", {}, changed)
-
-
-def _find_present(ledger: Ledger) -> datetime:
-    """Returns the current time. If the clock of this machine ran backwards, returns the last time in the ledger."""
-    last = ledger.query("SELECT max(finished) AS last FROM stages")["last"][0]
-    return max(utc_now(), last) if last is not None else utc_now()
 
 
 def choose_dates(files: Iterable[File], photos: Iterable[Photo], present: datetime) -> list[Photo]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import curate.photos.dates.date_photos as stage
+import manifests.ledger.ledger
 from curate.config import PairRules, SplitRules
 from curate.photos.dates.date_photos import choose_dates, find_doubts
 from manifests.ledger.records import Face, File, Pair, Photo
@@ -148,7 +148,7 @@ def test_pairs_know_the_time_between_photos_and_policies_use_it(tmp_path, double
     told = "--pairs same-age cannot use 2 of 5 faces, because their photos have no date that can be trusted: "
     assert told + "1 in_future, 1 no date." in summary.notices
     # the clock of this machine ran backwards: the ledger remembers that 2010 is not the future
-    monkeypatch.setattr(stage, "utc_now", lambda: datetime(1999, 1, 1))
+    monkeypatch.setattr(manifests.ledger.ledger, "utc_now", lambda: datetime(1999, 1, 1))
     curated(photos, dataset, split=IN_TRAIN)
     assert gaps() == found
 
