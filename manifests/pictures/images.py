@@ -166,8 +166,7 @@ def decode_picture(
                 image.load()
                 orientation = _read_orientation(image) if kind is None else 1
                 stored = identify_samples(image, turned, orientation) if identify else None
-                exif = read_extra_metadata(file, RAW)[0] if kind == RAW else read_exif(image)
-                date = read_photo_date(image, exif, find_xmp(image, exif)) if identify else None
+                date = _read_date(image, file, kind) if identify else None
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
             del image  # turning the picture upright needs the memory that is freed here
@@ -259,6 +258,11 @@ def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
         _refuse_too_many(image.width, image.height, max_pixels)
     image.draft(image.mode, ((image.width + 1) // 2, (image.height + 1) // 2))
     return HALF_SIZE
+
+
+def _read_date(image: Image.Image, file: BinaryIO, kind: str | None) -> PhotoDate:
+    exif = read_extra_metadata(file, RAW)[0] if kind == RAW else read_exif(image)
+    return read_photo_date(image, exif, find_xmp(image, exif))
 
 
 def _read_orientation(image: Image.Image) -> int:
