@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from manifests.ledger.decision_log import measure_overlap
 from manifests.ledger.records import Face, Label, Photo
@@ -38,8 +38,7 @@ def _match_photo(
     overlaps = []
     for label in labels:
         if label.box is not None:
-            photo = photos[label.photo_id]
-            box = [share * side for share, side in zip(label.box, (photo.width, photo.height) * 2, strict=True)]
+            box = _find_pixels(label.box, photos[label.photo_id])
             overlaps += [(-measure_overlap(box, face.box), label.number, face.face_id) for face in faces]
     label_of_number = {label.number: label for label in labels}
     face_of_id = {face.face_id: face for face in faces}
@@ -58,20 +57,35 @@ def _match_photo(
     return [(label, face_of.get(label.number)) for label in labels]
 
 
-def names_one_of(label: Label, faces: Iterable[Face], photos: Mapping[str, Photo]) -> bool:
-    """Returns whether the box of a label contains the centre of one of `faces`, so that the label may name this face.
+def select_labels_of_faces(
+    labels: Iterable[Label], faces: Sequence[Face], photos: Mapping[str, Photo], face_ids: Collection[str]
+) -> list[Label]:
+    """Returns the labels that belong to the faces `face_ids`, or that may name them. Use it to erase names.
 
-    The test is weaker than that of `match_labels`. Use it to erase a name, and not to give a name.
+    `faces` are the faces that labels may belong to, with the faces `face_ids`. A label that belongs to no face may name
+    a face if its box contains the centre of the face.
     """
-    if label.box is None:
-        return False
-    photo = photos[label.photo_id]
-    x0, y0, x1, y1 = (share * side for share, side in zip(label.box, (photo.width, photo.height) * 2, strict=True))
-    return any(
-        x0 <= (face.box[0] + face.box[2]) / 2 <= x1 and y0 <= (face.box[1] + face.box[3]) / 2 <= y1
-        for face in faces
-        if face.photo_id == label.photo_id
-    )
+    centres: dict[str, list[tuple[float, float]]] = defaultdict(list)  # photo -> centres of faces
+    for face in faces:
+        if face.face_id in face_ids:
+            centres[face.photo_id].append(((face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2))
+
+    def may_name_one(label: Label) -> bool:
+        if label.box is None or label.photo_id not in centres:
+            return False
+        x0, y0, x1, y1 = _find_pixels(label.box, photos[label.photo_id])
+        return any(x0 <= x <= x1 and y0 <= y <= y1 for x, y in centres[label.photo_id])
+
+    return [
+        label
+        for label, face in match_labels(labels, faces, photos)
+        if (may_name_one(label) if face is None else face.face_id in face_ids)
+    ]
+
+
+def _find_pixels(box: Sequence[float], photo: Photo) -> list[float]:
+    """Returns a box, x0, y0, x1, y1 as shares of a photo, in pixels."""
+    return [share * side for share, side in zip(box, (photo.width, photo.height) * 2, strict=True)]
 
 
 def find_largest_faces(photos: Iterable[str], faces: Iterable[Face]) -> dict[str, Face]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from manifests.ledger.label_faces import match_labels, names_one_of
+from manifests.ledger.label_faces import select_labels_of_faces
 from manifests.ledger.ledger import DetailUpdate, Ledger
 from manifests.ledger.queries import read_units
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Label, Photo
@@ -16,7 +16,7 @@ _NAMING_DETAILS = ("notices", "label_doubts", "labels_parted", "collages")
 
 
 def find_labels_of_faces(ledger: Ledger, face_ids: Collection[str]) -> list[Label]:
-    """Returns the labels that belong to these faces."""
+    """Returns the labels that belong to these faces, or that may name them."""
     labels = ledger.read_rows(Label)
     if not labels:
         return []
@@ -26,13 +26,7 @@ def find_labels_of_faces(ledger: Ledger, face_ids: Collection[str]) -> list[Labe
         if face.status == "ok" or face.reason == NEAR_DUPLICATE or face.face_id in face_ids
     ]
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
-    matches = match_labels(labels, faces, photos)
-    erased = [face for face in faces if face.face_id in face_ids]
-    return [
-        label
-        for label, face in matches
-        if (face is not None and face.face_id in face_ids) or (face is None and names_one_of(label, erased, photos))
-    ]
+    return select_labels_of_faces(labels, faces, photos, face_ids)
 
 
 def remove_names_from_details(

@@ -18,7 +18,7 @@ from curate.photos.labelling.label_table import match_label_csv, read_label_csv
 from curate.photos.labelling.metadata_labels import read_metadata_labels
 from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
-from manifests.ledger.label_faces import match_labels, names_one_of
+from manifests.ledger.label_faces import match_labels, select_labels_of_faces
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, File, Label, ListEntry, Photo
 from manifests.privacy.erase import OPTED_OUT
@@ -42,7 +42,8 @@ def label(ledger: Ledger, config: CurateConfig, map_batches: BatchMap) -> None:
     if config.labels is None:
         rows = make_listed_labels(ledger.read_rows(ListEntry))
     rows = [row for row in rows if row.photo_id in photos]
-    rows = leave_out_opted_out(rows, ledger.read_rows(Face), photos)
+    if rows:
+        rows = leave_out_opted_out(rows, ledger.read_rows(Face), photos)
     ledger.record("label", "all", {"labels": config.labels}, rows, replace=(Label,), detail={"notices": notices})
 
 
@@ -100,16 +101,11 @@ def read_labels(
 
 
 def leave_out_opted_out(rows: Sequence[Label], faces: Iterable[Face], photos: Mapping[str, Photo]) -> list[Label]:
-    """Returns the labels that do not belong to a face that opted out."""
+    """Returns the labels that do not belong to a face that opted out, and cannot name one."""
     known = [face for face in faces if face.status == "ok" or face.reason in (NEAR_DUPLICATE, OPTED_OUT)]
-    matches = match_labels(rows, known, photos)
-    opted_out = [face for face in known if face.reason == OPTED_OUT]
-    return [
-        row
-        for row, face in matches
-        if (face is None and not names_one_of(row, opted_out, photos))
-        or (face is not None and face.reason != OPTED_OUT)
-    ]
+    opted_out = {face.face_id for face in known if face.reason == OPTED_OUT}
+    left_out = {(row.photo_id, row.number) for row in select_labels_of_faces(rows, known, photos, opted_out)}
+    return [row for row in rows if (row.photo_id, row.number) not in left_out]
 
 
 def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:

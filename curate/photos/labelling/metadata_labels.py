@@ -177,8 +177,6 @@ def _read_people(unit: tuple[str, tuple[Path, ...]] | FailedUnit) -> FileMetadat
         turned_by, is_raw = embedded.turned_by, embedded.is_raw
         if embedded.xmp:
             people.append(read_xmp_people(embedded.xmp))
-    except BrokenXml as error:
-        problems.append((str(display_path(uri)), _explain(error)))
     except Exception as error:  # on broken files, Pillow raises many classes of errors
         problems.append((str(display_path(uri)), _explain(error)))
     return FileMetadata(uri, tuple(people), turned_by, is_raw, tuple(problems))

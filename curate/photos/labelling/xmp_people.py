@@ -122,7 +122,7 @@ def _read_mwg(properties: Mapping[str, Value]) -> NamedPeople:
 
 
 def _read_area(value: Value | None, size: tuple[float, float] | None) -> Box | None:
-    """Returns the box of an MWG area, whose x and y are its centre. Circles and points have no box."""
+    """Returns the box of an MWG area. The x and y of the area are its centre. Circles and points have no box."""
     area = read_fields(value)
     numbers = [read_number(area.get(f"{_AREA}{side}")) for side in "xywh"]
     if any(number is None for number in numbers):
