@@ -1,4 +1,4 @@
-"""Finds people who may be one person, and people who may be two, for the page people.html.
+"""Finds people who may be one person, and people who may be two, for the page suggestions.html.
 
 The suggestions follow from the embeddings alone, and show only what a user should look at. A suggestion that a decision
 contradicts is not shown: locked people, two people whom a decision separates, and parts that a decision joins.
@@ -49,15 +49,40 @@ class SplitSuggestion:
     within: float  # mean cosine within a part; the smaller of the two means
 
 
+@dataclass(frozen=True)
+class UserDecisions:
+    """What the active decisions say about people, so that no suggestion contradicts them."""
+
+    locked: set[str]  # identity ids
+    separated: set[tuple[str, str]]  # pairs of identity ids whom a decision separates, in both orders
+    joined: list[set[str]]  # face ids of one person, for each decision that joins faces
+
+
 def read_embedded_faces(ledger: Ledger) -> EmbeddedFaces:
-    embedded = {face.face_id for face in ledger.read_rows(Face) if face.shard is not None}
-    members = {row.face_id: row for row in ledger.read_rows(Membership) if row.face_id in embedded}
-    face_ids, vectors = ledger.read_embeddings(sorted(members))
-    rows = [members[face] for face in face_ids]
-    return EmbeddedFaces(list(face_ids), [row.identity_id for row in rows], [row.worth for row in rows], vectors)
+    rows = ledger.query(
+        """SELECT face_id, identity_id, worth FROM memberships JOIN faces USING (face_id)
+           WHERE shard IS NOT NULL ORDER BY face_id"""
+    )
+    face_ids, vectors = ledger.read_embeddings(rows["face_id"].to_list())
+    return EmbeddedFaces(face_ids, rows["identity_id"].to_list(), rows["worth"].to_list(), vectors)
 
 
-def find_merges(ledger: Ledger, faces: EmbeddedFaces) -> list[tuple[float, str, str]]:
+def read_user_decisions(ledger: Ledger) -> UserDecisions:
+    person_of = {row.face_id: row.identity_id for row in ledger.read_rows(Membership)}
+    separated: set[tuple[str, str]] = set()
+    joined: list[set[str]] = []
+    for kind, parts in _read_parts(ledger):
+        if kind in ("split", "move"):
+            taken, rest = ({person_of[face] for face in part if face in person_of} for part in (parts[0], parts[-1]))
+            separated |= {
+                pair for one in taken for other in rest if one != other for pair in ((one, other), (other, one))
+            }
+        if kind in ("merge", "move"):
+            joined.append(set().union(*(parts if kind == "merge" else parts[:2])))
+    return UserDecisions({row.identity_id for row in ledger.read_rows(Identity) if row.locked}, separated, joined)
+
+
+def find_merges(faces: EmbeddedFaces, decisions: UserDecisions) -> list[tuple[float, str, str]]:
     """Returns the pairs of people who look most alike: the mean cosine of their faces, and the two identity ids.
 
     The pair with the highest mean cosine comes first. Only each person's nearest other person is compared. A person
@@ -72,10 +97,10 @@ def find_merges(ledger: Ledger, faces: EmbeddedFaces) -> list[tuple[float, str, 
     np.add.at(means, row_of, faces.vectors)
     means /= np.maximum(np.bincount(row_of, minlength=len(names)), 1)[:, None]
     clear = {person for person, worth in zip(faces.people, faces.worth, strict=True) if _is_clear(worth)}
-    clear -= _find_locked_people(ledger)
+    clear -= decisions.locked
     left_out = np.array([name not in clear for name in names])
     separated: dict[int, list[int]] = defaultdict(list)
-    for one, other in _find_separated_people(ledger):
+    for one, other in decisions.separated:
         if one in number and other in number:
             separated[number[one]].append(number[other])
     pairs: dict[tuple[int, int], float] = {}
@@ -92,21 +117,19 @@ def find_merges(ledger: Ledger, faces: EmbeddedFaces) -> list[tuple[float, str, 
     return [(cosine, names[one], names[two]) for (one, two), cosine in best]
 
 
-def find_splits(ledger: Ledger, faces: EmbeddedFaces) -> list[SplitSuggestion]:
+def find_splits(faces: EmbeddedFaces, decisions: UserDecisions, threshold: float) -> list[SplitSuggestion]:
     """Returns the people whose faces fall into two parts. The person whose parts are least alike comes first.
 
-    A person is returned if the mean cosine between the parts is below the threshold of the last grouping, at which two
-    single faces are joined. Locked people, and people with fewer than 2 * MIN_GROUP clear faces, are left out. Faces
+    A person is returned if the mean cosine between the parts is below `threshold`, the cosine at which the grouping
+    joins two single faces. Locked people, and people with fewer than 2 * MIN_GROUP clear faces, are left out. Faces
     that say little belong to `rest`, because such faces are unlike all others.
 
     Of 65 people whose faces all have one label, none is returned. If two of these people are put together, with 4 and 2
     to 10 and 10 faces, the result is returned in all of 550 cases (benchmarks/split_suggestions.py, web photos).
     """
-    threshold = ledger.read_detail("group").get("threshold", -1.0)
-    locked, joined = _find_locked_people(ledger), _find_joined_faces(ledger)
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, person in enumerate(faces.people):
-        if person not in locked:
+        if person not in decisions.locked:
             rows_of[person].append(row)
     found = []
     for person, rows in sorted(rows_of.items()):
@@ -119,7 +142,7 @@ def find_splits(ledger: Ledger, faces: EmbeddedFaces) -> list[SplitSuggestion]:
         chosen = {clear[place] for place in np.flatnonzero(divided[0]).tolist()}
         part = [faces.face_ids[row] for row in rows if row in chosen]
         rest = [faces.face_ids[row] for row in rows if row not in chosen]
-        if not any(same & set(part) and same & set(rest) for same in joined):
+        if not any(same & set(part) and same & set(rest) for same in decisions.joined):
             found.append(SplitSuggestion(person, part, rest, *divided[1:]))
     return sorted(found, key=lambda one: (one.between, one.person))[:ROWS]
 
@@ -157,7 +180,8 @@ def _move_faces(vectors: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 def describe_suggestions(ledger: Ledger, people: People) -> dict[str, list[dict[str, Any]]]:
     """Returns the suggestions for the page, under `splits` and `merges`. `likeness decide` takes the ids."""
-    faces = read_embedded_faces(ledger)
+    faces, decisions = read_embedded_faces(ledger), read_user_decisions(ledger)
+    threshold = ledger.read_detail("group").get("threshold", -1.0)
     shown = {row["identity_id"]: {**row, "id": people.short_id[row["identity_id"]]} for row in people.rows}
 
     def draw(face_ids: Sequence[str]) -> list[dict[str, str]]:
@@ -177,7 +201,7 @@ def describe_suggestions(ledger: Ledger, people: People) -> dict[str, list[dict[
             "rest_images": draw(one.rest),
             "ids": [people.short_id[face] for face in one.part],
         }
-        for one in find_splits(ledger, faces)
+        for one in find_splits(faces, decisions, threshold)
     ]
     face_ids: dict[str, list[str]] = defaultdict(list)
     for face, person in zip(faces.face_ids, faces.people, strict=True):
@@ -190,7 +214,7 @@ def describe_suggestions(ledger: Ledger, people: People) -> dict[str, list[dict[
             "one_images": draw(face_ids[one]),
             "other_images": draw(face_ids[other]),
         }
-        for cosine, one, other in find_merges(ledger, faces)
+        for cosine, one, other in find_merges(faces, decisions)
     ]
     return {"splits": splits, "merges": merges}
 
@@ -203,30 +227,6 @@ def _measure_within(vectors: np.ndarray) -> float:
     """Returns the mean cosine between two different faces. `vectors` are unit embeddings, (n, d), n at least 2."""
     n, total = len(vectors), float(np.square(vectors.sum(0)).sum())
     return (total - n) / (n * (n - 1))
-
-
-def _find_locked_people(ledger: Ledger) -> set[str]:
-    return {row.identity_id for row in ledger.read_rows(Identity) if row.locked}
-
-
-def _find_separated_people(ledger: Ledger) -> set[tuple[str, str]]:
-    """Returns the pairs of people whom a decision of kind split or move separates, in both orders."""
-    person_of = {row.face_id: row.identity_id for row in ledger.read_rows(Membership)}
-    pairs = set()
-    for kind, parts in _read_parts(ledger):
-        if kind in ("split", "move"):
-            taken, rest = ({person_of[face] for face in part if face in person_of} for part in (parts[0], parts[-1]))
-            pairs |= {(one, other) for one in taken for other in rest if one != other}
-    return pairs | {(other, one) for one, other in pairs}
-
-
-def _find_joined_faces(ledger: Ledger) -> list[set[str]]:
-    """Returns a set of faces for each decision of kind merge or move. The decision says that they show one person."""
-    return [
-        set().union(*(parts if kind == "merge" else parts[:2]))
-        for kind, parts in _read_parts(ledger)
-        if kind in ("merge", "move")
-    ]
 
 
 def _read_parts(ledger: Ledger) -> list[tuple[str, list[set[str]]]]:

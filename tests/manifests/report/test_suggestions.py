@@ -14,7 +14,13 @@ from curate.decisions.face_lookup import FaceLookup
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Identity, Membership
 from manifests.report.build_report import build_report
-from manifests.report.suggestions import divide_faces, find_merges, find_splits, read_embedded_faces
+from manifests.report.suggestions import (
+    divide_faces,
+    find_merges,
+    find_splits,
+    read_embedded_faces,
+    read_user_decisions,
+)
 from tests.doubles.curation import album, curated, install, rows
 from tests.doubles.exports import change
 
@@ -29,8 +35,9 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def suggestions(dataset: Path):
     with Ledger.open(dataset) as ledger:
-        faces = read_embedded_faces(ledger)
-        return find_splits(ledger, faces), find_merges(ledger, faces)
+        faces, decisions = read_embedded_faces(ledger), read_user_decisions(ledger)
+        threshold = ledger.read_detail("group").get("threshold", -1.0)
+        return find_splits(faces, decisions, threshold), find_merges(faces, decisions)
 
 
 def faces_of(dataset: Path) -> dict[str, list[str]]:
