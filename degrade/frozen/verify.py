@@ -139,15 +139,12 @@ def verify_folder(
         raise BadInput(f"{source} is not a folder: name the folder of the clean images.")
     files = [decode_name(row["file_encoded"]) for row in rows]
     sources = [source / decode_name(row["source_encoded"]) for row in rows]
-    others = {} if all(path.is_file() for path in sources) or not source.is_dir() else hash_folder(source)
+    missing = [n for n, path in enumerate(sources) if not path.is_file()]
+    moved = hash_folder(source) if missing and source.is_dir() else {}
+    for n in missing:
+        sources[n] = moved.get(rows[n]["source_sha256"], sources[n])
     jobs = [
-        Job(
-            path if path.is_file() else others.get(row["source_sha256"], path),
-            row["size"],
-            row["theta"],
-            out / file,
-            row["engine"],
-        )
+        Job(path, row["size"], row["theta"], out / file, row["engine"])
         for row, path, file in zip(rows, sources, files, strict=True)
     ]
     comparisons: list[Comparison] = []

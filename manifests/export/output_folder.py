@@ -37,9 +37,7 @@ class OutputFolder:
         self.files = 0
         self.bytes = 0  # without hard links
         self._hashes: dict[Path, str] = {}  # maps an image file of the dataset to the sha256 of the exported PNG file
-        self._places: dict[
-            Path, str
-        ] = {}  # maps an image file of the dataset to the first file that contains the image
+        self._places: dict[Path, str] = {}  # maps an image file of the dataset to the first exported file with it
         self._first_copies: dict[Path, Path] = {}  # maps an image file of the dataset to its first copy
         self._progress, self._images_read = progress, 0
 
