@@ -89,8 +89,8 @@ class SplitRules:
 AGE_POLICIES = ("same-age", "across-ages")
 PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose", *AGE_POLICIES)
 
-# The policy `same-age` uses references whose photos were taken at most this number of years before or after the photo
-# of the target. The policy `across-ages` uses references at least this number of years away. Both numbers are ours.
+# With the policy `same-age`, a reference was taken at most MAX_SAME_AGE_YEARS before or after the target. With the
+# policy `across-ages`, at least MIN_ACROSS_AGES_YEARS lie between both. Both numbers are ours.
 MAX_SAME_AGE_YEARS, MIN_ACROSS_AGES_YEARS = 2.0, 5.0
 DAYS_A_YEAR = 365.25
 

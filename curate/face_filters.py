@@ -74,11 +74,6 @@ STRICT = FilterSet(
     TEST_FILTERS,
 )
 
-# The sets `hq256` and `hq512` are `strict` for targets of 256 and of 512 px: at most 2% of the crop lies outside the
-# photo (ours), and the crop is not enlarged to reach this size. A crop of 512 px with an `upsample` of 2 shows 256 px
-# of the photo. Of 2,757 faces of `photos` and `people_crops` that `default` keeps, `strict` keeps 848, `hq256` 173 and
-# `hq512` 45.
-
 
 def _make_rung(name: str, enlarged: str) -> FilterSet:
     """Returns the set `strict` with another filter `enlarged`, and with the filter `padded`."""
@@ -86,6 +81,10 @@ def _make_rung(name: str, enlarged: str) -> FilterSet:
     return FilterSet(name, 1, (*filters, Filter("padded", PADDED)))
 
 
+# The sets `hq256` and `hq512` are `strict` for targets of 256 and of 512 px: at most 2% of the crop lies outside the
+# photo (ours), and the crop is not enlarged to reach this size. A crop of 512 px with an `upsample` of 2 shows 256 px
+# of the photo. Of 2,757 faces of `photos` and `people_crops` that `default` keeps, `strict` keeps 848, `hq256` 173 and
+# `hq512` 45.
 HQ256 = _make_rung("hq256", "upsample > 2")
 HQ512 = _make_rung("hq512", "upsample > 1")
 RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set accepts only faces that the set before it accepts

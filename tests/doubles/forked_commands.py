@@ -142,7 +142,7 @@ def import_everything() -> None:
 
 
 def serve(requests: socket.socket) -> list[str]:
-    """Forks a process for each request. Returns the words of the command in the forked process."""
+    """Forks a process for each request. Returns only in the forked process, with the words of its command."""
     while True:
         size, files, _, _ = socket.recv_fds(requests, 4, 3)
         if not size:

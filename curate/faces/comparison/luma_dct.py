@@ -89,10 +89,10 @@ def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray
     """Returns how much the two faces of each pair differ if small moves do not count, float (m,), from 0 to 1.
 
     `frequencies` are float32 (n, FREQUENCIES, FREQUENCIES). `one` and `other`, int (m,), are the faces of the pairs.
-    `mirrored`, bool (m,), tells in which pairs one face is mirrored. One face is approximated
-    by a sum of the other face and of its small shifts, turns, scalings and shears. The difference is the share of the
-    squared luma that this sum leaves (tangent distance, Simard, LeCun and Denker 1993). Each face is approximated by
-    the other face, and the smaller of the two differences is returned.
+    `mirrored`, bool (m,), tells in which pairs one face is mirrored. One face is approximated by a sum of the other
+    face and of its small shifts, turns, scalings and shears. The difference is the share of the squared luma that this
+    sum leaves (tangent distance, Simard, LeCun and Denker 1993). Each face is approximated by the other face, and the
+    smaller of the two differences is returned.
     """
     coarse = frequencies[:, :_COARSE, :_COARSE]
     plain, flipped = (_normalise(part.reshape(len(part), -1)) for part in (coarse, mirror(coarse)))
