@@ -21,6 +21,8 @@ import numpy as np
 MARGIN = 64
 STRIDE = 32  # pixels; the sides of the input are multiples of the coarsest stride
 OVERLAP = 0.4  # if two boxes have an IoU above this number, the weaker box is removed (insightface's nms_thresh)
+# The network's value for each of the 256 levels of a pixel (insightface's mean 127.5 and std 128).
+_LEVELS = ((np.arange(256) - 127.5) / 128).astype(np.float32)
 # number of outputs -> (strides, anchors at each place, whether there are landmarks), from insightface's _init_vars
 _LAYOUTS = {
     6: ((8, 16, 32), 2, False),
@@ -90,9 +92,7 @@ class Scrfd:
                 min(self._round_up(a), self._round_up(b + MARGIN))
                 for a, b in ((width, new_width), (height, new_height))
             )
-        canvas = np.zeros((height, width, 3), np.uint8)
-        cv2.resize(image, (new_width, new_height), dst=canvas[:new_height, :new_width])
-        boxes, points, scores = self._run(canvas)
+        boxes, points, scores = self._run(cv2.resize(image, (new_width, new_height)), width, height)
         return boxes / np.float32(scale), points / np.float32(scale), scores
 
     def detect_unscaled(self, image: np.ndarray) -> Candidates:
@@ -103,18 +103,19 @@ class Scrfd:
         ((width, height, is_free), *_) = self._list_squares()
         if is_free:
             height, width = (self._round_up(side) for side in image.shape[:2])
-        canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[: image.shape[0], : image.shape[1]] = image
-        return _merge([self._run(canvas)])
+        return _merge([self._run(image, width, height)])
 
     def _round_up(self, side: int) -> int:
         """Returns the least side of an input, in pixels, that is not less than `side`."""
         step = STRIDE if self.layout is None else max(self.layout[0])
         return -(-side // step) * step
 
-    def _run(self, canvas: np.ndarray) -> Candidates:
-        height, width = canvas.shape[:2]
-        blob = cv2.dnn.blobFromImage(canvas, 1 / 128.0, (width, height), (127.5, 127.5, 127.5))
+    def _run(self, image: np.ndarray, width: int, height: int) -> Candidates:
+        """Runs the network on an input of `width` x `height` pixels, with the image in its upper left corner."""
+        blob = np.empty((1, 3, height, width), np.float32)
+        blob[:, :, image.shape[0] :] = blob[:, :, :, image.shape[1] :] = _LEVELS[0]
+        for channel, plane in zip(blob[0], cv2.split(image), strict=True):
+            cv2.LUT(plane, _LEVELS, dst=channel[: image.shape[0], : image.shape[1]])
         return self._decode(self.session.run(None, {self.session.get_inputs()[0].name: blob}), width)
 
     def _decode(self, outputs: Sequence[np.ndarray], width: int) -> Candidates:
