@@ -28,8 +28,9 @@ EYES_IN_INPUT = 6.6
 # returned (ours). In our tuning photos of 2 megapixels, a distance of 5.7 finds 85% of 199 faces with a box 35 pixels
 # wide. Distances of 6.0 and 6.6 find 91% of these faces.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
-# Larger photos are also seen in tiles, in which the eyes are EYES_IN_TILE pixels apart (ours). In 30 tuning photos of 12
-# and 24 megapixels, distances of 6.6 and 7.0 find 93.7% and 94.1% of the faces with 16 pixels or more between the eyes.
+# Larger photos are also seen in tiles, in which the eyes are EYES_IN_TILE pixels apart (ours). In 30 tuning photos of
+# 12 and 24 megapixels, distances of 6.6 and 7.0 find 93.7% and 94.1% of the faces with 16 pixels or more between the
+# eyes.
 # A distance of 6.7 takes 8% less time than 7.0.
 EYES_IN_TILE = 6.7
 # Greatest side of a tile, in pixels of the detector's input (ours). Tiles of 640 and 1024 pixels find as many faces,
