@@ -35,8 +35,9 @@ FFHQ_SIZE = 512
 # The order of the five landmarks in a mirrored face: the eyes and the corners of the mouth change places.
 MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 
-# The colour of crop pixels that lie outside the photo, RGB. The gray is facexlib's (face_restoration_helper.py,
-# borderValue). A constant colour is never mistaken for a part of the face, but mirrored pixels could be.
+# The colour, RGB, of the crop pixels that lie outside the photo. facexlib uses the same gray
+# (face_restoration_helper.py, borderValue). Mirrored pixels could look like a part of the face, but a constant colour
+# does not.
 OUTSIDE = (132, 133, 135)
 
 
@@ -54,7 +55,7 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     spread = float((s**2).sum())
     if spread < 1e-12:
         raise ValueError("landmarks coincide")
-    # If points of the plane are complex numbers, the best scale * rotation is the quotient <s, t> / <s, s>.
+    # If the points are written as complex numbers, the best scale times the best rotation is <s, t> / <s, s>.
     a = float((s * t).sum()) / spread
     b = float((s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum()) / spread
     linear = np.array([[a, -b], [b, a]])
@@ -79,8 +80,9 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Returns `image` (H, W, 3) mapped by a similarity, uint8 (size, size, 3). Pixels outside the image are OUTSIDE.
 
-    If the similarity shrinks the image, the image is first resized by area averages, which prevents aliasing. If the
-    similarity enlarges the image, only bilinear interpolation is used. Coordinate 0 is the centre of the first pixel.
+    If the similarity shrinks the image, the image is first made smaller by averaging areas, which prevents aliasing. If
+    the similarity enlarges the image, only bilinear interpolation is used. Coordinate 0 is the centre of the first
+    pixel.
     """
     scale = compute_scale(matrix)
     matrix = matrix.astype(np.float64)
@@ -98,7 +100,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 def scale_template(template: np.ndarray, template_size: int, size: int) -> np.ndarray:
     """Returns a template (5, 2), scaled from crops of `template_size` pixels to crops of `size` pixels.
 
-    In both templates, coordinate 0 is the centre of the first pixel.
+    In `template` and in the returned template, coordinate 0 is the centre of the first pixel.
     """
     return (template + 0.5) * (size / template_size) - 0.5
 
@@ -109,14 +111,14 @@ def align_face(image: np.ndarray, landmarks5: np.ndarray, template: np.ndarray, 
 
 
 def find_valid_pixels(landmarks5: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
-    """Returns which pixels of the aligned crop come from the photo alone, bool (size, size).
+    """Returns which pixels of the aligned crop contain no part of OUTSIDE, bool (size, size).
 
-    `landmarks5` (5, 2) are in pixels of the photo, which is `width` x `height`. The crop has the FFHQ template. A pixel
-    that mixes the photo with OUTSIDE is not valid.
+    `landmarks5` (5, 2) are in pixels of the photo, which is `width` x `height`. The crop has the FFHQ template. The
+    value of a pixel is False if the photo and OUTSIDE are mixed in the pixel.
     """
     back = invert_affine(fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    # `reach` is how far from its centre a crop pixel reads the photo: half its width, and a margin for the
-    # interpolation.
+    # A crop pixel is computed from the part of the photo within `reach` photo pixels around its centre. `reach` is
+    # half the width of a crop pixel, and a margin for the interpolation.
     reach = max(0.5 * compute_scale(back), 0.5) + 0.5
     x, y = transform_points(np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).reshape(-1, 2), back).T
     inside = (x >= reach - 0.5) & (x <= width - 0.5 - reach) & (y >= reach - 0.5) & (y <= height - 0.5 - reach)

@@ -1,8 +1,8 @@
 """Runs the face detector SCRFD (Guo et al. 2021) with onnxruntime, faster than insightface's model_zoo/scrfd.py.
 
-The computation is the same as in insightface. Three changes save time. Only anchors above the threshold are decoded.
-The detector gets RGB images, so that no colour channels are swapped. Most of the black area in the detector's square
-input is left out.
+The results are the results of insightface, except for small differences (see MARGIN). Three changes save time. Only
+anchors above the threshold are decoded. Images stay in RGB, so that no colour channels are swapped. Most of the black
+area in the detector's square input is left out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 # the scores differ by at most .013. Without a margin, the mean IoU with the boxes of the whole square is .90.
 MARGIN = 64
 STRIDE = 32  # pixels; the sides of the input are multiples of the coarsest stride
-OVERLAP = 0.4  # if two boxes have an IoU above this number, the weaker box is removed (insightface's nms_thresh)
+OVERLAP = 0.4  # of two boxes with an IoU above this number, only the better box remains (insightface's nms_thresh)
 # The network's value for each of the 256 levels of a pixel (insightface's mean 127.5 and std 128).
 _LEVELS = ((np.arange(256) - 127.5) / 128).astype(np.float32)
-# number of outputs -> (strides, anchors at each place, whether there are landmarks), from insightface's _init_vars
+# number of the network's outputs -> (strides, anchors at each grid point, whether the network returns landmarks), from
+# insightface's _init_vars
 _LAYOUTS = {
     6: ((8, 16, 32), 2, False),
     9: ((8, 16, 32), 2, True),
@@ -38,16 +39,17 @@ Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Scrfd:
     """An SCRFD detector.
 
-    The detector resizes a photo into one square for each side in `sizes`, and merges the detections.
+    For each number in `sizes`, the detector resizes the photo to fit into a square with this side. The detector then
+    merges the detections of all squares.
     """
 
     session: Any  # onnxruntime.InferenceSession
     sizes: Sequence[int]  # pixels
-    threshold: float  # least score of a detection
+    threshold: float  # the lowest score of a detection
 
     @property
     def layout(self) -> tuple[tuple[int, ...], int, bool] | None:
-        """Returns strides, anchors at each place, and whether there are landmarks.
+        """Returns the strides, the number of anchors at each grid point, and whether the network returns landmarks.
 
         Returns None if the network is not SCRFD.
         """
@@ -71,7 +73,7 @@ class Scrfd:
         return _merge([self._find_candidates(image, square) for square in self._list_squares()])
 
     def _list_squares(self) -> list[tuple[int, int, bool]]:
-        """Returns for each input its width, its height, and whether the network also accepts other sizes."""
+        """Returns width and height of each input, and whether the network also accepts inputs of other sizes."""
         height, width = self.session.get_inputs()[0].shape[2:4]
         if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
             return [(width, height, False)]
@@ -96,7 +98,7 @@ class Scrfd:
         return boxes / np.float32(scale), points / np.float32(scale), scores
 
     def detect_unscaled(self, image: np.ndarray) -> Candidates:
-        """Returns the same arrays as `detect`. The network sees the image (H, W, 3) in its own size, only once.
+        """Returns the same arrays as `detect`. The image (H, W, 3) is not resized, and the network runs one time.
 
         If the network accepts inputs of only one size, the image must not be larger than this size.
         """
@@ -106,7 +108,7 @@ class Scrfd:
         return _merge([self._run(image, width, height)])
 
     def _round_up(self, side: int) -> int:
-        """Returns the least side of an input, in pixels, that is not less than `side`."""
+        """Returns `side` rounded up to the next side, in pixels, that an input of the network may have."""
         step = STRIDE if self.layout is None else max(self.layout[0])
         return -(-side // step) * step
 
@@ -121,8 +123,9 @@ class Scrfd:
     def _decode(self, outputs: Sequence[np.ndarray], width: int) -> Candidates:
         """Returns boxes, landmarks and scores of the anchors above the threshold, in pixels of the network's input.
 
-        For each stride the network returns the score of every anchor, the distances from the anchor's place to the four
-        sides of the box, and the offsets of the five landmarks. Distances and offsets are in strides.
+        For each stride, the network returns the score of every anchor, and the distances from the anchor's grid point
+        to the four sides of the box. The network also returns the offsets of the five landmarks from the grid point.
+        The unit of the distances and offsets is the stride.
         """
         assert self.layout is not None
         strides, anchors, _ = self.layout
@@ -142,7 +145,10 @@ class Scrfd:
 
 
 def _merge(candidates: Sequence[Candidates]) -> Candidates:
-    """Joins detections, best score first. Of overlapping detections, only the best detection remains."""
+    """Merges detections, and sorts them by score, the highest first.
+
+    Of overlapping detections, the best detection remains.
+    """
     boxes, points, scores = (
         np.concatenate(part).astype(np.float32, copy=False) for part in zip(*candidates, strict=True)
     )
@@ -152,9 +158,10 @@ def _merge(candidates: Sequence[Candidates]) -> Candidates:
 
 
 def suppress_overlaps(boxes: np.ndarray, overlap: float) -> np.ndarray:
-    """Returns the indices of the boxes whose IoU with every better box in the result is at most `overlap`.
+    """Removes boxes that overlap a better box. Returns the indices of the boxes that remain.
 
-    `boxes` (n, 4) starts with the best box. As in insightface, one pixel is added to each width and each height.
+    A box is removed if its IoU with a better box that remains is more than `overlap`. `boxes` (n, 4) are sorted, the
+    best box first. As in insightface, one pixel is added to each width and each height.
     """
     x0, y0, x1, y1 = boxes.T
     areas = (x1 - x0 + 1) * (y1 - y0 + 1)

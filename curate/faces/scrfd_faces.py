@@ -1,4 +1,7 @@
-"""Finds faces of all sizes with SCRFD: the sides of its inputs, its scores, and its tiles."""
+"""Finds faces of all sizes with SCRFD.
+
+Defines the sizes of the detector's inputs, the limits of its scores, and its tiles.
+"""
 
 from __future__ import annotations
 
@@ -16,42 +19,45 @@ from curate.faces.tiled_search import merge_detections, search_in_tiles
 # the picture.
 DETECTOR_INPUTS = (128, 640)
 MIN_SCORE = 0.5  # insightface's default det_thresh
-# The turn of a face with a score below SURE_SCORE is checked (ours). In our tuning photos, det_500m gives 60% of the
-# upright faces a score of .81 or more. All 456 faces that det_500m sees in turned photos have a score below .81.
+# If the score of a face is below SURE_SCORE, a second look checks whether the face is upright (ours). In our tuning
+# photos, det_500m gives 60% of the upright faces a score of .81 or more. All 456 faces that det_500m finds in photos
+# turned by 90, 180 or 270 degrees have a score below .81.
 SURE_SCORE = 0.81
-# Least distance between the eyes in the detector's input, in pixels, at which a face is found (ours). A face with this
-# distance has a box about 14 pixels wide. If the second look confirms faint faces, det_500m finds 96% of the faces with
-# this distance on textured grounds, for the people in our tuning photos.
+# The smallest distance between the eyes at which the detector finds a face, in pixels of the detector's input (ours).
+# The box of a face with this distance is about 14 pixels wide. If the second look confirms faint faces, det_500m finds
+# 96% of the faces with this distance. We measured this figure with the people in our tuning photos, on textured
+# backgrounds.
 EYES_IN_INPUT = 6.6
-# If a photo needs an input of at most LARGER_INPUT times the usual side, the detector gets a larger input instead of
-# the usual input (ours). In the larger input, the eyes are EYES_IN_LARGER_INPUT pixels apart, and faint faces are also
-# returned (ours). In our tuning photos of 2 megapixels, a distance of 5.7 finds 85% of 199 faces with a box 35 pixels
-# wide. Distances of 6.0 and 6.6 find 91% of these faces.
+# If an input of at most LARGER_INPUT times the usual side is large enough for a photo, the detector gets this larger
+# input instead of the usual input (ours). In the larger input, the eyes of the smallest faces are EYES_IN_LARGER_INPUT
+# pixels apart, and the detector also returns faint faces (ours). In our tuning photos of 2 megapixels, a distance of
+# 5.7 finds 85% of 199 faces with a box 35 pixels wide. Distances of 6.0 and 6.6 find 91% of these faces.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
-# Larger photos are also seen in tiles, in which the eyes are EYES_IN_TILE pixels apart (ours). In 30 tuning photos of
-# 12 and 24 megapixels, distances of 6.6 and 7.0 find 93.7% and 94.1% of the faces with 16 pixels or more between the
-# eyes.
-# A distance of 6.7 takes 8% less time than 7.0.
+# Even larger photos are also searched in tiles. In a tile, the eyes of the smallest faces are EYES_IN_TILE pixels apart
+# (ours). In 30 tuning photos of 12 and 24 megapixels, we counted how many of the faces with 16 pixels or more between
+# the eyes are found. A distance of 6.6 finds 93.7% of these faces, and a distance of 7.0 finds 94.1%. A search with a
+# distance of 6.7 takes 8% less time than a search with 7.0.
 EYES_IN_TILE = 6.7
-# Greatest side of a tile, in pixels of the detector's input (ours). Tiles of 640 and 1024 pixels find as many faces,
-# and take more time, because they overlap more.
+# The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 and 1024 pixels, the detector
+# finds as many faces, but takes more time. The reason is that smaller tiles overlap more.
 TILE = 2048
-# At larger scales, the detector also returns faint faces with at least this score (ours). `find_faces` confirms a faint
-# face by a second look, or leaves it out. In the photos of 12 to 42 megapixels, a least score of .5 finds about 87% of
-# the faces with a box 35 pixels wide, .3 finds 92%, and .2 finds 94%. Lower scores give many more faint faces on
-# textured grounds.
+# In a larger input and in tiles, the detector also returns faint faces: faces with a score from FAINT_SCORE to
+# MIN_SCORE (ours). `find_faces` keeps a faint face if a second look confirms the face. In our photos of 12 to 42
+# megapixels, a limit of .5 finds about 87% of the faces with a box 35 pixels wide. A limit of .3 finds 92% of these
+# faces, and a limit of .2 finds 94%. With lower limits, the detector returns many more false faint faces on textured
+# backgrounds.
 FAINT_SCORE = 0.25
-# Neighbouring tiles share this many pixels of the input (ours). A face that does not fit into the overlap is found at
-# the coarser scale, where its box has 24 pixels or more.
+# Neighbouring tiles share a strip of this width, in pixels of the input (ours). A face that does not fit into the
+# strip is found at the next coarser scale, where its box is 24 pixels wide or more.
 TILE_OVERLAP = 96
 
 
 def make_detect(detector: Scrfd) -> Detect:
-    """Returns the function that looks once at a photo. See `FaceModels.detect`."""
+    """Returns the function that searches a photo at one scale. See `FaceModels.detect`."""
 
     def detect(image: np.ndarray) -> list[Detection]:
         if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
-            return []  # the photo is so thin that its short side would have no pixel in the smaller input
+            return []  # the photo is so thin that its short side would be less than one pixel in the smaller input
         return _list_detections(detector.detect(image))
 
     return detect
@@ -64,7 +70,7 @@ def make_detect_small(detector: Scrfd) -> DetectSmall:
     faint = replace(detector, threshold=FAINT_SCORE)
 
     def detect_small(image: np.ndarray, eyes: float) -> list[Detection]:
-        # `side` is the longer side of an input in which the eyes are EYES_IN_INPUT pixels apart.
+        # In an input with the longer side `side`, the eyes of the smallest faces are EYES_IN_INPUT pixels apart.
         side = max(image.shape[:2]) * EYES_IN_INPUT / eyes
         if side <= usual:
             return detect(image)
@@ -84,12 +90,15 @@ def make_detect_small(detector: Scrfd) -> DetectSmall:
 
 
 def make_detect_in_crop(detector: Scrfd) -> Detect:
-    """Returns the function that looks at an aligned crop. See `FaceModels.detect_in_crop`."""
+    """Returns the function that finds faces in an aligned crop. See `FaceModels.detect_in_crop`."""
     return lambda crop: _list_detections(detector.detect_unscaled(crop))
 
 
 def make_measure_reach(detector: Scrfd) -> Callable[[int, int], float]:
-    """Returns the function that tells how small the faces are that `detect` finds. See `FaceModels.measure_reach`."""
+    """Returns the function that computes the size of the smallest faces that `detect` finds.
+
+    See `FaceModels.measure_reach`.
+    """
     return lambda width, height: EYES_IN_INPUT * max(width, height) / detector.input_side
 
 

@@ -1,4 +1,4 @@
-"""Looks again at a face in its aligned crop: do the landmarks fit, and is the crop upright?"""
+"""Runs the detector again on the aligned crop of a face, to check the landmarks and whether the crop is upright."""
 
 from __future__ import annotations
 
@@ -22,55 +22,64 @@ from curate.faces.align import (
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from curate.faces.measure import estimate_pose
 
-# Side of the crop in which the detector looks again, in pixels (ours). A look takes about 1 ms. In our tuning photos,
-# upright and turned faces are easier to distinguish in crops of 96 pixels than in crops of 64, 128 and 192 pixels.
+# A look is one run of the detector on the aligned crop of a face. CROP is the side of this crop, in pixels (ours). A
+# look takes about 1 ms. In our tuning photos, looks at crops of 96 pixels distinguish upright and turned faces better
+# than looks at crops of 64, 128 and 192 pixels.
 CROP = 96
 _TEMPLATE = scale_template(FFHQ_512, FFHQ_SIZE, CROP)
 _EYES = float(np.hypot(*(_TEMPLATE[1] - _TEMPLATE[0])))
-# Greatest landmark error of landmarks that fit (ours). Of 277 upright faces in our tuning photos, 274 have a smaller
-# error. Of 300 faces with boxes of 35 to 76 pixels in group photos, 99% have a smaller error. Landmarks that belong to
-# no upright face have a median error of .65.
+# Landmarks fit if their landmark error (`Detection.landmark_error`) is at most MAX_LANDMARK_ERROR (ours). Of 277
+# upright faces in our tuning photos, 274 have a smaller error. Of 300 faces with boxes of 35 to 76 pixels in group
+# photos, 99% have a smaller error. If the crop shows no upright face, the median error is .65.
 MAX_LANDMARK_ERROR = 0.3
-# A face with at most this landmark error is upright, and is not looked at upside down (ours). Of 187 faces in photos
-# that were turned upside down, 185 have a larger error. Half of the upright faces have a smaller error.
+# If the landmark error of a face is at most SURE_LANDMARK_ERROR, the face counts as upright without more looks (ours).
+# Of 187 faces in photos that were turned upside down, 185 have a larger error. Half of the upright faces have a smaller
+# error.
 SURE_LANDMARK_ERROR = 0.08
-# If the scores of two turns differ by less than this number, the recognizer decides (ours). Upside-down faces have a
-# score that is lower by .04 or more in 95% of the cases.
+# If the scores of two turns of a crop differ by less than MIN_SCORE_MARGIN, the recognizer chooses the turn (ours). For
+# 95% of the faces, the upside-down crop has a score that is lower by .04 or more than the score of the upright crop.
 MIN_SCORE_MARGIN = 0.05
-# Least score of a second look that confirms a faint face (ours).
+# A second look confirms a faint face if the score of the look is at least MIN_CONFIRMED_SCORE (ours).
 MIN_CONFIRMED_SCORE = 0.6
 # A photo that would be shrunk to less than this scale for the second look is first halved (ours).
 _HALVED_BELOW = 1 / 8
-# The landmarks of a face are plausible if the head's yaw and pitch, in degrees, are below these limits (ours). The
-# limits are those of the filter `turned_away`. A frontal face that lies on its side has a roll near 90.
+# The landmarks of a face are plausible if yaw, pitch and roll of the head are at most these numbers of degrees (ours).
+# The filter `turned_away` has the same limits of yaw and pitch. A frontal face that lies on its side has a roll near
+# 90.
 _MAX_YAW, _MAX_PITCH, _MAX_ROLL = 75, 60, 60
-# A detection in a crop shows the crop's face if its centre is at most this share of the crop away from the centre of
-# the crop, and if its width is at least this share of the crop (ours). The face in a crop is half as wide as the crop.
+# The detector may find several faces in a crop. A detection belongs to the face of the crop if two conditions hold
+# (ours). In x and in y, the centre of the detection is at most _MAX_SHIFT of the crop's side away from the centre of
+# the crop. The width of the detection is at least _MIN_WIDTH of the crop's side. The face of a crop is half as wide as
+# the crop.
 _MAX_SHIFT, _MIN_WIDTH = 0.25, 0.25
 
 
 class Look(NamedTuple):
-    """What the detector sees in an aligned crop that was turned by a number of quarter turns."""
+    """The result of one look: what the detector finds in an aligned crop that was turned by some quarter turns."""
 
-    score: float  # 0 if the detector sees no face
+    score: float  # 0 if the detector finds no face
     landmarks5: np.ndarray  # (5, 2) in pixels of the photo
 
 
 def is_sure(face: Detection, least_score: float) -> bool:
-    """Returns whether a face has a score of `least_score` or more, and landmarks that an upright face may have."""
+    """Returns whether a face has a score of `least_score` or more, and the plausible landmarks of an upright face."""
     yaw, pitch, roll = estimate_pose(face.landmarks5)
     return face.score >= least_score and abs(yaw) <= _MAX_YAW and abs(pitch) <= _MAX_PITCH and abs(roll) <= _MAX_ROLL
 
 
 def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
-    """Returns a face with its turn and its landmark error, after a second look at the face's aligned crop.
+    """Returns the face with its turn and its landmark error, which a second look at the face's aligned crop finds.
 
-    The detector first looks at the crop as it is. If the landmarks are not very near and the score is not sure, the
-    detector also looks at the crop upside down. If the landmarks do not fit, the detector looks at the crop at all four
-    turns. If another turn has a clearly better score, and the recognizer does not contradict, the landmarks of this
-    turn replace the landmarks of the face. If detector and recognizer contradict each other, `is_turn_clear` becomes
-    False. If the landmarks of the same turn do not fit, but a third look agrees with the second look, the landmarks of
-    the second look replace the landmarks of the face.
+    The detector first looks at the crop without a turn. If this look leaves a doubt, the detector also looks at the
+    crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
+
+    If another turn has the best score, the recognizer compares the face at both turns. If the recognizer prefers the
+    other turn, or if the other score is clearly better and the recognizer has no preference, the landmarks of the other
+    turn replace the landmarks of the face. If the other score is clearly better but the recognizer prefers the first
+    turn, `is_turn_clear` becomes False.
+
+    If the crop without a turn has the best score but the landmarks do not fit, a third look checks the landmarks of the
+    second look. If the landmarks of the second look fit, they replace the landmarks of the face.
     """
     if is_faint(face, models):
         return _confirm(photo, face, models)
@@ -98,22 +107,31 @@ def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDete
 
 
 def is_faint(face: Detection, models: FaceModels | FaceDetector) -> bool:
-    """Returns whether a face has a score below the detector's least score, and needs a second look to be confirmed."""
+    """Returns whether the score of a face is below the detector's lowest score.
+
+    A second look must confirm such a face.
+    """
     return face.score < min(models.min_score, models.sure_score)
 
 
 def fits(face: Detection) -> bool:
-    """Returns whether the turn of a face is clear and its landmarks fit. A face without a second look fits."""
+    """Returns whether the turn of a face is clear and its landmarks fit.
+
+    Returns True for a face without a second look.
+    """
     return face.is_turn_clear and (face.landmark_error is None or face.landmark_error <= MAX_LANDMARK_ERROR)
 
 
 def set_turn(face: Detection) -> Detection:
-    """Returns the face with the quarter turn that is nearest to its roll."""
+    """Returns the face. `turn` is set to the multiple of 90 degrees that is nearest to the roll of the face."""
     return replace(face, turn=round(estimate_pose(face.landmarks5)[2] / 90) % 4 * 90)
 
 
 def _confirm(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
-    """Returns a faint face with the score of a second look, if the second look sees it upright at the same place."""
+    """Returns a faint face.
+
+    If a second look finds an upright face with the same landmarks, the face gets the look's score.
+    """
     look = _look(photo, face.landmarks5, 0, models)
     error = _measure_error(face.landmarks5, look)
     if look.score < MIN_CONFIRMED_SCORE or error > MAX_LANDMARK_ERROR:
@@ -124,9 +142,9 @@ def _confirm(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetect
 
 
 def _look(photo: np.ndarray, landmarks5: np.ndarray, turns: int, models: FaceModels | FaceDetector) -> Look:
-    """Returns what the detector sees in the aligned crop after `turns` quarter turns, as np.rot90 makes them."""
+    """Returns what the detector finds in the aligned crop after `turns` quarter turns. np.rot90 turns the same way."""
     matrix = fit_similarity(landmarks5, _TEMPLATE)
-    for _ in range(turns):  # np.rot90 brings the pixel (x, y) of the crop to (y, CROP - 1 - x)
+    for _ in range(turns):  # np.rot90 moves the pixel (x, y) of the crop to (y, CROP - 1 - x)
         matrix = np.stack([matrix[1], [0, 0, CROP - 1] - matrix[0]])
     seen = (models.detect_in_crop or models.detect)(_warp_part(photo, matrix))
     centred = [face for face in seen if _is_centred(face.box)]
@@ -137,7 +155,7 @@ def _look(photo: np.ndarray, landmarks5: np.ndarray, turns: int, models: FaceMod
 
 
 def _warp_part(photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Maps the photo to a crop by the similarity `matrix` (2, 3).
+    """Returns the crop that the similarity `matrix` (2, 3) cuts from the photo.
 
     Only the part of the photo around the crop is resized, which saves time.
     """
@@ -165,7 +183,7 @@ def _is_centred(box: np.ndarray) -> bool:
 
 
 def _measure_error(landmarks5: np.ndarray, look: Look) -> float:
-    """Returns the landmark error of landmarks (5, 2): their distance to the landmarks that a look at the crop found."""
+    """Returns the landmark error of landmarks (5, 2): their distance from the landmarks that `look` found."""
     if look.score == 0:
         return float("inf")
     matrix = fit_similarity(landmarks5, _TEMPLATE)
@@ -174,7 +192,10 @@ def _measure_error(landmarks5: np.ndarray, look: Look) -> float:
 
 
 def _compare_lengths(photo: np.ndarray, a: Detection, b: Detection, models: FaceModels | FaceDetector) -> float:
-    """Returns how much longer the embedding of `a` is than that of `b`, or 0 if the lengths have no meaning."""
+    """Returns the length of the embedding of `a` minus the length of the embedding of `b`.
+
+    Returns 0 if lengths say nothing.
+    """
     if not isinstance(models, FaceModels) or models.embed_raw is None:
         return 0.0
     chips = [align_face(photo, face.landmarks5, models.template, models.size) for face in (a, b)]
