@@ -3,9 +3,9 @@
 The folder RUN/checkpoint-<images> has these files:
 
     config.json and model.safetensors are explained in train/models/checkpoint_files.py.
-    recipe.toml has the recipe without the losses that were off, see train/recipes/recipe_files.py.
-    training/weights.safetensors has the trained weights before averaging, and all buffers.
-    training/optimizer.safetensors has the moments of AdamW, by parameter name.
+    recipe.toml has the recipe without the losses that were turned off. train/recipes/recipe_files.py explains the file.
+    training/weights.safetensors has the trained weights themselves (not their moving average), and all buffers.
+    training/optimizer.safetensors has the moments of the model's AdamW, by parameter name.
     training/discriminator.safetensors exists if the recipe has a discriminator.
     training/discriminator-optimizer.safetensors has the moments of the discriminator's AdamW.
     training/state.json has the number of images seen, and the name of the recipe.
@@ -42,15 +42,15 @@ KEEP = 3  # number of checkpoints that stay on disk; the oldest is removed after
 
 def sweep_run(run: Path) -> None:
     """Removes files that a killed process left unfinished. Do not call this function while another process trains in
-    `run`."""
+    the folder `run`."""
     for unfinished in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
     remove_temporary_files(run / SAMPLES)
-    remove_temporary_files(run, recursive=False, shared=True)  # `evaluate` also writes into this folder
+    remove_temporary_files(run, recursive=False, shared=True)  # `likeness evaluate` may be writing here
 
 
 def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
-    """Writes the folder checkpoint-<images> and returns its path. Older checkpoints stay until the new one is complete.
+    """Writes the folder checkpoint-<images> and returns its path. Old checkpoints stay until it is complete.
 
     Raises LikenessError if the checkpoint cannot be written, for example on a full disk.
     """
@@ -66,7 +66,7 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
             save_file(tensors, temporary / TRAINING / f"{name}.safetensors")
         state = {"images": images, "recipe": engine.recipe.name}
         (temporary / TRAINING / STATE).write_text(json.dumps(state), encoding="utf-8")
-        # The rename gives the folder its final name. All files of the checkpoint must be on the disk before the rename.
+        # All files of the checkpoint must be on the disk before the rename gives the folder its final name.
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -75,7 +75,10 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
         temporary.rename(final)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise LikenessError(f"{final} cannot be written ({why}): the last complete checkpoint stays.") from error
+        raise LikenessError(
+            f"The checkpoint {final} cannot be written ({why}): the last complete checkpoint stays. Solve the problem, "
+            "for example free disk space, and run the same command again."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(run)[:-KEEP]:
@@ -86,7 +89,7 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
 def load_checkpoint(folder: Path, engine: Engine) -> int:
     """Loads a checkpoint into the engine. Returns the number of images that the model has seen.
 
-    Raises BadInput if a file is broken, or if the checkpoint belongs to another recipe or base.
+    Raises BadInput if a file is broken, or if the checkpoint belongs to another recipe or to another base.
     """
     try:
         state = json.loads((folder / TRAINING / STATE).read_text(encoding="utf-8"))
@@ -96,15 +99,15 @@ def load_checkpoint(folder: Path, engine: Engine) -> int:
         return int(state["images"])
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise BadInput(
-            f"{folder} cannot be resumed, because it is broken or of another model ({' '.join(str(error).split())}): "
-            "remove this folder to resume from the previous checkpoint."
+            f"Training cannot be resumed from {folder}, because this checkpoint is broken or belongs to another model "
+            f"({' '.join(str(error).split())}): remove this folder to resume from the previous checkpoint."
         ) from error
 
 
 def collect_state(engine: Engine) -> dict[str, dict[str, torch.Tensor]]:
     """Returns the tensors that a resumed run needs, detached and on the CPU.
 
-    The form is {file name without suffix: {name of the tensor: tensor}}.
+    The result has the form {file name without suffix: {name of the tensor: tensor}}.
     """
     files = {
         "weights": _get_trained_state(engine.model),
@@ -120,7 +123,7 @@ def collect_state(engine: Engine) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def load_state(engine: Engine, averaged: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Loads the averaged weights and the files in `folder` into the engine. `collect_state` names the files.
+    """Loads the averaged weights and the files in `folder` into the engine. `collect_state` defines these files.
 
     Raises OSError or SafetensorError for an unreadable file. Raises ValueError, KeyError or RuntimeError for tensors of
     another model.
@@ -143,7 +146,7 @@ def _get_trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def _load_frozen(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Loads the frozen dictionary in the checkpoint. The run copied this dictionary from a run of recipe vre."""
+    """Copies the frozen LQ dictionary of part `vre` from `tensors`, which are the averaged weights of a checkpoint."""
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad and name in tensors:
             parameter.copy_(tensors[name])
@@ -160,7 +163,8 @@ def _load_trained(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Non
         own[name].copy_(tensor)
 
 
-# AdamW numbers its moments by the position of the parameter. The files use the name "<parameter>|<kind of moment>".
+# torch's AdamW numbers its moments by the position of their parameter. In the files, the name of a moment is
+# "<parameter>|<kind of moment>".
 
 
 def _get_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, torch.Tensor]:

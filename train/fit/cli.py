@@ -110,9 +110,10 @@ def train(
 
 
 def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: int | None) -> Recipe:
-    """Returns the recipe called `name`, or the recipe of a file, run or checkpoint, changed by the other options.
+    """Returns the recipe that `name` selects, changed by the other arguments.
 
-    Raises BadInput if there is no such recipe or preset.
+    `name` is the name of a recipe, or the path of a recipe file, a run or a checkpoint. Raises BadInput if the recipe
+    or the preset does not exist.
     """
     from train.recipes.recipes import DIFFUSION, RECIPES, TINY, find_recipe
 
@@ -152,11 +153,11 @@ def _check_base(recipe: Recipe, base_model: str | None) -> None:
 
     if recipe.base != TINY and base_model in (None, TINY):
         raise BadInput(
-            f"Recipe {recipe.name} adapts a diffusion model: give --base-model FOLDER (Stable Diffusion 2.1-base in "
+            f"Recipe {recipe.name} trains a diffusion model: give --base-model FOLDER (Stable Diffusion 2.1-base in "
             "diffusers' layout)."
         )
     if recipe.base == TINY and base_model not in (None, TINY):
-        raise BadInput(f"Recipe {recipe.name} has the base tiny: leave --base-model {base_model} out.")
+        raise BadInput(f"Recipe {recipe.name} uses the base tiny: leave --base-model {base_model} out.")
 
 
 def run_training(
@@ -174,8 +175,8 @@ def run_training(
 ) -> Ending:
     """Takes the snapshot if it is missing, then trains or resumes the run, and prints the result.
 
-    With `quiet`, the function prints on standard error. If several processes train together, the first process checks
-    the arguments and takes the snapshot. Meanwhile, the other processes wait. Raises BadInput or LedgerError before the
+    With `quiet`, the function prints to standard error. If several processes train together, the first process checks
+    the arguments and takes the snapshot, while the other processes wait. Raises BadInput or LedgerError before the
     training starts.
     """
     from manifests.runtime.files import lock_folder
@@ -201,7 +202,7 @@ def run_training(
     def check() -> None:
         check_run_folder(out)
         check_images(chosen, chosen.images if images is None else images)
-        resolve_settings(chosen, chosen_settings)  # a missing file is reported before the long snapshot
+        resolve_settings(chosen, chosen_settings)  # reports a missing file now, and not after the slow snapshot
         check_weights(chosen, chosen_settings.weights)
 
     def prepare() -> None:

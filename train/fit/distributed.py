@@ -1,6 +1,6 @@
 """Lets several processes train one model together, if `accelerate launch` started them.
 
-A single process does not communicate.
+A process that trains alone does not communicate.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from manifests.errors import LikenessError
 Answer = TypeVar("Answer")
 Params = ParamSpec("Params")
 
-LAG = 4  # steps between a vote and the step that reads its result (ours)
-PATIENCE = timedelta(hours=3)  # the longest wait for the first process, which may be taking a snapshot (ours)
+LAG = 4  # a process reads the result of a vote this number of steps after the vote (ours)
+PATIENCE = timedelta(hours=3)  # the other processes wait at most this long for the first process's snapshot (ours)
 
 
 def get_rank() -> int:
@@ -77,11 +77,11 @@ def gather_lists(values: list[str]) -> list[str]:
 
 
 class StopVote:
-    """Makes all processes stop after the same step if one of them wants to stop. A vote does not wait for the device.
+    """Makes all processes stop after the same step if one process wants to stop. A vote does not wait for the device.
 
     In each step, every process hands in a number. The numbers are combined on the CPU while training continues. In each
-    step, a process reads the result of the vote from LAG steps ago, so it rarely has to wait. A single process stops at
-    once.
+    step, a process reads the result of the vote from LAG steps ago. This result is usually ready, so the process rarely
+    waits. A process that trains alone stops after the current step.
     """
 
     def __init__(self) -> None:
@@ -91,8 +91,8 @@ class StopVote:
     def vote(self, number: int) -> int:
         """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
-        LAG steps later, the method returns the largest of the numbers that the processes gave in this step. Before, it
-        returns 0. If only one process trains, the method returns `number`.
+        The call LAG steps later returns the largest number that any process handed in for this step. The first LAG
+        calls return 0. If only one process trains, each call returns its own `number`.
         """
         if self._group is None:
             return number
@@ -108,7 +108,7 @@ class StopVote:
         return int(result[0])
 
     def finish(self) -> None:
-        """Waits for the votes that no process has read. Call this method before the processes disconnect."""
+        """Waits for the votes whose results were not read. Call this method before the processes disconnect."""
         while self._pending:
             self._pending.popleft()[0].wait()
 

@@ -29,7 +29,7 @@ _GIB = 2**30
 
 
 def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
-    """Returns the configuration in sentences. Every default is filled in."""
+    """Returns sentences that describe the configuration, including every default."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     late = ", ".join(f"{name} by {factor:g}" for name, factor in recipe.late_factors.items() if name in recipe.losses)
     counts = ", ".join(map(str, recipe.reference_counts))
@@ -38,22 +38,22 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     return [
         f"Base: {settings.base_model}. Preset: {recipe.preset}{others}. "
         f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
-        f"Number of references of an image, drawn with equal chances: {counts}. "
-        f"Share of images with wrong references: {recipe.wrong_share:.0%}. "
+        f"Numbers of references, one of which is drawn for each image with equal chances: {counts}. "
+        f"Share of images with references of another person: {recipe.wrong_share:.0%}. "
         f"Augmentation: {recipe.augment}."
         + (
-            f" A target with fine detail is used {recipe.fine_repeats} times in an epoch, and a target without fine "
-            "detail gets no clean or mild inputs."
+            f" A target with fine detail is used {recipe.fine_repeats} times in an epoch. The inputs of a target "
+            "without fine detail are never clean or mildly degraded."
             if recipe.fine_repeats > 1
             else ""
         ),
         f"Losses: {losses}."
-        + (f" After {recipe.late_from} images, the weights are multiplied: {late}." if late else "")
+        + (f" After {recipe.late_from} images, these weights are multiplied: {late}." if late else "")
         + f" Discriminator: {recipe.discriminator or 'none'}.",
         f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
-        f"{recipe.rate:g} after {recipe.warmup} images, then lower after {recipe.decay_from} images"
-        + (f", and falling to zero over the last {recipe.cooldown} images" if recipe.cooldown else "")
-        + f". Clip: "
+        f"rises to {recipe.rate:g} over the first {recipe.warmup} images, and falls after {recipe.decay_from} images"
+        + (f". Over the last {recipe.cooldown} images, the rate falls to zero" if recipe.cooldown else "")
+        + f". Largest norm of the gradient: "
         f"{recipe.clip:g}. EMA half-life: {recipe.ema} images. Timestep: {recipe.timestep}."
         + (f" Steps: {recipe.steps}." if recipe.steps > 1 else "")
         + (f" LoRA rank: {recipe.lora_rank}." if recipe.lora_rank else ""),
@@ -75,7 +75,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     if taken is None:
         run = replace(run, losses={n: weight for n, weight in run.losses.items() if n not in THROUGH_RECOGNIZER})
     on_gpu = torch.cuda.is_available()
-    # On a CPU a diffusion model needs minutes per batch, so only one update of one image is timed on a CPU.
+    # On a CPU, a diffusion model needs minutes for a batch. In this case, a single update of one image is timed.
     count, updates = (recipe.batch // settings.accumulate, UPDATES) if on_gpu or recipe.base != DIFFUSION else (1, 1)
     dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
     recognizer = None if taken is None else find_recognizer(taken, facts)
@@ -95,9 +95,9 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         torch.cuda.synchronize()
     pace = count * updates / (time.monotonic() - began)
 
-    what = "random pictures" if taken is None else "the snapshot's faces, without the loading time"
+    what = "random pictures" if taken is None else "faces of the snapshot; the time to load the faces is not included"
     left_out = sorted(set(recipe.losses) - set(run.losses))
-    without = f", without {' and '.join(left_out)}" if left_out else ""
+    without = f". The updates did not compute these losses: {', '.join(left_out)}" if left_out else ""
     times = "one update" if updates == 1 else f"{updates} updates"
     device = torch.cuda.get_device_name() if on_gpu else "the CPU"
     return [
@@ -105,12 +105,13 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         *_parameters(engine),
         _memory(engine, activations, count, recipe.batch // settings.accumulate),
         f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}. This is the speed of {times} of batch "
-        f"{count} after a warm-up. Each update used {what}{without}.",
+        f"{count} after one update that was not timed. Each update used {what}{without}.",
     ]
 
 
 def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
-    """Runs one update. Returns the bytes that the forward passes kept for the gradients, without the weights."""
+    """Runs one update. Returns the size of the activations that were kept for the gradients, in bytes. The size of the
+    weights is not included."""
     storages: dict[int, int] = {}
     weights = {
         p.untyped_storage().data_ptr() for m in (engine.model, engine.discriminator) if m for p in m.parameters()
@@ -167,8 +168,8 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
     peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
     return (
         f"Memory for a part of {batch} images: about {sum(shares.values()) / _GIB:.2f} GiB ({listing}). The "
-        f"activations are measured{scaled}. The other numbers are computed from the sizes of the tensors. The program "
-        f"itself and the short-lived memory of a layer are not included.{peak}"
+        f"activations are measured{scaled}. The other numbers are computed from the sizes of the tensors. The memory "
+        f"of the program itself, and memory that a layer needs only for a moment, are not included.{peak}"
     )
 
 
@@ -189,8 +190,8 @@ def _embedding_dim(dataset: Path) -> int:
 def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
-    The images take the reference counts of the recipe in turn. Each image has as many slots as the largest of these
-    counts.
+    `recipe.reference_counts` are the numbers of references, which the images get in turn. Each image has as many
+    reference slots as the largest of these numbers.
     """
     preset = find_training_preset(recipe.preset, recipe.presets)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size

@@ -1,4 +1,4 @@
-"""Keeps the averaged weights: a second copy of the trained parameters. Frozen parameters are not copied."""
+"""Keeps the averaged weights of a model: an exponential moving average of its trained parameters."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ class Average:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copies the averages from `tensors`, and ignores other tensors. Raises KeyError if an average is missing."""
+        """Copies the averaged weights from `tensors`. Raises KeyError if `tensors` lacks one of the parameters.
+
+        Tensors of frozen parameters are ignored.
+        """
         for name, value in self.values.items():
             value.copy_(tensors[name])
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Puts the averaged weights into the model inside the context, and restores the model's own weights
-        afterwards."""
+        """Puts the averaged weights into the model inside the context. After the context, the model has its own weights
+        again."""
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._put(self.values)
         try:

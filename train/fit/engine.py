@@ -29,7 +29,7 @@ from train.models.restorer import Restorer
 from train.recipes.recipes import TINY, VRE, Recipe, build_model_config
 
 BETAS = (0.9, 0.99)  # betas of the model's AdamW (ours)
-# The discriminator's AdamW has less momentum, because the discriminator is trained against a changing model (ours).
+# The discriminator's AdamW has less momentum than the model's AdamW, because the model changes during training (ours).
 DISCRIMINATOR_BETAS = (0.5, 0.99)
 WEIGHT_DECAY = 0.01  # weight decay of both optimizers; torch's default for AdamW
 # The numbers of two options of glibc's mallopt (malloc.h).
@@ -45,7 +45,9 @@ class Engine:
     objective: Objective
     recognizer: Recognizer | None
     model: Restorer  # the model that is saved and that restores the samples
-    stepped: nn.Module  # `model` in the run's precision; the processes share the gradients of `stepped`
+    stepped: (
+        nn.Module
+    )  # `model`, wrapped by accelerate: runs in the run's precision, and averages gradients of processes
     average: Average
     optimizer: torch.optim.Optimizer
     discriminator: nn.Module | None
@@ -68,16 +70,16 @@ def build(
 ) -> Engine:
     """Returns a new engine. The same `seed` gives the same weights in every process.
 
-    `recipe` has only the losses that are on. `precision` is fp32 or bf16. `recognizer` contains the path of the
-    recognizer's ONNX file and the facts about the recognizer. `recognizer` is None if no loss needs one. Raises
-    BadInput if a loss or the base cannot be loaded. Raises ModelUnavailable if the recognizer cannot be loaded.
+    `recipe` has no losses that are turned off. `precision` is fp32 or bf16. `recognizer` contains the path of the
+    recognizer's ONNX file and the facts about the recognizer. `recognizer` is None if no loss needs the recognizer.
+    Raises BadInput if a loss or the base cannot be loaded. Raises ModelUnavailable if the recognizer cannot be loaded.
     """
     join_processes()
-    AcceleratorState._reset_state()  # another run in this process may use another precision
+    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision={"fp32": "no", "bf16": "bf16"}[precision],
-        # If one process has no reference in its part of a batch, its layers for references get no gradient.
+        # If the images of a process have no references, its layers for references get no gradient. DDP must allow this.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     device, network = accelerator.device, None
@@ -123,9 +125,9 @@ def build(
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory until this process ends. Other C libraries are left as they are.
 
-    Without this setting, glibc maps each large tensor anew and gives it back after its use, and the system fills the
-    pages with zeros each time. With this setting, the training of recipe tiny processed 9.9 instead of 8.4 images/s
-    (ours; one thread, batch 16, no identity loss, AMD EPYC).
+    By default, glibc takes the memory of each large tensor from the system and later returns this memory. Each time,
+    the system fills the memory with zeros. With this setting, the training of recipe tiny processed 9.9 instead of 8.4
+    images/s (ours; one thread, batch 16, no identity loss, AMD EPYC).
     """
     if not sys.platform.startswith("linux"):
         return
@@ -154,7 +156,7 @@ def _adamw(module: nn.Module, recipe: Recipe, betas: tuple[float, float]) -> tor
 
 @contextmanager
 def compile_failures(engine: Engine) -> Iterator[None]:
-    """Turns an error of torch.compile into a LikenessError. torch.compile raises when the model is first called."""
+    """Turns an error of torch.compile into a LikenessError. torch.compile compiles at the first call of the model."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,8 @@
 """Keeps the figures of training steps on the device, reads many steps at once, and checks for NaN and infinity.
 
-Reading a loss makes the CPU wait until the device has finished the step. So the loop reads figures only before it
-writes a line of the log or a checkpoint. Until then, the figures of each step are kept together with the snapshot rows
-of its faces.
+The figures of a step are its losses and gradient norms. Reading a loss makes the CPU wait until the device has finished
+the step. So the loop reads figures only before it writes a line of the log or a checkpoint. Until then, this file keeps
+the figures of each step, and remembers which faces the step used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class UnreadFigures:
     def read(self) -> list[dict[str, float]]:
         """Waits for the device. Returns the figures of every unread step, oldest first, averaged over all processes.
 
-        Raises Diverged if a figure is NaN or infinite. The message names the first step with a broken figure, and the
+        Raises Diverged if a figure is NaN or infinite. The message names the first step with such a figure, and the
         faces in that step.
         """
         if not self._steps:
@@ -61,7 +61,7 @@ class UnreadFigures:
         table = self._reduce(torch.stack([step.values for step in steps])).tolist()
         figures = [dict(zip(self._names, values, strict=True)) for values in table]
         for step, values in zip(steps, figures, strict=True):
-            # The weighted sum "loss" is not checked, because it is broken only if one of its terms is broken.
+            # The figure "loss" is not checked: it is a weighted sum of other figures, which are checked.
             broken = [name for name, value in values.items() if name != "loss" and not math.isfinite(value)]
             if broken:
                 self._stop(step, broken)

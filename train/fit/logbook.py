@@ -28,8 +28,8 @@ class Logbook:
     """Writes the figures of one run. A resumed run first removes the lines that are newer than its checkpoint.
 
     A line of stats.jsonl has the keys `kind`, `images` and `seconds`, and a key for each value. `kind` is "train" or
-    "val". `images` is the number of images seen. `seconds` is the time since the command was last started. Raises
-    LikenessError if a file cannot be written, for example on a full disk.
+    "val". `images` is the number of images seen. `seconds` is the time since the start of the command that wrote the
+    line. Raises LikenessError if a file cannot be written, for example on a full disk.
     """
 
     def __init__(self, run: Path, images: int) -> None:
@@ -95,7 +95,8 @@ def _writing(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LikenessError(
-            f"The log in {run} cannot be written ({error.strerror or error}): the last complete checkpoint stays."
+            f"The log in {run} cannot be written ({error.strerror or error}): the last complete checkpoint stays. "
+            "Solve the problem, for example free disk space, and run the same command again."
         ) from error
 
 
@@ -103,4 +104,4 @@ def _read_images(line: str) -> float:
     try:
         return float(json.loads(line)["images"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a killed run can leave half a line
+        return float("inf")  # a killed run can leave half a line; the value infinity makes the caller remove this line

@@ -1,4 +1,4 @@
-"""Runs the training loop. Schedules, samples, the log and checkpoint names count in images seen."""
+"""Runs the training loop. Schedules, samples, the log and the names of checkpoints count the images seen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ from train.models.checkpoint_files import list_checkpoints
 from train.recipes.recipes import Recipe, compute_ema_decay, compute_rate
 
 LOG_EVERY = 320  # images between two lines of stats.jsonl and between two reads of the figures
-CHECKPOINT_EVERY = 3_200  # images between two checkpoints; kill -9 loses at most this number of images
+CHECKPOINT_EVERY = (
+    3_200  # images between two checkpoints; after kill -9, training repeats at most this number of images
+)
 STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # each process votes with the index of its reason to stop
 
 
@@ -108,14 +110,15 @@ def train(
         stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, get_rank(), get_world_size())
         started = time.monotonic()
         while not reason:
-            # Load a batch in parts. Each image has its own number of references. The workers have degraded the targets.
+            # Load a batch in parts. The number of references differs from image to image. The data workers have already
+            # degraded the targets.
             before = time.monotonic()
             loaded = [next(stream) for _ in range(settings.accumulate)]
             parts = [data.to_device(batch, engine.device) for batch in loaded]
             waited += time.monotonic() - before
 
             # Restore the faces, then compute the losses and the gradients of the model and of the discriminator. The
-            # code below reads no number from the device, so the code does not wait.
+            # CPU does not wait for the device here, because no number is read from the device.
             with compile_failures(engine):
                 figures = compute_gradients(engine, parts, seen, seed)
             unread.add(seen, figures, [batch["row"] for batch in loaded])
@@ -136,8 +139,8 @@ def train(
             if seen >= end:
                 reason = "complete"
 
-            # Read the figures of all steps since the last read if the log or a checkpoint is due. Reading waits for the
-            # device, and raises Diverged before broken weights are saved.
+            # If a line of the log or a checkpoint is due, read the figures of all steps since the last read. Reading
+            # waits for the device. If a figure is NaN or infinite, reading raises Diverged, and no weights are saved.
             log_due = seen % LOG_EVERY < recipe.batch
             checkpoint_due = bool(reason) or seen % checkpoint_every < recipe.batch
             if log_due or checkpoint_due:
@@ -185,7 +188,7 @@ def _logbook(run: Path, seen: int) -> Iterator[Logbook | None]:
 def _stop_signals() -> Iterator[list[str]]:
     """Yields a list. If the process receives SIGTERM or SIGINT, the name of the signal is added to the list."""
     names: list[str] = []
-    # Python sets signal handlers in the main thread only, so in any other thread the list stays empty.
+    # Python allows signal handlers only in the main thread. In any other thread, the list stays empty.
     if threading.current_thread() is not threading.main_thread():
         yield names
         return

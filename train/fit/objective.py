@@ -10,7 +10,7 @@ The sources of the losses, and the networks that the losses use:
     lpips and ms_ssim are from InstantRestore. lpips uses vgg16.
     spatial_min and cycle are from ReFine and use vgg16.
     face_alignment is HonestFace's idea with our formula.
-    gan is non-saturating, as in Goodfellow et al. 2014, and uses a discriminator.
+    gan is the non-saturating loss of Goodfellow et al. 2014, and uses a discriminator.
     reconstruction, codebook and association are from OSDFace's stage 1, and the model itself computes them.
 """
 
@@ -112,9 +112,9 @@ class Objective(nn.Module):
         # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
-            # (B,d) unit rows. The losses "identity" and "reference_identity" use the same embedding of the image.
+            # (B,d) with rows of length 1. The losses "identity" and "reference_identity" share this embedding.
             embedding = None if self.recognizer is None else self.recognizer(image)
-            # All losses in OF_PIXELS compare this pair of images, both (B,3,S,S).
+            # `pixels` has the two images that the losses in OF_PIXELS compare, both (B,3,S,S).
             pixels = image, target
             if self.limit_resolution:
                 upsample = batch["upsample"]
@@ -137,8 +137,8 @@ class Objective(nn.Module):
     ) -> torch.Tensor:
         """Returns the unweighted loss `name` as a scalar.
 
-        The losses in OF_PIXELS compare `pixels`, which are `image` and `target` at one resolution. `embedding` is the
-        embedding of `image`, (B,d), or None.
+        `pixels` has `image` and `target` for the losses in OF_PIXELS, with limited resolution if the recipe says so.
+        `embedding` is the embedding of `image`, (B,d), or None.
         """
         match name:
             # These losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
@@ -171,7 +171,7 @@ class Objective(nn.Module):
                 return self.lpips.distance(self.lpips(image), layers).mean()
             case "spatial_min":
                 assert self.lpips is not None
-                # (B,K,3,S,S). A wrong person's reference or an empty slot must not attract the restored face.
+                # (B,K,3,S,S). The loss must not use an empty slot, or a reference of another person.
                 references = batch["references"].detach().float()
                 return spatial_min_loss(self.lpips, image, target, references, _list_usable_rows(batch))
             case "cycle":
@@ -219,14 +219,16 @@ def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | 
             return LatentDiscriminator(latent_channels, prompt_dim if prompted else None)
         case "image":
             return PatchDiscriminator()
-    raise BadInput(f"There is no discriminator {recipe.discriminator}; name latent, image or nothing.")
+    raise BadInput(
+        f'There is no discriminator {recipe.discriminator}: write "latent", "image" or "" (no discriminator).'
+    )
 
 
 def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
     """Returns the loss "gan": the mean of softplus(-logit) over all patches of the restored faces.
 
-    No gradient goes through the prompt (ours). With a gradient, training would change the prompt to deceive the
-    discriminator, and the prompt would describe the face less well.
+    No gradient goes through the prompt (ours). If a gradient went through the prompt, training would change the prompt
+    to deceive the discriminator. The prompt would then describe the face less well.
     """
     # (B,1,h,w): one logit for each patch of each restored face.
     logits = discriminator(restored.image, restored.latent, _fact(restored.prompt))
@@ -239,8 +241,8 @@ def discriminator_loss(
     """Returns the binary cross entropy of the discriminator's logits for true faces and for restored faces.
 
     `true_latent` is the latent of the target, in the shape of `restored.latent`. Each true face gets the prompt of its
-    restored face. No gradient reaches the model. The discriminator is called once on true and restored faces together,
-    because processes that share gradients need a single call.
+    restored face. No gradient reaches the model. A single call of the discriminator gets true and restored faces
+    together, because DDP expects a single call before each backward pass.
     """
     # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
     prompt = _fact(restored.prompt)

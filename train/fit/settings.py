@@ -29,7 +29,7 @@ from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
 
-# For each entry of config.json that must not change: the name of this entry in the error message.
+# The entries of config.json that must not change. The value of each entry is its name in the error message.
 _COMPARED = {
     "recipe": "recipe",
     "seed": "seed",
@@ -57,7 +57,7 @@ class Settings:
 def resolve_with_recognizer(
     recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, settings: Settings
 ) -> dict[str, Any]:
-    """Returns the facts of `resolve_settings`, and whether the losses through the recognizer are on.
+    """Returns the facts of `resolve_settings`, and whether the losses that use the recognizer are on.
 
     Raises BadInput in the same cases as `resolve_settings`.
     """
@@ -70,15 +70,16 @@ def resolve_with_recognizer(
 def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """Returns the facts of a run that depend on its recipe and its settings, but not on a snapshot.
 
-    Raises BadInput if the recipe and the settings contradict each other, or if the base or the embedder cannot be read.
+    Raises BadInput if the recipe and the settings contradict each other, or if the base or the run of --vre cannot be
+    read.
     """
     if settings.accumulate < 1:
         raise BadInput(f"--accumulate {settings.accumulate} is too small: give 1 or more.")
     if recipe.batch % (get_world_size() * settings.accumulate):
         raise BadInput(
             f"A batch of {recipe.batch} cannot be shared by {get_world_size()} processes "
-            f"in {settings.accumulate} parts each: "
-            f"choose --accumulate so that processes times parts divides {recipe.batch}."
+            f"in {settings.accumulate} parts each: choose --accumulate so that {recipe.batch} is divisible by "
+            "the number of processes times the number of parts."
         )
     check_steps(recipe.steps)
     if recipe.steps > 1 and recipe.name == VRE:
@@ -86,7 +87,10 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     if settings.precision not in (None, *PRECISIONS):
         raise BadInput(f"--precision {settings.precision} is unknown: give {' or '.join(PRECISIONS)}.")
     if (recipe.base == TINY) != (settings.base_model == TINY):
-        raise BadInput(f"Recipe {recipe.name} on {recipe.base} cannot be used with --base-model {settings.base_model}.")
+        raise BadInput(
+            f"Recipe {recipe.name} uses the base {recipe.base}, which cannot be used with --base-model "
+            f"{settings.base_model}: {'leave --base-model out' if recipe.base == TINY else 'give another folder'}."
+        )
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "base_model": settings.base_model,
@@ -108,8 +112,8 @@ def check_images(recipe: Recipe, images: int) -> None:
 def claim_run(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Returns the facts of a run. The first start writes the facts to RUN/config.json. Later starts compare the facts
-    with the file.
+    """Returns the facts of a run. The first start writes the facts to RUN/config.json. Every later start compares its
+    facts with this file.
 
     Raises BadInput if RUN was begun with another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """
@@ -132,28 +136,28 @@ def claim_run(
             facts["precision"] = there.get("precision")
         for name, called in _COMPARED.items():
             if there.get(name) != facts[name]:
-                raise BadInput(f"{run} belongs to another {called}: give this run another --out.")
+                raise BadInput(f"The run in {run} belongs to another {called}: give another folder with --out.")
         return there
     write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
     return facts
 
 
 def drop_inactive_losses(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
-    """Returns the recipe without the losses that are off in this run."""
+    """Returns the recipe without the losses that are turned off in this run."""
     if facts["identity_loss"]["on"]:
         return recipe
     return replace(recipe, losses={n: w for n, w in recipe.losses.items() if n not in THROUGH_RECOGNIZER})
 
 
 def find_recognizer(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the ONNX file and the facts of the recognizer, or None if no loss of this run needs it."""
+    """Returns the ONNX file and the facts of the recognizer, or None if no loss of this run needs the recognizer."""
     if not facts["identity_loss"]["on"] or taken.recognizer_onnx is None:
         return None
     return taken.recognizer_onnx, taken.recognizer
 
 
 def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
-    """Returns the facts that a checkpoint saves beside the weights, for users who restore with these weights."""
+    """Returns the facts that a checkpoint saves beside its weights, for everybody who uses the weights."""
     from curate.faces.align import FFHQ_512
 
     return {
@@ -177,7 +181,7 @@ def _base_sha256(recipe: Recipe, base_model: str) -> str:
 
 
 def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
-    """Returns the name and the sha256 of the checkpoint with the LQ dictionary, or None if the recipe uses none.
+    """Returns the name and the sha256 of the checkpoint with the LQ dictionary, or None without part `vre`.
 
     A resumed run compares the sha256, so the run always uses the same dictionary.
     """
@@ -187,8 +191,8 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
         return None
     if vre is None:
         raise BadInput(
-            f"Recipe {recipe.name} is conditioned by a visual representation embedder: train one first "
-            "(`likeness train DATASET --recipe vre`) and name its run with --vre RUN."
+            f"Recipe {recipe.name} needs a visual representation embedder: train an embedder with `likeness train "
+            "DATASET --recipe vre --out RUN`, and give the folder of this run with --vre RUN."
         )
     folder = find_newest_checkpoint(vre)
     try:
@@ -196,7 +200,7 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     except (OSError, ValueError, AttributeError):
         trained_as = None
     if trained_as != "vre":
-        raise BadInput(f"{vre} is not a run of recipe vre: name such a run with --vre RUN.")
+        raise BadInput(f"{vre} is not a run of recipe vre: give the folder of a run of recipe vre with --vre.")
     return {"checkpoint": folder.name, "sha256": sha256_file(folder / WEIGHTS)}
 
 

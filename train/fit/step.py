@@ -1,8 +1,8 @@
 """Restores a batch and computes the losses and the gradients of the model and of the discriminator.
 
-This code does not wait for the device, because it reads no number from the device. Rows of a batch are selected by
-indices that `train.data.dataset.to_device` counted on the CPU. The only exception is the cycle loss of recipe refine,
-which runs part of the degradation on the CPU.
+The CPU does not wait for the device here, because this file reads no number from the device. The rows of a batch are
+selected by indices that `train.data.dataset.to_device` computed on the CPU. There is one exception: the cycle loss of
+recipe refine runs a part of the degradation on the CPU, and therefore waits.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from train.recipes.recipes import find_loss_weights
 def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, torch.Tensor]:
     """Computes and clips the gradients of a batch that comes in parts. The caller updates the parameters.
 
-    Returns the figures as scalar tensors on the device. Every figure except the two norms is the mean over the parts of
-    this process:
+    Returns the figures as scalar tensors on the device. Every figure except the two norms is a mean over the parts that
+    this process computed:
 
     `loss` is the weighted sum of the terms.
     `<name of a term>` is the value of the term without its weight.

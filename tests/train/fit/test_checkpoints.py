@@ -123,7 +123,7 @@ def test_a_checkpoint_of_another_recipe_a_broken_one_and_a_pickle_are_refused(tm
     name = next(iter(tensors))
     for other in ({**tensors, name: tensors[name][None]}, {k: v for k, v in tensors.items() if k != name}):
         save_file(other, weights)
-        with pytest.raises(BadInput, match=f"cannot be resumed, because it is broken or of another model .*{name}"):
+        with pytest.raises(BadInput, match=f"this checkpoint is broken or belongs to another model .*{name}"):
             load_checkpoint(folder, made)
     for broken in (whole[: len(whole) // 2], pickle.dumps({"weights": 1}), b""):
         weights.write_bytes(broken)

@@ -301,7 +301,7 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         (replace(OPTIONS, recipe=find_recipe("vre", "tiny")), "Recipe vre trains no restorer"),
         (
             replace(OPTIONS, recipe=find_recipe("osdface", "tiny"), images=16),
-            "is conditioned by a visual representation embedder",
+            "needs a visual representation embedder",
         ),
         (replace(OPTIONS, recipe=replace(SMALL, steps=9)), "--steps 9 is out of range: give 1 to 8"),
         (replace(OPTIONS, settings=Settings(str(tmp_path))), "cannot be used with --base-model"),
