@@ -14,7 +14,7 @@ from manifests.ledger.queries import ENLARGED, PADDED
 from manifests.runtime.files import remove_temporary_files, write_atomically
 
 CARD = "card.md"
-_ROWS = 20  # largest number of sources, and of licences, that the card lists (ours); the most frequent comes first
+_ROWS = 20  # the card lists at most this many sources and this many licences, the most frequent first (ours)
 
 _COUNTS = """
     SELECT what, n FROM (
@@ -25,7 +25,7 @@ _COUNTS = """
             (SELECT 1 FROM memberships GROUP BY identity_id HAVING count(*) > 1)
         UNION ALL SELECT 5, 'targets with references', count(*) FROM pairs
         UNION ALL SELECT 6, 'frozen low-quality images', count(*) FROM degradations) ORDER BY place"""
-# the placeholder is replaced by source, licence or consent
+# the placeholder {0} becomes source, licence or consent
 _STATEMENTS = f"""
     SELECT coalesce({{0}}, 'not stated') AS statement, count(*) AS n FROM photos WHERE status = 'ok'
     GROUP BY 1 ORDER BY n DESC, statement LIMIT {_ROWS}"""
@@ -65,8 +65,8 @@ def render_card(ledger: Ledger) -> str:
         return _format_table(head, rows) if rows else "None.\n"
 
     parts = (
-        "# Dataset card\n\nLikeness writes this file after every change (`likeness manifest card`); your edits are "
-        "overwritten.\n",
+        "# Dataset card\n\nLikeness writes this file again after every change of the dataset, and overwrites your "
+        "edits. `likeness manifest card` also writes this file.\n",
         "## Contents\n\n" + table(("what", "how many"), _COUNTS),
         "## Photos: source\n\n" + table(("source", "photos"), _STATEMENTS.format("source")),
         "## Photos: licence\n\n" + table(("licence", "photos"), _STATEMENTS.format("licence")),
@@ -79,8 +79,8 @@ def render_card(ledger: Ledger) -> str:
         table(("what", "reason", "how many"), _DROPPED),
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), _SPLITS),
         "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images", "enlarged", "more than 2% outside"), _SETS),
-        "A target is enlarged if it has more pixels than its part of the photo. A part of a target may lie outside the "
-        "photo.\n",
+        "The column `enlarged` counts the targets that have more pixels than the part of the photo that they show. The "
+        "column `more than 2% outside` counts the targets of which more than 2% lies outside the photo.\n",
         "## Cleaned pictures\n\n" + table(("iteration", "round", "versions"), _CLEANED),
         "A restorer made the cleaned pictures. Only training faces have cleaned pictures. The cleaned pictures are not "
         "ground truth. A cleaned picture replaces an original only if the user asks for cleaned pictures in a "

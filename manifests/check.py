@@ -23,7 +23,7 @@ from manifests.runtime.text import make_printable
 # the folder of a frozen set contains these files beside the images
 _SET_FILES = ("card.json", "theta.jsonl", "README.md")
 
-# Pairs of a problem and the query that finds the problem. The first column of the result is the id to report.
+# Each rule is a problem and the query that finds the problem. The first column of the result is the id to report.
 _RULES: tuple[tuple[str, str], ...] = (
     (
         "the photo of this file has no row",
@@ -72,7 +72,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "JOIN faces b ON b.face_id = p.ref WHERE a.photo_id = b.photo_id",
     ),
     (
-        "this target has a reference from a split that it must not use",
+        "this target has a reference from a split that the target must not use",
         "SELECT DISTINCT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p JOIN splits t ON t.face_id = "
         "p.target JOIN splits r ON r.face_id = p.ref WHERE r.status <> 'ok' OR r.split <> "
         "CASE WHEN t.policy = 'photos' THEN 'train' ELSE t.split END",
@@ -89,7 +89,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "HAVING count(DISTINCT s.split) > 1",
     ),
     (
-        "this target and its pair are in different splits",
+        "the tables pairs and splits name different splits for this target",
         "SELECT p.target FROM pairs p LEFT JOIN splits s ON s.face_id = p.target AND s.status = 'ok' "
         "WHERE s.split IS DISTINCT FROM p.split",
     ),
@@ -107,8 +107,8 @@ _FACES = "SELECT face_id, status, shard, shard_row, crop_sha256 FROM faces ORDER
 def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda *_: None) -> list[str]:
     """Returns one line for each problem of a dataset; an empty list means that ledger and files agree.
 
-    If the last curation did not finish, the list only says so. With `hashes`, reads every crop, embedding shard,
-    low-quality image and cleaned picture, and compares the sha256 of each file with the recorded sha256.
+    If the last curation did not finish, the list contains only UNFINISHED. With `hashes`, reads every crop, embedding
+    shard, low-quality image and cleaned picture, and compares the sha256 of each file with the recorded sha256.
     """
     problems: list[str] = []
     with Ledger.open(dataset) as ledger:
@@ -195,7 +195,7 @@ def _check_sets(
 ) -> list[str]:
     """Returns the problems of the frozen sets. A row is (name of the set, face id, sha256 of the image).
 
-    `set_files` maps the name of a set to a dict from the name of each file beside the images to its sha256.
+    `set_files` has a dict for each set. The dict maps the name of each file beside the images to the file's sha256.
     """
     problems = []
     files = [(f"{lq_set}/{face}.png", sha256, "low-quality image") for lq_set, face, sha256 in rows]
@@ -232,10 +232,10 @@ def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool)
 
 
 def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
-    """Returns a sentence for each file in a folder that is not in `known`.
+    """Returns a sentence for each file that is in the folder but not in `known`.
 
-    If the name of the file ends with `suffix`, the sentence begins with `problem`, because the file looks like a file
-    of the dataset.
+    If the name of the file ends with `suffix`, Likeness may have written the file, and the sentence begins with
+    `problem`.
     """
     unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [

@@ -15,7 +15,7 @@ from manifests.runtime.flags import argument, flag
 if TYPE_CHECKING:
     import polars as pl
 
-LISTED_PROBLEMS = 50  # number of problems that `check` prints; a last line counts all problems
+LISTED_PROBLEMS = 50  # `check` prints at most this many problems, and then the number of all problems
 
 
 def show(
@@ -172,5 +172,5 @@ def _print_table(frame: pl.DataFrame, as_json: bool, title: str | None) -> None:
 
 
 def _to_json(value: Any) -> float | str:
-    """Returns a number or a text for a decimal, a date or a blob, because JSON has no type for such a value."""
+    """Returns a decimal as a number, and a date or a blob as a text, because JSON has no types for these values."""
     return float(value) if isinstance(value, Decimal) else str(value)

@@ -19,7 +19,7 @@ from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_end_of_path, is_missing, uri_of
 
-_PREFIX = 6  # a look-up needs this many characters of an id or more; fewer would match too many ids (ours)
+_PREFIX = 6  # the least number of characters of an id that a user may give; fewer would match too many ids (ours)
 
 _FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
 _PHOTOS = """
@@ -54,7 +54,7 @@ class _Facts:
     is_target: dict[str, bool]  # maps a photo id to whether an imported list names references for the photo
     decisions: dict[str, list[tuple[int, str]]]  # maps a face id to (number, kind) of the face's decisions
     history: dict[str, list[dict[str, Any]]]  # maps a face id to attempts to clean the face, and to training rounds
-    worse: dict[str, str]  # maps the face id of a near-duplicate to why it is not the original
+    worse: dict[str, str]  # maps the face id of a near-duplicate to the reason why another copy is the original
     filters: dict[str, str]  # maps a face id to a text about the filter that removed the face
     pairing: dict[str, Any]  # the rules by which references were chosen
 
@@ -150,10 +150,10 @@ def _group_by_photo(labels: list[Label]) -> dict[str, list[Label]]:
 
 
 def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
-    """Returns a dict from the id of each near-duplicate of these faces to why the near-duplicate is not the original.
+    """Returns a dict that maps the face id of each near-duplicate to the reason why it is not the original.
 
-    The reason continues the words "this copy". If the choice of today would make a near-duplicate the original, the
-    dict does not contain this near-duplicate.
+    A reason continues a sentence that begins with "this copy". The dict leaves out a near-duplicate that
+    `choose_original` would choose as the original today.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)} if originals else {}
     repeating = set(ledger.query(_REPEATING_PHOTOS)["photo_id"]) if originals else set()

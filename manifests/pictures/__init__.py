@@ -1,1 +1,1 @@
-"""The files of pictures: the one decoder, the PNG and JPEG encoders, colour profiles, metadata, untrusted files."""
+"""Decodes and encodes picture files, and reads their colour profiles and metadata."""

@@ -16,7 +16,8 @@ from scipy.interpolate import RegularGridInterpolator
 
 Convert = Callable[[Image.Image], Image.Image]
 
-# the largest difference from sRGB, in levels of 255 (ours); programs round the curve of an sRGB profile differently
+# A profile that differs from sRGB by at most this many 8-bit levels counts as sRGB (ours). Programs round the curve of
+# an sRGB profile differently.
 SAME_AS_SRGB = 1
 # number of levels for each channel (ours): a profile is compared with sRGB at 17 x 17 x 17 colours
 _LATTICE = 17

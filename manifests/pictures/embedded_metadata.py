@@ -18,7 +18,8 @@ class EmbeddedMetadata:
     """The XMP packet of a picture file, and how the decoder turns the picture."""
 
     xmp: bytes = b""  # b"" if the file has no packet
-    # EXIF orientation by which the decoder turns the samples, 1 to 8, if only this block knows it (HEIC, JPEG XL, RAW)
+    # The EXIF orientation (1 to 8) by which the decoder turns a HEIC, JPEG XL or RAW picture. None for a picture in
+    # another format, and for a picture whose library is missing.
     turned_by: int | None = None
     is_raw: bool = False
 
@@ -33,13 +34,14 @@ def read_embedded_metadata(file: BinaryIO) -> EmbeddedMetadata:
         kind = find_kind(file)
         if kind is None:
             with open_header(file) as image:
-                # Pillow reads the texts behind the pixels of a PNG only with the pixels, and `read_exif` loads both.
+                # The texts of a PNG may come after the pixels. Pillow reads these texts when `read_exif` loads the
+                # pixels.
                 exif = read_exif(image)
                 return EmbeddedMetadata(find_xmp(image, exif))
         if not is_installed(kind):
             return EmbeddedMetadata()
         exif, xmp = read_extra_metadata(file, kind)
-        # Some RAW formats have no EXIF block that can be read, so the decoder tells the turn.
+        # Some RAW formats have no EXIF block that can be read, so LibRaw reads the orientation.
         orientation = read_raw_turn(file) if kind == RAW else exif.get(_ORIENTATION, 1)
         turned_by = orientation if orientation in range(1, 9) else 1
         return EmbeddedMetadata(xmp or to_bytes(exif.get(_XMP)), turned_by, kind == RAW)

@@ -4,8 +4,8 @@
     pip install 'likeness[jxl]'    # pylibjxl (BSD-3-Clause)
     pip install 'likeness[raw]'    # rawpy (MIT; its wheel bundles LibRaw, LGPL-2.1)
 
-All three libraries return a picture that is already upright. Camera RAW often begins with a small preview. The preview
-is never used.
+All three libraries return a picture that is already upright. A RAW file often begins with a small preview. Likeness
+never uses this preview.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ EXTRAS = {
 }
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
-# Olympus, Panasonic, Fujifilm, Sigma, Minolta, Canon CRW; other cameras write TIFF or an ISO file
+# The first bytes of RAW files of Olympus, Panasonic, Fujifilm, Sigma, Minolta and Canon (CRW). The RAW files of other
+# cameras are TIFF files or ISO base media files.
 _RAW_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
-# Photoshop, GIMP, OpenEXR, Radiance, JPEG XR, QOI, DirectDraw, PostScript, icons, PNM
+# the first bytes of Photoshop, GIMP, OpenEXR, Radiance, JPEG XR, QOI, DirectDraw, PostScript, icon and PNM files
 _OTHER_STARTS = (
     *(b"8BPS", b"gimp xcf", b"v/1\x01", b"#?RADIANCE", b"#?RGBE", b"II\xbc\x01", b"qoif", b"DDS ", b"%!PS"),
     *(b"\0\0\x01\0", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"P7\n"),
@@ -40,9 +41,9 @@ _SENSOR_DATA = (32803, 34892)  # values of _PHOTOMETRIC: colour filter array, li
 
 
 def find_kind(file: BinaryIO) -> str | None:
-    """Returns the kind of a picture file: HEIC, JXL, RAW or OTHER_PICTURE. Returns None if the file is of no such kind.
+    """Returns the kind of a picture file: HEIC, JXL, RAW or OTHER_PICTURE. Returns None for any other file.
 
-    OTHER_PICTURE stands for formats that neither Pillow's formats in images.py nor the extras decode.
+    OTHER_PICTURE stands for picture formats that Likeness does not decode, with or without the extras.
     """
     file.seek(0)
     head = file.read(512)
@@ -96,7 +97,8 @@ def open_extra(file: BinaryIO, kind: str, check_size: Callable[[int, int], None]
 def read_extra_metadata(file: BinaryIO, kind: str) -> tuple[Image.Exif, bytes]:
     """Returns the EXIF block and the XMP packet of a HEIC, JPEG XL or RAW picture.
 
-    Only a RAW that is a TIFF has a block that can be read. A broken block is empty.
+    Of the RAW formats, only those that are TIFF files have an EXIF block that can be read. A broken EXIF block counts
+    as empty.
     """
     file.seek(0)
     exif = Image.Exif()
@@ -146,7 +148,8 @@ def read_raw_turn(file: BinaryIO) -> int:
 
     file.seek(0)
     with rawpy.imread(file) as raw:
-        return {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)  # LibRaw's numbers: 180 degrees, 90 to the left, to the right
+        # LibRaw's numbers: 3 turns by 180 degrees, 5 by 90 degrees to the left, and 6 by 90 degrees to the right
+        return {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
 
 
 def _open_raw(file: BinaryIO, check_size: Callable[[int, int], None]) -> Image.Image:

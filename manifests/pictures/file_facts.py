@@ -34,7 +34,7 @@ def read_file_facts(image: Image.Image) -> FileFacts:
 
 
 def _estimate_quality(image: Image.Image) -> int | None:
-    """Returns the quality that libjpeg was given to write a JPEG, 1 to 100, or None if the file is not a JPEG."""
+    """Returns libjpeg's quality setting with which a JPEG was written, 1 to 100, or None if the file is not a JPEG."""
     table = getattr(image, "quantization", {}).get(0)
     if not table or len(table) != LUMA_50.size:
         return None

@@ -18,8 +18,8 @@ Gray, palette and LAB pictures are converted to RGB.
 Only the first frame or page of a file is decoded.
 HEIC, JPEG XL and camera RAW are decoded if their library is installed (extra_formats.py).
 If a file is an MPO or a motion photo, only the still picture is decoded.
-A JPEG with more than MAX_PIXELS is read at half its width and height (notice HALF_SIZE).
-A picture that is not a JPEG is refused if it has more than MAX_PIXELS.
+A JPEG with more pixels than MAX_PIXELS is read at half its width and height (notice HALF_SIZE).
+Any other picture with more pixels than MAX_PIXELS is refused.
 
 The decoder recognizes a format by the content of the file, and never by the name.
 """
@@ -143,9 +143,10 @@ def decode_picture(
 
     With `identify`, the stored samples are hashed, and the date of the photo is read.
 
-    An open file is read from its beginning. A JPEG with more than `max_pixels`, but at most 4 * `max_pixels`, is read
-    at half its width and height. Other pictures with more than `max_pixels` are refused before their pixels are
-    decoded. Raises UndecodableImage if the picture cannot be decoded. Raises OSError if a path cannot be read.
+    An open file is read from its beginning. A JPEG with more pixels than `max_pixels`, but at most 4 * `max_pixels`
+    pixels, is read at half its width and height. Other pictures with more pixels than `max_pixels` are refused before
+    their pixels are decoded. Raises UndecodableImage if the picture cannot be decoded. Raises OSError if a path cannot
+    be read.
     """
     if isinstance(source, Path):
         with source.open("rb") as opened:
@@ -190,7 +191,7 @@ def decode_picture(
 
 
 def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns stored samples with this EXIF orientation upright, and returns them."""
+    """Returns the stored samples of a picture with this EXIF orientation, turned upright."""
     turn = _TURNS.get(orientation)
     return samples if turn is None else np.ascontiguousarray(turn(samples))
 

@@ -1,8 +1,9 @@
-"""Reads the parts of a JPEG that a new JPEG of the same photo needs, and encodes such a JPEG.
+"""Reads the parts of a JPEG that a new JPEG of the same photo needs, and encodes the new JPEG.
 
-A JPEG that is decoded to RGB and encoded again with the same tables differs by up to ten levels at places that nobody
-changed: RGB is rounded, and the two chroma channels are enlarged and reduced. Therefore the parts are read as luma and
-chroma, and the chroma is enlarged by repetition, which the encoder reverses exactly.
+If a JPEG is decoded to RGB and encoded again with the same tables, pixels that nobody changed differ by up to ten
+levels. The reasons are that RGB is rounded, and that the two chroma channels are enlarged and reduced. Likeness
+therefore reads the pixels as luma and chroma. Likeness enlarges the chroma by repeating each sample, and the encoder
+reverses this repetition exactly.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-# Chroma at half width and half height (4:2:0), as Pillow numbers it.
+# Pillow's number for chroma at half width and half height (4:2:0).
 _HALF_CHROMA = 2
-# If a side of a JPEG has fewer pixels than this number, its chroma is not read at half size (ours).
+# If a side of a JPEG has fewer pixels than this number, the chroma of the JPEG is not read at half size (ours).
 _MIN_SIDE = 16
 _ADOBE, _MPF = 0xEE, b"MPF\x00"  # a segment that the encoder writes itself, and one that points to other pictures
 
@@ -34,7 +35,7 @@ class JpegParts:
 
 
 def read_jpeg_parts(file: BinaryIO, whole: bool) -> JpegParts:
-    """Returns the parts of a JPEG. If `whole` is False, the planes are left out. Raises what Pillow raises."""
+    """Returns the parts of a JPEG. If `whole` is False, the planes are left out. Raises Pillow's errors."""
     image = _open(file)
     channels = [part[0] for part in image.layer]
     as_rgb = len(channels) == 3 and (image.info.get("adobe_transform") == 0 or channels == [82, 71, 66])
@@ -77,7 +78,8 @@ def encode_jpeg(image: Image.Image, parts: JpegParts, segments: bytes = b"") -> 
 def read_jpeg_segments(data: bytes) -> bytes:
     """Returns the metadata of a JPEG: its segments with EXIF, XMP, ICC profile, IPTC and comments, byte for byte.
 
-    The segment that lists the other pictures of an MPO file is left out. A broken segment ends the list.
+    The segment that lists the other pictures of an MPO file is left out. The segments after a broken segment are left
+    out too.
     """
     kept, place = [], 2
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:

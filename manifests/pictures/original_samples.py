@@ -89,8 +89,10 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def find_white(samples: np.ndarray) -> float:
-    """Returns the value of white in samples. White in 8 and 16 bit is the largest integer. White in 32 bit is 1, 255 or
-    65535, and the largest sample decides which of the three numbers it is.
+    """Returns the value of white in samples.
+
+    For 8-bit and 16-bit samples, white is the largest integer. For 32-bit samples, white is 1 if no sample exceeds 1,
+    255 if no sample exceeds 255, and 65535 otherwise.
     """
     if samples.dtype.itemsize < 4:
         return float(np.iinfo(samples.dtype).max)

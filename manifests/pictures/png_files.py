@@ -34,6 +34,6 @@ def encode_png(rgb: np.ndarray, settings: tuple[int, ...] = ()) -> bytes:
 
 
 def decode_own_png(data: bytes) -> np.ndarray | None:
-    """Decodes a PNG that Likeness wrote to uint8 RGB (H, W, 3). Returns None if the data is broken or empty."""
+    """Returns the pixels of a PNG that Likeness wrote, uint8 RGB (H, W, 3), or None if the data is broken or empty."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     return None if image is None else np.asarray(image)

@@ -35,7 +35,7 @@ STRIP = 2**18
 
 @dataclass(frozen=True)
 class StoredSamples:
-    """Identifies the stored samples of a file, whatever its metadata says."""
+    """Identifies the stored samples of a file. The sha256 does not depend on the metadata of the file."""
 
     sha256: str
     orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation
@@ -54,9 +54,9 @@ def identify_samples(image: Image.Image, turned_by: int, orientation: int) -> St
 
 
 def describe_decoder(file_format: str) -> str:
-    """Returns a format of Pillow with the versions that decode it, for example `JPEG, Pillow 12.0, libjpeg_turbo 3.1`.
+    """Returns the name of a format and the versions of its decoder.
 
-    The samples of a file may change if this text changes.
+    An example is `JPEG, Pillow 12.0, libjpeg_turbo 3.1`. The samples of a file may change if this text changes.
     """
     if (package := _PACKAGES.get(file_format)) is not None:
         return f"{file_format}, {package} {find_version(package)}"
@@ -66,7 +66,7 @@ def describe_decoder(file_format: str) -> str:
 
 
 def is_current(decoder: str | None) -> bool:
-    """Returns whether the installed decoder is the one that `describe_decoder` described."""
+    """Returns whether an earlier result of `describe_decoder` describes the decoder that is installed now."""
     return decoder is not None and describe_decoder(decoder.partition(",")[0]) == decoder
 
 

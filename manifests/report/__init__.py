@@ -1,1 +1,1 @@
-"""The report: Makes DATASET/report/index.html, one page about the ledger and the folders of training runs."""
+"""Makes the report: DATASET/report/index.html about the ledger and the training runs, and the pages beside it."""

@@ -1,4 +1,7 @@
-"""Builds DATASET/report/index.html. Each *_section.py reads one part of the page. The layout is in template.html.j2."""
+"""Builds DATASET/report/index.html and the pages beside it.
+
+Each *_section.py reads one part of index.html. The layout of index.html is in template.html.j2.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ from manifests.runtime.text import format_count
 
 
 def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
-    """Write the page of a dataset and return its path. Without `runs`, shows the runs inside the dataset's folder.
+    """Write the pages of a dataset's report, and return the path of index.html.
+
+    If `runs` is empty, the report shows the runs inside the dataset's folder.
 
     Raises LedgerMissing if the folder has no ledger, and BadInput if one of the runs is not a training run.
     """
@@ -90,7 +95,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
         if old.name not in pages:
             old.unlink()
     for file_name, content in pages.items():
-        kind = file_name.partition(".")[0].partition("-")[0]  # all pages of people have one layout
+        kind = file_name.partition(".")[0].partition("-")[0]  # people.html and people-1.html have the same layout
         text = environment.get_template(f"{kind}.html.j2").render(name=values["name"], pages=people.pages, **content)
         write_atomically(path.parent / file_name, text.encode("utf-8"))
     write_atomically(path, page.encode("utf-8"))

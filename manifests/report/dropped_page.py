@@ -17,8 +17,8 @@ from manifests.runtime.uris import display_path, path_of, uri_of
 
 FACES = 12  # largest number of pictures for each reason (ours)
 
-# A row is a face that is not used. The query numbers the faces of a reason in the order of a hash of their ids, which
-# gives a random sample that stays the same.
+# A row is a face that is not used. The query orders the faces of a reason by a hash of their ids. The first faces are
+# therefore a random sample, and every report shows the same sample.
 _NOT_USED = f"""
 WITH unused AS (
     SELECT face_id, reason, 'dropped' AS kind FROM faces WHERE status <> 'ok'

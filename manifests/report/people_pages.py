@@ -36,7 +36,7 @@ class People:
     """All people of a dataset, and short ids of people and faces."""
 
     rows: list[dict[str, Any]]  # the person with most faces comes first
-    short_id: dict[str, str]  # the id of a person or of a face -> its first characters, which no other id has
+    short_id: dict[str, str]  # maps the id of a person or of a face to the short id
 
     @property
     def pages(self) -> int:
@@ -54,9 +54,9 @@ def list_people(ledger: Ledger) -> People:
 
 
 def shorten_ids(ids: list[str], least: int) -> dict[str, str]:
-    """Returns a dict from each id to its shortest beginning that no other id has.
+    """Returns a dict that maps each id to its short id: the shortest beginning with which no other id begins.
 
-    A beginning has `least` characters or more. `ids` are sorted and all different.
+    A short id has `least` characters or more. `ids` are sorted and all different.
     """
     short = {}
     for place, name in enumerate(ids):
@@ -87,10 +87,13 @@ def read_page(ledger: Ledger, people: People, number: int) -> list[dict[str, Any
 
 
 def list_orders(people: People) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Returns the orders of people with two faces or more: a title, and the first ROWS people."""
+    """Returns three lists of the people with two faces or more, each in another order.
+
+    A list is a title, which names the order, and the first ROWS people in this order.
+    """
     several = [{**row, "id": people.short_id[row["identity_id"]]} for row in people.rows if row["faces"] > 1]
     return [
         ("Most faces first", several[:ROWS]),
-        ("Weakest member first", sorted(several, key=lambda row: row["weakest"])[:ROWS]),
-        ("Closest to another person first", sorted(several, key=lambda row: row["closest"])[:ROWS]),
+        ("Lowest confidence first", sorted(several, key=lambda row: row["weakest"])[:ROWS]),
+        ("Smallest margin first", sorted(several, key=lambda row: row["closest"])[:ROWS]),
     ]

@@ -77,7 +77,7 @@ def draw_curves(lines: Mapping[str, Line], label: str) -> str:
             parts.append(
                 f'<text x="{width - 8}" y="{14 + 13 * i}" text-anchor="end" style="fill: {colour}">{name}</text>'
             )
-    # draw the ends of both axes
+    # write the smallest and the largest value beside each axis
     for value, y in ((y1, top), (y0, height - bottom)):
         parts.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
     parts.append(f'<line x1="{left}" x2="{width - 8}" y1="{height - bottom}" y2="{height - bottom}" class="axis"/>')
@@ -106,9 +106,10 @@ def draw_bars(counts: Sequence[tuple[str, int]], label: str) -> str:
 
 
 def draw_histograms(series: Mapping[str, Mapping[int, float]], bin_width: float, label: str) -> str:
-    """Returns the outlines of up to three named histograms, each as shares of its own sum.
+    """Returns the outlines of up to three named histograms, each scaled to the sum 1.
 
-    A histogram maps the number of a bin to its weight: bin i covers the values from i to i + 1 times `bin_width`.
+    A histogram maps the number of a bin to its weight. Bin i covers the values from i * `bin_width` to
+    (i + 1) * `bin_width`.
     Returns "" if no histogram has a bin.
     """
     bins = [i for weights in series.values() for i in weights]
@@ -129,7 +130,7 @@ def draw_histograms(series: Mapping[str, Mapping[int, float]], bin_width: float,
             y = height - bottom - weights.get(edge, 0) / peak * (height - bottom - top)
             points += [f"{x_of(edge):.1f},{y:.1f}", f"{x_of(edge + 1):.1f},{y:.1f}"]
         points.append(f"{x_of(last):.1f},{height - bottom}")
-        # the first outline is thicker, so that the others do not hide it
+        # the first outline is thicker, so that the other outlines do not hide it
         parts.append(
             f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".15" stroke="{colour}" '
             f'stroke-width="{1.5 if i else 3}"/>'

@@ -1,4 +1,4 @@
-"""Turns a result into tables and notices, for the report, an evaluation's page, a paper, and the terminal.
+"""Makes tables and notices from a result, for the report, the page of an evaluation, a paper, and the terminal.
 
 A result is the content of a JSON file that `likeness evaluate` or `likeness counterfactuals` writes
 (train/evaluation/evaluate.py). A result has one row of figures for each system. A system is the LQ input, a restorer
@@ -18,7 +18,10 @@ MARK = "*"  # this mark follows a paired difference whose interval excludes zero
 
 
 def make_title(result: Result) -> str:
-    """Returns a title with the frozen set, the counts of images and people, and the checkpoint if there is only one."""
+    """Returns a title with the frozen set, and the counts of images and people.
+
+    If the result has only one checkpoint, the title also has the checkpoint.
+    """
     checkpoint = f", {result['checkpoint']}" if "checkpoint" in result else ""
     images = format_count(result["images"], "image")
     return f"{result['lq_set']}: {images} of {_count_people(result['people'])}{checkpoint}"
@@ -71,7 +74,7 @@ def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]
 def make_difference_headings(result: Result) -> list[str]:
     """Returns the headings of `make_difference_rows`.
 
-    A metric of a whole set has no paired difference, and no heading.
+    A metric that is computed over a whole set has no paired difference, and therefore no heading.
     """
     names = _list_paired_metrics(result)
     return [heading for name, heading in zip(result["metrics"], make_headings(result), strict=True) if name in names]
@@ -94,7 +97,7 @@ def make_notices(result: Result) -> list[str]:
     """Returns the notices that a reader needs to understand the figures."""
     judge = result["judge"]
     judge_name = judge["spec"].rsplit("/", 1)[-1]  # leave out the folder, because its path is private
-    own = " (the dataset's own recognizer, which the restorer may have been trained with)"
+    own = " (the dataset's own recognizer, which a loss may have used in the training of the restorer)"
     notices = [
         f"{result['interval']}. Identity is measured by {judge_name}{own if judge['is_the_datasets_own'] else ''}."
     ]
@@ -116,7 +119,7 @@ def _explain_set(result: Result) -> list[str]:
     notices = []
     if without_reference := result["images_in_set"] - result["images"]:
         notices.append(
-            f"The set also has {format_count(without_reference, 'image')} without a reference; these are not measured."
+            f"Not measured, because the target has no reference: {format_count(without_reference, 'image')} of the set."
         )
     without_wrong = result["without_wrong_references"]
     if without_wrong == result["images"]:
@@ -139,8 +142,8 @@ def _explain_left_out(result: Result) -> list[str]:
     if not counts:
         return []
     return [
-        "References that do not seem to show the person of the LQ image were left out, as in `restore`. Images "
-        f"without their references: {'; '.join(counts)}."
+        "References that do not seem to show the person of the LQ image were left out, as `likeness restore` does. "
+        f"Images whose references were left out: {'; '.join(counts)}."
     ]
 
 
@@ -177,8 +180,8 @@ def _explain_partial_metrics(result: Result) -> list[str]:
             if figure is None or "people" not in figure or figure["images"] == measured or not why:
                 continue
             if figure["people"] < result["people"]:
-                why += f"; the other images are of {_count_people(figure['people'])}"
-                why += ", and their interval is over images" if figure["over"] == "images" else ""
+                why += f"; the measured images show {_count_people(figure['people'])}"
+                why += ", and the interval is computed over images" if figure["over"] == "images" else ""
             key = row["system"], measured - figure["images"], measured, why
             titles_of.setdefault(key, []).append(metric["title"])
     return [
@@ -193,7 +196,7 @@ def _explain_extra_files(result: Result) -> list[str]:
     A notice names up to three files.
     """
     return [
-        f"{folder} contains {format_count(len(files), 'file')} without an image in the set: "
+        f"{folder} contains {format_count(len(files), 'file')} that no image of the set is named after: "
         f"{', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
         for folder, files in result.get("extra", {}).items()
         if files
@@ -213,9 +216,9 @@ def _explain_marks(result: Result) -> list[str]:
     if not result["differences"]:
         return []
     return [
-        f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one in "
-        "twenty figures is marked, and more figures if there are few people. A difference of fewer than five images is "
-        "never marked. n/m means that the mean difference is above zero for n of m people."
+        f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one figure in "
+        "twenty is marked. With few people, more figures are marked. A difference of fewer than five images is never "
+        "marked. n/m means that the mean difference is above zero for n of m people."
     ]
 
 

@@ -1,7 +1,8 @@
-"""Finds people who may be one person, and people who may be two, for the page suggestions.html.
+"""Finds pairs of people who may be one person, and people whose faces may show two people.
 
-The suggestions follow from the embeddings alone, and show only what a user should look at. A suggestion that a decision
-contradicts is not shown: locked people, two people whom a decision separates, and parts that a decision joins.
+The page suggestions.html shows the suggestions. The suggestions are computed from the embeddings alone. A suggestion
+that a decision contradicts is not shown: locked people, two people whom a decision separates, and two parts of a person
+that a decision joins.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from manifests.report.thumbnails import make_thumbnail
 
 ROWS = 50  # largest number of suggestions of each kind (ours)
 PICTURES = 6  # largest number of pictures of each part or person (ours)
-MIN_GROUP = 2  # least number of faces in each part of a person (ours); the orders of people show single odd faces
-_MIN_WORTH = 0.66  # faces with a lower worth say too little (the grouping has the same limit, ours)
-_PEOPLE_AT_ONCE = 1024  # number of people in one step of the comparison; limits the memory
+MIN_GROUP = 2  # least number of faces in each part of a person (ours); people.html shows single faces that do not fit
+# The embedding of a face with a lower worth says too little about the person (ours; the grouping has the same limit).
+_MIN_WORTH = 0.66
+_PEOPLE_AT_ONCE = 1024  # number of people that are compared with all people in one step; limits the memory
 _STEPS = 20  # largest number of steps of 2-means (ours); most people need fewer than five
 
 
@@ -46,7 +48,7 @@ class SplitSuggestion:
     part: list[str]
     rest: list[str]
     between: float  # mean cosine between a face of `part` and a face of `rest`
-    within: float  # mean cosine within a part; the smaller of the two means
+    within: float  # mean cosine between two faces of one part, for the part in which this mean is smaller
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class UserDecisions:
     """What the active decisions say about people, so that no suggestion contradicts them."""
 
     locked: set[str]  # identity ids
-    separated: set[tuple[str, str]]  # pairs of identity ids whom a decision separates, in both orders
-    joined: list[set[str]]  # face ids of one person, for each decision that joins faces
+    separated: set[tuple[str, str]]  # two identity ids that a decision separates, in both orders
+    joined: list[set[str]]  # for each decision that joins faces, the ids of these faces
 
 
 def read_embedded_faces(ledger: Ledger) -> EmbeddedFaces:
@@ -85,8 +87,9 @@ def read_user_decisions(ledger: Ledger) -> UserDecisions:
 def find_merges(faces: EmbeddedFaces, decisions: UserDecisions) -> list[tuple[float, str, str]]:
     """Returns the pairs of people who look most alike: the mean cosine of their faces, and the two identity ids.
 
-    The pair with the highest mean cosine comes first. Only each person's nearest other person is compared. A person
-    whose faces all say little is left out, because such faces of strangers are alike.
+    The pair with the highest mean cosine comes first. Each person is paired only with the most similar other person. A
+    person is left out if the worth of every face is below _MIN_WORTH: such faces are similar even if they show
+    strangers.
     """
     names = sorted(set(faces.people))
     number = {name: place for place, name in enumerate(names)}
@@ -121,11 +124,13 @@ def find_splits(faces: EmbeddedFaces, decisions: UserDecisions, threshold: float
     """Returns the people whose faces fall into two parts. The person whose parts are least alike comes first.
 
     A person is returned if the mean cosine between the parts is below `threshold`, the cosine at which the grouping
-    joins two single faces. Locked people, and people with fewer than 2 * MIN_GROUP clear faces, are left out. Faces
-    that say little belong to `rest`, because such faces are unlike all others.
+    joins two single faces. A clear face has a worth of _MIN_WORTH or more. Locked people, and people with fewer than
+    2 * MIN_GROUP clear faces, are left out. Faces that are not clear belong to `rest`, because their embeddings are
+    unlike the embeddings of all other faces.
 
-    Of 65 people whose faces all have one label, none is returned. If two of these people are put together, with 4 and 2
-    to 10 and 10 faces, the result is returned in all of 550 cases (benchmarks/split_suggestions.py, web photos).
+    We tested the function on web photos (benchmarks/split_suggestions.py). Of 65 people whose faces all have one label,
+    the function returns none. 550 times, we put faces of two of these people together, with 4 and 2 to 10 and 10 faces.
+    The function returns all 550 mixed people.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, person in enumerate(faces.people):
@@ -151,8 +156,8 @@ def divide_faces(vectors: np.ndarray) -> tuple[np.ndarray, float, float] | None:
     """Returns two parts of a person's faces, `between` and `within`, or None if one part is below MIN_GROUP.
 
     `vectors` are unit embeddings, float32 (n, d). The parts are a bool array (n,) that is true for the smaller part.
-    The direction in which the faces differ most gives the first parts. Then each face moves to the part whose mean is
-    nearer, until no face moves (2-means).
+    First, the faces are divided along the direction in which they differ most. Then each face moves to the part whose
+    mean is nearer, until no face moves (2-means).
     """
     centred = vectors - vectors.mean(0)
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
@@ -179,7 +184,7 @@ def _move_faces(vectors: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def describe_suggestions(ledger: Ledger, people: People) -> dict[str, list[dict[str, Any]]]:
-    """Returns the suggestions for the page, under `splits` and `merges`. `likeness decide` takes the ids."""
+    """Returns the suggestions for the page, under `splits` and `merges`, with ids that `likeness decide` accepts."""
     faces, decisions = read_embedded_faces(ledger), read_user_decisions(ledger)
     threshold = ledger.read_detail("group").get("threshold", -1.0)
     shown = {row["identity_id"]: {**row, "id": people.short_id[row["identity_id"]]} for row in people.rows}
@@ -230,7 +235,7 @@ def _measure_within(vectors: np.ndarray) -> float:
 
 
 def _read_parts(ledger: Ledger) -> list[tuple[str, list[set[str]]]]:
-    """Returns the kind of each active decision, and today's face ids of each of its parts."""
+    """Returns the kind of each active decision, and the present face ids of each part of the decision."""
     finder = FaceFinder(ledger.read_rows(Face))
 
     def find_faces(part: tuple[FaceLocation, ...]) -> set[str]:

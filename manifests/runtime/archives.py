@@ -25,8 +25,8 @@ from typing import IO, Any
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
-# We chose the four limits below. Compression hardly makes a photo smaller. Therefore, if the members together are
-# larger than 100 times the archive plus 1 GiB, the archive does not contain photos.
+# We chose the four limits below. Compression hardly makes a photo smaller. If the members together have more than 1 GiB
+# plus 100 times the bytes of the archive, the archive does not contain photos.
 MAX_MEMBER_BYTES = 2**28  # the largest size of one member in bytes, because a member is read into memory
 MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
 MAX_GROWTH = 100  # the largest total size of all members, in bytes for each byte of the archive
@@ -76,7 +76,7 @@ class Member:
 class Entry:
     """The name, size and type of a member, as the archive states them."""
 
-    name: bytes  # any bytes
+    name: bytes  # may contain any bytes
     size: int  # bytes
     reason: str | None  # the reason why the member is not read, or None if the member is read
     folder: bool = False

@@ -46,7 +46,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def find_blocking_file(path: Path) -> Path | None:
-    """Returns the file that prevents a folder at `path`, or None. The file is `path` itself or one of its parents."""
+    """Returns the file because of which no folder can be made at `path`, or None if a folder can be made.
+
+    The file is `path` itself or one of its parents.
+    """
     here = path.absolute()
     nearest = next((place for place in (here, *here.parents) if os.path.lexists(place)), here)
     if nearest.is_dir():

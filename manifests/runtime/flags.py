@@ -67,19 +67,19 @@ FLAGS = {
     # files
     "--exclude": ("GLOB", "Leave out files and folders with this name, or with this path below PHOTOS"),
     "--include": ("GLOB", "Read only files with this name or path, and files in folders with this name or path"),
-    "--reread": ("", "Read every file again, also if its size and times have not changed"),
+    "--reread": ("", "Read every file again, even if its size and times have not changed"),
     # references
     "--pairs": (
         "ORDER",
         "The references to use: random, nearest, affine-nearest, diverse, hard-pose, window, same-age or across-ages",
     ),
-    "--min-photos": ("N", "The least number of photos of a person whose faces can be targets"),
-    "--min-references": ("N", "The least number of references of a target"),
+    "--min-photos": ("N", "The least number of photos that a person needs before the person's faces can be targets"),
+    "--min-references": ("N", "The least number of references that a face needs to be a target"),
     "--max-references": ("N", "The largest number of references of a target"),
     "--reference": ("PHOTO", "A photo of the same person, or a folder of photos"),
     # decisions
     "--to": ("ID", "For move: the id of the person to whom the faces belong, or the id of a face of this person"),
-    "--from": ("ID", "For split: the person that the faces do not belong to"),
+    "--from": ("ID", "For split: the id of the person to whom the faces do not belong"),
     "--name": ("NAME", "For rename: the name of the person"),
     "--file": ("FILE", "A file of decisions in JSON lines; if one decision is wrong, no decision is recorded"),
     # privacy
@@ -117,8 +117,8 @@ FLAGS = {
     "--steps": ("N", "The number of sampling steps of a restoration, from 1 to 8"),
     # restoring
     "--strength": ("SHARE", "The share of the restored face in the result, from 0 to 1; 0 copies the photo"),
-    "--always": ("", "Restore every face, also if the face is already sharp or the result is worse"),
-    "--trust-references": ("", "Use every reference, also if its face looks like another person"),
+    "--always": ("", "Restore every face, even if the face is already sharp or the result is worse"),
+    "--trust-references": ("", "Use every reference, even if its face looks like another person"),
     "--lossless": ("", "Write a JPEG as PNG, so that no pixel outside the faces changes"),
     "--aligned": ("", "Use this option if the photos are square face crops in the layout of FFHQ"),
     "--box": ("X0,Y0,X1,Y1", "The box of the face in pixels, for a photo in which no face is found"),
@@ -138,7 +138,7 @@ FLAGS = {
     "--latex": ("FILE", "Write the tables as LaTeX"),
     "--plot": ("FILE.svg", "Draw a plot of the identity to the target as an SVG file"),
     # exports and benchmarks
-    "--crops": ("VERSION", "The training crops to write: original, or best to write the crops that iterate cleaned"),
+    "--crops": ("VERSION", "The training crops to write: original, or best for the crops that iterate cleaned"),
     "--shard-mib": ("MIB", "The largest size of a shard, in MiB"),
     "--with-names": ("", "Also write the names of people"),
     "--with-images": ("", "Also write the crops and the LQ images"),

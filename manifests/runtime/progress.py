@@ -18,9 +18,9 @@ LOG_EVERY = 10.0  # seconds between two log lines of the same stage (ours)
 def show_progress(unit: str, quiet: bool = False) -> Iterator[Progress]:
     """Yields a function that takes (stage, done, total), and shows one progress bar for each stage.
 
-    With `--log-json`, the function writes log lines instead of a bar. The log has a
-    line for the first call of a stage, for the last call, and for one call every LOG_EVERY seconds. `unit` is the name
-    of the counted things, such as photos.
+    With `--log-json`, the function writes log lines instead of a bar. The log has a line for the first call of a stage,
+    for the last call, and for one call every LOG_EVERY seconds. `unit` is the name of the counted things, such as
+    photos.
     """
     if is_logging():
         yield _make_logger(unit)

@@ -31,7 +31,7 @@ if sys.platform != "win32":
 BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
-MAX_WORKERS = 1024  # the most worker processes (ours); today no machine has so many cores
+MAX_WORKERS = 1024  # the largest allowed number of worker processes (ours)
 # We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory, and 19 s on a core that ten
 # other processes use. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
@@ -39,7 +39,7 @@ UNIT_MEMORY = 3 * 2**29  # bytes
 
 TIMED_OUT, CRASHED, OUT_OF_MEMORY = "timed_out", "crashed", "out_of_memory"
 FAILURES = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
-FAILURE_TEXTS = {  # each text is the end of a sentence that begins with a photo
+FAILURE_TEXTS = {  # each text is the end of a sentence that begins with the name of a photo
     TIMED_OUT: f"takes more than {UNIT_SECONDS:.0f} s",
     CRASHED: "ends the process that decodes it",
     OUT_OF_MEMORY: "needs too much memory",

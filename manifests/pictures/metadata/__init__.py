@@ -1,1 +1,1 @@
-"""What a picture file says beside its pixels: EXIF, XMP, profiles, and the date of the photo."""
+"""Reads and copies the metadata of picture files: EXIF, XMP, colour profiles, and the date of the photo."""

@@ -6,7 +6,7 @@ import struct
 import zlib
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Chunks that do not depend on how the pixels are stored (PNG 1.2 and its third edition).
+# The meaning of these chunks does not depend on how the pixels are stored (PNG 1.2, and the third edition of PNG).
 _PNG_METADATA = {
     b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI",
     b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME",
@@ -18,7 +18,7 @@ _ORIENTATION = 274
 def read_png_chunks(data: bytes) -> bytes:
     """Returns the chunks of a PNG with profile, EXIF, XMP, texts and resolution, byte for byte.
 
-    A broken chunk ends the list.
+    The chunks after a broken chunk are left out.
     """
     chunks, place = [], len(_PNG_SIGNATURE)
     while place + 12 <= len(data):
@@ -51,7 +51,10 @@ def insert_png_chunks(encoded: bytes, chunks: bytes) -> bytes:
 
 
 def set_upright(exif: bytes) -> bytes:
-    """Returns an EXIF block whose orientation is 1. A block without an orientation, or a broken block, stays."""
+    """Returns the EXIF block with the orientation 1.
+
+    A block that has no orientation, or that is broken, is returned unchanged.
+    """
     start = len(_EXIF_HEADER) if exif.startswith(_EXIF_HEADER) else 0
     order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
     if order is None or len(exif) < start + 8:

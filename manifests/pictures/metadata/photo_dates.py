@@ -1,7 +1,7 @@
-"""Reads the date at which a photo was taken from the metadata of a picture, and says how far it can be trusted.
+"""Reads from the metadata of a picture when the photo was taken, and why this date may be wrong.
 
-The fields are tried in the order of `_read_fields`. The first date that can be read and has no doubt is used. If there
-is none, the first date with a doubt is used.
+The fields are tried in the order of `_read_fields`. The first date without a doubt is used. If every date has a doubt,
+the first date is used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PhotoDate:
     """When a photo was taken, according to its file. All fields are None if the file has no date."""
 
     taken: datetime | None = None  # as the clock of the camera showed it, without a time zone
-    taken_offset: int | None = None  # minutes by which this clock was before UTC
+    taken_offset: int | None = None  # minutes by which the clock of the camera was ahead of UTC
     taken_from: str | None = None  # the name of the field, see `_read_fields`
     taken_doubt: str | None = None  # why the date cannot be trusted: UNSET, UNREADABLE, DIGITIZED or CHANGED
     camera_model: str | None = None  # maker and model of the camera, whose clock gave the date
@@ -64,7 +64,7 @@ def read_photo_date(image: Image.Image, exif: Image.Exif, xmp: bytes) -> PhotoDa
 
 
 def _read_fields(image: Image.Image, exif: Image.Exif, xmp: bytes) -> Iterator[_Field]:
-    """Yields the fields that contain a text, the best first.
+    """Yields the fields that contain a text. The field that can be trusted most comes first.
 
     A field with the time of the shot comes before a field with the time of digitizing. For a scanned photo, the time of
     digitizing is the time of the scan. The time of the last change comes last, because programs overwrite it.
@@ -88,7 +88,8 @@ def _read_fields(image: Image.Image, exif: Image.Exif, xmp: bytes) -> Iterator[_
 def _read_date(field: _Field) -> PhotoDate:
     """Returns the date in a field, with its doubt.
 
-    A date without a time, a day or a month gets the middle of the day, the month or the year.
+    A date without a time gets the middle of its day. A date without a day gets the middle of its month. A date without
+    a month gets the middle of its year.
     """
     if _NOTHING.fullmatch(field.text):
         return PhotoDate(taken_from=field.name, taken_doubt=UNSET)
@@ -103,7 +104,7 @@ def _read_date(field: _Field) -> PhotoDate:
             (1 if month is None else 15) if day is None else day,
             12 if hour is None else hour,
             minute or 0,
-            min(second or 0, 59),  # a leap second
+            min(second or 0, 59),  # a leap second has the number 60, which `datetime` refuses
         )
     except ValueError:
         return PhotoDate(taken_from=field.name, taken_doubt=UNREADABLE)
@@ -111,7 +112,7 @@ def _read_date(field: _Field) -> PhotoDate:
 
 
 def _read_offset(text: str) -> int | None:
-    """Returns the minutes of an offset such as +01:00, or None if there is none."""
+    """Returns the minutes of an offset such as +01:00, or None if the text is not an offset."""
     if text == "Z":
         return 0
     match = re.fullmatch(r"([+-])(\d\d):?(\d\d)", text)
@@ -130,7 +131,7 @@ def _read_exif_ifd(exif: Image.Exif) -> dict[int, object]:
 def _read_tag(exif: Image.Exif, tag: int) -> object:
     try:
         return exif.get(tag)
-    except Exception:  # as above
+    except Exception:  # the block is broken; Pillow raises many classes of errors
         return None
 
 

@@ -1,7 +1,7 @@
 """Reads XMP packets of unknown origin. A packet is an XML text in a picture or in a sidecar file (ISO 16684-1).
 
-XMP has no document type. A packet with a document type is refused before any of its entities is read, so a packet
-cannot make the parser expand entities.
+A valid packet has no document type (DTD). A packet with a document type is refused before any of its entities is read.
+A packet can therefore not make the parser expand entities.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_XMP = 4 * 2**20  # a packet with more bytes is not read (ours); a JPEG has a
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _XML = "{http://www.w3.org/XML/1998/namespace}"
 
-Value = Element | str  # a property is an attribute with a text, or an element
+Value = Element | str  # the value of a property: an element, or the text of an attribute
 
 
 class BrokenXml(Exception):
@@ -32,7 +32,7 @@ def parse_xml(data: bytes) -> Element:
     if len(data) > MAX_XMP:
         raise BrokenXml(f"has more than {MAX_XMP // 2**20} MiB of metadata")
     if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        data = data.strip(b"\0\t\n\r ")  # programs fill the packet up
+        data = data.strip(b"\0\t\n\r ")  # programs pad packets with blanks and zeros
     parser = ElementTree.XMLParser(target=_RefuseDocumentType())
     try:
         parser.feed(data)
@@ -43,7 +43,10 @@ def parse_xml(data: bytes) -> Element:
 
 
 def parse_xmp(packet: bytes) -> dict[str, Value]:
-    """Returns the properties of a packet, by name. A name is `{namespace}name`. Raises BrokenXml."""
+    """Returns the properties of a packet, by name. A name is `{namespace}name`.
+
+    Raises BrokenXml if the packet cannot be used.
+    """
     found: dict[str, Value] = {}
     root = parse_xml(packet)
     for rdf in root.iter(f"{_RDF}RDF"):

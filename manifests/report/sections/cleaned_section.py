@@ -1,4 +1,4 @@
-"""Reads the cleaned versions of training targets for the page: the number of restored images, and the kept images."""
+"""Reads the cleaned versions of training targets for the page: counts for each round, and the kept versions."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.privacy.erase import HIDDEN_PHOTOS
 from manifests.report.thumbnails import crop_photo
 
-CONSENT_ROWS = 24  # largest number of combinations of consent, licence and source; the most frequent comes first
+CONSENT_ROWS = 24  # the page shows at most this many combinations of consent, licence and source
 DROPPED_FACES = 4  # number of example faces for each filter
 
 NOT_STATED = "not stated"
@@ -36,7 +36,7 @@ REASONS = {
     "too_small": "too few pixels between the eyes",
     "low_score": "the face detector was not certain",
     "turn_unclear": "it is unclear which side of the face is up",
-    "landmarks_do_not_fit": "a second look found other landmarks",
+    "landmarks_do_not_fit": "a second detection found other landmarks",
     "cut_by_border": "the photo's border cuts the face",
     "turned_away": "the face is turned too far away",
     "too_blurred": "too blurred",
@@ -49,9 +49,9 @@ REASONS = {
     "too_bright": "too bright",
     "near_duplicate": "a near-duplicate of another face",
     "photo_spans_splits": "the photo also shows a person of another split",
-    "doubtful_person": "strangers may have formed the person by chance",
+    "doubtful_person": "the grouping may have joined faces of strangers by chance",
     "listed_in_another_split": "an imported list puts most faces of the person into another split",
-    "face_dropped": "the face is not accepted any more, but is in a frozen set",
+    "face_dropped": "the face is in a frozen set, but is not accepted any more",
     "not_found_again": "the present face detector does not find the face",
     "file_vanished_or_changed": "the file was missing or changed when it was read again",
     "decided": "a decision dropped the face",
@@ -65,7 +65,7 @@ REASONS = {
     "epoch": "the first day of a computer's clock",
     "clock_reset": "the first second of a year",
     "same_second": "too many photos in one second",
-    "out_of_order": "the numbers of the files say otherwise",
+    "out_of_order": "the date does not agree with the number in the file name",
     "no_consent": "consent refused or withdrawn",
     "consent_missing": "no consent is known",
     "opted_out": "opted out",
@@ -157,7 +157,7 @@ def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_dates(ledger: Ledger) -> dict[str, Any]:
-    """Returns how many photos have a trusted date, when these were taken, and counts of the doubts of other dates.
+    """Returns the number of photos with a trusted date, the first and the last of these dates, and counts of doubts.
 
     Returns {} if no photo has a date.
     """

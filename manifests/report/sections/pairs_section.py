@@ -17,7 +17,7 @@ from manifests.report.thumbnails import make_thumbnail
 
 PAIRS = 8  # number of targets that the page shows
 REFERENCES = 4  # number of references that the page shows for each target
-TOP = 10  # the page shows the share of the targets that belong to this number of people, those with the most targets
+TOP = 10  # the page shows the share of all targets that belongs to this many people, the people with the most targets
 MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least these numbers of references
 DEGREES = 10  # width of a bin of yaw or pitch
 COSINE = 0.05  # width of a bin of similarity
@@ -137,7 +137,7 @@ def _draw_poses(ledger: Ledger) -> list[str]:
 
 
 def _draw_by_split(ledger: Ledger, query: str, width: float, title: str) -> str:
-    """Returns histograms, one for each split. `query` returns (split, bin, count), and `width` is that of a bin."""
+    """Returns a histogram for each split. `query` returns (split, bin, count), and `width` is the width of a bin."""
     rows = list(ledger.query(query).iter_rows())
     series: dict[str, dict[int, float]] = {}
     for split in SPLITS:

@@ -31,7 +31,8 @@ ORDER BY margin, face_id LIMIT ?"""
 def read_people(ledger: Ledger, doubtful: bool = False) -> list[dict[str, Any]]:
     """Returns the people with the most faces, with pictures of the faces that have the highest confidence.
 
-    `doubtful` selects either the doubtful people, whose faces are set aside, or the other people.
+    With `doubtful`, the result has the doubtful people, whose faces are set aside. Otherwise, the result has the people
+    who are not doubtful.
     """
     people = ledger.query(_LARGEST_PEOPLE, doubtful, DOUBTFUL if doubtful else PEOPLE).rows(named=True)
     for person in people:

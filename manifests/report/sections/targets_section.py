@@ -1,4 +1,4 @@
-"""Draws what the targets are made of: histograms of the measures of all targets with references."""
+"""Draws histograms of the measures of all targets with references."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS
 from manifests.report.plots import draw_histograms
 
-# (expression on faces f and photos p, width of a bin, title with the unit); a value above the cap is in the last bin
+# (SQL expression over faces f and photos p, width of a bin, cap, title with the unit); a value above the cap counts in
+# the last bin
 _MEASURES: tuple[tuple[str, float, float, str], ...] = (
     ("512 / f.upsample", 64, 1536, "photo pixels across a crop of 512 px"),
     ("f.upsample", 0.25, 6, "enlargement of the crop of 512 px, times"),
@@ -31,8 +32,10 @@ FROM pairs t JOIN faces f ON f.face_id = t.target JOIN photos p USING (photo_id)
 
 
 def draw_targets(ledger: Ledger) -> list[str]:
-    """Returns a histogram of each measure as SVG, with an outline for each split. A measure without a value is left
-    out."""
+    """Returns a histogram of each measure as SVG, with an outline for each split.
+
+    A measure without a value is left out.
+    """
     plots = []
     for expression, width, cap, title in _MEASURES:
         series: dict[str, dict[int, float]] = {}

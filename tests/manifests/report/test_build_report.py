@@ -273,7 +273,8 @@ def test_filters_are_shown_with_what_each_removed_and_a_few_of_its_faces(folder:
         "9,999 faces and kept 8,765 faces",
         "odd &lt;one&gt;",
         "yaw &lt; 3 &amp; 4",
-        "is only a reference, and no target, if one of these conditions is true: <code>outside &gt; 0.25</code>.",
+        "is used only as a reference, and not as a target, if one of these conditions is true: <code>outside "
+        "&gt; 0.25</code>.",
         "345",
     ):
         assert words in section, words

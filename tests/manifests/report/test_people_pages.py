@@ -50,8 +50,8 @@ def test_everybody_is_on_a_page_with_ids_that_decide_accepts_and_the_file(datase
 def test_people_are_listed_in_three_orders(dataset: Path) -> None:
     with Ledger.open(dataset) as ledger:
         orders = dict(list_orders(list_people(ledger)))
-    weakest = [row["weakest"] for row in orders["Weakest member first"]]
-    closest = [row["closest"] for row in orders["Closest to another person first"]]
+    weakest = [row["weakest"] for row in orders["Lowest confidence first"]]
+    closest = [row["closest"] for row in orders["Smallest margin first"]]
     assert weakest == sorted(weakest) and closest == sorted(closest) and len(weakest) == 5
 
 
