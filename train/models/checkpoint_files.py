@@ -48,7 +48,7 @@ def find_newest_checkpoint(folder: Path) -> Path:
         return folder
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
-        raise BadInput(f"{folder} contains no checkpoint: name a folder that `likeness train --out` wrote.")
+        raise BadInput(f"{folder} contains no checkpoint: give a folder that `likeness train --out` wrote.")
     return checkpoints[-1]
 
 
@@ -59,7 +59,7 @@ def write_model_files(
 
     config.json gets the architecture and `facts`. model.safetensors gets `tensors`.
     """
-    from safetensors.torch import save  # a late import, because `restore` calls this file before it imports torch
+    from safetensors.torch import save  # imported here, because `restore` uses this file before it imports torch
 
     description = {"model": asdict(config), **facts}
     write_atomically(folder / CONFIG, json.dumps(description, indent=2, sort_keys=True).encode())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# The refinement of base tiny works on squares of this number of pixels, at half the resolution (ours).
+# The refinement of base tiny turns each square with a side of this number of pixels into one position (ours). So it
+# works at half the resolution.
 REFINEMENT_SHRINK = 2
 
 
@@ -13,7 +14,7 @@ REFINEMENT_SHRINK = 2
 class VreConfig:
     """Describes the shape of a visual representation embedder.
 
-    train/recipes/recipes.py has OSDFace's shape and a small one.
+    train/recipes/recipes.py has OSDFace's shape, and a smaller shape for base tiny.
     """
 
     size: int  # pixels, both sides

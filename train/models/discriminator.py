@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 # The widths of the levels of the latent discriminator (ours). Each level halves the resolution.
 LATENT_WIDTHS = (128, 256, 512)
-# The widths of the levels of the image discriminator (source: pix2pix). A patch has 70 px.
+# The widths of the levels of the image discriminator (source: pix2pix). A patch has 70 x 70 px.
 IMAGE_WIDTHS = (64, 128, 256, 512)
 HEADS = 8  # attention heads (ours)
 SLOPE = 0.2  # slope of the leaky ReLU below zero
@@ -25,9 +25,9 @@ SLOPE = 0.2  # slope of the leaky ReLU below zero
 class LatentDiscriminator(nn.Module):
     """Returns logits that tell whether a clean latent belongs to a true face, and whether the face fits the prompt.
 
-    The figures of HonestFace and OSDFace show a discriminator that sees the latent and the prompt. The layers of this
-    network are ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if
-    the recipe has no prompt.
+    Figures in the papers of HonestFace and OSDFace show a discriminator that sees the latent and the prompt. The layers
+    of this network are ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is
+    None if the recipe has no prompt.
     """
 
     def __init__(self, channels: int, prompt_dim: int | None) -> None:
@@ -74,7 +74,7 @@ class _Reading(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Returns a logit for every patch of 70 px of an image.
+    """Returns a logit for every patch of 70 x 70 px of an image.
 
     The discriminator finds seams around detail that the restorer copied from a reference (ReFine's reason). The layers
     have the sizes of pix2pix (Isola et al. 2017). Each side of the image must have at least 16 px.

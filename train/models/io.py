@@ -1,4 +1,5 @@
-"""Defines the inputs and the outputs of a restoration step. The field of an absent part is None or empty."""
+"""Defines the inputs and the outputs of a restoration step. If the recipe lacks a part, its fields are None or
+empty."""
 
 from __future__ import annotations
 
@@ -14,17 +15,20 @@ from torch.nn import functional as F
 class Places(NamedTuple):
     """Holds the indices of the references in a batch, and of the images that train a later step.
 
-    The model selects rows by these indices. A boolean mask on a GPU would make the CPU wait until the GPU has counted
-    its rows. The indices are computed on the CPU, so a training step does not wait.
+    The model selects rows by these indices. With a boolean mask on a GPU, the CPU would wait until the GPU has counted
+    the selected rows. The indices are computed on the CPU, so a training step does not wait.
+
+    Each image has K slots for references, and a slot may be empty.
     """
 
-    filled: torch.Tensor  # (n,) int64: the slots that have a reference, numbered 0 to B K - 1, row by row
-    later: torch.Tensor  # (m,) int64: the images that train a step after the first
-    later_filled: torch.Tensor  # (l,) int64: the slots of the images in `later` that have a reference, 0 to m K - 1
+    filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k
+    later: torch.Tensor  # (m,) int64: the images that train a later step than the first
+    # (l,) int64: like `filled`, but only for the images in `later`; slot k of image later[i] has the number i K + k
+    later_filled: torch.Tensor
 
 
 def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Places:
-    """Returns the places for `present` (B,K) bool and `step` (B,) int64. This function waits for the GPU if the
+    """Returns the indices for `present` (B,K) bool and `step` (B,) int64. This function waits for the GPU if the
     arguments are on a GPU."""
     first_only = torch.zeros(len(present), dtype=torch.bool, device=present.device)
     later = (first_only if step is None else step > 0).nonzero()[:, 0]
@@ -39,13 +43,13 @@ class Conditions:
     train/models/restorer.py makes the conditions from a batch, and the two bases read the conditions.
     """
 
-    present: torch.Tensor  # (B,K) bool, False for an empty slot, where K may be 0
+    present: torch.Tensor  # (B,K) bool, False for an empty slot; K may be 0
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places
     prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder
     maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: a map (B,2C,h,w) for each scale, finest first
     identity: torch.Tensor | None = None  # part `embedding`: (B,d), the mean embedding or a learned vector
     references: torch.Tensor | None = None  # part `extended` on diffusion: (B,K,3,S,S) in 0..1
-    tokens: torch.Tensor | None = None  # part `extended` on tiny: (B,N,C), the middle maps of all references
+    tokens: torch.Tensor | None = None  # part `extended` on tiny: (B,N,C), from the middle maps of all references
     token_mask: torch.Tensor | None = None  # (B,N) bool, False for tokens of an empty slot
 
     def select_later(self, places: Places) -> Conditions:
@@ -79,13 +83,14 @@ class Restoration(NamedTuple):
 def fill_invalid(
     restored: Restoration, target: torch.Tensor, valid: torch.Tensor, true_latent: torch.Tensor | None = None
 ) -> Restoration:
-    """Returns the restoration with the target's pixels at places that are not valid.
+    """Returns the restoration with the target's pixels in place of the pixels that are not valid.
 
-    So the losses of train/fit/objective.py ignore the places that are not valid. The losses in `restored.terms` (recipe
-    vre) do not ignore these places.
+    So the losses of train/fit/objective.py ignore the pixels that are not valid. The losses in `restored.terms` (recipe
+    vre) do not ignore these pixels.
 
-    `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. With `true_latent`, the latent of the target, the latent is filled
-    too: a place of the latent is valid if all its pixels are valid.
+    `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. `true_latent` is the latent of the target, or None. If
+    `true_latent` is given, the latent is filled in the same way. A position of the latent is valid if all its pixels
+    are valid.
     """
     image = torch.where(valid, restored.image, target.to(restored.image.dtype))
     latent = restored.latent

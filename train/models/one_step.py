@@ -1,4 +1,4 @@
-"""Computes the noise, the latent or the clean latent from the other two, at one timestep.
+"""Computes the clean latent from a latent and its noise, and the noise from a latent and its correction.
 
 A timestep is an int, or a tensor (B,) with a number per image.
 """
@@ -62,7 +62,7 @@ def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch
 def noise_of_correction(z: torch.Tensor, correction: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
     """Returns the noise eps for which x0 = z + correction.
 
-    With this eps, a UNet whose last layer is zero returns its input before training (ours).
+    The last layer of a new UNet is zero, so its correction is zero. A new restorer therefore returns its input (ours).
     """
     share, correction = signal_share(timestep), correction.to(z.dtype)
     return (z - share**0.5 * (z + correction)) / (1 - share) ** 0.5

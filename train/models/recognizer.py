@@ -15,10 +15,10 @@ from manifests.errors import ModelUnavailable
 
 
 class Recognizer(nn.Module):
-    """Computes unit embeddings of restored faces. The network is frozen, and gradients reach the faces.
+    """Computes unit embeddings of restored faces. The network is frozen. Gradients pass through it to the faces.
 
-    `facts` is the entry `recognizer` of the snapshot. `facts` has the template (5,2) at `size` pixels, and the mean and
-    the standard deviation of the input in 0..255.
+    `facts` is the entry `recognizer` of the snapshot. `facts` has the side `size` of the recognizer's crop, and the
+    template (5,2) in this crop. `facts` also has the mean and the standard deviation of the input in 0..255.
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], face_size: int) -> None:
@@ -31,7 +31,7 @@ class Recognizer(nn.Module):
         matrix = fit_similarity(
             scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
         )
-        # A large face is first shrunk by area, as in curate.faces.align.warp. A smaller face is not resized.
+        # If the recognizer's crop shows the face smaller, the face is first shrunk by area (curate.faces.align.warp).
         self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
         back = invert_affine(matrix)

@@ -31,23 +31,23 @@ def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBl
 
 
 def zeroed(layer: Layer) -> Layer:
-    """Sets weight and bias of a layer to zero and returns the layer. The new layer returns zeros."""
+    """Sets weight and bias of a layer to zero and returns the layer. Before training, the layer returns zeros."""
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     return layer
 
 
 def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
-    """Returns the mean and the maximum over the references of each image, (B,2C,h,w). The order of the references does
-    not matter.
+    """Returns the mean and the maximum of the features over the references of each image, (B,2C,h,w). The order of the
+    references does not matter.
 
-    `features` is (B,K,C,h,w). `present` is (B,K) bool, and False for empty slots. `nothing` (2C,) is the result for an
-    image without references.
+    `features` is (B,K,C,h,w). `present` is (B,K) bool, and False for empty slots. For an image without references, the
+    result has the vector `nothing` (2C,) at every position.
     """
     b, _, c, h, w = features.shape
     empty = nothing.view(1, 2 * c, 1, 1).expand(b, -1, h, w)
     if features.shape[1] == 0:
-        return empty + features.sum()  # adding 0, the sum of an empty tensor, keeps the encoder in the graph
+        return empty + features.sum()  # the sum of an empty tensor is 0, and keeps the encoder in the graph
     mask = present.view(*present.shape, 1, 1, 1)
     count = present.sum(1).clamp(min=1).view(-1, 1, 1, 1)
     mean = (features * mask).sum(1) / count
@@ -82,9 +82,9 @@ class ImageEncoder(nn.Module):
 
         `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`.
         """
-        # Only references that exist pass through the encoder, because each image has its own number of references.
+        # The number of references differs from image to image. The encoder computes no maps for empty slots.
         pictures = references.flatten(0, 1)[filled]
-        # A batch without references still needs the shapes of the maps and the gradients of the encoder. Therefore a
+        # A batch without references still needs the shapes of the maps, and a graph that contains the encoder. So a
         # black picture passes through the encoder, and the maps of this picture are not used.
         maps = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
         return [place_in_slots(flat[: len(pictures)], present, filled) for flat in maps]
@@ -97,12 +97,12 @@ def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tens
 
 
 def token_scale(channels: tuple[int, ...]) -> int:
-    """Returns the number of the scale that part `extended` attends to on `tiny`, which is the middle scale (ours)."""
+    """Returns the index of the middle scale. On base `tiny`, part `extended` attends to this scale (ours)."""
     return len(channels) // 2
 
 
 class ReferenceEncoder(nn.Module):
-    """Encodes references for the parts `maps` and `extended`. References and input have the same template."""
+    """Encodes references for the parts `maps` and `extended`. References and input are aligned to one template."""
 
     def __init__(self, channels: tuple[int, ...], factor: int, maps: bool, tokens: bool) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class ReferenceEncoder(nn.Module):
 def set_tokens(features: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the tokens (B,K h w,C) of features (B,K,C,h,w), and a mask (B,K h w) bool.
 
-    A token is one place of one reference. The mask is False for the tokens of empty slots. `present` is (B,K) bool.
+    A token is one position of one reference. The mask is False for the tokens of empty slots. `present` is (B,K) bool.
     """
     place = features.shape[-1] * features.shape[-2]
     return features.permute(0, 1, 3, 4, 2).flatten(1, 3), present.repeat_interleave(place, dim=1)

@@ -76,12 +76,13 @@ class Restorer(nn.Module):
     ) -> Restoration:
         """Restores a batch.
 
-        `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, in the template of `lq`. With
-        part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
-        `embeddings` is (B,K,d). The rows of `embeddings` are unit embeddings of the recognizer in `facts`. A Restorer
-        does not use `target`. The model of recipe vre has the same arguments and uses `target`. `step` is (B,) int64,
-        the number of the step that each image trains. `step` is None in a restoration, and in training for a single
-        step. `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
+        `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, aligned to the template of
+        `lq`. With part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty
+        slot. `embeddings` is (B,K,d). Each row has length 1, and is the embedding of a reference by the recognizer in
+        `facts`. A Restorer does not use `target`. The model of recipe vre has the same arguments and uses `target`.
+        `step` is (B,) int64, the number of the step that each image trains. `step` is None in a restoration, and in the
+        training of a restorer with a single step. `places` is the result of `find_places(present, step)`. If `places`
+        is None, this method computes the places and waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
         for each image comes from the step that this image trains. Before a later step, the first step runs without
@@ -112,7 +113,7 @@ class Restorer(nn.Module):
         first, *later = self.timesteps
         noise = self.base.predict(z, conditions, first)
         clean = one_step.clean_from_noise(z, noise, first)
-        # Each later step adds the predicted noise to the clean latent for a lower timestep, then restores again.
+        # Each later step adds the predicted noise to the clean latent at a lower timestep, then restores again.
         for timestep in later:
             z = add_noise(clean, noise, timestep)
             noise = self.base.predict(z, conditions, timestep)
@@ -138,8 +139,8 @@ class Restorer(nn.Module):
         first, latents, conditions = self.schedule.first, z[later], conditions.select_later(places)
         noise = self.base.predict(latents, conditions, first)
         renewed = add_noise(one_step.clean_from_noise(latents, noise, first), noise, timestep[later])
-        # Before torch 2.11, autocast keeps the cast weights of this pass, which have no gradient. The step that learns
-        # would use these weights, so the cache is cleared.
+        # Before torch 2.11, autocast keeps the bf16 weights of this pass, which have no gradient. The pass with
+        # gradients would reuse these weights, so the cache is cleared.
         torch.clear_autocast_cache()
         # Put the m new latents into a copy of z. The other images keep their LQ latent.
         inputs = z.to(renewed.dtype, copy=True)
@@ -183,7 +184,7 @@ class Restorer(nn.Module):
         return {n: tensor for n, tensor in state.items() if not n.startswith("base.") or n in self._trained}
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit or is not finite."""
+        """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit, or has NaN or infinity."""
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
             raise ValueError(
@@ -205,10 +206,10 @@ class Restorer(nn.Module):
     def from_pretrained(cls, folder: Path, base_model: str | None = None) -> Restorer:
         """Returns the restorer of a checkpoint folder, or of the newest checkpoint in a RUN folder, in eval mode.
 
-        `base_model` is the present folder or hub name of the diffusion model, if it differs from the name in the
-        checkpoint. Raises BadInput if `folder` has no checkpoint, a broken checkpoint, a dictionary of recipe vre or
-        only pickled weights, which are never read. Raises BadInput if the base is missing or differs from the base in
-        training.
+        `base_model` is the folder or hub name of the diffusion model. If `base_model` is None, the checkpoint gives the
+        folder or hub name. Raises BadInput if `folder` has no checkpoint, a broken checkpoint, a dictionary of recipe
+        vre, or only pickled weights, which are never read. Raises BadInput if the base is missing or differs from the
+        base in training.
         """
         folder = _checkpoint_folder(Path(folder))
         # Read the architecture and the facts.
@@ -260,7 +261,7 @@ def _checkpoint_folder(folder: Path) -> Path:
     reason = "pickled weights can run code when they are read, so Likeness never reads them"
     if folder.is_file():
         why = reason if folder.suffix in PICKLED else "a checkpoint is a folder"
-        raise BadInput(f"{folder} is a file ({why}): name a folder that `likeness train --out` made.")
+        raise BadInput(f"{folder} is a file ({why}): give a folder that `likeness train --out` wrote.")
     try:
         return find_newest_checkpoint(folder)
     except BadInput:
@@ -268,28 +269,31 @@ def _checkpoint_folder(folder: Path) -> Path:
         if not pickled:
             raise
         raise BadInput(
-            f"{folder} contains {pickled[0]} and no {WEIGHTS} ({reason}): name a folder that `likeness train --out` "
-            "made."
+            f"{folder} contains {pickled[0]} and no {WEIGHTS} ({reason}): give a folder that `likeness train --out` "
+            "wrote."
         ) from None
 
 
 def _check_base(folder: Path, base_model: str, recorded: str | None) -> None:
-    """Raises BadInput unless `base_model` is the base that the checkpoint in `folder` was trained on."""
+    """Raises BadInput if the checkpoint in `folder` was trained on another base than `base_model`."""
     from train.models.bases.diffusion import base_fingerprint
 
     try:
         fingerprint = base_fingerprint(base_model)
     except (BadInput, OSError) as error:
         raise BadInput(
-            f"The base {base_model} of {folder} cannot be read ({str(error).rstrip('.')}): name the "
+            f"The base {base_model} of {folder} cannot be read ({str(error).rstrip('.')}): give the "
             "folder of the base with --base-model FOLDER."
         ) from error
     if fingerprint != recorded:
         raise BadInput(
-            f"{base_model} is not the base that {folder} was trained on, because its configuration differs: name the "
+            f"{base_model} is not the base that {folder} was trained on, because its configuration differs: give the "
             "base from training with --base-model FOLDER."
         )
 
 
 def _unloadable(folder: Path, error: Exception) -> BadInput:
-    return BadInput(f"{folder} contains no restorer that this version can load ({error}).")
+    return BadInput(
+        f"{folder} contains no restorer that this version can load ({error}): give the folder of another run or "
+        "checkpoint."
+    )

@@ -1,7 +1,7 @@
 """Computes the timesteps of a restoration in several steps, and adds noise to a clean latent between two steps.
 
 The first step takes the LQ latent as the noisy latent at the timestep of the recipe. Each later step adds noise to the
-clean latent for a lower timestep, and restores the noisy latent again under the same conditions. The method in this
+clean latent at a lower timestep, and restores the noisy latent again under the same conditions. The method in this
 file is ours. We have not seen the timesteps and the code of IDM (arXiv 2307.08996).
 """
 
@@ -18,7 +18,7 @@ MOST_STEPS = 8  # the largest number of steps (ours)
 
 
 def check_steps(steps: int) -> None:
-    """Raises BadInput unless `steps` is in 1..MOST_STEPS."""
+    """Raises BadInput if `steps` is not in 1..MOST_STEPS."""
     if not 1 <= steps <= MOST_STEPS:
         raise BadInput(f"--steps {steps} is out of range: give 1 to {MOST_STEPS}.")
 
@@ -52,12 +52,14 @@ class Schedule:
 
 
 def add_noise(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
-    """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise` of the step before.
+    """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise`.
+
+    The step before predicted x0 and eps.
 
     The formula is DDIM without random noise (Song et al. 2021, Eq. 12 with sigma 0). After the first step, eps is the
     scaled difference between the LQ latent and the clean latent. So each step after the first sees the LQ latent and
-    the clean latent. At a lower timestep, the share of the clean latent is larger. The same input gives the same result
-    without a seed.
+    the clean latent. At a lower timestep, the share of the clean latent is larger. No random number is drawn, so the
+    same input always gives the same result.
     """
     share = signal_share(timestep)
     return share**0.5 * x0 + (1 - share) ** 0.5 * noise.to(x0.dtype)

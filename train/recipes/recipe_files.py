@@ -1,7 +1,7 @@
 """Writes a recipe as TOML, reads a recipe from a TOML file, a run or a checkpoint, and changes values of a recipe.
 
 The keys of the file are the fields of `train.recipes.recipes.Recipe`. The losses are in the table `loss`. If `name` is
-a recipe of train/recipes/recipes.py, a missing key has the value of that recipe. With another name, the file must
+a recipe of train/recipes/recipes.py, a missing key has the value of that recipe. If `name` is a new name, the file must
 contain all keys. A table of the file replaces the whole table of the recipe:
 
     name = "tiny"
@@ -34,7 +34,8 @@ from train.recipes.training_presets import TRAINING_PRESETS, find_training_prese
 from train.run_folders import RUN_CONFIG
 
 RECIPE_FILE = "recipe.toml"  # the file of a checkpoint with the recipe
-LATENT_SIDE = 32  # --size keeps this side of the latent on base tiny: the factor is 8 at 256 px, and 4 at 128 px (ours)
+# On base tiny, the latent has this side for every --size: the factor is 8 at 256 px, and 4 at 128 px (ours).
+LATENT_SIDE = 32
 _KEYS = {"losses": "loss"}  # the fields of Recipe whose key in a file has another name
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -59,13 +60,13 @@ def read_recipe(source: Path, base: str | None = None) -> Recipe:
         source = source / RECIPE_FILE if (source / RECIPE_FILE).is_file() else source / RUN_CONFIG
         if not source.is_file():
             raise BadInput(
-                f"{source.parent} contains no recipe: name the folder of a run or of a checkpoint, or a .toml file."
+                f"{source.parent} contains no recipe: give the folder of a run or of a checkpoint, or a .toml file."
             )
     try:
         data = source.read_bytes()
     except OSError as error:
         raise BadInput(
-            f"{source} cannot be read ({error.strerror}): name a recipe, a .toml file or the folder of a run."
+            f"{source} cannot be read ({error.strerror}): give a recipe, a .toml file or the folder of a run."
         ) from None
     try:
         if source.name != RUN_CONFIG:
@@ -76,7 +77,7 @@ def read_recipe(source: Path, base: str | None = None) -> Recipe:
         kind = "JSON" if source.name == RUN_CONFIG else "TOML"
         raise BadInput(f"{source} is not valid {kind}: {str(error).splitlines()[0]}") from None
     except (TypeError, KeyError, AttributeError):  # the key recipe is missing, or it is only a name
-        raise BadInput(f"{source} contains no recipe: name the folder of a run, or a .toml file.") from None
+        raise BadInput(f"{source} contains no recipe: give the folder of a run, or a .toml file.") from None
     return build_recipe(str(source), table, base)
 
 
@@ -123,7 +124,9 @@ def change_recipe(recipe: Recipe, place: str, path: str, value: Any) -> Recipe:
             raise BadInput(f"{place}: a recipe has no key {parent!r}. {suggest_name(parent, inner)}")
         inner = inner[parent]
         if not isinstance(inner, dict):
-            raise BadInput(f"{place}: {'.'.join(parents[: depth + 1])} is one value: give a path without {key!r}.")
+            raise BadInput(
+                f"{place}: {'.'.join(parents[: depth + 1])} is one value, not a table: give a path without {key!r}."
+            )
     inner[key] = value
     if path == "size" and type(value) is int:
         table["latent_factor"] = _choose_latent_factor(place, value, table)
@@ -175,7 +178,7 @@ def _check_presets(place: str, recipe: Recipe) -> None:
         read_preset_table(f"{place}, presets.{name}", {**table, "name": name})
     names = (*TRAINING_PRESETS, *recipe.presets)
     if recipe.preset.endswith((".toml", ".json")):
-        raise BadInput(f"{place}: preset is a file: give the file with --preset {recipe.preset}.")
+        raise BadInput(f"{place}: the key preset contains a file: give the file with --preset {recipe.preset}.")
     check_name(place, "preset", recipe.preset, names)
     for name in recipe.mixture:
         check_name(place, "mixture", name, names)

@@ -27,7 +27,8 @@ _CHOICES: dict[str, Collection[str]] = {
     "loss": LOSSES,
     "late_factors": LOSSES,
 }
-# The smallest and the largest number of a field. All limits are ours. Crops have 512 px, and --steps ends at 8.
+# The smallest and the largest number of a field. All limits are ours. The crops of a dataset have 512 px, and --steps
+# allows at most 8 steps.
 _LIMITS: dict[str, tuple[float, float]] = {
     "size": (32, 512),
     "steps": (1, 8),
@@ -72,7 +73,7 @@ def read_value(place: str, key: str, kind: Any, value: Any) -> Any:
     if kind is Any:
         return value
     accepted = (int, float) if kind is float else (kind,)
-    if type(value) not in accepted:  # True is an int in Python, but no recipe has it as a number
+    if type(value) not in accepted:  # for Python, True is an int; a recipe does not accept True as a number
         raise BadInput(f"{place}: {key} is {value!r}; it must be {_TYPES[kind]}.")
     if kind in (int, float):
         _check_number(place, key, value, *_LIMITS.get(field, _ANY_NUMBER))
@@ -94,7 +95,8 @@ def read_fields(place: str, key: str, kind: Any, table: Any) -> Any:
 
 
 def check_name(place: str, key: str, name: str, names: Collection[str] | None) -> None:
-    """Raises BadInput if `name` is not in `names`, the valid texts or keys of `key`. None allows every name."""
+    """Raises BadInput if `name` is not in `names`, the valid texts or keys of `key`. If `names` is None, every name is
+    valid."""
     if names is not None and name not in names:
         listed = [entry for entry in names if entry]
         empty = " An empty text is also valid." if "" in names else ""

@@ -1,7 +1,7 @@
 """Defines the recipes of training as aligned tables, so that two recipes can be compared at a glance.
 
-A recipe names the degradation, the losses, and the inputs that condition the one step. A base sets the sizes: pixels,
-channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
+A recipe names the degradation, the losses, and the inputs that condition the restoration step. A base sets the sizes:
+pixels, channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ VRE = "vre"  # this recipe trains OSDFace's visual representation embedder (VRE)
 TINY = "tiny"  # this base needs no download: it trains a small UNet from scratch on a space-to-depth latent
 DIFFUSION = "diffusion"  # this base is a model in diffusers' layout, for example Stable Diffusion 2.1-base
 
-# PARTS lists the parts of a model that can condition the one step. A model contains only the parts that its recipe
-# names.
+# The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
 PARTS = (
-    "maps",  # the feature maps of the references are pooled over the set and join the levels of the UNet (ours)
+    "maps",  # the UNet reads feature maps, which are pooled over all references of the image (ours)
     "warped",  # the references are first warped to the landmarks that a detector finds on the LQ input (ReFine)
     "embedding",  # the UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1)
     "extended",  # self-attention also reads the keys and values of the references (InstantRestore)
     "vre",  # OSDFace's visual representation embedder computes the prompt
-    "identity",  # HonestFace's embedder makes tokens p_F from the references, and p_I from LQ and references
+    "identity",  # HonestFace's embedder makes the tokens p_F from the references, and p_I from LQ and references
 )
 
 AUGMENTS = ("flip", "each")  # the values of Recipe.augment
@@ -35,8 +34,8 @@ DISCRIMINATORS = ("", "latent", "image")  # the values of Recipe.discriminator
 class Recipe:
     """Holds all settings of a run except its data, its seed and its length.
 
-    `images` is the default length of a run. The schedules do not depend on the length until the cooldown. A longer run
-    therefore passes through the same weights as a shorter run before its cooldown.
+    `images` is the default length of a run. Before the cooldown, the schedules do not depend on the length. If two runs
+    differ only in their length, they have the same weights until the cooldown of the shorter run.
     """
 
     name: str
@@ -44,14 +43,15 @@ class Recipe:
     # --- images ---
     size: int  # pixels
     preset: str  # the name of a degradation preset, which is applied at `size`
-    # the shares of the images that other presets degrade: names of presets, "mild" or "clean" (train/data/sampling.py)
+    # The shares of the images that are degraded by another preset than `preset`, by the name of this other preset. The
+    # name may also be "mild" or "clean" (train/data/sampling.py).
     mixture: dict[str, float]
     # the presets that are not built in, by name; each value has the keys of a preset file (degrade/preset_files.py)
     presets: dict[str, dict[str, Any]]
     # A target with fine detail is used this number of times in an epoch. If the number is above 1, a target without
     # fine detail gets no clean or mild inputs (train/data/sampling.py).
     fine_repeats: int
-    gray_share: float  # this share of the images is gray, input and target alike; the references keep their colours
+    gray_share: float  # this share of the images has a gray input and a gray target; references keep their colours
     # --- model ---
     parts: tuple[str, ...]  # names from PARTS; recipe VRE has no parts, because it trains the embedder itself
     timestep: int  # the timestep of the first step
@@ -81,7 +81,7 @@ class Recipe:
     rate: float  # AdamW's learning rate after the warm-up
     warmup: int  # images
     decay_from: int  # after this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2)
-    cooldown: int  # over this number of last images, the rate falls linearly to zero (compute_rate)
+    cooldown: int  # over this number of images at the end, the rate falls linearly to zero (compute_rate)
     clip: float  # the largest allowed norm of the gradient
     ema: int  # the half-life of the averaged weights, in images
 
@@ -93,17 +93,17 @@ class Recipe:
 # recipe tiny by measurement (docs/train.md, What was tried).
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
-# epochs of recipe vre and its association weight 1 are from the issue OSDFace#11.
+# epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11.
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
-# from OSDFace's infer.py and from a figure of the paper. The loss weights .1 and .01 are from a third party. We have
-# not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice.
+# from OSDFace's infer.py and from a figure of the paper. The loss weights .1 and .01 are from a re-implementation by a
+# third party. We have not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice.
 #
 # Recipe honestface takes its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.
 #
 # Recipe refine takes its losses from the ReFine paper. ReFine uses one reference, but we use up to four (ours). The
-# weights, the timestep, the base and the preset `severe` of recipe refine are ours. The one-step UNet replaces ReFine's
+# weights, the timestep, the base and the preset `severe` of recipe refine are ours. Our one-step UNet replaces ReFine's
 # GAN and its StyleGAN2 decoder.
 #
 # Recipe instant takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and the
@@ -153,12 +153,12 @@ _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
 LATE_FROM = 12_800  # images, base tiny (ours)
-# The shares of the images that other presets degrade (ours). A restorer that was trained only on strong
-# degradations makes a clear face worse.
+# The shares of the images that are degraded by another preset than the recipe's preset (ours). A restorer that was
+# trained only on strong degradations makes a clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {
     "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }
-# tiny: a target with fine detail is used this number of times in an epoch, because most targets at hand are soft (ours)
+# tiny: a target with fine detail is used this number of times in an epoch, because most of our targets are soft (ours)
 FINE_REPEATS = 4
 GRAY_SHARE = 0.1  # tiny: share of gray images (ours)
 COOLDOWN_SHARE = 0.15  # the cooldown is at most this share of a run (ours), which keeps short runs useful
@@ -174,7 +174,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
     """
     if name not in _RECIPES:
         raise BadInput(
-            f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}. Name a recipe, a .toml file, or the "
+            f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}. Give a recipe, a .toml file, or the "
             "folder of a run."
         )
     if base is None and name != TINY:

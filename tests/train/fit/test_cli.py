@@ -30,7 +30,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
         )
         assert "activations are measured" in done.stdout and "images/s on" in done.stdout
         # a dataset has no crops at this size yet, nor its recognizer as a network
-        assert ("random pictures, without identity" in done.stdout) == (source != taken.folder)
+        assert ("did not compute these losses: identity" in done.stdout) == (source != taken.folder)
     assert not (tmp_path / "run").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "recognizer.onnx", "snapshot"]
 
@@ -53,9 +53,9 @@ def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_t
     monkeypatch.setattr("train.data.take_snapshot.take_snapshot", lambda *_, **__: pytest.fail("it was taken"))
     nine = write_mini_sd(tmp_path / "nine", {"in_channels": 9})
     for name, settings, said in (
-        ("refine", Settings(base_model=str(nine)), "takes 9 channels and gives 4"),
+        ("refine", Settings(base_model=str(nine)), "has 9 input channels and 4 output channels"),
         ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is not a folder"),
-        ("osdface", Settings(), "name its run with --vre RUN"),
+        ("osdface", Settings(), "give the folder of this run with --vre RUN"),
     ):
         recipe = find_recipe(name, TINY if settings.base_model == TINY else DIFFUSION)
         with pytest.raises(BadInput, match=said):

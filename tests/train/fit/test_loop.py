@@ -334,7 +334,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_written(
 
 def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> None:
     recipe = replace(SMALL, parts=("vre",))
-    with pytest.raises(BadInput, match="name its run with --vre RUN"):
+    with pytest.raises(BadInput, match="give the folder of this run with --vre RUN"):
         run(tmp_path / "run", taken, recipe=recipe)
     run(tmp_path / "other", taken, 4)
     with pytest.raises(BadInput, match="is not a run of recipe vre"):

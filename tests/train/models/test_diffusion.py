@@ -240,8 +240,8 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
 @pytest.mark.parametrize(
     ("unet", "vae", "schedule", "why"),
     [
-        ({"in_channels": 9}, {}, {}, "takes 9 channels and gives 4, and its VAE has 4"),
-        ({}, {"latent_channels": 8}, {}, "takes 4 channels and gives 4, and its VAE has 8"),
+        ({"in_channels": 9}, {}, {}, "has 9 input channels and 4 output channels, but its VAE has 4"),
+        ({}, {"latent_channels": 8}, {}, "has 4 input channels and 4 output channels, but its VAE has 8"),
         ({}, {}, {"prediction_type": "v_prediction"}, "prediction_type is v_prediction and should be epsilon"),
         ({}, {}, {"beta_end": 0.02}, "beta_end is 0.02 and should be 0.012"),
         (
@@ -263,7 +263,7 @@ def test_a_base_of_another_kind_is_refused(unet, vae, schedule, why, tmp_path: P
 
 
 def test_a_base_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match=r"contains no unet \(config\): name a folder in diffusers' layout"):
+    with pytest.raises(BadInput, match=r"contains no unet \(config\): give a folder in diffusers' layout"):
         base_fingerprint(str(tmp_path))
     write_mini_sd(tmp_path / "pickled", safe=False)
     with pytest.raises(BadInput, match="pickled weights are never read"):

@@ -392,7 +392,7 @@ def test_a_base_that_moved_is_asked_for_and_another_one_is_refused(
     model = on_diffusion(tmp_path, monkeypatch)
     model.save_pretrained(tmp_path / "checkpoint")
     (tmp_path / "base").rename(tmp_path / "moved")
-    with pytest.raises(BadInput, match=r"cannot be read .*: name the folder of the base with --base-model FOLDER"):
+    with pytest.raises(BadInput, match=r"cannot be read .*: give the folder of the base with --base-model FOLDER"):
         Restorer.from_pretrained(tmp_path / "checkpoint")
     loaded = Restorer.from_pretrained(tmp_path / "checkpoint", str(tmp_path / "moved"))
     assert torch.equal(loaded(*inputs(2)).image, model(*inputs(2)).image)

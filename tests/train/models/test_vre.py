@@ -379,14 +379,14 @@ def test_an_embedder_takes_the_lq_dictionary_of_a_run(run: Path) -> None:
 
 def test_what_is_no_dictionary_of_this_shape_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"16 codes of 8\) than this recipe needs \(.* 32 codes of 8\): train recipe vre"
+        BadInput, match=r"16 codes of 8, but this recipe needs the shape .* 32 codes of 8: train recipe vre"
     ):
         Vre(replace(MINI, codes=32), 12).load_dictionary(run)
     newest = run / "checkpoint-00000008/config.json"
     written = newest.read_text()
     newest.write_text(json.dumps(json.loads(written) | {"recipe": "tiny"}))
     for load in (Vre(MINI, 12).load_dictionary, Dictionary.from_pretrained):
-        with pytest.raises(BadInput, match="was trained by recipe tiny: name a run of recipe vre"):
+        with pytest.raises(BadInput, match="was trained by recipe tiny: give a run of recipe vre"):
             load(run)
         with pytest.raises(BadInput, match="contains no checkpoint"):
             load(tmp_path / "nothing")

@@ -21,11 +21,13 @@ from train.models.io import Conditions
 from train.models.references import zeroed
 
 # We have not seen the list of layers that OSDFace adapted. The LoRA training of diffusers adapts the layers in ADAPTED,
-# and writes a file with the name that OSDFace's file has. Every attention block has the four layers of ADAPTED.
+# and OSDFace's file has the file name of that training. Every attention block has the four layers of ADAPTED.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # The number of tokens in the learned prompt, as in a prompt from Stable Diffusion's text encoder.
 SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.
-SPREAD = 0.02  # Standard deviation of the new learned prompt (ours). Equal tokens would stay equal in training.
+# Standard deviation of the random numbers with which the learned prompt starts (ours). Tokens that are equal at the
+# start would stay equal in training.
+SPREAD = 0.02
 # The schedule of Stable Diffusion, which the formulas in train/models/one_step.py need.
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -43,8 +45,8 @@ class DiffusionBase(nn.Module):
     Only LoRA and the layers of the parts are trained.
 
     Part `maps` adds feature maps to the levels of the UNet, in the same places as a T2I-Adapter. Part `embedding` adds
-    a vector to the time embedding. We chose where `embedding` is added. Part `extended` lets the self-attention of the
-    decoder see the references, in the same layers as InstantRestore (train/models/bases/extended_attention.py).
+    a vector to the time embedding (ours). Part `extended` lets the self-attention of the decoder see the references, in
+    the same layers as InstantRestore (train/models/bases/extended_attention.py).
 
     Raises BadInput if the base cannot be loaded or has an unsuitable architecture.
     """
@@ -64,8 +66,8 @@ class DiffusionBase(nn.Module):
         self.scaling = float(self.vae.config.scaling_factor)
         if config.lora_rank:
             self.unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=ADAPTED))
-        # At 512 px the activations need more memory than the weights. Checkpointing computes the activations twice to
-        # save memory.
+        # At 512 px, the activations need more memory than the weights. Gradient checkpointing saves memory, but
+        # computes the activations twice.
         self.unet.enable_gradient_checkpointing()
         self.vae.enable_gradient_checkpointing()
 
@@ -144,7 +146,7 @@ class DiffusionBase(nn.Module):
 
 
 def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Returns the timestep as a tensor on the device of z. Copying a CPU tensor would make the CPU wait."""
+    """Returns the timestep as a tensor on the device of z. If a CPU tensor were copied, the CPU would wait."""
     return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
 
 
@@ -157,8 +159,8 @@ class _Shift(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Returns (B,width) for embeddings (B,d). Returns zeros for embeddings (B,0), which the UNet gets when a
-        reference passes through it."""
+        """Returns (B,width) for embeddings (B,d). If a reference passes through the UNet, the embeddings are (B,0), and
+        the result is zero."""
         if not embedding.shape[-1]:
             return embedding.new_zeros(len(embedding), self.width)
         shift: torch.Tensor = self.layers(embedding)
@@ -197,7 +199,10 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     latent, inputs, outputs = vae.get("latent_channels"), unet.get("in_channels"), unet.get("out_channels")
     why = None
     if not latent == inputs == outputs:
-        why = f"its UNet takes {inputs} channels and gives {outputs}, and its VAE has {latent}"
+        why = (
+            f"its UNet has {inputs} input channels and {outputs} output channels, but its VAE has {latent} latent "
+            "channels"
+        )
     elif len(vae["block_out_channels"]) != 4:
         why = f"its VAE has {len(vae['block_out_channels'])} levels, but the recipe needs 4"
     elif unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
@@ -211,7 +216,7 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         why = f"its UNet has {len(unet['block_out_channels'])} levels, but the recipe needs {levels}"
     if why is not None:
         raise BadInput(
-            f"{base_model} cannot be the base of this recipe, because {why}: name Stable Diffusion 2.1-base or a model "
+            f"{base_model} cannot be the base of this recipe, because {why}: give Stable Diffusion 2.1-base or a model "
             "with the same architecture."
         )
     return unet, vae
@@ -240,12 +245,12 @@ def _loaded(kind: Any, base_model: str, part: str) -> nn.Module:
 def _missing(base_model: str, part: str, error: Exception) -> BadInput:
     if Path(base_model).is_dir():
         why = "contains no" if not (Path(base_model) / part).is_dir() else "has an unusable"
-        kind = "config" if "config" in str(error) else "model in safetensors, and pickled weights are never read"
+        kind = "config" if "config" in str(error) else "safetensors file; pickled weights are never read"
         return BadInput(
-            f"{base_model} {why} {part} ({kind}): name a folder in diffusers' layout, with unet, vae and scheduler, as "
+            f"{base_model} {why} {part} ({kind}): give a folder in diffusers' layout, with unet, vae and scheduler, as "
             "--base-model."
         )
     return BadInput(
-        f"{base_model} is not a folder, and no model of that name could be loaded from the hub: name a folder "
+        f"{base_model} is not a folder, and no model of that name could be loaded from the hub: give a folder "
         "in diffusers' layout as --base-model (docs/recipes.md says where Stable Diffusion 2.1-base is now)."
     )

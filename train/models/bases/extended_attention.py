@@ -6,8 +6,8 @@ layers in the decoder. Then the LQ latent passes through the UNet, and the self-
 to the references and to the LQ latent.
 
 The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN), as with the
-option use_adain in InstantRestore's final config. The keys of the LQ latent stay, which is the default of
-InstantRestore, although its final config removes the keys of the LQ latent (train_input: false). We keep the keys of
+option use_adain in InstantRestore's final config. The LQ latent also attends to its own keys. This is InstantRestore's
+default, but InstantRestore's final config removes the keys of the LQ latent (train_input: false). We keep the keys of
 the LQ latent, because an image without references has no other keys.
 """
 
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from train.models.references import place_in_slots
 
-EPSILON = 1e-5  # this number is added to a standard deviation, as in InstantRestore
+EPSILON = 1e-5  # added to each standard deviation, as in InstantRestore
 
 
 class Extension:
@@ -49,8 +49,8 @@ class Extension:
     def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
         """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
 
-        The batch in the context has all references that exist, in the order of their slots. The adapters of the UNet
-        are off. `present` is (B,K) bool, and `filled` is `Places.filled`.
+        This batch must have all references, in the order of their slots, and none for empty slots. Inside the context,
+        the adapters of the UNet are off. `present` is (B,K) bool, and `filled` is `Places.filled`.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
@@ -118,6 +118,6 @@ class _Attention:
 
 
 def _moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns mean and standard deviation of each channel over the N places of (B,N,C), both (B,1,C) float32."""
+    """Returns mean and standard deviation of each channel over the N positions of (B,N,C), both (B,1,C) float32."""
     values = values.float()
     return values.mean(1, keepdim=True), values.std(1, keepdim=True, correction=0) + EPSILON

@@ -1,7 +1,7 @@
 """Refines an image at half its resolution with the context that the UNet found (ours).
 
-The UNet of base `tiny` sees an image as squares of pixels, so it learns slowly to do the same at every pixel: to remove
-noise and JPEG blocks, and to sharpen edges.
+The UNet of base `tiny` sees an image as squares of pixels. So the UNet only slowly learns an operation that is the same
+at every pixel, for example to remove noise and JPEG blocks, or to sharpen edges.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ BLOCKS = 2  # the number of residual blocks
 
 
 class Refinement(nn.Module):
-    """Adds to an image what residual blocks compute from the image, the input of the step and the UNet's features.
+    """Adds a correction to an image. Residual blocks compute the correction from the image, the input of the step, and
+    the features of the UNet.
 
     The last convolution starts at zero, so a new refinement changes nothing.
     """
@@ -40,8 +41,8 @@ class Refinement(nn.Module):
     def forward(self, restored: torch.Tensor, before: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Returns the refined image (B,3,S,S). No image is clamped.
 
-        `restored` (B,3,S,S) is the image of the UNet, and `before` (B,3,S,S) the image that the step began with: the LQ
-        image in the first step. `context` (B,C,h,w) are features of the UNet.
+        `restored` (B,3,S,S) is the output image of the UNet. `before` (B,3,S,S) is the input image of the step, which
+        is the LQ image in the first step. `context` (B,C,h,w) are features of the UNet.
         """
         h = self.enter(F.pixel_unshuffle(torch.cat([restored, before], 1), REFINEMENT_SHRINK))
         h = h + F.interpolate(self.context(context), h.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,5 +1,5 @@
-"""Defines the small UNet of base `tiny`, made of blocks from diffusers. A part that the recipe does not name has no
-weights."""
+"""Defines the small UNet of base `tiny`, made of blocks from diffusers. If the recipe lacks a part, the UNet has no
+weights for this part."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class TinyUNet(nn.Module):
     def forward(
         self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the correction (B,C,h,w) of z (B,C,h,w) in -1..1, and the features (B,D,h,w) that it comes from.
+        """Returns the correction (B,C,h,w) of z (B,C,h,w) in -1..1, and the features (B,D,h,w) before the last layers.
 
         `timestep` is one number, or a tensor (B,) with a number per image.
         """

@@ -1,14 +1,15 @@
 """Trains the HQ dictionary and the LQ dictionary of recipe `vre`, and their association (OSDFace's stage 1).
 
-OSDFace describes this stage in OSDFace#11: two VQ autoencoders each reconstruct images of their own domain. The HQ
+OSDFace describes this stage in its GitHub issue 11: two VQ autoencoders reconstruct images, one HQ and one LQ. The HQ
 autoencoder trains for 50 epochs and the LQ autoencoder for 10 epochs, without the association. Then both autoencoders
 train for 10 epochs with an association loss of weight 1.
 
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
 association starts after the HQ autoencoder's share of the epochs, which is 50/60 (ours).
 
-OSDFace calls the association a "diagonal correlation" and gives no formula. OSDFace has the layout of DAEFR, so we use
-DAEFR's formula (DAEFR/models/association_stage.py) with its initial temperature, which stays constant here.
+OSDFace calls the association a "diagonal correlation" and gives no formula. OSDFace's networks have the layout of
+DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial temperature. In our
+training, the temperature stays constant.
 
 The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours. Without restarts, only 12 of 256
 codes stayed in use on base tiny after 600 images. With 12 codes, most of the 77 tokens of a prompt were empty.
@@ -30,8 +31,8 @@ from train.models.prompts.vq import VQ, Quantizer
 from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes.recipes import find_recipe
 
-ALONE = 50 / 60  # share of the recipe's images before the association, equal to HQ's share of the epochs
-TEMPERATURE = 0.07  # temperature of the association, and the start value of DAEFR's temperature
+ALONE = 50 / 60  # share of the recipe's images before the association starts; OSDFace's HQ share of the epochs
+TEMPERATURE = 0.07  # temperature of the association; DAEFR's initial value
 IDLE = 320  # a code restarts if no vector chose it during this number of images (ours)
 
 
@@ -40,8 +41,8 @@ class Dictionary(nn.Module):
 
     Without HQ faces, the network restores the LQ faces.
 
-    `facts` are the facts of a Restorer. `association_from` is the number of images after which the association has a
-    gradient.
+    `facts` has the keys that the facts of a Restorer have. `association_from` is the number of images after which the
+    association has a gradient.
     """
 
     seen: torch.Tensor

@@ -1,4 +1,4 @@
-"""Defines HonestFace's identity embedder, after the pipeline figure of the paper.
+"""Defines HonestFace's identity embedder, as the pipeline figure of the paper shows it.
 
 The figure of HonestFace shows two branches. A face identity encoder sees only the references and gives the tokens p_F.
 A facial feature extractor sees the references and the LQ face and gives the tokens p_I. The tokens p_F and p_I are
@@ -69,12 +69,12 @@ class FacialFeatureExtractor(nn.Module):
         own = self.encoder(lq)[-1]
         theirs, mask = set_tokens(self.encoder.encode_set(references, present, filled)[-1], present)
         cells = F.adaptive_avg_pool2d(own, GRID)
-        # Normalise the features before the codes of their places are added. Without this step, the codes are much
+        # Normalise the features before the position codes are added. Without the normalisation, the codes are much
         # larger than the features, and the network learns more slowly.
         place = _places(own)
         ours = self.norm(own.flatten(2).transpose(1, 2)) + place + self.kinds[0]
         theirs = self.norm(theirs) + place.repeat(present.shape[1], 1) + self.kinds[1]
-        # The queries are the cells (B,GRID^2,C). The keys are all places of the LQ face and of the references.
+        # The queries are the cells (B,GRID^2,C). The keys are all positions of the LQ face and of the references.
         asking = self.norm(cells.flatten(2).transpose(1, 2)) + _places(cells)
         keys = torch.cat([ours, theirs], 1)
         full_mask = torch.cat([mask.new_ones(ours.shape[:2]), mask], 1)
@@ -125,6 +125,6 @@ def _block(width: int, head: int, asks: bool) -> BasicTransformerBlock:
 
 
 def _places(maps: torch.Tensor) -> torch.Tensor:
-    """Returns sine and cosine codes (h h, C) of the places in maps (B,C,h,h), on the same scale at any resolution."""
+    """Returns sine and cosine codes (h h, C) of the positions in maps (B,C,h,h). Every h gives the same scale."""
     codes = get_2d_sincos_pos_embed(maps.shape[1], maps.shape[-1], base_size=GRID, device=maps.device)
     return codes.to(maps.dtype)

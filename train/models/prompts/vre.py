@@ -34,8 +34,8 @@ class Vre(nn.Module):
 
     def forward(self, lq: torch.Tensor) -> torch.Tensor:
         """Returns the prompt (B, tokens, prompt_dim) for `lq` (B,3,S,S) in 0..1 of any size S."""
-        # Find the nearest distinct codes. If an image has fewer codes than tokens, the last rows of its (tokens,dim)
-        # are zero.
+        # Find the distinct codes that are nearest to the vectors of the face. If there are fewer codes than tokens, the
+        # last rows of the (tokens,dim) of this image are zero.
         with torch.no_grad():
             vectors = self.dictionary.encode(self._seen(lq))
             code, distance = self.dictionary.quantize.nearest(vectors)
@@ -54,8 +54,8 @@ class Vre(nn.Module):
         shape = replace(theirs, tokens=self.config.tokens, doubly_normalised=self.config.doubly_normalised)
         if shape != self.config:
             raise BadInput(
-                f"The dictionary of {folder} has another shape ({_shape(shape)}) than this recipe needs "
-                f"({_shape(self.config)}): train recipe vre on the same base."
+                f"The dictionary of {folder} has the shape {_shape(shape)}, but this recipe needs the shape "
+                f"{_shape(self.config)}: train recipe vre on the same base."
             )
         self.dictionary.load_state_dict(tensors)
 
@@ -128,10 +128,13 @@ def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str
     except Exception as error:  # a broken file can raise many kinds of errors
         raise unreadable(folder, error) from error
     if trained_as != RECIPE:
-        raise BadInput(f"{folder} was trained by recipe {trained_as}: name a run of recipe {RECIPE}.")
+        raise BadInput(f"{folder} was trained by recipe {trained_as}: give a run of recipe {RECIPE}.")
     return config, facts, tensors
 
 
 def unreadable(folder: Path, error: Exception) -> BadInput:
     """Returns the error for a folder without a readable dictionary."""
-    return BadInput(f"{folder} contains no dictionary that this version can load ({' '.join(str(error).split())}).")
+    return BadInput(
+        f"{folder} contains no dictionary that this version can load ({' '.join(str(error).split())}): give the folder "
+        f"of another run of recipe {RECIPE}."
+    )

@@ -128,7 +128,10 @@ def merge(
         weight = weights.get(module)
         if weight is None or (len(up), *down.shape[1:]) != tuple(weight.shape):
             why = "lacks" if weight is None else "has in another shape"
-            raise BadInput(f"{file} adapts {module}, which the UNet of {base_model} {why}: name SD 2.1-base.")
+            raise BadInput(
+                f"{file} adapts {module}, which the UNet of {base_model} {why}: give Stable Diffusion 2.1-base as "
+                "--base-model."
+            )
         weight.add_((up.flatten(1) @ down.flatten(1)).view_as(weight))
 
 
@@ -232,8 +235,8 @@ class _TensorUnpickler(pickle.Unpickler):
         return _ALLOWED.get((module, name), Placeholder)
 
 
-# The attributes of a pickle module that torch.load uses. Old files have several pickles in a row, and `load` reads one
-# of them.
+# This object has the attributes of the module `pickle` that torch.load uses. An old file has several pickles in a row,
+# and each call of `load` reads one pickle.
 _ONLY_TENSORS = SimpleNamespace(
     __name__="tensors only", Unpickler=_TensorUnpickler, load=lambda file, **named: _TensorUnpickler(file).load()
 )
@@ -247,8 +250,10 @@ def _load(module: nn.Module, tensors: Mapping[str, torch.Tensor], file: Path) ->
         )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
-            sizes = f"{tuple(tensor.shape)} where {tuple(own[name].shape)} belongs"
-            raise BadInput(f"Tensor {name} of {file} is {sizes}: take OSDFace's own file, and SD 2.1-base as the base.")
+            raise BadInput(
+                f"Tensor {name} of {file} has the shape {tuple(tensor.shape)} and should have the shape "
+                f"{tuple(own[name].shape)}: take OSDFace's own file, and give SD 2.1-base as --base-model."
+            )
     module.load_state_dict(tensors)
 
 
