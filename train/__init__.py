@@ -1,1 +1,1 @@
-"""Train: a snapshot of the ledger -> a one-step restorer with references -> checkpoints."""
+"""Trains a one-step restorer with references on a snapshot of a dataset, measures the restorer, and restores photos."""

@@ -68,16 +68,18 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     Raises BadInput if the file is missing or does not fit the backbone.
     """
     path = fetch_weights(backbone, folder)
-    with torch.device("meta"):  # no random weights are drawn: this saves time and uses no random numbers of torch
+    with torch.device(
+        "meta"
+    ):  # draws no random weights, which saves time and leaves torch's random generator unchanged
         features: nn.Sequential = models.get_model(backbone, weights=None).features
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         named = {key.removeprefix("features."): value for key, value in state.items() if "classifier" not in key}
         features.load_state_dict({key: value.float() for key, value in named.items()}, assign=True)
-    except Exception as error:  # every fault of the file leads to the same message
+    except Exception as error:  # every problem with the file leads to the message below
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not contain torchvision's {backbone} weights ({why}): replace it by the file from "
+            f"{path} does not contain torchvision's {backbone} weights ({why}): replace this file by the file from "
             f"{BACKBONES[backbone].url}."
         ) from error
     return features.eval().requires_grad_(False)

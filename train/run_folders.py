@@ -17,11 +17,11 @@ SAMPLES = "samples"  # RUN/samples/<images seen>.png: the grids of sample images
 def check_run_folder(run: Path) -> None:
     """Raises BadInput if `run` is a file, or a folder that contains anything other than a training run.
 
-    A new or an empty folder passes. A run that is stopped early leaves only `snapshot` and files whose names begin with
-    a dot, so a folder with only these files passes too.
+    A new or an empty folder is accepted. A run that was stopped early leaves only the folder `snapshot` and files whose
+    names begin with a dot. A folder with only such contents is accepted too.
     """
     if (file := find_blocking_file(run)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: name another folder for the run.")
+        raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: give another folder for the run.")
     if not run.is_dir():
         return
     if (run / RUN_CONFIG).is_file():
@@ -31,7 +31,7 @@ def check_run_folder(run: Path) -> None:
             is_ours = False
         if not is_ours:
             raise BadInput(
-                f"{make_printable(run / RUN_CONFIG)} is not the configuration of a training run: name another folder "
+                f"{make_printable(run / RUN_CONFIG)} is not the configuration of a training run: give another folder "
                 "for the run."
             )
         return
@@ -39,7 +39,7 @@ def check_run_folder(run: Path) -> None:
     if others:
         raise BadInput(
             f"{make_printable(run)} is not a training run: it contains {make_printable(others[0])} but no "
-            f"{RUN_CONFIG}. Name another folder for the run."
+            f"{RUN_CONFIG}. Give another folder for the run."
         )
 
 
@@ -53,13 +53,13 @@ def name_result_file(stem: str, judge: str | None, steps: int) -> str:
 
 
 def check_output_files(*paths: Path | None) -> None:
-    """Raises BadInput if a path is a folder, or if the path leads through a file.
+    """Raises BadInput if a path is a folder, or if a folder in the path is really a file.
 
     Commands call this function before they start slow work. A path that is None is skipped.
     """
     for path in paths:
         if path is not None and (path.is_dir() or find_blocking_file(path.parent) is not None):
-            raise BadInput(f"{make_printable(path)} cannot be written as a file: name a file in a folder.")
+            raise BadInput(f"{make_printable(path)} cannot be written as a file: give the path of a file in a folder.")
 
 
 def write_output_text(path: Path, text: str) -> None:

@@ -2,8 +2,8 @@
 
 The library albumentations (extra `albumentations`) changes the pixels. The strengths are from ReF-LDM: brightness,
 contrast and saturation .2, hue .02, rotation 2 degrees, shift 5%, scale .95 to 1.05. Each reference also gets a random
-perspective. The strength of the perspective is ours, because albumentations and ReF-LDM measure this strength in
-different units.
+perspective. The strength of the perspective is ours, because albumentations and ReF-LDM give this strength in different
+units.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def augment_reference(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> t
     transform = _transform()
     transform.set_random_seed(seed)
     done = transform(image=image, keypoints=landmarks5.astype(np.float32))
-    # The border is mirrored, so albumentations also returns mirrored copies of the landmarks. The copy that moved least
-    # has the landmarks of the face itself.
+    # The border is mirrored, so albumentations also returns mirrored copies of the landmarks. The copy that is nearest
+    # to the old landmarks is not mirrored.
     copies = np.asarray(done["keypoints"], np.float32).reshape(-1, *landmarks5.shape)
     return done["image"], copies[np.abs(copies - landmarks5).sum((1, 2)).argmin()]

@@ -49,12 +49,12 @@ class TrainingFaces(Dataset[Batch]):
     each slot that has a reference. `row` is the row of the target in the snapshot. `right`, bool, is False if the
     references show another person. `landmarks`, (5,2) float32, are the landmarks of the target in pixels. `valid`,
     (1,S,S) bool, is False for pixels of the crop that lie outside its photo. `upsample`, float32, is the number of crop
-    pixels for each photo pixel.
+    pixels per photo pixel along a side.
 
     If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if the detector found
     landmarks on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks on
     the LQ image. If the recipe has the loss `cycle`, a sample has `theta`, the parameters of its degradation. If the
-    recipe has several steps, a sample has `step`, the number of the step that learns from the sample.
+    recipe has several steps, a sample has `step`, the number of the step that the sample trains.
 
     Raises BadInput if the sizes of the snapshot and the recipe differ. Raises FaceModelError if the recipe warps the
     references and the detector cannot be loaded.
@@ -64,7 +64,7 @@ class TrainingFaces(Dataset[Batch]):
         if snapshot.size != recipe.size:
             raise BadInput(
                 f"The crops in {snapshot.folder} have {snapshot.size} px, but recipe {recipe.name} needs crops of "
-                f"{recipe.size} px: take another snapshot for this recipe."
+                f"{recipe.size} px: give the dataset instead of the snapshot, or take another snapshot for this recipe."
             )
         if recipe.augment == "each":
             check_albumentations()
@@ -97,15 +97,16 @@ class TrainingFaces(Dataset[Batch]):
         preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, face_id in self.fine)]
         theta = draw_theta(preset, self.seed, turn, face_id)
         gray = draw_gray(self.recipe, self.seed, turn, face_id)
-        large = "cycle" not in self.recipe.losses  # this loss degrades the restored face again, at its own size
+        # The cycle loss degrades the restored face by the same parameters. So the target must have its size.
+        large = "cycle" not in self.recipe.losses
         return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
 
     def pack(self, sample: Sample, theta: Theta, slots: int, gray: bool = False, large: bool = False) -> Batch:
         """Returns the tensors of a sample with `slots` reference slots.
 
         The LQ image is the target, degraded with the parameters `theta`. `gray` makes target and LQ image gray. If
-        `large` and the snapshot has a crop of the target at 512 px, this crop is degraded and then shrunk to the LQ
-        image.
+        `large` is True and the snapshot has a crop of the target at 512 px, this larger crop is degraded and then
+        shrunk.
         """
         snapshot, size = self.snapshot, self.snapshot.size
         target, landmarks = _read_face(snapshot, sample.target, sample.flip)
@@ -127,10 +128,10 @@ class TrainingFaces(Dataset[Batch]):
             if sample.seeds:
                 crop, points = augment_reference(crop, points, sample.seeds[slot])
             if lq_landmarks is not None:
-                with suppress(ValueError):  # the reference stays without a warp if `warp_to` raises
+                with suppress(ValueError):  # if `warp_to` raises ValueError, the reference is not warped
                     crop, warped[slot] = warp_to(crop, points, lq_landmarks), True
             references[slot] = crop
-            embeddings[slot] = snapshot.embeddings[row]  # the embedding belongs to the crop without augmentation
+            embeddings[slot] = snapshot.embeddings[row]  # the embedding of the crop before augmentation
         packed: Batch = {
             "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
             "target": torch.from_numpy(target).permute(2, 0, 1).contiguous(),
@@ -159,10 +160,10 @@ class TrainingFaces(Dataset[Batch]):
 
 
 def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
-    """Checks that a recipe that warps its references has a detector.
+    """Checks that a face detector can be loaded if the recipe warps its references.
 
-    Returns a notice if the detector is not in the snapshot, or else "". Raises BadInput if the recipe warps its
-    references and no detector can be loaded.
+    Returns a notice if the recipe needs a detector that is not in the snapshot, or else "". Raises BadInput if the
+    recipe needs a detector and no detector can be loaded.
     """
     if "warped" not in recipe.parts:
         return ""
@@ -182,8 +183,8 @@ def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
 def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the crop and the landmarks of a row, mirrored if `flip` is True.
 
-    Mirroring exchanges left and right. Therefore the two eyes swap their places in the list of landmarks, and so do the
-    two mouth corners. The eye on the left of the crop is always first.
+    Mirroring exchanges left and right. Therefore the two eyes swap their positions in the list of landmarks, and the
+    two mouth corners do too. The eye on the left of the crop is always first.
     """
     crop, points = (
         np.array(snapshot.crops[row]),
@@ -202,7 +203,7 @@ def _to_gray(image: np.ndarray) -> np.ndarray:
 
 
 def collate(samples: list[Batch]) -> Batch:
-    """Returns a batch of the samples. The tensors are stacked, and the values of `theta` become a list."""
+    """Returns the samples as one batch. The tensors are stacked, and the values of `theta` become a list."""
     return {
         name: [one[name] for one in samples] if name == "theta" else torch.stack([one[name] for one in samples])
         for name in samples[0]
@@ -239,7 +240,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Returns an endless iterator of batches. The first batch starts with sample `start`.
 
-    All `world` processes together get `batch` samples at a time. The process `rank` gets an equal share of each batch.
+    `batch` is the number of samples in a batch of all `world` processes together. This iterator returns the equal share
+    of the process `rank`.
     """
 
     def indices() -> Iterator[list[int]]:
@@ -286,8 +288,8 @@ def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -
     """Returns a batch of up to `count` targets of a split, with up to `references` references each.
 
     The batch is the same at every call. The targets come from as many people as possible, and no image is mirrored.
-    The degradation depends only on the face id, so that two runs show the same pictures. Returns None if the split has
-    no target.
+    The degradation of a target depends on its face id and on nothing else, so two runs of a recipe show the same
+    pictures. Returns None if the split has no target.
     """
     snapshot = faces.snapshot
     by_person: dict[str, list[int]] = {}

@@ -22,18 +22,18 @@ from curate.faces.measure import compute_luma, crop_inner_face, measure_noise
 
 # The corners (x, y) of the inner face of curate.faces.measure.crop_inner_face, as fractions of the crop.
 _INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85]])
-# Detail below this number of levels, 0 to 255, counts as this number, because ratios of tiny details are unreliable
-# (ours).
+# In ratios, detail below this number of levels (of 0 to 255) counts as this number. Ratios of smaller numbers are
+# unreliable (ours).
 _SMALLEST_DETAIL = 0.1
-# `measure_noise` returns up to 4 levels for sharp skin and hair without noise, so only larger values count as noise
+# For sharp skin and hair without noise, `measure_noise` returns up to 4 levels. So only larger values count as noise
 # (ours).
 _UNCERTAIN_NOISE = 4.0
 # Standard deviations of the blurs that an input may have, in pixels at its own resolution (ours).
 _BLURS = (0.0, 0.35, 0.7, 1.4)
-# If the noise of a result exceeds this factor times the noise of its input, the result may have new noise (ours). A
-# smaller increase can be detail, because `measure_noise` also counts detail.
+# If the noise of a restored face is more than this factor times the noise of its input, the restored face may have new
+# noise (ours). A smaller increase can be detail, because `measure_noise` also counts detail.
 _MORE_NOISE = 1.25
-# The variance of the rounding to levels.
+# The variance of the error of rounding to levels.
 _ROUNDING = 1 / 12
 
 
@@ -42,17 +42,17 @@ class InputFace:
     """Holds one face of a photo before its restoration."""
 
     crop: np.ndarray  # uint8 (S, S, 3): the face at the restorer's size, FFHQ template
-    own_size: float  # photo pixels that a side of the crop covers
+    own_size: float  # the number of photo pixels along a side of the crop
     noise: float  # standard deviation of the noise in photo pixels, in levels of 0 to 255
 
 
 def describe_face(image: np.ndarray, landmarks5: np.ndarray, crop: np.ndarray) -> InputFace:
-    """Returns the face with the landmarks (5, 2) in an image, uint8 (H, W, 3).
+    """Returns the face that has the landmarks `landmarks5` (5, 2) in an image, uint8 (H, W, 3).
 
     `crop` is the aligned face at the restorer's size, uint8 (S, S, 3).
     """
     to_crop = fit_similarity(landmarks5, FFHQ_512)
-    # The noise is measured in the photo's own pixels, because the alignment smooths noise.
+    # The noise is measured in the photo and not in the crop, because the alignment smooths noise.
     corners = transform_points(_INNER_CORNERS * FFHQ_SIZE, invert_affine(to_crop))
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x1, y1 = np.maximum(np.ceil(corners.max(0)).astype(int), 0)
@@ -68,8 +68,9 @@ def describe_crop(image: np.ndarray, crop: np.ndarray) -> InputFace:
 def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_size: float) -> float:
     """Returns the detail of the inner face of a crop, uint8 (S, S, 3), from `low` to `high` cycles per crop (ours).
 
-    The detail is the standard deviation of the luma in this band, in levels of 0 to 255, without the part that white
-    noise adds. `noise` is the standard deviation of the noise in an image in which the crop covers `own_size` pixels.
+    The detail is the standard deviation of the luma in this band, in levels of 0 to 255. The part that white noise adds
+    is subtracted. `noise` is the standard deviation of the noise in the photo, in which a side of the crop has
+    `own_size` pixels.
     """
     size, gray = crop.shape[0], compute_luma(crop_inner_face(crop))
     # The window has a squared sum of 1, so that white noise of variance v gives a mean power of v.
@@ -92,8 +93,9 @@ def measure_fineness(face: InputFace) -> float:
     """Returns the fineness of a face (ours), which tells how strong the finest detail of the face is.
 
     The fineness is the detail of the last octave, S/4 to S/2 cycles per crop, divided by the detail from S/16 to S/8.
-    In a sharp photo, the fineness is about one half. We measured photos of faces with 385 pixels or more, at S = 256.
-    Of 20 published references, 18 have a fineness of .30 to .52. 14 published LQ faces have .03 to .13.
+    In a sharp photo, the fineness is about one half. We measured published photos at S = 256, in which the side of the
+    crop has 385 photo pixels or more. Of 20 references, 18 have a fineness of .30 to .52. All 14 LQ faces have a
+    fineness of .03 to .13.
     """
     size = face.crop.shape[0]
     fine, coarse = (
@@ -103,15 +105,15 @@ def measure_fineness(face: InputFace) -> float:
 
 
 def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
-    """Returns the sharpness of the result, uint8 (S, S, 3), divided by the sharpness of the input (ours).
+    """Returns the sharpness of `result`, uint8 (S, S, 3), divided by the sharpness of the input (ours).
 
-    The sharpness is the detail from S/8 to S/4 cycles per crop, a band that noise and the blocks of JPEG do not fill.
-    Noise does not count as sharpness: neither the noise of the input nor new noise in the result.
+    `result` is the restored face. The sharpness is the detail from S/8 to S/4 cycles per crop. Noise and the blocks of
+    JPEG add little to this band. The noise of the input, and new noise in `result`, do not count as sharpness.
     """
     size = result.shape[0]
     before = measure_detail(face.crop, size / 8, size / 4, face.noise, face.own_size)
     luma_before, luma_after = (compute_luma(crop_inner_face(crop)) for crop in (face.crop, result))
-    # The alignment smooths the noise of a small face, so the strength of the noise was measured in the photo.
+    # `face.noise` was measured in the photo. `left` is the share of this noise that `result` still has.
     left = _find_share_of_noise(luma_before, luma_after)
     after = measure_detail(result, size / 8, size / 4, left * face.noise, face.own_size)
     noise_before, noise_after = measure_noise(luma_before), measure_noise(luma_after)
@@ -121,11 +123,11 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
 
 
 def estimate_resolution(face: InputFace) -> int:
-    """Returns the side in pixels, S/16 to S, at which a smaller copy of the input crop still has all its detail (ours).
+    """Returns the smallest side, S/16 to S pixels, to which the input crop can be shrunk without loss of detail (ours).
 
     The detail of each half octave is compared with the detail from S/32 to S/16 cycles per crop. In a sharp photo, all
-    half octaves have about the same detail. The resolution ends below the first half octave with less than a quarter of
-    the detail that a sharp photo would have.
+    half octaves have about the same detail. Frequencies are lost from the first half octave on that has less than a
+    quarter of the detail of a sharp photo.
     """
     size = face.crop.shape[0]
     coarse = measure_detail(face.crop, size / 32, size / 16, face.noise, face.own_size) / np.sqrt(2)
@@ -141,10 +143,10 @@ def estimate_resolution(face: InputFace) -> int:
 
 
 def measure_agreement(face: InputFace, result: np.ndarray) -> float:
-    """Returns the PSNR in dB between the inner faces of the input and the result, both at the input's resolution.
+    """Returns the PSNR in dB between the inner faces of the input and of `result`, both at the input's resolution.
 
-    The result is uint8 (S, S, 3). The blur of the input is unknown. Therefore the result is blurred with each of
-    `_BLURS` and shrunk by area averages, and the highest PSNR counts (ours).
+    `result` is the restored face, uint8 (S, S, 3). The blur of the input is unknown. Therefore `result` is blurred with
+    each of `_BLURS` and shrunk by area averages, and the highest PSNR counts (ours).
     """
     size, resolution = face.crop.shape[0], estimate_resolution(face)
     side = max(resolution // 2, 1)  # the inner face is half as wide as the crop
@@ -160,8 +162,10 @@ def measure_agreement(face: InputFace, result: np.ndarray) -> float:
 
 
 def _find_share_of_noise(before: np.ndarray, after: np.ndarray) -> float:
-    """Returns the share of the finest variation of the luma `before` (H, W) that the luma `after` still has, from 0 to
-    1. The share is 1 if the two are equal."""
+    """Returns the share, 0 to 1, of the finest variation of the luma `before` (H, W) that the luma `after` still has.
+
+    The share is 1 if `before` and `after` are equal.
+    """
     fine, kept = (cv2.Laplacian(luma, cv2.CV_32F) for luma in (before, after))
     power = float((fine * fine).sum())
     return float(np.clip((fine * kept).sum() / power, 0, 1)) if power else 1.0

@@ -14,7 +14,8 @@ from curate.faces.interface import Detection, FaceDetector, FaceModels
 def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
     """Returns the faces detected in an image, uint8 (H, W, 3).
 
-    A face is left out if its score is below `models.min_score`, or if the face cannot be aligned by its landmarks.
+    The function leaves out a face whose score is below `models.min_score`, or whose landmarks cannot be used for the
+    alignment.
     """
     return [
         detection

@@ -17,10 +17,10 @@ from train.recipes.recipes import Recipe
 from train.recipes.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
-# If less than this share of the targets is fine, no target is repeated, so that the model does not see a few faces too
-# often (ours).
+# If less than this share of the targets has fine detail, no target is repeated. Otherwise the model would see a few
+# faces too often (ours).
 FINE_SHARE = 0.1
-FIRST_STEP_SHARE = 0.5  # share of the images that train the first step, which every restoration has (ours)
+FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has this step (ours)
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Sample:
 
     target: int  # the row of the target in the snapshot
     references: tuple[int, ...]  # the rows of the references in the snapshot
-    flip: bool  # True if target and references are mirrored together, so that an asymmetric face stays consistent
+    flip: bool  # True if target and references are all mirrored, so that an asymmetric face is the same in all images
     right: bool = True  # False if the references show another person
     seeds: tuple[int, ...] = ()  # one seed for each reference; empty if references are not augmented
-    step: int = 0  # the number of the step that learns from the sample
+    step: int = 0  # the number of the step that the sample trains
     turn: int = 0  # see `find_turn`
 
 
@@ -54,8 +54,7 @@ def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple
 
 
 def find_turn(targets: np.ndarray, seed: int, index: int) -> tuple[int, int]:
-    """Returns the target of sample number `index`, and its turn: the number of this sample among the samples of the
-    target.
+    """Returns the target of sample number `index`, and its turn, which counts the earlier samples of this target.
 
     `targets` has the sorted rows of the targets of an epoch. A row may be repeated. No two samples of a run have the
     same target and the same turn. Without repeated rows, the turn is the epoch.
@@ -70,9 +69,10 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     """Returns the random choices for sample number `index`. `index` is the number of samples before this sample.
 
     The targets of an epoch come in a random order. A random generator that depends on the target and its turn draws all
-    choices except the target. The references are drawn uniformly from the target's references in the table `pairs`,
-    which curation writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the
-    same split. The number of references is drawn before the person, so this number does not reveal a wrong person.
+    choices except the target. The references are drawn uniformly from the target's references in the table `pairs` of
+    the ledger. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same
+    split. The number of references is drawn before the person. So this number does not tell the model whether the
+    person is wrong.
     """
     target, turn = find_turn(targets, seed, index)
     rng = make_generator(seed, "train", "sample", turn, snapshot.face_ids[target])
@@ -83,7 +83,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
         possible = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
     references = tuple(int(row) for row in rng.choice(possible, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
-    # The step is drawn last and only if the recipe has several steps, so the number of steps changes no other choice.
+    # The step is drawn last, and only if the recipe has several steps. So the number of steps changes no other choice.
     step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST_STEP_SHARE else 0
     return Sample(target, references, flip, not strangers, seeds, step, turn)
 
@@ -94,7 +94,8 @@ def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:
 
 
 def draw_preset_name(recipe: Recipe, seed: int, turn: int, face_id: str, is_fine: bool) -> str:
-    """Returns the name of the preset that degrades the target in this turn: one of the mixture, or `recipe.preset`.
+    """Returns the name of the preset that degrades the target in this turn: a name in `recipe.mixture`, or
+    `recipe.preset`.
 
     `is_fine` says whether the target has fine detail. A target without fine detail never gets a clean or mild input.
     From a soft target with a clean input, a model would learn that a soft face needs no change (ours).

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FACES = "faces.parquet"
 CROPS = "crops.npy"
 LARGE_SIZE = 512
-LARGE_CROPS = "large_crops.npy"  # crops at 512 px, for faces with more pixels in the photo than in `crops.npy`
+LARGE_CROPS = "large_crops.npy"  # crops at 512 px, for faces that are larger in their photo than in `crops.npy`
 VALID = "valid.npy"  # a bit for each pixel of a crop
 FACTS = "snapshot.json"
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
@@ -38,8 +38,8 @@ class SnapshotConfig:
     """
 
     size: int  # pixels of the crops
-    # A face can be a target if its crop has at most this number of crop pixels per photo pixel along a side (ours). A
-    # crop with a higher number is not sharp, because it was enlarged too much.
+    # A face can be a target if its crop has at most this number of crop pixels per photo pixel along a side (ours).
+    # Other crops were enlarged too much to be sharp.
     max_upsample: float = 1.5
     version: int = VERSION
 
@@ -56,10 +56,10 @@ class Snapshot:
     is_target: np.ndarray  # (n,) bool
     references: list[
         np.ndarray
-    ]  # the rows of each target's references, in the order of the pairs; empty for other faces
+    ]  # the rows of each target's references, in the order of the table `pairs`; empty for a face that is no target
     embeddings: np.ndarray  # (n, d) float32 unit rows
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
-    # For each crop, the round of `likeness iterate` that made it, or None if the crop is the original.
+    # For each crop, the round of `likeness iterate` that made the crop, or None if the crop is the original.
     versions: list[int | None] = field(default_factory=list)
     upsample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,) crop pixels per photo pixel
     large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row of `large_crops`, or -1
@@ -124,7 +124,10 @@ class Snapshot:
 
     @cached_property
     def large_crops(self) -> np.ndarray:
-        """Returns the crops at 512 px, (m, 512, 512, 3) uint8 RGB, as a memory map. `large_rows` has their rows."""
+        """Returns the crops at 512 px, (m, 512, 512, 3) uint8 RGB, as a memory map.
+
+        `large_rows` tells which of these crops belongs to each face.
+        """
         return np.load(self.folder / LARGE_CROPS, mmap_mode="r")
 
     @cached_property
@@ -149,7 +152,7 @@ def load_snapshot(folder: Path) -> Snapshot:
         table = pq.read_table(folder / FACES)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{folder} contains no snapshot: name a dataset, or a folder that `likeness train` made."
+            f"{folder} contains no snapshot: give a dataset, or the folder `snapshot` of a training run."
         ) from error
     if facts.get("version") != VERSION:
         raise BadInput(f"{folder} was made by another version of Likeness: remove this folder and train again.")

@@ -59,7 +59,7 @@ def plan_targets(dataset: Path, size: int) -> list[str]:
 def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
     """Returns the counts that a snapshot of `dataset` would have. No snapshot is taken.
 
-    The counts are the faces, the targets by split, the people by split, and the omitted targets by reason.
+    The counts are the number of faces, of targets by split, of people by split, and of omitted targets by reason.
     """
     from manifests.ledger.ledger import Ledger
 
@@ -77,8 +77,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Takes a snapshot of a dataset into `folder` and returns the snapshot.
 
-    If `folder` already has a snapshot of the same ledger rows and settings, that snapshot is returned. The folder
-    appears only when the snapshot in it is complete. `models` are the face models of the dataset. If `models` is None,
+    If `folder` already has a snapshot of the same ledger rows and settings, that snapshot is returned. A new folder
+    appears only when its snapshot is complete. `models` are the face models of the dataset. If `models` is None,
     the models that the ledger records are loaded. `versions` maps face ids to cleaned versions. A cleaned version
     replaces the original crop, but only for faces in the training split.
 
@@ -109,12 +109,12 @@ def take_snapshot(
             if not replace:
                 raise BadInput(
                     f"{dataset} or the size of the crops changed after the training in {folder.parent} began: continue "
-                    f"with the old data (`likeness train {folder} --out {folder.parent}`), or name another --out."
+                    f"with the old data (`likeness train {folder} --out {folder.parent}`), or give another --out."
                 )
         elif (file := find_blocking_file(folder)) is not None:
-            raise BadInput(f"{file} is a file: name a folder for the snapshot.")
+            raise BadInput(f"{file} is a file: give a folder for the snapshot.")
         elif folder.is_dir() and any(folder.iterdir()):
-            raise BadInput(f"{folder} contains files but no snapshot: name another folder with --snapshot.")
+            raise BadInput(f"{folder} contains files but no snapshot: give another folder with --snapshot.")
         embeddings = ledger.read_embeddings([row["face_id"] for row in rows])[1]
     if models is None:
         from curate.faces.load import load_faces
@@ -122,7 +122,8 @@ def take_snapshot(
         models = load_faces(recognizer["spec"])
     if models.recognizer_sha256() != recognizer["sha256"]:
         raise ModelUnavailable(
-            f"{recognizer['spec']} is not the recognizer with which {dataset} was curated: put the old files back."
+            f"The files of {recognizer['spec']} changed after {dataset} was curated: put the old files of the "
+            "recognizer back."
         )
     template = {"size": models.size, "template": models.template.tolist(), "mean": models.mean, "std": models.std}
     facts = {
@@ -173,7 +174,8 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
                 )
             if split == "train" and faces[ref][1] != "train":
                 raise LedgerBroken(
-                    f"Training face {target} has the reference {ref}, which is in the split {faces[ref][1]}."
+                    f"Training face {target} has the reference {ref}, which is in the split {faces[ref][1]}: run "
+                    "`likeness curate` again."
                 )
         if not references:
             left_out["no_reference"] += 1
@@ -214,7 +216,7 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
 def _select_versions(rows: list[dict[str, Any]], versions: Mapping[str, CleanedVersion]) -> dict[str, CleanedVersion]:
     """Returns the cleaned versions to use, by face id.
 
-    A version is used only if its face is in the training split and is not a reference of a target in another split.
+    A cleaned version is used if its face is in the training split, and is not a reference of a target in another split.
     """
     needed_elsewhere = {ref for row in rows if row["split"] != "train" for ref in row["references"]}
     own = (row for row in rows if row["split"] == "train" and row["row"] not in needed_elsewhere)
@@ -252,8 +254,8 @@ def _write(
     temporary.mkdir(parents=True)
     try:
         size = facts["config"]["size"]
-        # Training degrades faces at 512 px if the photo has enough pixels, because a real photo is degraded before it
-        # is shrunk.
+        # If the photo has enough pixels, training degrades the face at 512 px and then shrinks it. A real photo is also
+        # degraded before it is shrunk.
         large = [
             row["face_id"]
             for row in rows
@@ -321,7 +323,7 @@ def _write_crops(
     path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, CleanedVersion]
 ) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
-    with path.open("wb") as file:  # with a memory map, a full disk would end the process without an error message
+    with path.open("wb") as file:  # not a memory map, because a full disk would then kill the process without a message
         np.lib.format.write_array_header_1_0(file, header)
         for face_id in face_ids:
             version = versions.get(face_id)

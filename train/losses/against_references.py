@@ -1,8 +1,8 @@
 """Computes two losses of ReFine.
 
-The spatial minimum loss is for references that differ from the target.
+The spatial minimum loss lets each location of the restored face resemble the target or a reference.
 
-The cycle loss compares the degraded restored face with the input.
+The cycle loss degrades the restored face again and compares the result with the input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def spatial_min_loss(
 ) -> torch.Tensor:
     """Returns the mean over locations of min(d(restored, target), d(restored, reference)).
 
-    d is the LPIPS at a location.
+    d is the LPIPS distance at a location.
 
     `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input. K may be 0. `usable_rows`
     has one (n,) int64 array for each of the K slots: the samples whose reference in this slot shows the person of the
@@ -50,8 +50,8 @@ def cycle_loss(lpips: Lpips, restored: torch.Tensor, lq: torch.Tensor, thetas: S
     """Degrades the restored image by the θ of the input, and returns the mean LPIPS between the degraded image and the
     input.
 
-    `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. The loss is NaN if `restored` is not
-    finite.
+    `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. The loss is NaN if `restored` contains
+    NaN or infinity.
     """
     if not restored.isfinite().all():
         return restored.mean() * torch.nan

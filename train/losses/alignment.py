@@ -3,11 +3,11 @@
 We have not seen HonestFace's own formula.
 
 The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
-changes if the eyes, the nose or the mouth is displaced a little. This loss compares the gradients of the restored face
-and of the target only in the regions of eyes, nose and mouth. With gradients, a displaced contour adds to the loss at
-its old place and at its new place. A change of brightness adds nothing to the loss. Several scales are used. A fine
-scale shows that a contour is displaced. A coarse scale also shows the direction of the displacement. Large and small
-regions have the same weight.
+changes if the eyes, the nose or the mouth is displaced a little. So this loss compares only the regions of eyes, nose
+and mouth. The loss compares image gradients. A displaced contour adds to the loss at its wrong position and at its
+correct position. A change of brightness adds nothing to the loss. Several scales are used. A fine scale shows that a
+contour is displaced. A coarse scale also shows the direction of the displacement. Large and small regions have the same
+weight.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from train.losses.pixel import SCALES, gradients
 
-# the radii are shares of the distance between the eyes (ours)
+# The radii of the regions are shares of the distance between the eyes (ours).
 EYE = 0.35
 NOSE = 0.35
 MOUTH = 0.25  # radius around the line between the corners of the mouth
@@ -31,7 +31,8 @@ def make_region_masks(landmarks: torch.Tensor, size: int) -> torch.Tensor:
     """
     places = torch.arange(size, device=landmarks.device, dtype=landmarks.dtype)
     pixels = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1)
-    # (B,1,1,2) each; `nearest` (B,size,size,2): for each pixel, the nearest place on the line of the mouth
+    # Each landmark is (B,1,1,2). `nearest` (B,size,size,2) has, for each pixel, the nearest point of the line between
+    # the two corners of the mouth.
     left, right, nose, one, other = landmarks[:, :, None, None].unbind(1)
     between = (right - left).norm(dim=-1)
     along = other - one

@@ -11,23 +11,26 @@ from train.losses.names import THROUGH_RECOGNIZER
 
 
 def decide_identity_loss(losses: Mapping[str, float], spec: str, has_onnx: bool, wanted: bool) -> dict[str, Any]:
-    """Returns whether the losses through the recognizer are on, and why: {"on": bool, "why": str}.
+    """Returns whether the losses that use the recognizer are on, and why: {"on": bool, "why": str}.
 
-    `losses` are the weights of a recipe's losses, by name. `spec` names the recognizer, which has an ONNX file if
-    `has_onnx`. `wanted` is False if --no-identity was given.
+    `losses` has the weights of a recipe's losses, by name. `spec` names the recognizer. `has_onnx` tells whether the
+    recognizer has an ONNX file. `wanted` is False if --no-identity was given.
     """
     weights = ", ".join(f"{name} {losses[name]:g}" for name in THROUGH_RECOGNIZER if name in losses)
     if not weights:
-        return {"on": False, "why": "the recipe has no such loss"}
+        return {"on": False, "why": "no loss of the recipe uses the recognizer"}
     if not wanted:
         return {"on": False, "why": "--no-identity turns the loss off"}
     if not has_onnx:
         return {"on": False, "why": f"the recognizer {spec} has no ONNX file, which this loss needs"}
-    return {"on": True, "why": f"{weights} through {spec}"}
+    return {"on": True, "why": f"{weights}, computed with {spec}"}
 
 
 def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, Any]) -> list[str]:
-    """Returns a notice if the recipe has a loss through the recognizer that is off, or an empty list."""
+    """Returns a list with a notice if the recipe has losses that use the recognizer and `decision` turns them off.
+
+    Otherwise, the list is empty.
+    """
     if decision["on"] or not any(name in losses for name in THROUGH_RECOGNIZER):
         return []
     return [f"Notice: the identity loss is off, because {decision['why']}."]

@@ -1,8 +1,8 @@
-"""Computes LPIPS and DISTS, perceptual distances in the layers of one VGG16. LPIPS also works with AlexNet.
+"""Computes the perceptual distances LPIPS and DISTS from the layers of a VGG16. LPIPS also works with AlexNet.
 
-The weights on top of the layers are read from files in torchmetrics. The modules of torchmetrics itself are not used.
-The constructors of torchmetrics download the backbone. One call of a torchmetrics module compares only two images. A
-loss against several references would run the restored image through the backbone once for each reference.
+Files in torchmetrics contain the weights for the layers. We do not use the modules of torchmetrics, for two reasons.
+Their constructors download the backbone. Each call compares only two images, so a loss with several references would
+run the restored image through the backbone once for each reference.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _run_layers(
 
 
 def _load_torchmetrics(name: str) -> dict[str, Any]:
-    package = importlib.util.find_spec("torchmetrics")  # to import the package takes a second
+    package = importlib.util.find_spec("torchmetrics")  # not imported, because the import takes a second
     assert package is not None and package.origin is not None
     path = Path(package.origin).parent / "functional" / "image" / name
     return dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -94,7 +94,7 @@ class Lpips(nn.Module):
 class Dists(nn.Module):
     """Computes DISTS (Ding et al. 2020). `features` are the frozen layers of torchvision's VGG16.
 
-    Images are (B,1 or 3,H,W) in 0..1, with sides of at least 16 px; one channel is used as three equal channels.
+    Images are (B,1 or 3,H,W) in 0..1, with sides of at least 16 px. A gray image is used as three equal channels.
     """
 
     mean: torch.Tensor

@@ -9,14 +9,14 @@ SCALES = 3  # full, half and quarter size (ours)
 WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# A difference below this number counts by its square, and a greater difference by its size (ours). With absolute
-# differences, clean inputs, which need no change, had as much influence on the model as degraded inputs, so the model
+# A difference below this number counts by its square, and a greater difference by its size (ours). We also tried
+# absolute differences. Clean inputs, which need no change, then had as much influence as degraded inputs, and the model
 # learned to change little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
-LARGE_STRENGTH = 0.02  # the limit of `detail_loss`, as LARGE_DIFFERENCE is the limit of `pixel_loss` (ours)
+LARGE_STRENGTH = 0.02  # `detail_loss` uses this limit as `pixel_loss` uses LARGE_DIFFERENCE (ours)
 DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
 SMALL_SQUARE = (
-    1e-5  # added to a mean square, because the root has no finite gradient at 0 (ours); its root is .8 of 255 levels
+    1e-5  # added to a mean square, because a root has no finite gradient at 0 (ours); sqrt(1e-5) is .8 of 255 levels
 )
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
@@ -35,7 +35,7 @@ def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def mse_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Returns the mean squared difference of images (B,3,S,S) in 0..1 (OSDFace's L_MSE).
 
-    We do not know in which range OSDFace has its images.
+    We do not know whether OSDFace's images are in 0..1 or in another range.
     """
     return (restored - target).square().mean()
 
@@ -51,8 +51,8 @@ def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
     """Returns the mean difference of the gradients of images (B,3,S,S) in 0..1, with small differences squared (ours).
 
-    Differences count as in `pixel_loss`, but with half of LARGE_DIFFERENCE. The loss is the mean over scales, and each
-    scale halves the side of the image by area averaging. A pixel loss alone leaves edges soft.
+    Differences count as in `pixel_loss`, but with half of LARGE_DIFFERENCE. The loss is the mean over scales. Each
+    scale halves the side of the image of the scale before by area averaging. With a pixel loss alone, edges stay soft.
     """
     total = restored.new_zeros(())
     for scale in range(scales):
@@ -66,11 +66,11 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
 def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
     """Returns how much images (B,3,S,S) in 0..1 differ in the local strength of their detail, as a mean (ours).
 
-    S is a multiple of DETAIL_SQUARE. The detail of a scale is what its gray image loses when its side is halved. The
-    strength is the root mean square of the detail in a square of DETAIL_SQUARE pixels of the full image. Squares
-    overlap by half. Differences count as in `pixel_loss`, but with LARGE_STRENGTH. The loss does not ask where in a
-    square the detail lies. A pixel loss blurs detail whose place is uncertain, but this loss demands as much detail as
-    the target has.
+    S is a multiple of DETAIL_SQUARE. The detail of a scale is the part of its gray image that is lost when the side is
+    halved. The strength is the root mean square of the detail in a square with a side of DETAIL_SQUARE pixels of the
+    full image. Squares overlap by half. Differences count as in `pixel_loss`, but with LARGE_STRENGTH. The position of
+    the detail within a square does not matter. If the position of a detail is uncertain, a pixel loss blurs the detail.
+    This loss demands as much detail as the target has.
     """
     total = restored.new_zeros(())
     restored, target = restored.mean(1, keepdim=True), target.mean(1, keepdim=True)
@@ -115,9 +115,9 @@ def ms_ssim_exponents(size: int) -> tuple[float, ...]:
 def ms_ssim_loss(restored: torch.Tensor, target: torch.Tensor, exponents: tuple[float, ...]) -> torch.Tensor:
     """Returns 1 - MS-SSIM of images (B,3,S,S) in 0..1 (Wang et al. 2003), averaged over the batch.
 
-    If an image is anticorrelated with its target at some scale, its loss is 1 and has no gradient.
+    If an image is anticorrelated with its target at a scale, the loss of this image is 1 and has no gradient.
     """
-    # here, because the import takes a second, and most commands that start a training do not need it
+    # Imported here, because the import takes a second, and most trainings do not use this loss.
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     return 1 - multiscale_structural_similarity_index_measure(restored, target, data_range=1.0, betas=exponents)

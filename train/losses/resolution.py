@@ -1,4 +1,4 @@
-"""Removes from restored faces the detail that their targets cannot hold, because the targets were enlarged."""
+"""Limits the resolution of images, so that the losses of an enlarged target ignore detail that it cannot have."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _RADIUS = 4  # radius of the kernel in pixels: three standard deviations of the 
 def limit_resolution(images: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:
     """Returns images (B,C,S,S), each blurred to the resolution of a photo that was enlarged by `upsample` (B,).
 
-    Apply the function to the restored face and to its target: a loss between the two then compares the frequencies that
-    the target really holds. A photo pixel averages a square of variance u^2 / 12, and bilinear enlargement
-    by u adds a triangle of variance u^2 / 6. The Gaussian here has the variance (u^2 - 1) / 4 (ours), so an image that
-    was not enlarged stays as it is.
+    Apply the function to the restored face and to its target. A loss between the two results then compares only the
+    frequencies that the target really has. Let u be the enlargement. A photo pixel averages over a square, which has
+    the variance u^2 / 12. Bilinear enlargement adds a triangle, which has the variance u^2 / 6. The Gaussian here has
+    the variance (u^2 - 1) / 4 (ours), so an image that was not enlarged stays as it is.
     """
     variance = (upsample.float().square() - 1).clamp(min=0) / 4
     x = torch.arange(-_RADIUS, _RADIUS + 1, device=images.device, dtype=torch.float32)

@@ -13,7 +13,7 @@ from torch import nn
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-# STATE is a file with a state dict. SCRIPT is a TorchScript file of this network.
+# Two possible files with the recognizer: STATE contains a state dict, and SCRIPT is a TorchScript file.
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"
 SIZE = 128  # pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
@@ -24,7 +24,7 @@ def explain_missing(weights: Path | None) -> str | None:
     if _file(weights) is None:
         return (
             f"{STATE} is missing: put this file of {_FROM}, or {SCRIPT} (a TorchScript file of the same network), into "
-            "a folder, and name the folder with --weights FOLDER."
+            "a folder, and give the folder with --weights FOLDER."
         )
     return None
 
@@ -45,7 +45,7 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
             shape = tuple(network(torch.zeros(1, 1, SIZE, SIZE)).shape)
         if shape != (1, 512):
             raise ValueError(f"its output has the shape {shape}, not (1, 512)")
-    except Exception as error:  # every problem with the file gives the same message
+    except Exception as error:  # every problem with the file leads to the message below
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
             f"{path} does not contain the recognizer {STATE} ({why}): replace this file by the file of {_FROM}."
@@ -61,9 +61,9 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
 def prepare_input(image: np.ndarray) -> torch.Tensor:
     """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1.
 
-    The image is resized bilinearly, without antialiasing. The published script reads a PNG as gray. The PNG library
-    truncates gray values, but cv2.cvtColor rounds gray values. The difference between truncating and rounding is one
-    level in half of the pixels. This function therefore also writes a PNG and reads the PNG as gray.
+    The image is resized bilinearly, without antialiasing. The published script lets the PNG library convert the image
+    to gray. The PNG library rounds gray values down, but cv2.cvtColor rounds them to the nearest level. So half of the
+    pixels would differ by one level. This function therefore also writes a PNG and reads the PNG as gray.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
@@ -127,6 +127,6 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         skip = x if self.downsample is None else self.downsample(x)
         inner = self.prelu(self.bn1(self.conv1(self.bn0(x))))
-        # both activations of a block have the same slope
+        # Both activations of a block share one learned slope.
         out: torch.Tensor = self.prelu(self.bn2(self.conv2(inner)) + skip)
         return out

@@ -17,7 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-# pytorch-fid and torch-fidelity publish the same tensors under these two names
+# pytorch-fid and torch-fidelity publish the same tensors in files with different names.
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
 _FROM = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION[0]}"
 FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al. 2017)
@@ -27,7 +27,7 @@ def explain_missing(weights: Path | None) -> str | None:
     """Returns in one sentence why FID cannot be computed, or None if it can be computed. Nothing is downloaded."""
     if _file(weights) is None:
         return (
-            f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and name the folder with "
+            f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and give the folder with "
             "--weights FOLDER."
         )
     if importlib.util.find_spec("torch_fidelity") is None:
@@ -38,9 +38,9 @@ def explain_missing(weights: Path | None) -> str | None:
 def fid(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], weights: Path | None) -> float:
     """Returns the FID of two sets of RGB uint8 images (H, W, 3) of any size; lower is better.
 
-    Each image is resized to 299 px. The mean and covariance of 2048 features need far more images than a test set has.
-    With few images the FID is too high, so compare only sets with the same number of images. Raises BadInput if a set
-    has fewer than two images, or if the weights are missing or wrong.
+    Each image is resized to 299 px. A good estimate of the mean and the covariance of 2048 features needs far more
+    images than a test set has. With few images, the FID is too high, so compare only sets with the same number of
+    images. Raises BadInput if a set has fewer than two images, or if the weights are missing or wrong.
     """
     return frechet_distance(restored, others, load_inception(weights))
 
@@ -60,7 +60,7 @@ def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray
             if count < 2:
                 side = "other images" if real else "restored images"
                 raise BadInput(
-                    f"FID compares two sets of images, but there are only {count} {side}: give at least two of them."
+                    f"FID compares two sets of images, but there are only {count} {side}: give at least two {side}."
                 )
         return max(float(distance.compute()), 0.0)
 
@@ -75,12 +75,12 @@ def load_inception(weights: Path | None) -> nn.Module:
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
     try:
-        # torch-fidelity unpickles everything in the file. The next line therefore refuses a file that contains anything
-        # except tensors.
+        # torch-fidelity unpickles everything in the file, which can run code. The next line therefore raises an error
+        # for a file that contains anything except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
-        # images are resized without antialiasing, as in the original code and for all published values
+        # Images are resized without antialiasing, as in the original code. All published values use this resizing.
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
-    except Exception as error:  # every problem with the file gives the same message
+    except Exception as error:  # every problem with the file leads to the message below
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
             f"{path} does not contain the Inception weights of FID ({why}): replace the file by {_FROM}."

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# VQFR's script leaves out a pair whose angle is below this number of degrees, because the script treats the pair as one
-# image.
+# VQFR's script treats two faces as copies of one image if their angle is below this number of degrees, and leaves them
+# out.
 SAME_IMAGE_ANGLE = 1.0
 
 
@@ -26,7 +26,7 @@ def same_person(restored: np.ndarray, target: np.ndarray, threshold: float) -> l
 
 
 def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns the mean cosine between each of B embeddings (B, d) and its own K references (K, d).
+    """Returns, for each of B embeddings (B, d), the mean cosine to the embeddings (K, d) of its K references.
 
     ReFine calls this mean IPS. The mean is NaN if K is 0. A restored image that copies a reference has a high mean, so
     read the mean together with `id_target`.
@@ -40,8 +40,8 @@ def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> lis
 def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) -> list[float]:
     """Returns the angle in degrees between each of B embeddings (B, d) and its target (B, d); lower is better.
 
-    An angle below `least` degrees becomes NaN. The formula 2 atan2(|a - b|, |a + b|) for unit vectors is accurate near
-    0. The arc cosine is inaccurate near 0 (Kahan 2006).
+    An angle below `least` degrees becomes NaN. The formula 2 atan2(|a - b|, |a + b|) for unit vectors is accurate for
+    angles near 0, where the arc cosine is inaccurate (Kahan 2006).
     """
     a, b = unit_rows(restored), unit_rows(target)
     apart, together = np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1)

@@ -10,7 +10,7 @@ from scipy.stats import t
 
 RESAMPLES = 2000
 # If there are fewer people than this number, images are resampled instead of people. If there are fewer images than
-# this number, no difference is marked as reliable, because few images can agree by chance (ours).
+# this number, no difference is marked, because the differences of few images can agree by chance (ours).
 MIN_UNITS = 5
 
 
@@ -33,12 +33,12 @@ def bootstrap_unit(people: Sequence[str]) -> str:
 
 
 def coverage(units: int) -> float:
-    """Returns the share of bootstrap intervals that contain the true mean of `units` normal values (ours).
+    """Returns the share of bootstrap intervals that contain the true mean, for samples of `units` normal values (ours).
 
-    The share tends to .95 for many units. The share is about .85 for 5 units and .93 for 20 units. The variance of a
-    bootstrap divides by n, not by n - 1. The quantiles of a bootstrap come from the normal distribution, not from
-    Student's distribution. The share is therefore 2 T(1.96 sqrt((n-1)/n)) - 1, with Student's distribution T of n - 1
-    degrees of freedom.
+    The share tends to .95 for many units. The share is about .85 for 5 units and .93 for 20 units. Let n be the number
+    of units. The variance of a bootstrap divides by n, not by n - 1. The quantiles of a bootstrap come from the normal
+    distribution, not from Student's distribution. The share is therefore 2 T(1.96 sqrt((n-1)/n)) - 1, where T is the
+    distribution function of Student's distribution with n - 1 degrees of freedom.
     """
     if units < 2:
         return 0.0
@@ -54,7 +54,7 @@ def mean_interval(values: Sequence[float], people: Sequence[str], rng: np.random
     if len(numbers) == 0:
         raise ValueError("There is no value to average.")
     over_people = bootstrap_unit(people) == "people"
-    # people get numbers in the order of their first image, so that the resampling does not depend on their names
+    # People get numbers in the order of their first image, so the resampling does not depend on the names of people.
     numbering: dict[str, int] = {}
     by_person = [numbering.setdefault(person, len(numbering)) for person in people]
     unit = np.array(by_person) if over_people else np.arange(len(numbers))

@@ -13,16 +13,16 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# The numbers are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet also compares these
-# points when it chooses a reference.
+# The numbers are indices of the 68 iBUG points: EYES has the brows and the eyes, and MOUTH has the mouth. ASFFNet also
+# compares these points when it chooses a reference.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# The box is the box that dlib's detector finds in an FFHQ crop of 512 px, as the median over 46 web photos (ours). All
-# images use the same box, so that errors of a detector do not change the distances.
+# The box is the median of the boxes that dlib's detector finds in FFHQ crops of 512 px of 46 web photos (ours). The box
+# is the same for all images, so errors of a detector do not change the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
-# Points coincide in a direction if their spread is at most this number of pixels (ours). The spread is the root of the
-# sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13 pixels, so for points
-# with a tiny spread, rounding errors would decide the shape.
+# Points coincide in a direction if their spread in this direction is at most this number of pixels (ours). The spread
+# is the root of the sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13
+# pixels, so points with a tiny spread would have a shape that consists of rounding errors.
 COINCIDENT = 1e-7
 
 
@@ -74,7 +74,7 @@ def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:
 
 
 def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "fro") -> list[float]:
-    """Returns how far target points are from restored points (B, n, 2) after the best affine map (ALD).
+    """Returns how far target points (B, n, 2) are from restored points (B, n, 2) after the best affine map (ALD).
 
     HonestFace reports ALD without a formula, so this formula is ours. The distance is the residual of the least-squares
     affine map from the restored points to the target points. ASFFNet chooses a reference by this residual. `reduction`
@@ -82,9 +82,9 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
     only moved, turned or stretched as a whole. `affine_change` measures how much a face was moved, turned or stretched.
     The distance is NaN if a point is NaN.
 
-    If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. We
-    moved, turned and stretched random restored points with a spread of 0.0001 pixels or more: the distance changed by
-    less than 1e-6 pixels (ours).
+    If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. In
+    a test, we moved, turned and stretched random restored points with a spread of 0.0001 pixels or more. The distance
+    changed by less than 1e-6 pixels.
     """
     if reduction not in ("fro", "mean"):
         raise ValueError(f"reduction {reduction!r} is unknown: give 'fro' or 'mean'")
@@ -115,7 +115,7 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
         # `change` is the linear part minus the identity. `change` is the smallest least-squares solution of "centred @
         # change = goal - centred".
         change = right / values @ (left.T @ (goal - centred))
-        # the affine map moves the centre of the restored points to the centre of the target's points
+        # The affine map moves the centre of the restored points to the centre of the target's points.
         shift = (np.mean(truth, 0) - np.mean(points, 0)) @ (np.eye(2) + change) / FFHQ_SIZE
         changes.append(float(np.linalg.norm(np.vstack([change, shift]))))
     return changes

@@ -28,7 +28,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     if find_local_file(file, weights) is not None:
         return None
     return (
-        f"{file} is missing: download this file from {BACKBONES[backbone].url} into a folder, and name the folder with "
+        f"{file} is missing: download this file from {BACKBONES[backbone].url} into a folder, and give the folder with "
         "--weights FOLDER."
     )
 

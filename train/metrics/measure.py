@@ -4,11 +4,11 @@
     row = measure(restored, target, references)             # {"psnr": 27.1, "lpips": .213, ..., "lmd": nan}
     row = measure(restored, target, references, wrong)      # also has "takeover", if `names` contains "takeover"
 
-`names` are keys of train.metrics.registry.METRICS, or None for all metrics. `judge` is the recognizer, with its
-detector, that measures the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine,
-no row has the metric, and `reasons` has a sentence that names the missing file and its place. A row has NaN if a metric
-has no value for this image. METRICS[name].nan_reason says why. The mean of `face_restored` is the share of images in
-which a face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
+`names` are keys of train.metrics.registry.METRICS, or None for all metrics. `judge` has the recognizer and the detector
+that measure the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine, no row has
+the metric. `reasons` then says which file is missing and where to put the file. If a metric has no value for an image,
+the row has NaN, and METRICS[name].nan_reason says why. The mean of `face_restored` is the share of images in which a
+face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
 train.metrics.fid.fid.
 """
 
@@ -71,7 +71,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     """Returns why a metric of METRICS cannot be computed on this machine and what to do, or None if the metric can be
     computed.
 
-    Nothing is downloaded. Raises BadInput if no metric has this name, or if `weights` is not a folder.
+    The function downloads nothing. Raises BadInput if no metric has this name, or if `weights` is not a folder.
     """
     check_names([name])
     if name in lpips_dists.BACKBONE:
@@ -161,7 +161,7 @@ Analyse = Callable[[np.ndarray], np.ndarray]  # a function that maps an image to
 
 
 def _remember(analyse: Analyse) -> Analyse:
-    """Returns `analyse` with a cache by image content, because all systems have the same targets and references."""
+    """Returns `analyse` with a cache by the content of images. All systems share their targets and references."""
     results: dict[bytes, np.ndarray] = {}
 
     def analyse_once(image: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ class _FaceCache:
     def find_68_points(self, image: np.ndarray) -> np.ndarray:
         """Returns the 68 points, or NaN if the judge's detector finds no face.
 
-        The predictor returns points for any image, even for an image without a face.
+        The detector is needed, because dlib's predictor also returns points for an image without a face.
         """
         points = self._find_68_points(image)
         return points if self.has_face(image) else np.full_like(points, math.nan)
@@ -197,8 +197,8 @@ class _FaceCache:
         return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
 
 
-_MASKED = {"psnr": psnr, "ssim": ssim}  # these two measure only valid pixels
-_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # these two measure all pixels
+_MASKED = {"psnr": psnr, "ssim": ssim}  # these metrics measure only valid pixels
+_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # these metrics measure all pixels
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),

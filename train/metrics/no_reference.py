@@ -50,7 +50,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     needed = WEIGHTS[name]
     if find_local_file(needed.file, weights, needed.cache) is None:
         return (
-            f"{needed.file} is missing: download this file from {needed.url} into a folder, and name the folder with "
+            f"{needed.file} is missing: download this file from {needed.url} into a folder, and give the folder with "
             "--weights FOLDER."
         )
     return None
@@ -72,7 +72,7 @@ def load_no_reference(name: str, weights: Path | None) -> Score:
         raise BadInput(
             f"pyiqa is installed, but it cannot be imported ({error}): repeat `pip install 'likeness[iqa]'`."
         ) from error
-    except Exception as error:  # every problem with the file gives the same message
+    except Exception as error:  # every problem with the file leads to the message below
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
             f"{path} does not contain the weights of pyiqa's {name} ({why}): replace the file by {needed.url}."
@@ -90,16 +90,16 @@ def _load(name: str, path: Path) -> Any:
     if name == "niqe":
         return InferenceModel(name, device="cpu", pretrained_model_path=str(path))
     if name == "clipiqa":
-        # this call refuses a file that is not TorchScript, because pyiqa would unpickle such a file
+        # pyiqa would unpickle a file that is not TorchScript. This call raises an error for such a file.
         torch.jit.load(str(path), map_location="cpu")
         return InferenceModel(name, device="cpu", backbone=str(path))
-    # pyiqa would unpickle everything in a checkpoint, but the next line reads only tensors
+    # pyiqa would unpickle everything in a checkpoint. The next line reads only tensors.
     state = torch.load(path, map_location="cpu", weights_only=True)
     with ExitStack() as patches:
         if name == "maniqa":
             import timm
 
-            # pyiqa would download an ImageNet backbone and then overwrite its weights with the checkpoint
+            # pyiqa would download the weights of an ImageNet backbone, although the checkpoint replaces these weights.
             def create_untrained(model: str, pretrained: bool = False) -> Any:
                 return create(model, pretrained=False)
 

@@ -14,13 +14,13 @@ SAME_IMAGE_DISTANCE = 1e-3
 
 
 def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns the copy ratio of each result (ours), the share of the way from the target to a reference.
+    """Returns the copy ratio of each result (ours), its position between the target (0) and a reference (1).
 
-    The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. With the
-    cosine s, the ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)).
-    The ratio is 0 if the result is the target. The ratio is also 0 if no reference is nearer to the result than to the
-    target. The ratio is 1 if the result is a reference. References that are the same image as the target are ignored.
-    The ratio is NaN if all references are ignored.
+    The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. s is the
+    cosine. The ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)). The
+    ratio is 0 if the result is equal to the target. The ratio is also 0 if every reference is nearer to the target than
+    to the result. The ratio is 1 if the result is equal to a reference. A reference that is the same image as the
+    target is ignored. The ratio is NaN if all references are ignored.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):

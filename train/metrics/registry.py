@@ -11,12 +11,12 @@ class Metric:
 
     title: str  # The head of the column in a table.
     unit: str  # The unit, or an empty text for a number without a unit.
-    better: str  # "higher", "lower", or an empty text if neither is better.
+    better: str  # "higher", "lower", or an empty text if a higher value is neither better nor worse.
     digits: int  # The number of digits after the decimal point in a table.
     convention: str  # The text that tells how the value is computed, without the last period.
     source: str  # The publication that defines the metric, or "ours".
     requirement: str = ""  # The software or weights that the metric needs.
-    nan_reason: str = ""  # The reason why an image may have no value.
+    nan_reason: str = ""  # If an image has no value, this is the reason.
     min_side: int = 0  # The side of the smallest image that has a value, in pixels.
     # "image": train.metrics.measure computes a value for each image.
     # "wrong": train.metrics.measure computes a value for each image that has wrong references (of another person).
@@ -61,8 +61,8 @@ METRICS: dict[str, Metric] = {
         "Wang et al. 2004", nan_reason="the image is smaller than 11 px", min_side=11),
     "ms_ssim": Metric("MS-SSIM", "", "higher", 4,
         "The value is the mean over R, G and B in 8 bits, computed by torchmetrics with mirrored borders at the last "
-        "scale. Images from 176 px on have five scales. A smaller image has only the scales that fit, and their "
-        "exponents are divided by their sum (ours)",
+        "scale. An image of 176 px or more has five scales. A smaller image has fewer scales, and the "
+        "exponents of its scales are divided by their sum (ours)",
         "Wang et al. 2003", nan_reason="the image is smaller than 11 px", min_side=11),
     "vif": Metric("VIF", "", "higher", 4,
         "The value is VIF in the pixel domain over RGB in 8 bits, computed by torchmetrics",
@@ -104,7 +104,8 @@ METRICS: dict[str, Metric] = {
         "cut out by the FFHQ template, without a detector",
         "Deng et al. 2019"),
     "same_person": Metric("counted as the person", "", "higher", 3,
-        "1 if the identity to target reaches the threshold of the judge for one person, otherwise 0",
+        "The value is 1 if the identity to target reaches the judge's threshold for two faces of one person, "
+        "otherwise 0",
         "ours"),
     "id_references": Metric("identity to references", "", "", 4,
         "The value is the mean cosine between the judge's embeddings of the restored image and of each reference of "

@@ -331,7 +331,7 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
     with pytest.raises(BadInput, match="was begun with a different value of images"):
         run(*made, out, options=replace(OPTIONS, images=12))
     other = soft_dataset(tmp_path / "other", people=3)
-    with pytest.raises(BadInput, match=r"changed after the training in .*name another --out"):
+    with pytest.raises(BadInput, match=r"changed after the training in .*give another --out"):
         run(*other, out)
     with Ledger.open(other[0], write=True) as ledger:
         ledger.record("double", "none", {}, [], replace=[Pair])
@@ -344,7 +344,7 @@ def test_a_recognizer_that_is_missing_or_another_is_refused(tmp_path: Path, made
 
     with pytest.raises(FaceModelError, match="'double' names no face models"):
         run(*made, tmp_path / "out", models=None)
-    with pytest.raises(ModelUnavailable, match="is not the recognizer with which"):
+    with pytest.raises(ModelUnavailable, match="put the old files of the recognizer back"):
         run(*made, tmp_path / "out", models=models_of(recognizer_onnx(tmp_path / "wrong.onnx", seed=1)))
     assert not (tmp_path / "out" / "iterate.json").exists()
 
