@@ -45,7 +45,7 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
 
 
 def _check_any_file(photos: Sequence[Path], rules: NameRules) -> None:
-    """Raises BadInput if a new dataset would contain no file."""
+    """Raises BadInput if `photos` contain no file that the scan would read or record."""
     left_out = 0
     for item in walk_files(photos, rules=rules):
         if isinstance(item, Path) or item.reason not in LEFT_OUT:
@@ -74,8 +74,8 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     """Raises BadInput if the folder `dataset` cannot be used as a dataset.
 
     A folder can be used if it does not exist yet, is empty, or contains a ledger. A folder without a ledger may contain
-    only `photos`, the file `secret.key`, and files whose name begins with a dot. A folder with any other file is
-    refused, because later runs skip every file inside a dataset.
+    only the folders of `photos`, the file `secret.key`, and files whose names begin with a dot. A folder with any other
+    file is refused, because later runs skip every file inside a dataset.
     """
     if (file := find_blocking_file(dataset)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder. Name a folder with --out.")

@@ -15,52 +15,57 @@ from manifests.ledger.filters import FilterSet
 
 @dataclass(frozen=True)
 class DedupeRules:
-    """Rules that find near-duplicates: faces from copies of one picture.
+    """Rules that find near-duplicates. Near-duplicates are faces from copies of one picture.
 
-    We measured the numbers of these rules on web photos. If a photo is saved with JPEG quality 40 or at half its size,
-    at most 4 of the 64 bits of its hash change. The hashes of two different photos of one person differ in 10 bits or
-    more. The hash of one photo is compared with the hashes of the other photo: plain, turned and mirrored.
+    We chose the numbers of these rules from measurements on web photos. If a photo is saved with JPEG quality 40 or at
+    half its size, at most 4 of the 64 bits of its hash change. The hashes of two different photos of one person differ
+    in 10 bits or more. To find turned and mirrored copies, the hash of one photo is compared with the hashes of all
+    turned and mirrored variants of the other photo.
     """
 
-    # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap, because otherwise two people in one
-    # picture could be near-duplicates. With dlib, the cosine of two strangers can be .9.
-    max_photo_bits: int = 6  # greatest number of different bits in the photos' 64-bit hashes
+    # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap. Without this condition, the faces
+    # of two people in one picture could count as near-duplicates, because with dlib the cosine of two different people
+    # can be .9.
+    max_photo_bits: int = 6  # The 64-bit hashes of the two photos differ in at most this number of bits.
     min_cosine_same_photo: float = 0.35  # The cosine of the two faces must be at least this number.
     # The intersection over union of the two boxes must be at least this number. Boxes are shares of the photo's sides.
     min_overlap_same_photo: float = 0.5
-    # Rule 2 finds pictures that were cropped again.
-    # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. Of 12,480
-    # pairs of different photos of one person, only 3 pairs have hashes that differ in at most 54 bits.
+    # Rule 2 finds cropped copies of a picture. The 256-bit hashes of the two aligned faces differ in at most
+    # `max_face_bits` bits. Of 12,480 pairs of different photos of one person, only 3 pairs have hashes that differ in
+    # at most 54 bits.
     max_face_bits: int = 54
-    # `max_mirrored_face_bits` is the greatest number of different bits if one of the faces is mirrored (ours). Among
-    # 2,871 web faces, only three pairs have so few different bits, and these pairs are copies.
+    # If one of the two faces is mirrored, the hashes differ in at most `max_mirrored_face_bits` bits (ours). Among
+    # 2,871 web faces, three pairs pass this test, and all three pairs are copies.
     max_mirrored_face_bits: int = 40
-    # The cosine of the two faces must be at least `min_cosine_same_face`. If the recognizer's own threshold for one
-    # person is greater, the recognizer's threshold is used.
+    # The cosine of the two faces must be at least `min_cosine_same_face`. If `FaceModels.same_person` is greater,
+    # `same_person` is used instead.
     min_cosine_same_face: float = 0.80
-    # A photo may show one person twice if the cosine of two of its faces is at least this number (ours). If the
-    # recognizer's own threshold for one person is greater, the recognizer's threshold is used. The number may be low,
-    # because it only decides which of several copies is used.
+    # If the cosine of two faces of one photo is at least this number, the two faces may show one person (ours). If
+    # `FaceModels.same_person` is greater, `same_person` is used instead. A low number does little harm, because the
+    # number only affects which one of several copies is used.
     min_cosine_one_person: float = 0.30
-    # Rule 3 moves one aligned face onto the other, and correlates the pixels that both photos have. The numbers are
-    # ours. We measured them on 1,177 copies of eleven kinds, and on all similar pairs of different photos of one person
-    # among 2,871 faces. The highest correlation of two different photos is .96.
+    # Rule 3 moves the first aligned face onto the second aligned face, and correlates the pixels that both photos
+    # contain. The numbers are ours. We chose them from measurements on 1,177 copies of eleven kinds. We also measured
+    # similar faces in different photos of one person, among 2,871 faces. The highest correlation of two different
+    # photos is .96.
     min_correlation_same_pixels: float = 0.965
     min_cosine_same_pixels: float = 0.45  # for 4 of 1,177 copies, the cosine to the original is below this number
-    # Rule 3 takes time, so pairs need a small tangent distance (luma_dct.py) beforehand. The hashes of the
-    # faces must differ in at most `max_face_bits_to_register` bits, and the distance must be at most `max_difference`.
-    # If the cosine is `min_cosine_to_register` or more, the bits do not matter, and the greatest distance is
-    # `max_difference_if_similar` + `difference_per_cosine` * (cosine - `min_cosine_to_register`). If the recognizer's
-    # own threshold for one person is greater than this cosine, the recognizer's threshold is used. Of 1,177 copies,
-    # 1.2% fail this test. Of 47,809 pairs of different photos of one person, only 170 pass the test.
+    # Rule 3 takes much time, so it is applied only to two faces that pass a faster test. The fast test uses the tangent
+    # distance of the two faces (luma_dct.py). The test has two cases. If the cosine of the two faces is below
+    # `min_cosine_to_register`, the hashes of the faces must differ in at most `max_face_bits_to_register` bits, and the
+    # distance must be at most `max_difference`. If the cosine is `min_cosine_to_register` or more, the bits do not
+    # matter. The distance must then be at most `max_difference_if_similar` + `difference_per_cosine` * (cosine -
+    # `min_cosine_to_register`). If `FaceModels.same_person` is greater than `min_cosine_to_register`, `same_person` is
+    # used instead. Of 1,177 copies, 1.2% fail this test. Of 47,809 pairs of different photos of one person, only 170
+    # pass the test.
     max_face_bits_to_register: int = 85
     max_difference: float = 0.1
     min_cosine_to_register: float = 0.75
     max_difference_if_similar: float = 0.1
     difference_per_cosine: float = 2.0
-    # If the border of a photo cuts one of the two faces, only their common pixels count, and the greatest distance is
-    # `max_difference_if_cut`. A face counts as cut if a share of at least `min_share_of_cut` of the pixels comes from
-    # only one of the two photos.
+    # The border of a photo may cut one of the two faces. Then only the pixels inside both photos count, and the
+    # distance must be at most `max_difference_if_cut`. A face counts as cut if at least the share `min_share_of_cut` of
+    # the pixels lies inside only one of the two photos.
     min_share_of_cut: float = 0.2
     max_difference_if_cut: float = 0.15
 
@@ -70,11 +75,10 @@ class GroupRules:
     """Rules for grouping faces into people."""
 
     neighbours: int = 64  # number of nearest faces that are compared with each face
-    # Least mean cosine of two groups of faces that are one person (average linkage). If `same_person` is None, the
-    # threshold for ArcFace is estimated from the collection. If `same_person` is None, dlib's own threshold is used for
-    # dlib.
+    # Two groups of faces are one person if their mean cosine is at least `same_person` (average linkage). If
+    # `same_person` is None, the threshold for ArcFace is estimated from the collection, and dlib has a fixed threshold.
     same_person: float | None = None
-    one_person_may_appear_twice: bool = False  # whether two faces of one photo may be one person, as in collages
+    one_person_may_appear_twice: bool = False  # whether two faces of one photo may show one person, as in collages
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,15 @@ AGE_POLICIES = ("same-age", "across-ages")
 PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose", *AGE_POLICIES)
 
 # With the policy `same-age`, a reference was taken at most MAX_SAME_AGE_YEARS before or after the target. With the
-# policy `across-ages`, at least MIN_ACROSS_AGES_YEARS lie between both. Both numbers are ours.
+# policy `across-ages`, a reference was taken at least MIN_ACROSS_AGES_YEARS before or after the target. Both numbers
+# are ours.
 MAX_SAME_AGE_YEARS, MIN_ACROSS_AGES_YEARS = 2.0, 5.0
 DAYS_A_YEAR = 365.25
 
-# The least and the greatest distance between a target and a reference. A distance is 1 - cosine of the embeddings of
-# ArcFace (insightface's webface_r50). The numbers come from the file names of ReF-LDM's lists (NeurIPS 2024),
-# `train_references_arcface0-04.csv` and `test_references_arcface01-04.csv`. The file name of ReF-LDM's val list
-# contains no distance, so the split val uses the distances of test (ours).
+# The policy `window` allows only references whose distance to the target lies between two numbers. A distance is 1
+# minus the cosine of two embeddings of ArcFace (insightface's webface_r50). The numbers come from the file names of
+# ReF-LDM's lists (NeurIPS 2024), `train_references_arcface0-04.csv` and `test_references_arcface01-04.csv`. The file
+# name of ReF-LDM's val list contains no distance, so the split val uses the distances of test (ours).
 REF_LDM_WINDOWS = {"train": (0.0, 0.4), "val": (0.1, 0.4), "test": (0.1, 0.4)}
 
 
@@ -110,12 +115,13 @@ class PairRules:
     expect very similar references. A random choice is an unbiased sample of a person's other photos.
     """
 
-    # One of PAIR_POLICIES. The policy `window` uses REF_LDM_WINDOWS. The policy `window:LOW-HIGH` uses the same
-    # distances for every split.
+    # One of PAIR_POLICIES, or `window:LOW-HIGH`. `window` uses REF_LDM_WINDOWS. `window:LOW-HIGH` uses the distances
+    # LOW and HIGH for every split.
     policy: str = "random"
-    min_photos: int = 2  # least number of photos of a person whose faces can be targets
-    min_references: int = 1  # least number of usable references of a target
-    max_references: int = 16  # greatest number of references of a target; training draws at most 4 of them (ours)
+    min_photos: int = 2  # a person with fewer photos has no targets
+    min_references: int = 1  # a face with fewer usable references is not a target
+    # a target keeps at most this number of references; training draws at most 4 of them (ours)
+    max_references: int = 16
 
     def __post_init__(self) -> None:
         if self.name not in PAIR_POLICIES or (self.name != "window" and self.name != self.policy):
@@ -124,7 +130,7 @@ class PairRules:
         if not 0 <= low < high <= 2:
             raise BadInput(
                 f"--pairs {self.policy}: the window is wrong. Give two distances from 0 to 2, the lower distance "
-                "first, as in window:0.1-0.4. A distance is 1 - cosine."
+                "first, as in window:0.1-0.4. A distance is 1 minus a cosine."
             )
         if self.min_photos < 2:
             raise BadInput(
@@ -143,7 +149,7 @@ class PairRules:
         return self.policy.partition(":")[0]
 
     def window(self, split: str) -> tuple[float, float]:
-        """Returns the least and the greatest distance, 1 - cosine, from a target of this split to its references."""
+        """Returns the smallest and the largest allowed distance (1 - cosine) of a target in `split` and a reference."""
         if self.policy == "window":
             return REF_LDM_WINDOWS[split]
         if self.name != "window":
@@ -159,14 +165,14 @@ class CurateConfig:
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" fills landmarks68
     # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, the limit is
-    # 16 pixels, or the limit of the filter `too_small` if that is less than 16.
+    # 16 pixels. If the limit of the filter `too_small` is less than 16 pixels, the limit of `too_small` is used.
     min_face: float | None = None
     # Labels of `folder`, `FILE.csv` or `truth:metadata` are taken as truth. Labels of `hint`, `hint:FILE.csv` or
     # `metadata` are only compared with the grouping.
     labels: str | None = None
     sidecar: str | None = None  # FILE.csv with source, licence and consent of photos
     require_consent: bool = False  # Drop photos whose consent is unknown.
-    allow_unmatched: bool = False  # Accept refusals of consent that match no photo.
+    allow_unmatched: bool = False  # Continue even if a refusal of consent matches no photo.
     exclude: tuple[str, ...] = ()  # Patterns of files and folders that are left out, see curate/photos/name_rules.py.
     include: tuple[str, ...] = ()  # If not empty, only files that match one of these patterns are read
     reread: bool = False  # read every file again, even if its size and times did not change
@@ -178,7 +184,7 @@ class CurateConfig:
 
 
 def read_config(values: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
-    """Returns the configuration that `dataclasses.asdict` wrote as `values`. A missing option gets its default."""
+    """Returns the configuration from `values`, which `dataclasses.asdict` wrote. A missing option gets its default."""
     types = typing.get_type_hints(kind)
     return kind(**{name: _convert(value, types[name]) for name, value in values.items() if name in types})
 

@@ -30,8 +30,8 @@ class Sitter:
     package: str  # the package that contains the image
     file: str  # path of the image inside the package
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the face in pixels, from dlib's detector
-    tilt: float  # slope of the line through the eyes, degrees
-    enlarge: float = 1.0  # scale of the image, large enough for the filter `too_small` to keep most photos
+    tilt: float  # angle between the line through the eyes and the horizontal, in degrees
+    enlarge: float = 1.0  # scale of the image; chosen so that the filter `too_small` keeps most photos
 
 
 _GROUP_PHOTO = "data/images/t1.jpg"
@@ -49,10 +49,10 @@ VARIATIONS = 16  # number of photos of each person
 
 
 def write_demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
-    """Writes the demo's photos into `folder`, and also files that curation must drop. Returns the paths of all files.
+    """Writes the demo's photos, and files that curation must drop, into `folder`. Returns the paths of all files.
 
-    The same state of `rng` gives the same bytes. If all files exist already, nothing is written. Raises LikenessError
-    if a package or its image is missing.
+    Two calls with equal states of `rng` write equal bytes. If all files exist already, nothing is written. Raises
+    LikenessError if a package or its image is missing.
     """
     names = [f"{sitter.name}-{i:02d}.jpg" for sitter in SITTERS for i in range(variations)]
     paths = [folder / name for name in (*names, *_EXTRA_NAMES)]
@@ -131,7 +131,7 @@ def _choose_source_points(sitter: Sitter, out: int, rng: np.random.Generator) ->
         grid[..., 0] *= -1
     grid = _rotate(grid, rng.uniform(-9, 9)) * np.array([rng.uniform(0.9, 1.1), 1.0])
     grid /= 1 + (grid @ rng.uniform(-0.12, 0.12, 2))[..., None]
-    # The head is turned. Points near the camera move far, and other points move little.
+    # Turn the head. Points near the camera move far, and other points move little.
     nearness = np.exp(-(grid[..., 0] ** 2 / 0.18 + (grid[..., 1] - 0.08) ** 2 / 0.3))
     grid += nearness[..., None] * rng.uniform((-0.1, -0.07), (0.1, 0.07))
     bend = cv2.resize(rng.normal(0, 0.0252, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)

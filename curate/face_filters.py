@@ -5,14 +5,15 @@ from __future__ import annotations
 from manifests.ledger.filters import Filter, FilterSet
 from manifests.ledger.queries import PADDED
 
-# A face of the split test is no target if more than a tenth of its crop lies outside the photo, because no metric can
-# compare these pixels with the truth (ours). The face stays a reference.
+# If more than a tenth of a crop lies outside the photo, the face is not a target of the split test (ours). For pixels
+# outside the photo, there is no truth that a metric could compare with a restored face. The face can still be a
+# reference.
 OUTSIDE_PHOTO = "outside_photo"
 TEST_FILTERS = (Filter(OUTSIDE_PHOTO, "outside > 0.1"),)
 
 # If a filter's predicate is true for a face, the face is dropped with the filter's reason. The row of a dropped face
 # keeps the box and the measures. A predicate may use the columns of the table `faces`, and the width and height of the
-# photo. In a predicate, `detector_min_score` is the least score that the detector accepts: .5 for SCRFD (insightface's
+# photo. In a predicate, `detector_min_score` is the lowest score that the detector accepts: .5 for SCRFD (insightface's
 # default) and .3 for dlib (ours).
 
 DEFAULT = FilterSet(
@@ -23,9 +24,10 @@ DEFAULT = FilterSet(
         # of the photo. Smaller faces are enlarged more than twice for ArcFace (ours).
         Filter("too_small", "inter_ocular_px < 16"),
         Filter("low_score", "det_score < detector_min_score"),
-        # Detector and recognizer do not agree whether the face is upright, on its side or upside down.
+        # The detector and the recognizer contradict each other about which turn makes the face upright.
         Filter("turn_unclear", "turn IS NULL"),
-        # A second look at the aligned crop finds other landmarks, or no face (curate/faces/second_look.py).
+        # In a second look at the aligned crop, the detector finds different landmarks, or no face
+        # (curate/faces/second_look.py).
         Filter("landmarks_do_not_fit", "landmark_error > 0.3"),
         # A box may reach outside the photo by a quarter of its own size (ours). Faces that reach further outside are
         # poor targets.
@@ -63,7 +65,7 @@ STRICT = FilterSet(
         # `turned_away` drops 6% of the faces.
         Filter("turned_away", "abs(yaw) > 45 OR abs(pitch) > 40"),
         # `too_blurred` drops the softest 6% of the faces, `too_noisy` drops the noisiest 5%, and `too_blocky` drops the
-        # 2% with the strongest JPEG grid.
+        # 2% with the most visible JPEG blocks.
         Filter("too_blurred", "sharpness < 0.26"),
         Filter("too_noisy", "noise > 5.6"),
         Filter("too_blocky", "blockiness > 1.2"),
@@ -76,21 +78,22 @@ STRICT = FilterSet(
 
 
 def _make_rung(name: str, enlarged: str) -> FilterSet:
-    """Returns the set `strict` with another filter `enlarged`, and with the filter `padded`."""
+    """Returns the filters of `strict`, but with the predicate `enlarged`. Adds the filter `padded`."""
     filters = (Filter(rule.reason, enlarged) if rule.reason == "enlarged" else rule for rule in STRICT.filters)
     return FilterSet(name, 1, (*filters, Filter("padded", PADDED)))
 
 
-# The sets `hq256` and `hq512` are `strict` for targets of 256 and of 512 px: at most 2% of the crop lies outside the
-# photo (ours), and the crop is not enlarged to reach this size. A crop of 512 px with an `upsample` of 2 shows 256 px
-# of the photo. Of 2,757 faces of `photos` and `people_crops` that `default` keeps, `strict` keeps 848, `hq256` 173 and
-# `hq512` 45.
+# The sets `hq256` and `hq512` are for targets of 256 px and of 512 px. They have the filters of `strict` and two more
+# conditions. At most 2% of the crop lies outside the photo (ours). The part of the photo that the crop shows is at
+# least 256 px or 512 px wide, so the crop of this size is not enlarged. A crop of 512 px with an `upsample` of 2 shows
+# 256 px of the photo. Of the sets `photos` and `people_crops`, `default` keeps 2,757 faces, `strict` keeps 848, `hq256`
+# keeps 173 and `hq512` keeps 45.
 HQ256 = _make_rung("hq256", "upsample > 2")
 HQ512 = _make_rung("hq512", "upsample > 1")
-RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set accepts only faces that the set before it accepts
+RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set drops all faces that the previous set drops
 
-# The set `keep-outside` accepts the same faces as `default`. With `keep-outside`, test targets may lie partly outside
-# their photos.
+# The set `keep-outside` accepts the same faces as `default`. With `keep-outside`, a target of the split test may lie
+# partly outside its photo.
 KEEP_OUTSIDE = FilterSet("keep-outside", 2, DEFAULT.filters)
 
 FILTER_SETS = {filters.name: filters for filters in (*RUNGS, KEEP_OUTSIDE)}

@@ -1,4 +1,4 @@
-"""Runs the stages of curation in their order. Worker processes make the rows, and the main process records them.
+"""Runs the stages of curation in their order. Worker processes compute the rows, and the main process records them.
 
 The order is: scan -> consent -> detect -> screen -> embed -> keep out -> label -> worth -> dedupe -> group -> split ->
 pair -> leaks -> check
@@ -54,15 +54,15 @@ def curate(
 ) -> Summary:
     """Curates every file under `photos`, and writes the dataset. A repeated call resumes an interrupted run.
 
-    If `workers` is a number, that many worker processes read the files. With worker processes, a file that hangs or
-    crashes its process does not end the run. If `workers` is None, this process reads the files. `lists` are imported
+    `workers` is the number of worker processes that read the files. With worker processes, a file that hangs or crashes
+    its process does not end the run. If `workers` is None, the calling process reads the files. `lists` are imported
     lists with the person, the split and the references of photos. New lists replace earlier lists, and later runs use
     the new lists too. Raises BadInput, LedgerError or FaceModelError. The work that was recorded before an error stays
     recorded.
     """
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
-        load_faces_once(config.faces)  # the models are loaded first, so no empty dataset is written if this fails
+        load_faces_once(config.faces)  # the models are loaded first: if this fails, no empty dataset is written
     rules = NameRules(config.exclude, config.include)
     with contextlib.ExitStack() as stack:
         map_batches = stack.enter_context(open_pool(workers, start_worker))
@@ -71,7 +71,7 @@ def curate(
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
-        models = choose_face_models(ledger, config.faces)  # if this fails, the dataset is not marked as unfinished
+        models = choose_face_models(ledger, config.faces)  # an error here does not mark the dataset as unfinished
         ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
 
@@ -87,7 +87,7 @@ def curate(
         screen(ledger, config, map_batches, progress)
         embed(ledger, config, models, map_batches, progress)
         keep_out(ledger, models)
-        label(ledger, config, map_batches)  # after all faces that opted out are known, so that none of them is named
+        label(ledger, config, map_batches)  # after `keep_out`, so that no face that opted out gets a name
 
         _record_settings(ledger, config, models)
         record_worth_scale(ledger, models)
@@ -125,8 +125,7 @@ def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
 def _record_filters(ledger: Ledger, filters: FilterSet) -> None:
     """Checks the filters, and records them before a filter drops a face.
 
-    Because the reasons of all earlier filters are recorded, a later run with different filters may replace these
-    reasons.
+    A later run with different filters replaces a recorded reason if the reason belongs to a recorded filter.
     """
     check_filters(filters)
     ledger.record("filters", filters.name, filters, detail=asdict(filters))

@@ -37,24 +37,23 @@ class Summary:
     """The content of a dataset after a curation run."""
 
     faces_from: str  # spec of the face models
-    files: dict[str, int]  # status or reason -> number of files
+    files: dict[str, int]  # status or reason -> number of files; `photos` and `faces` have the same form
     photos: dict[str, int]
     faces: dict[str, int]
-    identities: int  # people with two photos or more, without doubtful people
-    alone: int  # people with one photo
-    largest: int  # greatest number of photos of one person
+    identities: int  # number of people with two photos or more, without doubtful people
+    alone: int  # number of people with one photo
+    largest: int  # number of photos of the person with the most photos
     pairs: dict[str, int]  # split -> number of targets with references
-    set_aside: int  # faces that are in no split because their photo shows people of several splits
-    # Least cosine of two single faces that are one person; the option --same-person replaces the number.
+    set_aside: int  # number of faces that are in no split because their photo shows people of several splits
+    # Two single faces are one person if their cosine is at least this number. --same-person replaces the number.
     threshold: float
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]
     # Split -> (number of faces that leak to another split, number of all faces). `likeness leaks` lists the leaks.
     leaking: dict[str, tuple[int, int]] = field(default_factory=dict)
-    rungs: dict[str, int] = field(default_factory=dict)  # name of a filter set -> number of targets that it leaves
-    unpaired: dict[str, int] = field(
-        default_factory=dict
-    )  # reason -> number of faces that are in a split and are not targets
+    rungs: dict[str, int] = field(default_factory=dict)  # name of a filter set -> number of targets that pass the set
+    # reason -> number of faces that are in a split and are not targets
+    unpaired: dict[str, int] = field(default_factory=dict)
 
 
 def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -> Summary:
@@ -110,7 +109,10 @@ def _describe_photos(photos: Sequence[Photo]) -> list[str]:
 
 
 def _describe_kinds(files: dict[str, int]) -> list[str]:
-    """Returns a notice for each kind of picture that was not read because a library is missing, with the command."""
+    """Returns a notice for each kind of picture that needs a missing library.
+
+    The notice has the command that installs it.
+    """
     return [
         f"{format_count(files[reason], f'{name} picture')} {'was' if files[reason] == 1 else 'were'} not read, because "
         f"a library is missing. Install it with: pip install 'likeness[{extra}]', and run the same command again."
@@ -146,9 +148,9 @@ def _describe_result(
 
 
 def describe_missing_targets(pairing: dict[str, Any], splits: Sequence[Split]) -> str:
-    """Returns a notice about a dataset without targets. It gives only advice that can help with the causes.
+    """Returns a notice about a dataset without targets. The notice advises only steps that can change the causes.
 
-    `pairing` is the detail of the stage `pair`: its rules, and the number of faces for each reason.
+    `pairing` is what the stage `pair` recorded as its detail: its rules, and the number of faces for each reason.
     """
     causes = Counter(pairing["left_out"])
     causes.update(row.reason for row in splits if row.reason in (PHOTO_SPANS_SPLITS, DOUBTFUL_PERSON))

@@ -86,7 +86,7 @@ def decide(
 
 
 def _build_line(action: str, ids: list[str], **options: str | None) -> dict[str, Any]:
-    """Returns the request of the command line, in the form of a line of a decision file.
+    """Returns the request that the arguments of the command describe. A line of a decision file has the same form.
 
     Raises BadInput if the number of ids is wrong.
     """

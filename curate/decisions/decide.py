@@ -1,8 +1,8 @@
 """Records decisions, and updates identities, splits and pairs at once.
 
-A decision is refused if it contradicts an earlier decision. A decision is also refused if it joins people who are in
-different frozen splits. No face model is loaded. The faces are grouped again from their recorded embeddings, with the
-settings of the last curation.
+A decision is refused if it contradicts an earlier decision, or if it joins people who are in different frozen splits.
+No face model is loaded. The faces are grouped again from their recorded embeddings, with the settings of the last
+curation.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def decide(
 
 
 def read_curation_settings(ledger: Ledger) -> tuple[CurateConfig, float]:
-    """Returns the settings of the last curation, and the recognizer's lowest cosine for two faces of one person.
+    """Returns the settings of the last curation, and `FaceModels.same_person` of the recognizer.
 
     Raises BadInput if no curation of the dataset has finished.
     """
@@ -194,7 +194,10 @@ def _compute_split_changes(
 
 
 def _describe_frozen_images(ledger: Ledger, face_ids: Sequence[str]) -> list[str]:
-    """Returns a notice if frozen sets contain images of faces that leave the dataset, otherwise an empty list."""
+    """Returns a notice if frozen sets contain images of the faces `face_ids`, which leave the dataset.
+
+    Otherwise returns [].
+    """
     leaving = set(face_ids)
     rows = [row for row in ledger.read_rows(Degradation) if row.face_id in leaving]
     if not rows:

@@ -2,7 +2,8 @@
 
 A request is a line of the decision file, or the arguments of a command. A request names a face by an id, by the first
 characters of an id, or by a location. A location is a photo and a box. The log of decisions stores each face as a
-location.
+location. A witness is a face that belonged to a person at the time of a decision. A witness only shows which person the
+decision means.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characte
 
 
 class FaceLookup:
-    """Finds faces and identities of a ledger by the names that a request uses."""
+    """Finds the faces and identities of a ledger that a request names."""
 
     def __init__(self, faces: Sequence[Face], memberships: Sequence[Membership]) -> None:
         self._face = {face.face_id: face for face in faces}
@@ -75,7 +76,7 @@ class FaceLookup:
         return tuple(locations)
 
     def find_person(self, names: object) -> tuple[FaceLocation, ...]:
-        """Returns the locations of the named faces. All other faces of the identities are added as witnesses.
+        """Returns the locations of the named faces. All other faces of their identities are added as witnesses.
 
         `names` has the same form as in `find_faces`. If `names` contains an identity, all faces of this identity are
         witnesses.
@@ -99,7 +100,7 @@ class FaceLookup:
         return name_single_witness(locations.values())
 
     def find_rest(self, names: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Returns the faces of `names` that are not in `faces`. The request separates these faces from `faces`.
+        """Returns the named faces that are not in `faces`. The decision separates the returned faces from `faces`.
 
         If `names` is a list of locations, only the faces at the listed locations are used. If `names` contains ids,
         `names` means all faces of a person, as in `find_person`.
@@ -141,7 +142,7 @@ class FaceLookup:
         return self._find_today(location) in self._identity
 
     def locate(self, face_id: str) -> FaceLocation:
-        """Returns the photo and the box of a face, with sides rounded to .01 pixels."""
+        """Returns the photo and the box of a face. The coordinates of the box are rounded to .01 pixels."""
         face = self._face[face_id]
         x0, y0, x1, y1 = (round(float(side), 2) for side in face.box)
         return FaceLocation(face.photo_id, (x0, y0, x1, y1))
@@ -152,7 +153,7 @@ class FaceLookup:
         return None if face is None else face.representative
 
     def _find_representative(self, full_id: str) -> str:
-        """Returns the id of the representative of a face. The id of an identity is returned unchanged."""
+        """Returns the id of the representative of a face. If `full_id` is the id of an identity, returns this id."""
         face = self._face.get(full_id)
         return full_id if face is None else face.representative
 
@@ -163,7 +164,7 @@ class FaceLookup:
 
 
 def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
-    """Returns the faces as a tuple. If there is only one face, it is not marked as a witness."""
+    """Returns the faces as a tuple. A single face is not marked as a witness."""
     locations = tuple(faces)
     return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
 

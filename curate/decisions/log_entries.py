@@ -50,7 +50,7 @@ def read_log_entries(dataset: Path) -> list[LogEntry]:
 def format_entry(entry: LogEntry) -> dict[str, Any]:
     """Returns an entry as a line of a decision file.
 
-    `likeness decide --file` can record the decisions of a decision file in another dataset.
+    `likeness decide --file` can record the line in another dataset.
     """
     decision = entry.decision
     line: dict[str, Any] = {"number": decision.number, "kind": decision.kind}

@@ -1,4 +1,7 @@
-"""Ends the leaks between the splits of a dataset by decisions, which every later run applies again."""
+"""Records decisions that end the leaks between the splits of a dataset.
+
+Every later run applies these decisions again.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair, Split
 from manifests.runtime.progress import Progress
 
-# A new division into splits can cause new leaks. From round MOVES on, no person moves and faces are only dropped, so
-# that the repair ends.
+# A repair has up to ROUNDS rounds, because a new division into splits can cause new leaks. Before round MOVES, people
+# may move to another split. From round MOVES on, faces are only dropped, so that the repair ends.
 ROUNDS, MOVES = 8, 4
-_ALL = 1 << 62  # number of leaks of each kind that a search returns
+_ALL = 1 << 62  # no limit for the number of leaks that a search returns
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,18 @@ class Repair:
 
     leaks_before: int
     leaks_after: int
-    together: tuple[tuple[str, str], ...]  # two people who are in one split now, the larger person first
+    together: tuple[
+        tuple[str, str], ...
+    ]  # pairs of people who are in one split now; the person with more faces is first
     dropped: tuple[str, ...]  # faces that are not used any more
     targets: int  # number of targets before the repair
-    targets_moved: int  # targets that are in another split now
-    targets_lost: int  # targets that are no targets any more
-    decisions: tuple[int, ...]  # numbers of the decisions; `likeness decide DATASET undo NUMBER` takes one back
+    targets_moved: int  # number of targets that are in another split now
+    targets_lost: int  # number of faces that were targets and are not targets any more
+    decisions: tuple[int, ...]  # numbers of the recorded decisions, for `likeness decide DATASET undo NUMBER`
 
 
 def repair_leaks(dataset: Path, dry_run: bool = False, progress: Progress = lambda *_: None) -> Repair:
-    """Records decisions until nothing leaks, and returns what they changed. plan_repair.py states the rule.
+    """Records decisions until nothing leaks, and returns the changes. plan_repair.py chooses the decisions.
 
     With `dry_run`, nothing is written, and the result has the decisions of the first round.
     """

@@ -18,11 +18,11 @@ from manifests.ledger.decision_log import MAX_NAME, PARTS, SIDED, Decision, Face
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
-# The photo and the box of a face. Unlike a location, a place does not say whether the face is a witness.
+# The photo and the box of a face. A `FaceLocation` also says whether the face is a witness, and a place does not.
 Place = tuple[str, tuple[float, ...]]
 
 # Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
-# used. An undo in the same file can refer to the key `number` of another decision.
+# used. The value of `undoes` in the same file may be the `number` of another line.
 _LIST_KEYS = {"number", "made", "state", "missing"}
 _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",
@@ -35,7 +35,7 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
 
 @dataclass(frozen=True)
 class ParsedRequests:
-    """The decisions to record, a phrase for each decision, and notices about requests that the log contains already."""
+    """The decisions to record, a phrase for each of them, and notices about decisions that the log contains already."""
 
     decisions: list[Decision]
     phrases: list[str]
@@ -45,15 +45,17 @@ class ParsedRequests:
 def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup) -> ParsedRequests:
     """Returns the requested decisions, without the decisions that the log already contains.
 
-    The numbers of the new decisions follow the last number of the log. The log contains a requested decision if an
-    active decision of the log is equal to it, and no later decision names its faces. Later decisions that a request
-    repeats are ignored. If a decision file gets new lines at its end and is used again, only the new lines are
-    recorded. Raises BadInput if a request is wrong. The message of the error contains the line of the file.
+    The numbers of the new decisions follow the last number of the log. A requested decision counts as contained in the
+    log if two conditions hold. An active decision of the log is equal to the requested decision. No later decision of
+    the log names its faces, except later decisions that are also requested. If a decision file gets new lines at its
+    end and is used again, only the new lines are therefore recorded. Raises BadInput if a request is wrong. The message
+    of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
     repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
     active = {replace(decision, number=0): decision.number for decision in select_active(log)}
-    last = {  # place -> the last active decision that names the place; decisions that a request repeats are ignored
+    # place -> number of the last active decision that names the place; decisions that are requested again do not count
+    last = {
         place: number
         for decision, number in active.items()
         if decision not in repeated_decisions
@@ -61,7 +63,7 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
     }
 
     result = ParsedRequests([], [], [])
-    number_of: dict[int, int] = {}  # number of a decision in the file -> its number in this log
+    number_of: dict[int, int] = {}  # number of a decision in the file -> its number in the log
     new_places: set[Place] = set()
     number = max((decision.number for decision in log), default=0)
     for request, decisions in zip(requests, parsed, strict=True):
@@ -90,9 +92,8 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
 def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tuple[Decision, str]]]:
     """Returns the decisions of each request.
 
-    Each decision comes with a phrase for the user. All decisions have the number 0.
-
-    For an undo, the list of decisions is empty.
+    Each decision comes with a phrase for the user. All decisions have the number 0. For an undo, the list of decisions
+    is empty.
     """
     parsed: list[list[tuple[Decision, str]]] = []
     numbers: set[int] = set()
@@ -116,7 +117,7 @@ def _add_line_to_errors(request: Request) -> Iterator[None]:
 
 
 def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
-    """Returns the decisions of a request. Each decision comes with a phrase that describes the decision.
+    """Returns the decisions of a request, and a phrase for each decision that describes the decision to the user.
 
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
     """
@@ -160,8 +161,8 @@ def _parse_sides(kind: str, request: Request, lookup: FaceLookup) -> tuple[Decis
     sides = tuple(lookup.find_person(side) for side in request["sides"])
     if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
         raise BadInput(
-            f"The people of the action {kind} are one person already. To keep the faces of this person together, use "
-            "lock."
+            f"The ids of the action {kind} belong to one person already. To keep the faces of this person "
+            "together, use lock."
         )
     effect = "show one person" if kind == "merge" else "are in one split and stay different people"
     return Decision(0, kind, sides), f"{' and '.join(_describe(side) for side in sides)} {effect}"
@@ -193,7 +194,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
     target = lookup.find_person(request["to"])
     if set(map(_get_place, faces)) <= set(map(_get_place, target)):
         raise BadInput(
-            "The faces of the move belong to that person already. To keep the faces with this person, use lock."
+            "The faces of the move already belong to the target person. To keep the faces with this person, use lock."
         )
     if "rest" in request:
         rest = lookup.find_rest(request["rest"], [*faces, *target])
@@ -202,8 +203,8 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
                 "`rest` names only faces that move, or faces of the target person. Name other faces, or leave rest out."
             )
     else:
-        # By default, the rest is all faces that stay with the people from whom faces are taken. The target person is
-        # left out.
+        # By default, the rest is all other faces of the people to whom the moved faces belong now. The faces of the
+        # target person are left out.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
         own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
         rest = name_single_witness(
@@ -216,7 +217,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
 def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:
     """Returns the decision for an undo, and a phrase that describes the decision.
 
-    `number_of` maps a decision's number in the file to its number in this log.
+    `number_of` maps the number of a decision in the file to the number of this decision in the log.
     """
     _check_keys(request)
     own = request["undoes"]

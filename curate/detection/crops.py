@@ -43,7 +43,7 @@ def crop_batch(photos: Sequence[tuple[Sequence[Source], Sequence[Face]] | Failed
 
     Returns the new ledger rows of the faces.
 
-    Each item of `photos` is a pair: the files that contain a photo, and the photo's faces.
+    Each item of `photos` has the files that contain a photo, and the faces of the photo.
     """
     rows: list[Face] = []
     for item in guard_units(photos):

@@ -36,8 +36,9 @@ from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_o
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, FailedUnit
 
-# Number of faces that the filters screen in one query (ours). A query takes 2 ms for any number of faces. If
-# FACES_A_QUERY is small, more crops are written while the detector works.
+# The filters screen at least this number of faces in one query (ours). A query takes 2 ms for any number of faces, so
+# few queries save time. With a smaller number, the first crops are written earlier, and more crops are written while
+# the detector works.
 FACES_A_QUERY = 16
 
 
@@ -47,9 +48,9 @@ def start_worker() -> None:
 
 
 def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
-    """Records the faces of every photo that this detector has not searched yet.
+    """Searches every photo that this detector has not searched yet, and records its faces.
 
-    A face is dropped if an earlier detector found it and this detector does not find it.
+    If an earlier detector found a face and this detector does not find the face, the face is dropped.
     """
     settings = {
         "detector": next(file.sha256 for file in models.files if file.role == "detector"),
@@ -58,7 +59,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
     if config.landmarks == "dlib":
         _record_landmark_models(ledger)
     finished = ledger.find_finished("detect", settings)
-    if config.landmarks is None:  # a run without --landmarks also uses rows with 68 landmarks
+    if config.landmarks is None:  # a run without --landmarks also accepts the rows of an earlier run with 68 landmarks
         finished |= ledger.find_finished("detect", {**settings, "landmarks": "dlib"})
     min_eyes = choose_min_eyes(config)
     photos = _list_photos(ledger, finished, min_eyes)
@@ -89,7 +90,7 @@ def _record_landmark_models(ledger: Ledger) -> None:
 
 
 def choose_min_eyes(config: CurateConfig) -> float:
-    """Returns the least distance between the eyes, in pixels, of the faces that the detection looks for."""
+    """Returns the smallest distance between the eyes, in pixels, of the faces that the detection looks for."""
     if config.min_face is not None:
         return config.min_face
     return min(MIN_EYES, find_min_inter_ocular(config.screen))
@@ -119,8 +120,8 @@ def _merge_with_earlier(
 ) -> tuple[list[str], list[Record]]:
     """Returns the ids of the finished photos, and the rows to record.
 
-    A face that only an earlier detector found gets a row with the status dropped. A photo that cannot be read does not
-    count as finished, so a later run reads the photo again.
+    A face that an earlier detector found, and this detector did not find, gets a row with the status dropped. A photo
+    that cannot be read does not count as finished, so a later run reads the photo again.
     """
     rows_to_record: list[Record] = []
     finished: list[str] = []
@@ -131,7 +132,7 @@ def _merge_with_earlier(
         elif row.reason != PHOTO_VANISHED:
             finished.append(row.photo_id)
             rows_to_record.append(row)
-        elif not faces_before:  # the photo is not finished, so a later run reads it again
+        elif not faces_before:  # the photo does not count as finished, so a later run reads the photo again
             rows_to_record.append(row)
     new_faces = {row.face_id for row in rows if isinstance(row, Face)}
     rows_to_record += [
@@ -144,7 +145,7 @@ def _merge_with_earlier(
 
 
 def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
-    """Returns the row of a face. The row keeps the earlier embedding if the landmarks did not change."""
+    """Returns the row of a face. If the landmarks did not change, the row keeps the embedding of the earlier row."""
     before = earlier.get(face.face_id)
     if face.reason == OPTED_OUT or before is None or before.shard is None or before.landmarks5 != face.landmarks5:
         return face
@@ -156,7 +157,7 @@ def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A detected face, before the filters accept or drop it."""
+    """A detected face that the filters have not accepted or dropped yet."""
 
     face: Face
     crop: np.ndarray  # RGB uint8 (512, 512, 3)
@@ -190,7 +191,7 @@ def detect_batch(
         crop_writes: list[Future[str]] = []
 
         def screen_candidates() -> None:
-            """Lets the filters accept or drop the candidates, and starts to write the crops of the accepted faces."""
+            """Applies the filters to the candidates, and starts to write the crops of the accepted faces."""
             photo_facts = [candidate.photo for candidate in candidates]
             reasons = find_reasons([candidate.face for candidate in candidates], photo_facts, filters)
             reasons = _add_optouts(candidates, reasons, models, kept_out)
@@ -244,7 +245,7 @@ def _detect_faces(models: FaceModels, image: np.ndarray, min_eyes: float) -> lis
         return find_faces(image, models, min_eyes)
     except (FaceModelError, MemoryError):
         raise
-    except Exception:  # detectors raise many kinds of errors, and one photo must not end the run
+    except Exception:  # detectors raise many kinds of errors, and an error on one photo must not end the run
         return None
 
 

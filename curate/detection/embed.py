@@ -1,7 +1,7 @@
-"""The stage `embed` computes the embeddings of accepted faces that have no embedding, or whose shard is lost.
+"""The stage `embed` computes the embeddings of accepted faces without an embedding, and of faces whose shard is lost.
 
-The same faces always form the same batches, and an embedding does not depend on its batch. So a resumed run writes the
-same bytes as an uninterrupted run.
+The same faces always form the same batches, and the embedding of a face does not depend on the other faces of its
+batch. A resumed run therefore writes the same bytes as an uninterrupted run.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE
 
-# A filter of the user must not use a reserved word as its reason. The reserved words are statuses, and reasons of other
-# stages.
+# A filter in a file of the user must not have one of these words as its reason. They are the statuses of faces, and the
+# reasons of other stages.
 RESERVED = {
     "ok",
     "dropped",
@@ -72,7 +72,7 @@ def load_filters(name: str) -> FilterSet:
 
 
 def insert_min_score(filters: FilterSet, min_score: float) -> FilterSet:
-    """Returns the set with the number `min_score` in the place of the word `detector_min_score`."""
+    """Returns the set in which the number `min_score` replaces the word `detector_min_score`."""
     number = f"{min_score:g}" if min_score >= 0 else f"({min_score:g})"
 
     def insert(rules: tuple[Filter, ...]) -> tuple[Filter, ...]:
@@ -112,7 +112,7 @@ def find_min_inter_ocular(filters: FilterSet) -> float:
 def _read_name_and_version(content: dict[str, Any], path: Path) -> tuple[str, int]:
     if unknown := sorted(content.keys() - {"name", "version", "filter", "test_filter"}):
         raise BadInput(
-            f"--filters {path}: {unknown[0]} is unknown. Write only name, version, [[filter]] and [[test_filter]]."
+            f"--filters {path}: {unknown[0]} is unknown. Use only name, version, [[filter]] and [[test_filter]]."
         )
     name, version = content.get("name"), content.get("version")
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", name)):

@@ -23,10 +23,11 @@ from curate.faces.interface import Detection
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
-# The box of a face in its crop, as dlib's detector would draw it. The distance of the eyes is .41 of the box's side
-# (ours).
+# The box that dlib's detector would find for the face of a crop, in pixels of the crop. The distance between the eyes
+# is .41 of the side of the box (ours).
 _BOX_IN_CROP = np.array([103, 148, 410, 455])
-# Side, in pixels, of the small crop on which the pixels from the photo are found within .25 ms (ours).
+# The pixels of a crop that lie inside the photo are found on a small crop, which takes less than .25 ms. This number is
+# the side of the small crop, in pixels (ours).
 _VALID_SIDE = 128
 
 
@@ -57,7 +58,8 @@ def _measure_face(
         return None
     crop = align_face(image, detection.landmarks5, FFHQ_512, FFHQ_SIZE)
     yaw, pitch, roll = measure.estimate_pose(detection.landmarks5)
-    # Blockiness and noise are measured in the photo's own pixels, because the resizing of the crop changes both.
+    # Blockiness and noise are measured in the photo's own pixels, because the resizing of the crop changes blocks and
+    # noise.
     luma = _cut_luma(image, detection.box.tolist())
     points68: tuple[float, ...] | None = None
     if landmarks == "dlib":

@@ -18,21 +18,21 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 
-# Greatest number of pixels of two photos that may be in memory together (ours). If two photos together have more pixels
-# than MAX_PIXELS_AHEAD, the second photo is decoded after the first photo was used. Without this limit, two photos
-# could need more memory than the largest single photo.
+# Two photos are in memory together only if they have at most this number of pixels together (ours). Otherwise, the
+# second photo is decoded after the first photo was used. Without this limit, two photos could need more memory than the
+# largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
 
-# The uri of a file that contains a photo, and the sha256 of its bytes
+# The uri of a file that contains a photo, and the sha256 of the file
 Source = tuple[str, str]
 
 
 def list_sources(ledger: Ledger) -> dict[str, tuple[Source, ...]]:
     """Returns the files that contain the pixels of each photo (photo_id -> sources).
 
-    A file is not a source if its orientation or its samples differ from those of the photo, because the boxes of the
-    faces do not fit such a file.
+    A file is not a source if its orientation or its samples differ from the orientation or the samples in the photo's
+    row. The boxes of the faces would not fit such a file.
     """
     pixels = {photo.photo_id: (photo.samples, photo.orientation) for photo in ledger.read_rows(Photo)}
     sources: dict[str, list[Source]] = defaultdict(list)
@@ -43,7 +43,7 @@ def list_sources(ledger: Ledger) -> dict[str, tuple[Source, ...]]:
 
 
 def rank_place(sources: Sequence[Source]) -> tuple[str, int]:
-    """Returns a key that sorts photos by their place in an archive, so that each archive is unpacked once.
+    """Returns a key that sorts photos by archive and by position in it, so that each archive is unpacked one time.
 
     Photos that also exist as files outside an archive come first.
     """
@@ -53,9 +53,10 @@ def rank_place(sources: Sequence[Source]) -> tuple[str, int]:
 
 
 def read_photo(sources: Sequence[Source]) -> np.ndarray | None:
-    """Returns a photo, RGB uint8 (H, W, 3), from the first source whose bytes still have their hash.
+    """Returns a photo, RGB uint8 (H, W, 3), from the first source whose bytes still have the recorded hash.
 
-    Returns None if no source with its hash can be read. Raises MemoryError if decoding runs out of memory.
+    Returns None if no source can be read or no source has its recorded hash. Raises MemoryError if decoding runs out of
+    memory.
     """
     for uri, sha256 in sources:
         try:

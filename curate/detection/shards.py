@@ -21,8 +21,8 @@ def embed_and_write(
 ) -> list[Face]:
     """Embeds n faces from their crops, uint8 (size, size, 3) each, and writes the unit embeddings as one shard.
 
-    Returns the ledger rows of the faces. Each row names the shard, and contains the length of the embedding if the
-    lengths of the recognizer have a meaning.
+    Returns the ledger rows of the faces. Each row names the shard. If the recognizer has `embed_raw`, each row also
+    contains the length of the embedding before the normalisation.
 
     A face fails with a reason if its embedding is not finite or is a zero vector. If all faces fail, no file is
     written.
@@ -52,7 +52,7 @@ def _write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> l
 
 
 def find_intact_shards(dataset: Path, faces: Iterable[Face]) -> set[str]:
-    """Returns the names of the shards that `faces` use and whose files are unchanged."""
+    """Returns the names of the shards that contain embeddings of `faces` and whose files are unchanged."""
     return {shard for shard in {face.shard for face in faces if face.shard is not None} if _is_intact(dataset, shard)}
 
 

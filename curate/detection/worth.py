@@ -1,12 +1,14 @@
-"""The stage `worth` finds out how the recognizer's embeddings of unrecognisable faces look like.
+"""The stage `worth` calibrates the worth of faces: a measure of how well the recognizer can recognise a face.
 
-A recognizer puts all faces in which it sees nobody into one place, whatever the cause: blur, noise, a mask or a drawing
-(Deng et al. 2021, "Harnessing Unrecognizable Faces"). Two such faces of strangers are therefore similar. The embedding
-of such a face is also short before it is normalised. The worth of a face combines both: it is the length of the
-embedding, without the part that points to the place of the unrecognisable faces.
+The embeddings of all unrecognisable faces point in nearly one direction, whatever the cause: blur, noise, a mask or a
+drawing (Deng et al. 2021, "Harnessing Unrecognizable Faces"). The embeddings of two unrecognisable faces are therefore
+similar, even if the faces show different people. The embedding of an unrecognisable face is also short before it is
+normalised. The worth of a face combines these two facts. The worth is the length of the embedding without its part in
+the direction of the unrecognisable faces.
 
-The worth is calibrated without labels. The stage damages some good faces of the collection until nobody can be
-recognised. The worth 0 is the median of the damaged faces, and the worth 1 is the median of the good faces.
+The calibration needs no labels. The stage damages copies of some good faces of the collection until nobody can be
+recognised. The scale of the worth is chosen so that the median of the damaged faces is 0 and the median of the good
+faces is 1.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face
 from manifests.runtime.files import sha256_bytes
 
-_VERSION = 1  # a new version of the damages or of the formula calibrates every dataset again
-# Number of good faces that are damaged (ours). With 16 to 128 faces, of one person or of many, the share of clear faces
-# that count as poor stays between .07 and .17.
+_VERSION = 1  # change this number with the damages or the formula, so that every dataset is calibrated again
+# Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. The share of
+# clear faces that count as poor was always between .07 and .17.
 _SAMPLE = 64
-_MIN_SAMPLE = 4  # fewer good faces calibrate nothing (ours)
-# The calibration is refused if a tenth of the damaged faces, or more, has a worth above .5 (ours). This recognizer's
-# embeddings then say nothing about the worth of a face.
+_MIN_SAMPLE = 4  # without this number of good faces, the worth is not calibrated (ours)
+# If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). The embeddings of
+# this recognizer then do not distinguish damaged faces from good faces.
 _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
 
 
@@ -39,15 +41,15 @@ _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
 class WorthScale:
     """The calibration of the worth for one recognizer and one collection."""
 
-    centre: tuple[float, ...]  # (d,), of length 1: where the embeddings of unrecognisable faces gather
-    low: float  # median of the measure for unrecognisable faces; has the worth 0
-    high: float  # median of the measure for good faces of the collection; has the worth 1
+    centre: tuple[float, ...]  # (d,), of length 1: the direction of the embeddings of unrecognisable faces
+    low: float  # median result of `_measure_lengths` for the damaged faces; this value has the worth 0
+    high: float  # median result of `_measure_lengths` for the good faces; this value has the worth 1
 
 
 def record_worth_scale(ledger: Ledger, models: FaceModels) -> None:
-    """Calibrates the worth of faces, and records the scale as the detail of the stage `worth`.
+    """Calibrates the worth of faces, and records the scale in the ledger, as the detail of the stage `worth`.
 
-    The stage does nothing if neither the recognizer nor the sample of good faces has changed.
+    If the recognizer and the sample of good faces are those of the recorded scale, the stage does nothing.
     """
     sample = choose_good_faces(ledger.read_rows(Face)) if models.embed_raw is not None else []
     key = sha256_bytes(" ".join([str(_VERSION), models.recognizer_sha256(), *(f.face_id for f in sample)]).encode())
@@ -76,8 +78,8 @@ def choose_good_faces(faces: Sequence[Face]) -> list[Face]:
     """Returns at most _SAMPLE accepted faces with long embeddings, sorted by face id.
 
     Near-duplicates and faces that a decision drops count as accepted, so that a second curation chooses the same faces.
-    The sample is evenly spaced among the half of the faces with the longest embeddings. The other half is left out,
-    because a collection may contain many poor faces.
+    The half of the faces with the shorter embeddings is left out, because a collection may contain many poor faces. The
+    remaining faces are sorted by face id, and the sample is evenly spaced among them.
     """
     reasons = (None, NEAR_DUPLICATE, DROPPED_BY_DECISION)
     known = [face for face in faces if face.reason in reasons and face.embedding_norm is not None]
@@ -88,13 +90,13 @@ def choose_good_faces(faces: Sequence[Face]) -> list[Face]:
 
 
 def find_worth_scale(vectors: np.ndarray, norms: np.ndarray, damaged: np.ndarray) -> WorthScale | None:
-    """Returns the scale, or None if the damaged faces cannot be told from the good faces.
+    """Returns the scale, or None if the embeddings do not distinguish the damaged faces from the good faces.
 
     `vectors` (n, d) and `norms` (n,) are the unit embeddings of good faces and their lengths. `damaged` (k, n, d) are
-    the embeddings of the same faces after each of k damages, as the recognizer returned them.
+    the embeddings of these n faces after each of k damages, before the normalisation.
     """
-    # A damaged face still contains something of its person. This part is removed, so that the centre shows the damage
-    # and not the people of the sample.
+    # The embedding of a damaged face still has a part in the direction of the good face. This part is removed, so that
+    # the centre depends on the damage and not on the people in the sample.
     lengths = np.linalg.norm(damaged, axis=2)  # (k, n)
     directions = damaged / np.maximum(lengths, 1e-12)[:, :, None]
     own = np.einsum("knd,nd->kn", directions, vectors)
@@ -129,7 +131,7 @@ def _calibrate(ledger: Ledger, sample: Sequence[Face], models: FaceModels) -> Wo
 
 
 def _measure_lengths(directions: np.ndarray, lengths: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Returns the lengths of embeddings without their part along `centre`, (...).
+    """Returns the lengths of embeddings after their part along `centre` was removed, (...).
 
     `directions` (..., d) are unit embeddings, and `lengths` (...) are their lengths before they were normalised.
     """

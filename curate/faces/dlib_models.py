@@ -19,7 +19,8 @@ RECOGNIZER_LICENCE = "CC0 1.0 (dlib_face_recognition_resnet_model_v1)"
 LANDMARKS_LICENCE = "trained on iBUG 300-W: the dataset's licence excludes commercial use"
 
 # The mean positions of the five landmarks in dlib's own 150 px crops (padding .25), which we measured on 142 web faces.
-# The embedding of a crop that is aligned to this template has a cosine of .997 to the embedding of dlib's own crop.
+# For each face, we compared the embedding of a crop that is aligned to this template with the embedding of dlib's own
+# crop. The cosine of the two embeddings is .997.
 TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], [49.957, 102.520], [97.996, 102.333]])
 
 # dlib's detector finds faces with a box of 80 px or more. If the photo is enlarged to twice its size, the detector also
@@ -27,16 +28,17 @@ TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], 
 # tiles before it is enlarged, because the enlarged photo needs much memory (ours).
 EYES = 16
 MAX_ENLARGED = 4_000_000
-# Neighbouring tiles share this many pixels (ours). A face that does not fit into the overlap is found at the coarser
-# scale, where its box has 40 px or more.
+# Neighbouring tiles share a strip of this width, in pixels (ours). A face that does not fit into the strip is found at
+# the next coarser scale, where its box is 40 px wide or more.
 TILE_OVERLAP = 200
 
-# Least score of a detection (ours). On our sample photos, all false detections and one real face in profile have a
-# score below MIN_SCORE.
+# The lowest score of a detection (ours). On our sample photos, all false detections have a score below MIN_SCORE. One
+# real face, in profile, also has a score below MIN_SCORE.
 MIN_SCORE = 0.3
-# The documentation of dlib says that two faces with a distance of less than 0.6 are one person. The vectors of dlib
-# have a mean length of 1.48, so a distance of 0.6 corresponds to a cosine of .918. One in a thousand pairs of strangers
-# has a cosine of .93 or more (142 web faces, ours). Average linkage needs a threshold near .93.
+# The documentation of dlib says that two faces with a distance of less than 0.6 are one person. dlib's embeddings have
+# a mean length of 1.48, so a distance of 0.6 corresponds to a cosine of .918. Of a thousand pairs of faces of different
+# people, one pair has a cosine of .93 or more (142 web faces, ours). The threshold of the average linkage must
+# therefore be near .93.
 SAME_PERSON = 0.925
 
 
@@ -62,7 +64,7 @@ def _import_dlib() -> Any:
 
 
 def _find_library() -> Path:
-    """Returns the path of dlib's compiled library. The library contains the detector, which has no other file."""
+    """Returns the path of dlib's compiled library. The library contains the detector, so there is no detector file."""
     spec = importlib.util.find_spec("_dlib_pybind11")
     return Path(spec.origin if spec is not None and spec.origin is not None else _import_dlib().__file__)
 
@@ -132,7 +134,7 @@ def load_dlib() -> FaceModels:
         measure_reach=lambda width, height: EYES if width * height <= MAX_ENLARGED else 2 * EYES,
         # The lengths of dlib's embeddings say nothing about a face: blurred and noisy faces have embeddings that are as
         # long as those of clear faces (ours, 60 web faces). Therefore, there is no `embed_raw`.
-        strangers_near_zero=False,  # the mean cosine of two strangers is .83, but differs between women and men
+        strangers_near_zero=False,  # the mean cosine of two different people is .83, but differs between women and men
         files=(
             ModelFile("detector", _find_library(), DETECTOR_LICENCE),
             *list_landmark_files(),

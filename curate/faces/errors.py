@@ -1,4 +1,4 @@
-"""The errors of `curate.faces`. This package imports no other package, so its errors cannot derive from LikenessError.
+"""The errors of `curate.faces`. The package imports no other package, so its errors do not derive from LikenessError.
 
 The command line prints an error of `curate.faces` like a LikenessError, and exits with the exit code of the error's
 class.

@@ -1,4 +1,4 @@
-"""Finds the faces of a photo: small faces of large photos, and faces that lie on their side or upside down."""
+"""Finds the faces of a photo, also small faces in large photos, and faces that lie on their side or upside down."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from curate.faces.second_look import fits, is_faint, is_sure, look_again, set_tu
 # Photos are searched for faces whose eyes are this number of pixels apart or more (ours). The filter `too_small` drops
 # smaller faces.
 MIN_EYES = 16.0
-# A face may be large enough if the side of its box is at least this many times the least distance between the eyes
-# (ours). The box of a frontal face is 2.2 times as wide as the distance between its eyes.
+# A face counts as large enough if the side of its box is at least BOX_IN_EYES times the smallest allowed distance
+# between the eyes (ours). The box of a frontal face is 2.2 times as wide as the distance between its eyes.
 BOX_IN_EYES = 2.0
-# If a photo shows a face that is surely upright, other faces with at least this score need no second look (ours). Of
-# the faces that the detector sees in turned photos, 75% have a score below .69, and most others have a roll near 90,
-# which always needs a second look.
+# If a face of a photo is surely upright, the other faces of the photo need no second look at a score of
+# SURE_BESIDE_SURE or more (ours). Of the faces that the detector finds in turned photos, 75% have a score below .69.
+# Most of the remaining 25% have a roll near 90, and a face with such a roll always gets a second look.
 SURE_BESIDE_SURE = 0.7
-# Two detections are the same face if the smaller box has at least this share of its area in the larger box (ours).
+# Two detections are one face if the larger box covers at least this share of the smaller box (ours).
 _SAME_PLACE = 0.4
 
 
 def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: float = MIN_EYES) -> list[Detection]:
     """Returns the faces of a photo, uint8 (H, W, 3), also the faces that lie on their side or upside down.
 
-    The detector looks for faces whose eyes are at least `min_eyes` pixels apart, and also returns the smaller faces
-    that it sees. Faces with a low score or implausible landmarks get a second look (curate/faces/second_look.py). If a
-    face is turned by about 90, 180 or 270 degrees, the detector also looks at the whole photo at this turn. If no face
-    fits, the detector looks at the photo at all turns.
+    The scale of the search is chosen for faces whose eyes are at least `min_eyes` pixels apart. Smaller faces are also
+    returned if the detector finds them. Faces with a low score or implausible landmarks get a second look
+    (curate/faces/second_look.py). If a face is turned by about 90, 180 or 270 degrees, the detector also searches the
+    whole photo turned by this angle. If the landmarks of no face fit, the detector searches the photo turned by all
+    three angles.
 
-    Boxes and landmarks are in pixels of the photo before any turn. `left eye` means left in the image of the upright
-    face, so that `align_face` turns every face upright. Faces without a clear turn, or with landmarks that do not fit,
-    are also returned, and `fits` returns False for them.
+    Boxes and landmarks are in pixels of the photo before any turn. The first landmark is the eye that is on the left
+    when the face is upright. `align_face` therefore turns every face upright. The result also contains faces without a
+    clear turn and faces whose landmarks do not fit. For these faces, `fits` returns False.
     """
     faces = _look_at_turn(photo, models, min_eyes, 0)
     looked = {0}
@@ -52,7 +53,7 @@ def find_face_in_box(
 ) -> Detection | None:
     """Returns the face that fits `box` (x0, y0, x1, y1) best, at any turn, or None if no face fits.
 
-    The detector sees the box and half its side around the box, which makes a small face larger for the detector.
+    The detector gets only the box and a margin of half the side of the box, so a small face fills more of the input.
     """
     height, width = photo.shape[:2]
     margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
@@ -70,7 +71,7 @@ def find_face_in_box(
 
 
 def find_usable_faces(photo: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
-    """Returns the faces of `find_faces` whose score is high enough for the detector, and that can be aligned."""
+    """Returns the faces of `find_faces` that reach the detector's lowest score and that can be aligned."""
     return [face for face in find_faces(photo, models) if face.score >= models.min_score and can_be_aligned(face)]
 
 
@@ -84,11 +85,11 @@ def can_be_aligned(face: Detection) -> bool:
 
 
 def _look_at_turn(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: float, turn: int) -> list[Detection]:
-    """Returns the faces that the detector sees after the photo was turned counterclockwise by `turn` degrees."""
+    """Returns the faces that the detector finds after the photo was turned counterclockwise by `turn` degrees."""
     turned = photo if turn == 0 else np.ascontiguousarray(np.rot90(photo, turn // 90))
     seen = models.detect(turned) if models.detect_small is None else models.detect_small(turned, min_eyes)
     usable = [_is_usable(face, models, min_eyes) for face in seen]
-    # if one face is surely upright, the other faces probably are too, and a lower score is enough for them
+    # if one face is surely upright, the other faces are probably upright too, so a lower score is enough for them
     any_sure = any(large and is_sure(face, models.sure_score) for face, large in zip(seen, usable, strict=True))
     least_score = min(models.sure_score, SURE_BESIDE_SURE) if any_sure else models.sure_score
     faces = []
@@ -111,7 +112,7 @@ def _look_at_turn(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes
 def _choose_next_turn(
     faces: Sequence[Detection], models: FaceModels | FaceDetector, min_eyes: float, looked: set[int]
 ) -> int | None:
-    """Returns the next turn at which the detector must look at the photo, or None if it has looked enough."""
+    """Returns the next angle by which the photo must be turned for a search, or None if no more search is needed."""
     fitting = [face for face in faces if _is_usable(face, models, min_eyes) and fits(face)]
     turns = sorted({face.turn for face in fitting}) if fitting else (90, 270, 180)
     return next((turn for turn in turns if turn not in looked), None)
@@ -125,14 +126,17 @@ def _is_usable(face: Detection, models: FaceModels | FaceDetector, min_eyes: flo
 def _is_large_enough(face: Detection, min_eyes: float) -> bool:
     """Returns whether a face can be aligned, and is large enough for eyes that are `min_eyes` pixels apart.
 
-    The box tells how large a face is, because wrong landmarks may have a wrong distance between the eyes.
+    The size of a face is taken from its box, because wrong landmarks may have a wrong distance between the eyes.
     """
     side = float(np.prod(np.maximum(face.box[2:] - face.box[:2], 0)) ** 0.5)
     return can_be_aligned(face) and side >= BOX_IN_EYES * min_eyes
 
 
 def _add(face: Detection, faces: Sequence[Detection]) -> list[Detection]:
-    """Adds `face` and removes worse faces at the same place. If a better face is at this place, `face` is not added."""
+    """Adds `face` to the faces, and removes worse detections of the same face.
+
+    If `faces` contains a better detection of the same face, `face` is not added.
+    """
     same = [other for other in faces if _overlap(face.box, other.box) >= _SAME_PLACE]
     if any(fits(other) and (other.turn != face.turn or other.score > face.score) for other in same):
         return list(faces)
@@ -140,10 +144,13 @@ def _add(face: Detection, faces: Sequence[Detection]) -> list[Detection]:
 
 
 def _turn_back(face: Detection, turns: int, width: int, height: int) -> Detection:
-    """Maps a face from the photo turned by `turns` * 90 degrees (as np.rot90 turns) to the photo itself."""
+    """Converts the coordinates of a face from a turned photo to the original photo.
+
+    The photo was turned by `turns` * 90 degrees, as np.rot90 turns.
+    """
 
     def turn_points_back(points: np.ndarray, last: np.ndarray) -> np.ndarray:
-        # `last` is the largest coordinate (x, y) of the photo: of pixel centres for landmarks, of edges for boxes
+        # `last` is the largest coordinate (x, y) in the photo: for landmarks, of a pixel centre; for boxes, of an edge
         x, y = points[:, 0], points[:, 1]
         back = {1: (last[0] - y, x), 2: (last[0] - x, last[1] - y), 3: (y, last[1] - x)}[turns]
         return np.stack(back, axis=1).astype(points.dtype)

@@ -1,7 +1,7 @@
 """Loads InsightFace packs, and runs their SCRFD detector and ArcFace recognizer with onnxruntime.
 
-Likeness uses the package insightface only to download packs. To import insightface and load a pack with it would take
-seconds.
+Likeness uses the package insightface only to download packs. If insightface loaded the packs, each start would take
+some seconds more.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ LICENCE = "InsightFace model licence: non-commercial research only, unless the p
 # takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch of 16 (ours).
 EMBED_BATCH = 4
 
-# Least mean cosine of two groups of faces that show one person. We measured this number on web photos with a
-# MobileFaceNet pack (ours). Restoration uses SAME_PERSON to decide whether a face and its references show one person.
-# The grouping does not use SAME_PERSON, but estimates a threshold from the collection.
+# Two groups of faces show one person if their mean cosine is SAME_PERSON or more. We measured this number on web photos
+# with a MobileFaceNet pack (ours). Restoration uses SAME_PERSON to decide whether a face and its references show one
+# person. The grouping does not use SAME_PERSON, but estimates a threshold from the collection.
 SAME_PERSON = 0.30
 
 
 def list_packs(root: Path = PACK_ROOT) -> list[str]:
-    """Returns the names of the packs with ONNX files in insightface's own folder, sorted, with buffalo_l first."""
+    """Returns the sorted names of the packs in insightface's own folder that have ONNX files. buffalo_l is first."""
     if not root.is_dir():
         return []
     names = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and any(folder.glob("*.onnx")))
@@ -54,7 +54,8 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     """Returns the models of a pack. `pack` is the name or the folder of the pack.
 
     insightface downloads a pack that is not on the disk. Raises NoSuchModels if the folder does not exist. Raises
-    FaceModelError if the pack cannot be downloaded or loaded, or if it lacks a recognizer or a detector of landmarks.
+    FaceModelError if the pack cannot be downloaded or loaded, or if the pack has no recognizer, or no detector that
+    returns landmarks.
     """
     try:
         import onnx
@@ -64,7 +65,9 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     folder = Path(pack).expanduser()
     if not folder.is_dir():
         if os.sep in pack or pack.startswith((".", "~")):
-            raise NoSuchModels(f"insightface:{pack} names no face models. Name a folder that exists.")
+            raise NoSuchModels(
+                f"insightface:{pack} names no face models, because there is no such folder. Name a folder that exists."
+            )
         folder = PACK_ROOT / pack
     on_disk = folder.is_dir()
     name = str(folder) if on_disk else pack
@@ -72,8 +75,8 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         folder = _download_pack(pack)
     if (folder / "manifest.json").exists():
         raise FaceModelError(
-            f"{name} is a newer kind of pack with a manifest.json, which cannot be read. Name a folder that contains "
-            "only .onnx files."
+            f"{name} is a newer kind of pack with a manifest.json, which Likeness cannot read. Name a folder that "
+            "contains only .onnx files."
         )
     try:
         files: dict[str, tuple[Path, Any]] = {}
@@ -150,17 +153,17 @@ def _start_session(model: Any, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3  # hides onnxruntime's warning about photos of another size than the input
+    options.log_severity_level = 3  # hides onnxruntime's warning about photos whose size differs from the input size
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def replace_prelu(model: Any) -> Any:
     """Replaces each PRelu of a network by s x + (1 - s) max(x, 0), in place. Returns the network.
 
-    The embeddings change by 1e-6. Without PRelu, MobileFaceNet takes 3.1 ms instead of 5.1 ms for a face (ours). The
-    convolutions of onnxruntime use a blocked memory layout. The blocked layout has no PRelu, so onnxruntime would
-    convert the data before and after each PRelu. The blocked layout has convolutions of 1 x 1 with one group for each
-    channel.
+    The embeddings change by 1e-6. Without PRelu, MobileFaceNet takes 3.1 ms instead of 5.1 ms for a face (ours).
+    onnxruntime computes convolutions in a blocked memory layout. It has no PRelu for this layout, so it would convert
+    the data before and after each PRelu. The product with s is written as a 1 x 1 convolution with one group for each
+    channel, which onnxruntime computes in the blocked layout.
     """
     from onnx import helper, numpy_helper
 
@@ -198,7 +201,7 @@ def _download_pack(pack: str) -> Path:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # insightface prints the progress of the download
             return Path(ensure_available("models", pack))
-    except Exception:  # several libraries raise errors of the network and of archives
+    except Exception:  # several libraries raise errors about the internet connection and about archives
         raise FaceModelError(
             f"The pack {pack} is not in {PACK_ROOT} and cannot be downloaded. Put the pack's .onnx files into a folder "
             "and give --faces insightface:FOLDER, or give --faces dlib."
@@ -212,7 +215,7 @@ def _find_inputs(model: Any) -> list[Any]:
 
 
 def _read_shapes(model: Any) -> tuple[list[int], list[int]]:
-    """Returns the shapes of the first input and the first output. A side without a fixed length is 0."""
+    """Returns the shapes of the first input and the first output. A dimension without a fixed length is 0."""
     values = _find_inputs(model)[0], model.graph.output[0]
     input_shape, output_shape = ([side.dim_value for side in value.type.tensor_type.shape.dim] for value in values)
     return input_shape, output_shape
@@ -233,8 +236,8 @@ def _find_role(model: Any) -> str:
 def _find_normalisation(model: Any) -> tuple[float, float]:
     """Returns the mean and the standard deviation that normalise the recognizer's input.
 
-    Graphs that come from MXNet normalise their input themselves, so this function returns 0 and 1 for such graphs
-    (insightface's arcface_onnx).
+    A network that was converted from MXNet normalises its input itself. For such a network, the function returns 0 and
+    1, as insightface's arcface_onnx does.
     """
     first = [node.name for node in model.graph.node[:8]]
     normalises = any(name.startswith(("Sub", "_minus")) for name in first) and any(

@@ -1,4 +1,4 @@
-"""The interface of all face models: a detector, a recognizer, their files, and the faces that a detector returns."""
+"""The interface of all face models: the detector, the recognizer, the model files, and the detections."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Detection:
     box: np.ndarray  # float32 (4,): x0, y0, x1, y1
     landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py
     score: float  # score of the detection, on the detector's own scale
-    # The clockwise turn that makes the face upright: 0, 90, 180 or 270 degrees.
+    # If the photo is turned counterclockwise by this angle, the face is upright: 0, 90, 180 or 270 degrees.
     turn: int = 0
-    # Root mean square distance between these landmarks and the landmarks of a second look, as a share of the distance
-    # between the eyes of a frontal face. The error is infinite if the second look finds no face, and None if there was
-    # no second look.
+    # The detector may look a second time, at the aligned crop of the face (curate/faces/second_look.py). The error is
+    # the root mean square distance between the landmarks of the two looks, divided by the distance between the eyes of
+    # a frontal face. The error is infinite if the second look finds no face, and None without a second look.
     landmark_error: float | None = None
     is_turn_clear: bool = True  # False if detector and recognizer do not agree on the turn
 
@@ -32,7 +32,10 @@ DetectSmall = Callable[[np.ndarray, float], list[Detection]]
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file of a face model. The ledger records the file's hash, because another file gives other results."""
+    """A file of a face model.
+
+    The ledger records the hash of the file, because a different file gives different results.
+    """
 
     role: str  # "detector", "recognizer" or "landmarks"
     path: Path
@@ -50,7 +53,7 @@ class FaceDetector:
     """A detector without a recognizer."""
 
     detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first
-    min_score: float  # least score of a detection
+    min_score: float  # the lowest score of a detection
     # The following fields have the same meaning as the fields of `FaceModels`.
     detect_small: DetectSmall | None = None
     detect_in_crop: Detect | None = None
@@ -65,35 +68,37 @@ class FaceModels:
     processor may change the last bits, because onnxruntime chooses its code by the processor's vector instructions.
     """
 
-    spec: str  # `load_faces(spec)` loads the same models again; the value is never `auto`
+    spec: str  # `load_faces(spec)` loads these models again; the value is never `auto`
     detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
-    template: np.ndarray  # float64 (5, 2): the place of the landmarks in the recognizer's crops of `size`
+    template: np.ndarray  # float64 (5, 2): the positions of the landmarks in the recognizer's crops of `size`
     size: int  # pixels
     dim: int  # number of values in an embedding
     min_score: float  # detections with a score below this number are ignored
-    same_person: float  # least mean cosine of two groups of faces that show one person
-    # Whether the cosines of strangers are near 0. If the cosines are near 0, the grouping estimates its own threshold
-    # and does not use `same_person`.
+    same_person: float  # two groups of faces show one person if their mean cosine is at least this number
+    # Whether the cosines between faces of different people are near 0. If these cosines are near 0, the grouping
+    # estimates its own threshold and does not use `same_person`.
     strangers_near_zero: bool
     files: tuple[ModelFile, ...]
     # Path of the recognizer's ONNX file, which training converts to a torch network. `recognizer_onnx` is None if the
     # recognizer is not an ONNX model.
     recognizer_onnx: Path | None = None
-    # RGB uint8 (n, size, size, 3) -> embeddings before the normalisation, float32 (n, dim). A face that the recognizer
-    # knows well gives a long embedding. None if the length of an embedding says nothing about the face.
+    # RGB uint8 (n, size, size, 3) -> embeddings before the normalisation, float32 (n, dim). A clear face has a long
+    # embedding. `embed_raw` is None if the length of an embedding says nothing about the face.
     embed_raw: Callable[[np.ndarray], np.ndarray] | None = None
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
-    # RGB uint8 (H, W, 3), least distance between the eyes in pixels -> faces, best score first. `detect_small` also
-    # finds the small faces of a large photo, which `detect` misses, and faint faces with a score below `min_score`.
-    # `find_faces` confirms faint faces. If `detect_small` is None, `detect` is used.
+    # RGB uint8 (H, W, 3), smallest distance between the eyes in pixels -> faces, best score first. `detect_small` also
+    # finds the small faces of a large photo, which `detect` misses. It also returns faint faces, which have a score
+    # below `min_score`. `find_faces` keeps a faint face only if a second look confirms the face. If `detect_small` is
+    # None, `detect` is used.
     detect_small: DetectSmall | None = None
-    # RGB uint8 (S, S, 3), one large face -> faces, best score first. If `detect_in_crop` is None, `detect` is used.
+    # RGB uint8 (S, S, 3), a crop around one face -> faces, best score first. If `detect_in_crop` is None, `detect` is
+    # used.
     detect_in_crop: Detect | None = None
-    # Width and height of a photo -> least distance between the eyes, in pixels, of the faces that `detect` finds in the
-    # photo. If `measure_reach` is None, `detect` finds faces of all sizes.
+    # Width and height of a photo -> the distance between the eyes of the smallest faces that `detect` finds in the
+    # photo, in pixels. If `measure_reach` is None, `detect` finds faces of all sizes.
     measure_reach: Callable[[int, int], float] | None = None
     sure_score: float = 0.0  # a face with at least this score and plausible landmarks is upright
     notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models

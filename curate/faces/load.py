@@ -14,11 +14,11 @@ from curate.faces.interface import FaceModels
 def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
     """Returns the models of a spec. The spec is `auto`, `dlib` or `insightface:<pack name or folder>`.
 
-    `auto` takes a pack under ~/.insightface/models. If ~/.insightface/models has no pack, insightface downloads
-    buffalo_l. If the download fails, dlib's models are used, with a notice. `threads` is the number of threads of
-    onnxruntime. In our tests with 1 to 8 threads, the number of threads did not change a result. Another processor may
-    change the last bits, because onnxruntime chooses its code by the processor's vector instructions. Raises
-    NoSuchModels if the spec names no models. Raises FaceModelError if the models cannot be loaded.
+    `auto` uses a pack in ~/.insightface/models. If ~/.insightface/models has no pack, insightface downloads buffalo_l.
+    If the download fails, dlib's models are used, with a notice. `threads` is the number of threads of onnxruntime. In
+    our tests with 1 to 8 threads, the number of threads did not change a result. Another processor may change the last
+    bits, because onnxruntime chooses its code by the processor's vector instructions. Raises NoSuchModels if the spec
+    names no models. Raises FaceModelError if the models cannot be loaded.
     """
     if spec == "dlib":
         return load_dlib()

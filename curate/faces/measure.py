@@ -1,4 +1,4 @@
-"""Measures the pose, sharpness, blockiness, noise and exposure of a face, and computes a perceptual hash."""
+"""Measures the pose, sharpness, JPEG blocks, noise and exposure of a face, and computes a perceptual hash."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def estimate_pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
 
     A rigid model of a head is fitted to the landmarks in weak perspective. Yaw is positive if the nose points to the
     image's right. Pitch is positive if the nose points down. Roll is positive if the head is turned clockwise. The
-    angles are good enough to sort faces and to drop profiles. A pose network would be more exact than this function.
+    angles are exact enough to sort faces and to drop profiles. A pose network would be more exact.
     """
     points = np.asarray(landmarks5, np.float64)
     head = _HEAD - _HEAD.mean(0)
-    # `affine` (3, 2) maps the head to the image. `affine.T` is (2, 3). The first two rows of the rotation are the two
-    # orthonormal rows that are nearest to `affine.T`.
+    # `affine` (3, 2) maps the head to the image. The first two rows of the rotation are the orthonormal rows (2, 3)
+    # that are nearest to the transpose of `affine`.
     affine, *_ = np.linalg.lstsq(head, points - points.mean(0), rcond=None)
     u, _, vt = np.linalg.svd(affine.T, full_matrices=False)
     first, second = u @ vt
@@ -62,7 +62,7 @@ def measure_sharpness(crop: np.ndarray) -> float:
 
     The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. Because the
     Laplacian is divided by the luma's deviation, the sharpness does not depend on the contrast. The crop is resized to
-    128 px first. The sharpness tells whether the face is sharp at 128 px. Sensor noise changes the sharpness little.
+    128 px first. Sensor noise changes the sharpness little, because the crop is small.
     """
     small = cv2.resize(crop, (128, 128), interpolation=cv2.INTER_AREA)
     gray = compute_luma(crop_inner_face(small))
@@ -71,10 +71,11 @@ def measure_sharpness(crop: np.ndarray) -> float:
 
 
 def measure_blockiness(gray: np.ndarray) -> float:
-    """Returns the strength of JPEG's 8 x 8 grid in luma (H, W) of the photo's own pixels. The value 1 means no grid.
+    """Returns how strongly JPEG's 8 x 8 blocks show in luma (H, W), in the photo's own pixels. 1 means no blocks.
 
-    The mean difference between neighbouring pixels at the lines of the grid is divided by the mean difference at other
-    places (ours, after Wang, Bovik and Evans 2000). An image with a side of less than 24 pixels gives 1.
+    The result is a quotient of two means (ours, after Wang, Bovik and Evans 2000). The first mean is the difference
+    between neighbouring pixels at the borders of the blocks. The second mean is the difference between neighbouring
+    pixels inside the blocks. An image with a side of less than 24 pixels gives 1.
     """
     height, width = gray.shape
     if min(height, width) < 24:
@@ -96,13 +97,15 @@ def measure_noise(gray: np.ndarray) -> float:
     """Returns the standard deviation of the noise in luma (H, W), 0 to 255, in the photo's own pixels.
 
     The luma is filtered with Immerkaer's mask (1996). The result is median(|d|) / .6745 (Donoho and Johnstone 1994),
-    where d is the filtered luma. Immerkaer uses a mean, but lashes, hair and edges change a mean more than a median. We
-    measured 36 web faces with 80 pixels between the eyes. Before the measurement, we halved the size of the 36 faces,
-    which removes most of their noise. On these 36 faces, the method of this function gives 1.5, and Immerkaer's mean
-    gives 2.4. On the same 36 faces, the median of the diagonal band of a wavelet gives 2.2 for Haar and 1.8 for db2. If
-    noise with a standard deviation of 5, 10 or 20 is added to the faces, this function returns 5.7, 10.4 or 19.8
-    (ours). A high result means that the photo has noise. Low results are unreliable, because sharp skin and hair give 1
-    to 4, and JPEG and enlarging remove noise. An image with a side of less than 8 pixels gives 0.
+    where d is the filtered luma. Immerkaer uses a mean, but lashes, hair and edges change a mean more than a median.
+
+    We measured 36 web faces with 80 pixels between the eyes. Before the measurement, we halved the size of the 36
+    faces, which removes most of their noise. On these 36 faces, this function returns 1.5, and Immerkaer's mean is 2.4.
+    The median of the diagonal band of a wavelet is 2.2 for the wavelet Haar and 1.8 for the wavelet db2. If noise with
+    a standard deviation of 5, 10 or 20 is added to the faces, this function returns 5.7, 10.4 or 19.8 (ours).
+
+    A high result means that the photo has noise. Low results are unreliable, because sharp skin and hair give 1 to 4,
+    and JPEG and enlarging remove noise. An image with a side of less than 8 pixels gives 0.
     """
     if min(gray.shape) < 8:
         return 0.0
@@ -116,14 +119,15 @@ def measure_exposure(crop: np.ndarray) -> float:
 
 
 def measure_detail(image: np.ndarray, landmarks5: np.ndarray) -> float:
-    """Returns the strength of fine detail of a face: a number without a unit, 0 or more (ours).
+    """Returns how much fine detail a face shows: a number without a unit, 0 or more (ours).
 
     `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. The square around the face is
     resized to 126 pixels between the eyes, as in a crop of 512 px. The detail is the root mean square of the difference
-    of two Gaussians of .7 and 1.4 pixels, divided by the standard deviation of the luma. Detail compares copies of one
-    picture only. We measured 96 copies of each kind. A copy of half the size has .86 of the detail of its original
-    (median), and at most .95 in 95% of all cases. An enlarged copy has .95 to 1.03 of the detail. A copy that was
-    encoded again has up to 1.15 of the detail, because artefacts count as detail.
+    of two Gaussians of .7 and 1.4 pixels, divided by the standard deviation of the luma. Compare the detail of two
+    faces only if they are copies of one picture. We measured 96 copies of each kind. A copy of half the size has .86 of
+    the detail of its original (median). For 95% of the copies of half the size, the number is at most .95. An enlarged
+    copy has .95 to 1.03 of the detail of its original. A copy that was encoded again has up to 1.15 of the detail of
+    its original, because artefacts count as detail.
     """
     square = _cut_square(image, landmarks5)
     scale = 126 / max(measure_eye_distance(landmarks5), 1e-3)
@@ -138,7 +142,7 @@ def measure_detail(image: np.ndarray, landmarks5: np.ndarray) -> float:
 
 
 def measure_clipped(image: np.ndarray, landmarks5: np.ndarray) -> float:
-    """Returns the share of a face's pixels with a channel of 254 or more, 0 to 1.
+    """Returns the share of a face's pixels in which at least one channel is 254 or more, 0 to 1.
 
     `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels.
     """
@@ -149,16 +153,20 @@ def measure_clipped(image: np.ndarray, landmarks5: np.ndarray) -> float:
 def measure_dark(image: np.ndarray, landmarks5: np.ndarray) -> float:
     """Returns the share of a face's pixels whose three channels are all 16 or less, 0 to 1.
 
-    `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. Such pixels show no structure
-    (ours). Hair, nostrils and shadows have such pixels in most photos. Of 1,000 web faces, 98% have at most .11. If the
-    same faces get an eighth of their light, 98% have at most .40 (benchmarks/target_measures.py).
+    `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. Pixels with such dark colours
+    show no structure (ours). In most photos, hair, nostrils and shadows contain dark pixels. For 98% of 1,000 web
+    faces, the share is at most .11. If the brightness of these faces is divided by eight, the share is at most .40 for
+    98% of them (benchmarks/target_measures.py).
     """
     square = _cut_square(image, landmarks5)
     return float((square.max(2) <= 16).mean()) if square.size else 0.0
 
 
 def _cut_square(image: np.ndarray, landmarks5: np.ndarray) -> np.ndarray:
-    """Returns the part of a photo around a face: a square of two eye distances, cut at the border of the photo."""
+    """Returns the part of a photo around a face: a square whose side is twice the distance between the eyes.
+
+    The part of the square outside the photo is left out.
+    """
     centre, reach = np.asarray(landmarks5, np.float64).mean(0), measure_eye_distance(landmarks5)
     (x0, y0), (x1, y1) = np.floor(centre - reach).clip(0).astype(int), np.ceil(centre + reach).clip(0).astype(int)
     return image[y0:y1, x0:x1]
@@ -172,8 +180,8 @@ def hash_face(crop: np.ndarray) -> str:
 def hash_picture(image: np.ndarray, side: int = 8) -> str:
     """Returns a perceptual hash of RGB uint8 (H, W, 3): side * side bits as hex, the same bits as imagehash.phash.
 
-    Each bit tells whether one low frequency of a small gray copy is above the median of all low frequencies (Zauner
-    2010).
+    The picture is made small and gray. Each bit tells whether one of the low frequencies of the small picture is above
+    the median of the low frequencies (Zauner 2010).
     """
     # The photo is resized by area averages first, because Pillow's antialiased resize of a whole photo is slow.
     small = Image.fromarray(cv2.resize(image, (side * 8, side * 8), interpolation=cv2.INTER_AREA))

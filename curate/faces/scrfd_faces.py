@@ -53,7 +53,7 @@ TILE_OVERLAP = 96
 
 
 def make_detect(detector: Scrfd) -> Detect:
-    """Returns the function that searches a photo at one scale. See `FaceModels.detect`."""
+    """Returns the function that searches the whole photo, without tiles. See `FaceModels.detect`."""
 
     def detect(image: np.ndarray) -> list[Detection]:
         if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):

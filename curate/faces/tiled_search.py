@@ -13,19 +13,20 @@ from curate.faces.scrfd import OVERLAP, suppress_overlaps
 
 Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture
 
-# A coarser look has this share of the scale of the finer look (ours), so it costs a sixteenth of the finer look.
+# The picture is searched at several scales. Each next scale is COARSER times the scale before (ours), so it costs a
+# sixteenth of the time.
 COARSER = 0.25
-CUT_MARGIN = 2  # pixels of the tile: a box that is nearer to an inner border of its tile counts as cut (ours)
+CUT_MARGIN = 2  # a box that is nearer to an inner border of its tile counts as cut (ours), in pixels of the tile
 
 
 def search_in_tiles(image: np.ndarray, detect: Detect, scale: float, side: int, overlap: int) -> list[Detection]:
     """Returns the faces that `detect` finds in tiles of an image, RGB uint8 (H, W, 3), resized by `scale`.
 
-    A tile has at most `side` x `side` pixels, and neighbouring tiles share at least `overlap` pixels. If the resized
-    image does not fit into one tile, `detect` also looks at a quarter of the scale, then at a sixteenth, and so on,
-    because a large face does not fit into a tile. A face that a tile's border cuts is left out, because another tile or
-    a coarser look shows the whole face. Of several detections of one face, only the best is returned. The faces are
-    sorted, and the best score is first. The time is proportional to the pixels of the image.
+    A tile has at most `side` x `side` pixels, and neighbouring tiles share at least `overlap` pixels. A large face does
+    not fit into a tile. If the resized image does not fit into one tile, `detect` therefore also searches the image at
+    a quarter of the scale, then at a sixteenth, and so on. A face that the border of a tile cuts is left out, because
+    another tile or a coarser scale contains the whole face. Of several detections of one face, only the best is
+    returned. The faces are sorted, and the best score is first. The time is proportional to the pixels of the image.
     """
     found = list[Detection]()
     resized = image
@@ -49,7 +50,10 @@ def search_in_tiles(image: np.ndarray, detect: Detect, scale: float, side: int, 
 
 
 def merge_detections(faces: Sequence[Detection]) -> list[Detection]:
-    """Returns the faces, best score first. Of faces at one place, only the face with the best score is returned."""
+    """Returns the faces, best score first.
+
+    Of overlapping detections, only the detection with the best score is returned.
+    """
     if not faces:
         return []
     ordered = sorted(faces, key=lambda face: (-face.score, *face.box.tolist()))
@@ -87,7 +91,10 @@ def _is_cut(box: np.ndarray, tile: Tile, width: int, height: int) -> bool:
 
 
 def _resize(image: np.ndarray, resized: np.ndarray, scale: float) -> np.ndarray:
-    """Returns the image, resized by `scale`. `resized` is the image at the scale before, which is larger."""
+    """Returns the image, resized by `scale`.
+
+    `resized` is the larger result of the previous scale, or the image itself.
+    """
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     if resized is image:
         return image if scale == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

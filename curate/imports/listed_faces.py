@@ -1,7 +1,8 @@
-"""Applies imported lists to the faces of a dataset. Makes the splits and the pairs that the lists name.
+"""Applies imported lists to the faces of a dataset. Finds the splits and makes the pairs that the lists name.
 
-The ledger has one entry of the lists for each photo. An entry of a list applies to the largest accepted face of a
-photo. If the largest face is a near-duplicate, the entry applies to the representative of this face.
+The ledger has one entry for each photo of the lists. The entry of a photo applies to the largest accepted face of the
+photo. If the largest face is a near-duplicate, the entry applies to the representative of this face. The representative
+of several near-duplicates is the one that is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LISTED_ELSEWHERE = "listed_in_another_split"
 
 
 def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
-    """Returns face_id -> the split that the lists name, and notices about copies of a picture in several splits.
+    """Returns face_id -> the split from the lists, and notices about pictures whose copies are in several splits.
 
     `faces` are the faces that are ok or near-duplicates.
     """
@@ -47,16 +48,17 @@ def make_listed_pairs(
     vectors: np.ndarray,
     picture_of: Mapping[str, str],
 ) -> tuple[list[Pair], Counter[str], Counter[str]]:
-    """Returns the pairs that the lists name, and counts of targets and references that are left out.
+    """Returns the pairs from the lists, and counts of the targets and references that are left out.
 
     The pairs are sorted by target. The first counter has the number of targets without a pair, for each reason. The
-    second counter has the number of references that are left out, for each reason. `faces` are the faces that are ok or
-    near-duplicates. `vectors` are the unit embeddings of the ok faces, (n, d), in the order of `faces`. `picture_of`
-    maps a photo to the picture that it is a copy of.
+    second counter has the number of references that are left out, for each reason. `faces` are the faces with the
+    status ok and the near-duplicates. `vectors` are the unit embeddings of the faces with the status ok, (n, d), in the
+    order of `faces`. `picture_of` maps a photo to the id of its picture. All copies of one photo have one picture.
 
-    A reference is left out in three cases: it shows another person than the target, it is in a split from which the
-    target may not take references, or it shows the target's own picture. The lists decide the order and the number of
-    references. The options --pairs, --min-references and --max-references have no effect on listed references.
+    A reference is left out in three cases: the reference shows a different person than the target, the reference is in
+    a split from which the target may not take references, or the reference comes from a copy of the target's picture.
+    The lists decide the order and the number of references. The options --pairs, --min-references and --max-references
+    have no effect on listed references.
     """
     photos = {row.photo_id for row in lists}
     face_of = {photo: face.representative for photo, face in find_largest_faces(photos, faces).items()}

@@ -27,7 +27,10 @@ EXAMPLES = 5  # largest number of examples in a notice
 
 @dataclass
 class Lists:
-    """The content of published lists. Every key is the path of a photo, and every path is an existing file."""
+    """The content of published lists.
+
+    Each key of a dictionary is the path of a photo. Every path is an existing file.
+    """
 
     photos: list[Path] = field(default_factory=list)
     labels: dict[Path, str] = field(default_factory=dict)
@@ -42,7 +45,7 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
 
     The names in refldm lists are relative to the folder `images`. `splits` is a folder with {train,val,test}_image.txt
     or {train,val,test}.txt. Raises BadInput if lists contradict each other, or if a name is a path outside the folder
-    of pictures. The message of the error contains the line.
+    of pictures. The error names the line of the list.
     """
     if kind not in FORMATS:
         raise BadInput(f"--format {kind} is unknown. Give {' or '.join(FORMATS)}.")
@@ -69,9 +72,9 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
 
 
 def match_lists(lists: Lists, files: Iterable[File]) -> tuple[list[ListEntry], list[str]]:
-    """Returns the entries of the lists for each photo, sorted by photo, and notices.
+    """Returns one entry for each photo of the lists, sorted by photo, and notices.
 
-    A notice counts the photos that have several labels or splits.
+    A notice counts the photos for which the lists have several labels or several splits.
     """
     photo_of = {file.uri: file.photo_id for file in files if file.photo_id is not None}
     photo_at = {path: photo_of[uri] for path in lists.photos if (uri := uri_of(path)) in photo_of}
@@ -220,7 +223,7 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 
 
 def _find_pictures(source: Path) -> Path:
-    """Returns the folder to which the names in lists are relative, if --originals is not used.
+    """Returns the folder to which the names in the lists are relative. This folder is used if --originals is not given.
 
     Returns the folder images512x512 beside the lists if it exists. Our own export writes this folder. If images512x512
     does not exist, returns the folder of the lists.
@@ -239,7 +242,7 @@ class _Pictures:
         self._real_root = Path(os.path.realpath(root))
         self._missing = missing
         self._paths: dict[str, Path | None] = {}
-        self._by_name: dict[str, Path] | None = None  # normalised name -> file; read when it is first needed
+        self._by_name: dict[str, Path] | None = None  # normalised name -> file; filled at the first use
 
     def find(self, name: str, where: str) -> Path | None:
         """Returns the file of a name, or None if the file does not exist.
@@ -250,7 +253,7 @@ class _Pictures:
             path = Path(os.path.normpath(self._root / name))
             if "\0" in name or self._real_root not in Path(os.path.realpath(path)).parents:
                 raise BadInput(
-                    f"{where}: {name!r} leads out of {self._root}. Write names below the folder of the pictures."
+                    f"{where}: {name!r} leads out of the folder {self._root}. Name only pictures in this folder."
                 )
             self._paths[name] = path if path.is_file() else self._find_normalised(name)
             if self._paths[name] is None:
@@ -278,7 +281,7 @@ def _set_split(lists: Lists, path: Path, split: str, where_and_name: str, earlie
 
 
 def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
-    """Yields for each line: its place, gt_image, the names in ref_image, and whether lq_image has a value."""
+    """Yields `file, line number`, gt_image, the names in ref_image, and whether lq_image has a value, for each line."""
     header, lines = read_csv(table, ("gt_image", "ref_image"))
     for number, cells in lines:
         where = f"{table}, line {number}"
@@ -315,7 +318,7 @@ def _parse_names(cell: str, where: str) -> list[str]:
 
 
 def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yields for each line of the split lists: the name, the split, and the place of the line."""
+    """Yields for each line of the split lists: the name, the split, and the file and the number of the line."""
     files_read = 0
     for split in SPLITS:
         for path in (folder / f"{split}_image.txt", folder / f"{split}.txt"):
@@ -336,10 +339,10 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
-    """Returns a label for each picture. A target and its references get the same label.
+    """Returns picture -> label. A target and its references get one label.
 
-    Pictures that are connected through other pictures also share a label. People are numbered in the order of the names
-    of their first pictures.
+    If pictures are connected through other targets and references, they also get one label. The labels are numbered by
+    the first path of each label.
     """
     parent: dict[Path, Path] = {}
 

@@ -1,4 +1,4 @@
-"""Finds photos that show one person twice: photo-booth strips, collages, mirrors, posters and screens."""
+"""Finds photos that show one person twice, for example photo-booth strips, collages, mirrors, posters and screens."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from curate.config import DedupeRules
 from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
-# A face looks like a person if it is as similar to the person as the least similar quarter of the person's own faces
-# (ours). In eight of 836 web photos, a face looks like another person of the photo. Six of the eight photos are
-# collages or posters, and two show blurred spectators who look like a wrong "person" of blurred faces. At least four
-# other collages are not found. Two sisters are as similar as the least similar fifth of a person's own faces.
+# Three quarters of a person's own faces have a higher cosine to the person than this quantile. A face looks like the
+# person if its cosine reaches the quantile (ours). In eight of 836 web photos, a face looks like the person of another
+# face in the photo. Six of the eight photos are collages or posters. The other two photos show blurred spectators, who
+# look like a group of blurred faces of several people. At least four more collages are not found. With a quantile of
+# .2, the face of a woman would look like her sister.
 _QUANTILE = 0.25
 _EXAMPLES = 3  # largest number of file names in a notice
 
 
 def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
-    """Returns pairs of faces in one photo that come from the same frame, as rows, int64 (m, 2).
+    """Returns pairs of faces in one photo that are copies of one picture, as rows of `faces`, int64 (m, 2).
 
-    The aligned faces have similar hashes and similar embeddings. Two people in one photo never look so similar.
-    `vectors` are the unit embeddings of `faces`, float32 (n, d).
+    The aligned faces have similar hashes and similar embeddings. The faces of two people in one photo are never so
+    similar. `vectors` are the unit embeddings of `faces`, float32 (n, d).
     """
     pairs = []
     for rows in _group_rows([face.photo_id for face in faces]):
@@ -36,7 +37,7 @@ def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: Dedu
 
 
 def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_person: float) -> set[str]:
-    """Returns the ids of the photos in which two faces may be one person, because their cosine reaches `same_person`.
+    """Returns the ids of the photos in which two faces may show one person: their cosine is `same_person` or more.
 
     `vectors` are the unit embeddings of `faces`, float32 (n, d).
     """
@@ -48,16 +49,17 @@ def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_perso
 
 
 def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[str], threshold: float) -> dict[str, int]:
-    """Returns the pictures that look like collages, and for each picture the number of faces that show this.
+    """Returns the pictures that look like collages (picture -> number of faces that look like another of its people).
 
-    A picture looks like a collage if a face of one person also looks like another person of the picture. The other
-    person must have two or more faces in other pictures. `vectors` are unit rows, float32 (n, d). `labels` (n,) are the
-    people, and `pictures` (n,) the pictures of the faces. `threshold` is the least cosine of two faces of one person.
+    A picture looks like a collage if a face of one group also looks like the person of another group in the picture.
+    This person must have two or more faces in other pictures. `vectors` are unit rows, float32 (n, d). `labels` (n,)
+    are the groups of the faces, and `pictures` (n,) are the pictures of the faces. Two faces of one person have a
+    cosine of `threshold` or more.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(labels.tolist()):
         members[label].append(row)
-    people: dict[int, tuple[np.ndarray, float]] = {}  # label -> sum of the embeddings (d,), and the least cosine
+    people: dict[int, tuple[np.ndarray, float]] = {}  # label -> result of `_describe_person`
     found: dict[str, int] = {}
     for rows in _group_rows(pictures):
         repeated = set[int]()
@@ -77,9 +79,9 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
 
 
 def _describe_person(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the sum of a person's embeddings (d,), and a cosine that three quarters of the faces reach.
+    """Returns the sum of a person's embeddings (d,), and the cosine that three quarters of the person's faces reach.
 
-    The cosine of a face is measured to the sum of the other faces. `vectors` are unit rows, float32 (n, d).
+    The cosine is the cosine of a face and the sum of the person's other faces. `vectors` are unit rows, float32 (n, d).
     """
     total = vectors.sum(0)
     others = total - vectors
@@ -107,7 +109,7 @@ def describe_collages(names: Sequence[str], faces: int, allowed: bool) -> list[s
 
 
 def _group_rows(photos: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yields the rows of each photo that has two rows or more, int64 (k,), in the order of the photos' ids."""
+    """Yields the row numbers of each photo with two rows or more, int64 (k,), in the order of the photos' ids."""
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, photo in enumerate(photos):
         rows_of[photo].append(row)

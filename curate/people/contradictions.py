@@ -1,4 +1,4 @@
-"""Sentences that explain which decisions contradict each other."""
+"""Makes sentences that explain which decisions contradict each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from manifests.ledger.decision_log import Decision
 
-Link = tuple[int, int, int]  # two rows, and the number of the decision that makes them one person; 0 stands for a label
+# The rows of two faces, and the number of the decision that makes the two faces one person. The number 0 stands for a
+# label.
+Link = tuple[int, int, int]
 _UNDO = "Take one of the decisions back with `likeness decide DATASET undo NUMBER`."
 
 

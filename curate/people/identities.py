@@ -1,4 +1,4 @@
-"""Turns groups of faces into identities whose ids stay the same from run to run."""
+"""Makes an identity of each group of faces. The id of an identity stays the same from run to run."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def make_identities(
 ) -> tuple[list[Identity], list[Membership]]:
     """Returns the identity and membership rows of a grouping of `face_ids`. `memberships` are the rows of the last run.
 
-    A group gets the id of the earlier identity with which it shares most faces. The pair of group and id with the most
-    shared faces is assigned first, and each id is used only one time. If a person is divided or merged, the larger part
-    keeps the id. A different method would maximise the total number of shared faces, but could give the id to the
-    smaller part.
+    A group gets the id of the earlier identity with which it shares most faces. The group and the id with the most
+    shared faces are matched first, and each id is used only one time. If a person is divided or merged, the larger part
+    therefore keeps the id. A matching that maximises the total number of shared faces could give the id to the smaller
+    part.
 
     The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the dataset's key,
     nobody can compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from manifests.ledger.records import Membership
 from manifests.runtime.text import format_count
 
-EXAMPLES = 5  # greatest number of examples in a notice
+EXAMPLES = 5  # a notice has at most this number of examples
 
 
 @dataclass(frozen=True)
 class LabelDoubt:
     """A face whose label is not the most frequent label of its identity.
 
-    Either the label or the grouping may be wrong.
+    The label may be wrong, or the grouping may be wrong.
     """
 
     face_id: str
@@ -31,8 +31,8 @@ def find_label_doubts(
 ) -> list[LabelDoubt]:
     """Returns the faces whose label differs from the most frequent label of their identity.
 
-    `hints` maps a face to its label. The most frequent label must belong to at least two faces. The most frequent label
-    must also belong to more faces than the label that differs.
+    `hints` maps a face to its label. The most frequent label of the identity must have at least two faces, and more
+    faces than the label that differs.
     """
     identity_of = {member.face_id: member.identity_id for member in memberships}
     votes: dict[str, Counter[str]] = defaultdict(Counter)

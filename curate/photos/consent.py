@@ -26,9 +26,9 @@ from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, normalise_name
 
 COLUMNS = ("source", "licence", "consent")
-# Sorted from least strict to strictest. An empty cell means that the consent is unknown.
+# Sorted by strictness: the last value is the strictest. An empty cell means that the consent is unknown.
 CONSENT = ("yes", "no", "withdrawn")
-MAX_TEXT = 1000  # greatest length of a source or a licence, in characters (ours)
+MAX_TEXT = 1000  # a source or a licence has at most this number of characters (ours)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SidecarLine:
 def read_sidecar(table: Path) -> list[SidecarLine]:
     """Returns the lines of a CSV with the column `file` and at least one of source, licence and consent.
 
-    Raises BadInput with the number of the wrong line.
+    Raises BadInput if a line is wrong. The error contains the number of the line.
     """
     header, rows = read_csv(table, ("file",))
     columns = [column for column in COLUMNS if header.count(column) == 1]
@@ -94,12 +94,12 @@ def match_sidecar(
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Returns the cells of each photo (photo -> column -> text), and a notice about lines that match no photo.
 
-    The `file` of a line is a path below one of `roots`, a whole path, or a sha256. For a member of an archive, the
+    The `file` of a line is a path below one of `roots`, an absolute path, or a sha256. For a member of an archive, the
     path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. Paths are compared after Unicode
-    normalisation, and the kind of slash does not matter. If several files have equal names after the normalisation, a
-    line without consent counts for all of them. A line with another consent counts only for the file with exactly the
-    name in the line. If several lines match one photo, the photo gets the strictest consent, the first source and the
-    first licence.
+    normalisation, and backslashes count as slashes. Several files may have equal paths after the normalisation. A line
+    that refuses consent then applies to all of these files. Any other line applies only to the file whose path is
+    exactly the path in the line. If several lines match one photo, the photo gets the strictest consent, the first
+    source and the first licence.
     """
     photos_at: dict[str, set[str]] = defaultdict(set)  # path, as a user would write it -> photos
     similar_at: dict[str, set[str]] = defaultdict(set)  # normalised path -> photos
@@ -108,7 +108,7 @@ def match_sidecar(
             path = display_path(file.uri)
             photos_at[str(path)].add(file.photo_id)
             similar_at[normalise_name(path)].add(file.photo_id)
-    # a sha256 names the file of today, or the file from which the photo was read first
+    # a sha256 may be the hash of the present file, or of the file from which the photo was read first
     photo_of = {photo: photo for photos in photos_at.values() for photo in photos}
     photo_of |= {file.sha256: file.photo_id for file in files if file.sha256 and file.photo_id is not None}
     folders = {root.absolute() if root.is_dir() else root.absolute().parent for root in roots}
@@ -155,8 +155,8 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
     """Records source, licence and consent of photos, and drops the photos that may not be used.
 
     The crops and embeddings of a dropped photo's faces are erased. If the CSV does not name a photo, the photo keeps
-    the values of earlier runs. If a photo that was dropped may be used again, its recorded faces are screened again.
-    Returns a notice about lines of the CSV that match no photo.
+    the values of earlier runs. If a dropped photo may be used again, the recorded faces of the photo are screened
+    again. Returns a notice about lines of the CSV that match no photo.
     """
     cells: dict[str, dict[str, str]] = {}
     notices: list[str] = []
@@ -181,7 +181,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
         elif photo.reason in (NO_CONSENT, CONSENT_MISSING):
             row = replace(row, status="ok", reason=None)
             if not faces[photo.photo_id]:
-                # The ledger does not tell whether a photo without a face was ever searched, so the photo is searched.
+                # The ledger does not say whether a photo without faces was ever searched, so the photo is searched now.
                 to_detect.append(photo.photo_id)
         if row != photo:
             rows.append(row)

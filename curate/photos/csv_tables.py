@@ -9,7 +9,8 @@ from pathlib import Path
 from manifests.errors import BadInput
 from manifests.runtime.text import format_count
 
-# spreadsheet programs write semicolons where the comma is the decimal sign, and tabs as "Unicode text"
+# in countries with a decimal comma, spreadsheet programs write semicolons; in their format "Unicode text", they write
+# tabs
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -36,7 +37,7 @@ def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tu
     cells than the first line, or if a column of `required` is missing or repeated.
     """
     lines: list[tuple[int, list[str]]] = []
-    number = 1  # the line where a record begins; a record has many lines if a quote is not closed
+    number = 1  # the line where a record begins; if a quote is not closed, the record goes on over many lines
     try:
         with table.open(encoding=_find_encoding(table), newline="") as file:
             separator = _find_separator(file.readline(), required)

@@ -18,7 +18,8 @@ from manifests.runtime.uris import normalise_name
 TRASH, SYSTEM_FOLDER, EXCLUDED, NOT_INCLUDED = "trash", "system_folder", "excluded", "not_included"
 LEFT_OUT = (TRASH, SYSTEM_FOLDER, EXCLUDED, NOT_INCLUDED)
 
-# A file or folder whose name matches one of these patterns is not read. The comments name the programs that make them.
+# A file or folder whose name matches one of these patterns is not read. The comments name the programs that make these
+# files and folders.
 _NAMES = {
     TRASH: (
         ".trashed-*",  # a deleted photo: Android
@@ -40,8 +41,8 @@ class NameRules:
 
     A pattern without a slash is compared with the name of the file and of each folder above the file. A pattern with a
     slash is compared with the path of the file and of each folder, below the folder that the user named. `*` matches
-    any characters, also slashes. A file is read if no pattern of `exclude` matches it, and if `include` is empty or one
-    of its patterns matches.
+    any characters, also slashes. A file is left out if a pattern of `exclude` matches. If `include` has patterns, a
+    file that matches none of them is also left out.
     """
 
     exclude: tuple[str, ...] = ()
@@ -50,7 +51,7 @@ class NameRules:
     def find_reason(self, place: str, is_file: bool) -> str | None:
         """Returns the reason why a file or folder is left out, or None.
 
-        `place` is the path below the folder that the user named, with slashes. `include` decides only about files.
+        `place` is the path below the folder that the user named, with slashes. `include` has no effect on folders.
         """
         parts = _normalise(place).split("/")
         for reason, names in _LEFT_OUT_NAME.items():
@@ -77,7 +78,10 @@ def check_patterns(option: str, patterns: Sequence[str]) -> None:
 
 
 def describe_unused_patterns(rules: NameRules, places: Collection[str]) -> list[str]:
-    """Returns a notice for each pattern of `--exclude` that matches none of the excluded places."""
+    """Returns a notice for each pattern of `--exclude` that left out no file and no folder.
+
+    `places` are the paths of all excluded files and folders.
+    """
     all_parts = [_normalise(place).split("/") for place in places]
     return [
         f"--exclude {make_printable(pattern)} matches no file and no folder."

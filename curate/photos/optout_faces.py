@@ -1,4 +1,7 @@
-"""Finds the faces of a person who opts out by an example photo, erases them, and keeps them out of later runs."""
+"""Finds the faces of a person who opts out, by an example photo.
+
+Erases these faces, and keeps them out of later runs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from manifests.runtime.text import format_count, make_printable
 class OptoutResult:
     """The result of `opt_out_faces`: the dropped faces and the affected checkpoints.
 
-    For a dry run, the faces are those that a real run would drop.
+    For a dry run, `faces` are the faces that a real run would drop.
     """
 
     faces: tuple[str, ...]  # ids of the dropped faces
@@ -47,9 +50,9 @@ def opt_out_faces(
     """Drops every face whose cosine to an example reaches the threshold for one person.
 
     The crops, embeddings and other products of the dropped faces are erased. Each image of `images` is an example and
-    must show one face. The threshold comes from the last grouping. If there was no grouping, the recognizer's own
-    threshold is used. If `remember` is true, the embeddings of the examples are kept and compared with the faces of
-    later photos. Raises BadInput if an image shows no face or several faces.
+    must show one face. The threshold comes from the last grouping. If there was no grouping, the threshold is
+    `FaceModels.same_person`. If `remember` is true, the embeddings of the examples are kept and compared with the faces
+    of later photos. Raises BadInput if an image shows no face or several faces.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         models = _load_models(ledger)
@@ -90,13 +93,19 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
 
 
 def strip_identity(face: Face) -> Face:
-    """Returns the row of a face that opted out. The row has the box, and nothing that identifies the person."""
+    """Returns the row of a face that opted out.
+
+    The row keeps the box, and loses everything that identifies the person.
+    """
     row = remove_embedding(replace(face, status="dropped", reason=OPTED_OUT, duplicate_of=None))
     return replace(row, landmarks68=None, phash="", luma_dct=None, crop_sha256=None)
 
 
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
-    """Returns dropped rows for the matching faces and their near-duplicates, and the number of people."""
+    """Returns the new rows, with the status dropped, of the matching faces and their near-duplicates.
+
+    Also returns the number of people with such faces.
+    """
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))
     matches = {face for face, is_match in zip(ids, kept_out.matches(vectors), strict=True) if is_match}
@@ -128,8 +137,7 @@ def _embed_example(image: Path, models: FaceModels) -> np.ndarray:
     if len(detections) != 1:
         faces = format_count(len(detections), "usable face") if detections else "no usable face"
         raise BadInput(
-            f"--face {make_printable(image)} shows {faces}. Name a photo with one face, or cut one face out of this "
-            "photo."
+            f"--face {make_printable(image)} shows {faces}. Name a photo with one face, or crop this photo to one face."
         )
     try:
         fit_similarity(detections[0].landmarks5, FFHQ_512)

@@ -11,14 +11,15 @@ import numpy as np
 from manifests.pictures.images import Picture
 
 _SIDE = 128  # width and height of the sample of pixels on which the measures are made (ours)
-# A row belongs to a plain border if at least this share of its pixels differs from the row's median by at most _PLAIN
-# levels in each channel (ours). Text on a bar covers less than 30% of a row.
+# A row of pixels belongs to a plain border if at least the share _PLAIN_SHARE of its pixels have nearly the median
+# colour of the row (ours). Such a pixel differs from the median by at most _PLAIN of the 256 levels in each channel
+# (ours). Text on a bar covers less than 30% of a row.
 _PLAIN_SHARE, _PLAIN = 0.7, 6
-_GRAY = 2.0  # the mean difference of the channels of a gray picture is at most this number of levels (ours)
+_GRAY = 2.0  # in a gray picture, the mean difference of the channels is at most this number of the 256 levels (ours)
 
 
 def measure_picture(picture: Picture) -> dict[str, Any]:
-    """Returns the columns of the table `photos` that help to tell an original from its copies."""
+    """Returns the columns of the table `photos` that help to distinguish an original from its copies."""
     facts = {} if picture.facts is None else asdict(picture.facts)
     return {**facts, "gray": is_gray(picture.rgb), "border": measure_border(picture.rgb)}
 
@@ -32,8 +33,8 @@ def is_gray(rgb: np.ndarray) -> bool:
 def measure_border(rgb: np.ndarray) -> float:
     """Returns the share of a picture, RGB uint8 (H, W, 3), that is a plain border, from 0 to 1.
 
-    The border consists of the rows and columns of nearly one colour, from each side to the first row or column that is
-    not of one colour. The bars of a screenshot and of a film, frames, and a plain background are borders.
+    The border consists of rows and columns of nearly one colour. From each side, the border ends at the first row or
+    column with several colours. The bars of a screenshot and of a film, frames, and a plain background are borders.
     """
     small = _sample(rgb)
     top, bottom = _find_inside(small)
@@ -46,7 +47,7 @@ def _sample(rgb: np.ndarray) -> np.ndarray:
 
 
 def _find_inside(rows: np.ndarray) -> tuple[int, int]:
-    """Returns the first row that is not plain, and the number of the row after the last such row."""
+    """Returns the number of the first row that is not plain, and 1 + the number of the last row that is not plain."""
     near = np.abs(rows.astype(np.int16) - np.median(rows, axis=1, keepdims=True)).max(2) <= _PLAIN
     inside = np.flatnonzero(near.mean(1) < _PLAIN_SHARE)
     return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)

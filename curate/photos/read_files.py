@@ -31,13 +31,13 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import member_uri, uri_of
 from manifests.runtime.workers import FailedUnit, guard_units, open_pool
 
-# A file with more bytes than MAX_BYTES is not read (ours). An uncompressed 16-bit RGB TIFF has about 1 GiB if it has
-# the greatest number of pixels that the decoder accepts.
+# A file with more bytes than MAX_BYTES is not read (ours). An uncompressed 16-bit RGB TIFF with the largest number of
+# pixels that the decoder accepts has about 1 GiB.
 MAX_BYTES = 2**30
 
 
 def read_photo_row(path: Path) -> Photo | None:
-    """Returns the row that a file outside the dataset would have as a photo, or None if it cannot be decoded.
+    """Returns the row of the photo in a file outside the dataset, or None if the file cannot be decoded.
 
     The file is read in a worker process.
     """
@@ -55,8 +55,9 @@ def scan_batch(
     """Reads, hashes and decodes each file. Returns a File row for each file, and a Photo row for each picture.
 
     The row of an archive has the reason ARCHIVE, which `count_batch` may replace. A folder in an archive has no
-    row. A file that is kept out is not decoded, and its row does not contain its name or its hash. `rules` apply to
-    members. `archive_place` is the path of the members' archive below the folder that the user named.
+    row. A file that is kept out is not decoded, and its row does not contain its name or its hash. `rules` decide which
+    members are read. All members of one call are in one archive. `archive_place` is the path of this archive below the
+    folder that the user named.
     """
     rows: list[File | Photo] = []
     for item in guard_units(items):
@@ -92,7 +93,7 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
                 return [replace(row, reason=error.reason)]
             after = os.fstat(file.fileno())
         if not is_unchanged(row, after):
-            raise OSError  # the bytes that were decoded may not be the bytes that were hashed
+            raise OSError  # the file changed, so the decoded bytes may differ from the hashed bytes
     except OSError:
         return [make_unread_row(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished")]
     return _make_photo_rows(row, sha256, picture, kept_out)
@@ -129,7 +130,7 @@ def _scan_member(member: Member, kept_out: KeptOutList, rules: NameRules, archiv
 
 
 def _make_photo_rows(file: File, sha256: str, picture: Picture, kept_out: KeptOutList) -> list[File | Photo]:
-    """Returns the rows of a file and its photo, or the row of a hidden file if the photo is a copy of a kept-out photo.
+    """Returns the rows of a file and its photo. If the photo is a copy of a kept-out photo, the file's name is hidden.
 
     `identify` may replace the id of the photo, which is the sha256 of the file.
     """

@@ -27,9 +27,9 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def check_refusals(dataset: Path, sidecar: str, paths: Sequence[Path], rules: NameRules, map_batches: BatchMap) -> None:
-    """Raises BadInput if a line without consent names no file under `paths` and no file of the dataset.
+    """Raises BadInput if a line that refuses consent names neither a file under `paths` nor a file of the dataset.
 
-    The error names the lines. Lines with a sha256 are checked after the scan, by `check_refused_hashes`.
+    The error names the wrong lines. Lines with a sha256 are checked after the scan, by `check_refused_hashes`.
     """
     lines = [line for line in read_sidecar(Path(sidecar)) if line.consent in CONSENT_REFUSALS]
     lines = [line for line in lines if not _SHA256.fullmatch(line.file)]
@@ -67,7 +67,10 @@ def check_refusals(dataset: Path, sidecar: str, paths: Sequence[Path], rules: Na
 
 
 def _read_files(dataset: Path) -> tuple[list[File], bytes]:
-    """Returns the rows of the dataset's files, and the key for kept-out files, which is b"" if no file is kept out."""
+    """Returns the rows of the dataset's files, and the key that hides the names of kept-out files.
+
+    Without kept-out files, the key is b"".
+    """
     if not (dataset / LEDGER_NAME).exists():
         return [], b""
     with Ledger.open(dataset) as ledger:
@@ -75,7 +78,10 @@ def _read_files(dataset: Path) -> tuple[list[File], bytes]:
 
 
 def check_refused_hashes(ledger: Ledger, sidecar: str) -> None:
-    """Raises BadInput if a line without consent has a sha256 that no photo of the ledger and no kept-out photo has."""
+    """Raises BadInput if a line that refuses consent has a sha256 that no photo has.
+
+    The photos are the photos of the ledger and the kept-out photos.
+    """
     kept_out, photos = read_kept_out_list(ledger), {file.photo_id for file in ledger.read_rows(File)}
     raise_unmatched(
         sidecar,
@@ -91,7 +97,7 @@ def check_refused_hashes(ledger: Ledger, sidecar: str) -> None:
 
 
 def raise_unmatched(sidecar: str, lines: Sequence[SidecarLine]) -> None:
-    """Raises BadInput that names these lines of a sidecar. Does nothing if there are no lines."""
+    """Raises a BadInput that names `lines` of the sidecar. Does nothing if `lines` is empty."""
     if not lines:
         return
     named = ", ".join(f"line {line.line} ({make_printable(line.file)})" for line in lines[:_EXAMPLES])

@@ -45,7 +45,7 @@ class _Earlier:
     stale: set[str]  # uris of files that an earlier version of the decoder read
     members_of: dict[str, list[str]]  # uri of an archive -> uris of its members
     kept_out: KeptOutList
-    hidden: set[str]  # uris of files that are kept out, with an HMAC in the place of the name
+    hidden: set[str]  # uris of kept-out files; each uri has an HMAC instead of the name
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def scan(
     A file is read again if its size or its times differ from its row, if the decoder was updated, or if `reread` is
     true. The row of an archive is recorded after the rows of all its members. An archive whose scan was interrupted is
     therefore read again. `rules` leave out files and members by their names. Returns notices about files of earlier
-    scans that no longer exist, and about patterns of `rules` without a file.
+    scans that no longer exist, and about patterns of `rules` that match no file.
     """
     earlier = _read_earlier(ledger)
     names = _Names(rules, frozenset(map(str, paths)))
@@ -88,7 +88,8 @@ def scan(
         ledger.record("scan", "same files", {}, same_files)
     dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
     if dropped_rows or photos_back:
-        # A photo that came back loses its row in `stages`, so the stage `detect` searches the photo again.
+        # If the files contain a photo again that was dropped, the row of the photo in `stages` is deleted. The stage
+        # `detect` then searches the photo again.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
     files = ledger.read_rows(File)
@@ -132,8 +133,8 @@ def _find_changed_files(
     left_out = {uri: row.reason for uri, row in unread_rows.items() if row.reason in LEFT_OUT}
     unread_rows |= {row.uri: row for row in mark_left_out(earlier.files.values(), left_out)}
     new_rows = [row for uri, row in unread_rows.items() if earlier.files.get(uri) != row]
-    # `readable_now` are paths that could not be read earlier and are readable folders now. The rows of the paths in
-    # `readable_now` are deleted, because the files in the folders have rows now.
+    # `readable_now` are readable folders whose paths could not be read earlier. The rows of these paths are deleted,
+    # because the files in the folders have rows now.
     readable_now = [uri for uri, row in earlier.files.items() if row.bytes is None and uri in folder_uris]
     if new_rows or readable_now:
         ledger.record("scan", "not walked", {}, new_rows, delete=[("files", "uri", readable_now)])
@@ -161,7 +162,7 @@ def _scan_files(
 
 
 def _has_other_members(uri: str, earlier: _Earlier, names: _Names) -> bool:
-    """Returns whether the rules now leave out other members of an archive than in the last scan."""
+    """Returns whether the rules leave out different members of an archive now than in the last scan."""
     for member in earlier.members_of.get(uri, ()):
         reason = earlier.files[member].reason
         if names.find_reason(member) != (reason if reason in LEFT_OUT else None):
@@ -203,7 +204,8 @@ def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Phot
     files = {row.uri: row for row in rows if isinstance(row, File)}
     # If a file was an archive and is another kind of file now, the rows of its earlier members are deleted.
     old_members = [uri for row in files.values() if row.bytes is not None for uri in earlier.members_of[row.uri]]
-    # If a file is newly kept out, or is no longer kept out, its uri changes. The row with the old uri is deleted.
+    # The row of a kept-out file has a different uri than the row of another file. If a file was not kept out before and
+    # is kept out now, or the reverse, the row with the old uri is deleted.
     old_uris = {uri for uri in uris if uri in earlier.files and uri not in files}
     if hidden:
         old_uris |= {hide_uri(key, uri) for uri in files if not uri.startswith(HIDDEN_PREFIX)} & hidden

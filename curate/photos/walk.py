@@ -32,17 +32,17 @@ def check_photo_paths(paths: Sequence[Path]) -> None:
 def walk_files(
     paths: Sequence[Path], folder_uris: set[str] | None = None, rules: NameRules = NO_RULES
 ) -> Iterator[Path | File]:
-    """Yields every file under `paths`, sorted by name within each folder. Each real folder is entered once.
+    """Yields every file under `paths`, sorted by name within each folder. Each real folder is entered one time.
 
     A symlink is followed if it leads to a file or folder under one of `paths`. A path in `paths` may itself be a
     symlink. Each item is a path to scan, or the finished row of a path that is not scanned. Some paths are not
     scanned: unreadable folders, folders that were entered before, datasets, special files, symlinks that lead out of
-    `paths`, and everything that `rules` leave out. A folder that is left out has one row. The uris of the entered
-    folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
+    `paths`, and everything that `rules` leave out. A folder that `rules` leave out has one row, and its files have no
+    rows. The uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
     """
     check_photo_paths(paths)
     entered_folders: set[tuple[int, int]] = set()  # device and inode of each folder
-    # The real paths of `paths` are computed only if there is a symlink, because there may be a million paths.
+    # The real paths of `paths` are computed at the first symlink, because `paths` may have a million items.
     roots: list[str] = []
     # The loop has its own stack, because folders may be nested deeper than Python's limit of recursion.
     stack = [(Path(path), "", True) for path in reversed(paths)]
@@ -92,7 +92,7 @@ def make_unread_row(path: Path, status: str, reason: str) -> File:
 
 
 def _is_archive(path: Path, mode: int) -> bool:
-    """Returns whether a file is an archive, whose members `--include` may name."""
+    """Returns whether a file is an archive. `--include` may name the members of an archive."""
     if not stat.S_ISREG(mode):
         return False
     try:

@@ -1,1 +1,1 @@
-"""Stores aligned faces in a short form, and compares two of them to find copies of one picture."""
+"""Stores the pixels of aligned faces in a short form, and compares two stored faces to find copies of one picture."""

@@ -1,7 +1,8 @@
-"""Stores an aligned face as the low frequencies of its luma, and compares two stored faces as pictures.
+"""Stores an aligned face as the low frequencies of its luma. Compares two stored faces to find copies of one picture.
 
 `encode_luma` makes the text that is stored. `compare_tangents` compares many pairs of faces quickly and coarsely.
-`register` compares one pair exactly: it moves one face onto the other, and correlates the pixels that both photos have.
+`register` compares two faces exactly: it moves the first face onto the second face, and correlates the pixels that both
+photos contain.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ SIDE = 48  # width and height in pixels to which this part is resized (ours)
 # Number of frequencies that are stored for each direction (ours). 16 frequencies separate 1,124 of 1,128 copies from
 # all 860 pairs of different photos of one person. 24 frequencies do not separate more copies.
 FREQUENCIES = 16
-# Number of frequencies for each direction that `compare_tangents` reads (ours). Low frequencies tolerate larger moves
-# of a face, and high frequencies distinguish more pictures. We tried 6, 8, 10, 12 and 16.
+# Number of frequencies for each direction that `compare_tangents` reads (ours). With fewer frequencies, the comparison
+# tolerates larger shifts and turns of a face. With more frequencies, the comparison distinguishes more pictures. We
+# tried 6, 8, 10, 12 and 16.
 _COARSE = 8
 
 # row f of the matrix is the cosine of frequency f at SIDE pixels, float32 (SIDE, SIDE), orthonormal
@@ -30,11 +32,11 @@ _COSINES = dct(np.eye(SIDE), norm="ortho", axis=0).astype(np.float32)
 def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
     """Returns the text that is stored for a crop, RGB uint8 (S, S, 3) in the FFHQ template: 288 bytes as hex.
 
-    `valid` is bool (V, V), and tells which pixels of the crop come from the photo. All pixels from outside the photo
-    get the mean of the pixels from the photo. The first 256 bytes are the low frequencies of the luma, as signed
-    integers. The sign of an integer is the frequency's sign, and its square is proportional to the frequency's
-    strength. The mean brightness and the contrast are not stored. The last 32 bytes are the bits of a grid: a bit is 1
-    if its whole cell comes from the photo.
+    `valid` is bool (V, V). A value is True if the pixel of the crop lies inside the photo. All pixels outside the photo
+    get the mean luma of the pixels inside the photo. The first 256 bytes are the low frequencies of the luma, as signed
+    integers. The sign of an integer is the sign of the frequency. The square of the integer is proportional to the
+    strength of the frequency. The mean brightness and the contrast are not stored. The last 32 bytes are a grid of 16 x
+    16 bits: a bit is 1 if its whole cell lies inside the photo.
     """
     luma = cv2.resize(cv2.cvtColor(_cut(crop), cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     luma = luma.astype(np.float32)
@@ -44,7 +46,7 @@ def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
         luma[~real] = luma[real].mean()
     low = _COSINES[:FREQUENCIES] @ luma @ _COSINES[:FREQUENCIES].T
     low[0, 0] = 0
-    # The least value of 1 turns the rounding errors of a face without contrast into 0.
+    # In a face without contrast, all frequencies are rounding errors. The lower limit of 1 turns them into 0.
     strongest = max(float(np.abs(low).max()), 1.0)
     integers = np.round(127 * np.sign(low) * np.sqrt(np.abs(low) / strongest)).astype(np.int8)
     grid = cv2.resize(share, (FREQUENCIES, FREQUENCIES), interpolation=cv2.INTER_AREA) > 0.98
@@ -52,7 +54,7 @@ def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
 
 
 def decode_lumas(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the frequencies of n faces, and which pixels come from their photos, from the texts of `encode_luma`.
+    """Decodes the texts of `encode_luma`: returns the frequencies of n faces, and which pixels lie inside the photos.
 
     The frequencies are float32 (n, FREQUENCIES, FREQUENCIES). The pixels are bool (n, SIDE, SIDE).
     """
@@ -64,15 +66,19 @@ def decode_lumas(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mirror(frequencies: np.ndarray) -> np.ndarray:
-    """Returns the frequencies (..., n, n) of the mirrored pictures: every odd frequency along x changes its sign."""
+    """Returns the frequencies (..., n, n) of the mirrored pictures.
+
+    Each frequency with an odd number along x changes its sign.
+    """
     return frequencies * np.where(np.arange(frequencies.shape[-1]) % 2, -1, 1).astype(np.float32)
 
 
 def keep_common_pixels(one: np.ndarray, other: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the frequencies of m pairs of faces in which only the common pixels count.
+    """Returns the frequencies of m pairs of faces, computed from the pixels that both photos contain.
 
-    `one` and `other` are frequencies, float32 (m, FREQUENCIES, FREQUENCIES). `real`, bool (m, SIDE, SIDE), tells which
-    pixels come from both photos. All remaining pixels get the mean of the common pixels.
+    `one` and `other` are frequencies, float32 (m, FREQUENCIES, FREQUENCIES). `real`, bool (m, SIDE, SIDE), is True for
+    each pixel that lies inside both photos. In each face, all other pixels get the mean of the pixels inside both
+    photos.
     """
     low, kept = _COSINES[:FREQUENCIES], []
     share = real.mean((1, 2), dtype=np.float32).clip(1e-6)
@@ -86,18 +92,21 @@ def keep_common_pixels(one: np.ndarray, other: np.ndarray, real: np.ndarray) -> 
 
 
 def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Returns how much the two faces of each pair differ if small moves do not count, float (m,), from 0 to 1.
+    """Returns the difference of the two faces of each pair, float (m,), from 0 to 1. Small moves count little.
 
-    `frequencies` are float32 (n, FREQUENCIES, FREQUENCIES). `one` and `other`, int (m,), are the faces of the pairs.
-    `mirrored`, bool (m,), tells in which pairs one face is mirrored. One face is approximated by a sum of the other
-    face and of its small shifts, turns, scalings and shears. The difference is the share of the squared luma that this
-    sum leaves (tangent distance, Simard, LeCun and Denker 1993). Each face is approximated by the other face, and the
-    smaller of the two differences is returned.
+    `frequencies` are float32 (n, FREQUENCIES, FREQUENCIES). `one` and `other`, int (m,), are the rows of the two faces
+    of each pair. `mirrored`, bool (m,), is True if the second face of the pair must be mirrored first.
+
+    The difference is the tangent distance (Simard, LeCun and Denker 1993). The first face, and its changes by small
+    shifts, turns, scalings and shears, span a linear space. The second face is approximated by a vector of this space.
+    The difference is the share of the squared luma of the second face that the approximation misses. The difference is
+    also computed with the two faces exchanged, and the smaller difference is returned.
     """
     coarse = frequencies[:, :_COARSE, :_COARSE]
     plain, flipped = (_normalise(part.reshape(len(part), -1)) for part in (coarse, mirror(coarse)))
-    # Each face has seven vectors: itself, and its changes by six small moves. `weights` turns the products of a vector
-    # with the seven vectors into the vector's share in their span.
+    # Each face has seven vectors: the face itself, and its changes by six small moves. Let p be the products of a
+    # vector with the seven vectors. Then p @ weights @ p is the share of the vector that lies in the span of the seven
+    # vectors.
     moves = (plain @ _make_move_operators()).reshape(len(plain), 6, -1)
     moves[:, :, 0] = 0  # the mean brightness is not stored
     vectors = np.concatenate([plain[:, None], moves / np.linalg.norm(moves, axis=2, keepdims=True).clip(1e-12)], axis=1)
@@ -111,11 +120,11 @@ def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray
 
 
 def register(one: np.ndarray, other: np.ndarray, one_real: np.ndarray, other_real: np.ndarray) -> float:
-    """Returns the correlation of two faces after one face was moved onto the other, from -1 to 1.
+    """Returns the correlation of two faces, from -1 to 1, after the second face was moved onto the first face.
 
     `one` and `other` are frequencies, float32 (FREQUENCIES, FREQUENCIES). `one_real` and `other_real`, bool (SIDE,
-    SIDE), tell which pixels come from the photos, and only pixels that both photos have are compared. Returns -1 if the
-    move cannot be found, or if too few pixels remain.
+    SIDE), are True for each pixel that lies inside the photo. Only pixels inside both photos are compared. Returns -1
+    if the move cannot be found, or if too few pixels remain.
     """
     a, b = (_draw(part) for part in (one, other))
     real = (one_real & other_real & _INNER).astype(np.uint8)
@@ -142,12 +151,12 @@ def register(one: np.ndarray, other: np.ndarray, one_real: np.ndarray, other_rea
 _ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 1e-3)  # more steps change no decision (ours)
 _SAME = np.eye(2)
 _CENTRE = np.array([(SIDE - 1) / 2, (SIDE - 1) / 2, 1])
-# The greatest moves between two copies of one picture (ours). _MOST_TURN limits the entries of the matrix: .25 is a
-# scale of 1.25 or a turn of 14 degrees. _MOST_SHIFT is in pixels of the stored picture.
+# The largest moves between the faces of two copies of one picture (ours). _MOST_TURN limits the change of each entry of
+# the matrix: .25 is a scale of 1.25 or a turn of 14 degrees. _MOST_SHIFT is in pixels of the stored picture.
 _MOST_TURN, _MOST_SHIFT = 0.25, 6.0
 _LEAST_PIXELS = SIDE * SIDE // 4  # two faces that share less than a quarter of their pixels are not compared (ours)
-_EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # False at the border, whose pixels would mix with the outside
-_INNER = np.pad(np.ones((SIDE - 6, SIDE - 6), bool), 3)  # these pixels stay in the picture if it moves by a few pixels
+_EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # False at the border, where a move mixes in black
+_INNER = np.pad(np.ones((SIDE - 6, SIDE - 6), bool), 3)  # True for the pixels that stay inside after a small move
 
 
 def _cut(picture: np.ndarray) -> np.ndarray:
@@ -167,10 +176,10 @@ def _normalise(vectors: np.ndarray) -> np.ndarray:
 
 @cache
 def _make_move_operators() -> np.ndarray:
-    """Returns six matrices side by side, float32 (d, 6 d). Each gives the change of d frequencies by a small move.
+    """Returns six matrices side by side, float32 (d, 6 d). Each matrix computes how a small move changes d frequencies.
 
-    The moves are the shifts along y and x, the stretches along y and x, and the two shears. Together they make every
-    affine move.
+    The moves are the shifts along y and x, the stretches along y and x, and the two shears. Every affine move is a
+    combination of these six moves.
     """
     low = _COSINES[:_COARSE]
     slope = np.gradient(np.eye(SIDE), axis=0)

@@ -1,9 +1,10 @@
-"""Turns and mirrors perceptual hashes without the pictures.
+"""Computes the perceptual hashes of turned and mirrored pictures from the hashes of the pictures.
 
-A picture has eight variants: four turns, each plain or mirrored. To mirror a picture changes the signs of the odd
-frequencies along one axis, and to transpose a picture transposes its frequencies. A hash has a bit for each frequency,
-so the hash of a variant has the same bits in other places, some of them inverted. The median frequency of a picture is
-not exactly 0, so up to 8 of 64 bits may differ from the hash of the mirrored picture itself (measured on 96 photos).
+A picture has eight variants: four turns, each plain or mirrored. If a picture is mirrored along an axis, the
+frequencies with an odd number along this axis change their signs. If a picture is transposed, its frequencies are
+transposed. A hash has a bit for each frequency. The hash of a variant therefore has the bits of the picture's hash in a
+different order, and some bits are inverted. The result is not exact, because the median frequency of a picture is not
+exactly 0. Up to 8 of 64 bits may differ from the hash of the mirrored pixels (measured on 96 photos).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from functools import cache
 
 import numpy as np
 
-# Number of a variant: the bits tell whether the picture is mirrored along x (1), mirrored along y (2), and transposed
-# before it is mirrored (4). Variant 0 is the picture itself.
+# The number of a variant has three bits. Bit 1 means mirrored along x, bit 2 means mirrored along y, and bit 4 means
+# transposed before the mirroring. Variant 0 is the picture without a change.
 PLAIN, MIRRORED = 0, 1
 VARIANTS = range(8)
 
@@ -26,9 +27,10 @@ def unpack_hashes(hashes: Sequence[str]) -> np.ndarray:
 
 
 def turn_hashes(hashes: np.ndarray, variant: int) -> np.ndarray:
-    """Returns the hashes of one variant of n pictures, uint8 (n, bytes), from the pictures' hashes.
+    """Returns the hashes, uint8 (n, bytes), that n pictures have after they are turned to `variant`.
 
-    A hash has side * side bits, row by row, as `curate.faces.measure.hash_picture` makes it.
+    `hashes` are the hashes of the pictures. A hash has side * side bits, row by row, as
+    `curate.faces.measure.hash_picture` makes it.
     """
     if variant == PLAIN:
         return hashes
@@ -47,7 +49,10 @@ def count_different_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def turn_boxes(boxes: np.ndarray, variant: int) -> np.ndarray:
-    """Returns boxes x0, y0, x1, y1 in a variant of their picture, (n, 4). The coordinates are shares of the sides."""
+    """Converts boxes x0, y0, x1, y1, (n, 4), to a variant of their picture.
+
+    Coordinates are shares of width and height.
+    """
     if variant & 4:
         boxes = boxes[:, [1, 0, 3, 2]]
     x0, y0, x1, y1 = boxes.T
@@ -60,7 +65,7 @@ def turn_boxes(boxes: np.ndarray, variant: int) -> np.ndarray:
 
 @cache
 def _find_places(variant: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where the bits of a variant are in the picture's own hash, and which bits are inverted.
+    """Returns for each bit of a variant its position in the picture's own hash, and whether the bit is inverted.
 
     The first array is int (side * side,), and the second array is uint8 (side * side,).
     """

@@ -1,1 +1,1 @@
-"""When photos were taken, and how far these dates can be trusted."""
+"""Finds when each photo was taken, and whether the date can be trusted."""

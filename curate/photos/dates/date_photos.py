@@ -1,7 +1,7 @@
-"""The end of the stage `scan`: decides when each photo was taken, and whether this date can be trusted.
+"""The last part of the stage `scan`: chooses the date of each photo, and finds out whether the date can be trusted.
 
-A file knows only its own date. Some doubts come from other files: a clock that was reset gives a whole series a wrong
-date. So the doubts are found again in every run, when all files are known.
+Some doubts about the date of a file follow from the dates of other files. For example, the dates of a series of photos
+show that a clock was reset. The doubts are therefore found again in every run, when all files are known.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ BEFORE_PHOTOGRAPHY, IN_FUTURE, EPOCH = "before_photography", "in_future", "epoch
 CLOCK_RESET, SAME_SECOND, OUT_OF_ORDER = "clock_reset", "same_second", "out_of_order"
 
 _FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists is from 1826 or 1827
-# The first days of the clocks of old Macs (1904), Unix (1970) and DOS (1980). Time zones turn them into the day before.
+# The first days of the clocks of old Macs (1904), Unix (1970) and DOS (1980). In some time zones, the first day becomes
+# the day before.
 _EPOCHS = (datetime(1904, 1, 1), datetime(1970, 1, 1), datetime(1980, 1, 1))
 _NOON = time(12)
 _DAY = timedelta(days=1)
-# More photos of one camera in one second than this number come from a clock that stands still (ours): no usual camera
-# takes more than 30 photos a second.
+# If more photos of one camera than this number have the same second, the clock of the camera stands still (ours). No
+# usual camera takes more than 30 photos a second.
 _MAX_PHOTOS_A_SECOND = 30
-# The numbers of two neighbours in a series differ by at most this number (ours), because users delete photos.
+# Users delete photos, so the numbers in a series have gaps. The numbers of two neighbouring files of a series differ by
+# at most _MAX_GAP (ours).
 _MAX_GAP = 10
 # Design rule for Camera File system (CIPA DC-009): four characters and four digits
 _CAMERA_NAME = re.compile(r"([A-Z0-9_]{4})(\d{4})", re.IGNORECASE)
 
 
 def date_photos(ledger: Ledger, files: Sequence[File]) -> None:
-    """Records the date of every photo, with the reason why it cannot be trusted, if there is one.
+    """Records the date of every photo. If a date cannot be trusted, the reason is also recorded.
 
     `files` are all files of the ledger.
     """
@@ -82,7 +84,7 @@ def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
     clear = [file for file in files if file.uri not in doubts]
     seconds = Counter((file.camera_model, file.taken) for file in {file.photo_id: file for file in clear}.values())
     for file in clear:
-        # a date without a time is stored as noon, and says nothing of a clock
+        # a date without a time is stored as noon, so it says nothing about the clock of the camera
         has_time = file.taken is not None and file.taken.time() != _NOON
         if has_time and seconds[file.camera_model, file.taken] > _MAX_PHOTOS_A_SECOND:
             doubts[file.uri] = SAME_SECOND
@@ -92,14 +94,14 @@ def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
 
 
 def _find_impossible(taken: datetime, present: datetime) -> str | None:
-    """Returns why no camera with a right clock gives this date, or None."""
+    """Returns the reason why a camera with a correct clock cannot write this date, or None if it can."""
     if taken < _FIRST_PHOTO:
         return BEFORE_PHOTOGRAPHY
     if taken > present + _DAY:  # a day, because `taken` is in the time zone of the camera
         return IN_FUTURE
     if any(epoch - _DAY <= taken < epoch + _DAY for epoch in _EPOCHS):
         return EPOCH
-    # A camera without a battery begins again at the first second of a year
+    # After a camera was without a battery, its clock starts at the first second of a year.
     return CLOCK_RESET if (taken.month, taken.day, taken.hour, taken.minute, taken.second) == (1, 1, 0, 0, 0) else None
 
 
@@ -125,14 +127,16 @@ def _find_series(files: Iterable[File]) -> list[list[File]]:
 def _find_out_of_order(series: Sequence[File]) -> list[File]:
     """Returns the files whose date is more than a day before or after the dates of their neighbours.
 
-    The neighbours are the longest part of the series whose dates do not fall (patience sorting, Fredman 1975). Of two
-    longest parts, the later one counts, because a clock without a battery goes back.
+    The function finds the longest subsequence of the series whose dates never fall (patience sorting, Fredman 1975).
+    The neighbours of a file are the nearest files of this subsequence. If several subsequences have the greatest
+    length, the one with the later dates is used, because a clock that loses its battery goes back to an early date.
     """
     times = [file.taken or datetime.min for file in series]
-    # The search runs from the last file to the first. ends[n] is the latest first time of a part with n + 1 files.
-    ends: list[timedelta] = []  # as the time before datetime.max, which rises from the end of the series to its start
+    # The search goes from the last file to the first file. Among the subsequences with n + 1 files, ends[n] belongs to
+    # the one that starts at the latest time.
+    ends: list[timedelta] = []  # datetime.max minus this time, because `bisect_right` needs values that rise
     end_at: list[int] = []
-    after = [-1] * len(times)  # the index of the next file of the same part, or -1
+    after = [-1] * len(times)  # index of the next file of the same subsequence, or -1
     for index in range(len(times) - 1, -1, -1):
         place = bisect_right(ends, datetime.max - times[index])
         after[index] = end_at[place - 1] if place else -1
@@ -148,6 +152,7 @@ def _find_out_of_order(series: Sequence[File]) -> list[File]:
         place = bisect_right(kept, index)
         earlier = times[kept[place - 1]] if place else datetime.min + _DAY
         later = times[kept[place]] if place < len(kept) else datetime.max - _DAY
-        if not earlier - _DAY <= times[index] <= later + _DAY:  # users copy the files of a day in any order
+        # one day of tolerance, because users copy the files of a day in any order
+        if not earlier - _DAY <= times[index] <= later + _DAY:
             found.append(file)
     return found

@@ -1,1 +1,1 @@
-"""What became of the files and photos of earlier scans: moved, replaced, turned or saved again."""
+"""Finds what happened to the files and photos of earlier scans: they may be moved, replaced, turned or saved again."""

@@ -17,22 +17,21 @@ FILE_REPLACED = "file_replaced"  # every file that contained the photo was overw
 FILE_GONE = "file_gone"  # the file no longer exists, and no other file contains its photo
 FILE_MOVED = "file_moved"  # the file no longer exists, but another file contains its photo
 MISSING = (FILE_GONE, FILE_MOVED)
-# A file with a reason in `_UNREAD` was not read. A file that was not read may still contain the photo of its earlier
-# row.
+# A file with one of these reasons was not read. The file may still contain the photo of its earlier row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
 def find_missing(files: Sequence[File]) -> set[str]:
-    """Returns the uris of the files in `files` that contained photos and no longer exist."""
+    """Returns the uris of the files in `files` that contained photos in an earlier scan and no longer exist."""
     return {file.uri for file in files if _may_stand_for_photo(file) and is_missing(file.uri)}
 
 
 def mark_same_files(files: Sequence[File], missing: Collection[str] = ()) -> list[File]:
     """Returns the file rows that must change, so that at most one file of each photo has the status ok.
 
-    `missing` contains the uris of files that no longer exist. Of the photo's other files, the file with the first uri
-    gets the status ok, and the rest get the reason `same_file`. A missing file gets the reason FILE_MOVED if another
-    file contains its photo, and FILE_GONE otherwise.
+    `missing` contains the uris of files that no longer exist. The other files of a photo are sorted by uri. The first
+    of them gets the status ok, and the rest get the reason `same_file`. A missing file gets the reason FILE_MOVED if
+    another file contains its photo, and FILE_GONE otherwise.
     """
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:
@@ -54,10 +53,10 @@ def _may_stand_for_photo(file: File) -> bool:
 
 
 def mark_left_out(files: Iterable[File], left_out: Mapping[str, str | None]) -> list[File]:
-    """Returns the changed rows of earlier files that are inside a folder or archive that is now left out.
+    """Returns the changed rows of the files of earlier scans that are in a folder or archive that is now left out.
 
-    `left_out` maps the uri of a file or folder that is left out to the reason. A row loses its size, so that the file
-    is read again when it is no longer left out.
+    `left_out` maps the uri of a file or folder that is left out to the reason. The size is removed from a row, so that
+    a later scan without this rule reads the file again.
     """
     rows = []
     for file in files if left_out else ():
@@ -75,8 +74,8 @@ def mark_left_out(files: Iterable[File], left_out: Mapping[str, str | None]) -> 
 def keep_photo_id(row: File, earlier: File | None) -> File:
     """Returns the row of a file.
 
-    If the file cannot be read now or is left out, the row gets the photo of the file's earlier row, because the file
-    may still contain this photo.
+    A file that cannot be read now, or that is left out, may still contain the photo of its earlier row. The new row of
+    such a file therefore gets this photo.
     """
     keeps = earlier is not None and (row.reason in _UNREAD or row.reason in LEFT_OUT)
     if earlier is None or not keeps:
@@ -98,8 +97,8 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
     """Returns whether the file was kept out when it was last read, and now contains no readable photo.
 
-    The name of such a file must not come back into the ledger, also as a part of the name of another file: `a.jpg.xmp`
-    stays hidden if `a.jpg` is kept out. `hidden` contains the uris of the files that are kept out.
+    The name of a kept-out file must not come back into the ledger. The name of another file may contain the hidden
+    name: if `a.jpg` is kept out, `a.jpg.xmp` also stays hidden. `hidden` contains the uris of the kept-out files.
     """
     if row.photo_id is not None or not hidden:
         return False
@@ -112,11 +111,11 @@ def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
 def mark_replaced(
     files: Sequence[File], photos: Sequence[Photo], faces: Sequence[Face]
 ) -> tuple[list[Photo | Face], list[Photo]]:
-    """Returns rows of photos and faces that no file contains any more, and rows of photos that came back.
+    """Returns rows of photos and faces that no file contains any more, and rows of photos that files contain again.
 
     A photo whose files are all left out gets the reason of one of these files. A photo whose files were all overwritten
-    gets FILE_REPLACED. The rows of photos and faces without a file have the status dropped. The rows of photos that
-    came back have the status ok.
+    gets FILE_REPLACED. The rows of photos and faces without a file have the status dropped. The rows of photos that a
+    file contains again have the status ok.
     """
     in_files = {file.photo_id for file in files if file.reason not in LEFT_OUT}
     left_out = {file.photo_id: file.reason for file in files if file.reason in LEFT_OUT}
@@ -130,7 +129,7 @@ def mark_replaced(
         if (reason := reason_of.get(photo.photo_id)) not in (None, photo.reason):
             rows.append(replace(photo, status="dropped", reason=reason))
     for face in faces:
-        # the row of a face that opted out keeps its reason and its place, in case the photo comes back
+        # the row of a face that opted out keeps its reason and its box, in case a file contains the photo again
         if (reason := reason_of.get(face.photo_id)) not in (None, face.reason) and face.reason != OPTED_OUT:
             rows.append(replace(face, status="dropped", reason=reason, duplicate_of=None))
     without_file = (FILE_REPLACED, *LEFT_OUT)

@@ -1,4 +1,4 @@
-"""Compares size and times of a file with its row, to find the files that have changed."""
+"""Compares the size and the times of a file with the row of the file, to find files that have changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from manifests.ledger.records import File
 from manifests.pictures.extra_formats import EXTRAS, is_installed
 
-_LARGEST = 2**63 - 1  # the ledger stores a time as a 64-bit number of nanoseconds, which ends in the year 2262
+_LARGEST = 2**63 - 1  # the ledger stores a time as 64-bit nanoseconds; the last time is in the year 2262
 
 
 def stamp_row(row: File, status: os.stat_result) -> File:
@@ -21,11 +21,11 @@ def stamp_row(row: File, status: os.stat_result) -> File:
 
 
 def is_unchanged(row: File | None, status: os.stat_result) -> bool:
-    """Returns whether a file was read before, and has the same size and times as in its row.
+    """Returns whether a file was read before, and still has the size and the times of its row.
 
-    A program can set the time of the last change (mtime) to any value, but the system sets ctime itself. If a file was
-    changed, its ctime therefore differs, even if its size and mtime stayed the same. A file that could not be read
-    without a library counts as changed if the library is installed now.
+    A program can set the time of the last change (mtime) to any value, but only the system sets the ctime. If a file
+    was changed, its ctime is therefore different, even if its size and mtime are not. If a file could not be read
+    because a library was missing, and the library is installed now, the file counts as changed.
     """
     if row is None or row.bytes is None or (row.reason in EXTRAS and is_installed(row.reason)):
         return False

@@ -1,6 +1,6 @@
-"""Moves the faces of a photo, and the boxes in decisions, when the orientation or the size of its file changes.
+"""Converts the boxes and landmarks of a photo, and the boxes in decisions, if orientation or size of the photo changes.
 
-The ids and the crops of the faces stay. If the new photo is mirrored, the crops and embeddings are made again.
+The ids and the crops of the faces do not change. If the new photo is mirrored, the crops and embeddings are made again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from manifests.ledger.records import DecisionRow, Face, remove_embedding
 
 Turn = tuple[tuple[int, int], tuple[int, int]]
 
-# EXIF orientation -> the turn of the stored picture to the upright picture, about the centre (EXIF 2.32, 4.6.4 A). x
-# points right and y points down.
+# EXIF orientation -> the matrix that turns or mirrors the stored picture about its centre, so that the picture is
+# upright (EXIF 2.32, 4.6.4 A). x points right and y points down.
 _TURNS: dict[int, Turn] = {
     1: ((1, 0), (0, 1)),
     2: ((-1, 0), (0, 1)),
@@ -42,29 +42,29 @@ _MIRRORED_68 = [
 
 @dataclass(frozen=True)
 class FrameChange:
-    """The change of the pixels of a photo: first a turn about the centre, then a change of the size."""
+    """The change of the coordinates in a photo: first a turn or mirroring about the centre, then a resize."""
 
     photo_id: str
-    before: tuple[int, int]  # width, height of the upright photo
-    after: tuple[int, int]
+    before: tuple[int, int]  # width, height of the upright photo before the change
+    after: tuple[int, int]  # width, height of the upright photo after the change
     turn: Turn = _TURNS[1]
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether the left side of a face becomes its right side."""
+        """Returns whether the left side of a face becomes its right side."""
         (a, b), (c, d) = self.turn
         return a * d - b * c < 0
 
     def turn_face(self, degrees: int) -> int:
-        """Returns the clockwise turn in the new photo of a face that is turned by `degrees` in the old photo."""
+        """Converts the turn of a face (`Detection.turn`), in degrees, from the old photo to the new photo."""
         up = np.array([np.sin(np.radians(degrees)), -np.cos(np.radians(degrees))])
         x, y = np.array(self.turn) @ up
         return round(np.degrees(np.arctan2(x, -y))) % 360
 
     def move(self, points: Sequence[float], centre: float = 0.0) -> np.ndarray:
-        """Returns points x, y, x, y, ... of the old photo as points of the new photo, float64 (n, 2).
+        """Converts points x, y, x, y, ... of the old photo to points of the new photo, float64 (n, 2).
 
-        `centre` is the coordinate of the first pixel's centre: 0.5 for edges of boxes, and 0 for landmarks.
+        `centre` is the coordinate of the centre of the first pixel. It is 0.5 for edges of boxes, and 0 for landmarks.
         """
         turn, shift = np.array(self.turn, np.float64), 0.5 - centre
         size = np.abs(turn) @ self.before  # width and height of the turned photo before the resize
@@ -72,14 +72,14 @@ class FrameChange:
         return turned * (np.array(self.after) / size) - shift
 
     def move_box(self, box: Sequence[float]) -> tuple[float, float, float, float]:
-        """Returns a box (x0, y0, x1, y1) of the old photo as a box of the new photo."""
+        """Converts a box (x0, y0, x1, y1) of the old photo to a box of the new photo."""
         corners = self.move(box, centre=0.5)
         (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
         return x0, y0, x1, y1
 
 
 def find_turn(old_orientation: int, new_orientation: int) -> Turn:
-    """Returns the turn from the upright photo of one EXIF orientation to the upright photo of another orientation."""
+    """Returns the matrix that maps the upright photo of the old EXIF orientation to that of the new orientation."""
     (a, b), (c, d) = (np.array(_TURNS[new_orientation]) @ np.array(_TURNS[old_orientation]).T).tolist()
     return (a, b), (c, d)
 

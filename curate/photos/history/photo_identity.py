@@ -1,9 +1,9 @@
-"""Finds the photo that a file contains, also if a program has changed the metadata of the file.
+"""Finds out which known photo a file contains, also if a program has changed the metadata of the file.
 
-A photo is first searched by the sha256 of the file, which stays the same when the decoder is updated. The second search
-is by the sha256 of the stored samples, which stays the same when only metadata changes. The third search is by the
-place of the file: a file that was saved again in its old place, with the same composition, contains the same photo. A
-file that fits no photo contains a new photo, whose id is the sha256 of the file.
+The first search compares the sha256 of the file, which does not depend on the version of the decoder. The second search
+compares the sha256 of the stored samples, which does not depend on the metadata. The third search compares the path of
+the file: if a file was saved again under its old path, with the same composition, it contains the same photo. If no
+search finds a photo, the file contains a new photo. The id of the new photo is the sha256 of the file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from manifests.ledger.records import File, Photo
 from manifests.pictures.stored_samples import is_current
 from manifests.runtime.uris import is_missing
 
-# A file in its old place contains the same photo if the two 256-bit hashes differ in at most this many bits (ours).
+# A file that was saved again under its old path contains the same photo if the 256-bit hashes before and after differ
+# in at most this number of bits (ours).
 MAX_BITS_SAVED_AGAIN = 12
-MAX_CHANGE_OF_PROPORTIONS = 0.02  # greatest change of width / height; a resize rounds both to whole pixels (ours)
+# the proportions, width / height, may change by this share, because of rounding to pixels (ours)
+MAX_CHANGE_OF_PROPORTIONS = 0.02
 
 
 @dataclass
 class KnownPhotos:
-    """The photos and files of the ledger, with the files that this scan has read so far."""
+    """The photos and files of the ledger, and the photos and files that this scan has read so far."""
 
     files: dict[str, File]  # by uri
     photos: dict[str, Photo]  # by photo_id
@@ -37,7 +39,7 @@ class KnownPhotos:
 
 
 def collect_known_photos(files: Iterable[File], photos: Iterable[Photo]) -> KnownPhotos:
-    """Returns the photos that the ledger knows."""
+    """Returns the photos and files of the ledger."""
     known = KnownPhotos({}, {})
     for photo in photos:
         _add_photo(known, photo)
@@ -47,13 +49,13 @@ def collect_known_photos(files: Iterable[File], photos: Iterable[Photo]) -> Know
 
 
 def find_stale_files(known: KnownPhotos) -> set[str]:
-    """Returns the uris of the files whose photo was read with another version of the decoder."""
+    """Returns the uris of the files whose photo was decoded by a different version of the decoder."""
     stale = {photo_id for photo_id, photo in known.photos.items() if not is_current(photo.decoder)}
     return {uri for uri, file in known.files.items() if file.photo_id in stale}
 
 
 def identify(rows: Sequence[File | Photo], known: KnownPhotos) -> tuple[list[File | Photo], list[FrameChange]]:
-    """Returns the rows to record for files that were read, and the changes of the pixels of known photos.
+    """Returns the rows to record for files that were read, and the changes of the coordinates in known photos.
 
     In `rows`, the row of a photo follows the row of its file, and the id of the photo is the sha256 of the file. A
     photo gets a row if it is new or has changed. `known` is updated.
@@ -100,7 +102,7 @@ def _is_saved_again(before: Photo, after: Photo) -> bool:
 
 
 def _is_elsewhere(photo: Photo, uri: str, known: KnownPhotos) -> bool:
-    """Returns whether another file still contains the recorded pixels of a photo."""
+    """Returns whether a file other than `uri` still contains the recorded pixels of a photo."""
     files = [known.files[other] for other in known.uris[photo.photo_id] if other != uri]
     return any(
         (file.samples, file.orientation) == (photo.samples, photo.orientation) and not is_missing(file.uri)
@@ -111,8 +113,8 @@ def _is_elsewhere(photo: Photo, uri: str, known: KnownPhotos) -> bool:
 def _update_photo(before: Photo, after: Photo, file: File, known: KnownPhotos) -> Photo:
     """Returns the row of a known photo after one of its files was read.
 
-    The photo gets the pixels of the file in two cases: the decoder was updated, or the pixels differ from the recorded
-    pixels and no other file contains the recorded pixels.
+    The new row describes the pixels of the file in two cases. In the first case, the decoder was updated. In the second
+    case, the pixels of the file differ from the recorded pixels, and no other file contains the recorded pixels.
     """
     same_pixels = (before.samples, before.orientation) == (after.samples, after.orientation)
     is_updated_decoder = before.decoder != after.decoder
@@ -132,7 +134,7 @@ def _update_photo(before: Photo, after: Photo, file: File, known: KnownPhotos) -
 
 
 def _find_frame_change(before: Photo, after: Photo) -> FrameChange | None:
-    """Returns the change of a photo's pixels, or None if the boxes of its faces stay the same."""
+    """Returns the change of the coordinates in a photo, or None if the boxes of its faces do not change."""
     sizes = (before.width, before.height), (after.width, after.height)
     if before.samples == after.samples and before.orientation != after.orientation:
         turn = find_turn(before.orientation or 1, after.orientation or 1)

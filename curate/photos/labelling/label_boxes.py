@@ -14,19 +14,20 @@ from manifests.runtime.text import format_count
 
 @dataclass
 class PhotoLabels:
-    """The labels of photos, of one source. A label without a box belongs to the largest face without a box."""
+    """The labels of photos from one source. A label without a box belongs to the largest face that no box labels."""
 
     boxes: dict[str, list[tuple[str, Box]]] = field(default_factory=lambda: defaultdict(list))  # photo -> (label, box)
     whole: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # photo -> labels without a box
-    placed: set[str] = field(default_factory=set)  # photos whose metadata has a region, used or not
+    placed: set[str] = field(default_factory=set)  # photos whose metadata has a region, also if it is not used
     unused: Counter[str] = field(default_factory=Counter)  # why regions are not used -> number of regions
 
     def make_rows(self, truth: bool, is_metadata: bool) -> tuple[list[Label], list[str]]:
         """Returns the rows, sorted by photo, and notices about labels that are not used.
 
-        Of several boxes with one label at one place, the first is used. Boxes with several labels at one place are not
-        used. If a photo has several labels without a box, none of these is used. `is_metadata` means that a label
-        without a box counts only in a photo without regions, because metadata may name people whom nobody can see.
+        Of several overlapping boxes with one label, the first box is used. Overlapping boxes with different labels are
+        not used. If a photo has several labels without a box, none of these labels is used. If `is_metadata` is true, a
+        label without a box is used only in a photo without regions, because metadata may name people who cannot be seen
+        in the photo.
         """
         rows: list[Label] = []
         ambiguous: list[tuple[str, list[str]]] = []

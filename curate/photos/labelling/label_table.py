@@ -19,9 +19,10 @@ from manifests.ledger.decision_log import MAX_NAME
 from manifests.runtime.text import format_count
 from manifests.runtime.uris import normalise_name
 
-EXAMPLES = 5  # greatest number of examples in a notice
+EXAMPLES = 5  # a notice has at most this number of examples
 _BOX_COLUMNS = ("x", "y", "w", "h")
-_ROUNDING = 0.005  # a box may reach over the border of its photo by this share, because people round (ours)
+# a box may reach over the border of its photo by this share of the side, because people round numbers (ours)
+_ROUNDING = 0.005
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LabelLine:
 def read_label_csv(table: Path) -> list[LabelLine]:
     """Returns the lines of a CSV. Columns other than photo, label, x, y, w and h are ignored.
 
-    Raises BadInput with the number of the wrong line.
+    Raises BadInput if a line is wrong. The error contains the number of the line.
     """
     header, rows = read_csv(table, ("photo", "label"))
     box_columns = [header.count(name) for name in _BOX_COLUMNS]
@@ -48,7 +49,9 @@ def read_label_csv(table: Path) -> list[LabelLine]:
         photo, label, *box = (cells[at] if at < len(cells) else "" for at in columns)
         label = label.strip()
         if not photo or not label:
-            raise BadInput(f"{table}, line {number}: the cell of the photo or of the label is empty. Write both.")
+            raise BadInput(
+                f"{table}, line {number}: the cell of the photo or of the label is empty. Write a photo and a label."
+            )
         if not label.isprintable() or len(label) > MAX_NAME:
             raise BadInput(
                 f"{table}, line {number}: the label is too long or has several lines. Write one line of at most "
@@ -68,7 +71,8 @@ def _read_box(where: str, cells: Sequence[str]) -> Box | None:
         x, y, w, h = (float(cell.replace(",", ".")) for cell in cells)  # a spreadsheet may write a decimal comma
     except ValueError:
         raise BadInput(
-            f"{where}: the box {', '.join(cells)} is not four numbers. Write numbers in x, y, w and h, or in none."
+            f"{where}: the box {', '.join(cells)} is not four numbers. Write a number into each of x, y, w and h, or "
+            "leave all four empty."
         ) from None
     box = clip_box((x, y, x + w, y + h))
     if box is None or min(x, y) < -_ROUNDING or max(x + w, y + h) > 1 + _ROUNDING:
@@ -80,7 +84,7 @@ def _read_box(where: str, cells: Sequence[str]) -> Box | None:
 
 
 def match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[PhotoLabels, list[str]]:
-    """Returns the labels of the lines that match exactly one photo, and notices about the lines that do not.
+    """Returns the labels of the lines that match exactly one photo, and notices about all other lines.
 
     `files` has the path and the photo of each file.
     """
@@ -93,8 +97,8 @@ def match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[Pho
     for line in read_label_csv(table):
         normal_path = os.path.normpath(normalise_name(line.photo))
         same_name = files_named.get(Path(normal_path).name, [])
-        # A photo whose whole path is in the line has priority over a photo whose path only ends with the text of the
-        # line.
+        # A line may contain the whole path of a photo, or the end of the path. If the text of the line is the whole
+        # path of a photo, photos whose paths only end with this text are ignored.
         matches = [
             photo for path, photo in same_name if path in (normal_path, normalise_name(Path(normal_path).absolute()))
         ]

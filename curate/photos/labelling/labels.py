@@ -1,7 +1,7 @@
 """The stage `label` records who is in a photo: from folder names, a CSV, imported lists, or metadata of other programs.
 
-Labels are taken as truth, or only compared with the grouping as hints. A notice reports the hints that disagree with
-the grouping.
+Labels are taken as truth, or are hints. Hints are only compared with the grouping. A notice reports the hints that
+disagree with the grouping.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 from manifests.runtime.workers import BatchMap
 
-FOLDER, METADATA = "folder", "metadata"  # the sources that are not a CSV
+FOLDER, METADATA = "folder", "metadata"  # the sources of labels that are not a CSV
 
 
 def label(ledger: Ledger, config: CurateConfig, map_batches: BatchMap) -> None:
     """Records the labels of `--labels`. If `--labels` is not given, records the labels of imported lists.
 
-    New labels replace the labels of an earlier run, so `--labels` must be repeated in every run. Photos that may not be
-    used, and faces that opted out, get no labels.
+    Each run replaces the labels of the earlier run. To keep labels, the user must therefore repeat `--labels` in every
+    run. Photos that may not be used, and faces that opted out, get no labels.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     usable = find_usable_photos(photos)
@@ -57,7 +57,7 @@ def check_labels(spec: str | None) -> None:
 
 
 def _parse_spec(spec: str) -> tuple[bool, str | Path]:
-    """Returns whether the labels of `--labels SPEC` are truth, and FOLDER, METADATA or the path of a CSV."""
+    """Parses `--labels SPEC`: returns whether the labels are truth, and FOLDER, METADATA or the path of a CSV."""
     prefix, _, source = spec.partition(":")
     if prefix not in ("hint", "truth"):
         prefix, source = "", spec
@@ -75,9 +75,9 @@ def read_labels(
 ) -> tuple[list[Label], list[str]]:
     """Returns the labels of `photos` by `--labels SPEC`, and notices. Returns ([], []) if `spec` is None.
 
-    A photo with several labels for its largest face stays without a label. A line of the CSV that matches several
-    photos is ignored. Notices report the photos without a label and the ignored lines. Raises BadInput if `spec` is
-    unknown or if the CSV has an error.
+    If a photo has several labels for its largest face, none of them is used. A line of the CSV that matches several
+    photos is ignored. Notices report these photos and lines. Raises BadInput if `spec` is unknown or if the CSV has an
+    error.
     """
     if spec is None:
         return [], []
@@ -101,7 +101,7 @@ def read_labels(
 
 
 def leave_out_opted_out(rows: Sequence[Label], faces: Iterable[Face], photos: Mapping[str, Photo]) -> list[Label]:
-    """Returns the labels that do not belong to a face that opted out, and cannot name one."""
+    """Returns the labels without those that name, or may name, a face that opted out."""
     known = [face for face in faces if face.status == "ok" or face.reason in (NEAR_DUPLICATE, OPTED_OUT)]
     opted_out = {face.face_id for face in known if face.reason == OPTED_OUT}
     left_out = {(row.photo_id, row.number) for row in select_labels_of_faces(rows, known, photos, opted_out)}
@@ -118,12 +118,13 @@ def label_faces(
 ) -> tuple[dict[str, str], list[str]]:
     """Returns the labels of faces (face_id -> label), and notices about copies with different labels and empty boxes.
 
-    A label without a box belongs to the largest accepted face of its photo. `faces` are the faces that are ok or
-    near-duplicates. The label of a near-duplicate counts for its representative. If the representative's own photo has
-    a label, this label has priority over the labels of copies. `photos` must contain the photos of labels with a box.
+    A label without a box belongs to the largest accepted face of its photo. `faces` are the faces with the status ok
+    and the near-duplicates. The label of a near-duplicate counts for its representative. If the representative has a
+    label from its own photo, this label has priority over the labels of near-duplicates. `photos` must contain the
+    photos of labels with a box.
     """
     votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face_id -> (whether the label is from a copy, label)
-    empty: list[str] = []  # photos of boxes without a face
+    empty: list[str] = []  # photo of each box that fits no face
     for row, face in match_labels(labels, faces, photos):
         if face is not None:
             votes[face.representative].append((face.duplicate_of is not None, row.label))

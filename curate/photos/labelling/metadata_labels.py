@@ -1,7 +1,7 @@
-"""Labels from the names that other programs wrote: XMP in photos and in sidecar files, and Picasa's files.
+"""Reads labels that other programs wrote: XMP in photos and in sidecar files, and Picasa's files.
 
 A sidecar of `photo.jpg` is `photo.jpg.xmp` or `photo.xmp`. Worker processes read all files. Photos in archives have no
-sidecars. Regions are turned with their photo, so the box of a label belongs to the upright photo.
+sidecars. The coordinates of regions are converted to the upright photo.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import FAILURE_TEXTS, BatchMap, FailedUnit, guard_units
 
-# Two pictures have the same proportions if their width / height differ by at most this share (ours); rounding to whole
-# pixels changes the proportions of small pictures.
+# Two pictures have the same proportions if the values of width / height differ by at most this share (ours). The
+# rounding to whole pixels changes the proportions of small pictures.
 _MAX_CHANGE_OF_PROPORTIONS = 0.02
 _UPRIGHT = 1
 
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """What the metadata of one photo file says about people."""
+    """The people that the metadata of one photo file names."""
 
     uri: str
-    people: tuple[NamedPeople, ...] = ()  # of each sidecar, and then of the file itself
+    people: tuple[NamedPeople, ...] = ()  # the people of each sidecar, then the people of the photo file
     turned_by: int | None = None  # see EmbeddedMetadata
     is_raw: bool = False
-    problems: tuple[tuple[str, str], ...] = ()  # (path, why its metadata cannot be used)
+    problems: tuple[tuple[str, str], ...] = ()  # path of a file, and why its metadata cannot be used
 
 
 def read_metadata_labels(
     files: Sequence[File], photos: Mapping[str, Photo], map_batches: BatchMap
 ) -> tuple[PhotoLabels, list[str]]:
-    """Returns the labels that the metadata of these files gives to their photos, and notices.
+    """Returns the labels in the metadata of the photos' files, and notices.
 
     `photos` are the photos that may be labelled. `files` are all files of the ledger.
     """
-    # --include names photos, and their sidecars belong to them
+    # the sidecar of a photo is read even if no pattern of --include matches the sidecar
     left_out = {file.uri for file in files if file.reason in (*LEFT_OUT, LEAVES_FOLDER) and file.reason != NOT_INCLUDED}
     named = [file for file in files if file.photo_id in photos and file.reason not in (*LEFT_OUT, *MISSING)]
     units = [(file.uri, tuple(_find_sidecars(file.uri, left_out))) for file in named]
@@ -98,17 +98,18 @@ def read_metadata_labels(
 
 
 def place_box(region: Region, photo: Photo, file: File, metadata: FileMetadata) -> Box | None:
-    """Returns the box of a region in the upright photo, or None if the region belongs to a picture of another shape.
+    """Returns the box of a region in the upright photo, or None if the picture of the region has other proportions.
 
     Regions belong to the stored picture (MWG guidelines 2.0, section 5.9), but some programs write regions of the
-    upright picture. If the sizes tell them apart, the size that the writer saw decides. Picasa writes the regions of a
-    RAW for the upright picture.
+    upright picture. If the size in the region fits only one of the two pictures, the region belongs to this picture.
+    Picasa writes the regions of a RAW for the upright picture.
     """
     turned_by = metadata.turned_by
     photo_turn = turned_by or photo.orientation or _UPRIGHT
     file_turn = turned_by or file.orientation or _UPRIGHT
     stored = _turn_size((photo.width, photo.height), photo_turn)
-    frames = {_UPRIGHT: stored, file_turn: _turn_size(stored, file_turn)}  # orientation that was applied -> size
+    # EXIF orientation that was applied to the stored picture -> size
+    frames = {_UPRIGHT: stored, file_turn: _turn_size(stored, file_turn)}
     usual = file_turn if metadata.is_raw and region.upright_in_raw else _UPRIGHT
     if region.size is not None:
         fitting = [turn for turn, size in frames.items() if _have_same_shape(size, region.size)]
@@ -119,7 +120,10 @@ def place_box(region: Region, photo: Photo, file: File, metadata: FileMetadata) 
 
 
 def _turn_size(size: tuple[float, float], orientation: int) -> tuple[float, float]:
-    """Returns the size of a picture after a turn, or before a turn, by an EXIF orientation."""
+    """Returns the width and height of a picture after a turn by an EXIF orientation.
+
+    The inverse turn has the same effect.
+    """
     return (size[1], size[0]) if orientation >= 5 else size
 
 
@@ -128,7 +132,7 @@ def _have_same_shape(a: tuple[float, float], b: tuple[float, float]) -> bool:
 
 
 def _find_sidecars(uri: str, left_out: set[str]) -> Iterable[Path]:
-    """Yields the paths where a photo may have sidecars. A photo in an archive has no sidecar."""
+    """Yields the paths of possible sidecars of a photo. A photo in an archive has no sidecars."""
     if parse_member_uri(uri) is not None:
         return
     path = path_of(uri)
@@ -141,7 +145,7 @@ def _find_sidecars(uri: str, left_out: set[str]) -> Iterable[Path]:
 def _read_picasa_files(
     named: Iterable[File], files: Iterable[File], left_out: set[str], map_batches: BatchMap
 ) -> list[PicasaFile]:
-    """Returns the Picasa files in the folders of the photos, and every contacts.xml that the scan saw."""
+    """Returns the Picasa files in the folders of the photos, and every contacts.xml that the scan found."""
     folders = {path_of(file.uri).parent for file in named if parse_member_uri(file.uri) is None}
     paths = {folder / name for folder in folders for name in (*INI_NAMES, CONTACTS_NAME)}
     paths |= {path_of(file.uri) for file in files if file.uri.lower().endswith(f"/{CONTACTS_NAME}")}
@@ -153,7 +157,7 @@ def _read_picasa_files(
 def read_people_batch(units: Sequence[tuple[str, tuple[Path, ...]] | FailedUnit]) -> list[FileMetadata]:
     """Returns the people that the metadata of each file names. A worker process runs this function.
 
-    A unit is the uri of a file and the paths where the file may have sidecars.
+    A unit is the uri of a file and the paths of its possible sidecars.
     """
     return [_read_people(unit) for unit in guard_units(units)]
 

@@ -1,8 +1,9 @@
 """Reads the face regions and the names in Picasa's files `.picasa.ini` and `contacts.xml`.
 
-A `.picasa.ini` has a section for each photo in its folder. Its line `faces` lists regions as `rect64(HEX),ID`. HEX is
-four numbers of 16 bits, left, top, right and bottom, without leading zeros. The section `[Contacts2]` has the name of
-each ID. Older files have no names, and the names are in `contacts.xml`.
+A `.picasa.ini` has a section for each photo in its folder. The line `faces` of a section lists regions as
+`rect64(HEX),ID`. HEX consists of four numbers of 16 bits, left, top, right and bottom. Leading zeros of HEX are left
+out. The section `[Contacts2]` has the name of each ID. Older files have no section `[Contacts2]`. The names for older
+files are in `contacts.xml`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from curate.photos.labelling.xmp_people import NO_NAME, Box, NamedPeople, make_p
 from manifests.pictures.metadata.xmp import parse_xml
 from manifests.runtime.uris import normalise_name
 
-INI_NAMES = (".picasa.ini", "Picasa.ini")  # the second is the name in old versions
+INI_NAMES = (".picasa.ini", "Picasa.ini")  # old versions of Picasa wrote Picasa.ini
 CONTACTS_NAME = "contacts.xml"
 _FACE = re.compile(r"rect64\(([0-9a-f]{1,16})\),([0-9a-f]{1,16})", re.IGNORECASE)
 
@@ -27,14 +28,14 @@ class PicasaFile:
     """The content of a `.picasa.ini` or a `contacts.xml`."""
 
     path: Path
-    # name of a photo, as it is and casefolded -> (box, ID)
+    # name of a photo -> (box, ID) of each face; each name is a key twice: unchanged, and casefolded
     faces: Mapping[str, tuple[tuple[Box, str], ...]] = field(default_factory=dict)
     contacts: Mapping[str, str] = field(default_factory=dict)  # ID -> name
     problem: str | None = None  # why the file cannot be used
 
 
 def parse_picasa_file(path: Path, data: bytes) -> PicasaFile:
-    """Returns the content of a file. Raises BrokenXml if it is a broken `contacts.xml`."""
+    """Returns the content of a Picasa file. Raises BrokenXml if `contacts.xml` is not valid XML."""
     if path.name.lower() == CONTACTS_NAME:
         contacts = {_read_id(one.get("id", "")): one.get("name", "") for one in parse_xml(data).iter("contact")}
         return PicasaFile(path, contacts=contacts)
@@ -62,7 +63,7 @@ def _read_rect64(text: str) -> Box:
 
 
 def find_picasa_people(file: PicasaFile, photo: Path, contacts: Mapping[str, str]) -> NamedPeople:
-    """Returns the people whom a `.picasa.ini` names in a photo. `contacts` are the names of other files.
+    """Returns the people whom a `.picasa.ini` names in a photo. `contacts` (ID -> name) come from other Picasa files.
 
     A face whose ID has no name counts as unnamed.
     """

@@ -1,4 +1,4 @@
-"""Finds the people that an XMP packet names: regions with names, and names without a place.
+"""Finds the people that an XMP packet names: regions with names, and names without a region.
 
 | who wrote the packet | what is read |
 |---|---|
@@ -27,8 +27,8 @@ _MP_REGION = "{http://ns.microsoft.com/photo/1.2/t/Region#}"
 _DIGIKAM = "{http://www.digikam.org/ns/1.0/}"
 _IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 
-MAX_REGIONS = 1000  # regions after this number are not read (ours)
-NO_NAME = "ffffffffffffffff"  # Picasa's id of a face without a name, which it also wrote as a name
+MAX_REGIONS = 1000  # at most this number of regions of a photo are read (ours)
+NO_NAME = "ffffffffffffffff"  # Picasa's id of a face without a name; Picasa also wrote this id as a name
 _NOBODY = ("", NO_NAME)
 _DIGIKAM_NOBODY = ("Unknown", "Unconfirmed", "Ignored")  # digiKam's tags for faces without a name
 
@@ -37,13 +37,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a picture that shows a person."""
+    """A part of a picture in which a program marked a person."""
 
     name: str
-    box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the writer saw
-    # Width and height of the picture that the writer saw, in any unit; None if the writer did not say
+    box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the program had
+    # Width and height, in any unit, of the picture that the program had. None if the program did not write them.
     size: tuple[float, float] | None = None
-    upright_in_raw: bool = False  # whether the writer saw a RAW upright
+    upright_in_raw: bool = False  # whether the program turned a RAW upright before it marked the region
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class NamedPeople:
     """The people that a piece of metadata names."""
 
     regions: tuple[Region, ...] = ()
-    names: tuple[str, ...] = ()  # names without a place
+    names: tuple[str, ...] = ()  # names without a region
     unnamed: int = 0  # number of regions without a name
     broken: int = 0  # number of regions whose box or name cannot be used
 
@@ -59,8 +59,8 @@ class NamedPeople:
 def read_xmp_people(packet: bytes) -> NamedPeople:
     """Returns the people that a packet names. Raises BrokenXml.
 
-    Some programs write the same regions as MWG and as Microsoft regions. The Microsoft regions are read only if there
-    are no MWG regions.
+    Some programs write each region twice, as an MWG region and as a Microsoft region. The Microsoft regions are read
+    only if there are no MWG regions.
     """
     properties = parse_xmp(packet)
     people = _read_mwg(properties)
@@ -77,16 +77,22 @@ def read_xmp_people(packet: bytes) -> NamedPeople:
 
 
 def clean_name(text: str) -> str | None:
-    """Returns a name in NFC without blanks at its ends, "" if the text names nobody, or None if it cannot be a name."""
+    """Returns a name in NFC without blanks at its ends.
+
+    Returns "" if the text stands for nobody, and None if it is no name.
+    """
     name = unicodedata.normalize("NFC", text).strip()
     if name in _NOBODY:
         return ""
-    # U+FFFD stands for bytes that are no text
+    # U+FFFD replaces bytes that could not be decoded as text
     return name if len(name) <= MAX_NAME and name.isprintable() and "\ufffd" not in name else None
 
 
 def make_people(found: list[tuple[str, Box | None, tuple[float, float] | None]]) -> NamedPeople:
-    """Returns named regions from (text of the name, box, size). The box is None if it cannot be read."""
+    """Returns the named regions. An item of `found` has the text of the name, the box, and the size of the picture.
+
+    The box is None if it cannot be read.
+    """
     regions: list[Region] = []
     unnamed = broken = 0
     for text, box, size in found[:MAX_REGIONS]:
@@ -101,7 +107,10 @@ def make_people(found: list[tuple[str, Box | None, tuple[float, float] | None]])
 
 
 def clip_box(box: Box) -> Box | None:
-    """Returns the part of a box inside the picture, or None if there is no such part. Shares, as in Region."""
+    """Returns the part of a box that lies inside the picture, or None if no part lies inside.
+
+    Coordinates are shares.
+    """
     if not all(map(math.isfinite, box)):
         return None
     x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in box)
@@ -116,7 +125,7 @@ def _read_mwg(properties: Mapping[str, Value]) -> NamedPeople:
     found: list[tuple[str, Box | None, tuple[float, float] | None]] = []
     for item in read_items(regions.get(f"{_MWG}RegionList")):
         fields = read_fields(item)
-        if read_text(fields.get(f"{_MWG}Type")) in ("", "Face"):  # the others are Pet, Focus and BarCode
+        if read_text(fields.get(f"{_MWG}Type")) in ("", "Face"):  # other types are Pet, Focus and BarCode
             found.append((read_text(fields.get(f"{_MWG}Name")), _read_area(fields.get(f"{_MWG}Area"), size), size))
     return make_people(found)
 
@@ -142,7 +151,7 @@ def _read_microsoft(properties: Mapping[str, Value]) -> NamedPeople:
     for item in read_items(info.get(f"{_MP_LIST}Regions")):
         fields = read_fields(item)
         name, rectangle = (read_text(fields.get(f"{_MP_REGION}{key}")) for key in ("PersonDisplayName", "Rectangle"))
-        if not rectangle:  # a person without a place
+        if not rectangle:  # a name without a region
             names.append(clean_name(name))
             continue
         numbers = [read_number(part) for part in rectangle.split(",")]

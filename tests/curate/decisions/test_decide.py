@@ -182,10 +182,10 @@ def test_what_is_so_already_is_refused_and_not_recorded(made):
         [[face["0/0"]], [face["0/2"]], face["1/0"]],
         [one] * 2,
     ):
-        with pytest.raises(BadInput, match="are one person already"):
+        with pytest.raises(BadInput, match="belong to one person already"):
             say(dataset, "merge", *sides)
     for faces, to in (([one], one), ([face["0/0"]], one), ([face["0/0"], face["0/1"]], face["0/2"])):
-        with pytest.raises(BadInput, match="belong to that person already"):
+        with pytest.raises(BadInput, match="already belong to the target person"):
             say(dataset, "move", *faces, to=to)
     assert rows(dataset, DecisionRow) == []
     say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of them was somebody else
@@ -537,7 +537,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ('{"kind": "move", "faces": ["FACE"], "to": []}', "line 2: The decision names no face"),
         (
             '{"kind": "move", "faces": ["FACE"], "to": "FACE"}',
-            "line 2: The faces of the move belong to that person already",
+            "line 2: The faces of the move already belong to the target person",
         ),
         ('{"kind": "split", "faces": ["FACE"], "rest": null}', "line 2: None is not an id"),
         ('{"kind": "merge", "sides": [[], "FACE"]}', "line 2: The decision names no face"),
