@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 # The states of a finding. NOTE means that a feature is missing or slow. WRONG means that a command fails.
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
-# This number is ours. Training the recipe tiny takes 3.5 GiB with a worker process (docs/train.md). Curation takes at
-# most 2 GiB for each worker process (docs/curate.md).
+# This number is ours. Training the recipe tiny takes 2.1 GiB in the training process and 1.6 GiB in the worker process
+# (docs/train.md). Curation takes at most 2 GiB for each worker process (docs/curate.md).
 MEMORY_GIB = 6
-DISK_GIB = 10  # (ours) a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB
+DISK_GIB = 10  # this number is ours; a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 EXTRAS = {  # maps an extra of the package to its purpose
     "offline": "dlib: face models without a download, 68 landmarks, and a judge that no loss uses",
@@ -122,7 +122,7 @@ def check_memory() -> Iterator[Finding]:
         yield Finding("memory", NOTE, "the memory is unknown on this system")
         return
     enough = total >= MEMORY_GIB
-    advice = f"{MEMORY_GIB} GiB or more are better for training. Use fewer --workers and --accumulate."
+    advice = f"{MEMORY_GIB} GiB or more are better for training. Give a smaller --workers and a larger --accumulate."
     yield Finding("memory", OK if enough else NOTE, f"{total:.1f} GiB", "" if enough else advice)
 
 
@@ -150,7 +150,8 @@ def check_torch() -> Iterator[Finding]:
     if wants is not None and not wants.specifier.contains(base, prereleases=True):
         yield Finding("torch", WRONG, result, f"This torchvision needs torch{wants.specifier}. Install both together.")
         return
-    # run the code in another process, because a wrong pair of packages may abort it and a GPU driver may hang
+    # run the code in another process, because packages of different releases may abort the process that imports them,
+    # and a GPU driver may hang
     code = (
         "import torch, torchvision\n"
         "torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), .5)\n"
@@ -175,7 +176,8 @@ def check_opencv() -> Iterator[Finding]:
     versions = {name: version for name in OPENCV if (version := find_version(name))}
     result = ", ".join(f"{name} {version}" for name, version in versions.items()) or "not installed"
     fits = len(set(versions.values())) == 1
-    advice = f"Install one version of all: pip install --force-reinstall {' '.join(f'{n}==VERSION' for n in versions)}."
+    packages = " ".join(f"{name}==VERSION" for name in versions)
+    advice = f"Install the same version of all these packages: pip install --force-reinstall {packages}."
     yield Finding("opencv", OK if fits else WRONG, result, "" if fits else advice)
 
 
@@ -221,7 +223,8 @@ def check_face_models(spec: str) -> Iterator[Finding]:
         yield Finding("packs", OK if packs else NOTE, result)
     pack = spec.removeprefix("insightface:")
     if pack != spec and pack not in packs and not Path(pack).expanduser().is_dir():
-        yield Finding("face models", WRONG, f"{spec} is not on this machine", "Give a folder of .onnx files, or dlib.")
+        advice = "Give --faces insightface:FOLDER with a folder of .onnx files, or --faces dlib."
+        yield Finding("face models", WRONG, f"{spec} is not on this machine", advice)
         return
     try:
         models = load_faces(spec)

@@ -129,8 +129,8 @@ def run(
 ) -> None:
     """Do the whole main job: curate photos, freeze a test set, train the recipe tiny, evaluate it, write the report.
 
-    Run the same command again to resume the job. Use `likeness train` for other recipes, because they need more than
-    photos.
+    Run the same command again to resume the job. Use `likeness train` for other recipes, because other recipes need
+    more files or options.
 
     Example: likeness run ~/Photos --out dataset
     """
@@ -222,7 +222,8 @@ def _find_judge(run: Path) -> str | None:
 def _check_trainable(summary: Summary, dataset: Path, with_notices: bool) -> None:
     """Raise BadInput if the train or the test split has no target with a reference.
 
-    The message contains the notices of the curation if `with_notices`, because they were not printed before.
+    With `with_notices`, the message also contains the notices of the curation. Use `with_notices` if the notices were
+    not printed before.
     """
     from curate.face_filters import OUTSIDE_PHOTO
     from manifests.errors import BadInput
@@ -277,7 +278,7 @@ def doctor(
 
     The command downloads nothing.
 
-    The exit code is 0 if everything is usable, and 1 if something is wrong.
+    The exit code is 1 if a check has the result `wrong`, and 0 otherwise.
 
     Example: likeness doctor
     """
@@ -336,8 +337,8 @@ app.add_typer(manifest, name="manifest", rich_help_panel=_DATA)
 def main() -> None:
     """Run a command. Every error becomes one sentence and an exit code."""
     # By default, OpenMP's threads use their cores while they wait for each other. If other processes use the same
-    # cores, a training step then takes 8.1 s instead of 1.9 s. On idle cores the default is not faster. torch reads the
-    # variable when it is imported.
+    # cores, a training step takes 8.1 s with the default, and 1.9 s with PASSIVE. On idle cores, the default is not
+    # faster than PASSIVE. torch reads the variable when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # If a script leaves a variable unset, --out "" would make the current directory a dataset.
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):

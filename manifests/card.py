@@ -72,8 +72,8 @@ def render_card(ledger: Ledger) -> str:
         "## Photos: licence\n\n" + table(("licence", "photos"), _STATEMENTS.format("licence")),
         "## Photos: consent\n\n" + table(("consent", "photos"), _STATEMENTS.format("consent")),
         "## Kept out\n\n" + table(("what", "how many"), _KEPT_OUT),
-        "The ledger contains a mark for each of these photos and faces. A mark is made with the dataset's key, "
-        "and is not a hash of the photo.\n",
+        "The ledger contains a mark for each photo and face that is kept out. A mark is computed with the dataset's "
+        "secret key. Without this key, nobody can find out which photo a mark stands for.\n",
         "## Models\n\n" + table(("role", "file", "licence", "sha256 begins"), _MODELS),
         "## Filters\n\n" + _format_filters(ledger.read_detail("filters")),
         table(("what", "reason", "how many"), _DROPPED),

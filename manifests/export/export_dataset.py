@@ -204,14 +204,15 @@ def _make_result(
         notices.append("This dataset was split with --split-by photos: the same person can be in train and in test.")
     if selection.options.version == "best":
         notices.append(
-            f"{_count_cleaned(selection)} images are cleaned versions of training faces, marked by `version`. A "
-            "restorer made these images. Cleaned versions are not ground truth, and are smaller than original crops."
+            f"{_count_cleaned(selection)} images are cleaned versions of training faces. The column `version` marks "
+            "these images. A restorer made these images, so they are not ground truth. A cleaned version has fewer "
+            "pixels than an original crop."
         )
     if selection.embeddings:
         recognizer = selection.recognizer
         notices.append(
             f"The export contains face embeddings, which are biometric data. The model "
-            f"{recognizer.get('file')} made {recognizer.get('dim')} numbers for each face."
+            f"{recognizer.get('file')} computed the {recognizer.get('dim')} numbers of each embedding."
         )
     return ExportResult(
         name,

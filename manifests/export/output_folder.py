@@ -35,9 +35,9 @@ class OutputFolder:
         """After each image, calls `progress` with the number of images that were read."""
         self.root = root
         self.files = 0
-        self.bytes = 0  # without hard links
+        self.bytes = 0  # number of written bytes; a hard link adds no bytes
         self._hashes: dict[Path, str] = {}  # maps an image file of the dataset to the sha256 of the exported PNG file
-        self._places: dict[Path, str] = {}  # maps an image file of the dataset to the first exported file with it
+        self._places: dict[Path, str] = {}  # maps an image file of the dataset to the first exported file of the image
         self._first_copies: dict[Path, Path] = {}  # maps an image file of the dataset to its first copy
         self._progress, self._images_read = progress, 0
 
@@ -64,7 +64,10 @@ class OutputFolder:
         return data
 
     def note_place(self, source: Path, name: str) -> None:
-        """Record that the file `name` of the export contains the image `source`. The first file counts."""
+        """Record that the file `name` of the export contains the image `source`.
+
+        If an image is in several files, only the first file is recorded.
+        """
         self._places.setdefault(source, name)
 
     def describe_image(self, source: Path) -> tuple[str, str]:
@@ -119,7 +122,7 @@ def strip_png_metadata(source: Path) -> bytes:
 
     Raises LedgerBroken if the file is missing or broken.
     """
-    broken = LedgerBroken(f"{source} is missing or broken. `likeness manifest check` prints how to make the file.")
+    broken = LedgerBroken(f"{source} is missing or broken. Run `likeness manifest check` to see all broken files.")
     try:
         data = source.read_bytes()
     except OSError:

@@ -139,7 +139,7 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
     """Returns the faces to export and their pairs. A face must be accepted, in a split, and allowed by consent.
 
     References that are not selected are removed from their pair. A pair without a reference is left out.
-    Raises BadInput if the dataset has no such split, no such frozen set, or no face to export.
+    Raises BadInput if the split or the frozen set of the options does not exist, or if there is no face to export.
     """
     if options.split not in (*SPLITS, "all"):
         raise BadInput(f"--split {options.split} is not a split. Write train, val or test, or leave --split out.")

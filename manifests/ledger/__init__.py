@@ -1,1 +1,1 @@
-"""The ledger is a DuckDB file. The ledger records files, their origins, decisions, and the reason for every drop."""
+"""Reads and writes the ledger, the DuckDB file that records every file, photo, face and decision of a dataset."""

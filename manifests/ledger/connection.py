@@ -78,7 +78,7 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
 def _create(path: Path) -> None:
     """Create an empty DuckDB file that is complete as soon as it has its name.
 
-    DuckDB cannot open a file that it had not finished when its process was killed.
+    DuckDB cannot open a new file that a killed process left unfinished.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -86,7 +86,7 @@ def _create(path: Path) -> None:
         duckdb.connect(str(temporary)).close()
         with contextlib.suppress(OSError):
             # A rename would replace a ledger that another process has just made. On a file system without hard links,
-            # there is no file yet, and DuckDB makes it when it opens the ledger.
+            # `os.link` fails, and DuckDB makes the file when it opens the ledger.
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

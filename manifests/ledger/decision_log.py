@@ -1,9 +1,9 @@
-"""Reads the reviewer's decisions from the ledger, and finds the faces of a decision in today's dataset.
+"""Reads the user's decisions from the ledger, and finds the faces of a decision in today's dataset.
 
 A decision names a face by the hash of its photo and a box. A later detection may move the box of a face a little. The
-face of a decision is therefore the photo's face whose box today has the largest overlap with the recorded box. A face
-whose box overlaps the recorded box by less than 0.5 is not the face of the decision. The module curate/people/links.py
-derives the consequences of the decisions.
+face of a decision is therefore the photo's face whose box today has the largest overlap with the recorded box. If the
+intersection over union of the two boxes is below 0.5, the face is not the face of the decision. The module
+curate/people/links.py derives the consequences of the decisions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
 DROPPED_BY_DECISION = "decided"  # the reason in the row of a face that a decision dropped
-MAX_NAME = 255  # the most characters in a person's name (ours); most file systems allow 255 in a folder's name
+MAX_NAME = 255  # largest length of a person's name in characters (ours); most file systems allow 255 in a folder's name
 MIN_OVERLAP = 0.5  # least intersection over union of a recorded box and today's box (ours; usual for detectors)
 SIDED = ("merge", "together")  # these kinds have one list of lists, named `sides`, with a list for each person
 # maps each other kind of decision to the names of its lists of faces

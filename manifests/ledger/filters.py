@@ -80,8 +80,8 @@ class Filter:
 class FilterSet:
     """An ordered list of filters. A face gets the reason of the first filter that removes the face.
 
-    `test_filters` remove no face. If a test filter is true for a face of the split test, the face is only a reference,
-    and no target.
+    `test_filters` remove no face. If a test filter is true for a face of the split test, the face can be a reference,
+    but not a target.
     """
 
     name: str
@@ -269,7 +269,10 @@ def _open_database() -> duckdb.DuckDBPyConnection:
 
 @cache
 def _find_allowed_functions() -> frozenset[str]:
-    """Returns the names of the functions whose value depends only on the arguments, so not random() or count()."""
+    """Returns the names of the SQL functions whose value depends only on their arguments in one row.
+
+    For example, the functions random() and count() are not returned.
+    """
     with _open_database().cursor() as con:
         rows = con.execute(
             """SELECT lower(function_name) FROM duckdb_functions() GROUP BY 1

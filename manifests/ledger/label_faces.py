@@ -18,9 +18,9 @@ def match_labels(
 ) -> list[tuple[Label, Face | None]]:
     """Returns each label with its face, or with None if no face fits. The labels are sorted by photo and number.
 
-    The pair of a box and a face that overlap most is matched first. A face has one label, and two faces of a photo
-    never have the same label. A label without a box belongs to the largest face of its photo that has no label yet.
-    `photos` maps a photo id to the row of the photo. It must contain the photos of labels with a box.
+    The box and the face that overlap most are matched first. A face has one label, and two faces of a photo never have
+    the same label. A label without a box belongs to the largest face of its photo that has no label yet. `photos` maps
+    a photo id to the row of the photo. `photos` must contain the photo of each label with a box.
     """
     labels_of: dict[str, list[Label]] = defaultdict(list)
     faces_of: dict[str, list[Face]] = defaultdict(list)
@@ -43,7 +43,7 @@ def _match_photo(
     label_of_number = {label.number: label for label in labels}
     face_of_id = {face.face_id: face for face in faces}
     face_of: dict[int, Face] = {}
-    taken: set[str] = set()  # ids of faces, and labels
+    taken: set[str] = set()  # the ids of faces that have a label, and the labels that have a face
     for overlap, number, face_id in sorted(overlaps):
         text = label_of_number[number].label
         if -overlap >= MIN_LABEL_OVERLAP and number not in face_of and taken.isdisjoint((face_id, f"label {text}")):
@@ -60,12 +60,12 @@ def _match_photo(
 def select_labels_of_faces(
     labels: Iterable[Label], faces: Sequence[Face], photos: Mapping[str, Photo], face_ids: Collection[str]
 ) -> list[Label]:
-    """Returns the labels that belong to the faces `face_ids`, or that may name them. Use it to erase names.
+    """Returns the labels that belong to the faces `face_ids`, or that may name one of these faces.
 
-    `faces` are the faces that labels may belong to, with the faces `face_ids`. A label that belongs to no face may name
-    a face if its box contains the centre of the face.
+    Use this function to erase names. `faces` are all faces that labels may belong to, including the faces `face_ids`.
+    A label that belongs to no face may name a face if the box of the label contains the centre of the face.
     """
-    centres: dict[str, list[tuple[float, float]]] = defaultdict(list)  # photo -> centres of faces
+    centres: dict[str, list[tuple[float, float]]] = defaultdict(list)  # maps a photo id to centres of faces
     for face in faces:
         if face.face_id in face_ids:
             centres[face.photo_id].append(((face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2))
@@ -84,12 +84,12 @@ def select_labels_of_faces(
 
 
 def _find_pixels(box: Sequence[float], photo: Photo) -> list[float]:
-    """Returns a box, x0, y0, x1, y1 as shares of a photo, in pixels."""
+    """Converts a box (x0, y0, x1, y1) from shares of the photo's width and height to pixels."""
     return [share * side for share, side in zip(box, (photo.width, photo.height) * 2, strict=True)]
 
 
 def find_largest_faces(photos: Iterable[str], faces: Iterable[Face]) -> dict[str, Face]:
-    """Returns the largest face of each of `photos` (photo -> face)."""
+    """Returns a dict from each of these photo ids to the largest face of the photo."""
     matches = match_labels([Label(photo, "", True) for photo in photos], faces, {})
     return {label.photo_id: face for label, face in matches if face is not None}
 

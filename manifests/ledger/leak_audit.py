@@ -1,6 +1,7 @@
-"""The result of the last search for leaks. `curate` and `likeness leaks` record it, and `manifest check` reads it.
+"""Records and reads the result of the last search for leaks.
 
-The result contains counts and a hash of the splits and pairs that were searched. It names no face.
+`curate` and `likeness leaks` record the result, and `manifest check` reads the result. The result contains counts, and
+a hash of the splits and pairs that were searched. The result names no face.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PAIRS = "SELECT target, refs FROM pairs ORDER BY target"
 def hash_splits(ledger: Ledger, removed: Collection[str] = ()) -> str:
     """Returns a hash of everything that decides whether something leaks: splits, people, near-duplicates and pairs.
 
-    The hash is the hash of the ledger after the faces `removed` were removed.
+    The hash leaves out the faces `removed`, as if they had already been removed from the ledger.
     """
     digest = hashlib.sha256()
     for face, *rest in ledger.query(_SPLITS).iter_rows():
@@ -38,9 +39,10 @@ def hash_splits(ledger: Ledger, removed: Collection[str] = ()) -> str:
 
 
 def plan_audit_update(ledger: Ledger, removed: Collection[str]) -> list[DetailUpdate]:
-    """Returns the update of the recorded result that a removal of the faces `removed` needs.
+    """Returns an update of the recorded result, so that the result is valid after the faces `removed` are removed.
 
-    The result stays valid, because a removal puts no face into another split. The counts stay until the next search.
+    A removal puts no face into another split, so no new search is needed. The counts do not change until the next
+    search.
     """
     for stage, unit, config_hash, detail in read_units(ledger, STAGE):
         if detail["splits"] == hash_splits(ledger):

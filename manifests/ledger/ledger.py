@@ -145,7 +145,7 @@ class Ledger:
         if not ids:
             return [], np.zeros((0, 0), np.float32)
 
-        # maps a shard to the pairs (row of the result, row of the shard), one pair for each face
+        # maps a shard to (row of the result, row of the shard) of each of its faces
         by_shard: dict[str, list[tuple[int, int]]] = {}
         for place, face in enumerate(ids):
             shard, row = position[face]
@@ -270,7 +270,7 @@ class Ledger:
         self._con.unregister("marks")
 
     def read_clock(self) -> datetime:
-        """Returns the current time in UTC, or a later time if a row of `stages` is newer (the clock ran backwards)."""
+        """Returns the current time in UTC. If the clock ran backwards, returns a time after every time in `stages`."""
         if self._newest is None:
             ((newest,),) = self._con.execute("SELECT max(finished) FROM stages").fetchall()
             self._newest = newest or datetime.min

@@ -18,21 +18,23 @@ from manifests.ledger.records import Face, Photo
 # Copies belong to one group if the distances between their eyes differ by less than this factor (ours). The landmarks
 # of copies of equal size differ by up to 5%.
 _SAME_SIZE = 1.08
-# A larger copy must have this many octaves more detail for each octave of its size (ours). With .05, the original was
-# chosen for 95% of 96 copies of half the size, and for 95% of 96 enlarged copies.
+# A larger copy must have this many octaves more detail for each octave by which it is larger (ours). With .05, Likeness
+# chose the original in 95% of 96 comparisons with a copy of half the size, and in 95% of 96 comparisons with an
+# enlarged copy.
 _LEAST_GAIN = 0.05
 # Artefacts of strong compression are measured as detail. Therefore the detail of a JPEG of quality below 50 is reduced
 # by this number of octaves (ours). At quality 30, the measured detail is too high by .2 octaves at the median, and by
 # at most .5.
 _ARTEFACTS = 0.3
-# The limits of the questions (ours). A copy is compared with the median of its group: octaves of detail, share of
-# clipped pixels, share of a border, ratio of the areas of the pictures, degrees of roll, degrees of yaw.
+# The limits of the questions (ours). Each limit says how far a copy may be from the median of its group. The limits are
+# for octaves of detail, the share of clipped pixels, the share of a border, the ratio of the areas of the pictures,
+# degrees of roll and degrees of yaw.
 _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8, 2.5, 8.0
 _COMPRESSED = 50  # a JPEG below this quality shows artefacts (ours)
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "JPEG2000")
-# The rank of formats (ours). Cameras write RAW, and telephones write HEIF and JPEG. Other formats, such as WebP, are
-# mostly made by web sites.
+# The ranks of formats; the original more likely has the lower rank (ours). Cameras write RAW, and telephones write HEIF
+# and JPEG. Other formats, such as WebP, are mostly made by web sites.
 _RANKS = {"RAW": 0, **dict.fromkeys(_LOSSLESS, 1), "HEIF": 2, "JPEG": 3, "MPO": 3}
 
 SMALLER = "is smaller"
@@ -79,7 +81,7 @@ def _find_frames(copies: Sequence[Copy]) -> list[bool]:
 def _find_crops(copies: Sequence[Copy]) -> list[bool]:
     """Returns for each copy whether it shows less of the picture than the median copy.
 
-    Framed copies have no part in the median.
+    The median leaves out framed copies.
     """
     whole = [copy.area for copy, framed in zip(copies, _find_frames(copies), strict=True) if not framed]
     return [copy.area < _CROPPED * sorted(whole)[len(whole) // 2] for copy in copies]
@@ -88,7 +90,7 @@ def _find_crops(copies: Sequence[Copy]) -> list[bool]:
 def _find_turned(copies: Sequence[Copy]) -> list[bool]:
     """Returns for each copy whether it is turned or mirrored, compared with most copies.
 
-    One or two copies give only False.
+    For one or two copies, every value is False.
     """
     if len(copies) < 3:
         return [False] * len(copies)
@@ -99,7 +101,7 @@ def _find_turned(copies: Sequence[Copy]) -> list[bool]:
 def _find_conversions(copies: Sequence[Copy]) -> list[int]:
     """Returns the rank of the format of each copy. A file with a lower rank is more likely the original.
 
-    If a lossless and a lossy file have the same pixels, the lossless file was made from the lossy one, and has the
+    If a lossless and a lossy file have the same pixels, the lossless file was made from the lossy file, and has the
     highest rank. If the pixels differ, the lossy file was made from the lossless file.
     """
     lossy_pixels = {copy.face.crop_sha256 for copy in copies if copy.photo.format not in _LOSSLESS} - {None}
@@ -129,12 +131,13 @@ NO_BETTER = "is no better"
 
 
 def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
-    """Returns the index of the original, and why each other copy is not the original.
+    """Returns the index of the original, and the reason why each other copy is not the original.
 
-    Each reason continues the words "this copy". The reason of the original is an empty text. If no question decides,
-    the largest face is the original. If several faces have this size, the face with the smallest id is the original.
-    Without measures of detail, the largest copies are the best group. If some photos do not show one person twice, only
-    these photos can be the original. The result does not depend on the order of the copies.
+    Each reason continues a sentence that begins with "this copy". The reason of the original is an empty text. If no
+    question decides, the largest face is the original. If several faces have this size, the face with the smallest id
+    is the original. If a copy has no measure of detail, the largest copies are the best group. A photo that shows one
+    person twice can be the original only if every photo shows one person twice. The result does not depend on the order
+    of the copies.
     """
     single = [i for i, copy in enumerate(copies) if not copy.repeats] or list(range(len(copies)))
     groups = _group_by_size(copies, single)
@@ -184,8 +187,8 @@ def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[
 def _rate_group(copies: Sequence[Copy], measured: bool) -> tuple[float, float]:
     """Returns a score of the detail of a group, and the size of its largest face.
 
-    The score is the greatest detail minus a number that grows with the size of the faces. If `measured` is False, a
-    copy has no measured detail, and the score is 0.
+    The score is the greatest detail minus a number that grows with the size of the faces. If `measured` is False, at
+    least one copy has no measure of detail, and the score is 0.
     """
     sizes = [copy.face.inter_ocular_px for copy in copies]
     if not measured:

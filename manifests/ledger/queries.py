@@ -17,9 +17,9 @@ _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
 _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
                   WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
 
-# A target shows less detail than its size suggests if one of these conditions on its row of `faces` is true. The
-# placeholder of ENLARGED is the size of the target in pixels. The crop of 512 px, from which the target is made, was
-# enlarged by `upsample`.
+# Conditions on a target's row of `faces`. If one of the conditions is true, the target shows less detail than its size
+# suggests. The placeholder of ENLARGED is the size of the target in pixels. The target is made from a crop of 512 px,
+# and `upsample` is the scale from the photo to this crop.
 ENLARGED = "upsample * {} > 512"
 PADDED = "outside > 0.02"
 

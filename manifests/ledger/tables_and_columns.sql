@@ -19,7 +19,7 @@ CREATE TABLE files (
     samples     VARCHAR, -- sha256 of the stored samples, before the orientation and the colour profile were applied
     orientation INTEGER, -- EXIF orientation of the file, 1 to 8
     taken       TIMESTAMP, -- when the photo was taken, by the clock of the camera and without a time zone
-    taken_offset INTEGER,  -- minutes by which this clock was before UTC; NULL if the file does not say
+    taken_offset INTEGER,  -- minutes by which this clock was ahead of UTC; NULL if the file does not say
     taken_from   VARCHAR,  -- the field with the date: exif_original, xmp_original, xmp_created, iptc_created,
                            -- exif_digitized, xmp_digitized or exif_changed; NULL if the file has no date
     taken_doubt  VARCHAR,  -- why the file itself makes the date doubtful: unset, unreadable, digitized or changed
@@ -37,12 +37,12 @@ CREATE TABLE photos (
     phash    VARCHAR NOT NULL,    -- 64-bit perceptual hash of the whole picture, as hex digits
     source   VARCHAR,             -- where the photo comes from, according to the sidecar file
     licence  VARCHAR,             -- the licence of the photo, according to the sidecar file
-    consent  VARCHAR,             -- yes, no or withdrawn, from the sidecar file; NULL if this file has no entry
+    consent  VARCHAR,             -- yes, no or withdrawn, from the sidecar file; NULL if the sidecar file has no entry
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,             -- why the photo was dropped, for example no_face, no_consent or consent_missing
     notice   VARCHAR,             -- NULL, broken_colour_profile or read_at_half_size
     min_eyes FLOAT,               -- least distance between the eyes, in pixels, that the detection looked for
-    format   VARCHAR,             -- Pillow's name of the format, plus CMYK or palette for pictures of this kind
+    format   VARCHAR,             -- Pillow's name of the format, followed by CMYK or palette for such pixels
     jpeg_quality INTEGER,         -- 1 to 100, from the quantisation table; NULL if the file is not a JPEG
     camera   BOOLEAN,             -- whether the file names the camera that took the picture
     gray     BOOLEAN,             -- whether the picture has no colours
@@ -51,12 +51,12 @@ CREATE TABLE photos (
     samples  VARCHAR,             -- sha256 of the stored samples; the photo is read from files with these samples
     orientation INTEGER,          -- EXIF orientation of the files from which the photo is read
     decoder  VARCHAR,             -- format of the file, and the versions of the libraries that decoded the samples
-    taken        TIMESTAMP,       -- when the photo was taken, as in the table files; of several files, the earliest
-                                  -- date without a doubt
+    taken        TIMESTAMP,       -- when the photo was taken, as in the table files; if several files contain the
+                                  -- photo, the earliest date without a doubt
     taken_offset INTEGER,         -- as in the table files
     taken_from   VARCHAR,         -- as in the table files
-    taken_doubt  VARCHAR,         -- NULL if the date can be trusted or if there is none; otherwise a reason of the table
-                                  -- files, or before_photography, in_future, epoch, clock_reset, same_second or
+    taken_doubt  VARCHAR,         -- NULL if the date can be trusted, or if there is no date; otherwise a doubt of the
+                                  -- table files, or before_photography, in_future, epoch, clock_reset, same_second or
                                   -- out_of_order (docs/curate.md, Dates)
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
@@ -79,7 +79,7 @@ CREATE TABLE faces (
     exposure        FLOAT NOT NULL,      -- mean luma of the face, from 0 to 1
     upsample        FLOAT NOT NULL,      -- scale from the photo to the 512 px crop; above 1 the crop is enlarged
     phash           VARCHAR NOT NULL,    -- 256-bit perceptual hash of the aligned face, as hex digits
-    duplicate_of    VARCHAR,             -- if this face is a near-duplicate: the face that is used instead of this face
+    duplicate_of    VARCHAR,             -- id of the face that is used instead of this near-duplicate; NULL otherwise
     status          VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason          VARCHAR,
     shard           VARCHAR,             -- sha256 of the file embeddings/<shard>.npy that contains the embedding
@@ -88,13 +88,14 @@ CREATE TABLE faces (
     crop_sha256     VARCHAR,             -- sha256 of the PNG file of the crop; NULL if the face has no crop
     outside         FLOAT,               -- share of the crop's pixels that lie outside the photo, from 0 to 1
     turn            INTEGER,             -- the face is turned clockwise by about 0, 90, 180 or 270 degrees; NULL if unclear
-    landmark_error  FLOAT,               -- distance to the landmarks of a second look, as a share of the distance between
-                                         -- the eyes; at most 1; NULL if there was no second look
+    landmark_error  FLOAT,               -- distance to the landmarks of a second detection, as a share of the distance
+                                         -- between the eyes; at most 1; NULL if there was no second detection
     luma_dct        VARCHAR,             -- low frequencies of the aligned face's luma; curate/faces/comparison/luma_dct.py
     detail          FLOAT,               -- strength of fine detail; curate/faces/measure.py defines it
     clipped         FLOAT,               -- share of the face's pixels with a channel of 254 or more, from 0 to 1
     dark            FLOAT,               -- share of the face's pixels with three channels of 16 or less, from 0 to 1
-    embedding_norm  FLOAT,               -- length of the embedding as the recognizer returned it; NULL if it means nothing
+    embedding_norm  FLOAT,               -- length of the embedding as the recognizer returned it; NULL if the lengths of
+                                         -- this recognizer mean nothing
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -105,7 +106,8 @@ CREATE TABLE identities (
     identity_id VARCHAR PRIMARY KEY,
     name        VARCHAR,          -- name from a decision, or from a label that is marked as truth
     locked      BOOLEAN NOT NULL, -- whether a decision of kind lock keeps the faces together
-    doubtful    BOOLEAN NOT NULL  -- whether strangers may have formed the group by chance; its faces are set aside
+    doubtful    BOOLEAN NOT NULL  -- whether the grouping may have joined faces of strangers by chance; if true, the
+                                  -- faces are set aside
 );
 
 -- A row says that a face belongs to an identity.
@@ -115,7 +117,8 @@ CREATE TABLE memberships (
     confidence  FLOAT NOT NULL, -- mean cosine to the other faces of the identity; 1 if the identity has one face
     margin      FLOAT NOT NULL, -- confidence minus the mean cosine to the nearest other identity
     source      VARCHAR NOT NULL CHECK (source IN ('label', 'cluster', 'review')),
-    worth       FLOAT           -- how much the face says: 0 for unrecognisable faces, 1 for good faces; NULL if unknown
+    worth       FLOAT           -- how much the embedding says about the person: about 0 for an unrecognisable face, about
+                                -- 1 for a clear face; NULL if unknown (docs/grouping.md)
 );
 
 -- A row is one decision that a user made about faces. Rows of this table are only added.
@@ -159,10 +162,10 @@ CREATE TABLE pairs (
 );
 
 -- A row puts one face into a split. The split depends on the identity or on the photo of the face.
--- Reason photo_spans_splits: the face is not used, as its photo also shows a person of another split.
--- Reason doubtful_person: the face is not used, as strangers may have formed its person by chance.
--- Reason listed_in_another_split: the face is not used.
--- An imported list puts most faces of the person into another split.
+-- A row with a reason is a face that is not used.
+-- Reason photo_spans_splits: the photo of the face also shows a person of another split.
+-- Reason doubtful_person: the grouping may have joined faces of strangers in the person of the face.
+-- Reason listed_in_another_split: an imported list puts most faces of the person into another split.
 CREATE TABLE splits (
     face_id     VARCHAR PRIMARY KEY,
     identity_id VARCHAR NOT NULL,
@@ -171,7 +174,7 @@ CREATE TABLE splits (
     locked      BOOLEAN NOT NULL, -- true as soon as a frozen set of this split exists
     status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped')),
     reason      VARCHAR,
-    no_target   VARCHAR,          -- the test filter because of which the face is a reference only; NULL without one
+    no_target   VARCHAR,          -- reason of the test filter because of which the face is not a target; NULL otherwise
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -213,7 +216,7 @@ CREATE TABLE stages (
 
 -- A row is one photo or one example face that must not enter the dataset again.
 CREATE TABLE kept_out (
-    mark       VARCHAR PRIMARY KEY, -- HMAC-SHA256, under DATASET/secret.key, of a photo's sha256 or an embedding
+    mark       VARCHAR PRIMARY KEY, -- HMAC-SHA256 of a photo's sha256, or of an embedding, under DATASET/secret.key
     kind       VARCHAR NOT NULL CHECK (kind IN ('photo', 'face')),
     reason     VARCHAR NOT NULL CHECK (reason IN ('opted_out', 'purged')),
     made       TIMESTAMP NOT NULL,  -- UTC time at which the row was written

@@ -165,7 +165,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     """
     bare_faces = [replace(remove_embedding(face), duplicate_of=None, crop_sha256=None, luma_dct=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
-    # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call does this again
+    # clean the runs before the ledger: if the process is killed in between, the next call cleans the runs again
     remove_faces_from_runs([ledger.dataset], removed)
     for page in find_report_pages(ledger.dataset):  # the report contains pictures
         page.unlink()
@@ -186,7 +186,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
 def erase_dropped_faces(ledger: Ledger) -> None:
     """Erase the data of faces that were dropped for one of ERASURE_REASONS.
 
-    If these faces have no data left, write no row.
+    If these faces have no data left, the ledger does not change.
     """
     dropped = read_faces_with_reason(ledger, ERASURE_REASONS)
     if len(ledger.query(_DROPPED_WITH_REMAINS)):
@@ -198,7 +198,7 @@ def erase_dropped_faces(ledger: Ledger) -> None:
 def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
     """Remove the crops, cleaned versions and low-quality images of these faces.
 
-    Embedding shards that contain no face, and half-written files in the dataset, are removed too.
+    Embedding shards that no face uses, and half-written files in the dataset, are removed too.
     """
     dataset, removed = ledger.dataset, set(face_ids)
     for face in sorted(removed):

@@ -32,12 +32,12 @@ class KeptOutList:
     photos: Mapping[str, str] = field(default_factory=dict)  # maps the mark of a photo to "opted_out" or "purged"
     examples: np.ndarray | None = None  # float32 (k, d), embeddings of unit length from one recognizer
     threshold: float = 2.0  # least cosine of an example and a face that is kept out; 2.0 matches no face
-    # maps a photo id to the boxes of faces that opted out, also in other photos that are copies of the photo
+    # maps a photo id to the boxes of the faces that opted out in this photo, or in a copy of this photo
     boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     pictures: KeptOutPictures = NO_PICTURES
 
     def reason_for(self, sha256: str) -> str | None:
-        """Returns the reason why a photo is kept out. Returns None if the photo may be used."""
+        """Returns the reason why the file with this sha256 is kept out, or None if the file may be used."""
         return self.photos.get(compute_mark(self.key, "photo", sha256)) if self.photos else None
 
     def find_reason(self, photo: Photo, uri: str) -> str | None:
@@ -85,7 +85,10 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
 
 
 def _find_opted_out_boxes(ledger: Ledger) -> dict[str, list[Sequence[float]]]:
-    """Returns photo id -> boxes of the faces that opted out. The box of a face is scaled to the copies of its photo."""
+    """Returns a dict from photo id to the boxes of the faces that opted out in the photo, or in a copy of the photo.
+
+    The box of a face in a copy is scaled to the size of the photo.
+    """
     faces = read_faces_with_reason(ledger, [OPTED_OUT])
     if not faces:
         return {}

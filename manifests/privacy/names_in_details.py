@@ -16,7 +16,7 @@ _NAMING_DETAILS = ("notices", "label_doubts", "labels_parted", "collages")
 
 
 def find_labels_of_faces(ledger: Ledger, face_ids: Collection[str]) -> list[Label]:
-    """Returns the labels that belong to these faces, or that may name them."""
+    """Returns the labels that belong to these faces, or that may name one of these faces."""
     labels = ledger.read_rows(Label)
     if not labels:
         return []
@@ -35,7 +35,7 @@ def remove_names_from_details(
     """Returns changed details of the stages `label` and `group`, without entries that name something that is removed.
 
     `ids` are the ids of removed photos and faces. An entry may contain only the first 12 characters of an id. `names`
-    are other texts. A name of `removed_labels` is removed if no other label has this name.
+    are other texts to remove. A name of `removed_labels` is removed if no other label has this name.
     """
     removed = {(row.photo_id, row.number) for row in removed_labels}
     other_names = {row.label for row in ledger.read_rows(Label) if (row.photo_id, row.number) not in removed}
@@ -58,6 +58,6 @@ def _remove_entries(value: Any, texts: set[str]) -> Any:
         }
     if isinstance(value, list):
         dumps = [json.dumps(entry, ensure_ascii=False) for entry in value]
-        encoded = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]  # as JSON writes quotes in a name
+        encoded = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]  # JSON writes a quote in a name as \"
         return [entry for entry, dump in zip(value, dumps, strict=True) if not any(text in dump for text in encoded)]
     return value

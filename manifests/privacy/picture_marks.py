@@ -1,9 +1,9 @@
 """Recognizes copies of a kept-out photo without keeping anything that shows the photo.
 
-A photo is remembered by marks (manifests/privacy/keys.py) of three kinds: of its stored samples, of the places of its
-files, and of the bands of its perceptual hash. If two hashes differ in one bit, their marks are completely different.
-Therefore the 256-bit hash is cut into bands, and each band has its own mark. A picture is a copy if at least MIN_BANDS
-bands agree. In the place of a kept-out file, one band is enough.
+Besides the mark of its sha256, a photo has marks (manifests/privacy/keys.py) of three kinds: of its stored samples, of
+the places of its files, and of the bands of its perceptual hash. If two hashes differ in one bit, their marks are
+completely different. Therefore the 256-bit hash is cut into bands, and each band has its own mark. A picture is a copy
+if at least MIN_BANDS bands agree. For a picture in the place of a kept-out file, one band is enough.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from manifests.privacy.keys import compute_mark, hide_uri
 
 # The number of bands and of agreeing bands (ours). We tried bands of 16 to 51 bits on 2,756 photos. With 12 bands of 21
 # bits, Likeness found all copies that were JPEG of quality 90 or 40, WebP of quality 80, gray, or of half or double
-# size. It found 99.4% of the copies at a third of the size with JPEG 75. In 3.8 million pairs of photos, 42 pairs had
-# two equal bands. With every number of bands that we tried, 41 of these 42 pairs were found, so they are copies.
+# size. Likeness found 99.4% of the copies at a third of the size with JPEG 75. In 3.8 million pairs of photos, 42 pairs
+# had two equal bands. 41 of these 42 pairs were found with every number of bands that we tried, so the 41 pairs are
+# copies.
 BANDS, MIN_BANDS = 12, 2
 _BITS = 256 // BANDS
 _MARK_DIGITS = 16  # hex digits of the mark of a band; 64 bits are enough to tell apart 2**21 values
@@ -33,7 +34,7 @@ def split_into_bands(phash256: str) -> list[int]:
 
 
 def find_copies(photos: Iterable[Photo], photo_ids: Iterable[str]) -> dict[str, set[str]]:
-    """Returns a dict from each photo of `photo_ids` that has copies to the ids of these copies."""
+    """Returns a dict that maps each of `photo_ids` that has copies to the photo ids of its copies."""
     bands = {photo.photo_id: split_into_bands(photo.phash256) for photo in photos if photo.phash256 is not None}
     photos_of: dict[tuple[int, int], list[str]] = defaultdict(list)  # (number, value) of a band -> photos
     for photo_id, values in bands.items():
@@ -65,8 +66,8 @@ def make_kept_out_rows(
 ) -> list[KeptOutMark]:
     """Returns a row for each photo that must stay out, and for each other file that contains the photo.
 
-    `photo_ids` are photos of the ledger. `outside` are photos that are not in the ledger. A photo that is known by its
-    sha256 only has no samples and no hash. Rows that the ledger already has are not returned.
+    `photo_ids` are photos of the ledger. `outside` are photos that are not in the ledger. If only the sha256 of a photo
+    is known, the row has no samples and no bands. Rows that the ledger already has are not returned.
     """
     known_marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
     inside = {photo.photo_id: photo for photo in ledger.read_rows(Photo) if photo.photo_id in set(photo_ids)}
@@ -99,8 +100,8 @@ class KeptOutPictures:
     key: bytes = b""
     samples: Mapping[str, str] = field(default_factory=dict)  # mark of the samples -> reason
     bands: Mapping[str, Sequence[int]] = field(default_factory=dict)  # mark of a band -> numbers of pictures
-    reasons: Sequence[str] = ()  # of each picture
-    places: Sequence[frozenset[str]] = ()  # of each picture
+    reasons: Sequence[str] = ()  # the reason of each picture
+    places: Sequence[frozenset[str]] = ()  # the marks of the places of each picture's files
 
     def find_reason(self, samples: str | None, phash256: str | None, uri: str) -> str | None:
         """Returns the reason why a picture in the file `uri` is kept out, or None if the picture may be used."""

@@ -44,7 +44,7 @@ class Traces:
     pixels: tuple[str, ...] = ()  # sha256 of each removed face's pixels in crops.npy
 
     def make_needles(self) -> dict[bytes, str]:
-        """Returns a dict from each byte string to search for to its kind of trace in words."""
+        """Returns a dict that maps each byte string to search for to the name of its kind of trace."""
         needles: dict[bytes, str] = {}
         for kind, hexes in (("photo hash", (*self.photos, *self.pictures)), ("face id", self.faces)):
             needles |= {text.encode(): kind for text in hexes}
@@ -63,17 +63,20 @@ def sample_middle(data: bytes) -> str:
 
 
 class _Searcher:
-    """Searches for many byte strings (needles) at once: first for their two first bytes, then eight, then all bytes."""
+    """Searches for many byte strings (needles) at once.
+
+    The search compares the first two bytes of each needle, then its first eight bytes, and then all its bytes.
+    """
 
     def __init__(self, needles: dict[bytes, str], exceptions: Sequence[bytes] = ()) -> None:
-        """A needle at the beginning of one of `exceptions` is not found."""
+        """Ignores a needle at a place of the data at which one of `exceptions` begins."""
         self.exceptions = exceptions
         self.by_head: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)
         for needle, kind in needles.items():
             self.by_head[needle[:_HEAD]].append((needle, kind))
         self.longest = max(map(len, (*needles, *exceptions)), default=_HEAD)
         self.heads = np.sort(np.frombuffer(b"".join(self.by_head), "<u8"))
-        self.pairs = np.zeros(1 << 16, bool)  # for each value of two bytes, whether a needle begins with it
+        self.pairs = np.zeros(1 << 16, bool)  # for each value of two bytes, whether a needle begins with these bytes
         self.pairs[(self.heads & 0xFFFF).astype(np.int64)] = True
 
     def search(self, data: bytes, is_end: bool = True) -> set[str]:

@@ -72,9 +72,9 @@ def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
 def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _: None) -> PurgeResult:
     """Remove everything in the plan, and prove that nothing is left. `plan` can be the plan of an unfinished purge.
 
-    `say` is called with a sentence when the search for traces begins. Raises LedgerError if a trace is left in a file
-    that Likeness did not make. After a LedgerError, the purge stays unfinished until the user removes the file with the
-    trace.
+    When the search for traces begins, the function passes a sentence to `say`. Raises LedgerError if a trace is left in
+    a file that Likeness did not make. After a LedgerError, the purge stays unfinished until the user removes the file
+    with the trace and repeats the purge.
     """
     # journal and rows
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:

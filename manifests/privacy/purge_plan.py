@@ -24,7 +24,7 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_end_of_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # an id can be named by its first characters, if they are at least this many, as in manifests/why.py
+_PREFIX = 6  # the least number of characters of an id that a user may give, as in manifests/why.py
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
             one, other = face.photo_id, photo_of[face.duplicate_of]
             duplicates.setdefault(one, set()).add(other)
             duplicates.setdefault(other, set()).add(one)
-    # add photos with near-duplicates of the faces in `photos`, until no photo is new
+    # add photos with near-duplicates of the faces in `copies`, until no photo is new
     copies, queue = set(photo_ids), list(photo_ids)
     while queue:
         for other in duplicates.get(queue.pop(), set()) - copies:
@@ -234,7 +234,7 @@ def _plan_photos(
 
 
 def _find_companions(files: Sequence[File], photo_ids: Collection[str]) -> set[str]:
-    """Returns the uris of the files beside these photos that have the name of a photo in their own name.
+    """Returns the uris of the files beside these photos whose names contain the name of one of the photos.
 
     The companions of `a.jpg` are, for example, `a.jpg.xmp` and `a.jpg.json`, and also `a.xmp` if no other photo is
     named `a`.

@@ -1,1 +1,1 @@
-"""The layouts of the export formats: which content a format takes, and how the format is written."""
+"""Selects and writes the content of each export format. Each layout has its own file in this folder."""

@@ -21,8 +21,8 @@ from manifests.export.selection import ExportedFace, ExportedPair, Selection, dr
 LIST, LQ, GT, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "GT", "RefsImg", "RefsLandmark"
 MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer than two references
 
-# The five landmarks of an aligned crop of 512 px, x and y. The file curate/faces/align.py contains the same numbers,
-# but this layer may not import it. A test compares the numbers.
+# The five landmarks of an aligned crop of 512 px, x and y. The file curate/faces/align.py contains the same numbers.
+# The package `manifests` must not import the package `curate`. A test compares the numbers.
 FFHQ_512 = np.array(
     [
         [192.98138, 239.94708],

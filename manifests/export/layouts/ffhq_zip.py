@@ -36,6 +36,6 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _make_entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest time of a zip file
+    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest time that a zip file can store
     entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix, whatever system writes the file
     return entry

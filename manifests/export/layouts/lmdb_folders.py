@@ -18,7 +18,7 @@ from manifests.export.selection import Selection
 
 _LEVEL = 1  # the level that BasicSR writes into meta_info.txt; no reader uses the level
 _PAGE = 4096  # size of a page of LMDB in bytes
-_BATCH = 256  # number of images in one transaction, which keeps the images in memory until its end
+_BATCH = 256  # number of images in one transaction; LMDB keeps the images in memory until the transaction ends
 
 
 def keep(selection: Selection) -> Selection:

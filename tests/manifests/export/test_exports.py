@@ -260,7 +260,7 @@ def test_names_and_embeddings_go_along_where_asked_for(own, tmp_path, name):
         said = [(one["__key__"], one["json"]["name"], one["npy"].tolist()) for one in samples]
     assert said and all(who == "Ann" and vector == vectors[face].tolist() for face, who, vector in said)
     (model,) = [row for row in rows(own, Model) if row.role == "recognizer"]
-    notice = f"biometric data. The model {model.file} made 3 numbers for each face."
+    notice = f"biometric data. The model {model.file} computed the 3 numbers of each embedding."
     assert any(notice in text for text in told.notices)
     recognizer = json.loads((tmp_path / "out" / CARD).read_bytes())["recognizer"]
     assert recognizer["sha256"] == model.sha256 and "spec" not in recognizer  # a spec may name a folder of ours
