@@ -39,7 +39,7 @@ def test_wheels_of_opencv_at_two_versions_are_wrong(monkeypatch: pytest.MonkeyPa
     assert only(doctor.check_opencv(), "opencv").state == OK
     versions(monkeypatch, opencv_python="5.0.0.93", opencv_python_headless="4.12.0.88")
     found = only(doctor.check_opencv(), "opencv")
-    assert found.state == WRONG and "4.12.0.88" in found.result and "one version" in found.advice
+    assert found.state == WRONG and "4.12.0.88" in found.result and "the same version" in found.advice
 
 
 def test_a_torchvision_for_another_torch_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
