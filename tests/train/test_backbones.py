@@ -122,7 +122,8 @@ def test_a_file_that_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path, 
         case "missing":
             torch.save({name: value for name, value in held.items() if name != "features.28.bias"}, path)
     with pytest.raises(
-        BadInput, match=r"does not contain torchvision's vgg16 weights .*replace this file by the file from https://.*pth\.$"
+        BadInput,
+        match=r"does not contain torchvision's vgg16 weights .*replace this file by the file from https://.*pth\.$",
     ) as caught:
         load_backbone("vgg16", tmp_path)
     assert "\n" not in str(caught.value)
