@@ -4,9 +4,10 @@
 
 The benchmark restores faces of people of the splits val and test, on whom the restorer was not trained. The benchmark
 uses a face only if its crop was not enlarged, and at most a tenth of the crop lies outside the photo. The input is the
-crop itself, as in `likeness restore --always`. Each face is restored without references. A face with references in the
-pairs of the dataset is also restored with up to four references. The benchmark prints the PSNR of the result to the
-input over the pixels of the photo, and the cosine of their embeddings. The judge is a recognizer that no loss uses.
+crop itself, as in `likeness restore --always`. Each face is restored without references. If the table `pairs` of the
+dataset has references for a face, the face is also restored with up to four references. The benchmark prints the PSNR
+between the result and the input, over the pixels that come from the photo. It also prints the cosine between the
+embeddings of the result and of the input. The judge, a recognizer that no loss uses, computes these embeddings.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
 
 
 def list_clean_faces(dataset: Path, size: int) -> list[tuple[str, str, np.ndarray]]:
-    """Returns the clean faces of the splits val and test.
+    """Returns the clean faces of the splits val and test, each as (face id, person, mask).
 
-    A face is (face id, person, the pixels of its crop that come from the photo, bool (size, size)).
+    The mask, bool (size, size), is True for the pixels of the crop that come from the photo.
     """
     from curate.faces.align import find_valid_pixels
     from manifests.ledger.ledger import Ledger
@@ -92,7 +93,10 @@ def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, A
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the means, the lowest values, and the number of faces and of people, without and with references."""
+    """Returns two rows, for faces restored without references and for faces restored with references.
+
+    A row has the means, the lowest values, the number of faces and the number of people.
+    """
     table: dict[str, Any] = {}
     for name, chosen in (
         ("without references", [row for row in rows if not row["references"]]),
@@ -119,7 +123,10 @@ def main() -> None:
 
     rows = measure_faces(options.dataset, run, options.judge)
     if not rows:
-        sys.exit(f"{options.dataset} has no such face of the splits {' and '.join(SPLITS)}: curate larger photos.")
+        sys.exit(
+            f"The splits {' and '.join(SPLITS)} of {options.dataset} have no face whose crop is not enlarged and lies "
+            "inside its photo: curate larger photos."
+        )
     table = summarise(rows)
     for name, values in table.items():
         print(f"{name:20}" + "".join(f"  {key} {value}" for key, value in values.items()), file=sys.stderr)

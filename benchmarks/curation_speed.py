@@ -5,8 +5,8 @@
 Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. Curation writes crops of
 512 px as PNG files and flushes the files to disk. Curation also writes embeddings in shards and keeps a ledger. The
 plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes
-nothing. Curation and the loop take turns. Each turn includes loading the models. The figures are medians over the
-rounds.
+nothing. In each round, curation runs and then the loop runs. The times include loading the models. The figures are
+medians over the rounds.
 
 Then each step of curation is timed alone, in one process with one thread. The floor is the speed of detection and
 recognition alone.
@@ -43,7 +43,7 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
 from manifests.runtime.workers import count_cores, open_pool
 
-Boxes = dict[Path, np.ndarray]  # maps a photo to (n, 4)
+Boxes = dict[Path, np.ndarray]  # maps a photo to the boxes (n, 4) of its faces
 
 
 def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
@@ -109,9 +109,10 @@ def read_boxes(dataset: Path, photos: Sequence[Path]) -> Boxes:
 
 
 def match_boxes(one: Boxes, other: Boxes) -> list[float]:
-    """Returns the overlaps of the boxes that curation and the loop both found.
+    """Returns the overlap (IoU) of each two boxes that show the same face, one from curation and one from the loop.
 
-    Two boxes form a pair if their overlap is .5 or more. The pairs of boxes with the largest overlap are matched first.
+    The boxes of a photo are matched in the order of their overlap, the largest overlap first. Boxes with an overlap
+    below .5 are not matched.
     """
     overlaps = []
     for path, boxes in one.items():

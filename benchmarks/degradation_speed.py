@@ -2,12 +2,12 @@
 
     python benchmarks/degradation_speed.py [--preset gfpgan] [--keep]
 
-The comparison uses one core: OpenCV and torch have one thread. The two engines take turns on each image. The time of an
-image is the median of its rounds, and a figure is the number of images divided by the sum of their times. Both engines
-read float32 in 0..1 and write float32 on the 1/255 grid. The package basicsr is the code of published papers. basicsr
-gets the noise numbers of θ. To draw the noise numbers of θ takes less time than to draw basicsr's own numbers. To
-install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not installed, its
-figures are null.
+The comparison uses one core: OpenCV and torch have one thread. In each round, both engines degrade each image one time.
+The time of an image is the median over the rounds. A figure is the number of images divided by the sum of their times.
+Both engines read float32 in 0..1 and write float32 on the 1/255 grid. The package basicsr is the code of published
+papers. basicsr gets noise numbers that numpy draws from the seed in θ. basicsr's own drawing of noise numbers would
+take longer. To install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not
+installed, its figures are null.
 
 Then a whole frozen set is timed with one worker and with two workers. This time includes decoding, encoding PNG, and
 writing to disk. At the end, the torch engine is timed in batches, forward and backward. The torch engine runs on the
@@ -62,7 +62,10 @@ def time_call(function: Callable[..., Any], *arguments: Any) -> float:
 def compare_engines(
     images: list[Image], thetas: list[Theta], theirs: Callable[..., Any] | None, rounds: int
 ) -> dict[str, Any]:
-    """Returns the images per second of both engines: the number of images divided by the sum of their median times."""
+    """Returns the images per second of both engines: the number of images divided by the sum of their times.
+
+    The time of an image is the median over the rounds.
+    """
     engines = {"ours": apply} | ({"basicsr": theirs} if theirs else {})
     total = dict.fromkeys(engines, 0.0)
     for image, theta in zip(images, thetas, strict=True):
@@ -89,8 +92,8 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float
         for end in range(1, len(steps) + 1):
             if steps[end - 1]["op"] == "blur" and end < len(steps) and steps[end]["op"] == "downsample":
                 continue
-            # The time of a step is the time up to this step minus the time up to the step before. This difference is
-            # small, so each time is the minimum of three runs.
+            # The time of a step is the time of the chain up to this step, minus the time of the chain without this
+            # step. The difference is small, so each of the two times is the minimum of three runs.
             now = min(time_call(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
             joined = end > 1 and steps[end - 1]["op"] == "downsample" and steps[end - 2]["op"] == "blur"
             name = "blur and downsample" if joined else steps[end - 1]["op"]
@@ -140,7 +143,10 @@ def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
 def time_differentiable(
     device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int
 ) -> dict[str, float] | None:
-    """Returns the images per second of the torch engine, or None if its module is missing."""
+    """Returns the images per second of the torch engine, forward, and forward and backward together.
+
+    Returns None if the module of the torch engine is missing.
+    """
     if importlib.util.find_spec("degrade.engines.differentiable") is None:
         return None
     import torch
@@ -199,7 +205,7 @@ def main() -> None:
     some = [images[n % len(images)] for n in range(options.images)]
     for name in options.preset or PRESETS:
         thetas = [sample_theta(PRESETS[name], 0, f"benchmark {n}") for n in range(options.images)]
-        compare_engines(some[:3], thetas[:3], theirs, 1)  # warm
+        compare_engines(some[:3], thetas[:3], theirs, 1)  # the first calls are slower and are not counted
         result[name] = compare_engines(some, thetas, theirs, options.rounds)
         print(f"{name:16}", result[name], flush=True)
     thetas = [sample_theta(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(options.images)]
@@ -213,7 +219,7 @@ def main() -> None:
     result["twin gpu"] = (
         time_differentiable("cuda", images, thetas, 16, options.rounds) if torch.cuda.is_available() else None
     )
-    print("twin", result["twin cpu"], result["twin gpu"], flush=True)
+    print("torch engine on the CPU and on the GPU:", result["twin cpu"], result["twin gpu"], flush=True)
     record_result("degradation_speed", result, options.keep)
 
 

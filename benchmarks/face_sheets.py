@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-MARGIN = 0.3  # the pictures show this share of a face's box on each side of the box (ours)
-# In pixels (ours): the width of a picture, its largest height, the space between faces, and the height of a caption.
+MARGIN = 0.3  # the margin that the pictures show around a face's box, as a share of the side of the box (ours)
+# The width of a picture, its largest height, the space between faces, and the height of a caption, in pixels (ours).
 WIDTH, HEIGHT, GAP, CAPTION = 2080, 2200, 8, 18
 
 
 def cut_region(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Returns the part of a photo, uint8 (H, W, 3), around the box (4,) of a face, in the photo's own pixels."""
+    """Returns the part of a photo, uint8 (H, W, 3), around the box (4,) of a face, without resizing."""
     margin = MARGIN * np.array([box[2] - box[0], box[3] - box[1]])
     x0, y0 = np.maximum(np.floor(box[:2] - margin), 0).astype(int)
     x1, y1 = np.ceil(box[2:] + margin).astype(int)

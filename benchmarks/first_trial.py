@@ -1,7 +1,8 @@
-"""Trains with the settings of the first trial at 256 px. The speed of training is compared with this trial.
+"""Trains with the code and the settings of the first trial, for benchmarks/train_step_speed.py.
 
-The trial used the code of the commit TRIAL_COMMIT, recipe `tiny` with 256 px and the latent factor 8. This file takes
-the code from the history of the repository, so a clone without history cannot run it.
+The first trial of training at 256 px used the code of the commit TRIAL_COMMIT and the recipe `tiny`, with the latent
+factor 8. first_trial.py reads this code from the history of the repository, so the repository must be cloned with its
+history.
 """
 
 from __future__ import annotations

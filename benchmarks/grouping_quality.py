@@ -4,12 +4,14 @@
     python benchmarks/grouping_quality.py EMBEDDINGS.npz            with E, float (n, d), and id, (n,)
 
 All methods get the same embeddings in one run. Our method does not get photo ids here, because the other methods (the
-peers) cannot use photo ids. In folders, the largest accepted face of each photo gets the name of the folder. For the
-extra row "curate", `likeness curate` groups the labelled faces together with the faces of bystanders, and uses the
-photo ids. The faces of doubtful people, which `likeness curate` sets aside, count as people with one photo. Labels are
-not corrected, so wrong labels limit every score. The benchmark lists the suspects, and scores them like all other
-faces. A suspect is a face in a group in which nearly all faces have another label. The thresholds
-of the peers are tuned on the labels. The peers are installed with the extra `peers`.
+peers) cannot use photo ids. The label of a photo is the name of its folder, and its largest accepted face gets this
+label. For the extra row "curate", `likeness curate` groups the labelled faces together with the faces of bystanders,
+and uses the photo ids. `likeness curate` marks some people as doubtful. Each face of a doubtful person counts as a
+person of its own.
+
+Labels are not corrected, so wrong labels lower every score. A suspect is a face whose label differs from the label of
+nearly all faces in its group. The benchmark lists the suspects, and scores them like all other faces. The thresholds of
+the peers are tuned on the labels. The peers are installed with the extra `peers`.
 """
 
 from __future__ import annotations
@@ -37,15 +39,16 @@ from manifests.runtime.uris import path_of
 
 NEIGHBOURS = 80  # number of neighbours of each face in the graphs of the peers
 COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)
-MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep every pair in memory: 1.6 GB for 20,000 faces
+MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep the distances of all pairs of faces: 1.6 GB for 20,000 faces
 
 
 def read_labelled_faces(
     dataset: Path, aliases: dict[str, str]
 ) -> tuple[list[str], list[str], np.ndarray, list[str], np.ndarray | None]:
-    """Returns the name, identity, embedding, file and worth of the largest accepted face of each photo.
+    """Returns the labels, identities, embeddings, files and worths of the largest accepted face of each photo.
 
-    A face of a doubtful person gets an identity of its own. The worth is None if it was not calibrated.
+    A face of a doubtful person gets an identity of its own. The worth of a face is low if the recognizer hardly
+    recognises the face (curate/detection/worth.py). The last value is None if the worth was not calibrated.
     """
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(
@@ -73,12 +76,15 @@ def read_embeddings(path: Path) -> tuple[np.ndarray, list[str]]:
     vectors, names = file["E"].astype(np.float32), [str(name) for name in file["id"]]
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if vectors.ndim != 2 or len(vectors) != len(names) or not len(names) or not (length > 0).all():
-        raise ValueError(f"E has the shape {vectors.shape}, id has {len(names)} entries, or a row has the length 0")
+        raise ValueError(
+            f"E has the shape {vectors.shape}, and id has {len(names)} entries; E must have two axes, one row for each "
+            "entry of id, and no row of zeros"
+        )
     return vectors / length, names
 
 
 def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
-    """Yields the name of each peer, and a dict from its settings to functions that return the labels."""
+    """Yields the name of each peer, and a dict from its settings to functions that return the group of each face."""
     import dlib
     import faiss
     from infomap import Infomap
@@ -135,11 +141,9 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
 
 
 def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """Returns the faces whose label differs from the label of at least nine in ten faces of their group.
+    """Returns the faces in groups in which at least nine in ten faces have another label.
 
-    Only groups of ten or more faces are checked.
-
-    These faces are look-alikes, or their labels are wrong.
+    Only groups of ten or more faces are checked. The returned faces are look-alikes, or their labels are wrong.
     """
     suspects = []
     for label, count in Counter(labels.tolist()).items():
@@ -171,12 +175,13 @@ def main() -> None:
     result: dict[str, Any] = {}
     if options.source[0].suffix == ".npz":
         if len(options.source) > 1:
-            parser.error("Give one .npz, or folders.")
+            parser.error("Several sources are given, and the first is an .npz. Give one .npz, or only folders.")
         try:
             vectors, names = read_embeddings(options.source[0])
         except (OSError, ValueError, KeyError) as error:
             parser.error(
-                f"{options.source[0]} must contain E, finite numbers (n, d), and id, n numbers or texts: {error}"
+                f"{options.source[0]} must contain the arrays E (n rows of d finite numbers) and id (n numbers or "
+                f"texts): {error}"
             )
         files, worth = [str(row) for row in range(len(vectors))], None
     else:
@@ -191,7 +196,7 @@ def main() -> None:
     grouping = group_embeddings(vectors, worth=worth)
     seconds = time.perf_counter() - start
     assert grouping.doubtful is not None
-    own_labels = len(vectors) + np.arange(len(vectors))  # a face of a doubtful person is a person of its own
+    own_labels = len(vectors) + np.arange(len(vectors))  # each face of a doubtful person counts as a person
     labels = np.where(grouping.doubtful, own_labels, grouping.labels)
     extra = {"seconds": round(seconds, 1), "threshold": round(grouping.threshold, 3)}
     result = {"ours": score_grouping(names, labels) | extra | {"false_match_rate": grouping.false_match_rate}} | result

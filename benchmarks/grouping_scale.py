@@ -2,10 +2,11 @@
 
     python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--plot FILE.svg] [--keep]
 
-The faces have the statistics of ArcFace embeddings of photos of people. The cosines of strangers are 0 +- .096. The
-cosines of one person are .52 +- .15, and poor photos have cosines below .2. Three in ten people have one photo, and the
-others have 2 to 500 photos by a power law. Two in a hundred people look like another person. Three in a hundred faces
-are near-copies. Three in ten photos show a second person.
+The faces have the statistics of ArcFace embeddings of photos of people. The cosines between faces of two people have
+the mean 0 and the standard deviation .096. The cosines between faces of one person have the mean .52 and the standard
+deviation .15. Faces in poor photos have cosines below .2. Three in ten people have one photo, and the other people have
+2 to 500 photos by a power law. Two in a hundred people look like another person. Three in a hundred faces are
+near-copies of another face. Three in ten photos show a second person.
 
 Each size runs in a process of its own. The peak memory of the process includes the embeddings. At 10^5 faces, the exact
 neighbour graph and the inverted file are compared.
@@ -30,11 +31,11 @@ from curate.people.clustering.group_embeddings import group_embeddings
 
 DIMENSIONS = 512
 EFFECTIVE = (
-    108.0  # 1 / .096^2: random directions in this number of dimensions have the same spread of cosines as strangers
+    108.0  # 1 / .096^2: in so many dimensions, the cosines between random directions have the standard deviation .096
 )
 SINGLE = 0.30  # the share of people with one photo
-LOOK_ALIKE = 0.02
-COPIES = 0.03
+LOOK_ALIKE = 0.02  # the share of people who look like another person
+COPIES = 0.03  # the share of faces that are near-copies of another face
 SECOND_FACE = 0.30  # the share of photos that show a second person
 
 
@@ -47,7 +48,8 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
         sizes.append(np.where(rng.random(4096) < SINGLE, 1, several))
     person = np.repeat(np.arange(4096 * len(sizes)), np.concatenate(sizes))[:n]
     people = int(person[-1]) + 1
-    # standard deviations that fall geometrically, so that random directions have EFFECTIVE dimensions
+    # `scale` contains a standard deviation for each dimension. The numbers fall geometrically, so random directions
+    # spread as in EFFECTIVE dimensions.
     scale = _make_spectrum()
     means = _normalise(rng.standard_normal((people, DIMENSIONS), np.float32) * scale)
     alike = np.flatnonzero(rng.random(people) < LOOK_ALIKE)
@@ -65,7 +67,7 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     faces[copies] = _normalise(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
     order = rng.permutation(n)
     faces, person = faces[order], person[order]
-    # three photos in ten show a second person: the next face, of another person, gets the id of this photo
+    # In three of ten photos, the photo also gets the next face, which shows another person.
     second = np.flatnonzero((rng.random(n - 1) < SECOND_FACE) & (person[1:] != person[:-1])) + 1
     photo = np.arange(n)
     photo[second] = photo[second - 1]
@@ -73,7 +75,7 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _make_spectrum() -> np.ndarray:
-    """Returns scales, float32 (512,), whose squares s have sum(s)^2 / sum(s^2) = EFFECTIVE."""
+    """Returns standard deviations, float32 (512,), whose squares s have sum(s)^2 / sum(s^2) = EFFECTIVE."""
     low, high = 0.0, 1.0
     for _ in range(60):
         decay = (low + high) / 2
@@ -105,9 +107,9 @@ def measure_size(n: int, exact: bool) -> dict[str, Any]:
 
 
 def draw_plot(rows: list[dict[str, Any]]) -> str:
-    """Returns an SVG of seconds and MiB against faces, with logarithmic axes.
+    """Returns an SVG with the seconds and the MiB as functions of the number of faces. Both axes are logarithmic.
 
-    A dashed line of slope one starts at the first run.
+    A dashed line shows a time that grows linearly from the first run.
     """
     rows = sorted((row for row in rows if row["graph"] != "exact" or row["faces"] <= 50_000), key=lambda r: r["faces"])
     width, height, left, top = 640, 400, 60, 20
@@ -151,7 +153,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--exact", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--plot", type=Path, help="draw time and memory against faces into this SVG")
+    parser.add_argument("--plot", type=Path, help="an SVG file for a plot of time and memory by number of faces")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping_scale.json")
     options = parser.parse_args()
     if options.one:

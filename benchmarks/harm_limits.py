@@ -3,18 +3,18 @@
     python benchmarks/harm_limits.py DATASET --run RUN [--judge dlib] [--split val] [--presets clean,mild,codeformer]
 
 The benchmark degrades the faces of the split with each preset, and restores each face with four references and without
-references. A result counts as better if its cosine to the true face, by the judge, is at least the cosine of the input.
-The benchmark prints for each measure:
+references. The judge measures the cosine of an image to the true face. A result counts as better if its cosine is at
+least the cosine of the degraded input, and otherwise as worse. The benchmark prints for each measure:
 
 - the current limit of the table,
 - the limit that 95% of the better results pass,
 - the share of the better results that pass the limit of the table,
 - the share of the worse results that the limit of the table stops.
 
-The last column of an ideal measure is 1. The line `all limits` applies all limits of the table together. The benchmark
-also prints a limit of the fineness: 95% of the results of soft inputs have less fineness. If an input has more fineness
-than this limit, the restorer would make it softer. No limit changes by itself. Write the limits that you choose into
-train/restore/harm.py.
+For an ideal measure, the last column would be 1. The line `all limits` applies all limits of the table together. The
+benchmark also proposes a limit of the fineness, which tells how strong the finest detail of a face is: 95% of the
+results of soft inputs have less fineness. If an input has more fineness than this limit, the restorer would make the
+face softer. The benchmark changes no limit. Write the limits that you choose into train/restore/harm.py.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def measure_faces(
 def summarise(rows: Sequence[Row], limits: Mapping[str, float]) -> dict[str, Any]:
     """Returns for each measure the current limit, the proposed limit, and two shares.
 
-    The shares are the better results that pass the current limit, and the worse results that it stops.
+    `better_pass` is the share of the better results that pass the current limit. `worse_stopped` is the share of the
+    worse results that the current limit stops.
     """
     table: dict[str, Any] = {}
     harmless = np.ones(len(rows), bool)
@@ -118,7 +119,7 @@ def summarise(rows: Sequence[Row], limits: Mapping[str, float]) -> dict[str, Any
             "worse_stopped": _share(~passes, known & ~better),
         }
     table["all limits"] = {"better_pass": _share(harmless, better), "worse_stopped": _share(~harmless, ~better)}
-    # Only soft inputs count, because the result of a sharp input may have its sharpness from the input.
+    # Sharp inputs are left out, because their results may be sharp only because the input was sharp.
     soft = [row for row in rows if float(row["fineness"] or 0) < limits["max_fineness"]]
     fineness = [float(row["fineness_of_result"] or 0) for row in soft]
     table["fineness"] = {
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="the dataset's folder")
     parser.add_argument("--run", type=Path, help="the run of the restorer (default: DATASET/run)")
     parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="people of this split, never of test")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="the split whose people are restored")
     parser.add_argument("--presets", default="clean,mild,codeformer,severe", help="degradations, separated by commas")
     parser.add_argument("--limit", type=int, help="the number of faces to measure (default: all)")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/harm_limits.json")

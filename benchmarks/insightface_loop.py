@@ -1,8 +1,8 @@
-"""The peer of our curation: a plain loop with insightface, and the clustering method that fits the labels best.
+"""Runs a plain loop with insightface and other clustering methods, which benchmarks compare with our curation.
 
 The loop calls `FaceAnalysis.get(cv2.imread(path))` with the same models as curation, and keeps every face. The
-clustering methods and their settings are those of grouping_quality.py. The method and the setting with the best scores
-on the labels of the same photos are taken, so the peer knows more than any user could.
+clustering methods (the peers) and their settings are those of grouping_quality.py. The benchmarks use the method and
+the setting whose scores on the labels of the same photos are best. Without labels, a user could not choose so well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grouping_scores import score_grouping
 
 
 def has_peers() -> bool:
-    """Returns whether the clustering methods are installed: pip install '.[peers]'."""
+    """Returns whether the clustering methods are installed. `pip install '.[peers]'` installs these methods."""
     return all(find_spec(package) is not None for package in ("dlib", "infomap", "sklearn"))
 
 
@@ -38,9 +38,9 @@ def find_faces_in_loop(files: Sequence[Path], folder: Path) -> dict[Path, list[A
 
 
 def group_by_best_peer(faces_of: dict[Path, list[Any]], names: dict[Path, str]) -> tuple[dict[Path, str], str]:
-    """Returns the person of the largest face of each photo with a face, and the clustering method with its setting.
+    """Returns a dict from each photo with a face to the group of its largest face, and the name of the method.
 
-    `names` are the labels of the photos. The method with the best sum of pair F and BCubed F is taken.
+    `names` are the labels of the photos. The method and the setting with the best sum of pair F and BCubed F are used.
     """
     files = [file for file, faces in faces_of.items() if faces]
     rows = [(file, face.normed_embedding) for file in files for face in faces_of[file]]

@@ -13,8 +13,8 @@ eight steps is measured with 1, 2, 4 and 8 steps, together with the time per fac
 Steps are compared with one step of the same restorer. Rounds and steps are not compared with each other, because
 `iterate` also trains on mild defects and `train` does not.
 
-Every command resumes. On a finished dataset, only the measurement runs. A result is kept only if it was measured on the
-fixed list of test people.
+If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. On a finished
+dataset, only the measurement runs. A result is kept only if it was measured on the fixed list of test people.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ REPEATS = 20  # timed calls
 
 
 def run_iterate(dataset: Path, images: int) -> dict[str, Any]:
-    """Runs `likeness iterate --json`. Returns its result."""
+    """Runs `likeness iterate --json` and returns the JSON that the command prints."""
     words = ["iterate", dataset, "--rounds", ROUNDS, "--recipe", "tiny", "--images", images, "--json"]
     command = [sys.executable, "-m", "likeness", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -49,7 +49,7 @@ def run_iterate(dataset: Path, images: int) -> dict[str, Any]:
 
 
 def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
-    """Measures runs. `runs` maps a name to a run and the run's number of steps.
+    """Measures training runs. `runs` maps a name to the folder of a run and the number of sampling steps.
 
     Returns the rows of all runs, and the evaluator of the last run, which describes the set and the judge.
     """
@@ -115,7 +115,7 @@ def summarise(rows: list[Any]) -> dict[str, Any]:
 
 
 def time_steps(run: Path) -> dict[str, float]:
-    """Returns the milliseconds per face with four references, by the number of steps."""
+    """Returns the milliseconds per face with four references, for each number of sampling steps."""
     from train.restore.load_restorer import load_restorer
 
     return {
@@ -145,7 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset, lq_set = options.out, f"codeformer-test-{options.size}-s0"
     if options.photos is not None:
-        filters = ("--filters", "keep-outside")  # the fixed test contains all usable faces
+        filters = ("--filters", "keep-outside")  # the fixed test set contains all usable faces
         run_likeness(
             "curate", options.photos, "--out", dataset, "--faces", options.faces, "--labels", "folder", *filters
         )
@@ -154,7 +154,10 @@ def main() -> None:
     print(f"test people: {', '.join(people)}", file=sys.stderr)
     fixed = hash_names(people) == sorted(PEOPLE["test"])
     if options.keep and not fixed:
-        sys.exit("Nothing is measured. Leave --keep out, or use ../shared/data/people_crops.")
+        sys.exit(
+            f"The people of {lq_set} are not the fixed test people, so the result cannot be kept, and nothing is "
+            "measured. Leave --keep out, or use ../shared/data/people_crops."
+        )
     rounds = run_iterate(dataset, options.images)
     several = dataset / "steps"
     trained = ("--recipe", "tiny", "--steps", STEPS[-1], "--images", options.images)

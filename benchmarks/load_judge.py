@@ -1,4 +1,7 @@
-"""Loads the recognizer that measures identity in a benchmark, and refuses the recognizer of the training."""
+"""Loads the judge, the recognizer that measures identity in a benchmark.
+
+The recognizer with which the restorer was trained is refused as the judge.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ if TYPE_CHECKING:
 def load_judge(spec: str, model: Restorer) -> FaceModels:
     """Returns the judge `spec`, for example dlib.
 
-    A restorer that was trained with a recognizer looks better to this recognizer than it is. If the judge is this
-    recognizer, the benchmark ends with a sentence.
+    The recognizer with which a restorer was trained gives its results too high scores. If the judge is this recognizer,
+    the benchmark ends with an error message.
     """
     from curate.faces.load import load_faces
 

@@ -3,7 +3,8 @@
     python benchmarks/readme_picture.py RUN --out docs/astronaut.png
 
 All five images come from the portrait of the astronaut Eileen Collins (NASA, public domain) in scikit-image, through
-the variations of `likeness demo`. The references are other variations of the same portrait, which is an easy case.
+the variations of `likeness demo`. The references are other variations of the same portrait, so they help more than
+other photos of a person would.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from train.recipes.recipes import find_recipe
 from train.restore.load_restorer import load_restorer_faces, run_model
 from train.restore.references.reference_photos import References
 
-PANEL = 224  # pixels a panel
+PANEL = 224  # the side of each of the five images, in pixels
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Curates albums like those that users have, and counts what goes wrong, also for a plain loop with insightface.
+"""Curates albums like the albums of users, and counts the errors of curation.
 
     python benchmarks/real_albums.py [--data ../shared/data] [--only NAME ...] [--seed N] [--keep]
 
-Each file of benchmarks/album_situations builds one situation from photos of labelled people, curates it, and returns
-its figures. The goals of a situation stand in its file.
+Each file of benchmarks/album_situations builds the albums of one situation from photos of labelled people, curates the
+albums, and returns figures. The docstring of the file states the goals. Most files also measure a plain loop with
+insightface on the same photos.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SITUATIONS = tuple(sorted(path.stem for path in (HERE / "album_situations").glob
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data", help="the labelled photos")
-    parser.add_argument("--only", nargs="+", choices=SITUATIONS, default=SITUATIONS, help="measure only these")
+    parser.add_argument("--only", nargs="+", choices=SITUATIONS, default=SITUATIONS, help="the situations to measure")
     parser.add_argument("--seed", type=int, default=0, help="the seed of all random choices")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/real_albums.json")
     options = parser.parse_args()

@@ -22,15 +22,15 @@ from train.data.face_measures import (
     measure_sharpness_ratio,
 )
 
-# A face counts if its fineness is below this number (ours). At 256 pixels, 66 of the 67 faces in the photos of
-# real_photos.py have a fineness of 0 to .22, and one face has .36. The number is also the limit `max_fineness` of
-# train/restore/harm.py.
+# The benchmark counts only the faces whose fineness is below this number (ours). At 256 pixels, 66 of the 67 faces in
+# the photos of real_photos.py have a fineness of 0 to .22, and one face has .36. The number is also the limit
+# `max_fineness` of train/restore/harm.py.
 MAX_FINENESS = 0.30
-NO_FACE = "no_face"  # the decision for a photo without a detected face
+NO_FACE = "no_face"  # the decision for a photo in which the detector finds no face
 
 
 class Figures(NamedTuple):
-    """Holds the measures of one face in one row of the table of benchmarks/real_photos.py, which explains them."""
+    """Holds the measures of one face in one row of a table. benchmarks/real_photos.py explains the measures."""
 
     sharpness_ratio: float
     agreement: float
@@ -43,17 +43,20 @@ ROWS = ("lq_input", "unsharp_mask", "faint_mask", "restored")
 
 @dataclass
 class Face:
-    """Holds one face that counts. `after` is the written photo, and None if the face was kept."""
+    """Holds one face that the benchmark counts.
+
+    `after` is the photo that `restore` wrote, or None if `restore` left the face unchanged.
+    """
 
     source: str
-    name: str  # of the photo
+    name: str  # the name of the photo
     image: np.ndarray  # the photo, uint8 (H, W, 3)
     found: Detection | None = None  # None if the detector finds no face
     measured: InputFace | None = None
     decision: str = NO_FACE
     after: np.ndarray | None = None
     references: list[np.ndarray] = field(default_factory=list)  # the judge's embeddings (d,) of the chosen references
-    sharpness_in_log: float | None = None  # the ratio before the face is pasted into the photo
+    sharpness_in_log: float | None = None  # the sharpness ratio of the restored crop, before it is pasted
     rows: dict[str, Figures] = field(default_factory=dict)
 
 
@@ -65,7 +68,7 @@ def cut_crop(image: np.ndarray, found: Detection, size: int) -> np.ndarray:
 def find_counted_faces(
     source: str, paths: Sequence[Path], models: FaceModels, size: int
 ) -> list[tuple[Path, list[Face | None]]]:
-    """Returns the faces of each photo, in the order of the detector. A face that does not count is None."""
+    """Returns the faces of each photo, in the order of the detector. A face that is not counted is None."""
     photos: list[tuple[Path, list[Face | None]]] = []
     for path in paths:
         image, faces = decode(path), list[Face | None]()

@@ -1,31 +1,33 @@
-"""Measures a trained restorer on photos of really degraded faces.
+"""Measures a trained restorer on photos whose faces were not degraded by a program.
 
     python benchmarks/real_photos.py --run RUN [--data ../shared/data] [--judge dlib] [--sheet FOLDER] [--keep]
 
-The photos of `asffnet_obama` (`lq_raw_real`, as they come from the web, not the enlarged crops of `lq`) are restored
-with their references. The photos of `lq_real` are restored without references. The function of `likeness restore` does
-the work, and all figures are measured on the files that it writes, without the loss of JPEG.
+The photos of `asffnet_obama` are restored with their references. These photos are the files from the web in
+`lq_raw_real`, and not the enlarged crops in `lq`. The photos of `lq_real` are restored without references. The
+benchmark calls the function behind `likeness restore`, which writes lossless files here. All figures are measured on
+these files.
 
-The faces that count are fixed before the restorer runs: the faces of all photos with a fineness below MAX_FINENESS. A
-photo in which the detector finds no face counts as one face that is not restored. The benchmark prints for each source
-how many faces were restored, and why the other faces were kept. A table compares four rows on the restored faces:
+Before the restorer runs, the benchmark chooses the faces that it counts: all faces whose fineness is below
+MAX_FINENESS. A photo in which the detector finds no face counts as one face that is not restored. The benchmark prints
+for each source how many faces were restored, and why the other faces were not restored. A table compares four images of
+each restored face:
 
 - lq_input: the LQ input,
 - unsharp_mask: the LQ input after the unsharp mask of Pillow with its own settings (radius 2 px, 150%, threshold 3),
-- faint_mask: the LQ input after an unsharp mask whose amount gives the median sharpness ratio of the restored faces. It
-  changes almost nothing, so it agrees with the input very well,
+- faint_mask: the LQ input after a weak unsharp mask. The mask is as strong as needed for the median sharpness ratio of
+  the restored faces. The mask changes almost nothing, so its result agrees with the input very well,
 - restored: the restored face.
 
 | column | meaning |
 |---|---|
 | sharpness ratio | the sharpness divided by the sharpness of the input (`measure_sharpness_ratio`): median and least |
-| agreement | PSNR in dB to the input after re-degrading (`measure_agreement`): mean; an unchanged face gets 68.1 |
+| agreement | PSNR in dB of the blurred and shrunk image to the input (`measure_agreement`): mean; 68.1 if unchanged |
 | to references | the judge's mean cosine to the references that `restore` chose: mean |
 | to input | the judge's cosine to the input, only for faces without references: mean |
 
-No loss uses the judge. With --sheet, pictures of all faces that count are written into FOLDER, at the photos' own size.
-The pictures show a restored face before and after the restoration, and show a kept face one time. The number in the
-caption is the sharpness ratio. The photos have no licence: do not publish the pictures.
+The judge is a recognizer that no loss uses. With --sheet, the benchmark writes pictures of all counted faces into
+FOLDER, without resizing. The pictures show a restored face before and after the restoration, and show any other face
+one time. The number in the caption is the sharpness ratio. The photos have no licence: do not publish the pictures.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ from train.restore.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import list_photos
 from train.restore.restore_photos import restore
 
-LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95  # our goals for a restorer that one would keep
+# Our goals: the least share of restored faces, and the least sharpness ratio of every restored face.
+LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95
 FAILED = "failed"  # the decision for the faces of a photo that `restore` could not restore
 
 
@@ -76,7 +79,7 @@ SOURCES = (
 
 
 def add_outcome(faces: Sequence[Face | None], outcome: PhotoOutcome, references: Mapping[str, np.ndarray]) -> None:
-    """Writes the decisions of `restore` for one photo, and its result, into the faces.
+    """Adds the decisions of `restore` for one photo, and the restored photo, to the faces of the photo.
 
     `references` maps the file of a reference to the judge's embedding (d,).
     """
@@ -95,7 +98,7 @@ def add_outcome(faces: Sequence[Face | None], outcome: PhotoOutcome, references:
 
 
 def measure_faces(faces: Sequence[Face], judge: FaceModels) -> float:
-    """Measures the four rows of each restored face, and returns the amount of the faint mask."""
+    """Measures the four images of each restored face, and returns the amount of the faint mask."""
     restored = [face for face in faces if face.after is not None]
     for face in restored:
         assert face.after is not None
@@ -167,7 +170,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     lines = []
     for source, counts in summary["decisions"].items():
         kept = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != RESTORED)
-        lines.append(f"{source:14} {counts.get(RESTORED, 0):3} of {sum(counts.values())} restored; kept: {kept or '-'}")
+        restored = f"{counts.get(RESTORED, 0):3} of {sum(counts.values())} restored"
+        lines.append(f"{source:14} {restored}; not restored: {kept or '-'}")
     columns = {
         "sharpness ratio": ("sharpness_ratio", "median"),
         "least": ("sharpness_ratio", "least"),
@@ -196,11 +200,11 @@ def embed_references(paths: Sequence[Path], models: FaceModels, judge: FaceModel
 
 
 def restore_sources(data: Path, run: Path, model: Restorer, judge: FaceModels) -> list[Face]:
-    """Restores the photos of each source into a temporary folder, and returns the faces that count."""
+    """Restores the photos of each source into a temporary folder, and returns the counted faces."""
     models, size = load_restorer_faces(model, None), model.config.size
     found = {one.name: find_counted_faces(one.name, list_photos(data / one.photos), models, size) for one in SOURCES}
     counts = {name: sum(face is not None for _, faces in photos for face in faces) for name, photos in found.items()}
-    print(f"{counts} faces count: their fineness at {size} pixels is below {MAX_FINENESS:g}.", file=sys.stderr)
+    print(f"Counted faces, with a fineness below {MAX_FINENESS:g} at {size} pixels: {counts}", file=sys.stderr)
     for one in SOURCES:
         photos, folders = found[one.name], [data / one.references] if one.references else []
         references = embed_references([path for folder in folders for path in list_photos(folder)], models, judge)
@@ -214,7 +218,10 @@ def restore_sources(data: Path, run: Path, model: Restorer, judge: FaceModels) -
 
 
 def draw_face(face: Face) -> Image.Image:
-    """Returns the face before and after with its caption. A photo without a detected face is shown whole."""
+    """Returns a face before and after the restoration, with a caption.
+
+    A photo in which the detector finds no face is shown whole.
+    """
     images = [face.image] if face.after is None else [face.image, face.after]
     if face.found is not None:
         images = [cut_region(image, face.found.box) for image in images]
@@ -227,7 +234,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="the run of the restorer")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of the photos")
     parser.add_argument("--judge", default="dlib", help="dlib or insightface:FOLDER, a recognizer that no loss uses")
-    parser.add_argument("--sheet", type=Path, help="a folder for pictures of all faces that count")
+    parser.add_argument("--sheet", type=Path, help="a folder for pictures of all counted faces")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/real_photos.json")
     options = parser.parse_args()
     for place in (place for one in SOURCES for place in (one.photos, one.references) if place):

@@ -4,12 +4,12 @@
 
 The benchmark curates a folder with the folder names as labels, degrades the photos, and trains the recipe `tiny` on
 some people. The restorer is measured on people who are not in its training set. `likeness counterfactuals` measures the
-LQ input, and the restorer with 0, 1, 2, 4 and 8 references. The command also measures 4 wrong references, for example
-references of another person. The result also has paired differences.
+LQ input, and the restorer with 0, 1, 2, 4 and 8 references. The command also measures the restorer with 4 wrong
+references, for example references of another person. The result also has the paired differences between these cases.
 
-Every command resumes. On a finished dataset, only the measurement runs. `--run RUN` measures another run of the same
-dataset. No loss uses the judge. Tune with `--split val`. The test people are a fixed list, and a result on other
-people is never kept.
+If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. On a finished
+dataset, only the measurement runs. `--run RUN` measures another run of the same dataset. The judge is a recognizer that
+no loss uses. Use `--split val` to tune. The test people are a fixed list, and a result on other people is never kept.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def list_people(dataset: Path, lq_set: str) -> list[str]:
 def hash_names(names: list[str]) -> list[str]:
     """Returns the hashes of the names.
 
-    With the hashes, the same people can be recognized, but their names are not published.
+    The hashes show whether two results have the same people, without publishing the names of the people.
     """
     return sorted(hashlib.sha256(name.encode()).hexdigest()[:12] for name in names)
 
@@ -132,7 +132,7 @@ def main() -> None:
     if options.photos is None and options.run is None:
         parser.error("Give the folder of photos, or a run with --run.")
     if options.run is None:
-        # The fixed test contains all usable faces, although the crops of most faces lie partly outside their photos.
+        # The fixed test set contains all usable faces. The crops of most of them lie partly outside their photos.
         choices = ("--faces", options.faces, "--labels", "folder", "--filters", "keep-outside")
         run_likeness("curate", options.photos, "--out", options.out, *choices)
     lq_set = f"{options.preset}-{options.split}-{options.size}-s0"
@@ -157,7 +157,10 @@ def main() -> None:
             file=sys.stderr,
         )
         if options.keep:
-            sys.exit("Nothing is measured. Leave --keep out, or use ../shared/data/people_crops.")
+            sys.exit(
+                "A result on other people is not kept, so nothing is measured. Leave --keep out, or use "
+                "../shared/data/people_crops."
+            )
     run = options.run or options.out / "run"
     if options.run is None:
         length = () if options.images is None else ("--images", options.images)

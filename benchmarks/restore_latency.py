@@ -1,12 +1,12 @@
-"""Measures the time of one call of a restorer, per face.
+"""Measures how long a restorer needs for each face.
 
     python benchmarks/restore_latency.py [--recipe osdface] [--base-model FOLDER] [--repeats 3] [--keep]
 
-The input and the output of a call are images on the device. Detection, pasting and files are not part of a call. Two
-models are measured: the recipe tiny at 128 px, and a network at 512 px in the shape of Stable Diffusion 2.1-base with
-random weights. A restorer that uses references gets at most four. A figure is the median of the repeats after a warm-up
-call. By default, the batch size is 1. On a GPU, batches of 16 are measured too, and each batch size is measured in
-float32 and in bfloat16.
+The benchmark times calls of the model. The input and the output of a call are images on the device. Detection, pasting
+and files are not part of a call. Two models are measured: the recipe tiny at 128 px, and a network at 512 px in the
+shape of Stable Diffusion 2.1-base with random weights. A restorer that uses references gets at most four references. A
+figure is the median of the repeats after a warm-up call. On a CPU, the batch size is 1. On a GPU, batches of 1 and of
+16 are measured, in float32 and in bfloat16.
 """
 
 from __future__ import annotations

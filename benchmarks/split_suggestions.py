@@ -1,9 +1,11 @@
-"""Measures how often the report suggests to split a person, and how often it should.
+"""Measures how often the report suggests to split a person who is one person, or who is really two people.
 
     python benchmarks/split_suggestions.py DATASET
 
 DATASET is a curated dataset whose photos are in a folder for each person, for example ../shared/data/people_crops. The
-script looks at the people of whom every face has the same folder, and then at pairs of these people put together.
+script first counts the suggestions for people whose faces are all from one folder. These suggestions are wrong. Then
+the script puts the faces of two of these people together, and counts the suggestions again. These suggestions are
+right.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.report.suggestions import divide_faces, read_embedded_faces
 from manifests.runtime.uris import path_of
 
-PAIRS = 400
-SIZES = ((4, 2), (10, 3), (10, 10))  # numbers of faces of the two people
+PAIRS = 400  # the number of random pairs of people for each of SIZES; pairs with too few faces are left out
+SIZES = ((4, 2), (10, 3), (10, 10))  # the numbers of faces of the first and of the second person
 
 
 def main() -> None:
@@ -42,7 +44,8 @@ def main() -> None:
 
     single = [person for person in people if len(rows_of[person]) >= 4]
     print(f"threshold {threshold:.3f}")
-    print(f"one person each: {sum(suggests(rows_of[person]) for person in single)} of {len(single)} suggested")
+    count = sum(suggests(rows_of[person]) for person in single)
+    print(f"single people: a split is suggested for {count} of {len(single)}")
     rng = np.random.default_rng(0)
     for large, small in SIZES:
         results = []
@@ -51,7 +54,8 @@ def main() -> None:
             if label[one] != label[other] and len(rows_of[one]) >= large and len(rows_of[other]) >= small:
                 rows = [*rng.permutation(rows_of[one])[:large], *rng.permutation(rows_of[other])[:small]]
                 results.append(suggests([int(row) for row in rows]))
-        print(f"two people of {large} and {small} faces: {sum(results)} of {len(results)} suggested")
+        counts = f"{sum(results)} of {len(results)} pairs"
+        print(f"two people with {large} and {small} faces: a split is suggested for {counts}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Measures what the columns about targets see: dark photos, covered faces, and photos that were enlarged before.
+"""Measures how well the recorded measures detect dark photos, covered faces, and photos that were enlarged before.
 
     python benchmarks/target_measures.py DATASET [DATASET ...] --models FOLDER
 
 Each DATASET is curated with the face models of FOLDER, an InsightFace pack. The first measurement uses every DATASET.
 The other measurements use the first DATASET only. The script changes copies of accepted faces. It prints how well each
 measure separates the changed copies from the faces (AUC: .5 is chance, 1 is perfect). It also prints the share of the
-copies that a filter would drop if the same filter dropped 5% of the faces.
+copies that a filter would drop if the same filter dropped 5% of the unchanged faces.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
-DARK, COVERED, ENLARGED = 500, 90, 120  # numbers of faces of each dataset
+DARK, COVERED, ENLARGED = 500, 90, 120  # the largest number of faces of a dataset in each measurement
 _FACES = """
 SELECT min(uri) AS uri, any_value(f.landmarks5) AS points FROM faces f JOIN files u USING (photo_id)
 WHERE f.status = 'ok' AND u.status = 'ok' AND {} GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT {}"""
@@ -38,7 +38,7 @@ Measures = dict[str, dict[str, list[float]]]  # measure -> kind of copy -> value
 
 
 def read_faces(dataset: Path, where: str, limit: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (photo, landmarks5) of accepted faces, in a random order that stays the same."""
+    """Returns (photo, landmarks5) of accepted faces. Each call returns the faces in the same, mixed order."""
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(_FACES.format(where, limit)).rows()
     return [(decode(path_of(uri)), np.array(points, np.float32).reshape(5, 2)) for uri, points in rows]
@@ -126,7 +126,7 @@ def measure_enlarged(dataset: Path) -> None:
 
 
 def measure_spectrum(image: np.ndarray, points: np.ndarray) -> float:
-    """Returns log10 of the power from .30 to .48 cycles per pixel over the power from .12 to .22."""
+    """Returns log10 of a ratio: the power from .30 to .48 cycles per pixel divided by the power from .12 to .22."""
     centre, reach = points.mean(0), measure.measure_eye_distance(points)
     (x0, y0), (x1, y1) = np.floor(centre - reach).clip(0).astype(int), np.ceil(centre + reach).clip(0).astype(int)
     luma = measure.compute_luma(np.ascontiguousarray(image[y0:y1, x0:x1]))
@@ -145,7 +145,7 @@ def _new_measures() -> Measures:
 
 
 def _print_measures(values: Measures) -> None:
-    """Print the AUC of each measure. Changed copies should have lower values than faces."""
+    """Prints the AUC of each measure. An AUC of 1 means that all changed copies have lower values than the faces."""
     for name, of_kind in values.items():
         faces = np.array(of_kind["face"])
         limit = np.quantile(faces, 0.05)
@@ -155,7 +155,8 @@ def _print_measures(values: Measures) -> None:
                 pairs = faces[:, None] - copies[None]
                 auc = float((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
                 print(
-                    f"{name}, {kind}, {len(copies)} copies: AUC {auc:.2f}, {100 * (copies < limit).mean():.0f}% found"
+                    f"{name}, {kind}, {len(copies)} copies: AUC {auc:.2f}, "
+                    f"{100 * (copies < limit).mean():.0f}% would be dropped"
                 )
 
 

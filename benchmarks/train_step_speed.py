@@ -8,8 +8,9 @@ snapshot of a dataset. Without --base-model, the recipe is tiny. `sd21` is the s
 random weights, which is as fast as the real model. The memory is the peak memory of the training process. The peak
 memory of a worker is a separate figure. If the machine has a GPU, the peak memory of the GPU is reported too.
 
-With --baseline, the settings of the first trial at 256 px are measured too, in float32 (benchmarks/first_trial.py). The
-recipe and the trial run in turns, twice each, and the medians of both are compared. The trial needs a dataset.
+With --baseline, the first trial of training at 256 px is measured too, in float32 (benchmarks/first_trial.py). The
+trial and the recipe run alternately, twice each, and their median speeds are compared. The trial needs a dataset, and
+cannot use a snapshot.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def train_here(words: list[str]) -> dict[str, Any]:
 def read_speed(stats: Path) -> dict[str, Any]:
     """Returns medians over the training lines of RUN/stats.jsonl.
 
-    The first line is not counted, unless it is the only line.
+    If there are several training lines, the first line is not counted.
     """
     lines = [json.loads(line) for line in stats.read_text().splitlines()]
     lines = [line for line in lines if line["kind"] == "train"]

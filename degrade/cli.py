@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds a number of images to a progress bar.
+    """Yields a function that adds the number of newly finished images to a progress bar.
 
     The progress bar appears when the function is called for the first time.
     """
@@ -146,12 +146,15 @@ def _degrade_dataset(
 
 
 def describe_poor_targets(summary: SetSummary) -> str:
-    """Returns sentences about the targets that are enlarged, or that lie partly outside their photo, or ""."""
+    """Returns sentences about the targets that are enlarged or lie partly outside their photo.
+
+    Returns an empty string if there are no such targets.
+    """
     size, notes = summary.size, ""
     if summary.enlarged:
         notes += (
-            f" {summary.enlarged} of {summary.images} targets are enlarged: their photo has fewer than {size} px for a "
-            f"target of {size} px."
+            f" {summary.enlarged} of {summary.images} targets are enlarged to {size} px, because they are smaller than "
+            f"{size} px in their photo."
         )
     if summary.padded:
         notes += f" {summary.padded} of {summary.images} targets have more than 2% outside their photo."

@@ -18,8 +18,8 @@ def make_contact_sheet(
     """Returns a sheet with one row for each preset: the clean image, then one degraded image for each seed.
 
     `pixels` and the sheet are uint8 RGB (H, W, 3). If the longer side of the image is larger than `size`, the image is
-    reduced to `size` before the degradation. On the sheet, the longer side of each image is at most `tile` pixels. The
-    key of every θ is "preview". Raises BadInput if the image is too small for one of the θ.
+    reduced to `size` before the degradation. On the sheet, the longer side of each image is at most `tile` pixels.
+    Every θ is drawn with the key "preview". Raises BadInput if the image is too small for one of the θ.
     """
     clean = shrink(pixels, size)
     rows = [[_tile(clean, f"{preset.name}: clean", tile)] for preset in presets]

@@ -38,21 +38,22 @@ class Preset:
     """
 
     name: str
-    blur: Range | None  # Sigma in pixels.
-    down: Range | None  # The factor; a factor below 1 enlarges the image
+    blur: Range | None  # sigma, in pixels
+    down: Range | None  # the factor by which each side is divided; a factor below 1 enlarges the image
     noise: Range | None  # sigma, in 1/255
     jpeg: Range | None  # the quality; the draw is truncated to a whole number, so the upper end itself never occurs
     resize: str  # the interpolation of both resizes, down and up
-    shift: Range = (0, 0)  # (probability, largest shift of a channel in 1/255)
+    shift: Range = (0, 0)  # (probability of a shift, largest change of a colour channel in 1/255)
     jitter: float = 0  # the probability of changing brightness, contrast, saturation and hue, in random order
     gray: float = 0  # the probability of a gray image
-    iso: float = 0.5  # The probability of an isotropic kernel; other kernels draw two sigmas and an angle.
-    kernel: int = 41  # The side of the kernel in pixels
+    iso: float = 0.5  # the probability of an isotropic kernel; other kernels draw two sigmas and an angle
+    kernel: int = 41  # the side of the kernel in pixels
     save: bool = False  # True rounds the image to 8 bits after downsampling, as saving a file does
     whole: bool = False  # True draws the factor from the whole numbers of the range, both ends included
     motion: Range = (0, 0)  # (probability of a motion kernel, largest length of a motion kernel in pixels)
     gray_noise: float = 0  # the probability that all three channels share one noise value
-    orders: SecondOrder | None = None  # a second-order chain; it replaces all fields above except `resize`
+    # a second-order chain in place of blur, down, noise and JPEG; `resize` and the colour changes stay in use
+    orders: SecondOrder | None = None
 
     def sample(self, rng: np.random.Generator) -> Theta:
         """Returns a complete θ for `degrade.operations.apply`."""
@@ -116,8 +117,8 @@ class Order:
     blur: Range  # sigma, pixels
     size: tuple[int, int]  # the smallest and the largest side of a kernel in pixels, both odd
     kernels: tuple[tuple[str, float], ...]  # the names of the kernels and their shares
-    betag: Range  # Beta of generalized kernels; half of the draws are below 1.
-    betap: Range  # Beta of plateau kernels; half of the draws are below 1
+    betag: Range  # beta of generalized kernels; half of the draws are below 1
+    betap: Range  # beta of plateau kernels; half of the draws are below 1
     sinc: float  # the probability of a sinc kernel in place of one of `kernels`
     blurred: float  # the probability that the round blurs
     resize: tuple[float, float, float]  # the probabilities of enlarging, shrinking and keeping the size
@@ -149,7 +150,7 @@ class Order:
         return [{"op": "blur", **blur}] if rng.uniform() < self.blurred else []
 
     def sample_scale(self, rng: np.random.Generator) -> float:
-        """Returns the factor of the resize of this round; 1 keeps the size."""
+        """Returns the factor of the resize in this round. The factor 1 keeps the size."""
         choice = rng.choice(3, p=np.array(self.resize) / sum(self.resize))
         return float((rng.uniform(1, self.scale[1]), rng.uniform(self.scale[0], 1), 1.0)[choice])
 

@@ -1,6 +1,6 @@
-"""The situation `copies`: photos beside copies of themselves, as phones, web sites and editors make them.
+"""The situation `copies`: photos and their copies, for example copies that phones, web sites and editors make.
 
-Goals: the found share of all kinds together is .98 or more, and the three counts of leaks are 0.
+Goals: curation finds at least .98 of the copies of all kinds together, and the three counts of leaks are 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 COPIED_PHOTOS = 3  # number of photos of each person that are copied
-# A photo is copied if both sides are in this range: a third of it still shows a face, and the copies are made quickly.
+# The range of both sides of the photos that are copied, in pixels. If a photo has the lower limit, its copy of a third
+# of the size still shows a face. If a photo has the upper limit, its copies are still made quickly.
 MIN_SIDE, MAX_SIDE = 350, 1200
 
 
@@ -38,7 +39,7 @@ def encode(rgb: np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
 
 
 def resize(rgb: np.ndarray, scale: float) -> np.ndarray:
-    """Returns the picture at `scale` times its size: smaller by area averages, larger by bicubic interpolation."""
+    """Returns the picture at `scale` times its size. Area averages shrink it, and bicubic interpolation enlarges it."""
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=method)
 
@@ -58,13 +59,13 @@ def crop(rgb: np.ndarray, share: float) -> np.ndarray:
 
 
 def frame(rgb: np.ndarray) -> np.ndarray:
-    """Returns the picture in a white frame, whose width is 8% of the longer side."""
+    """Returns the picture in a white frame. The width of the frame is 8% of the longer side of the picture."""
     width = round(0.08 * max(rgb.shape[:2]))
     return cv2.copyMakeBorder(rgb, *[width] * 4, cv2.BORDER_CONSTANT, value=(250, 250, 250))
 
 
 def show_on_a_phone(rgb: np.ndarray) -> np.ndarray:
-    """Returns a screenshot, RGB uint8 (1600, 720, 3): the picture in the middle, a bar and text above and below it."""
+    """Returns a screenshot, RGB uint8 (1600, 720, 3), with the picture between two bars with text."""
     screen = np.full((1600, 720, 3), 24, np.uint8)
     shown = resize(rgb, 720 / rgb.shape[1])[:1360]
     top = (1600 - len(shown)) // 2
@@ -98,10 +99,10 @@ def is_held_out(person: str) -> bool:
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates all photos of held-out people, beside copies of some of these photos.
 
-    `folder` is empty. Returns a dict of figures: the share of the copies that were found, and several counts. A copy is
-    in the share if its largest face was accepted. The copy was found if its largest face and a face of another file of
-    the photo are near-duplicates. The dict also has the share of the photos whose own face is used instead of the faces
-    of the copies.
+    `folder` is empty. Returns a dict of figures: the share of the copies that were found, and several counts. The share
+    is over the copies whose largest face was accepted. A copy was found if its largest face is a near-duplicate of a
+    face in the original photo or in another copy of this photo. The dict also has the share of the original photos
+    whose face was kept, while the faces of the copies became its near-duplicates.
     """
     album, dataset = folder / "album", folder / "dataset"
     source = _write_album(album, shared / "photos", np.random.default_rng(seed))
@@ -165,7 +166,11 @@ def _write_album(album: Path, photos: Path, rng: np.random.Generator) -> dict[st
 def _count_leaks(
     faces: Mapping[str, Face], pairs: list[Pair], splits: list[Split], source: Mapping[str, str]
 ) -> dict[str, int]:
-    """Returns counts of leaks. `source` maps a photo id to the name of the original of the photo."""
+    """Returns the number of leaks of each of three kinds. `source` maps a photo id to the name of the original photo.
+
+    The leaks are a target with a reference from the same photo, a photo whose files are in two splits, and a person
+    with two faces from the same photo in use.
+    """
     own = sum(
         any(source[faces[ref].photo_id] == source[faces[pair.target].photo_id] for ref in pair.refs) for pair in pairs
     )

@@ -1,8 +1,9 @@
-"""The situation `covered`: masked, sunglassed and drawn faces of known people and of strangers, in small and in large
-collections.
+"""The situation `covered`: faces with masks or dark glasses, and drawn faces, in a small and in a large collection.
 
-Goals: no two known people are joined, and few covered faces are with a wrong person. Two people are joined if a person
-that is not doubtful has a quarter or more of the plain photos of both.
+The covered faces are faces of known people and of strangers. Known people also have plain photos, in which the face is
+not covered. Goals: no two known people are joined, and few covered faces are with a wrong person. Two known people
+count as joined if one person of the curation has a quarter or more of the plain photos of each of them. A person that
+curation marks as doubtful joins nobody.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from curate.faces.load import load_faces_once
 from curate.pipeline import curate
 from manifests.pictures.images import decode
 
-JOINED = 0.25  # least share of a person's plain photos in a group that counts as the person's group
-# Name of the collection -> numbers of known people, of plain photos and of covered photos of each, and of strangers
+JOINED = 0.25  # a group counts as a group of a person if it has at least this share of the person's plain photos
+# COLLECTIONS maps the name of a collection to four numbers: the known people, the plain photos of each known person,
+# the covered photos of each known person, and the strangers.
 COLLECTIONS = {"30 photos": (5, 4, 2, 0), "1,000 photos": (24, 36, 4, 40)}
 _COLOURS = ((235, 240, 245), (120, 170, 210), (20, 20, 25), (60, 90, 160))
 
 
 def _make_frame(landmarks5: np.ndarray) -> Callable[[float, float], np.ndarray]:
-    """Returns a function that maps face coordinates to pixels. The origin is between the eyes, and the unit is the
-    distance between the eyes.
+    """Returns a function that maps face coordinates to pixels.
+
+    The origin of the face coordinates is between the eyes. The unit is the distance between the eyes.
     """
     left, right = landmarks5[0].astype(float), landmarks5[1].astype(float)
     across = right - left
@@ -76,9 +79,9 @@ COVERS = (put_on_mask, put_on_glasses, draw)
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates a small and a large collection of people who are held out of tuning.
 
-    Returns for each collection how many people of the curation join two known people, and how many covered photos of
-    known people are with their own person, with another person and alone. Also returns how many covered strangers are
-    in a person.
+    Returns counts for each collection: how many people of the curation join two known people, and how many covered
+    photos of known people are with their own person, with another person and alone. Also returns how many covered
+    photos of strangers are in a person with other photos.
     """
     rng = np.random.default_rng(seed)
     spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
@@ -103,7 +106,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
         for number, photo in enumerate(to_cover):
             image = decode(photo)
             if faces := models.detect(image):
-                # the small collection has no drawings: a masked and a sunglassed photo of each person
+                # In the small collection, each person has a photo with a mask and a photo with dark glasses.
                 cover = COVERS[number % (2 if covered == 2 else 3)]
                 image = cover(image, faces[0].landmarks5, rng)
                 path = out / "covered" / photo.parent.name / photo.name

@@ -1,7 +1,8 @@
 """The situation `families`: two couples who are always photographed together, and a family of five.
 
-Each photo is made of portraits of `people_crops`, side by side. The couples share four photos each. The family has four
-photos of all five people and 22 photos of one person. Faces are lost if one photo shows people of two splits.
+Each photo is made of portraits of `people_crops`, side by side. Each couple has four photos, which show both people.
+The family has four photos of all five people, and 22 photos of a single person. Faces are lost if one photo shows
+people of two splits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from manifests.ledger.records import Pair, Split
 from manifests.pictures.images import decode
 
 GAP = 30  # pixels between two portraits
-COUPLES = ["ab"] * 4 + ["cd"] * 4  # a letter is a person
+COUPLES = ["ab"] * 4 + ["cd"] * 4  # a text is a photo, and each letter of the text is a person in the photo
 FAMILY = ["vwxyz"] * 4 + [*"vwxyz"] * 4 + ["v", "w"]
 ALBUMS = {"couples": COUPLES, "family": FAMILY, "couples_and_family": COUPLES + FAMILY}
 
@@ -33,7 +34,7 @@ def is_held_out(person: str) -> bool:
 
 
 def place_side_by_side(portraits: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns one photo with the portraits, RGB uint8. All `portraits` have the same size."""
+    """Returns one photo, RGB uint8, with all `portraits`, which must have the same size."""
     height, width = portraits[0].shape[:2]
     image = np.full((height + 2 * GAP, (width + GAP) * len(portraits) + GAP, 3), 128, np.uint8)
     for place, portrait in enumerate(portraits):

@@ -1,12 +1,12 @@
-"""The situation `group_photos`: small faces in photos of 2 to 42 megapixels, on textured grounds.
+"""The situation `group_photos`: small faces in photos of 2 to 42 megapixels, on textured backgrounds.
 
-Portraits are pasted on a ground that is made of face-free parts of other photos. The boxes that the detector draws
-around the pasted faces are 35, 57 and 76 pixels wide. A frontal face with 16 pixels between its eyes has a box about 35
-pixels wide, and its 512 px crop shows about 65 pixels of the photo.
+Portraits are pasted on a background that is made of parts of other photos without faces. The boxes that the detector
+draws around the pasted faces are 35, 57 and 76 pixels wide. A frontal face with 16 pixels between its eyes has a box
+about 35 pixels wide. The crop of such a face is 512 pixels wide and is made of about 65 pixels of the photo.
 
-Goals: at least 95% of the faces with 16 pixels between the eyes or more are found, in photos of every size. At most 1%
-of the accepted faces are false. At 12 megapixels, the search takes at most 3 times as long as decoding and a single
-look, and at 42 megapixels at most 5 times.
+Goals: in photos of every size, at least 95% of the faces with 16 or more pixels between the eyes are found. At most 1%
+of the accepted faces are false. At 12 megapixels, decoding and the search take at most 3 times as long as decoding and
+one run of the detector, and at 42 megapixels at most 5 times as long.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from manifests.runtime.uris import path_of
 
 MEGAPIXELS = (2, 12, 24, 42)
 BOX_WIDTHS = (35, 57, 76)  # pixels
-MIN_EYES = 16  # a face counts if it has this number of pixels between its eyes, or more
-PHOTOS_A_SIZE = 4
-FACES_A_WIDTH = 20  # faces of each box width in a photo
-GROUND = 200  # pixels: the side of a face-free part of a photo
-CELL = 160  # pixels: each portrait is pasted into a square of this side
-SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # faces with these reasons do not count as found
-SAME_FACE = 0.4  # least IoU of a found box with the true box
+MIN_EYES = 16  # faces with fewer pixels between the eyes are not counted
+PHOTOS_A_SIZE = 4  # the number of photos of each size
+FACES_A_WIDTH = 20  # the number of faces of each box width in a photo
+GROUND = 200  # the side of a part of a photo without faces, in pixels
+CELL = 160  # the side of the square into which a portrait is pasted, in pixels
+SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # faces that curation drops for these reasons are not found faces
+SAME_FACE = 0.4  # the least IoU of a found box with the true box
 
 
 class Portrait(NamedTuple):
@@ -67,7 +67,7 @@ def is_held_out(person: str) -> bool:
 
 
 def cut_parts(photos: Sequence[Path], models: FaceModels) -> tuple[list[Portrait], list[np.ndarray]]:
-    """Returns portraits with one clear, frontal face, and face-free parts of GROUND x GROUND pixels, from photos."""
+    """Cuts photos into portraits with one clear, frontal face, and parts of GROUND x GROUND pixels without faces."""
     portraits, grounds = list[Portrait](), list[np.ndarray]()
     for path in photos:
         image = decode(path)
@@ -84,7 +84,10 @@ def cut_parts(photos: Sequence[Path], models: FaceModels) -> tuple[list[Portrait
 def compose(
     portraits: Sequence[Portrait], grounds: Sequence[np.ndarray], megapixels: float, rng: np.random.Generator
 ) -> GroupPhoto:
-    """Returns a group photo with FACES_A_WIDTH faces of each width, or with fewer faces if the photo is too small."""
+    """Returns a group photo with FACES_A_WIDTH faces of each width in BOX_WIDTHS.
+
+    If the photo is too small for so many faces, it has fewer faces.
+    """
     height, width = round((megapixels * 1e6 * 3 / 4) ** 0.5), round((megapixels * 1e6 * 4 / 3) ** 0.5)
     image = np.zeros((height, width, 3), np.uint8)
     for y in range(0, height, GROUND):
@@ -107,8 +110,9 @@ def compose(
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates group photos of people who are held out of tuning.
 
-    Returns a dict of figures: the share of the faces that were found, by megapixels and box width, and the share of the
-    accepted faces that are not faces. The dict also has the times of `measure_times` by megapixels.
+    Returns a dict of figures: the share of the faces that were found, for each size of the photos and width of the
+    boxes, and the share of the accepted faces that are no faces. The dict also has the times of `measure_times` for
+    each size.
     """
     start_worker()
     spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
@@ -135,9 +139,10 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _measure_recall(boxes: dict[str, np.ndarray], truths: dict[str, GroupPhoto]) -> dict[str, dict[str, float]]:
-    """Returns the share of the faces that one of the boxes (n, 4) of their photo shows.
+    """Returns the share of the true faces that were found, for each size of the photos and width of the true boxes.
 
-    The shares are by megapixels, and by the width of the true box or for "all" faces.
+    A true face was found if one of the boxes (n, 4) of its photo overlaps its true box with an IoU of SAME_FACE or
+    more. The key "all" has the share for all widths.
     """
     found = {f"{size}": {width: list[bool]() for width in ("all", *map(str, BOX_WIDTHS))} for size in MEGAPIXELS}
     for name, truth in truths.items():
@@ -162,7 +167,7 @@ def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
         here = [face for face in here if face.reason not in SET_ASIDE]
         boxes[name] = np.array([face.box for face in here]).reshape(-1, 4)
         overlaps = compute_ious(boxes[name], truth.boxes)
-        # The photos show the same portraits several times, so most accepted faces are near-duplicates of others.
+        # The photos show the same portraits several times, so most faces are near-duplicates of another face.
         usable = np.array([face.status == "ok" or face.reason == NEAR_DUPLICATE for face in here], bool)
         accepted += int(usable.sum())
         false += int((usable & (overlaps.max(1, initial=0) < SAME_FACE)).sum())
@@ -177,7 +182,8 @@ def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
 def measure_times(path: Path, models: FaceModels) -> dict[str, float]:
     """Returns two processor times in milliseconds and their ratio.
 
-    The times are decoding with one look, and decoding with the whole search.
+    `one_look` is the time of decoding and of one run of the detector. `search` is the time of decoding and of the
+    search for small and turned faces.
     """
     image = decode(path)
 
@@ -211,7 +217,10 @@ def _cut_portrait(image: np.ndarray, face: Detection) -> Portrait:
 
 
 def _is_near(box: np.ndarray, x: int, y: int) -> bool:
-    """Returns whether a ground with the corner (x, y) is nearer to the box of a face than half the side of the box."""
+    """Returns whether the GROUND x GROUND part with the corner (x, y) is too near to the box of a face.
+
+    The distance must be at least half the longer side of the box.
+    """
     margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
     return bool(
         x < box[2] + margin and x + GROUND > box[0] - margin and y < box[3] + margin and y + GROUND > box[1] - margin

@@ -1,9 +1,9 @@
 """The situation `strangers`: clean photos of some people, and one degraded photo each of 100 strangers.
 
-A stranger is any face of the photos that is unlike the clean people and unlike the other strangers. Six kinds of damage
-take turns. Goals: at most 1% of the strangers are in a person of two faces or more, and the recall of the pairs of
-clean faces is at most .5 points below the recall without strangers. Faces that are set aside as doubtful count as
-people with one photo.
+A stranger is a face whose cosines to the clean people and to the other strangers are below UNLIKE. The strangers get
+six kinds of damage in turn. Goals: at most 1% of the strangers are in a person of two faces or more. The recall of the
+pairs of clean faces is at most .5 percentage points below the recall without strangers. Each face of a person that
+curation marks as doubtful counts as a person of its own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 CLEAN_PEOPLE, CLEAN_PHOTOS, STRANGERS = 10, 20, 100
-SIDE = 250  # side of a stranger's photo in pixels; the damages have their strength at this size
-MIN_BOX = 80  # least side of the box of a stranger's face in its photo, in pixels
-UNLIKE = 0.3  # greatest cosine of a stranger to the clean people and to other strangers
+SIDE = 250  # the side of a stranger's photo in pixels; the strengths of the damages are chosen for this size
+MIN_BOX = 80  # the least side of the box of a stranger's face in the original photo, in pixels
+UNLIKE = 0.3  # the limit for the cosines of a stranger to the clean people and to other strangers
 
 
 def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -102,8 +102,8 @@ def find_strangers(files: list[Path], known: np.ndarray, spec: str) -> Iterator[
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates clean photos of people who are held out of tuning, without and with degraded strangers.
 
-    Returns the numbers of strangers, of accepted strangers and of strangers in a person, and the recall of the pairs of
-    clean faces without and with the strangers.
+    Returns the numbers of strangers, of accepted strangers, and of strangers in a person of two faces or more. Also
+    returns the recall of the pairs of clean faces, without and with the strangers.
     """
     rng = np.random.default_rng(seed)
     spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
@@ -145,7 +145,10 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _count(clean: list[Path], before: dict[Path, str], after: dict[Path, str]) -> dict[str, Any]:
-    """Returns the figures of one curation. `before` and `after` map the photos without and with strangers to people."""
+    """Returns the figures of one method.
+
+    `before` and `after` map each photo to its person, without strangers and with strangers.
+    """
     sizes = Counter(after.values())
     accepted = [person for file, person in after.items() if file.parent.name == "strangers"]
     return {
@@ -157,7 +160,10 @@ def _count(clean: list[Path], before: dict[Path, str], after: dict[Path, str]) -
 
 
 def read_people(dataset: Path) -> dict[Path, str]:
-    """Returns the person of the largest accepted face of each photo. A face of a doubtful person is a person."""
+    """Returns the person of the largest accepted face of each photo.
+
+    Each face of a doubtful person counts as a person of its own.
+    """
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(
             """SELECT min(u.uri) AS uri, CASE WHEN i.doubtful THEN m.face_id ELSE m.identity_id END AS person
@@ -170,7 +176,10 @@ def read_people(dataset: Path) -> dict[Path, str]:
 
 
 def measure_recall(clean: list[Path], person_of: dict[Path, str]) -> float:
-    """Returns the share of the pairs of photos of one folder that are in one person. Both photos have a face."""
+    """Returns the share of the pairs of photos from one folder whose two photos have the same person.
+
+    Pairs with a photo without a face are left out.
+    """
     same = [
         person_of[one] == person_of[other]
         for one, other in combinations(map(Path, clean), 2)

@@ -1,9 +1,9 @@
 """The situation `strips`: photo-booth strips, grids and posters beside the single photos that they show.
 
 Each person has SINGLES single photos of `people_crops`. A strip shows SHOWN of these photos again, in one of several
-layouts. A person is torn if the person's single photos are in more groups with the strips than without them. In the
-album `unknown`, the photos of the strips do not exist as single photos. In this album, only --collages can join the
-faces of a strip.
+layouts. A person counts as torn if the person's single photos are in more groups after the strips are added. In the
+album `unknown`, the photos of the strips do not exist as single photos. In this album, curation can join the faces of a
+strip only with the option --collages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 SINGLES, SHOWN = 8, 4  # number of single photos of each person, and number of photos in a strip
-REPEATS = 8  # a strip of one repeated frame shows the frame this number of times
+REPEATS = 8  # the number of copies of the frame in the layout `one_frame_repeated`
 GAP = 12  # pixels between two frames
 Layout = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -81,8 +81,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates albums of people who are held out of tuning: without strips, and with one strip of each person.
 
     Returns for each layout the number of people who are torn, and the number of pictures that a notice calls collages.
-    For strips without single photos, returns the share of the faces in strips that are in the group of their person, by
-    default and with --collages.
+    For the strips of the album `unknown`, also returns the share of the faces in strips that are in the group of their
+    person, without and with --collages.
     """
     start_worker()
     people = sorted(one for one in (shared / "people_crops").iterdir() if is_held_out(one.name))
@@ -121,7 +121,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _count_torn_by_loop(album: Path, strips: Sequence[Path], models: Path) -> dict[str, int]:
-    """Returns for each folder of strips the number of people whom the insightface loop tears."""
+    """Returns for each folder of strips the number of people who are torn in the insightface loop."""
     singles = find_faces_in_loop(sorted(album.rglob("*.png")), models)
     names = {file: file.parent.name for file in singles}
 

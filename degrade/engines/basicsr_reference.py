@@ -4,9 +4,9 @@
 
 The tests compare the exact engine with BasicSR's code. Users can run BasicSR's code to degrade images as in the
 literature. Kernels, noise and JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and
-torchvision as GFPGAN's ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the
-deterministic function that it calls. θ contains the random numbers. Images are BGR inside basicsr_reference.py, as in
-BasicSR. The `motion` kernel is ours.
+torchvision as GFPGAN's ffhq_degradation_dataset.py. A function `random_*` of BasicSR draws numbers and then calls a
+deterministic function with these numbers. basicsr_reference.py calls the deterministic function directly, with the
+numbers of θ. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
 removed. basicsr_reference.py registers a replacement for `functional_tensor`. BasicSR passes the JPEG quality as a
@@ -112,7 +112,7 @@ def run_steps(hq: Image, steps: list[Step]) -> Image:
 
 
 def make_step_kernel(step: Step) -> NDArray[np.float64]:
-    """Returns the kernel (size, size) of a checked blur step. A function of BasicSR computes the blur kernel."""
+    """Returns the kernel (size, size) of a checked blur step. BasicSR computes every kernel except `motion`."""
     basicsr, name, size = load_basicsr(), step["kernel"], step["size"]
     if name == "motion":
         return make_kernel(step)

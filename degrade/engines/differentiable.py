@@ -74,7 +74,7 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
 def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
     """Runs the checked steps of each image without the rounding at the end. Returns one tensor (3, H', W') per image.
 
-    Images run a step as one batch if they have equal size and their step is of the same kind.
+    At each position of the chains, images of equal size run as one batch if their steps are of the same kind.
     """
     images = list(hq.unbind(0))
     # For each image of the batch, `exact` contains images of the exact engine, keyed by the number of finished steps.

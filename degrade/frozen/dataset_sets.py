@@ -1,14 +1,14 @@
 """Makes, resumes and repairs the frozen sets of a dataset, DATASET/lq/<set>/<face_id>.png.
 
-The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json and README.md are
-written beside the images after the last image.
+The ledger contains θ and the SHA-256 of every image. After the last image, theta.jsonl, card.json and README.md are
+written beside the images.
 
-The list of faces of a set is fixed when the set is begun. The unit `<set>` of the stage `degrade` records the list of
-faces. The transaction that records the list of faces also locks the split of a val or test set. The images of a set are
-made in batches of fixed size. In the ledger, each batch is a unit (`<set>/00000` and so on). The ledger records the
-unit together with the rows of the batch. The unit `<set>/records` records the SHA-256 of the files beside the images.
-If the command is killed, the same command continues with the first batch that is not recorded. Interruptions do not
-change the final bytes and rows.
+The list of faces of a set is fixed when the set is begun. In the ledger, a unit is a part of a stage that is recorded
+in one transaction. The unit `<set>` of the stage `degrade` records the list of faces. The same transaction locks the
+split of a val or test set. The images of a set are made in batches of fixed size. Each batch is a unit (`<set>/00000`
+and so on), which is recorded together with the rows of the batch. The unit `<set>/records` records the SHA-256 of the
+files beside the images. If the command is killed, the same command continues with the first batch that is not recorded.
+Interruptions do not change the final bytes and rows.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class SetSummary:
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
     """Returns the folder name of a frozen set below DATASET/lq.
 
-    The name contains the engine, unless the engine is exact.
+    If the engine is not `exact`, the name ends with the engine.
     """
     return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
 

@@ -153,8 +153,8 @@ def _find_sources(source: Path, rows: list[Row]) -> list[Path]:
     problems = [f"{_list_names(names)} {word}" for names, word in ((missing, "missing"), (changed, "changed")) if names]
     if problems:
         raise BadInput(
-            f"The set cannot be made again from {source}: {', '.join(problems)}. Nothing was written. Name the folder "
-            "or the dataset from which the set was made. The images of the folder must be unchanged."
+            f"The set cannot be made again from {source}. Images: {', '.join(problems)}. Nothing was written. Name the "
+            "folder or the dataset from which the set was made. The images of the folder must be unchanged."
         )
     return found
 

@@ -210,7 +210,7 @@ def _check_row(row: Row) -> None:
 
 
 def hash_folder(folder: Path) -> dict[str, Path]:
-    """Returns sha256 -> the first file with these bytes below a folder. Symlinks are not followed."""
+    """Returns a dict from the SHA-256 to the first file with these bytes below a folder. Symlinks are not followed."""
     files = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_file() and not path.is_symlink()]
     return {sha256_file(path): path for path in files}
 
@@ -218,8 +218,8 @@ def hash_folder(folder: Path) -> dict[str, Path]:
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
     """Returns whether the preset and the seed of a card give the θ of all rows. A card that gives another θ was edited.
 
-    Also returns True if the card has no preset, or has a θ version other than VERSION. The card of a replayed set has
-    no preset if the original set had no card.
+    Also returns True if the card has no preset or no seed, or if its θ version is not VERSION. The card of a replayed
+    set has no preset if the original set had no card.
     """
     if card["preset"] is None or card["seed"] is None or card["theta_version"] != VERSION:
         return True

@@ -14,8 +14,8 @@ A θ is plain JSON with a version and all parameters:
         {"op": "jpeg", "quality": 73},
         {"op": "upsample", "interpolation": "bilinear"}]}
 
-A θ of version 1 runs every step separately. A θ of version 2 runs the same steps faster (`blur.fast_blur`). Before the
-next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two versions may
+Every step of a θ of version 1 runs separately. The same steps in a θ of version 2 run faster (`blur.fast_blur`). Before
+the next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two versions may
 therefore differ, so a θ of version 1 always runs as version 1. The key `preset` of a θ has no effect. Lengths are in
 pixels of the image, angles are in radians, and the sigma of noise is in 1/255.
 """

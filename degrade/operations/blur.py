@@ -1,9 +1,9 @@
 """Blurs an image with a plain or a fast function. The fast function joins a blur and the downsample after the blur.
 
-The plain blur function is OpenCV's filter. The fast function adds the terms of the plain function's sum in another
-order. The kernel becomes a few separable passes (`kernels.separate_kernel`). Each pass is multiplied with the matrix of
-the resize that follows. One sparse product on each axis then gives the downsampled image. Pixels that the resize would
-skip are never computed. The formula of the small image is:
+The plain blur function is OpenCV's filter. The fast function computes nearly the same sum in another order. The fast
+function divides the kernel into a few separable passes (`kernels.separate_kernel`). The matrix of each pass is
+multiplied with the matrix of the resize that follows. One sparse product on each axis then gives the downsampled image.
+Pixels that the resize would skip are never computed. The formula of the small image is:
 
     small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
@@ -201,7 +201,7 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
     values = np.zeros((len(lines), rows, taps + reads - 1))
     for read in range(reads):
         values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
-    # For a position outside the image, the mirrored pixel is read.
+    # Positions outside the image are mirrored into the image.
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
     columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])

@@ -140,8 +140,7 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
     half = support_radius(kernel, TOLERANCE / 8)
     middle = kernel.shape[0] // 2
     # The kernel does not change if it is turned by 180 degrees. Therefore, the kernel is a sum of products of two even
-    # vectors and of products of two odd vectors. One quarter of the kernel determines the products of even vectors and
-    # the products of odd vectors.
+    # vectors and of products of two odd vectors. One quarter of the kernel is enough to find all of these products.
     right, left = kernel[middle:, middle:][: half + 1, : half + 1], kernel[middle:, middle::-1][: half + 1, : half + 1]
     columns: list[Kernel] = []
     rows: list[Kernel] = []

@@ -25,9 +25,9 @@ def noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
 def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
     """Adds shot noise, multiplied by `scale`, and clips to 0..1 without rounding (BasicSR: generate_poisson_noise).
 
-    The values are those of the image, or of its luma if `gray` is True, and are rounded to 8 bits. `levels` is the
-    number of different 8-bit values, rounded up to a power of two. The noise is Poisson(value * levels) / levels -
-    value. The numbers are draws of numpy's PCG64 with the seed `seed`, in the memory order of the image.
+    The noise of a value is Poisson(value * levels) / levels - value. A value is a channel of a pixel, or the luma of a
+    pixel if `gray` is True, rounded to 8 bits. `levels` is the number of different 8-bit values in the image, rounded
+    up to a power of two. The numbers are draws of numpy's PCG64 with the seed `seed`, in the memory order of the image.
     """
     source = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)[..., None] if gray else image
     pixels = to_uint8(source)

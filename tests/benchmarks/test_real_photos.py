@@ -41,7 +41,7 @@ def test_the_goals_follow_from_the_faces() -> None:
     assert goals["beats_unsharp_mask_in_agreement"] and goals["beats_unsharp_mask_in_identity_to_input"] is None
     assert not goals["beats_faint_mask_in_agreement"] and not goals["beats_faint_mask_in_identity_to_references"]
     assert not summarise([make_face(agreement=30.0)])["goals"]["beats_unsharp_mask_in_agreement"]
-    assert "2 of 3 restored; kept: 1 less_sharp" in format_summary(summary)
+    assert "2 of 3 restored; not restored: 1 less_sharp" in format_summary(summary)
 
 
 def test_nothing_is_measured_if_every_face_was_kept() -> None:

@@ -80,7 +80,7 @@ def test_the_summary_and_the_card_count_targets_that_are_enlarged_or_partly_outs
     made = make_set(dataset, **{**OPTIONS, "split": "test"})  # 512 / 32 px = 16
     assert (made.enlarged, made.padded) == (1, 1)
     assert describe_poor_targets(made) == (
-        f" 1 of {made.images} targets are enlarged: their photo has fewer than 32 px for a target of 32 px. 1 of "
+        f" 1 of {made.images} targets are enlarged to 32 px, because they are smaller than 32 px in their photo. 1 of "
         f"{made.images} targets have more than 2% outside their photo."
     )
     assert f"| codeformer | 32 | {made.images} | 1 | 1 |" in (dataset / "card.md").read_text()
