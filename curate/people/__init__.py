@@ -1,1 +1,1 @@
-"""The stages from faces with embeddings to people, splits and reference pairs."""
+"""The stages after the embeddings: they make people, splits and reference pairs."""

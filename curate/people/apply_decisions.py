@@ -1,8 +1,8 @@
 """Applies decisions and labels to a grouping, after the clustering.
 
-The clustering gets only links between faces. Some decisions cannot be expressed as links. For example, a locked
-identity accepts no face of another identity. For example, a decision can separate one face from all faces of a large
-person. The functions of this file enforce all decisions after the clustering.
+The clustering gets only links between two faces. Some decisions cannot be expressed as such links. For example, a
+locked identity accepts no face of another identity. Another example is a decision that separates one face from all
+faces of a large person. The functions of this file enforce all decisions after the clustering.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
 
     `vectors` are unit rows, float32 (n, d). `before` is the identity of each face in the previous run, or None for a
     new face. The result has these properties:
-    - The faces of a block share a group.
-    - Faces with two different labels, or of two locked identities, never share a group.
+    - The faces of a block (`Links.block`) are in one group.
+    - Two faces are in different groups if they have different labels, or belong to different locked identities.
     - A locked identity contains no face that belonged to another identity before, but may contain new faces.
-    - Faces that a decision separates are in different groups.
+    - Two faces that a decision separates are in different groups.
 
-    If a group is divided, a face without a constraint joins the most similar part. Confidence and margin are measured
-    again for groups that change, and a group that changes is not doubtful. The new margin of a face compares the face
-    with the other parts of its old group, and with the group that was nearest before the change.
+    If a group is divided, a face without a constraint joins the most similar part. A group that changes is not
+    doubtful, and the confidence and margin of its faces are measured again. For the new margin, a face is compared with
+    the other parts of its old group, and with the group that was nearest before the change.
     """
     if not len(vectors):
         return grouping
@@ -83,8 +83,8 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
     """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
 
     An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
-    locked identity, the owner of a face from another identity is n or a greater number. The owner -1 means that the
-    face may be in any group.
+    locked identity, a face that belonged to a different identity before has an owner of n or more. All other faces have
+    the owner -1, which means that the face may be in any group.
     """
     n, block = len(labels), links.block
     owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)
@@ -132,7 +132,7 @@ def _divide_groups(vectors: np.ndarray, labels: np.ndarray, owner: np.ndarray, b
         total = np.zeros((len(owners), vectors.shape[1]))
         np.add.at(total, index, vectors[rows[own >= 0]])
         mean = total / np.bincount(index)[:, None]
-        place = np.empty(len(rows), np.int64)  # for each face, the row of `mean` that belongs to its new owner
+        place = np.empty(len(rows), np.int64)  # the row of `mean` that belongs to the new owner of each face
         place[own >= 0] = index
         free: dict[int, list[int]] = {}  # block without an owner -> positions of its faces in `rows`
         for position in np.flatnonzero(own < 0).tolist():
@@ -149,8 +149,8 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     labels = np.unique(labels, return_inverse=True)[1]
     count, old = np.bincount(labels), _RowsByNumber(grouping.labels)
 
-    # A row is measured again if its group has faces of several old groups, or if its old group was divided. Either all
-    # rows of a group are measured again, or no row of the group.
+    # A face is measured again if its group has faces of several old groups, or if its old group was divided. If one
+    # face of a group is measured again, all faces of the group are.
     pairs = np.unique(np.stack([labels, grouping.labels], axis=1), axis=0)  # (group, old group)
     mixed = np.bincount(pairs[:, 0]) > 1
     divided = np.bincount(pairs[:, 1], minlength=len(old.count)) > 1

@@ -1,4 +1,4 @@
-"""The stage `group`: turns faces with embeddings into identities."""
+"""The stage `group` groups the faces with embeddings into identities."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class GroupRows:
 
     identities: list[Identity]
     memberships: list[Membership]
-    detail: dict[str, Any]  # the details of the stage in the ledger: threshold, histogram, notices and more
+    detail: dict[str, Any]  # the figures that the ledger stores for the stage: threshold, histogram, notices and others
 
 
 def group_faces(ledger: Ledger, config: CurateConfig, progress: Progress) -> None:
-    """Records identities and memberships. The details of the stage contain the threshold and a histogram of cosines.
+    """Records identities and memberships, and the figures of `GroupRows.detail`.
 
     Raises BadInput if decisions contradict each other.
     """
@@ -55,14 +55,15 @@ def compute_groups(
     config: CurateConfig,
     progress: Progress,
 ) -> GroupRows:
-    """Groups the faces that are ok, with labels and decisions as constraints. Nothing is written.
+    """Groups the faces with the status ok, with labels and decisions as constraints. Nothing is written.
 
     Raises BadInput if decisions contradict each other.
     """
     faces = select_usable_faces(all_faces)
     face_ids, vectors = ledger.read_embeddings([face.face_id for face in faces if face.status == "ok"])
-    # Two faces in one picture belong to two people. The representatives of two faces in one picture may be in two
-    # copies of the picture. To keep the two faces apart, the clustering gets the picture of each face, not the photo.
+    # Two faces in one picture show two people. If a picture has several copies, the representatives of its faces may be
+    # in different copies. The clustering therefore gets the picture of each face, and not the photo, to keep the faces
+    # of one picture in different groups.
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}
@@ -83,7 +84,8 @@ def compute_groups(
             worth=worth,
         )
 
-    # With --collages, the faces are grouped again, and each face of a collage counts as a picture of its own.
+    # With --collages, the faces are grouped a second time. In the second grouping, each face of a collage counts as a
+    # picture of its own.
     pictures = [picture_of[face] for face in face_ids]
     grouping = group(pictures)
     collages = find_collages(vectors, grouping.labels, pictures, grouping.threshold)
@@ -148,13 +150,13 @@ def compute_names(
 def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]:
     """Returns the memberships of the previous run for the current representatives, sorted by face id.
 
-    `faces` are the usable faces, and the replaced faces that a usable face shows again. If a face has a new
-    representative, the new representative takes over the membership. A face's own row takes precedence over the row of
-    a copy.
+    `faces` are the usable faces, and the overwritten faces whose picture a usable face shows. If a face has a new
+    representative, the new representative gets the membership. If a representative has several memberships, the row of
+    the representative itself takes precedence.
     """
     representative = {face.face_id: face.representative for face in faces}
     rows = ledger.read_rows(Membership)
-    # A face's own row comes last, and thus takes precedence.
+    # The row of the representative itself comes last, and therefore takes precedence.
     rows = sorted(rows, key=lambda row: representative.get(row.face_id) == row.face_id)
     by_face = {representative.get(row.face_id, row.face_id): row for row in rows}
     return [replace(row, face_id=face) for face, row in sorted(by_face.items())]
@@ -192,7 +194,7 @@ def _describe_doubtful(identities: Sequence[Identity], memberships: Sequence[Mem
 def _read_labels(
     ledger: Ledger, faces: Sequence[Face], photos: Mapping[str, Photo]
 ) -> tuple[dict[str, str], bool, list[str]]:
-    """Returns face_id -> label, whether the labels are truth and not only hints, and notices."""
+    """Returns face_id -> label, whether the labels are truth (or only hints), and notices."""
     labels = ledger.read_rows(Label)
     face_labels, notices = label_faces(labels, faces, photos)
     return face_labels, bool(labels) and labels[0].truth, notices

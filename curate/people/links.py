@@ -1,13 +1,14 @@
 """Converts the recorded decisions of people into constraints on the current faces.
 
-A decision names a face directly or as a witness. The user who decides names some faces directly. The user can also name
-an identity, and the faces of this identity then become witnesses. Witnesses show which person a decision means, even if
-the identity is split or grows later.
+A decision names a face directly or as a witness. If the user names a face by its id, the decision names the face
+directly. If the user names an identity, the faces of the identity become witnesses. Witnesses show which person a
+decision means, even if the identity is split or grows later.
 
-A decision always applies to faces that are named directly. A decision no longer applies to a witness in two cases.
-First case: a later split or move names the witness directly. So one wrong face can leave a merged identity, and the
-merge stays. Second case: the merge or move that brought the witness into the identity is undone. All other
-contradictions raise BadInput with the numbers of the decisions. Nothing in this file reads or writes the ledger.
+A decision always applies to faces that it names directly. A decision no longer applies to a witness in two cases. In
+the first case, a later split or move names the witness directly. One wrong face can therefore leave a merged identity,
+and the merge still applies to the other faces. In the second case, the merge or move that brought the witness into the
+identity is undone. All other contradictions raise BadInput with the numbers of the decisions. Nothing in this file
+reads or writes the ledger.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from manifests.ledger.decision_log import (
 )
 from manifests.ledger.records import Face
 
-# Largest number of cannot-links for each face that a decision separates from other faces (ours). After the grouping,
-# `apply_decisions` separates a face from all faces that decisions separate from it.
+# If a decision separates a face from many faces, the clustering gets at most this number of cannot-links for the face
+# (ours). After the clustering, `apply_decisions` also separates the face from all other faces of the decision.
 MAX_CANNOT_LINKS = 32
 
 
 @dataclass(frozen=True)
 class MissingFace:
-    """A face that a decision names and that is not in use today."""
+    """A face that a decision names and that is not in use now."""
 
     number: int  # number of the decision
     face: FaceLocation
@@ -48,29 +49,30 @@ class MissingFace:
 class Links:
     """The constraints that decisions and labels put on n faces. Row numbers stand for faces."""
 
-    must_links: tuple[tuple[int, int], ...]  # pairs of faces that are one person; k faces of a person have k - 1 pairs
+    # pairs of faces that show one person; k faces of one person give k - 1 pairs
+    must_links: tuple[tuple[int, int], ...]
     cannot_links: tuple[
         tuple[int, int], ...
     ]  # some pairs of faces that are two people; `separations` describes all pairs
-    block: np.ndarray  # int64 (n,): rows that `must_links` connects share a block number
-    # No row of the first set may be in a group with a row of the second set.
+    block: np.ndarray  # int64 (n,): number of the block of each row; rows that `must_links` connects are in one block
+    # Each item has two sets of rows. No row of the first set may be in a group with a row of the second set.
     separations: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-    # Blocks that may not share a group. Locked blocks are exclusive, and so are the blocks of labels.
+    # Blocks of which two must not be in one group: the locked blocks, and the blocks of labels.
     exclusive: frozenset[int]
-    locked: frozenset[int]  # blocks
+    locked: frozenset[int]  # numbers of the blocks that a decision locked
     review_rows: frozenset[int]  # rows whose identity comes from a decision
     labels: Mapping[int, str]  # row -> label, if labels are truth
-    # Rows of a person, and the name of the person. If a person has several names, the last name is used.
+    # Each item has rows of a person, and a name of the person. If a person has several names, the last name is used.
     names: tuple[tuple[tuple[int, ...], str], ...]
     missing: tuple[MissingFace, ...] = ()
     notices: tuple[str, ...] = ()
 
 
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
-    """Returns the ids of the representatives that active drops name.
+    """Returns the ids of the representatives that active decisions of the kind drop name.
 
-    In the rows `faces`, the current near-duplicates are marked. In `faces`, the status of a face that a decision
-    dropped earlier must be ok or near-duplicate. A decision does not find a face with the status dropped.
+    In the rows `faces`, the current near-duplicates must be marked. A face that a decision dropped earlier must be ok
+    or a near-duplicate in `faces`, because a decision does not find a face with another status.
     """
     finder = FaceFinder(faces)
     drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]
@@ -91,9 +93,9 @@ def resolve_links(
     """Returns the constraints on the faces `face_ids`, the accepted faces in the order of their embeddings.
 
     `faces` are all faces of the ledger, and `decisions` is the whole log. `labels` maps face_id -> label, if labels are
-    truth. A decision takes precedence over a label: a face that a split or move names has no label. A decision about a
-    near-duplicate applies to the representative. Raises BadInput with the numbers of the decisions if decisions
-    contradict each other.
+    truth. A decision takes precedence over a label: the label of a face that a split or move names is ignored. A
+    decision about a near-duplicate applies to the representative. Raises BadInput with the numbers of the decisions if
+    decisions contradict each other.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     active = select_active(decisions)
@@ -118,9 +120,9 @@ def resolve_links(
         if first != row:
             constraints.must_links.append((first, row, 0))
 
-    # Find the blocks of connected rows, int64 (n,). A decision that separates rows of one block is a contradiction. If
-    # there is no contradiction, one face of each separated block gets cannot-links to evenly spaced blocks of the other
-    # side.
+    # Find the blocks of connected rows, int64 (n,). A decision that separates rows of one block is a contradiction.
+    # Otherwise, one face of each block on one side of the decision gets cannot-links to evenly spaced blocks on the
+    # other side.
     pairs = np.array([(a, b) for a, b, _ in constraints.must_links], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
     cannot_links: set[tuple[int, int]] = set()
@@ -151,7 +153,7 @@ def resolve_links(
 
 @dataclass
 class _Resolved:
-    """A decision that names its faces by row numbers of the current faces."""
+    """A decision whose faces are row numbers of the current faces."""
 
     decision: Decision
     parts: list[dict[int, bool]]  # For each part of the decision: row -> whether the face is only a witness.
@@ -168,7 +170,7 @@ class _Resolved:
         )
 
     def release_witnesses(self, undone_decision: _Resolved) -> None:
-        """Removes the witnesses that were in a part only because of the merge or move `undone_decision`.
+        """Removes the witnesses that are in a part only because of the merge or move `undone_decision`.
 
         If a part contains faces from several sides of `undone_decision`, only the witnesses of one side stay. A side
         stays if one of its faces is named directly. If a part has no face that is named directly, the largest side
@@ -190,7 +192,7 @@ def _resolve_all(
 ) -> tuple[list[_Resolved], list[MissingFace]]:
     """Returns the active decisions with faces as row numbers, and the faces that are not in use.
 
-    Witnesses that were in a part only because of an undone decision are left out.
+    Witnesses that are in a part only because of an undone decision are left out.
     """
     resolved: list[_Resolved] = []
     missing: list[MissingFace] = []
@@ -246,11 +248,11 @@ def _collect_constraints(
 ) -> None:
     """Adds the constraints of a decision to `constraints`.
 
-    Raises BadInput if later decisions have taken all faces of a part away.
+    Raises BadInput if later decisions name all faces of a part, so that no face is left for this decision.
     """
     kind, number = one.decision.kind, one.decision.number
     parts = [one.get_rows(part, last_named) for part in range(len(one.parts))]
-    # The sides of a merge, or the faces of a move and their new person, become one person
+    # A merge makes its sides one person. A move makes its faces and the target person one person.
     if kind in ("merge", "move"):
         joined = parts if kind == "merge" else parts[:2]
         for part, rows in enumerate(joined):
@@ -262,7 +264,7 @@ def _collect_constraints(
             rows = sorted({row for part in joined for row in part})
             constraints.must_links += [(rows[0], row, number) for row in rows[1:]]
             constraints.review_rows.update(rows if kind == "merge" else parts[0])
-    # The faces of the first part leave the person of the last part
+    # In a split or a move, the faces of the first part leave the person of the last part.
     if kind in ("split", "move") and parts[0] and parts[-1]:
         both = set(parts[0]) & set(parts[-1])
         if both:

@@ -1,4 +1,4 @@
-"""Counts how many targets each rung of the built-in filter sets leaves."""
+"""Counts how many targets pass each rung. The rungs are the filter sets default, strict, hq256 and hq512."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from manifests.ledger.records import Face, Pair, Photo
 def count_rungs(
     pairs: Sequence[Pair], faces: Sequence[Face], photos: Mapping[str, Photo], min_score: float
 ) -> dict[str, int]:
-    """Returns the number of targets that each rung leaves, by the name of the filter set.
+    """Returns name of a filter set -> number of targets that pass the set.
 
-    A rung leaves a target if its filters accept the target and at least one of its references. `min_score` is the least
-    score of the face detector.
+    A target passes a set if the filters accept the target and at least one of its references. `min_score` is the lowest
+    score that the face detector accepts.
     """
     used = {face for pair in pairs for face in (pair.target, *pair.refs)}
     faces = [face for face in faces if face.face_id in used]

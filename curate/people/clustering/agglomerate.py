@@ -1,10 +1,10 @@
 """Merges groups of faces in rounds. The most certain merges come first.
 
-In a round, each group chooses its best partner among the groups with which it forms a pair. Two groups merge if they
-choose each other. Other groups that chose the larger of two merging groups may join the merge in the same round. In one
-round, a group takes in either one group of any size, or several groups that together have at most as many faces as the
-group itself. A person with many faces is complete after a few rounds. A chain of single faces never merges in one
-round, because each new group is scored again before its next merge.
+Only listed pairs of groups are scored and may merge. In a round, each group chooses the partner with the highest score.
+Two groups merge if they choose each other. Other groups that chose the larger of the two groups may join the merge in
+the same round. In one round, a group takes in either one group of any size, or several groups that together have at
+most as many faces as the group itself. A person with many faces is therefore complete after a few rounds. A chain of
+single faces does not merge in one round, because each new group is scored again before its next merge.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# At each level, two groups may merge if their score is at least log α plus the level (ours). When no pair of groups
-# reaches a level, the next level begins. Finer levels change no label on our photos.
+# Merging by odds goes through these levels (ours). At each level, two groups may merge if their score is at least log α
+# plus the level. When no pair of groups reaches the level, the next level begins. With more levels, no label on our
+# photos changes.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
-# The levels for merging by mean cosine (ours). A level is a share of the distance from `min_cosine` to 1.
+# Merging by mean cosine goes through these levels (ours). At each level, two groups may merge if their mean cosine is
+# at least min_cosine + level * (1 - min_cosine).
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
-# A function that returns the scores of m pairs of groups. The arguments of the function are the cosine of the centres,
-# the mean cosine between the faces of the groups, and the numbers of faces of both groups. All arrays are float64 (m,).
+# A function that returns the scores of m pairs of groups. Its arguments are the cosine of the centres, the mean cosine
+# between the faces of the groups, the number of faces of the first group, and the number of faces of the second group.
+# All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-_PAIRS_AT_ONCE = 2**13  # number of pairs in one step; their vectors fit into the cache of a core
+_PAIRS_AT_ONCE = 2**13  # number of pairs in one step; the vectors of these pairs fit into the cache of a core
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,16 @@ class Graph:
     """The groups at the start of merging, and the pairs of groups that may merge."""
 
     sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array
-    sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies count as one face.
-    pairs: np.ndarray  # Pairs of groups to compare, int32 (m, 2). A pair may occur several times.
+    sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies (group_embeddings.py) count as one face.
+    pairs: np.ndarray  # Pairs of groups that may merge, int32 (m, 2). A pair may occur several times.
     forbidden_pairs: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
-    # float32 (g, photos): number of faces of each group in each photo; None if no photo has two faces. The cosine of
+    # Number of faces of each group in each photo, float32 (g, photos), or None if no photo has two faces. The cosine of
     # two faces of one photo is reduced by 1.
     photo_counts: csr_matrix | None
 
 
 def select_groups(graph: Graph, rows: np.ndarray) -> Graph:
-    """Returns the part of a graph that has only the groups `rows`, int64 (r,). The groups are numbered from 0."""
+    """Returns the part of a graph that contains the groups `rows`, int64 (r,). The groups get new numbers from 0."""
     number = np.full(len(graph.sizes), -1, np.int32)
     number[rows] = np.arange(len(rows), dtype=np.int32)
     pairs, forbidden_pairs = number[graph.pairs], number[graph.forbidden_pairs]
@@ -73,13 +76,13 @@ class MergeResult:
 
 
 def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
-    """Merges groups by calibrated log odds. `spread` is the spread of the cosines between strangers.
+    """Merges groups by calibrated log odds. `spread` is the spread of the cosines between strangers (threshold.py).
 
-    The minimum score falls while groups merge. When there are fewer people, α is smaller, and two faces need less
-    evidence to merge.
+    While groups merge, the number of groups falls. The number α then also falls, and the score that two groups need to
+    merge falls with α.
     """
     groups = _Groups(graph)
-    faces = max(len(graph.sizes), 1)  # in the prior, faces that constraints joined before merging count as one face
+    faces = max(len(graph.sizes), 1)  # faces that constraints joined before the merging count as one face here
     evidence = Evidence(spread, MEAN_WITHIN)
 
     def compute_alpha() -> float:
@@ -96,7 +99,7 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
 
 
 def merge_by_given_odds(graph: Graph, evidence: Evidence, alpha: float) -> np.ndarray:
-    """Merges groups by the log odds of `evidence` with the concentration `alpha`, which do not change.
+    """Merges groups by the log odds of `evidence` with the concentration `alpha`. Both stay constant.
 
     Returns the final label of each group of `graph`, int64 (g,).
     """
@@ -117,7 +120,7 @@ def _select_mean_cosine(cosine: np.ndarray, mean_cosine: np.ndarray, a: np.ndarr
 
 
 def _merge(graph: Graph, score: Score, min_scores: Sequence[float]) -> np.ndarray:
-    """Merges groups down to each of the minimum scores, which fall. Returns the final labels, int64 (g,)."""
+    """Merges groups at each minimum score, from the highest to the lowest. Returns the final labels, int64 (g,)."""
     groups = _Groups(graph)
     groups.score_pairs(score)
     for min_score in min_scores:
@@ -132,24 +135,26 @@ def _renumber(labels: np.ndarray) -> np.ndarray:
 
 
 class _Groups:
-    """Contains the groups of faces, the sums of their embeddings, and the scored pairs of groups that may merge.
+    """The groups of faces, the sums of their embeddings, and the scored pairs of groups that may merge.
 
-    A group keeps its number while it exists. A group that merged into another group has 0 faces and no pairs.
+    A group that merged into another group has 0 faces and no pairs. The numbers of the other groups do not change.
     """
 
     def __init__(self, graph: Graph) -> None:
         """Stores each pair of `graph` one time, with a score of minus infinity."""
-        self.labels = np.arange(len(graph.sums))  # int64 (g,): the group that now contains each group of `graph`
+        # int64 (g,): for each group of `graph`, the group that contains it now
+        self.labels = np.arange(len(graph.sums))
         self.count = len(graph.sums)  # number of groups that exist
         self.sums, self.sizes, self.photo_counts = graph.sums, graph.sizes.astype(np.float64), graph.photo_counts
         self.forbidden_pairs = graph.forbidden_pairs.astype(np.int64)
-        self.constrained = graph.sizes > 1  # bool (g,): whether a constraint joined faces of the group before merging
+        # bool (g,): whether a constraint joined faces of the group before the merging
+        self.constrained = graph.sizes > 1
         self.squared_norms = np.einsum("gd,gd->g", self.sums, self.sums, dtype=np.float64)
         self.pairs, first = _deduplicate_pairs(graph.pairs, len(self.sums))
         self.scores = np.full(len(first), -np.inf, np.float32)
 
     def measure_mean_within(self) -> float | None:
-        """Returns the mean cosine inside groups of three faces or more, or None if there is no group to measure.
+        """Returns the mean cosine within groups of three faces or more, or None if there is no such group.
 
         The weight of a group is the square root of its number of faces. Groups in which a constraint joined faces are
         left out, because their faces may differ more than the usual faces of a person.
@@ -162,7 +167,10 @@ class _Groups:
         return float(np.average((self.squared_norms[large] - n) / (n * (n - 1)), weights=np.sqrt(n)))
 
     def score_pairs(self, score: Score, places: np.ndarray | None = None) -> None:
-        """Computes the scores of the pairs at `places`, or of all pairs. A pair that must not merge gets -inf."""
+        """Computes the scores of the pairs with the indices `places`, or of all pairs.
+
+        A pair that must not merge gets -inf.
+        """
         places = np.arange(len(self.pairs)) if places is None else places
 
         def score_part(begin: int) -> None:
@@ -206,7 +214,7 @@ class _Groups:
             matrix = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
             self.photo_counts = matrix @ self.photo_counts
 
-        # Only pairs with a changed group are numbered and scored again. A pair of two unchanged groups cannot equal a
+        # Only pairs with a changed group get new numbers and new scores. A pair of two unchanged groups cannot equal a
         # pair with a changed group, so no pair occurs twice.
         has_changed_group = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
         new_pairs, _ = _deduplicate_pairs(targets[self.pairs[has_changed_group]], len(targets))
@@ -222,7 +230,7 @@ def _make_keys(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _deduplicate_pairs(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each pair of two different groups one time, int32 (m, 2), and the place of its first occurrence.
+    """Returns each pair of two different groups one time, int32 (m, 2), and the index of its first occurrence.
 
     The smaller number comes first in each pair.
     """
@@ -233,12 +241,12 @@ def _deduplicate_pairs(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
 
 
 def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, constrained: np.ndarray) -> np.ndarray:
-    """Returns the number of the group that each group merges into in this round, int64 (g,).
+    """Returns for each group the number of the group into which it merges in this round, int64 (g,).
 
     A group that does not merge gets its own number.
 
     `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of the
-    groups that must not merge with some other group.
+    groups in `forbidden_pairs`.
     """
     count = len(sizes)
 
@@ -272,9 +280,9 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     faces_before = before - np.maximum.accumulate(np.where(begins, before, 0))
 
     # The first candidate always joins. A later candidate joins only if this candidate and all earlier candidates
-    # together have at most as many faces as the centre. A candidate with a constraint joins only if it is the first
-    # candidate. A centre with a constraint takes in only its first candidate. Without these two rules, groups that must
-    # not merge could join the same centre.
+    # together have at most as many faces as the centre. A group in `constrained` joins only if it is the first
+    # candidate. A centre in `constrained` takes in only its first candidate. Without these two rules, two groups that
+    # must not merge could join one centre.
     is_constrained = np.zeros(count, bool)
     is_constrained[constrained] = True
     fits = faces_before + sizes[chooser] <= sizes[chosen]

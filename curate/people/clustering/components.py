@@ -10,17 +10,16 @@ _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
 
 def label_components(n: int, pairs: np.ndarray) -> np.ndarray:
-    """Returns a label for each of `n` rows, int64 (n,). Rows that `pairs` connect share a label.
+    """Returns a label for each of `n` rows, int64 (n,). Rows that `pairs` connect get one label.
 
-    `pairs` are row numbers, int (m, 2). Two rows are also connected if a chain of pairs leads from one row to the other
-    row.
+    `pairs` are pairs of row numbers, int (m, 2). Two rows are also connected if a chain of pairs connects them.
     """
     graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)
 
 
 def sum_rows(vectors: np.ndarray, order: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the sum of all rows that share a label, for each label, float32 (number of labels, d).
+    """Returns the sum of the rows of each label, float32 (number of labels, d).
 
     `labels[i]` is the label of the row `vectors[order[i]]`. Labels are numbered from 0 without gaps.
     """

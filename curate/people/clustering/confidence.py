@@ -1,6 +1,6 @@
-"""Measures the certainty of a grouping by the confidence and margin of each face.
+"""Measures how certain a grouping is: the confidence and the margin of each face.
 
-This module also makes a histogram of cosines.
+Also makes a histogram of the cosines.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import numpy as np
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.neighbours import Neighbours
 
-# For its margin, a face is compared with the groups of its nearest neighbours in other groups. _RIVALS is the number of
-# these neighbours. If all neighbours of a face are in its own group, the face is compared with the _RIVALS groups
-# nearest to its own group.
+# To compute the margin of a face, the face is compared with the groups of its _RIVALS nearest neighbours in other
+# groups. If all neighbours of the face are in its own group, the face is compared with the _RIVALS groups nearest to
+# its own group.
 _RIVALS = 4
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
@@ -23,9 +23,9 @@ def measure_confidence(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the confidence and the margin of each face, float32 (n,) each.
 
-    The confidence is the mean cosine to the other faces of the group. The confidence of a face that is alone in its
-    group is 1. The margin is the confidence minus the mean cosine to the nearest other group. Row i of `labels`, of
-    `near` and of the result belongs to the face `embeddings[order[i]]`.
+    The confidence of a face is its mean cosine to the other faces of the group. The confidence of a face that is alone
+    in its group is 1. The margin of a face is its confidence minus its mean cosine to the faces of the nearest other
+    group. Row i of `labels`, of `near` and of the result belongs to the face `embeddings[order[i]]`.
     """
     n = len(labels)
     total, count = sum_rows(embeddings, order, labels), np.bincount(labels)
@@ -35,8 +35,8 @@ def measure_confidence(
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
         vectors, label = embeddings[order[rows]], labels[rows]
 
-        # The confidence follows from the dot product with the sum of the group. The dot product with the group's sum
-        # includes the cosine of the face with itself, so 1 is subtracted.
+        # The confidence follows from the dot product of the face and the sum of its group. The dot product includes the
+        # cosine of the face with itself, so 1 is subtracted.
         own = count[label]
         to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
         confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
@@ -68,8 +68,7 @@ def measure_confidence(
 def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
     """Returns for each group the _RIVALS groups with the nearest centres, int64 (groups, _RIVALS).
 
-    Rivals are found only for a group that contains all neighbours of one of its faces. All other values of the result
-    are -1.
+    If each face of a group has a neighbour in another group, all values of the group are -1.
     """
     groups = len(count)
     enclosed = np.ones(len(labels), bool)  # whether all neighbours of the face are in its own group
@@ -93,7 +92,7 @@ def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray,
 def count_cosines(
     embeddings: np.ndarray, labels: np.ndarray, bins: int = 100, max_faces: int = 3000
 ) -> dict[str, list[float]]:
-    """Returns a histogram of the cosines within groups and between groups, over at most `max_faces` faces.
+    """Returns histograms of the cosines within groups and between groups, for at most `max_faces` faces.
 
     If there are more than `max_faces` faces, evenly spaced rows are used. `edges` are `bins` + 1 numbers from -1 to 1.
     `within` and `between` have `bins` counts each.

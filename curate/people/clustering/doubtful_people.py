@@ -1,4 +1,4 @@
-"""Finds the groups that strangers may have formed by chance."""
+"""Finds the groups that may consist of different people (strangers) whose faces are similar by chance."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from scipy.special import ndtri
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.weak_faces import WEAK_FACTOR
 
-# A group of two faces is doubtful if this number of pairs of strangers, or more, is expected to have at least the
-# cosine of the two faces (ours).
+# Of all pairs of strangers in the collection, we expect some number to have at least the cosine of two given faces. If
+# this number is _EXPECTED_PAIRS or more, a group of the two faces is doubtful (ours).
 _EXPECTED_PAIRS = 0.2
-# In a large collection, no group with a cosine above _MOST_SPREADS times the spread between strangers is doubtful
-# (ours). Most pairs of faces of one person in web photos are above this cosine: 95%.
+# In a large collection, a cosine of _MOST_SPREADS times the spread of the cosines between strangers is enough, and a
+# group with a higher mean cosine is not doubtful (ours). In web photos, 95% of the pairs of faces of one person have a
+# higher cosine.
 _MOST_SPREADS = 3.5
-# Strangers seldom form large groups with a high mean cosine. The limit falls with the number of faces, and is lower by
-# _LESS_FOR_MANY spreads for a group of many faces (ours).
+# Strangers seldom form large groups with a high mean cosine. The limit therefore falls with the number of faces of the
+# group. For a group of many faces, the limit is lower by _LESS_FOR_MANY times the spread (ours).
 _LESS_FOR_MANY = 0.5
 
 
@@ -29,13 +30,14 @@ def find_doubtful_groups(
 ) -> np.ndarray:
     """Returns which groups are doubtful, bool (groups,).
 
-    A group is doubtful if the mean cosine between its strong faces is low. A group with fewer than two strong faces is
-    not doubtful. In a group that weak faces formed (form_weak_people), all faces count, and the mean cosine must be
-    WEAK_FACTOR times as high. Row i of `labels`, of `is_strong` and of `has_formed`, (n,), belongs to the face
-    `embeddings[order[i]]`. `spread` is the spread of the cosines between strangers.
+    A group is doubtful if the mean cosine between its strong faces is low. Strong faces are all faces that are not weak
+    (weak_faces.py). A group with fewer than two strong faces is not doubtful. In a group that weak faces formed
+    (form_weak_people), all faces count, and the mean cosine must be WEAK_FACTOR times as high. Row i of `labels`, of
+    `is_strong` and of `has_formed`, (n,), belongs to the face `embeddings[order[i]]`. `spread` is the spread of the
+    cosines between strangers.
 
-    The faces of a doubtful group count as strangers, so that a doubtful group can make other groups doubtful. At first
-    all groups are doubtful, so that several groups of strangers cannot hide each other.
+    The limit depends on the number of people, and each face of a doubtful group counts as a person. The search starts
+    with all groups doubtful, and repeats until no group changes.
     """
     groups = int(labels.max()) + 1
     rows = np.flatnonzero(is_strong | has_formed)

@@ -1,4 +1,4 @@
-"""Keeps two faces of one photo in two groups."""
+"""Makes sure that two faces of one photo are in two groups."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def separate_faces_of_one_photo(
 ) -> np.ndarray:
     """Returns the labels after separating faces of one photo that are in one group.
 
-    Of several faces of one photo, the face that is most similar to the group stays. Faces that must-links join form a
-    block, and a block stays or leaves as a whole. Larger blocks take precedence over smaller blocks. Each block that
-    leaves becomes a new group.
+    If a group has several faces of one photo, the face that is most similar to the group stays. Faces that must-links
+    join form a block, and a block stays or leaves as a whole. Of two blocks with faces of one photo, the larger block
+    stays. Each block that leaves becomes a new group.
     """
-    # Find the groups with two faces of one photo. After sorting, two faces of one group and photo are adjacent rows.
+    # Find the groups with two faces of one photo. After the sorting, the rows of two such faces are adjacent.
     sorted_rows = np.lexsort((photos, labels))
     is_repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
     crowded_groups = np.unique(labels[sorted_rows[1:][is_repeated]])

@@ -1,10 +1,12 @@
 """Groups face embeddings into people.
 
 The first step finds the nearest neighbours of every face. The second step joins near-copies of a face into one face.
-The third step merges groups of faces by the log odds that two groups show one person. The threshold is calibrated
-without labels (threshold.py). The cosines below zero show the spread of the cosines between strangers. The number of
-people determines how much evidence two faces need. Groups merge by the cosine of their centres, so one poor face cannot
-join two people (agglomerate.py). Faces that say little join the groups last, and form a group only by clear evidence
+The third step merges groups of faces by the log odds that two groups show one person (agglomerate.py). The odds are
+calibrated without labels (threshold.py). The negative cosines show the spread of the cosines between strangers, which
+are faces of different people. The number of people determines how much evidence two faces need. Groups are compared by
+the cosine of their centres, so one poor face cannot join two people.
+
+Weak faces, which say little about their person, join the groups last, and form a group only by clear evidence
 (weak_faces.py). Groups that strangers may have formed by chance are marked (doubtful_people.py).
 """
 
@@ -32,12 +34,12 @@ from curate.people.clustering.threshold import (
 from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_weak_groups
 from manifests.errors import BadInput
 
-# Two faces with a cosine of COPIES or more count as one face (ours). Faces that are so similar show the same picture,
-# or frames of one burst. If `same_person` is given, the limit is same_person + COPIES (1 - same_person).
+# Two faces with a cosine of COPIES or more are near-copies, and count as one face (ours). Such faces come from copies
+# of one picture, or from one burst. If `same_person` is given, the limit is same_person + COPIES (1 - same_person).
 COPIES = 0.95
 # Two faces are compared only if their cosine reaches a minimum. The minimum cosine is _MIN_SPREADS times the spread of
 # the cosines between strangers. If `same_person` is given, the minimum cosine is `same_person` minus
-# _BELOW_SAME_PERSON. The groups of two faces that are not compared may still merge through other faces.
+# _BELOW_SAME_PERSON. Two faces that are not compared may still join one group through other faces.
 _MIN_SPREADS, _BELOW_SAME_PERSON = 1.5, 0.15
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
@@ -46,17 +48,17 @@ _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 class Grouping:
     """The group of each of n faces, with measures of certainty."""
 
-    # int64 (n,): faces of one person have the same label; a face that is alone in its group has its own label
+    # int64 (n,): the faces of a group have one label, and each group has a different label
     labels: np.ndarray
     confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 for a face that is alone
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group
-    threshold: float  # lowest cosine that makes two single faces one person; calibrated or `same_person`
-    # The estimated share of pairs of strangers' faces that have a cosine of `threshold` or more. The estimated share of
-    # stranger pairs uses the calibrated spread. If the spread cannot be measured, as for dlib, pairs of faces in
-    # different groups are counted instead.
+    threshold: float  # two single faces are one person at this cosine or more; calibrated, or `same_person`
+    # The estimated share of the pairs of strangers that have a cosine of `threshold` or more. The estimate uses the
+    # measured spread. If the spread cannot be measured, as for dlib, pairs of faces in different groups are counted
+    # instead.
     false_match_rate: float
     recall: float = 1.0  # share of the true near neighbours that the search found; 1 for an exact search
-    # bool (n,): whether strangers may have formed the face's group by chance; None if this is not known
+    # bool (n,): whether strangers may have formed the face's group by chance; None if unknown
     doubtful: np.ndarray | None = None
 
 
@@ -72,21 +74,21 @@ def group_embeddings(
 ) -> Grouping:
     """Groups the unit rows of `embeddings`, float32 (n, d).
 
-    `photo_ids` (n,) names the photo of each face. Two faces of one photo are never one person, unless `must_link` joins
-    them directly or through other faces. Without `photo_ids`, a person may appear twice in a photo. `must_link` and
-    `cannot_link` are pairs of row numbers. Links override the similarity of faces.
+    `photo_ids` (n,) names the photo of each face. Two faces of one photo are one person only if `must_link` joins them,
+    directly or through other faces. Without `photo_ids`, a person may appear twice in a photo. `must_link` and
+    `cannot_link` are pairs of row numbers. Links have priority over the similarity of faces.
 
     If `same_person` is given, no threshold is calibrated, and two groups merge if the mean cosine between their faces
-    is `same_person` or more. Give `same_person` for a recognizer whose cosines between strangers are not spread around
-    0, for example dlib.
+    is `same_person` or more. Give `same_person` for a recognizer whose cosines between strangers are far from 0, for
+    example dlib.
 
     Each face is compared with its `neighbours` nearest faces. The search is exact for up to `exact` faces. The groups
     do not depend on the order of the rows. Rows with equal embeddings may exchange their results.
 
-    `worth` (n,) tells how much each face says about its person (curate/detection/worth.py). A face with a worth below
-    WEAK is weak: it may join a person of two faces or more, but never joins two people. Three weak faces or more may
-    form a person by clear evidence, if `same_person` is not given. A face that a link names is not weak. Without
-    `worth`, no face is weak.
+    `worth` (n,) is a number for each face, which says how well the recognizer can recognise the face
+    (curate/detection/worth.py). A face with a worth below WEAK is weak: it may join a person of two strong faces or
+    more, but it never makes two people one. If `same_person` is not given, three weak faces or more may form a person
+    by clear evidence. A face that a link names is not weak. Without `worth`, no face is weak.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.
@@ -98,8 +100,7 @@ def group_embeddings(
         empty = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), empty, empty, 1.0 if same_person is None else same_person, 0.0)
 
-    # From here on, row numbers follow an order that depends only on the values of the rows. Photos and links use the
-    # same row numbers.
+    # From here on, faces, photos and links are numbered in an order that depends only on the values of the embeddings.
     photos = None if photo_ids is None else np.unique(np.asarray(photo_ids, str), return_inverse=True)[1]
     order = _sort_rows(embeddings, photos)
     rank = np.empty(n, np.int64)
@@ -116,9 +117,9 @@ def group_embeddings(
     min_cosine = _MIN_SPREADS * spread if same_person is None else same_person - _BELOW_SAME_PERSON
     near = find_neighbours(embeddings, order, neighbours, 4 * spread if same_person is None else same_person, exact)
 
-    # Find the pairs of near-copies, int64 (m, 2), and join each set of copies into one face. The vector of a joined
-    # face is the normalised mean of its copies, float32 (faces, d). Two faces of one photo are not copies of each
-    # other. Two weak faces are not copies of each other. A face that a cannot-link names is never joined as a copy.
+    # Find the pairs of near-copies, int64 (m, 2), and join each set of near-copies into one face. The vector of a
+    # joined face is the normalised mean of its near-copies, float32 (faces, d). Three kinds of pairs are never
+    # near-copies: two faces of one photo, two weak faces, and a pair with a face that a cannot-link names.
     linked = np.isin(np.arange(n), np.concatenate([must.ravel(), cannot.ravel()]))
     is_strong = np.ones(n, bool) if worth is None else (worth[order] >= WEAK) | linked
     block = label_components(n, must)
@@ -146,9 +147,9 @@ def group_embeddings(
         photo_counts=count_faces_in_photos(photos, start),
     )
 
-    # Merge the strong groups, then let the weak groups join. Weak faces are no look-alikes, so their cosines to
-    # strangers are not spread more widely than the negative cosines. Last, the groups that are still alone may form
-    # people. Estimate the share of pairs of strangers that reach the threshold.
+    # Merge the strong groups, then let the weak groups join. The cosines of weak faces to strangers are not more widely
+    # spread than the negative cosines, so TAIL_FACTOR is removed from the spread. Last, faces that are still alone may
+    # form people. Estimate the share of the pairs of strangers that reach the threshold.
     strong_graph = select_groups(graph, np.flatnonzero(strong))
     if same_person is None:
         merge_result = merge_by_odds(strong_graph, spread)
@@ -176,7 +177,7 @@ def group_embeddings(
     labels = np.unique(labels, return_inverse=True)[1]
     doubtful = np.zeros(n, bool)
     if same_person is None:
-        counts = np.zeros(n, bool)  # one row of each joined face, and a strong row if there is one
+        counts = np.zeros(n, bool)  # one row of each joined face, if possible a strong row
         rows = np.argsort(~is_strong, kind="stable")
         counts[rows[np.unique(face[rows], return_index=True)[1]]] = True
         doubtful = find_doubtful_groups(
@@ -250,10 +251,10 @@ def _check_arguments(
 
 
 def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
-    """Returns an order of the rows that depends only on their values, int64 (n,).
+    """Returns an order of the rows that depends only on the values of the rows, int64 (n,).
 
-    Rows in the returned order give the same groups for every order of the input. Rows are sorted by a hash of their
-    bits, then by their photo.
+    Because of this order, the groups do not depend on the order of the input. Rows are sorted by a hash of their bits,
+    then by their photo.
     """
     n, d = embeddings.shape
     weights = np.random.default_rng(0).integers(0, 2**63, d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)

@@ -1,13 +1,13 @@
 """Computes the log odds that two groups of faces show one person, from the cosine of their centres.
 
-The cosines between strangers are spread around 0. The standard deviation of the cosines between strangers does not
-depend on the sizes of the groups, and is measured without labels. The cosine between two groups of one person rises
-with the sizes of the groups.
+Strangers are faces, or groups of faces, of different people. The cosines between strangers are spread around 0. Their
+standard deviation is called the spread. The spread does not depend on the sizes of the groups, and is measured without
+labels. The cosine between two groups of one person rises with the sizes of the groups.
 
 The prior odds follow a Chinese restaurant process with concentration α. The prior odds that a single face joins a group
-of n faces are n / α. The prior odds that a group of m faces joins a group of n faces are n / (m^1.5 α) (ours). α grows
-with the number of people. If most people of a collection have one photo, α is large, and two single faces must be very
-similar to merge.
+of n faces are n / α. The prior odds that a group of m faces joins a group of n faces are n / (m^1.5 α) (ours). A
+collection with more people has a larger α. If most people of a collection have one photo, α is large, and two single
+faces must be very similar to merge.
 
 All constants in this file are ours. The page docs/grouping.md names the photos on which we chose the constants, and
 shows how much the constants matter.
@@ -20,17 +20,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr
 
-# The spread of the cosines between strangers is measured on the negative cosines. Relatives, look-alikes and poor
-# photos spread the positive cosines more widely. The measured spread of strangers' cosines is therefore multiplied by
-# TAIL_FACTOR.
+# The spread of the cosines between strangers is measured on the negative cosines. Because of relatives, look-alikes and
+# poor photos, the positive cosines are more widely spread. The measured spread is therefore multiplied by TAIL_FACTOR.
 TAIL_FACTOR = 1.25
 # If a collection has too few negative cosines, the spread is assumed to be RANDOM_FACTOR / sqrt(d). The number 1 /
 # sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured a spread of .096 with an
 # ArcFace model of 128 dimensions.
 RANDOM_FACTOR = 1.09
-# Before any group exists, two faces of one person have the mean cosine MEAN_WITHIN, and these cosines have the spread
-# SPREAD_WITHIN. Between single faces of one person, the spread is .15 to .21. Between groups of one person, the spread
-# is nearly as large as between single faces, because different ages and poor photos form separate groups.
+# At the start, the cosines between two faces of one person are assumed to have the mean MEAN_WITHIN and the standard
+# deviation SPREAD_WITHIN. We measured a standard deviation of .15 to .21 between single faces of one person. Between
+# groups of one person, it is nearly as large, because different ages and poor photos form separate groups.
 MEAN_WITHIN, SPREAD_WITHIN = 0.55, 0.16
 # The prior odds of two groups of m and n faces, m <= n, are n / (m^CAUTION α). A wrong merge of two large groups, for
 # example of sisters, does more harm than a missing merge, because it makes many wrong pairs of faces.
@@ -69,7 +68,7 @@ class Evidence:
         return np.asarray(same - strangers + np.log(large) - CAUTION * np.log(small))
 
     def find_threshold(self, alpha: float) -> float:
-        """Returns the lowest cosine that makes two single faces one person, or 1 if no cosine does."""
+        """Returns the lowest cosine at which two single faces are one person, or 1 if there is no such cosine."""
         cosines = np.linspace(0, 1, 10001)
         one = np.ones(1)
         enough = self.compute_log_odds(cosines, cosines, one, one) >= np.log(alpha)
@@ -83,10 +82,10 @@ class Evidence:
 def measure_spread(vectors: np.ndarray) -> float | None:
     """Returns the spread of the cosines between strangers, measured on the negative cosines of a sample.
 
-    `vectors` are unit rows, float32 (n, d). Hardly any pair of faces of one person has a negative cosine. Returns None
-    if fewer than 1% of the pairs, or fewer than 100 pairs, have a negative cosine. For example, a collection of one
-    person or of few faces has too few negative cosines. A recognizer that gives high cosines to all strangers also has
-    too few negative cosines.
+    `vectors` are unit rows, float32 (n, d). Two faces of one person hardly ever have a negative cosine. Returns None if
+    fewer than 1% of the pairs, or fewer than 100 pairs, have a negative cosine. A collection of one person or of few
+    faces, for example, has too few negative cosines. If a recognizer gives high cosines to all strangers, every
+    collection has too few negative cosines.
     """
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
     negative = cosines[cosines < 0]
@@ -97,12 +96,15 @@ def measure_spread(vectors: np.ndarray) -> float | None:
 
 
 def estimate_spread(dimensions: int) -> float:
-    """Returns the assumed spread of the cosines between strangers, for use if `measure_spread` returns None."""
+    """Returns the assumed spread of the cosines between strangers.
+
+    The assumed spread is used if `measure_spread` returns None.
+    """
     return TAIL_FACTOR * RANDOM_FACTOR / float(np.sqrt(dimensions))
 
 
 def solve_concentration(people: int, faces: int) -> float:
-    """Returns the α with which a Chinese restaurant process of `faces` faces makes `people` groups on average.
+    """Returns the α for which a Chinese restaurant process with `faces` faces has `people` groups on average.
 
     The function solves people = α log(1 + faces / α) by bisection. The result is at most `faces`. At the start, nearly
     every face is a separate group. Without the bound of `faces`, α would be so large at the start that no groups merge.

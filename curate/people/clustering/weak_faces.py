@@ -1,12 +1,13 @@
-"""Groups the faces that say little about their person: poor, covered and drawn faces.
+"""Groups the weak faces: faces that say little about their person, for example poor, covered and drawn faces.
 
-The embeddings of such faces share a direction, so strangers among them are similar. The evidence of threshold.py does
-not hold between two such faces. But between such a face and the centre of clear faces, the cosines of strangers are
-spread around 0 as usual. A weak face is therefore first compared with people only, and changes no centre.
+The embeddings of weak faces share a direction, so the embeddings of two strangers are similar if both faces are weak.
+The odds of threshold.py are therefore wrong for two weak faces. But the cosines between a weak face and the centres of
+other people's clear faces are spread around 0 as usual. A weak face is therefore first compared only with the centres
+of people, and does not change a centre.
 
-Some people have hardly any clear photo. So the weak faces that are still alone may form a person, but they need more
-evidence than other faces: a wider spread of the cosines between strangers, and three faces. With `same_person`, weak
-faces form no person.
+Some people have hardly any clear photo. Weak faces that are still alone may therefore form a person. They need more
+evidence than other faces: at least three faces, and higher cosines, because a wider spread of the cosines between
+strangers is assumed. If `same_person` is given, weak faces form no person.
 """
 
 from __future__ import annotations
@@ -22,22 +23,24 @@ from curate.people.clustering.agglomerate import Graph, merge_by_given_odds, sel
 from curate.people.clustering.threshold import Evidence, solve_concentration
 
 # A face with a worth below WEAK is weak (ours). The worth is 0 for unrecognisable faces and 1 for good faces. Of 2,757
-# faces of web photos, 14% are weak. With .64, more covered faces joined a wrong person. With .70, people of four photos
-# were lost.
+# faces of web photos, 14% are weak. With a limit of .64, more covered faces joined a wrong person. With a limit of .70,
+# some people with four photos were not found.
 WEAK = 0.66
-_MIN_FACES = 2  # a weak face joins only people with this many strong faces; near-copies count as one face
-# The expected share of the weak faces that join a wrong person by chance. A larger share lets more faces join their own
-# person (ours).
+_MIN_FACES = 2  # a weak face joins only people with at least this number of strong faces; near-copies count as one face
+# At most this share of the weak faces is expected to join a wrong person by chance (ours). With a larger share, more
+# weak faces join their own person.
 _CHANCE = 0.005
-# The cosine to the person must also be _LEAST_SPREADS times the spread of the cosines between strangers (ours). Without
-# this limit, a weak face of a small clean collection leaves its person when photos of strangers are added.
+# The cosine to the person must also be at least _LEAST_SPREADS times the spread of the cosines between strangers
+# (ours). Without this limit, some weak faces of a small clean collection left their person as soon as photos of
+# strangers were added.
 _LEAST_SPREADS = 3.2
-_CANDIDATES = 4  # number of nearest people that a weak face is compared with
-# The following three numbers were chosen on collections of 200 clear photos and 100 degraded strangers, in which no
-# strangers form a person, and on a person of whom seven of eight photos are weak (ours, docs/grouping.md).
-# Weak faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
+_CANDIDATES = 4  # a weak face is compared with this number of nearest people
+# The following three numbers are ours. We chose them on collections of 200 clear photos and 100 degraded strangers, so
+# that no strangers form a person. We also used a person of whose eight faces seven are weak (docs/grouping.md). Weak
+# faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
 _MIN_FOUNDERS, _MIN_WORTH = 3, 0.25
-# The spread of the cosines between strangers is multiplied by WEAK_FACTOR, because weak strangers are more similar.
+# For weak faces, the spread of the cosines between strangers is multiplied by WEAK_FACTOR, because weak faces of
+# strangers are more similar.
 WEAK_FACTOR = 1.3
 
 
@@ -48,12 +51,12 @@ def join_weak_groups(
     spread: float,
     same_person: float | None,
 ) -> np.ndarray:
-    """Returns the person of each of the g groups of `graph`, int64 (g,). A weak group joins a person, or is alone.
+    """Returns the person of each of the g groups of `graph`, int64 (g,). Each weak group joins a person or is alone.
 
-    `strong` (g,) tells which groups are strong, and `merged` contains the labels of the strong groups after merging. A
-    weak group joins the nearest person if the cosine to the person's centre is so high that few weak faces reach it by
-    chance. `spread` is the standard deviation of the cosines between strangers. If `same_person` is given, the mean
-    cosine to the person's faces must be `same_person` or more.
+    `strong`, bool (g,), is True for groups with a strong face. `merged` are the labels of these groups after the
+    merging. A weak group joins the nearest person if the cosine to the person's centre is so high that few weak faces
+    reach it by chance. `spread` is the standard deviation of the cosines between strangers. If `same_person` is given,
+    the mean cosine to the person's faces must be `same_person` or more.
     """
     sums, sizes, photo_counts = graph.sums, graph.sizes, graph.photo_counts
     labels = np.empty(len(strong), np.int64)
@@ -70,7 +73,8 @@ def join_weak_groups(
     if len(weak) == 0 or len(known) == 0:
         return labels
 
-    # Find the nearest people of each weak group, (weak, candidates), and the similarity to each of them.
+    # Find the nearest people of each weak group, (weak, candidates), and the similarity of the group to each of these
+    # people.
     centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)
     vectors = np.ascontiguousarray(sums[weak], np.float32)
     candidates = min(_CANDIDATES, len(known))
@@ -79,7 +83,7 @@ def join_weak_groups(
     near, similarity = known[near], cosines.astype(np.float64).round(6)
     if same_person is not None:
         similarity *= np.linalg.norm(person_sums, axis=1)[near] / person_sizes[near]
-    if photo_counts is not None:  # a weak face does not join a person who has another face in the photo
+    if photo_counts is not None:  # a weak face does not join a person who has another face in the same photo
         ones = (np.ones(len(merged), np.float32), (merged, np.arange(len(merged))))
         counts = csr_matrix(ones, shape=(people, len(merged))) @ photo_counts[strong]
         for column in range(candidates):
@@ -97,11 +101,11 @@ def join_weak_groups(
 def form_weak_people(
     labels: np.ndarray, worth: np.ndarray, graph: Graph, evidence: Evidence
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the person of each group after faces without a person have formed people, and which groups did so.
+    """Lets faces that are alone form people. Returns the person of each group, and whether the group formed a person.
 
-    The first result is int64 (g,), and the second is bool (g,). `labels` are the people of the g groups of `graph`
-    before, and `worth` (g,) is the worth of each group's best face. Weak and strong groups of one face take part if
-    they are alone. The evidence for a merge is `evidence` with a wider spread.
+    The first result is int64 (g,), and the second result is bool (g,). `labels` are the people of the g groups of
+    `graph` before this step. `worth` (g,) is the highest worth in each group. Every person with a single face takes
+    part, if the face has a worth of at least _MIN_WORTH. Groups merge by `evidence` with a wider spread.
     """
     has_formed = np.zeros(len(labels), bool)
     alone = np.flatnonzero((np.bincount(labels, graph.sizes)[labels] == 1) & (worth >= _MIN_WORTH))
@@ -120,9 +124,10 @@ def form_weak_people(
 def _select_likely(cosines: np.ndarray, people: int, spread: float) -> np.ndarray:
     """Returns which weak faces join their nearest person, bool (w,).
 
-    `cosines` (w,) are the cosines to the nearest of `people` people. The faces that have not joined count as strangers.
-    At most a share of _CHANCE of the faces may reach the limit by chance, so the limit is low if there are few
-    strangers. It is never lower than _LEAST_SPREADS times `spread`.
+    `cosines` (w,) are the cosines of w weak faces to the nearest of `people` people. The faces that do not join count
+    as strangers. The limit is chosen so that at most the share _CHANCE of the w faces is expected to reach it by
+    chance. With fewer strangers, the limit is therefore lower, but it is never lower than _LEAST_SPREADS times
+    `spread`.
     """
     joins = np.zeros(len(cosines), bool)
     while True:

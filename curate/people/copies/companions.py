@@ -1,4 +1,4 @@
-"""Finds more copies in photos that are known to share a face: faces at the same place beside the shared face."""
+"""Finds more copied faces in two photos that are known to contain copies of one face."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from manifests.ledger.records import Face
 
 
 def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarray, rules: DedupeRules) -> np.ndarray:
-    """Returns pairs of faces that are copies because other faces of their two photos are copies, int64 (m, 2).
+    """Returns pairs of faces that must be copies because other faces of their two photos are copies, int64 (m, 2).
 
     `pairs`, int64 (n, 2), are known copies, as row numbers of `faces`. `vectors` are the unit embeddings of `faces`.
-    The landmarks of two copies give the similarity that maps one photo to the other, plain or mirrored. If a face is
-    mapped onto a face of the other photo, and their cosine is `min_cosine_same_photo` or more, the two faces are
-    copies. Of the plain and the mirrored map, the map that fits more faces is used. A copy is also found if its pixels
-    differ, for example because a frame is beside the face.
+    The landmarks of two known copies give the similarity that maps the first photo to the second photo. A plain and a
+    mirrored similarity are tried, and the similarity that fits more faces is used. Two faces are copies if the
+    similarity maps the box of the first face onto the box of the second face, and their cosine is
+    `min_cosine_same_photo` or more. This method also finds a copy whose pixels differ, for example because of a frame
+    beside the face.
     """
     in_photo: dict[str, list[int]] = defaultdict(list)
     for number, face in enumerate(faces):
         in_photo[face.photo_id].append(number)
-    links: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)  # two photos -> their known copies
+    # ids of two photos -> the known copies in them
+    links: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for one, other in sorted(
         {tuple(sorted(pair, key=lambda number: faces[number].photo_id)) for pair in pairs.tolist()}
     ):
@@ -52,9 +54,9 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
 
 
 def _map_boxes(faces: Sequence[Face], one: int, other: int, numbers: np.ndarray) -> list[np.ndarray]:
-    """Returns the boxes of faces in the photo of face `one`, mapped to the photo of face `other`, (n, 4) each.
+    """Returns the boxes of the faces `numbers`, mapped from the photo of face `one` to the photo of face `other`.
 
-    The first array is for a plain copy, and the second for a mirrored copy.
+    Returns two arrays (n, 4): for a plain copy and for a mirrored copy.
     """
     boxes = np.array([faces[number].box for number in numbers], np.float64).reshape(-1, 4)
     source, target = (np.array(faces[number].landmarks5, np.float64).reshape(5, 2) for number in (one, other))

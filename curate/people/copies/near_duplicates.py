@@ -1,4 +1,6 @@
-"""The stage `dedupe`: finds faces of one picture that was saved again, resized, cropped, framed, turned or mirrored.
+"""The stage `dedupe` finds near-duplicates: faces from copies of one picture.
+
+A copy was saved again, resized, cropped, framed, turned or mirrored.
 
 One face of each set of near-duplicates is used, and this face is the representative. The other faces stay in the ledger
 with the reason `near_duplicate`, and their `duplicate_of` names the representative.
@@ -27,7 +29,7 @@ from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
 
 
 def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
-    """Records which faces are near-duplicates, and which faces are dropped by decisions."""
+    """Records which faces are near-duplicates, and which faces decisions drop."""
     decisions = read_decisions(ledger)
     rules, changes = compute_near_duplicates(ledger, ledger.read_rows(Face), decisions, config, models.same_person)
     ledger.record("dedupe", "all", rules, changes)
@@ -38,8 +40,8 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must have a
-    cosine of `same_person` or more.
+    `same_person` is `FaceModels.same_person` of the recognizer. Two faces from cropped copies must have a cosine of
+    `same_person` or more.
     """
     rules = replace(
         config.dedupe,
@@ -78,10 +80,10 @@ def find_successors(
 ) -> list[Face]:
     """Returns the rows of the faces whose files were overwritten, in the same order.
 
-    If a face in use shows the picture of an overwritten face, `duplicate_of` in the row of the overwritten face names
-    the face in use. The face in use then inherits the identity, the split and the decisions of the overwritten face.
-    `rows` are the rows that `find_near_duplicates` returned. `embeddings` are the unit embeddings, first of `rows` and
-    then of `replaced`, float32 (n, d).
+    The picture of an overwritten face may also be in a photo that is in use. In this case, `duplicate_of` in the row of
+    the overwritten face names the face in use. The face in use then inherits the identity, the split and the decisions
+    of the overwritten face. `rows` are the rows that `find_near_duplicates` returned. `embeddings` are the unit
+    embeddings, first of `rows` and then of `replaced`, float32 (n, d).
     """
     if not replaced:
         return []
@@ -98,7 +100,7 @@ def find_successors(
 
 
 def select_replaced_faces(faces: Iterable[Face]) -> list[Face]:
-    """Returns the faces whose files were overwritten and whose picture another face shows."""
+    """Returns the faces whose files were overwritten, if another face in use shows their picture."""
     return [face for face in faces if face.reason == FILE_REPLACED and face.duplicate_of is not None]
 
 
@@ -112,11 +114,11 @@ def find_near_duplicates(
 ) -> list[Face]:
     """Returns the new row of every face, in the same order.
 
-    The original of each set of near-duplicates is the representative (manifests/ledger/original_copies.py). A face of a
-    photo that shows one person twice, for example a photo-booth strip, is a representative only if all copies are in
-    such photos. Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped by a decision. `photos`
-    are the photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n, d). The arguments
-    `faces`, `photos` and `embeddings` have the same order.
+    The original of each set of near-duplicates becomes the representative (manifests/ledger/original_copies.py). Some
+    photos show one person twice, for example photo-booth strips. A face of such a photo becomes a representative only
+    if all its copies are in such photos. Every face of `faces` has an embedding, and is ok, a near-duplicate, or
+    dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings of the faces,
+    float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same order.
     """
     n = len(faces)
     if n == 0:
@@ -125,8 +127,8 @@ def find_near_duplicates(
     pairs = np.concatenate([find_copies(faces, photos, vectors, rules), find_repeated_frames(faces, vectors, rules)])
     labels = label_components(n, pairs)
 
-    # Find the original of each connected set of faces, then make the new row of every face. A face of a photo that
-    # shows one person twice does not stand for a face of another photo.
+    # Find the original of each connected set of faces, then make the new row of every face. If possible, the original
+    # is not in a photo that shows one person twice.
     repeating = find_repeating_photos(faces, vectors, rules.min_cosine_one_person)
     sets: dict[int, list[int]] = defaultdict(list)
     for number, label in enumerate(labels.tolist()):
@@ -149,8 +151,8 @@ def find_near_duplicates(
 def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:
     """Returns photo_id -> the smallest photo_id among the photo and all photos that are linked to it.
 
-    Two photos are linked if one photo contains a near-duplicate of a face in the other photo. Photos that are linked
-    through other photos have the same smallest id.
+    Two photos are linked if one of them contains a near-duplicate of a face in the other photo. Links through other
+    photos also count.
     """
     faces = list(faces)
     photo_of = {face.face_id: face.photo_id for face in faces}
@@ -161,8 +163,9 @@ def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:
 def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: int) -> dict[str, str]:
     """Returns photo_id -> the smallest photo_id among the photos that show the same whole picture.
 
-    Two photos show the same picture if they share a near-duplicate and their 64-bit hashes differ in at most `max_bits`
-    bits. The second photo may be turned or mirrored. A collage and the photos that it contains are different pictures.
+    Two photos show the same picture if both contain copies of one face, and their 64-bit hashes differ in at most
+    `max_bits` bits. The second photo may be turned or mirrored. A collage and the photos that it contains are different
+    pictures.
     """
     faces = list(faces)
     copies: dict[str, set[str]] = defaultdict(set)  # representative -> photos that contain this face or a copy of it
@@ -187,8 +190,8 @@ def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: 
 def find_photos_with_copies(faces: Iterable[Face]) -> dict[str, set[str]]:
     """Returns photo_id -> the other photos that contain a near-duplicate of one of its faces.
 
-    A photo whose faces are in no other photo has no entry. A collage is in the sets of the photos that it contains, but
-    these photos are not in the sets of each other.
+    A photo has no entry if no other photo contains a copy of its faces. A collage is in the sets of the photos that it
+    contains. These photos are not in each other's sets.
     """
     photos_of: dict[str, set[str]] = defaultdict(set)  # representative -> photos that contain this face or a copy of it
     for face in faces:

@@ -1,4 +1,4 @@
-"""Finds pairs of faces that show the same picture: saved again, resized, cropped, framed, turned or mirrored."""
+"""Finds pairs of faces from copies of one picture: saved again, resized, cropped, framed, turned or mirrored."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _PAIRS_AT_ONCE = 2**14  # number of pairs of faces in one step; limits the memor
 
 
 def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
-    """Returns pairs of rows of `faces` that show the same picture, int64 (m, 2).
+    """Returns pairs of faces that come from copies of one picture, as row numbers of `faces`, int64 (m, 2).
 
     `photos` and `vectors`, float32 (n, d), are the photos and the unit embeddings of the faces. Plain and mirrored
     copies of whole photos are always found. In collections of more than `neighbours.EXACT` faces, turned or cropped
     copies may be missed.
     """
-    # `row` and `other`, int (m,), are the candidates: pairs of near neighbours. Each pair occurs once. Two equal faces
-    # in one photo come from a collage or a mirror, and are not copies.
+    # The candidates are pairs of near neighbours: the faces `row` and `other`, int (m,). Each pair occurs one time. Two
+    # equal faces in one photo come from a collage or a mirror, and are not searched here.
     least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face, rules.min_cosine_same_pixels)
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, least)
@@ -57,8 +57,8 @@ def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndar
     )
     same_face = (plain <= rules.max_face_bits) | (mirrored <= rules.max_mirrored_face_bits)
     same |= (cosine >= rules.min_cosine_same_face) & same_face
-    # Landmarks of two copies may differ by some pixels, and then the hashes of the aligned faces differ in many bits.
-    # Such pairs are compared by their pixels.
+    # If the landmarks of two copies differ by some pixels, the hashes of the aligned faces differ in many bits. The
+    # remaining pairs are therefore compared by their pixels.
     at = np.flatnonzero(~same)
     bits = np.minimum(plain, mirrored)
     same[at] = have_same_pixels(faces, row[at], other[at], cosine[at], bits[at], (mirrored < plain)[at], rules)
@@ -77,9 +77,9 @@ def _are_same_photo(
     cosine: np.ndarray,
     rules: DedupeRules,
 ) -> np.ndarray:
-    """Returns which pairs are the same face in two copies of a whole photo, turned or mirrored in any way, bool (m,).
+    """Returns whether each pair is one face in two copies of a whole photo, plain, turned or mirrored, bool (m,).
 
-    The photos have similar hashes, the boxes overlap, and the embeddings are similar.
+    For such a pair, the hashes of the photos are similar, the boxes overlap, and the embeddings are similar.
     """
     bits, boxes = unpack_hashes([photo.phash for photo in photos]), _scale_boxes(faces, photos)
     same = np.zeros(len(row), bool)
@@ -94,10 +94,10 @@ def _are_same_photo(
 def _find_copies_by_photo(
     faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules
 ) -> np.ndarray:
-    """Returns pairs of rows that are the same face in two copies of one photo, plain or mirrored, int64 (m, 2).
+    """Returns pairs of rows that are one face in two copies of one photo, plain or mirrored, int64 (m, 2).
 
-    Two rows form a pair if the hashes of the photos agree, the boxes overlap enough, and the cosine is
-    `min_cosine_same_photo` or more.
+    Two rows form a pair if three conditions hold: the hashes of the photos differ in at most `max_photo_bits` bits, the
+    boxes overlap enough, and the cosine is `min_cosine_same_photo` or more.
     """
     # For each distinct photo, find its first row, its hash as uint8 (photos, 8), and the rows of its faces as a slice
     # of `order`.

@@ -1,4 +1,4 @@
-"""Finds pairs of faces with the same pixels: one aligned face is moved onto the other, and the pixels are compared."""
+"""Finds pairs of faces with equal pixels: moves one aligned face onto the other face, and compares the pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curate.faces.comparison.luma_dct import compare_tangents, decode_lumas, kee
 from manifests.ledger.records import Face
 
 _PAIRS_AT_ONCE = 2**14  # number of pairs of faces in one step; limits the memory
-_REAL_BYTES = 32  # the last bytes of a stored luma tell which pixels come from the photo (luma_dct.py)
+_REAL_BYTES = 32  # the last bytes of a stored luma tell which pixels lie inside the photo (luma_dct.py)
 
 
 def have_same_pixels(
@@ -23,11 +23,11 @@ def have_same_pixels(
     mirrored: np.ndarray,
     rules: DedupeRules,
 ) -> np.ndarray:
-    """Returns which pairs have the same pixels after one face was moved onto the other, bool (m,).
+    """Returns whether the faces of each pair have equal pixels after one was moved onto the other, bool (m,).
 
     `row` and `other`, int (m,), are the faces of the pairs. `bits`, int (m,), is the number of bits that differ between
     the two hashes of a pair, and `mirrored`, bool (m,), tells in which pairs the second face is mirrored. Only pixels
-    that both photos have are compared.
+    inside both photos are compared.
     """
     same = np.zeros(len(row), bool)
     real_bits, known = _read_real_bits(faces)
@@ -40,9 +40,9 @@ def have_same_pixels(
 
 
 def _read_real_bits(faces: Sequence[Face]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the bits of the pixels that come from the photo, uint8 (n, 32).
+    """Returns the bits that tell which pixels lie inside the photo, uint8 (n, 32).
 
-    Also returns which faces have a luma, bool (n,).
+    Also returns which faces have a stored luma, bool (n,).
     """
     known = np.array([bool(face.luma_dct) for face in faces])
     texts = "".join((face.luma_dct or "0" * 2 * _REAL_BYTES)[-2 * _REAL_BYTES :] for face in faces)
@@ -57,10 +57,10 @@ def _find_limits(
     real_bits: np.ndarray,
     rules: DedupeRules,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the greatest tangent distance of each pair, float (m,), and in which pairs a face is cut, bool (m,).
+    """Returns the largest allowed tangent distance of each pair, float (m,), and whether a face is cut, bool (m,).
 
-    A limit of 0 leaves the pair out. A face is cut if the border of its photo leaves out pixels that the other face
-    has.
+    A pair with the limit 0 is not compared. A face is cut if pixels inside the photo of the other face lie outside its
+    own photo.
     """
     above = cosine - rules.min_cosine_to_register
     limit = np.where(above >= 0, rules.max_difference_if_similar + rules.difference_per_cosine * above, 0.0)
@@ -79,7 +79,7 @@ def _compare_pixels(
     is_cut: np.ndarray,
     rules: DedupeRules,
 ) -> np.ndarray:
-    """Returns which pairs have the same pixels, bool (m,).
+    """Returns whether the faces of each pair have equal pixels, bool (m,).
 
     `have_same_pixels` and `_find_limits` explain the arguments.
     """
@@ -87,7 +87,7 @@ def _compare_pixels(
     one, two = number[: len(row)], number[len(row) :]
     lumas, real = decode_lumas([str(faces[face].luma_dct) for face in used])
 
-    # Compute the tangent distances, float (m,). If a face is cut, only the common pixels count.
+    # Compute the tangent distances, float (m,). If a face is cut, only the pixels inside both photos count.
     differences = compare_tangents(lumas, one, two, mirrored)
     cut = np.flatnonzero(is_cut)
     if len(cut):

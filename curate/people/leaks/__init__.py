@@ -1,1 +1,1 @@
-"""The search for leaks: people, photos and pictures that are in two splits. `find_leaks.py` is the search."""
+"""Searches for leaks: people, photos and pictures that are in two splits. The search begins in `find_leaks.py`."""

@@ -20,7 +20,7 @@ def audit_leaks(ledger: Ledger, progress: Progress = lambda *_: None) -> Leaks:
 
 
 def audit_dataset(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
-    """Does the same as `audit_leaks` for a dataset that is not open. `limit` is the number of examples of each kind.
+    """Opens a dataset, and does the same as `audit_leaks`. `limit` is the largest number of examples of each kind.
 
     If the ledger already contains the result, nothing is written, so a dataset on a read-only disk can be searched.
     Raises BadInput if the dataset was not curated completely.

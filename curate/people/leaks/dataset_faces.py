@@ -1,4 +1,4 @@
-"""Reads from a ledger what the search for leaks needs: the faces, the policy of the splits, and the thresholds."""
+"""Reads the data for the search for leaks from a ledger: the faces, the policy of the splits, and the thresholds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _COLUMNS = """
     SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,
            p.phash AS photo_phash, f.box, p.width, p.height"""
 # This query returns each face of a split, and each near-duplicate of such a face. A near-duplicate is in the split of
-# the face that represents it.
+# its representative.
 FACES_WITH_SPLITS = f"""{_COLUMNS}, f.duplicate_of
     FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m ON m.face_id = s.face_id
     WHERE s.status = 'ok' AND (f.status = 'ok' OR f.reason = 'near_duplicate') ORDER BY f.face_id"""
 # This query returns the faces that are in frozen sets although the dataset does not use the faces any more. The photo
-# of the face was overwritten, or the face was dropped. Models are still measured on the face.
+# of such a face was overwritten, or the face was dropped. Models are still measured on the face.
 _UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
     FROM faces f JOIN splits s USING (face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m USING (face_id)
@@ -27,8 +27,7 @@ _UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
 
 @dataclass(frozen=True)
 class Rules:
-    """Holds the thresholds of a dataset: when two faces are near-duplicates (curate/config.py), and when they are one
-    person."""
+    """The thresholds of a dataset for near-duplicates (curate/config.py), and for two faces of one person."""
 
     max_photo_bits: int
     min_cosine_same_photo: float
@@ -85,7 +84,7 @@ def read_rules(ledger: Ledger) -> Rules:
         )
     rules = {name: dedupe[name] for name in names}
     rules["min_cosine_same_face"] = max(rules["min_cosine_same_face"], settings["same_person"])
-    # The rate and the threshold become part of a benchmark. Both numbers are rounded, because their last bits differ
+    # The rate and the threshold are stored in benchmarks. The two numbers are rounded, because their last bits differ
     # between machines.
     rate = float(f"{grouping['false_match_rate']:.2g}")
     return Rules(**rules, same_person=round(float(grouping["threshold"]), 4), false_match_rate=rate)

@@ -1,4 +1,4 @@
-"""Defines what the search for leaks knows of a face."""
+"""Defines FaceLine: the data about a face that the search for leaks uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FaceLine:
-    """Holds a face of a split, or a near-duplicate of such a face. A benchmark stores it as a line of faces.jsonl."""
+    """A face of a split, or a near-duplicate of such a face. In a benchmark, a FaceLine is a line of faces.jsonl."""
 
     face: str  # face_id
     photo: str  # photo_id
@@ -15,6 +15,6 @@ class FaceLine:
     split: str
     phash: str  # perceptual hash of the aligned face, 256 bits in hex
     photo_phash: str  # perceptual hash of the whole photo, 64 bits in hex
-    place: tuple[float, ...]  # x0, y0, x1, y1 as fractions of the photo's width and height
-    copy_of: str | None  # the face that represents this near-duplicate, or None if the face is not a near-duplicate
-    picture: str | None = None  # the name of the 512 px crop, if a case uses the face
+    place: tuple[float, ...]  # the box x0, y0, x1, y1, as shares of the photo's width and height
+    copy_of: str | None  # face_id of the representative, or None if the face is not a near-duplicate
+    picture: str | None = None  # the name of the 512 px crop, if a case of the benchmark uses the face

@@ -1,7 +1,7 @@
-"""Compare pairs of faces to find leaks: by perceptual hashes, by their boxes in the photo, and by embeddings.
+"""Compares pairs of faces to find leaks: by perceptual hashes, by their boxes in the photo, and by embeddings.
 
-The number of a face is its position in the list of faces that FacePairs gets. The functions take n pairs of faces as
-two int arrays (n,) of face numbers.
+The number of a face is its index in the list of faces that FacePairs gets. The functions get n pairs of faces as two
+int arrays (n,) of face numbers: `i` has the first faces, and `j` has the second faces.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ from curate.people.leaks.face_line import FaceLine
 
 DIGITS = 6  # cosines are rounded, because their last bits depend on the number of threads
 
-_ROWS, _COLUMNS = 1024, 16384  # faces per block: the float32 cosines of a block take 64 MB
+_ROWS, _COLUMNS = 1024, 16384  # number of faces in one step: the float32 cosines take 64 MB
 PAIRS_PER_BATCH = 1 << 16
 
 
 class FacePairs:
-    """Holds the hashes, the boxes and the embeddings of faces as arrays, and compares pairs of faces."""
+    """Stores the hashes, the boxes and the embeddings of faces as arrays, and compares pairs of faces."""
 
     def __init__(self, faces: Sequence[FaceLine], rows: np.ndarray, vectors: np.ndarray, rules: Rules) -> None:
         """Stores the faces as arrays. Row i of `vectors`, float32 (m, d), is the unit embedding of the face with number
         `rows[i]`."""
         self.rules, self.vectors = rules, vectors
         self.split = np.array([face.split for face in faces])
-        self.row = np.full(
-            len(faces), -1, np.int64
-        )  # the row of each face in `vectors`, or -1 for a face without an embedding
+        # the row of each face in `vectors`, or -1 for a face without an embedding
+        self.row = np.full(len(faces), -1, np.int64)
         self.row[rows] = np.arange(len(rows))
-        # The hashes and boxes of the faces, once as they are and once mirrored.
+        # The hashes and boxes of the faces: first unchanged, then mirrored.
         photo_hashes = unpack_hashes([face.photo_phash for face in faces]).reshape(-1, 8)
         face_hashes = unpack_hashes([face.phash for face in faces]).reshape(-1, 32)
         place = np.array([face.place for face in faces], np.float64).reshape(-1, 4)
@@ -64,12 +63,12 @@ class FacePairs:
         return cosines.round(DIGITS)
 
     def compute_person_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
+        """Returns how strongly other photos confirm that the faces of a pair show one person, float (n,).
 
-        A side means the faces of one person in one split. The value is the higher of two means: the mean cosine of the
-        first face to the side of the second face, and of the second face to the side of the first face. If one side has
-        a single face and the other side has more faces, the mean cosine to the single face counts as -1, because a
-        single face confirms nothing.
+        A side means the faces of one person in one split. The value is the higher of two means. The first mean is the
+        mean cosine of the first face to the side of the second face. The second mean is the mean cosine of the second
+        face to the side of the first face. If only one of the two sides has a single face, the mean cosine to this side
+        counts as -1, because a single face confirms nothing.
         """
         a, b = self.row[i], self.row[j]
         means = []
@@ -80,7 +79,7 @@ class FacePairs:
         return np.maximum(*means)
 
     def are_same_face(self, i: np.ndarray, j: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-        """Returns True for each pair of faces that are near-duplicates by their cosine and by their hashes."""
+        """Returns whether the faces of each pair are near-duplicates by their cosine and by their hashes, bool (n,)."""
         limits = (self.rules.max_face_bits, self.rules.max_mirrored_face_bits)
         plain, mirrored = (
             count_different_bits(self.face_bits[PLAIN][i], hashes[j]) <= limit
@@ -89,27 +88,32 @@ class FacePairs:
         return (cosines >= self.rules.min_cosine_same_face) & (plain | mirrored)
 
     def are_in_same_photo(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns True for each pair of faces that are the same face in two copies of a photo."""
+        """Returns whether the faces of each pair are one face in two copies of a photo, bool (n,)."""
         same = np.zeros(len(i), bool)
         for variant in (PLAIN, MIRRORED):
             same |= self._have_similar_photos(i, j, variant) & self._are_at_same_place(i, j, variant)
         return same
 
     def _have_similar_photos(self, i: np.ndarray, j: np.ndarray, variant: int) -> np.ndarray:
-        """Returns True for each pair whose photos have similar hashes. `variant` tells whether photo j is mirrored."""
+        """Returns whether the photos of each pair have similar hashes.
+
+        `variant` tells whether the second photo is mirrored.
+        """
         different = np.bitwise_count(self.photo_bits[PLAIN][i] ^ self.photo_bits[variant][j])
         return np.asarray(different <= self.rules.max_photo_bits)
 
     def _are_at_same_place(self, i: np.ndarray, j: np.ndarray, variant: int) -> np.ndarray:
-        """Returns True for each pair whose boxes overlap enough and whose cosine is not too low."""
+        """Returns whether the boxes of each pair overlap enough and the cosine is not too low.
+
+        Without a cosine, only the boxes count.
+        """
         a, b = self.place[PLAIN][i], self.place[variant][j]
         overlap = measure_overlaps(a, b)
         different = self.compute_cosines(i, j) < self.rules.min_cosine_same_photo  # False if the cosine is NaN
         return (overlap >= self.rules.min_overlap_same_photo) & ~different
 
     def find_photo_copies(self, one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Compares each face of `one` with each face of `other`, and yields the pairs that are the same face in two
-        copies of a photo."""
+        """Yields the pairs of a face of `one` and a face of `other` that are one face in two copies of a photo."""
         for i, j in _split_into_blocks(one, other):
             near = [self._have_similar_photos(i[:, None], j, variant) for variant in (PLAIN, MIRRORED)]
             a, b = np.nonzero(near[PLAIN] | near[MIRRORED])
@@ -120,11 +124,10 @@ class FacePairs:
     def find_similar_faces(
         self, one: np.ndarray, other: np.ndarray, people: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Compares each face of `one` with each face of `other`, and yields the pairs whose cosine is high enough for
-        near-duplicates.
+        """Yields the pairs of a face of `one` and a face of `other` whose cosine is high enough for near-duplicates.
 
-        If `people` is true, pairs whose cosine is high enough for one person are yielded too. The method yields three
-        arrays at a time: the first faces of the pairs, the second faces, and the cosines.
+        If `people` is true, pairs whose cosine is high enough for one person are also yielded. Each item that is
+        yielded consists of three arrays: the first faces of the pairs, the second faces of the pairs, and the cosines.
         """
         rules = self.rules
         least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face

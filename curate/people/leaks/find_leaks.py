@@ -1,22 +1,22 @@
-"""Find leaks: a leak is a test image that was also used in training, or that the restorer gets as a reference.
+"""Finds leaks: test images that were also used in training, and targets that are among their own references.
 
 The kinds of leaks are:
 
     `identity`: two faces of one person are in two splits.
     `photo`: two faces of one photo are in two splits.
-    `near_duplicate`: two copies of one picture are in two splits, by the rules with which the dataset was curated.
-    `cosine`: two faces in two splits have a cosine that is typical for one person, and other photos confirm this.
+    `near_duplicate`: two faces in two splits are near-duplicates by the rules with which the dataset was curated.
+    `cosine`: two faces in two splits seem to show one person by their cosine, and other photos confirm this.
     `own_reference`: a reference is the target itself, a near-duplicate of the target, or from the target's photo.
 
-The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers also reach the threshold of the
-grouping. The grouping estimates the false match rate, which is the share of pairs of strangers that reach the
-threshold. So a pair that reaches the threshold is a leak only if other photos confirm the leak. Let A and B be the two
-faces of a pair. Other photos confirm the leak if the mean cosine of A to all faces of B's person in B's split reaches
-the threshold too. All pairs that reach the threshold are counted. The expected number of pairs of strangers that reach
-the threshold is reported too.
+The grouping joins two faces whose cosine reaches a threshold. Some pairs of faces of different people (strangers) also
+reach this threshold. The false match rate is the estimated share of such pairs. A pair that reaches the threshold is
+therefore a leak only if other photos confirm the leak. Let A and B be the two faces of a pair. Other photos confirm the
+leak if the mean cosine of A to all faces of B's person in B's split also reaches the threshold, or the reverse. All
+pairs that reach the threshold are counted. The expected number of pairs of strangers that reach the threshold is also
+reported.
 
 Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
-comparison computes 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
+comparison computes 1.7e9 cosines of 512 dimensions. docs/benchmarks.md contains the measured time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KINDS = ("identity", "photo", "near_duplicate", "cosine", "own_reference")
 
 @dataclass(frozen=True)
 class Leak:
-    """Describes a leak by the face ids of two faces and the splits of these faces."""
+    """A leak: the ids of two faces, and the splits of these faces."""
 
     kind: str
     one: str
@@ -54,15 +54,16 @@ class Leak:
 
 @dataclass
 class Leaks:
-    """Holds the leaks of a dataset or a benchmark, and the numbers of faces and pairs that were compared."""
+    """The leaks of a dataset or a benchmark, and the numbers of faces and pairs that were compared."""
 
     limit: int
     faces: int = 0
     faces_of: dict[str, int] = field(default_factory=dict)  # split -> number of faces in this split
-    ends: dict[str, set[str]] = field(default_factory=dict)  # split -> face ids that leak; own_reference is left out
+    # split -> ids of the faces that leak; without own_reference
+    ends: dict[str, set[str]] = field(default_factory=dict)
     pairs: int = 0  # number of pairs of faces from two splits
     targets: int = 0
-    alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
+    alike_pairs: int = 0  # number of pairs from two splits whose cosine reaches the threshold for one person
     expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     # The leaks with the highest cosines, up to `limit` leaks of each kind.
@@ -98,7 +99,7 @@ class Leaks:
 
 
 def find_ledger_leaks(ledger: Ledger, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
-    """Finds the leaks of a dataset: between its splits, and among the references that a target may get.
+    """Finds the leaks of a dataset: leaks between its splits, and leaks among the references that a target may get.
 
     Faces of frozen sets are compared even if the dataset does not use the faces any more. Raises BadInput if the
     dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
@@ -125,8 +126,8 @@ def find_leaks(
     """Finds all leaks among `faces`.
 
     Row i of `vectors`, float32 (m, d), is the unit embedding of the face `faces[rows[i]]`. Each row of `references`,
-    int (k, 2), has the positions of a target and of one of its references in `faces`. `policy` tells how the dataset
-    was split: identity or photos.
+    int (k, 2), has the indices in `faces` of a target and of one of its references. `policy` tells how the dataset was
+    split: identity or photos.
     """
     count = Counter(face.split for face in faces)
     faces_of = {name: count[name] for name in SPLITS if count[name]}
@@ -138,8 +139,8 @@ def find_leaks(
         leaks.add("identity", _find_in_two_splits(faces, "person"))
     else:
         leaks.unchecked.append(
-            "The kinds identity and cosine were not checked, because --split-by photos puts photos of one person into "
-            "each split on purpose."
+            "Leaks of the kinds identity and cosine were not searched, because with --split-by photos each person is "
+            "in every split."
         )
     if len(rows) < len(faces):
         leaks.unchecked.append(
@@ -175,7 +176,7 @@ def find_leaks(
                 leaks.add("cosine", _make_leaks(faces, pairs, "cosine", i[near], j[near], what))
     progress("compare", len(splits), len(splits))
     leaks.expected_pairs = round(embedded_pairs * rules.false_match_rate, 1)
-    # Find targets that are among their own references.
+    # Find references that show the target, a copy of the target, or the target's photo.
     references = np.unique(references, axis=0)
     for start in range(0, len(references), PAIRS_PER_BATCH):
         targets, refs = references[start : start + PAIRS_PER_BATCH].T
@@ -216,7 +217,7 @@ def _make_leaks(
 
 
 def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
-    """Returns a leak for each pair of splits that contain the same person or the same photo.
+    """Returns a leak for each person or photo and each pair of splits that contain it.
 
     `what` is "person" or "photo". The leak names the smallest face id in each of the two splits.
     """
@@ -232,7 +233,7 @@ def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
 
 
 def _list_pair_references(ledger: Ledger, faces: Sequence[FaceLine]) -> np.ndarray:
-    """Returns (target, reference) for each reference in the ledger's table `pairs`, as positions in `faces`."""
+    """Returns (target, reference) for each reference in the ledger's table `pairs`, as indices in `faces`."""
     number_of = {line.face: i for i, line in enumerate(faces)}
     rows = ledger.query("SELECT target, unnest(refs) AS ref FROM pairs").iter_rows()
     return make_pairs_array(
@@ -241,7 +242,10 @@ def _list_pair_references(ledger: Ledger, faces: Sequence[FaceLine]) -> np.ndarr
 
 
 def _list_drawable_references(faces: Sequence[FaceLine], policy: str) -> np.ndarray:
-    """Returns (target, reference) for each reference in val and test that draw_references.py may draw."""
+    """Returns (target, reference), as indices in `faces`, for each reference that may be drawn in val and test.
+
+    draw_references.py draws references.
+    """
     sides: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, line in enumerate(faces):
         if line.copy_of is None:

@@ -1,8 +1,9 @@
-"""Plans decisions that end leaks: a person moves to the split of another person, or single faces are not used.
+"""Plans decisions that end leaks: a person moves to the split of another person, or single faces are dropped.
 
-For two people with leaks, the plan lists faces until every leak has a listed face, and begins with the face that has
-most leaks. If the smaller of the two people has more than MAX_MOVES faces for each listed face, the listed faces are
-dropped. Otherwise nothing is dropped, and both people go to one split, which is the split of the larger person.
+For two people with leaks, the plan lists faces, the face with the most leaks first, until every leak has a listed face.
+The number of faces of a person decides what happens. If the person with fewer faces has more than MAX_MOVES faces for
+each listed face, the listed faces are dropped. Otherwise no face is dropped, and this person moves to the split of the
+person with more faces.
 
 As soon as a frozen set exists, people keep their splits, and only faces outside the frozen sets are dropped.
 """
@@ -16,16 +17,17 @@ from dataclasses import dataclass, field
 from curate.people.leaks.face_line import FaceLine
 from curate.people.leaks.find_leaks import Leak
 
-# A person moves if at most MAX_MOVES faces would move for each face that could be dropped instead (ours). A person of
-# 40 faces with one face that looks like another person keeps its split, and loses this face.
+# A person moves if at most MAX_MOVES faces move for each face that could be dropped instead (ours). For example, a
+# person has 40 faces, and one of them looks like another person. The person keeps its split, and this face is dropped.
 MAX_MOVES = 10
 
 
 @dataclass
 class RepairPlan:
-    """Holds the decisions that end leaks."""
+    """The decisions that end leaks."""
 
-    together: list[tuple[str, str]] = field(default_factory=list)  # identities of two people, the larger person first
+    # identities of two people, the person with more faces first
+    together: list[tuple[str, str]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)  # face ids
 
 
@@ -35,8 +37,8 @@ def plan_repair(
     """Returns the decisions that end these leaks.
 
     `faces` maps face ids to the faces that were searched. Faces in `locked` are never dropped. If `with_moves` is
-    false, no person changes its split. Leaks of the kinds identity and photo are left out, because `curate` divides
-    their people and photos into splits again.
+    false, no person changes its split. Leaks of the kinds identity and photo are left out, because `curate` itself ends
+    such leaks when it divides the people into splits again.
     """
     plan = RepairPlan()
     size = Counter(line.person for line in faces.values() if line.copy_of is None)
@@ -60,10 +62,10 @@ def plan_repair(
 
 
 def _find_cover(pairs: Sequence[tuple[str, str]], locked: Collection[str]) -> list[str]:
-    """Returns faces so that each pair contains at least one of them. The face in the most pairs is chosen first.
+    """Returns faces so that each pair contains at least one of these faces. The face in the most pairs is chosen first.
 
-    Of two faces in equally many pairs, the face that is second in its pair is chosen first. Pairs of two locked faces
-    are left out.
+    If two faces are in equally many pairs, a face that is the second face of a pair is chosen first. Pairs of two
+    locked faces are left out.
     """
     left = {pair for pair in pairs if any(face not in locked for face in pair)}
     cover = []

@@ -1,18 +1,18 @@
-"""The policies that order the references of a target.
+"""Orders the references of a target by a policy (`--pairs`).
 
 | policy | the first reference of a target |
 |---|---|
-| random | the reference with the smallest hash of target and reference (the default, with the least bias) |
+| random | the reference with the smallest hash of target and reference (the default policy, with the least bias) |
 | nearest | the reference with the highest cosine to the target |
-| window | as random, but only references whose distance 1 - cosine is in the window of the split |
-| affine-nearest | the reference whose landmarks fit the target's best after an affine map, as in ASFFNet |
+| window | as random, but only references whose distance (1 - cosine) lies in the window of the split |
+| affine-nearest | the reference whose landmarks fit the landmarks of the target best after an affine map, as in ASFFNet |
 | diverse | the face nearest to the person's mean; each next reference is farthest from all earlier references |
-| hard-pose | the reference whose yaw and pitch differ most from those of the target |
+| hard-pose | the reference whose yaw and pitch differ most from the yaw and pitch of the target |
 | same-age | as random, but only references that were taken at most two years before or after the target |
 | across-ages | as random, but only references that were taken at least five years before or after the target |
 
-A target keeps a limited number of references, and training draws uniformly from these references. The policy of a
-dataset decides which references are used in training.
+A target keeps only the first references of the order, and training draws uniformly from these references. The policy of
+a dataset therefore decides which references are used in training.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from curate.config import PairRules
 from manifests.ledger.records import Face, Photo
 from manifests.runtime.files import sha256_bytes
 
-# In the policy `diverse`, this many degrees of yaw or pitch count as much as a distance of 1 between two unit
-# embeddings (ours). Two embeddings at a distance of 1 have a cosine of .5.
+# In the policy `diverse`, a difference of _DEGREES_A_UNIT degrees in yaw or pitch counts as much as a distance of 1
+# between two unit embeddings (ours). Two embeddings at a distance of 1 have a cosine of .5.
 _DEGREES_A_UNIT = 45.0
-# Weights of the 68 landmarks, as in main_test.py of ASFFNet512. The first part has brows and eyes, and the second part
-# has the mouth.
+# Weights of the 68 landmarks, as in main_test.py of ASFFNet512. The first tuple has the brows and eyes, and the second
+# tuple has the mouth.
 _ASFFNET_PARTS: tuple[tuple[float, tuple[int, ...]], ...] = (
     (1.01, (*range(17, 27), *range(36, 48))),
     (1.49, tuple(range(48, 68))),
 )
 _FIVE_POINTS = ((1.0, tuple(range(5))),)
-_BEHIND_ALL = 1 << 37  # rank of every reference that the policy `diverse` does not pick
+_BEHIND_ALL = 1 << 37  # the rank of the references that the policy `diverse` does not pick; larger than other ranks
 
 
 @dataclass(frozen=True)
 class FaceTable:
-    """The properties of faces that the policies compare. Row i of every array is `faces[i]`."""
+    """The properties of faces that the policies compare. Row i of every array belongs to `faces[i]`."""
 
     faces: Sequence[Face]
     vectors: np.ndarray  # Unit embeddings, float32 (n, d).
-    picture: np.ndarray  # Number of the picture in the photo, int (n,). Copies of a photo share a number.
-    photos: Mapping[str, Photo]  # The photos of the faces. A face without a photo here has no date.
+    picture: np.ndarray  # Number of the picture in the photo of the face, int (n,). Copies of a photo share a number.
+    photos: Mapping[str, Photo]  # Photo id -> photo. If the photo of a face is missing here, the face has no date.
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -75,7 +75,10 @@ class FaceTable:
         return np.array([find_days(self.photos.get(face.photo_id)) for face in self.faces], np.float64).reshape(-1, 2)
 
     def measure_gaps(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Returns the days between two faces, float64, or NaN without two dates. `rows` and `others` are broadcast."""
+        """Returns the days between the photos of two faces, float64. The result is NaN if one of the dates is missing.
+
+        `rows` and `others` are broadcast.
+        """
         local, utc = (np.abs(self.days[rows, clock] - self.days[others, clock]) for clock in (0, 1))
         return np.where(np.isnan(utc), local, utc)
 
@@ -116,8 +119,8 @@ def rank_references(
 ) -> np.ndarray:
     """Returns a rank for each target and candidate, int64 (targets, candidates), from 0 to below 2^38.
 
-    The candidate with the smallest rank is the first reference. `targets` and `candidates` are rows of `table`.
-    `cosine` and `usable` are (targets, candidates). The rank of a candidate that is not usable has no meaning.
+    The candidate with the smallest rank becomes the first reference. `targets` and `candidates` are row numbers of
+    `table`. `cosine` and `usable` are (targets, candidates). Ignore the rank of a candidate that is not usable.
     """
     match rules.name:
         case "nearest":
@@ -157,8 +160,9 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
     for weight, part in parts:
         g, p = goal[:, part], points[:, part]
         g, p = g - g.mean(1, keepdims=True), p - p.mean(1, keepdims=True)
-        # An affine map of centred points can produce every linear combination of their x and y columns. The squared
-        # distance that remains is |goal|^2 minus |projection of the goal onto the span of the x and y columns|^2.
+        # An affine map of centred points can produce every linear combination of their x and y columns. Let S be the
+        # span of the x and y columns. The squared distance after the best map is |goal|^2 minus |projection of the goal
+        # onto S|^2.
         basis, size, _ = np.linalg.svd(p, full_matrices=False)  # (candidates, points, 2) and (candidates, 2)
         basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # points on a line span only one direction
         projection = g.transpose(0, 2, 1).reshape(-1, len(part)) @ basis.transpose(1, 0, 2).reshape(len(part), -1)
@@ -170,8 +174,8 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
 def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarray, max_references: int) -> np.ndarray:
     """Returns ranks by farthest-first traversal, int64 (targets, candidates).
 
-    A place is the embedding of a face together with its pose. Targets share one traversal over all candidates if they
-    can use all picks of this traversal. A target that cannot use every pick of the shared traversal gets its own
+    In the traversal, a face is a point: its embedding together with its pose. One traversal over all candidates is
+    computed first. All targets that can use every pick of this traversal share it. Each other target gets its own
     traversal.
     """
     places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)
@@ -188,16 +192,16 @@ def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarr
 
 
 def _traverse_farthest_first(places: np.ndarray, usable: np.ndarray, max_picks: int) -> np.ndarray:
-    """Returns the picks of a farthest-first traversal, int64 (targets, picks). A pick is -1 if no usable place is left.
+    """Returns the picks of a farthest-first traversal, int64 (targets, picks). A pick is -1 if no usable point is left.
 
-    `places` are (candidates, d), and `usable` is (targets, candidates). The first pick is the place nearest to the
-    mean. Each next pick is the place that is farthest from all earlier picks. The covering radius is at most twice the
-    best possible radius (Gonzalez 1985).
+    `places` are the points, (candidates, d), and `usable` is (targets, candidates). The first pick is the point nearest
+    to the mean. Each next pick is the point that is farthest from all earlier picks. The largest distance of a point to
+    its nearest pick is at most twice the best possible distance (Gonzalez 1985).
     """
     targets, square = np.arange(len(usable)), (places**2).sum(1)
     usable = usable.copy()
-    # The next pick has the largest `worth`. For the first pick, `worth` is minus the distance to the mean. For later
-    # picks, `worth` is the distance to the nearest earlier pick.
+    # The next pick has the largest `worth`. For the first pick, `worth` is the negative squared distance to the mean.
+    # For later picks, `worth` is the squared distance to the nearest earlier pick.
     worth = -np.round(((places - places.mean(0)) ** 2).sum(1), 5)[None]
     distance = np.full(usable.shape, np.inf, np.float32)
     picks = np.full((len(usable), min(max_picks, len(places))), -1, np.int64)

@@ -37,9 +37,9 @@ _NO_KEY = np.iinfo(np.int64).max  # sort key of a candidate that is not usable
 
 
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records the targets with their references. Also counts the faces that are no targets, for each reason.
+    """Records the targets with their references. Also counts the faces that are not targets, for each reason.
 
-    Returns a notice about references from imported lists that cannot be used, or an empty list.
+    Returns notices about faces without a usable date, and about references from imported lists that cannot be used.
     """
     faces = select_usable_faces(ledger.read_rows(Face))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
@@ -79,7 +79,7 @@ def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
 
 
 def _describe_undated(rules: PairRules, faces: Sequence[Face], photos: Mapping[str, Photo]) -> list[str]:
-    """Returns a notice about the faces that a policy of ages cannot use, because they have no date without a doubt."""
+    """Returns a notice about the faces that AGE_POLICIES cannot use, because they have no trusted date."""
     if rules.name not in AGE_POLICIES:
         return []
     undated = [photos[face.photo_id] for face in faces if math.isnan(find_days(photos[face.photo_id])[0])]
@@ -116,21 +116,22 @@ def make_pairs(
     photos_with_copies: Mapping[str, Container[str]] | None = None,
     photos: Mapping[str, Photo] | None = None,
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Returns a row for every face that has enough references, sorted by target, and counts of the other faces.
+    """Returns a row for every target, sorted by target, and counts of the faces that are not targets, for each reason.
 
-    If a test filter allows a face only as a reference, the face is counted under the reason of the filter. All other
-    faces without a row are counted under too_few_photos if their person has too few photos, and otherwise under
+    If a test filter removes a face from the targets, the face is counted under the reason of the filter. All other
+    faces that are not targets are counted under too_few_photos if their person has too few photos, and otherwise under
     too_few_references.
 
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
-    `picture_of` maps a photo to the picture that it shows. If `picture_of` does not contain a photo, the photo is a
-    picture of its own. A reference shows the same person in another picture, and a near-duplicate is never a reference.
-    `photos_with_copies` maps a photo to the photos that contain a copy of one of its faces. If another photo contains a
-    copy of any face in the target's photo, no face of the other photo is a reference, because the other photo may
-    contain a copy of the target that was not found. Under --split-by photos, the references of val and test come from
-    train, because a personal restorer also takes the photos of its training as references. Split rows that are set
-    aside are left out. Faces in `no_targets` can only be references, and are not counted. The result does not depend on
-    the order of the input.
+    `picture_of` maps a photo to its picture. All copies of one photo have one picture. A photo that is not in
+    `picture_of` is its own picture. `photos_with_copies` maps a photo to the photos that contain a copy of one of its
+    faces. Split rows that are set aside are left out. Faces in `no_targets` can only be references, and are not
+    counted. The result does not depend on the order of the input.
+
+    A reference shows the same person as the target in a different picture. A near-duplicate is never a reference. If a
+    photo contains a copy of any face in the target's photo, no face of this photo is a reference. The reason is that
+    the photo may also contain a copy of the target that was not found. With `--split-by photos`, the references of val
+    and test come from train, because a personal restorer also gets its training photos as references.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     picture_number = np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64)
@@ -175,7 +176,8 @@ def _pair_person(
 ) -> Iterator[Pair]:
     """Yields the pairs of one person in one split.
 
-    `targets` and `candidates` are rows of `table`, both sorted by face id. `make_pairs` explains `photos_with_copies`.
+    `targets` and `candidates` are row numbers of `table`, both sorted by face id. `make_pairs` explains
+    `photos_with_copies`.
     """
     low, high = rules.window(split)
     index = np.arange(len(candidates), dtype=np.int64)

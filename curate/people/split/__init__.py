@@ -1,1 +1,1 @@
-"""The stage `split`: puts every person into train, val or test. `splits.py` is the stage."""
+"""The stage `split` puts every person into train, val or test. The stage begins in `splits.py`."""

@@ -1,7 +1,7 @@
 """Assigns units to train, val and test. A unit is a set of faces that must be in one split.
 
 If faces are split by identity, a unit is a person. If faces are split by photos, a unit is a photo together with all
-photos that contain copies of its faces. The id of a unit is its smallest face_id.
+photos that contain copies of its faces. The id of a unit is the smallest face_id in the unit.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from curate.people.split.shared_photos import (
 from manifests.errors import BadInput
 from manifests.ledger.records import SPLITS, Face, Split
 
-# Parts of a group leave for val and test only if at most this share of the group's faces is set aside (ours).
+# A group is a set of units that share photos (shared_photos.py). A part of a group moves to val or test only if at most
+# the share MAX_LOSS of the group's faces is set aside afterwards (ours).
 MAX_LOSS = 0.1
-# If a split would be empty, this share of the group's faces may be set aside (ours). One photo of a whole class sets
-# aside a quarter of the faces if each person has four photos.
+# To fill an empty split, up to this share of a group's faces may be set aside (ours). For example, a whole class is in
+# one photo, and each person has four photos. If the class is divided between two splits, the faces of this photo are
+# set aside, which are a quarter of all faces.
 MAX_LOSS_FOR_A_SPLIT = 0.25
 
 
 def find_units_by_identity(grouped_faces: Sequence[str], owner: Mapping[str, str]) -> dict[str, str]:
     """Returns face_id -> unit.
 
-    `grouped_faces` are the sorted ids of the faces in groups. `owner` maps each face id to an identity.
+    `grouped_faces` are the sorted ids of the faces that have an identity. `owner` maps each face id to its identity.
     """
     smallest: dict[str, str] = {}
     for face in grouped_faces:
@@ -46,7 +48,7 @@ def find_units_by_identity(grouped_faces: Sequence[str], owner: Mapping[str, str
 def find_units_by_photo(grouped_faces: Sequence[str], faces: Sequence[Face]) -> dict[str, str]:
     """Returns face_id -> unit.
 
-    `grouped_faces` are the sorted ids of the faces in groups. `faces` include near-duplicates.
+    `grouped_faces` are the sorted ids of the faces that have an identity. `faces` also contain near-duplicates.
     """
     linked, photo_of = find_linked_photos(faces), {face.face_id: face.photo_id for face in faces}
     smallest: dict[str, str] = {}
@@ -65,8 +67,8 @@ def assign_splits(
 ) -> dict[str, str]:
     """Returns unit -> split.
 
-    `unit_of` and `owner` map each grouped face to its unit and identity. `faces` are all faces that are ok or
-    near-duplicates. `before` are the rows of the last run that still apply. Each entry of `before` contains a row and
+    `unit_of` and `owner` map each face to its unit and its identity. `faces` are all faces with the status ok and all
+    near-duplicates. `before` are the rows of the last run that still apply. Each item of `before` contains a row and
     the current representative of the row's face. `listed_splits` maps a face to its split in an imported list. Raises
     BadInput if locked rows put one unit into two splits.
     """
@@ -76,8 +78,8 @@ def assign_splits(
         members[unit].append(face)
     fixed_splits = _find_fixed_splits(unit_of, owner, before, listed_splits)
 
-    # Assign a split to each unit that can have references. The split of a unit is fixed, or the unit goes with the
-    # units that share photos with it.
+    # Assign a split to each unit that can have references. If the unit has no fixed split, it gets the split of the
+    # units with which it shares photos.
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
     split_of = {unit: fixed_splits[unit] for unit in useful if unit in fixed_splits}
     shared = find_shared_photos(faces, unit_of, set(useful))
@@ -124,8 +126,8 @@ def _find_fixed_splits(
             votes_of[unit_of[face]][split] += 1
     for unit, votes in votes_of.items():
         fixed_splits.setdefault(unit, min(votes, key=lambda split: (-votes[split], SPLITS.index(split))))
-    # If units of the last run were merged, the split train takes precedence over val and test. A model may have been
-    # trained on the faces of train.
+    # If a unit contains faces from several splits of the last run, train takes precedence over val and test. A model
+    # may have been trained on the faces of train.
     previous_splits = [(unit_of[face], row.split) for face, row in before if face in unit_of]
     for unit, split in sorted(previous_splits, key=lambda item: SPLITS.index(item[1])):
         fixed_splits.setdefault(unit, split)
@@ -133,7 +135,7 @@ def _find_fixed_splits(
 
 
 def _choose_split(unit: str, shares: Mapping[str, float]) -> str:
-    """Returns the split of a unit that shares no photo. The split follows from a hash of the unit's id."""
+    """Returns the split that follows from a hash of the unit's id."""
     number = hash_unit(unit)
     return "test" if number < shares["test"] else "val" if number < shares["test"] + shares["val"] else "train"
 
@@ -147,9 +149,9 @@ def _choose_group_split(
 ) -> str:
     """Returns the split of a group of units that share photos. `count` is the number of all units.
 
-    A group that shares photos with units of `fixed_splits` goes to the split in which fewest faces are set aside. The
-    split of any other group follows from a hash of its first unit. A group that is larger than val or test goes to
-    train.
+    A group that shares photos with units of `fixed_splits` goes to the split for which the fewest faces are set aside.
+    The split of any other group follows from a hash of its first unit. If the group is too large for this split, it
+    goes to train.
     """
     near = {other for unit in group for place in shared.of_unit.get(unit, ()) for other in shared.photos[place].units}
     tied = {fixed_splits[unit] for unit in near if unit in fixed_splits}
@@ -171,8 +173,8 @@ def _fill_empty_splits(
 
     Empty splits are filled in the order train, test, val. `groups` contain the units without a fixed split. If
     possible, a small group moves. If no small group can move, a part of a group moves. If no part can move, a large
-    group moves. A split with a share above 0 stays empty if there are fewer than three units, if too few units have no
-    fixed split, or if more than `MAX_LOSS_FOR_A_SPLIT` of the faces of the group would be set aside.
+    group moves. A split with a share above 0 stays empty in three cases: there are fewer than three units, too few
+    units have no fixed split, or more than the share `MAX_LOSS_FOR_A_SPLIT` of the group's faces would be set aside.
     """
     limits = [int(MAX_LOSS_FOR_A_SPLIT * sum(shared.faces[unit] for unit in group)) for group in groups]
     by_size = sorted(range(len(groups)), key=lambda number: (-len(groups[number]), number))
@@ -202,10 +204,11 @@ def _fill_empty_splits(
 def _cut_large_groups(
     split_of: dict[str, str], groups: Sequence[Sequence[str]], shares: Mapping[str, float], shared: SharedPhotos
 ) -> None:
-    """Moves parts of the groups that are too large for val and test into val and test. Changes `split_of` in place.
+    """Moves parts of large groups into val and test. Changes `split_of` in place.
 
-    Val and test each get about their share of the units of each group. Fewer units move if otherwise more than
-    `MAX_LOSS` of the faces of the group would be set aside.
+    A group is large if it is too large to go to val or test as a whole. Val and test each get about their share of the
+    units of each large group. Fewer units move if more than the share `MAX_LOSS` of the group's faces would be set
+    aside.
     """
     for group in groups:
         limit = int(MAX_LOSS * sum(shared.faces[unit] for unit in group))
@@ -218,5 +221,8 @@ def _cut_large_groups(
 
 
 def _count_room(share: float, count: int) -> int:
-    """Returns the largest number of units that may go to a split together, if the split gets `share` of `count`."""
+    """Returns the largest number of units in a group that may go to one split.
+
+    The split gets the share `share` of `count` units.
+    """
     return max(1, math.ceil(share * count)) if share > 0 else 0

@@ -1,4 +1,4 @@
-"""Sets faces aside that may be in no split, because their photo shows people of two splits."""
+"""Finds the faces that are set aside: they are in no split, because their photo shows people of two splits."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def find_faces_set_aside(
 ) -> dict[str, str]:
     """Returns the reason of each face that is set aside.
 
-    A face is set aside if an imported list puts it into another split than its person, or if its photo shows people of
-    two splits. `split_of` maps the faces in groups to their splits, and `listed_splits` maps listed faces to theirs.
-    `faces` are all faces that are ok or near-duplicates.
+    A face is set aside in two cases: an imported list puts the face into a different split than its person, or the
+    photo of the face shows people of two splits. `split_of` maps each face with an identity to its split.
+    `listed_splits` maps each listed face to its split in the list. `faces` are all faces with the status ok and all
+    near-duplicates.
     """
     photo_of = {face.face_id: face.photo_id for face in faces}
     photo_splits = _find_photo_splits(faces, split_of)
     aside = {face: PHOTO_SPANS_SPLITS for face in split_of if len(photo_splits[photo_of[face]]) > 1}
     aside |= {face: LISTED_ELSEWHERE for face, split in split_of.items() if listed_splits.get(face, split) != split}
-    # A photo may contain only copies of faces, and the copied faces may be in two splits. A second search finds such
-    # photos.
+    # A photo may contain only near-duplicates, and their representatives may be in two splits. A second search finds
+    # these photos.
     photo_splits = _find_photo_splits(faces, {face: split for face, split in split_of.items() if face not in aside})
     for face in faces:
         if len(photo_splits[face.photo_id]) > 1:
@@ -38,9 +39,9 @@ def find_faces_set_aside(
 def describe_faces_set_aside(rows: Sequence[Split], faces: Sequence[Face], frozen: bool, listed: bool) -> list[str]:
     """Returns a notice about the faces whose photo shows people of several splits, or an empty list.
 
-    The notice names the two people who share most of these photos, the cause, and the way out. `faces` are all faces
-    that are ok or near-duplicates. `frozen` says whether frozen sets keep people in their splits, and `listed` whether
-    an imported list names splits.
+    The notice names the two people who share most of these photos, the cause, and what the user can do. `faces` are all
+    faces with the status ok and all near-duplicates. `frozen` is True if frozen sets keep people in their splits.
+    `listed` is True if an imported list names splits.
     """
     aside = {row.face_id for row in rows if row.reason == PHOTO_SPANS_SPLITS}
     if not aside:
@@ -64,7 +65,7 @@ def describe_faces_set_aside(rows: Sequence[Split], faces: Sequence[Face], froze
         cause = "An imported list names splits."
         way_out = "Give people who share photos the same split in the list."
     else:
-        cause = "Val and test need people of their own."
+        cause = "Val and test must show other people than train."
         way_out = "--split-by photos sets no face aside, but then val and test show people of train."
     return [
         f"{format_count(len(aside), 'face')} {verb} set aside, because a photo shows people of two splits. For "

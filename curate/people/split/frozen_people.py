@@ -1,7 +1,8 @@
-"""Finds new people who are people of a frozen set, although no face of the frozen set is in use any more.
+"""Finds new people who are the people of a frozen set, although no face of them in the frozen set is in use any more.
 
-The files of a person may be overwritten, or all faces of a frozen set may be dropped. The embeddings of the frozen
-faces stay in the dataset, and show whether a new person is a frozen person. The new person then joins the frozen split.
+All files of a person in a frozen set may be overwritten, or all faces of the person may be dropped. The embeddings of
+these faces stay in the dataset. They show whether a new person is the person of the frozen set. If so, the new person
+gets the split of the person in the frozen set.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ def find_frozen_people(
 ) -> list[tuple[str, Split]]:
     """Returns pairs of a face in use and the row of a frozen face that shows the same person.
 
-    Each person without a face in the rows of frozen sets gets at most one pair. The mean cosine of the person's faces
-    and the frozen person's unused faces must reach the threshold of the grouping. `faces` are all faces of the ledger,
-    and `before` are the split rows of the last run. The frozen faces in `successors` are still in use as other faces.
+    Only people without a face in a frozen set are compared, and each person gets at most one pair. The mean cosine of
+    the person's faces and the frozen person's unused faces must reach the threshold of the grouping. `faces` are all
+    faces of the ledger, and `before` are the split rows of the last run. The frozen faces in `successors` are left out,
+    because another face in use shows the same picture.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for row in memberships:
@@ -41,7 +43,8 @@ def find_frozen_people(
     known = {owner[row.face_id] for row in before if row.locked and row.face_id in owner}
     people = sorted(identity for identity in members if identity not in known)
 
-    # the mean embeddings of the new people and of the frozen people; their dot product is the mean cosine
+    # the mean embeddings of the new people and of the frozen people; the dot product of two mean embeddings is the mean
+    # cosine
     frozen = sorted({row.identity_id for row in unused})
     new_means = _average(ledger, [[face for face in members[identity] if face in embedded] for identity in people])
     old_means = _average(ledger, [[row.face_id for row in unused if row.identity_id == name] for name in frozen])

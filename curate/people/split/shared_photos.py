@@ -1,8 +1,9 @@
-"""Finds splits for people who share photos, so that few faces are set aside.
+"""Finds splits for people who appear in photos together, so that few faces are set aside.
 
-If a photo shows people of two splits, all its faces are set aside. People who share photos, directly or through others,
-form a group. A small group goes to one split as a whole. Parts of a large group may leave the group, if few faces are
-then set aside. People who share no photo are groups of one. Here a unit is a person (assign_splits.py).
+If a photo shows people of two splits, all its faces are set aside. Two people share a photo if both are in the photo.
+People who share photos, directly or through other people, form a group. A person who shares no photo is a group of one
+person. A small group goes to one split as a whole. Parts of a large group may go to another split if few faces are then
+set aside. In this file, a unit is usually a person (assign_splits.py).
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from curate.people.clustering.components import label_components
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
-# Largest number of units that leave a group together (ours): a family. On synthetic albums of 5 to 1,000 people, a
-# limit of 16 sets as many faces aside as a limit of 8, and takes twice as long. A limit of 5 sets up to five times as
-# many faces aside.
+# Largest number of units that leave a group together (ours), about the size of a family. We compared limits on
+# synthetic albums of 5 to 1,000 people. With a limit of 16, as many faces are set aside as with a limit of 8, and the
+# search takes twice as long. With a limit of 5, up to five times as many faces are set aside as with a limit of 8.
 MAX_PART = 8
-# A part leaves only if at least this share of its own faces can still be used afterwards (ours).
+# A part leaves its group only if at least this share of the part's faces is not set aside afterwards (ours).
 _LEAST_KEPT = 0.5
 
 
@@ -41,20 +42,20 @@ class SharedPhotos:
     """All photos that show several units, and the photos of each unit."""
 
     photos: tuple[SharedPhoto, ...]
-    of_unit: Mapping[str, tuple[int, ...]]  # unit -> places in `photos`; a unit without shared photos is missing
+    of_unit: Mapping[str, tuple[int, ...]]  # unit -> indices in `photos`; a unit without shared photos is missing
     shared_faces: Mapping[str, int]  # unit -> sum of `faces` over the photos of the unit
-    faces: Mapping[str, int]  # unit -> number of faces of the unit; contains also units without shared photos
+    faces: Mapping[str, int]  # unit -> number of faces of the unit; also contains units without shared photos
 
 
 def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units: Collection[str]) -> SharedPhotos:
     """Returns the photos that show two or more of `units`.
 
-    `faces` are all faces that are ok or near-duplicates. `unit_of` maps each face in a group to its unit. A photo
-    with a near-duplicate shows the unit of the representative. If a photo contains only near-duplicates, their
-    representatives are set aside.
+    `faces` are all faces with the status ok and all near-duplicates. `unit_of` maps each face with an identity to its
+    unit. A photo with a near-duplicate shows the unit of the representative. If a photo contains only near-duplicates,
+    their representatives would be set aside.
     """
-    inside: dict[str, set[str]] = defaultdict(set)  # photo -> faces in groups
-    shown: dict[str, set[str]] = defaultdict(set)  # photo -> faces in groups, or the representatives of copies of them
+    inside: dict[str, set[str]] = defaultdict(set)  # photo -> faces with a unit
+    shown: dict[str, set[str]] = defaultdict(set)  # photo -> faces with a unit, or their representatives
     for face in faces:
         if face.representative in unit_of:
             shown[face.photo_id].add(face.representative)
@@ -102,11 +103,11 @@ def count_losses(units: Collection[str], split_of: Mapping[str, str], shared: Sh
 
 
 def count_new_losses(part: Collection[str], split: str, split_of: Mapping[str, str], shared: SharedPhotos) -> int:
-    """Returns how many more faces are set aside if the units of `part` move to `split`.
+    """Returns the number of additional faces that are set aside if the units of `part` move to `split`.
 
     The result is negative if fewer faces are set aside.
 
-    A unit that `split_of` does not contain sets no face aside.
+    A unit that `split_of` does not contain has no effect.
     """
     moved = set(part)
     change = 0
@@ -125,9 +126,9 @@ def cut_group(
 ) -> None:
     """Moves about `wanted` units from `units` to `split`.
 
-    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The first part to leave
-    is the part that sets the fewest additional faces aside per unit. Fewer units leave if otherwise more than
-    `max_losses` additional faces would be set aside. Changes `split_of` in place.
+    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The part for which the
+    fewest additional faces per unit are set aside leaves first. Fewer units leave if more than `max_losses` additional
+    faces would be set aside. Changes `split_of` in place.
     """
     staying, may_leave, losses = set(units), len(units) // 2, 0
     if wanted <= 0 or may_leave == 0:
@@ -154,17 +155,18 @@ def cut_group(
         wanted, may_leave, losses = wanted - len(part.units), may_leave - len(part.units), losses + part.losses
         if wanted <= 0 or may_leave == 0:
             break
-        # The parts near the units that left may now cost less
+        # Units that share photos with the units that left are measured again, because fewer faces may be set aside for
+        # them now.
         near = {unit for moved in part.units for place in shared.of_unit[moved] for unit in shared.photos[place].units}
         for unit in sorted(near & staying):
             heapq.heappush(queue, (find_part(unit).key, unit))
 
 
 class _Part(NamedTuple):
-    """Units that may leave a group together. The part with the smallest key leaves first."""
+    """A part of a group: units that may leave the group together. The part with the smallest key leaves first."""
 
     key: tuple[float, int, float]
-    units: tuple[str, ...]  # empty if too many faces were set aside
+    units: tuple[str, ...]  # empty if too many faces would be set aside
     losses: int  # number of faces that are set aside if the units leave
 
 
@@ -180,9 +182,10 @@ def _find_part(
 ) -> _Part:
     """Returns the best part of `staying` that contains `seed`.
 
-    At each step, the unit with the closest tie joins the part. The tie is the number of faces that the unit shares with
-    the part, minus the number of faces that it shares only with other units. The returned part has no units if every
-    part costs more than `max_losses`, or loses too many of its own faces.
+    The part starts with `seed`, and grows by one unit at each step. The unit that joins has the largest difference of
+    two numbers: the faces in photos that the unit shares with the part, minus the faces in photos that the unit shares
+    only with other units. Of all steps, the best part is returned. The returned part has no units if more than
+    `max_losses` faces would be set aside for every part, or if every part would lose too many of its own faces.
     """
     part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
     while True:
@@ -192,7 +195,7 @@ def _find_part(
             best = _Part(key, tuple(part), losses)
         if len(part) >= max_units or losses <= 0:
             return best
-        ties: Counter[str] = Counter()  # unit -> number of faces in photos that it shares with the part
+        ties: Counter[str] = Counter()  # unit -> number of faces in the photos that the unit shares with the part
         for place in {place for unit in part for place in shared.of_unit[unit]}:
             photo = shared.photos[place]
             ties.update(dict.fromkeys((unit for unit in photo.units if unit in staying), photo.faces))
@@ -204,7 +207,10 @@ def _find_part(
 
 
 def _keeps_faces(part: Sequence[str], split: str, split_of: Mapping[str, str], shared: SharedPhotos) -> bool:
-    """Returns whether a part keeps `_LEAST_KEPT` of its own faces in `split`. A unit has one face in each photo."""
+    """Returns whether a part keeps the share `_LEAST_KEPT` of its own faces in `split`.
+
+    The function assumes that each unit has one face in each photo.
+    """
     moved = set(part)
 
     def is_mixed(photo: SharedPhoto) -> bool:

@@ -1,7 +1,7 @@
 """The stage `split`: puts every face into train, val or test, so that nothing leaks between the splits.
 
-No identity is in two splits. No photo is in two splits, and a copy of a photo is in the split of the photo. Under
---split-by photos, only the rule for photos holds.
+No identity is in two splits. No photo is in two splits, and a copy of a photo is in the split of the photo. With
+`--split-by photos`, an identity may be in several splits.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ FACE_DROPPED = "face_dropped"
 
 
 def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records a split for every face in a group. Returns notices.
+    """Records a split for every face with an identity. Returns notices.
 
-    A notice counts the faces that an imported list puts into another split than the person's split. Other notices say
-    why faces are set aside, and why a split is empty. A notice names the people whose faces change their split although
-    frozen sets exist.
+    The notices count the faces that an imported list puts into a different split than their person. They say why faces
+    are set aside, and why a split is empty. They name the people whose faces change their split although frozen sets
+    exist.
     """
     before, faces = ledger.read_rows(Split), ledger.read_rows(Face)
     identities, memberships = ledger.read_rows(Identity), ledger.read_rows(Membership)
@@ -89,10 +89,10 @@ def mark_references_only(
     filters: FilterSet,
     listed: Container[str] = (),
 ) -> list[Split]:
-    """Returns the rows. Each face of the split test that a test filter removes gets the filter's reason in `no_target`.
+    """Returns the rows with `no_target`: the reason of the test filter that removes the face, or None.
 
-    `photos` maps the id of a photo to facts about the photo. Faces in `listed` are not filtered, because an imported
-    list alone decides which of them are targets.
+    Test filters apply only to faces of the split test. `photos` maps the id of a photo to facts about the photo. Faces
+    in `listed` are not filtered, because an imported list decides which of these faces are targets.
     """
     face_of = {face.face_id: face for face in faces}
     tests = [
@@ -117,39 +117,39 @@ def make_splits(
 ) -> list[Split]:
     """Returns a split row for every face in a group, sorted by face_id.
 
-    `faces` are all faces that are ok or near-duplicates, and `before` are the rows of the last run. `listed_splits`
-    maps a face to its split in an imported list.
+    `faces` are all faces with the status ok and all near-duplicates. `before` are the rows of the last run.
+    `listed_splits` maps a face to its split in an imported list.
 
     If faces are split by identity, the split of a person who shares no photo follows from a hash of the person's
     smallest face_id. The name of a person has no effect on the person's split. People who share photos go to the same
-    split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more, a
-    split is empty only if otherwise too many faces would be set aside. A person with a single face cannot form pairs. A
-    person with a single face gets the split of the largest group in the same photo, so that the photo can be used. A
-    face is set aside if its photo shows people of two splits. If faces are split by photos, the same rules apply to
-    photos, and copies of a photo stay together.
+    split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more,
+    every split gets people, except if too many faces would be set aside. A person with a single face has no references.
+    This person gets the split of the person with the most faces in the same photo, so that the photo can be used. A
+    face is set aside if its photo shows people of two splits. If faces are split by photos, these rules apply to photos
+    instead of people, and copies of a photo stay together.
 
     If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
     have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the
     row, even if a copy of the row's face is now the representative. The row of a face that is no longer in use stays,
-    with the status dropped. If people are merged, locked rows take precedence. After locked rows, train takes
-    precedence over val, and val over test, so that no training face is used for evaluation. Only new people can fill an
-    empty split.
+    with the status dropped. If people of several splits are merged, the split of a locked row takes precedence. Without
+    a locked row, train takes precedence over val, and val takes precedence over test, so that no training face is used
+    for evaluation. Only new people can fill an empty split.
 
     `successors` maps a face whose file was overwritten to the face that shows the same picture now. The row of the
-    overwritten face counts for the new face, even if no row is locked. `frozen` are pairs of a face and the locked row
-    of an unused face of the same person, and the row counts for the face (frozen_people.py).
+    overwritten face applies to the new face, even if no row is locked. `frozen` has pairs of a face in use and a locked
+    row (frozen_people.py). The locked row belongs to an unused face of the person, and applies to the face in use.
 
     `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
-    faces. Faces that are listed in another split than their person are set aside.
+    faces. A face whose listed split differs from the split of its person is set aside.
 
     `together` are sets of identities that must be in one split, if faces are split by identity (together.py).
 
-    The faces of the identities in `doubtful` are set aside, but not faces for which a locked row counts. Each face that
-    is set aside counts as a person with a single face. Nobody trains or tests on such a face, so neither a row of
-    `before` that says `doubtful_person`, nor a row of `frozen`, nor `together` has an effect on its split.
+    The faces of the identities in `doubtful` are set aside, except faces to which a locked row applies. Each of these
+    faces counts as a person with a single face. The faces are used neither for training nor for tests. Rows of `before`
+    with the reason `doubtful_person`, rows of `frozen`, and `together` have therefore no effect on their splits.
 
-    Raises BadInput if a person has locked rows of two splits, if locked rows were made with another policy than
-    `rules.policy`, or if the rules leave no share for train.
+    Raises BadInput if a person has locked rows of two splits, if locked rows have a different policy than
+    `rules.policy`, or if the shares of val and test leave no share for train.
     """
     if rules.policy not in ("identity", "photos"):
         raise BadInput(f"--split-by is {rules.policy}. Give identity or photos.")
@@ -164,8 +164,8 @@ def make_splits(
     before = [row for row in before if row.reason != DOUBTFUL_PERSON and (has_locks or row.face_id in successors)]
     locked = {row.face_id for row in before if row.locked}
 
-    # Find the split of each face in a group. A face has the split of its unit, which is a person or a set of linked
-    # photos.
+    # Find the split of each face with an identity. A face has the split of its unit, which is a person or a set of
+    # linked photos.
     owner = {member.face_id: member.identity_id for member in memberships}
     photo_of = {face.face_id: face.photo_id for face in faces}
     grouped_faces = sorted(face for face in owner if face in photo_of)
@@ -197,7 +197,7 @@ def make_splits(
 
 
 def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
-    """Raises BadInput if locked rows of `before` were made with another policy than `rules.policy`."""
+    """Raises BadInput if locked rows of `before` have a different policy than `rules.policy`."""
     other = next((row.policy for row in before if row.locked and row.policy != rules.policy), None)
     if other is not None:
         raise BadInput(
@@ -209,7 +209,7 @@ def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
 def find_split_changes(before: Sequence[Split], after: Sequence[Split]) -> list[tuple[Split, Split]]:
     """Returns the old and the new row of each face that changes its split, sorted by face_id.
 
-    Returns an empty list if no row of `before` is locked. A face of a doubtful person is in no split, and is left out.
+    Returns an empty list if no row of `before` is locked. Faces of doubtful people are in no split, and are left out.
     """
     if not any(row.locked for row in before):
         return []
@@ -221,7 +221,7 @@ def find_split_changes(before: Sequence[Split], after: Sequence[Split]) -> list[
 def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:
     """Raises LedgerBroken if an identity, a photo or a near-duplicate is in two splits.
 
-    Identities are checked only for rows that were split by identity.
+    With `--split-by photos`, identities are not checked.
     """
     active = {row.face_id: row for row in splits if row.status == "ok"}
     splits_of: dict[str, set[str]] = defaultdict(set)  # a phrase for the error message -> splits

@@ -1,4 +1,4 @@
-"""Keeps people in one split, as different people, by decisions of the kind `together`."""
+"""Applies the decisions of the kind `together`, which put people into one split without merging them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def find_people_together(
 ) -> list[tuple[str, ...]]:
     """Returns the identities of each active decision `together`.
 
-    A side of a decision is the person to whom most of its faces belong today. A side without such a person is left out.
+    A side of a decision means the person to whom most faces of the side belong now. A side without faces of a person is
+    left out.
     """
     finder, owner = FaceFinder(faces), {row.face_id: row.identity_id for row in memberships}
     people = []
@@ -40,9 +41,10 @@ def move_together(
 ) -> dict[str, str]:
     """Returns face_id -> split, with the people of each decision in one split.
 
-    `split_of` and `owner` map each face in a group to its split and its identity. `locked` are faces of frozen sets,
-    and the people of these faces never move. People who are kept together with such a person go to its split. If a
-    decision names no person of a frozen set, all its people go to the split of the person with most faces.
+    `split_of` and `owner` map each face with an identity to its split and its identity. `locked` are faces of frozen
+    sets, and the people of these faces never move. If a decision names a person of a frozen set, the other people of
+    the decision go to the split of this person. If a decision names no person of a frozen set, all its people go to the
+    split of the person with the most faces.
     """
     people = sorted({person for sides in together for person in sides})
     if not people:
