@@ -5,7 +5,7 @@
 | random | the reference with the smallest hash of target and reference (the default policy, with the least bias) |
 | nearest | the reference with the highest cosine to the target |
 | window | as random, but only references whose distance (1 - cosine) lies in the window of the split |
-| affine-nearest | the reference whose landmarks fit the landmarks of the target best after an affine map, as in ASFFNet |
+| affine-nearest | the reference whose landmarks fit the target landmarks best after an affine map, as in ASFFNet |
 | diverse | the face nearest to the person's mean; each next reference is farthest from all earlier references |
 | hard-pose | the reference whose yaw and pitch differ most from the yaw and pitch of the target |
 | same-age | as random, but only references that were taken at most two years before or after the target |
