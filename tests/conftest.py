@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests: threads, hypothesis, the shared photos, commands in this or in a new process."""
+"""Prepares all tests: one thread for each process, the settings of hypothesis, and shared fixtures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-# One thread a test process, set before numpy, OpenCV and torch are imported: pytest-xdist runs a process a core, and
-# tests that compare bits must not depend on the number of threads.
+# Each process of the tests uses one thread, because pytest-xdist starts one process for each core. The results of tests
+# that compare bits must not depend on the number of threads. The variables are set before numpy, OpenCV and torch are
+# imported.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
@@ -20,7 +21,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# A shell starts background jobs with SIGINT ignored; tests of Ctrl-C need the usual handler.
+# A shell starts background jobs with SIGINT ignored. The tests of Ctrl-C need Python's usual handler of SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
@@ -32,18 +33,19 @@ from tests.places import SHARED, Run
 
 fork_workers()
 
-# `make test` draws the same examples each time; `make fuzz` sets HYPOTHESIS_PROFILE=free and draws others.
+# `make test` draws the same random examples each time. `make fuzz` sets HYPOTHESIS_PROFILE=free, which draws new ones.
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("free")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-# The files and folders with the longest tests. They run first, so that the processes of pytest-xdist end together.
+# The files and folders with the longest tests. They run first, so that all processes of pytest-xdist end at about the
+# same time.
 LONGEST = ("faults", "test_run.py", "train/recipes/test_recipes.py", "train/fit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of LONGEST first, and keep all other places."""
+    """Moves the tests of LONGEST to the front, and keeps the order of all other tests."""
 
     def rank(item: pytest.Item) -> int:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
@@ -54,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real photos beside the repository; the test is skipped where they are missing."""
+    """Returns the folder of the shared photos beside the repository. If this folder is missing, the test is skipped."""
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED}")
     return SHARED
@@ -62,7 +64,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def likeness() -> Run:
-    """Run a command line in a process of its own: `likeness("manifest", "show", path)`."""
+    """Returns a function that runs a command in a new process, for example `likeness("manifest", "show", path)`."""
 
     def run(*words: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
@@ -77,7 +79,10 @@ def likeness() -> Run:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line in this process, which saves the imports of `likeness`: `command("train", path)`."""
+    """Returns a function that runs a command in this process, which is faster: `command("train", path)`.
+
+    The command does not import the libraries again.
+    """
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         from likeness import main

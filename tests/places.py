@@ -1,4 +1,4 @@
-"""Where the repository and the shared photos lie, whether `make fuzz` runs, and the type of the `likeness` fixture."""
+"""Defines the folders of the repository and of the shared photos, and whether `make fuzz` runs the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typer's tree of commands, and the tables of docs/commands.md as they should be.
+"""Lists the commands of Typer, and builds the tables that docs/commands.md must contain.
 
 `python -m tests.doubles.commands` prints the tables.
 """
@@ -19,7 +19,7 @@ from manifests.runtime.flags import ARGUMENTS, FLAGS, RESULTS
 
 
 def walk(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields every command with the words that call it."""
+    """Yields every command, with the words that call the command."""
     inside = getattr(command, "commands", None)
     if inside is None:
         yield words, command
@@ -32,7 +32,7 @@ ALL = dict(walk((), get_command(front.app)))
 
 
 def spell(parameter: Any) -> str:
-    """Returns the spelling of an option as in the table, or the metavar of an argument."""
+    """Returns the name of an option as it stands in FLAGS, or the metavar of an argument."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar)
     return "/".join([*parameter.opts, *parameter.secondary_opts])
@@ -44,13 +44,13 @@ def list_arguments(command: Any) -> list[str]:
 
 
 def list_users(word: str) -> str:
-    """Returns the commands that have a word, separated by commas."""
+    """Returns the commands that have the option or argument `word`, separated by commas."""
     names = [" ".join(words) for words, command in ALL.items() if word in map(spell, command.params)]
     return ", ".join(name.removeprefix("manifest ") for name in names)
 
 
 def build_tables() -> dict[str, list[list[str]]]:
-    """Returns the rows of each table of docs/commands.md by its heading, the title row first."""
+    """Returns the rows of each table of docs/commands.md, by the heading of the table. The first row has the titles."""
     return {
         "Commands": [
             ["command", "arguments", "what it does"],
@@ -81,7 +81,7 @@ def render_table(rows: list[list[str]]) -> str:
 
 
 def call_curate(*arguments: object) -> Result:
-    """Run `likeness curate` in this process."""
+    """Runs `likeness curate` in this process."""
     app = typer.Typer()
     app.command()(curate.cli.curate)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

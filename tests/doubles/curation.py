@@ -1,7 +1,7 @@
-"""Photos of people who do not exist, and ten-line face models that find them; as a script, a curation to kill.
+"""Makes photos of people who do not exist, and small face models that find these people.
 
-A person is a colour, a face is a textured square of it on black.
-`python tests/doubles/curation.py PHOTOS DATASET WORKERS` curates.
+Each person has a colour. A face is a textured square of this colour on a black background. As a script, this file
+curates photos, and a test can kill the process: `python tests/doubles/curation.py PHOTOS DATASET WORKERS`.
 """
 
 import itertools
@@ -33,7 +33,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KEYS
 from manifests.runtime.workers import open_pool
 
-# 14 people, no two with a cosine above .58: the faces and corners of a cube
+# The 14 people are the directions from the centre of a cube to its faces and corners. No two people have a cosine above
+# .58.
 PEOPLE = [d for d in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, d)) in (1, 3)]
 SIDE = 120
 CLOCKS = ("started", "finished", "made", "ctime_ns")
@@ -49,7 +50,7 @@ def face(person: int, seed: int, side: int = SIDE) -> np.ndarray:
 
 
 def photo(people: list[int], seed: int, side: int = SIDE) -> np.ndarray:
-    """RGB uint8: the people side by side."""
+    """Returns a photo, RGB uint8, with the people side by side."""
     image = np.zeros((side + 60, (side + 40) * max(len(people), 1) + 40, 3), np.uint8)
     for place, person in enumerate(people):
         x = 40 + place * (side + 40)
@@ -64,7 +65,7 @@ def save(path: Path, image: np.ndarray, *options: int) -> Path:
 
 
 def album(folder: Path, people: int = 4, each: int = 3) -> Path:
-    """`people` people with `each` photos of their own."""
+    """Writes photos of `people` people into a folder, `each` photos of each person. Returns the folder."""
     for person in range(people):
         for number in range(each):
             save(folder / f"person{person}" / f"{number}.png", photo([person], number))
@@ -73,7 +74,8 @@ def album(folder: Path, people: int = 4, each: int = 3) -> Path:
 
 def detect(image: np.ndarray) -> list[Detection]:
     time.sleep(float(os.environ.get("DOUBLES_DELAY", "0")))
-    if image.max() <= 24:  # soon known, also of the black pictures of 64 MP among the hostile files
+    # returns early for dark pictures, such as the black pictures of 64 megapixels among the hostile files
+    if image.max() <= 24:
         return []
     brightest = cv2.max(cv2.max(image[..., 0], image[..., 1]), image[..., 2])
     _, _, stats, _ = cv2.connectedComponentsWithStats((brightest > 24).astype(np.uint8))
@@ -92,7 +94,10 @@ def embed(crops: np.ndarray) -> np.ndarray:
 
 @cache
 def models(spec: str) -> FaceModels:
-    """`auto` and `double`; anything else is another recognizer."""
+    """Returns the face models of the doubles.
+
+    `auto` and `double` are one recognizer, and any other `spec` is another.
+    """
     spec = "double" if spec == "auto" else spec
     recognizer = Path(curate.detection.embed.__file__ if spec == "double" else curate.detection.detect.__file__)
     files = ModelFile("detector", Path(__file__), "none"), ModelFile("recognizer", recognizer, "none")
@@ -100,7 +105,7 @@ def models(spec: str) -> FaceModels:
 
 
 def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> None:
-    """Let every module of curate that loads face models load them with `load`."""
+    """Replaces the function that loads face models by `load`, in every module of curate that loads face models."""
     for module in (
         curate.pipeline,
         curate.detection.face_models,
@@ -113,11 +118,13 @@ def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> 
 
 def install(patch: pytest.MonkeyPatch) -> None:
     use_models(patch, models)
-    # a spawned process has no doubles; two or more are asked for where this module is the script
+    # A spawned process does not have the doubles, so one worker means this process. Only if this file is the script,
+    # more workers can be used, because each worker imports the script.
     patch.setattr(
         curate.pipeline, "open_pool", lambda workers, start: open_pool(None if workers == 1 else workers, start)
     )
-    patch.setattr(manifests.privacy.keys, "create_key", lambda: bytes(32))  # so that two datasets can be compared
+    # a fixed key, so that two datasets can be compared
+    patch.setattr(manifests.privacy.keys, "create_key", lambda: bytes(32))
 
 
 def curated(photos: Path, dataset: Path, **changes) -> Summary:
@@ -125,7 +132,10 @@ def curated(photos: Path, dataset: Path, **changes) -> Summary:
 
 
 def find_problems(dataset: Path) -> list[str]:
-    """All problems except look-alikes in two splits, of which a decision or a label has made two people."""
+    """Returns the problems of a dataset, without the look-alikes that are in two splits.
+
+    If a decision or a label makes two people of one, their faces are such look-alikes.
+    """
     return [problem for problem in check_ledger(dataset) if not problem.startswith("leaks of the kind cosine")]
 
 
@@ -140,19 +150,19 @@ def rows(dataset: Path, kind: type) -> list:
 
 
 def contents(dataset: Path) -> dict[str, list]:
-    """Every table but its clocks."""
+    """Returns the rows of every table, without the columns that contain times."""
     with Ledger.open(dataset) as ledger:
         tables = {name: ledger.read_table(name) for name in KEYS}
     return {name: table.drop(CLOCKS, strict=False).rows() for name, table in tables.items()}
 
 
 def files(dataset: Path) -> dict[str, bytes]:
-    """Every crop and embedding, byte for byte, and anything that should not be there."""
+    """Returns the bytes of every file in the folders of crops and embeddings, by the path of the file."""
     found = [path for part in ("faces", "embeddings") for path in (dataset / part).rglob("*") if path.is_file()]
     return {str(path.relative_to(dataset)): path.read_bytes() for path in sorted(found)}
 
 
-if __name__ in ("__main__", "__mp_main__"):  # also in the workers, which import this script again
+if __name__ in ("__main__", "__mp_main__"):  # also in the worker processes, which import this script again
     install(pytest.MonkeyPatch())
 if __name__ == "__main__":
     run([Path(sys.argv[1])], Path(sys.argv[2]), CurateConfig(), int(sys.argv[3]))

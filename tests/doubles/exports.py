@@ -1,4 +1,4 @@
-"""A small dataset of people who do not exist, with landmarks and a frozen set, to export; and lists to import."""
+"""Makes a small dataset with landmarks and a frozen set for tests of exports, and CSV lists for tests of imports."""
 
 import csv
 from dataclasses import replace
@@ -22,20 +22,20 @@ WITH_SETS = [one for one in ALL if not isinstance(one, str) or FORMATS[one].lq !
 
 
 def dataset_of(folder: Path, people: int = 5, each: int = 4) -> Path:
-    """Curated with the doubles, which must be installed."""
+    """Curates an album with the doubles, which the test must install first. Returns the dataset."""
     album(folder / "photos", people, each)
     curated(folder / "photos", folder / "dataset")
     return folder / "dataset"
 
 
 def freeze(dataset: Path) -> str:
-    """A frozen set of the test split, at 32 px."""
+    """Makes a frozen set of the test split at 32 px."""
     make_set(dataset, preset="codeformer", split="test", seed=0, size=32)
     return LQ_SET
 
 
 def wanted(name: str, **more) -> ExportOptions:
-    """With the frozen set, if the format has a place for it."""
+    """Returns options for an export, with the frozen set if the format can contain one."""
     return ExportOptions(lq_set=None if FORMATS[name].lq == "none" else LQ_SET, **more)
 
 
@@ -45,7 +45,7 @@ def change(dataset: Path, changed: list) -> None:
 
 
 def mark(dataset: Path) -> None:
-    """68 landmarks for every face: points of its box."""
+    """Gives every face 68 landmarks, which are points in its box."""
     ring = np.stack([np.cos(np.arange(68) / 5), np.sin(np.arange(68) / 7)], axis=1) * 0.3 + 0.5
     faces = []
     for face in rows(dataset, Face):

@@ -1,4 +1,4 @@
-"""The real face models at hand, as parameters of tests: dlib, and the pack of ../shared/data."""
+"""Lists the real face models, dlib and the pack of ../shared/data, as parameters of tests."""
 
 from __future__ import annotations
 

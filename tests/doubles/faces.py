@@ -1,4 +1,4 @@
-"""Rows of faces that no photo shows."""
+"""Makes rows of faces without any photo."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""Runs commands that are killed, stopped, run on a full disk or run twice at once, and compares what they leave.
+"""Disturbs commands (kill, stop, full disk, a second writer) and compares the results with an undisturbed run.
 
-As a script, it prints the table of the tested faults: `python tests/doubles/faults.py faults.jsonl`.
+As a script, this file prints the table of the tested faults: `python tests/doubles/faults.py faults.jsonl`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ from tests.places import REPOSITORY
 ROOT = REPOSITORY
 FULL = os.environ.get("LIKENESS_FAULTS") == "full"  # `make faults`
 SEED = 7
-PATHS = os.pathsep.join((str(ROOT / "tests" / "doubles" / "faults_site"), str(ROOT)))  # of modules in a command
+# the folders in which a command looks for modules first
+PATHS = os.pathsep.join((str(ROOT / "tests" / "doubles" / "faults_site"), str(ROOT)))
 
 
 @dataclass(frozen=True)
 class Point:
-    """When a command is struck: at which moment of faults_hook.py, or so many seconds after its start."""
+    """Describes when a command is disturbed: at a moment of faults_hook.py, or some seconds after its start."""
 
     at: str = ""
     when: str = "before"
@@ -59,13 +60,13 @@ class Ended:
 
     @property
     def sentence(self) -> str:
-        """What a person is told: the last line of standard error, when it ended with a word of ours."""
+        """Returns the last line of standard error, the sentence of a command that refuses something."""
         lines = [line for line in self.err.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
 
 class Bench:
-    """A folder to try faults in, and how commands are started there."""
+    """Starts commands for the tests of faults, and reads their moments. The log of the moments is in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,9 +74,10 @@ class Bench:
         self.log = folder / "moments"
 
     def start(self, command: list[str], point: Point | None = None, do: str = "kill", largest_file: int = -1) -> Any:
-        """`python -m likeness` in a process group of its own; nothing of it survives this test.
+        """Starts `python -m likeness` with these words in a process group of its own.
 
-        `make test` forks the process from one that has imported the libraries; `make faults` starts Python anew.
+        For `make test`, the process is forked from a process that has imported the libraries. For `make faults`, Python
+        is started anew.
         """
         self.log.unlink(missing_ok=True)
         told = {"FAULTS_LOG": str(self.log), "FAULTS_DO": do}
@@ -105,11 +107,11 @@ class Bench:
         )
 
     def run(self, command: list[str], timeout: float = 300, largest_file: int = -1) -> Ended:
-        """To its end."""
+        """Runs a command to its end."""
         return finish(self.start(command, largest_file=largest_file), timeout)
 
     def strike(self, command: list[str], point: Point) -> bool:
-        """Run it until it is killed at the point; False where it had ended before."""
+        """Runs a command until it is killed at the point. Returns False if the command ended before the point."""
         process = self.start(command, point)
         if point.seconds:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -121,7 +123,7 @@ class Bench:
         return ended.code != 0
 
     def moments(self) -> list[str]:
-        """The lines of the last command."""
+        """Returns the lines that the last command wrote for its moments."""
         data = self.log.read_bytes() if self.log.exists() else b""
         return [data[at : at + LINE].decode(errors="replace").rstrip() for at in range(0, len(data), LINE)]
 
@@ -138,7 +140,7 @@ def finish(process: Any, timeout: float = 300) -> Ended:
 
 @contextlib.contextmanager
 def paused(bench: Bench, command: list[str], point: Point) -> Iterator[Any]:
-    """The command, stopped at a point; it goes on where the block ends."""
+    """Starts a command, stops it at a point, and yields the process. After the block, the command continues."""
     process = bench.start(command, point, do="stop")
     try:
         stopped = (
@@ -154,8 +156,11 @@ def paused(bench: Bench, command: list[str], point: Point) -> Iterator[Any]:
 
 
 def points(moments: int, count: int, rng: np.random.Generator) -> list[Point]:
-    """`count` moments spread over all of them, one drawn from each of as many equal parts; before, after, or up to
-    ten milliseconds into what follows."""
+    """Returns `count` points, spread over all moments of a command.
+
+    The moments are divided into `count` parts of equal size, and one moment is drawn from each part. A point is before
+    the call of the moment, after the call, or up to ten milliseconds after the start of the call.
+    """
     edges = np.linspace(1, moments + 1, count + 1)
     found = []
     for low, high in itertools.pairwise(edges):
@@ -166,7 +171,7 @@ def points(moments: int, count: int, rng: np.random.Generator) -> list[Point]:
 
 
 def many_photos(folder: Path) -> Path:
-    """Some people, pictures of several of them, a copy, a letter, a truncated file, a broken link."""
+    """Writes photos of four people, a photo of all of them, a copy, a text file, a truncated file and a broken link."""
     album(folder, people=4, each=5)
     save(folder / "all.png", photo([0, 1, 2, 3], 200))
     shutil.copy(folder / "person0" / "0.png", folder / "copy.png")
@@ -177,12 +182,13 @@ def many_photos(folder: Path) -> Path:
     return folder
 
 
-# what is allowed to differ: clocks and paces in logs, and the ledger's own bytes, which are compared table by table
+# The keys of stats.jsonl that may differ between two runs, because they are times or speeds. The ledger is not compared
+# as bytes, but table by table.
 _CLOCKS = {"seconds", "images_per_second", "data_wait"}
 
 
 def remains(folder: Path) -> dict[str, Any]:
-    """All that a command left in a folder, to compare with what another left: tables without clocks, files as bytes."""
+    """Returns what a command left in a folder: the tables of the ledger without times, and the bytes of other files."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -199,15 +205,16 @@ def remains(folder: Path) -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The names of what is not the same, `tmp` files among them."""
+    """Returns the names whose content differs, or that only one of the two results of `remains` has."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 @contextlib.contextmanager
 def tried(fault: str, where: Stage | str, point: object = "", must: str = "") -> Iterator[dict[str, str]]:
-    """Note a fault that was tried, and whether what had to hold held, in the file that LIKENESS_FAULTS_LOG names.
+    """Writes a tested fault and its outcome into the file that LIKENESS_FAULTS_LOG names.
 
-    `outcome` of what it answers may be set to what is to be noted instead where all held.
+    If the block raises an error, the outcome is `failed`. Otherwise the outcome is `survived`, or another text that the
+    block stores under `outcome` in the yielded dict.
     """
     note = {"outcome": "survived"}
     outcome = "failed"
@@ -228,9 +235,9 @@ LQ = ("--size", "64", "--workers", "1")
 
 
 class World:
-    """What the stages begin with, made once by the commands themselves, and a folder that every try begins anew in.
+    """Holds the photos, datasets and runs with which the stages begin, and the results of undisturbed commands.
 
-    What an undisturbed command leaves is kept too, so that tests of one world share it.
+    The commands make each dataset and run once. Every attempt of a stage begins in the emptied folder `here`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -240,10 +247,10 @@ class World:
         self.here.mkdir()
         self._made: dict[str, Path] = {}
         self._undisturbed: dict[Stage, tuple[dict[str, Any], list[str]]] = {}
-        self.seconds: dict[Stage, float] = {}  # that the undisturbed commands took
+        self.seconds: dict[Stage, float] = {}  # how long the undisturbed command of each stage took
 
     def made(self, name: str, *command: object) -> Path:
-        """The folder that a command made, at its first call."""
+        """Returns the folder `name`. At the first call, runs the command that makes this folder."""
         if name not in self._made:
             ended = self.bench.run([str(word) for word in command])
             assert ended.code == 0, ended.err
@@ -254,7 +261,7 @@ class World:
         return self.made("ds", "curate", self.photos, "--out", self.bench.folder / "ds", "--workers", "1")
 
     def frozen(self) -> Path:
-        """A copy of the dataset with a frozen set."""
+        """Returns a copy of the dataset with a frozen set."""
         dataset = self.bench.folder / "frozen" / "ds"
         if "frozen/ds/lq" not in self._made:
             shutil.copytree(self.dataset(), dataset)
@@ -265,13 +272,13 @@ class World:
         return self.made("run", "train", self.dataset(), "--out", self.bench.folder / "run", "--images", "24")
 
     def begin(self, stage: Stage) -> list[str]:
-        """The command of a stage, in a folder as it finds it."""
+        """Empties the folder `here`, prepares it for a stage, and returns the command of the stage."""
         for left in self.here.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         return [str(word) for word in stage(self)]
 
     def undisturbed(self, stage: Stage) -> tuple[list[str], dict[str, Any], list[str]]:
-        """A stage's command, what it leaves when nothing happens, and the moments it goes through."""
+        """Returns the command of a stage, what the command leaves in `here` without a fault, and its moments."""
         command = self.begin(stage)
         if stage not in self._undisturbed:
             began = time.monotonic()
@@ -282,7 +289,10 @@ class World:
         return command, *self._undisturbed[stage]
 
     def ends_as(self, command: list[str], undisturbed: dict[str, Any]) -> Ended:
-        """The same command again: all is as if nothing had happened, and `check_ledger` says so."""
+        """Runs a command again, and checks that it leaves the same as the undisturbed command.
+
+        `check_ledger` must find no problem.
+        """
         ended = self.bench.run(command)
         assert ended.code == 0, ended.err
         assert differences(remains(self.here), undisturbed) == []
@@ -291,7 +301,8 @@ class World:
         return ended
 
 
-# The stages: what each finds before it begins is put into world.here, all of which is compared; the answer is a command
+# Each of the following functions is a stage. The function writes what the command needs into world.here, and returns
+# the command. All files in world.here are compared afterwards.
 
 
 def curate(world: World, workers: int = 1) -> list[object]:
@@ -303,7 +314,7 @@ def curate_in_two(world: World) -> list[object]:
 
 
 def mend(world: World) -> list[object]:
-    """A dataset that has lost a shard and crops, with photos replaced, taken away and added."""
+    """Prepares a dataset without a shard and without some crops. Some photos are replaced, removed or added."""
     dataset, photos = world.here / "ds", world.here / "photos"
     shutil.copytree(world.photos, photos, symlinks=True)
     begin = world.made("mend/ds", "curate", photos, "--out", world.bench.folder / "mend" / "ds", "--workers", "1")
@@ -312,7 +323,7 @@ def mend(world: World) -> list[object]:
         (photos / "person0" / "1.png", photo([1, 2], 300)),
         (photos / "person2" / "9.png", photo([2], 301)),
     ):
-        os.utime(save(path, image), (0, 0))  # the ledger keeps the time
+        os.utime(save(path, image), (0, 0))  # fixed times, because the ledger stores the times of the files
     (photos / "person3" / "4.png").unlink()
     with Ledger.open(dataset) as ledger:
         faces = [face for face in ledger.read_rows(Face) if face.status == "ok"]
@@ -377,7 +388,7 @@ def purge(world: World) -> list[object]:
 
 
 def table(log: Path) -> str:
-    """Returns a Markdown table of the tested faults and the results, from the lines that `tried` wrote."""
+    """Returns a Markdown table of the tested faults and their outcomes, from the lines that `tried` wrote."""
     tries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
     kinds = list(dict.fromkeys((one["fault"], one["must"]) for one in tries))

@@ -1,16 +1,17 @@
-"""Runs inside every process of a command under test: counts its moments, and at a given one kills or stops them all.
+"""Counts the moments of a command under test, and kills or stops all processes of the command at a given moment.
 
-A moment is a call after which the disk is another: a file flushed, renamed or removed, a ledger opened, committed to or
-closed; `record STAGE` begins what a stage commits. faults_site/sitecustomize.py calls `install`, so the command is
-the real one, `python -m likeness ...`, and its worker processes are counted too.
+A moment is a call that changes the disk: a file is flushed, renamed or removed, or a ledger is opened, committed or
+closed. `record STAGE` is the moment at which the commit of a stage begins. faults_site/sitecustomize.py calls `install`
+in every process of the command. The command is therefore the real command, `python -m likeness ...`, and the moments of
+its worker processes are counted too. The variables of the environment are:
 
-    FAULTS_LOG   a file that gets a line of LINE bytes a moment; its length is the count over all processes
-    FAULTS_AT    "37": the 37th moment; "commit scan": the first whose line begins so; unset: none, moments are counted
+    FAULTS_LOG   a file that gets a line of LINE bytes for each moment of any process
+    FAULTS_AT    "37" for the 37th moment; "commit scan" for the first moment whose line begins so; empty for no fault
     FAULTS_DO    "kill" or "stop": SIGKILL or SIGSTOP to the whole process group
-    FAULTS_WHEN  "before" the call, "after" it, or so many milliseconds after it began, in the middle of what follows
+    FAULTS_WHEN  "before" or "after" the call, or a number of milliseconds after the start of the call
 
-It also makes the work small: people who do not exist and models that find them (curate_doubles.py), a restorer of a few
-thousand weights, batches of a few files, a checkpoint every eight images.
+`install` also makes the work small: the people and face models of tests/doubles/curation.py, a restorer of a few
+thousand weights, batches of a few files, and a checkpoint every eight images.
 """
 
 from __future__ import annotations
@@ -40,17 +41,18 @@ def install() -> None:
         counted = moment(name, plain)
         setattr(os, name, counted)
         if plain in os.supports_dir_fd:
-            os.supports_dir_fd.add(counted)  # shutil.rmtree asks for it
+            os.supports_dir_fd.add(counted)  # shutil.rmtree checks that the function is in this set
     sys.meta_path.insert(0, _Afterwards(_PATCHES))
 
 
 def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | None = None) -> Callable[..., Any]:
-    """`plain`, with what FAULTS_* ask for around it."""
+    """Returns `plain` as a function that counts a moment, and disturbs the command if FAULTS_AT names this moment."""
 
     @functools.wraps(plain)
     def counted(*told: Any, **options: Any) -> Any:
         line = f"{kind} {named(*told) if named else _name(told)}"
-        if line.endswith((".tmp", ":memory:")):  # a temporary file that is renamed already; duckdb without a file
+        # not a moment: a temporary file that was renamed already, or a DuckDB database without a file
+        if line.endswith((".tmp", ":memory:")):
             return plain(*told, **options)
         due = _due(line)
         when = os.environ.get("FAULTS_WHEN", "before")
@@ -60,7 +62,7 @@ def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | Non
             threading.Timer(float(when) / 1000, _strike).start()
         try:
             return plain(*told, **options)
-        finally:  # also where it raises: a file that was not there to remove
+        finally:  # also if the call raises an error, for example because the file to remove is missing
             if due and when == "after":
                 _strike()
 
@@ -68,13 +70,13 @@ def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | Non
 
 
 def _name(told: tuple[Any, ...]) -> str:
-    """The file name of the last path among the arguments."""
+    """Returns the file name of the last path among the arguments."""
     paths = [item for item in told if isinstance(item, str | bytes | os.PathLike)]
     return Path(os.fsdecode(paths[-1])).name if paths else ""
 
 
 def _due(line: str) -> bool:
-    """Write the line of a moment; whether it is the one."""
+    """Writes the line of a moment to the log. Returns whether FAULTS_AT names this moment."""
     log = os.environ["FAULTS_LOG"]
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
@@ -89,14 +91,14 @@ def _due(line: str) -> bool:
 
 def _strike() -> None:
     number = _SIGNALS[os.environ["FAULTS_DO"]]
-    os.environ["FAULTS_AT"] = ""  # once: a process that was stopped goes on undisturbed
+    os.environ["FAULTS_AT"] = ""  # only one time: after it was stopped, the process continues without another fault
     os.killpg(0, number)
     if number == signal.SIGKILL:
-        time.sleep(60)  # another thread must get no further
+        time.sleep(60)  # no other thread may continue before the signal arrives
 
 
 class _Afterwards(importlib.abc.MetaPathFinder):
-    """Calls a function with a module as soon as it has been imported."""
+    """Calls a function with a module as soon as the module has been imported."""
 
     def __init__(self, patches: dict[str, Callable[[ModuleType], None]]) -> None:
         self._patches = dict(patches)
@@ -126,7 +128,7 @@ def _duckdb(module: ModuleType) -> None:
 
 
 def _ledger(module: ModuleType) -> None:
-    """A stage's record as a moment of its own, so that a test can name it."""
+    """Counts each call of `Ledger.record` as a moment with the name of the stage."""
     record = module.Ledger.record
     module.Ledger.record = moment("record", record, lambda self, stage, *_: stage)
 
@@ -160,7 +162,7 @@ def _loop(module: ModuleType) -> None:
 
 
 def _cleaning(module: ModuleType) -> None:
-    # doubles are no faces: what is judged is whether the bounds are asked
+    # The pictures of the doubles are not faces, so the bounds are wide. The tests check only that the bounds are used.
     assert hasattr(module, "Bounds")
     module.Bounds = functools.partial(module.Bounds, clean_noise=50.0, clean_blockiness=50.0, change=200.0)
 
@@ -177,7 +179,8 @@ def _attempts(module: ModuleType) -> None:
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "duckdb": _duckdb,
     "manifests.ledger.ledger": _ledger,
-    "manifests.privacy.keys": _constants(create_key=lambda: bytes(32)),  # so that two datasets can be compared
+    # a fixed key, so that two datasets can be compared
+    "manifests.privacy.keys": _constants(create_key=lambda: bytes(32)),
     "curate.faces.load": _faces,
     "curate.photos.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
     "degrade.frozen.dataset_sets": _constants(BATCH=4),

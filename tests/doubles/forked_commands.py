@@ -1,8 +1,8 @@
-"""Starts the processes of tests without their imports: one process imports the slow libraries, and forks each command.
+"""Starts the commands of tests quickly: one process imports the slow libraries, and is forked for each command.
 
 `likeness train` imports libraries for four seconds, and every worker process for one second. A forked process has its
-own memory, its own process group and its own worker processes, so that a test can kill, stop and limit it like any
-other process. As a script, this file is the process that forks.
+own memory, its own process group and its own worker processes. A test can therefore kill, stop and limit a forked
+process like any other process. As a script, this file is the process that is forked.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from tests.doubles.forked_workers import fork_workers
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 LIBRARIES = ("torch._dynamo", "torch.utils.tensorboard", "likeness", "pytest")
-FOLDERS = ("manifests", "curate", "degrade", "train")  # every module of these, except those that hardly a test needs
+# all modules in these folders are imported, except LEFT_OUT, which few tests need
+FOLDERS = ("manifests", "curate", "degrade", "train")
 LEFT_OUT = ("degrade.engines", "train.models.bases.diffusion", "train.models.released")
-CAN_FORK = sys.platform == "linux"  # macOS ends a process that was forked after such imports
+CAN_FORK = sys.platform == "linux"  # macOS ends a process that is forked after the import of these libraries
 
 
 class ForkedCommand:
-    """A command that runs in a forked process, with the methods of subprocess.Popen that the tests use."""
+    """Holds a command that runs in a forked process, with the methods of subprocess.Popen that the tests use."""
 
     def __init__(self, reports: socket.socket, *outputs: int) -> None:
         self._reports, self._outputs = reports, outputs
@@ -48,7 +49,7 @@ class ForkedCommand:
             os.close(file)
 
     def wait_until_stopped(self) -> bool:
-        """Returns whether a signal stopped the command before its end."""
+        """Returns True if a signal stopped the command, and False if the command ended."""
         return self._read() == "stopped"
 
     def _read(self) -> str:
@@ -82,7 +83,7 @@ class ForkedCommand:
 
 
 class Forker:
-    """The process that forks. `paths` are the first places where it looks for modules."""
+    """Starts the process that is forked for each command. This process looks for modules in `paths` first."""
 
     def __init__(self, paths: str) -> None:
         ours, theirs = socket.socketpair()
@@ -100,10 +101,11 @@ class Forker:
     def start(self, words: list[str], environment: dict[str, str], largest_file: int = -1) -> ForkedCommand:
         """Starts `python WORDS` in a process group of its own. The words begin with `-m MODULE` or with a script.
 
-        `largest_file` is the size in bytes beyond which no file of the command may grow; -1 is no limit.
+        No file of the command may become larger than `largest_file` bytes. -1 means that there is no limit.
         """
         outputs = [os.memfd_create(name) for name in ("out", "err")]
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps reports apart
+        # this type of socket does not join two reports
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         told = json.dumps([words, str(Path.cwd()), environment, largest_file]).encode()
         socket.send_fds(self._socket, [len(told).to_bytes(4, "big")], [theirs.fileno(), *outputs])
         self._socket.sendall(told)
@@ -115,7 +117,7 @@ Process = ForkedCommand | subprocess.Popen[str]
 
 
 def start_python(words: list[str], environment: dict[str, str]) -> Process:
-    """Starts `python WORDS` in a process group of its own, by a fork where the system allows it."""
+    """Starts `python WORDS` in a process group of its own. On Linux, the process is forked."""
     if CAN_FORK:
         return find_forker().start(words, environment)
     pipe = subprocess.PIPE
@@ -128,7 +130,7 @@ def find_forker(paths: str = str(REPOSITORY)) -> Forker:
     return Forker(paths)
 
 
-# --- in the process that forks, and in its children ---
+# --- the following functions run in the process that is forked, and in its children ---
 
 
 def import_everything() -> None:
@@ -142,17 +144,20 @@ def import_everything() -> None:
 
 
 def serve(requests: socket.socket) -> list[str]:
-    """Forks a process for each request. Returns only in the forked process, with the words of its command."""
+    """Forks two processes for each request: one runs the command, and one reports how the command ends.
+
+    Returns only in the process that runs the command, with the words of the command.
+    """
     while True:
         size, files, _, _ = socket.recv_fds(requests, 4, 3)
         if not size:
-            os._exit(0)  # the tests have ended
+            os._exit(0)  # the tests have closed the socket, because they have ended
         told = json.loads(requests.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
         if os.fork():
             for file in files:
                 os.close(file)
             continue
-        # a process that waits for the command, because only the parent of a process learns how it ended
+        # This process waits for the command, because only the parent of a process learns how the process ended.
         requests.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         reports, *outputs = files
@@ -173,7 +178,7 @@ def serve(requests: socket.socket) -> list[str]:
 
 
 def report(child: int, descriptor: int) -> None:
-    """Writes each stop and the end of the child, and ends this process."""
+    """Reports each stop and the end of the process `child`, and then ends this process."""
     os.write(descriptor, str(child).encode())
     while True:
         _, status = os.waitpid(child, os.WUNTRACED)
@@ -184,7 +189,7 @@ def report(child: int, descriptor: int) -> None:
 
 
 def fork_workers_from_here() -> None:
-    """Let multiprocessing fork its processes from a copy of this process, instead of spawning them."""
+    """Makes multiprocessing fork its processes from a copy of this process, instead of spawning them."""
     server = forkserver._forkserver
     listener = socket.socket(socket.AF_UNIX)
     address = connection.arbitrary_address("AF_UNIX")
@@ -205,7 +210,7 @@ def fork_workers_from_here() -> None:
 
 
 def run_command(words: list[str]) -> int:
-    """Does what `python WORDS` does. Returns the exit code."""
+    """Runs `python WORDS` in this process. Returns the exit code."""
     try:
         if words[0] == "-m":
             sys.argv = words[1:]
@@ -226,11 +231,11 @@ def run_command(words: list[str]) -> int:
 
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
-    del sys.path[0]  # the folder of this file
+    del sys.path[0]  # removes the folder of this file
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     import_everything()
     gc.collect()
-    gc.freeze()  # so that a forked process does not copy the memory of all modules when it collects garbage
+    gc.freeze()  # without this call, the garbage collector of a forked process would copy the memory of all modules
     words = serve(requests)
     fork_workers_from_here()
     code = run_command(words)
@@ -238,7 +243,7 @@ def main() -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # the interpreter would free every object of every library
+    os._exit(code)  # ends without freeing every object of every library
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Forks the worker processes of a test from a process that has imported the libraries, instead of starting Python anew.
+"""Forks the worker processes of tests from a process that has imported the libraries, instead of starting Python anew.
 
-A spawned worker process imports libraries for a second, and a test of workers that die starts many of them.
+A spawned worker process imports libraries for a second. The tests of workers that die start many worker processes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class _Context(context.ForkServerContext):
 
 
 def get_context(method: str | None = None) -> Any:
-    """Like multiprocessing.get_context, but forks where it would spawn."""
+    """Returns the context of a start method, like multiprocessing.get_context.
+
+    In place of `spawn`, processes are forked.
+    """
     if method != "spawn":
         return spawn_or_fork(method)
     start_server()
@@ -51,7 +54,7 @@ def get_context(method: str | None = None) -> Any:
 
 @cache
 def start_server() -> None:
-    """Start the process that forks, unless there is one."""
+    """Starts the process that is forked, if it is not running."""
     if forkserver._forkserver._forkserver_pid is None:
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), before)))
@@ -64,5 +67,5 @@ def start_server() -> None:
 
 
 def fork_workers() -> None:
-    if sys.platform == "linux":  # macOS ends a process that was forked after such imports
+    if sys.platform == "linux":  # macOS ends a process that is forked after the import of these libraries
         multiprocessing.get_context = get_context

@@ -1,4 +1,4 @@
-"""Benchmarks as files: their contents, and forged ones."""
+"""Reads the files of a benchmark, and forges a benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def forge(bench: Path, cases: list | None = None, faces: list | None = None, **card: object) -> None:
-    """Another benchmark, whole in form."""
+    """Changes the contents of a benchmark, and updates its hash, so that the benchmark looks unchanged."""
     for name, rows in ((CASES, cases), (FACES, faces)):
         if rows is not None:
             (bench / name).write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""The archives of the hostile corpus: zip and tar, with members that lie, lead astray or do not end."""
+"""Writes the zip and tar files of the hostile corpus: bombs, cut files, false sizes, and paths out of the folder."""
 
 import bz2
 import gzip
@@ -54,14 +54,14 @@ def tarred(members: list[tuple[str | tarfile.TarInfo, bytes]], form: int = tarfi
 
 
 def header(name: str, kind: bytes, size: int, link: str = "") -> bytes:
-    """A tar header that says what it is told to."""
+    """Returns a tar header with this name, type, size and link. The values need not be true."""
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, size, link
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def with_size(raw: bytes, size: bytes) -> bytes:
-    """A tar header with this field of 12 bytes for its size, and the checksum to it."""
+    """Returns a tar header whose field `size` has these 12 bytes, with a correct checksum."""
     block = bytearray(raw)
     block[124:136] = size
     block[148:156] = b"%06o\0 " % (sum(block) - sum(block[148:156]) + 8 * 32)
@@ -69,7 +69,7 @@ def with_size(raw: bytes, size: bytes) -> bytes:
 
 
 def central(data: bytes, at: int, value: bytes, number: int = 0) -> bytes:
-    """A zip file with some bytes of the directory's n-th entry replaced."""
+    """Returns a zip file in which some bytes of one entry of the central directory are replaced."""
     raw, start = bytearray(data), -1
     for _ in range(number + 1):
         start = data.index(b"PK\1\2", start + 1)
@@ -78,7 +78,10 @@ def central(data: bytes, at: int, value: bytes, number: int = 0) -> bytes:
 
 
 def archives(save: Callable[..., object], rng: np.random.Generator, photo: Photo) -> bytes:
-    """Write them all; answers one good zip file. The reasons are those of the archives' own rows."""
+    """Writes all archives, and returns one good zip file.
+
+    The reasons that each archive may get are those of its own row, not of its members.
+    """
     good = zipped([("folder/", b""), ("folder/a.png", photo()), ("letter.txt", b"Dear photograph")])
     zips(save, photo, good)
     tars(save, rng, photo)
@@ -119,7 +122,7 @@ def zips(save: Callable[..., object], photo: Photo, good: bytes) -> None:
     keep("overlapping.zip", central(stored, 42, bytes(4), 1), fine)
     keep("bomb.zip", zipped([("zeros.bmp", bytes(260 * 2**20)), ("a.png", photo())], zipfile.ZIP_DEFLATED), fine)
     bomb = zipped([(f"{i}.bmp", bytes(2**20)) for i in range(16)], zipfile.ZIP_DEFLATED)
-    for number in range(16):  # each says that it is 250 MiB
+    for number in range(16):  # each member claims a size of 250 MiB
         bomb = central(bomb, 24, struct.pack("<I", 250 * 2**20), number)
     keep("bombs.zip", bomb, {"archive_bomb"})
     nested = zipped([("inner.zip", good), ("inner.tar.gz", gzip.compress(tarred([("a.png", photo())]), mtime=0))])

@@ -1,8 +1,8 @@
-"""More than 300 bad files, small on disk, the same for the same generator: `python tests/doubles/hostile_corpus.py
-FOLDER`.
+"""Writes more than 300 bad files, which are small on disk: `python tests/doubles/hostile_corpus.py FOLDER`.
 
-`build` writes them below FOLDER/offered and what they try to reach beside it. It answers what may become of each: the
-reasons that are right, `ok` where a decoder may be content with it.
+`build` writes the files below FOLDER/offered. Some files try to reach a file in FOLDER/outside. `build` returns the
+reasons that each file may get. `ok` means that a decoder may accept the file. The same random generator gives the same
+files.
 """
 
 import io
@@ -21,7 +21,7 @@ from tests.doubles.hostile_archives import archives
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 UNSURE = {"ok", "same_file", "truncated", "broken_image", "not_an_image", "too_many_pixels", "out_of_memory"}
-UNSURE |= {"other_picture_format"}  # a changed byte can make a TIFF a RAW that no library knows
+UNSURE |= {"other_picture_format"}  # a changed byte can turn a TIFF into a RAW file that no library can read
 NO_IMAGE, BROKEN = {"not_an_image"}, {"broken_image", "truncated", "not_an_image"}
 FINE = {"ok", "same_file"}
 
@@ -40,7 +40,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def seeds(rng: np.random.Generator) -> dict[str, bytes]:
-    """A small good photo of every format, and of its rarer forms."""
+    """Returns a small good photo of every format, and of rare variants of the formats."""
     one, frames = picture(rng), [picture(rng) for _ in range(3)]
     found = {kind: saved(one, kind) for kind in FORMATS}
     found |= {
@@ -61,7 +61,7 @@ def seeds(rng: np.random.Generator) -> dict[str, bytes]:
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Some bytes changed, cut off, doubled, or overwritten by numbers that parsers dislike."""
+    """Returns the data with some bytes changed, removed, repeated, or replaced by numbers that break parsers."""
     raw = bytearray(data)
     for _ in range(int(rng.integers(1, 6))):
         at = int(rng.integers(0, len(raw))) if rng.random() < 0.5 else int(rng.integers(0, min(len(raw), 200)))
@@ -94,13 +94,16 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """So many zero bytes, deflated, without holding them."""
+    """Returns `count` zero bytes, deflated. The zero bytes are never in memory together."""
     pack, part = zlib.compressobj(9), bytes(2**20)
     return b"".join([pack.compress(part[: min(2**20, count - at)]) for at in range(0, count, 2**20)]) + pack.flush()
 
 
 def tiff(*directories: list[tuple[int, int, int, int]], following: tuple[int, ...] = (), data: bytes = b"") -> bytes:
-    """Little-endian, each directory a list of (tag, type, count, value); `following` are the next ones' offsets."""
+    """Returns a little-endian TIFF. Each directory is a list of (tag, type, count, value).
+
+    `following` contains the offset of the next directory, for each directory.
+    """
     out, starts = b"", []
     for entries in directories:
         starts.append(8 + len(out))
@@ -113,7 +116,7 @@ def tiff(*directories: list[tuple[int, int, int, int]], following: tuple[int, ..
 
 
 def plain(width: int, height: int, at: int = 8, size: int = 0, **other: int) -> list[tuple[int, int, int, int]]:
-    """The entries of a gray 8-bit TIFF."""
+    """Returns the entries of a gray 8-bit TIFF."""
     strip, packed = (273, 4, 1, at), (259, 3, 1, other.get("compression", 1))
     return [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), packed, (262, 3, 1, 1), strip, (279, 4, 1, size)]
 
@@ -152,7 +155,7 @@ def damaged(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> Non
 
 def bombs(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
     big, large = 8000, {"too_many_pixels"}
-    rows = zeros((3 * big + 1) * big)  # 192 MB of black
+    rows = zeros((3 * big + 1) * big)  # 192 MB of black pixels
     save("bombs/decompression.png", png(big, big, 8, 2, rows), FINE)
     save("bombs/short_data.png", png(big, big, 8, 2, zeros(10**6)), BROKEN)
     save("bombs/too_much_data.png", png(16, 16, 8, 2, rows), UNSURE)
@@ -168,7 +171,7 @@ def bombs(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
         jpeg = bytearray(good["JPEG"])
         at = jpeg.index(b"\xff\xc0")
         jpeg[at + 5 : at + 9] = struct.pack(">HH", height, width)
-        # up to four times the limit a JPEG is read at half size, and this one is cut short
+        # A JPEG with up to four times as many pixels as the limit is read at half size. This JPEG is truncated.
         save(f"bombs/dimensions{number}.jpg", bytes(jpeg), large | BROKEN)
     black = Image.new("L", (big, big))
     save("bombs/decompression.gif", saved(black, "GIF"), FINE)
@@ -231,7 +234,7 @@ def odd(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
         ihdr = good["PNG"][:33]
         save(f"exif/{number}.png", ihdr + chunk(b"eXIf", exif) + good["PNG"][33:], FINE)
     for number, profile in enumerate([b"", b"\1\1", b"\0\5", b"\1\1" + rng.bytes(300), b"\1\1" + b"\xff" * 128]):
-        right = FINE if profile else NO_IMAGE  # Pillow takes nothing for a picture that has a profile of no bytes
+        right = FINE if profile else NO_IMAGE  # Pillow does not recognise a picture with an empty profile
         save(f"icc/{number}.jpg", jpeg_with(jpeg, 0xE2, b"ICC_PROFILE\0" + profile), right)
         save(f"icc/{number}.png", ihdr + chunk(b"iCCP", b"x\0\0" + zlib.compress(profile)) + good["PNG"][33:], FINE)
 
@@ -245,7 +248,7 @@ def odd(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
 
 
 def polyglots(save: Save, rng: np.random.Generator, good: dict[str, bytes], packed: bytes) -> None:
-    """What is two things at once is the picture that it begins with, or none."""
+    """Writes files of two formats at once. Such a file is the picture with which it begins, or no image."""
     for kind in ("GIF", "JPEG", "PNG", "BMP"):
         save(f"polyglots/{kind}.zip", good[kind] + packed, FINE)
         save(f"polyglots/{kind}.php", good[kind] + b"<?php system($_GET['c']); ?>", FINE)
@@ -279,7 +282,7 @@ def names(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
 
 
 def special(folder: Path, outside: Path, may: dict[Path, set[str]]) -> None:
-    """Symlinks that leave the folder or never end, and a pipe that nobody writes to."""
+    """Makes symlinks that leave the folder or never end, and a pipe to which nobody writes."""
     links = {
         "file": outside / "canary.png",
         "folder": outside,
@@ -304,7 +307,10 @@ def special(folder: Path, outside: Path, may: dict[Path, set[str]]) -> None:
 
 
 def build(folder: Path, rng: np.random.Generator) -> dict[Path, set[str]]:
-    """The corpus below `folder`/offered, a canary in `folder`/outside; the reasons that are right for each file."""
+    """Writes the corpus into `folder`/offered, and a photo that must not be read into `folder`/outside.
+
+    Returns the reasons that each file may get.
+    """
     offered, outside = folder / "offered", folder / "outside"
     outside.mkdir(parents=True)
     may: dict[Path, set[str]] = {}

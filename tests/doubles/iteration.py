@@ -1,6 +1,7 @@
-"""A dataset with soft targets, and a restorer that sharpens them; as a script, an iteration to kill.
+"""Makes a dataset with soft targets, and a restorer that sharpens them.
 
-`python tests/doubles/iteration.py DATASET RECOGNIZER OUT ROUNDS` iterates the small recipe on one thread.
+As a script, this file iterates the small recipe on one thread, and a test can kill the process: `python
+tests/doubles/iteration.py DATASET RECOGNIZER OUT ROUNDS`.
 """
 
 import sys
@@ -19,13 +20,13 @@ from train.iterate.acceptance import Bounds
 from train.iterate.iterate import IterationOptions, IterationSummary, iterate
 
 SOFT = 0.1
-# doubles are no faces: what is judged is whether bounds are asked at all
+# The pictures of the doubles are not faces, so the bounds are wide. The tests check only that the bounds are used.
 BOUNDS = Bounds(clean_noise=50.0, clean_blockiness=50.0, change=200.0)
 OPTIONS = IterationOptions(SMALL, 8, bounds=BOUNDS)
 
 
 def soft_dataset(folder: Path, people: int = 4, photos: int = 4) -> tuple[Path, Path]:
-    """A dataset with every second target soft, and the file of its recognizer."""
+    """Makes a dataset in which every second target is soft. Returns the dataset and the file of its recognizer."""
     recognizer = recognizer_onnx(folder / "recognizer.onnx")
     made = dataset(folder / "dataset", recognizer, people, photos)
     with Ledger.open(made, write=True) as ledger:
@@ -36,7 +37,7 @@ def soft_dataset(folder: Path, people: int = 4, photos: int = 4) -> tuple[Path, 
 
 
 def sharpened(model: object, lq: torch.Tensor, references: object) -> torch.Tensor:
-    """What a restorer would give: (1, 3, S, S), with more detail than it came with."""
+    """Returns the input with more detail, (1, 3, S, S), in place of the output of a restorer."""
     image = lq[0].permute(1, 2, 0).numpy()
     rng = np.random.default_rng(int(image.sum() * 1000) % 2**31)
     detail = cv2.resize(rng.normal(0, 0.2, (16, 16, 3)).astype(np.float32), image.shape[:2])
@@ -62,4 +63,4 @@ if __name__ == "__main__":
     main()
 
 
-RED = np.full((32, 32, 3), (255, 0, 0), np.uint8)  # a picture unlike every crop
+RED = np.full((32, 32, 3), (255, 0, 0), np.uint8)  # a picture that is unlike every crop

@@ -1,4 +1,4 @@
-"""Small datasets with crops and no photos, and the contents of frozen sets."""
+"""Makes small datasets that have crops but no photos, and reads the contents of frozen sets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def toy_face(number: int, **changes: object) -> Face:
 
 
 def toy_dataset(folder: Path, faces: int = 10) -> Path:
-    """A ledger and crops: a quarter of the faces in train, the rest in test, and two that no set may hold."""
+    """Makes a ledger and crops. A quarter of the faces are in train, and the other faces are in test.
+
+    Two more faces may not be in a frozen set: a near-duplicate, and a face that was dropped from its split.
+    """
     rows: list = []
     for number in range(faces):
         face = toy_face(number)
@@ -64,7 +67,7 @@ def toy_dataset(folder: Path, faces: int = 10) -> Path:
 
 
 def contents(dataset: Path, lq_set: str = SET) -> tuple[dict[str, str], list, list]:
-    """All that a set leaves: files by sha256, degradations, splits and finished units, without clocks."""
+    """Returns what a set leaves: the SHA-256 of its files, and its rows and units in the ledger without times."""
     files = {path.name: sha256_file(path) for path in (dataset / "lq" / lq_set).iterdir()}
     with Ledger.open(dataset) as ledger:
         rows = ledger.read_table("degradations").rows()

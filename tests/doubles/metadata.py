@@ -1,4 +1,4 @@
-"""Writes metadata into picture files without touching a pixel, as programs that rate or rotate photos do."""
+"""Writes metadata into picture files without changing a pixel, like programs that rate or rotate photos."""
 
 import io
 import struct
@@ -11,12 +11,12 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:li xmp:Rating="%d"/></x:xmpmeta
 
 
 def rate(path: Path, stars: int = 5) -> None:
-    """Write a rating as XMP into a JPEG, PNG or WebP."""
+    """Writes a rating as XMP into a JPEG, PNG or WebP."""
     embed_xmp(path, XMP % stars)
 
 
 def embed_xmp(path: Path, xmp: bytes) -> None:
-    """Write an XMP packet into a JPEG, PNG or WebP."""
+    """Writes an XMP packet into a JPEG, PNG or WebP."""
     data = path.read_bytes()
     if data[:2] == b"\xff\xd8":
         segment = b"http://ns.adobe.com/xap/1.0/\0" + xmp
@@ -36,7 +36,7 @@ def embed_xmp(path: Path, xmp: bytes) -> None:
 
 
 def orient(path: Path, orientation: int) -> None:
-    """Put an EXIF block with this orientation at the start of a JPEG."""
+    """Writes an EXIF block with this orientation at the start of a JPEG."""
     exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
     data = path.read_bytes()
     start = 2
@@ -46,7 +46,7 @@ def orient(path: Path, orientation: int) -> None:
 
 
 def encode_again(path: Path, quality: int = 90, scale: float = 1) -> None:
-    """Decode a file and save it again in its own format, with another size or not."""
+    """Decodes a file and saves it again in the same format, at `scale` times its size."""
     with Image.open(path) as image:
         size = round(image.width * scale), round(image.height * scale)
         image, file_format = image.convert("RGB").resize(size, Image.Resampling.LANCZOS), image.format
@@ -65,7 +65,7 @@ PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta x
 
 
 def packet(*properties: str) -> bytes:
-    """An XMP packet with these properties, as XML."""
+    """Returns an XMP packet with these properties, as XML."""
     return (PACKET % "".join(properties)).encode()
 
 
@@ -74,7 +74,10 @@ def bag(name: str, items: list[str]) -> str:
 
 
 def mwg(regions: list[tuple[str, tuple[float, ...]]], size: tuple[int, int] | None, kind: str = "Face") -> str:
-    """MWG regions as digiKam and Lightroom write them, of (name, box x0, y0, x1, y1 as shares)."""
+    """Returns MWG regions as digiKam and Lightroom write them.
+
+    `regions` contains (name, box). A box is x0, y0, x1, y1 as shares of the width and the height.
+    """
     items = [
         f"<rdf:li><rdf:Description mwg-rs:Name='{name}' mwg-rs:Type='{kind}'><mwg-rs:Area stArea:x='{(x0 + x1) / 2}' "
         f"stArea:y='{(y0 + y1) / 2}' stArea:w='{x1 - x0}' stArea:h='{y1 - y0}' stArea:unit='normalized'/>"
@@ -93,7 +96,7 @@ def mwg(regions: list[tuple[str, tuple[float, ...]]], size: tuple[int, int] | No
 
 
 def microsoft(regions: list[tuple[str, tuple[float, ...]]]) -> str:
-    """Microsoft's regions, of (name, box x0, y0, x1, y1 as shares)."""
+    """Returns Microsoft's regions. `regions` contains (name, box), with the box x0, y0, x1, y1 as shares."""
     items = [
         f"<rdf:li MPReg:PersonDisplayName='{name}' MPReg:Rectangle='{x0}, {y0}, {x1 - x0}, {y1 - y0}'/>"
         for name, (x0, y0, x1, y1) in regions
@@ -106,11 +109,11 @@ def names(property_name: str, *people: str) -> str:
 
 
 def rect64(box: tuple[float, ...]) -> str:
-    """Picasa's text for a box x0, y0, x1, y1 as shares, without leading zeros."""
+    """Returns Picasa's text for a box x0, y0, x1, y1 as shares, without leading zeros."""
     return f"rect64({''.join(f'{round(share * 0xFFFF):04x}' for share in box).lstrip('0')})"
 
 
 def laugh() -> bytes:
-    """An XML text of some hundred bytes that expands to 3 GB."""
+    """Returns an XML text of some hundred bytes that expands to 3 GB."""
     entities = "".join(f"<!ENTITY l{n} '{f'&l{n - 1};' * 10 if n else 'lol' * 10}'>" for n in range(9))
     return f"<!DOCTYPE lolz [{entities}]><lolz>&l8;</lolz>".encode()

@@ -1,4 +1,4 @@
-"""Units of work that hang, die or use all memory, and worker processes that meet them."""
+"""Makes worker processes hang, die or use all memory, as bad photos can do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def misbehave(what: str) -> None:
     if what == "starve":
         held = []
         while True:
-            held.append(np.empty(2**29, np.uint8))  # refused before it is touched
+            # the limit of the memory refuses the array before its memory is used
+            held.append(np.empty(2**29, np.uint8))
 
 
 RIGHT = {"hang": "timed_out", "die": "crashed", "abort": "crashed", "starve": "out_of_memory"}
@@ -37,7 +38,8 @@ def short() -> None:
     manifests.runtime.workers.UNIT_SECONDS = LIMIT
 
 
-ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these sizes make their reader do so
+# a photo of one of these sizes (height, width) makes the process that reads it misbehave
+ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}
 
 
 def reads_oddly() -> None:

@@ -1,11 +1,11 @@
-"""A picture of four colours, its bytes in any format, and a comparison of two such pictures."""
+"""Makes a picture of four colours, saves pictures in any format, and compares two such pictures."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-# four quarters of plain colour: survives JPEG, and shows every turn
+# Four quarters of plain colour. JPEG hardly changes the colours, and the quarters show every turn of the picture.
 COLOURS = [[(200, 30, 40), (30, 180, 60)], [(40, 60, 210), (230, 220, 50)]]
 
 
@@ -24,7 +24,7 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def close(found: np.ndarray, wanted: np.ndarray, by: int) -> bool:
-    """Alike away from the quarters' edges."""
+    """Returns whether all values differ by at most `by`, except near the edges of the quarters."""
     away = np.ones(wanted.shape[:2], bool)
     h, w = away.shape
     away[h // 2 - 9 : h // 2 + 9] = False

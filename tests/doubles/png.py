@@ -1,4 +1,4 @@
-"""PNG files of any header, which no encoder would write."""
+"""Writes PNG files with any header, also headers that no encoder would write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ICC profiles of wide RGB colour spaces, written from their published primaries, and pictures converted to them."""
+"""Writes ICC profiles of wide RGB spaces from their published primaries, and converts pictures to these spaces."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import struct
 import numpy as np
 from PIL import Image, ImageCms
 
-# name -> chromaticities x, y of red, green, blue and white, and the curve: a gamma, or None for sRGB's
+# SPACES maps a name to the chromaticities (x, y) of red, green, blue and white, and to the gamma. A gamma of None means
+# the curve of sRGB.
 SPACES: dict[str, tuple[tuple[tuple[float, float], ...], float | None]] = {
-    # SMPTE EG 432-1 primaries with D65 and sRGB's curve, as Apple's Display P3
+    # SMPTE EG 432-1 primaries with D65 and the curve of sRGB, as in Apple's Display P3
     "Display P3": (((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.3127, 0.3290)), None),
     # Adobe RGB (1998) Color Image Encoding, 4.3
     "Adobe RGB": (((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.3290)), 2.19921875),
@@ -23,7 +24,7 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 
 
 def profile_of(space: str) -> bytes:
-    """An ICC version 2 matrix profile of one of SPACES."""
+    """Returns an ICC version 2 matrix profile of one of SPACES."""
     chromaticities, gamma = SPACES[space]
     xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in chromaticities])
     primaries, white = xyz[:3].T, xyz[3]
@@ -44,7 +45,7 @@ def profile_of(space: str) -> bytes:
 
 
 def gray_profile(gamma: float | None) -> bytes:
-    """An ICC version 2 profile of gray pictures with a gamma, or with sRGB's curve if it is None."""
+    """Returns an ICC version 2 profile of gray pictures with this gamma. None means the curve of sRGB."""
     white = b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(float(value) * 65536)) for value in _D50)
     text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"gray\0" + bytes(78)
     tags = {b"desc": text, b"cprt": b"text\0\0\0\0none\0", b"wtpt": white, b"kTRC": _curve(gamma)}
@@ -72,7 +73,7 @@ def _profile(kind: bytes, tags: dict[bytes, bytes]) -> bytes:
 
 
 def converted(rgb: np.ndarray, space: str) -> tuple[Image.Image, bytes]:
-    """An sRGB picture, uint8 (H, W, 3), in another colour space, and that space's profile."""
+    """Converts an sRGB picture, uint8 (H, W, 3), to another colour space. Returns the picture and the profile."""
     icc = profile_of(space)
     srgb, other = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(icc))
     found = ImageCms.profileToProfile(Image.fromarray(rgb), srgb, other, ImageCms.Intent.RELATIVE_COLORIMETRIC)

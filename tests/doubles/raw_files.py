@@ -1,4 +1,4 @@
-"""TIFF files of two kinds: camera RAW (a DNG with sensor data), and files that begin with a small preview."""
+"""Writes two kinds of TIFF files: camera RAW (a DNG with sensor data), and files that begin with a small preview."""
 
 import struct
 
@@ -20,7 +20,7 @@ def _pack(kind: int, values: list) -> bytes:
 
 
 def _write_ifd(tags: Tags, start: int) -> bytes:
-    """An IFD that begins at the byte `start` of its file, with the values that do not fit into 4 bytes behind it."""
+    """Returns an IFD for the byte `start` of its file. Values of more than 4 bytes follow the IFD."""
     extra_at = start + 2 + 12 * len(tags) + 4
     entries, extra = b"", b""
     for tag, (kind, values) in sorted(tags.items()):
@@ -49,7 +49,10 @@ def _picture_tags(samples: np.ndarray, at: int, photometric: int, kind: int) -> 
 
 
 def with_preview(preview: np.ndarray, full: np.ndarray, is_dng: bool, orientation: int = 1) -> bytes:
-    """A TIFF whose first IFD is `preview`, RGB uint8. The SubIFD is `full`, uint16 Bayer samples (RGGB) if `is_dng`."""
+    """Returns a TIFF whose first IFD is `preview`, RGB uint8, and whose SubIFD is `full`.
+
+    If `is_dng` is True, `full` contains uint16 Bayer samples (RGGB).
+    """
     preview_at = 8
     full_at = preview_at + preview.nbytes + preview.nbytes % 2
     first_at = full_at + full.nbytes + full.nbytes % 2

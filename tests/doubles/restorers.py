@@ -1,4 +1,4 @@
-"""Restorers whose work a test sees in the picture."""
+"""Makes restorers whose work a test can see in the picture."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from train.restore.harm import HarmLimits
 
 SIZE = 32
 
-# No face is kept.
+# With NO_LIMITS, `restore` keeps every result.
 NO_LIMITS = HarmLimits(math.inf, -math.inf, math.inf, -math.inf, -math.inf)
 
 
 class Marking(torch.nn.Module):
-    """Paints the middle of every face green, bright with references and dark without.
+    """Paints the middle of every face green: bright with references, and dark without references.
 
     The green area is far from the edge of the face, where paste.py matches the colours of the face to the photo.
     """
@@ -48,7 +48,7 @@ class Marking(torch.nn.Module):
 
 
 class Copying(Marking):
-    """Answers the input without references, and the mean of the references with them."""
+    """Returns the input if there are no references, and otherwise the mean of the references."""
 
     def forward(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor

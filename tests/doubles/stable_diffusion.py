@@ -1,4 +1,4 @@
-"""Stable Diffusion 2.1-base in small: a folder in diffusers' layout with random weights, for tests."""
+"""Writes a small model in the layout of Stable Diffusion 2.1-base, with random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 WIDTHS = (16, 24, 32, 32)  # SD 2.1: 320, 640, 1280, 1280
 PROMPT = 24  # cross_attention_dim; SD 2.1: 1024
-# what stands in SD 2.1-base's unet/config.json besides, at the sizes of this one
+# the other settings of SD 2.1-base's unet/config.json, with smaller sizes
 UNET: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": WIDTHS,
@@ -46,7 +46,10 @@ def write_mini_sd(
     schedule: dict[str, Any] | None = None,
     safe: bool = True,
 ) -> Path:
-    """FOLDER with unet, vae and scheduler, always the same; the arguments replace entries of the configs."""
+    """Writes the folders unet, vae and scheduler into `folder`. The weights are always the same.
+
+    The arguments replace entries of the configurations.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(1)
         whole = UNet2DConditionModel(**UNET | (unet or {}))

@@ -1,4 +1,4 @@
-"""Pictures without a face whose sharpness is known."""
+"""Makes pictures without a face, whose sharpness is known."""
 
 from __future__ import annotations
 

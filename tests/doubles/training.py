@@ -1,7 +1,7 @@
-"""A dataset of people who do not exist, small enough to train on in seconds; as a script, a training run to kill.
+"""Makes a dataset of people who do not exist, on which a small recipe trains in seconds.
 
-`python -m tests.doubles.training SNAPSHOT RUN IMAGES` trains the small recipe with a discriminator on one thread, under
-`accelerate launch` on several processes.
+As a script, this file trains the small recipe with a discriminator on one thread, and a test can kill the process:
+`python -m tests.doubles.training SNAPSHOT RUN IMAGES`. Under `accelerate launch`, it trains on several processes.
 """
 
 import sys
@@ -46,12 +46,15 @@ SMALL: Recipe = replace(
     cooldown=0,
     ema=8,
 )
-# with a discriminator beside it
+# the small recipe with a discriminator
 ADVERSARIAL: Recipe = replace(SMALL, name="adversarial", losses={**SMALL.losses, "gan": 0.01}, discriminator="latent")
 
 
 def small(name: str, base: str = TINY) -> Recipe:
-    """A recipe of the table, small enough for ten steps in a test; on tiny as small as SMALL."""
+    """Returns a recipe of the table, made small enough for ten training steps in a test.
+
+    On the base tiny, the networks are as small as in SMALL.
+    """
     recipe = replace(
         find_recipe(name, base),
         size=SMALL.size if base == TINY else 64,
@@ -63,7 +66,7 @@ def small(name: str, base: str = TINY) -> Recipe:
 
 
 def recognizer_onnx(path: Path, seed: int = 0) -> Path:
-    """Four rows of an ONNX file that is a recognizer in form: 112 px crops in, DIM numbers out."""
+    """Writes an ONNX file of four nodes, which has the form of a recognizer: crops of 112 px in, DIM numbers out."""
     rng = np.random.default_rng(seed)
     kernel = rng.normal(0, 0.1, (8, 3, 16, 16)).astype(np.float32)
     dense = rng.normal(0, 0.1, (8 * 49, DIM)).astype(np.float32)
@@ -87,7 +90,7 @@ def recognizer_onnx(path: Path, seed: int = 0) -> Path:
 
 
 def models_of(file: Path, differentiable: bool = True) -> FaceModels:
-    """Face models whose recognizer is `file`."""
+    """Returns face models whose recognizer is `file`."""
     return FaceModels(
         spec="double",
         detect=lambda image: [],
@@ -106,7 +109,10 @@ def models_of(file: Path, differentiable: bool = True) -> FaceModels:
 
 
 def finder() -> FaceDetector:
-    """A detector that finds the template's landmarks, a little off, on pictures that are lighter left than right."""
+    """Returns a detector that finds a face only in pictures whose left half is lighter than the right half.
+
+    The landmarks of the face are those of the template, moved by a pixel.
+    """
 
     def detect(image: np.ndarray) -> list[Detection]:
         half = image.shape[1] // 2
@@ -143,14 +149,17 @@ def face_of(person: int, photo: int, upsample: float = 1.0) -> Face:
 
 
 def picture(person: int, photo: int, size: int = 512) -> np.ndarray:
-    """Smooth colours that depend on the person, with a little of the photo: RGB uint8."""
+    """Returns a picture, RGB uint8, of smooth colours.
+
+    Most of the colour depends on the person, and a little on the photo.
+    """
     ours, own = np.random.default_rng(person).uniform(0, 255, (6, 6, 3)), np.random.default_rng([person, photo])
     coarse = np.clip(ours + own.uniform(-40, 40, (6, 6, 3)), 0, 255).astype(np.float32)
     return np.clip(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
 
 
 def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4, upsample: float = 1.0) -> Path:
-    """A curated dataset: the last person is val, the others train; all photos are targets."""
+    """Makes a curated dataset. The last person is in val, and all others are in train. All photos are targets."""
     faces, splits, pairs, photo_rows = [], [], [], []
     embeddings = np.zeros((people * 100, DIM), np.float32)
     for person in range(people):
@@ -175,14 +184,17 @@ def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4, up
 
 
 def snapshot(folder: Path, differentiable: bool = True, size: int = SMALL.size, upsample: float = 1.0) -> Snapshot:
-    """The snapshot of such a dataset, in FOLDER/snapshot."""
+    """Returns a snapshot, in FOLDER/snapshot, of the dataset that `dataset` makes."""
     recognizer = recognizer_onnx(folder / "recognizer.onnx")
     made = dataset(folder / "dataset", recognizer, upsample=upsample)
     return take_snapshot(made, folder / "snapshot", size, models_of(recognizer, differentiable))
 
 
 def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: int) -> Snapshot:
-    """The snapshot of a few people of the shared photos, all of them training, found by the shared pack."""
+    """Returns the snapshot of a few people of the shared photos. All people are in train.
+
+    The pack of the shared folder finds the faces.
+    """
     models = load_faces(f"insightface:{shared / 'weights' / 'insightface_small'}")
     made, records, crops = folder / "dataset", [], []
     for person, album in enumerate(sorted((shared / "people_crops").iterdir())[:people]):

@@ -1,4 +1,4 @@
-"""Training runs of the small recipe for tests: start one, compare the weights of two, read the log of one."""
+"""Starts training runs of the small recipe, compares the weights of two runs, and reads the log of a run."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Random weights in the published layouts, so that every loss and metric can be computed where its own are not."""
+"""Writes random weights in published layouts, to test losses and metrics without the published weights."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -13,7 +13,10 @@ from train.metrics.fid import INCEPTION
 
 
 def random_vgg16(folder: Path, seed: int = 0) -> Path:
-    """FOLDER with a file named as torchvision's VGG16, of its convolutional layers alone; 29 MB in half precision."""
+    """Writes a file with the name of torchvision's VGG16, 29 MB in half precision. Returns the folder.
+
+    The file contains only the convolutional layers.
+    """
     with torch.device("meta"):
         features = vgg16().features
     features.to_empty(device="cpu")
@@ -29,12 +32,12 @@ def random_vgg16(folder: Path, seed: int = 0) -> Path:
 
 
 def random_alexnet(folder: Path, seed: int = 0) -> Path:
-    """FOLDER with a file named as torchvision's AlexNet, of its convolutional layers alone."""
+    """Writes a file with the name of torchvision's AlexNet, with only the convolutional layers. Returns the folder."""
     return _save(alexnet().features, "features.", folder / get_file_name("alexnet"), seed)
 
 
 def random_inception(folder: Path, seed: int = 0) -> Path:
-    """FOLDER with a file named as FID's Inception v3, 48 MB in half precision."""
+    """Writes a file with the name of FID's Inception v3, 48 MB in half precision. Returns the folder."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +48,10 @@ def random_inception(folder: Path, seed: int = 0) -> Path:
 
 
 def random_resnet18_110(folder: Path, seed: int = 0) -> Path:
-    """FOLDER with a file named as the recognizer of the published Deg, with the names that DataParallel gives."""
+    """Writes a file with the name of the recognizer of the published Deg. Returns the folder.
+
+    The tensors have the names that DataParallel gives.
+    """
     return _save(FaceResNet18(), "module.", folder / STATE, seed)
 
 

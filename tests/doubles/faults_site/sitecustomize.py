@@ -1,4 +1,7 @@
-"""Python imports this module at its start where this folder is on PYTHONPATH: a command under test gets its hook."""
+"""Installs the hook of tests/doubles/faults_hook.py.
+
+Python imports this file at its start if PYTHONPATH has this folder.
+"""
 
 from tests.doubles import faults_hook
 
