@@ -98,20 +98,20 @@ def leaks(
 
     for folder in (dataset, benchmark):
         if folder is not None and not folder.is_dir():
-            raise BadInput(f"{folder} is not a folder. Name a dataset or a benchmark.")
+            raise BadInput(f"{folder} is not a folder. Give a dataset or a benchmark.")
     from curate.people.leaks.audit import audit_dataset
     from manifests.runtime.progress import show_progress
     from train.benchmark.frozen_benchmark import is_benchmark
     from train.benchmark.leaks import find_benchmark_leaks
 
     if benchmark is not None and not is_benchmark(benchmark):
-        raise BadInput(f"--benchmark {benchmark} is not a benchmark. Name a folder that `likeness freeze` wrote.")
+        raise BadInput(f"--benchmark {benchmark} is not a benchmark. Give a folder that `likeness freeze` wrote.")
     if benchmark is not None and is_benchmark(dataset):
-        raise BadInput(f"{dataset} is a benchmark itself. Name a dataset before --benchmark.")
+        raise BadInput(f"{dataset} is a benchmark itself. With --benchmark, give a dataset as the first argument.")
     if repair and (benchmark is not None or is_benchmark(dataset)):
-        raise BadInput("--repair changes a dataset, not a benchmark. Name a dataset, and leave --benchmark out.")
+        raise BadInput("--repair changes a dataset, not a benchmark. Give a dataset, and leave --benchmark out.")
     if dry_run and not repair:
-        raise BadInput("--dry-run belongs to --repair. Leave --dry-run out, or give --repair.")
+        raise BadInput("--dry-run works only with --repair. Leave --dry-run out, or give --repair.")
     if repair:
         _repair(dataset, dry_run, as_json)
         return
@@ -151,7 +151,8 @@ def _repair(dataset: Path, dry_run: bool, as_json: bool) -> None:
             share = (result.targets_moved + result.targets_lost) / max(result.targets, 1)
             typer.echo(
                 f"Leaks before: {result.leaks_before}. Leaks now: {result.leaks_after}. Of {result.targets} targets, "
-                f"{result.targets_moved} changed the split and {result.targets_lost} are no targets now ({share:.2%})."
+                f"{result.targets_moved} moved to another split and {result.targets_lost} are no longer targets "
+                f"({share:.2%})."
             )
             if result.decisions:
                 typer.echo(f"The decisions have the numbers {', '.join(map(str, result.decisions))}.")
@@ -169,7 +170,9 @@ def _print_leaks(result: Leaks) -> None:
             ends = f"{leak.one} ({leak.one_split})  {leak.other} ({leak.other_split})"
             typer.echo(f"{kind}  {ends}{value}  {leak.what}")
         if more := result.counts[kind] - len(examples):
-            typer.echo(f"{kind}  There are {more} more: list them with --limit {result.counts[kind]}")
+            typer.echo(
+                f"{kind}  There are {more} more leaks of this kind: list them with --limit {result.counts[kind]}"
+            )
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:
         typer.echo(

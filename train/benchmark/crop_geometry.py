@@ -16,7 +16,7 @@ from curate.faces.align import find_valid_pixels
 from manifests.ledger.ledger import Ledger
 
 # Landmarks are rounded to this number of digits, because the last bits of a detection differ between machines (ours).
-# The sixth digit is .004 pixels in a photo that is 4,000 pixels wide.
+# In a photo that is 4,000 pixels wide, one unit of the sixth digit is .004 pixels.
 DIGITS = 6
 
 
@@ -28,12 +28,12 @@ class CropGeometry:
     photo_size: tuple[int, int]  # width and height of the photo in pixels
 
     def find_valid(self, size: int) -> np.ndarray:
-        """Returns bool (size, size): True for each pixel that is computed from pixels of the photo only."""
+        """Returns bool (size, size): False for each pixel that is computed from pixels outside the photo."""
         points = np.array(self.landmarks).reshape(5, 2) * self.photo_size
         return find_valid_pixels(points, *self.photo_size, size)
 
     def check(self) -> None:
-        """Raises ValueError or TypeError if no crop has this geometry."""
+        """Raises ValueError or TypeError if no crop can have this geometry."""
         width, height = self.photo_size
         if not (isinstance(width, int) and isinstance(height, int) and min(width, height) >= 1):
             raise ValueError("photo size")

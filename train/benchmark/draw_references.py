@@ -15,7 +15,7 @@ from manifests.runtime.files import sha256_bytes
 
 # This query returns each target with the faces that may be its references. References are usable faces of the same
 # person from other photos of the same split. With --split-by photos, references come from the split `train`, not from
-# the target's split. If a list of pairs was imported, only the faces of the list may be references.
+# the target's split. If a list of targets and references was imported, only the faces of the list may be references.
 POSSIBLE_REFERENCES = """
     SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
     FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
@@ -55,7 +55,7 @@ def draw_references(
     References come from the person's usable faces in other photos, or from an imported list. Each target also gets
     wrong references, which are faces of another person of the set, in the same number as its right references. All
     draws depend only on the seed and on face ids, because person ids differ between datasets. If `by_face` is true, the
-    results have the names from `name_people` instead of identity ids.
+    results have the names of `name_people` instead of identity ids.
 
     Returns the sha256 of each LQ image of the set by face id, and a CaseFaces for each target in order of face ids.
     Raises BadInput if the set is not finished.

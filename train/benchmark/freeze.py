@@ -84,11 +84,11 @@ def freeze(
     Raises LedgerBroken also if an LQ image is not the image that was frozen.
     """
     if split not in SPLITS:
-        raise BadInput(f"--split {split} is not a split: name one of {', '.join(SPLITS)}.")
+        raise BadInput(f"--split {split} is not a split: give one of {', '.join(SPLITS)}.")
     if references < 1:
         raise BadInput(f"--max-references {references} is too small: give 1 or more.")
     if with_embeddings and not with_pictures:
-        raise BadInput("--with-embeddings needs --with-images: embeddings without their pictures have no use.")
+        raise BadInput("--with-embeddings needs --with-images: give both options, or leave --with-embeddings out.")
     check_seed(seed)
     dataset, out = Path(dataset), Path(out)
     check_benchmark_folder(out)
@@ -142,7 +142,7 @@ def freeze(
     earlier = read_card(out)
     if earlier and earlier["benchmark"] != card["benchmark"]:
         raise BadInput(
-            f"{out} contains a different benchmark ({earlier['benchmark'][:12]}): name another folder with --out."
+            f"{out} contains a different benchmark ({earlier['benchmark'][:12]}): give another folder with --out."
         )
     card["pictures"] = with_pictures or bool(earlier.get("pictures"))
     card["embeddings"] = with_embeddings or bool(earlier and has_embeddings(earlier))
@@ -190,7 +190,8 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
         if leak.kind == "own_reference":
             raise LedgerBroken(
                 f"A target is among its own references, so nothing was frozen: face {leak.other[:12]} is a reference "
-                f"of face {leak.one[:12]}, and it is {leak.what}. List all such cases with `likeness leaks {dataset}`."
+                f"of face {leak.one[:12]}, and is also {leak.what}. List all such references with `likeness leaks "
+                f"{dataset}`."
             )
     if counts := [f"{leaks.counts[kind]} of kind {kind}" for kind in REFUSED_KINDS if leaks.counts[kind]]:
         raise LedgerBroken(
@@ -239,7 +240,7 @@ def _describe_thresholds(rules: Rules) -> dict[str, Any]:
 def _encode_embeddings(source: FreezeSource, picture_of: dict[str, str]) -> bytes:
     """Returns the contents of embeddings.npy, which has a row for each picture, sorted by the names of the pictures.
 
-    If several faces have the same picture, its row is the embedding of the face with the smallest face id.
+    If several faces have the same picture, the row has the embedding of the face with the smallest face id.
     """
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     row_of = {picture: number_of[face] for face, picture in sorted(picture_of.items(), reverse=True)}

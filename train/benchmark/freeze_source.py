@@ -53,7 +53,7 @@ def read_source(dataset: Path, lq_set: str | None, split: str, references: int, 
         people = name_people(ledger)
         _, cases = draw_references(ledger, name, references, seed, by_face=True)
         if not cases:
-            raise BadInput(f"No face of the set {name} has a reference, so nothing was frozen.")
+            raise BadInput(f"No face of the set {name} has a reference, so nothing was frozen: give another --set.")
         rows = ledger.query("SELECT * FROM degradations WHERE lq_set = ? ORDER BY face_id", name)
         faces, recognizer = read_faces(ledger), read_recognizer(ledger)
         return FreezeSource(
@@ -77,12 +77,12 @@ def _choose_set(ledger: Ledger, name: str | None, split: str) -> str:
     if name is not None:
         if name not in splits_of:
             raise BadInput(
-                f"The dataset has no frozen set {name}: name one of its sets with --set "
-                f"({', '.join(splits_of) or 'it has none'})."
+                f"The dataset has no frozen set {name}: give one of its sets with --set "
+                f"({', '.join(splits_of) or 'the dataset has no set'})."
             )
         if splits_of[name] != [split]:
             raise BadInput(
-                f"The set {name} contains faces of {' and '.join(splits_of[name])}, but --split is {split}: name the "
+                f"The set {name} contains faces of {' and '.join(splits_of[name])}, but --split is {split}: give the "
                 "split of the set."
             )
         return name
@@ -93,5 +93,7 @@ def _choose_set(ledger: Ledger, name: str | None, split: str) -> str:
             f"{ledger.dataset} --split {split}`."
         )
     if len(names) > 1:
-        raise BadInput(f"The split {split} has {len(names)} frozen sets: name one with --set ({', '.join(names)}).")
+        raise BadInput(
+            f"The split {split} has {len(names)} frozen sets: give one of these sets with --set ({', '.join(names)})."
+        )
     return names[0]

@@ -1,16 +1,17 @@
 """Load and check a benchmark. A benchmark is a folder with these files:
 
     cases.jsonl has a line for each case: the target and its position in the photo, its LQ image and θ, its references
-    in order, its wrong references.
-    faces.jsonl has a line for each face of train, val and test, and for each of their near-duplicates, to find leaks.
-    card.json has the set, the draws, the recognizer, the thresholds, and the hash of the two files above (`benchmark`).
+    in order, and its wrong references.
+    faces.jsonl has a line for each face of train, val and test, and for each near-duplicate of these faces. The search
+    for leaks reads these lines.
+    card.json has the set, the seed, the recognizer, the thresholds, and the hash of the two files above (`benchmark`).
     pictures/ and lq/ have the crops and the LQ images of the cases as PNG, if --with-images was given.
     embeddings.npy has the embeddings of the crops, if --with-embeddings was given.
 
 A benchmark contains no name of a person, no path and no time. The name of a face is its face id, which is a hash of the
 photo's bytes and the face's box. A picture is a crop or an LQ image. The name of a picture is the sha256 of its pixels,
-because the bytes of a PNG also depend on the encoder. So everybody who has the same photos gets the same names. A crop
-with different pixels has a different name.
+and not of its PNG file, because the file also depends on the encoder. So everybody who has the same photos gets the
+same names. A crop with different pixels has a different name.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def load_benchmark(folder: Path) -> Benchmark:
     """
     folder = Path(folder)
     if not is_benchmark(folder):
-        raise BadInput(f"{folder} is not a benchmark: name a folder that `likeness freeze` wrote.")
+        raise BadInput(f"{folder} is not a benchmark: give a folder that `likeness freeze` wrote.")
     try:
         card = json.loads((folder / CARD).read_bytes())
         if card["version"] != VERSION:

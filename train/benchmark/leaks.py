@@ -16,10 +16,10 @@ from train.benchmark.read_images import read_embeddings
 def find_benchmark_leaks(
     folder: Path, photos: Path | None = None, limit: int = 20, progress: Progress = lambda *_: None
 ) -> Leaks:
-    """Finds the leaks of a benchmark: between the splits that it lists, and among the references of its targets.
+    """Finds the leaks between the splits of a benchmark, and among the references of its targets.
 
-    Embeddings come from the dataset `photos`, or else from the benchmark. Without embeddings some checks are not
-    possible, and the field `unchecked` names the missing checks. Raises the same errors as `load_benchmark`. Raises
+    Embeddings come from the dataset `photos`, or else from the benchmark. Without embeddings, some checks are not
+    possible, and the field `unchecked` lists the missing checks. Raises the same errors as `load_benchmark`. Raises
     BadInput also if the dataset and the benchmark have different recognizers.
     """
     benchmark = load_benchmark(folder)

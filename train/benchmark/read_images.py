@@ -122,8 +122,8 @@ def _find_crop_file(benchmark: Benchmark, picture: str, face: str, photos: Path 
         return benchmark.folder / PICTURES / f"{picture}.png"
     if photos is None:
         raise BadInput(
-            f"{benchmark.folder} contains no pictures: name a dataset of the same photos first, and the benchmark with "
-            "--benchmark."
+            f"{benchmark.folder} contains no pictures: give a dataset of the same photos as the first argument, and "
+            "the benchmark with --benchmark."
         )
     return crop_path(photos, face)
 

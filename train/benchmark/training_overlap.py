@@ -14,7 +14,7 @@ from train.benchmark.frozen_benchmark import Benchmark, is_benchmark, load_bench
 from train.data.snapshot import FACES
 
 # This query returns each target with each face of its person. With --split-by photos, the query returns each target
-# only with the faces of its photo.
+# with each face of its photo instead.
 FACES_TO_AVOID = """
     SELECT a.face_id, b.face_id AS other FROM splits a JOIN faces fa USING (face_id)
     JOIN splits b ON b.identity_id = a.identity_id JOIN faces fb ON fb.face_id = b.face_id
@@ -24,9 +24,9 @@ FACES_TO_AVOID = """
 def check_not_trained_on(dataset: Path, run: Path, targets: Sequence[str]) -> bool:
     """Raises LedgerBroken if the run was trained on the person of a target. `targets` are face ids.
 
-    If the dataset was split by photos, only training on the photo of a target is an error. `dataset` may be a
-    benchmark. Returns True if the check was possible. The check of a run needs RUN/snapshot, which lists the faces of
-    the training.
+    If the dataset was split by photos, the error means that the run was trained on the photo of a target. `dataset` may
+    be a benchmark. Returns True if the check was possible. The check of a run needs RUN/snapshot, which lists the faces
+    of the training.
     """
     snapshot = run / "snapshot" / FACES
     if not snapshot.is_file():
@@ -50,7 +50,7 @@ def check_not_trained_on(dataset: Path, run: Path, targets: Sequence[str]) -> bo
 def _find_related_faces(benchmark: Benchmark, targets: set[str]) -> list[tuple[str, str]]:
     """Returns (target, face) for each face of a target's person.
 
-    If the dataset was split by photos, the result has only the faces of the target's photo.
+    If the dataset was split by photos, the result has the faces of the target's photo instead.
     """
     get_group = operator.attrgetter("person" if benchmark.card["policy"] == "identity" else "photo")
     faces: dict[str, list[str]] = {}

@@ -16,11 +16,11 @@ from train.benchmark.frozen_benchmark import CARD, hash_picture, is_benchmark
 def check_benchmark_folder(out: Path) -> None:
     """Raises BadInput if `out` is a file, or a folder that contains files but no benchmark."""
     if (file := find_blocking_file(out)) is not None:
-        raise BadInput(f"{file} is a file, but a benchmark is a folder: name another folder with --out.")
+        raise BadInput(f"{file} is a file, but a benchmark is a folder: give another folder with --out.")
     if out.is_dir() and not is_benchmark(out):
         others = sorted(path.name for path in out.iterdir() if path.suffix != ".tmp" and path.name != LOCK)
         if others:
-            raise BadInput(f"{out} is not a benchmark, and it contains {others[0]}: name a new folder with --out.")
+            raise BadInput(f"{out} is not a benchmark, and it contains {others[0]}: give a new folder with --out.")
 
 
 def read_card(out: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read_card(out: Path) -> dict[str, Any]:
         return {}
     card: dict[str, Any] = json.loads((out / CARD).read_bytes())
     if not isinstance(card.get("benchmark"), str):
-        raise BadInput(f"{out / CARD} does not belong to a benchmark of this version: name another folder with --out.")
+        raise BadInput(f"{out / CARD} does not belong to a benchmark of this version: give another folder with --out.")
     return card
 
 

@@ -121,7 +121,7 @@ def describe_interval(people: Sequence[str]) -> str:
     sentence = f"Intervals are 95% percentile bootstraps over {units} {unit}"
     if units < 30:  # for 30 units, a 95% interval contains the mean in 94% of cases (ours)
         sentence += (
-            f". With only {units} {unit}, a 95% interval contains the true mean of normal values in "
+            f". With only {units} {unit}, a 95% interval of normally distributed values contains the true mean in "
             f"{coverage(units):.0%} of cases, not in 95%"
         )
     if unit == "images":

@@ -35,7 +35,7 @@ class Case:
     # Images of the same person that are poor references, and their embeddings. The images "turned" have the yaw that
     # differs most from the target's yaw. The images "unlike" have the lowest cosines to the target.
     poor: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
-    valid: np.ndarray | None = None  # bool (S, S): the target's pixels that come from its photo; None means all
+    valid: np.ndarray | None = None  # bool (S, S): the target's pixels that come from its photo; None for all pixels
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FrozenSet:
     name: str
     images: int  # number of all LQ images of the set; an image without a usable reference has no case
     cases: tuple[Case, ...]  # sorted by face id
-    without_case: tuple[str, ...] = ()  # face ids of images without a usable reference; a benchmark does not list them
+    without_case: tuple[str, ...] = ()  # face ids of images without a usable reference; empty for a benchmark
 
 
 def read_frozen_set(
@@ -75,7 +75,7 @@ def read_frozen_set(
         embedding = dict(zip(*ledger.read_embeddings(reference_faces), strict=True))
         geometries = read_geometries(ledger, [case.face_id for case in cases])
     if not cases:
-        raise BadInput(f"No face of the set {name} has a reference, so nothing can be measured.")
+        raise BadInput(f"No face of the set {name} has a reference, so nothing can be measured: give another --set.")
     crops = {
         face: shrink(read_dataset_png(crop_path(dataset, face)), sizes[name])
         for face in {*reference_faces, *(case.face_id for case in cases)}
@@ -131,13 +131,13 @@ def read_benchmark_set(
     own_embeddings = has_embeddings(card)
     if not own_embeddings and photos is None:
         raise BadInput(
-            f"{folder} was frozen without embeddings: name a dataset of the same photos first and the benchmark with "
-            "--benchmark, or freeze the benchmark again with --with-embeddings."
+            f"{folder} was frozen without embeddings: give a dataset of the same photos as DATASET and the benchmark "
+            "with --benchmark, or freeze the benchmark again with --with-embeddings."
         )
     embedding = dict(zip(*read_embeddings(benchmark, None if own_embeddings else photos), strict=True))
     if missing := [face for face in face_of.values() if face not in embedding]:
         raise LedgerBroken(
-            f"{photos} has no embedding of face {missing[0][:12]}: name a dataset that contains the photos of {folder}."
+            f"{photos} has no embedding of face {missing[0][:12]}: give a dataset that contains the photos of {folder}."
         )
     cases = []
     for case in benchmark.cases:
@@ -181,18 +181,20 @@ def _choose_set(sizes: Mapping[str, int], dataset: Path, name: str | None, size:
     if name is not None:
         if name not in sizes:
             raise BadInput(
-                f"The dataset has no frozen set {name}: name one of its sets with --set "
-                f"({', '.join(sorted(sizes)) or 'it has none'})."
+                f"The dataset has no frozen set {name}: give one of its sets with --set "
+                f"({', '.join(sorted(sizes)) or 'the dataset has no set'})."
             )
         if size is not None and sizes[name] != size:
             raise BadInput(
-                f"The set {name} has images of {sizes[name]} px, but the restorer works at {size} px: name a set of "
+                f"The set {name} has images of {sizes[name]} px, but the restorer works at {size} px: give a set of "
                 f"{size} px with --set."
             )
         return name
     names = sorted(name for name, pixels in sizes.items() if size in (None, pixels) and "-test-" in name)
     if len(names) > 1:
-        raise BadInput(f"The dataset has {len(names)} test sets that fit: name one with --set ({', '.join(names)}).")
+        raise BadInput(
+            f"The dataset has {len(names)} test sets that fit: give one of these sets with --set ({', '.join(names)})."
+        )
     if not names:
         raise BadInput(
             f"The dataset has no frozen test set{f' of {size} px' if size else ''}: make one with `likeness degrade "

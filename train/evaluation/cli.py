@@ -71,14 +71,14 @@ def evaluate(
 
     runs, folders = run or [], restored or []
     if not runs and not folders:
-        raise BadInput("Name a training run with --run, or a folder of restored images with --restored.")
+        raise BadInput("Give a training run with --run, or a folder of restored images with --restored.")
     check_output_files(page, markdown, latex)
     set_name = _choose_set(dataset, lq_set, benchmark)
     is_comparison = len(runs) + len(folders) > 1 or bool(folders)
     if is_comparison and out is None:
-        raise BadInput("A comparison of several systems needs a folder. Name a folder with --out.")
+        raise BadInput("A comparison of several systems needs a folder. Give a folder with --out.")
     if not is_comparison and out is not None:
-        raise BadInput(f"The evaluation of one run is written into {runs[0]}, so --out has no use. Omit --out.")
+        raise BadInput(f"The evaluation of one run is always written into {runs[0]}. Leave --out out.")
     if dry_run:
         own = runs[0] / name_result_file("evaluation", judge, steps) if runs else Path()
         _print_plan(dataset, set_name, (out or Path()) / "comparison" if is_comparison else own, as_json)
@@ -186,10 +186,12 @@ def counterfactuals(
         write_output_text(plot, draw_metric_curve(result))
     print_evaluation(result, as_json)
     if not as_json:
-        counts = ", ".join(f"{count} of {result['images']} have {k}" for k, count in result["have"].items() if k != "0")
+        counts = ", ".join(
+            f"{count} of {result['images']} have {k} or more" for k, count in result["have"].items() if k != "0"
+        )
         typer.echo(
             f"Images by number of references: {counts}. If an image has fewer references than a system may use, the "
-            "system uses all of them."
+            "system uses all references of the image."
         )
         typer.echo(
             f"A different order of the references changes a pixel by at most {result['largest_change_by_order']}/255."
@@ -207,16 +209,16 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _choose_set(dataset: Path, lq_set: str | None, benchmark: Path | None) -> str | None:
-    """Returns the name of a frozen set, or the path of a benchmark, or None if the user named neither.
+    """Returns the name of a frozen set, or the path of a benchmark, or None if the user gave no set and no benchmark.
 
-    Raises BadInput if the user named a set and a benchmark, or if `dataset` is not a folder.
+    Raises BadInput if the user gave both a set and a benchmark, or if `dataset` is not a folder.
     """
     from manifests.errors import BadInput
 
     if lq_set is not None and benchmark is not None:
-        raise BadInput("--set and --benchmark cannot be used together. Name a set of the dataset, or a benchmark.")
+        raise BadInput("--set and --benchmark cannot be used together. Give a set of the dataset, or a benchmark.")
     if not dataset.is_dir():
-        raise BadInput(f"{dataset} is not a folder. Name a dataset or a benchmark.")
+        raise BadInput(f"{dataset} is not a folder. Give a dataset or a benchmark.")
     return lq_set if benchmark is None else str(benchmark)
 
 

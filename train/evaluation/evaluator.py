@@ -62,7 +62,7 @@ class EvaluationOptions:
     """Holds the options of an evaluation: the metrics, the judge and the number of references."""
 
     references: int = 4  # the largest number of references of an image
-    counts: tuple[int, ...] = ()  # more numbers of references to measure, each between 0 and `references`
+    counts: tuple[int, ...] = ()  # additional numbers of references to measure, each between 0 and `references`
     metrics: tuple[str, ...] = DEFAULT_METRICS
     judge: str | None = None  # A --faces value. None means the dataset's own recognizer.
     faces: str | None = None  # A --faces value for the restorer's recognizer, if its files were moved.
@@ -89,7 +89,7 @@ class PageImages:
 
 
 class Evaluator:
-    """Measures runs and folders on one frozen set with one judge. The first run or folder loads the set."""
+    """Measures runs and folders on one frozen set with one judge. The set is loaded for the first run or folder."""
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class Evaluator:
         self.judge = judge
         self.measure, self.missing_metrics = build_measure(self.options.metrics, judge, self.options.weights)
         if "fid_folder" in self.options.metrics and self.options.fid_folder is None:
-            self.missing_metrics["fid_folder"] = "No folder of images was named: name a folder with --fid-folder."
+            self.missing_metrics["fid_folder"] = "fid_folder needs a folder of images: give a folder with --fid-folder."
 
     def _keep_image(self, row: Row, image: np.ndarray) -> None:
         if self.on_image is not None:
@@ -323,7 +323,7 @@ def _read_recognizer(dataset: Path) -> tuple[str, str]:
         recognizers = read_recognizers(ledger)
     if len(recognizers) != 1:
         raise BadInput(
-            f"The ledger of {dataset} names {len(recognizers)} recognizers instead of one: name a judge with --judge."
+            f"The ledger of {dataset} lists {len(recognizers)} recognizers instead of one: give a judge with --judge."
         )
     return recognizers[0].spec, recognizers[0].sha256
 

@@ -100,7 +100,7 @@ def measure_systems(
         if not is_finite(restored):
             yield _finish_unmeasured(row, "the restored image contains NaN or infinity", metrics)
             continue
-        # the image is measured in 8 bits, like an image from a file
+        # The image is measured in 8 bits, like an image that is read from a file.
         yield _finish_measured(row, case, to_image(restored), measure, metrics, on_image)
 
 
@@ -123,7 +123,7 @@ def match_files(
 ) -> tuple[dict[str, Path], list[str]]:
     """Returns the file of each case in a folder, by face id, and the names of files that match no image of the set.
 
-    `without_case` are the faces of the set that have no case, because they have no reference. The files of these faces
+    `without_case` has the faces of the set that have no case, because they have no reference. The files of these faces
     are neither measured nor returned.
 
     A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
@@ -131,7 +131,7 @@ def match_files(
     folder, if no file matches, or if two files match the same case.
     """
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder: name a folder of restored images with --restored.")
+        raise BadInput(f"{folder} is not a folder: give a folder of restored images with --restored.")
     faces, files, unmatched = {case.face_id for case in cases}, dict[str, Path](), list[str]()
     known = faces.union(without_case)
     for path in list_photos(folder):
@@ -148,8 +148,8 @@ def match_files(
             files[face] = path
     if not files:
         raise BadInput(
-            f"No file in {folder} has the name of an image of the frozen set: name the files "
-            f"{cases[0].face_id}.png and so on."
+            f"No file in {folder} has the name of an image of the frozen set: rename the files to the names of the LQ "
+            f"images, for example {cases[0].face_id}.png."
         )
     return files, unmatched
 

@@ -109,8 +109,8 @@ def select_references(case: Case, system: System, embed: Embed) -> References | 
     """Returns the references that a system gives the restorer for a case.
 
     Returns None if the case has no references of the system's kind. A system with n references gets the first n
-    references of the case. So each point of the curve has all references of the previous point, and more. Blurred
-    references are embedded after the blur.
+    references of the case. So each point of the curve has all references of the previous point, and additional
+    references. Blurred references are embedded after the blur.
     """
     if system.source == "wrong":
         crops, embeddings = case.wrong, case.wrong_embeddings

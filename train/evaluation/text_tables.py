@@ -23,8 +23,8 @@ from manifests.report.result_tables import (
 
 
 def print_result(result: Result) -> None:
-    """Prints the tables and notices of a result, with three digits, without the metrics that do not fit into the
-    terminal."""
+    """Prints the tables and notices of a result. Values have three digits. Metrics that do not fit into the terminal
+    are left out."""
     console = Console()
     room = max(3, (console.width - 16) // 12)  # metrics per table
     short = {**result, "metrics": dict(list(result["metrics"].items())[:room])}

@@ -1,1 +1,1 @@
-"""Train a restorer in rounds. Between two rounds the restorer cleans its own training targets."""
+"""Train a restorer in rounds. Between two rounds, the restorer cleans its own training targets."""

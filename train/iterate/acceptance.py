@@ -1,6 +1,6 @@
 """Decide which training targets are cleaned, and which cleaned versions are accepted. Every bound is ours.
 
-IDM (arXiv 2307.08996) cleans its training set, but the paper does not tell how the cleaned images are chosen.
+IDM (arXiv 2307.08996) cleans its training set. We had only the abstract, which does not tell how IDM chooses images.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def find_defect(sharpness: float, noise: float | None, blockiness: float, bounds
 def measure_crop(crop: np.ndarray, valid: np.ndarray | None = None) -> CropMeasures:
     """Measures a crop (S, S, 3), RGB uint8 in the FFHQ template.
 
-    `valid`, bool (S, S), has the pixels that come from the photo. None means all pixels. Noise and blockiness are
-    measured in the smallest rectangle that contains the pixels of `valid`. The left and the upper edge of the rectangle
-    are lines of the 8 px grid of JPEG blocks.
+    `valid`, bool (S, S), has the pixels that come from the photo. If `valid` is None, all pixels come from the photo.
+    Noise and blockiness are measured in the smallest rectangle that contains the pixels of `valid`. The left and the
+    upper edge of the rectangle are moved outwards to the 8 px grid of JPEG blocks.
     """
     gray = compute_luma(crop)
     if valid is not None:
@@ -93,7 +93,7 @@ def _find_ends(valid: np.ndarray) -> tuple[int, int]:
 def measure_change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds, valid: np.ndarray | None = None) -> float:
     """Returns how much the coarse content of a crop (S, S, 3) changed, in levels of 0..255. See `Bounds.change`.
 
-    Only the pixels of `valid`, bool (S, S), count. None means all pixels.
+    Only the pixels of `valid`, bool (S, S), count. If `valid` is None, all pixels count.
     """
     side = round(128 / bounds.cell)
 
@@ -101,7 +101,7 @@ def measure_change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds, va
         return cv2.resize(crop.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
 
     squares = ((average(original) - average(cleaned)) ** 2).mean(2)
-    # a square counts by the share of its pixels that are valid
+    # The weight of a square is the share of its pixels that are valid.
     weights = np.ones_like(squares) if valid is None else average(valid)
     return float(np.sqrt((squares * weights).sum() / max(weights.sum(), 1e-6)))
 
@@ -123,9 +123,9 @@ def find_rejection(
     min_identity: float,
     bounds: Bounds,
 ) -> str | None:
-    """Returns why a cleaned target is rejected, one of REASONS, or None if it is accepted.
+    """Returns why a cleaned target is rejected, one of REASONS, or None if the cleaned target is accepted.
 
-    `best` are the measures of the version that the training used last, or of the original if there is no version. A
+    `best` has the measures of the version that the training used last, or of the original if there is no version. A
     cleaned target must be sharper than `best`. `identity` is the cosine to the original. `change` is the value of
     `measure_change`, and `min_identity` is the value of `compute_min_identity`. If there are several reasons, the most
     serious reason is returned.

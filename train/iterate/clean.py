@@ -2,7 +2,8 @@
 the ledger.
 
 Each attempt becomes a row of the table `versions`. If the command was killed, the same command continues with the first
-batch that is not marked as finished. After a kill, a PNG without a row is written again, with the same bytes.
+batch that is not marked as finished. If the killed command left a PNG without a row, the PNG is written again with the
+same bytes.
 """
 
 from __future__ import annotations

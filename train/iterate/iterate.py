@@ -2,10 +2,10 @@
 
 IDM (arXiv 2307.08996) published the idea under the name extrinsic learning. Everything else in this method is ours.
 Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored
-with references of the same person. A result that passes `Bounds` becomes a version of the face. The next round is
-trained from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so two rounds
-differ only in their targets. A target is always restored from its original, so that a round does not repeat the errors
-of earlier rounds.
+with references of the same person. A result that passes all checks of `Bounds` becomes a version of the face. The next
+round is trained from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so
+two rounds differ only in their targets. A target is always restored from its original, so that a round does not repeat
+the errors of earlier rounds.
 
     DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png is an accepted version. The originals never change.
     OUT/iterate.json has the options of the iteration.
@@ -200,7 +200,7 @@ def _take_snapshot(
 
 
 def _read_precision(run: Path) -> str:
-    """Returns the precision of round 0. All rounds use this precision, also on another machine."""
+    """Returns the precision of round 0. All rounds use this precision, even if the machine changed between rounds."""
     return str(json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["precision"])
 
 
@@ -210,21 +210,21 @@ def check_options(rounds: int, options: IterationOptions, out: Path) -> None:
         raise BadInput(f"--rounds {rounds} is too small: give at least 1. Round 0 does not count.")
     if get_world_size() > 1:
         raise BadInput(
-            f"`likeness iterate` runs in one process, but {get_world_size()} processes were started: start it without "
-            "a launcher."
+            f"`likeness iterate` runs in one process, but {get_world_size()} processes were started: run the command "
+            "without accelerate and torchrun."
         )
     if options.recipe.name == VRE:
-        raise BadInput("Recipe vre trains no restorer, so it cannot clean targets: name another recipe with --recipe.")
+        raise BadInput("Recipe vre trains no restorer, so it cannot clean targets: give another recipe with --recipe.")
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(
-            f"{make_printable(file)} is a file, but an iteration is a folder: name another folder with --out."
+            f"{make_printable(file)} is a file, but an iteration is a folder: give another folder with --out."
         )
     if out.is_dir() and not (out / OPTIONS_FILE).is_file():
         others = sorted(p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != "round-0")
         if others:
             raise BadInput(
                 f"{make_printable(out)} is not an iteration: it contains {make_printable(others[0])} but no "
-                f"{OPTIONS_FILE}. Name another folder with --out."
+                f"{OPTIONS_FILE}. Give another folder with --out."
             )
     check_images(options.recipe, options.images)
     resolve_settings(options.recipe, options.settings)
@@ -236,7 +236,7 @@ def _load_faces(dataset: Path, spec: str | None) -> FaceModels:
     models = load_faces(spec or recognizer.spec)
     if models.recognizer_sha256() != recognizer.sha256:
         raise ModelUnavailable(
-            f"{models.spec} is not the recognizer with which {dataset} was curated: name the folder of that recognizer "
+            f"{models.spec} is not the recognizer with which {dataset} was curated: give the folder of that recognizer "
             "with --faces."
         )
     return models
@@ -267,7 +267,7 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
         differences = [name for name, value in facts.items() if earlier.get(name) != value]
     except (ValueError, AttributeError) as error:
         raise BadInput(
-            f"{make_printable(path)} does not contain the options of an iteration: name another folder with --out."
+            f"{make_printable(path)} does not contain the options of an iteration: give another folder with --out."
         ) from error
     if differences:
         if differences[0] == "faces":
@@ -277,7 +277,7 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
         if differences[0] == "recipe":  # --steps, --mild and --preset are fields of the recipe
             fields = [name for name, value in facts["recipe"].items() if earlier["recipe"].get(name) != value]
             problem += f" ({', '.join(fields)})"
-        raise BadInput(f"{problem}: use the same options again, or name another folder with --out.")
+        raise BadInput(f"{problem}: use the same options again, or give another folder with --out.")
     return str(facts["iteration"])
 
 

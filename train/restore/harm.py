@@ -1,10 +1,10 @@
-"""Decides whether a restored face is worse than the face in the photo. If it is worse, the photo keeps its face.
+"""Decides whether a restored face is worse than the face in the photo. If so, the face in the photo is kept.
 
 `LIMITS` is the table of all thresholds. The thresholds are ours. The command `python benchmarks/harm_limits.py DATASET
 --run RUN` checks the thresholds on people of the split val: it restores faces whose truth is known, and prints for each
 measure the limit that 95% of the better results pass. A better result is nearer to the truth than its input. On
-2026-11-28, with 192 results of recipe `tiny`, 91% of the better results passed all limits of that day, and 22% of the
-worse results were stopped.
+2026-11-28, we ran the command on 192 results of recipe `tiny` with the limits of that day. Of the better results, 91%
+passed all limits. Of the worse results, 22% were stopped.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class HarmLimits:
     # as the restorer's size, and if it has at least this fineness. Most sharp photos have .30 or more. Of the 67 faces
     # in the photos of benchmarks/real_photos.py, 66 have .22 or less.
     max_fineness: float = 0.30
-    # The sharpness of the result, divided by the sharpness of the input, is at least this number. A ratio of .95 is no
-    # visible difference.
+    # The sharpness of the result, divided by the sharpness of the input, must be at least this number. A ratio of .95
+    # is not visible.
     min_sharpness_ratio: float = 0.95
-    # The mean cosine to the references may not fall by more than this number. Of the results that are nearer to the
-    # truth than their input according to dlib, 95% fall by less.
+    # The mean cosine to the references may not fall by more than this number. We took the results that are nearer to
+    # the truth than their input, according to dlib. Of these results, 95% fall by less than this number.
     max_identity_loss: float = 0.006
-    # Without references, the cosine of the result to the input is at least `same_person` plus this share of the way
-    # from `same_person` to 1. Recognizers differ in the scale of their cosines.
+    # Without references, the cosine of the result to the input must be at least `same_person` plus this share of the
+    # way from `same_person` to 1. The limit is relative, because recognizers differ in the scale of their cosines.
     min_identity_to_input: float = 0.0
     # The PSNR between the result and the input, both shrunk to the input's resolution, must be at least this number in
     # dB.

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
-    """Returns the kept-out list of the dataset whose folder contains the checkpoint.
+    """Returns the list of opted-out and purged photos of the dataset whose folder contains the checkpoint.
 
-    Returns None if no dataset contains the checkpoint.
+    Returns None if the checkpoint is not inside the folder of a dataset.
     """
     path = checkpoint.absolute()
     for folder in (path, *path.parents):
@@ -34,8 +34,8 @@ def find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
 def is_kept_out(path: Path, kept_out: KeptOutList | None, read_original: ReadOriginal) -> bool:
     """Returns whether a file is a kept-out photo or a copy of one.
 
-    A copy is found as `likeness curate` finds it (manifests/privacy/picture_marks.py). A file that cannot be read is
-    not kept out.
+    Copies are found in the same way as in `likeness curate` (manifests/privacy/picture_marks.py). A file that cannot be
+    read does not count as kept out.
     """
     if kept_out is None or not path.is_file():
         return False
@@ -61,7 +61,7 @@ def drop_kept_out_references(
 ) -> list[tuple[Path, Path | None]]:
     """Returns the reference files (file, folder) that are not kept out. `say` gets a sentence for each dropped file.
 
-    Raises BadInput if the user named a kept-out file itself (its folder is None).
+    `folder` is None if the user gave the file itself. Raises BadInput if the user gave a kept-out file itself.
     """
     allowed = []
     for path, folder in files:
@@ -70,7 +70,7 @@ def drop_kept_out_references(
         elif folder is None:
             raise BadInput(
                 f"The reference {make_printable(path)} is kept out of the dataset of this run (opted out or purged): "
-                "name another photo with --reference."
+                "give another photo with --reference."
             )
         else:
             say(

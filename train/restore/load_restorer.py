@@ -38,7 +38,7 @@ def _load(name: str, base_model: str | None) -> Restorer:
         return Restorer.from_pretrained(Path(name), base_model)
     if base_model is None:
         raise BadInput(
-            f"{name} needs the diffusion model Stable Diffusion 2.1-base in the layout of diffusers: name its folder "
+            f"{name} needs the diffusion model Stable Diffusion 2.1-base in the layout of diffusers: give its folder "
             "with --base-model."
         )
     from train.models.released.osdface import load_osdface
@@ -65,7 +65,7 @@ def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     if models.recognizer_sha256() != recorded["sha256"]:
         raise BadInput(
             f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} contains a "
-            "different recognizer: name the folder of the recognizer from training with --faces."
+            "different recognizer: give the folder of the recognizer from training with --faces."
         )
     return models
 

@@ -34,13 +34,13 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
 
     Photos of a folder keep their subfolders and their names in `out`. A photo that becomes a PNG gets the suffix .png
     instead of its own. If another photo of the folder has the same name apart from the suffix, .png is added to the
-    whole name, for example a.jpg.png. A photo that is named twice is restored once. In a folder, `restore` skips files
+    whole name, for example a.jpg.png. A photo that is given twice is restored once. In a folder, `restore` skips files
     whose names begin with a dot, because systems and editors make such files. `restore` also skips files that are not
     regular, everything inside `out`, and links to folders. Raises BadInput if there is nothing to restore, if two
     photos would have the same file, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file: name a folder with --out.")
+        raise BadInput(f"{make_printable(file)} is a file: give a folder with --out.")
     photos: list[tuple[Path, Path]] = []  # (file, its path relative to the named folder)
     unreadable: list[tuple[Path, str]] = []
     for item in inputs:
@@ -51,17 +51,17 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
         elif item.exists():
             photos.append((item, Path(item.name)))
         else:
-            raise BadInput(f"{make_printable(item)} does not exist: name a photo or a folder of photos.")
+            raise BadInput(f"{make_printable(item)} does not exist: give a photo or a folder of photos.")
     if not photos and not unreadable:
-        raise BadInput(f"{make_printable(inputs[0])} contains no file: name a photo or a folder of photos.")
-    # If the user named a file and also its folder, the file keeps its path relative to the folder.
+        raise BadInput(f"{make_printable(inputs[0])} contains no file: give a photo or a folder of photos.")
+    # If the user gave a file and also its folder, the file keeps its path relative to the folder.
     unique: dict[str, tuple[Path, Path]] = {}
     for path, place in photos:
         real_path = f"{os.path.realpath(path.parent)}/{path.name}"
         if real_path not in unique or len(place.parts) > len(unique[real_path][1].parts):
             unique[real_path] = path, place
     photos = list(unique.values())
-    # a.jpg may become a.png, but beside a.webp it may become a.jpg.png
+    # a.jpg may become a.png. If the folder also contains a.webp, a.jpg may become a.jpg.png.
     stems = [place.with_suffix("") for _, place in photos]
     outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo
     for (path, place), stem in zip(photos, stems, strict=True):
@@ -78,7 +78,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
     originals = {os.path.realpath(path) for path, _, _ in outputs}  # realpath accepts circular links, resolve does not
     for path, own, png in outputs:
         if not originals.isdisjoint({os.path.realpath(own), os.path.realpath(png)}):
-            raise BadInput(f"A restored photo would overwrite {make_printable(path)}: name another folder with --out.")
+            raise BadInput(f"A restored photo would overwrite {make_printable(path)}: give another folder with --out.")
     return outputs, unreadable
 
 

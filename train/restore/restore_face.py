@@ -42,7 +42,7 @@ class RestoreSetup:
     aligned: bool  # True if the inputs are square crops in the FFHQ template
     box: tuple[float, float, float, float] | None  # the box x0, y0, x1, y1 of the face in the photo, in pixels
     strength: float  # 0 to 1: the share of the restored face in the result
-    always: bool  # True if no face is kept
+    always: bool  # True if every face is restored, even if the result is worse
     trust_references: bool  # True if every reference counts as a photo of the person, whatever the recognizer says
     lossless: bool  # True if a JPEG becomes a PNG
     on_face: OnFace

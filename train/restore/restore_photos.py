@@ -87,7 +87,7 @@ def restore(
         embeddings = [face.embedding for photo in reference_photos for face in photo.faces]
         if kept_out is not None and embeddings and kept_out.matches(np.stack(embeddings)).any():
             raise BadInput(
-                "A reference shows a face that opted out of the dataset of this run: name other photos with "
+                "A reference shows a face that opted out of the dataset of this run: give other photos with "
                 "--reference."
             )
         people = find_people(reference_photos, models.same_person)
@@ -123,7 +123,7 @@ def restore(
                 entries = [make_entry(asdict(one), output, out, settings) for output, one in photos]
                 write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
 
-            log()  # the log is written before the first photo, so that a killed command recognizes its files later
+            log()  # written before the first photo: if this call is killed, the next call recognizes the files
             try:
                 for output in outputs:
                     path = output.photo
@@ -146,7 +146,7 @@ def _check_box(box: tuple[float, float, float, float] | None, inputs: Sequence[P
     if box is None:
         return
     if aligned or len(inputs) != 1 or not inputs[0].is_file():
-        raise BadInput("--box points at a face in one photo: name exactly one photo, and leave out --aligned.")
+        raise BadInput("--box points at a face in one photo: give exactly one photo, and leave out --aligned.")
     if not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
         numbers = ",".join(f"{edge:g}" for edge in box)
         raise BadInput(

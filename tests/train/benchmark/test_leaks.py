@@ -280,7 +280,9 @@ def test_the_command_lists_leaks_and_exits_with_one(own: Path, command: Run) -> 
     plant(own, change)
     found = command("leaks", own, "--limit", 1)
     assert (
-        found.returncode == 1 and "Leaks were found" in found.stdout and "more: list them with --limit" in found.stdout
+        found.returncode == 1
+        and "Leaks were found" in found.stdout
+        and "more leaks of this kind: list them with --limit" in found.stdout
     )
     told = json.loads(command("leaks", own, "--json").stdout)
     assert told["ok"] is False and set(told["counts"]) == set(KINDS)

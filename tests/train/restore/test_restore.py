@@ -155,7 +155,7 @@ def test_a_photo_offered_twice_is_one_and_two_of_a_name_are_both_said(
     with pytest.raises(BadInput, match=r"deep/p\.png and .*other/p\.png would become the same file"):
         restore([one, save("in/other/p.png", [1])], [], tmp_path, tmp_path / "o2")
     for out in (one, one / "below"):
-        with pytest.raises(BadInput, match="is a file: name a folder"):
+        with pytest.raises(BadInput, match="is a file: give a folder"):
             restore([tmp_path / "in"], [], tmp_path, out)
 
 
@@ -361,7 +361,7 @@ def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monke
     load_restorer(Path(f"osdface:{tmp_path}"), "sd21")
     here = str(tmp_path)
     assert asked == [("run", here, None), ("run", here, "sd21"), ("osdface", here, "sd21")]
-    with pytest.raises(BadInput, match="name its folder with --base-model"):
+    with pytest.raises(BadInput, match="give its folder with --base-model"):
         load_restorer(f"osdface:{tmp_path}")
 
 

@@ -39,8 +39,8 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
     """Returns the lines of earlier calls that stay in the log. `outputs` are the files of this call.
 
     A line does not stay if this call may write the file of the line, or if this call tries the photo again after a
-    failure. Raises BadInput if a file of this call exists already, unless the file shows the same photo, restored with
-    the same settings. If `settings` is None, the settings are not compared.
+    failure. If an output file of this call exists already, the file must show the same photo, restored with the same
+    settings. Otherwise, the function raises BadInput. If `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)
     by_place = {entry["place"]: entry for entry in entries if "place" in entry}
@@ -51,18 +51,18 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
         earlier = by_place.get(place)
         if earlier is None:
             raise BadInput(
-                f"{make_printable(target)} exists already, but no earlier command restored it: name another folder "
-                "with --out."
+                f"{make_printable(target)} exists already, but `likeness restore` did not write it: give another "
+                "folder with --out."
             )
         if earlier["source"] != _make_absolute(photo):
             raise BadInput(
                 f"{make_printable(target)} exists already and was restored from {make_printable(earlier['source'])}: "
-                "name another folder with --out."
+                "give another folder with --out."
             )
         if settings is not None and earlier["settings"] != settings:
             raise BadInput(
                 f"{make_printable(target)} exists already and was restored with a different checkpoint, different "
-                "references or different options: remove the file, or name another folder with --out."
+                "references or different options: remove the file, or give another folder with --out."
             )
     sources = {_make_absolute(output.photo) for output in outputs}
     return [
@@ -90,5 +90,5 @@ def _read_log(out: Path) -> list[Entry]:
     except ValueError:
         entries = [None]
     if not all(isinstance(entry, dict) and {"photo", "status"} <= entry.keys() for entry in entries):
-        raise BadInput(f"{make_printable(out / LOG)} is not a log of restored photos: name another folder with --out.")
+        raise BadInput(f"{make_printable(out / LOG)} is not a log of restored photos: give another folder with --out.")
     return entries

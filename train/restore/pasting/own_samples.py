@@ -25,9 +25,9 @@ _UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original, np.ndarray] | None:
     """Returns the original with changed samples, and a mask of the faces. Returns None if no sample changes.
 
-    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Alpha keeps its
-    values, and so does every sample that is outside the mask or that no patch changes. If the colour profile is broken,
-    the profile is ignored, as the decoder ignores it.
+    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Alpha does not
+    change. Samples outside the mask do not change either. A broken colour profile is ignored here, because the decoder
+    also ignores a broken profile.
     """
     original = picture.original
     assert original is not None
@@ -77,9 +77,11 @@ def _choose_conversion(original: Original) -> _Convert:
             delta = to_own(flat + change.reshape(-1, 3)) - to_own(flat)
             delta = delta.reshape(*before.shape[:2], -1)
             if colours == "RGB" and not (np.ptp(change, axis=2).any() or np.ptp(samples[..., :3], axis=2).any()):
-                delta = np.repeat(delta.mean(2, keepdims=True), 3, axis=2)  # rounded profiles must not tint gray
+                delta = np.repeat(
+                    delta.mean(2, keepdims=True), 3, axis=2
+                )  # the rounding of a profile must not tint gray
         elif colours == "CMYK":
-            # Pillow's formula is R = (255 - C) (255 - K) / 255. K stays.
+            # Pillow's formula is R = (255 - C) (255 - K) / 255. K does not change.
             light = np.maximum(255.0 - samples[..., 3:], 1) / 255
             delta = np.concatenate([-change / light, np.zeros_like(light)], axis=2)
         else:

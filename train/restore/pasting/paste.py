@@ -44,8 +44,8 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in 
 class Patch:
     """Holds the change of one face in photo pixels. A pixel changes by weight * change."""
 
-    x: int  # place of the left column in the photo
-    y: int  # place of the top row in the photo
+    x: int  # the column of the photo at which the patch begins
+    y: int  # the row of the photo at which the patch begins
     change: np.ndarray  # float32 (h, w, 3), sRGB in levels of 255
     weight: np.ndarray  # float32 (h, w), 0 to 1, and 0 outside the face
 
@@ -64,7 +64,7 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
     mask = make_face_mask(transform_points(landmarks5, to_crop), size)
     mask = np.minimum(mask, _feather_inside(find_valid_pixels(landmarks5, width, height, size)))
     change = match_edge(restored.astype(np.float32) - crop, mask)
-    # The patch is the box of the photo that the mask covers.
+    # The patch is the box of the photo that contains the whole crop.
     back = invert_affine(to_crop)
     corners = transform_points(np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5, back)
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
@@ -82,7 +82,8 @@ def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
     """Returns a mask of the face, float32 (size, size), 0 outside an ellipse, and rising smoothly to 1 inside it.
 
     `landmarks5` (5, 2) are in pixels of the crop. An affine map with limited stretch moves the landmarks of the mean
-    face near `landmarks5`, and moves the ellipse of the mean face to the mask.
+    face as near as possible to `landmarks5`. The same map turns the ellipse of the mean face into the ellipse of the
+    mask.
     """
     template = scale_template(FFHQ_512, FFHQ_SIZE, size)
     mean, own_mean = template.mean(0), np.asarray(landmarks5, np.float64).mean(0)
@@ -151,8 +152,8 @@ def _resize_to_photo(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps a change (S, S, 3) and its mask (S, S) to a patch of `size` (width, height) pixels by the similarity `back`.
 
-    A crop that is larger than its place in the photo is reduced by area averages first, which prevents aliasing. A
-    smaller crop is enlarged bicubically.
+    If the crop has more pixels than its area of the photo, the crop is first reduced by area averages, which prevents
+    aliasing. Otherwise, the crop is enlarged bicubically.
     """
     side, scale = mask.shape[0], compute_scale(back)  # photo pixels per crop pixel
     if scale < 1:

@@ -2,7 +2,7 @@
 
 `restore` and `evaluate` use the same decision. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
 RESTORED_SHARE on 352 faces of people of the split val, degraded by the preset `codeformer`, with four references of the
-right person or of another person. docs/train.md has the shares that pass.
+right person or of another person. docs/train.md says how many of these faces get their references.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of 
 
 # A face with a `sharpness` below this number counts as degraded: the recognizer may not recognize its person. The least
 # sharp of 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a sharpness
-# below .35, and the only photo whose person was not recognized is one of these 5, with a sharpness of .13.
+# below .35. The recognizer did not recognize the person of one of these 5 photos, which has a sharpness of .13, and
+# recognized the person of all other photos.
 DEGRADED_SHARPNESS = 0.35
 # A face with a `sharpness` below this number cannot be recognized, not even after it was restored.
 ILLEGIBLE_SHARPNESS = 0.12

@@ -1,4 +1,4 @@
-"""Read reference photos: find, align and embed all their faces, and warp the references of a face to this face."""
+"""Read reference photos: find, align and embed all their faces, and warp references to the landmarks of an input."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ReferencePhoto:
 
 
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
-    """Lists the reference photos as (file, folder). `folder` is None if the user named the file itself.
+    """Lists the reference photos as (file, folder). `folder` is None if the user gave the file itself.
 
     A photo in a folder of references is left out if it is also one of `inputs`, because a photo must not be its own
     reference. Raises BadInput if a folder of references contains no file that can be used.
@@ -76,7 +76,7 @@ def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> 
         inside = [photo for photo in list_photos(path) if os.path.realpath(photo) not in own]
         if not inside:
             raise BadInput(
-                f"{make_printable(path)} contains no file to use as a reference: name photos, or a folder of photos, "
+                f"{make_printable(path)} contains no file to use as a reference: give photos, or a folder of photos, "
                 "with --reference."
             )
         files += [(photo, path) for photo in inside]
@@ -102,7 +102,7 @@ def read_references(
             detections = find_usable_faces(image, models)
             if not detections:
                 raise BadInput(
-                    f"No face was found in the reference {make_printable(path)}: name a photo that shows the person "
+                    f"No face was found in the reference {make_printable(path)}: give a photo that shows the person "
                     "clearly."
                 )
         except BadInput as error:
