@@ -171,7 +171,7 @@ def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
     assert "There is no row with wrong references, because only one person is in the set" in said
-    assert "the intervals say nothing about other people" in said and "about one in twenty figures is marked" in said
+    assert "the intervals say nothing about other people" in said and "about one figure in twenty is marked" in said
 
 
 def test_intervals_over_few_people_say_so() -> None:
