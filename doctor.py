@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The states of a finding. NOTE means that a feature is missing or slow. WRONG means that a command fails.
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
-# This number is ours. Training the recipe tiny takes 2.1 GiB in the training process and 1.6 GiB in the worker process
+# MEMORY_GIB is ours. Training the recipe tiny takes 2.1 GiB in the training process and 1.6 GiB in the worker process
 # (docs/train.md). Curation takes at most 2 GiB for each worker process (docs/curate.md).
 MEMORY_GIB = 6
 DISK_GIB = 10  # this number is ours; a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB
@@ -172,7 +172,10 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_opencv() -> Iterator[Finding]:
-    """Yields whether the installed packages of OpenCV, which overwrite each other's files, have one version."""
+    """Yields a finding: whether all installed packages of OpenCV have the same version.
+
+    The packages of OpenCV overwrite each other's files.
+    """
     versions = {name: version for name in OPENCV if (version := find_version(name))}
     result = ", ".join(f"{name} {version}" for name, version in versions.items()) or "not installed"
     fits = len(set(versions.values())) == 1
@@ -208,7 +211,7 @@ def check_weights() -> Iterator[Finding]:
 def check_face_models(spec: str) -> Iterator[Finding]:
     """Yields the files of the face models `spec`, each with its hash and licence. Nothing is downloaded.
 
-    `spec` has the form of the option --faces.
+    `spec` is a value of the option --faces.
     """
     from curate.faces.insightface_models import PACK_ROOT, list_packs
     from curate.faces.load import load_faces

@@ -211,7 +211,8 @@ def _print_plan(
 def _find_judge(run: Path) -> str | None:
     """Returns "dlib" if dlib is installed and the run's loss uses the dataset's recognizer. Otherwise returns None.
 
-    A recognizer overrates a restorer that was trained with it, so a second recognizer also measures the identity.
+    A recognizer overrates a restorer whose loss used this recognizer. A second recognizer therefore also measures the
+    identity.
     """
     from importlib.util import find_spec
 

@@ -90,8 +90,8 @@ def render_card(ledger: Ledger) -> str:
         "recognizer makes more errors for some people than for others.\n"
         "- Photos, faces and people were not balanced by age, sex or skin colour. The distribution of age, sex and "
         "skin colour is unknown.\n"
-        "- Source, licence and consent are statements of the supplier of the photos. Likeness does not check these "
-        "statements. Consent for a photo is not the consent of all people in the photo.\n"
+        "- Source, licence and consent are statements of the supplier of the photos, which Likeness does not check. "
+        "Consent for a photo is not the consent of all people in the photo.\n"
         "- Face embeddings and crops are personal data. Ids are valid only in this dataset.\n",
     )
     return "\n".join(parts)
@@ -102,7 +102,7 @@ def _format_filters(detail: dict[str, Any]) -> str:
         return "None recorded.\n"
     rows = [
         [str(rule["reason"]), f"`{rule['sql']}`", effect]
-        for kind, effect in (("filters", "the face is dropped"), ("test_filters", "a test face is only a reference"))
+        for kind, effect in (("filters", "the face is dropped"), ("test_filters", "the face is no target of the test"))
         for rule in detail.get(kind, ())
     ]
     return f"{detail['name']}, version {detail['version']}:\n\n" + _format_table(("reason", "where", "effect"), rows)

@@ -181,7 +181,7 @@ def _check_shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: b
         except ARRAY_ERRORS:
             problems.append(f"this embedding shard is missing or broken: {shard}")
     outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
-    problems += [f"the embedding of this face is not in its shard: {face}" for face in outside]
+    problems += [f"the embedding shard of this face has too few rows: {face}" for face in outside]
     known = {shard_path(dataset, shard) for _, shard, _ in rows}
     return problems + _find_unknown_files(dataset, "embeddings", known, "no face uses this embedding shard", ".npy")
 
@@ -212,7 +212,7 @@ def _check_sets(
             problems.append(f"this {kind} has changed: {name}")
         progress("images", done, len(files))
     known = {dataset / "lq" / name for name, *_ in files}
-    # an interrupted `degrade` may have written these files before it recorded their hashes
+    # an interrupted `degrade` may have written theta.jsonl, card.json and README.md before it recorded their hashes
     known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in set_files for name in _SET_FILES}
     return problems + _find_unknown_files(dataset, "lq", known, "this low-quality image has no row", ".png")
 

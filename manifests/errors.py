@@ -2,7 +2,7 @@
 
     LikenessError                 one sentence with what to do next; the command line prints it without a traceback
     ├── BadInput                  a path, an option, a photo or another input cannot be used            (exit code 2)
-    ├── ModelUnavailable          a model file is missing or does not fit                               (exit code 1)
+    ├── ModelUnavailable          a model file is missing or cannot be used                             (exit code 1)
     ├── FolderBusy                another process is writing into this folder                           (exit code 1)
     └── LedgerError               the ledger cannot be used                                             (exit code 1)
         ├── LedgerMissing         there is no manifest.duckdb in this folder                            (exit code 2)
@@ -10,8 +10,8 @@
         ├── LedgerTooNew          a newer Likeness wrote the ledger
         └── LedgerBroken          rows and files contradict each other, or a person leaks between splits
 
-`curate.faces` does not import other code of Likeness. The error `curate.faces.errors.FaceModelError` is therefore not
-in this tree.
+The error `curate.faces.errors.FaceModelError` is not in this tree, because the package `curate.faces` does not import
+other code of Likeness.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BadInput(LikenessError):
 
 
 class ModelUnavailable(LikenessError):
-    """A model file is missing or does not fit."""
+    """A model file is missing or cannot be used."""
 
 
 class FolderBusy(LikenessError):

@@ -48,15 +48,15 @@ _REPEATING_PHOTOS = """
 class _Facts:
     """The facts about the photos. The sentences of `explain_photo` are made from these facts."""
 
-    photos: dict[str, dict[str, Any]]  # maps a photo id to the row of the photo
-    faces: dict[str, list[dict[str, Any]]]  # maps a photo id to the rows of the photo's faces
-    labels: dict[str, list[Label]]  # maps a photo id to the photo's labels
-    is_target: dict[str, bool]  # maps a photo id to whether an imported list names references for the photo
-    decisions: dict[str, list[tuple[int, str]]]  # maps a face id to (number, kind) of the face's decisions
-    history: dict[str, list[dict[str, Any]]]  # maps a face id to attempts to clean the face, and to training rounds
-    worse: dict[str, str]  # maps the face id of a near-duplicate to the reason why another copy is the original
-    filters: dict[str, str]  # maps a face id to a text about the filter that removed the face
-    pairing: dict[str, Any]  # the rules by which references were chosen
+    photos: dict[str, dict[str, Any]]  # Maps a photo id to the row of the photo.
+    faces: dict[str, list[dict[str, Any]]]  # Maps a photo id to the rows of the photo's faces.
+    labels: dict[str, list[Label]]  # Maps a photo id to the photo's labels.
+    is_target: dict[str, bool]  # Maps a photo id to whether an imported list names references for the photo.
+    decisions: dict[str, list[tuple[int, str]]]  # Maps a face id to (number, kind) of the face's decisions.
+    history: dict[str, list[dict[str, Any]]]  # Maps a face id to attempts to clean the face, and to training rounds.
+    worse: dict[str, str]  # Maps the face id of a near-duplicate to the reason why another copy is the original.
+    filters: dict[str, str]  # Maps a face id to a text about the filter that removed the face.
+    pairing: dict[str, Any]  # The rules by which references were chosen.
 
 
 def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:

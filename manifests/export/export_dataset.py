@@ -23,8 +23,8 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-DATASET_CARD = "likeness_card.md"  # the card of the whole dataset: sources, licences, consent, models, filters, limits
-VERSION = 3  # increase this number when the layout of a format changes
+DATASET_CARD = "likeness_card.md"  # The card of the whole dataset: sources, licences, consent, models, filters, limits.
+VERSION = 3  # Increase this number when the layout of a format changes.
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class ExportResult:
     folder: str
     faces: int
     people: int
-    targets: dict[str, int]  # maps a split to the number of targets with references
-    files: int  # number of written files; 0 after a dry run
+    targets: dict[str, int]  # Maps a split to the number of targets with references.
+    files: int  # Number of written files; 0 after a dry run.
     bytes: int
     left_out: dict[str, dict[str, int]]  # maps "faces", "targets" or "references" to a dict from reason to count
     notices: tuple[str, ...]

@@ -25,17 +25,17 @@ from manifests.export.selection import ExportOptions, Selection
 class Format:
     """The functions and the options of one format."""
 
-    keep: Callable[[Selection], Selection]  # removes all content that the format cannot contain, and counts the reasons
+    # removes all content that the format cannot contain, and counts the removed items by reason
+    keep: Callable[[Selection], Selection]
     write: Callable[[Selection, OutputFolder], None]
-    lq: str  # frozen set: "needed", "taken" (optional), or "none" (not allowed)
-    names: bool  # whether the format can contain people's names
-    embeddings: bool  # whether the format can contain face embeddings
-    cleaned: bool = False  # whether the format can mark an image as a cleaned version
-    notice: str | None = None  # a sentence for the user after each export
+    lq: str  # Frozen set: "needed", "taken" (optional), or "none" (not allowed).
+    names: bool  # Whether the format can contain people's names.
+    embeddings: bool  # Whether the format can contain face embeddings.
+    cleaned: bool = False  # Whether the format can mark an image as a cleaned version.
+    notice: str | None = None  # A sentence for the user after each export.
 
 
-# fmt: off
-#                            selects               writes                frozen    names  embed. cleaned
+# the columns of the table are the fields of the class Format
 FORMATS: dict[str, Format] = {
     "refldm":         Format(refldm.keep,          refldm.write,          "taken",  False, False, False),
     "dmdnet":         Format(dmdnet.keep,          dmdnet.write,          "needed", False, False, False),
@@ -46,8 +46,7 @@ FORMATS: dict[str, Format] = {
     "webdataset":     Format(webdataset.keep,      webdataset.write,      "taken",  True,  True,  True),
     "lmdb":           Format(lmdb_folders.keep,    lmdb_folders.write,    "taken",  False, False, False),
     "ffhq-zip":       Format(ffhq_zip.keep,        ffhq_zip.write,        "none",   False, False, False),
-}
-# fmt: on
+}  # fmt: skip
 
 
 def select_format(name: str, options: ExportOptions) -> Format:

@@ -35,10 +35,10 @@ class OutputFolder:
         """After each image, calls `progress` with the number of images that were read."""
         self.root = root
         self.files = 0
-        self.bytes = 0  # number of written bytes; a hard link adds no bytes
-        self._hashes: dict[Path, str] = {}  # maps an image file of the dataset to the sha256 of the exported PNG file
-        self._places: dict[Path, str] = {}  # maps an image file of the dataset to the first exported file of the image
-        self._first_copies: dict[Path, Path] = {}  # maps an image file of the dataset to its first copy
+        self.bytes = 0  # Number of written bytes; a hard link adds no bytes.
+        self._hashes: dict[Path, str] = {}  # Maps an image file of the dataset to the sha256 of the exported PNG file.
+        self._places: dict[Path, str] = {}  # Maps an image file of the dataset to the first exported file of the image.
+        self._first_copies: dict[Path, Path] = {}  # Maps an image file of the dataset to its first copy.
         self._progress, self._images_read = progress, 0
 
     def add_image(self, name: str, source: Path) -> None:

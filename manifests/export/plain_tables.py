@@ -18,27 +18,27 @@ from manifests.export.selection import Selection
 
 TABLES = "likeness_tables"  # folder of the tables in an export
 
-# A file is a path in the export. If the format packs images into archives, the file is the archive, and the image has
-# the id of the face as its name or key.
+# The columns `file` and `lq_file` are paths in the export. If the format packs images into archives, the path is the
+# archive, and the image has the id of the face as its name or key.
 _SPLITS = {
     "face_id": pa.string(),
     "identity": pa.string(),
     "split": pa.string(),
     "is_target": pa.bool_(),
     "file": pa.string(),
-    "sha256": pa.string(),  # of the PNG file of the exported crop
-    "lq_file": pa.string(),  # NULL if the face has no low-quality image in the export
+    "sha256": pa.string(),  # The sha256 of the PNG file of the exported crop.
+    "lq_file": pa.string(),  # NULL if the face has no low-quality image in the export.
     "lq_sha256": pa.string(),
     "source": pa.string(),
     "licence": pa.string(),
     "consent": pa.string(),
 }
 _PAIRS = {
-    "target": pa.string(),  # face id
-    "reference": pa.string(),  # face id
-    "place": pa.int32(),  # place of the reference in the order of the target's references, from 1
-    "similarity": pa.float32(),  # cosine of the reference to the target
-    "split": pa.string(),  # of the target
+    "target": pa.string(),  # The face id of the target.
+    "reference": pa.string(),  # The face id of the reference.
+    "place": pa.int32(),  # Place of the reference in the order of the target's references, from 1.
+    "similarity": pa.float32(),  # Cosine of the reference to the target.
+    "split": pa.string(),  # The split of the target.
 }
 
 

@@ -47,12 +47,12 @@ WHERE f.status = 'ok' ORDER BY f.face_id"""
 class ExportOptions:
     """The choices of the user for an export."""
 
-    split: str = "all"  # one of SPLITS, or all
-    lq_set: str | None = None  # name of the frozen set whose low-quality images are exported
-    names: bool = False  # whether people's names are exported
-    embeddings: bool = False  # whether face embeddings are exported
-    version: str = "original"  # if `best`, cleaned versions from `likeness iterate` replace training crops
-    shard_bytes: int = 2**29  # the largest size of a shard of webdataset in bytes (512 MiB, ours)
+    split: str = "all"  # One of SPLITS, or all.
+    lq_set: str | None = None  # Name of the frozen set whose low-quality images are exported.
+    names: bool = False  # Whether people's names are exported.
+    embeddings: bool = False  # Whether face embeddings are exported.
+    version: str = "original"  # If `best`, cleaned versions from `likeness iterate` replace training crops.
+    shard_bytes: int = 2**29  # The largest size of a shard of webdataset in bytes (512 MiB, ours).
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -66,8 +66,8 @@ class ExportedFace:
     face_id: str
     identity_id: str
     split: str
-    image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version of the crop
-    landmarks5: tuple[float, ...]  # x, y, x, y ... in photo pixels
+    image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version of the crop.
+    landmarks5: tuple[float, ...]  # The points x, y, x, y ... in photo pixels.
     landmarks68: tuple[float, ...] | None
     # The keys are source, licence, consent and MEASURES. If cleaned versions are exported, `version` and `parent` are
     # keys too. `parent` is the sha256 of the original crop.
@@ -94,10 +94,10 @@ class Selection:
     pairs: tuple[ExportedPair, ...]
     lq: dict[str, Path] = field(default_factory=dict)  # maps a target to the PNG file of its frozen low-quality image
     lq_sha256: dict[str, str] = field(default_factory=dict)
-    embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (d,), unit length; empty if not exported
-    recognizer: dict[str, Any] = field(default_factory=dict)  # file, sha256, licence and dim of the embeddings' model
-    policy: str = "identity"  # how splits were made; if `photos`, one person may be in several splits
-    # maps (kind, reason) to a count; the kind is faces, targets or references
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # Unit length, float32 (d,); empty if not exported.
+    recognizer: dict[str, Any] = field(default_factory=dict)  # File, sha256, licence and dim of the embeddings' model.
+    policy: str = "identity"  # How splits were made; if `photos`, one person may be in several splits.
+    # Maps (kind, reason) to a count; the kind is faces, targets or references.
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def pairs_of(self, split: str) -> list[ExportedPair]:
@@ -112,7 +112,7 @@ class Selection:
         return {pair.split for pair in self.pairs if pair.target in self.lq}
 
     def with_pairs(self, pairs: Sequence[ExportedPair], left_out: Counter[tuple[str, str]]) -> Selection:
-        """Returns the selection with these pairs only, and with the low-quality images of their targets.
+        """Returns the selection with only these pairs, and only the low-quality images of their targets.
 
         A face stays if it is in one of the pairs, or in one of the splits of the options.
         """
@@ -192,7 +192,7 @@ def _select_faces(
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
     """Returns the faces that may be exported, and a dict of reasons.
 
-    The dict maps each accepted face that may not be exported to its reason.
+    The dict maps each accepted face that must not be exported to the reason.
     """
     refused = set(ledger.query(_REFUSED_FACES, list(CONSENT_REFUSALS)).to_series())
     faces, reasons = {}, {}

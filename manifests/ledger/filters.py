@@ -62,10 +62,10 @@ _ALLOWED_NODES = {"COMPARISON", "CONJUNCTION", "OPERATOR", "FUNCTION", "CONSTANT
 class PhotoFacts(NamedTuple):
     """The facts about a photo that a predicate may use."""
 
-    width: int  # pixels
-    height: int  # pixels
-    jpeg_quality: int | None = None  # 1 to 100; None if the file is not a JPEG
-    gray: bool | None = None  # whether the photo has no colours
+    width: int  # Pixels.
+    height: int  # Pixels.
+    jpeg_quality: int | None = None  # 1 to 100; None if the file is not a JPEG.
+    gray: bool | None = None  # Whether the photo has no colours.
 
 
 @dataclass(frozen=True)

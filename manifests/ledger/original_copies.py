@@ -33,8 +33,8 @@ _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8,
 _COMPRESSED = 50  # a JPEG below this quality shows artefacts (ours)
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "JPEG2000")
-# The ranks of formats; the original more likely has the lower rank (ours). Cameras write RAW, and telephones write HEIF
-# and JPEG. Other formats, such as WebP, are mostly made by web sites.
+# The rank of each format (ours). A file whose format has a lower rank is more likely the original. Cameras write RAW,
+# and telephones write HEIF and JPEG. Other formats, such as WebP, are mostly made by web sites.
 _RANKS = {"RAW": 0, **dict.fromkeys(_LOSSLESS, 1), "HEIF": 2, "JPEG": 3, "MPO": 3}
 
 SMALLER = "is smaller"
@@ -113,8 +113,8 @@ def _find_conversions(copies: Sequence[Copy]) -> list[int]:
     ]
 
 
-# Each question is a phrase that continues "this copy", and a function that says for which copies of a group the phrase
-# is true. A greater number is worse.
+# Each question is a phrase that continues "this copy", and a function that returns a number for each copy of a group.
+# The phrase describes the copies with the greater numbers. A copy with a greater number is less likely the original.
 _QUESTIONS: tuple[tuple[str, Callable[[Sequence[Copy]], Sequence[float]]], ...] = (
     ("has no colours", lambda copies: [bool(copy.photo.gray) for copy in copies]),
     ("was converted to fewer colours", lambda copies: [" " in (copy.photo.format or "") for copy in copies]),
@@ -134,7 +134,7 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
     """Returns the index of the original, and the reason why each other copy is not the original.
 
     Each reason continues a sentence that begins with "this copy". The reason of the original is an empty text. If no
-    question decides, the largest face is the original. If several faces have this size, the face with the smallest id
+    question decides, the largest face is the original. If several faces are the largest, the face with the smallest id
     is the original. If a copy has no measure of detail, the largest copies are the best group. A photo that shows one
     person twice can be the original only if every photo shows one person twice. The result does not depend on the order
     of the copies.
@@ -170,7 +170,7 @@ def choose_original(copies: Sequence[Copy]) -> tuple[int, list[str]]:
 
 
 def _group_by_size(copies: Sequence[Copy], indices: Sequence[int]) -> list[list[int]]:
-    """Returns groups of the indices.
+    """Divides the indices of copies into groups of about the same size.
 
     If the copies of a group are sorted by size, each copy is less than _SAME_SIZE times as large as the copy before it.
     """

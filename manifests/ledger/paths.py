@@ -1,4 +1,4 @@
-"""The paths of the files of a dataset."""
+"""Returns the paths of the files of a dataset."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from manifests.runtime.files import find_blocking_file
 LEDGER_NAME = "manifest.duckdb"
 # a dataset has these folders; every file in these folders has a row in the ledger
 PARTS = ("faces", "embeddings", "lq", "versions")
-PENDING_NAME = "purge.pending"  # this file contains the plan of an unfinished purge
-MAX_SEED = 2**63 - 1  # the largest seed that fits into a BIGINT column of the ledger
+PENDING_NAME = "purge.pending"  # This file contains the plan of an unfinished purge.
+MAX_SEED = 2**63 - 1  # The largest seed that fits into a BIGINT column of the ledger.
 
 
 def crop_path(dataset: Path, face_id: str) -> Path:

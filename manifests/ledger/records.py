@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 SPLITS = ("train", "val", "test")
-DOUBTFUL_PERSON = "doubtful_person"  # the reason of a split row, if the person's faces may be faces of strangers
-NEAR_DUPLICATE = "near_duplicate"  # the reason of a face that was dropped because another face is the same picture
+DOUBTFUL_PERSON = "doubtful_person"  # The reason of a split row, if the person's faces may be faces of strangers.
+NEAR_DUPLICATE = "near_duplicate"  # The reason of a face that was dropped because another face is the same picture.
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ _ORIENTATION, _XMP = 274, 700  # tags of EXIF 2.32 and TIFF
 class EmbeddedMetadata:
     """The XMP packet of a picture file, and how the decoder turns the picture."""
 
-    xmp: bytes = b""  # b"" if the file has no packet
+    xmp: bytes = b""  # Empty if the file has no packet.
     # The EXIF orientation (1 to 8) by which the decoder turns a HEIC, JPEG XL or RAW picture. None for a picture in
     # another format, and for a picture whose library is missing.
     turned_by: int | None = None
@@ -34,8 +34,7 @@ def read_embedded_metadata(file: BinaryIO) -> EmbeddedMetadata:
         kind = find_kind(file)
         if kind is None:
             with open_header(file) as image:
-                # The texts of a PNG may come after the pixels. Pillow reads these texts when `read_exif` loads the
-                # pixels.
+                # If the texts of a PNG come after the pixels, Pillow reads the texts when `read_exif` loads the pixels.
                 exif = read_exif(image)
                 return EmbeddedMetadata(find_xmp(image, exif))
         if not is_installed(kind):

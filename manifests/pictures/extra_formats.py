@@ -4,8 +4,8 @@
     pip install 'likeness[jxl]'    # pylibjxl (BSD-3-Clause)
     pip install 'likeness[raw]'    # rawpy (MIT; its wheel bundles LibRaw, LGPL-2.1)
 
-All three libraries return a picture that is already upright. A RAW file often begins with a small preview. Likeness
-never uses this preview.
+pi-heif, pylibjxl and rawpy return a picture that is already upright. A RAW file often begins with a small preview,
+which Likeness never uses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image, TiffImagePlugin
 
 HEIC, JXL, RAW = "heic_not_installed", "jxl_not_installed", "raw_not_installed"
 OTHER_PICTURE = "other_picture_format"
-# reason -> module that decodes the kind, name of the extra, and name of the kind
+# maps the reason of a kind to (the module that decodes the kind, the name of the extra, the name of the kind)
 EXTRAS = {
     HEIC: ("pi_heif", "heic", "HEIC"),
     JXL: ("pylibjxl", "jxl", "JPEG XL"),
@@ -36,8 +36,8 @@ _OTHER_STARTS = (
     *(b"8BPS", b"gimp xcf", b"v/1\x01", b"#?RADIANCE", b"#?RGBE", b"II\xbc\x01", b"qoif", b"DDS ", b"%!PS"),
     *(b"\0\0\x01\0", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"P7\n"),
 )
-_NEW_SUBFILE_TYPE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 262, 330, 50706  # TIFF 6.0, TIFF/EP and DNG 1.7
-_SENSOR_DATA = (32803, 34892)  # values of _PHOTOMETRIC: colour filter array, linear raw
+_NEW_SUBFILE_TYPE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 262, 330, 50706  # Tags of TIFF, TIFF/EP and DNG 1.7.
+_SENSOR_DATA = (32803, 34892)  # Values of _PHOTOMETRIC: colour filter array, linear raw.
 
 
 def find_kind(file: BinaryIO) -> str | None:
@@ -73,7 +73,7 @@ def _is_raw_tiff(file: BinaryIO, head: bytes) -> bool:
             tags.load(file)
         is_preview = bool(int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1) and _SUB_IFDS in tags
         return is_preview or _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _SENSOR_DATA
-    except Exception:  # a broken file has no tags; the decoder of TIFF says what is wrong with it
+    except Exception:  # the tags of a broken file cannot be read; the decoder of TIFF reports the fault later
         return False
 
 

@@ -17,13 +17,13 @@ _CAMERA_TAGS = (271, 272)
 class FileFacts:
     """Facts about the file of a picture."""
 
-    format: str  # Pillow's name of the format, followed by " CMYK" or " palette" if the pixels are CMYK or palette
-    jpeg_quality: int | None  # 1 to 100, from the quantisation table; None if the file is not a JPEG
-    camera: bool  # whether the file names the camera that took the picture
+    format: str  # Pillow's name of the format, followed by " CMYK" or " palette" if the pixels are CMYK or palette.
+    jpeg_quality: int | None  # 1 to 100, from the quantisation table; None if the file is not a JPEG.
+    camera: bool  # Whether the file names the camera that took the picture.
 
 
 def read_file_facts(image: Image.Image) -> FileFacts:
-    """Returns the facts about an open picture. Call the function before the picture is converted."""
+    """Returns the facts about an open picture. Call this function before you convert the picture."""
     suffix = {"CMYK": " CMYK", "P": " palette", "PA": " palette"}.get(image.mode, "")
     try:
         exif = image.getexif()

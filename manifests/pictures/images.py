@@ -120,12 +120,12 @@ class UndecodableImage(Exception):
 class Picture:
     """The result of `decode_picture`: a decoded picture."""
 
-    rgb: np.ndarray  # uint8 (H, W, 3), upright, sRGB
-    notice: str | None = None  # BROKEN_PROFILE or HALF_SIZE
-    original: Original | None = None  # None without `keep_original`
-    facts: FileFacts | None = None  # facts about the file; `decode_picture` always sets this field
-    stored: StoredSamples | None = None  # None without `identify`
-    date: PhotoDate | None = None  # None without `identify`
+    rgb: np.ndarray  # The pixels: uint8 (H, W, 3), upright, sRGB.
+    notice: str | None = None  # BROKEN_PROFILE, HALF_SIZE or None.
+    original: Original | None = None  # None without `keep_original`.
+    facts: FileFacts | None = None  # Facts about the file; `decode_picture` always sets this field.
+    stored: StoredSamples | None = None  # None without `identify`.
+    date: PhotoDate | None = None  # None without `identify`.
 
 
 def decode(source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -28,8 +28,8 @@ class JpegParts:
 
     # uint8 (H, W, 3): Y, Cb, Cr; None if the JPEG is gray, CMYK or stored as RGB, or was read at half size
     planes: np.ndarray | None
-    tables: list[list[int]]  # quantisation tables of 64 values, one for luma and one for chroma, or one per channel
-    subsampling: int  # 0: 4:4:4, 1: 4:2:2, 2: 4:2:0; other kinds are stored as 4:4:4
+    tables: list[list[int]]  # Quantisation tables of 64 values, one for luma and one for chroma, or one per channel.
+    subsampling: int  # The value 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0. Other kinds are stored as 4:4:4.
     progressive: bool
     stored_as_rgb: bool
 

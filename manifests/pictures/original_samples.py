@@ -25,10 +25,10 @@ class Original:
     """
 
     samples: np.ndarray
-    mode: str  # Pillow's name of the channels of `samples`: L, LA, RGB, RGBA, CMYK or LAB
-    file_format: str  # Pillow's name of the format, such as JPEG
-    depth: int  # bits per channel: 8, 16 or 32
-    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation
+    mode: str  # Pillow's name of the channels of `samples`: L, LA, RGB, RGBA, CMYK or LAB.
+    file_format: str  # Pillow's name of the format, such as JPEG.
+    depth: int  # Bits per channel: 8, 16 or 32.
+    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation.
     icc_profile: bytes | None
     exif: bytes | None
     xmp: bytes | None

@@ -8,8 +8,8 @@ import numpy as np
 from manifests.errors import BadInput
 
 # Crops are written with one filter for every row, and with Huffman codes only (ours, see docs/speed.md). OpenCV's
-# default tries five filters for each row and searches for repeated bytes. OpenCV's default needs 2.4 times the time.
-# The files of the default are only 9% smaller, because photos hardly repeat bytes.
+# default tries five filters for each row and searches for repeated bytes. The default takes 2.4 times as long. The
+# files of the default are only 9% smaller, because photos hardly repeat bytes.
 CROP_PNG = (
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_AVG,

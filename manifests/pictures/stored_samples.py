@@ -1,6 +1,6 @@
 """Hashes the samples of a picture file as they are stored, before they are turned upright or converted to sRGB.
 
-A program that writes a rating, a title, a place or another orientation into a file does not change these samples. A
+A program that writes a rating, a title, a place or another orientation into a file keeps the stored samples. A
 lossy format has no exact samples: another version of the decoder may return other values. So the version of the decoder
 is recorded beside the hash.
 """
@@ -38,8 +38,8 @@ class StoredSamples:
     """Identifies the stored samples of a file. The sha256 does not depend on the metadata of the file."""
 
     sha256: str
-    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation
-    decoder: str  # the text of `describe_decoder`
+    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation.
+    decoder: str  # The text of `describe_decoder`.
 
 
 def identify_samples(image: Image.Image, turned_by: int, orientation: int) -> StoredSamples:

@@ -94,7 +94,10 @@ def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> b
 
 
 def ask_before_deletion(as_json: bool) -> bool:
-    """Asks the user on a terminal. Returns the reply. Raises BadInput without a terminal, or if the output is JSON."""
+    """Asks the user on a terminal whether to delete, and returns the reply.
+
+    Raises BadInput without a terminal, or if the output is JSON.
+    """
     from manifests.errors import BadInput
 
     if as_json or not sys.stdin.isatty():

@@ -1,7 +1,7 @@
 """Removes all data that was made of some faces: crops, embeddings, low-quality images and rows of the ledger.
 
 The rows are removed in one transaction, and the files are removed after this transaction. If the process is killed
-between these steps, the next call removes the remaining files.
+before all files are removed, the next call removes the remaining files.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256
 # a face that is dropped for one of these reasons keeps its row, but its crop, embedding and LQ images are removed
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
-CONSENT_REFUSALS = ("no", "withdrawn")  # these values of photos.consent forbid the use of a photo
-# selects the photos of which no picture may be shown: photos that may not be used, and photos of a face that opted out
+CONSENT_REFUSALS = ("no", "withdrawn")  # These values of photos.consent forbid the use of a photo.
+# Selects the photos of which no picture may be shown: photos that may not be used, and photos of a face that opted out.
 HIDDEN_PHOTOS = (
     f"SELECT photo_id FROM photos WHERE status <> 'ok' OR lower(trim(consent)) IN {CONSENT_REFUSALS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
@@ -140,7 +140,7 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
         if len(rest) == len(faces):
             continue
         # `marks` lists the units of the set's batches, and the unit with the hashes of theta.jsonl, card and README.
-        # The next `likeness degrade` records these hashes again.
+        # The next `likeness degrade` records the hashes of theta.jsonl, card and README again.
         marks = [other for _, other, *_ in units if other.startswith(f"{unit}/")]
         if rest:
             erasure.details.append(("degrade", unit, config_hash, {**detail, "faces": rest}))

@@ -29,10 +29,10 @@ class KeptOutList:
     """The list of photos and faces that must stay out of a dataset. The list is also sent to worker processes."""
 
     key: bytes = b""
-    photos: Mapping[str, str] = field(default_factory=dict)  # maps the mark of a photo to "opted_out" or "purged"
-    examples: np.ndarray | None = None  # float32 (k, d), embeddings of unit length from one recognizer
-    threshold: float = 2.0  # least cosine of an example and a face that is kept out; 2.0 matches no face
-    # maps a photo id to the boxes of the faces that opted out in this photo, or in a copy of this photo
+    photos: Mapping[str, str] = field(default_factory=dict)  # Maps the mark of a photo to "opted_out" or "purged".
+    examples: np.ndarray | None = None  # Embeddings of unit length from one recognizer, float32 (k, d).
+    threshold: float = 2.0  # Least cosine of an example and a face that is kept out; 2.0 matches no face.
+    # Maps a photo id to the boxes of the faces that opted out in this photo, or in a copy of this photo.
     boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     pictures: KeptOutPictures = NO_PICTURES
 

@@ -18,8 +18,8 @@ from manifests.ledger.ledger import Ledger
 
 KEY_NAME = "secret.key"
 KEY_STAGE = "key"
-KEY_BYTES = 32  # the key is as long as a SHA-256 digest (ours)
-HIDDEN_PREFIX = "hmac:"  # the mark that replaces a uri begins with this text
+KEY_BYTES = 32  # The key is as long as a SHA-256 digest (ours).
+HIDDEN_PREFIX = "hmac:"  # The mark that replaces a uri begins with this text.
 
 
 def create_key() -> bytes:

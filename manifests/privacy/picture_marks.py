@@ -28,7 +28,7 @@ _MARK_DIGITS = 16  # hex digits of the mark of a band; 64 bits are enough to tel
 
 
 def split_into_bands(phash256: str) -> list[int]:
-    """Returns the bands of a 256-bit hash, which is given as hex digits. The last bits belong to no band."""
+    """Returns the bands of a 256-bit hash, which is given as hex digits. The last 4 bits belong to no band."""
     bits = f"{int(phash256, 16):0256b}"
     return [int(bits[start : start + _BITS], 2) for start in range(0, BANDS * _BITS, _BITS)]
 
@@ -98,10 +98,10 @@ class KeptOutPictures:
     """The marks of kept-out pictures, arranged for the comparison with a new picture."""
 
     key: bytes = b""
-    samples: Mapping[str, str] = field(default_factory=dict)  # mark of the samples -> reason
-    bands: Mapping[str, Sequence[int]] = field(default_factory=dict)  # mark of a band -> numbers of pictures
-    reasons: Sequence[str] = ()  # the reason of each picture
-    places: Sequence[frozenset[str]] = ()  # the marks of the places of each picture's files
+    samples: Mapping[str, str] = field(default_factory=dict)  # Maps the mark of the samples to the reason.
+    bands: Mapping[str, Sequence[int]] = field(default_factory=dict)  # Maps the mark of a band to numbers of pictures.
+    reasons: Sequence[str] = ()  # The reason of each picture.
+    places: Sequence[frozenset[str]] = ()  # The marks of the places of each picture's files.
 
     def find_reason(self, samples: str | None, phash256: str | None, uri: str) -> str | None:
         """Returns the reason why a picture in the file `uri` is kept out, or None if the picture may be used."""

@@ -23,25 +23,25 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.queries import count_mentions
 from manifests.runtime.files import sha256_file
 
-_HEAD = 8  # a search first compares this number of bytes, then the whole byte string; shorter byte strings are ignored
-_CHUNK = 1 << 22  # number of bytes that are read and searched at a time
-_MIDDLE = 64  # this number of bytes from an image's middle identifies the image inside an archive (ours)
+_HEAD = 8  # A search first compares this number of bytes, then the whole byte string; shorter byte strings are ignored.
+_CHUNK = 1 << 22  # Number of bytes that are read and searched at a time.
+_MIDDLE = 64  # This number of bytes from an image's middle identifies the image inside an archive (ours).
 
 
 @dataclass(frozen=True)
 class Traces:
     """The ids, names, hashes and bytes that identify the removed people and photos."""
 
-    photos: tuple[str, ...] = ()  # sha256 of the photos and of their files, in hex
-    pictures: tuple[str, ...] = ()  # hashes of the samples and perceptual hashes of the photos, in hex
-    faces: tuple[str, ...] = ()  # face ids
-    people: tuple[str, ...] = ()  # identity ids
+    photos: tuple[str, ...] = ()  # The sha256 of the photos and of their files, in hex.
+    pictures: tuple[str, ...] = ()  # Hashes of the samples and perceptual hashes of the photos, in hex.
+    faces: tuple[str, ...] = ()  # Face ids.
+    people: tuple[str, ...] = ()  # Identity ids.
     uris: tuple[str, ...] = ()
-    longer_uris: tuple[str, ...] = ()  # uris of files that stay and that begin with one of `uris`; they are no traces
-    images: tuple[str, ...] = ()  # sha256 of PNG files of crops, cleaned versions and low-quality images
-    middles: tuple[str, ...] = ()  # bytes from the middle of each of these PNG files, in hex (see sample_middle)
-    embeddings: tuple[str, ...] = ()  # bytes of float32 embeddings, in hex
-    pixels: tuple[str, ...] = ()  # sha256 of each removed face's pixels in crops.npy
+    longer_uris: tuple[str, ...] = ()  # Uris of files that stay and that begin with one of `uris`; they are no traces.
+    images: tuple[str, ...] = ()  # The sha256 of PNG files of crops, cleaned versions and low-quality images.
+    middles: tuple[str, ...] = ()  # Bytes from the middle of each of these PNG files, in hex (see sample_middle).
+    embeddings: tuple[str, ...] = ()  # Bytes of float32 embeddings, in hex.
+    pixels: tuple[str, ...] = ()  # The sha256 of each removed face's pixels in crops.npy.
 
     def make_needles(self) -> dict[bytes, str]:
         """Returns a dict that maps each byte string to search for to the name of its kind of trace."""
@@ -121,9 +121,9 @@ class Proof:
 
     files: int
     bytes: int
-    rows: int  # number of searched rows of the ledger
-    remains: tuple[str, ...]  # one phrase for each remaining trace, with its kind and its file or table
-    own_files: tuple[str, ...]  # files of the user's own photos in the searched folders
+    rows: int  # Number of searched rows of the ledger.
+    remains: tuple[str, ...]  # One phrase for each remaining trace, with its kind and its file or table.
+    own_files: tuple[str, ...]  # Files of the user's own photos in the searched folders.
 
 
 def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:

@@ -38,12 +38,12 @@ class PurgePlan:
     kept_out: tuple[tuple[str, str | None, str | None], ...] = ()
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
-    people: tuple[str, ...] = ()  # identity ids of people whose faces are all removed
-    other_faces: int = 0  # number of faces of other people in the same photos; they are removed too
+    people: tuple[str, ...] = ()  # Identity ids of people whose faces are all removed.
+    other_faces: int = 0  # Number of faces of other people in the same photos; they are removed too.
     lq_images: int = 0
-    targets: int = 0  # number of removed faces that are targets of a reference pair
-    checkpoints: tuple[str, ...] = ()  # folders of checkpoints that were trained on the faces
-    runs: tuple[str, ...] = ()  # folders outside the dataset that are cleaned too
+    targets: int = 0  # Number of removed faces that are targets of a reference pair.
+    checkpoints: tuple[str, ...] = ()  # Folders of checkpoints that were trained on the faces.
+    runs: tuple[str, ...] = ()  # Folders outside the dataset that are cleaned too.
     traces: Traces = field(default_factory=Traces)
 
 
@@ -95,8 +95,8 @@ def _find_photo(ledger: Ledger, photo: str) -> set[str]:
 
     Raises BadInput if a name does not fit exactly one photo.
     """
-    exact: set[str] = set()  # photos with this path
-    similar: set[str] = set()  # photos whose path ends with this text
+    exact: set[str] = set()  # Photos with this path.
+    similar: set[str] = set()  # Photos whose path ends with this text.
     for uri, photo_id in ledger.query("SELECT uri, photo_id FROM files WHERE photo_id IS NOT NULL").iter_rows():
         path = display_path(uri)
         if uri == uri_of(photo):
@@ -144,7 +144,7 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
         for other in duplicates.get(queue.pop(), set()) - copies:
             copies.add(other)
             queue.append(other)
-    # add photos with a face of the same embedding, and the copies of these photos
+    # add photos with a face that has the embedding and the hash of a face in `copies`, and all copies of photos
     keys = {
         (embedding, face.phash)
         for face, embedding in _read_embeddings(ledger, [f for f in faces if f.photo_id in copies])

@@ -39,11 +39,11 @@ _BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
 class FacesInRun:
     """The number of searched faces in one snapshot, and the run and checkpoints that were trained on the snapshot."""
 
-    run: str  # folder of the run, or of the snapshot if no run used it
-    faces: int  # number of searched faces in the snapshot
-    trained: int  # number of searched faces in the training split
-    checkpoints: tuple[str, ...]  # folders of the checkpoints that were trained on searched faces
-    pixels: tuple[str, ...]  # sha256 of the pixels of each searched face in crops.npy
+    run: str  # Folder of the run, or of the snapshot if no run used it.
+    faces: int  # Number of searched faces in the snapshot.
+    trained: int  # Number of searched faces in the training split.
+    checkpoints: tuple[str, ...]  # Folders of the checkpoints that were trained on searched faces.
+    pixels: tuple[str, ...]  # The sha256 of the pixels of each searched face in crops.npy.
 
 
 def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[FacesInRun]:

@@ -42,8 +42,8 @@ ORDER BY d.kind, n DESC, d.reason, md5(face_id)"""
 def read_dropped_faces(ledger: Ledger, short_id: dict[str, str]) -> list[dict[str, Any]]:
     """Returns the reasons, with the number of their faces and some pictures. The most frequent reason comes first.
 
-    Dropped faces come before faces that are set aside. A picture is the crop of the face. If the dataset has no crop,
-    the picture is cut from the photo. `short_id` maps the id of each face to its short id.
+    Dropped faces come before faces that are set aside. A picture is the crop of the face. If the dataset has no crop of
+    the face, the picture is cut from the photo. `short_id` maps the id of each face to its short id.
     """
     rows = ledger.query(_NOT_USED, FACES).rows(named=True)
     groups: dict[tuple[str, str], dict[str, Any]] = {}

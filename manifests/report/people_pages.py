@@ -15,10 +15,10 @@ from manifests.report.thumbnails import make_thumbnail
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, path_of, uri_of
 
-PEOPLE_A_PAGE = 24  # number of people on a page
-FACES = 48  # number of faces that a page shows for each person; the face with the lowest confidence comes first
-ROWS = 200  # largest number of people in each order
-MIN_ID = 8  # least number of characters of a short id (ours); `decide` needs 6
+PEOPLE_A_PAGE = 24  # Number of people on a page.
+FACES = 48  # Number of faces that a page shows for each person; the face with the lowest confidence comes first.
+ROWS = 200  # Largest number of people in each order.
+MIN_ID = 8  # Least number of characters of a short id (ours); `decide` needs 6.
 
 _PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS weakest, min(margin) AS closest,
@@ -35,8 +35,8 @@ WHERE list_contains(?, m.identity_id) GROUP BY ALL ORDER BY m.identity_id, m.con
 class People:
     """All people of a dataset, and short ids of people and faces."""
 
-    rows: list[dict[str, Any]]  # the person with most faces comes first
-    short_id: dict[str, str]  # maps the id of a person or of a face to the short id
+    rows: list[dict[str, Any]]  # The person with most faces comes first.
+    short_id: dict[str, str]  # Maps the id of a person or of a face to the short id.
 
     @property
     def pages(self) -> int:

@@ -13,8 +13,8 @@ from manifests.runtime.text import format_count
 
 Result = dict[str, Any]
 
-DASH = "–"  # a cell contains this text if its figure could not be measured
-MARK = "*"  # this mark follows a paired difference whose interval excludes zero
+DASH = "–"  # A cell contains this text if its figure could not be measured.
+MARK = "*"  # This mark follows a paired difference whose interval excludes zero.
 
 
 def make_title(result: Result) -> str:
@@ -196,7 +196,7 @@ def _explain_extra_files(result: Result) -> list[str]:
     A notice names up to three files.
     """
     return [
-        f"{folder} contains {format_count(len(files), 'file')} that no image of the set is named after: "
+        f"{folder} contains {format_count(len(files), 'file')} with names that no image of the set has: "
         f"{', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
         for folder, files in result.get("extra", {}).items()
         if files

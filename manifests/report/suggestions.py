@@ -21,13 +21,13 @@ from manifests.ledger.records import Face, Identity, Membership
 from manifests.report.people_pages import People
 from manifests.report.thumbnails import make_thumbnail
 
-ROWS = 50  # largest number of suggestions of each kind (ours)
-PICTURES = 6  # largest number of pictures of each part or person (ours)
-MIN_GROUP = 2  # least number of faces in each part of a person (ours); people.html shows single faces that do not fit
+ROWS = 50  # Largest number of suggestions of each kind (ours).
+PICTURES = 6  # Largest number of pictures of each part or person (ours).
+MIN_GROUP = 2  # Least number of faces in each part of a person (ours); people.html shows single faces that do not fit.
 # The embedding of a face with a lower worth says too little about the person (ours; the grouping has the same limit).
 _MIN_WORTH = 0.66
-_PEOPLE_AT_ONCE = 1024  # number of people that are compared with all people in one step; limits the memory
-_STEPS = 20  # largest number of steps of 2-means (ours); most people need fewer than five
+_PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step; limits the memory.
+_STEPS = 20  # Largest number of steps of 2-means (ours); most people need fewer than five.
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class EmbeddedFaces:
     """The faces that belong to people and have an embedding, sorted by face id."""
 
     face_ids: list[str]
-    people: list[str]  # identity id of each face
-    worth: list[float | None]  # as in the table memberships
-    vectors: np.ndarray  # float32 (n, d), unit length
+    people: list[str]  # Identity id of each face.
+    worth: list[float | None]  # The worth of each face, as in the table memberships.
+    vectors: np.ndarray  # Embeddings of unit length, float32 (n, d).
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class SplitSuggestion:
     person: str
     part: list[str]
     rest: list[str]
-    between: float  # mean cosine between a face of `part` and a face of `rest`
-    within: float  # mean cosine between two faces of one part, for the part in which this mean is smaller
+    between: float  # Mean cosine between a face of `part` and a face of `rest`.
+    within: float  # Mean cosine between two faces of one part, for the part in which this mean is smaller.
 
 
 @dataclass(frozen=True)
 class UserDecisions:
     """What the active decisions say about people, so that no suggestion contradicts them."""
 
-    locked: set[str]  # identity ids
-    separated: set[tuple[str, str]]  # two identity ids that a decision separates, in both orders
-    joined: list[set[str]]  # for each decision that joins faces, the ids of these faces
+    locked: set[str]  # Identity ids.
+    separated: set[tuple[str, str]]  # Two identity ids that a decision separates, in both orders.
+    joined: list[set[str]]  # For each decision that joins faces, the ids of these faces.
 
 
 def read_embedded_faces(ledger: Ledger) -> EmbeddedFaces:

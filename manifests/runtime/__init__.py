@@ -1,1 +1,1 @@
-"""Contains code that every command needs: files, archives, images, worker processes, progress, logs and versions."""
+"""Contains code that every command needs: files, archives, worker processes, progress, logs, options and versions."""

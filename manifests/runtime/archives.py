@@ -27,10 +27,10 @@ from manifests.runtime.workers import restart_timer
 
 # We chose the four limits below. Compression hardly makes a photo smaller. If the members together have more than 1 GiB
 # plus 100 times the bytes of the archive, the archive does not contain photos.
-MAX_MEMBER_BYTES = 2**28  # the largest size of one member in bytes, because a member is read into memory
-MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
-MAX_GROWTH = 100  # the largest total size of all members, in bytes for each byte of the archive
-MAX_GROWTH_BYTES = 2**30  # the limit of all members is MAX_GROWTH * the archive's size + this number
+MAX_MEMBER_BYTES = 2**28  # The largest size of one member in bytes, because a member is read into memory.
+MAX_MEMBERS = 250_000  # Members after this number are not read, and the reason in the archive's row is TOO_MANY.
+MAX_GROWTH = 100  # The largest total size of all members, in bytes for each byte of the archive.
+MAX_GROWTH_BYTES = 2**30  # The limit of all members is MAX_GROWTH * the archive's size + this number.
 
 _SKIP_BYTES = 2**24  # number of bytes that are decompressed at a time to skip a member
 
@@ -76,9 +76,9 @@ class Member:
 class Entry:
     """The name, size and type of a member, as the archive states them."""
 
-    name: bytes  # may contain any bytes
-    size: int  # bytes
-    reason: str | None  # the reason why the member is not read, or None if the member is read
+    name: bytes  # May contain any bytes.
+    size: int  # Bytes.
+    reason: str | None  # The reason why the member is not read, or None if the member is read.
     folder: bool = False
 
 
@@ -229,7 +229,7 @@ class _Zip:
         self.entry_list = [self._make_entry(info, names) for info in self.members]
 
     def _make_entry(self, info: zipfile.ZipInfo, names: set[bytes]) -> Entry:
-        # orig_filename is the whole name in the file; ZipInfo.filename is cut at the first NUL
+        # orig_filename is the whole name of the member; ZipInfo.filename is cut at the first NUL
         name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
         kind = info.external_attr >> 28 if info.create_system == 3 else 8  # file type: 8 is a file, 10 a symbolic link
         reason = _check_name(name, info.file_size, names)

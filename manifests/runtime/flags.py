@@ -51,14 +51,20 @@ FLAGS = {
     # faces and people
     "--faces": ("MODELS", "The face models: auto, dlib, or insightface:PACK with the name or folder of a pack"),
     "--landmarks": ("MODEL", "The model of extra landmarks to record for each face: dlib (68 points)"),
-    "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, keep-outside, or a TOML file"),
+    "--filters": (
+        "FILTERS",
+        "The filters that drop unusable faces: default, strict, hq256, hq512, keep-outside, or a TOML file",
+    ),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
     "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
         "The source of labels: folder or FILE.csv; or hint, hint:FILE.csv or metadata, which do not change the groups",
     ),
-    "--same-person": ("COSINE", "The least mean cosine that joins two groups of faces; replaces the calibrated value"),
+    "--same-person": (
+        "COSINE",
+        "The least mean cosine that joins two groups of faces; this number replaces the calibrated threshold",
+    ),
     "--collages": ("", "Allow two faces of one photo to be the same person, if the photo looks like a collage"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),

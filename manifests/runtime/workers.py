@@ -31,7 +31,7 @@ if sys.platform != "win32":
 BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
-MAX_WORKERS = 1024  # the largest allowed number of worker processes (ours)
+MAX_WORKERS = 1024  # The largest allowed number of worker processes (ours).
 # We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory, and 19 s on a core that ten
 # other processes use. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
@@ -203,7 +203,7 @@ class _Worker:
     """A spawned worker process, and the parent's end of the pipe between both processes."""
 
     def __init__(self, start: Callable[[], None] | None) -> None:
-        # spawn, because a forked process would inherit the open ledger and the locks of other threads
+        # processes are spawned, because a forked process would inherit the open ledger and the locks of other threads
         context = multiprocessing.get_context("spawn")
         self.pipe, worker_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(worker_end, start), daemon=True)

@@ -183,8 +183,8 @@ def test_shards_that_are_short_missing_or_nobodys(dataset):
     np.save(shard, vectors[:-1])
     (last,) = [face for face in table(dataset, Face) if face.shard_row == len(vectors) - 1]
     changed = f"this embedding shard has changed: embeddings/{shard.name}"
-    assert check_ledger(dataset) == [changed, f"the embedding of this face is not in its shard: {last.face_id}"]
-    assert check_ledger(dataset, hashes=False) == [f"the embedding of this face is not in its shard: {last.face_id}"]
+    assert check_ledger(dataset) == [changed, f"the embedding shard of this face has too few rows: {last.face_id}"]
+    assert check_ledger(dataset, hashes=False) == [f"the embedding shard of this face has too few rows: {last.face_id}"]
     shard.rename(shard.with_name("other.npy"))
     assert check_ledger(dataset) == [
         f"this embedding shard is missing or broken: {shard.stem}",

@@ -3,8 +3,8 @@
 The layout follows SpecificLists.txt and main_test.py in the repositories of DMDNet and ASFFNet. The loaders of DMDNet
 and ASFFNet take every file in a folder of references, and need two or more references. The loaders read 68 lines "x y",
 in the reference's pixels, from `<reference>.png.txt`. Each target has its own folder of references, so that the target
-is not among its own references. The loaders do not read the folder `GT` of the clean targets. Without this folder, the
-low-quality images could not be made again.
+is not among its own references. The loaders do not read the folder `GT` of the clean targets. Without the folder `GT`,
+nobody could make the low-quality images again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIST, LQ, GT, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "GT", "RefsI
 MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer than two references
 
 # The five landmarks of an aligned crop of 512 px, x and y. The file curate/faces/align.py contains the same numbers.
-# The package `manifests` must not import the package `curate`. A test compares the numbers.
+# The package `manifests` must not import the package `curate`. A test compares the numbers in both files.
 FFHQ_512 = np.array(
     [
         [192.98138, 239.94708],

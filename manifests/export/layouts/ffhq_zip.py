@@ -1,7 +1,7 @@
 """Writes a zip file for each split, as StyleGAN's dataset_tool.py does for FFHQ. `SPLIT.zip` has PNGs and dataset.json.
 
 The datasets of StyleGAN2-ADA, StyleGAN3, EDM and EDM2 read such a zip file. dataset.json has a number for each picture.
-Here, the number stands for the person, so a generator can be trained with the person as its condition. The pictures are
+In an export, the number stands for the person, so a generator can be trained with the person as its condition. PNGs are
 not compressed again, and have a fixed time, so equal faces give equal bytes.
 """
 
@@ -36,6 +36,6 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _make_entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest time that a zip file can store
-    entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix, whatever system writes the file
+    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # The earliest time that a zip file can store.
+    entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix, whatever system writes the file.
     return entry

@@ -29,10 +29,7 @@ _TYPES: dict[str, pa.DataType] = {
 
 
 def keep(selection: Selection) -> Selection:
-    """In a split that has low-quality images, removes the targets without a low-quality image.
-
-    Returns the selection.
-    """
+    """Returns the selection without the targets that lack a low-quality image in a split with low-quality images."""
     return drop_targets_without_lq(selection, selection.lq_splits)
 
 

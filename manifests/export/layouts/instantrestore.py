@@ -23,7 +23,7 @@ TEST_SPLITS = ("val", "test")
 def keep(selection: Selection) -> Selection:
     """Returns targets of val and test that have a low-quality image, and training faces.
 
-    If a person has only one training face, this face is left out. A face of a pair is always returned.
+    If a person has only one training face, this face is left out. A face that belongs to a pair is always returned.
     """
     selection = drop_targets_without_lq(selection, set(TEST_SPLITS))
     training_faces = {face.face_id for faces in _group_training_faces(selection).values() for face in faces}

@@ -16,9 +16,9 @@ from manifests.errors import BadInput
 from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import Selection
 
-_LEVEL = 1  # the level that BasicSR writes into meta_info.txt; no reader uses the level
-_PAGE = 4096  # size of a page of LMDB in bytes
-_BATCH = 256  # number of images in one transaction; LMDB keeps the images in memory until the transaction ends
+_LEVEL = 1  # The level that BasicSR writes into meta_info.txt; no reader uses the level.
+_PAGE = 4096  # Size of a page of LMDB in bytes.
+_BATCH = 256  # Number of images in one transaction; LMDB keeps the images in memory until the transaction ends.
 
 
 def keep(selection: Selection) -> Selection:
@@ -54,6 +54,6 @@ def _write_database(folder: OutputFolder, name: str, images: Sequence[tuple[str,
                     transaction.put(key.encode(), data, append=True)
                     width, height = struct.unpack_from(">II", data, 16)  # the first chunk of a PNG, IHDR
                     lines.append(f"{key}.png ({height},{width},3) {_LEVEL}\n")
-    (place / "lock.mdb").unlink()  # BasicSR opens a database without locks; this file names a process
+    (place / "lock.mdb").unlink()  # BasicSR opens a database without locks; lock.mdb contains a process id
     folder.count_file(f"{name}/data.mdb")
     folder.add_bytes(f"{name}/meta_info.txt", "".join(lines).encode())

@@ -29,8 +29,8 @@ INDEX_COLUMNS = (
     ("split", pa.string()),
     ("identity", pa.string()),
 )
-_BLOCK = 512  # size of a tar header in bytes; the content of each file is padded to a multiple of this size
-_END = 20 * _BLOCK  # a tar file is padded to a multiple of this number of bytes
+_BLOCK = 512  # Size of a tar header in bytes; the content of each file is padded to a multiple of this size.
+_END = 20 * _BLOCK  # A tar file is padded to a multiple of this number of bytes.
 
 IndexRow = tuple[str, int, int, str, str, str]  # the values of INDEX_COLUMNS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-_XMP = 700  # tag of a TIFF
-_XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # Pillow's names; the second is the name of a PNG's text
+_XMP = 700  # Tag of a TIFF.
+_XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # Pillow's names; the second is the name of a PNG's text.
 
 
 def read_exif(image: Image.Image) -> Image.Exif:

@@ -28,7 +28,7 @@ class _RefuseDocumentType(ElementTree.TreeBuilder):
 
 
 def parse_xml(data: bytes) -> Element:
-    """Returns the root of an XML text of at most MAX_XMP bytes. Raises BrokenXml for any other text."""
+    """Returns the root of an XML text. Raises BrokenXml if the text is broken or has more than MAX_XMP bytes."""
     if len(data) > MAX_XMP:
         raise BrokenXml(f"has more than {MAX_XMP // 2**20} MiB of metadata")
     if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

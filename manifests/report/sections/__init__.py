@@ -1,1 +1,1 @@
-"""The sections of the report page: one file each."""
+"""Reads the content of the report page. Each section of the page has its own file in this folder."""

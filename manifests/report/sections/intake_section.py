@@ -8,8 +8,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.privacy.erase import HIDDEN_PHOTOS
 from manifests.report.thumbnails import crop_photo
 
-CONSENT_ROWS = 24  # the page shows at most this many combinations of consent, licence and source
-DROPPED_FACES = 4  # number of example faces for each filter
+CONSENT_ROWS = 24  # The page shows at most this many combinations of consent, licence and source.
+DROPPED_FACES = 4  # Number of example faces for each filter.
 
 NOT_STATED = "not stated"
 

@@ -15,13 +15,13 @@ from manifests.ledger.records import SPLITS
 from manifests.report.plots import draw_bars, draw_histograms
 from manifests.report.thumbnails import make_thumbnail
 
-PAIRS = 8  # number of targets that the page shows
-REFERENCES = 4  # number of references that the page shows for each target
-TOP = 10  # the page shows the share of all targets that belongs to this many people, the people with the most targets
-MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least these numbers of references
-DEGREES = 10  # width of a bin of yaw or pitch
-COSINE = 0.05  # width of a bin of similarity
-YEARS = 1  # width of a bin of the time between two photos
+PAIRS = 8  # Number of targets that the page shows.
+REFERENCES = 4  # Number of references that the page shows for each target.
+TOP = 10  # The page shows the share of all targets that belongs to this many people, the people with the most targets.
+MIN_COUNTS = (1, 2, 4, 8)  # The table counts targets with at least these numbers of references.
+DEGREES = 10  # Width of a bin of yaw or pitch.
+COSINE = 0.05  # Width of a bin of similarity.
+YEARS = 1  # Width of a bin of the time between two photos.
 
 _SPLIT_ORDER = "CASE {} WHEN 'train' THEN 1 WHEN 'val' THEN 2 ELSE 3 END"
 

@@ -11,11 +11,11 @@ from manifests.ledger.records import Label
 from manifests.report.plots import draw_similarities
 from manifests.report.thumbnails import make_thumbnail
 
-PEOPLE = 12  # number of people on the page; the person with the most faces comes first
-FACES = 12  # number of faces that the page shows for each person
-DOUBTFUL = 24  # number of doubtful people on the page; the person with the most faces comes first
-UNCERTAIN = 24  # number of uncertain faces on the page
-DECISIONS = 20  # number of decisions on the page; the newest decision comes first
+PEOPLE = 12  # Number of people on the page; the person with the most faces comes first.
+FACES = 12  # Number of faces that the page shows for each person.
+DOUBTFUL = 24  # Number of doubtful people on the page; the person with the most faces comes first.
+UNCERTAIN = 24  # Number of uncertain faces on the page.
+DECISIONS = 20  # Number of decisions on the page; the newest decision comes first.
 
 _LARGEST_PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS min_confidence, any_value(s.split) AS split

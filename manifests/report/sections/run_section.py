@@ -11,10 +11,10 @@ from manifests.report.plots import draw_curves
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from manifests.report.thumbnails import embed_image
 
-GRIDS = 2  # number of sample grids that the page shows for each run, the newest grids
-FACES = 48  # number of faces that the page shows for each sheet of restored photos
-RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these files
-SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these files
+GRIDS = 2  # Number of sample grids that the page shows for each run, the newest grids.
+FACES = 48  # Number of faces that the page shows for each sheet of restored photos.
+RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these files.
+SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these files.
 
 # a JSON file that is broken, or that another version of Likeness wrote, raises these errors
 _FORM_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError)
