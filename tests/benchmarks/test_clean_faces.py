@@ -1,4 +1,4 @@
-"""The benchmark that measures how much a restorer changes faces that need no restoration."""
+"""Tests the benchmark that measures how much a restorer changes faces that need no restoration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clean_faces import GOALS, summarise
 
 
 def make_rows(people: int, psnr: float = 40.0) -> list[dict[str, object]]:
-    """Forty faces without references, and twenty of these with four references."""
+    """Returns rows for forty faces without references, and for twenty of these faces with four references."""
     return [
         {"person": number % people, "references": references, "psnr": psnr, "identity": 0.99}
         for references, faces in ((0, 40), (4, 20))

@@ -1,4 +1,4 @@
-"""The scores that every grouping figure rests on, against their definitions."""
+"""Tests the scores of groupings against their definitions."""
 
 import sys
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""The benchmark that calibrates the limits of train/restore/harm.py."""
+"""Tests the benchmark that calibrates the limits of train/restore/harm.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_proposed_limit_passes_95_percent_of_the_better_results() -> None:
 def test_each_limit_counts_only_where_it_is_measured_and_all_together() -> None:
     rows = [
         make_row(True),
-        make_row(True, fineness=0.6, fineness_of_result=0.9),  # a sharp input does not count for the fineness
+        make_row(True, fineness=0.6, fineness_of_result=0.9),  # a sharp input is left out of the limit of the fineness
         make_row(True, identity_gain=None, identity_to_input=0.4),
         make_row(False, identity_gain=-0.1),
         make_row(False, identity_gain=None, identity_to_input=-0.4),
@@ -46,7 +46,7 @@ def test_each_limit_counts_only_where_it_is_measured_and_all_together() -> None:
     table = summarise(rows, asdict(LIMITS))
     assert table["identity_gain"]["worse_stopped"] == 0.5 and table["identity_to_input"]["worse_stopped"] == 1
     assert table["all limits"] == {"better_pass": 1, "worse_stopped": 0.667}
-    # a loss is a positive number in the table of limits
+    # in the table of limits, a loss is a positive number
     assert table["identity_gain"]["proposed"] == -0.05
     lenient = summarise(rows, asdict(HarmLimits(max_identity_loss=0.2)))
     assert lenient["identity_gain"]["worse_stopped"] == 0

@@ -1,4 +1,4 @@
-"""The benchmark of rounds and steps: what its last line says."""
+"""Tests the result of the benchmark that compares rounds of cleaning and numbers of steps."""
 
 import sys
 
@@ -13,7 +13,10 @@ LABELS = [f"round-{n}" for n in range(ROUNDS + 1)] + [f"{n}-steps" for n in STEP
 
 
 def rows() -> list[dict]:
-    """Six people with three photos; every system is .01 better than the one before, references .1 better than none."""
+    """Returns rows of six people with three photos each.
+
+    The figures of each run are .01 better than those of the run before. With references, the figures are .1 better.
+    """
     found = []
     for place, key in enumerate(["lq", *(f"{label}/{of}" for label in LABELS for of in (0, REFERENCES))]):
         for face in range(18):
@@ -35,6 +38,7 @@ def test_the_summary_has_every_system_and_each_compared_with_what_it_should_be_b
     assert apart["round-2 - round-0"]["sharpness"]["mean"] == pytest.approx(0.02)
     assert apart["round-1 - round-0, no reference"]["psnr"]["mean"] == pytest.approx(0.01)
     assert apart["8 steps - 1 step"]["id_target"]["mean"] == pytest.approx(0.03)
-    # rounds are trained on mild defects, too, and the restorer of eight steps is not: nothing compares the two
+    # The rounds are also trained on mild defects, and the restorer of eight steps is not. Therefore no difference
+    # compares a round with a number of steps.
     assert len(apart) == len(LABELS) + 2 * ROUNDS + len(STEPS) - 1
     assert not [name for name in apart if "round" in name and "step" in name]

@@ -1,4 +1,4 @@
-"""The benchmark of the references' benefit: its last line, its plot, and what it refuses to keep."""
+"""Tests the benchmark of the benefit of references: its result, its plot, and the results that it does not keep."""
 
 import subprocess
 import sys

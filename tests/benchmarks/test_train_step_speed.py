@@ -1,4 +1,4 @@
-"""What the benchmarks of speed make of the trainer's log and of a model."""
+"""Tests how the benchmarks of speed read the log of a training and time a model."""
 
 import json
 import sys

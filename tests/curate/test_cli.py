@@ -1,4 +1,4 @@
-"""`likeness curate`: a summary in words and as JSON, and a dry run that writes nothing."""
+"""Tests `likeness curate`: the summary as text and as JSON, and a dry run that writes nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The demo's photos: the same bytes every time, and as varied as our own rule for near-duplicates asks."""
+"""Tests the photos of the demo: they always have the same bytes, and differ enough not to be near-duplicates."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_there_is_something_to_turn_away(photos: Path) -> None:
 
 
 def test_a_tilted_sitter_sits_upright(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every draw at its middle, the eyes of the most tilted sitter come to lie level."""
+    """Tests that the eyes of the most tilted sitter are level if every random draw is the middle of its range."""
 
     class Middle(np.random.Generator):
         def __init__(self) -> None:

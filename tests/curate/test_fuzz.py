@@ -1,4 +1,4 @@
-"""Whatever the bytes: decode answers a picture or says why not. `make fuzz` looks longer than CI does."""
+"""Tests with random bytes that `decode` returns a picture or a reason. `make fuzz` tests more bytes than CI."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ from tests.doubles.hostile_corpus import mutated, picture, saved, seeds
 FILES = int(os.environ.get("FUZZ_FILES", "1500"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 A_BATCH = 250
-PIXELS = 2**22  # enough for every path, and nothing that takes long
+PIXELS = 2**22  # large enough to reach all code, and small enough to be fast
 
 
 def wrong(numbers: list[int]) -> list[str]:
-    """In a worker: what decode did to mutated photos that it may not."""
+    """Returns the wrong results of `decode` for mutated photos. Runs in a worker process."""
     good, found = list(seeds(np.random.default_rng(0)).items()), []
     for number in guard_units(numbers):
         if isinstance(number, FailedUnit):
@@ -47,7 +47,7 @@ def test_decode_answers_a_picture_or_a_reason_whatever_the_bytes():
 
 
 def small_archives() -> list[bytes]:
-    """Those of the corpus that are not slow or large of themselves."""
+    """Returns the archives of the corpus that are small and fast to read."""
     found: list[bytes] = []
     rng = np.random.default_rng(0)
     archives(lambda name, data, right: found.append(data), rng, lambda: saved(picture(rng, 20, 20), "PNG"))
@@ -55,7 +55,7 @@ def small_archives() -> list[bytes]:
 
 
 def wrong_archives(folders: list[tuple[Path, int]]) -> list[str]:
-    """In a worker: what reading mutated archives did that it may not."""
+    """Returns the wrong results of reading mutated archives. Runs in a worker process."""
     found, good = [], small_archives()
     for unit in guard_units(folders):
         if isinstance(unit, FailedUnit):
@@ -72,7 +72,7 @@ def wrong_archives(folders: list[tuple[Path, int]]) -> list[str]:
                         read_member(Member(path, index))
                 except ArchiveError as error:
                     assert error.reason.isidentifier()
-        except (ArchiveError, MemoryError):  # a tar may say that a name is longer than there is memory
+        except (ArchiveError, MemoryError):  # a tar can claim that a name is longer than the memory
             pass
         except Exception as error:
             found.append(f"{number}: {type(error).__name__}: {error}")
@@ -86,5 +86,5 @@ def test_an_archive_answers_members_or_a_reason_whatever_the_bytes(tmp_path):
     batches = [[(tmp_path, n) for n in numbers[start : start + A_BATCH]] for start in range(0, len(numbers), A_BATCH)]
     with open_pool(1) as run:
         said = [said for found in run(wrong_archives, batches) for said in found]
-    # tarfile walks backwards for ever in some; that is what the time limit is for
+    # in some archives, tarfile walks backwards for ever, and the time limit ends this
     assert [one for one in said if not one.endswith("timed_out")] == []

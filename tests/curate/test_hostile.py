@@ -1,4 +1,7 @@
-"""A photo that hangs, kills or starves its worker costs itself alone; archives are read where they lie."""
+"""Tests that a photo that hangs, kills or starves its worker harms no other photo.
+
+Also tests that archives are read without unpacking them.
+"""
 
 import gzip
 import io
@@ -36,7 +39,8 @@ from tests.doubles.misbehaviour import RIGHT, misbehave, short
 
 # --- the stages ---
 
-ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these sizes make their worker do so
+# a photo of one of these sizes (height, width) makes its worker misbehave
+ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}
 
 
 def decode_or_misbehave(source, **options):
@@ -93,7 +97,7 @@ def test_scan_gives_exactly_that_photo_its_reason(photos, tmp_path):
         assert {row.height for row in ledger.read_rows(Photo)} == {180}
     reasons = {path_of(row.uri).stem: row.reason for row in found if row.status != "ok"}
     assert reasons == {what: RIGHT[what] for what in ODD} and len(found) == 7
-    # they are not read again until they change
+    # the files are not read again until they change
     with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(None) as run:
         scan(ledger, [photos], run, quiet)
         assert ledger.read_rows(File) == found
@@ -186,7 +190,7 @@ def test_an_archive_gives_the_faces_of_its_folder_and_is_read_once(tmp_path, mon
     found = curated(archive, dataset, labels="folder")
     assert found.files == {"archive": 1, "ok": 9} and (found.faces, found.pairs) == (plain.faces, plain.pairs)
     assert {face.face_id for face in rows(dataset, Face)} == {face.face_id for face in rows(tmp_path / "plain", Face)}
-    assert check_ledger(dataset) == [] and not list(tmp_path.rglob("person0/0.png"))[1:]  # nothing was unpacked
+    assert check_ledger(dataset) == [] and not list(tmp_path.rglob("person0/0.png"))[1:]  # no member was unpacked
     lines, (row,) = explain_photo(dataset, "person1/2.png")
     assert lines[0] == f"{archive}/person1/2.png: ok" and "labelled person1" in lines[1] and row["there"]
     for name in ("_open", "count_members"):
@@ -261,7 +265,8 @@ def test_what_an_archive_may_hold_is_bounded(tmp_path, monkeypatch):
     tar = packed(tmp_path / "tar", "tar.gz", big)
     assert count_members(tar) == (2, "archive_bomb")
     assert read_member(Member(tar, 0)) == bytes(2**20)
-    # it grows in one block of zeros as in the other: what is 32 MiB is not unpacked to its end
+    # Every block of zeros grows by the same factor, so the member of 32 MiB is refused before it is unpacked to its
+    # end.
     with pytest.raises(ArchiveError, match="archive_bomb"):
         read_entry(Member(tar, 2))
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 2**19)
@@ -320,11 +325,11 @@ def test_a_symlink_is_followed_inside_what_was_offered_and_nowhere_else(tmp_path
     out = "symlink_leaves_folder"
     expected = {"a.png": "scan", "b.png": "scan", "in": "scan", "out": out, "folder": out, "near": out, "etc": out}
     assert found(here) == found(tmp_path / "named") == expected
-    # a link may lead to what is offered beside it
+    # a link may lead to another folder that is offered
     both = found(here, tmp_path / "other")
     assert both["out"] == "scan" and both["c.png"] == "scan"
     assert both["near"] == both["etc"] == out
-    assert found(here / "out") == {"out": "scan"}  # it was named itself
+    assert found(here / "out") == {"out": "scan"}  # the link itself was named
 
 
 def test_a_pipe_that_took_a_files_place_does_not_hang_the_run(tmp_path):

@@ -1,4 +1,4 @@
-"""A dataset without targets says why, and its advice fits the cause."""
+"""Tests that a dataset without targets gets a message with the cause and with advice that fits the cause."""
 
 from __future__ import annotations
 

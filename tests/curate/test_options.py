@@ -1,4 +1,4 @@
-"""Options that mean nothing, and folders that are not the dataset's own, are refused before anything is written."""
+"""Tests that useless options, and folders that belong to something else, are refused before anything is written."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_the_folder_of_the_photos_is_no_dataset(photos, tmp_path):
     for into in (photos, tmp_path / "link", photos / "." / "person1" / ".."):
         with pytest.raises(BadInput, match="is the folder of the photos"):
             curated(photos, into)
-    with pytest.raises(BadInput, match="contains other files"):  # person0 is, person1 and person2 are not offered
+    with pytest.raises(BadInput, match="contains other files"):  # person0 is offered, but person1 and person2 are not
         curated(photos / "person0", photos)
     assert everything(photos) == before
     curated(photos, tmp_path / "dataset")
@@ -120,7 +120,7 @@ def test_a_command_that_cannot_begin_leaves_no_dataset(photos, tmp_path, monkeyp
 def test_a_spec_that_names_nothing_is_unusable_input(spec):
     with pytest.raises(NoSuchModels, match="names no face models") as refused:
         load_faces(spec)
-    assert refused.value.exit_code == 2 and "--faces" not in str(refused.value)  # --judge is one, too
+    assert refused.value.exit_code == 2 and "--faces" not in str(refused.value)  # --judge also names face models
 
 
 def test_a_file_above_the_dataset_is_named(photos, tmp_path):

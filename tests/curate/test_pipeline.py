@@ -1,4 +1,4 @@
-"""The stages together, on people who do not exist: every file accounted for, nothing done twice, nothing leaking."""
+"""Tests all stages together: every file has a row, no work is done twice, and there are no leaks."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def doubles(monkeypatch):
 
 @pytest.fixture
 def looked_at(monkeypatch):
-    """How many photos the detector was shown."""
+    """Returns a list that grows by one entry for each photo that the detector gets."""
     calls: list[tuple[int, ...]] = []
     plain = models("double")
 
@@ -91,7 +91,7 @@ def test_crops_are_in_the_template_and_carry_no_metadata(tmp_path):
         assert crop.shape == (512, 512, 3) and crop.dtype == np.uint8
         data = crop_path(dataset, face.face_id).read_bytes()
         assert not any(chunk in data for chunk in (b"tEXt", b"eXIf", b"iCCP", b"tIME"))
-        # the face fills the crop: its middle has its person's colour
+        # the face fills the crop, so the middle of the crop has the colour of the person
         assert abs(float(np.linalg.norm(crop[200:300, 200:300].mean((0, 1)) - 128)) - 60) < 15
         assert face.upsample == pytest.approx(512 / 120, rel=0.01)
 
@@ -268,7 +268,7 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
         patch.setattr(curate.pipeline, "scan", scan_then_lose)
         summary = curated(photos, dataset)
     assert summary.faces == {"ok": 1} and by_name(dataset) == {"a.png": "ok", "b.png": "same_file"}
-    # also to crop it later
+    # the file that is left is also used to cut the crop again
     (face,) = rows(dataset, Face)
     crop_path(dataset, face.face_id).unlink()
     curated(photos, dataset)
@@ -352,7 +352,7 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkey
         assert explain_photo(dataset, "person0/0.png")[0][0].endswith(
             ": dropped, file_gone, the file does not exist any more"
         )
-    # what the link held is replaced once a folder stands in its place and another photo where it led
+    # A folder takes the place of the link, and another photo takes the place of the linked photo.
     link.unlink()
     save(link / "other.png", photo([2], 51))
     save(photos / "elsewhere.png", photo([2], 52))
@@ -419,7 +419,7 @@ def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
     next((dataset / "embeddings").iterdir()).unlink()
     curated(photos, dataset)
     away = photos.rename(tmp_path / "away")
-    for _ in range(3):  # the photo cannot be had: the broken crop is never taken for whole
+    for _ in range(3):  # the photo is missing, so the broken crop cannot be cut again and is never taken for whole
         assert curated(photos.mkdir() or photos, dataset).faces == {"ok": 5, "file_vanished_or_changed": 1}
         photos.rmdir()
     crop.write_bytes(whole)
@@ -492,7 +492,7 @@ def test_one_person_is_told_about_split_photos_which_then_works(tmp_path):
 
 
 def frozen(dataset: Path, split: str) -> list[Split]:
-    """Lock a split as a frozen set does; its rows."""
+    """Locks a split as a frozen set does, and returns its rows."""
     with Ledger.open(dataset, write=True) as ledger:
         held = [replace(row, locked=True) for row in ledger.read_rows(Split) if row.split == split]
         ledger.record("lock", "all", {}, held)
@@ -509,7 +509,7 @@ def test_a_run_that_moves_people_into_a_frozen_split_says_so_and_moves_nobody_el
     name = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
     folder = {row.face_id: name[row.photo_id] for row in rows(dataset, Face)}
     val = [face for face, split in before.items() if split == "val"]
-    table = tmp_path / "who.csv"  # a label makes one person of one in test and one in val
+    table = tmp_path / "who.csv"  # a label joins a person of test with a person of val
     table.write_text(f"photo,label\n{folder[held[0].face_id]},A\n{folder[val[0]]},A\n")
     summary = curated(photos, dataset, labels=str(table))
     (said,) = [notice for notice in summary.notices if "change" in notice]
@@ -587,7 +587,7 @@ def test_bad_input_of_every_kind_leaves_the_rest_unharmed_and_a_rerun_resumes(tm
     assert {name: found[name] for name in BAD} == BAD
     assert summary.files["ok"] == 15 and found[odd.name] == "ok"
     assert summary.photos == {"no_face": 2, "ok": 13} and summary.faces == {"ok": 13} and check_ledger(dataset) == []
-    # once the folder may be read, its row gives way to its files'
+    # when the folder can be read, rows of its files replace its own row
     summary = curated(photos, dataset)
     assert summary.faces == {"ok": 14} and "locked" not in by_name(dataset)
 
@@ -623,7 +623,7 @@ def test_a_detector_that_fails_on_one_photo_does_not_end_the_run(tmp_path, monke
     use_models(monkeypatch, fragile)
     summary = curated(photos, dataset)
     assert summary.photos == {"detector_failed": 1, "ok": 6} and check_ledger(dataset) == []
-    fail[0] = FaceModelError  # but a model that cannot work at all ends it
+    fail[0] = FaceModelError  # but if a model fails completely, the run ends
     with pytest.raises(FaceModelError):
         curated(photos, tmp_path / "other")
 

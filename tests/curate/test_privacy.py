@@ -1,4 +1,4 @@
-"""Nothing of a photo but pixels gets in; who did not consent, or opted out, does not get in at all."""
+"""Tests privacy: only the pixels of a photo enter a dataset, and no photo without consent or after an opt-out."""
 
 import base64
 import itertools
@@ -48,7 +48,7 @@ MARKERS = (b"MARKER-GPS", b"MARKER-XMP", b"MARKER-COMMENT", b"MARKER-TEXT", b"MA
 
 
 def told_photo(path: Path, person: int, seed: int, side: int = 120) -> None:
-    """A photo with all the metadata that files carry."""
+    """Saves a photo with all kinds of metadata that files can contain."""
     image = Image.fromarray(photo([person], seed, side))
     path.parent.mkdir(parents=True, exist_ok=True)
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -66,7 +66,7 @@ def told_photo(path: Path, person: int, seed: int, side: int = 120) -> None:
 
 
 def everything(folder: Path) -> bytes:
-    """Every byte of every file, and of the pictures inside pages."""
+    """Returns the bytes of every file, and of the pictures inside pages."""
     data = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     inside = re.findall(rb"data:image/[a-z]+;base64,([A-Za-z0-9+/=]+)", data)
     return data + b"".join(base64.b64decode(one) for one in inside)
@@ -77,7 +77,8 @@ def test_no_byte_of_a_photos_metadata_gets_into_the_dataset(tmp_path):
     for person in range(4):
         for number in range(3):
             told_photo(photos / f"{person}-{number}.{'jpg' if number % 2 else 'png'}", person, number)
-    told_photo(photos / "small.jpg", 5, 9, side=32)  # removed by a filter, so that the report shows it from the photo
+    # a filter drops this face, so the report shows the face from the photo
+    told_photo(photos / "small.jpg", 5, 9, side=32)
     curated(photos, dataset)
     for path in photos.iterdir():
         assert any(marker in path.read_bytes() for marker in MARKERS) and b"acsp" in everything(photos)
@@ -105,7 +106,7 @@ def reasons(dataset: Path) -> dict[str, int]:
 
 @pytest.fixture
 def looked_at(monkeypatch) -> list[int]:
-    """Photos that the detector was shown."""
+    """Returns a list of the photos that the detector gets."""
     calls: list[int] = []
     plain = models("double")
 
@@ -143,7 +144,7 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
     assert "Ann&#39;s own" in page and "withdrawn" in page
     card = (dataset / CARD).read_text()
     assert "| CC BY 4.0 | 1 |" in card and "| yes | 1 |" in card and "| photos | no_consent | 2 |" in card
-    # without a sidecar, what was told stays; nothing is looked at again
+    # without a sidecar, the consent of the run before holds, and no photo is processed again
     looked_at.clear()
     curated(photos, dataset)
     assert looked_at == [] and reasons(dataset) == {"no_consent": 2, "ok": 10}
@@ -164,7 +165,7 @@ def test_withdrawn_consent_takes_what_was_made_and_given_again_needs_no_new_dete
     curated(photos, dataset)
     assert report.is_file()
     curated(photos, dataset, sidecar=sidecar(tmp_path / "no.csv", f"{hashed},,,withdrawn"))
-    assert not report.exists()  # it shows the face
+    assert not report.exists()  # the report shows the face
     (face,) = [row for row in rows(dataset, Face) if row.face_id == target.target]
     assert (face.status, face.reason, face.shard) == ("dropped", "no_consent", None)
     assert not crop_path(dataset, face.face_id).exists() and vector not in everything(dataset / "embeddings")
@@ -324,7 +325,7 @@ def test_who_was_purged_or_opted_out_stays_away_when_the_files_are_written_again
     assert check_ledger(dataset) == [] and not mine & {row.photo_id for row in rows(dataset, Photo)}
     data = everything(dataset)
     assert not [text for text in secrets if text.encode() in data or bytes.fromhex(text) in data]
-    # in the place of a kept-out file, another photo may be used
+    # another photo may take the place of a purged file
     save(photos / "person0" / "1.png", photo([5], 7))
     assert curated(photos, dataset).files == {"ok": 6, "purged": 3, "opted_out": 2}
 
@@ -355,17 +356,17 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
     assert not any(crop_path(dataset, face).exists() for face in plan.faces) and check_ledger(dataset) == []
     assert not any(row.face_id in plan.faces for kind in (Membership, Degradation) for row in rows(dataset, kind))
     assert rows(dataset, KeptOutMark) == []
-    # the other person of the photo that shows both stays
+    # the other person of the photo of two people stays
     both = next(row.photo_id for row in rows(dataset, File) if row.uri.endswith("both.png"))
     assert [row.status for row in rows(dataset, Face) if row.photo_id == both].count("ok") == 1
-    # nothing was remembered but where these faces lie: a photo of theirs that is looked at again keeps them out
+    # Only the places of these faces were remembered. If the photo is detected again, these faces are still kept out.
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("double", "all", {}, delete=[("stages", "stage", ["detect"])])
     summary = curated(photos, dataset)
     assert summary.faces["opted_out"] == 4 and check_ledger(dataset) == []
     save(photos / "new.png", photo([1], 70))
     assert curated(photos, dataset).faces == {**summary.faces, "ok": summary.faces["ok"] + 1}
-    # also in a file with a rating, and in a smaller copy at another place
+    # the faces are also kept out of a file with a rating, and of a smaller copy at another place
     shutil.copy(photos / "both.png", photos / "copy.png")
     encode_again(photos / "copy.png", scale=0.5)
     rate(photos / "both.png")

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment, then the same command: the ledger, the crops and the embeddings of an uninterrupted run."""
+"""Tests `kill -9` at any moment: the same command then ends with the ledger and files of an uninterrupted run."""
 
 import os
 import shutil
@@ -36,7 +36,10 @@ def crops(dataset: Path) -> int:
 
 
 def kill_when(process: Process, reached: Callable[[], bool]) -> bool:
-    """Kill the whole session of the process at the moment; False where it ended before."""
+    """Kills all processes of the command when `reached` returns True.
+
+    Returns False if the command ended before.
+    """
     end = time.monotonic() + 60
     while not reached():
         if process.poll() is not None:
@@ -89,7 +92,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(photos, uninterrupted, 
     process = start(photos, dataset, workers=1, delay=0.002)
     assert kill_when(process, lambda: MOMENTS[moment](dataset)), "it had ended before"
     if (dataset / "manifest.duckdb").exists() and moment != "as the ledger is made":
-        with Ledger.open(dataset) as ledger:  # it can be read as it was left
+        with Ledger.open(dataset) as ledger:  # the ledger can be read after the kill
             assert ledger.query("SELECT count(*) AS n FROM files")["n"][0] >= 0
     finish(photos, dataset)
     assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1] and check_ledger(dataset) == []
@@ -114,7 +117,7 @@ def test_a_second_curation_of_the_same_dataset_is_refused_and_the_first_is_unhar
     while crops(dataset) < 1:
         assert first.poll() is None
         time.sleep(0.005)
-    first.send_signal(signal.SIGSTOP)  # the first must not end before the second has started
+    first.send_signal(signal.SIGSTOP)  # the first command must not end before the second command has started
     second = start(photos, dataset)
     _, err = second.communicate(timeout=120)
     first.send_signal(signal.SIGCONT)

@@ -26,7 +26,7 @@ app.command()(cli.preview)
 
 
 def call(*words: object) -> str:
-    """Run a command and answer what it printed; errors come through as they are, the front door prints them."""
+    """Runs a command and returns what it printed. Errors are raised, because only `likeness.main` prints errors."""
     result = CliRunner().invoke(app, [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -66,7 +66,7 @@ def test_a_plain_folder_is_degraded_and_verified(tmp_path, monkeypatch):
     assert json.loads(call(*words, "--json"))["images"] == 1
     assert "1 image verified." in call("verify", tmp_path / "lq")
     monkeypatch.chdir(tmp_path / "lq")
-    assert call("verify", ".").startswith("lq: 1 image verified.")  # as the README.md of a set says
+    assert call("verify", ".").startswith("lq: 1 image verified.")  # the README.md of a set gives this command
 
 
 def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
@@ -150,7 +150,7 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path):
 
 
 def processed(*words: object) -> subprocess.CompletedProcess[str]:
-    """The real command line, in a process of its own."""
+    """Runs the real command line in a new process."""
     process = start_python(["-m", "likeness", *map(str, words)], dict(os.environ))
     out, err = process.communicate()
     assert process.returncode is not None

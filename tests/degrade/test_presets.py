@@ -84,7 +84,8 @@ def test_a_draw_depends_on_seed_preset_and_key_alone():
 
 
 def test_the_first_draw_is_pinned():
-    # frozen sets made elsewhere depend on these very numbers: a change here needs a new θ version or a new preset name
+    # Frozen sets on other machines depend on these numbers. If the numbers must change, use a new version of θ or a new
+    # name of the preset.
     assert make_generator(0, "degrade", "gfpgan", "face").integers(2**32, size=3).tolist() == [
         3237672311,
         3136114611,
@@ -97,7 +98,7 @@ def test_an_unknown_preset_lists_those_there_are():
         find_preset("gfpgam")
 
 
-# sha256 of the steps of 200 draws: frozen sets made elsewhere depend on them
+# The SHA-256 of the steps of 200 draws. Frozen sets on other machines depend on these steps.
 STEPS = {
     "gfpgan": "203b3dd21322d87958f7fc1664408040ece235c7e00d90c6fd849c605fde62bd",
     "codeformer": "543702f8008292aa0f6a7c55ff53b9e279c84c2d141e1f45e6311b2774d16762",

@@ -1,4 +1,4 @@
-"""Decisions survive: they name faces, hold on every later run, and are refused where they contradict."""
+"""Tests decisions: they name faces, hold in every later curation, and are refused if they contradict each other."""
 
 import json
 import tracemalloc
@@ -39,7 +39,10 @@ def doubles(monkeypatch):
 
 
 def faces_of(dataset: Path) -> dict[str, str]:
-    """person<i>/<n>.png without its ending -> face id, for photos of one face."""
+    """Returns a dict from `<i>/<n>` for the photo person<i>/<n>.png to the id of its face.
+
+    Each photo shows one face.
+    """
     name = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
     return {f"{name[f.photo_id].parent.name[6:]}/{name[f.photo_id].stem}": f.face_id for f in rows(dataset, Face)}
 
@@ -72,13 +75,13 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
     curated(photos, dataset)
     face = faces_of(dataset)
     apart, together = [], []
-    for i in range(10):  # one photo of each of ten people is somebody else
+    for i in range(10):  # a decision says that the first photo of each of ten people shows another person
         say(dataset, "split", face[f"{i}/0"])
         apart.append((face[f"{i}/0"], [face[f"{i}/{n}"] for n in (1, 2, 3)]))
         if i % 4 == 3:
             save(photos / f"person{i}" / f"new{i}.png", photo([i], 40 + i))
             curated(photos, dataset)
-    for i in range(10):  # it is the next of them
+    for i in range(10):  # the other person is the next of the ten people
         before = who(dataset)
         other = face[f"{(i + 1) % 10}/1"]
         sides = [[f for f, p in before.items() if p == before[one]] for one in (face[f"{i}/0"], other)]
@@ -137,7 +140,7 @@ def test_a_merge_and_a_split_survive_and_say_where_they_come_from(made):
     state = contents(dataset)
     curated(photos, dataset)
     assert contents(dataset)["memberships"] == state["memberships"] and contents(dataset)["pairs"] == state["pairs"]
-    # one wrong face of what was merged can be taken out later
+    # one wrong face of a merged person can be split off later
     say(dataset, "split", face["1/2"])
     assert who(dataset)[face["1/2"]] != who(dataset)[face["1/1"]] == who(dataset)[face["0/1"]]
 
@@ -188,7 +191,7 @@ def test_what_is_so_already_is_refused_and_not_recorded(made):
         with pytest.raises(BadInput, match="already belong to the target person"):
             say(dataset, "move", *faces, to=to)
     assert rows(dataset, DecisionRow) == []
-    say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of them was somebody else
+    say(dataset, "move", face["0/0"], face["1/0"], to=one)  # face 0/0 or face 1/0 was of another person
     assert who(dataset)[face["1/0"]] == one
 
 
@@ -249,7 +252,7 @@ def test_what_contradicts_is_named_and_refused_and_nothing_is_recorded(made):
     with pytest.raises(BadInput, match=r"decision 3 \(lock\).*decision 4 \(split\)"):
         say(dataset, "split", face["3/1"])
     assert len(rows(dataset, DecisionRow)) == 3
-    # the whole of a merged person taken away again
+    # a whole person that was merged may not be split off again
     say(dataset, "merge", who(dataset)[face["2/0"]], who(dataset)[face["4/0"]])
     with pytest.raises(BadInput, match=r"decision 4 \(merge\).*decision 5 \(split\)"):
         say(dataset, "split", *(face[f"4/{n}"] for n in range(4)))
@@ -355,7 +358,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     path.write_bytes(data)
     assert curated(photos, dataset).notices == ()
     assert who(dataset)[face["0/0"]] != who(dataset)[face["0/1"]]
-    # a decision about nothing that was ever here
+    # a decision about a photo that was never in the dataset
     nowhere = {"photo": "ab" * 32, "box": [0, 0, 10, 10]}
     say(dataset, "lock", nowhere)
     before = people(dataset)
@@ -417,7 +420,7 @@ def test_a_decision_after_a_freeze_says_whose_split_changes_and_moves_nobody_els
     assert any("4 faces of 1 person change their split although a frozen set exists" in said for said in done.notices)
     after = {row.face_id: row.split for row in rows(dataset, Split)}
     assert {face for face in after if after[face] != before[face].split} == own
-    # what is dropped leaves its image in the frozen set
+    # the images of a dropped face stay in the frozen set
     gone = say(dataset, "drop", frozen[1].face_id)
     assert "1 face leaves the dataset, but these frozen sets keep its images: lq/x-test." in gone.notices
 
@@ -429,8 +432,9 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     say(dataset, "lock", face["2/0"])
     say(dataset, "drop", face["3/0"])
     say(dataset, "rename", face["2/0"], name="Ann")
-    again = say(dataset, "lock", face["2/1"])  # the same person: all of its faces, as before
-    assert again.decisions == ((5, "lock", again.decisions[0][2]),)  # a rename came between, on the same faces
+    again = say(dataset, "lock", face["2/1"])  # the decision names all faces of the person, as before
+    # the decision is new, because the rename about the same faces came after the first lock
+    assert again.decisions == ((5, "lock", again.decisions[0][2]),)
     state = contents(dataset)
     file = tmp_path / "decisions.jsonl"
     file.write_text("\n".join(json.dumps(format_entry(entry)) for entry in read_log_entries(dataset)))
@@ -439,7 +443,7 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     assert len(done.notices) == 5 and done.notices[0].startswith(
         "The log already contains this decision as decision 1 ("
     )
-    # with more lines only those are recorded, and what was taken back may be said again
+    # If the file has more lines, only the new lines are recorded. A decision that was undone may be made again.
     file.write_text(file.read_text() + "\n" + json.dumps({"kind": "undo", "undoes": 3, "number": 6}))
     assert [kind for _, kind, _ in decide(dataset, read_decision_file(file)).decisions] == ["undo"]
     x0 = next(row for row in rows(dataset, Face) if row.face_id == face["3/0"])
@@ -480,7 +484,8 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     file, rebuilt = tmp_path / "decisions.jsonl", tmp_path / "rebuilt"
     file.write_text("\n".join(lines) + "\n\n")
     curated(photos, rebuilt)
-    say(rebuilt, "rename", face["4/1"], name="First")  # the numbers of the file are not those of the log
+    # so the numbers of the decisions in the file are not the numbers in the log
+    say(rebuilt, "rename", face["4/1"], name="First")
     decide(rebuilt, read_decision_file(file))
     assert people(rebuilt) == people(dataset) and find_problems(rebuilt) == []
     assert {row.name for row in rows(rebuilt, Identity)} == {None, "Zoë", "First"}
@@ -637,7 +642,7 @@ def test_a_dropped_face_stays_dropped_when_a_filter_that_took_it_is_loosened(mad
         assert tally.items() <= ledger.read_detail("screen").items()
 
 
-# without a ledger
+# the following tests need no ledger
 
 
 def face(n: int, **changes) -> Face:
@@ -722,7 +727,8 @@ def test_labels_and_locks_are_upheld_over_a_grouping_that_ignores_them():
     assert found.confidence[0] == pytest.approx(np.cos(0.1), abs=1e-6)
     between = (np.cos(1) + np.cos(0.9)) / 2
     assert found.margin[0] == pytest.approx(np.cos(0.1) - between, abs=1e-6)
-    # 0 and 1 are locked; 2 was somebody else; 3 and 4 are new and go where they are most alike
+    # Faces 0 and 1 are locked. Face 2 belonged to another person. Faces 3 and 4 are new and join the most similar
+    # group.
     locked = links([Decision(1, "lock", (named(0, 1),))], 5)
     found = apply_decisions(unit(0, 0.1, 1, 0.9, 0.2), one_group(5), locked, ["x", "x", "y", None, None])
     assert found.labels.tolist() == [0, 0, 1, 1, 0]
@@ -754,7 +760,7 @@ def test_what_did_not_change_is_not_summed_and_what_did_is_measured_right():
     found = apply_decisions(vectors, Grouping(labels, *np.ones((2, n), np.float32), 0.3, None), said, [None] * n)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < groups * 128 * 8 / 2  # all groups' sums would be 10 MB
+    assert most < groups * 128 * 8 / 2  # the sums of all groups would take 10 MB
     apart = [0, 1, 2, 3, 4, 5, 7]
     assert set(np.flatnonzero(found.labels == found.labels[0])) == set(apart)
     cosine = vectors[apart].astype(float) @ vectors[apart].T

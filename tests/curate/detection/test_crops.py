@@ -1,4 +1,4 @@
-"""Crops come back pixel for pixel, from a PNG that every reader opens."""
+"""Tests that crops are read as they were written, pixel for pixel, and that every PNG reader opens them."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Each filter drops what breaks it, with its own reason, and nothing else; a set of a user's own is read with care."""
+"""Tests that each filter drops faces for its own reason and for no other, and that a user's filters are checked."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def test_roll_is_never_a_reason():
 
 
 def chain(face: Face, size: PhotoFacts, least_score: float) -> str | None:
-    """The rules of the default set in Python, as they were before they were SQL."""
+    """Applies the rules of the default filters in Python, as before the rules were SQL."""
     if face.inter_ocular_px < 16:
         return "too_small"
     if face.det_score < least_score:
@@ -102,7 +102,8 @@ def around(low: float, high: float) -> st.SearchStrategy[float]:
     return st.floats(low, high, width=32)
 
 
-# thirds of a pixel, so that no box lies on the very edge, where the old rule's 1e-6 decided
+# The corners are at thirds of a pixel, so no box is exactly at the border of a photo. There, the old rule had a
+# tolerance of 1e-6.
 CORNERS = st.tuples(*[st.integers(-150, 600).map(lambda n: n + 1 / 3)] * 2, *[st.integers(1, 300)] * 2)
 FACES = st.builds(
     lambda corner, **measures: replace(
@@ -120,7 +121,8 @@ FACES = st.builds(
 
 @given(st.lists(FACES, max_size=20), st.sampled_from([0.3, 0.5]))
 def test_the_default_set_says_what_the_chain_of_ifs_said(faces, least_score):
-    at_a_threshold = np.float32([0.12, 0.08, 0.95, 0.3])  # there 32 bits decide, not 64
+    # at these values, 32-bit and 64-bit numbers give different results
+    at_a_threshold = np.float32([0.12, 0.08, 0.95, 0.3])
     faces = [face for face in faces if not np.isin(np.float32([face.sharpness, face.exposure, face.det_score]),
                                                    at_a_threshold).any()]  # fmt: skip
     found = find_reasons(faces, [SIZE] * len(faces), insert_min_score(DEFAULT, least_score))
@@ -128,7 +130,8 @@ def test_the_default_set_says_what_the_chain_of_ifs_said(faces, least_score):
 
 
 def test_faces_are_compared_as_the_ledger_keeps_them():
-    # .12 as a 32-bit float is less than .12 as a 64-bit one: detection and a later screening must agree all the same
+    # As a 32-bit float, .12 is less than .12 as a 64-bit float. The detection and a later screening must give the same
+    # result.
     assert one(replace(GOOD, sharpness=0.12)) is None is one(replace(GOOD, sharpness=float(np.float32(0.12))))
 
 

@@ -1,4 +1,4 @@
-"""The worth of a face is calibrated on the faces of the collection, unless the lengths of embeddings say nothing."""
+"""Tests that the worth of faces is calibrated, and only if the lengths of the embeddings are informative."""
 
 from dataclasses import replace
 
@@ -26,14 +26,16 @@ def test_a_damaged_crop_keeps_its_shape_and_comes_out_the_same_every_time():
 
 def test_faces_that_gather_in_one_place_have_no_worth_whoever_they_show():
     rng = np.random.default_rng(0)
-    person, place = normalise_rows(rng.normal(size=(2, 64)))  # a collection of one person, and the place of the damage
+    # the direction of the only person, and the direction of damaged faces
+    person, place = normalise_rows(rng.normal(size=(2, 64)))
     good = normalise_rows(person + rng.normal(0, 0.1, (32, 64)))
     damaged = [5 * normalise_rows(0.2 * good + place + rng.normal(0, 0.05, good.shape)) for _ in range(4)]
     scale = find_worth_scale(good, np.full(32, 20.0), np.stack(damaged))
     assert scale is not None and abs(np.array(scale.centre) @ person) < 0.2 < 0.9 < np.array(scale.centre) @ place
     strangers = normalise_rows(rng.normal(size=(50, 64)))
     assert measure_worth(strangers, np.full(50, 20.0), scale).min() > 0.7
-    hidden = normalise_rows(0.3 * strangers + place)  # other strangers with another damage, and a usual length
+    # other strangers with another damage, whose embeddings have a usual length
+    hidden = normalise_rows(0.3 * strangers + place)
     assert measure_worth(hidden, np.full(50, 8.0), scale).max() < 0.3
 
 
@@ -63,7 +65,7 @@ def test_degraded_strangers_are_in_no_person_and_a_clear_person_stays_whole(shar
     for number, folder in enumerate(folders):
         for photo in sorted(folder.iterdir())[: 6 if number < 3 else 1]:
             image = cv2.imread(str(photo))
-            if number >= 3:  # a stranger: out of focus, or a drawing
+            if number >= 3:  # a stranger's photo becomes a drawing or is blurred
                 drawing, _ = cv2.pencilSketch(image, sigma_s=60, sigma_r=0.07, shade_factor=0.05)
                 image = drawing if number % 2 else cv2.GaussianBlur(image, (0, 0), 4)
             (tmp_path / folder.name).mkdir(exist_ok=True)

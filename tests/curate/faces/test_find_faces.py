@@ -1,4 +1,4 @@
-"""Small faces in large photos, and faces that lie on their side or upside down."""
+"""Tests the search for small faces in large photos, and for faces that lie on their side or upside down."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ FACE = np.kron(np.array([[1, 2], [3, 4]]), np.ones((40, 40))).astype(np.uint8) *
 
 
 def make_detector(upside_down_score: float, shift: float = 0.0) -> FaceDetector:
-    """Finds the square FACE: at .9 upright, and at `upside_down_score` upside down, with upright landmarks.
+    """Returns a detector that finds the square FACE with a score of .9, with upright landmarks.
 
-    In photos, not in crops, the landmarks are wrong by `shift` pixels. Upside down, two looks find different landmarks.
+    If the photo is upside down, the score is `upside_down_score`. In photos, but not in crops, the landmarks are wrong
+    by `shift` pixels. Two runs on an upside-down face find different landmarks.
     """
 
     def detect(image: np.ndarray) -> list[Detection]:
@@ -60,13 +61,13 @@ def test_a_face_is_found_upright_at_any_turn(turns: int, upside_down_score: floa
     photo, (width, height) = make_photo(), (200, 120)
     (expected,) = make_detector(0.0).detect(photo)
     points = expected.landmarks5
-    for _ in range(turns):  # np.rot90 brings the pixel (x, y) to (y, width - 1 - x)
+    for _ in range(turns):  # np.rot90 moves the pixel (x, y) to (y, width - 1 - x)
         points = np.stack([points[:, 1], width - 1 - points[:, 0]], 1)
         width, height = height, width
     turned = np.ascontiguousarray(np.rot90(photo, turns))
     (face,) = find_faces(turned, make_detector(upside_down_score))
     assert np.allclose(face.landmarks5, points, atol=1e-4) and face.score == 0.9 and fits(face)
-    assert face.turn == (360 - 90 * turns) % 360  # counterclockwise in the photo, so the face is turned the other way
+    assert face.turn == (360 - 90 * turns) % 360  # np.rot90 turns the photo counterclockwise, and `turn` is clockwise
     ys, xs = turned[..., 0].nonzero()
     assert face.box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
     in_box = find_face_in_box(turned, (xs.min() + 5, ys.min() + 2, xs.max(), ys.max()), make_detector(0.0))
@@ -106,7 +107,7 @@ def test_tiles_cover_the_picture_and_every_small_face_is_whole_in_one_tile(size:
 
 
 def test_large_and_small_faces_are_found_once_in_tiles() -> None:
-    """Squares of 24 to 700 px stand on tile borders; a detector that sees only one tile must not cut them."""
+    """Tests squares of 24 to 700 px on the borders of tiles, which a detector that sees only one tile would cut."""
     image = np.zeros((1500, 2000, 3), np.uint8)
     corners = {(290, 290): 24, (10, 1450): 40, (1000, 100): 700, (565, 600): 60}
     for (x, y), side in corners.items():
@@ -145,7 +146,8 @@ def test_small_faces_are_found_in_photos_of_all_sizes(shared_data: Path) -> None
     models = load_faces(f"insightface:{shared_data / 'weights' / 'insightface_small'}")
     crowd = decode(find_packaged_file("insightface", "data/images/t1.jpg"))
     expected = len(models.detect(crowd))
-    small = cv2.resize(crowd, None, fx=0.36, fy=0.36, interpolation=cv2.INTER_AREA)  # boxes of 34 to 42 px
+    # the boxes of the faces are 34 to 42 px wide
+    small = cv2.resize(crowd, None, fx=0.36, fy=0.36, interpolation=cv2.INTER_AREA)
     for width, height in ((1600, 1200), (2000, 1500), (6000, 4000), (9000, 700)):
         photo = np.full((height, width, 3), 90, np.uint8)
         y, x = height // 3, width // 2

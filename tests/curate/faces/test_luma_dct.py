@@ -1,4 +1,4 @@
-"""The same face, moved or mirrored, has the same pixels; another face, or the same padding, has not."""
+"""Tests that a moved or mirrored face has the same pixels, and that another face or equal padding has not."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ REAL = np.ones((SIDE, SIDE), bool)
 
 
 def picture(seed: int, size: int = 256) -> np.ndarray:
-    """A smooth random picture with as much coarse as fine structure, uint8 (size, size, 3)."""
+    """Returns a smooth random picture with coarse and fine structure, uint8 (size, size, 3)."""
     rng = np.random.default_rng(seed)
     layers = [cv2.resize(rng.normal(size=(n, n)), (size, size), interpolation=cv2.INTER_CUBIC) for n in (4, 8, 14)]
     gray = np.sum(layers, axis=0)

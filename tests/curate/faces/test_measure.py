@@ -1,4 +1,4 @@
-"""Measures point the way they say, and hashes move little where a picture is the same."""
+"""Tests that the measures of faces rise and fall as described, and that similar pictures have similar hashes."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from tests.doubles.curation import face
 
 
 def turned(yaw: float, pitch: float) -> np.ndarray:
-    """Landmarks of the rigid head, turned sideways and then up or down. Degrees."""
+    """Returns the landmarks of the rigid head after a turn by `yaw` and then by `pitch`, in degrees."""
     y, p = np.radians([yaw, pitch])
     shake = np.array([[np.cos(y), 0, -np.sin(y)], [0, 1, 0], [np.sin(y), 0, np.cos(y)]])
     nod = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
@@ -53,7 +53,7 @@ def test_pitch_is_positive_when_the_nose_points_down(side):
 @pytest.mark.parametrize("angle", [20, -20])
 def test_roll_is_clockwise(angle):
     radians = np.radians(angle)
-    turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])  # y points down
+    turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])  # the y axis points down
     yaw, pitch, roll = estimate_pose(FFHQ_512 @ turn.T)
     assert roll == pytest.approx(angle, abs=1.5) and abs(yaw) < 2 and abs(pitch) < 4
 
@@ -98,7 +98,7 @@ def test_jpegs_grid_shows_in_blockiness():
 
 
 def noisy(gray: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
-    """As a camera or a file would hold it: whole levels, 0..255."""
+    """Returns the picture with noise, rounded to whole levels from 0 to 255, as in a file."""
     more = gray + np.random.default_rng(seed).normal(0, sigma, gray.shape)
     return np.clip(more, 0, 255).round().astype(np.float32)
 
@@ -131,12 +131,16 @@ def test_blur_and_enlarging_take_noise_out():
 
 @pytest.mark.shared_data
 def test_known_noise_is_found_on_real_faces_and_ranks(shared_data):
-    """Faces of web photos, halved to rid them of their own noise: .5 to 6 before, the added noise within 2 after."""
+    """Tests the estimate of noise on web photos, which are halved to remove their own noise.
+
+    The estimate is .5 to 6 before noise is added, and after that differs by at most 2 from the added noise.
+    """
     found = []
     for path in sorted((shared_data / "photos").glob("*/*.jpg"))[::25]:
         image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         height, width = image.shape[:2]
-        middle = image[height // 6 : height // 2, width // 3 : 2 * width // 3]  # where web portraits have the face
+        # the area in which web portraits usually show the face
+        middle = image[height // 6 : height // 2, width // 3 : 2 * width // 3]
         gray = compute_luma(cv2.resize(middle, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         if min(gray.shape) >= 48:
             found.append([measure.measure_noise(noisy(gray, sigma)) for sigma in (0, 5, 10, 20)])
@@ -172,12 +176,13 @@ def test_a_hash_of_one_pixel_and_of_a_line():
 
 def test_clipped_and_dark_are_shares_of_the_square_around_the_face():
     image = np.full((100, 100, 3), 128, np.uint8)
-    points = np.array([[40, 40], [60, 40], [50, 50], [42, 60], [58, 60]], np.float32)  # the square is from 30 to 70
+    # the square around the face is from 30 to 70
+    points = np.array([[40, 40], [60, 40], [50, 50], [42, 60], [58, 60]], np.float32)
     assert measure.measure_dark(image, points) == measure.measure_clipped(image, points) == 0
     image[:50] = 16
     image[60:, :, 1] = 254
     assert measure.measure_dark(image, points) == pytest.approx(0.5, abs=0.03)
     assert measure.measure_clipped(image, points) == pytest.approx(0.25, abs=0.03)
-    image[:50, :, 2] = 17  # one channel shows structure
+    image[:50, :, 2] = 17  # one channel still shows structure
     assert measure.measure_dark(image, points) == 0
     assert measure.measure_dark(image, points + 500) == measure.measure_clipped(image, points + 500) == 0

@@ -1,4 +1,4 @@
-"""The detector and the recognizer give what insightface gives: doubles for the arithmetic, a pack for the rest."""
+"""Tests that the detector and the recognizer give the results of insightface, with doubles and with a real pack."""
 
 import warnings
 from types import SimpleNamespace
@@ -17,7 +17,10 @@ shared = pytest.mark.skipif(not PACK.is_dir(), reason=f"{PACK} is not there")
 
 
 class OneFace:
-    """A network of nine outputs that sees one face: the anchor at row 3, column 5 of stride 8, 16 px each way."""
+    """Acts as a detector network with nine outputs, which finds one face.
+
+    The anchor of the face is at row 3 and column 5 of stride 8. The box reaches 16 px to each side.
+    """
 
     def __init__(self, shape: list) -> None:
         self.shape, self.seen = shape, []
@@ -50,9 +53,9 @@ def test_an_anchor_becomes_a_box_in_the_photos_pixels():
     ("photo", "shape", "seen"),
     [
         ((300, 300), [1, 3, "?", "?"], (640, 640)),
-        ((480, 640), [1, 3, "?", "?"], (544, 640)),  # 480 and the margin, in whole strides
+        ((480, 640), [1, 3, "?", "?"], (544, 640)),  # 480 and the margin, rounded up to whole strides
         ((900, 600), [1, 3, "?", "?"], (640, 512)),
-        ((480, 640), [1, 3, 640, 640], (640, 640)),  # a network of one size gets its size
+        ((480, 640), [1, 3, 640, 640], (640, 640)),  # a network with a fixed size gets pictures of this size
     ],
 )
 def test_black_beside_the_picture_is_left_out_but_for_a_margin(photo, shape, seen):
@@ -95,7 +98,7 @@ def test_a_pack_finds_and_embeds_what_insightface_does():
     theirs = app.models["recognition"].get_feat([np.ascontiguousarray(crop[:, :, ::-1]) for crop in crops])
     mine = models.embed(crops)
     assert np.allclose(mine, theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=1e-5)
-    # a face's bits do not depend on its batch: what was lost is made anew, whatever else was lost
+    # The bits of an embedding do not depend on the batch, so lost embeddings can be made again in any batch.
     assert all(
         np.array_equal(mine[at : at + n], models.embed(crops[at : at + n])) for at, n in ((0, 1), (2, 3), (4, 5))
     )

@@ -1,4 +1,4 @@
-"""A person who is twice in one picture is found, and is not confused with two people of one picture."""
+"""Tests that a person who is twice in one picture is found, and that two people in one picture stay two."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.doubles.faces import face
 
 
 def looks(person: int, count: int, seed: int, spread: float = 0.5) -> np.ndarray:
-    """Unit embeddings of one person, float32 (count, 16)."""
+    """Returns unit embeddings of one person, float32 (count, 16)."""
     centre = np.eye(16)[person]
     rows = centre + spread * np.random.default_rng([person, seed]).standard_normal((count, 16)) / 4
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -16,14 +16,16 @@ def looks(person: int, count: int, seed: int, spread: float = 0.5) -> np.ndarray
 
 def test_a_picture_is_a_collage_if_it_shows_a_known_person_twice():
     vectors = np.concatenate([looks(0, 9, 0), looks(1, 4, 0)])
-    vectors[8] = vectors[:7].sum(0) / np.linalg.norm(vectors[:7].sum(0))  # the second face in the picture `strip`
+    # the second face of the person in the picture `strip`
+    vectors[8] = vectors[:7].sum(0) / np.linalg.norm(vectors[:7].sum(0))
     labels = np.array([0] * 8 + [2] + [1] * 4)
     pictures = [*"abcdefg", "strip", "strip", "strip", *"hij"]
     assert find_collages(vectors, labels, pictures, 0.3) == {"strip": 1}
     order = np.random.default_rng(0).permutation(13)
     assert find_collages(vectors[order], labels[order], [pictures[i] for i in order], 0.3) == {"strip": 1}
-    assert find_collages(vectors, labels, pictures, 1.01) == {}  # no face reaches the threshold
-    known = [*"ab", *["strip"] * 8, *"hij"]  # the person has only two faces in other pictures, and is not torn
+    assert find_collages(vectors, labels, pictures, 1.01) == {}  # no face reaches this threshold
+    # the person has only two faces in other pictures, so the picture is not a collage
+    known = [*"ab", *["strip"] * 8, *"hij"]
     assert find_collages(vectors, np.array([0] * 9 + [1] * 4), known, 0.3) == {}
 
 

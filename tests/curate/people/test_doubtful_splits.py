@@ -1,4 +1,4 @@
-"""The faces of a doubtful person are set aside, whatever the splits of the other people."""
+"""Tests that the faces of a doubtful person are set aside, whatever the splits of the other people are."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from tests.doubles.faces import face
 
 
 def test_the_faces_of_a_doubtful_person_are_set_aside_and_cost_nobody_a_face():
-    # six people with four photos each, and a doubtful person with a face in one photo of each of them
+    # Six people have four photos each. A doubtful person has a face in one photo of each of the six people.
     shown = [(f"{p}{i}", f"photo {p}{i}", f"person {p}") for p in range(6) for i in range(4)]
     shown += [(f"d{p}", f"photo {p}0", "doubtful") for p in range(6)]
     faces = [face(name, photo) for name, photo, _ in shown]
@@ -19,7 +19,7 @@ def test_the_faces_of_a_doubtful_person_are_set_aside_and_cost_nobody_a_face():
     assert sorted(aside) == [f"d{p}" for p in range(6)]
     assert {(row.reason, row.identity_id) for row in aside.values()} == {(DOUBTFUL_PERSON, "doubtful")}
     check_splits(faces, rows)
-    # a frozen set locks all rows of a split, but it uses no doubtful face: the person may be confirmed later
+    # A frozen set locks all rows of a split but uses no face of a doubtful person. The person may be confirmed later.
     frozen = [replace(row, locked=row.split == "test" or row.reason == DOUBTFUL_PERSON) for row in rows]
     confirmed = make_splits(faces, members, frozen, SplitRules())
     assert all(row.reason != DOUBTFUL_PERSON for row in confirmed) and find_split_changes(frozen, confirmed) == []
@@ -43,7 +43,7 @@ def test_a_face_whose_file_was_overwritten_stays_in_its_frozen_set_and_a_doubtfu
     row_of = {row.face_id: row for row in splits}
     assert (row_of["new"].split, row_of["new"].status) == ("test", "ok")
     assert row_of["a"].reason == row_of["b"].reason == DOUBTFUL_PERSON
-    # a doubtful person that looks like a frozen person gets the same rows as without the frozen person
+    # If a doubtful person looks like a frozen person, the rows of the doubtful person do not change.
     alike = make_splits(faces, members, [row], rules, frozen=[("a", row)], doubtful=doubtful)
     assert alike == make_splits(faces, members, [row], rules, doubtful=doubtful)
 
@@ -52,7 +52,8 @@ def test_people_together_do_not_move_with_a_doubtful_person():
     names = ["x0", "x1", "y0", "y1", "z0", "z1"]
     faces = [face(name, f"photo {name}") for name in names]
     members = [Membership(name, name[0], 1.0, 1.0) for name in names]
-    frozen = Split("x0", "x", "test", "identity", True)  # a frozen set uses x0, and x is doubtful now
+    # a frozen set uses the face x0, and the person x is doubtful now
+    frozen = Split("x0", "x", "test", "identity", True)
     rows = make_splits(faces, members, [frozen], SplitRules(), together=[("x", "y"), ("z", "y")], doubtful={"x", "z"})
     row_of = {row.face_id: row for row in rows}
     assert [row_of[name].split for name in ("x0", "y0", "y1")] == ["test"] * 3

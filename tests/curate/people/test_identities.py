@@ -1,4 +1,4 @@
-"""A person found again keeps the id that most of its faces had."""
+"""Tests that a person keeps the id that most of its faces had in the run before."""
 
 from dataclasses import replace
 
@@ -44,12 +44,12 @@ def test_ids_of_one_face_differ_with_the_key():
 
 
 def test_the_largest_overlap_keeps_the_id():
-    # person x falls apart: most of it stays x
+    # if person x is divided, the larger part keeps the id x
     found = run("abcde", [0, 0, 0, 1, 1], dict.fromkeys("abcde", "x"))
     assert found["a"] == "x" != found["d"]
-    # x and y become one: the larger part names it
+    # if x and y are joined, the person gets the id of the larger part
     assert set(run("abcde", [0] * 5, {"a": "x", "b": "x", "c": "y", "d": "y", "e": "y"}).values()) == {"y"}
-    # each id is handed out once
+    # each id is used once
     found = run("abcd", [0, 0, 1, 1], {"a": "x", "b": "x", "c": "x", "d": "y"})
     assert found["a"] == "x" and found["c"] == "y"
 
@@ -73,7 +73,7 @@ def test_names_and_locks_stay_with_the_faces_they_were_given_to():
     named = {row.identity_id: row for row in found}
     assert named[ids["a"]] == Identity(ids["a"], "Ann", False) and named[ids["c"]].name is None
     assert named[ids["d"]] == Identity(ids["d"], "Bob", True)
-    # the later name of one person, and a name goes before a label
+    # after two people are joined, the later name holds, and a name goes before a label
     together, _ = make_identities(list("abcde"), grouping(0, 0, 0, 0, 0), before, KEY, said)
     assert [row.name for row in together] == ["Bob"]
     labelled, members = make_identities(
@@ -86,7 +86,8 @@ def test_names_and_locks_stay_with_the_faces_they_were_given_to():
 
 def test_an_id_that_is_taken_is_not_given_again():
     (taken,) = set(run("a", [0]).values())
-    # the person named after face a is now elsewhere; a stands alone and wants the same name
+    # The id that a face `a` would get belongs to the person of the faces b and c now. Face a stands alone and gets
+    # another id.
     found = run("abc", [0, 1, 1], {"b": taken, "c": taken})
     assert found["b"] == found["c"] == taken != found["a"]
 

@@ -1,4 +1,4 @@
-"""Frozen people stay in their split, and a face that another file shows again keeps what was decided about it."""
+"""Tests that people of frozen sets stay in their split, and that a face keeps its decisions when its file changes."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ def face_models(monkeypatch):
 
 
 def splits_of_folders(dataset: Path) -> dict[str, set[str]]:
-    """folder -> the splits of its faces in use"""
+    """Returns a dict from the folder of a photo to the splits of its faces in use."""
     split = {row.face_id: row.split for row in rows(dataset, Split) if row.status == "ok"}
     folder = {row.photo_id: row.uri.split("/")[-2] for row in rows(dataset, File)}
     found: dict[str, set[str]] = {}
@@ -42,7 +42,7 @@ def test_frozen_people_stay_in_test_and_a_planted_picture_of_theirs_is_found(tmp
     (frozen,) = [name for name, splits in before.items() if splits == {"test"}]
     person = int(frozen[-1])
     old = (photos / frozen / "0.png").read_bytes()
-    for number in range(3):  # other photos of the person, in the places of the old files
+    for number in range(3):  # the old files are replaced by other photos of the person
         save(photos / frozen / f"{number}.png", photo([person], 50 + number))
     summary = curated(photos, dataset)
     assert splits_of_folders(dataset) == before and summary.photos["file_replaced"] == 3
@@ -51,7 +51,8 @@ def test_frozen_people_stay_in_test_and_a_planted_picture_of_theirs_is_found(tmp
     curated(photos, dataset)
     assert splits_of_folders(dataset) == {**before, "new": {"test"}}
 
-    # a copy of a frozen picture that somehow got into train is found, although no frozen face is in use
+    # A copy of a picture of the frozen set is put into train. The check finds the copy, although no face of the frozen
+    # set is in use.
     (tmp_path / "old.png").write_bytes(old)
     copy = Image.open(tmp_path / "old.png")
     copy.crop((14, 14, copy.width, copy.height)).save(photos / "new" / "planted.png")
@@ -97,7 +98,7 @@ def test_the_same_face_in_an_edited_file_keeps_names_drops_splits_and_ids(tmp_pa
         make_set(dataset, "codeformer", "test", 0, 64, workers=1)
     names = {row.identity_id: row.name for row in rows(dataset, Identity)}
     splits = splits_of_folders(dataset)
-    for path in photos.rglob("*.png"):  # the rest of the photo is cut off: another photo, but the same faces
+    for path in photos.rglob("*.png"):  # Each photo is cropped, so it is another photo, but shows the same face.
         save(path, np.ascontiguousarray(cv2.imread(str(path))[24:154, 36:164, ::-1]))
     for _ in range(2):
         summary = curated(photos, dataset)

@@ -1,4 +1,4 @@
-"""One row for every file offered, whatever its name, and nothing walked twice."""
+"""Tests that every offered file gets one row, whatever its name is, and that no folder is read twice."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ from tests.places import REPOSITORY
 
 
 def names(folder: Path, *paths: Path) -> dict[str, str]:
-    """name -> ok to be scanned, or the reason why not."""
+    """Returns a dict from the name of each file to `scan`, or to the reason why the file is not read."""
     found = {}
     for item in walk_files(paths or [folder]):
         path = path_of(item.uri) if isinstance(item, File) else item
@@ -85,7 +85,7 @@ def test_folders_deeper_than_python_calls(tmp_path):
         folder.mkdir()
     (made[-1] / "x").write_bytes(b"")
     assert len(list(walk_files([tmp_path]))) == 1 and len(made) > 1000
-    for folder in reversed(made):  # pytest's own clean-up recurses
+    for folder in reversed(made):  # the clean-up of pytest is recursive and would fail
         for inside in folder.glob("x"):
             inside.unlink()
         folder.rmdir()
@@ -188,7 +188,7 @@ def test_the_first_name_of_a_photo_is_kept():
     assert {name: row.reason for name, row in changed.items()} == {"b": "same_file", "c": "same_file"}
     again = [row for row in same if row.uri[-1] == "a"] + list(changed.values())
     assert mark_same_files(again) == []
-    # once the first has become another photo, the next stands for it
+    # if the first file becomes another photo, the next file with the same content takes its place
     (promoted,) = mark_same_files([row for row in again if row.uri[-1] != "a"])
     assert promoted.uri[-1] == "b" and promoted.status == "ok" and promoted.reason is None
 

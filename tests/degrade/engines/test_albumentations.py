@@ -1,4 +1,4 @@
-"""The degradation inside an albumentations pipeline; needs the extra `albumentations`."""
+"""Tests the degradation inside a pipeline of albumentations. The tests need the extra `albumentations`."""
 
 from __future__ import annotations
 

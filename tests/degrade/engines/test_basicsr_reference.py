@@ -1,4 +1,4 @@
-"""The exact engine beside the literature's code on the same θ; needs basicsr (extra `reference`)."""
+"""Compares the exact engine with the literature's code on the same θ. The tests need basicsr (extra `reference`)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ needs_basicsr = pytest.mark.skipif(
     importlib.util.find_spec("basicsr") is None, reason="needs basicsr: pip install --no-deps basicsr==1.4.2"
 )
 DRAWS = 200 if FUZZ else 40
-# the degradations of one order, blur -> down -> noise -> JPEG -> up: shot noise and second JPEGs magnify a last bit
+# The presets with the chain blur, downsample, noise, JPEG and upsample. Poisson noise and a second JPEG would magnify a
+# difference in the last bit.
 CLASSIC = [name for name in PRESETS if name != "real-esrgan"]
 
 
 def face_like(seed: int, side: int = 512) -> Image:
-    """Smooth, with edges, texture and flat parts; (side, side, 3) float32 on the 1/255 grid."""
+    """Returns a picture with edges, texture and flat parts, float32 (side, side, 3) on the 1/255 grid."""
     rng = np.random.default_rng(seed)
     coarse = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
     cv2.circle(coarse, (side // 2, side // 2), side // 3, tuple(map(int, rng.integers(0, 256, 3))), -1)
@@ -41,7 +42,7 @@ def face_like(seed: int, side: int = 512) -> Image:
 
 
 def compared(preset: str, seed: int, hq: Image) -> float:
-    """Largest difference before JPEG in 1/255, the JPEG files of one picture compared on the way."""
+    """Returns the largest difference before JPEG in 1/255. Also checks that both engines write the same JPEG file."""
     theta = sample_theta(PRESETS[preset], seed, "parity")
     steps = theta["steps"]
     at = next((n for n, step in enumerate(steps) if step["op"] == "jpeg"), len(steps))
@@ -51,7 +52,7 @@ def compared(preset: str, seed: int, hq: Image) -> float:
     if at < len(steps):
         quality = steps[at]["quality"]
         assert jpeg_bytes(ours, quality) == basicsr_reference.jpeg_bytes(ours, quality), (preset, seed)
-        # from one and the same picture on, every later step agrees too
+        # if both engines get the same picture, all later steps agree too
         rest = [step for step in steps[at:] if step["op"] != "upsample"]
         after = np.abs(run_steps(ours, rest) - basicsr_reference.run_steps(ours, rest)).max() * 255
         assert after <= 1, (preset, seed, after)
@@ -64,7 +65,7 @@ def compared(preset: str, seed: int, hq: Image) -> float:
 def test_before_jpeg_no_pixel_of_any_draw_is_more_than_one_level_apart(preset: str) -> None:
     faces = [face_like(seed) for seed in range(10)]
     seeds = DRAWS if len({json.dumps(sample_theta(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
-    assert seeds == DRAWS or preset == "bicubic-x8"  # which has nothing to draw: ten faces are all its pictures
+    assert seeds == DRAWS or preset == "bicubic-x8"  # bicubic-x8 draws no random numbers, so ten pictures are enough
     assert max(compared(preset, seed, faces[seed % 10]) for seed in range(seeds)) <= 1
 
 

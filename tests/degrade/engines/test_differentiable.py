@@ -21,7 +21,7 @@ from manifests.errors import BadInput
 from tests.places import FUZZ
 
 ELLIPSE = {"op": "blur", "size": 21, "sigma_x": 1.3, "sigma_y": 3.1, "angle": 0.7}
-# one step of every kind that is not smooth nowhere: (steps, what is asked of the picture)
+# steps of each kind whose gradient can be compared with a numerical gradient
 SMOOTH = {
     "iso": [{**ELLIPSE, "kernel": "iso"}],
     "aniso": [{**ELLIPSE, "kernel": "aniso"}],
@@ -70,7 +70,7 @@ def batch(*pictures: np.ndarray) -> torch.Tensor:
 
 
 def levels(image: torch.Tensor, other: np.ndarray) -> np.ndarray:
-    """How far apart they are, in 1/255, H x W x 3."""
+    """Returns the difference of two pictures in 1/255, (H, W, 3)."""
     return np.abs(image.detach().permute(1, 2, 0).numpy() - other) * 255
 
 
@@ -87,7 +87,10 @@ def until_jpeg(full: dict) -> dict:
 
 
 def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
-    """The promise, for each draw: 1/255 before JPEG; after it mean .6/255, 99.9th percentile 6/255. Answers these."""
+    """Checks each draw: at most 1/255 before JPEG, and after JPEG a mean of .6/255 and a 99.9th percentile of 6/255.
+
+    Returns the differences after JPEG.
+    """
     found = []
     for seed in seeds:
         full = sample_theta(PRESETS[preset], seed, "face")
@@ -103,7 +106,8 @@ def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_draw_is_what_the_exact_engine_makes_of_it(preset):
     apart = agrees(np.ascontiguousarray(astronaut()[:256, 100:356]), preset, range(8))
-    assert np.quantile(apart, 0.999) <= 1 and apart.mean() <= 0.02  # over draws: far less
+    # over all draws, the differences are much smaller than for a single draw
+    assert np.quantile(apart, 0.999) <= 1 and apart.mean() <= 0.02
 
 
 @pytest.mark.slow
@@ -138,13 +142,15 @@ def test_every_operation_at_every_size(name, version):
         ours = run_steps(batch(hq), [theta(steps, version)])[0]
         theirs = exact.run_steps(hq, steps, version)
         assert ours.shape == (3, *theirs.shape[:2])
-        # a second JPEG may round a coefficient of a picture that was a level off, and that is a block of 3 levels
+        # A second JPEG may round a coefficient of a picture that differs by one level. Then a whole block differs by 3
+        # levels.
         assert levels(ours, theirs).max() <= (0.05 if name != "second order" else 12), (height, width)
         assert levels(ours, theirs).mean() <= (0.01 if name != "second order" else 0.6), (height, width)
 
 
 def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
-    # else a last bit decides a rounding, the first JPEG makes a block of it, and the second magnifies the block
+    # Otherwise, a difference in the last bit changes a rounding, the first JPEG spreads it over a block, and the second
+    # JPEG magnifies the block.
     hq = np.ascontiguousarray(astronaut()[:256, 100:356])
     for seed in range(10):
         noisy = {"op": "noise", "sigma": 9.0, "gray": False, "seed": seed}
@@ -153,7 +159,7 @@ def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
         assert np.array_equal(to_uint8(ours.permute(1, 2, 0).numpy()), to_uint8(exact.run_steps(hq, steps)))
     guess = batch(hq[:32, :32]).requires_grad_()
     (gradient,) = torch.autograd.grad(apply(guess, [theta(steps)]).sum(), guess)
-    assert gradient.isfinite().all() and gradient.mean() > 0.9  # it passes through as if nothing had been replaced
+    assert gradient.isfinite().all() and gradient.mean() > 0.9  # the gradient passes as if no picture had been replaced
 
 
 def test_a_single_pixel_and_a_single_line():
@@ -217,7 +223,7 @@ def test_half_precision_is_computed_and_answered_in_float32_and_double_in_double
 
 
 def inside(height: int = 7, width: int = 6) -> torch.Tensor:
-    """A double picture away from the clips and from ties of channels, where every operation is smooth."""
+    """Returns a float64 picture without clipped values and without equal channels, where every operation is smooth."""
     values = 0.35 + 0.25 * np.random.default_rng(5).random((height, width, 3)) + np.array([0.02, 0.11, 0.2])
     return batch(values).requires_grad_()
 
@@ -237,7 +243,7 @@ def test_jpeg_has_the_gradient_of_the_same_transform_without_rounding(size):
     weights = torch.rand(hq.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gradients = [torch.autograd.grad((jpeg(hq, [50], each) * weights).sum(), hq)[0] for each in (True, False)]
     assert torch.allclose(*gradients, atol=1e-12)
-    # without rounding nothing is lost but half of the chroma
+    # without rounding, only half of the chroma is lost
     assert (jpeg(hq, [5], rounding=False) - hq).abs().max() < 0.2
     even = torch.full_like(hq, 0.4)
     assert (jpeg(even, [5], rounding=False) - even).abs().max() < 1e-4

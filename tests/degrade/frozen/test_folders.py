@@ -21,7 +21,7 @@ from tests.doubles.lq_sets import files, toy_picture
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Pictures of every awkward kind, and some files that are none."""
+    """Writes pictures of every unusual kind, and some files that are no pictures."""
     folder = tmp_path / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "a.png").write_bytes(encode_png(toy_picture(1, 40)))
@@ -133,11 +133,11 @@ def test_a_finished_set_inside_the_folder_is_no_source(photos):
     before = find_images(photos)
     degrade_folder(photos, photos / "lq", size=24)
     assert find_images(photos) == before
-    assert find_images(photos / "lq")  # named itself, it is a folder like any other
+    assert find_images(photos / "lq")  # if the folder of the set itself is named, it is a folder like any other
 
 
 def test_the_same_command_gives_the_same_bytes_from_any_worker_count(photos, tmp_path):
-    # the card names its source, so both sets are made at one place
+    # the card contains the path of the source, so both sets are made at the same place
     degrade_folder(photos, tmp_path / "lq", size=24)
     before = files(tmp_path / "lq")
     (tmp_path / "lq").rename(tmp_path / "first")

@@ -1,4 +1,4 @@
-"""The fast engine against the plain one, its kernels against BasicSR's formulas, and its bits across processors."""
+"""Compares the fast blur with the plain blur, kernels with BasicSR's formulas, and bits on different processors."""
 
 import math
 import os
@@ -138,9 +138,10 @@ def test_the_fast_way_is_the_plain_way(step, height, width, then):
     if down:
         plain = resize(plain.reshape(hq.shape), *downsampled_size(height, width, down["factor"]), down["interpolation"])
     fast = fast_blur(hq, step, down)
-    gain = np.abs(make_kernel(step)).sum()  # a sinc that rings may add up to more than 1
+    gain = np.abs(make_kernel(step)).sum()  # the absolute weights of a sinc kernel may have a sum above 1
     assert fast.dtype == np.float32 and fast.shape == plain.reshape(fast.shape).shape
-    overshoot = 1.6 if then and then[1] in ("bicubic", "imresize") else 1  # absolute weights of the resize, squared
+    # the square of the sum of the absolute weights of the resize
+    overshoot = 1.6 if then and then[1] in ("bicubic", "imresize") else 1
     assert np.abs(fast - plain.reshape(fast.shape)).max() <= 0.25 / 255 * max(1, gain) * overshoot
 
 

@@ -1,4 +1,4 @@
-"""Who is grouped with whom depends on the faces alone, and what people said always holds."""
+"""Tests that the groups depend only on the faces, not on their order, and that decisions always hold."""
 
 import zlib
 
@@ -32,7 +32,7 @@ def partition(labels) -> set[frozenset[int]]:
 
 @st.composite
 def faces(draw):
-    """Clumped vectors, some of them equal, and photos some of them share."""
+    """Draws clusters of vectors, some of them equal, and photos. Some faces are in the same photo."""
     n = draw(st.integers(1, 24))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     centres = unit(rng.normal(size=(draw(st.integers(1, 6)), 4)))
@@ -45,7 +45,7 @@ def faces(draw):
 
 @st.composite
 def links(draw, n: int):
-    """Links that cannot contradict each other: everyone belongs to a secret team."""
+    """Draws links that cannot contradict each other, because each face belongs to a hidden team."""
     team = [draw(st.integers(0, 3)) for _ in range(n)]
     pairs = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=6))
     return [p for p in pairs if team[p[0]] == team[p[1]]], [p for p in pairs if team[p[0]] != team[p[1]]]
@@ -57,13 +57,13 @@ def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, rand
     vectors, photos = given_faces
     order = list(range(len(vectors)))
     random.shuffle(order)
-    # equal faces have equal worth
+    # equal faces get equal worth
     worth = np.array([0.3 if zlib.crc32(row.tobytes()) % 3 == 0 else 1.0 for row in vectors])
     one = group_embeddings(vectors, photos, same_person=same_person, neighbours=neighbours, worth=worth)
     other = group_embeddings(
         vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours, worth=worth[order]
     )
-    # equal faces of one photo cannot be told apart, so groups are compared by what they hold
+    # equal faces of one photo cannot be told apart, so the groups are compared by the vectors that they contain
     held = [(vectors[i].tobytes(), photos[i]) for i in range(len(vectors))]
 
     def told(labels, at):
@@ -151,7 +151,7 @@ def test_many_people_of_one_photo_need_more_evidence_than_few_people_of_many():
     few, _ = crowd(10, 60, spread=0.9, d=128)
     many, _ = crowd(600, 1, spread=0.9, d=128)
     assert group_embeddings(many).threshold > group_embeddings(few).threshold + 0.03
-    # the threshold that was asked for stands in for the one found
+    # a threshold given by the user replaces the calibrated threshold
     assert len(set(group_embeddings(few, same_person=0.95).labels.tolist())) > len(
         set(group_embeddings(few).labels.tolist())
     )
@@ -248,10 +248,11 @@ def test_what_people_said_wins_over_likeness():
     vectors = unit([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 0, 1]])
     labels = group_embeddings(vectors, None, [(0, 2)], [(0, 1)], same_person=0.5).labels
     assert labels[0] == labels[2] != labels[1]
-    # two faces of one photo, said to be one person
+    # a link says that two faces of one photo are the same person
     labels = group_embeddings(vectors, ["p", "p", "q", "r"], [(0, 1)], same_person=0.5).labels
     assert labels[0] == labels[1]
-    # each belongs with a friend, and the friends look alike: the photo still keeps them apart, with their friends
+    # Faces 0 and 1 of one photo are each linked with another face, and all four faces look alike. The faces of the
+    # photo still stay apart, each with its linked face.
     vectors = unit([[1, 0, 0], [1, 0.1, 0], [1, 0, 0.1], [1, 0.1, 0.1]])
     labels = group_embeddings(vectors, ["p", "p", "q", "r"], [(0, 2), (1, 3)], same_person=0.2).labels
     assert labels[0] == labels[2] != labels[1] == labels[3]
@@ -281,8 +282,8 @@ def test_the_histogram_counts_every_pair_once():
 def test_weak_faces_form_no_person_and_join_no_two(same_person):
     vectors, truth = crowd(8, 6, d=128, spread=0.9)
     rng = np.random.default_rng(5)
-    place = np.linalg.svd(vectors)[2][-1:]  # a direction that no person has
-    junk = unit(place + 0.8 * unit(rng.normal(size=(30, 128))))  # strangers with a mean cosine of .6
+    place = np.linalg.svd(vectors)[2][-1:]  # a direction that is orthogonal to all people
+    junk = unit(place + 0.8 * unit(rng.normal(size=(30, 128))))  # strangers whose cosines have the mean .6
     bridge = unit([vectors[truth == 0].sum(0) + vectors[truth == 1].sum(0)])
     own = unit([vectors[truth == 2].sum(0) + rng.normal(0, 0.25, 128)])
     rows = np.concatenate([vectors, junk, bridge, own])
@@ -291,9 +292,9 @@ def test_weak_faces_form_no_person_and_join_no_two(same_person):
     assert len(set(labels[48:78].tolist())) == 30 and not set(labels[48:78].tolist()) & set(labels[:48].tolist())
     assert partition(labels[:48]) == partition(truth)
     assert labels[79] == labels[truth.tolist().index(2)]
-    # without the worth, the strangers are one person
+    # without the worth, the strangers become one person
     assert len(set(group_embeddings(rows, None, same_person=same_person).labels[48:78].tolist())) < 5
-    # a person decides about weak faces, and two faces of a photo stay two people
+    # a link joins two weak faces, and two faces of a photo stay two people
     linked = group_embeddings(rows, None, [(48, 49)], same_person=same_person, worth=worth).labels
     assert linked[48] == linked[49]
     photos = [f"p{i}" for i in range(len(rows))]
@@ -305,7 +306,7 @@ def test_weak_faces_form_no_person_and_join_no_two(same_person):
 def test_three_weak_faces_of_clear_evidence_form_a_person_and_two_do_not():
     vectors, truth = crowd(8, 6, d=128, spread=0.9)
     worth = np.where(np.isin(truth, (0, 1)), 0.5, 1.0)
-    keep = np.flatnonzero((truth != 1) | (np.cumsum(truth == 1) <= 2))  # two faces of person 1
+    keep = np.flatnonzero((truth != 1) | (np.cumsum(truth == 1) <= 2))  # keeps only two faces of person 1
     rows, worth, people = vectors[keep], worth[keep], truth[keep]
     labels = group_embeddings(rows, worth=worth).labels
     assert len(set(labels[people == 0].tolist())) == 1 and len(set(labels[people == 1].tolist())) == 2
@@ -337,13 +338,13 @@ def test_a_weak_face_below_the_limit_joins_nobody(linked):
 def test_groups_of_strangers_cannot_hide_each_other_and_groups_of_weak_faces_need_more():
     def find(cosine: float, weak: bool) -> list[bool]:
         rng = np.random.default_rng(2)
-        basis = np.linalg.qr(rng.normal(size=(64, 24)))[0].T  # four centres, and 20 directions of their faces
+        basis = np.linalg.qr(rng.normal(size=(64, 24)))[0].T  # four centres, and 20 more directions, one for each face
         rows = np.concatenate([np.sqrt(cosine) * basis[:4].repeat(5, 0) + np.sqrt(1 - cosine) * basis[4:]])
         labels, every, nothing = np.arange(4).repeat(5), np.ones(20, bool), np.zeros(20, bool)
         strong, formed = (nothing, every) if weak else (every, nothing)
         return find_doubtful_groups(rows.astype(np.float32), np.arange(20), labels, strong, formed, 0.1).tolist()
 
-    # With four people, a mean cosine of .16 would be enough. With 20 strangers, .28 is needed, and .36 of weak faces.
+    # Four people alone would need a mean cosine of .16. With 20 strangers, .28 is needed, and .36 for weak faces.
     assert find(0.25, False) == [True] * 4 and find(0.3, False) == [False] * 4
     assert find(0.3, True) == [True] * 4 and find(0.4, True) == [False] * 4
 

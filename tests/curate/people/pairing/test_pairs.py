@@ -1,4 +1,4 @@
-"""References show the same person in another picture of the same side, in the order of a policy."""
+"""Tests that references show the same person in another picture of the same split, in the order of a policy."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -46,7 +46,7 @@ def pairs(splits, photos=None, rules=NEAREST):
 
 
 def refs_of(faces, rules, vectors=None, photos=None) -> dict[str, tuple[str, ...]]:
-    """All the faces are one person's training photos."""
+    """Returns the references of each target. All faces are training photos of one person."""
     splits = [Split(face.face_id, "x", "train", "identity") for face in faces]
     same = np.tile(np.float32([1, 0]), (len(faces), 1))
     made, _ = make_pairs(splits, faces, same if vectors is None else vectors, rules, photos=photos)
@@ -124,8 +124,9 @@ def test_random_is_not_the_nearest_and_has_no_favourites():
     shared = [len(set(found[target]) & set(near[target])) for target in found]
     assert np.mean(shared) < 4
     used = np.unique([ref for refs in found.values() for ref in refs], return_counts=True)[1]
-    assert len(used) == 40 and used.max() < 24  # 8 expected, no favourites
-    # a photo more changes no order among the others
+    # on average, a reference is used 8 times, and none is used much more often
+    assert len(used) == 40 and used.max() < 24
+    # one more photo does not change the order of the others
     more = {row.target: row.refs for row in pairs(rows("t" * 41), rules=PairRules(max_references=8))}
     assert all([r for r in more[t] if r != "x40"] == list(found[t])[: 8 - ("x40" in more[t])] for t in found)
 
@@ -150,7 +151,10 @@ def test_hard_poses_come_first():
 
 
 def test_two_diverse_references_cover_two_looks():
-    """Twenty frontal photos, three profiles, and three of another age: two references show two of them, three all."""
+    """Tests twenty frontal photos, three profiles and three photos at another age.
+
+    Two references must show two of these three kinds, and three references must show all three kinds.
+    """
     young, old = np.float32([1, 0]), np.float32([0.2, np.sqrt(1 - 0.04)])
     kinds = "f" * 20 + "p" * 3 + "o" * 3
     faces = [face(f"{i:02}{k}", yaw=60.0 + i / 10 if k == "p" else i / 10) for i, k in enumerate(kinds)]

@@ -1,4 +1,4 @@
-"""Names that other programs wrote label the faces at their place, as hints, or as truth where the user says so."""
+"""Tests names that other programs wrote into files: a name labels the face at its place, as a hint or as truth."""
 
 import shutil
 import zipfile
@@ -20,7 +20,7 @@ from manifests.why import explain_photo
 from tests.doubles.curation import album, curated, find_problems, install, photo, rows, save
 from tests.doubles.metadata import embed_xmp, laugh, microsoft, mwg, names, packet, rect64
 
-SIZE = WIDTH, HEIGHT = 360, 180  # of a photo of two people
+SIZE = WIDTH, HEIGHT = 360, 180  # the size of a photo of two people
 LEFT = (40 / WIDTH, 30 / HEIGHT, 160 / WIDTH, 150 / HEIGHT)
 RIGHT = (200 / WIDTH, 30 / HEIGHT, 320 / WIDTH, 150 / HEIGHT)
 
@@ -31,12 +31,12 @@ def doubles(monkeypatch):
 
 
 def couple(path: Path, seed: int = 50) -> Path:
-    """A photo of person 0 at the left and person 1 at the right."""
+    """Saves a photo of person 0 at the left and person 1 at the right."""
     return save(path, photo([0, 1], seed), 1, 95)
 
 
 def labelled(dataset: Path) -> dict[tuple[str, str], str]:
-    """(name of the file, left or right) of each labelled face -> label."""
+    """Returns a dict from (name of the file, left or right) of each labelled face to its label."""
     photos = {row.photo_id: row for row in rows(dataset, Photo)}
     file = {row.photo_id: path_of(row.uri).name for row in rows(dataset, File) if row.status == "ok"}
     faces = {face.face_id: face for face in rows(dataset, Face) if face.status == "ok" or face.duplicate_of}
@@ -52,7 +52,7 @@ def names_of(dataset: Path) -> set[str | None]:
 
 
 def of_stored(box: tuple[float, ...], orientation: int) -> tuple[float, ...]:
-    """The box of the upright picture, in the stored picture."""
+    """Returns the box of the upright picture in the coordinates of the stored picture."""
     x0, y0, x1, y1 = box
     return {
         1: (x0, y0, x1, y1),
@@ -75,20 +75,21 @@ def test_a_region_is_turned_with_its_photo(orientation):
         return place_box(region, row, changes.get("file", file), changes.get("found", metadata))
 
     assert place(stored, None) == pytest.approx(LEFT) and place(stored, stored_size) == pytest.approx(LEFT)
-    assert place(stored, (stored_size[0] / 2, stored_size[1] / 2)) == pytest.approx(LEFT)  # of a smaller copy
-    assert place(LEFT, (WIDTH, WIDTH)) is None  # of another crop
-    if orientation >= 5:  # the writer saw the upright picture
+    # the region was written for a smaller copy
+    assert place(stored, (stored_size[0] / 2, stored_size[1] / 2)) == pytest.approx(LEFT)
+    assert place(LEFT, (WIDTH, WIDTH)) is None  # the region was written for another crop
+    if orientation >= 5:  # the program that wrote the region saw the upright picture
         assert place(LEFT, SIZE) == pytest.approx(LEFT)
-    # another file of the photo stores the same samples, with the orientation 1
+    # another file of the photo stores the same samples with the orientation 1
     other = File("file:///b.jpg", "p", 1, 1, "ok", orientation=1)
     assert place(stored, stored_size, file=other) == pytest.approx(LEFT)
-    # the decoder of HEIC turns the samples itself, and Picasa writes a RAW's regions for the upright picture
+    # The decoder of HEIC turns the samples itself. Picasa writes the regions of a RAW file for the upright picture.
     row, file = Photo("p", WIDTH, HEIGHT, "", orientation=1), File("file:///a.heic", "p", 1, 1, "ok", orientation=1)
     heic = FileMetadata("file:///a.heic", turned_by=orientation)
     raw = FileMetadata("file:///a.nef", turned_by=orientation, is_raw=True)
     assert place(stored, stored_size, file=file, found=heic) == pytest.approx(LEFT)
     assert place(LEFT, None, file=file, found=raw, upright=True) == pytest.approx(LEFT)
-    assert place(stored, None, file=file, found=raw) == pytest.approx(LEFT)  # a region in XMP
+    assert place(stored, None, file=file, found=raw) == pytest.approx(LEFT)  # this region is in XMP
 
 
 def test_regions_in_photos_sidecars_and_picasa_label_the_faces_at_their_place(tmp_path):
@@ -142,7 +143,8 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
         (photos / f"{number}.jpg.xmp").write_bytes(packet(mwg([("Annabella", LEFT)], SIZE)))
         save(photos / f"bob{number}.png", photo([1], 10 + number))
     embed_xmp(save(photos / "x.jpg", photo([2], 3), 1, 95), packet(names("Iptc4xmpExt:PersonInImage", "Bob")))
-    save(photos / "0.jpg.png", photo([3], 3))  # a photo that stays, although its name contains the name of another
+    # a photo that stays, although its name contains the name of a purged photo
+    save(photos / "0.jpg.png", photo([3], 3))
     (photos / "0.jpg.json").write_text("{}")
     curated(photos, dataset, labels="metadata")
     with Ledger.open(dataset) as ledger:
@@ -157,7 +159,7 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
         assert [row.label for row in rows(dataset, Label)] == ["Bob"]
         (photos / "1.jpg.txt").write_text("written after the purge")
     assert b"Annabella" not in (dataset / "manifest.duckdb").read_bytes()
-    curated(photos, dataset, labels="metadata")  # the files still say her name
+    curated(photos, dataset, labels="metadata")  # the files still contain her name
     assert not [row for row in rows(dataset, Label) if row.label != "Bob"]
     left = {path_of(row.uri).name for row in rows(dataset, File) if row.uri.startswith("file:")}
     beside = {"0.jpg", "1.jpg", "0.jpg.xmp", "1.jpg.xmp", "0.jpg.json"}
@@ -168,7 +170,7 @@ def test_the_name_of_somebody_who_opted_out_names_nobody_in_later_photos(tmp_pat
     photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
     curated(photos, dataset)
     opt_out_faces(dataset, [save(tmp_path / "example.png", photo([0], 99))], remember=True)
-    whole = (0.0, 0.0, 1.0, 1.0)  # a loosely drawn region of her, which overlaps no face enough
+    whole = (0.0, 0.0, 1.0, 1.0)  # a region of the whole photo, which does not overlap a face enough
     embed_xmp(couple(photos / "new.jpg"), packet(mwg([("Ann", LEFT)], SIZE)))
     embed_xmp(couple(photos / "loose.jpg", 51), packet(mwg([("Ann", whole)], SIZE)))
     embed_xmp(save(photos / "alone.jpg", photo([0], 52), 1, 95), packet(names("Iptc4xmpExt:PersonInImage", "Ann")))
@@ -235,7 +237,7 @@ def test_a_table_may_give_boxes(tmp_path):
     assert labelled(dataset) == {
         ("a.jpg", "left"): "Ann",
         ("a.jpg", "right"): "Bob",
-        ("b.jpg", "left"): "Ann",  # the largest face that no box names
+        ("b.jpg", "left"): "Ann",  # the largest face of the photo, because no box names a face
         ("b.jpg", "right"): "Bob",
     }
     assert names_of(dataset) == {"Ann", "Bob"}

@@ -1,4 +1,4 @@
-"""The people that XMP packets and Picasa's files name, and packets that nobody should trust."""
+"""Tests the people whom XMP packets and Picasa's files name, and packets that must not be trusted."""
 
 import time
 from pathlib import Path
