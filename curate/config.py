@@ -49,7 +49,7 @@ class DedupeRules:
     # similar faces in different photos of one person, among 2,871 faces. The highest correlation of two different
     # photos is .96.
     min_correlation_same_pixels: float = 0.965
-    min_cosine_same_pixels: float = 0.45  # for 4 of 1,177 copies, the cosine to the original is below this number
+    min_cosine_same_pixels: float = 0.45  # For 4 of 1,177 copies, the cosine to the original is below this number.
     # Rule 3 takes much time, so it is applied only to two faces that pass a faster test. The fast test uses the tangent
     # distance of the two faces (luma_dct.py). The test has two cases. If the cosine of the two faces is below
     # `min_cosine_to_register`, the hashes of the faces must differ in at most `max_face_bits_to_register` bits, and the
@@ -74,7 +74,7 @@ class DedupeRules:
 class GroupRules:
     """Rules for grouping faces into people."""
 
-    neighbours: int = 64  # number of nearest faces that are compared with each face
+    neighbours: int = 64  # Number of nearest faces that are compared with each face.
     # Two groups of faces are one person if their mean cosine is at least `same_person` (average linkage). If
     # `same_person` is None, the threshold for ArcFace is estimated from the collection, and dlib has a fixed threshold.
     same_person: float | None = None
@@ -85,9 +85,9 @@ class GroupRules:
 class SplitRules:
     """Rules for splitting people into train, val and test."""
 
-    policy: str = "identity"  # "identity", or "photos" for a collection of one person
-    val: float = 0.1  # share of the people in val
-    test: float = 0.1  # share of the people in test
+    policy: str = "identity"  # "identity", or "photos" for a collection of one person.
+    val: float = 0.1  # Share of the people in val.
+    test: float = 0.1  # Share of the people in test.
 
 
 AGE_POLICIES = ("same-age", "across-ages")
@@ -118,8 +118,8 @@ class PairRules:
     # One of PAIR_POLICIES, or `window:LOW-HIGH`. `window` uses REF_LDM_WINDOWS. `window:LOW-HIGH` uses the distances
     # LOW and HIGH for every split.
     policy: str = "random"
-    min_photos: int = 2  # a person with fewer photos has no targets
-    min_references: int = 1  # a face with fewer usable references is not a target
+    min_photos: int = 2  # A person with fewer photos has no targets.
+    min_references: int = 1  # A face with fewer usable references is not a target.
     # a target keeps at most this number of references; training draws at most 4 of them (ours)
     max_references: int = 16
 
@@ -170,12 +170,12 @@ class CurateConfig:
     # Labels of `folder`, `FILE.csv` or `truth:metadata` are taken as truth. Labels of `hint`, `hint:FILE.csv` or
     # `metadata` are only compared with the grouping.
     labels: str | None = None
-    sidecar: str | None = None  # FILE.csv with source, licence and consent of photos
+    sidecar: str | None = None  # FILE.csv with source, licence and consent of photos.
     require_consent: bool = False  # Drop photos whose consent is unknown.
     allow_unmatched: bool = False  # Continue even if a refusal of consent matches no photo.
     exclude: tuple[str, ...] = ()  # Patterns of files and folders that are left out, see curate/photos/name_rules.py.
-    include: tuple[str, ...] = ()  # If not empty, only files that match one of these patterns are read
-    reread: bool = False  # read every file again, even if its size and times did not change
+    include: tuple[str, ...] = ()  # If not empty, only files that match one of these patterns are read.
+    reread: bool = False  # Read every file again, even if its size and times did not change.
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)

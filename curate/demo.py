@@ -27,11 +27,11 @@ class Sitter:
     """A person of the demo, and the image with the person's face."""
 
     name: str
-    package: str  # the package that contains the image
-    file: str  # path of the image inside the package
-    box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the face in pixels, from dlib's detector
-    tilt: float  # angle between the line through the eyes and the horizontal, in degrees
-    enlarge: float = 1.0  # scale of the image; chosen so that the filter `too_small` keeps most photos
+    package: str  # The package that contains the image.
+    file: str  # Path of the image inside the package.
+    box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the face in pixels, from dlib's detector.
+    tilt: float  # Angle between the line through the eyes and the horizontal, in degrees.
+    enlarge: float = 1.0  # Scale of the image; chosen so that the filter `too_small` keeps most photos.
 
 
 _GROUP_PHOTO = "data/images/t1.jpg"

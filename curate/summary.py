@@ -36,22 +36,22 @@ from manifests.runtime.text import format_count
 class Summary:
     """The content of a dataset after a curation run."""
 
-    faces_from: str  # spec of the face models
-    files: dict[str, int]  # status or reason -> number of files; `photos` and `faces` have the same form
+    faces_from: str  # Spec of the face models.
+    files: dict[str, int]  # Status or reason -> number of files; `photos` and `faces` have the same form.
     photos: dict[str, int]
     faces: dict[str, int]
-    identities: int  # number of people with two photos or more, without doubtful people
-    alone: int  # number of people with one photo
-    largest: int  # number of photos of the person with the most photos
-    pairs: dict[str, int]  # split -> number of targets with references
-    set_aside: int  # number of faces that are in no split because their photo shows people of several splits
+    identities: int  # Number of people with two photos or more, without doubtful people.
+    alone: int  # Number of people with one photo.
+    largest: int  # Number of photos of the person with the most photos.
+    pairs: dict[str, int]  # Split -> number of targets with references.
+    set_aside: int  # Number of faces that are in no split because their photo shows people of several splits.
     # Two single faces are one person if their cosine is at least this number. --same-person replaces the number.
     threshold: float
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]
     # Split -> (number of faces that leak to another split, number of all faces). `likeness leaks` lists the leaks.
     leaking: dict[str, tuple[int, int]] = field(default_factory=dict)
-    rungs: dict[str, int] = field(default_factory=dict)  # name of a filter set -> number of targets that pass the set
+    rungs: dict[str, int] = field(default_factory=dict)  # Name of a filter set -> number of targets that pass the set.
     # reason -> number of faces that are in a split and are not targets
     unpaired: dict[str, int] = field(default_factory=dict)
 

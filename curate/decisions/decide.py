@@ -34,7 +34,7 @@ from manifests.runtime.text import format_count
 class Outcome:
     """The decisions of a command, and all changes that the decisions cause."""
 
-    decisions: tuple[tuple[int, str, str], ...]  # number, kind and a phrase for each decision
+    decisions: tuple[tuple[int, str, str], ...]  # Number, kind and a phrase for each decision.
     # The id, the old identity and the new identity of each face whose identity changes.
     moves: tuple[tuple[str, str | None, str | None], ...]
     people: int  # number of identities after the command

@@ -1,4 +1,7 @@
-"""Reads the log of decisions, and reads decision files. A decision file can copy the log to another dataset."""
+"""Reads the log of decisions, and reads decision files.
+
+The log can be written as a decision file, and then be applied to another dataset.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ class LogEntry:
     """A decision of the log, and whether the decision still applies."""
 
     decision: Decision
-    time: datetime  # time at which the decision was recorded
-    undone_by: int | None  # number of the undo that takes the decision back
-    missing: tuple[str, ...]  # a phrase for each face that is not in use, with the photo and the reason
+    time: datetime  # Time at which the decision was recorded.
+    undone_by: int | None  # Number of the undo that takes the decision back.
+    missing: tuple[str, ...]  # A phrase for each face that is not in use, with the photo and the reason.
 
 
 def read_log_entries(dataset: Path) -> list[LogEntry]:

@@ -30,14 +30,13 @@ class Repair:
 
     leaks_before: int
     leaks_after: int
-    together: tuple[
-        tuple[str, str], ...
-    ]  # pairs of people who are in one split now; the person with more faces is first
-    dropped: tuple[str, ...]  # faces that are not used any more
-    targets: int  # number of targets before the repair
-    targets_moved: int  # number of targets that are in another split now
-    targets_lost: int  # number of faces that were targets and are not targets any more
-    decisions: tuple[int, ...]  # numbers of the recorded decisions, for `likeness decide DATASET undo NUMBER`
+    # Pairs of people who are in one split now; the person with more faces is first.
+    together: tuple[tuple[str, str], ...]
+    dropped: tuple[str, ...]  # Faces that are not used any more.
+    targets: int  # Number of targets before the repair.
+    targets_moved: int  # Number of targets that are in another split now.
+    targets_lost: int  # Number of faces that were targets and are not targets any more.
+    decisions: tuple[int, ...]  # Numbers of the recorded decisions, for `likeness decide DATASET undo NUMBER`.
 
 
 def repair_leaks(dataset: Path, dry_run: bool = False, progress: Progress = lambda *_: None) -> Repair:

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 # The numbers are ours. We compared the embeddings of 700 web photos before and after each damage (MobileFaceNet). The
-# mean cosine was .02 to .25. These four damages are enough for the calibration: faces with nine other damages, for
-# example drawn edges or a face upside down, are also found as poor (docs/grouping.md).
-_BLUR = 0.04  # standard deviation of the blur, as a share of the side of the crop
-_BLOCKS = 16  # number of blocks of one colour along a side of the crop
-_NOISE = 50.0  # standard deviation of the noise, 0 to 255
+# mean cosine of the embeddings before and after a damage was .02 to .25. Four damages are enough for the calibration:
+# faces with nine other damages, for example drawn edges or a face upside down, also have a low worth
+# (docs/grouping.md).
+_BLUR = 0.04  # Standard deviation of the blur, as a share of the side of the crop.
+_BLOCKS = 16  # Number of blocks of one colour along a side of the crop.
+_NOISE = 50.0  # Standard deviation of the noise, 0 to 255.
 
 
 def blur(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -185,8 +185,8 @@ def detect_batch(
     rows: list[Photo | Face] = []
     candidates: list[_Candidate] = []
     accepted_faces: list[Face] = []
-    chips: list[np.ndarray] = []  # crops of the accepted faces, aligned for the recognizer
-    crop_hashes: dict[str, Future[str]] = {}  # accepted face -> sha256 of the file of its crop
+    chips: list[np.ndarray] = []  # Crops of the accepted faces, aligned for the recognizer.
+    crop_hashes: dict[str, Future[str]] = {}  # Accepted face -> sha256 of the file of its crop.
     with ThreadPoolExecutor(1) as writer:
         crop_writes: list[Future[str]] = []
 

@@ -16,8 +16,8 @@ from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE
 
-# A filter in a file of the user must not have one of these words as its reason. They are the statuses of faces, and the
-# reasons of other stages.
+# A filter in a file of the user must not have one of these words as its reason. These words are the statuses of faces,
+# and the reasons of other stages.
 RESERVED = {
     "ok",
     "dropped",

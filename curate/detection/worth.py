@@ -27,11 +27,11 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face
 from manifests.runtime.files import sha256_bytes
 
-_VERSION = 1  # change this number with the damages or the formula, so that every dataset is calibrated again
+_VERSION = 1  # Change this number with the damages or the formula, so that every dataset is calibrated again.
 # Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. The share of
 # clear faces that count as poor was always between .07 and .17.
 _SAMPLE = 64
-_MIN_SAMPLE = 4  # without this number of good faces, the worth is not calibrated (ours)
+_MIN_SAMPLE = 4  # Without this number of good faces, the worth is not calibrated (ours).
 # If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). The embeddings of
 # this recognizer then do not distinguish damaged faces from good faces.
 _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
@@ -41,9 +41,9 @@ _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
 class WorthScale:
     """The calibration of the worth for one recognizer and one collection."""
 
-    centre: tuple[float, ...]  # (d,), of length 1: the direction of the embeddings of unrecognisable faces
-    low: float  # median result of `_measure_lengths` for the damaged faces; this value has the worth 0
-    high: float  # median result of `_measure_lengths` for the good faces; this value has the worth 1
+    centre: tuple[float, ...]  # (d,), of length 1: the direction of the embeddings of unrecognisable faces.
+    low: float  # Median result of `_measure_lengths` for the damaged faces; this value has the worth 0.
+    high: float  # Median result of `_measure_lengths` for the good faces; this value has the worth 1.
 
 
 def record_worth_scale(ledger: Ledger, models: FaceModels) -> None:

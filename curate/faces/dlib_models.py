@@ -134,7 +134,7 @@ def load_dlib() -> FaceModels:
         measure_reach=lambda width, height: EYES if width * height <= MAX_ENLARGED else 2 * EYES,
         # The lengths of dlib's embeddings say nothing about a face: blurred and noisy faces have embeddings that are as
         # long as those of clear faces (ours, 60 web faces). Therefore, there is no `embed_raw`.
-        strangers_near_zero=False,  # the mean cosine of two different people is .83, but differs between women and men
+        strangers_near_zero=False,  # The mean cosine of two different people is .83, but differs between women and men.
         files=(
             ModelFile("detector", _find_library(), DETECTOR_LICENCE),
             *list_landmark_files(),

@@ -14,9 +14,9 @@ import numpy as np
 class Detection:
     """One face that a detector found in a photo. Box and landmarks are in photo pixels."""
 
-    box: np.ndarray  # float32 (4,): x0, y0, x1, y1
-    landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py
-    score: float  # score of the detection, on the detector's own scale
+    box: np.ndarray  # float32 (4,): x0, y0, x1, y1.
+    landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py.
+    score: float  # Score of the detection, on the detector's own scale.
     # If the photo is turned counterclockwise by this angle, the face is upright: 0, 90, 180 or 270 degrees.
     turn: int = 0
     # The detector may look a second time, at the aligned crop of the face (curate/faces/second_look.py). The error is
@@ -52,8 +52,8 @@ class ModelFile:
 class FaceDetector:
     """A detector without a recognizer."""
 
-    detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first
-    min_score: float  # the lowest score of a detection
+    detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first.
+    min_score: float  # The lowest score of a detection.
     # The following fields have the same meaning as the fields of `FaceModels`.
     detect_small: DetectSmall | None = None
     detect_in_crop: Detect | None = None
@@ -68,15 +68,15 @@ class FaceModels:
     processor may change the last bits, because onnxruntime chooses its code by the processor's vector instructions.
     """
 
-    spec: str  # `load_faces(spec)` loads these models again; the value is never `auto`
-    detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first
+    spec: str  # `load_faces(spec)` loads these models again; the value is never `auto`.
+    detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first.
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
-    template: np.ndarray  # float64 (5, 2): the positions of the landmarks in the recognizer's crops of `size`
+    template: np.ndarray  # float64 (5, 2): the positions of the landmarks in the recognizer's crops of `size`.
     size: int  # pixels
-    dim: int  # number of values in an embedding
-    min_score: float  # detections with a score below this number are ignored
-    same_person: float  # two groups of faces show one person if their mean cosine is at least this number
+    dim: int  # Number of values in an embedding.
+    min_score: float  # Detections with a score below this number are ignored.
+    same_person: float  # Two groups of faces show one person if their mean cosine is at least this number.
     # Whether the cosines between faces of different people are near 0. If these cosines are near 0, the grouping
     # estimates its own threshold and does not use `same_person`.
     strangers_near_zero: bool
@@ -100,8 +100,8 @@ class FaceModels:
     # Width and height of a photo -> the distance between the eyes of the smallest faces that `detect` finds in the
     # photo, in pixels. If `measure_reach` is None, `detect` finds faces of all sizes.
     measure_reach: Callable[[int, int], float] | None = None
-    sure_score: float = 0.0  # a face with at least this score and plausible landmarks is upright
-    notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models
+    sure_score: float = 0.0  # A face with at least this score and plausible landmarks is upright.
+    notices: tuple[str, ...] = field(default=())  # Sentences for the user about the choice of the models.
 
     def recognizer_sha256(self) -> str:
         """Returns the sha256 of the recognizer's file, as hex."""

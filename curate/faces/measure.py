@@ -125,9 +125,9 @@ def measure_detail(image: np.ndarray, landmarks5: np.ndarray) -> float:
     resized to 126 pixels between the eyes, as in a crop of 512 px. The detail is the root mean square of the difference
     of two Gaussians of .7 and 1.4 pixels, divided by the standard deviation of the luma. Compare the detail of two
     faces only if they are copies of one picture. We measured 96 copies of each kind. A copy of half the size has .86 of
-    the detail of its original (median). For 95% of the copies of half the size, the number is at most .95. An enlarged
-    copy has .95 to 1.03 of the detail of its original. A copy that was encoded again has up to 1.15 of the detail of
-    its original, because artefacts count as detail.
+    the detail of its original (median), and 95% of these copies have at most .95. An enlarged copy has .95 to 1.03 of
+    the detail of its original. A copy that was encoded again has up to 1.15 of the detail of its original, because
+    artefacts count as detail.
     """
     square = _cut_square(image, landmarks5)
     scale = 126 / max(measure_eye_distance(landmarks5), 1e-3)
@@ -153,10 +153,10 @@ def measure_clipped(image: np.ndarray, landmarks5: np.ndarray) -> float:
 def measure_dark(image: np.ndarray, landmarks5: np.ndarray) -> float:
     """Returns the share of a face's pixels whose three channels are all 16 or less, 0 to 1.
 
-    `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. Pixels with such dark colours
-    show no structure (ours). In most photos, hair, nostrils and shadows contain dark pixels. For 98% of 1,000 web
-    faces, the share is at most .11. If the brightness of these faces is divided by eight, the share is at most .40 for
-    98% of them (benchmarks/target_measures.py).
+    `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. A pixel whose three channels
+    are all 16 or less shows no structure (ours). In most photos, hair, nostrils and shadows contain such dark pixels.
+    For 98% of 1,000 web faces, the share of dark pixels is at most .11. If the brightness of these faces is divided by
+    eight, the share of dark pixels is at most .40 for 98% of the faces (benchmarks/target_measures.py).
     """
     square = _cut_square(image, landmarks5)
     return float((square.max(2) <= 16).mean()) if square.size else 0.0

@@ -1,8 +1,8 @@
 """Runs the face detector SCRFD (Guo et al. 2021) with onnxruntime, faster than insightface's model_zoo/scrfd.py.
 
-The results are the results of insightface, except for small differences (see MARGIN). Three changes save time. Only
-anchors above the threshold are decoded. Images stay in RGB, so that no colour channels are swapped. Most of the black
-area in the detector's square input is left out.
+The results are equal to the results of insightface, except for small differences (see MARGIN). Three changes save time.
+Only anchors above the threshold are decoded. Images stay in RGB, so that no colour channels are swapped. Most of the
+black area in the detector's square input is left out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 # same 516 faces as with the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and
 # the scores differ by at most .013. Without a margin, the mean IoU with the boxes of the whole square is .90.
 MARGIN = 64
-STRIDE = 32  # pixels; the sides of the input are multiples of the coarsest stride
-OVERLAP = 0.4  # of two boxes with an IoU above this number, only the better box remains (insightface's nms_thresh)
-# The network's value for each of the 256 levels of a pixel (insightface's mean 127.5 and std 128).
+STRIDE = 32  # Pixels; the sides of the input are multiples of the coarsest stride.
+OVERLAP = 0.4  # Of two boxes with an IoU above this number, only the better box remains (insightface's nms_thresh).
+# The network's input value for each of the 256 values of a channel (insightface's mean 127.5 and std 128).
 _LEVELS = ((np.arange(256) - 127.5) / 128).astype(np.float32)
 # number of the network's outputs -> (strides, anchors at each grid point, whether the network returns landmarks), from
 # insightface's _init_vars
@@ -45,7 +45,7 @@ class Scrfd:
 
     session: Any  # onnxruntime.InferenceSession
     sizes: Sequence[int]  # pixels
-    threshold: float  # the lowest score of a detection
+    threshold: float  # The lowest score of a detection.
 
     @property
     def layout(self) -> tuple[tuple[int, ...], int, bool] | None:

@@ -57,8 +57,8 @@ _MAX_SHIFT, _MIN_WIDTH = 0.25, 0.25
 class Look(NamedTuple):
     """The result of one look: what the detector finds in an aligned crop that was turned by some quarter turns."""
 
-    score: float  # 0 if the detector finds no face
-    landmarks5: np.ndarray  # (5, 2) in pixels of the photo
+    score: float  # 0 if the detector finds no face.
+    landmarks5: np.ndarray  # (5, 2) in pixels of the photo.
 
 
 def is_sure(face: Detection, least_score: float) -> bool:
@@ -194,7 +194,7 @@ def _measure_error(landmarks5: np.ndarray, look: Look) -> float:
 def _compare_lengths(photo: np.ndarray, a: Detection, b: Detection, models: FaceModels | FaceDetector) -> float:
     """Returns the length of the embedding of `a` minus the length of the embedding of `b`.
 
-    Returns 0 if lengths say nothing.
+    Returns 0 if the length of an embedding says nothing about the face.
     """
     if not isinstance(models, FaceModels) or models.embed_raw is None:
         return 0.0

@@ -1,8 +1,8 @@
 """Applies imported lists to the faces of a dataset. Finds the splits and makes the pairs that the lists name.
 
 The ledger has one entry for each photo of the lists. The entry of a photo applies to the largest accepted face of the
-photo. If the largest face is a near-duplicate, the entry applies to the representative of this face. The representative
-of several near-duplicates is the one that is used.
+photo. If the largest face is a near-duplicate, the entry applies to the representative of this face. Of several
+near-duplicates, the representative is the face that is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LISTED_ELSEWHERE = "listed_in_another_split"
 def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
     """Returns face_id -> the split from the lists, and notices about pictures whose copies are in several splits.
 
-    `faces` are the faces that are ok or near-duplicates.
+    `faces` are the faces with the status ok and the near-duplicates.
     """
     labels = [Label(row.photo_id, row.split, True) for row in lists if row.split is not None]
     split_of, notices = label_faces(labels, faces, {})

@@ -22,7 +22,7 @@ from manifests.runtime.uris import normalise_name, uri_of
 
 FORMATS = ("labelled-folder", "refldm")
 LISTS, SPLIT_LISTS, PICTURES = "reference_mapping", "id_based_ffhq_split", "images512x512"  # folders of ReF-LDM
-EXAMPLES = 5  # largest number of examples in a notice
+EXAMPLES = 5  # Largest number of examples in a notice.
 
 
 @dataclass
@@ -341,8 +341,8 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
     """Returns picture -> label. A target and its references get one label.
 
-    If pictures are connected through other targets and references, they also get one label. The labels are numbered by
-    the first path of each label.
+    If pictures are connected through other targets and references, they also get one label. The labels are numbered in
+    the order of their first paths.
     """
     parent: dict[Path, Path] = {}
 

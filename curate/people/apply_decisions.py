@@ -2,7 +2,7 @@
 
 The clustering gets only links between two faces. Some decisions cannot be expressed as such links. For example, a
 locked identity accepts no face of another identity. Another example is a decision that separates one face from all
-faces of a large person. The functions of this file enforce all decisions after the clustering.
+faces of a person with many faces. The functions of this file enforce all decisions after the clustering.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from curate.config import DedupeRules
 from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
-# Three quarters of a person's own faces have a higher cosine to the person than this quantile. A face looks like the
-# person if its cosine reaches the quantile (ours). In eight of 836 web photos, a face looks like the person of another
-# face in the photo. Six of the eight photos are collages or posters. The other two photos show blurred spectators, who
-# look like a group of blurred faces of several people. At least four more collages are not found. With a quantile of
-# .2, the face of a woman would look like her sister.
+# A face looks like a person if a quarter of the person's own faces are less similar to the person than this face
+# (ours). In eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos
+# are collages or posters. The other two photos show blurred spectators, who look like a group of blurred faces of
+# several people. At least four more collages are not found. With a quantile of .2, the face of a woman would look like
+# her sister.
 _QUANTILE = 0.25
 _EXAMPLES = 3  # largest number of file names in a notice
 

@@ -7,8 +7,8 @@ decision means, even if the identity is split or grows later.
 A decision always applies to faces that it names directly. A decision no longer applies to a witness in two cases. In
 the first case, a later split or move names the witness directly. One wrong face can therefore leave a merged identity,
 and the merge still applies to the other faces. In the second case, the merge or move that brought the witness into the
-identity is undone. All other contradictions raise BadInput with the numbers of the decisions. Nothing in this file
-reads or writes the ledger.
+identity is undone. Decisions that contradict each other in any other way raise BadInput with the numbers of the
+decisions. Nothing in this file reads or writes the ledger.
 """
 
 from __future__ import annotations
@@ -51,17 +51,16 @@ class Links:
 
     # pairs of faces that show one person; k faces of one person give k - 1 pairs
     must_links: tuple[tuple[int, int], ...]
-    cannot_links: tuple[
-        tuple[int, int], ...
-    ]  # some pairs of faces that are two people; `separations` describes all pairs
-    block: np.ndarray  # int64 (n,): number of the block of each row; rows that `must_links` connects are in one block
+    # Some pairs of faces that are two people; `separations` describes all pairs.
+    cannot_links: tuple[tuple[int, int], ...]
+    block: np.ndarray  # int64 (n,): number of the block of each row; rows that `must_links` connects are in one block.
     # Each item has two sets of rows. No row of the first set may be in a group with a row of the second set.
     separations: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-    # Blocks of which two must not be in one group: the locked blocks, and the blocks of labels.
+    # No two of these blocks may be in one group. They are the locked blocks and the blocks of labels.
     exclusive: frozenset[int]
-    locked: frozenset[int]  # numbers of the blocks that a decision locked
-    review_rows: frozenset[int]  # rows whose identity comes from a decision
-    labels: Mapping[int, str]  # row -> label, if labels are truth
+    locked: frozenset[int]  # Numbers of the blocks that a decision locked.
+    review_rows: frozenset[int]  # Rows whose identity comes from a decision.
+    labels: Mapping[int, str]  # Row -> label, if labels are truth.
     # Each item has rows of a person, and a name of the person. If a person has several names, the last name is used.
     names: tuple[tuple[tuple[int, ...], str], ...]
     missing: tuple[MissingFace, ...] = ()

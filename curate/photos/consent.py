@@ -101,8 +101,8 @@ def match_sidecar(
     exactly the path in the line. If several lines match one photo, the photo gets the strictest consent, the first
     source and the first licence.
     """
-    photos_at: dict[str, set[str]] = defaultdict(set)  # path, as a user would write it -> photos
-    similar_at: dict[str, set[str]] = defaultdict(set)  # normalised path -> photos
+    photos_at: dict[str, set[str]] = defaultdict(set)  # Path, as a user would write it -> photos.
+    similar_at: dict[str, set[str]] = defaultdict(set)  # Normalised path -> photos.
     for file in files:
         if file.photo_id is not None:
             path = display_path(file.uri)

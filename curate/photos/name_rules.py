@@ -22,12 +22,12 @@ LEFT_OUT = (TRASH, SYSTEM_FOLDER, EXCLUDED, NOT_INCLUDED)
 # files and folders.
 _NAMES = {
     TRASH: (
-        ".trashed-*",  # a deleted photo: Android
+        ".trashed-*",  # A deleted photo: Android.
         *(".trash", ".trash-*", ".trashes"),  # freedesktop.org, macOS
-        *("$recycle.bin", "#recycle", "@recycle", ".recycle", ".dtrash"),  # Windows, Synology, QNAP, Samba, digiKam
+        *("$recycle.bin", "#recycle", "@recycle", ".recycle", ".dtrash"),  # Windows, Synology, QNAP, Samba, digiKam.
     ),
     SYSTEM_FOLDER: (
-        *("@eadir", ".@__thumb", ".thumbnails"),  # thumbnails: Synology, QNAP, Android and freedesktop.org
+        *("@eadir", ".@__thumb", ".thumbnails"),  # thumbnails: Synology, QNAP, Android and freedesktop.org.
         *("__macosx", ".appledouble", ".spotlight-v100", ".fseventsd"),  # macOS
         "system volume information",  # Windows
     ),

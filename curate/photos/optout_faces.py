@@ -36,12 +36,12 @@ class OptoutResult:
     For a dry run, `faces` are the faces that a real run would drop.
     """
 
-    faces: tuple[str, ...]  # ids of the dropped faces
-    people: int  # number of identities with dropped faces
-    remembered: int  # number of examples whose embeddings are kept
-    threshold: float  # a face is dropped if its cosine to an example is at least this number
-    checkpoints: tuple[str, ...]  # checkpoints that were trained on the dropped faces
-    false_match_rate: float | None  # estimated share of the pairs of strangers that reach the threshold
+    faces: tuple[str, ...]  # Ids of the dropped faces.
+    people: int  # Number of identities with dropped faces.
+    remembered: int  # Number of examples whose embeddings are kept.
+    threshold: float  # A face is dropped if its cosine to an example is at least this number.
+    checkpoints: tuple[str, ...]  # Checkpoints that were trained on the dropped faces.
+    false_match_rate: float | None  # Estimated share of the pairs of strangers that reach the threshold.
 
 
 def opt_out_faces(

@@ -38,8 +38,8 @@ def check_refusals(dataset: Path, sidecar: str, paths: Sequence[Path], rules: Na
     ledger_files, key = _read_files(dataset)
     hidden = {file.uri for file in ledger_files if file.uri.startswith(HIDDEN_PREFIX)}
     names = {normalise_name(display_path(file.uri)) for file in ledger_files if file.uri not in hidden}
-    files: dict[str, Path] = {}  # normalised path -> path of a file that may be an archive
-    left_out: set[str] = set()  # folders whose files have no rows
+    files: dict[str, Path] = {}  # Normalised path -> path of a file that may be an archive.
+    left_out: set[str] = set()  # Folders whose files have no rows.
     for item in walk_files(paths, rules=rules):
         if isinstance(item, Path):
             files[normalise_path(item)] = item

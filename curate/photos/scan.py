@@ -42,8 +42,8 @@ class _Earlier:
 
     files: dict[str, File]  # by uri
     known: KnownPhotos
-    stale: set[str]  # uris of files that an earlier version of the decoder read
-    members_of: dict[str, list[str]]  # uri of an archive -> uris of its members
+    stale: set[str]  # Uris of files that an earlier version of the decoder read.
+    members_of: dict[str, list[str]]  # Uri of an archive -> uris of its members.
     kept_out: KeptOutList
     hidden: set[str]  # uris of kept-out files; each uri has an HMAC instead of the name
 

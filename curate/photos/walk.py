@@ -41,7 +41,7 @@ def walk_files(
     rows. The uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
     """
     check_photo_paths(paths)
-    entered_folders: set[tuple[int, int]] = set()  # device and inode of each folder
+    entered_folders: set[tuple[int, int]] = set()  # Device and inode of each folder.
     # The real paths of `paths` are computed at the first symlink, because `paths` may have a million items.
     roots: list[str] = []
     # The loop has its own stack, because folders may be nested deeper than Python's limit of recursion.

@@ -16,7 +16,7 @@ from scipy.fft import dct
 
 # The part of the 512 px crop that is stored: from brows to below the chin and from ear to ear (ours).
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0.25, 0.9, 0.175, 0.825
-SIDE = 48  # width and height in pixels to which this part is resized (ours)
+SIDE = 48  # Width and height in pixels to which this part is resized (ours).
 # Number of frequencies that are stored for each direction (ours). 16 frequencies separate 1,124 of 1,128 copies from
 # all 860 pairs of different photos of one person. 24 frequencies do not separate more copies.
 FREQUENCIES = 16
@@ -46,7 +46,8 @@ def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
         luma[~real] = luma[real].mean()
     low = _COSINES[:FREQUENCIES] @ luma @ _COSINES[:FREQUENCIES].T
     low[0, 0] = 0
-    # In a face without contrast, all frequencies are rounding errors. The lower limit of 1 turns them into 0.
+    # In a face without contrast, all frequencies are rounding errors. The lower limit of 1 turns these frequencies into
+    # 0.
     strongest = max(float(np.abs(low).max()), 1.0)
     integers = np.round(127 * np.sign(low) * np.sqrt(np.abs(low) / strongest)).astype(np.int8)
     grid = cv2.resize(share, (FREQUENCIES, FREQUENCIES), interpolation=cv2.INTER_AREA) > 0.98
@@ -154,9 +155,9 @@ _CENTRE = np.array([(SIDE - 1) / 2, (SIDE - 1) / 2, 1])
 # The largest moves between the faces of two copies of one picture (ours). _MOST_TURN limits the change of each entry of
 # the matrix: .25 is a scale of 1.25 or a turn of 14 degrees. _MOST_SHIFT is in pixels of the stored picture.
 _MOST_TURN, _MOST_SHIFT = 0.25, 6.0
-_LEAST_PIXELS = SIDE * SIDE // 4  # two faces that share less than a quarter of their pixels are not compared (ours)
-_EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # False at the border, where a move mixes in black
-_INNER = np.pad(np.ones((SIDE - 6, SIDE - 6), bool), 3)  # True for the pixels that stay inside after a small move
+_LEAST_PIXELS = SIDE * SIDE // 4  # Two faces that share less than a quarter of their pixels are not compared (ours).
+_EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # False at the border, where a move mixes in black.
+_INNER = np.pad(np.ones((SIDE - 6, SIDE - 6), bool), 3)  # True for the pixels that stay inside after a small move.
 
 
 def _cut(picture: np.ndarray) -> np.ndarray:

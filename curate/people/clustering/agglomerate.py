@@ -1,4 +1,4 @@
-"""Merges groups of faces in rounds. The most certain merges come first.
+"""Merges groups of faces in rounds. The pairs of groups with the highest scores merge first.
 
 Only listed pairs of groups are scored and may merge. In a round, each group chooses the partner with the highest score.
 Two groups merge if they choose each other. Other groups that chose the larger of the two groups may join the merge in
@@ -43,7 +43,7 @@ _PAIRS_AT_ONCE = 2**13  # number of pairs in one step; the vectors of these pair
 class Graph:
     """The groups at the start of merging, and the pairs of groups that may merge."""
 
-    sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array
+    sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array.
     sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies (group_embeddings.py) count as one face.
     pairs: np.ndarray  # Pairs of groups that may merge, int32 (m, 2). A pair may occur several times.
     forbidden_pairs: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
@@ -78,8 +78,8 @@ class MergeResult:
 def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
     """Merges groups by calibrated log odds. `spread` is the spread of the cosines between strangers (threshold.py).
 
-    While groups merge, the number of groups falls. The number α then also falls, and the score that two groups need to
-    merge falls with α.
+    While groups merge, the number of groups falls, and the concentration α of the prior (threshold.py) falls with it.
+    With a smaller α, two groups need a lower score to merge.
     """
     groups = _Groups(graph)
     faces = max(len(graph.sizes), 1)  # faces that constraints joined before the merging count as one face here

@@ -8,8 +8,8 @@ from scipy.special import ndtri
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.weak_faces import WEAK_FACTOR
 
-# Of all pairs of strangers in the collection, we expect some number to have at least the cosine of two given faces. If
-# this number is _EXPECTED_PAIRS or more, a group of the two faces is doubtful (ours).
+# Let c be the cosine of the two faces of a group. The group is doubtful if _EXPECTED_PAIRS or more pairs of strangers
+# in the collection are expected to have a cosine of c or more (ours).
 _EXPECTED_PAIRS = 0.2
 # In a large collection, a cosine of _MOST_SPREADS times the spread of the cosines between strangers is enough, and a
 # group with a higher mean cosine is not doubtful (ours). In web photos, 95% of the pairs of faces of one person have a

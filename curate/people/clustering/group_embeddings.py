@@ -50,14 +50,14 @@ class Grouping:
 
     # int64 (n,): the faces of a group have one label, and each group has a different label
     labels: np.ndarray
-    confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 for a face that is alone
-    margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group
-    threshold: float  # two single faces are one person at this cosine or more; calibrated, or `same_person`
+    confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 for a face that is alone.
+    margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group.
+    threshold: float  # Two single faces are one person at this cosine or more; calibrated, or `same_person`.
     # The estimated share of the pairs of strangers that have a cosine of `threshold` or more. The estimate uses the
     # measured spread. If the spread cannot be measured, as for dlib, pairs of faces in different groups are counted
     # instead.
     false_match_rate: float
-    recall: float = 1.0  # share of the true near neighbours that the search found; 1 for an exact search
+    recall: float = 1.0  # Share of the true near neighbours that the search found; 1 for an exact search.
     # bool (n,): whether strangers may have formed the face's group by chance; None if unknown
     doubtful: np.ndarray | None = None
 

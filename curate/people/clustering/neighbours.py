@@ -26,9 +26,9 @@ _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 class Neighbours:
     """The k nearest neighbours of n faces."""
 
-    rows: np.ndarray  # int32 (n, k): row numbers, the nearest first; -1 if the search found fewer than k faces
+    rows: np.ndarray  # int32 (n, k): row numbers, the nearest first; -1 if the search found fewer than k faces.
     cosines: np.ndarray  # float32 (n, k)
-    recall: float  # share of the true neighbours, with a cosine of `min_cosine` or more, that the search found
+    recall: float  # Share of the true neighbours, with a cosine of `min_cosine` or more, that the search found.
 
 
 def find_neighbours(

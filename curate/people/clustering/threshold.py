@@ -29,7 +29,8 @@ TAIL_FACTOR = 1.25
 RANDOM_FACTOR = 1.09
 # At the start, the cosines between two faces of one person are assumed to have the mean MEAN_WITHIN and the standard
 # deviation SPREAD_WITHIN. We measured a standard deviation of .15 to .21 between single faces of one person. Between
-# groups of one person, it is nearly as large, because different ages and poor photos form separate groups.
+# groups of one person, the standard deviation is nearly as large as between single faces, because different ages and
+# poor photos form separate groups.
 MEAN_WITHIN, SPREAD_WITHIN = 0.55, 0.16
 # The prior odds of two groups of m and n faces, m <= n, are n / (m^CAUTION α). A wrong merge of two large groups, for
 # example of sisters, does more harm than a missing merge, because it makes many wrong pairs of faces.
@@ -37,8 +38,8 @@ CAUTION = 1.5
 # During merging, the groups contain only the most similar faces of each person. The mean cosine within the groups is
 # therefore too high by SELECTION_BIAS.
 SELECTION_BIAS = 0.03
-MIN_MEAN_WITHIN = 0.2  # with a lower mean cosine within people, a recognizer cannot distinguish people
-SAMPLE_SIZE = 4096  # number of faces on which the spread of the cosines between strangers is measured
+MIN_MEAN_WITHIN = 0.2  # With a lower mean cosine within people, a recognizer cannot distinguish people.
+SAMPLE_SIZE = 4096  # Number of faces on which the spread of the cosines between strangers is measured.
 # If the share of negative cosines is smaller than _MIN_NEGATIVE_SHARE, the spread cannot be measured.
 _MIN_NEGATIVE_SHARE = 0.01
 
@@ -47,8 +48,8 @@ _MIN_NEGATIVE_SHARE = 0.01
 class Evidence:
     """The parameters of the odds, which are calibrated on a collection."""
 
-    spread: float  # standard deviation of the cosines between strangers, times TAIL_FACTOR
-    mean_within: float  # mean cosine of two faces of one person
+    spread: float  # Standard deviation of the cosines between strangers, times TAIL_FACTOR.
+    mean_within: float  # Mean cosine of two faces of one person.
 
     def compute_log_odds(self, cosine: np.ndarray, mean_cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Returns the log odds that groups of `a` and `b` faces show one person, without the term -log α.

@@ -5,8 +5,8 @@ The odds of threshold.py are therefore wrong for two weak faces. But the cosines
 other people's clear faces are spread around 0 as usual. A weak face is therefore first compared only with the centres
 of people, and does not change a centre.
 
-Some people have hardly any clear photo. Weak faces that are still alone may therefore form a person. They need more
-evidence than other faces: at least three faces, and higher cosines, because a wider spread of the cosines between
+Some people have hardly any clear photo. Weak faces that are still alone may therefore form a person. Weak faces need
+more evidence than other faces: at least three faces, and higher cosines, because a wider spread of the cosines between
 strangers is assumed. If `same_person` is given, weak faces form no person.
 """
 
@@ -34,10 +34,10 @@ _CHANCE = 0.005
 # (ours). Without this limit, some weak faces of a small clean collection left their person as soon as photos of
 # strangers were added.
 _LEAST_SPREADS = 3.2
-_CANDIDATES = 4  # a weak face is compared with this number of nearest people
+_CANDIDATES = 4  # A weak face is compared with this number of nearest people.
 # The following three numbers are ours. We chose them on collections of 200 clear photos and 100 degraded strangers, so
-# that no strangers form a person. We also used a person of whose eight faces seven are weak (docs/grouping.md). Weak
-# faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
+# that no strangers form a person. We also used a person who has seven weak faces among eight faces (docs/grouping.md).
+# Weak faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
 _MIN_FOUNDERS, _MIN_WORTH = 3, 0.25
 # For weak faces, the spread of the cosines between strangers is multiplied by WEAK_FACTOR, because weak faces of
 # strangers are more similar.

@@ -23,9 +23,9 @@ from curate.people.copies.companions import find_companions
 from curate.people.copies.same_pixels import have_same_pixels
 from manifests.ledger.records import Face, Photo
 
-_NEIGHBOURS = 32  # number of nearest faces with which each face is compared
-_PHOTOS_AT_ONCE = 64  # number of photos in one step; limits the memory
-_PAIRS_AT_ONCE = 2**14  # number of pairs of faces in one step; limits the memory
+_NEIGHBOURS = 32  # Number of nearest faces with which each face is compared.
+_PHOTOS_AT_ONCE = 64  # Number of photos in one step; limits the memory.
+_PAIRS_AT_ONCE = 2**14  # Number of pairs of faces in one step; limits the memory.
 
 
 def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:

@@ -10,8 +10,8 @@ from curate.config import DedupeRules
 from curate.faces.comparison.luma_dct import compare_tangents, decode_lumas, keep_common_pixels, mirror, register
 from manifests.ledger.records import Face
 
-_PAIRS_AT_ONCE = 2**14  # number of pairs of faces in one step; limits the memory
-_REAL_BYTES = 32  # the last bytes of a stored luma tell which pixels lie inside the photo (luma_dct.py)
+_PAIRS_AT_ONCE = 2**14  # Number of pairs of faces in one step; limits the memory.
+_REAL_BYTES = 32  # The last bytes of a stored luma tell which pixels lie inside the photo (luma_dct.py).
 
 
 def have_same_pixels(

@@ -13,8 +13,8 @@ class FaceLine:
     photo: str  # photo_id
     person: str
     split: str
-    phash: str  # perceptual hash of the aligned face, 256 bits in hex
-    photo_phash: str  # perceptual hash of the whole photo, 64 bits in hex
-    place: tuple[float, ...]  # the box x0, y0, x1, y1, as shares of the photo's width and height
-    copy_of: str | None  # face_id of the representative, or None if the face is not a near-duplicate
-    picture: str | None = None  # the name of the 512 px crop, if a case of the benchmark uses the face
+    phash: str  # Perceptual hash of the aligned face, 256 bits in hex.
+    photo_phash: str  # Perceptual hash of the whole photo, 64 bits in hex.
+    place: tuple[float, ...]  # The box x0, y0, x1, y1, as shares of the photo's width and height.
+    copy_of: str | None  # face_id of the representative, or None if the face is not a near-duplicate.
+    picture: str | None = None  # The name of the 512 px crop, if a case of the benchmark uses the face.

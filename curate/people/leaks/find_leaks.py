@@ -9,11 +9,11 @@ The kinds of leaks are:
     `own_reference`: a reference is the target itself, a near-duplicate of the target, or from the target's photo.
 
 The grouping joins two faces whose cosine reaches a threshold. Some pairs of faces of different people (strangers) also
-reach this threshold. The false match rate is the estimated share of such pairs. A pair that reaches the threshold is
-therefore a leak only if other photos confirm the leak. Let A and B be the two faces of a pair. Other photos confirm the
-leak if the mean cosine of A to all faces of B's person in B's split also reaches the threshold, or the reverse. All
-pairs that reach the threshold are counted. The expected number of pairs of strangers that reach the threshold is also
-reported.
+reach this threshold. The false match rate is the estimated share of the pairs of strangers that reach this threshold. A
+pair that reaches the threshold is therefore a leak only if other photos confirm the leak. Let A and B be the two faces
+of a pair. Other photos confirm the leak if the mean cosine of A to all faces of B's person in B's split also reaches
+the threshold, or the reverse. All pairs that reach the threshold are counted. The expected number of pairs of strangers
+that reach the threshold is also reported.
 
 Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
 comparison computes 1.7e9 cosines of 512 dimensions. docs/benchmarks.md contains the measured time.
@@ -58,13 +58,13 @@ class Leaks:
 
     limit: int
     faces: int = 0
-    faces_of: dict[str, int] = field(default_factory=dict)  # split -> number of faces in this split
+    faces_of: dict[str, int] = field(default_factory=dict)  # Split -> number of faces in this split.
     # split -> ids of the faces that leak; without own_reference
     ends: dict[str, set[str]] = field(default_factory=dict)
     pairs: int = 0  # number of pairs of faces from two splits
     targets: int = 0
-    alike_pairs: int = 0  # number of pairs from two splits whose cosine reaches the threshold for one person
-    expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
+    alike_pairs: int = 0  # Number of pairs from two splits whose cosine reaches the threshold for one person.
+    expected_pairs: float = 0.0  # Expected number of pairs of strangers that reach the threshold.
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     # The leaks with the highest cosines, up to `limit` leaks of each kind.
     examples: list[Leak] = field(default_factory=list)

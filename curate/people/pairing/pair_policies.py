@@ -163,8 +163,8 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
         # An affine map of centred points can produce every linear combination of their x and y columns. Let S be the
         # span of the x and y columns. The squared distance after the best map is |goal|^2 minus |projection of the goal
         # onto S|^2.
-        basis, size, _ = np.linalg.svd(p, full_matrices=False)  # (candidates, points, 2) and (candidates, 2)
-        basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # points on a line span only one direction
+        basis, size, _ = np.linalg.svd(p, full_matrices=False)  # (candidates, points, 2) and (candidates, 2).
+        basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # Points on a line span only one direction.
         projection = g.transpose(0, 2, 1).reshape(-1, len(part)) @ basis.transpose(1, 0, 2).reshape(len(part), -1)
         reached = (projection**2).reshape(len(targets), 2, len(candidates), 2).sum((1, 3))
         total += weight * np.sqrt(np.clip((g**2).sum((1, 2))[:, None] - reached, 0, None))
@@ -175,7 +175,7 @@ def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarr
     """Returns ranks by farthest-first traversal, int64 (targets, candidates).
 
     In the traversal, a face is a point: its embedding together with its pose. One traversal over all candidates is
-    computed first. All targets that can use every pick of this traversal share it. Each other target gets its own
+    computed first. Targets that can use every pick of this traversal share it. Every other target gets its own
     traversal.
     """
     places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)

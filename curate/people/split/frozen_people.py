@@ -1,8 +1,8 @@
-"""Finds new people who are the people of a frozen set, although no face of them in the frozen set is in use any more.
+"""Finds out whether a new person is a person of a frozen set whose faces in the frozen set are no longer used.
 
 All files of a person in a frozen set may be overwritten, or all faces of the person may be dropped. The embeddings of
-these faces stay in the dataset. They show whether a new person is the person of the frozen set. If so, the new person
-gets the split of the person in the frozen set.
+these faces stay in the dataset. These embeddings show whether a new person is a person of the frozen set. If so, the
+new person gets the split of this person.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ _LEAST_KEPT = 0.5
 class SharedPhoto:
     """A photo that shows several units."""
 
-    units: tuple[str, ...]  # two or more units, sorted
-    faces: int  # number of faces that are set aside if the units are in two splits
+    units: tuple[str, ...]  # Two or more units, sorted.
+    faces: int  # Number of faces that are set aside if the units are in two splits.
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class SharedPhotos:
     """All photos that show several units, and the photos of each unit."""
 
     photos: tuple[SharedPhoto, ...]
-    of_unit: Mapping[str, tuple[int, ...]]  # unit -> indices in `photos`; a unit without shared photos is missing
-    shared_faces: Mapping[str, int]  # unit -> sum of `faces` over the photos of the unit
-    faces: Mapping[str, int]  # unit -> number of faces of the unit; also contains units without shared photos
+    of_unit: Mapping[str, tuple[int, ...]]  # Unit -> indices in `photos`; a unit without shared photos is missing.
+    shared_faces: Mapping[str, int]  # Unit -> sum of `faces` over the photos of the unit.
+    faces: Mapping[str, int]  # Unit -> number of faces of the unit; also contains units without shared photos.
 
 
 def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units: Collection[str]) -> SharedPhotos:
@@ -54,8 +54,8 @@ def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units:
     unit. A photo with a near-duplicate shows the unit of the representative. If a photo contains only near-duplicates,
     their representatives would be set aside.
     """
-    inside: dict[str, set[str]] = defaultdict(set)  # photo -> faces with a unit
-    shown: dict[str, set[str]] = defaultdict(set)  # photo -> faces with a unit, or their representatives
+    inside: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit.
+    shown: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit, or their representatives.
     for face in faces:
         if face.representative in unit_of:
             shown[face.photo_id].add(face.representative)
@@ -166,8 +166,8 @@ class _Part(NamedTuple):
     """A part of a group: units that may leave the group together. The part with the smallest key leaves first."""
 
     key: tuple[float, int, float]
-    units: tuple[str, ...]  # empty if too many faces would be set aside
-    losses: int  # number of faces that are set aside if the units leave
+    units: tuple[str, ...]  # Empty if too many faces would be set aside.
+    losses: int  # Number of faces that are set aside if the units leave.
 
 
 def _find_part(

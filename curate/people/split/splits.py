@@ -32,9 +32,9 @@ FACE_DROPPED = "face_dropped"
 def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     """Records a split for every face with an identity. Returns notices.
 
-    The notices count the faces that an imported list puts into a different split than their person. They say why faces
-    are set aside, and why a split is empty. They name the people whose faces change their split although frozen sets
-    exist.
+    The notices count the faces that an imported list puts into a different split than their person. The notices also
+    say why faces are set aside, and why a split is empty. If faces change their split although frozen sets exist, the
+    notices name the people.
     """
     before, faces = ledger.read_rows(Split), ledger.read_rows(Face)
     identities, memberships = ledger.read_rows(Identity), ledger.read_rows(Membership)
@@ -144,9 +144,10 @@ def make_splits(
 
     `together` are sets of identities that must be in one split, if faces are split by identity (together.py).
 
-    The faces of the identities in `doubtful` are set aside, except faces to which a locked row applies. Each of these
-    faces counts as a person with a single face. The faces are used neither for training nor for tests. Rows of `before`
-    with the reason `doubtful_person`, rows of `frozen`, and `together` have therefore no effect on their splits.
+    The faces of the identities in `doubtful` are set aside, except faces to which a locked row applies. Each face of a
+    doubtful identity counts as a person with a single face. Doubtful faces are used neither for training nor for tests.
+    Rows of `before` with the reason `doubtful_person`, rows of `frozen`, and `together` have therefore no effect on
+    their splits.
 
     Raises BadInput if a person has locked rows of two splits, if locked rows have a different policy than
     `rules.policy`, or if the shares of val and test leave no share for train.

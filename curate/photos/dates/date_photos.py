@@ -20,7 +20,7 @@ from manifests.runtime.uris import display_path
 BEFORE_PHOTOGRAPHY, IN_FUTURE, EPOCH = "before_photography", "in_future", "epoch"
 CLOCK_RESET, SAME_SECOND, OUT_OF_ORDER = "clock_reset", "same_second", "out_of_order"
 
-_FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists is from 1826 or 1827
+_FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists is from 1826 or 1827.
 # The first days of the clocks of old Macs (1904), Unix (1970) and DOS (1980). In some time zones, the first day becomes
 # the day before.
 _EPOCHS = (datetime(1904, 1, 1), datetime(1970, 1, 1), datetime(1980, 1, 1))
@@ -134,7 +134,7 @@ def _find_out_of_order(series: Sequence[File]) -> list[File]:
     times = [file.taken or datetime.min for file in series]
     # The search goes from the last file to the first file. Among the subsequences with n + 1 files, ends[n] belongs to
     # the one that starts at the latest time.
-    ends: list[timedelta] = []  # datetime.max minus this time, because `bisect_right` needs values that rise
+    ends: list[timedelta] = []  # datetime.max minus this time, because `bisect_right` needs values that rise.
     end_at: list[int] = []
     after = [-1] * len(times)  # index of the next file of the same subsequence, or -1
     for index in range(len(times) - 1, -1, -1):

@@ -13,9 +13,9 @@ from manifests.privacy.keys import hide_uri
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
 
-FILE_REPLACED = "file_replaced"  # every file that contained the photo was overwritten
-FILE_GONE = "file_gone"  # the file no longer exists, and no other file contains its photo
-FILE_MOVED = "file_moved"  # the file no longer exists, but another file contains its photo
+FILE_REPLACED = "file_replaced"  # Every file that contained the photo was overwritten.
+FILE_GONE = "file_gone"  # The file no longer exists, and no other file contains its photo.
+FILE_MOVED = "file_moved"  # The file no longer exists, but another file contains its photo.
 MISSING = (FILE_GONE, FILE_MOVED)
 # A file with one of these reasons was not read. The file may still contain the photo of its earlier row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
@@ -30,8 +30,8 @@ def mark_same_files(files: Sequence[File], missing: Collection[str] = ()) -> lis
     """Returns the file rows that must change, so that at most one file of each photo has the status ok.
 
     `missing` contains the uris of files that no longer exist. The other files of a photo are sorted by uri. The first
-    of them gets the status ok, and the rest get the reason `same_file`. A missing file gets the reason FILE_MOVED if
-    another file contains its photo, and FILE_GONE otherwise.
+    of these files gets the status ok, and the rest get the reason `same_file`. A missing file gets the reason
+    FILE_MOVED if another file contains its photo, and FILE_GONE otherwise.
     """
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:

@@ -45,8 +45,8 @@ class FrameChange:
     """The change of the coordinates in a photo: first a turn or mirroring about the centre, then a resize."""
 
     photo_id: str
-    before: tuple[int, int]  # width, height of the upright photo before the change
-    after: tuple[int, int]  # width, height of the upright photo after the change
+    before: tuple[int, int]  # Width, height of the upright photo before the change.
+    after: tuple[int, int]  # Width, height of the upright photo after the change.
     turn: Turn = _TURNS[1]
 
     @property

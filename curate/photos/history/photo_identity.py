@@ -33,9 +33,9 @@ class KnownPhotos:
 
     files: dict[str, File]  # by uri
     photos: dict[str, Photo]  # by photo_id
-    by_file: dict[str, str] = field(default_factory=dict)  # sha256 of a file -> photo_id
-    by_samples: dict[str, str] = field(default_factory=dict)  # sha256 of the stored samples -> photo_id
-    uris: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # photo_id -> uris of its files
+    by_file: dict[str, str] = field(default_factory=dict)  # sha256 of a file -> photo_id.
+    by_samples: dict[str, str] = field(default_factory=dict)  # sha256 of the stored samples -> photo_id.
+    uris: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # photo_id -> uris of its files.
 
 
 def collect_known_photos(files: Iterable[File], photos: Iterable[Photo]) -> KnownPhotos:

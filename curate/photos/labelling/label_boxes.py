@@ -16,10 +16,10 @@ from manifests.runtime.text import format_count
 class PhotoLabels:
     """The labels of photos from one source. A label without a box belongs to the largest face that no box labels."""
 
-    boxes: dict[str, list[tuple[str, Box]]] = field(default_factory=lambda: defaultdict(list))  # photo -> (label, box)
-    whole: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # photo -> labels without a box
-    placed: set[str] = field(default_factory=set)  # photos whose metadata has a region, also if it is not used
-    unused: Counter[str] = field(default_factory=Counter)  # why regions are not used -> number of regions
+    boxes: dict[str, list[tuple[str, Box]]] = field(default_factory=lambda: defaultdict(list))  # Photo -> (label, box).
+    whole: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # Photo -> labels without a box.
+    placed: set[str] = field(default_factory=set)  # Photos whose metadata has a region, also if it is not used.
+    unused: Counter[str] = field(default_factory=Counter)  # Why regions are not used -> number of regions.
 
     def make_rows(self, truth: bool, is_metadata: bool) -> tuple[list[Label], list[str]]:
         """Returns the rows, sorted by photo, and notices about labels that are not used.

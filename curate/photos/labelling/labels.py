@@ -124,7 +124,7 @@ def label_faces(
     photos of labels with a box.
     """
     votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face_id -> (whether the label is from a copy, label)
-    empty: list[str] = []  # photo of each box that fits no face
+    empty: list[str] = []  # Photo of each box that fits no face.
     for row, face in match_labels(labels, faces, photos):
         if face is not None:
             votes[face.representative].append((face.duplicate_of is not None, row.label))

@@ -48,7 +48,7 @@ class FileMetadata:
     """The people that the metadata of one photo file names."""
 
     uri: str
-    people: tuple[NamedPeople, ...] = ()  # the people of each sidecar, then the people of the photo file
+    people: tuple[NamedPeople, ...] = ()  # The people of each sidecar, then the people of the photo file.
     turned_by: int | None = None  # see EmbeddedMetadata
     is_raw: bool = False
     problems: tuple[tuple[str, str], ...] = ()  # path of a file, and why its metadata cannot be used

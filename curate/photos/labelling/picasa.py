@@ -31,7 +31,7 @@ class PicasaFile:
     # name of a photo -> (box, ID) of each face; each name is a key twice: unchanged, and casefolded
     faces: Mapping[str, tuple[tuple[Box, str], ...]] = field(default_factory=dict)
     contacts: Mapping[str, str] = field(default_factory=dict)  # ID -> name
-    problem: str | None = None  # why the file cannot be used
+    problem: str | None = None  # Why the file cannot be used.
 
 
 def parse_picasa_file(path: Path, data: bytes) -> PicasaFile:

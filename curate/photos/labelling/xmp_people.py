@@ -27,8 +27,8 @@ _MP_REGION = "{http://ns.microsoft.com/photo/1.2/t/Region#}"
 _DIGIKAM = "{http://www.digikam.org/ns/1.0/}"
 _IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 
-MAX_REGIONS = 1000  # at most this number of regions of a photo are read (ours)
-NO_NAME = "ffffffffffffffff"  # Picasa's id of a face without a name; Picasa also wrote this id as a name
+MAX_REGIONS = 1000  # At most this number of regions of a photo are read (ours).
+NO_NAME = "ffffffffffffffff"  # Picasa's id of a face without a name; Picasa also wrote this id as a name.
 _NOBODY = ("", NO_NAME)
 _DIGIKAM_NOBODY = ("Unknown", "Unconfirmed", "Ignored")  # digiKam's tags for faces without a name
 
@@ -40,7 +40,7 @@ class Region:
     """A part of a picture in which a program marked a person."""
 
     name: str
-    box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the program had
+    box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the program had.
     # Width and height, in any unit, of the picture that the program had. None if the program did not write them.
     size: tuple[float, float] | None = None
     upright_in_raw: bool = False  # whether the program turned a RAW upright before it marked the region
@@ -51,9 +51,9 @@ class NamedPeople:
     """The people that a piece of metadata names."""
 
     regions: tuple[Region, ...] = ()
-    names: tuple[str, ...] = ()  # names without a region
-    unnamed: int = 0  # number of regions without a name
-    broken: int = 0  # number of regions whose box or name cannot be used
+    names: tuple[str, ...] = ()  # Names without a region.
+    unnamed: int = 0  # Number of regions without a name.
+    broken: int = 0  # Number of regions whose box or name cannot be used.
 
 
 def read_xmp_people(packet: bytes) -> NamedPeople:
