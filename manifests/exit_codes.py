@@ -1,11 +1,8 @@
 """Runs a command of the command line and turns each error into one sentence and an exit code.
 
-| exit code | meaning |
-|---|---|
-| 0 | the command is done |
-| 1 | a failure, or a check that found a problem |
-| 2 | an input or an option is unusable |
-| 130 | the user interrupted the command with Ctrl-C (signal 2, to which shells add 128) |
+The exit code is 0 if the command is done. The exit code is 1 after a failure, and after a check that found a problem.
+The exit code is 2 if an input or an option cannot be used. The exit code is 130 if the user interrupted the command
+with Ctrl-C. Ctrl-C sends signal 2, and shells add 128 to the number of a signal.
 
 If an error has the attribute `exit_code`, the command ends with this code. The errors of `manifests.errors` and of
 `curate.faces.errors` have the attribute `exit_code`.

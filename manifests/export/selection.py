@@ -94,7 +94,7 @@ class Selection:
     pairs: tuple[ExportedPair, ...]
     lq: dict[str, Path] = field(default_factory=dict)  # maps a target to the PNG file of its frozen low-quality image
     lq_sha256: dict[str, str] = field(default_factory=dict)
-    embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # Unit length, float32 (d,); empty if not exported.
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # Unit embeddings, float32 (d,), by face id; or {}.
     recognizer: dict[str, Any] = field(default_factory=dict)  # File, sha256, licence and dim of the embeddings' model.
     policy: str = "identity"  # How splits were made; if `photos`, one person may be in several splits.
     # Maps (kind, reason) to a count; the kind is faces, targets or references.

@@ -39,7 +39,7 @@ class PurgePlan:
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
     people: tuple[str, ...] = ()  # Identity ids of people whose faces are all removed.
-    other_faces: int = 0  # Number of faces of other people in the same photos; they are removed too.
+    other_faces: int = 0  # Number of faces of other people in the photos; these faces are removed too.
     lq_images: int = 0
     targets: int = 0  # Number of removed faces that are targets of a reference pair.
     checkpoints: tuple[str, ...] = ()  # Folders of checkpoints that were trained on the faces.

@@ -154,7 +154,7 @@ def _explain_training(result: Result) -> list[str]:
     for name, run in runs.items():
         if run["unseen_in_training"] != "checked":
             training = f"the training of {name}" if name else "the training"
-            notices.append(f"Whether {training} used photos of these people was {run['unseen_in_training']}.")
+            notices.append(f"Whether {training} used photos of the people in the set: {run['unseen_in_training']}.")
     return notices
 
 

@@ -23,7 +23,10 @@ def format_count(count: int, singular: str, plural: str | None = None) -> str:
 
 
 def suggest_name(word: str, names: Iterable[str]) -> str:
-    """Returns a sentence with the name that is most similar to `word`. If no name is similar, it has all names."""
+    """Returns a sentence with the name that is most similar to `word`.
+
+    If no name is similar to `word`, the sentence lists all names.
+    """
     listed = list(names)
     nearest = difflib.get_close_matches(word, listed, 1)
     return f"The nearest name is {nearest[0]}." if nearest else f"The names are {', '.join(listed)}."

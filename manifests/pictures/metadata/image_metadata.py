@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 _XMP = 700  # Tag of a TIFF.
-_XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # Pillow's names; the second is the name of a PNG's text.
+_XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # Pillow's names of the packet; a PNG has the second name.
 
 
 def read_exif(image: Image.Image) -> Image.Exif:

@@ -39,7 +39,7 @@ _NOTHING = re.compile(r"[\s\0:/.T+Z-]*|[\s\0:/.T+Z0-]*")
 class PhotoDate:
     """When a photo was taken, according to its file. All fields are None if the file has no date."""
 
-    taken: datetime | None = None  # As the clock of the camera showed it, without a time zone.
+    taken: datetime | None = None  # The time on the clock of the camera, without a time zone.
     taken_offset: int | None = None  # Minutes by which the clock of the camera was ahead of UTC.
     taken_from: str | None = None  # The name of the field, see `_read_fields`.
     taken_doubt: str | None = None  # Why the date cannot be trusted: UNSET, UNREADABLE, DIGITIZED or CHANGED.
