@@ -54,17 +54,18 @@ def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
 def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
     """Returns a row for each paired difference between two systems, with figures as in `make_system_rows`.
 
-    A figure has the mark MARK if its interval excludes zero. The ending n/m of a figure means that the mean difference
-    is above zero for n of m people.
+    A figure has the mark MARK if its interval excludes zero and its mean is not printed as zero. The ending n/m of a
+    figure means that the mean difference is above zero for n of m people.
     """
     rows = []
     for row in result["differences"]:
         cells = []
         for name in _list_paired_metrics(result):
             figure = row[name]
-            cell = _format_figure(figure, min(result["metrics"][name]["digits"], max_digits), "+")
+            digits = min(result["metrics"][name]["digits"], max_digits)
+            cell = _format_figure(figure, digits, "+")
             if figure is not None:
-                mark = f" {MARK}" if figure["excludes_zero"] else ""
+                mark = f" {MARK}" if figure["excludes_zero"] and round(figure["mean"], digits) else ""
                 cell += f"{mark} {figure['people_above']}/{figure['people']}"
             cells.append(cell)
         rows.append([row["difference"], *cells])
@@ -217,8 +218,9 @@ def _explain_marks(result: Result) -> list[str]:
         return []
     return [
         f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one figure in "
-        "twenty is marked. With few people, more figures are marked. A difference of fewer than five images is never "
-        "marked. n/m means that the mean difference is above zero for n of m people."
+        "twenty is marked. With few people, more figures are marked. A difference of fewer than five images, or a "
+        "difference that is printed as zero, is never marked. n/m means that the mean difference is above zero for n "
+        "of m people."
     ]
 
 

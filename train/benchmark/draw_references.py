@@ -48,14 +48,19 @@ class CaseFaces:
 
 
 def draw_references(
-    ledger: Ledger, set_name: str, references: int, seed: int, by_face: bool = False
+    ledger: Ledger,
+    set_name: str,
+    references: int,
+    seed: int,
+    by_face: bool = False,
+    wrong_references: int | None = None,
 ) -> tuple[dict[str, str], list[CaseFaces]]:
     """Draws up to `references` references for each target of a frozen set. Targets without references are left out.
 
     References come from the person's usable faces in other photos, or from an imported list. Each target also gets
-    wrong references, which are faces of another person of the set, in the same number as its right references. All
-    draws depend only on the seed and on face ids, because person ids differ between datasets. If `by_face` is true, the
-    results have the names of `name_people` instead of identity ids.
+    wrong references, which are faces of another person of the set, in the same number as its right references, but at
+    most `wrong_references`. All draws depend only on the seed and on face ids, because person ids differ between
+    datasets. If `by_face` is true, the results have the names of `name_people` instead of identity ids.
 
     Returns the sha256 of each LQ image of the set by face id, and a CaseFaces for each target in order of face ids.
     Raises BadInput if the set is not finished.
@@ -75,7 +80,8 @@ def draw_references(
     cases = []
     for face, identity, possible in targets.iter_rows():
         person, right = stable_names.get(identity, identity), _draw(possible, references, face, seed)
-        stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
+        count = len(right) if wrong_references is None else min(len(right), wrong_references)
+        stranger, wrong = _draw_wrong(pool, person, photo_of[face], count, face, seed)
         other = None if stranger is None else result_names.get(stranger, stranger)
         cases.append(
             CaseFaces(face, result_names.get(person, person), tuple(right), tuple(wrong), other, tuple(possible))

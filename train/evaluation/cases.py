@@ -49,7 +49,13 @@ class FrozenSet:
 
 
 def read_frozen_set(
-    dataset: Path, size: int | None, lq_set: str | None, references: int, seed: int, with_poor: bool = False
+    dataset: Path,
+    size: int | None,
+    lq_set: str | None,
+    references: int,
+    seed: int,
+    with_poor: bool = False,
+    most_references: int | None = None,
 ) -> FrozenSet:
     """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels.
 
@@ -58,17 +64,21 @@ def read_frozen_set(
     poor references of each case are read too. `dataset` or `lq_set` may be the folder of a benchmark. A benchmark lists
     its references and has no poor references. If a benchmark has no pictures, `dataset` must contain its photos.
 
+    A case has up to `references` references and wrong references. With `most_references`, a case has up to this number
+    of references, the same first references, and the same wrong references.
+
     Raises BadInput if the set does not exist, is not finished, or has another size. Raises LedgerBroken if an LQ image
     is not the image that was frozen.
     """
     if is_benchmark(dataset):
-        return read_benchmark_set(dataset, None, size, references)
+        return read_benchmark_set(dataset, None, size, references, most_references)
     if lq_set is not None and is_benchmark(Path(lq_set)):
-        return read_benchmark_set(Path(lq_set), dataset, size, references)
+        return read_benchmark_set(Path(lq_set), dataset, size, references, most_references)
     with Ledger.open(dataset) as ledger:
         sizes = read_set_sizes(ledger)
         name = _choose_set(sizes, ledger.dataset, lq_set, size)
-        lq_sha256, cases = draw_references(ledger, name, references, seed)
+        most = max(references, most_references or 0)
+        lq_sha256, cases = draw_references(ledger, name, most, seed, wrong_references=references)
         poor = _choose_poor_references(ledger, cases, references) if with_poor else {}
         faces = {ref for case in cases for ref in (*case.references, *case.wrong)}
         reference_faces = sorted(faces.union(*(refs for kinds in poor.values() for refs in kinds.values())))
@@ -107,10 +117,15 @@ def read_frozen_set(
 
 
 def read_benchmark_set(
-    folder: Path, photos: Path | None = None, size: int | None = None, references: int | None = None
+    folder: Path,
+    photos: Path | None = None,
+    size: int | None = None,
+    references: int | None = None,
+    most_references: int | None = None,
 ) -> FrozenSet:
-    """Reads the cases of a benchmark, each with its first `references` references.
+    """Reads the cases of a benchmark, each with its first `references` references and wrong references.
 
+    With `most_references`, a case has more references, up to this number, if the benchmark has them.
     If the benchmark has no pictures, `photos` is a dataset of the same photos. Without pictures, the crops are read
     from the dataset and compared with the frozen hashes of their pixels. The LQ images are made again. `size` is the
     size of the restorer. Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a
@@ -141,7 +156,8 @@ def read_benchmark_set(
         )
     cases = []
     for case in benchmark.cases:
-        right, wrong = case.references[:references], case.wrong_references[:references]
+        most = None if references is None else max(references, most_references or 0)
+        right, wrong = case.references[:most], case.wrong_references[:references]
         cases.append(
             Case(
                 case.face,

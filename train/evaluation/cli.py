@@ -175,14 +175,14 @@ def counterfactuals(
         weights=weights,
         seed=seed,
     )
+    if plot is not None and "id_target" not in options.metrics:
+        raise BadInput("--plot draws the metric id_target, which --metrics leaves out. Add id_target to --metrics.")
     with show_progress("images", as_json) as progress:
         result = measure_counterfactuals(run, dataset, set_name, options, progress)
     _write_tables(result, markdown, latex)
     if plot is not None:
         from train.run_folders import write_output_text
 
-        if "id_target" not in result["metrics"]:
-            raise BadInput("--plot draws the metric id_target, which --metrics leaves out. Add id_target to --metrics.")
         write_output_text(plot, draw_metric_curve(result))
     print_evaluation(result, as_json)
     if not as_json:

@@ -66,6 +66,10 @@ def compare(
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise BadInput(f"Two of the compared folders have the name {repeated}: rename one of them.")
     evaluator = Evaluator(dataset, lq_set, options, page_images.keep if page_images is not None else None)
+    for run in runs:  # whatever cannot be compared is refused before anything is measured
+        evaluator.load_run(run)
+    for folder in folders:
+        evaluator.load_folder(folder)
     rows: list[Row] = []
     systems, about, extra = list_systems(options.references, options.counts), dict[str, Any](), dict[str, list[str]]()
     for run in runs:

@@ -97,14 +97,16 @@ class Evaluator:
         lq_set: str | None,
         options: EvaluationOptions,
         on_image: OnImage | None = None,
-        max_references: int | None = None,
+        most_references: int | None = None,
         with_poor: bool = False,
     ) -> None:
         """Prepares an evaluation, but loads nothing yet.
 
-        `max_references` is the number of references to read for each image. If `max_references` is None,
-        `options.references` is used. `on_image` is called with each image that was measured. If `with_poor` is true,
-        the poor references (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
+        A system may use up to `most_references` references of an image. If `most_references` is None, a system may use
+        up to `options.references`. Metrics that look at references always compare with the first `options.references`
+        references, so that a system gets the same figures from `evaluate` and from `counterfactuals`. `on_image` is
+        called with each image that was measured. If `with_poor` is true, the poor references
+        (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
@@ -114,7 +116,7 @@ class Evaluator:
         check_names(options.metrics)
         check_steps(options.steps)
         self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
-        self.max_references, self.with_poor = max_references or options.references, with_poor
+        self.most_references, self.with_poor = most_references, with_poor
         self.frozen_set: FrozenSet | None = None
         self.judge: FaceModels | None = None
         self.measure: Measure | None = None
@@ -123,6 +125,8 @@ class Evaluator:
         # True for each run whose training data were compared with the frozen set
         self.overlap_checked: dict[Path, bool] = {}
         self.models: dict[Path, Restorer] = {}
+        self.recognizers: dict[Path, FaceModels] = {}
+        self.matches: dict[Path, tuple[dict[str, Path], list[str]]] = {}  # folder -> see `match_files`
         self.images_by_key: dict[str, list[np.ndarray]] = {}  # system -> images
 
     @property
@@ -135,20 +139,38 @@ class Evaluator:
         """Returns the metrics that have a value for each image and can be measured on this machine."""
         return [name for name in select_image_metrics(self.options.metrics) if name not in self.missing_metrics]
 
+    def load_run(self, run: Path) -> None:
+        """Loads a run's newest checkpoint and checks that the run can be measured on the set, before any is measured.
+
+        Raises BadInput if the run does not fit the set. Raises LedgerBroken if the run was trained on a person of the
+        set.
+        """
+        checkpoint = find_newest_checkpoint(run)
+        model = move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps))
+        recognizer = load_restorer_faces(model, self.options.faces)
+        frozen_set = self._prepare(model, recognizer)
+        targets = [case.face_id for case in frozen_set.cases]
+        self.overlap_checked[run] = check_not_trained_on(self.dataset, checkpoint.parent, targets)
+        self.models[run], self.recognizers[run] = model, recognizer
+
+    def load_folder(self, folder: Path) -> None:
+        """Finds the file of each image in a folder of restored images. Raises BadInput as `match_files`."""
+        if self.frozen_set is None:
+            self._prepare_without_run()
+        assert self.frozen_set is not None
+        self.matches[folder] = match_files(folder, self.frozen_set.cases, self.frozen_set.without_case)
+
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """Returns the rows of a run's newest checkpoint.
 
         `label` is put in front of the key of each restoration, and not in front of the key of the LQ image.
 
-        Raises LedgerBroken if the run was trained on a person of the set.
+        Raises the same errors as `load_run`.
         """
-        checkpoint = find_newest_checkpoint(run)
-        model = move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps))
-        recognizer = load_restorer_faces(model, self.options.faces)
-        frozen_set, measure = self._prepare(model, recognizer)
-        self.models[run] = model
-        targets = [case.face_id for case in frozen_set.cases]
-        self.overlap_checked[run] = check_not_trained_on(self.dataset, checkpoint.parent, targets)
+        if run not in self.models:
+            self.load_run(run)
+        model, recognizer, frozen_set, measure = self.models[run], self.recognizers[run], self.frozen_set, self.measure
+        assert frozen_set is not None and measure is not None
         rows: list[Row] = []
 
         def keep(row: Row, image: np.ndarray) -> None:
@@ -165,11 +187,11 @@ class Evaluator:
 
         If `with_input` is true, the rows of the LQ images are added.
         """
-        if self.frozen_set is None:
-            self._prepare_without_run()
+        if folder not in self.matches:
+            self.load_folder(folder)
         frozen_set, measure = self.frozen_set, self.measure
         assert frozen_set is not None and measure is not None
-        (files, unmatched), name = match_files(folder, frozen_set.cases, frozen_set.without_case), folder.resolve().name
+        (files, unmatched), name = self.matches[folder], folder.resolve().name
         rows, metrics = [], self.image_metrics
         with open_reader(limited=True) as read:
             for done, case in enumerate(frozen_set.cases, 1):
@@ -236,13 +258,19 @@ class Evaluator:
             ),
         }
 
-    def _prepare(self, model: Restorer, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
+    def _prepare(self, model: Restorer, recognizer: FaceModels) -> FrozenSet:
         """Loads the frozen set and the metrics for the first run, and checks that each run fits the set and the
         metrics."""
         size = model.config.size
         if self.frozen_set is None:
             self.frozen_set = read_frozen_set(
-                self.dataset, size, self.lq_set, self.max_references, self.options.seed, self.with_poor
+                self.dataset,
+                size,
+                self.lq_set,
+                self.options.references,
+                self.options.seed,
+                self.with_poor,
+                self.most_references,
             )
             self.dataset_recognizer = _read_recognizer(self.dataset)[1]
             self._load_metrics(load_faces(self.options.judge) if self.options.judge is not None else recognizer)
@@ -256,8 +284,7 @@ class Evaluator:
                 f"The restorer uses embeddings of {recognizer.spec}, but {self.dataset} was curated with a different "
                 f"recognizer: curate the photos with --faces {recognizer.spec}."
             )
-        assert self.measure is not None
-        return self.frozen_set, self.measure
+        return self.frozen_set
 
     def _prepare_without_run(self) -> None:
         """Loads the frozen set and the metrics without a run: the set may have any image size, and the dataset names
@@ -268,7 +295,8 @@ class Evaluator:
 
     def _load_metrics(self, judge: FaceModels) -> None:
         self.judge = judge
-        self.measure, self.missing_metrics = build_measure(self.options.metrics, judge, self.options.weights)
+        measure, self.missing_metrics = build_measure(self.options.metrics, judge, self.options.weights)
+        self.measure = _compare_with_first(measure, self.options.references)
         if "fid_folder" in self.options.metrics and self.options.fid_folder is None:
             self.missing_metrics["fid_folder"] = "fid_folder needs a folder of images: give a folder with --fid-folder."
 
@@ -293,6 +321,21 @@ class Evaluator:
                 average[name] = value
         except BadInput as error:
             missing[name] = str(error)
+
+
+def _compare_with_first(measure: Measure, count: int) -> Measure:
+    """Returns `measure` for the first `count` references of an image."""
+
+    def measure_with_first(
+        restored: np.ndarray,
+        target: np.ndarray,
+        references: Sequence[np.ndarray],
+        wrong: Sequence[np.ndarray] = (),
+        valid: np.ndarray | None = None,
+    ) -> dict[str, float]:
+        return measure(restored, target, references[:count], wrong, valid)
+
+    return measure_with_first
 
 
 def _label_row(row: Row, label: str) -> Row:

@@ -136,10 +136,19 @@ def claim_run(
             facts["precision"] = there.get("precision")
         for name, called in _COMPARED.items():
             if there.get(name) != facts[name]:
-                raise BadInput(f"The run in {run} belongs to another {called}: give another folder with --out.")
+                change = _describe_change(there.get(name), facts[name]) if name == "recipe" else ""
+                raise BadInput(f"The run in {run} belongs to another {called}{change}: give another folder with --out.")
         return there
     write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
     return facts
+
+
+def _describe_change(of_run: Any, of_command: dict[str, Any]) -> str:
+    """Returns which values of the two recipes differ, such as " (the preset is severe there, and mild here)"."""
+    if not isinstance(of_run, dict):
+        return ""
+    names = [name for name in of_command if of_run.get(name) != of_command[name]]
+    return f" ({'; '.join(f'the {name} is {of_run.get(name)} there, and {of_command[name]} here' for name in names)})"
 
 
 def drop_inactive_losses(recipe: Recipe, facts: dict[str, Any]) -> Recipe:

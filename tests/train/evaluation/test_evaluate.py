@@ -30,6 +30,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
 from manifests.pictures.images import decode
+from manifests.report.result_tables import make_difference_rows
 from tests.doubles import curation as doubles
 from tests.doubles.restorers import SIZE, Copying
 from train.benchmark.draw_references import _draw_wrong
@@ -483,3 +484,53 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
     words = " ".join(node.text or "" for node in drawn.iter() if node.tag.endswith("text"))
     assert "references of another pose" in words and "wrong references" in words
     assert (run / "counterfactuals.json").is_file() and (run / "counterfactuals.parquet").is_file()
+
+
+def test_a_system_has_the_same_figures_in_evaluate_and_in_counterfactuals(crowd: Path, run: Path) -> None:
+    """`counterfactuals` reads more references for its curve, but compares with the same references."""
+    options = replace(TWO, counts=(0, 1, 2), metrics=("id_target", "id_references", "copy_ratio", "takeover"))
+    ours = {row["key"]: row | {"system": ""} for row in evaluate(run, crowd, CROWD, options)["rows"]}
+    assert ours["2"]["copy_ratio"]["mean"] > 0
+    more = counterfactuals(run, crowd, CROWD, options)
+    theirs = {row["key"]: row | {"system": ""} for row in more["rows"]}
+    assert more["have"]["4"] == 0 < more["have"]["2"] and {key: theirs[key] for key in ours} == ours
+    shown = [
+        {
+            (row["face_id"], row["key"]): row["shown_identity_id"]
+            for row in pq.read_table(run / f"{name}.parquet").to_pylist()
+        }
+        for name in ("evaluation", "counterfactuals")
+    ]
+    assert shown[0].items() <= shown[1].items()
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_measured(
+    made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine, _ = folder_of(made, tmp_path / "fine", lambda image: image)
+    stranger = doubles.save(tmp_path / "strange" / "a.png", np.zeros((SIZE, SIZE, 3), np.uint8)).parent
+    large, own = Copying("maps"), Restorer.from_pretrained(run)
+    large.config.__dict__["size"] = 2 * SIZE
+    loaded = {"large": large}
+    pick = classmethod(lambda cls, folder, base_model=None: loaded.get(Path(folder).parent.name, own))
+    monkeypatch.setattr(Restorer, "from_pretrained", pick)
+    for name in ("measure_systems", "measure_input", "measure_file"):
+        monkeypatch.setattr(train.evaluation.evaluator, name, lambda *_: pytest.fail("measured"))
+    for runs, folders, message in (
+        ([run, tmp_path / "large"], [], "compare restorers of the same size"),
+        ([run], [fine, stranger], "has the name of an image of the frozen set"),
+        ([], [fine, tmp_path / "nowhere"], "is not a folder"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            compare(runs, folders, made, tmp_path / "out", options=TWO)
+
+
+def test_a_difference_that_is_printed_as_zero_has_no_mark() -> None:
+    figure = {"low": 1e-6, "high": 3e-6, "images": 9, "people": 9, "people_above": 9, "excludes_zero": True}
+    metric = {"title": "PSNR", "unit": "", "better": "higher", "digits": 4}
+    result = {"metrics": {"psnr": metric}, "differences": [{"difference": "a - b", "psnr": figure | {"mean": 2e-6}}]}
+    ((_, cell),) = make_difference_rows(result)
+    assert cell.startswith("+0.0000") and "*" not in cell and cell.endswith(" 9/9")
+    result["differences"][0]["psnr"] = figure | {"mean": 6e-5}
+    assert " * 9/9" in make_difference_rows(result)[0][1]
+    assert "*" not in make_difference_rows(result, 3)[0][1]

@@ -109,6 +109,6 @@ def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, command: Run) -
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (facts["recipe"]["preset"], facts["accumulate"], facts["precision"]) == ("severe", 2, "bf16")
     other = command(*words[:-1], "codeformer", "--no-identity")
-    assert other.returncode == 2 and "belongs to another recipe" in other.stderr
+    assert other.returncode == 2 and "(the preset is severe there, and codeformer here)" in other.stderr
     wrong = command(*words, "--accumulate", "5")
     assert wrong.returncode == 2 and "A batch of 8 cannot be shared" in wrong.stderr
