@@ -1,4 +1,4 @@
-"""Every word of the command line stands once in a table, and Typer's own tree of commands agrees with the table."""
+"""Tests that each option and argument is once in a table, and that Typer's commands agree with the tables."""
 
 from __future__ import annotations
 

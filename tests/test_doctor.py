@@ -1,4 +1,4 @@
-"""`likeness doctor`: what is wrong with a machine is named, with what to do."""
+"""Tests that `likeness doctor` names the problems of a machine and says what to do."""
 
 from __future__ import annotations
 

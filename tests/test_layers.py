@@ -1,4 +1,4 @@
-"""The layers of the house, held by import-linter, and a wheel that holds what it needs."""
+"""Tests the layers with import-linter, and that the wheel contains all that it needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_import_linter_keeps_every_contract() -> None:
     assert found.returncode == 0, found.stdout
 
 
-# import name -> distribution, where the two differ
+# maps the name of an import to the name of the distribution, if the two names differ
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python",
@@ -30,8 +30,9 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "pi_heif": "pi-heif",
 }
-# needed without an import of ours: face_recognition_models is found by path, tensorboard writes torch's events, the
-# headless wheel is albumentations' and must be of the release of opencv-python, setuptools is for pyiqa's clip
+# Our code needs these packages without importing them. face_recognition_models is found by its path. tensorboard writes
+# the events of torch. albumentations needs the headless OpenCV in the same version as opencv-python. pyiqa's clip needs
+# setuptools.
 NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptools", "tensorboard"}
 
 
@@ -45,7 +46,7 @@ def our_files() -> list[Path]:
 
 
 def imported() -> Iterator[str]:
-    """The first part of every import in the package's own code."""
+    """Yields the first part of the name of every import in our packages."""
     for path in our_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -100,7 +101,7 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
 
 
 def test_no_test_imports_another_test() -> None:
-    """What two test files need is in tests/doubles."""
+    """Tests that test files share code only through tests/doubles."""
     for path in sorted((REPOSITORY / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -112,7 +113,7 @@ UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
 def unpickling(tree: ast.AST) -> Iterator[str]:
-    """What in a module may run code that a file holds."""
+    """Yields the calls and imports of a module that may run code from a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
@@ -136,8 +137,8 @@ def test_no_file_is_unpickled_but_by_the_unpickler_that_makes_tensors_alone() ->
     for path in our_files():
         if said := sorted(unpickling(ast.parse(path.read_text(encoding="utf-8")))):
             found[str(path.relative_to(REPOSITORY))] = said
-    # train/models/released/osdface.py builds an unpickler that takes anything and does nothing
-    # (tests/train/models/test_osdface.py)
+    # train/models/released/osdface.py builds an unpickler that replaces every object by one that does nothing
+    # (tests/train/models/test_osdface.py).
     assert found == {"train/models/released/osdface.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
 
 

@@ -1,4 +1,4 @@
-"""The front door: fast, light, and every command helps."""
+"""Tests the command `likeness` itself: it starts fast, imports little, and has a help text for every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README promises commands, targets, files and figures: they must exist and parse."""
+"""Tests that the commands, targets, files and figures of the README and the docs exist and can be parsed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def command_lines() -> Iterator[tuple[str, str]]:
-    """Every `likeness ...` line in an indented or fenced block, with its page."""
+    """Yields every `likeness ...` line in an indented or fenced block, with its page."""
     for page in PAGES:
         lines = iter(page.read_text(encoding="utf-8").splitlines())
         for line in lines:
             found = re.match(r"^(?: {4}|\$ |)(?:\$ )?(?:\.venv/bin/)?(likeness .+)$", line)
             if found and "..." not in line:
                 command = found[1].split("  #")[0].split(" > ")[0]
-                while command.count('"') % 2:  # an SQL statement may take several lines
+                while command.count('"') % 2:  # an SQL statement may have several lines
                     command += "\n" + next(lines)
                 yield page.name, command
 
 
 @pytest.mark.parametrize(("page", "line"), list(command_lines()))
 def test_a_command_in_the_docs_parses(page: str, line: str) -> None:
-    words = [word for word in shlex.split(line)[1:] if word != "--log-json"]  # which all commands take
+    words = [word for word in shlex.split(line)[1:] if word != "--log-json"]  # every command accepts --log-json
     name = next((known for known in ALL if tuple(words[: len(known)]) == known), None)
     assert name is not None, f"{page}: there is no command in {line!r}"
     context = ALL[name].make_context(" ".join(name), words[len(name) :], resilient_parsing=False)

@@ -1,4 +1,4 @@
-"""The whole main job as a user runs it: `likeness demo`, then everything one does with what it leaves."""
+"""Tests the main task like a user: `likeness demo`, and then the commands that use its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file in the current folder that is called like a module of ours is never imported instead of it."""
+"""Tests that a file in the current folder is never imported in place of our module with the same name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTS = {
     "accelerate": [BIN / "accelerate", "launch", "--cpu", "--num_processes", "1", "-m", "likeness"],
     "torchrun": [BIN / "torchrun", "--nproc-per-node", "1", "-m", "likeness"],
 }
-SLOW = {"accelerate", "torchrun"}  # they import torch before they start a process
+SLOW = {"accelerate", "torchrun"}  # these programs import torch before they start a process
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One world for all tests of faults: its datasets and undisturbed runs are made once."""
+"""Makes the datasets and the undisturbed runs once for all tests of faults."""
 
 import pytest
 

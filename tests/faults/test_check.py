@@ -1,4 +1,4 @@
-"""`likeness manifest check` finds one flipped byte in anything that the commands wrote, and says in which file."""
+"""Tests that `likeness manifest check` finds one flipped bit in any file of the commands, and names the file."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MUST = "`manifest check` ends with exit code 1 and names the file."
 
 
 def flipped(path: Path, rng: np.random.Generator) -> bytes:
-    """Change one bit of the file; answers what it was."""
+    """Flips one bit of the file, and returns the bytes from before."""
     before = path.read_bytes()
     data = bytearray(before)
     data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
@@ -31,7 +31,7 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
     files = [
         path for path in sorted(dataset.rglob("*")) if path.is_file() and path.name not in (LEDGER_NAME, "card.md")
     ]
-    # card.md is written anew from the ledger with every command
+    # card.md is left out, because every command writes it again from the ledger
     kinds = {path.suffix if path.suffix != ".png" else path.relative_to(dataset).parts[0] for path in files}
     assert kinds == {"faces", "lq", ".npy", ".json", ".jsonl", ".md", ".key"}
     for path in files:
@@ -40,15 +40,16 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
             before = flipped(path, rng)
             found = check_ledger(dataset)
             path.write_bytes(before)
-            # a shard's first bytes say what it is: without them it is broken, which its name, a hash, says as well
+            # If the first bytes of a shard change, the shard cannot be read. The name of the shard, which is a hash,
+            # also shows the change.
             assert len(found) == 1 and (name.removeprefix("lq/") in found[0] or path.stem in found[0]), (name, found)
     assert check_ledger(dataset) == []
 
 
 def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
-    """A shard and what lies beside a set by the command alone, a crop once it is removed."""
+    """Tests that a command repairs a shard and the files of a set. A changed crop must be removed before."""
     dataset = world.here / "ds"
-    world.begin(doubles.purge)  # a copy of the dataset with a frozen set
+    world.begin(doubles.purge)  # prepares a copy of the dataset with a frozen set
     again = [["curate", str(world.photos), "--out", str(dataset), "--workers", "1"]]
     again += [["degrade", str(dataset), "--split", "test", "--size", "32", "--workers", "1"]]
     before = doubles.remains(dataset)

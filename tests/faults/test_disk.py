@@ -1,5 +1,8 @@
-"""A full disk, a file that may not grow, a ledger that may not be written: one sentence, nothing half-written, and once
-there is room the same command ends as if nothing had happened."""
+"""Tests a full disk, a limit of the file size, and a read-only dataset.
+
+A command must end with one sentence and leave no incomplete file. When there is space again, the same command must end
+as without the fault.
+"""
 
 import contextlib
 import os
@@ -18,7 +21,7 @@ MUST = (
     "The command ends with one sentence and exit code 1, and leaves no incomplete file. If the same "
     "command runs again after space is freed, its results are the same as after an undisturbed run."
 )
-# what says of itself that it is unfinished, and logs
+# files that may be incomplete, because they say so themselves, and logs
 UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (6, 1),
@@ -38,7 +41,7 @@ def mounted(*words: str) -> None:
 
 @pytest.fixture
 def small_disk(world):
-    """The folder `here` of the world is a file system of its own, of 64 MB."""
+    """Mounts a file system of 64 MB at the folder `here` of the world."""
     mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(world.here))
     yield
     subprocess.run(["umount", "--lazy", str(world.here)], check=True)
@@ -46,7 +49,7 @@ def small_disk(world):
 
 @contextlib.contextmanager
 def full(folder: Path):
-    """No byte is free inside."""
+    """Fills the file system of the folder until no byte is free."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**20, 2**12, 1):
@@ -58,13 +61,13 @@ def full(folder: Path):
 
 
 def said(ended: doubles.Ended) -> None:
-    """It ended with one sentence."""
+    """Checks that the command ended with one sentence."""
     assert ended.code == 1 and "Traceback" not in ended.err, ended
     assert ended.sentence.endswith((".", "stays.")) and "should not happen" not in ended.sentence, ended.err
 
 
 def whole(world: World, undisturbed: dict) -> None:
-    """Whatever lies there is what an undisturbed run leaves, and no temporary file."""
+    """Checks that every file is a file of an undisturbed run, so that no temporary file is left."""
     for name, found in remains(world.here).items():
         if ":" not in name and not name.endswith(UNFINISHED) and name != "filler" and "run/checkpoint" not in name:
             assert undisturbed.get(name) == found, name
@@ -86,11 +89,11 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
                     with paused(world.bench, command, Point(point.at, "before")) as process:
                         room.enter_context(full(world.here))
                     ended = finish(process)
-                    if ended.code:  # else what was left to write had its place already
+                    if ended.code:  # the command can only end well if no more space was needed
                         said(ended)
                     whole(world, undisturbed)
                     left = set(differences(remains(world.here), undisturbed))
-                    # the ledger's log stays where the ledger itself cannot grow, and is read with it
+                    # if the ledger cannot grow, its write-ahead log stays and is read together with the ledger
                     assert ended.code or left <= {"filler", "ds/manifest.duckdb.wal"}, left
                 world.ends_as(command, undisturbed)
         except AssertionError as error:
@@ -121,7 +124,7 @@ def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
 
 @pytest.mark.parametrize("stage", [doubles.curate, *([doubles.degrade, doubles.train] if FULL else [])])
 def test_no_file_may_grow_beyond_a_limit(world, stage):
-    """As under a quota: needs no right to mount."""
+    """Tests a limit of the file size, as with a disk quota. The test needs no right to mount."""
     command, undisturbed, _ = world.undisturbed(stage)
     world.begin(stage)
     made = [data for name, data in undisturbed.items() if isinstance(data, bytes) and not (world.here / name).exists()]
@@ -134,7 +137,7 @@ def test_no_file_may_grow_beyond_a_limit(world, stage):
 
 @contextlib.contextmanager
 def read_only(folder: Path):
-    """Nothing can be written inside: through the mount where we are root, whom permissions do not bind."""
+    """Makes a folder read-only. For root, permissions do not suffice, so the folder is mounted read-only."""
     if os.geteuid():
         kept = [(path, path.stat().st_mode) for path in (folder, *folder.rglob("*"))]
         for path, mode in kept:

@@ -1,4 +1,7 @@
-"""More than 300 hostile files: a row with a reason for each, bounded memory and time, and nothing touched outside."""
+"""Tests more than 300 hostile files: each file gets a row with a reason, and time and memory are limited.
+
+No file outside the folder may be read or changed.
+"""
 
 import hashlib
 import os
@@ -31,20 +34,20 @@ SECONDS = 60.0
 
 
 def start() -> None:
-    """In each worker: face models that need no file, and a limit that a test may wait for."""
+    """Prepares a worker process: face models without files, and a time limit that is short enough for a test."""
     curate_doubles.install(pytest.MonkeyPatch())
     workers.UNIT_SECONDS = SECONDS
 
 
 def with_peak(function, batch):
-    """The result, and the most memory that this process ever held, in KiB."""
+    """Returns the result, and the largest memory of this process so far, in KiB."""
     result = function(batch)
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return result, int(line.split()[1])
 
 
 def state(folder: Path) -> dict[str, tuple[int, int, int, str]]:
-    """Everything in a folder with its type, size, time and content; symlinks as they are."""
+    """Returns the type, size, time and content of everything in a folder. Symlinks are not followed."""
     found = {}
     for root, folders, names in os.walk(folder):
         for name in (*folders, *names):
@@ -57,7 +60,7 @@ def state(folder: Path) -> dict[str, tuple[int, int, int, str]]:
 
 @pytest.fixture(scope="module")
 def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The corpus, scanned by two workers and looked at by a double."""
+    """Builds the corpus and curates it with two workers and the double of the detector."""
     folder, dataset = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("dataset") / "dataset"
     may = build(folder, np.random.default_rng(0))
     empty = {name: folder / name for name in ("cwd", "home", "tmp")}
@@ -69,7 +72,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         patch.chdir(empty["cwd"])
         patch.setenv("HOME", str(empty["home"]))
         patch.setenv("TMPDIR", str(empty["tmp"]))
-        # the workers start in another folder than the repository
+        # the workers start in another folder, so they need the paths of our modules
         root = REPOSITORY
         patch.setenv("PYTHONPATH", os.pathsep.join((str(root), str(root / "tests"), os.environ.get("PYTHONPATH", ""))))
         with Ledger.open(dataset, write=True) as ledger, open_pool(2, start) as run:
@@ -136,7 +139,7 @@ def test_every_member_of_an_archive_has_a_row_with_its_reason(curated):
         found.setdefault(str(display_path(row.uri).relative_to(archives)), set()).add(row.reason or row.status)
     assert {name: found[name] for name in MEMBERS} == {name: {reason} for name, reason in MEMBERS.items()}
     assert found["twice.zip/same.png"] == {"ok", "duplicate_name"}
-    for kind in ("", ".gz", ".bz2", ".xz"):  # the same three members in each
+    for kind in ("", ".gz", ".bz2", ".xz"):  # each of these archives has the same three members
         assert found[f"good.tar{kind}/a.png"] <= {"ok", "same_file"} and f"good.tar{kind}/b/c.png" in found
     assert sum(name.startswith("many.zip/") for name in found) == 500
     assert not any(name.startswith(("bombs.zip", "huge.zip")) for name in found)
@@ -165,9 +168,10 @@ def test_the_same_again_reads_nothing_and_one_worker_finds_the_same(curated, tmp
         scan(ledger, quick, run, lambda *_: None)
         once = ledger.read_rows(File)
     known = {row.uri: row for row in curated.files}
-    apart = {"same_file", None}  # which of two same files is kept depends on what else is offered
+    # of two files with the same content, the one that is kept depends on the other offered files
+    apart = {"same_file", None}
     differ = [row for row in once if row.reason not in apart and row != known[row.uri]]
-    leads = {"symlink_leaves_folder", "folder_already_walked"}  # and what a link leaves on what was offered
+    leads = {"symlink_leaves_folder", "folder_already_walked"}  # the reason of a link depends on the offered folders
     assert [row for row in differ if row.reason not in leads] == []
     assert {row.uri for row in once} <= known.keys()
 

@@ -1,6 +1,6 @@
-"""SIGKILL at any moment, then the same command: everything as if nothing had happened, and nothing left over.
+"""Tests SIGKILL at any moment: the same command must then end as without the kill, and leave no other file.
 
-Six points here; `make faults` tries all of STAGES (docs/faults.md has what came of it).
+The tests here use a few moments. `make faults` uses the moments of all stages, and docs/faults.md shows the results.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from tests.doubles.faults import FULL, SEED, Point, Stage, points, tried
 
 pytestmark = pytest.mark.slow
 
-# points in full, points otherwise
+# the number of points for `make faults`, and the number of points for `make test`
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (14, 1),
     doubles.curate_in_two: (5, 0),
@@ -47,7 +47,8 @@ def test_a_killed_command_ends_as_if_it_had_not_been(world, stage):
         try:
             with tried("SIGKILL at a moment", stage, point, MUST) as note:
                 world.begin(stage)
-                if not world.bench.strike(command, point):  # milliseconds after the last moments
+                # the command may end within the milliseconds after its last moments
+                if not world.bench.strike(command, point):
                     note["outcome"] = "had ended before"
                 world.ends_as(command, undisturbed)
         except AssertionError as error:
@@ -62,7 +63,7 @@ def test_a_command_that_is_killed_again_and_again_and_by_the_clock(world, stage)
     took, rng = world.seconds[stage], np.random.default_rng([SEED, 100])
     world.begin(stage)
     with tried("SIGKILL five times in a row", stage, "each a few moments on", MUST):
-        for _ in range(5):  # each counts its moments anew
+        for _ in range(5):  # each start of the command counts its moments from 1
             world.bench.strike(command, Point(str(int(rng.integers(3, 14))), "after"))
         world.ends_as(command, undisturbed)
     for share in rng.uniform(0.3, 0.8, 2):

@@ -1,5 +1,7 @@
-"""Photos that go, change or are cut short while a run is on them: a row with a reason, no crash, and a later run is
-right."""
+"""Tests photos that are removed, replaced or truncated while a command runs.
+
+Such a photo must get a row with a reason, the command must not crash, and a later run must be right.
+"""
 
 import os
 
@@ -50,7 +52,7 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
         assert of_photo[ids[replaced]].reason == of_photo[ids[cut]].reason == "file_replaced"
         assert check_ledger(dataset) == []
 
-        # what a run without a history finds, plus the rows of what is no longer there
+        # the results of a run without a history, plus the rows of photos that do not exist any more
         fresh = tmp_path / "fresh"
         assert world.bench.run(["curate", str(album), "--out", str(fresh), "--workers", "1"]).code == 0
         now, new = remains(dataset), remains(fresh)
@@ -76,7 +78,7 @@ def test_a_picture_that_goes_while_a_folder_is_degraded(tmp_path):
         assert ended.code == 0 and "skipped person2/2.png: cannot be read (No such file or directory)" in ended.out, (
             ended
         )
-    # what is frozen stays, also when the photo is back
+    # the frozen set stays as it is, also when the photo is back
     whole = remains(world.here)
     os.utime(save(removed, photo([2], 2)), (0, 0))
     assert world.bench.run(command).code == 0 and differences(remains(world.here), whole) == []

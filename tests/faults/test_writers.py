@@ -1,5 +1,7 @@
-"""Two writers at once: the second gets one sentence and changes nothing, the first ends as if alone. Readers
-read, or are told to wait."""
+"""Tests two writers at once: the second writer must end with one sentence, and the first must end as if alone.
+
+A command that reads while another command writes must get its data, or a message to wait.
+"""
 
 import pytest
 
@@ -8,7 +10,7 @@ from tests.doubles.faults import FULL, Point, Stage, World, differences, finish,
 
 pytestmark = pytest.mark.slow
 
-# where the first writer stands when the second comes
+# the moment of the first writer at which the second writer starts
 STAGES: dict[Stage, str] = {
     doubles.curate: "record detect",
     doubles.degrade: "record degrade",
@@ -42,7 +44,7 @@ def test_a_second_writer_gets_a_sentence_and_the_first_does_not_notice(world, st
 
 
 def remains_of_files(world: World) -> dict[str, bytes]:
-    """Of a folder that is being written: the ledger as bytes, since it cannot be opened."""
+    """Returns the bytes of all files, also of the ledger, which cannot be opened while a command writes."""
     return {str(path): path.read_bytes() for path in sorted(world.here.rglob("*")) if path.is_file()}
 
 

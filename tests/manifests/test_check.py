@@ -1,4 +1,4 @@
-"""`check_ledger` finds every kind of disagreement, and nothing where all is well."""
+"""Tests that `check_ledger` finds every kind of contradiction, and no problem in a correct dataset."""
 
 import shutil
 from dataclasses import replace
@@ -88,7 +88,7 @@ def test_an_orphan_crop_and_other_files_without_a_row(dataset):
 
 
 def test_a_crop_that_another_has_replaced(dataset):
-    """Its PNG is sound, so nothing but the recorded hash can tell."""
+    """Tests a crop that was replaced by another valid PNG, so that only the recorded hash shows the change."""
     one, other = [face.face_id for face in table(dataset, Face) if face.status == "ok"][:2]
     shutil.copyfile(crop_path(dataset, other), crop_path(dataset, one))
     told = f"this crop has changed: faces/{one[:2]}/{one}.png (remove the crop, and curate again)"
@@ -122,7 +122,7 @@ def test_a_near_duplicate_in_two_splits(dataset):
     kept = {row.face_id: row for row in table(dataset, Split)}[copy.duplicate_of]
     other = "val" if kept.split != "val" else "test"
     neighbour = next(face for face in table(dataset, Face) if face.photo_id != copy.photo_id and not face.duplicate_of)
-    # another person of the split next door now stands in the copy's photo
+    # The face of another person, in another split, is now in the photo of the copy.
     tamper(
         dataset,
         replace(neighbour, photo_id=copy.photo_id),

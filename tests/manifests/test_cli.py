@@ -1,4 +1,4 @@
-"""`manifest show | query | check | why`, in words and as JSON."""
+"""Tests `manifest show | query | check | why`, with output as text and as JSON."""
 
 import json
 

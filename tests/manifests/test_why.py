@@ -1,4 +1,4 @@
-"""`why` answers by path, by name, by the beginning of an id, and says so where it cannot."""
+"""Tests that `why` finds a photo by its path, its name or the beginning of an id, or says what is missing."""
 
 import os
 from pathlib import Path

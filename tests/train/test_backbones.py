@@ -1,4 +1,4 @@
-"""Where the backbones of perceptual losses come from, and what is said where they cannot be had."""
+"""Tests where the backbones of perceptual losses come from, and the messages if they cannot be loaded."""
 
 import pickle
 from pathlib import Path
@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no network."""
+    """Makes an empty cache, and switches the network off."""
 
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
@@ -95,7 +95,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 class Harm:
-    """Its pickle makes a file wherever it is read."""
+    """Is a pickle that creates a file wherever it is loaded."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""The dataset that the tests of this folder export."""
+"""Makes the dataset that the tests of this folder export."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.doubles.exports import dataset_of, freeze, mark, splits_of
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
-    """Five people of four photos: train, val and test, 68 landmarks, a frozen test set."""
+    """Makes a dataset of five people with four photos each, with 68 landmarks and a frozen test set."""
     with pytest.MonkeyPatch.context() as patch:
         install(patch)
         dataset = dataset_of(tmp_path_factory.mktemp("exports"))
@@ -23,6 +23,6 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(made, tmp_path) -> Path:
-    """A copy to change."""
+    """Makes a copy of the dataset, which a test may change."""
     shutil.copytree(made, tmp_path / "dataset")
     return tmp_path / "dataset"

@@ -1,4 +1,4 @@
-"""Exports of the best version: marked, of training faces alone, and the original where nobody asked for it."""
+"""Tests exports of cleaned crops: only training faces have marked cleaned crops, and the default is the original."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BEST = ExportOptions(version="best")
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """A dataset with a red version of every face, those of val and test among them."""
+    """Makes a dataset in which every face has a red cleaned version, also the faces of val and test."""
     with pytest.MonkeyPatch.context() as patch:
         install(patch)
         dataset = dataset_of(tmp_path / "made")

@@ -1,4 +1,4 @@
-"""Exports: each opens with the library, or by the rules of the loader, that its users open it with."""
+"""Tests that each export opens with the library of its users, or by the rules of their loader."""
 
 import ast
 import io
@@ -57,7 +57,7 @@ def frozen_pairs(dataset: Path) -> dict[str, tuple[str, ...]]:
     return {target: refs for target, refs in pairs_of(dataset).items() if target in frozen}
 
 
-# each format, opened
+# the following tests open each format
 
 
 def test_imagefolder_opens_with_datasets(made, tmp_path, monkeypatch):
@@ -126,7 +126,10 @@ def test_refldm_opens_as_its_dataset_reads_it(made, tmp_path):
 
 
 def read_dmdnet(out: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Target -> reference -> 68 points, by the rules of main_test.py: every file of the folder is a reference."""
+    """Returns for each target its references with 68 points, by the rules of main_test.py.
+
+    main_test.py takes every file of the folder of references.
+    """
     found = {}
     for line in (out / "SpecificLists.txt").read_text().split("\n"):
         if not line:
@@ -192,7 +195,8 @@ def test_faceme_opens_as_its_dataset_reads_it_but_for_clip(made, tmp_path):
             here = np.load(out / case["target_emb"][0])
             assert here.dtype == np.float32 and (here == vectors[target][None]).all()
             assert (pixels(out / case["target"]) == crop(made, target)).all()
-            # what preprocess.py would make these names of: the folder's last three characters below the picture's name
+            # preprocess.py forms the path from the picture's name and the last three characters of the name of the
+            # folder
             pictures = {path.parent.name[-3:]: path for path in out.glob(f"ffhqref/*/*/{target}.png")}
             refs = []
             for path in ids:
@@ -203,7 +207,7 @@ def test_faceme_opens_as_its_dataset_reads_it_but_for_clip(made, tmp_path):
     assert found == pairs_of(made)
 
 
-# what holds for all of them
+# the following tests hold for all formats
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -222,7 +226,7 @@ def test_the_same_dataset_gives_the_same_bytes_and_a_repeat_says_so(made, tmp_pa
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_is_said_that_was_not_asked_for(own, tmp_path, name):
-    """No name, no embedding, no photo hash or path, no metadata in any picture."""
+    """Tests that an export has no name, embedding, hash or path of a photo, or metadata that nobody asked for."""
     person = rows(own, Identity)
     change(own, [Identity(row.identity_id, f"Ann-{i}", row.locked) for i, row in enumerate(person)])
     target = next(iter(pairs_of(own)))
@@ -263,7 +267,8 @@ def test_names_and_embeddings_go_along_where_asked_for(own, tmp_path, name):
     notice = f"biometric data. The model {model.file} computed the 3 numbers of each embedding."
     assert any(notice in text for text in told.notices)
     recognizer = json.loads((tmp_path / "out" / CARD).read_bytes())["recognizer"]
-    assert recognizer["sha256"] == model.sha256 and "spec" not in recognizer  # a spec may name a folder of ours
+    # a `spec` may contain the path of a folder of this machine
+    assert recognizer["sha256"] == model.sha256 and "spec" not in recognizer
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -349,7 +354,7 @@ def test_a_killed_export_leaves_nothing_and_its_rest_is_swept(made, tmp_path, mo
         with pytest.raises(KeyboardInterrupt):
             export_dataset(made, out, "refldm", ExportOptions())
     assert list(tmp_path.iterdir()) == []
-    out.mkdir()  # an empty folder will do
+    out.mkdir()  # an empty folder is accepted
     assert export_dataset(made, out, "refldm", ExportOptions()).written
 
 
@@ -427,7 +432,7 @@ def test_another_state_is_not_taken_for_the_same_export(own, tmp_path):
 
 
 def test_the_order_of_an_export_follows_from_the_dataset_alone(own, tmp_path):
-    """Rows written in another order are the same export."""
+    """Tests that the export does not change if the rows were written in another order."""
     export_dataset(own, tmp_path / "a", "webdataset", wanted("webdataset"))
     faces = rows(own, Face)
     random.Random(0).shuffle(faces)

@@ -1,4 +1,4 @@
-"""Each format out, and read back elsewhere by its own library: pixels, people, pairs and low-quality images return."""
+"""Tests that each export, read with its own library, gives the same pixels, people, pairs and low-quality images."""
 
 import csv
 import importlib.util
@@ -45,7 +45,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_images(out: Path, name: str, table: list[dict[str, str]]) -> dict[str, bytes]:
-    """Face -> the PNG file, read with the library of the format, or by the names in the table."""
+    """Returns the PNG file of each face, read with the library of the format, or by the names in the table."""
     if name == "imagefolder":
         import datasets
 
@@ -75,7 +75,10 @@ def read_images(out: Path, name: str, table: list[dict[str, str]]) -> dict[str, 
 
 
 def open_with_basicsr(paths: list[str]):
-    """BasicSR's reader of LMDB. Only this module is loaded, because the whole package takes ten seconds."""
+    """Opens databases with BasicSR's reader of LMDB.
+
+    Only this module is imported, because the import of the whole package takes ten seconds.
+    """
     place = importlib.util.find_spec("basicsr")
     if place is None or place.origin is None:
         pytest.skip("needs basicsr: pip install --no-deps basicsr==1.4.2")
@@ -88,7 +91,7 @@ def open_with_basicsr(paths: list[str]):
 
 
 def read_keys(database: Path) -> list[str]:
-    """The keys, as BasicSR and GFPGAN read them from meta_info.txt."""
+    """Returns the keys of a database, read from meta_info.txt as BasicSR and GFPGAN do."""
     return [line.split(".")[0] for line in (database / "meta_info.txt").read_text().splitlines()]
 
 
@@ -126,7 +129,7 @@ def test_an_export_read_elsewhere_is_the_dataset_byte_for_byte(own, tmp_path, na
     everywhere = {target: list(refs) for target, refs in pairs_of(own).items()}
     assert pairs and pairs.keys() == {row["face_id"] for row in table if row["is_target"] == "true"}
     assert pairs == {target: everywhere[target] for target in pairs}
-    for kind in ("splits", "pairs"):  # the same rows in Parquet
+    for kind in ("splits", "pairs"):  # the Parquet files have the same rows
         rows_there = pq.read_table(elsewhere / "likeness_tables" / f"{kind}.parquet").to_pylist()
         texts = [
             {
@@ -144,7 +147,7 @@ def test_an_export_read_elsewhere_is_the_dataset_byte_for_byte(own, tmp_path, na
 
 
 def unpack(out: Path, name: str, folder: Path) -> Path:
-    """The pictures of an export as files; a format without archives needs no unpacking."""
+    """Unpacks the pictures of an export into a folder. Formats without archives need no unpacking."""
     if name == "webdataset":
         for shard in out.rglob("*.tar"):
             with tarfile.open(shard) as tar:
@@ -173,7 +176,7 @@ def test_the_images_of_a_set_are_made_again_from_the_export_alone(made, tmp_path
         data = (tmp_path / "again" / line["file"]).read_bytes()
         assert data == (made / "lq" / LQ_SET / line["file"]).read_bytes()
         assert sha256_bytes(data) == recorded[Path(line["file"]).stem]["lq_sha256"]
-    assert not (originals / lines[0]["source"]).exists()  # both find the clean images by their content
+    assert not (originals / lines[0]["source"]).exists()  # replay and verify find the clean images by their content
     assert verify_folder(tmp_path / "again").ok
 
 
@@ -186,7 +189,7 @@ def test_an_lmdb_opens_with_basicsr_and_its_pairs_have_the_same_keys(made, tmp_p
     ]  # fmt: skip
     both = [str(out / "test_lq.lmdb"), str(out / "test_gt.lmdb")]
     client = open_with_basicsr(both)
-    keys = [read_keys(Path(path)) for path in both]  # BasicSR's PairedImageDataset refuses unequal keys
+    keys = [read_keys(Path(path)) for path in both]  # BasicSR's PairedImageDataset refuses databases with unequal keys
     assert set(keys[0]) == set(keys[1]) == frozen_faces(made)
     for key in keys[0]:
         lq, gt = (cv2.imdecode(np.frombuffer(client.get(key, path), np.uint8), 1) for path in both)
@@ -205,7 +208,7 @@ def test_a_zip_opens_as_the_dataset_of_stylegan_reads_it(made, tmp_path):
             names = sorted(name for name in archive.namelist() if name.endswith(".png"))
             labels = dict(json.loads(archive.read("dataset.json"))["labels"])
             assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-        # the dataset makes a one-hot vector from whole numbers that begin at 0
+        # the loader makes a one-hot vector from the labels, so they must be whole numbers from 0
         numbers = np.array([labels[name] for name in names])
         assert numbers.dtype == np.int64 and set(numbers.tolist()) == set(range(numbers.max() + 1))
         people = {labels[name]: owner[Path(name).stem] for name in names}

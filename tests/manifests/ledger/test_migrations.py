@@ -1,4 +1,4 @@
-"""A fresh ledger is made at the schema's version; newer ledgers and other databases are refused."""
+"""Tests that a new ledger has the version of the schema, and that newer ledgers and other databases are refused."""
 
 import duckdb
 import pytest

@@ -1,4 +1,4 @@
-"""The original of a picture stands for its copies, and each copy has a reason."""
+"""Tests that the original of a picture represents its copies, and that each copy has a reason."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""HEIC, JPEG XL, camera RAW, motion photos and MPO are read, or left with a reason that says which picture they are."""
+"""Tests that HEIC, JPEG XL, RAW, motion photos and MPO are read, or get a reason that names the kind of picture."""
 
 import base64
 import io
@@ -18,7 +18,8 @@ from tests.doubles.pictures import close, quarters, saved
 from tests.doubles.profiles import profile_of
 from tests.doubles.raw_files import with_preview
 
-# `quarters()` as HEIC, which pillow-heif encoded: stored upright, and stored turned with EXIF orientation 6
+# The picture of `quarters()` as HEIC, encoded by pillow-heif: one file upright, and one file stored turned with EXIF
+# orientation 6.
 PLAIN_HEIC = base64.b64decode(
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9j"
     "AAAAAERAAAEAAQAAAAABoQABAAAAAAAAAMQAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA/Wlw"
@@ -43,7 +44,7 @@ PREVIEW = np.full((12, 16, 3), 255, np.uint8)
 
 
 def bayer() -> np.ndarray:
-    """Sensor data of a gray picture, bright on the left."""
+    """Returns sensor data of a gray picture that is brighter at the left."""
     return np.where(np.arange(400) < 200, 40_000, 4_000).astype("<u2")[None].repeat(300, 0)
 
 
@@ -92,7 +93,7 @@ def test_a_raw_is_read_from_its_sensor_data_and_never_from_its_preview(monkeypat
     with pytest.raises(UndecodableImage, match="has more than 178 megapixels") as error:
         decode(data, max_pixels=1000)
     assert error.value.reason == "too_many_pixels"
-    # a TIFF with a preview and without sensor data is no RAW, and its preview is no photo
+    # a TIFF with a preview but without sensor data is not a RAW file, and its preview is not a photo
     with pytest.raises(UndecodableImage) as error:
         decode(with_preview(PREVIEW, quarters(), is_dng=False))
     assert error.value.reason == "other_picture_format"

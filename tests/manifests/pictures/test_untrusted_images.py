@@ -1,4 +1,7 @@
-"""Photos of others are read in a process of their own. No torch here: that process imports this file."""
+"""Tests that untrusted photos are read in a process of their own.
+
+This file must not import torch, because the process imports this file.
+"""
 
 from __future__ import annotations
 

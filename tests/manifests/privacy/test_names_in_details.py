@@ -1,4 +1,4 @@
-"""Names of people who are erased are removed from the details of stages, however JSON writes them."""
+"""Tests that the names of erased people are removed from the details of stages, however JSON encodes the names."""
 
 from manifests.ledger.ledger import Ledger
 from manifests.privacy.names_in_details import remove_names_from_details

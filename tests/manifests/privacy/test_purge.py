@@ -1,4 +1,4 @@
-"""Whoever is purged is gone from every file and row, stays out, and the rest goes on as before."""
+"""Tests that a purged person or photo is removed from every file and row and stays out of later runs."""
 
 import dataclasses
 import json
@@ -56,7 +56,10 @@ def curated(photos: Path, dataset: Path, **changes):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Six people of four photos, one photo of two of them, a copy, decisions, labels as hints, two frozen sets."""
+    """Makes a dataset of six people with four photos each, and two frozen sets.
+
+    One photo shows two people, and one photo is a copy. The dataset has decisions, and labels as hints.
+    """
     root = tmp_path_factory.mktemp("purge")
     photos = doubles.album(root / "photos", people=6, each=4)
     doubles.save(photos / "both.png", doubles.photo([0, 1], 50))
@@ -72,12 +75,12 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(made, tmp_path) -> Path:
-    """A copy to change, beside the photos that it was made of."""
+    """Makes a copy of the dataset, which a test may change. The photos of the dataset are shared."""
     return Path(shutil.copytree(made / "dataset", tmp_path / "dataset"))
 
 
 def person_of(dataset: Path) -> dict[str, str]:
-    """folder of the photos -> identity."""
+    """Returns a dict from the folder of the photos to the identity."""
     photo_of = {face.face_id: face.photo_id for face in rows(dataset, Face)}
     folder = {row.photo_id: row.uri.split("/")[-2] for row in rows(dataset, File)}
     return {folder[photo_of[row.face_id]]: row.identity_id for row in rows(dataset, Membership)}
@@ -117,7 +120,7 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
     left = {path: sha256_file(path) for path in own.rglob("*.png")}
     assert left.items() <= before.items(), "pictures of others changed"
     assert not (own / PENDING_NAME).exists() and read_unfinished_plan(own) is None
-    # what is remembered names nobody
+    # what the ledger remembers contains no name
     assert [row.name for row in rows(own, Identity) if row.name] == []
     assert {row.kind for row in rows(own, DecisionRow)} == {"lock"}
     (noted,) = rows(own, Purge)
@@ -127,7 +130,7 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
 
 
 def test_the_ledger_before_it_was_rewritten_still_held_the_bytes(own, monkeypatch):
-    """So that the rewriting is no mere ceremony: DuckDB leaves deleted rows in its file."""
+    """Tests that the ledger must be rewritten after the deletion, because DuckDB leaves deleted rows in its file."""
     monkeypatch.setattr(manifests.privacy.purge, "rewrite_ledger", lambda dataset: None)
     with pytest.raises(LedgerError, match="Traces are left"):
         purge(own, plan_purge(own, [], ["person1/0.png"]))
@@ -152,7 +155,7 @@ def test_a_purged_photo_that_is_offered_again_stays_out_with_its_reason(own, mad
     hidden = [row for row in rows(own, File) if row.reason == "purged"]
     assert len(hidden) == 1 and hidden[0].uri.startswith("hmac:") and hidden[0].photo_id is None
     assert explain_photo(own, str(made / "photos" / "person3" / "1.png"))[0][0].endswith(": dropped, purged")
-    # also under another name, and as no more than one row a file
+    # also a copy under another name is refused, and each file has at most one row
     shutil.copy(made / "photos" / "person3" / "1.png", made / "photos" / "again.png")
     try:
         assert curated(made / "photos", own).files["purged"] == 2 == curated(made / "photos", own).files["purged"]
@@ -186,7 +189,7 @@ POINTS += ("purge:search_traces",)
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, monkeypatch, point):
-    """Before each of its steps, and halfway through the ledger's rows and the files."""
+    """Tests a stop before each step, and in the middle of the rows of the ledger and of the files."""
     (own / f".{LEDGER_NAME}.rewritten.tmp").write_bytes(b"half a ledger")
     plan = plan_purge(own, [person_of(own)["person0"]])
 
@@ -231,7 +234,8 @@ def test_the_search_finds_what_is_hidden_in_tables_arrays_and_archives(tmp_path)
     )
     assert search_traces(tmp_path, wanted).remains == ()
     (tmp_path / "a.tar").write_bytes(b"x" * 999 + crop)
-    (tmp_path / "b.bin").write_bytes(b"y" * ((1 << 22) - 5) + bytes.fromhex(photo))  # over the border of two chunks
+    # the bytes lie on the border of two chunks
+    (tmp_path / "b.bin").write_bytes(b"y" * ((1 << 22) - 5) + bytes.fromhex(photo))
     np.save(tmp_path / "c.npy", np.stack([vector * 2, vector]))
     np.save(tmp_path / "d.npy", np.zeros((1, 2, 2, 3), np.uint8))
     pq.write_table(pa.table({"face": [face] * 50, "v": [vector.tolist()] * 50}), tmp_path / "e.parquet")
@@ -262,7 +266,7 @@ def test_whom_nobody_knows_is_refused_and_what_is_out_already_is_not(own):
 
 
 def test_the_same_picture_in_another_file_goes_along_and_another_face_with_the_same_vector_stays(own):
-    """All photos of the doubles' person0 have one direction, as its colour is gray."""
+    """Tests with person0 of the doubles, whose colour is gray, so that all faces have the same embedding."""
     faces = {face.face_id: face for face in rows(own, Face)}
     mine = sorted(face for face in faces_in(own, "person0") if faces[face].shard)
     twin = dataclasses.replace(faces[mine[1]], phash=faces[mine[0]].phash)
@@ -284,12 +288,12 @@ def test_two_datasets_of_the_same_photos_give_people_other_ids(tmp_path):
     assert len(one) == len(two) == 3 and not one & two
     key = tmp_path / "one" / KEY_NAME
     assert key.stat().st_mode & 0o777 == 0o600 and key.read_bytes() != (tmp_path / "two" / KEY_NAME).read_bytes()
-    # the key may be handed in, and then the ids are the same
+    # with the same key, the ids are the same
     (tmp_path / "three").mkdir()
     shutil.copy(key, tmp_path / "three" / KEY_NAME)
     curated(photos, tmp_path / "three")
     assert {row.identity_id for row in rows(tmp_path / "three", Identity)} == one
-    # a key that is lost or another's is told, not made anew
+    # if the key is lost or from another dataset, the command refuses and makes no new key
     key.unlink()
     with pytest.raises(LedgerError, match="missing or broken"):
         curated(photos, tmp_path / "one")
@@ -309,7 +313,7 @@ def test_the_card_says_what_there_is_and_follows_a_purge(own):
 def test_who_was_trained_on_stays_there_when_the_frozen_set_goes(own):
     splits = rows(own, Split)
     before = {row.face_id: row.split for row in splits}
-    with Ledger.open(own, write=True) as ledger:  # as if the test split alone were frozen
+    with Ledger.open(own, write=True) as ledger:  # as if only the test split were frozen
         ledger.record("double", "all", {}, [dataclasses.replace(row, locked=row.split == "test") for row in splits])
     shown = {row.face_id: row.photo_id for row in rows(own, Face)}
     tested = sorted({shown[face] for face, split in before.items() if split == "test"})
@@ -320,7 +324,10 @@ def test_who_was_trained_on_stays_there_when_the_frozen_set_goes(own):
 
 
 def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path):
-    """Crops, references and embeddings of a snapshot, in place; sheets, pages, results by face; a whole benchmark."""
+    """Tests that snapshots, sheets, pages, results and benchmarks are erased.
+
+    Crops, references and embeddings of a snapshot are erased in place. A benchmark is removed as a whole.
+    """
     from tests.doubles import training as train_doubles
     from train.data.snapshot import load_snapshot
     from train.data.take_snapshot import take_snapshot
@@ -354,7 +361,7 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     for name in ("card.json", "cases.jsonl", "embeddings.npy", "pictures/a.png"):
         (bench / name).write_bytes(b"x")
     plan = plan_purge(dataset, [], [gone.photo_id], [tmp_path / "elsewhere"])
-    plan = dataclasses.replace(plan, people=("p-0123456789ab",))  # nobody else is left of them
+    plan = dataclasses.replace(plan, people=("p-0123456789ab",))  # as if the people of the photo had no other photo
     assert plan.checkpoints == (str(run / "checkpoint-00000016"),)
     done = purge(dataset, plan)
     assert (run / "checkpoint-00000016" / "model.safetensors").exists() and done.removed["benchmarks"] == 1
@@ -374,7 +381,7 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
             assert {after.face_ids[ref] for ref in after.references[place]} == wanted
         assert after.hash != before.hash and sha256_file(folder / "crops.npy") == after.facts["crops_sha256"]
         assert after.facts["counts"]["faces"] == len(before.face_ids) - 1 == len(after.crops)
-    # the weights are as they were: the next purge names them again
+    # the weights did not change, so the next purge names the checkpoints again
     (next_one,) = {face.photo_id for face in rows(dataset, Face) if face.face_id == train_doubles.face_of(0, 2).face_id}
     assert plan_purge(dataset, [], [next_one]).checkpoints == (str(run / "checkpoint-00000016"),)
     assert not any(vector in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -404,7 +411,7 @@ def test_a_snapshot_is_thinned_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.shared_data
 def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, tmp_path):
-    """curate, degrade, snapshot, report, then purge by the command line; the folder is searched here, by plain code."""
+    """Runs curate, degrade, snapshot, report and purge as commands, and then searches all bytes of the folder."""
     photos, dataset = tmp_path / "photos", tmp_path / "dataset"
     albums = sorted((shared_data / "people_crops").iterdir())[:5]
     for person in albums:
@@ -431,7 +438,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     pictures = {path.read_bytes() for path in dataset.rglob("*.png") if path.stem in members}
     pixels = [taken.crops[taken.face_ids.index(face)].tobytes() for face in members if face in taken.face_ids]
     assert len(pictures) >= 2 * len(members) and pixels
-    before = contents(dataset)  # hashes and names lie in the ledger, which may compress them
+    before = contents(dataset)  # hashes and names are compared as rows, because the ledger may compress them
     ids = [face.encode() for face in members]
     assert all(any(needle in one for one in before) for needle in [*vectors, *pixels, *ids])
 
@@ -441,7 +448,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     assert not any(needle in one for needle in [*needles, *pixels] for one in data)
     assert not pictures & set(data)
     assert check_ledger(dataset) == []
-    # it can be trained on, and the photos stay out
+    # the dataset can still be used for training, and the purged photos stay out
     assert take_snapshot(dataset, tmp_path / "again", 64).people["train"]
     assert doubles.curated(photos, dataset).files["purged"] == len(mine)
     assert not any(needle in one for needle in needles for one in contents(dataset))

@@ -1,4 +1,4 @@
-"""The page: one file that needs nothing else, with every part of it, and a sentence for each part that is missing."""
+"""Tests that the report is one file with all of its sections, and that a missing section has a sentence instead."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ THETA = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three people of four photos, one of them grouped and its last face alone, and what was turned away."""
+    """Makes a dataset of three people with four photos each, with dropped photos and faces.
+
+    One person was grouped, and the last face of this person is alone.
+    """
     made = dataset(tmp_path / "data<set", recognizer_onnx(tmp_path / "recognizer.onnx"), people=3)
     rows: list[object] = [
         File("file:///p/ok.jpg", "photo0-0", 1, 1, "ok"),
@@ -97,7 +100,7 @@ def training_run(run: Path) -> Path:
 
 
 def a_result(*names: str) -> dict[str, Any]:
-    """What `likeness evaluate` writes of those metrics."""
+    """Returns a result of `likeness evaluate` with these metrics."""
     mean = {"mean": 21.5, "low": 21.25, "high": 21.75, "images": 4, "people": 1, "over": "images"}
     apart = {"mean": 1.5, "low": 1.25, "high": 1.75, "images": 4, "people": 1, "excludes_zero": False}
     told = {"unit": "dB", "better": "higher", "digits": 2, "source": "<somebody>", "without_a_figure": ""}
@@ -152,7 +155,7 @@ def test_every_part_is_there(folder: Path) -> None:
         "as it is computed (&lt;somebody&gt;)",
     ):
         assert words in page, words
-    assert page.count("<polyline") == 5  # three losses; restored and LQ on validation
+    assert page.count("<polyline") == 5  # three losses, and two curves of the validation: restored and LQ
 
 
 def test_results_are_shown_whatever_was_measured_and_what_is_broken_is_named(folder: Path) -> None:
@@ -171,7 +174,7 @@ PICTURE = "data:image/webp;base64,AA"
 
 
 def a_sheet(picture: str = PICTURE) -> dict[str, Any]:
-    """What `likeness restore --page-data` writes."""
+    """Returns the content of a file that `likeness restore --page-data` writes."""
     face = {"photo": "<old>.jpg", "reason": "It was uncertain.", "lq": picture, "restored": PICTURE}
     face |= {"references": [PICTURE] * 2, "figures": [["NIQE", "9.1", "4.2"]]}
     told = {"restorer": "run", "photos": 3, "faces": [face], "undone": {"No face was found.": 2}}
@@ -202,7 +205,10 @@ def test_the_funnel_adds_up(folder: Path) -> None:
 
 
 def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
-    """Three people of four photos: everybody has three references, and a third of the targets is one person's."""
+    """Tests a dataset of three people with four photos each.
+
+    Every target has three references, and each person has a third of the targets.
+    """
     page = build_report(folder).read_text(encoding="utf-8")
     for words in (
         "The dataset has 12 targets of 3 people. "

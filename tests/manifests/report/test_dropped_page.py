@@ -1,4 +1,4 @@
-"""The page of faces that are not used: each reason, a few pictures, and nobody who must not be shown."""
+"""Tests the page of unused faces: each reason with a few pictures, and no face that must not be shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.doubles.exports import change
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four people of three photos."""
+    """Makes a dataset of four people with three photos each."""
     install(monkeypatch)
     curated(album(tmp_path / "photos"), tmp_path / "dataset")
     return tmp_path / "dataset"
@@ -44,7 +44,7 @@ def test_each_reason_is_shown_with_a_bounded_number_of_pictures(dataset: Path, m
     decide(dataset, [{"kind": "drop", "faces": [faces[4].face_id]}])
     drop(dataset, faces[:3], "too_blurred")
     drop(dataset, faces[3:4], "near_duplicate", duplicate_of=faces[11].face_id)
-    crop_path(dataset, faces[0].face_id).unlink()  # its picture is cut from the photo
+    crop_path(dataset, faces[0].face_id).unlink()  # the page must cut the picture from the photo
     aside = next(row for row in rows(dataset, Split) if row.face_id == faces[5].face_id)
     change(dataset, [replace(aside, status="dropped", reason="photo_spans_splits")])
     found = groups(dataset)
@@ -62,7 +62,8 @@ def test_each_reason_is_shown_with_a_bounded_number_of_pictures(dataset: Path, m
 @pytest.mark.parametrize("change_photo", [{"consent": " No "}, {"status": "dropped", "reason": "consent_missing"}, {}])
 def test_nobody_is_shown_who_opted_out_or_whose_photo_may_not_be_used(dataset: Path, change_photo: dict) -> None:
     one, other = rows(dataset, Face)[:2]
-    # the second face is in the photo of the first face, so its picture could show the first face too
+    # The second face is in the photo of the first face, so the picture of the second face could show the first face
+    # too.
     drop(dataset, [replace(other, photo_id=one.photo_id)], "too_dark")
     drop(dataset, [one], "too_dark" if change_photo else "opted_out")
     photo = next(row for row in rows(dataset, Photo) if row.photo_id == one.photo_id)

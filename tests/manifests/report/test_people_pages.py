@@ -1,4 +1,4 @@
-"""The pages of people show everybody, with ids that `decide` accepts, and vanish when a face is erased."""
+"""Tests that the pages of people show all people, with ids for `decide`, and are removed when a face is erased."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.doubles.curation import album, curated, install, rows
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five people of three photos, two people a page."""
+    """Makes a dataset of five people with three photos each. A page shows two people."""
     install(monkeypatch)
     monkeypatch.setattr(people_pages, "PEOPLE_A_PAGE", 2)
     curated(album(tmp_path / "photos", people=5), tmp_path / "dataset")

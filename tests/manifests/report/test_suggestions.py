@@ -1,4 +1,4 @@
-"""What to merge and what to split: planted mistakes come first, and what a user has decided is not suggested again."""
+"""Tests the suggestions to merge and to split: planted errors come first, and decided cases are not suggested again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.doubles.exports import change
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five people of three photos."""
+    """Makes a dataset of five people with three photos each."""
     install(monkeypatch)
     curated(album(tmp_path / "photos", people=5), tmp_path / "dataset")
     return tmp_path / "dataset"
@@ -48,7 +48,7 @@ def faces_of(dataset: Path) -> dict[str, list[str]]:
 
 
 def join(dataset: Path, one: str, other: str) -> None:
-    """As a grouping that errs."""
+    """Puts the faces of two people into one identity, like a wrong grouping."""
     members = [row for row in rows(dataset, Membership) if row.identity_id == other]
     change(dataset, [replace(row, identity_id=one) for row in members])
 
@@ -60,7 +60,8 @@ def test_two_people_in_one_group_are_suggested_with_the_faces_of_the_smaller_par
     third = rows(dataset, Membership)
     join(dataset, one, other)
     stray = next(row for row in third if row.identity_id == other)
-    change(dataset, [replace(stray, identity_id=sorted(people)[2])])  # the part has two faces, the rest three
+    # the part of the other person has two faces, and the rest has three
+    change(dataset, [replace(stray, identity_id=sorted(people)[2])])
     (found,) = suggestions(dataset)[0]
     assert found.person == one and set(found.part) == set(people[other]) - {stray.face_id}
     assert set(found.rest) == set(people[one]) and found.between < found.within
@@ -108,5 +109,5 @@ def test_faces_of_one_person_have_no_two_parts_that_are_unlike() -> None:
     both = np.concatenate([draw(20, 0.8), draw(5, 0.8)])
     found = divide_faces(both)
     assert found is not None and found[0].tolist() == [False] * 20 + [True] * 5 and found[1] < 0.5 * found[2]
-    same = np.repeat(draw(1, 0), 6, axis=0)  # equal faces have no direction in which they differ
+    same = np.repeat(draw(1, 0), 6, axis=0)  # equal faces do not differ in any direction
     assert divide_faces(same) is None

@@ -1,4 +1,4 @@
-"""Files appear whole, and every name has one spelling."""
+"""Tests that files appear only when they are complete, and that every name has one spelling."""
 
 import os
 import subprocess
@@ -74,9 +74,9 @@ def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
         with pytest.raises(FolderBusy, match=r"Another process is writing into .*run: wait"), lock_folder(folder):
             pass
         assert [path.name for path in folder.iterdir()] == [".lock"]
-    assert not folder.parent.exists()  # nothing came to lie there
+    assert not folder.parent.exists()  # nothing was written, so the folder was removed
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / ".lock").write_bytes(b"")  # of a process that was killed
+    (tmp_path / "kept" / ".lock").write_bytes(b"")  # a lock file that a killed process left
     with lock_folder(tmp_path / "kept"):
         pass
     assert list((tmp_path / "kept").iterdir()) == []

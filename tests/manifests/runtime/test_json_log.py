@@ -1,4 +1,4 @@
-"""`--log-json`: one JSON object a line, whatever happens; nothing where it was not asked for."""
+"""Tests that `--log-json` writes one JSON object per line in every case, and nothing without the option."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.places import Run
 
 @pytest.fixture
 def lines() -> Iterator[Any]:
-    """A function that answers the lines logged so far."""
+    """Yields a function that returns the lines logged so far."""
     stream = io.StringIO()
     loggers = [logging.getLogger(name) for name in ("likeness", "py.warnings")]
     before = [(logger.handlers, logger.propagate) for logger in loggers]
@@ -77,6 +77,6 @@ def test_the_flag_works_on_either_side_of_a_command(likeness: Run, tmp_path: Pat
         assert found.returncode == 2 == last["exit_code"] and found.stdout == ""
         assert first["event"] == "started" and first["tool_versions"]["duckdb"]
         assert last["event"] == "failed" and "likeness curate" in last["message"]
-    (tmp_path / "photo.jpg").write_bytes(b"")  # a folder without a file is refused
+    (tmp_path / "photo.jpg").write_bytes(b"")  # without this file, the empty folder would be refused
     found = likeness("curate", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json", "--log-json")
     assert json.loads(found.stdout) and json.loads(found.stderr.splitlines()[-1])["event"] == "finished"

@@ -1,4 +1,4 @@
-"""One map for any number of workers: the same results in the same order, and a sentence where a worker dies."""
+"""Tests that any number of workers gives the same results in the same order, and that a dead worker gives an error."""
 
 import os
 import signal
@@ -113,7 +113,7 @@ def test_what_is_done_after_the_units_is_on_no_units_account():
 
 
 def unequal(batch: list) -> list:
-    """Hangs as a stopped machine makes it hang: the first time alone."""
+    """Hangs at the first attempt and not at the second, like a machine that was stopped for a while."""
     for _ in guard_units(batch):
         if not is_retry():
             misbehave("hang")

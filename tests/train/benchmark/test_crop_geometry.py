@@ -1,4 +1,4 @@
-"""The place of a crop in its photo gives the same mask as the landmarks of the ledger."""
+"""Tests that the place of a crop in its photo gives the same mask as the landmarks of the ledger."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A benchmark: the same bytes for the same photos, read back as it was, refused where it would leak."""
+"""Tests benchmarks: the same photos give the same bytes, and a benchmark that would leak is refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def curated(photos: Path, dataset: Path) -> Path:
 
 
 def crowd_of(dataset: Path) -> Path:
-    """The dataset with its people of train in test: four people, so that there is somebody to show wrongly."""
+    """Moves the people of val and three people of train to test, and makes a frozen test set.
+
+    With several people in test, references of another person can be shown.
+    """
     with Ledger.open(dataset, write=True) as ledger:
         rows = [
             dataclasses.replace(row, split="test") if row.split == "val" else row for row in ledger.read_rows(Split)
@@ -75,25 +78,31 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(album: Path) -> Path:
-    """A dataset of twelve people with a frozen test set of several; not to be changed."""
+    """Makes a dataset of twelve people with a frozen test set of several people.
+
+    The tests must not change the dataset.
+    """
     return crowd_of(curated(album / "photos", album / "dataset"))
 
 
 @pytest.fixture
 def own(made: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
+    """Makes a copy of the dataset, which a test may change."""
     return Path(shutil.copytree(made, tmp_path / "own"))
 
 
 def same(one: Case, other: Case) -> bool:
-    """The same pictures and faces; people have a dataset's own ids in it and names of their faces in a benchmark."""
+    """Returns whether two cases are equal, without the ids of people.
+
+    A dataset has its own ids of people. A benchmark names people by their faces.
+    """
     nameless = {"identity_id": "", "wrong_identity_id": ""}
     a, b = (dataclasses.asdict(dataclasses.replace(case, **nameless)) for case in (one, other))
     return all(np.array_equal(np.asarray(a[key]), np.asarray(b[key])) for key in a)
 
 
 def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path, tmp_path: Path) -> None:
-    """Under other names, in another order, in other folders, one of them flat, with two workers."""
+    """Tests the same photos with other names, in another order, in other folders, with two workers."""
     for number, path in enumerate(sorted((album / "photos").rglob("*.png"), reverse=True)):
         place = tmp_path / "Ferien" / str(number % 5) / f"IMG {number:03d} ü.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +127,10 @@ def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path
 def test_people_are_named_by_their_faces_whatever_the_dataset_called_them(
     own: Path, made: Path, tmp_path: Path
 ) -> None:
-    """Ids are kept over re-runs, so that two histories of the same photos differ in them."""
+    """Tests datasets with different ids of people.
+
+    An id is kept in later runs, so it depends on the history of a dataset.
+    """
     freeze(made, tmp_path / "one")
     with Ledger.open(own, write=True) as ledger:
         splits = [dataclasses.replace(row, identity_id=f"q-{row.identity_id}") for row in ledger.read_rows(Split)]
@@ -144,7 +156,7 @@ def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_w
     assert len(read_benchmark_set(bench, made).cases) > 0
     freeze(made, bench, with_pictures=True, with_embeddings=True)
     assert (bench / EMBEDDINGS).exists() and len(read_benchmark_set(bench).cases) > 0
-    freeze(made, bench, with_pictures=True)  # what was asked for stays
+    freeze(made, bench, with_pictures=True)  # the embeddings that an earlier command wrote stay
     assert (bench / EMBEDDINGS).exists()
 
 
@@ -153,7 +165,7 @@ def test_a_benchmark_reads_back_as_the_set_it_was_frozen_from(made: Path, tmp_pa
     done = freeze(made, tmp_path / "bench", references=3, with_pictures=pictures, with_embeddings=pictures)
     wanted = read_frozen_set(made, SIZE, None, 3, seed=0)
     if pictures:
-        shutil.move(tmp_path / "bench", tmp_path / "moved")  # it depends on no place
+        shutil.move(tmp_path / "bench", tmp_path / "moved")  # the benchmark does not depend on its place
         found = read_frozen_set(tmp_path / "moved", SIZE, None, 3, seed=5)
     else:
         found = read_frozen_set(made, SIZE, str(tmp_path / "bench"), 3, seed=5)
@@ -304,7 +316,7 @@ def test_lq_pictures_are_made_again_from_theta_and_others_are_noticed(own: Path,
     freeze(own, tmp_path / "bare")
     with Ledger.open(own) as ledger:
         (name,) = {row.lq_set for row in ledger.read_rows(Degradation)}
-    shutil.rmtree(own / "lq" / name)  # whoever has the photos needs no frozen set
+    shutil.rmtree(own / "lq" / name)  # with the photos, the frozen set is not needed
     assert read_benchmark_set(tmp_path / "bare", own).cases
 
     cases = [json.loads(line) for line in (tmp_path / "bare" / CASES).read_text().splitlines()]
@@ -368,7 +380,7 @@ def test_another_recognizer_is_refused(own: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_path: Path) -> None:
-    """Also one that saw photos of them which the benchmark does not show."""
+    """Tests also a run that saw other photos of such a person, which the benchmark does not show."""
     freeze(made, tmp_path / "bench", references=1, with_pictures=True, with_embeddings=True)
     found = load_benchmark(tmp_path / "bench")
     targets = [case.face_id for case in read_benchmark_set(tmp_path / "bench").cases]
@@ -398,14 +410,14 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
     wanted = evaluate(tmp_path, made, options=options)
     for dataset, lq_set in ((tmp_path / "bench", None), (made, str(bare))):
         found = evaluate(tmp_path, dataset, lq_set, options)
-        for row in chain(found["rows"], wanted["rows"]):  # a dataset's ids are its own
+        for row in chain(found["rows"], wanted["rows"]):  # each dataset has its own ids of people
             row["identity_id"] = row["shown_identity_id"] = ""
         assert {**found, "dataset": wanted["dataset"]} == wanted
 
 
 @pytest.mark.shared_data
 def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_data: Path, tmp_path: Path) -> None:
-    """6 people of 6 photos, under other names and in another order."""
+    """Tests 6 people with 6 photos each, once with other names and in another order."""
     models = f"insightface:{shared_data / 'weights' / 'insightface_small'}"
     for name in ("one", "two"):
         photos = tmp_path / name
@@ -414,7 +426,7 @@ def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_d
                 place = photos / (f"{person.name}/{path.name}" if name == "one" else f"{number}{person.name[::-1]}.jpg")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
-        filters = FILTER_SETS["keep-outside"]  # most crops of people_crops reach over the borders of their photos
+        filters = FILTER_SETS["keep-outside"]  # most crops of people_crops lie partly outside their photos
         doubles.curated(photos, tmp_path / f"of_{name}", faces=models, screen=filters)
         make_set(tmp_path / f"of_{name}", "gfpgan", "test", 0, 64, workers=1)
         freeze(tmp_path / f"of_{name}", tmp_path / f"bench_{name}")

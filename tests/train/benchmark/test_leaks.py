@@ -1,4 +1,4 @@
-"""Every kind of leak is planted once and found, with both its ends; a clean dataset has none."""
+"""Tests that each kind of leak is found, with its two ends, and that a clean dataset has no leak."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RULES = Rules(6, 0.35, 0.5, 54, 40, 0.8, same_person=0.5, false_match_rate=0.01)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean dataset of twelve people with a frozen test set; not to be changed."""
+    """Makes a clean dataset of twelve people with a frozen test set. The tests must not change the dataset."""
     root = tmp_path_factory.mktemp("leaks")
     with pytest.MonkeyPatch.context() as patch:
         doubles.install(patch)
@@ -54,7 +54,7 @@ def plant(dataset: Path, change: Callable[[Ledger], list]) -> None:
 
 
 def ends(ledger: Ledger) -> tuple[Face, Face]:
-    """The smallest face of train and of test."""
+    """Returns the first accepted face of train and the first accepted face of test."""
     splits = {row.face_id: row.split for row in ledger.read_rows(Split)}
     faces = [face for face in ledger.read_rows(Face) if face.status == "ok"]
     one, other = (next(f for f in faces if splits[f.face_id] == name) for name in ("train", "test"))
@@ -81,7 +81,7 @@ def test_an_identity_in_two_splits(own: Path) -> None:
     found = doubles.find_dataset_leaks(own)
     (leak,) = [leak for leak in found.examples if leak.kind == "identity"]
     assert (leak.one_split, leak.other_split) == ("train", "val") and leak.what.startswith("person p-")
-    # its person's other faces are as alike as one person's
+    # the other faces of the person also look like one person
     assert found.counts["cosine"] > 0 and all(leak.value >= 0.5 for leak in found.examples if leak.kind == "cosine")
 
 

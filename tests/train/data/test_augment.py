@@ -1,4 +1,4 @@
-"""References are changed on their own, by a seed alone."""
+"""Tests that each reference is augmented on its own, and that only the seed determines how."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a sample is follows from (seed, epoch, face of the target), and from nothing else."""
+"""Tests that a sample depends only on (seed, epoch, face of the target)."""
 
 from collections import Counter
 from dataclasses import replace
@@ -32,7 +32,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def album(*photos: int, split: str = "train") -> Snapshot:
-    """People with so many photos each, all of them targets; nothing lies on disk."""
+    """Returns a snapshot of people with this number of photos each. All photos are targets. There are no files."""
     people = [f"person{number}" for number, many in enumerate(photos) for _ in range(many)]
     rows = range(len(people))
     return Snapshot(
@@ -60,7 +60,7 @@ def test_references_are_of_the_same_person_and_never_the_target(taken: Snapshot)
         assert len(set(sample.references)) == len(sample.references)
         assert set(sample.references) <= set(taken.references[sample.target].tolist())
         assert {taken.identity_ids[row] for row in sample.references} <= {taken.identity_ids[sample.target]}
-    # three references exist where four were drawn
+    # if four references are drawn, only three references exist
     assert {len(sample.references) for sample in samples} == {0, 1, 2, 3}
 
 
@@ -88,7 +88,7 @@ def test_every_reference_of_the_pairs_comes_as_often_as_the_others() -> None:
 
 
 def test_what_the_pairs_leave_out_is_not_drawn() -> None:
-    """The policy orders and cuts the pairs; training draws from what is left."""
+    """Tests that training draws only from the references that the policy of the pairs left."""
     taken = album(6, 6)
     cut = replace(taken, references=[rows[:2] for rows in taken.references])
     for sample in drawn(cut, SMALL, 200):
@@ -104,7 +104,7 @@ def test_an_epoch_sees_every_target_once_in_an_order_of_its_own(taken: Snapshot)
 
 
 def test_a_sample_follows_from_seed_epoch_and_face_alone(taken: Snapshot) -> None:
-    """Whatever the order of an epoch puts before it."""
+    """Tests that the samples before a target in an epoch do not matter."""
     targets = taken.targets("train")
     few = targets[: len(targets) // 2]
 
@@ -130,13 +130,13 @@ def test_wrong_references_are_of_one_other_person_of_the_split_and_as_often_as_t
 
 
 def test_the_number_of_references_does_not_tell_right_from_wrong() -> None:
-    # a person of two photos never has more than one right reference, so never more than one wrong one; whoever has
-    # five shows four wrong ones of the other who has
+    # The person with two photos has at most one right reference, so also at most one wrong reference. The two people
+    # with five photos show up to four wrong references of each other.
     taken, always = album(2, 5, 5), replace(SMALL, wrong_share=1.0)
     for sample, right in zip(drawn(taken, always, 400), drawn(taken, SMALL, 400), strict=True):
         assert sample.target == right.target and len(sample.references) == len(right.references)
         assert sample.right == (not sample.references)
-    # nobody else has as many: the right ones stay
+    # nobody else has so many photos, so the right references are used
     for sample in drawn(album(5, 2), always, 200):
         if len(sample.references) > 2:
             assert sample.right and set(sample.references) <= set(range(5))
@@ -157,7 +157,7 @@ def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: 
     assert not any(
         draw_preset_name(SMALL, 0, epoch, face, True) == MILD.name for epoch in range(9) for face in taken.face_ids
     )
-    # all else is drawn as it was; what is drawn mildly is, and the rest is as it was
+    # Only the degradation of the mildly degraded samples changes. All other draws stay the same.
     plain, mixed = (TrainingFaces(taken, recipe, 0) for recipe in (SMALL, half))
     seen = Counter[bool]()
     for index in range(24):
@@ -183,7 +183,7 @@ def test_fine_targets_are_repeated_and_only_fine_targets_have_clean_or_mild_inpu
     }
     assert all(names[face] == {"clean", "mild", "severe", repeated.preset} for face in fine)
     assert all(names[face] == {"severe", repeated.preset} for face in names.keys() - fine)
-    # without repeats, or with too few fine targets, each target is used once and none counts as soft
+    # without repeats, or with too few fine targets, each target is used once and none is treated as soft
     few = replace(album(40), facts=taken.facts, resolution=np.array([64] * 37 + [256] * 3))
     for snapshot_, recipe in ((taken, SMALL), (few, repeated)):
         rows, fine = repeat_fine_targets(snapshot_, "train", recipe)

@@ -1,4 +1,4 @@
-"""Which references a row is shown, and paired differences against hand calculations."""
+"""Tests which references each row of the counterfactuals gets, and paired differences against hand calculations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_departure_has_the_right_references_to_be_compared_with(references
     keys = [system.key for system in list_counterfactual_systems(references)]
     assert len(set(keys)) == len(keys) and {"0", "1", "2", "4", "8"} <= set(keys)
     assert {key for _, *pair in list_counterfactual_differences(references) for key in pair} <= set(keys)
-    # the two orders of one image come one after the other
+    # the row with shuffled references follows the row with the usual order
     assert keys.index(f"shuffled{references}") > keys.index(str(references))
 
 
@@ -64,7 +64,7 @@ def test_where_there_is_nobody_else_there_are_no_wrong_references() -> None:
 
 def test_a_difference_is_that_of_the_same_image() -> None:
     people = [f"p{place % 6}" for place in range(12)]
-    # images differ much, systems by 1 and a little: unpaired, nothing would show
+    # Images differ by much more than the systems do. Without pairs, no difference would be visible.
     rows = [row("0", str(place), person, 100.0 * place) for place, person in enumerate(people)]
     rows += [row("4", str(place), person, 100.0 * place + 1 + place / 100) for place, person in enumerate(people)]
     (line,) = average_differences(rows, [("more", "4", "0"), ("absent", "4", "wrong4")], ["score"], 0)

@@ -1,4 +1,4 @@
-"""Evaluation on a frozen set of the doubles' people: what is measured, what is stored, what is refused."""
+"""Tests the evaluation on a frozen set of the doubles: what is measured, what is stored and what is refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TWO = EvaluationOptions(references=2, metrics=("psnr", "ssim", "id_target", "id_
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of twelve people with a frozen test set."""
+    """Makes a dataset of twelve people with a frozen test set."""
     root = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         doubles.install(patch)
@@ -66,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crowd(made: Path) -> Path:
-    """The same with a frozen set of several people, those of train."""
+    """Makes a copy of the dataset with a frozen set of train, which has several people."""
     shutil.copytree(made, made.parent / "crowd")
     make_set(made.parent / "crowd", "codeformer", "train", 0, SIZE, workers=1)
     return made.parent / "crowd"
@@ -85,14 +85,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path) -> None:
     result = evaluate(run, made, options=TWO)
     rows = {row["system"]: row for row in result["rows"]}
-    assert list(rows) == [INPUT, "restored, no reference", "restored"]  # one person: nobody else to show
+    # the set has one person, so no other person can be shown
+    assert list(rows) == [INPUT, "restored, no reference", "restored"]
     assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
-    # without references it answers its input
+    # without references, the restorer returns its input
     for metric in ("psnr", "ssim", "id_target", "id_references"):
         assert rows["restored, no reference"][metric]["mean"] == pytest.approx(rows[INPUT][metric]["mean"])
         for row in rows.values():
             assert row[metric]["low"] <= row[metric]["mean"] <= row[metric]["high"]
-    # a copy of the references is at least as near to them as to the target
+    # a mean of the references is at least as similar to the references as to the target
     assert rows["restored"]["id_references"]["mean"] >= rows["restored"]["id_target"]["mean"] - 1e-3
     assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
     assert result["judge"]["is_the_datasets_own"] is True
@@ -143,7 +144,7 @@ def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd
     assert all(counts[face, "wrong2"] == counts[face, "2"] for face, key in counts if key == "lq")
     by_name = {line["difference"]: line for line in result["differences"]}
     assert list(by_name) == ["right - none", "right - wrong", "wrong - none", "none - LQ"]
-    # the double answers the mean of what it is shown
+    # the restorer returns the mean of its references
     means = {row["key"]: row["psnr"]["mean"] for row in result["rows"]}
     assert by_name["right - wrong"]["psnr"]["mean"] == pytest.approx(means["2"] - means["wrong2"])
     assert by_name["right - wrong"]["psnr"]["mean"] > 0
@@ -157,7 +158,7 @@ def test_wrong_references_do_not_change_with_people_who_do_not_win_the_draw() ->
     (lost, *_) = set("bcdef") - {chosen}
     assert _draw_wrong({p: f for p, f in pool.items() if p != lost}, "a", "photo a0", 2, "a0", 0) == (chosen, faces)
     assert len({_draw_wrong(pool, "a", "photo a0", 2, f"a{n}", 0)[0] for n in range(40)}) == 5, "one stranger for all"
-    # nobody else has five; a photo that shows the target too is not shown
+    # No other person has five photos. A photo that also shows the target is never a reference.
     assert _draw_wrong(pool, "a", "photo a0", 5, "a0", 0) == (None, [])
     both = {"a": pool["a"], "b": [("b0", "photo a0"), ("b1", "photo b1")]}
     assert _draw_wrong(both, "a", "photo a0", 1, "a0", 0) == ("b", ["b1"])
@@ -249,7 +250,7 @@ def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: P
 
 
 def folder_of(made: Path, folder: Path, restore: Callable[[np.ndarray], np.ndarray]) -> tuple[Path, list[str]]:
-    """Somebody's restored images of the test set."""
+    """Writes a folder of images that another system restored, for all images of the test set."""
     folder.mkdir()
     cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     for case in cases:
@@ -270,7 +271,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     rows = {row["key"]: row for row in result["rows"]}
     assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "perfect", "broken"]
     assert rows["perfect"]["psnr"]["mean"] == 100 and rows["perfect"]["id_target"]["mean"] == pytest.approx(1)
-    # three of the images cannot be measured: counted, named, and not in the mean
+    # Three of the images cannot be measured. They are counted and named, but not included in the mean.
     assert rows["broken"]["images"] == len(faces) and rows["broken"]["unmeasured"] == 3
     assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
     reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
@@ -293,7 +294,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
-    # they are decoded in a process of their own
+    # the images are decoded in another process
     monkeypatch.setattr(manifests.pictures.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     for number, value in enumerate((np.nan, np.inf, 0.5)):
         pixels = np.full((SIZE, SIZE), 0.25, np.float32)
@@ -310,7 +311,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
 def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_apart(
     made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the command, in folders as somebody would hand them in. Whole references are pasted in."""
+    """Tests the command with folders of another system. In one folder, a reference replaces the whole face."""
     cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     answers = {
         "target": lambda case: case.target,
@@ -401,7 +402,7 @@ def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path)
     assert html.count("<article") == 2 and "2 of " in html and 'src="http' not in html and mean in html
     tree = HTMLParser()
     tree.feed(html)
-    # the worst come first, and every picture is in the file
+    # the worst images come first, and the file contains every picture
     worst = min((row for row in seen.rows if row["key"] == "2"), key=lambda row: (row["id_target"], row["face_id"]))
     assert html.index(f'data-face="{worst["face_id"]}"') < html.rindex("<article")
     assert html.count("data:image/webp;base64,") >= 2 * 4
@@ -420,7 +421,7 @@ def test_a_name_for_a_paper_is_escaped() -> None:
 
 
 class Colours(torch.nn.Module):
-    """Four features of a picture in FID's place, uint8 (B, 3, S, S) -> (B, 4)."""
+    """Computes four features of a picture in place of FID's network, uint8 (B, 3, S, S) -> (B, 4)."""
 
     num_features = 4
 
@@ -468,12 +469,14 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
         for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong", "trusted", "trusted_wrong")
     }
     rows = {row["key"]: row for row in result["rows"]}
-    # the double answers the mean of what it is shown: any order gives the same, one repeated is that one
+    # The restorer returns the mean of its references. The order does not matter, and a repeated reference is the same
+    # as one reference.
     assert result["largest_change_by_order"] <= 1
     assert rows["repeated2"]["psnr"]["mean"] == pytest.approx(rows["1"]["psnr"]["mean"])
-    # where no wrong reference was shown the rate says how often it is so anyway
+    # `takeover` is also measured in rows without a wrong reference, for comparison
     assert rows["trusted_wrong2"]["takeover"]["mean"] > 0.5 and rows["trusted2"]["takeover"]["mean"] == 0
-    # most wrong references are left out as `restore` leaves them out, and nothing is trusted by mistake
+    # Most wrong references are left out, as in `restore`. In the rows with trusted references, no reference is left
+    # out.
     assert rows["wrong2"]["takeover"]["mean"] < rows["trusted_wrong2"]["takeover"]["mean"]
     left_out = result["left_out"]
     assert left_out["wrong2"] > left_out["2"] and left_out["trusted2"] == left_out["trusted_wrong2"] == 0

@@ -1,4 +1,4 @@
-"""An image is measured and shown without the pixels that a system wrote outside the photo."""
+"""Tests that pixels outside the photo are left out when an image is measured or shown."""
 
 from pathlib import Path
 from typing import Any

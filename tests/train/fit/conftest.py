@@ -1,4 +1,7 @@
-"""The snapshot that the tests of the training loop share, and one thread, so that runs can be compared bit for bit."""
+"""Makes the snapshot for the tests of the training loop.
+
+The tests use one thread, so that two runs can be compared bit for bit.
+"""
 
 import pytest
 import torch
@@ -9,7 +12,8 @@ from train.data.snapshot import Snapshot
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    return snapshot(tmp_path_factory.mktemp("fit"), upsample=16.0)  # faces of 32 px, as large as the model
+    # the faces have 32 px, which is the size of the model
+    return snapshot(tmp_path_factory.mktemp("fit"), upsample=16.0)
 
 
 @pytest.fixture(autouse=True)

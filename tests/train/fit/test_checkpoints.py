@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, of this model or refused."""
+"""Tests that a checkpoint is complete or missing, and that a checkpoint of another model is refused."""
 
 import json
 import pickle
@@ -20,12 +20,12 @@ from train.recipes.recipes import Recipe
 
 
 def blind(recipe: Recipe) -> Recipe:
-    """Without the loss that needs a recognizer."""
+    """Returns the recipe without the loss `identity`, which needs a recognizer."""
     return replace(recipe, losses={name: weight for name, weight in recipe.losses.items() if name != "identity"})
 
 
 def engine(recipe: Recipe = ADVERSARIAL, seed: int = 0) -> Engine:
-    """A model in training that has taken one step on noise, without the dataset's recognizer."""
+    """Returns a model in training after one step on noise, without a recognizer."""
     made = build(blind(recipe), DIM, seed, Settings(), "fp32", None)
     for module, optimizer in ((made.model, made.optimizer), (made.discriminator, made.discriminator_optimizer)):
         if module is not None and optimizer is not None:
@@ -51,7 +51,7 @@ def test_model_average_discriminator_and_moments_come_back_bit_for_bit(tmp_path:
     first, second = engine(), engine(seed=1)
     before = [tensor.detach().clone() for tensor in everything(first)]
     save_checkpoint(tmp_path, 8, first)
-    # what is saved for sampling is the average, and the model in training is left as it was
+    # the averaged weights are saved for sampling, and the model in training does not change
     assert all(torch.equal(a, b) for a, b in zip(before, everything(first), strict=True))
     assert load_checkpoint(find_newest_checkpoint(tmp_path), second) == 8
     assert all(torch.equal(a, b) for a, b in zip(before, everything(second), strict=True))

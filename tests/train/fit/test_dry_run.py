@@ -1,4 +1,4 @@
-"""The dry run of recipes that need more of a batch than pictures."""
+"""Tests the dry run of recipes whose batches need more than pictures."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training: it ends where it should, resumes exactly, and stops with a sentence where it must."""
+"""Tests that training ends where it should, resumes exactly, and stops with an error message if it must."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_a_refused_start_leaves_no_folder_that_refuses_the_next_start(tmp_path: 
 
 
 def break_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """The loss `edge` of one step, counted from 1, is NaN."""
+    """Makes the loss `edge` of step `number` NaN. Steps are counted from 1."""
     honest, calls = Objective.__call__, []
 
     def breaks(self: Objective, batch: dict, restored: Restoration) -> dict[str, torch.Tensor]:  # type: ignore[type-arg]
@@ -99,7 +99,7 @@ def break_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoint(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Figures are read with the checkpoint after step 8. Step 6 breaks, steps 7 and 8 run on broken weights.
+    # The figures are read with the checkpoint after step 8. Step 6 fails, and steps 7 and 8 use broken weights.
     steps: list[int] = []
     with monkeypatch.context() as broken:
         break_step(broken, 6)
@@ -113,7 +113,7 @@ def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoi
     assert not (tmp_path / "run" / "samples" / "00000032.png").exists()
     newest = find_newest_checkpoint(tmp_path / "run")
     assert all(tensor.isfinite().all() for path in newest.rglob("*.safetensors") for tensor in load_file(path).values())
-    # Resumed without the fault, training ends as if it had never been disturbed.
+    # If training resumes without the fault, it ends as an undisturbed training.
     run(tmp_path / "run", taken, 48, checkpoint_every=16)
     run(tmp_path / "whole", taken, 48, checkpoint_every=16)
     assert same_weights(tmp_path / "run", tmp_path / "whole")
@@ -127,7 +127,7 @@ def test_a_nan_is_found_at_the_next_line_of_the_log(
     steps: list[int] = []
     with pytest.raises(Diverged, match=r"step 3 \(after 8 images"):
         run(tmp_path, taken, 400, checkpoint_every=400, progress=lambda _, done, __: steps.append(done))
-    assert steps[-1] == 16 and not list_checkpoints(tmp_path)  # the read after step 4
+    assert steps[-1] == 16 and not list_checkpoints(tmp_path)  # the losses are read after step 4
 
 
 def test_a_sample_that_is_not_finite_ends_the_training_and_is_not_written(
@@ -146,7 +146,10 @@ def test_a_sample_that_is_not_finite_ends_the_training_and_is_not_written(
 
 
 class Waits(TorchDispatchMode):
-    """Counts what makes the CPU wait for a GPU: values that leave it, and results whose size depends on values."""
+    """Counts operations that make the CPU wait for a GPU.
+
+    Such operations read a value of a tensor, or give a tensor whose size depends on values.
+    """
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
 
@@ -165,7 +168,7 @@ class Waits(TorchDispatchMode):
 
     @staticmethod
     def of_torch_itself() -> bool:
-        """AdamW reads its own step numbers, which lie on the CPU on every machine."""
+        """Returns whether AdamW reads its step numbers, which are on the CPU on every machine."""
         return any("torch/optim" in frame.filename for frame in traceback.extract_stack())
 
 
@@ -195,7 +198,7 @@ def test_a_step_waits_for_no_number(
         waits.__enter__()
         return gradients(*arguments)
 
-    def end(*arguments: Any) -> Any:  # the step before is over when the next batch is moved
+    def end(*arguments: Any) -> Any:  # when the next batch is moved, the step before has ended
         if counting[0]:
             waits.__exit__(None, None, None)
             by_step.append((waits.count, reads[0]))
@@ -205,7 +208,8 @@ def test_a_step_waits_for_no_number(
     monkeypatch.setattr(train.fit.loop, "compute_gradients", begin)
     monkeypatch.setattr(train.data.dataset, "to_device", end)
     run(tmp_path, taken, 32, recipe, checkpoint_every=400)
-    # eight steps of four images: the fourth reads, by one .tolist(), and the last one too, before its checkpoint
+    # There are eight steps of four images. The fourth step reads the losses by one .tolist(). The last step also reads,
+    # before its checkpoint.
     assert by_step[:7] == [(0, 0)] * 3 + [(0, 1)] + [(0, 0)] * 3
 
 
@@ -233,7 +237,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
         raise OSError(28, "No space left on device")
 
     if full == "grid":
-        (tmp_path / "stats.jsonl").unlink()  # which is written anew first
+        (tmp_path / "stats.jsonl").unlink()  # stats.jsonl is then written again first
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
     monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
     with pytest.raises(
@@ -299,7 +303,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
     seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
     (line,) = lines(tmp_path, "train")
     assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
-    # of each of the two steps' references
+    # the references of the two steps
     shares = [
         [float(not warped) for one in step for warped in one["warped"][one["present"]]] for step in (seen[:4], seen[4:])
     ]
@@ -343,7 +347,7 @@ def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> 
 
 def test_bf16_trains_and_a_resumed_run_keeps_it(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path, taken, 8, settings=Settings(precision="bf16"))
-    run(tmp_path, taken, 16, settings=Settings())  # without a word it goes on in the precision that it began with
+    run(tmp_path, taken, 16, settings=Settings())  # without an option, training continues in its first precision
     assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bf16"
     assert {value.dtype for value in load_file(find_newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
 
@@ -364,7 +368,7 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path: Path, taken: Snapshot) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    # `accelerate launch` starts several processes on CPUs through MPI alone; torchrun is what it starts on GPUs
+    # On CPUs, `accelerate launch` can start several processes only through MPI. On GPUs, it starts torchrun.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
     command = [*launch, "-m", "tests.doubles.training", str(taken.folder), str(tmp_path / "two"), "4000"]
@@ -381,7 +385,7 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path:
     assert not list((tmp_path / "two").glob(".checkpoint*"))
     assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
     measured = [line["images"] for line in lines(tmp_path / "two", "val")]
-    assert measured[:2] == [0, 40] and measured == sorted({*measured, images})  # the first process alone writes
+    assert measured[:2] == [0, 40] and measured == sorted({*measured, images})  # only the first process writes
 
     run(tmp_path / "one", taken, 40, ADVERSARIAL, checkpoint_every=40)
     one, two = (load_file(tmp_path / name / "checkpoint-00000040" / WEIGHTS) for name in ("one", "two"))

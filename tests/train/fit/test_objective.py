@@ -1,4 +1,4 @@
-"""What a recipe is trained by: which terms, where their gradients go, what they leave out, and the adversary."""
+"""Tests the losses of a recipe: their names, where their gradients go, what they leave out, and the discriminator."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ READ_REFERENCES = ("reference_identity", "spatial_min")
 
 
 class Recognizer(nn.Module):
-    """A recognizer in form that counts how often it is asked with and without gradients."""
+    """Acts as a recognizer, and counts the calls with and without gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def objective_of(weights: Path, *losses: str) -> Objective:
 
 
 def batch_of(seed: int = 0) -> dict[str, Any]:
-    """Four faces with 3, 1, 2 (of another person) and no references."""
+    """Returns a batch of four faces with 3, 1, 2 and no references. The 2 references show another person."""
     draw = torch.Generator().manual_seed(seed)
     preset = find_preset("codeformer")
     return {
@@ -90,7 +90,7 @@ def restored_of(seed: int = 1, prompt: int | None = 16, **terms: torch.Tensor) -
 
 
 def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tuple[dict[str, Any], Restoration]:
-    """Some samples of a batch."""
+    """Returns the samples `order` of a batch."""
     picked = {k: [v[i] for i in order] if isinstance(v, list) else v[order] for k, v in batch.items()}
     return picked, Restoration(restored.image[order], restored.latent[order], None)
 
@@ -139,7 +139,7 @@ def test_references_that_are_absent_or_wrong_change_nothing(weights: Path, loss:
     restored.image.grad = None
     for name in ("references", "embeddings"):
         batch[name][~batch["present"]] = torch.nan
-        batch[name][2] = torch.nan  # of another person
+        batch[name][2] = torch.nan  # this sample has references of another person
     after = objective(batch, restored)[loss]
     after.backward()
     assert torch.equal(before, after) and torch.equal(slope, restored.image.grad)  # type: ignore[arg-type]
@@ -172,7 +172,7 @@ def test_all_terms_are_computed_in_float32_under_autocast(weights: Path) -> None
         with torch.autocast("cpu", torch.bfloat16):
             cast = objective(batch, restored)
         assert all(torch.equal(plain[name], cast[name]) for name in ALL)
-        # a model in bfloat16 hands over bfloat16
+        # a model in bfloat16 returns images in bfloat16
         coarse = objective(batch, restored._replace(image=restored.image.bfloat16()))
     assert all(term.dtype == torch.float32 for term in coarse.values())
 
@@ -181,7 +181,8 @@ def test_identity_and_reference_identity_share_one_look(weights: Path) -> None:
     objective, batch, restored = objective_of(weights, "identity", "reference_identity"), batch_of(), restored_of()
     recognizer: Any = objective.recognizer
     terms = objective(batch, restored)
-    assert recognizer.asked == {True: 1, False: 1}  # the restored faces; the true ones
+    # one call for the restored faces with gradients, and one for the true faces without
+    assert recognizer.asked == {True: 1, False: 1}
     embedding = recognizer(restored.image)
     usable = batch["present"] & batch["right"][:, None]
     assert torch.equal(terms["identity"], identity_loss(embedding, recognizer(batch["target"])))
@@ -278,7 +279,7 @@ def discriminator_of(kind: str) -> nn.Module:
         torch.manual_seed(0)
         discriminator = build_discriminator(recipe_of(discriminator=kind, parts=("vre",)), 48, 16)
     assert discriminator is not None
-    return discriminator.eval()  # which leaves the weights' norms as they are, so that two calls agree
+    return discriminator.eval()  # in this mode, the norms of the weights do not change, so two calls give equal results
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])
@@ -338,7 +339,7 @@ def test_no_image_depends_on_its_batch(kind: str) -> None:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: bool) -> None:
     discriminator, batch, restored = discriminator_of(kind).train(), batch_of(), restored_of()
-    batch["target"] = batch["target"] * 0.3  # what it can tell by
+    batch["target"] = batch["target"] * 0.3  # a difference by which the discriminator can tell the images apart
     truth = 0.3 * torch.randn(BATCH, 48, 8, 8, generator=torch.Generator().manual_seed(2))
     optimizer, told = torch.optim.Adam(discriminator.parameters(), 1e-3), []
     for _ in range(12):
@@ -353,7 +354,10 @@ def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: 
 
 
 def test_whether_prompt_and_latent_agree_can_be_learned() -> None:
-    """Every latent and every prompt is as often true as false: by one alone no discriminator comes below ln 2."""
+    """Tests latents and prompts that are equally often true and false.
+
+    From the latent or the prompt alone, no discriminator reaches a loss below ln 2.
+    """
     discriminator, draw = discriminator_of("latent").train(), torch.Generator().manual_seed(4)
     kinds, words = torch.randn(2, 48, 1, 1, generator=draw), torch.randn(2, 5, 16, generator=draw)
     latents, prompts = kinds[[0, 1, 1, 0]].expand(-1, -1, 8, 8), words[[0, 1, 0, 1]]

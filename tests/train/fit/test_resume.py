@@ -1,4 +1,4 @@
-"""A training that is interrupted, stopped or killed, and then resumed, ends in the weights of an unbroken training."""
+"""Tests that a training that is interrupted, stopped or killed ends with the weights of an undisturbed training."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
     tmp_path: Path, taken: Snapshot, recipe: Recipe
 ) -> None:
     run(tmp_path / "whole", taken, recipe=recipe)
-    run(tmp_path / "parts", taken, 12, recipe)  # 12 is between two regular checkpoints
+    run(tmp_path / "parts", taken, 12, recipe)  # 12 images are between two regular checkpoints
     run(tmp_path / "parts", taken, recipe=recipe, workers=1)
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     again = run(tmp_path / "parts", taken, recipe=recipe)
@@ -59,11 +59,12 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
         until = time.monotonic() + 300
         while not (broken / after).is_dir() and time.monotonic() < until:
             time.sleep(0.005)
-        os.killpg(process.pid, kind)  # the trainer and its workers at once, as a terminal or a scheduler does
+        # the signal goes to the trainer and its workers at once, as from a terminal or a scheduler
+        os.killpg(process.pid, kind)
         return process.wait(300)
 
     assert signalled(signal.SIGKILL, "checkpoint-00000040") == -signal.SIGKILL
-    # what a kill in the middle of writing leaves
+    # files that a kill leaves if a file is being written
     (broken / ".checkpoint-00000160.1.tmp").mkdir()
     with (broken / "stats.jsonl").open("a") as file:
         file.write('{"kind": "tr')

@@ -1,4 +1,4 @@
-"""Validation measures the pixels of the photo alone."""
+"""Tests that the validation measures only the pixels that come from the photo."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from train.models.io import Restoration
 
 
 class Paints(nn.Module):
-    """Restores each face as the input with `colour` where `valid` is False, and a little error elsewhere."""
+    """Restores a face as the input with a small error. The pixels where `valid` is False become `colour`."""
 
     def __init__(self, valid: torch.Tensor, colour: float) -> None:
         super().__init__()
@@ -50,4 +50,4 @@ def measure(colour: float) -> dict[str, float]:
 def test_what_a_model_draws_outside_the_photo_changes_no_value() -> None:
     one, other = measure(0.0), measure(1.0)
     assert one == other
-    assert one["psnr_restored"] == pytest.approx(20, abs=1e-3)  # an error of .1 in each valid pixel
+    assert one["psnr_restored"] == pytest.approx(20, abs=1e-3)  # the error is .1 in each valid pixel

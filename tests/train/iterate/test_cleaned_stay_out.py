@@ -1,4 +1,4 @@
-"""No cleaned picture reaches val, test or an evaluation, however its rows and files came to be."""
+"""Tests that no cleaned picture reaches val, test or an evaluation, whatever rows and files exist."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module", params=["identity", "photos"])
 def clean(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset that was split by its people, or by its photos, with a frozen test set; not to be changed."""
+    """Makes a dataset with a frozen test set, split by people or by photos. The tests must not change the dataset."""
     root = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
         doubles.install(patch)
@@ -44,7 +44,7 @@ def clean(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def planted(clean: Path, tmp_path: Path) -> tuple[Path, Mapping[str, CleanedVersion]]:
-    """The same with a red version, kept, of every face there is, as if an iteration had made them."""
+    """Makes a copy of the dataset in which every face has an accepted red version, as after an iteration."""
     dataset, done, data = Path(shutil.copytree(clean, tmp_path / "planted")), *cv2.imencode(".png", RED[:, :, ::-1])
     assert done
     made = {}
@@ -58,12 +58,12 @@ def planted(clean: Path, tmp_path: Path) -> tuple[Path, Mapping[str, CleanedVers
 
 
 def red(crops: np.ndarray) -> np.ndarray:
-    """Which of (n, S, S, 3) are."""
+    """Returns which crops of (n, S, S, 3) are red."""
     return (crops == RED).all(axis=(1, 2, 3))
 
 
 def beyond_training(snapshot: Snapshot) -> set[int]:
-    """Rows of val and test, and every row that one of their targets is shown."""
+    """Returns the rows of val and test, and the rows of all references of their targets."""
     rows = {row for row, split in enumerate(snapshot.splits) if split != "train"}
     return rows.union(*(map(int, snapshot.references[row]) for row in rows))
 
@@ -77,7 +77,7 @@ def test_a_snapshot_takes_versions_of_training_faces_alone(
         training = {row.face_id for row in ledger.read_rows(Split) if row.split == "train" and row.status == "ok"}
         shown = {ref for pair in ledger.read_rows(Pair) if pair.split != "train" for ref in pair.refs}
         assert best and set(best) == {face for face in training - shown if face in made}
-    # what the ledger would not name is not taken when it is handed in, either
+    # also if the versions are given directly, versions of other faces are not used
     for name, versions in (("best", best), ("all", made)):
         snapshot = take_snapshot(dataset, tmp_path / name, SIZE, doubles.models("auto"), versions=versions)
         found = red(snapshot.crops)
@@ -153,7 +153,8 @@ def test_whoever_is_purged_takes_their_cleaned_pictures_along(
         split_of = {row.face_id: row.split for row in ledger.read_rows(Split)}
         photo = next(row.photo_id for row in ledger.read_rows(Face) if split_of.get(row.face_id) == "train")
         ledger.record("iterate", "it/train-1", {}, [TrainingImage("it", 1, face, 0) for face in made])
-        for number, face in enumerate(made):  # every face its own picture: the proof knows pictures by their bytes
+        # each face gets its own picture, because the check recognises pictures by their bytes
+        for number, face in enumerate(made):
             data = cv2.imencode(".png", np.full((SIZE, SIZE, 3), number, np.uint8))[1].tobytes() + b"%d" % number
             write_atomically(version_path(dataset, "it", 0, face), data)
     plan = plan_purge(dataset, [], [photo])

@@ -1,4 +1,4 @@
-"""Every loss against a calculation by hand."""
+"""Tests every loss against a calculation by hand."""
 
 import copy
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_pixel() -> None:
     a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     b[0, 0, 0, 0] = 0.6
     assert float(pixel_loss(a, b)) == pytest.approx((0.6 - 0.05) / 12)
-    b[0, 0, 0, 0] = 0.06  # a small difference counts by its square
+    b[0, 0, 0, 0] = 0.06  # the square of a small difference counts
     assert float(pixel_loss(a, b)) == pytest.approx(0.06**2 / 0.2 / 12)
 
 
@@ -63,11 +63,11 @@ def test_detail_sees_strength_and_not_place() -> None:
     fine[..., ::2] = 0.2
     flat = torch.full_like(fine, 0.1)
     assert float(detail_loss(image, image)) == 0
-    assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)  # moved by a pixel
+    assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)  # the picture is moved by a pixel
     # the missing stripes have the strength .1 at the first of three scales, which counts as .09
     assert float(detail_loss(flat, fine)) == pytest.approx(0.09 / 3, rel=0.1)
-    assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # brightness does not count
-    soft = torch.full_like(fine, 0.1, requires_grad=True)  # nothing there at all: the gradient is finite
+    assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # a change of brightness does not count
+    soft = torch.full_like(fine, 0.1, requires_grad=True)  # without any detail, the gradient is still finite
     detail_loss(soft, fine).backward()
     assert soft.grad is not None and bool(torch.isfinite(soft.grad).all())
 
@@ -79,7 +79,8 @@ def test_mse() -> None:
 
 
 def test_edge_at_one_scale() -> None:
-    # one column steps up by .4: its gradient along x is .4 in every row, which counts as .375; along y there is none
+    # One column steps up by .4. The gradient along x is .4 in every row, which counts as .375. The gradient along y is
+    # 0.
     a, b = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     b[..., 2:] = 0.4
     assert float(edge_loss(a, b, scales=1)) == pytest.approx((0.375 / 3 + 0) / 2)
@@ -88,7 +89,7 @@ def test_edge_at_one_scale() -> None:
 def test_edge_over_two_scales() -> None:
     a, b = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     b[..., 2:] = 0.4
-    # halved, the step fills the only gradient there is
+    # at half size, the step fills the only gradient of the picture
     assert float(edge_loss(a, b, scales=2)) == pytest.approx((0.375 / 3 + 0.375) / 4)
 
 
@@ -122,7 +123,7 @@ def test_reference_identity_is_a_mean_over_the_usable_ones() -> None:
     restored = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     references = torch.tensor([[[0.6, 0.8], [0.0, 1.0]], [[0.0, -1.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
     usable = torch.tensor([[True, True], [True, False], [False, False]])
-    # 1 - .6 and 1 - 0; 1 + 1; nothing
+    # image 1: the mean of 1 - .6 and 1 - 0; image 2: 1 + 1; image 3: nothing
     assert float(reference_identity_loss(restored, references, usable)) == pytest.approx((0.7 + 2 + 0) / 3)
     assert float(reference_identity_loss(restored, references[:, :0], usable[:, :0])) == 0
 
@@ -151,7 +152,7 @@ def test_ms_ssim_has_as_many_scales_as_fit(size: int, scales: int) -> None:
 
 
 def test_ms_ssim_by_hand() -> None:
-    # one window in the middle of 11 px: luminance of everything, contrast and structure where it fits
+    # the image has one window of 11 px in the middle, for the luminance, the contrast and the structure
     restored, target = (images(1, 3, 22, 22, seed=seed).double() for seed in (0, 1))
     target = 0.7 * restored + 0.3 * target
     x = np.arange(-5, 6)
@@ -208,7 +209,7 @@ def root_mean_square(x: np.ndarray) -> np.ndarray:
 
 
 def layers_of(vgg16: torch.nn.Sequential, x: np.ndarray, pool) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
-    """The last of each of the five blocks of two, two, three, three, three convolutions."""
+    """Returns the last layer of each of the five blocks of 2, 2, 3, 3 and 3 convolutions."""
     convolutions = iter([layer for layer in vgg16 if isinstance(layer, torch.nn.Conv2d)])
     tapped = []
     for block, count in enumerate((2, 2, 3, 3, 3)):
@@ -226,7 +227,7 @@ def shipped(name: str) -> dict[str, np.ndarray]:
 
 
 def lpips_layers(vgg16: torch.nn.Sequential, a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-    """By layer, the weighted squared differences at every location."""
+    """Returns for each layer the weighted squared differences at every location."""
     shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
     heads, found = shipped("lpips_models/vgg.pth"), []
     both = [
@@ -271,7 +272,7 @@ def test_lpips_by_location(vgg16: torch.nn.Sequential) -> None:
     found = lpips.distance_map(lpips(a), lpips(b), (32, 32))[0, 0].double().numpy()
     by_hand = np.zeros((32, 32))
     for layer in lpips_layers(vgg16, a[0].numpy(), b[0].numpy()):
-        # bilinear between the centres of the small pixels, constant beyond the outer ones
+        # bilinear between the centres of the small pixels, and constant outside the outer centres
         place = np.clip((np.arange(32) + 0.5) * len(layer) / 32 - 0.5, 0, len(layer) - 1)
         low = np.minimum(place.astype(int), max(len(layer) - 2, 0))
         weights = np.zeros((32, len(layer)))
@@ -332,7 +333,7 @@ def test_spatial_min_takes_the_nearer_at_every_location(vgg16: torch.nn.Sequenti
         lpips, restored, target, torch.stack([other, third], 1), [slot.nonzero()[:, 0] for slot in usable.unbind(1)]
     )
     assert float(found) == pytest.approx(by_hand.mean(), rel=1e-5)
-    assert by_hand.mean() < maps[0].mean()  # a reference was nearer somewhere
+    assert by_hand.mean() < maps[0].mean()  # at some location, a reference was nearer than the target
 
 
 def test_spatial_min_without_usable_references_is_lpips_to_the_target(vgg16: torch.nn.Sequential) -> None:
@@ -367,7 +368,7 @@ def test_cycle_compares_what_the_same_degradation_makes(vgg16: torch.nn.Sequenti
     lq, true = lq.permute(0, 3, 1, 2).float(), torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
 
     assert float(cycle_loss(lpips, true, lq, thetas)) < 0.05 * float(cycle_loss(lpips, 1 - true, lq, thetas))
-    # the θ of another sample does not make this input
+    # the θ of another sample gives another input
     assert float(cycle_loss(lpips, true, lq, thetas[::-1])) > 5 * float(cycle_loss(lpips, true, lq, thetas))
     overshot = (true + 0.5).requires_grad_()
     loss = cycle_loss(lpips, overshot, lq, thetas)
@@ -409,7 +410,7 @@ def test_face_alignment_by_hand() -> None:
 def test_face_alignment_looks_at_the_regions_alone() -> None:
     target, points = images(1, 3, 32, 32), POINTS + torch.tensor([8.0, 2.0])
     elsewhere, eye = target.clone(), target.clone()
-    elsewhere[..., 24:, :] = 0  # below the mouth, which ends at 17, and off its coarsest pixels
+    elsewhere[..., 24:, :] = 0  # this area is below the mouth, which ends at 17, and does not touch its coarse pixels
     eye[..., 7:10, 11:14] = 0
     assert float(face_alignment_loss(elsewhere, target, points)) == 0
     assert float(face_alignment_loss(target + 0.2, target, points)) == pytest.approx(0, abs=1e-6)

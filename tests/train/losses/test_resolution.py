@@ -1,4 +1,4 @@
-"""A loss on detail that an enlarged target cannot hold teaches softness, so it is taken out of both images."""
+"""Tests that detail which an enlarged target cannot contain is removed from both images before a loss compares them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The Fréchet distance against scipy's matrix root, and FID's network against torch-fidelity's own."""
+"""Tests the Fréchet distance against scipy's matrix root, and FID's network against the network of torch-fidelity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.metrics.fid import INCEPTION, explain_missing, fid, frechet_distance,
 
 
 class Features(nn.Module):
-    """16 random features of a picture, uint8 (B, 3, 8, 8) -> (B, 16)."""
+    """Computes 16 random features of a picture, uint8 (B, 3, 8, 8) -> (B, 16)."""
 
     num_features = 16
 
@@ -91,7 +91,7 @@ def test_the_network_is_torch_fidelitys_and_fid_is_the_distance_of_its_features(
         picture = torch.from_numpy(image).permute(2, 0, 1)[None]
         torch.testing.assert_close(network(picture), theirs(picture)[0], rtol=1e-5, atol=1e-5)
     found = fid(one, other, tmp_path)
-    # four points span three directions, and there the same distance is a root of a 3 x 3 matrix
+    # Four points span three directions. In these directions, the same distance is the root of a 3 x 3 matrix.
     features = [
         np.concatenate([theirs(torch.from_numpy(i).permute(2, 0, 1)[None])[0] for i in s]) for s in (one, other)
     ]

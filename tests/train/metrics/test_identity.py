@@ -1,4 +1,4 @@
-"""Identity against hand calculations, and the published Deg's network against its blocks written out."""
+"""Tests identity against hand calculations, and the network of the published Deg against its written-out blocks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def leaky(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
 
 
 def resnet_face18(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """The forward pass as the public scripts have it, straight from the tensors' names."""
+    """Runs the forward pass of the public scripts, with the tensors by their names."""
     x = F.conv2d(x, state["conv1.weight"], padding=1)
     x = F.max_pool2d(leaky(normalised(x, state, "bn1"), state["prelu.weight"]), 2, 2)
     for layer in (1, 2, 3, 4):

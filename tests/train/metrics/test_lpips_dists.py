@@ -1,4 +1,4 @@
-"""LPIPS and DISTS are torchmetrics', with the same random backbones on both sides."""
+"""Compares LPIPS and DISTS with torchmetrics. Both use the same random backbones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table's rows, what is missing and why, and the order that each metric promises."""
+"""Tests the rows of the table, the reasons for missing metrics, and the order of images that each metric promises."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def judge() -> FaceModels:
-    """Knows a face by its coarse colours, and finds one in all that is not flat: further right the brighter it is."""
+    """Returns face models that compare coarse colours, and find a face in every picture that is not flat.
+
+    A brighter picture has its face further to the right.
+    """
 
     def embed(chips: np.ndarray) -> np.ndarray:
         coarse = [cv2.resize(chip, (6, 6), interpolation=cv2.INTER_AREA).astype(float).ravel() - 128 for chip in chips]
@@ -57,7 +60,7 @@ def judge() -> FaceModels:
 
 
 def photo(person: int, number: int, size: int = 128) -> np.ndarray:
-    """Coarse colours of the person, fine texture of the photo."""
+    """Returns a picture with the coarse colours of a person and the fine texture of a photo."""
     fine = np.random.default_rng([person, number]).normal(0, 14, (size, size, 3))
     return np.clip(picture(person, number, size) + cv2.GaussianBlur(fine, (0, 0), 0.8), 0, 255).astype(np.uint8)
 
@@ -193,14 +196,14 @@ def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights:
         order(metric, "target", "blurred", "lq", "pasted")
     for metric in ("lpips", "lpips_alex", "dists", "deg_judge", "deg_published", "id_target"):
         for other in ("blurred", "lq", "pasted"):
-            # the published Deg leaves the target itself out
+            # the published Deg does not measure the target itself
             if metric == "deg_published":
                 assert math.isnan(rows["target"][metric]) and rows[other][metric] > 1
             else:
                 order(metric, "target", other)
     order("id_target", "target", "blurred", "pasted")
     assert rows["target"]["l2_ld"] == rows["target"]["deg_judge"] == 0
-    # what was pasted in is nearest to the references, and found out by both
+    # The face from a reference is the most similar to the references, and the copy ratio also shows the copy.
     assert max(rows, key=lambda system: rows[system]["id_references"]) == "pasted"
     assert rows["pasted"]["copy_ratio"] == pytest.approx(1) and rows["target"]["copy_ratio"] == 0
     assert max(rows["blurred"]["copy_ratio"], rows["lq"]["copy_ratio"]) < 0.1
@@ -209,7 +212,7 @@ def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights:
 @pytest.mark.slow
 @pytest.mark.shared_data
 def test_on_real_people(shared_data: Path) -> None:
-    """Means over eight people, by all that needs no weights but the face models."""
+    """Tests the means over eight people, with all metrics that need only face models."""
     faces = load_faces(f"insightface:{shared_data / 'weights' / 'insightface_small'}")
     from_68 = ["lmd", "ald_eyes", "ald_mouth", "ald_eyes_mean", "ald_mouth_mean", "ald_eyes_affine", "ald_mouth_affine"]
     names = [*WITHOUT_WEIGHTS, "face_restored", *from_68]

@@ -1,4 +1,4 @@
-"""What pyiqa is asked, with the same random weights on both sides; skipped where it is not installed."""
+"""Tests the calls of pyiqa with the same random weights on both sides. Without pyiqa, the tests are skipped."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_clip_iqa_is_pyiqas(tmp_path: Path) -> None:
     from pyiqa.archs.clip_model import CLIP
 
     torch.manual_seed(0)
-    # as small as its layout lets it be; OpenAI's file is TorchScript, too
+    # the smallest CLIP of this layout, saved as TorchScript like OpenAI's file
     small = CLIP(16, 64, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 1).eval()
     traced = torch.jit.trace(small, (torch.zeros(1, 3, 64, 64), torch.ones(1, 77, dtype=torch.long)))
     path, images = tmp_path / WEIGHTS["clipiqa"].file, pictures(96)

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM against scikit-image and against their formulas."""
+"""Tests PSNR, SSIM and MS-SSIM against scikit-image and against their formulas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.metrics.psnr_ssim import ms_ssim, psnr, ssim, vif
 
 
 def pictures(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth picture, and the same with noise: uint8 (S, S, 3)."""
+    """Returns a picture with noise and the same picture without noise, uint8 (S, S, 3)."""
     rng = np.random.default_rng(seed)
     smooth = np.kron(rng.uniform(30, 220, (size // 8, size // 8, 3)), np.ones((8, 8, 1)))
     noisy = smooth + rng.normal(0, 12, smooth.shape)
@@ -53,7 +53,10 @@ def test_ssim_is_scikit_images_with_wangs_settings() -> None:
 
 
 def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
-    """Wang et al. 2003 in numpy, a channel at a time: contrast and structure at each scale, luminance at the last."""
+    """Computes MS-SSIM (Wang et al. 2003) in numpy for each channel.
+
+    The contrast and the structure count at each scale, and the luminance at the last scale.
+    """
     x = np.arange(-5, 6)
     window = np.outer(np.exp(-(x**2) / 4.5), np.exp(-(x**2) / 4.5))
     window /= window.sum()
@@ -67,7 +70,7 @@ def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
             term = (2 * (pq - p_ * q_) + 0.03**2) / (pp - p_**2 + qq - q_**2 + 0.03**2)
             if scale == len(exponents) - 1:
                 term = term * (2 * p_ * q_ + 0.01**2) / (p_**2 + q_**2 + 0.01**2)
-                terms.append(term)  # torchmetrics leaves the borders in at the last scale alone
+                terms.append(term)  # torchmetrics includes the borders only at the last scale
             else:
                 terms.append(term[5:-5, 5:-5])
         found *= np.mean(terms) ** exponent

@@ -1,4 +1,4 @@
-"""What the copy ratio and the takeover say of results that copied, and of those that did not."""
+"""Tests the copy ratio and the takeover on results that copy a reference and on results that do not."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def ratio(result: np.ndarray, target: np.ndarray, references: np.ndarray) -> flo
 
 
 def test_by_hand() -> None:
-    # target along x, reference with a cosine of .6 to it, the result between them
+    # the reference has a cosine of .6 to the target, and the result is between both
     target, reference = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     result = np.array([0.8, 0.6])
-    # .96 to the reference, .8 to the target: .16 of the .4 that target and reference do not share
+    # The cosines of the result are .96 to the reference and .8 to the target. The difference .16 is divided by 1 - .6 =
+    # .4.
     assert ratio(result, target, reference[None]) == pytest.approx(0.16 / 0.4)
-    # nearer to neither than they are to each other
+    # this result is less similar to both than they are to each other
     assert ratio(np.array([0.0, -1.0]), target, reference[None]) == 0
 
 

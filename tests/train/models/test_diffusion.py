@@ -1,4 +1,4 @@
-"""The diffusion base on a small random Stable Diffusion: every recipe, through the same lines as on tiny."""
+"""Tests every recipe on the diffusion base, with a small random Stable Diffusion."""
 
 import inspect
 import json
@@ -40,7 +40,7 @@ def config_of(recipe: str, folder: Path, parts: tuple[str, ...] | None = None) -
 
 
 def awake(config: ModelConfig, recipe: str = "x") -> Restorer:
-    """A restorer in which what is zero as new is not, so that everything before it shows."""
+    """Returns a restorer without weights of zero. In a new restorer, such weights hide the layers before them."""
     torch.manual_seed(0)
     model = Restorer(config, {"recipe": recipe})
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_encode_and_decode_are_the_vaes(folder: Path) -> None:
 
 
 def test_references_are_seen_without_the_adapters(folder: Path) -> None:
-    """What trains changes how the input is read, not what is kept of a reference."""
+    """Tests that the adapters change how the input is read, and not what is kept of a reference."""
     model, (lq, references, present, embeddings) = awake(config_of("instant", folder)), inputs(2)
     model(lq, references, present, embeddings)
     kept = model.base.extension.layers[0].references[0].clone()
@@ -140,7 +140,7 @@ def test_the_decoders_self_attention_sees_what_attention_over_all_keys_sees(fold
     model.base.unet.disable_adapters()
     k, v = (getattr(layer, name)(theirs).unflatten(0, (2, 2)) for name in ("to_k", "to_v"))
     model.base.unet.enable_adapters()
-    # every reference's values with mean and deviation of the input's, by channel (AdaIN)
+    # the values of each reference get the mean and the deviation of the input for each channel (AdaIN)
     spread, middle = (v - v.mean(2, keepdim=True)) / v.std(2, keepdim=True), layer.to_v(own)[:, None]
     v = spread * middle.std(2, keepdim=True) + middle.mean(2, keepdim=True)
     k, v = k.flatten(1, 2), v.flatten(1, 2)
@@ -152,7 +152,7 @@ def test_the_decoders_self_attention_sees_what_attention_over_all_keys_sees(fold
 
 @pytest.mark.parametrize("recipe", RESTORING)
 def test_gradients_reach_all_that_trains_and_nothing_else(recipe: str, folder: Path) -> None:
-    # at 128 px the deepest level has more than one place to attend to
+    # at 128 px, the deepest level has several positions for the attention
     model, (lq, references, present, embeddings) = awake(config_of(recipe, folder)).train(), inputs(3, size=128)
     present[1] = False
     weights = torch.randn(lq.shape, generator=torch.Generator().manual_seed(5))
@@ -219,7 +219,7 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
         path = copy / part / "config.json"
         written = json.loads(path.read_text())
         defaults = {name: told.default for name, told in inspect.signature(kind.__init__).parameters.items()}
-        # an older one knew fewer options, and wrote others down that are gone
+        # an older file has fewer options, and some options that do not exist any more
         few = {name: value for name, value in written.items() if defaults.get(name) != value}
         assert len(few) < len(written) - 5
         path.write_text(json.dumps({**few, "_diffusers_version": "0.1", "_name_or_path": "x", "gone": 1}))

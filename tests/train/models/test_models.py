@@ -1,4 +1,4 @@
-"""The restorer and its parts: every recipe on base tiny, and what a checkpoint holds."""
+"""Tests the restorer and its parts on the base tiny, and the contents of a checkpoint."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ VRE = VreConfig(size=32, channels=4, multipliers=(1, 2), codes=8, dim=6, tokens=
 
 
 class Vre(torch.nn.Module):
-    """The embedder's signature: a frozen dictionary, a projection that trains."""
+    """Has the parts of the embedder: a frozen dictionary, and a projection that trains."""
 
     def __init__(self, config: VreConfig, prompt_dim: int) -> None:
         super().__init__()
@@ -49,7 +49,10 @@ class Vre(torch.nn.Module):
 
 
 class DiffusionBase(torch.nn.Module):
-    """A base whose UNet is frozen but for an adapter; its folder holds its own weights and says its width."""
+    """Acts as a diffusion base whose UNet is frozen except an adapter.
+
+    Its folder contains its own weights and its width.
+    """
 
     prompt_dim, discriminator_channels = 8, 3
 
@@ -82,7 +85,7 @@ def base_fingerprint(folder: str) -> str:
 @pytest.fixture(autouse=True)
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.models.restorer.Vre", Vre)
-    module = ModuleType("train.models.bases.diffusion")  # imported only when a diffusion model is built
+    module = ModuleType("train.models.bases.diffusion")  # this module is imported only if a diffusion model is built
     for member in (DiffusionBase, base_fingerprint):
         setattr(module, member.__name__, member)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -107,7 +110,7 @@ def config_of(recipe: str = "tiny") -> ModelConfig:
 
 
 def awake(recipe: str = "tiny", seed: int = 0) -> Restorer:
-    """A restorer whose zero-initialised ends are not zero, so that everything before them shows."""
+    """Returns a restorer without layers of zeros. In a new restorer, such layers hide the layers before them."""
     torch.manual_seed(seed)
     model = Restorer(config_of(recipe), {"recipe": recipe})
     with torch.no_grad():
@@ -212,7 +215,7 @@ def test_gradients_reach_all_that_trains_and_nothing_else(recipe: str) -> None:
         for name, parameter in model.named_parameters():
             frozen = name.startswith("vre.encoder")
             assert parameter.requires_grad != frozen and (parameter.grad is None) == frozen, name
-            # a bias of the keys adds the same to every score, so that attention never sees it
+            # a bias of the keys adds the same number to every score, so it does not change the attention
             if slots and parameter.grad is not None and not name.endswith("to_k.bias"):
                 assert float(parameter.grad.abs().max()) > 0, name
 
@@ -225,7 +228,7 @@ def test_bfloat16_where_autocast_wants_it_has_gradients_too(recipe: str) -> None
     with torch.autocast("cpu", torch.bfloat16):
         done = model(lq, references, present, embeddings)
         nobody = model(lq, references[:, :0], present[:, :0], embeddings[:, :0])
-    # the double of refine has wide features, so bf16 rounds them coarsely
+    # the features of the double of refine are wide, so bf16 rounds them coarsely
     assert done.image.dtype == torch.float32
     assert torch.allclose(done.image, exact, atol=0.15 if recipe == "refine" else 0.02)
     (done.image.sum() + nobody.image.sum()).backward()
@@ -283,7 +286,7 @@ def test_pooling_by_hand() -> None:
 @pytest.mark.parametrize("recipe", RESTORING)
 def test_saved_and_loaded_it_restores_the_same(recipe: str, tmp_path: Path) -> None:
     model = awake(recipe)
-    model.requires_grad_(False).save_pretrained(tmp_path)  # as the averaged weights are
+    model.requires_grad_(False).save_pretrained(tmp_path)  # the averaged weights need no gradients either
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.facts == {"recipe": recipe} and not loaded.training
     assert torch.equal(loaded(*inputs(2)).image, model(*inputs(2)).image)
@@ -340,7 +343,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 def test_a_checkpoint_holds_every_weight_of_its_recipe_and_no_other(tmp_path: Path) -> None:
     awake("honestface").save_pretrained(tmp_path / "honestface")
     weights = load_file(tmp_path / "honestface" / "model.safetensors")
-    assert "vre.encoder.weight" in weights  # frozen, and found nowhere else
+    assert "vre.encoder.weight" in weights  # the encoder is frozen, but no other file contains its weights
     first = sorted(weights)[0]
     for change, said in (
         (
@@ -424,7 +427,7 @@ def test_the_recognizer_sees_the_crop_that_curation_showed_it(size: int) -> None
 
 
 def test_the_recognizer_is_frozen_and_lets_gradients_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # a snapshot may lie where nothing can be written
+    # the folder of a snapshot may be read-only
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda *_, **__: pytest.fail("a file was written"))
     recognizer = load_recognizer(recognizer_onnx(tmp_path / "r.onnx"), FACTS, 32)
     faces = torch.rand(2, 3, 32, 32, requires_grad=True)

@@ -1,4 +1,4 @@
-"""OSDFace's released files: a random checkpoint in the published layout against the published order of operations."""
+"""Tests the reader of OSDFace's released files: random files in the published layout, and the published operations."""
 
 import collections
 import os
@@ -31,7 +31,7 @@ from train.models.released.osdface import (
 )
 
 MINI = VreConfig(size=32, channels=32, multipliers=(1, 2), codes=90, dim=24, tokens=77, doubly_normalised=True)
-PROMPT = 16  # cross_attention_dim of the small UNet
+PROMPT = 16  # the cross_attention_dim of the small UNet
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 RANK = 3
 
@@ -46,10 +46,10 @@ def seeded() -> Iterator[None]:
 
 
 def embedder_state() -> State:
-    """Random `vqvae_LQ.` tensors, with norms that do something and codes that lie apart."""
+    """Returns random `vqvae_LQ.` tensors. The norms are not trivial, and the codes differ."""
     state = VQ(MINI, decodes=False).state_dict()
     state = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in state.items()}
-    # codes near what the encoder gives, so that many of them are somebody's nearest
+    # the codes are near outputs of the encoder, so many codes are the nearest code of an output
     seen = vectors(state, torch.rand(4, 3, 32, 32) * 4 - 3)
     chosen = seen.permute(0, 2, 3, 1).flatten(0, 2)[torch.randperm(4 * 256)[: MINI.codes]]
     state["quantize.embedding.weight"] = chosen + 0.05 * seen.std() * torch.randn_like(chosen)
@@ -57,7 +57,10 @@ def embedder_state() -> State:
 
 
 def lightning(state: State) -> dict[str, Any]:
-    """The checkpoint around them: the decoder, the HQ side and the discriminator stay unread."""
+    """Returns a checkpoint with these tensors and other tensors, which must not be read.
+
+    The other tensors are the decoder, the HQ side and the discriminator.
+    """
     others = {name: torch.randn(2) for name in ("vqvae.encoder.conv_in.weight", "vqvae_LQ.decoder.conv_in.bias")}
     others |= {"vqvae_LQ.post_quant_conv.bias": torch.randn(2), "loss.discriminator.weight": torch.randn(2)}
     named = {f"vqvae_LQ.{name}": tensor for name, tensor in state.items()}
@@ -87,7 +90,7 @@ def small_unet() -> UNet2DConditionModel:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the layout of Stable Diffusion 2.1-base, small and random."""
+    """Writes a small random model in the layout of Stable Diffusion 2.1-base."""
     folder = tmp_path_factory.mktemp("base")
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -108,7 +111,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lora_state(style: str) -> State:
-    """LoRA of every layer that has a matrix: attention, feed-forward and convolutions; peft's names or diffusers'."""
+    """Returns LoRA weights for attention, feed-forward and convolution layers, with the names of peft or diffusers."""
     names = {"peft": ("lora_A", "lora_B"), "diffusers": ("lora.down", "lora.up")}[style]
     state: State = {}
     for name, parameter in small_unet().named_parameters():
@@ -124,7 +127,7 @@ def lora_state(style: str) -> State:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Callable[..., Path]:
-    """A folder of released files."""
+    """Returns a function that writes a folder of released files."""
 
     def write(style: str = "peft") -> Path:
         folder = tmp_path / "osdface"
@@ -137,7 +140,7 @@ def release(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-# the published order of operations, from the files and with nothing of ours
+# the following functions compute the published operations from the files, without our code
 
 
 def group_norm(state: State, name: str, h: torch.Tensor) -> torch.Tensor:
@@ -162,7 +165,7 @@ def attention(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def vectors(state: State, image: torch.Tensor) -> torch.Tensor:
-    """The encoder of MINI, level by level."""
+    """Runs the encoder of MINI, level by level."""
     h = conv(state, "encoder.conv_in", image, padding=1)
     for block in range(2):
         h = resnet(state, f"encoder.down.0.block.{block}", h)
@@ -178,7 +181,10 @@ def vectors(state: State, image: torch.Tensor) -> torch.Tensor:
 
 
 def prompt_of(embedder: State, projection: State, lq: torch.Tensor) -> torch.Tensor:
-    """lq (1,3,H,W) in -1..1, which the embedder takes for 0..1 and normalises again."""
+    """Returns the prompt of lq (1, 3, H, W) in -1..1.
+
+    The published embedder treats the values as 0..1 and normalises them again.
+    """
     image = F.interpolate(lq, size=(MINI.size, MINI.size), mode="bilinear", align_corners=False)
     z = vectors(embedder, (image - 0.5) / 0.5)[0].flatten(1).t()
     codes = embedder["quantize.embedding.weight"]
@@ -191,7 +197,7 @@ def prompt_of(embedder: State, projection: State, lq: torch.Tensor) -> torch.Ten
 
 
 def published(folder: Path, base: Path, lora: State, lq: torch.Tensor) -> torch.Tensor:
-    """lq (1,3,H,W) in 0..1 -> image. `lora` in peft's names."""
+    """Returns the restored image of lq (1, 3, H, W) in 0..1. `lora` has the names of peft."""
     embedder = torch.load(folder / EMBEDDER, weights_only=True)["state_dict"]
     embedder = {name.removeprefix("vqvae_LQ."): tensor for name, tensor in embedder.items()}
     unet, vae = UNet2DConditionModel.from_pretrained(base / "unet"), AutoencoderKL.from_pretrained(base / "vae")
@@ -216,7 +222,8 @@ def published(folder: Path, base: Path, lora: State, lq: torch.Tensor) -> torch.
 
 
 @pytest.mark.parametrize("style", ["peft", "diffusers"])
-@pytest.mark.parametrize("shape", [(40, 40), (48, 64)])  # a square input is resized to 512, another one stays
+# a square input is resized to 512, and any other input keeps its size
+@pytest.mark.parametrize("shape", [(40, 40), (48, 64)])
 @torch.no_grad()
 def test_released_weights_restore_as_published(
     style: str, shape: tuple[int, int], release: Callable[..., Path], base: Path
@@ -233,7 +240,7 @@ def test_released_weights_restore_as_published(
     restored = model(lq, *nobody)
     plain = published(folder, base, {}, lq)
     assert restored.prompt is not None and restored.prompt.shape == (1, 77, PROMPT)
-    assert float((expected - plain).abs().max()) > 0.01  # the adapters show
+    assert float((expected - plain).abs().max()) > 0.01  # the adapters change the result
     assert float((restored.image - expected).abs().max()) < 1e-4
     assert torch.equal(model(lq, *nobody).image, restored.image)
 
@@ -318,7 +325,7 @@ def test_a_missing_or_broken_file_is_a_sentence(name: str, release: Callable[...
 
 
 class Evil:
-    """A pickle that leaves a mark when it is read."""
+    """Is a pickle that creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -339,7 +346,7 @@ def test_a_hostile_file_runs_nothing(form: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="contains no readable tensors"):
         read_tensors(file)
     assert not mark.exists()
-    pickle.loads(pickle.dumps(Evil(mark)))  # as it would have
+    pickle.loads(pickle.dumps(Evil(mark)))  # without the protection, the pickle creates the file
     assert mark.exists()
 
 

@@ -1,4 +1,4 @@
-"""Several steps: where they go, that one step is what it was, and that a run of them is as reproducible as any."""
+"""Tests restorations of several steps: the times of the steps, that one step stays as before, and exact repetition."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ def shown(model: Restorer, count: int = 3) -> tuple[torch.Tensor, ...]:
 
 
 def stirred(recipe=SEVERAL) -> Restorer:  # type: ignore[no-untyped-def]
-    """A restorer with weights that do something: a new one returns its input, whatever the step."""
+    """Returns a restorer with random changes to its weights. A new restorer returns its input at every step."""
     torch.manual_seed(0)
     model = Restorer(build_model_config(recipe, 16)).eval()
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_steps_refine_with_every_condition_and_the_same_answer_in_any_batch() ->
         model.set_steps(1)
         assert torch.equal(one, model(*seen).image)
 
-        # the references reach the later steps, too: what a step is given being the same, they change its answer
+        # The references also change the later steps, if a step gets the same latent.
         faces, references, present, embeddings = seen
         asked = []
         predict = model.base.predict
@@ -126,7 +126,7 @@ def test_a_step_in_training_is_the_step_of_a_restoration() -> None:
     with torch.no_grad():
         model.set_steps(4)
         latents = []
-        # the second of four steps, as a restoration in four steps gets there
+        # runs the second of four steps as a restoration in four steps does
         model.timesteps = model.schedule.timesteps[:2]
         latents.append(model(*seen).latent)
         latents.append(model(*seen, None, torch.tensor([1, 1, 1])).latent)
@@ -146,14 +146,14 @@ def test_what_a_later_step_is_given_learns_nothing() -> None:
         calls.append((len(z), torch.is_grad_enabled())) or predict(z, conditions, timestep)
     )
     model(*seen, None, torch.tensor([0, 2, 3])).image.sum().backward()
-    assert calls == [(2, False), (3, True)]  # the first answer of the two alone that need one
+    assert calls == [(2, False), (3, True)]  # the first answer is computed only for the two samples that need it
     assert all(weight.grad is not None for name, weight in model.named_parameters() if "time" in name)
 
 
 def test_in_lower_precision_a_later_step_teaches_every_weight_that_it_teaches_in_full() -> None:
     model = stirred().train()
     seen, taught = shown(model), []
-    for low in (False, True):  # torch before 2.11 would go on with the casts of the pass without gradients
+    for low in (False, True):  # before torch 2.11, the casts of the pass without gradients would be used again
         model.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             image = model(*seen, None, torch.tensor([0, 2, 3])).image
@@ -167,7 +167,7 @@ def test_half_of_the_images_train_the_first_step_and_the_rest_all_others(taken: 
     steps = [draw_sample(taken, targets, SEVERAL, 0, index).step for index in range(1200)]
     assert {0, 1, 2, 3} == set(steps) and 0.45 < steps.count(0) / 1200 < 0.55
     assert min(steps.count(step) for step in (1, 2, 3)) > 150
-    # all else is drawn as for one step
+    # all other draws are those of a recipe with one step
     for index in range(40):
         one, several = (draw_sample(taken, targets, recipe, 0, index) for recipe in (SMALL, SEVERAL))
         assert replace(several, step=0) == one

@@ -1,4 +1,4 @@
-"""The VQ autoencoder, the visual representation embedder, and recipe `vre`, which trains them."""
+"""Tests the VQ autoencoder, the visual representation embedder, and the recipe `vre`, which trains both."""
 
 import json
 import math
@@ -34,13 +34,13 @@ def config_of(vre: VreConfig = MINI) -> ModelConfig:
 
 
 def shown(count: int = 2, size: int = 32) -> tuple[torch.Tensor, ...]:
-    """lq, and no references."""
+    """Returns random LQ images without references."""
     nobody = torch.zeros(count, 0, 3, size, size), torch.zeros(count, 0, dtype=torch.bool), torch.zeros(count, 0, 16)
     return torch.rand(count, 3, size, size), *nobody
 
 
 def published_layout() -> dict[str, tuple[int, ...]]:
-    """What `vqvae_LQ.` holds without its decoder, as lq_embed/vqvae.py builds it with its defaults."""
+    """Returns the shapes of `vqvae_LQ.` without its decoder, as lq_embed/vqvae.py builds it by default."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def layer(name: str, *weight: int) -> None:
@@ -100,9 +100,9 @@ def test_a_level_is_padded_at_the_right_and_at_the_bottom() -> None:
     with torch.no_grad():
         down.conv.weight.fill_(0)
         down.conv.bias.fill_(0)
-        down.conv.weight[0, 0, 2, 2] = 1  # the last pixel of each 3 x 3
+        down.conv.weight[0, 0, 2, 2] = 1  # the last pixel of each 3 x 3 window
         (seen,) = down(torch.arange(16.0).view(1, 1, 4, 4).expand(1, 8, 4, 4))[:, 0]
-    assert seen.tolist() == [[10, 0], [0, 0]]  # pixel (2, 2), and three that lie in the padding
+    assert seen.tolist() == [[10, 0], [0, 0]]  # the result is pixel (2, 2), and three pixels of the padding
 
 
 def test_the_nearest_code_and_its_squared_distance() -> None:
@@ -116,7 +116,7 @@ def test_the_nearest_code_and_its_squared_distance() -> None:
 
 def test_codes_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
     quantize = Quantizer(2, 1)
-    quantize.embedding.weight.data = torch.tensor([[1.0], [1.002]])  # both are 1 in bfloat16
+    quantize.embedding.weight.data = torch.tensor([[1.0], [1.002]])  # in bfloat16, both numbers are 1
     with torch.autocast("cpu", torch.bfloat16):
         code, distance = quantize.nearest(torch.full((1, 1, 1, 1), 1.003))
     assert code.item() == 1 and distance.dtype == torch.float32
@@ -143,7 +143,7 @@ def test_distinct_codes_by_hand() -> None:
     distance = torch.tensor([[0.5, 0.1, 0.3, 0.3, 0.9], [0.4, 0.3, 0.2, 0.1, 0.0]])
     chosen, there = distinct(code, distance, codes=5, tokens=4)
     assert there.tolist() == [[True, True, True, False], [True, False, False, False]]
-    assert chosen[0, :3].tolist() == [3, 1, 2]  # 1 and 2 lie equally near: position 2 before position 3
+    assert chosen[0, :3].tolist() == [3, 1, 2]  # codes 1 and 2 are equally near, so the lower position comes first
     assert chosen[1, 0] == 0
     assert distinct(code, distance, codes=5, tokens=2)[0].tolist()[0] == [3, 1]
     chosen, there = distinct(code, distance, codes=5, tokens=7)
@@ -160,7 +160,7 @@ def test_distinct_codes_as_a_loop_finds_them() -> None:
 
 
 def codes_of(vre: Vre) -> list[torch.Tensor]:
-    """What the projection is given from now on."""
+    """Returns a list to which every later input of the projection is appended."""
     given: list[torch.Tensor] = []
     vre.projection.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     return given
@@ -170,7 +170,7 @@ def test_the_prompt_is_rows_of_the_codebook_and_then_zeros() -> None:
     vre = Vre(MINI, 12)
     given = codes_of(vre)
     with torch.no_grad():
-        vre.dictionary.quantize.embedding.weight[2:] = 1e3  # too far for any position
+        vre.dictionary.quantize.embedding.weight[2:] = 1e3  # these codes are too far from every position
         prompt = vre(torch.rand(3, 3, 32, 32))
         nothing = vre.projection(torch.zeros(1, 1, MINI.dim)).squeeze()
     assert prompt.shape == (3, MINI.tokens, 12)
@@ -224,12 +224,13 @@ def test_a_face_has_the_same_prompt_in_any_company_and_in_bfloat16_one_of_codes(
 
 
 def test_association_by_hand() -> None:
-    hq = torch.eye(2).view(1, 2, 1, 2)  # two positions, vectors (1, 0) and (0, 1)
+    hq = torch.eye(2).view(1, 2, 1, 2)  # two positions with the vectors (1, 0) and (0, 1)
     right = math.log(math.e + 1) - 1  # -log softmax of the diagonal of the unit matrix
     assert association(hq, hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, 7 * hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, hq.flip(3), temperature=1).item() == pytest.approx(right + 1, abs=1e-6)
-    # rows ((1, 0), (1, 0)) of similarities: rows cost log(1 + e) - 1 and log(1 + e), columns log 2 each
+    # The similarities are the rows ((1, 0), (1, 0)). The rows cost log(1 + e) - 1 and log(1 + e), and each column costs
+    # log 2.
     lq = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 2, 1, 2)
     rows, columns = (right + math.log(2)) / 2, (right + math.log(2)) / 2
     assert association(hq, lq, temperature=1).item() == pytest.approx((rows + columns) / 2, abs=1e-6)
@@ -272,7 +273,7 @@ def test_the_association_joins_late_and_the_clock_is_saved() -> None:
         return sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None)
 
     model.association_from = 3
-    assert pull() == 0 and pull() == 0  # after 0 and 2 images
+    assert pull() == 0 and pull() == 0  # the loss is 0 after 0 images and after 2 images
     assert pull() > 0
     assert int(model.state_dict()["seen"]) == 6
     model.eval()(lq, *nobody, lq)
@@ -282,7 +283,8 @@ def test_the_association_joins_late_and_the_clock_is_saved() -> None:
 def test_a_code_that_nothing_chooses_starts_anew_at_a_vector() -> None:
     quantize, idle = Quantizer(3, 2), torch.tensor([IDLE - 4, IDLE - 4, 0])
     quantize.embedding.weight.data = torch.tensor([[0.0, 0.0], [50.0, 0.0], [60.0, 0.0]])
-    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).t().reshape(1, 2, 1, 2)  # both nearest to code 0
+    # code 0 is the nearest code of both vectors
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).t().reshape(1, 2, 1, 2)
     restart(quantize, vectors, idle, images=3)
     assert idle.tolist() == [0, IDLE - 1, 3] and quantize.embedding.weight.tolist()[1:] == [[50, 0], [60, 0]]
     restart(quantize, vectors, idle, images=3)
@@ -350,7 +352,7 @@ def test_restoring_reads_the_hq_codebook_through_the_hq_decoder() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of recipe vre with two checkpoints, of which the newer counts."""
+    """Writes a run of the recipe vre with two checkpoints. The newer checkpoint must be used."""
     for images in (4, 8):
         torch.manual_seed(images)
         Dictionary(config_of(), {"recipe": "vre", "images": images}).save_pretrained(

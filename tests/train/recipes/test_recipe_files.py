@@ -1,4 +1,4 @@
-"""A recipe survives its file, every change has a path, and every mistake is one sentence."""
+"""Tests that a recipe is equal after writing and reading, that values have paths, and that errors are sentences."""
 
 import json
 import subprocess
@@ -67,7 +67,7 @@ def write(path: Path, text: str) -> Path:
 @settings(deadline=None, max_examples=30)
 def test_a_recipe_is_equal_after_writing_and_reading(name: str, base: str, changes: dict[str, Any]) -> None:
     usual = find_recipe(name, base)
-    if name == "vre":  # its losses and its name belong together
+    if name == "vre":  # the losses and the name of the recipe vre cannot be changed
         changes = {key: value for key, value in changes.items() if key not in ("name", "loss")}
     changed = build_recipe("here", {**tabulate(usual), **changes})
     assert build_recipe("there", tomllib.loads(format_recipe(changed))) == changed

@@ -1,4 +1,4 @@
-"""Every recipe trains three steps, resumes exactly, and restores with references and without, on both bases."""
+"""Tests every recipe on both bases: it trains, resumes exactly, and restores with and without references."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from train.restore.restore_photos import restore
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
-    """Snapshots by base."""
+    """Makes a snapshot for each base."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("recipes")
     return {base: snapshot(folder / base, size=small("tiny", base).size) for base in (TINY, DIFFUSION)}
@@ -37,7 +37,10 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot]) -> Callable[[Recipe], Settings]:
-    """Settings by recipe: random backbones, a small diffusion model, a run of recipe vre where there is a prompt."""
+    """Returns a function that returns the settings of a recipe.
+
+    The settings name random backbones, a small diffusion model, and a run of the recipe vre if the recipe has a prompt.
+    """
     folder = tmp_path_factory.mktemp("settings")
     weights = random_vgg16(folder / "weights")
     bases = {TINY: TINY, DIFFUSION: str(write_mini_sd(folder / "sd"))}
@@ -76,8 +79,8 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         one, other = load_file(whole.checkpoint / file), load_file(parts.checkpoint / file)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), file
     lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
-    assert lines  # the samples of the start and of the end were looked at
-    # a run that is shown no reference at all trains, too
+    assert lines  # the validation ran at the start and at the end
+    # a training without any reference works too
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 2, workers=0, settings=told)
 
     monkeypatch.setattr(
@@ -94,7 +97,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
             image = dictionary(lq, lq[:, None, :0], torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 1)).image
         assert image.shape == lq.shape and dictionary.config.vre == recipe.vre
         return
-    # a training this short changes little, and all of that is to stay
+    # so short a training changes little, so all changes must stay visible
     monkeypatch.setattr("train.restore.coarse_form.READABLE_SHARE", 2.0)
     restored = []
     for many in (2, 0):
@@ -103,11 +106,14 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         assert (row.status, row.reason) == ("ok", None)
         restored.append(cv2.imread(str(out / "0.png")))
     assert restored[0].shape == (recipe.size, recipe.size, 3)
-    assert np.array_equal(*restored) == (name in ("osdface", "idm"))  # they look at no reference
+    assert np.array_equal(*restored) == (name in ("osdface", "idm"))  # these recipes use no references
 
 
 def finding(recognizer: Path) -> FaceModels:
-    """Face models with that recognizer that find the template's landmarks, a little off, in any picture."""
+    """Returns face models with this recognizer, which find a face in any picture.
+
+    The landmarks of the face are those of the template, moved by a pixel.
+    """
 
     def detect(image: np.ndarray) -> list[Detection]:
         points = scale_template(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of restoring: a restorer whose work is seen in the picture, and photos of coloured squares."""
+"""Defines fixtures for the tests of restoring: a restorer whose work is visible, and photos of coloured squares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
     monkeypatch.setattr(train.restore.load_restorer, "load_faces", doubles.models)
     monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
-    # the marks stay, although the recognizer finds the same face below them
+    # the marks of the restorer stay, although the recognizer finds the same face below the marks
     monkeypatch.setattr(train.restore.coarse_form, "READABLE_SHARE", 2.0)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model

@@ -1,4 +1,4 @@
-"""The coarse form of a readable input stays, the detail that the restorer adds too."""
+"""Tests that a restoration keeps the coarse form of a readable input, and the detail that the restorer adds."""
 
 from __future__ import annotations
 

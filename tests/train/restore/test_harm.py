@@ -1,4 +1,4 @@
-"""The decision whether a restored face would do harm."""
+"""Tests the decision whether a restored face would do harm."""
 
 from __future__ import annotations
 

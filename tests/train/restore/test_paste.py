@@ -1,4 +1,4 @@
-"""Pasting a restored crop back into its photo."""
+"""Tests pasting a restored crop into its photo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 64
 
 
 def landmarks(scale: float, degrees: float, x: float, y: float) -> np.ndarray:
-    """Landmarks of a face that is `scale` crop pixels large in each photo pixel."""
+    """Returns landmarks of a face. One pixel of the photo is `scale` pixels of the crop."""
     turn = np.deg2rad(degrees)
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     to_crop = np.hstack([linear, (SIZE / 2 - linear @ np.array([x, y]))[:, None]])
@@ -35,7 +35,7 @@ def cut(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def apply(photo: np.ndarray, patches: list[Patch]) -> np.ndarray:
-    """The photo, as an 8-bit file without a profile, after the patches."""
+    """Returns the photo, as an 8-bit file without a profile, with the patches."""
     original = Original(photo, "RGB", "PNG", 8, 1, None, None, None)
     changed = change_samples(Picture(photo, original=original), patches)
     return photo if changed is None else changed[0].samples
@@ -87,7 +87,10 @@ def test_only_the_face_changes(scale: float, degrees: float, x: float, y: float)
 
 
 def test_detail_above_the_networks_size_is_carried_over() -> None:
-    """The photo has stripes of one pixel, which the crop cannot hold. The network adds a coarse pattern."""
+    """Tests a photo with stripes of one pixel, which the crop cannot contain.
+
+    The network adds a coarse pattern.
+    """
     photo = np.full((400, 400, 3), 120, np.uint8)
     photo[:, ::2] = 140
     points = landmarks(0.25, 0, 200, 200)

@@ -1,4 +1,7 @@
-"""Restoring photos: which faces, where they go, what is said of the rest. The doubles' people are coloured squares."""
+"""Tests restoring photos: which faces are restored, where the results go, and what is said about other files.
+
+The people of the doubles are coloured squares.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ def test_an_unreadable_folder_is_a_row_and_dot_files_are_skipped(
         save(name, [0])
     scandir = os.scandir
 
-    def locked(path: str) -> object:  # root can read every folder
+    def locked(path: str) -> object:  # root can read every folder, so the folder is locked here
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
@@ -119,7 +122,7 @@ def test_results_of_other_photos_and_settings_are_never_overwritten(
         with pytest.raises(BadInput, match=said):
             restore(inputs, references, tmp_path, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    (row,) = restore([one], [], tmp_path, out)  # the same again
+    (row,) = restore([one], [], tmp_path, out)  # the same command again
     assert row.status == "ok" and log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
     doubles.save(out / "mine.png", doubles.photo([3], 0))
     with pytest.raises(BadInput, match="no earlier command restored it"):
@@ -272,7 +275,10 @@ def test_a_reference_without_a_face_and_an_input_that_would_be_overwritten(
 
 @pytest.fixture
 def warping(marking: Marking, monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A restorer with the part `warped`, and what was warped to what: the double paints the reference blue."""
+    """Makes the restorer use the part `warped`, and returns the landmarks of each warp.
+
+    The double of the warp paints the reference blue.
+    """
     marking.config = replace(marking.config, parts=("maps", "warped"))
     warped: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -295,7 +301,7 @@ def test_references_are_warped_to_each_face_where_the_recipe_says_so(
     assert row.status == "ok" and row.reason is None and len(warping) == 2
     blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, SIZE, SIZE)
     assert all(torch.equal(crop, blue) for crop in marking.references[0])
-    # landmarks are those of the crops: where the similarity brings them, which is near the template's
+    # The landmarks are those of the aligned crops, which are near the template.
     template = scale_template(FFHQ_512, FFHQ_SIZE, SIZE)
     assert all(np.abs(points - template).max() < SIZE / 8 for pair in warping for points in pair)
     marking.config = replace(marking.config, parts=("maps",))
@@ -374,7 +380,7 @@ def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
 
 
 def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None:
-    """The meta device stands for a GPU: what lies elsewhere cannot be computed with what lies there."""
+    """Tests with the meta device in place of a GPU: tensors on two devices cannot be used together."""
 
     class Elsewhere(torch.nn.Module):
         def __init__(self) -> None:
@@ -411,7 +417,7 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     html = render_sheet(facts)
     assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
     assert "1 photo: No face was found." in html and "It is uncertain." in html and "Not measured: NIQE" in html
-    # and the report reads what was written
+    # the report reads the file that was written
     run = tmp_path / "run"
     (run / "restored").mkdir(parents=True)
     (run / "config.json").write_text("{}")
@@ -442,7 +448,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     assert row.status == "ok" and marking.seen == [1] and any("left out of the references" in one for one in said)
     (row,) = restore([out], [], run, tmp_path / "o2")
     assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
-    # neither a comment in the file nor a place elsewhere makes the photo another one
+    # a comment in the file and another path do not make another photo
     rated = tmp_path / "rated.png"
     with Image.open(out) as picture:
         info = PngInfo()
@@ -452,10 +458,10 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
         restore([photo], [rated], run, tmp_path / "o2")
     (row,) = restore([rated], [], run, tmp_path / "o2")
     assert row.status == "dropped"
-    # a run elsewhere knows no list
+    # a run at another place does not know the list of opt-outs
     (row,) = restore([photo], [out], tmp_path / "elsewhere", tmp_path / "o3")
     assert row.status == "ok"
-    # a face that opted out is known in any photo
+    # a face that opted out is recognised in any photo
     with Ledger.open(dataset, write=True) as ledger:
         vector = doubles.models("double").embed(np.stack([doubles.face(5, 9)]))[0]
         recognizer = doubles.models("double").recognizer_sha256()
@@ -525,7 +531,7 @@ def test_a_broken_profile_and_a_photo_read_at_half_size_are_said(
 
 
 def read_smaller(path: Path) -> Picture:
-    """Reads a photo with a limit that its pixels exceed, but not the pixels of its half."""
+    """Reads a photo with a limit between its number of pixels and the number at half size."""
     pixels = len(doubles.photo([0], 0)) ** 2
     return decode_picture(path, 2 * pixels, keep_original=True)
 
@@ -548,7 +554,7 @@ def test_a_photo_that_is_upside_down_is_restored_upright(
     marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upright = decode(save("one.png", [5]))
-    upright[:5, :5] = 255  # the double's detector finds faces only if this corner is at the top left
+    upright[:5, :5] = 255  # the detector of the double finds faces only if this corner is at the top left
 
     def detect(image: np.ndarray) -> list[Detection]:
         return doubles.detect(np.where(image[:5, :5].min() == 255, image, 0).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""A restored photo stays the kind of file that it was: format, depth, alpha, profile, metadata, dates, and pixels."""
+"""Tests that a restored photo keeps its format, depth, alpha, profile, metadata and dates, and its other pixels."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from manifests.pictures.metadata.metadata_blocks import set_upright
 from train.restore.pasting.paste import Patch
 from train.restore.pasting.write_photo import WrittenPhoto, write_photo
 
-FACE = np.s_[20:50, 40:80]  # in the upright photo
+FACE = np.s_[20:50, 40:80]  # the area of the face in the upright photo
 WHEN = 1_500_000_000_123_456_789
 
 
 def smooth(height: int = 80, width: int = 128, channels: int = 3) -> np.ndarray:
-    """Values from 60 to 190 that change slowly."""
+    """Returns a picture whose values, from 60 to 190, change slowly."""
     y, x = np.mgrid[:height, :width]
     planes = [125 + 60 * np.sin((x * (k + 1) + 2 * y) / 37 + k) for k in range(channels)]
     return np.stack(planes, axis=2).round().astype(np.uint8)
@@ -118,7 +118,7 @@ def test_lossless_formats_keep_every_sample_outside_the_face(tmp_path: Path, cas
     assert after.dtype == before.dtype and after.shape == before.shape
     assert np.array_equal(after[outside(before.shape)], before[outside(before.shape)])
     assert written.path.suffix == (".png" if case in ("bmp", "16-bit tiff") else suffix)
-    # the decoded face is 20 levels brighter, and alpha stays
+    # the decoded face is 20 levels brighter, and alpha does not change
     if "alpha" in case:
         assert np.array_equal(after[..., -1], before[..., -1])
     gain = decode(result)[FACE].astype(int) - decode(data)[FACE]
@@ -155,7 +155,7 @@ def test_a_photo_keeps_its_orientation_and_metadata(tmp_path: Path, orientation:
 
 
 def make_gamma_profile(gamma: float) -> bytes:
-    """sRGB's profile with a pure power as its curve."""
+    """Returns sRGB's profile with a pure power as its curve."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(data[128:132], "big")
     for entry in range(132, 132 + 12 * count, 12):
@@ -205,7 +205,7 @@ def test_a_jpeg_keeps_its_tables_subsampling_and_metadata(tmp_path: Path, mode: 
 def test_a_jpeg_of_luma_and_half_chroma_survives_a_second_encoding(
     quality: int, columns: int, rows: int, seed: int
 ) -> None:
-    width, height = 16 * columns, 16 * rows  # whole blocks: libjpeg fills the last blocks of other sizes anew
+    width, height = 16 * columns, 16 * rows  # whole blocks, because libjpeg fills the last blocks of other sizes again
     noise = np.random.default_rng(seed).integers(90, 160, (height, width, 3)).astype(np.uint8)
     data = save(Image.fromarray(noise), "JPEG", quality=quality, subsampling=2)
     parts = read_jpeg_parts(io.BytesIO(data), True)
