@@ -86,7 +86,7 @@ def leaks(
     With --repair, the command records decisions that end the leaks. docs/benchmarks.md states the rule. `likeness
     decide DATASET list` shows the decisions, and `likeness decide DATASET undo NUMBER` takes a decision back.
 
-    Exit codes: 0 if there is no leak, 1 if there is a leak. With --repair, the leaks that are left count.
+    Exit codes: 0 if there is no leak, 1 if there is a leak. With --repair, the exit code is 1 if leaks are left.
 
     Example: likeness leaks DATASET
 

@@ -1,12 +1,12 @@
 """Load and check a benchmark. A benchmark is a folder with these files:
 
-    cases.jsonl has a line for each case: the target and its position in the photo, its LQ image and θ, its references
-    in order, and its wrong references.
-    faces.jsonl has a line for each face of train, val and test, and for each near-duplicate of these faces. The search
-    for leaks reads these lines.
-    card.json has the set, the seed, the recognizer, the thresholds, and the hash of the two files above (`benchmark`).
-    pictures/ and lq/ have the crops and the LQ images of the cases as PNG, if --with-images was given.
-    embeddings.npy has the embeddings of the crops, if --with-embeddings was given.
+    `cases.jsonl` has a line for each case: the target and its position in the photo, its LQ image and θ, its
+    references in order, and its wrong references.
+    `faces.jsonl` has a line for each face of train, val and test, and for each near-duplicate of these faces. The
+    search for leaks reads these lines.
+    `card.json` has the set, the seed, the recognizer, the thresholds, and a hash of the two files above.
+    `pictures/` and `lq/` have the crops and the LQ images of the cases as PNG, if --with-images was given.
+    `embeddings.npy` has the embeddings of the crops, if --with-embeddings was given.
 
 A benchmark contains no name of a person, no path and no time. The name of a face is its face id, which is a hash of the
 photo's bytes and the face's box. A picture is a crop or an LQ image. The name of a picture is the sha256 of its pixels,

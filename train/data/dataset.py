@@ -97,7 +97,7 @@ class TrainingFaces(Dataset[Batch]):
         preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, face_id in self.fine)]
         theta = draw_theta(preset, self.seed, turn, face_id)
         gray = draw_gray(self.recipe, self.seed, turn, face_id)
-        # The cycle loss degrades the restored face by the same parameters. So the target must have its size.
+        # The cycle loss degrades the restored face like the target, so the target must have the size of the restored face.
         large = "cycle" not in self.recipe.losses
         return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
 
@@ -240,8 +240,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Returns an endless iterator of batches. The first batch starts with sample `start`.
 
-    `batch` is the number of samples in a batch of all `world` processes together. This iterator returns the equal share
-    of the process `rank`.
+    `batch` is the number of samples in a batch of all `world` processes together. Each process gets an equal share of
+    the batch, and the iterator returns the share of the process `rank`.
     """
 
     def indices() -> Iterator[list[int]]:
@@ -278,8 +278,8 @@ def _begin_worker(_: int) -> None:
     worker = get_worker_info()
     assert worker is not None
     worker.dataset._detector = None  # type: ignore[attr-defined]  # a session of onnxruntime cannot be used after a fork
-    # The workers ignore SIGINT and SIGTERM, because only the trainer decides when to stop. A signal to the whole
-    # process group would otherwise end the workers before the trainer.
+    # The workers ignore SIGINT and SIGTERM, because only the trainer decides when to stop. If the workers did not
+    # ignore a signal to the whole process group, the workers would end before the trainer.
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
 

@@ -17,8 +17,8 @@ from train.recipes.recipes import Recipe
 from train.recipes.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
-# If less than this share of the targets has fine detail, no target is repeated. Otherwise the model would see a few
-# faces too often (ours).
+# If less than this share of the targets has fine detail, no target is repeated, because the model would see a few faces
+# too often (ours).
 FINE_SHARE = 0.1
 FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has this step (ours)
 
@@ -71,8 +71,8 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     The targets of an epoch come in a random order. A random generator that depends on the target and its turn draws all
     choices except the target. The references are drawn uniformly from the target's references in the table `pairs` of
     the ledger. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same
-    split. The number of references is drawn before the person. So this number does not tell the model whether the
-    person is wrong.
+    split. The number of references is drawn before the person. So the number of references does not tell the model
+    whether the references show another person.
     """
     target, turn = find_turn(targets, seed, index)
     rng = make_generator(seed, "train", "sample", turn, snapshot.face_ids[target])

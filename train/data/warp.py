@@ -2,9 +2,9 @@
 
 ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
 the affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template.
-If one head is turned, its face is narrower also after alignment, and a similarity transform cannot correct this. An
-affine map does not bend lines, so a wrong landmark cannot tear the face apart. A warp that stretches the face too much
-is refused.
+If a head is turned, its face stays narrower after alignment. A similarity transform cannot correct the narrower face,
+but an affine map can. An affine map does not bend lines, so a wrong landmark cannot tear the face apart. A warp that
+stretches the face too much is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.nda
 
     All landmarks are in pixels of crops with the same size. The area outside the reference is filled with mirrored
     pixels, because repeated border pixels would give streaks. Alignment also fills the area outside a photo with
-    mirrored pixels. Raises ValueError if `affine` refuses the landmarks. In this case, callers use the reference
-    without a warp.
+    mirrored pixels. Raises ValueError if `affine` refuses the landmarks. Callers then use the reference without a
+    warp.
     """
     matrix, size = affine(landmarks5, to), (image.shape[1], image.shape[0])
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

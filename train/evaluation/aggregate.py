@@ -27,8 +27,8 @@ def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> l
     An average has the keys `key`, `system`, `images`, `unmeasured`, and one key for each metric. `images` is the number
     of rows, and `unmeasured` is the number of rows that could not be measured. The value of a metric has the keys
     `mean`, `low` and `high`. The keys `images` and `people` of a value count the images that have a value, and the
-    people in these images. The key `over` of a value tells whether people or images were resampled. The value is None
-    if no image has a value.
+    people in these images. The key `over` of a value tells whether people or images were resampled. The value of a
+    metric is None if no image has a value.
     """
     averages = []
     for key in dict.fromkeys(row["key"] for row in rows):
@@ -67,7 +67,7 @@ def average_differences(
     has the key `mean`, and the keys `low` and `high` for the bounds of the 95% bootstrap interval
     (train/metrics/intervals.py). The key `excludes_zero` of a value is False for fewer than MIN_UNITS images. The keys
     `images` and `people` count the common images and their people. The key `people_above` is the number of people whose
-    mean difference is above zero. The value is None if no image has values of both systems.
+    mean difference is above zero. The value of a metric is None if no image has values of both systems.
     """
     by_system: dict[str, dict[str, Row]] = {}
     for row in rows:

@@ -2,13 +2,13 @@
 
 The folder RUN/checkpoint-<images> has these files:
 
-    config.json and model.safetensors are explained in train/models/checkpoint_files.py.
-    recipe.toml has the recipe without the losses that were turned off. train/recipes/recipe_files.py explains the file.
-    training/weights.safetensors has the trained weights themselves (not their moving average), and all buffers.
-    training/optimizer.safetensors has the moments of the model's AdamW, by parameter name.
-    training/discriminator.safetensors exists if the recipe has a discriminator.
-    training/discriminator-optimizer.safetensors has the moments of the discriminator's AdamW.
-    training/state.json has the number of images seen, and the name of the recipe.
+    `config.json` and `model.safetensors` are explained in train/models/checkpoint_files.py.
+    `recipe.toml` has the recipe without the losses that were turned off (train/recipes/recipe_files.py).
+    `training/weights.safetensors` has the trained weights themselves (not their moving average), and all buffers.
+    `training/optimizer.safetensors` has the moments of the model's AdamW, by parameter name.
+    `training/discriminator.safetensors` exists if the recipe has a discriminator.
+    `training/discriminator-optimizer.safetensors` has the moments of the discriminator's AdamW.
+    `training/state.json` has the number of images seen, and the name of the recipe.
 
 No state of a random generator is saved: every draw follows from the seed and the number of images seen.
 """
@@ -50,7 +50,9 @@ def sweep_run(run: Path) -> None:
 
 
 def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
-    """Writes the folder checkpoint-<images> and returns its path. Old checkpoints stay until it is complete.
+    """Writes the folder checkpoint-<images> and returns its path.
+
+    The oldest checkpoints are removed after the new checkpoint is complete.
 
     Raises LikenessError if the checkpoint cannot be written, for example on a full disk.
     """

@@ -80,8 +80,8 @@ class StopVote:
     """Makes all processes stop after the same step if one process wants to stop. A vote does not wait for the device.
 
     In each step, every process hands in a number. The numbers are combined on the CPU while training continues. In each
-    step, a process reads the result of the vote from LAG steps ago. This result is usually ready, so the process rarely
-    waits. A process that trains alone stops after the current step.
+    step, a process reads the result of the vote from LAG steps ago. An old result is usually ready, so the process
+    rarely waits. A process that trains alone stops after the current step.
     """
 
     def __init__(self) -> None:

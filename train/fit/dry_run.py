@@ -75,7 +75,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     if taken is None:
         run = replace(run, losses={n: weight for n, weight in run.losses.items() if n not in THROUGH_RECOGNIZER})
     on_gpu = torch.cuda.is_available()
-    # On a CPU, a diffusion model needs minutes for a batch. In this case, a single update of one image is timed.
+    # On a CPU, a diffusion model needs minutes for a batch, so a single update of one image is timed.
     count, updates = (recipe.batch // settings.accumulate, UPDATES) if on_gpu or recipe.base != DIFFUSION else (1, 1)
     dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
     recognizer = None if taken is None else find_recognizer(taken, facts)

@@ -79,7 +79,8 @@ def build(
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision={"fp32": "no", "bf16": "bf16"}[precision],
-        # If the images of a process have no references, its layers for references get no gradient. DDP must allow this.
+        # If the images of a process have no references, its layers for references get no gradient. By default, DDP
+        # raises an error for layers without gradients.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     device, network = accelerator.device, None
@@ -125,9 +126,9 @@ def build(
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory until this process ends. Other C libraries are left as they are.
 
-    By default, glibc takes the memory of each large tensor from the system and later returns this memory. Each time,
-    the system fills the memory with zeros. With this setting, the training of recipe tiny processed 9.9 instead of 8.4
-    images/s (ours; one thread, batch 16, no identity loss, AMD EPYC).
+    By default, glibc takes the memory of each large tensor from the system and later returns this memory. The system
+    fills memory with zeros whenever it gives memory to glibc. If glibc keeps freed memory, the training of recipe tiny
+    processed 9.9 instead of 8.4 images/s (ours; one thread, batch 16, no identity loss, AMD EPYC).
     """
     if not sys.platform.startswith("linux"):
         return

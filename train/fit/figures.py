@@ -74,7 +74,7 @@ class UnreadFigures:
             number = step.images // self._batch + 1
             raise Diverged(
                 f"Training stopped: {', '.join(broken)} became NaN or infinite in step {number} (after {step.images} "
-                f"images; faces {', '.join(face[:12] for face in faces)}). The newest checkpoint is older than this "
+                f"images; faces {', '.join(face[:12] for face in faces)}). The newest checkpoint was saved before this "
                 "step. Start a new run with another --out and --precision fp32, or with another recipe or seed."
             )
 

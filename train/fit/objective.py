@@ -2,16 +2,16 @@
 
 The sources of the losses, and the networks that the losses use:
 
-    pixel, edge and detail are ours.
-    mse is from OSDFace.
-    ea_dists is from OSDFace and uses vgg16.
-    identity is from OSDFace, HonestFace and InstantRestore, and uses the dataset's recognizer as a torch module.
-    reference_identity is from ReFine, and uses the dataset's recognizer as a torch module.
-    lpips and ms_ssim are from InstantRestore. lpips uses vgg16.
-    spatial_min and cycle are from ReFine and use vgg16.
-    face_alignment is HonestFace's idea with our formula.
-    gan is the non-saturating loss of Goodfellow et al. 2014, and uses a discriminator.
-    reconstruction, codebook and association are from OSDFace's stage 1, and the model itself computes them.
+    `pixel`, `edge` and `detail` are ours.
+    `mse` is from OSDFace.
+    `ea_dists` is from OSDFace and uses vgg16.
+    `identity` is from OSDFace, HonestFace and InstantRestore, and uses the dataset's recognizer as a torch module.
+    `reference_identity` is from ReFine, and uses the dataset's recognizer as a torch module.
+    `lpips` and `ms_ssim` are from InstantRestore. `lpips` uses vgg16.
+    `spatial_min` and `cycle` are from ReFine and use vgg16.
+    `face_alignment` is HonestFace's idea with our formula.
+    `gan` is the non-saturating loss (Goodfellow 2014), and uses a discriminator.
+    `reconstruction`, `codebook` and `association` are from OSDFace's stage 1, and the model itself computes them.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Objective(nn.Module):
         `embedding` is the embedding of `image`, (B,d), or None.
         """
         match name:
-            # These losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
+            # The next losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
             case "pixel":
                 return pixel_loss(*pixels)
             case "edge":
@@ -154,7 +154,7 @@ class Objective(nn.Module):
                 return ms_ssim_loss(image, target, self.exponents)
             case "face_alignment":
                 return face_alignment_loss(image, target, batch["landmarks"])
-            # These losses compare embeddings of the recognizer. The embeddings of the target have no gradient.
+            # The next losses compare embeddings of the recognizer. The embeddings of the target have no gradient.
             case "identity":
                 assert self.recognizer is not None and embedding is not None
                 with torch.no_grad():
@@ -163,7 +163,7 @@ class Objective(nn.Module):
             case "reference_identity":
                 assert embedding is not None
                 return reference_identity_loss(embedding, batch["embeddings"].detach().float(), _usable(batch))
-            # These losses compare features of VGG-16. The features of the target need no gradient.
+            # The next losses compare features of VGG-16. The features of the target need no gradient.
             case "lpips":
                 assert self.lpips is not None
                 with torch.no_grad():
@@ -228,7 +228,7 @@ def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Re
     """Returns the loss "gan": the mean of softplus(-logit) over all patches of the restored faces.
 
     No gradient goes through the prompt (ours). If a gradient went through the prompt, training would change the prompt
-    to deceive the discriminator. The prompt would then describe the face less well.
+    to deceive the discriminator, and the prompt would describe the face less well.
     """
     # (B,1,h,w): one logit for each patch of each restored face.
     logits = discriminator(restored.image, restored.latent, _fact(restored.prompt))

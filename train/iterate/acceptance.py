@@ -1,6 +1,6 @@
 """Decide which training targets are cleaned, and which cleaned versions are accepted. Every bound is ours.
 
-IDM (arXiv 2307.08996) cleans its training set. We had only the abstract, which does not tell how IDM chooses images.
+IDM (arXiv 2307.08996) cleans its training set. The abstract of IDM's paper does not tell how IDM chooses the images.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from curate.faces.measure import compute_luma, measure_blockiness, measure_noise, measure_sharpness
 
 # The number of the rule in `find_rejection`. Rule 1 required the result to be sharper than the best cleaned version by
-# a margin. Rule 2 requires the result to be sharper than the original by this margin.
+# a margin. Rule 2 requires the result to be sharper than the original by a margin.
 RULE = 2
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
 

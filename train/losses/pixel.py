@@ -10,8 +10,8 @@ WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # A difference below this number counts by its square, and a greater difference by its size (ours). We also tried
-# absolute differences. Clean inputs, which need no change, then had as much influence as degraded inputs, and the model
-# learned to change little (docs/train.md, What was tried).
+# absolute differences. With absolute differences, clean inputs had as much influence as degraded inputs. Clean inputs
+# need no change, so the model learned to change little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
 LARGE_STRENGTH = 0.02  # `detail_loss` uses this limit as `pixel_loss` uses LARGE_DIFFERENCE (ours)
 DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
@@ -51,8 +51,8 @@ def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
     """Returns the mean difference of the gradients of images (B,3,S,S) in 0..1, with small differences squared (ours).
 
-    Differences count as in `pixel_loss`, but with half of LARGE_DIFFERENCE. The loss is the mean over scales. Each
-    scale halves the side of the image of the scale before by area averaging. With a pixel loss alone, edges stay soft.
+    Differences count as in `pixel_loss`, but with half of LARGE_DIFFERENCE. The loss is the mean over scales.
+    From scale to scale, area averaging halves the side of the images. With a pixel loss alone, edges stay soft.
     """
     total = restored.new_zeros(())
     for scale in range(scales):
@@ -70,7 +70,7 @@ def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCAL
     halved. The strength is the root mean square of the detail in a square with a side of DETAIL_SQUARE pixels of the
     full image. Squares overlap by half. Differences count as in `pixel_loss`, but with LARGE_STRENGTH. The position of
     the detail within a square does not matter. If the position of a detail is uncertain, a pixel loss blurs the detail.
-    This loss demands as much detail as the target has.
+    `detail_loss` demands as much detail as the target has.
     """
     total = restored.new_zeros(())
     restored, target = restored.mean(1, keepdim=True), target.mean(1, keepdim=True)
@@ -106,7 +106,8 @@ def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
 def ms_ssim_exponents(size: int) -> tuple[float, ...]:
     """Returns the exponents of the scales that torchmetrics accepts at `size` pixels, divided by their sum (ours).
 
-    There are five scales from 176 px, four at 128, three at 64, and none below 11.
+    An image of 176 px or more has five scales, an image of 128 px has four, an image of 64 px has three, and an image
+    below 11 px has none.
     """
     fitting = [e for scale, e in enumerate(EXPONENTS) if size // max(1 << scale, scale**2) >= WINDOW]
     return tuple(exponent / sum(fitting) for exponent in fitting)

@@ -1,4 +1,4 @@
-"""Limits the resolution of images, so that the losses of an enlarged target ignore detail that it cannot have."""
+"""Limits the resolution of images, so that losses ignore detail that an enlarged target cannot have."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def load_inception(weights: Path | None) -> nn.Module:
         # torch-fidelity unpickles everything in the file, which can run code. The next line therefore raises an error
         # for a file that contains anything except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
-        # Images are resized without antialiasing, as in the original code. All published values use this resizing.
+        # Images are resized without antialiasing, as in the original code and for all published values of FID.
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
     except Exception as error:  # every problem with the file leads to the message below
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

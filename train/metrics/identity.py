@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# VQFR's script treats two faces as copies of one image if their angle is below this number of degrees, and leaves them
-# out.
+# VQFR's script treats two faces as copies of one image if their angle is below this number of degrees. The script
+# leaves out such pairs.
 SAME_IMAGE_ANGLE = 1.0
 
 

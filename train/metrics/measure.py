@@ -6,7 +6,7 @@
 
 `names` are keys of train.metrics.registry.METRICS, or None for all metrics. `judge` has the recognizer and the detector
 that measure the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine, no row has
-the metric. `reasons` then says which file is missing and where to put the file. If a metric has no value for an image,
+the metric, and `reasons` says which file is missing and where to put the file. If a metric has no value for an image,
 the row has NaN, and METRICS[name].nan_reason says why. The mean of `face_restored` is the share of images in which a
 face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
 train.metrics.fid.fid.
@@ -123,7 +123,7 @@ def build_measure(
         if restored.shape != target.shape:
             raise BadInput(
                 f"The restored image has {restored.shape[1]} x {restored.shape[0]} pixels, but its target has "
-                f"{target.shape[1]} x {target.shape[0]}: resize one of them to the size of the other."
+                f"{target.shape[1]} x {target.shape[0]}: resize the restored image to the size of the target."
             )
         if valid is not None:
             restored = np.where(valid[:, :, None], restored, target)

@@ -90,7 +90,7 @@ def _load(name: str, path: Path) -> Any:
     if name == "niqe":
         return InferenceModel(name, device="cpu", pretrained_model_path=str(path))
     if name == "clipiqa":
-        # pyiqa would unpickle a file that is not TorchScript. This call raises an error for such a file.
+        # pyiqa would unpickle a file that is not TorchScript, so torch.jit.load checks the file first.
         torch.jit.load(str(path), map_location="cpu")
         return InferenceModel(name, device="cpu", backbone=str(path))
     # pyiqa would unpickle everything in a checkpoint. The next line reads only tensors.

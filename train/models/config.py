@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# The refinement of base tiny turns each square with a side of this number of pixels into one position (ours). So it
-# works at half the resolution.
+# The refinement of base tiny turns each square of 2 x 2 pixels into one position (ours), so the refinement works at
+# half the resolution.
 REFINEMENT_SHRINK = 2
 
 

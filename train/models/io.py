@@ -86,7 +86,7 @@ def fill_invalid(
     """Returns the restoration with the target's pixels in place of the pixels that are not valid.
 
     So the losses of train/fit/objective.py ignore the pixels that are not valid. The losses in `restored.terms` (recipe
-    vre) do not ignore these pixels.
+    vre) do not ignore pixels that are not valid.
 
     `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. `true_latent` is the latent of the target, or None. If
     `true_latent` is given, the latent is filled in the same way. A position of the latent is valid if all its pixels

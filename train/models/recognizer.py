@@ -15,7 +15,7 @@ from manifests.errors import ModelUnavailable
 
 
 class Recognizer(nn.Module):
-    """Computes unit embeddings of restored faces. The network is frozen. Gradients pass through it to the faces.
+    """Computes unit embeddings of restored faces. Gradients pass through the frozen network to the faces.
 
     `facts` is the entry `recognizer` of the snapshot. `facts` has the side `size` of the recognizer's crop, and the
     template (5,2) in this crop. `facts` also has the mean and the standard deviation of the input in 0..255.
@@ -31,7 +31,7 @@ class Recognizer(nn.Module):
         matrix = fit_similarity(
             scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
         )
-        # If the recognizer's crop shows the face smaller, the face is first shrunk by area (curate.faces.align.warp).
+        # If the recognizer's crop has fewer pixels per face, the face is first shrunk as in curate.faces.align.warp.
         self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
         back = invert_affine(matrix)
@@ -60,8 +60,8 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> R
     import onnx2torch
 
     try:
-        # If `convert` gets a path, `convert` writes a file beside the ONNX file. Other processes may read that folder,
-        # and the disk may be full. This code therefore passes the loaded model to `convert`.
+        # If `convert` gets a path, `convert` writes a file into the folder of the ONNX file. Other processes may read
+        # this folder, and the disk may be full. Therefore `convert` gets the loaded model instead of a path.
         network = onnx2torch.convert(onnx.load(str(onnx_file)))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(

@@ -97,7 +97,7 @@ def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tens
 
 
 def token_scale(channels: tuple[int, ...]) -> int:
-    """Returns the index of the middle scale. On base `tiny`, part `extended` attends to this scale (ours)."""
+    """Returns the index of the middle scale. On base `tiny`, part `extended` attends to the middle scale (ours)."""
     return len(channels) // 2
 
 

@@ -1,4 +1,4 @@
-"""Decides whether a restored face is worse than the face in the photo. If so, the face in the photo is kept.
+"""Decides whether a restored face is worse than the face in the photo. A worse face is not used.
 
 `LIMITS` is the table of all thresholds. The thresholds are ours. The command `python benchmarks/harm_limits.py DATASET
 --run RUN` checks the thresholds on people of the split val: it restores faces whose truth is known, and prints for each
@@ -35,8 +35,8 @@ class HarmLimits:
     # The sharpness of the result, divided by the sharpness of the input, must be at least this number. A ratio of .95
     # is not visible.
     min_sharpness_ratio: float = 0.95
-    # The mean cosine to the references may not fall by more than this number. We took the results that are nearer to
-    # the truth than their input, according to dlib. Of these results, 95% fall by less than this number.
+    # The mean cosine to the references may not fall by more than this number. Of the results that dlib finds nearer to
+    # the truth than their input, 95% fall by less than this number.
     max_identity_loss: float = 0.006
     # Without references, the cosine of the result to the input must be at least `same_person` plus this share of the
     # way from `same_person` to 1. The limit is relative, because recognizers differ in the scale of their cosines.

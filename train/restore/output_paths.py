@@ -16,7 +16,7 @@ _JPEG_SUFFIXES, _LOSSLESS_SUFFIXES = (".jpg", ".jpeg"), (".png", ".tif", ".tiff"
 
 
 class PhotoOutput(NamedTuple):
-    """Names the two files that `restore` may write for one photo. `restore` writes only one of them."""
+    """Names the two files that `restore` may write for one photo. `restore` writes one of the two files."""
 
     photo: Path
     own: Path  # used if the photo is copied, or keeps its format

@@ -125,7 +125,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not a folder"):
         build_measure(["lpips"], judge(), tmp_path / "nowhere")
     measure, _ = build_measure(["psnr"], judge(), None)
-    with pytest.raises(BadInput, match="resize one of them to the size of the other"):
+    with pytest.raises(BadInput, match="resize the restored image to the size of the target"):
         measure(photo(0, 0, 64), photo(0, 0, 128), [])
     for wrong in (
         np.full((64, 64, 3), np.nan, np.float32),

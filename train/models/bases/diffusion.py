@@ -146,7 +146,7 @@ class DiffusionBase(nn.Module):
 
 
 def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Returns the timestep as a tensor on the device of z. If a CPU tensor were copied, the CPU would wait."""
+    """Returns the timestep as a tensor that is made on the device of z, so that the CPU does not wait for a copy."""
     return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
 
 

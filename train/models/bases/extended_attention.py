@@ -7,8 +7,8 @@ to the references and to the LQ latent.
 
 The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN), as with the
 option use_adain in InstantRestore's final config. The LQ latent also attends to its own keys. This is InstantRestore's
-default, but InstantRestore's final config removes the keys of the LQ latent (train_input: false). We keep the keys of
-the LQ latent, because an image without references has no other keys.
+default, but the final config of InstantRestore removes the keys of the LQ latent (train_input: false). We keep the keys
+of the LQ latent, because an image without references has no other keys.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Extension:
     def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
         """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
 
-        This batch must have all references, in the order of their slots, and none for empty slots. Inside the context,
-        the adapters of the UNet are off. `present` is (B,K) bool, and `filled` is `Places.filled`.
+        The batch in the context must have all references, in the order of their slots, and nothing for empty slots.
+        Inside the context, the adapters of the UNet are off. `present` is (B,K) bool, and `filled` is `Places.filled`.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:

@@ -125,6 +125,9 @@ def _block(width: int, head: int, asks: bool) -> BasicTransformerBlock:
 
 
 def _places(maps: torch.Tensor) -> torch.Tensor:
-    """Returns sine and cosine codes (h h, C) of the positions in maps (B,C,h,h). Every h gives the same scale."""
+    """Returns sine and cosine codes (h h, C) of the positions in maps (B,C,h,h).
+
+    The codes have the same scale for every h.
+    """
     codes = get_2d_sincos_pos_embed(maps.shape[1], maps.shape[-1], base_size=GRID, device=maps.device)
     return codes.to(maps.dtype)
