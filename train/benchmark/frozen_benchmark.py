@@ -4,7 +4,7 @@
     references in order, and its wrong references.
     `faces.jsonl` has a line for each face of train, val and test, and for each near-duplicate of these faces. The
     search for leaks reads these lines.
-    `card.json` has the set, the seed, the recognizer, the thresholds, and a hash of the two files above.
+    `card.json` has the set, the seed, the recognizer, the thresholds, and a hash of `cases.jsonl` and `faces.jsonl`.
     `pictures/` and `lq/` have the crops and the LQ images of the cases as PNG, if --with-images was given.
     `embeddings.npy` has the embeddings of the crops, if --with-embeddings was given.
 

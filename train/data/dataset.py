@@ -97,7 +97,7 @@ class TrainingFaces(Dataset[Batch]):
         preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, face_id in self.fine)]
         theta = draw_theta(preset, self.seed, turn, face_id)
         gray = draw_gray(self.recipe, self.seed, turn, face_id)
-        # The cycle loss degrades the restored face like the target, so the target must have the size of the restored face.
+        # The cycle loss degrades the restored face like the target, so the target must have the restored face's size.
         large = "cycle" not in self.recipe.losses
         return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
 
