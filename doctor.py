@@ -185,7 +185,7 @@ def check_opencv() -> Iterator[Finding]:
 
 
 def check_tables() -> Iterator[Finding]:
-    """Yields whether duckdb can pass the result of a query to polars, which needs pyarrow."""
+    """Yields a finding: whether duckdb can pass the result of a query to polars, for which duckdb needs pyarrow."""
     import duckdb
     import polars
     import pyarrow
@@ -196,7 +196,7 @@ def check_tables() -> Iterator[Finding]:
 
 
 def check_weights() -> Iterator[Finding]:
-    """Yields whether torch's cache has the weights of the backbones that perceptual losses and metrics use."""
+    """Yields a finding for each backbone of perceptual losses and metrics: whether torch's cache has its weights."""
     from train.backbones import BACKBONES, find_local_file, get_file_name
 
     for backbone in BACKBONES:

@@ -205,8 +205,8 @@ def _make_result(
     if selection.options.version == "best":
         notices.append(
             f"{_count_cleaned(selection)} images are cleaned versions of training faces. The column `version` marks "
-            "these images. A restorer made these images, so they are not ground truth. A cleaned version has fewer "
-            "pixels than an original crop."
+            "these images. A restorer made the cleaned versions, so they are not ground truth. A cleaned version "
+            "has fewer pixels than an original crop."
         )
     if selection.embeddings:
         recognizer = selection.recognizer

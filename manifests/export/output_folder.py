@@ -178,7 +178,7 @@ def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) 
         for place in (*(path for path in temporary.rglob("*") if path.is_dir()), temporary):
             _flush_folder(place)
         try:
-            temporary.rename(out)  # if `out` is an empty folder, it is replaced
+            temporary.rename(out)  # the rename replaces `out` if `out` is an empty folder
         except OSError:
             raise BadInput(f"--out {out} is not empty any more. Name a new or an empty folder.") from None
         _flush_folder(out.parent)
