@@ -10,8 +10,8 @@ from manifests.errors import BadInput
 from manifests.runtime.files import find_blocking_file, write_atomically
 from manifests.runtime.text import make_printable
 
-RUN_CONFIG = "config.json"  # RUN/config.json: the recipe and the settings of the run
-SAMPLES = "samples"  # RUN/samples/<images seen>.png: the grids of sample images
+RUN_CONFIG = "config.json"  # RUN/config.json: the recipe and the settings of the run.
+SAMPLES = "samples"  # RUN/samples/<images seen>.png: the grids of sample images.
 
 
 def check_run_folder(run: Path) -> None:

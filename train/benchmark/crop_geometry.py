@@ -24,8 +24,8 @@ DIGITS = 6
 class CropGeometry:
     """Holds the position of an aligned crop in its photo."""
 
-    landmarks: tuple[float, ...]  # x, y of the five landmarks, as fractions of the photo's width and height
-    photo_size: tuple[int, int]  # width and height of the photo in pixels
+    landmarks: tuple[float, ...]  # x, y of the five landmarks, as fractions of the photo's width and height.
+    photo_size: tuple[int, int]  # Width and height of the photo in pixels.
 
     def find_valid(self, size: int) -> np.ndarray:
         """Returns bool (size, size): False for each pixel that is computed from pixels outside the photo."""

@@ -62,11 +62,11 @@ class CaseLine:
 
     face: str
     person: str
-    picture: str  # the name of the 512 px crop; the target is this crop, area-resized to `size`
-    lq: str  # the name of the LQ image
+    picture: str  # The name of the 512 px crop; the target is this crop, area-resized to `size`.
+    lq: str  # The name of the LQ image.
     theta: dict[str, Any]
-    references: tuple[str, ...]  # names of pictures, in the order in which a restorer gets them
-    wrong_references: tuple[str, ...]  # pictures of another person; empty if no person has enough photos
+    references: tuple[str, ...]  # Names of pictures, in the order in which a restorer gets them.
+    wrong_references: tuple[str, ...]  # Pictures of another person; empty if no person has enough photos.
     wrong_person: str | None
     geometry: CropGeometry  # the position of the target's crop in its photo
 

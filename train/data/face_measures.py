@@ -41,9 +41,9 @@ _ROUNDING = 1 / 12
 class InputFace:
     """Holds one face of a photo before its restoration."""
 
-    crop: np.ndarray  # uint8 (S, S, 3): the face at the restorer's size, FFHQ template
-    own_size: float  # the number of photo pixels along a side of the crop
-    noise: float  # standard deviation of the noise in photo pixels, in levels of 0 to 255
+    crop: np.ndarray  # uint8 (S, S, 3): the face at the restorer's size, FFHQ template.
+    own_size: float  # The number of photo pixels along a side of the crop.
+    noise: float  # Standard deviation of the noise in photo pixels, in levels of 0 to 255.
 
 
 def describe_face(image: np.ndarray, landmarks5: np.ndarray, crop: np.ndarray) -> InputFace:

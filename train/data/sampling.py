@@ -16,7 +16,7 @@ from train.data.snapshot import Snapshot
 from train.recipes.recipes import Recipe
 from train.recipes.training_presets import CLEAN, MILD
 
-MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
+MAX_SEED = 2**31  # Each seed for the augmentation of a reference is below this number.
 # If less than this share of the targets has fine detail, no target is repeated, because the model would see a few faces
 # too often (ours).
 FINE_SHARE = 0.1
@@ -27,13 +27,13 @@ FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, becaus
 class Sample:
     """Holds the random choices for one sample: its target, its references, its flip and its step."""
 
-    target: int  # the row of the target in the snapshot
-    references: tuple[int, ...]  # the rows of the references in the snapshot
-    flip: bool  # True if target and references are all mirrored, so that an asymmetric face is the same in all images
-    right: bool = True  # False if the references show another person
-    seeds: tuple[int, ...] = ()  # one seed for each reference; empty if references are not augmented
-    step: int = 0  # the number of the step that the sample trains
-    turn: int = 0  # see `find_turn`
+    target: int  # The row of the target in the snapshot.
+    references: tuple[int, ...]  # The rows of the references in the snapshot.
+    flip: bool  # True if target and references are all mirrored, so that an asymmetric face is the same in all images.
+    right: bool = True  # False if the references show another person.
+    seeds: tuple[int, ...] = ()  # One seed for each reference; empty if references are not augmented.
+    step: int = 0  # The number of the step that the sample trains.
+    turn: int = 0  # See `find_turn`.
 
 
 def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple[np.ndarray, frozenset[str]]:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 FACES = "faces.parquet"
 CROPS = "crops.npy"
 LARGE_SIZE = 512
-LARGE_CROPS = "large_crops.npy"  # crops at 512 px, for faces that are larger in their photo than in `crops.npy`
-VALID = "valid.npy"  # a bit for each pixel of a crop
+LARGE_CROPS = "large_crops.npy"  # Crops at 512 px, for faces that are larger in their photo than in `crops.npy`.
+VALID = "valid.npy"  # A bit for each pixel of a crop.
 FACTS = "snapshot.json"
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
 VERSION = 4  # the version of the folder layout
@@ -37,7 +37,7 @@ class SnapshotConfig:
     The ledger and these settings determine which faces the snapshot contains.
     """
 
-    size: int  # pixels of the crops
+    size: int  # The side of the crops in pixels.
     # A face can be a target if its crop has at most this number of crop pixels per photo pixel along a side (ours).
     # A crop with more crop pixels was enlarged too much to be sharp.
     max_upsample: float = 1.5
@@ -56,13 +56,13 @@ class Snapshot:
     is_target: np.ndarray  # (n,) bool
     references: list[
         np.ndarray
-    ]  # the rows of each target's references, in the order of the table `pairs`; empty for a face that is no target
-    embeddings: np.ndarray  # (n, d) float32 unit rows
-    landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
+    ]  # The rows of each target's references, in the order of the table `pairs`; empty for a face that is no target.
+    embeddings: np.ndarray  # (n, d) float32 unit rows.
+    landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops.
     # For each crop, the round of `likeness iterate` that made the crop, or None if the crop is the original.
     versions: list[int | None] = field(default_factory=list)
-    upsample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,) crop pixels per photo pixel
-    large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row of `large_crops`, or -1
+    upsample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,) crop pixels per photo pixel.
+    large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row of `large_crops`, or -1.
     # (n,) pixels: `estimate_resolution` of each training target, and 0 for other crops
     resolution: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 

@@ -25,12 +25,12 @@ class Case:
 
     face_id: str
     identity_id: str
-    lq: np.ndarray  # uint8 (S, S, 3)
-    target: np.ndarray  # uint8 (S, S, 3)
-    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
-    reference_embeddings: np.ndarray  # float32 (K, d)
-    wrong: tuple[np.ndarray, ...] = ()  # K images of another person, uint8 (S, S, 3); empty if nobody has enough photos
-    wrong_embeddings: np.ndarray | None = None  # float32 (K, d)
+    lq: np.ndarray  # uint8 (S, S, 3).
+    target: np.ndarray  # uint8 (S, S, 3).
+    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3).
+    reference_embeddings: np.ndarray  # float32 (K, d).
+    wrong: tuple[np.ndarray, ...] = ()  # K images of another person, uint8 (S, S, 3), or () if nobody has enough photos
+    wrong_embeddings: np.ndarray | None = None  # float32 (K, d).
     wrong_identity_id: str | None = None
     # Images of the same person that are poor references, and their embeddings. The images "turned" have the yaw that
     # differs most from the target's yaw. The images "unlike" have the lowest cosines to the target.
@@ -43,9 +43,9 @@ class FrozenSet:
     """Holds the cases of a frozen set."""
 
     name: str
-    images: int  # number of all LQ images of the set; an image without a usable reference has no case
-    cases: tuple[Case, ...]  # sorted by face id
-    without_case: tuple[str, ...] = ()  # face ids of images without a usable reference; empty for a benchmark
+    images: int  # Number of all LQ images of the set; an image without a usable reference has no case.
+    cases: tuple[Case, ...]  # Sorted by face id.
+    without_case: tuple[str, ...] = ()  # Face ids of images without a usable reference; empty for a benchmark.
 
 
 def read_frozen_set(

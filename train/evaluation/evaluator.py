@@ -61,16 +61,16 @@ DEFAULT_METRICS = (
 class EvaluationOptions:
     """Holds the options of an evaluation: the metrics, the judge and the number of references."""
 
-    references: int = 4  # the largest number of references of an image
-    counts: tuple[int, ...] = ()  # additional numbers of references to measure, each between 0 and `references`
+    references: int = 4  # The largest number of references of an image.
+    counts: tuple[int, ...] = ()  # Additional numbers of references to measure, each between 0 and `references`.
     metrics: tuple[str, ...] = DEFAULT_METRICS
     judge: str | None = None  # A --faces value. None means the dataset's own recognizer.
     faces: str | None = None  # A --faces value for the restorer's recognizer, if its files were moved.
-    base_model: str | None = None  # the folder of the diffusion model, if it was moved
-    steps: int = 1  # the number of steps in which a face is restored
-    weights: Path | None = None  # the folder of the metrics' networks
-    fid_folder: Path | None = None  # the folder of images for the metric fid_folder
-    seed: int = 0  # the seed for the draws of the references and for the bootstrap
+    base_model: str | None = None  # The folder of the diffusion model, if it was moved.
+    steps: int = 1  # The number of steps in which a face is restored.
+    weights: Path | None = None  # The folder of the metrics' networks.
+    fid_folder: Path | None = None  # The folder of images for the metric fid_folder.
+    seed: int = 0  # The seed for the draws of the references and for the bootstrap.
 
 
 @dataclass

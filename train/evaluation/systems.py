@@ -32,12 +32,12 @@ class System:
 
     key: str
     name: str
-    references: int = 0  # the largest number of references
+    references: int = 0  # The largest number of references.
     # "right": the references of the case. "wrong": references of another person. "turned" and "unlike": the poor
     # references of the case.
     source: str = "right"
-    change: str = ""  # "shuffled" (in reverse order), "repeated" (copies of the first reference) or "blurred"
-    restores: bool = True  # False for the system that is the LQ image itself
+    change: str = ""  # "shuffled" (in reverse order), "repeated" (copies of the first reference) or "blurred".
+    restores: bool = True  # False for the system that is the LQ image itself.
     # True: the references are used without the check of `restore`
     # (train/restore/references/confirm_references.py)
     trust: bool = False

@@ -19,8 +19,8 @@ from manifests.errors import LikenessError
 Answer = TypeVar("Answer")
 Params = ParamSpec("Params")
 
-LAG = 4  # a process reads the result of a vote this number of steps after the vote (ours)
-PATIENCE = timedelta(hours=3)  # the other processes wait at most this long for the first process's snapshot (ours)
+LAG = 4  # A process reads the result of a vote this number of steps after the vote (ours).
+PATIENCE = timedelta(hours=3)  # The other processes wait at most this long for the first process's snapshot (ours).
 
 
 def get_rank() -> int:

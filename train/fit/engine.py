@@ -28,10 +28,10 @@ from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
 from train.recipes.recipes import TINY, VRE, Recipe, build_model_config
 
-BETAS = (0.9, 0.99)  # betas of the model's AdamW (ours)
+BETAS = (0.9, 0.99)  # Betas of the model's AdamW (ours).
 # The discriminator's AdamW has less momentum than the model's AdamW, because the model changes during training (ours).
 DISCRIMINATOR_BETAS = (0.5, 0.99)
-WEIGHT_DECAY = 0.01  # weight decay of both optimizers; torch's default for AdamW
+WEIGHT_DECAY = 0.01  # Weight decay of both optimizers; torch's default for AdamW.
 # The numbers of two options of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
@@ -96,7 +96,7 @@ def build(
         if recipe.discriminator:
             discriminator = build_discriminator(recipe, model.base.discriminator_channels, model.base.prompt_dim)
     model = model.to(device).train()
-    if recipe.base == TINY:  # with bf16, channels_last shortens a step from 1.02 s to .88 s on two busy cores (ours)
+    if recipe.base == TINY:  # With bf16, channels_last shortens a step from 1.02 s to .88 s on two busy cores (ours).
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _adamw(model, recipe, BETAS)
     average = Average(model)

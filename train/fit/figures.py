@@ -23,9 +23,9 @@ class Diverged(LikenessError):
 
 @dataclass(frozen=True)
 class _UnreadStep:
-    images: int  # number of images seen before the step
-    values: torch.Tensor  # (n,) float32 on the device, one value per figure
-    rows: Sequence[torch.Tensor]  # rows of the targets in the snapshot: a CPU tensor for each part of the batch
+    images: int  # Number of images seen before the step.
+    values: torch.Tensor  # (n,) float32 on the device, one value per figure.
+    rows: Sequence[torch.Tensor]  # Rows of the targets in the snapshot: a CPU tensor for each part of the batch.
 
 
 class UnreadFigures:

@@ -47,9 +47,9 @@ class Ending:
 
     checkpoint: Path
     images: int
-    reason: str  # why the call ended: "complete", "minutes" or the name of the signal
-    images_per_second: float  # the mean speed of this call; 0 if the run was already complete
-    data_wait: float  # share of the time that this call waited for data, 0..1
+    reason: str  # Why the call ended: "complete", "minutes" or the name of the signal.
+    images_per_second: float  # The mean speed of this call; 0 if the run was already complete.
+    data_wait: float  # Share of the time that this call waited for data, 0..1.
 
 
 def train(
@@ -98,7 +98,7 @@ def train(
         faces, "val" if len(taken.targets("val")) else "train", VALIDATION, max(recipe.reference_counts)
     )
     first, waited, reason = seen, 0.0, ""
-    sums: dict[str, float] = {}  # the sum of each figure since the last line of the log
+    sums: dict[str, float] = {}  # The sum of each figure since the last line of the log.
     # `since` has the time, the images seen and the seconds of waiting for data at the last line of the log.
     since = time.monotonic(), seen, 0.0
     reduce = partial(engine.accelerator.reduce, reduction="mean")

@@ -45,13 +45,13 @@ _COMPARED = {
 class Settings:
     """Holds the settings of a run, apart from its data, its recipe, its seed and its number of images."""
 
-    base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout
-    vre: Path | None = None  # the folder of a run of recipe vre; its LQ dictionary makes the prompt
-    weights: Path | None = None  # the folder with the backbones of the perceptual losses, or None for torch hub's cache
-    precision: str | None = None  # one of PRECISIONS; None for bf16 if the GPU or the CPU has it, else fp32
-    accumulate: int = 1  # the number of parts of a batch, which are computed one after the other
-    compile: bool = False  # True compiles the model with torch.compile
-    identity: bool = True  # False turns off the losses through the dataset's recognizer
+    base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout.
+    vre: Path | None = None  # The folder of a run of recipe vre; its LQ dictionary makes the prompt.
+    weights: Path | None = None  # The folder with the backbones of perceptual losses, or None for torch hub's cache.
+    precision: str | None = None  # One of PRECISIONS; None for bf16 if the GPU or the CPU has it, else fp32.
+    accumulate: int = 1  # The number of parts of a batch, which are computed one after the other.
+    compile: bool = False  # True compiles the model with torch.compile.
+    identity: bool = True  # False turns off the losses through the dataset's recognizer.
 
 
 def resolve_with_recognizer(

@@ -14,8 +14,8 @@ from train.fit.engine import Engine
 from train.fit.figures import Diverged
 from train.fit.logbook import Logbook
 
-GRID = 8  # number of images in samples/*.png
-VALIDATION = 32  # number of images that are measured
+GRID = 8  # Number of images in samples/*.png.
+VALIDATION = 32  # Number of images that are measured.
 
 
 @torch.no_grad()

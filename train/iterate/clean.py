@@ -43,8 +43,8 @@ from train.restore.load_restorer import load_restorer, move_to_device, run_model
 from train.restore.references.reference_photos import References, join_references, warp_references
 
 STAGE = "iterate"
-BATCH = 64  # number of targets that are recorded together
-REFERENCES = 4  # largest number of references with which a target is restored (ours)
+BATCH = 64  # Number of targets that are recorded together.
+REFERENCES = 4  # Largest number of references with which a target is restored (ours).
 
 MEASURES = "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id"
 

@@ -72,12 +72,12 @@ class Round:
 
     round: int
     run: str
-    images: int  # number of images seen in the training
-    targets: int  # number of targets in the training split
-    cleaned_targets: int  # number of targets for which the training used a cleaned version
-    attempts: dict[str, int]  # number of targets that the restorer of this round tried to clean, by defect
-    versions: int  # number of accepted results
-    dropped: dict[str, int]  # number of rejected results, by reason
+    images: int  # Number of images seen in the training.
+    targets: int  # Number of targets in the training split.
+    cleaned_targets: int  # Number of targets for which the training used a cleaned version.
+    attempts: dict[str, int]  # Number of targets that the restorer of this round tried to clean, by defect.
+    versions: int  # Number of accepted results.
+    dropped: dict[str, int]  # Number of rejected results, by reason.
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-SCALES = 3  # full, half and quarter size (ours)
-WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
+SCALES = 3  # Full, half and quarter size (ours).
+WINDOW = 11  # The side of the Gaussian window of MS-SSIM, in pixels.
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # A difference below this number counts by its square, and a greater difference by its size (ours). We also tried
 # absolute differences. With absolute differences, clean inputs had as much influence as degraded inputs. Clean inputs
 # need no change, so the model learned to change little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
-LARGE_STRENGTH = 0.02  # `detail_loss` uses this limit as `pixel_loss` uses LARGE_DIFFERENCE (ours)
-DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
+LARGE_STRENGTH = 0.02  # `detail_loss` uses this limit as `pixel_loss` uses LARGE_DIFFERENCE (ours).
+DETAIL_SQUARE = 16  # The side in pixels of the squares of `detail_loss` (ours).
 SMALL_SQUARE = (
     1e-5  # added to a mean square, because a root has no finite gradient at 0 (ours); sqrt(1e-5) is .8 of 255 levels
 )

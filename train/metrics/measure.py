@@ -156,8 +156,8 @@ class _Case:
         return to_tensor(self.restored)[None], to_tensor(self.target)[None]
 
 
-ReadMetric = Callable[[_Case], float]  # a function that computes one metric of a case
-Analyse = Callable[[np.ndarray], np.ndarray]  # a function that maps an image to an embedding or to points
+ReadMetric = Callable[[_Case], float]  # A function that computes one metric of a case.
+Analyse = Callable[[np.ndarray], np.ndarray]  # A function that maps an image to an embedding or to points.
 
 
 def _remember(analyse: Analyse) -> Analyse:
@@ -197,8 +197,8 @@ class _FaceCache:
         return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
 
 
-_MASKED = {"psnr": psnr, "ssim": ssim}  # these metrics measure only valid pixels
-_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # these metrics measure all pixels
+_MASKED = {"psnr": psnr, "ssim": ssim}  # These metrics measure only valid pixels.
+_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # These metrics measure all pixels.
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),

@@ -18,8 +18,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 LATENT_WIDTHS = (128, 256, 512)
 # The widths of the levels of the image discriminator (source: pix2pix). A patch has 70 x 70 px.
 IMAGE_WIDTHS = (64, 128, 256, 512)
-HEADS = 8  # attention heads (ours)
-SLOPE = 0.2  # slope of the leaky ReLU below zero
+HEADS = 8  # Attention heads (ours).
+SLOPE = 0.2  # Slope of the leaky ReLU below zero.
 
 
 class LatentDiscriminator(nn.Module):

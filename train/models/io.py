@@ -21,8 +21,8 @@ class Places(NamedTuple):
     Each image has K slots for references, and a slot may be empty.
     """
 
-    filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k
-    later: torch.Tensor  # (m,) int64: the images that train a later step than the first
+    filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k.
+    later: torch.Tensor  # (m,) int64: the images that train a later step than the first.
     # (l,) int64: like `filled`, but only for the images in `later`; slot k of image later[i] has the number i K + k
     later_filled: torch.Tensor
 
@@ -43,14 +43,14 @@ class Conditions:
     train/models/restorer.py makes the conditions from a batch, and the two bases read the conditions.
     """
 
-    present: torch.Tensor  # (B,K) bool, False for an empty slot; K may be 0
-    filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places
-    prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder
+    present: torch.Tensor  # (B,K) bool, False for an empty slot; K may be 0.
+    filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places.
+    prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder.
     maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: a map (B,2C,h,w) for each scale, finest first
-    identity: torch.Tensor | None = None  # part `embedding`: (B,d), the mean embedding or a learned vector
-    references: torch.Tensor | None = None  # part `extended` on diffusion: (B,K,3,S,S) in 0..1
-    tokens: torch.Tensor | None = None  # part `extended` on tiny: (B,N,C), from the middle maps of all references
-    token_mask: torch.Tensor | None = None  # (B,N) bool, False for tokens of an empty slot
+    identity: torch.Tensor | None = None  # Part `embedding`: (B,d), the mean embedding or a learned vector.
+    references: torch.Tensor | None = None  # Part `extended` on diffusion: (B,K,3,S,S) in 0..1.
+    tokens: torch.Tensor | None = None  # Part `extended` on tiny: (B,N,C), from the middle maps of all references.
+    token_mask: torch.Tensor | None = None  # (B,N) bool, False for tokens of an empty slot.
 
     def select_later(self, places: Places) -> Conditions:
         """Returns the conditions of the images in `places.later`, without gradients."""
@@ -74,10 +74,10 @@ class Conditions:
 class Restoration(NamedTuple):
     """Holds the outputs of a restoration."""
 
-    image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode
-    latent: torch.Tensor  # the clean latent, from which the image is decoded
-    prompt: torch.Tensor | None  # (B,N,D), the prompt of the UNet, or None if no part makes a prompt
-    terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # losses that the model itself computes (recipe vre)
+    image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode.
+    latent: torch.Tensor  # The clean latent, from which the image is decoded.
+    prompt: torch.Tensor | None  # (B,N,D), the prompt of the UNet, or None if no part makes a prompt.
+    terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # Losses that the model itself computes (recipe vre).
 
 
 def fill_invalid(

@@ -23,8 +23,8 @@ from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.step_schedule import Schedule, add_noise
 
-PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # suffixes of files that can run code when they are read
-BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when the checkpoint was written
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # Suffixes of files that can run code when they are read.
+BASE_SHA256 = "base_sha256"  # In config.json: the fingerprint of the base when the checkpoint was written.
 
 
 class Restorer(nn.Module):
@@ -45,7 +45,7 @@ class Restorer(nn.Module):
         self.config = config
         self.facts = dict(facts or {})
         self.schedule = Schedule(config.timestep, config.steps)
-        self.timesteps = self.schedule.visited(1)  # timesteps of a call without `step`, see `set_steps`
+        self.timesteps = self.schedule.visited(1)  # Timesteps of a call without `step`, see `set_steps`.
         # Build the encoder of the references for part `maps`, and on base tiny also for part `extended`. On a diffusion
         # base, the frozen UNet itself gives the keys and values of part `extended`.
         maps, tokens = "maps" in parts, "extended" in parts and tiny

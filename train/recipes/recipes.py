@@ -12,22 +12,22 @@ from typing import Any
 from manifests.errors import BadInput
 from train.models.config import ModelConfig, VreConfig
 
-VRE = "vre"  # this recipe trains OSDFace's visual representation embedder (VRE) and no restorer
-TINY = "tiny"  # this base needs no download: it trains a small UNet from scratch on a space-to-depth latent
-DIFFUSION = "diffusion"  # this base is a model in diffusers' layout, for example Stable Diffusion 2.1-base
+VRE = "vre"  # This recipe trains OSDFace's visual representation embedder (VRE) and no restorer.
+TINY = "tiny"  # This base needs no download: it trains a small UNet from scratch on a space-to-depth latent.
+DIFFUSION = "diffusion"  # This base is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
 
 # The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
 PARTS = (
-    "maps",  # the UNet reads feature maps, which are pooled over all references of the image (ours)
-    "warped",  # the references are first warped to the landmarks that a detector finds on the LQ input (ReFine)
-    "embedding",  # the UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1)
-    "extended",  # self-attention also reads the keys and values of the references (InstantRestore)
-    "vre",  # OSDFace's visual representation embedder computes the prompt
-    "identity",  # HonestFace's embedder makes the tokens p_F from the references, and p_I from LQ and references
+    "maps",  # The UNet reads feature maps, which are pooled over all references of the image (ours).
+    "warped",  # The references are first warped to the landmarks that a detector finds on the LQ input (ReFine).
+    "embedding",  # The UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1).
+    "extended",  # Self-attention also reads the keys and values of the references (InstantRestore).
+    "vre",  # OSDFace's visual representation embedder computes the prompt.
+    "identity",  # HonestFace's embedder makes the tokens p_F from the references, and p_I from LQ and references.
 )
 
-AUGMENTS = ("flip", "each")  # the values of Recipe.augment
-DISCRIMINATORS = ("", "latent", "image")  # the values of Recipe.discriminator
+AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
+DISCRIMINATORS = ("", "latent", "image")  # The values of Recipe.discriminator.
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Recipe:
     """
 
     name: str
-    base: str  # TINY or DIFFUSION
+    base: str  # TINY or DIFFUSION.
     # --- images ---
     size: int  # pixels
-    preset: str  # the name of a degradation preset, which is applied at `size`
+    preset: str  # The name of a degradation preset, which is applied at `size`.
     # The shares of the images that are degraded by another preset than `preset`, by the name of this other preset. The
     # name may also be "mild" or "clean" (train/data/sampling.py).
     mixture: dict[str, float]
@@ -51,21 +51,21 @@ class Recipe:
     # A target with fine detail is used this number of times in an epoch. If the number is above 1, a target without
     # fine detail gets no clean or mild inputs (train/data/sampling.py).
     fine_repeats: int
-    gray_share: float  # this share of the images has a gray input and a gray target; references keep their colours
+    gray_share: float  # This share of the images has a gray input and a gray target; references keep their colours.
     # --- model ---
-    parts: tuple[str, ...]  # names from PARTS; recipe VRE has no parts, because it trains the embedder itself
-    timestep: int  # the timestep of the first step
-    steps: int  # the largest number of steps in a restoration, see train/models/step_schedule.py
-    latent_factor: int  # tiny: the factor of space-to-depth
-    channels: tuple[int, ...]  # tiny: the widths of the UNet
-    reference_channels: tuple[int, ...]  # the widths of the reference encoder
-    refine_channels: int  # tiny: the width of the refinement at half the resolution
-    lora_rank: int  # diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank
+    parts: tuple[str, ...]  # Names from PARTS; recipe VRE has no parts, because it trains the embedder itself.
+    timestep: int  # The timestep of the first step.
+    steps: int  # The largest number of steps in a restoration, see train/models/step_schedule.py.
+    latent_factor: int  # Base tiny: the factor of space-to-depth.
+    channels: tuple[int, ...]  # Base tiny: the widths of the UNet.
+    reference_channels: tuple[int, ...]  # The widths of the reference encoder.
+    refine_channels: int  # Base tiny: the width of the refinement at half the resolution.
+    lora_rank: int  # Base diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank.
     vre: VreConfig
     # --- references ---
-    reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
-    wrong_share: float  # this share of the images gets references of another person
-    augment: str  # "flip" flips target and references together, and "each" also augments each reference
+    reference_counts: tuple[int, ...]  # The number of references of each image is drawn from these numbers.
+    wrong_share: float  # This share of the images gets references of another person.
+    augment: str  # "flip" flips target and references together, and "each" also augments each reference.
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
     # After `late_from` images, the weight of each of these losses is multiplied by its factor.
@@ -78,12 +78,12 @@ class Recipe:
     # --- optimisation: the schedules count the images used in training ---
     images: int
     batch: int
-    rate: float  # AdamW's learning rate after the warm-up
+    rate: float  # AdamW's learning rate after the warm-up.
     warmup: int  # images
-    decay_from: int  # after this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2)
-    cooldown: int  # over this number of images at the end, the rate falls linearly to zero (compute_rate)
-    clip: float  # the largest allowed norm of the gradient
-    ema: int  # the half-life of the averaged weights, in images
+    decay_from: int  # After this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2).
+    cooldown: int  # Over this number of images at the end, the rate falls linearly to zero (compute_rate).
+    clip: float  # The largest allowed norm of the gradient.
+    ema: int  # The half-life of the averaged weights, in images.
 
 
 # The sources of the numbers follow, one paragraph for each recipe.
@@ -152,7 +152,7 @@ _VRES = {
 _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
-LATE_FROM = 12_800  # images, base tiny (ours)
+LATE_FROM = 12_800  # After this number of images, base tiny uses the factors above (ours).
 # The shares of the images that are degraded by another preset than the recipe's preset (ours). A restorer that was
 # trained only on strong degradations makes a clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {
@@ -160,8 +160,8 @@ _MIXTURES: dict[str, dict[str, float]] = {
 }
 # tiny: a target with fine detail is used this number of times in an epoch, because most of our targets are soft (ours)
 FINE_REPEATS = 4
-GRAY_SHARE = 0.1  # tiny: share of gray images (ours)
-COOLDOWN_SHARE = 0.15  # the cooldown is at most this share of a run (ours), which keeps short runs useful
+GRAY_SHARE = 0.1  # Base tiny: share of gray images (ours).
+COOLDOWN_SHARE = 0.15  # The cooldown is at most this share of a run (ours), which keeps short runs useful.
 
 RECIPES = tuple(_RECIPES)
 

@@ -19,8 +19,8 @@ RESTORED = "restored"
 # The reasons for which a face is kept.
 ALREADY_SHARP = "already_sharp"
 LESS_SHARP = "less_sharp"
-LESS_ALIKE = "less_alike"  # compared with the references
-OTHER_FACE = "other_face"  # compared with the input, if there are no references
+LESS_ALIKE = "less_alike"  # The references decide.
+OTHER_FACE = "other_face"  # The input decides, because there are no references.
 DISAGREES = "disagrees"
 
 
@@ -53,11 +53,11 @@ LIMITS = HarmLimits()
 class HarmMeasures:
     """Holds the measures of one restored face, which `find_harm` compares with the limits."""
 
-    fineness: float  # of the input, see `measure_fineness`
-    sharpness_ratio: float  # sharpness of the result divided by the sharpness of the input
-    agreement: float  # PSNR in dB, see `measure_agreement`
-    identity_before: float | None  # mean cosine of the input to the references; None without references
-    identity_after: float  # mean cosine of the result to the references; without references, its cosine to the input
+    fineness: float  # The fineness of the input, see `measure_fineness`.
+    sharpness_ratio: float  # Sharpness of the result divided by the sharpness of the input.
+    agreement: float  # PSNR in dB, see `measure_agreement`.
+    identity_before: float | None  # Mean cosine of the input to the references; None without references.
+    identity_after: float  # Mean cosine of the result to the references; without references, its cosine to the input.
 
 
 def is_already_sharp(face: InputFace, limits: HarmLimits) -> bool:

@@ -12,17 +12,17 @@ class ReferenceUse:
     """Names a reference that guided the restoration of a face."""
 
     file: str
-    cosine: float  # cosine of the reference to the face in the photo
-    cosine_to_others: float | None  # mean cosine to the other references of the face; None for the only reference
-    box: tuple[float, ...] | None  # x0, y0, x1, y1 of the face in the reference; None if the reference shows one face
+    cosine: float  # Cosine of the reference to the face in the photo.
+    cosine_to_others: float | None  # Mean cosine to the other references of the face; None for the only reference.
+    box: tuple[float, ...] | None  # x0, y0, x1, y1 of the face in the reference; None if the reference shows one face.
 
 
 @dataclass(frozen=True)
 class FaceOutcome:
     """Tells what happened to one face of a photo, in fields and as a `sentence` for the user."""
 
-    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
-    similarity: float | None  # mean cosine to the references that were used; None without references
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
+    similarity: float | None  # Mean cosine to the references that were used; None without references.
     restored: bool
     decision: str  # "restored", or one of the reasons in train/restore/harm.py for which the face was kept
     sentence: str

@@ -19,8 +19,8 @@ class PhotoOutput(NamedTuple):
     """Names the two files that `restore` may write for one photo. `restore` writes one of the two files."""
 
     photo: Path
-    own: Path  # used if the photo is copied, or keeps its format
-    png: Path  # used if the photo becomes a PNG; the same path as `own` for a photo with the suffix .png
+    own: Path  # Used if the photo is copied, or keeps its format.
+    png: Path  # Used if the photo becomes a PNG; the same path as `own` for a photo with the suffix .png.
 
     def expect(self, lossless: bool) -> Path:
         """Returns the file that `restore` will probably write if it restores a face, judged by the photo's suffix."""

@@ -38,13 +38,13 @@ class RestoreSetup:
 
     model: Restorer
     models: FaceModels
-    people: list[ReferencePerson]  # the people of the references, the main person first
-    aligned: bool  # True if the inputs are square crops in the FFHQ template
-    box: tuple[float, float, float, float] | None  # the box x0, y0, x1, y1 of the face in the photo, in pixels
-    strength: float  # 0 to 1: the share of the restored face in the result
-    always: bool  # True if every face is restored, even if the result is worse
-    trust_references: bool  # True if every reference counts as a photo of the person, whatever the recognizer says
-    lossless: bool  # True if a JPEG becomes a PNG
+    people: list[ReferencePerson]  # The people of the references, the main person first.
+    aligned: bool  # True if the inputs are square crops in the FFHQ template.
+    box: tuple[float, float, float, float] | None  # The box x0, y0, x1, y1 of the face in the photo, in pixels.
+    strength: float  # 0 to 1: the share of the restored face in the result.
+    always: bool  # True if every face is restored, even if the result is worse.
+    trust_references: bool  # True if every reference counts as a photo of the person, whatever the recognizer says.
+    lossless: bool  # True if a JPEG becomes a PNG.
     on_face: OnFace
     read: ReadOriginal
 
@@ -53,9 +53,9 @@ class RestoreSetup:
 class PhotoFace:
     """Holds one face of a photo before its restoration."""
 
-    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
-    landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop
-    crop_landmarks: np.ndarray | None  # (5, 2) in pixels of the crop; None if they are too inexact to warp references
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
+    landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop.
+    crop_landmarks: np.ndarray | None  # (5, 2) in pixels of the crop; None if they are too inexact to warp references.
     measured: InputFace
     compared: FaceInPhoto
     # Restores the face without references, float32 (S, S, 3) in 0..255. Later calls return the first result.

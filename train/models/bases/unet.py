@@ -16,7 +16,7 @@ from train.models.config import ModelConfig
 from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
-HEADS = 4  # attention heads (ours)
+HEADS = 4  # Attention heads (ours).
 PROMPT_DIM = 128  # Length of a prompt token on `tiny` (ours). The length in Stable Diffusion 2.1 is 1024.
 WAVES = 64  # Number of sines and cosines that encode a timestep (ours).
 

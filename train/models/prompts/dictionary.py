@@ -31,9 +31,9 @@ from train.models.prompts.vq import VQ, Quantizer
 from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes.recipes import find_recipe
 
-ALONE = 50 / 60  # share of the recipe's images before the association starts; OSDFace's HQ share of the epochs
-TEMPERATURE = 0.07  # temperature of the association; DAEFR's initial value
-IDLE = 320  # a code restarts if no vector chose it during this number of images (ours)
+ALONE = 50 / 60  # Share of the recipe's images before the association starts; OSDFace's HQ share of the epochs.
+TEMPERATURE = 0.07  # Temperature of the association; DAEFR's initial value.
+IDLE = 320  # A code restarts if no vector chose it during this number of images (ours).
 
 
 class Dictionary(nn.Module):
@@ -57,8 +57,8 @@ class Dictionary(nn.Module):
         self.association_from = round(ALONE * find_recipe(RECIPE, config.base).images)
         self.register_buffer(
             "seen", torch.zeros((), dtype=torch.long)
-        )  # number of images seen in training by all processes
-        for name in ("hq_idle", "lq_idle"):  # number of images since each code was last chosen
+        )  # Number of images seen in training by all processes.
+        for name in ("hq_idle", "lq_idle"):  # Number of images since each code was last chosen.
             self.register_buffer(name, torch.zeros(config.vre.codes, dtype=torch.long))
 
     def forward(

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from train.models.config import ModelConfig
 from train.models.references import ImageEncoder, set_tokens, zeroed
 
-TOKENS = 4  # number of tokens in p_F (ours)
-GRID = 8  # p_I has one token for each cell of a GRID x GRID grid on the face (ours)
+TOKENS = 4  # Number of tokens in p_F (ours).
+GRID = 8  # p_I has one token for each cell of a GRID x GRID grid on the face (ours).
 
 
 class FaceIdentityEncoder(nn.Module):

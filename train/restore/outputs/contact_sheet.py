@@ -31,9 +31,9 @@ KEPT = "No face of the photo was changed."
 @dataclass(frozen=True)
 class _Face:
     photo: str
-    lq: np.ndarray  # uint8 (S, S, 3)
-    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
-    restored: np.ndarray  # uint8 (S, S, 3)
+    lq: np.ndarray  # uint8 (S, S, 3).
+    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3).
+    restored: np.ndarray  # uint8 (S, S, 3).
 
 
 @dataclass

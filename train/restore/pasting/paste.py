@@ -44,10 +44,10 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in 
 class Patch:
     """Holds the change of one face in photo pixels. A pixel changes by weight * change."""
 
-    x: int  # the column of the photo at which the patch begins
-    y: int  # the row of the photo at which the patch begins
-    change: np.ndarray  # float32 (h, w, 3), sRGB in levels of 255
-    weight: np.ndarray  # float32 (h, w), 0 to 1, and 0 outside the face
+    x: int  # The column of the photo at which the patch begins.
+    y: int  # The row of the photo at which the patch begins.
+    change: np.ndarray  # float32 (h, w, 3), sRGB in levels of 255.
+    weight: np.ndarray  # float32 (h, w), 0 to 1, and 0 outside the face.
 
 
 def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landmarks5: np.ndarray) -> Patch | None:

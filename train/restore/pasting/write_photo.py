@@ -31,7 +31,7 @@ class WrittenPhoto:
     """Tells how a photo was written."""
 
     path: Path
-    changed: bool  # False if no sample changed, so that the file is a copy
+    changed: bool  # False if no sample changed, so that the file is a copy.
     # largest difference of an 8-bit sample outside the faces; 0 in formats without loss
     largest_difference: int = 0
 

@@ -28,9 +28,9 @@ _MOST_NAMES = 4  # a sentence names at most this many references
 class FaceInPhoto:
     """Holds the values of a face that decide which references it gets."""
 
-    embedding: np.ndarray  # float32 (d,), unit length
-    phash: str  # see `curate.faces.measure.hash_face`
-    sharpness: float  # see `curate.faces.measure.measure_sharpness`
+    embedding: np.ndarray  # float32 (d,), unit length.
+    phash: str  # See `curate.faces.measure.hash_face`.
+    sharpness: float  # See `curate.faces.measure.measure_sharpness`.
     # Restores the face without references, and returns the unit embedding (d,) of the result.
     embed_restored: Callable[[], np.ndarray]
 

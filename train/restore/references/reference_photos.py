@@ -30,20 +30,20 @@ from train.restore.output_paths import list_photos
 class References:
     """Holds the K references that a restorer gets, crops of one person with their embeddings. K may be 0."""
 
-    crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template
-    embeddings: torch.Tensor  # float32 (K, d) unit rows
-    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, or None if no landmarks were found
+    crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template.
+    embeddings: torch.Tensor  # float32 (K, d) unit rows.
+    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, or None if no landmarks were found.
 
 
 @dataclass(frozen=True)
 class ReferenceFace:
     """Holds one face of a reference photo."""
 
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels
-    crop: np.ndarray  # uint8 (S, S, 3), FFHQ template
-    embedding: np.ndarray  # float32 (d,), unit length
-    landmarks: np.ndarray | None  # (5, 2) in pixels of the crop
-    phash: str  # see `curate.faces.measure.hash_face`
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels.
+    crop: np.ndarray  # uint8 (S, S, 3), FFHQ template.
+    embedding: np.ndarray  # float32 (d,), unit length.
+    landmarks: np.ndarray | None  # (5, 2) in pixels of the crop.
+    phash: str  # See `curate.faces.measure.hash_face`.
 
     @property
     def area(self) -> float:
