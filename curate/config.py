@@ -23,7 +23,7 @@ class DedupeRules:
     turned and mirrored variants of the other photo.
     """
 
-    # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap. Without this condition, the faces
+    # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap. If boxes did not count, the faces
     # of two people in one picture could count as near-duplicates, because with dlib the cosine of two different people
     # can be .9.
     max_photo_bits: int = 6  # The 64-bit hashes of the two photos differ in at most this number of bits.
@@ -63,9 +63,9 @@ class DedupeRules:
     min_cosine_to_register: float = 0.75
     max_difference_if_similar: float = 0.1
     difference_per_cosine: float = 2.0
-    # The border of a photo may cut one of the two faces. Then only the pixels inside both photos count, and the
-    # distance must be at most `max_difference_if_cut`. A face counts as cut if at least the share `min_share_of_cut` of
-    # the pixels lies inside only one of the two photos.
+    # If the border of a photo cuts one of the two faces, only the pixels inside both photos count, and the distance
+    # must be at most `max_difference_if_cut`. A face counts as cut if at least the share `min_share_of_cut` of the
+    # pixels lies inside only one of the two photos.
     min_share_of_cut: float = 0.2
     max_difference_if_cut: float = 0.15
 

@@ -39,8 +39,8 @@ DEFAULT = FilterSet(
         # If a head is turned by more than 75 degrees, one eye is hidden, and five landmarks align the face badly
         # (ours).
         Filter("turned_away", "abs(yaw) > 75 OR abs(pitch) > 60"),
-        # In 836 web photos, the softest 2% of the faces have a sharpness below .12 (ours). Such soft faces are out of
-        # focus or come from enlarged thumbnails.
+        # In 836 web photos, the softest 2% of the faces have a sharpness below .12 (ours). Faces with a sharpness below
+        # .12 are out of focus or come from enlarged thumbnails.
         Filter("too_blurred", "sharpness < 0.12"),
         # Exposure is the mean luma of the inner face, from 0 to 1. Faces that are darker than .08 or brighter than .95
         # have lost detail (ours).
@@ -83,11 +83,11 @@ def _make_rung(name: str, enlarged: str) -> FilterSet:
     return FilterSet(name, 1, (*filters, Filter("padded", PADDED)))
 
 
-# The sets `hq256` and `hq512` are for targets of 256 px and of 512 px. They have the filters of `strict` and two more
-# conditions. At most 2% of the crop lies outside the photo (ours). The part of the photo that the crop shows is at
-# least 256 px or 512 px wide, so the crop of this size is not enlarged. A crop of 512 px with an `upsample` of 2 shows
-# 256 px of the photo. Of the sets `photos` and `people_crops`, `default` keeps 2,757 faces, `strict` keeps 848, `hq256`
-# keeps 173 and `hq512` keeps 45.
+# The sets `hq256` and `hq512` are for targets of 256 px and of 512 px. `hq256` and `hq512` have the filters of `strict`
+# and two more conditions. At most 2% of the crop lies outside the photo (ours). The part of the photo that the crop
+# shows is at least 256 px or 512 px wide, so the crop of this size is not enlarged. A crop of 512 px with an `upsample`
+# of 2 shows 256 px of the photo. Of the sets `photos` and `people_crops`, `default` keeps 2,757 faces, `strict` keeps
+# 848, `hq256` keeps 173 and `hq512` keeps 45.
 HQ256 = _make_rung("hq256", "upsample > 2")
 HQ512 = _make_rung("hq512", "upsample > 1")
 RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set drops all faces that the previous set drops

@@ -53,9 +53,8 @@ def decide(
     A request has the same keys as a line of the decision file (docs/curate.md). If `dry_run` is true, nothing is
     written.
 
-    Raises BadInput, and records nothing, if a request is malformed or names an unknown face or person. Also raises
-    BadInput, and records nothing, if decisions contradict each other or a decision joins people of different frozen
-    splits.
+    Raises BadInput, and records nothing, if a request is malformed or names an unknown face or person. Raises BadInput,
+    and records nothing, if decisions contradict each other, or if a decision joins people of different frozen splits.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         config, same_person = read_curation_settings(ledger)

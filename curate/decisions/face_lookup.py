@@ -76,7 +76,7 @@ class FaceLookup:
         return tuple(locations)
 
     def find_person(self, names: object) -> tuple[FaceLocation, ...]:
-        """Returns the locations of the named faces. All other faces of their identities are added as witnesses.
+        """Returns the locations of the named faces. Adds the other faces of the same identities as witnesses.
 
         `names` has the same form as in `find_faces`. If `names` contains an identity, all faces of this identity are
         witnesses.

@@ -18,9 +18,9 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 
-# Two photos are in memory together only if they have at most this number of pixels together (ours). Otherwise, the
-# second photo is decoded after the first photo was used. Without this limit, two photos could need more memory than the
-# largest single photo.
+# Two photos are in memory together only if they have at most MAX_PIXELS_AHEAD pixels together (ours). If two photos
+# have more pixels, the second photo is decoded after the first photo was used. Without MAX_PIXELS_AHEAD, two photos
+# could need more memory than the largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
 

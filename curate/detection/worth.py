@@ -95,8 +95,8 @@ def find_worth_scale(vectors: np.ndarray, norms: np.ndarray, damaged: np.ndarray
     `vectors` (n, d) and `norms` (n,) are the unit embeddings of good faces and their lengths. `damaged` (k, n, d) are
     the embeddings of these n faces after each of k damages, before the normalisation.
     """
-    # The embedding of a damaged face still has a part in the direction of the good face. This part is removed, so that
-    # the centre depends on the damage and not on the people in the sample.
+    # The embedding of a damaged face still has a part in the direction of the good face. The part in the direction of
+    # the good face is removed, so that the centre depends on the damage and not on the people in the sample.
     lengths = np.linalg.norm(damaged, axis=2)  # (k, n)
     directions = damaged / np.maximum(lengths, 1e-12)[:, :, None]
     own = np.einsum("knd,nd->kn", directions, vectors)

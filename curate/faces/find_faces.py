@@ -35,8 +35,8 @@ def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: f
     three angles.
 
     Boxes and landmarks are in pixels of the photo before any turn. The first landmark is the eye that is on the left
-    when the face is upright. `align_face` therefore turns every face upright. The result also contains faces without a
-    clear turn and faces whose landmarks do not fit. For these faces, `fits` returns False.
+    when the face is upright. `align_face` therefore turns every face upright. The result also contains faces for which
+    `fits` returns False: faces without a clear turn, and faces whose landmarks do not fit.
     """
     faces = _look_at_turn(photo, models, min_eyes, 0)
     looked = {0}

@@ -90,9 +90,9 @@ class FaceModels:
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
     # RGB uint8 (H, W, 3), smallest distance between the eyes in pixels -> faces, best score first. `detect_small` also
-    # finds the small faces of a large photo, which `detect` misses. It also returns faint faces, which have a score
-    # below `min_score`. `find_faces` keeps a faint face only if a second look confirms the face. If `detect_small` is
-    # None, `detect` is used.
+    # finds the small faces of a large photo, which `detect` misses. `detect_small` also returns faint faces, which have
+    # a score below `min_score`. `find_faces` keeps a faint face only if a second look confirms the face. If
+    # `detect_small` is None, `detect` is used.
     detect_small: DetectSmall | None = None
     # RGB uint8 (S, S, 3), a crop around one face -> faces, best score first. If `detect_in_crop` is None, `detect` is
     # used.

@@ -39,7 +39,7 @@ LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # distance of 6.7 takes 8% less time than a search with 7.0.
 EYES_IN_TILE = 6.7
 # The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 and 1024 pixels, the detector
-# finds as many faces, but takes more time. The reason is that smaller tiles overlap more.
+# finds as many faces, but takes more time, because smaller tiles overlap more.
 TILE = 2048
 # In a larger input and in tiles, the detector also returns faint faces: faces with a score from FAINT_SCORE to
 # MIN_SCORE (ours). `find_faces` keeps a faint face if a second look confirms the face. In our photos of 12 to 42

@@ -223,7 +223,7 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 
 
 def _find_pictures(source: Path) -> Path:
-    """Returns the folder to which the names in the lists are relative. This folder is used if --originals is not given.
+    """Returns the folder to which the names in the lists are relative if --originals is not given.
 
     Returns the folder images512x512 beside the lists if it exists. Our own export writes this folder. If images512x512
     does not exist, returns the folder of the lists.

@@ -83,8 +83,8 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
     """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
 
     An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
-    locked identity, a face that belonged to a different identity before has an owner of n or more. All other faces have
-    the owner -1, which means that the face may be in any group.
+    locked identity, a face that belonged to a different identity before has an owner of n or more. A face with the
+    owner -1 may be in any group.
     """
     n, block = len(labels), links.block
     owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)

@@ -13,7 +13,7 @@ from manifests.runtime.text import format_count
 
 # A face looks like a person if a quarter of the person's own faces are less similar to the person than this face
 # (ours). In eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos
-# are collages or posters. The other two photos show blurred spectators, who look like a group of blurred faces of
+# are collages or posters. Two of the eight photos show blurred spectators, who look like a group of blurred faces of
 # several people. At least four more collages are not found. With a quantile of .2, the face of a woman would look like
 # her sister.
 _QUANTILE = 0.25
@@ -52,9 +52,9 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
     """Returns the pictures that look like collages (picture -> number of faces that look like another of its people).
 
     A picture looks like a collage if a face of one group also looks like the person of another group in the picture.
-    This person must have two or more faces in other pictures. `vectors` are unit rows, float32 (n, d). `labels` (n,)
-    are the groups of the faces, and `pictures` (n,) are the pictures of the faces. Two faces of one person have a
-    cosine of `threshold` or more.
+    The person of the other group must have two or more faces in other pictures. `vectors` are unit rows, float32 (n,
+    d). `labels` (n,) are the groups of the faces, and `pictures` (n,) are the pictures of the faces. Two faces of one
+    person have a cosine of `threshold` or more.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(labels.tolist()):

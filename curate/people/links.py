@@ -4,9 +4,9 @@ A decision names a face directly or as a witness. If the user names a face by it
 directly. If the user names an identity, the faces of the identity become witnesses. Witnesses show which person a
 decision means, even if the identity is split or grows later.
 
-A decision always applies to faces that it names directly. A decision no longer applies to a witness in two cases. In
-the first case, a later split or move names the witness directly. One wrong face can therefore leave a merged identity,
-and the merge still applies to the other faces. In the second case, the merge or move that brought the witness into the
+A decision always applies to faces that it names directly. A decision no longer applies to a witness if a later split or
+move names the witness directly. One wrong face can therefore leave a merged identity, and the merge still applies to
+the other faces. A decision also no longer applies to a witness if the merge or move that brought the witness into the
 identity is undone. Decisions that contradict each other in any other way raise BadInput with the numbers of the
 decisions. Nothing in this file reads or writes the ledger.
 """
@@ -56,7 +56,7 @@ class Links:
     block: np.ndarray  # int64 (n,): number of the block of each row; rows that `must_links` connects are in one block.
     # Each item has two sets of rows. No row of the first set may be in a group with a row of the second set.
     separations: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-    # No two of these blocks may be in one group. They are the locked blocks and the blocks of labels.
+    # The locked blocks and the blocks of labels. No two exclusive blocks may be in one group.
     exclusive: frozenset[int]
     locked: frozenset[int]  # Numbers of the blocks that a decision locked.
     review_rows: frozenset[int]  # Rows whose identity comes from a decision.
@@ -120,8 +120,8 @@ def resolve_links(
             constraints.must_links.append((first, row, 0))
 
     # Find the blocks of connected rows, int64 (n,). A decision that separates rows of one block is a contradiction.
-    # Otherwise, one face of each block on one side of the decision gets cannot-links to evenly spaced blocks on the
-    # other side.
+    # Without a contradiction, one face of each block on one side of the decision gets cannot-links to evenly spaced
+    # blocks on the other side.
     pairs = np.array([(a, b) for a, b, _ in constraints.must_links], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
     cannot_links: set[tuple[int, int]] = set()

@@ -104,7 +104,7 @@ def strip_identity(face: Face) -> Face:
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
     """Returns the new rows, with the status dropped, of the matching faces and their near-duplicates.
 
-    Also returns the number of people with such faces.
+    The number of people with matching faces is also returned.
     """
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))

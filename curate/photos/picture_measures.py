@@ -12,8 +12,8 @@ from manifests.pictures.images import Picture
 
 _SIDE = 128  # Width and height of the sample of pixels on which the measures are made (ours).
 # A row of pixels belongs to a plain border if at least the share _PLAIN_SHARE of its pixels have nearly the median
-# colour of the row (ours). Such a pixel differs from the median by at most _PLAIN of the 256 levels in each channel
-# (ours). Text on a bar covers less than 30% of a row.
+# colour of the row (ours). Nearly means that a pixel differs from the median by at most _PLAIN of the 256 levels in
+# each channel (ours). Text on a bar covers less than 30% of a row.
 _PLAIN_SHARE, _PLAIN = 0.7, 6
 _GRAY = 2.0  # in a gray picture, the mean difference of the channels is at most this number of the 256 levels (ours)
 

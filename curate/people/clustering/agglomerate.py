@@ -32,9 +32,9 @@ LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 # Merging by mean cosine goes through these levels (ours). At each level, two groups may merge if their mean cosine is
 # at least min_cosine + level * (1 - min_cosine).
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
-# A function that returns the scores of m pairs of groups. Its arguments are the cosine of the centres, the mean cosine
-# between the faces of the groups, the number of faces of the first group, and the number of faces of the second group.
-# All arrays are float64 (m,).
+# A function that returns the scores of m pairs of groups. A score function has four arguments: the cosine of the
+# centres, the mean cosine between the faces of the groups, the number of faces of the first group, and the number of
+# faces of the second group. All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _PAIRS_AT_ONCE = 2**13  # number of pairs in one step; the vectors of these pairs fit into the cache of a core
 

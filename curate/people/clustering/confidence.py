@@ -1,6 +1,6 @@
 """Measures how certain a grouping is: the confidence and the margin of each face.
 
-Also makes a histogram of the cosines.
+The function `count_cosines` makes histograms of the cosines.
 """
 
 from __future__ import annotations

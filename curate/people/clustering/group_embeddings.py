@@ -34,7 +34,7 @@ from curate.people.clustering.threshold import (
 from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_weak_groups
 from manifests.errors import BadInput
 
-# Two faces with a cosine of COPIES or more are near-copies, and count as one face (ours). Such faces come from copies
+# Two faces with a cosine of COPIES or more are near-copies, and count as one face (ours). Near-copies come from copies
 # of one picture, or from one burst. If `same_person` is given, the limit is same_person + COPIES (1 - same_person).
 COPIES = 0.95
 # Two faces are compared only if their cosine reaches a minimum. The minimum cosine is _MIN_SPREADS times the spread of
@@ -253,8 +253,8 @@ def _check_arguments(
 def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
     """Returns an order of the rows that depends only on the values of the rows, int64 (n,).
 
-    Because of this order, the groups do not depend on the order of the input. Rows are sorted by a hash of their bits,
-    then by their photo.
+    The groups therefore do not depend on the order of the input. Rows are sorted by a hash of their bits, then by their
+    photo.
     """
     n, d = embeddings.shape
     weights = np.random.default_rng(0).integers(0, 2**63, d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)

@@ -55,8 +55,7 @@ def find_neighbours(
         # row itself from its results.
         alike, nearest = index.search(embeddings[order[begin:end]], k + 1)
         own = nearest == np.arange(begin, end)[:, None]
-        # If a row has many equal rows, its results may not contain the row itself. In this case, the last result is
-        # removed.
+        # If a row has many equal rows, its results may not contain the row itself. If so, the last result is removed.
         own[~own.any(1), -1] = True
         rows[begin:end], cosines[begin:end] = nearest[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
     return Neighbours(rows, cosines, 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine))

@@ -1,8 +1,8 @@
 """Computes the log odds that two groups of faces show one person, from the cosine of their centres.
 
-Strangers are faces, or groups of faces, of different people. The cosines between strangers are spread around 0. Their
-standard deviation is called the spread. The spread does not depend on the sizes of the groups, and is measured without
-labels. The cosine between two groups of one person rises with the sizes of the groups.
+Strangers are faces, or groups of faces, of different people. The cosines between strangers are spread around 0. The
+standard deviation of the cosines between strangers is called the spread. The spread does not depend on the sizes of the
+groups, and is measured without labels. The cosine between two groups of one person rises with the sizes of the groups.
 
 The prior odds follow a Chinese restaurant process with concentration α. The prior odds that a single face joins a group
 of n faces are n / α. The prior odds that a group of m faces joins a group of n faces are n / (m^1.5 α) (ours). A

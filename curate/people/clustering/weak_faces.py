@@ -1,7 +1,7 @@
 """Groups the weak faces: faces that say little about their person, for example poor, covered and drawn faces.
 
 The embeddings of weak faces share a direction, so the embeddings of two strangers are similar if both faces are weak.
-The odds of threshold.py are therefore wrong for two weak faces. But the cosines between a weak face and the centres of
+The odds of threshold.py are therefore wrong for two weak faces. The cosines between a weak face and the centres of
 other people's clear faces are spread around 0 as usual. A weak face is therefore first compared only with the centres
 of people, and does not change a centre.
 
@@ -31,7 +31,7 @@ _MIN_FACES = 2  # a weak face joins only people with at least this number of str
 # weak faces join their own person.
 _CHANCE = 0.005
 # The cosine to the person must also be at least _LEAST_SPREADS times the spread of the cosines between strangers
-# (ours). Without this limit, some weak faces of a small clean collection left their person as soon as photos of
+# (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as photos of
 # strangers were added.
 _LEAST_SPREADS = 3.2
 _CANDIDATES = 4  # A weak face is compared with this number of nearest people.

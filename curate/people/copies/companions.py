@@ -20,7 +20,7 @@ def find_companions(faces: Sequence[Face], vectors: np.ndarray, pairs: np.ndarra
     The landmarks of two known copies give the similarity that maps the first photo to the second photo. A plain and a
     mirrored similarity are tried, and the similarity that fits more faces is used. Two faces are copies if the
     similarity maps the box of the first face onto the box of the second face, and their cosine is
-    `min_cosine_same_photo` or more. This method also finds a copy whose pixels differ, for example because of a frame
+    `min_cosine_same_photo` or more. The function also finds a copy whose pixels differ, for example because of a frame
     beside the face.
     """
     in_photo: dict[str, list[int]] = defaultdict(list)

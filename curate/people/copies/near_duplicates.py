@@ -2,8 +2,8 @@
 
 A copy was saved again, resized, cropped, framed, turned or mirrored.
 
-One face of each set of near-duplicates is used, and this face is the representative. The other faces stay in the ledger
-with the reason `near_duplicate`, and their `duplicate_of` names the representative.
+One face of each set of near-duplicates is used. It is called the representative. All other faces of the set stay in the
+ledger with the reason `near_duplicate`, and their `duplicate_of` names the representative.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def find_successors(
 ) -> list[Face]:
     """Returns the rows of the faces whose files were overwritten, in the same order.
 
-    The picture of an overwritten face may also be in a photo that is in use. In this case, `duplicate_of` in the row of
-    the overwritten face names the face in use. The face in use then inherits the identity, the split and the decisions
-    of the overwritten face. `rows` are the rows that `find_near_duplicates` returned. `embeddings` are the unit
-    embeddings, first of `rows` and then of `replaced`, float32 (n, d).
+    If a face in use shows the picture of an overwritten face, `duplicate_of` in the row of the overwritten face names
+    the face in use. The face in use then inherits the identity, the split and the decisions of the overwritten face.
+    `rows` are the rows that `find_near_duplicates` returned. `embeddings` are the unit embeddings, first of `rows` and
+    then of `replaced`, float32 (n, d).
     """
     if not replaced:
         return []
@@ -191,7 +191,7 @@ def find_photos_with_copies(faces: Iterable[Face]) -> dict[str, set[str]]:
     """Returns photo_id -> the other photos that contain a near-duplicate of one of its faces.
 
     A photo has no entry if no other photo contains a copy of its faces. A collage is in the sets of the photos that it
-    contains. These photos are not in each other's sets.
+    contains. Two photos in one collage are not in each other's sets.
     """
     photos_of: dict[str, set[str]] = defaultdict(set)  # representative -> photos that contain this face or a copy of it
     for face in faces:

@@ -64,7 +64,7 @@ class FrameChange:
     def move(self, points: Sequence[float], centre: float = 0.0) -> np.ndarray:
         """Converts points x, y, x, y, ... of the old photo to points of the new photo, float64 (n, 2).
 
-        `centre` is the coordinate of the centre of the first pixel. It is 0.5 for edges of boxes, and 0 for landmarks.
+        `centre` is the coordinate of the centre of the first pixel: 0.5 for edges of boxes, and 0 for landmarks.
         """
         turn, shift = np.array(self.turn, np.float64), 0.5 - centre
         size = np.abs(turn) @ self.before  # width and height of the turned photo before the resize
