@@ -17,7 +17,7 @@ from manifests.ledger.filters import FilterSet
 class DedupeRules:
     """Rules that find near-duplicates. Near-duplicates are faces from copies of one picture.
 
-    We chose the numbers of these rules from measurements on web photos. If a photo is saved with JPEG quality 40 or at
+    The numbers of the rules come from our measurements on web photos. If a photo is saved with JPEG quality 40 or at
     half its size, at most 4 of the 64 bits of its hash change. The hashes of two different photos of one person differ
     in 10 bits or more. To find turned and mirrored copies, the hash of one photo is compared with the hashes of all
     turned and mirrored variants of the other photo.
@@ -26,38 +26,39 @@ class DedupeRules:
     # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap. If boxes did not count, the faces
     # of two people in one picture could count as near-duplicates, because with dlib the cosine of two different people
     # can be .9.
-    max_photo_bits: int = 6  # The 64-bit hashes of the two photos differ in at most this number of bits.
+    max_photo_bits: int = 6  # Two copies of a photo have 64-bit hashes that differ in at most 6 bits.
     min_cosine_same_photo: float = 0.35  # The cosine of the two faces must be at least this number.
-    # The intersection over union of the two boxes must be at least this number. Boxes are shares of the photo's sides.
+    # The intersection over union of the two boxes must be at least `min_overlap_same_photo`. Boxes are shares of the
+    # photo's sides.
     min_overlap_same_photo: float = 0.5
     # Rule 2 finds cropped copies of a picture. The 256-bit hashes of the two aligned faces differ in at most
     # `max_face_bits` bits. Of 12,480 pairs of different photos of one person, only 3 pairs have hashes that differ in
     # at most 54 bits.
     max_face_bits: int = 54
     # If one of the two faces is mirrored, the hashes differ in at most `max_mirrored_face_bits` bits (ours). Among
-    # 2,871 web faces, three pairs pass this test, and all three pairs are copies.
+    # 2,871 web faces, the mirrored hashes of three pairs differ in at most 40 bits, and all three pairs are copies.
     max_mirrored_face_bits: int = 40
     # The cosine of the two faces must be at least `min_cosine_same_face`. If `FaceModels.same_person` is greater,
     # `same_person` is used instead.
     min_cosine_same_face: float = 0.80
-    # If the cosine of two faces of one photo is at least this number, the two faces may show one person (ours). If
-    # `FaceModels.same_person` is greater, `same_person` is used instead. A low number does little harm, because the
-    # number only affects which one of several copies is used.
+    # If the cosine of two faces of one photo is at least `min_cosine_one_person`, the two faces may show one person
+    # (ours). If `FaceModels.same_person` is greater, `same_person` is used instead. A low number does little harm,
+    # because the number only affects which one of several copies is used.
     min_cosine_one_person: float = 0.30
     # Rule 3 moves the first aligned face onto the second aligned face, and correlates the pixels that both photos
-    # contain. The numbers are ours. We chose them from measurements on 1,177 copies of eleven kinds. We also measured
-    # similar faces in different photos of one person, among 2,871 faces. The highest correlation of two different
-    # photos is .96.
+    # contain. The numbers of rule 3 are ours. We chose the numbers of rule 3 from measurements on 1,177 copies of
+    # eleven kinds. We also measured similar faces in different photos of one person, among 2,871 faces. The highest
+    # correlation of two different photos is .96.
     min_correlation_same_pixels: float = 0.965
-    min_cosine_same_pixels: float = 0.45  # For 4 of 1,177 copies, the cosine to the original is below this number.
+    min_cosine_same_pixels: float = 0.45  # For 4 of 1,177 copies, the cosine to the original is below .45.
     # Rule 3 takes much time, so it is applied only to two faces that pass a faster test. The fast test uses the tangent
     # distance of the two faces (luma_dct.py). The test has two cases. If the cosine of the two faces is below
     # `min_cosine_to_register`, the hashes of the faces must differ in at most `max_face_bits_to_register` bits, and the
     # distance must be at most `max_difference`. If the cosine is `min_cosine_to_register` or more, the bits do not
     # matter. The distance must then be at most `max_difference_if_similar` + `difference_per_cosine` * (cosine -
     # `min_cosine_to_register`). If `FaceModels.same_person` is greater than `min_cosine_to_register`, `same_person` is
-    # used instead. Of 1,177 copies, 1.2% fail this test. Of 47,809 pairs of different photos of one person, only 170
-    # pass the test.
+    # used instead. Of 1,177 copies, 1.2% fail the fast test. Of 47,809 pairs of different photos of one person, only
+    # 170 pass the fast test.
     max_face_bits_to_register: int = 85
     max_difference: float = 0.1
     min_cosine_to_register: float = 0.75
@@ -174,7 +175,7 @@ class CurateConfig:
     require_consent: bool = False  # Drop photos whose consent is unknown.
     allow_unmatched: bool = False  # Continue even if a refusal of consent matches no photo.
     exclude: tuple[str, ...] = ()  # Patterns of files and folders that are left out, see curate/photos/name_rules.py.
-    include: tuple[str, ...] = ()  # If not empty, only files that match one of these patterns are read.
+    include: tuple[str, ...] = ()  # If `include` has patterns, only files that match a pattern are read.
     reread: bool = False  # Read every file again, even if its size and times did not change.
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)

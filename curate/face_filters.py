@@ -85,9 +85,9 @@ def _make_rung(name: str, enlarged: str) -> FilterSet:
 
 # The sets `hq256` and `hq512` are for targets of 256 px and of 512 px. `hq256` and `hq512` have the filters of `strict`
 # and two more conditions. At most 2% of the crop lies outside the photo (ours). The part of the photo that the crop
-# shows is at least 256 px or 512 px wide, so the crop of this size is not enlarged. A crop of 512 px with an `upsample`
-# of 2 shows 256 px of the photo. Of the sets `photos` and `people_crops`, `default` keeps 2,757 faces, `strict` keeps
-# 848, `hq256` keeps 173 and `hq512` keeps 45.
+# shows is at least 256 px wide for `hq256`, and at least 512 px wide for `hq512`, so a crop of the target size is not
+# enlarged. A crop of 512 px with an `upsample` of 2 shows 256 px of the photo. Of the sets `photos` and `people_crops`,
+# `default` keeps 2,757 faces, `strict` keeps 848, `hq256` keeps 173 and `hq512` keeps 45.
 HQ256 = _make_rung("hq256", "upsample > 2")
 HQ512 = _make_rung("hq512", "upsample > 1")
 RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set drops all faces that the previous set drops

@@ -45,7 +45,8 @@ class Summary:
     largest: int  # Number of photos of the person with the most photos.
     pairs: dict[str, int]  # Split -> number of targets with references.
     set_aside: int  # Number of faces that are in no split because their photo shows people of several splits.
-    # Two single faces are one person if their cosine is at least this number. --same-person replaces the number.
+    # Two single faces are one person if their cosine is `threshold` or more. The option --same-person replaces the
+    # threshold.
     threshold: float
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]

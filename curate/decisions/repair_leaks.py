@@ -1,7 +1,4 @@
-"""Records decisions that end the leaks between the splits of a dataset.
-
-Every later run applies these decisions again.
-"""
+"""Records decisions that end the leaks between the splits of a dataset. Every later run applies the decisions again."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE
 
-# A filter in a file of the user must not have one of these words as its reason. These words are the statuses of faces,
+# A filter in a file of the user must not have a reserved word as its reason. Reserved words are the statuses of faces,
 # and the reasons of other stages.
 RESERVED = {
     "ok",
@@ -47,7 +47,7 @@ def load_filters(name: str) -> FilterSet:
 
     The TOML file has a name, a version, and tables [[filter]] with a reason and an SQL predicate. Tables
     [[test_filter]] of the same form replace the built-in test filters. The line `test_filter = []` means that the set
-    has no test filters. Raises BadInput if no set and no file has this name, or if the file has an error.
+    has no test filters. Raises BadInput if no set and no file has the name `name`, or if the file has an error.
     """
     if name in FILTER_SETS:
         return FILTER_SETS[name]

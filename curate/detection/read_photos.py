@@ -32,7 +32,7 @@ def list_sources(ledger: Ledger) -> dict[str, tuple[Source, ...]]:
     """Returns the files that contain the pixels of each photo (photo_id -> sources).
 
     A file is not a source if its orientation or its samples differ from the orientation or the samples in the photo's
-    row. The boxes of the faces would not fit such a file.
+    row. The boxes of the faces would not fit the pixels of a changed file.
     """
     pixels = {photo.photo_id: (photo.samples, photo.orientation) for photo in ledger.read_rows(Photo)}
     sources: dict[str, list[Source]] = defaultdict(list)

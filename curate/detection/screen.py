@@ -32,8 +32,8 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import FAILURES, BatchMap
 
-# The stage `screen` may replace the reason of a face if another stage gave the face one of these reasons. A face with
-# any other reason, for example a face that opted out, keeps its row.
+# The reasons that the stage `screen` may replace, although other stages gave them to a face. A face with a reason
+# outside _REPLACEABLE, for example a face that opted out, keeps its row.
 _REPLACEABLE = {
     None,
     NEAR_DUPLICATE,
@@ -44,7 +44,7 @@ _REPLACEABLE = {
     CONSENT_MISSING,
     *FAILURES,
 }
-# If a face failed for one of these reasons, the file of its crop may be broken.
+# If a face failed for a reason in _DOUBTFUL_CROP, the file of its crop may be broken.
 _DOUBTFUL_CROP = {CROP_MISSING, PHOTO_VANISHED, *FAILURES}
 
 
@@ -73,7 +73,7 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
         if reason is None and not (_is_whole(crop, face) if face.reason in _DOUBTFUL_CROP else crop.exists()):
             to_crop.append(row)
             continue
-        if reason is None and face.crop_sha256 is None:  # an earlier run was killed before it recorded this hash
+        if reason is None and face.crop_sha256 is None:  # an earlier run was killed before it recorded the hash
             row = replace(row, crop_sha256=sha256_file(crop))
         if row != face:
             new_rows.append(row)

@@ -3,8 +3,8 @@
 The embeddings of all unrecognisable faces point in nearly one direction, whatever the cause: blur, noise, a mask or a
 drawing (Deng et al. 2021, "Harnessing Unrecognizable Faces"). The embeddings of two unrecognisable faces are therefore
 similar, even if the faces show different people. The embedding of an unrecognisable face is also short before it is
-normalised. The worth of a face combines these two facts. The worth is the length of the embedding without its part in
-the direction of the unrecognisable faces.
+normalised. The worth of a face is the length of the embedding without its part in the direction of the unrecognisable
+faces.
 
 The calibration needs no labels. The stage damages copies of some good faces of the collection until nobody can be
 recognised. The scale of the worth is chosen so that the median of the damaged faces is 0 and the median of the good
@@ -31,9 +31,9 @@ _VERSION = 1  # Change this number with the damages or the formula, so that ever
 # Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. The share of
 # clear faces that count as poor was always between .07 and .17.
 _SAMPLE = 64
-_MIN_SAMPLE = 4  # Without this number of good faces, the worth is not calibrated (ours).
+_MIN_SAMPLE = 4  # With fewer than 4 good faces, the worth is not calibrated (ours).
 # If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). The embeddings of
-# this recognizer then do not distinguish damaged faces from good faces.
+# the recognizer then do not distinguish damaged faces from good faces.
 _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
 
 
@@ -42,8 +42,8 @@ class WorthScale:
     """The calibration of the worth for one recognizer and one collection."""
 
     centre: tuple[float, ...]  # (d,), of length 1: the direction of the embeddings of unrecognisable faces.
-    low: float  # Median result of `_measure_lengths` for the damaged faces; this value has the worth 0.
-    high: float  # Median result of `_measure_lengths` for the good faces; this value has the worth 1.
+    low: float  # Median result of `_measure_lengths` for the damaged faces, which has the worth 0.
+    high: float  # Median result of `_measure_lengths` for the good faces, which has the worth 1.
 
 
 def record_worth_scale(ledger: Ledger, models: FaceModels) -> None:

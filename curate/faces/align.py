@@ -1,6 +1,6 @@
 """Defines crop templates, and computes the similarity transforms between photos, crops and templates.
 
-The five landmarks always have this order: left eye, right eye, nose tip, left mouth corner, right mouth corner. Left
+The order of the five landmarks is always: left eye, right eye, nose tip, left mouth corner, right mouth corner. Left
 means left in the image.
 """
 
@@ -19,8 +19,8 @@ ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
-# The mean landmarks of FFHQ in crops of 512 x 512 pixels. GFPGAN, CodeFormer and DiffBIR crop faces with this template
-# (facexlib/utils/face_restoration_helper.py).
+# The mean landmarks of FFHQ in crops of 512 x 512 pixels. GFPGAN, CodeFormer and DiffBIR crop faces with the template
+# FFHQ_512 (facexlib/utils/face_restoration_helper.py).
 FFHQ_512 = np.array(
     [
         [192.98138, 239.94708],

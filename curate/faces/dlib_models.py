@@ -19,7 +19,7 @@ RECOGNIZER_LICENCE = "CC0 1.0 (dlib_face_recognition_resnet_model_v1)"
 LANDMARKS_LICENCE = "trained on iBUG 300-W: the dataset's licence excludes commercial use"
 
 # The mean positions of the five landmarks in dlib's own 150 px crops (padding .25), which we measured on 142 web faces.
-# For each face, we compared the embedding of a crop that is aligned to this template with the embedding of dlib's own
+# For each face, we compared the embedding of a crop that is aligned to TEMPLATE_150 with the embedding of dlib's own
 # crop. The cosine of the two embeddings is .997.
 TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], [49.957, 102.520], [97.996, 102.333]])
 
@@ -28,7 +28,7 @@ TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], 
 # tiles before it is enlarged, because the enlarged photo needs much memory (ours).
 EYES = 16
 MAX_ENLARGED = 4_000_000
-# Neighbouring tiles share a strip of this width, in pixels (ours). A face that does not fit into the strip is found at
+# Neighbouring tiles share a strip of TILE_OVERLAP pixels (ours). A face that does not fit into the strip is found at
 # the next coarser scale, where its box is 40 px wide or more.
 TILE_OVERLAP = 200
 

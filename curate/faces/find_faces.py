@@ -11,7 +11,7 @@ from curate.faces.align import FFHQ_512, fit_similarity
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from curate.faces.second_look import fits, is_faint, is_sure, look_again, set_turn
 
-# Photos are searched for faces whose eyes are this number of pixels apart or more (ours). The filter `too_small` drops
+# Photos are searched for faces whose eyes are MIN_EYES pixels apart or more (ours). The filter `too_small` drops
 # smaller faces.
 MIN_EYES = 16.0
 # A face counts as large enough if the side of its box is at least BOX_IN_EYES times the smallest allowed distance
@@ -19,9 +19,9 @@ MIN_EYES = 16.0
 BOX_IN_EYES = 2.0
 # If a face of a photo is surely upright, the other faces of the photo need no second look at a score of
 # SURE_BESIDE_SURE or more (ours). Of the faces that the detector finds in turned photos, 75% have a score below .69.
-# Most of the remaining 25% have a roll near 90, and a face with such a roll always gets a second look.
+# Most of the remaining 25% have a roll near 90, and a face with a roll near 90 always gets a second look.
 SURE_BESIDE_SURE = 0.7
-# Two detections are one face if the larger box covers at least this share of the smaller box (ours).
+# Two detections are one face if the larger box covers at least the share _SAME_PLACE of the smaller box (ours).
 _SAME_PLACE = 0.4
 
 
@@ -31,7 +31,7 @@ def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: f
     The scale of the search is chosen for faces whose eyes are at least `min_eyes` pixels apart. Smaller faces are also
     returned if the detector finds them. Faces with a low score or implausible landmarks get a second look
     (curate/faces/second_look.py). If a face is turned by about 90, 180 or 270 degrees, the detector also searches the
-    whole photo turned by this angle. If the landmarks of no face fit, the detector searches the photo turned by all
+    whole photo at the turn of the face. If the landmarks of no face fit, the detector searches the photo turned by all
     three angles.
 
     Boxes and landmarks are in pixels of the photo before any turn. The first landmark is the eye that is on the left

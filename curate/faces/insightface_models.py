@@ -36,7 +36,7 @@ LICENCE = "InsightFace model licence: non-commercial research only, unless the p
 # takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch of 16 (ours).
 EMBED_BATCH = 4
 
-# Two groups of faces show one person if their mean cosine is SAME_PERSON or more. We measured this number on web photos
+# Two groups of faces show one person if their mean cosine is SAME_PERSON or more. We measured SAME_PERSON on web photos
 # with a MobileFaceNet pack (ours). Restoration uses SAME_PERSON to decide whether a face and its references show one
 # person. The grouping does not use SAME_PERSON, but estimates a threshold from the collection.
 SAME_PERSON = 0.30
@@ -236,8 +236,8 @@ def _find_role(model: Any) -> str:
 def _find_normalisation(model: Any) -> tuple[float, float]:
     """Returns the mean and the standard deviation that normalise the recognizer's input.
 
-    A network that was converted from MXNet normalises its input itself. For such a network, the function returns 0 and
-    1, as insightface's arcface_onnx does.
+    A network that was converted from MXNet normalises its input itself. For a network from MXNet, the function returns
+    0 and 1, as insightface's arcface_onnx does.
     """
     first = [node.name for node in model.graph.node[:8]]
     normalises = any(name.startswith(("Sub", "_minus")) for name in first) and any(

@@ -17,7 +17,7 @@ class Detection:
     box: np.ndarray  # float32 (4,): x0, y0, x1, y1.
     landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py.
     score: float  # Score of the detection, on the detector's own scale.
-    # If the photo is turned counterclockwise by this angle, the face is upright: 0, 90, 180 or 270 degrees.
+    # The counterclockwise turn of the photo that makes the face upright: 0, 90, 180 or 270 degrees.
     turn: int = 0
     # The detector may look a second time, at the aligned crop of the face (curate/faces/second_look.py). The error is
     # the root mean square distance between the landmarks of the two looks, divided by the distance between the eyes of
@@ -68,17 +68,17 @@ class FaceModels:
     processor may change the last bits, because onnxruntime chooses its code by the processor's vector instructions.
     """
 
-    spec: str  # `load_faces(spec)` loads these models again; the value is never `auto`.
+    spec: str  # `load_faces(spec)` loads the same models again; `spec` is never `auto`.
     detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first.
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
     template: np.ndarray  # float64 (5, 2): the positions of the landmarks in the recognizer's crops of `size`.
     size: int  # pixels
     dim: int  # Number of values in an embedding.
-    min_score: float  # Detections with a score below this number are ignored.
-    same_person: float  # Two groups of faces show one person if their mean cosine is at least this number.
-    # Whether the cosines between faces of different people are near 0. If these cosines are near 0, the grouping
-    # estimates its own threshold and does not use `same_person`.
+    min_score: float  # Detections with a score below `min_score` are ignored.
+    same_person: float  # Two groups of faces with a mean cosine of `same_person` or more show one person.
+    # Whether the cosines between faces of different people are near 0. If they are near 0, the grouping estimates its
+    # own threshold and does not use `same_person`.
     strangers_near_zero: bool
     files: tuple[ModelFile, ...]
     # Path of the recognizer's ONNX file, which training converts to a torch network. `recognizer_onnx` is None if the
@@ -100,7 +100,7 @@ class FaceModels:
     # Width and height of a photo -> the distance between the eyes of the smallest faces that `detect` finds in the
     # photo, in pixels. If `measure_reach` is None, `detect` finds faces of all sizes.
     measure_reach: Callable[[int, int], float] | None = None
-    sure_score: float = 0.0  # A face with at least this score and plausible landmarks is upright.
+    sure_score: float = 0.0  # A face with a score of `sure_score` or more and plausible landmarks is upright.
     notices: tuple[str, ...] = field(default=())  # Sentences for the user about the choice of the models.
 
     def recognizer_sha256(self) -> str:

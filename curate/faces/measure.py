@@ -100,9 +100,10 @@ def measure_noise(gray: np.ndarray) -> float:
     where d is the filtered luma. Immerkaer uses a mean, but lashes, hair and edges change a mean more than a median.
 
     We measured 36 web faces with 80 pixels between the eyes. Before the measurement, we halved the size of the 36
-    faces, which removes most of their noise. On these 36 faces, this function returns 1.5, and Immerkaer's mean is 2.4.
-    The median of the diagonal band of a wavelet is 2.2 for the wavelet Haar and 1.8 for the wavelet db2. If noise with
-    a standard deviation of 5, 10 or 20 is added to the faces, this function returns 5.7, 10.4 or 19.8 (ours).
+    faces, which removes most of their noise. On the 36 halved faces, `measure_noise` returns 1.5, and Immerkaer's mean
+    is 2.4. The median of the diagonal band of a wavelet is 2.2 for the wavelet Haar and 1.8 for the wavelet db2. If
+    noise with a standard deviation of 5, 10 or 20 is added to the faces, `measure_noise` returns 5.7, 10.4 or 19.8
+    (ours).
 
     A high result means that the photo has noise. Low results are unreliable, because sharp skin and hair give 1 to 4,
     and JPEG and enlarging remove noise. An image with a side of less than 8 pixels gives 0.
@@ -125,9 +126,9 @@ def measure_detail(image: np.ndarray, landmarks5: np.ndarray) -> float:
     resized to 126 pixels between the eyes, as in a crop of 512 px. The detail is the root mean square of the difference
     of two Gaussians of .7 and 1.4 pixels, divided by the standard deviation of the luma. Compare the detail of two
     faces only if they are copies of one picture. We measured 96 copies of each kind. A copy of half the size has .86 of
-    the detail of its original (median), and 95% of these copies have at most .95. An enlarged copy has .95 to 1.03 of
-    the detail of its original. A copy that was encoded again has up to 1.15 of the detail of its original, because
-    artefacts count as detail.
+    the detail of its original (median), and 95% of the copies of half the size have at most .95. An enlarged copy has
+    .95 to 1.03 of the detail of its original. A copy that was encoded again has up to 1.15 of the detail of its
+    original, because artefacts count as detail.
     """
     square = _cut_square(image, landmarks5)
     scale = 126 / max(measure_eye_distance(landmarks5), 1e-3)
@@ -154,9 +155,9 @@ def measure_dark(image: np.ndarray, landmarks5: np.ndarray) -> float:
     """Returns the share of a face's pixels whose three channels are all 16 or less, 0 to 1.
 
     `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. A pixel whose three channels
-    are all 16 or less shows no structure (ours). In most photos, hair, nostrils and shadows contain such dark pixels.
-    For 98% of 1,000 web faces, the share of dark pixels is at most .11. If the brightness of these faces is divided by
-    eight, the share of dark pixels is at most .40 for 98% of the faces (benchmarks/target_measures.py).
+    are all 16 or less shows no structure (ours). In most photos, hair, nostrils and shadows contain dark pixels. For
+    98% of 1,000 web faces, the share of dark pixels is at most .11. If the brightness of the 1,000 web faces is divided
+    by eight, the share of dark pixels is at most .40 for 98% of the faces (benchmarks/target_measures.py).
     """
     square = _cut_square(image, landmarks5)
     return float((square.max(2) <= 16).mean()) if square.size else 0.0

@@ -20,7 +20,7 @@ import numpy as np
 # the scores differ by at most .013. Without a margin, the mean IoU with the boxes of the whole square is .90.
 MARGIN = 64
 STRIDE = 32  # Pixels; the sides of the input are multiples of the coarsest stride.
-OVERLAP = 0.4  # Of two boxes with an IoU above this number, only the better box remains (insightface's nms_thresh).
+OVERLAP = 0.4  # Of two boxes with an IoU above .4, only the better box remains (insightface's nms_thresh).
 # The network's input value for each of the 256 values of a channel (insightface's mean 127.5 and std 128).
 _LEVELS = ((np.arange(256) - 127.5) / 128).astype(np.float32)
 # number of the network's outputs -> (strides, anchors at each grid point, whether the network returns landmarks), from
@@ -39,7 +39,7 @@ Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Scrfd:
     """An SCRFD detector.
 
-    For each number in `sizes`, the detector resizes the photo to fit into a square with this side. The detector then
+    For each number n in `sizes`, the detector resizes the photo to fit into a square of n x n pixels. The detector then
     merges the detections of all squares.
     """
 
@@ -100,7 +100,7 @@ class Scrfd:
     def detect_unscaled(self, image: np.ndarray) -> Candidates:
         """Returns the same arrays as `detect`. The image (H, W, 3) is not resized, and the network runs one time.
 
-        If the network accepts inputs of only one size, the image must not be larger than this size.
+        If the network accepts inputs of only one size, the image must not be larger than the input.
         """
         ((width, height, is_free), *_) = self._list_squares()
         if is_free:

@@ -22,9 +22,9 @@ from curate.faces.align import (
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from curate.faces.measure import estimate_pose
 
-# A look is one run of the detector on the aligned crop of a face. CROP is the side of this crop, in pixels (ours). A
-# look takes about 1 ms. In our tuning photos, looks at crops of 96 pixels distinguish upright and turned faces better
-# than looks at crops of 64, 128 and 192 pixels.
+# A look is one run of the detector on the aligned crop of a face. CROP is the side of the aligned crop, in pixels
+# (ours). A look takes about 1 ms. In our tuning photos, looks at crops of 96 pixels distinguish upright and turned
+# faces better than looks at crops of 64, 128 and 192 pixels.
 CROP = 96
 _TEMPLATE = scale_template(FFHQ_512, FFHQ_SIZE, CROP)
 _EYES = float(np.hypot(*(_TEMPLATE[1] - _TEMPLATE[0])))
@@ -41,11 +41,11 @@ SURE_LANDMARK_ERROR = 0.08
 MIN_SCORE_MARGIN = 0.05
 # A second look confirms a faint face if the score of the look is at least MIN_CONFIRMED_SCORE (ours).
 MIN_CONFIRMED_SCORE = 0.6
-# A photo that would be shrunk to less than this scale for the second look is first halved (ours).
+# If the second look shrinks a photo to less than the scale _HALVED_BELOW, the photo is first halved (ours).
 _HALVED_BELOW = 1 / 8
-# The landmarks of a face are plausible if yaw, pitch and roll of the head are at most these numbers of degrees (ours).
-# The filter `turned_away` has the same limits of yaw and pitch. A frontal face that lies on its side has a roll near
-# 90.
+# The landmarks of a face are plausible if yaw, pitch and roll of the head are at most _MAX_YAW, _MAX_PITCH and
+# _MAX_ROLL degrees (ours). The filter `turned_away` has the same limits of yaw and pitch. A frontal face that lies on
+# its side has a roll near 90.
 _MAX_YAW, _MAX_PITCH, _MAX_ROLL = 75, 60, 60
 # The detector may find several faces in a crop. A detection belongs to the face of the crop if two conditions hold
 # (ours). In x and in y, the centre of the detection is at most _MAX_SHIFT of the crop's side away from the centre of
@@ -70,13 +70,14 @@ def is_sure(face: Detection, least_score: float) -> bool:
 def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
     """Returns the face with its turn and its landmark error, which a second look at the face's aligned crop finds.
 
-    The detector first looks at the crop without a turn. If this look leaves a doubt, the detector also looks at the
-    crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
+    The detector first looks at the crop without a turn. If the first look leaves a doubt, the detector also looks at
+    the crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
 
-    If another turn has the best score, the recognizer compares the face at both turns. If the recognizer prefers the
-    other turn, or if the other score is clearly better and the recognizer has no preference, the landmarks of the other
-    turn replace the landmarks of the face. If the other score is clearly better but the recognizer prefers the first
-    turn, `is_turn_clear` becomes False.
+    If a turned crop has the best score, the recognizer compares the face at the new turn and without a turn. The
+    landmarks of the new turn replace the landmarks of the face if the recognizer prefers the new turn. They also
+    replace the landmarks if the score of the new turn is clearly better and the recognizer has no preference. If the
+    score of the new turn is clearly better but the recognizer prefers the crop without a turn, `is_turn_clear` becomes
+    False.
 
     If the crop without a turn has the best score but the landmarks do not fit, a third look checks the landmarks of the
     second look. If the landmarks of the second look fit, they replace the landmarks of the face.
@@ -109,7 +110,7 @@ def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDete
 def is_faint(face: Detection, models: FaceModels | FaceDetector) -> bool:
     """Returns whether the score of a face is below the detector's lowest score.
 
-    A second look must confirm such a face.
+    A second look must confirm a face with a lower score.
     """
     return face.score < min(models.min_score, models.sure_score)
 

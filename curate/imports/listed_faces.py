@@ -1,7 +1,7 @@
 """Applies imported lists to the faces of a dataset. Finds the splits and makes the pairs that the lists name.
 
 The ledger has one entry for each photo of the lists. The entry of a photo applies to the largest accepted face of the
-photo. If the largest face is a near-duplicate, the entry applies to the representative of this face. Of several
+photo. If the largest face is a near-duplicate, the entry applies to the representative of the largest face. Of several
 near-duplicates, the representative is the face that is used.
 """
 

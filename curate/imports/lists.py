@@ -225,8 +225,8 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 def _find_pictures(source: Path) -> Path:
     """Returns the folder to which the names in the lists are relative if --originals is not given.
 
-    Returns the folder images512x512 beside the lists if it exists. Our own export writes this folder. If images512x512
-    does not exist, returns the folder of the lists.
+    Returns the folder images512x512 beside the lists if it exists. Likeness's own export writes the folder
+    images512x512. If images512x512 does not exist, returns the folder of the lists.
     """
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home

@@ -1,8 +1,8 @@
 """Applies decisions and labels to a grouping, after the clustering.
 
-The clustering gets only links between two faces. Some decisions cannot be expressed as such links. For example, a
-locked identity accepts no face of another identity. Another example is a decision that separates one face from all
-faces of a person with many faces. The functions of this file enforce all decisions after the clustering.
+The clustering gets only links between two faces. Some decisions cannot be expressed as links between two faces. For
+example, a locked identity accepts no face of another identity. Another example is a decision that separates one face
+from all faces of a person with many faces. The functions of this file enforce all decisions after the clustering.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     new_label = int(labels.max()) + 1
     for leaving, staying in links.separations:
         staying_labels = set(labels[list(staying)].tolist())
-        blocks_leaving: dict[int, set[int]] = {}  # group -> the blocks that leave this group
+        blocks_leaving: dict[int, set[int]] = {}  # group -> the blocks that leave the group
         for row in leaving:
             if int(labels[row]) in staying_labels:
                 blocks_leaving.setdefault(int(labels[row]), set()).add(int(links.block[row]))

@@ -11,9 +11,9 @@ from curate.config import DedupeRules
 from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
-# A face looks like a person if a quarter of the person's own faces are less similar to the person than this face
-# (ours). In eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos
-# are collages or posters. Two of the eight photos show blurred spectators, who look like a group of blurred faces of
+# A face looks like a person if it is more similar to the person than a quarter of the person's own faces (ours). In
+# eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos are
+# collages or posters. Two of the eight photos show blurred spectators, who look like a group of blurred faces of
 # several people. At least four more collages are not found. With a quantile of .2, the face of a woman would look like
 # her sister.
 _QUANTILE = 0.25

@@ -40,7 +40,7 @@ def find_chain(links: Sequence[Link], start: int, end: int) -> list[Link]:
 def describe_contradiction(
     number: int, active: Sequence[Decision], chain: Sequence[Link], labels: Mapping[int, str], face_ids: Sequence[str]
 ) -> str:
-    """Returns a sentence for the user: `chain` joins two faces, but decision `number` separates these faces."""
+    """Returns a sentence for the user: `chain` joins two faces, but decision `number` separates the two faces."""
     kinds = {decision.number: decision.kind for decision in active}
     one, other = face_ids[chain[0][0]], face_ids[chain[-1][1]]
     causes = [f"decision {step} ({kinds[step]})" for step in sorted({step for *_, step in chain} - {0})]

@@ -129,7 +129,7 @@ def compute_groups(
 def compute_names(
     ledger: Ledger, all_faces: Sequence[Face], decisions: Sequence[Decision]
 ) -> tuple[list[Identity], list[str]]:
-    """Returns the current identities with their names from these decisions, and notices. Nothing is written.
+    """Returns the current identities with their names from `decisions`, and notices. Nothing is written.
 
     Raises BadInput if decisions contradict each other.
     """

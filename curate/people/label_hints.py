@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from manifests.ledger.records import Membership
 from manifests.runtime.text import format_count
 
-EXAMPLES = 5  # a notice has at most this number of examples
+EXAMPLES = 5  # largest number of examples in a notice
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from manifests.ledger.decision_log import (
 )
 from manifests.ledger.records import Face
 
-# If a decision separates a face from many faces, the clustering gets at most this number of cannot-links for the face
+# If a decision separates a face from many faces, the clustering gets at most MAX_CANNOT_LINKS cannot-links for the face
 # (ours). After the clustering, `apply_decisions` also separates the face from all other faces of the decision.
 MAX_CANNOT_LINKS = 32
 

@@ -28,7 +28,7 @@ from manifests.runtime.uris import display_path, normalise_name
 COLUMNS = ("source", "licence", "consent")
 # Sorted by strictness: the last value is the strictest. An empty cell means that the consent is unknown.
 CONSENT = ("yes", "no", "withdrawn")
-MAX_TEXT = 1000  # a source or a licence has at most this number of characters (ours)
+MAX_TEXT = 1000  # largest number of characters of a source or a licence (ours)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def match_sidecar(
     The `file` of a line is a path below one of `roots`, an absolute path, or a sha256. For a member of an archive, the
     path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. Paths are compared after Unicode
     normalisation, and backslashes count as slashes. Several files may have equal paths after the normalisation. A line
-    that refuses consent then applies to all of these files. Any other line applies only to the file whose path is
+    that refuses consent applies to all files with an equal path. Any other line applies only to the file whose path is
     exactly the path in the line. If several lines match one photo, the photo gets the strictest consent, the first
     source and the first licence.
     """
@@ -192,7 +192,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
 
 
 def find_consent_problem(consent: str | None, require: bool) -> str | None:
-    """Returns the reason why a photo with this consent may not be used, or None if the photo may be used."""
+    """Returns the reason why a photo with the consent `consent` may not be used, or None if the photo may be used."""
     if consent in CONSENT_REFUSALS:
         return NO_CONSENT
     return CONSENT_MISSING if require and consent != "yes" else None

@@ -32,9 +32,9 @@ def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tu
     """Returns the column names of a CSV, and the number and the cells of each line after the first line.
 
     Empty lines are left out. The first line contains the column names. Commas, semicolons or tabs separate the cells.
-    The three separators are tried in this order, until the first line names each column of `required` once. Raises
-    BadInput if the file is not a CSV in UTF-8, or in UTF-16 with a byte-order mark. Raises BadInput if a line has more
-    cells than the first line, or if a column of `required` is missing or repeated.
+    Commas are tried first, then semicolons, then tabs, until the first line names each column of `required` once.
+    Raises BadInput if the file is not a CSV in UTF-8, or in UTF-16 with a byte-order mark. Raises BadInput if a line
+    has more cells than the first line, or if a column of `required` is missing or repeated.
     """
     lines: list[tuple[int, list[str]]] = []
     number = 1  # the line where a record begins; if a quote is not closed, the record goes on over many lines

@@ -18,7 +18,7 @@ from manifests.runtime.uris import normalise_name
 TRASH, SYSTEM_FOLDER, EXCLUDED, NOT_INCLUDED = "trash", "system_folder", "excluded", "not_included"
 LEFT_OUT = (TRASH, SYSTEM_FOLDER, EXCLUDED, NOT_INCLUDED)
 
-# A file or folder whose name matches one of these patterns is not read. The comments name the programs that make these
+# A file or folder whose name matches a pattern of _NAMES is not read. The comments name the programs that make such
 # files and folders.
 _NAMES = {
     TRASH: (

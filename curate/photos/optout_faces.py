@@ -1,6 +1,6 @@
 """Finds the faces of a person who opts out, by an example photo.
 
-Erases these faces, and keeps them out of later runs.
+Erases the person's faces, and keeps them out of later runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OptoutResult:
     faces: tuple[str, ...]  # Ids of the dropped faces.
     people: int  # Number of identities with dropped faces.
     remembered: int  # Number of examples whose embeddings are kept.
-    threshold: float  # A face is dropped if its cosine to an example is at least this number.
+    threshold: float  # A face is dropped if its cosine to an example is `threshold` or more.
     checkpoints: tuple[str, ...]  # Checkpoints that were trained on the dropped faces.
     false_match_rate: float | None  # Estimated share of the pairs of strangers that reach the threshold.
 

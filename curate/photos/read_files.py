@@ -56,7 +56,7 @@ def scan_batch(
 
     The row of an archive has the reason ARCHIVE, which `count_batch` may replace. A folder in an archive has no
     row. A file that is kept out is not decoded, and its row does not contain its name or its hash. `rules` decide which
-    members are read. All members of one call are in one archive. `archive_place` is the path of this archive below the
+    members are read. All members of one call are in one archive. `archive_place` is the path of the archive below the
     folder that the user named.
     """
     rows: list[File | Photo] = []

@@ -133,7 +133,7 @@ def _find_changed_files(
     left_out = {uri: row.reason for uri, row in unread_rows.items() if row.reason in LEFT_OUT}
     unread_rows |= {row.uri: row for row in mark_left_out(earlier.files.values(), left_out)}
     new_rows = [row for uri, row in unread_rows.items() if earlier.files.get(uri) != row]
-    # `readable_now` are readable folders whose paths could not be read earlier. The rows of these paths are deleted,
+    # `readable_now` are readable folders whose paths could not be read earlier. The rows of `readable_now` are deleted,
     # because the files in the folders have rows now.
     readable_now = [uri for uri, row in earlier.files.items() if row.bytes is None and uri in folder_uris]
     if new_rows or readable_now:
@@ -196,7 +196,7 @@ def _scan_archives(
 
 
 def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Photo], earlier: _Earlier) -> None:
-    """Records the rows of the files with these uris."""
+    """Records the rows of the files with the uris `uris`."""
     key, hidden = earlier.kept_out.key, earlier.hidden
     rows = [row for row in rows if isinstance(row, Photo) or not must_stay_hidden(row, key, hidden)]
     rows = [keep_photo_id(row, earlier.files.get(row.uri)) if isinstance(row, File) else row for row in rows]

@@ -16,7 +16,7 @@ from scipy.fft import dct
 
 # The part of the 512 px crop that is stored: from brows to below the chin and from ear to ear (ours).
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0.25, 0.9, 0.175, 0.825
-SIDE = 48  # Width and height in pixels to which this part is resized (ours).
+SIDE = 48  # Width and height of the stored part of a face, in pixels (ours).
 # Number of frequencies that are stored for each direction (ours). 16 frequencies separate 1,124 of 1,128 copies from
 # all 860 pairs of different photos of one person. 24 frequencies do not separate more copies.
 FREQUENCIES = 16
@@ -46,8 +46,8 @@ def encode_luma(crop: np.ndarray, valid: np.ndarray) -> str:
         luma[~real] = luma[real].mean()
     low = _COSINES[:FREQUENCIES] @ luma @ _COSINES[:FREQUENCIES].T
     low[0, 0] = 0
-    # In a face without contrast, all frequencies are rounding errors. The lower limit of 1 turns these frequencies into
-    # 0.
+    # In a face without contrast, all frequencies are rounding errors. The lower limit of 1 turns such rounding errors
+    # into 0.
     strongest = max(float(np.abs(low).max()), 1.0)
     integers = np.round(127 * np.sign(low) * np.sqrt(np.abs(low) / strongest)).astype(np.int8)
     grid = cv2.resize(share, (FREQUENCIES, FREQUENCIES), interpolation=cv2.INTER_AREA) > 0.98
@@ -99,9 +99,9 @@ def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray
     of each pair. `mirrored`, bool (m,), is True if the second face of the pair must be mirrored first.
 
     The difference is the tangent distance (Simard, LeCun and Denker 1993). The first face, and its changes by small
-    shifts, turns, scalings and shears, span a linear space. The second face is approximated by a vector of this space.
-    The difference is the share of the squared luma of the second face that the approximation misses. The difference is
-    also computed with the two faces exchanged, and the smaller difference is returned.
+    shifts, turns, scalings and shears, span a linear space. The second face is approximated by a vector of the linear
+    space. The difference is the share of the squared luma of the second face that the approximation misses. The
+    difference is also computed with the two faces exchanged, and the smaller difference is returned.
     """
     coarse = frequencies[:, :_COARSE, :_COARSE]
     plain, flipped = (_normalise(part.reshape(len(part), -1)) for part in (coarse, mirror(coarse)))
@@ -180,7 +180,7 @@ def _make_move_operators() -> np.ndarray:
     """Returns six matrices side by side, float32 (d, 6 d). Each matrix computes how a small move changes d frequencies.
 
     The moves are the shifts along y and x, the stretches along y and x, and the two shears. Every affine move is a
-    combination of these six moves.
+    combination of the six moves.
     """
     low = _COSINES[:_COARSE]
     slope = np.gradient(np.eye(SIDE), axis=0)

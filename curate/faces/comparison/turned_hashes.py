@@ -1,10 +1,10 @@
 """Computes the perceptual hashes of turned and mirrored pictures from the hashes of the pictures.
 
 A picture has eight variants: four turns, each plain or mirrored. If a picture is mirrored along an axis, the
-frequencies with an odd number along this axis change their signs. If a picture is transposed, its frequencies are
-transposed. A hash has a bit for each frequency. The hash of a variant therefore has the bits of the picture's hash in a
-different order, and some bits are inverted. The result is not exact, because the median frequency of a picture is not
-exactly 0. Up to 8 of 64 bits may differ from the hash of the mirrored pixels (measured on 96 photos).
+frequencies with an odd number along the mirrored axis change their signs. If a picture is transposed, its frequencies
+are transposed. A hash has a bit for each frequency. The hash of a variant therefore has the bits of the picture's hash
+in a different order, and some bits are inverted. The result is not exact, because the median frequency of a picture is
+not exactly 0. Up to 8 of 64 bits may differ from the hash of the mirrored pixels (measured on 96 photos).
 """
 
 from __future__ import annotations

@@ -25,18 +25,18 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# Merging by odds goes through these levels (ours). At each level, two groups may merge if their score is at least log α
-# plus the level. When no pair of groups reaches the level, the next level begins. With more levels, no label on our
-# photos changes.
+# Merging by odds goes through the levels LEVELS (ours). At each level, two groups may merge if their score is at least
+# log α plus the level. When no pair of groups reaches the level, the next level begins. With more levels, no label on
+# our photos changes.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
-# Merging by mean cosine goes through these levels (ours). At each level, two groups may merge if their mean cosine is
-# at least min_cosine + level * (1 - min_cosine).
+# Merging by mean cosine goes through the levels COSINE_LEVELS (ours). At each level, two groups may merge if their mean
+# cosine is at least min_cosine + level * (1 - min_cosine).
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
 # A function that returns the scores of m pairs of groups. A score function has four arguments: the cosine of the
 # centres, the mean cosine between the faces of the groups, the number of faces of the first group, and the number of
 # faces of the second group. All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-_PAIRS_AT_ONCE = 2**13  # number of pairs in one step; the vectors of these pairs fit into the cache of a core
+_PAIRS_AT_ONCE = 2**13  # number of pairs in one step; the vectors of so many pairs fit into the cache of a core
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def _renumber(labels: np.ndarray) -> np.ndarray:
 class _Groups:
     """The groups of faces, the sums of their embeddings, and the scored pairs of groups that may merge.
 
-    A group that merged into another group has 0 faces and no pairs. The numbers of the other groups do not change.
+    A group that merged into another group has 0 faces and no pairs. The numbers of groups that did not merge do not
+    change.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -281,8 +282,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
 
     # The first candidate always joins. A later candidate joins only if this candidate and all earlier candidates
     # together have at most as many faces as the centre. A group in `constrained` joins only if it is the first
-    # candidate. A centre in `constrained` takes in only its first candidate. Without these two rules, two groups that
-    # must not merge could join one centre.
+    # candidate. A centre in `constrained` takes in only its first candidate. Without the rules for `constrained`, two
+    # groups that must not merge could join one centre.
     is_constrained = np.zeros(count, bool)
     is_constrained[constrained] = True
     fits = faces_before + sizes[chooser] <= sizes[chosen]

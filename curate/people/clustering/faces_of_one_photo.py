@@ -32,7 +32,8 @@ def separate_faces_of_one_photo(
     join form a block, and a block stays or leaves as a whole. Of two blocks with faces of one photo, the larger block
     stays. Each block that leaves becomes a new group.
     """
-    # Find the groups with two faces of one photo. After the sorting, the rows of two such faces are adjacent.
+    # Find the groups with two faces of one photo. After the sorting, the rows of two faces of one group and one photo
+    # are adjacent.
     sorted_rows = np.lexsort((photos, labels))
     is_repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
     crowded_groups = np.unique(labels[sorted_rows[1:][is_repeated]])

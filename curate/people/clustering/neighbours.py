@@ -17,7 +17,7 @@ EXACT = 200_000
 # (ours). With 64 cells, the search finds .98 of the true neighbours among 100,000 synthetic faces, and .90 among
 # 1,000,000 (docs/grouping.md).
 _PROBES = 64
-_TRAIN_A_CELL = 48  # k-means is trained on this number of faces for each cell; faiss warns below 39
+_TRAIN_A_CELL = 48  # k-means is trained on 48 faces for each cell; faiss warns below 39
 _RECALL_QUERIES = 1000
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
@@ -55,7 +55,8 @@ def find_neighbours(
         # row itself from its results.
         alike, nearest = index.search(embeddings[order[begin:end]], k + 1)
         own = nearest == np.arange(begin, end)[:, None]
-        # If a row has many equal rows, its results may not contain the row itself. If so, the last result is removed.
+        # If a row has many equal rows, its results may not contain the row itself. If the row itself is missing, the
+        # last result is removed.
         own[~own.any(1), -1] = True
         rows[begin:end], cosines[begin:end] = nearest[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
     return Neighbours(rows, cosines, 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine))

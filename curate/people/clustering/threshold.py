@@ -55,7 +55,7 @@ class Evidence:
         """Returns the log odds that groups of `a` and `b` faces show one person, without the term -log α.
 
         `cosine` is the cosine of the centres. All arrays are float64 (m,). `mean_cosine` is not used, but every score
-        function of `agglomerate.py` must have this parameter.
+        function of `agglomerate.py` must have the parameter `mean_cosine`.
         """
         small, large = np.minimum(a, b), np.maximum(a, b)
         # A centre is the mean of noisy embeddings, so the expected cosine of two centres of one person rises with the
@@ -69,7 +69,7 @@ class Evidence:
         return np.asarray(same - strangers + np.log(large) - CAUTION * np.log(small))
 
     def find_threshold(self, alpha: float) -> float:
-        """Returns the lowest cosine at which two single faces are one person, or 1 if there is no such cosine."""
+        """Returns the lowest cosine at which two single faces are one person, or 1 if no cosine is high enough."""
         cosines = np.linspace(0, 1, 10001)
         one = np.ones(1)
         enough = self.compute_log_odds(cosines, cosines, one, one) >= np.log(alpha)

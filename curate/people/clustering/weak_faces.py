@@ -26,15 +26,15 @@ from curate.people.clustering.threshold import Evidence, solve_concentration
 # faces of web photos, 14% are weak. With a limit of .64, more covered faces joined a wrong person. With a limit of .70,
 # some people with four photos were not found.
 WEAK = 0.66
-_MIN_FACES = 2  # a weak face joins only people with at least this number of strong faces; near-copies count as one face
-# At most this share of the weak faces is expected to join a wrong person by chance (ours). With a larger share, more
-# weak faces join their own person.
+_MIN_FACES = 2  # A weak face joins only people with 2 strong faces or more (near-copies count as one face).
+# At most the share _CHANCE of the weak faces is expected to join a wrong person by chance (ours). With a larger share,
+# more weak faces join their own person.
 _CHANCE = 0.005
 # The cosine to the person must also be at least _LEAST_SPREADS times the spread of the cosines between strangers
 # (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as photos of
 # strangers were added.
 _LEAST_SPREADS = 3.2
-_CANDIDATES = 4  # A weak face is compared with this number of nearest people.
+_CANDIDATES = 4  # A weak face is compared with its 4 nearest people.
 # The following three numbers are ours. We chose them on collections of 200 clear photos and 100 degraded strangers, so
 # that no strangers form a person. We also used a person who has seven weak faces among eight faces (docs/grouping.md).
 # Weak faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least _MIN_WORTH.
@@ -53,7 +53,7 @@ def join_weak_groups(
 ) -> np.ndarray:
     """Returns the person of each of the g groups of `graph`, int64 (g,). Each weak group joins a person or is alone.
 
-    `strong`, bool (g,), is True for groups with a strong face. `merged` are the labels of these groups after the
+    `strong`, bool (g,), is True for groups with a strong face. `merged` are the labels of the strong groups after the
     merging. A weak group joins the nearest person if the cosine to the person's centre is so high that few weak faces
     reach it by chance. `spread` is the standard deviation of the cosines between strangers. If `same_person` is given,
     the mean cosine to the person's faces must be `same_person` or more.
@@ -73,8 +73,7 @@ def join_weak_groups(
     if len(weak) == 0 or len(known) == 0:
         return labels
 
-    # Find the nearest people of each weak group, (weak, candidates), and the similarity of the group to each of these
-    # people.
+    # Find the nearest people of each weak group, (weak, candidates), and the similarity of the group to each candidate.
     centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)
     vectors = np.ascontiguousarray(sums[weak], np.float32)
     candidates = min(_CANDIDATES, len(known))
@@ -104,8 +103,8 @@ def form_weak_people(
     """Lets faces that are alone form people. Returns the person of each group, and whether the group formed a person.
 
     The first result is int64 (g,), and the second result is bool (g,). `labels` are the people of the g groups of
-    `graph` before this step. `worth` (g,) is the highest worth in each group. Every person with a single face takes
-    part, if the face has a worth of at least _MIN_WORTH. Groups merge by `evidence` with a wider spread.
+    `graph` before the faces form people. `worth` (g,) is the highest worth in each group. Every person with a single
+    face takes part, if the face has a worth of at least _MIN_WORTH. Groups merge by `evidence` with a wider spread.
     """
     has_formed = np.zeros(len(labels), bool)
     alone = np.flatnonzero((np.bincount(labels, graph.sizes)[labels] == 1) & (worth >= _MIN_WORTH))

@@ -2,8 +2,8 @@
 
 A copy was saved again, resized, cropped, framed, turned or mirrored.
 
-One face of each set of near-duplicates is used. It is called the representative. All other faces of the set stay in the
-ledger with the reason `near_duplicate`, and their `duplicate_of` names the representative.
+The representative of a set of near-duplicates is the one face of the set that is used. All other faces of the set stay
+in the ledger with the reason `near_duplicate`, and their `duplicate_of` names the representative.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ def find_near_duplicates(
     """Returns the new row of every face, in the same order.
 
     The original of each set of near-duplicates becomes the representative (manifests/ledger/original_copies.py). Some
-    photos show one person twice, for example photo-booth strips. A face of such a photo becomes a representative only
-    if all its copies are in such photos. Every face of `faces` has an embedding, and is ok, a near-duplicate, or
-    dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings of the faces,
-    float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same order.
+    photos show one person twice, for example photo-booth strips. A face of a photo-booth strip becomes a representative
+    only if all its copies are in photos that show one person twice. Every face of `faces` has an embedding, and is ok,
+    a near-duplicate, or dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit
+    embeddings of the faces, float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same order.
     """
     n = len(faces)
     if n == 0:

@@ -79,7 +79,8 @@ def _are_same_photo(
 ) -> np.ndarray:
     """Returns whether each pair is one face in two copies of a whole photo, plain, turned or mirrored, bool (m,).
 
-    For such a pair, the hashes of the photos are similar, the boxes overlap, and the embeddings are similar.
+    The faces of a pair are one face if the hashes of the photos are similar, the boxes overlap, and the embeddings are
+    similar.
     """
     bits, boxes = unpack_hashes([photo.phash for photo in photos]), _scale_boxes(faces, photos)
     same = np.zeros(len(row), bool)

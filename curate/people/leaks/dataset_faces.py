@@ -11,14 +11,14 @@ from manifests.ledger.ledger import Ledger
 _COLUMNS = """
     SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,
            p.phash AS photo_phash, f.box, p.width, p.height"""
-# This query returns each face of a split, and each near-duplicate of such a face. A near-duplicate is in the split of
-# its representative.
+# FACES_WITH_SPLITS returns each face of a split, and each near-duplicate of a face of a split. A near-duplicate is in
+# the split of its representative.
 FACES_WITH_SPLITS = f"""{_COLUMNS}, f.duplicate_of
     FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m ON m.face_id = s.face_id
     WHERE s.status = 'ok' AND (f.status = 'ok' OR f.reason = 'near_duplicate') ORDER BY f.face_id"""
-# This query returns the faces that are in frozen sets although the dataset does not use the faces any more. The photo
-# of such a face was overwritten, or the face was dropped. Models are still measured on the face.
+# _UNUSED_FROZEN_FACES returns the faces that are in frozen sets although the dataset does not use the faces any more.
+# The photo of an unused frozen face was overwritten, or the face was dropped. Models are still measured on the face.
 _UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
     FROM faces f JOIN splits s USING (face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m USING (face_id)
@@ -40,7 +40,7 @@ class Rules:
 
 
 def read_faces(ledger: Ledger, query: str = FACES_WITH_SPLITS) -> list[FaceLine]:
-    """Returns each face of a split and each near-duplicate of such a face, ordered by face id.
+    """Returns the faces of all splits and their near-duplicates, ordered by face id.
 
     Raises LedgerBroken if the photo of a face has no row.
     """

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FaceLine:
-    """A face of a split, or a near-duplicate of such a face. In a benchmark, a FaceLine is a line of faces.jsonl."""
+    """A face of a split, or a near-duplicate of a face of a split.
+
+    In a benchmark, a FaceLine is a line of faces.jsonl.
+    """
 
     face: str  # face_id
     photo: str  # photo_id

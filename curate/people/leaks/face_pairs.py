@@ -67,8 +67,8 @@ class FacePairs:
 
         A side means the faces of one person in one split. The value is the higher of two means. The first mean is the
         mean cosine of the first face to the side of the second face. The second mean is the mean cosine of the second
-        face to the side of the first face. If only one of the two sides has a single face, the mean cosine to this side
-        counts as -1, because a single face confirms nothing.
+        face to the side of the first face. If only one of the two sides has a single face, the mean cosine to the
+        single face counts as -1, because a single face confirms nothing.
         """
         a, b = self.row[i], self.row[j]
         means = []

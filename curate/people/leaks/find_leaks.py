@@ -5,15 +5,15 @@ The kinds of leaks are:
     `identity`: two faces of one person are in two splits.
     `photo`: two faces of one photo are in two splits.
     `near_duplicate`: two faces in two splits are near-duplicates by the rules with which the dataset was curated.
-    `cosine`: two faces in two splits seem to show one person by their cosine, and other photos confirm this.
-    `own_reference`: a reference is the target itself, a near-duplicate of the target, or from the target's photo.
+`cosine`: two faces in two splits seem to show one person by their cosine, and other photos confirm the person.
+`own_reference`: a reference is the target itself, a near-duplicate of the target, or from the target's photo.
 
 The grouping joins two faces whose cosine reaches a threshold. Some pairs of faces of different people (strangers) also
-reach this threshold. The false match rate is the estimated share of the pairs of strangers that reach this threshold. A
-pair that reaches the threshold is therefore a leak only if other photos confirm the leak. Let A and B be the two faces
-of a pair. Other photos confirm the leak if the mean cosine of A to all faces of B's person in B's split also reaches
-the threshold, or the reverse. All pairs that reach the threshold are counted. The expected number of pairs of strangers
-that reach the threshold is also reported.
+reach the threshold of the grouping. The false match rate is the estimated share of the pairs of strangers that reach
+the threshold. A pair that reaches the threshold is therefore a leak only if other photos confirm the leak. Let A and B
+be the two faces of a pair. Other photos confirm the leak if the mean cosine of A to all faces of B's person in B's
+split also reaches the threshold, or the reverse. All pairs that reach the threshold are counted. The expected number of
+pairs of strangers that reach the threshold is also reported.
 
 Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
 comparison computes 1.7e9 cosines of 512 dimensions. docs/benchmarks.md contains the measured time.
@@ -58,7 +58,7 @@ class Leaks:
 
     limit: int
     faces: int = 0
-    faces_of: dict[str, int] = field(default_factory=dict)  # Split -> number of faces in this split.
+    faces_of: dict[str, int] = field(default_factory=dict)  # Split -> number of faces in the split.
     # split -> ids of the faces that leak; without own_reference
     ends: dict[str, set[str]] = field(default_factory=dict)
     pairs: int = 0  # number of pairs of faces from two splits

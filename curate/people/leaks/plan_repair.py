@@ -17,7 +17,8 @@ from curate.people.leaks.face_line import FaceLine
 from curate.people.leaks.find_leaks import Leak
 
 # A person moves if at most MAX_MOVES faces move for each face that could be dropped instead (ours). For example, a
-# person has 40 faces, and one of them looks like another person. The person keeps its split, and this face is dropped.
+# person has 40 faces, and one face looks like another person. The person keeps its split, and the face that looks like
+# another person is dropped.
 MAX_MOVES = 10
 
 
@@ -33,11 +34,11 @@ class RepairPlan:
 def plan_repair(
     leaks: Sequence[Leak], faces: Mapping[str, FaceLine], locked: Collection[str], with_moves: bool
 ) -> RepairPlan:
-    """Returns the decisions that end these leaks.
+    """Returns the decisions that end `leaks`.
 
     `faces` maps face ids to the faces that were searched. Faces in `locked` are never dropped. If `with_moves` is
     false, no person changes its split. Leaks of the kinds identity and photo are left out, because `curate` itself ends
-    such leaks when it divides the people into splits again.
+    them when it divides the people into splits again.
     """
     plan = RepairPlan()
     size = Counter(line.person for line in faces.values() if line.copy_of is None)

@@ -129,7 +129,7 @@ def make_pairs(
     counted. The result does not depend on the order of the input.
 
     A reference shows the same person as the target in a different picture. A near-duplicate is never a reference. If a
-    photo contains a copy of any face in the target's photo, no face of this photo is a reference, because the photo may
+    photo contains a copy of any face in the target's photo, no face of the photo is a reference, because the photo may
     also contain a copy of the target that was not found. With `--split-by photos`, the references of val and test come
     from train, because a personal restorer also gets its training photos as references.
     """

@@ -28,9 +28,9 @@ from manifests.ledger.records import SPLITS, Face, Split
 # A group is a set of units that share photos (shared_photos.py). A part of a group moves to val or test only if at most
 # the share MAX_LOSS of the group's faces is set aside afterwards (ours).
 MAX_LOSS = 0.1
-# To fill an empty split, up to this share of a group's faces may be set aside (ours). For example, a whole class is in
-# one photo, and each person has four photos. If the class is divided between two splits, the faces of this photo are
-# set aside, which are a quarter of all faces.
+# To fill an empty split, up to the share MAX_LOSS_FOR_A_SPLIT of a group's faces may be set aside (ours). For example,
+# a whole class is in one photo, and each person has four photos. If the class is divided between two splits, the faces
+# of the class photo are set aside, which are a quarter of all faces.
 MAX_LOSS_FOR_A_SPLIT = 0.25
 
 
@@ -150,8 +150,8 @@ def _choose_group_split(
     """Returns the split of a group of units that share photos. `count` is the number of all units.
 
     A group that shares photos with units of `fixed_splits` goes to the split for which the fewest faces are set aside.
-    The split of any other group follows from a hash of its first unit. If the group is too large for this split, it
-    goes to train.
+    The split of any other group follows from a hash of its first unit. A group that is too large for val or test goes
+    to train.
     """
     near = {other for unit in group for place in shared.of_unit.get(unit, ()) for other in shared.photos[place].units}
     tied = {fixed_splits[unit] for unit in near if unit in fixed_splits}

@@ -28,7 +28,7 @@ def find_faces_set_aside(
     aside = {face: PHOTO_SPANS_SPLITS for face in split_of if len(photo_splits[photo_of[face]]) > 1}
     aside |= {face: LISTED_ELSEWHERE for face, split in split_of.items() if listed_splits.get(face, split) != split}
     # A photo may contain only near-duplicates, and their representatives may be in two splits. A second search finds
-    # these photos.
+    # photos that contain only near-duplicates of two splits.
     photo_splits = _find_photo_splits(faces, {face: split for face, split in split_of.items() if face not in aside})
     for face in faces:
         if len(photo_splits[face.photo_id]) > 1:
@@ -39,9 +39,9 @@ def find_faces_set_aside(
 def describe_faces_set_aside(rows: Sequence[Split], faces: Sequence[Face], frozen: bool, listed: bool) -> list[str]:
     """Returns a notice about the faces whose photo shows people of several splits, or an empty list.
 
-    The notice names the two people who share most of these photos, the cause, and what the user can do. `faces` are all
-    faces with the status ok and all near-duplicates. `frozen` is True if frozen sets keep people in their splits.
-    `listed` is True if an imported list names splits.
+    The notice names the two people who share most photos across splits, the cause, and what the user can do. `faces`
+    are all faces with the status ok and all near-duplicates. `frozen` is True if frozen sets keep people in their
+    splits. `listed` is True if an imported list names splits.
     """
     aside = {row.face_id for row in rows if row.reason == PHOTO_SPANS_SPLITS}
     if not aside:

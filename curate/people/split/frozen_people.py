@@ -1,8 +1,8 @@
 """Finds out whether a new person is a person of a frozen set whose faces in the frozen set are no longer used.
 
 All files of a person in a frozen set may be overwritten, or all faces of the person may be dropped. The embeddings of
-these faces stay in the dataset. The embeddings of unused frozen faces show whether a new person is a person of the
-frozen set. A new person who is a person of the frozen set gets the split of the frozen set.
+unused frozen faces stay in the dataset, and show whether a new person is a person of the frozen set. A new person who
+is a person of the frozen set gets the split of the frozen set.
 """
 
 from __future__ import annotations

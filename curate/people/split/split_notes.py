@@ -25,7 +25,7 @@ def describe_split_changes(changes: Sequence[tuple[Split, Split]]) -> list[str]:
         f"{format_count(len(changes), 'face')} of {format_count(people, 'person', 'people')} "
         f"{'changes its' if len(changes) == 1 else 'change their'} split although a frozen set exists: "
         f"{examples}{more}. Earlier models may have been trained on faces that are now in val or test. "
-        "Train these models again into another folder."
+        "Train such models again into another folder."
     ]
 
 

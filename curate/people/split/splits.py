@@ -92,7 +92,7 @@ def mark_references_only(
     """Returns the rows with `no_target`: the reason of the test filter that removes the face, or None.
 
     Test filters apply only to faces of the split test. `photos` maps the id of a photo to facts about the photo. Faces
-    in `listed` are not filtered, because an imported list decides which of these faces are targets.
+    in `listed` are not filtered, because an imported list decides which listed faces are targets.
     """
     face_of = {face.face_id: face for face in faces}
     tests = [
@@ -125,8 +125,8 @@ def make_splits(
     split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more,
     every split gets people, except if too many faces would be set aside. A person with a single face has no references.
     A person with a single face gets the split of the person with the most faces in the same photo, so that the photo
-    can be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, these rules
-    apply to photos instead of people, and copies of a photo stay together.
+    can be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, the rules
+    for people apply to photos, and copies of a photo stay together.
 
     If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
     have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the

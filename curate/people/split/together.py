@@ -42,9 +42,9 @@ def move_together(
     """Returns face_id -> split, with the people of each decision in one split.
 
     `split_of` and `owner` map each face with an identity to its split and its identity. `locked` are faces of frozen
-    sets, and the people of these faces never move. If a decision names a person of a frozen set, the other people of
-    the decision go to the split of this person. If a decision names no person of a frozen set, all its people go to the
-    split of the person with the most faces.
+    sets, and people with locked faces never move. If a decision names a person of a frozen set, the other people of the
+    decision go to the split of the frozen person. If a decision names no person of a frozen set, all its people go to
+    the split of the person with the most faces.
     """
     people = sorted({person for sides in together for person in sides})
     if not people:

@@ -26,8 +26,8 @@ _FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists 
 _EPOCHS = (datetime(1904, 1, 1), datetime(1970, 1, 1), datetime(1980, 1, 1))
 _NOON = time(12)
 _DAY = timedelta(days=1)
-# If more photos of one camera than this number have the same second, the clock of the camera stands still (ours). No
-# usual camera takes more than 30 photos a second.
+# If more than _MAX_PHOTOS_A_SECOND photos of one camera have the same second, the clock of the camera stands still
+# (ours). No usual camera takes more than 30 photos a second.
 _MAX_PHOTOS_A_SECOND = 30
 # Users delete photos, so the numbers in a series have gaps. The numbers of two neighbouring files of a series differ by
 # at most _MAX_GAP (ours).
@@ -94,7 +94,7 @@ def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
 
 
 def _find_impossible(taken: datetime, present: datetime) -> str | None:
-    """Returns the reason why a camera with a correct clock cannot write this date, or None if it can."""
+    """Returns the reason why a camera with a correct clock cannot write the date `taken`, or None if it can."""
     if taken < _FIRST_PHOTO:
         return BEFORE_PHOTOGRAPHY
     if taken > present + _DAY:  # a day, because `taken` is in the time zone of the camera
@@ -128,13 +128,13 @@ def _find_out_of_order(series: Sequence[File]) -> list[File]:
     """Returns the files whose date is more than a day before or after the dates of their neighbours.
 
     The function finds the longest subsequence of the series whose dates never fall (patience sorting, Fredman 1975).
-    The neighbours of a file are the nearest files of this subsequence. If several subsequences have the greatest
+    The neighbours of a file are the nearest files of the longest subsequence. If several subsequences have the greatest
     length, the one with the later dates is used, because a clock that loses its battery goes back to an early date.
     """
     times = [file.taken or datetime.min for file in series]
     # The search goes from the last file to the first file. Among the subsequences with n + 1 files, ends[n] belongs to
     # the one that starts at the latest time.
-    ends: list[timedelta] = []  # datetime.max minus this time, because `bisect_right` needs values that rise.
+    ends: list[timedelta] = []  # `datetime.max` minus the time, because `bisect_right` needs values that rise.
     end_at: list[int] = []
     after = [-1] * len(times)  # index of the next file of the same subsequence, or -1
     for index in range(len(times) - 1, -1, -1):

@@ -17,7 +17,7 @@ FILE_REPLACED = "file_replaced"  # Every file that contained the photo was overw
 FILE_GONE = "file_gone"  # The file no longer exists, and no other file contains its photo.
 FILE_MOVED = "file_moved"  # The file no longer exists, but another file contains its photo.
 MISSING = (FILE_GONE, FILE_MOVED)
-# A file with one of these reasons was not read. The file may still contain the photo of its earlier row.
+# A file with a reason in _UNREAD was not read, so it may still contain the photo of its earlier row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
@@ -29,9 +29,9 @@ def find_missing(files: Sequence[File]) -> set[str]:
 def mark_same_files(files: Sequence[File], missing: Collection[str] = ()) -> list[File]:
     """Returns the file rows that must change, so that at most one file of each photo has the status ok.
 
-    `missing` contains the uris of files that no longer exist. The other files of a photo are sorted by uri. The first
-    of these files gets the status ok, and the rest get the reason `same_file`. A missing file gets the reason
-    FILE_MOVED if another file contains its photo, and FILE_GONE otherwise.
+    `missing` contains the uris of files that no longer exist. Of the present files of a photo, the file with the first
+    uri gets the status ok, and the rest get the reason `same_file`. A missing file gets the reason FILE_MOVED if
+    another file contains its photo, and FILE_GONE otherwise.
     """
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:
@@ -75,7 +75,7 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
     """Returns the row of a file.
 
     A file that cannot be read now, or that is left out, may still contain the photo of its earlier row. The new row of
-    such a file therefore gets this photo.
+    an unread file therefore gets the photo of the earlier row.
     """
     keeps = earlier is not None and (row.reason in _UNREAD or row.reason in LEFT_OUT)
     if earlier is None or not keeps:
@@ -113,7 +113,7 @@ def mark_replaced(
 ) -> tuple[list[Photo | Face], list[Photo]]:
     """Returns rows of photos and faces that no file contains any more, and rows of photos that files contain again.
 
-    A photo whose files are all left out gets the reason of one of these files. A photo whose files were all overwritten
+    A photo whose files are all left out gets the reason of one of its files. A photo whose files were all overwritten
     gets FILE_REPLACED. The rows of photos and faces without a file have the status dropped. The rows of photos that a
     file contains again have the status ok.
     """

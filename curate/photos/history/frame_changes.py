@@ -85,7 +85,7 @@ def find_turn(old_orientation: int, new_orientation: int) -> Turn:
 
 
 def move_rows(ledger: Ledger, changes: Iterable[FrameChange]) -> list[Face | DecisionRow]:
-    """Returns the changed rows of the faces in these photos, and of the decisions that name the photos.
+    """Returns the changed rows of the faces in the changed photos, and of the decisions that name the photos.
 
     Removes the crops of the faces in mirrored photos, so that the stage `screen` cuts them again.
     """

@@ -21,9 +21,9 @@ from manifests.pictures.stored_samples import is_current
 from manifests.runtime.uris import is_missing
 
 # A file that was saved again under its old path contains the same photo if the 256-bit hashes before and after differ
-# in at most this number of bits (ours).
+# in at most MAX_BITS_SAVED_AGAIN bits (ours).
 MAX_BITS_SAVED_AGAIN = 12
-# the proportions, width / height, may change by this share, because of rounding to pixels (ours)
+# the proportions, width / height, may change by 2%, because of rounding to pixels (ours)
 MAX_CHANGE_OF_PROPORTIONS = 0.02
 
 

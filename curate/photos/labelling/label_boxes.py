@@ -25,9 +25,9 @@ class PhotoLabels:
         """Returns the rows, sorted by photo, and notices about labels that are not used.
 
         Of several overlapping boxes with one label, the first box is used. Overlapping boxes with different labels are
-        not used. If a photo has several labels without a box, none of these labels is used. If `is_metadata` is true, a
-        label without a box is used only in a photo without regions, because metadata may name people who cannot be seen
-        in the photo.
+        not used. If a photo has several labels without a box, no label without a box is used. If `is_metadata` is true,
+        a label without a box is used only in a photo without regions, because metadata may name people who cannot be
+        seen in the photo.
         """
         rows: list[Label] = []
         ambiguous: list[tuple[str, list[str]]] = []

@@ -19,9 +19,9 @@ from manifests.ledger.decision_log import MAX_NAME
 from manifests.runtime.text import format_count
 from manifests.runtime.uris import normalise_name
 
-EXAMPLES = 5  # a notice has at most this number of examples
+EXAMPLES = 5  # largest number of examples in a notice
 _BOX_COLUMNS = ("x", "y", "w", "h")
-# a box may reach over the border of its photo by this share of the side, because people round numbers (ours)
+# a box may reach over the border of its photo by .5% of the side, because people round numbers (ours)
 _ROUNDING = 0.005
 
 
@@ -98,7 +98,7 @@ def match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[Pho
         normal_path = os.path.normpath(normalise_name(line.photo))
         same_name = files_named.get(Path(normal_path).name, [])
         # A line may contain the whole path of a photo, or the end of the path. If the text of the line is the whole
-        # path of a photo, photos whose paths only end with this text are ignored.
+        # path of a photo, photos whose paths only end with the text are ignored.
         matches = [
             photo for path, photo in same_name if path in (normal_path, normalise_name(Path(normal_path).absolute()))
         ]

@@ -75,9 +75,9 @@ def read_labels(
 ) -> tuple[list[Label], list[str]]:
     """Returns the labels of `photos` by `--labels SPEC`, and notices. Returns ([], []) if `spec` is None.
 
-    If a photo has several labels for its largest face, none of them is used. A line of the CSV that matches several
-    photos is ignored. Notices report these photos and lines. Raises BadInput if `spec` is unknown or if the CSV has an
-    error.
+    If a photo has several labels for its largest face, none of the labels is used. A line of the CSV that matches
+    several photos is ignored. Notices report the photos with several labels and the ignored lines. Raises BadInput if
+    `spec` is unknown or if the CSV has an error.
     """
     if spec is None:
         return [], []
@@ -120,8 +120,8 @@ def label_faces(
 
     A label without a box belongs to the largest accepted face of its photo. `faces` are the faces with the status ok
     and the near-duplicates. The label of a near-duplicate counts for its representative. If the representative has a
-    label from its own photo, this label has priority over the labels of near-duplicates. `photos` must contain the
-    photos of labels with a box.
+    label from its own photo, the representative's own label has priority over the labels of near-duplicates. `photos`
+    must contain the photos of labels with a box.
     """
     votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face_id -> (whether the label is from a copy, label)
     empty: list[str] = []  # Photo of each box that fits no face.

@@ -37,8 +37,8 @@ from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import FAILURE_TEXTS, BatchMap, FailedUnit, guard_units
 
-# Two pictures have the same proportions if the values of width / height differ by at most this share (ours). The
-# rounding to whole pixels changes the proportions of small pictures.
+# Two pictures have the same proportions if the values of width / height differ by at most 2% (ours). The rounding to
+# whole pixels changes the proportions of small pictures.
 _MAX_CHANGE_OF_PROPORTIONS = 0.02
 _UPRIGHT = 1
 
@@ -101,8 +101,8 @@ def place_box(region: Region, photo: Photo, file: File, metadata: FileMetadata) 
     """Returns the box of a region in the upright photo, or None if the picture of the region has other proportions.
 
     Regions belong to the stored picture (MWG guidelines 2.0, section 5.9), but some programs write regions of the
-    upright picture. If the size in the region fits only one of the two pictures, the region belongs to this picture.
-    Picasa writes the regions of a RAW for the upright picture.
+    upright picture. If the size in the region fits only the stored or only the upright picture, the region belongs to
+    the picture that fits. Picasa writes the regions of a RAW for the upright picture.
     """
     turned_by = metadata.turned_by
     photo_turn = turned_by or photo.orientation or _UPRIGHT

@@ -27,8 +27,8 @@ _MP_REGION = "{http://ns.microsoft.com/photo/1.2/t/Region#}"
 _DIGIKAM = "{http://www.digikam.org/ns/1.0/}"
 _IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 
-MAX_REGIONS = 1000  # At most this number of regions of a photo are read (ours).
-NO_NAME = "ffffffffffffffff"  # Picasa's id of a face without a name; Picasa also wrote this id as a name.
+MAX_REGIONS = 1000  # At most 1,000 regions of a photo are read (ours).
+NO_NAME = "ffffffffffffffff"  # Picasa's id of a face without a name; Picasa also wrote the id as a name.
 _NOBODY = ("", NO_NAME)
 _DIGIKAM_NOBODY = ("Unknown", "Unconfirmed", "Ignored")  # digiKam's tags for faces without a name
 
@@ -41,7 +41,7 @@ class Region:
 
     name: str
     box: Box  # x0, y0, x1, y1 as shares of the width and height of the picture that the program had.
-    # Width and height, in any unit, of the picture that the program had. None if the program did not write them.
+    # Width and height, in any unit, of the picture that the program had. `size` is None if the program wrote no size.
     size: tuple[float, float] | None = None
     upright_in_raw: bool = False  # whether the program turned a RAW upright before it marked the region
 
