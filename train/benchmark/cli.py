@@ -144,7 +144,7 @@ def _repair(dataset: Path, dry_run: bool, as_json: bool) -> None:
     else:
         would, is_ = ("Would put", "Would drop") if dry_run else ("Put", "Dropped")
         for large, small in result.together:
-            typer.echo(f"{would} {small} into the split of {large}. The two stay different people.")
+            typer.echo(f"{would} {small} into the split of {large}. {small} and {large} stay different people.")
         for face in result.dropped:
             typer.echo(f"{is_} face {face}.")
         if not dry_run:

@@ -1,7 +1,7 @@
 """Resolves the settings of a run.
 
 The first start of a run writes the settings into RUN/config.json. Every later start compares its settings
-with this file.
+with RUN/config.json.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Settings:
     precision: str | None = None  # One of PRECISIONS; None for bf16 if the GPU or the CPU has it, else fp32.
     accumulate: int = 1  # The number of parts of a batch, which are computed one after the other.
     compile: bool = False  # True compiles the model with torch.compile.
-    identity: bool = True  # False turns off the losses through the dataset's recognizer.
+    identity: bool = True  # False turns off the losses that use the dataset's recognizer.
 
 
 def resolve_with_recognizer(
@@ -113,7 +113,7 @@ def claim_run(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Returns the facts of a run. The first start writes the facts to RUN/config.json. Every later start compares its
-    facts with this file.
+    facts with RUN/config.json.
 
     Raises BadInput if RUN was begun with another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """

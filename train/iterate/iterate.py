@@ -7,9 +7,10 @@ round is trained from scratch on the newest version of each face. All rounds hav
 two rounds differ only in their targets. A target is always restored from its original, so that a round does not repeat
 the errors of earlier rounds.
 
-    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png is an accepted version. The originals never change.
-    OUT/iterate.json has the options of the iteration.
-    OUT/round-<n>/ is the training run of a round.
+    `DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png` is an accepted version. `<ab>` are the first two letters
+    of the face id. The originals never change.
+    `OUT/iterate.json` has the options of the iteration.
+    `OUT/round-<n>/` is the training run of a round.
 """
 
 from __future__ import annotations
@@ -338,5 +339,6 @@ def _describe_round(round_: Round) -> str:
     total = format_count(sum(round_.attempts.values()), "target")
     rejections = "".join(f", {count} rejected ({reason})" for reason, count in round_.dropped.items())
     return (
-        f"{sentence} The restorer of this round cleaned {total} ({attempts}): {round_.versions} accepted{rejections}."
+        f"{sentence} The restorer of round {round_.round} tried to clean {total} ({attempts}): {round_.versions} "
+        f"accepted{rejections}."
     )

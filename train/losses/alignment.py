@@ -3,11 +3,11 @@
 We have not seen HonestFace's own formula.
 
 The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
-changes if the eyes, the nose or the mouth is displaced a little. So this loss compares only image gradients in the
-regions of eyes, nose and mouth. A displaced contour adds to the loss at its wrong position and at its
-correct position. A change of brightness adds nothing to the loss. Several scales are used. A fine scale shows that a
-contour is displaced. A coarse scale also shows the direction of the displacement. Large and small regions have the same
-weight.
+changes if the eyes, the nose or the mouth is displaced a little. Therefore the face alignment loss compares image
+gradients in the regions of eyes, nose and mouth, and in no other region. A displaced contour adds to the loss at its
+wrong position and at its correct position. A change of brightness adds nothing to the loss. Several scales are used. A
+fine scale shows that a contour is displaced. A coarse scale also shows the direction of the displacement. Large and
+small regions have the same weight.
 """
 
 from __future__ import annotations

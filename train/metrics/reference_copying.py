@@ -36,7 +36,8 @@ def takeover(restored: np.ndarray, target: np.ndarray, wrong: Sequence[np.ndarra
     """Returns 1 for each result that is nearer to a wrong reference than to the target, otherwise 0.
 
     The arguments are the embeddings of the results (B, d), of the targets (B, d), and of K wrong references (K, d) for
-    each image. Equal distances count as 0. The result is NaN if K is 0. The mean over images is the takeover rate.
+    each image. The result is 0 if the two distances are equal. The result is NaN if K is 0. The mean over images is the
+    takeover rate.
     """
     results = zip(unit_rows(restored), unit_rows(target), wrong, strict=True)
     return [

@@ -46,7 +46,7 @@ class Conditions:
     present: torch.Tensor  # (B,K) bool, False for an empty slot; K may be 0.
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places.
     prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder.
-    maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: a map (B,2C,h,w) for each scale, finest first
+    maps: list[torch.Tensor] = field(default_factory=list)  # Part `maps`: (B,2C,h,w) for each scale, finest first.
     identity: torch.Tensor | None = None  # Part `embedding`: (B,d), the mean embedding or a learned vector.
     references: torch.Tensor | None = None  # Part `extended` on diffusion: (B,K,3,S,S) in 0..1.
     tokens: torch.Tensor | None = None  # Part `extended` on tiny: (B,N,C), from the middle maps of all references.

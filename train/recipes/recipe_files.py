@@ -33,7 +33,7 @@ from train.recipes.recipes import DIFFUSION, RECIPES, TINY, VRE, Recipe, find_re
 from train.recipes.training_presets import TRAINING_PRESETS, find_training_preset
 from train.run_folders import RUN_CONFIG
 
-RECIPE_FILE = "recipe.toml"  # The file of a checkpoint with the recipe.
+RECIPE_FILE = "recipe.toml"  # The file with the recipe in a checkpoint folder.
 # On base tiny, the latent has this side for every --size: the factor is 8 at 256 px, and 4 at 128 px (ours).
 LATENT_SIDE = 32
 _KEYS = {"losses": "loss"}  # the fields of Recipe whose key in a file has another name

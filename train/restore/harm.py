@@ -19,8 +19,8 @@ RESTORED = "restored"
 # The reasons for which a face is kept.
 ALREADY_SHARP = "already_sharp"
 LESS_SHARP = "less_sharp"
-LESS_ALIKE = "less_alike"  # The references decide.
-OTHER_FACE = "other_face"  # The input decides, because there are no references.
+LESS_ALIKE = "less_alike"  # The restored face is less like the references than the face in the photo.
+OTHER_FACE = "other_face"  # There are no references, and the restored face is not like the face in the photo.
 DISAGREES = "disagrees"
 
 

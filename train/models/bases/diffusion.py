@@ -1,4 +1,4 @@
-"""Defines the base for real work: a frozen Stable Diffusion in the layout of diffusers, with trained adapters."""
+"""Defines the diffusion base: a frozen Stable Diffusion in the layout of diffusers, with trained adapters."""
 
 from __future__ import annotations
 
@@ -170,9 +170,9 @@ class _Shift(nn.Module):
 def base_fingerprint(base_model: str) -> str:
     """Returns the sha256 of the schedule and of the UNet and VAE config entries that differ from diffusers' defaults.
 
-    A copy of the model in another folder has the same fingerprint. A copy that another version of diffusers saved with
-    more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput if a config cannot
-    be read.
+    A copy of the model in another folder has the same fingerprint. A copy of the model that another version of
+    diffusers saved with more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput
+    if a config cannot be read.
     """
     unet = _drop_defaults(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
     vae = _drop_defaults(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))

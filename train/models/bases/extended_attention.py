@@ -82,8 +82,8 @@ class _Attention:
         assert self.references is not None
         keys, values = self.references
         mean, deviation = _moments(values)
-        # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives these values the
-        # statistics of the LQ latent.
+        # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives the values of the
+        # references the statistics of the LQ latent.
         slots = [place_in_slots(rows, present, filled).flatten(1, 2) for rows in (keys, (values - mean) / deviation)]
         places = keys.shape[1]
         self.references = slots[0], slots[1]

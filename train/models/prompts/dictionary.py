@@ -31,7 +31,7 @@ from train.models.prompts.vq import VQ, Quantizer
 from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes.recipes import find_recipe
 
-ALONE = 50 / 60  # Share of the recipe's images before the association starts; OSDFace's HQ share of the epochs.
+ALONE = 50 / 60  # Share of the images before the association starts, as in the epochs of OSDFace's HQ stage.
 TEMPERATURE = 0.07  # Temperature of the association; DAEFR's initial value.
 IDLE = 320  # A code restarts if no vector chose it during this number of images (ours).
 

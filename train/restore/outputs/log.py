@@ -40,7 +40,8 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
 
     A line does not stay if this call may write the file of the line, or if this call tries the photo again after a
     failure. If an output file of this call exists already, the file must show the same photo, restored with the same
-    settings. Otherwise, the function raises BadInput. If `settings` is None, the settings are not compared.
+    settings. Raises BadInput if an existing file shows another photo, was restored with other settings, or is not in
+    the log. If `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)
     by_place = {entry["place"]: entry for entry in entries if "place" in entry}

@@ -79,7 +79,7 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
 
 
 def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
-    """Returns a mask of the face, float32 (size, size), 0 outside an ellipse, and rising smoothly to 1 inside it.
+    """Returns a mask of the face, float32 (size, size): 0 outside an ellipse, rising smoothly to 1 inside the ellipse.
 
     `landmarks5` (5, 2) are in pixels of the crop. An affine map with limited stretch moves the landmarks of the mean
     face as near as possible to `landmarks5`. The same map turns the ellipse of the mean face into the ellipse of the

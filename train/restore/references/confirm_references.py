@@ -42,7 +42,7 @@ def confirm_references(
 ) -> Confirmation:
     """Returns whether references may show the person of a face.
 
-    `embedding` (d,) and `references` (K, d) are unit embeddings, K is 1 or more. `sharpness` is the sharpness of the
+    `embedding` (d,) and `references` (K, d) are unit embeddings. K is 1 or more. `sharpness` is the sharpness of the
     face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's lowest mean cosine for one
     person. `embed_restored` restores the face without references and returns the unit embedding (d,) of the result.
     `embed_restored` is called only if the cosine and the sharpness of the face do not decide.
