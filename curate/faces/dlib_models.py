@@ -133,7 +133,7 @@ def load_dlib() -> FaceModels:
         detect_small=detect_small,
         measure_reach=lambda width, height: EYES if width * height <= MAX_ENLARGED else 2 * EYES,
         # The lengths of dlib's embeddings say nothing about a face: blurred and noisy faces have embeddings that are as
-        # long as those of clear faces (ours, 60 web faces). Therefore, there is no `embed_raw`.
+        # long as those of clear faces (ours, 60 web faces). dlib therefore has no `embed_raw`.
         strangers_near_zero=False,  # The mean cosine of two different people is .83, but differs between women and men.
         files=(
             ModelFile("detector", _find_library(), DETECTOR_LICENCE),

@@ -71,7 +71,9 @@ def measure_sharpness(crop: np.ndarray) -> float:
 
 
 def measure_blockiness(gray: np.ndarray) -> float:
-    """Returns how strongly JPEG's 8 x 8 blocks show in luma (H, W), in the photo's own pixels. 1 means no blocks.
+    """Returns how strongly JPEG's 8 x 8 blocks show in luma (H, W), in the photo's own pixels.
+
+    A result of 1 means that no blocks show.
 
     The result is a quotient of two means (ours, after Wang, Bovik and Evans 2000). The first mean is the difference
     between neighbouring pixels at the borders of the blocks. The second mean is the difference between neighbouring

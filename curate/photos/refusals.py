@@ -78,9 +78,9 @@ def _read_files(dataset: Path) -> tuple[list[File], bytes]:
 
 
 def check_refused_hashes(ledger: Ledger, sidecar: str) -> None:
-    """Raises BadInput if a line that refuses consent has a sha256 that no photo has.
+    """Raises BadInput if a line that refuses consent has the sha256 of no photo.
 
-    The photos are the photos of the ledger and the kept-out photos.
+    Photos of the ledger and kept-out photos count.
     """
     kept_out, photos = read_kept_out_list(ledger), {file.photo_id for file in ledger.read_rows(File)}
     raise_unmatched(

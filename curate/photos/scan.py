@@ -88,8 +88,8 @@ def scan(
         ledger.record("scan", "same files", {}, same_files)
     dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
     if dropped_rows or photos_back:
-        # If the files contain a photo again that was dropped, the row of the photo in `stages` is deleted. The stage
-        # `detect` then searches the photo again.
+        # If a file contains a dropped photo again, the row of the photo in `stages` is deleted. The stage `detect` then
+        # searches the photo again.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
     files = ledger.read_rows(File)

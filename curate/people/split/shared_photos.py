@@ -184,8 +184,9 @@ def _find_part(
 
     The part starts with `seed`, and grows by one unit at each step. The unit that joins has the largest difference of
     two numbers: the faces in photos that the unit shares with the part, minus the faces in photos that the unit shares
-    only with other units. Of all steps, the best part is returned. The returned part has no units if more than
-    `max_losses` faces would be set aside for every part, or if every part would lose too many of its own faces.
+    only with other units. The best part of all steps is returned: the part for which the fewest faces per unit are set
+    aside. The returned part has no units if more than `max_losses` faces would be set aside for every part, or if every
+    part would lose too many of its own faces.
     """
     part, best = [seed], _Part((math.inf, 0, 0.0), (), 0)
     while True:
