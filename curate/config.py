@@ -121,7 +121,7 @@ class PairRules:
     policy: str = "random"
     min_photos: int = 2  # A person with fewer photos has no targets.
     min_references: int = 1  # A face with fewer usable references is not a target.
-    # a target keeps at most this number of references; training draws at most 4 of them (ours)
+    # A target keeps at most 16 references. Training draws at most 4 of the 16 references (ours).
     max_references: int = 16
 
     def __post_init__(self) -> None:

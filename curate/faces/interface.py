@@ -73,7 +73,7 @@ class FaceModels:
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
     template: np.ndarray  # float64 (5, 2): the positions of the landmarks in the recognizer's crops of `size`.
-    size: int  # pixels
+    size: int  # Side of the recognizer's crops, in pixels.
     dim: int  # Number of values in an embedding.
     min_score: float  # Detections with a score below `min_score` are ignored.
     same_person: float  # Two groups of faces with a mean cosine of `same_person` or more show one person.

@@ -149,7 +149,7 @@ def register(one: np.ndarray, other: np.ndarray, one_real: np.ndarray, other_rea
     return float(x @ y / np.sqrt(max(float((x @ x) * (y @ y)), 1e-12)))
 
 
-_ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 1e-3)  # more steps change no decision (ours)
+_ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 1e-3)  # more than 10 steps change no result (ours)
 _SAME = np.eye(2)
 _CENTRE = np.array([(SIDE - 1) / 2, (SIDE - 1) / 2, 1])
 # The largest moves between the faces of two copies of one picture (ours). _MOST_TURN limits the change of each entry of

@@ -1,1 +1,1 @@
-"""The stage `dedupe`: finds the copies of one picture. `near_duplicates.py` is the stage."""
+"""The stage `dedupe` finds copies of pictures. The stage begins in `near_duplicates.py`."""

@@ -139,7 +139,7 @@ def find_leaks(
         leaks.add("identity", _find_in_two_splits(faces, "person"))
     else:
         leaks.unchecked.append(
-            "Leaks of the kinds identity and cosine were not searched, because with --split-by photos each person is "
+            "Leaks of the kinds identity and cosine were not searched, because with --split-by photos a person may be "
             "in every split."
         )
     if len(rows) < len(faces):

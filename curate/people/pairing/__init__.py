@@ -1,1 +1,1 @@
-"""The stage `pair`: chooses the references of each target. `pairs.py` is the stage."""
+"""The stage `pair` chooses the references of each target. The stage begins in `pairs.py`."""

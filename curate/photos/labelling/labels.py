@@ -123,7 +123,9 @@ def label_faces(
     label from its own photo, the representative's own label has priority over the labels of near-duplicates. `photos`
     must contain the photos of labels with a box.
     """
-    votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face_id -> (whether the label is from a copy, label)
+    # Face id -> labels of the face. A label is a pair: whether the label comes from a near-duplicate, and the text of
+    # the label.
+    votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)
     empty: list[str] = []  # Photo of each box that fits no face.
     for row, face in match_labels(labels, faces, photos):
         if face is not None:
