@@ -18,7 +18,7 @@ def check_run_folder(run: Path) -> None:
     """Raises BadInput if `run` is a file, or a folder that contains anything other than a training run.
 
     A new or an empty folder is accepted. A run that was stopped early leaves only the folder `snapshot` and files whose
-    names begin with a dot. So a folder that contains nothing else is also accepted.
+    names begin with a dot. A folder with no other contents is therefore also accepted.
     """
     if (file := find_blocking_file(run)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: give another folder for the run.")

@@ -25,7 +25,7 @@ _INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85
 # In ratios, detail below this number of levels (of 0 to 255) counts as this number. Ratios of smaller numbers are
 # unreliable (ours).
 _SMALLEST_DETAIL = 0.1
-# For sharp skin and hair without noise, `measure_noise` returns up to 4 levels. So only larger values count as noise
+# For sharp skin and hair without noise, `measure_noise` returns up to 4 levels, so only larger values count as noise
 # (ours).
 _UNCERTAIN_NOISE = 4.0
 # Standard deviations of the blurs that an input may have, in pixels at its own resolution (ours).

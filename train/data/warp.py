@@ -1,10 +1,10 @@
 """Warps a reference so that its landmarks are close to the landmarks of the input, as in ReFine.
 
 ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
-the affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template.
-If a head is turned, its face stays narrower after alignment. A similarity transform cannot correct the narrower face,
-but an affine map can. An affine map does not bend lines, so a wrong landmark cannot tear the face apart. A warp that
-stretches the face too much is refused.
+the affine map that fits the five landmarks best (least squares). Reference and input are already aligned to the same
+template. If a head is turned, its face stays narrower after alignment. A similarity transform cannot correct the
+narrower face, but an affine map can. An affine map does not bend lines, so a wrong landmark cannot tear the face apart.
+A warp that stretches the face too much is refused.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ from train.restore.output_paths import list_photos
 from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
 from train.restore.references.reference_photos import References, join_references, warp_references
 
-# This function is called with each row and its image, uint8 (S, S, 3). Outside the photo, the image has the pixels of
-# the target.
+# A function of type OnImage is called with each row and its image, uint8 (S, S, 3). Outside the photo, the image has
+# the pixels of the target.
 OnImage = Callable[[Row, np.ndarray], None]
 
 

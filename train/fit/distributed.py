@@ -42,7 +42,7 @@ def join_processes() -> None:
 
 
 def run_on_first(work: Callable[Params, Answer], *args: Params.args, **kwargs: Params.kwargs) -> Answer:
-    """Calls `work` in the first process only, and returns its result in every process. The other processes wait.
+    """Calls `work` only in the first process, and returns its result in every process. Meanwhile, other processes wait.
 
     If `work` raises LikenessError, the first process also raises this error. The other processes then exit with the
     same exit code and print no message.

@@ -104,7 +104,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         *([notice] if notice else []),
         *_parameters(engine),
         _memory(engine, activations, count, recipe.batch // settings.accumulate),
-        f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}. This is the speed of {times} of batch "
+        f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}. The speed was measured over {times} of batch "
         f"{count} after one update that was not timed. Each update used {what}{without}.",
     ]
 
@@ -168,7 +168,7 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
     peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
     return (
         f"Memory for a part of {batch} images: about {sum(shares.values()) / _GIB:.2f} GiB ({listing}). The "
-        f"activations are measured{scaled}. The other numbers are computed from the sizes of the tensors. The memory "
+        f"activations are measured{scaled}. All other sizes are computed from the tensors. The memory "
         f"of the program itself, and memory that a layer needs only for a moment, are not included.{peak}"
     )
 

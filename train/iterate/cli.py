@@ -17,8 +17,8 @@ from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_
 _TRAINING, _MODELS = "Training", "Models"
 
 # We chose this share of mild degradations. With a share of one half, recipe `tiny` learned only a sharpening filter in
-# 9,600 images. In this test, the pixel losses of `tiny` were absolute differences (docs/iterate.md). Without mild
-# degradations, recipe `tiny` smooths images that are nearly good.
+# 9,600 images. When we tested one half, the pixel losses of `tiny` were absolute differences (docs/iterate.md). Without
+# mild degradations, recipe `tiny` smooths images that are nearly good.
 MILD_SHARE = 0.25
 
 

@@ -29,7 +29,7 @@ def decide_identity_loss(losses: Mapping[str, float], spec: str, has_onnx: bool,
 def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, Any]) -> list[str]:
     """Returns a list with a notice if the recipe has losses that use the recognizer and `decision` turns them off.
 
-    Otherwise, the list is empty.
+    Returns an empty list if no loss is turned off.
     """
     if decision["on"] or not any(name in losses for name in THROUGH_RECOGNIZER):
         return []

@@ -81,7 +81,7 @@ class Lpips(nn.Module):
     def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:
         """Returns distances by location, (B,1,*size).
 
-        This function is the spatial variant of LPIPS, which enlarges each layer bilinearly.
+        `distance_map` is the spatial variant of LPIPS, which enlarges each layer bilinearly.
         """
         parts = [F.interpolate(part, size, mode="bilinear") for part in self._apart(one, other)]
         return torch.stack(parts).sum(0)

@@ -63,8 +63,8 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
 
     The image is resized bilinearly, without antialiasing. The published script lets the PNG library convert the image
     to gray. The PNG library rounds gray values down, but cv2.cvtColor rounds gray values to the nearest level. With
-    cv2.cvtColor, half of the pixels would differ by one level. This function therefore also writes a PNG and reads the
-    PNG as gray.
+    cv2.cvtColor, half of the pixels would differ by one level. `prepare_input` therefore also writes a PNG and reads
+    the PNG as gray.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))

@@ -197,8 +197,8 @@ class _FaceCache:
         return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
 
 
-_MASKED = {"psnr": psnr, "ssim": ssim}  # These metrics measure only valid pixels.
-_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # These metrics measure all pixels.
+_MASKED = {"psnr": psnr, "ssim": ssim}  # PSNR and SSIM measure only valid pixels.
+_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # MS-SSIM and VIF measure all pixels.
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),

@@ -28,8 +28,8 @@ class Places(NamedTuple):
 
 
 def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Places:
-    """Returns the indices for `present` (B,K) bool and `step` (B,) int64. This function waits for the GPU if the
-    arguments are on a GPU."""
+    """Returns the indices for `present` (B,K) bool and `step` (B,) int64. If the arguments are on a GPU, `find_places`
+    waits for the GPU."""
     first_only = torch.zeros(len(present), dtype=torch.bool, device=present.device)
     later = (first_only if step is None else step > 0).nonzero()[:, 0]
     filled, later_filled = (mask.flatten().nonzero()[:, 0] for mask in (present, present[later]))

@@ -12,5 +12,5 @@ def encode(image: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def decode(latent: torch.Tensor, factor: int) -> torch.Tensor:
-    """Returns the image of a latent, not clamped. This function is the exact inverse of `encode`."""
+    """Returns the image of a latent, not clamped. `decode` is the exact inverse of `encode`."""
     return (F.pixel_shuffle(latent, factor) + 1) / 2

@@ -12,9 +12,9 @@ from typing import Any
 from manifests.errors import BadInput
 from train.models.config import ModelConfig, VreConfig
 
-VRE = "vre"  # This recipe trains OSDFace's visual representation embedder (VRE) and no restorer.
-TINY = "tiny"  # This base needs no download: it trains a small UNet from scratch on a space-to-depth latent.
-DIFFUSION = "diffusion"  # This base is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
+VRE = "vre"  # Recipe `vre` trains OSDFace's visual representation embedder (VRE) and no restorer.
+TINY = "tiny"  # Base `tiny` is a small UNet on a space-to-depth latent, trained from scratch without a download.
+DIFFUSION = "diffusion"  # Base `diffusion` is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
 
 # The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
 PARTS = (

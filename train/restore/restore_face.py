@@ -26,9 +26,9 @@ from train.restore.references.choose_references import FaceInPhoto, ReferenceCho
 from train.restore.references.reference_people import ReferencePerson
 from train.restore.references.reference_photos import References, join_references, warp_references
 
-# This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
-# size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,
-# 3).
+# A function of type OnFace is called for each restored face. The arguments are the photo's path, the LQ crop at the
+# restorer's size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are
+# uint8 (S, S, 3).
 OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 
 

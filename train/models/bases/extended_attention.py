@@ -6,9 +6,9 @@ layers in the decoder. Then the LQ latent passes through the UNet, and the self-
 to the references and to the LQ latent.
 
 The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN), as with the
-option use_adain in InstantRestore's final config. The LQ latent also attends to its own keys. This is InstantRestore's
-default, but the final config of InstantRestore removes the keys of the LQ latent (train_input: false). We keep the keys
-of the LQ latent, because an image without references has no other keys.
+option use_adain in InstantRestore's final config. The LQ latent also attends to its own keys. InstantRestore's code
+attends to these keys by default, but InstantRestore's final config removes the keys (train_input: false). We keep the
+keys of the LQ latent, because an image without references has no other keys.
 """
 
 from __future__ import annotations

@@ -235,8 +235,8 @@ class _TensorUnpickler(pickle.Unpickler):
         return _ALLOWED.get((module, name), Placeholder)
 
 
-# This object has the attributes of the module `pickle` that torch.load uses. An old file has several pickles in a row,
-# and each call of `load` reads one pickle.
+# `_ONLY_TENSORS` has the attributes of the module `pickle` that torch.load uses. An old file has several pickles in a
+# row, and each call of `load` reads one pickle.
 _ONLY_TENSORS = SimpleNamespace(
     __name__="tensors only", Unpickler=_TensorUnpickler, load=lambda file, **named: _TensorUnpickler(file).load()
 )

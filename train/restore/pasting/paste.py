@@ -82,8 +82,8 @@ def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
     """Returns a mask of the face, float32 (size, size): 0 outside an ellipse, rising smoothly to 1 inside the ellipse.
 
     `landmarks5` (5, 2) are in pixels of the crop. An affine map with limited stretch moves the landmarks of the mean
-    face as near as possible to `landmarks5`. The same map turns the ellipse of the mean face into the ellipse of the
-    mask.
+    face as near as possible to `landmarks5`. The affine map also turns the ellipse of the mean face into the ellipse
+    of the mask.
     """
     template = scale_template(FFHQ_512, FFHQ_SIZE, size)
     mean, own_mean = template.mean(0), np.asarray(landmarks5, np.float64).mean(0)
@@ -101,7 +101,8 @@ def match_edge(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Removes the colour and the brightness that a change (S, S, 3) has at the edge of a mask (S, S).
 
     The low frequencies of the change are measured where the mask is between 0 and 1, continued into the face, and
-    subtracted. The restored face then has the colour and the brightness of the skin around it. Both arrays are float32.
+    subtracted. The restored face then has the colour and the brightness of the skin around it. `change` and `mask` are
+    float32.
     """
     sigma = _LOW_FREQUENCIES * mask.shape[0]
     ring = 4 * mask * (1 - mask)
@@ -153,7 +154,7 @@ def _resize_to_photo(
     """Maps a change (S, S, 3) and its mask (S, S) to a patch of `size` (width, height) pixels by the similarity `back`.
 
     If the crop has more pixels than its area of the photo, the crop is first reduced by area averages, which prevents
-    aliasing. Otherwise, the crop is enlarged bicubically.
+    aliasing. If the crop has fewer pixels, it is enlarged bicubically.
     """
     side, scale = mask.shape[0], compute_scale(back)  # photo pixels per crop pixel
     if scale < 1:

@@ -16,7 +16,8 @@ REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of 
 
 # A face with a `sharpness` below this number counts as degraded: the recognizer may not recognize its person. The least
 # sharp of 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a sharpness
-# below .35. The recognizer recognized the person of 22 of the 23 photos. The other photo has a sharpness of .13.
+# below .35. The recognizer recognized the person of 22 of the 23 photos. The photo whose person was not recognized has
+# a sharpness of .13.
 DEGRADED_SHARPNESS = 0.35
 # A face with a `sharpness` below this number cannot be recognized, not even after it was restored.
 ILLEGIBLE_SHARPNESS = 0.12

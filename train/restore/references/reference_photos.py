@@ -111,7 +111,8 @@ def read_references(
         faces = [_read_face(image, face, model.config.size, models) for face in detections]
         photos.append(ReferencePhoto(path, sha256_file(path), tuple(faces)))
     if files and not photos:
-        others = f" The other references cannot be used either ({len(reasons) - 1})." if len(reasons) > 1 else ""
+        count = len(reasons) - 1
+        others = f" {count} other reference{'s' * (count > 1)} cannot be used either." if count else ""
         raise BadInput(f"No reference can be used. {reasons[0]}{others}")
     for reason in reasons:
         say(f"A photo was left out of the references: {reason}")
