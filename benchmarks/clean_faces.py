@@ -23,7 +23,7 @@ from load_judge import load_judge
 from record_result import record_result
 
 SPLITS = ("val", "test")
-MOST_OUTSIDE = 0.1  # the largest share of a crop outside its photo, as in the filter outside_photo
+MOST_OUTSIDE = 0.1  # The largest share of a crop outside its photo, as in the filter outside_photo.
 # Our goals for a restorer that does no harm: least PSNR in dB, least cosine, least number of faces and of people.
 GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
 

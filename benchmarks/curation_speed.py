@@ -1,4 +1,4 @@
-"""Measures how many photos per second are processed by curation, and by a plain loop over the same photos.
+"""Measures how many photos per second curation processes, and how many photos per second a plain loop processes.
 
     python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER [--keep]
 
@@ -109,7 +109,7 @@ def read_boxes(dataset: Path, photos: Sequence[Path]) -> Boxes:
 
 
 def match_boxes(one: Boxes, other: Boxes) -> list[float]:
-    """Returns the overlap (IoU) of each two boxes that show the same face, one from curation and one from the loop.
+    """Returns the overlap (IoU) of the two boxes of each face that curation and the loop both found.
 
     The boxes of a photo are matched in the order of their overlap, the largest overlap first. Boxes with an overlap
     below .5 are not matched.

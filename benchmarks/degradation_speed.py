@@ -9,9 +9,9 @@ papers. basicsr gets noise numbers that numpy draws from the seed in θ. basicsr
 take longer. To install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not
 installed, its figures are null.
 
-Then a whole frozen set is timed with one worker and with two workers. This time includes decoding, encoding PNG, and
-writing to disk. At the end, the torch engine is timed in batches, forward and backward. The torch engine runs on the
-CPU with all threads, and on a GPU if the machine has a GPU.
+Then a whole frozen set is timed with one worker and with two workers. The time of a set includes decoding, encoding
+PNG, and writing to disk. At the end, the torch engine is timed in batches, forward and backward. The torch engine runs
+on the CPU with all threads, and on a GPU if the machine has a GPU.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def time_differentiable(
         middle = time.perf_counter()
         lq.sum().backward()
         wait()
-        if turn:  # the first turn loads libraries and is not counted
+        if turn:  # the first round loads libraries and is not counted
             forward.append(middle - start)
             backward.append(time.perf_counter() - start)
     return {

@@ -109,7 +109,7 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
         net = Infomap(two_level=True, silent=True, seed=1)
         for a, b, weight in edges(least):
             net.add_link(a, b, weight)
-        labels = n + np.arange(n)  # a face without an edge is a group of its own
+        labels = n + np.arange(n)  # a face without an edge becomes a group of its own
         for node, module in net.run().modules().items():
             labels[node] = module
         return labels
@@ -141,9 +141,10 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
 
 
 def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """Returns the faces in groups in which at least nine in ten faces have another label.
+    """Returns the faces whose label differs from the label of at least nine in ten faces of their group.
 
-    Only groups of ten or more faces are checked. The returned faces are look-alikes, or their labels are wrong.
+    Only groups of ten or more faces are checked. The returned faces look like the people of the group, or their labels
+    are wrong.
     """
     suspects = []
     for label, count in Counter(labels.tolist()).items():
@@ -196,7 +197,7 @@ def main() -> None:
     grouping = group_embeddings(vectors, worth=worth)
     seconds = time.perf_counter() - start
     assert grouping.doubtful is not None
-    own_labels = len(vectors) + np.arange(len(vectors))  # each face of a doubtful person counts as a person
+    own_labels = len(vectors) + np.arange(len(vectors))  # each face of a doubtful person counts as a person of its own
     labels = np.where(grouping.doubtful, own_labels, grouping.labels)
     extra = {"seconds": round(seconds, 1), "threshold": round(grouping.threshold, 3)}
     result = {"ours": score_grouping(names, labels) | extra | {"false_match_rate": grouping.false_match_rate}} | result

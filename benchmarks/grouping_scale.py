@@ -33,10 +33,10 @@ DIMENSIONS = 512
 EFFECTIVE = (
     108.0  # 1 / .096^2: in so many dimensions, the cosines between random directions have the standard deviation .096
 )
-SINGLE = 0.30  # the share of people with one photo
-LOOK_ALIKE = 0.02  # the share of people who look like another person
-COPIES = 0.03  # the share of faces that are near-copies of another face
-SECOND_FACE = 0.30  # the share of photos that show a second person
+SINGLE = 0.30  # The share of people with one photo.
+LOOK_ALIKE = 0.02  # The share of people who look like another person.
+COPIES = 0.03  # The share of faces that are near-copies of another face.
+SECOND_FACE = 0.30  # The share of photos that show a second person.
 
 
 def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,7 +67,7 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     faces[copies] = _normalise(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
     order = rng.permutation(n)
     faces, person = faces[order], person[order]
-    # In three of ten photos, the photo also gets the next face, which shows another person.
+    # Three in ten photos also get the next face, which shows another person.
     second = np.flatnonzero((rng.random(n - 1) < SECOND_FACE) & (person[1:] != person[:-1])) + 1
     photo = np.arange(n)
     photo[second] = photo[second - 1]
@@ -89,7 +89,7 @@ def _normalise(rows: np.ndarray) -> np.ndarray:
 
 
 def measure_size(n: int, exact: bool) -> dict[str, Any]:
-    """Groups n faces in this process. Returns scores, seconds and memory."""
+    """Groups n faces in this process. Returns the scores of the grouping, its time and the peak memory."""
     vectors, person, photo = make_faces(n)
     start = time.perf_counter()
     grouping = group_embeddings(vectors, photo, exact=n if exact else min(n - 1, 50_000))

@@ -59,7 +59,8 @@ def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, 
 
     sharp: dict[tuple[str, str], float] = {}
     rows: list[Any] = []
-    lines = list_systems(REFERENCES)[:3]  # the systems are the LQ input, no reference, and references of the person
+    # The three systems are the LQ input, and the restorer without references and with references of the person.
+    lines = list_systems(REFERENCES)[:3]
     for name, (run, steps) in runs.items():
         evaluator = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
         evaluator.on_image = lambda row, image: sharp.__setitem__(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def load_judge(spec: str, model: Restorer) -> FaceModels:
     """Returns the judge `spec`, for example dlib.
 
-    The recognizer with which a restorer was trained gives its results too high scores. If the judge is this recognizer,
-    the benchmark ends with an error message.
+    If a restorer was trained with a recognizer, this recognizer gives too high scores to the results of the restorer.
+    If the judge is the recognizer of the training, the benchmark ends with an error message.
     """
     from curate.faces.load import load_faces
 

@@ -3,8 +3,8 @@
     python benchmarks/real_albums.py [--data ../shared/data] [--only NAME ...] [--seed N] [--keep]
 
 Each file of benchmarks/album_situations builds the albums of one situation from photos of labelled people, curates the
-albums, and returns figures. The docstring of the file states the goals. Most files also measure a plain loop with
-insightface on the same photos.
+albums, and returns figures. The docstring of each file states the goals of its situation. Most files also measure a
+plain loop with insightface on the same photos.
 """
 
 from __future__ import annotations

@@ -49,14 +49,14 @@ class Face:
     """
 
     source: str
-    name: str  # the name of the photo
-    image: np.ndarray  # the photo, uint8 (H, W, 3)
-    found: Detection | None = None  # None if the detector finds no face
+    name: str  # The name of the photo.
+    image: np.ndarray  # The photo, uint8 (H, W, 3).
+    found: Detection | None = None  # None if the detector finds no face.
     measured: InputFace | None = None
     decision: str = NO_FACE
     after: np.ndarray | None = None
-    references: list[np.ndarray] = field(default_factory=list)  # the judge's embeddings (d,) of the chosen references
-    sharpness_in_log: float | None = None  # the sharpness ratio of the restored crop, before it is pasted
+    references: list[np.ndarray] = field(default_factory=list)  # The judge's embeddings (d,) of the chosen references.
+    sharpness_in_log: float | None = None  # The sharpness ratio of the restored crop, before the crop is pasted.
     rows: dict[str, Figures] = field(default_factory=dict)
 
 

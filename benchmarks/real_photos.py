@@ -5,7 +5,7 @@
 The photos of `asffnet_obama` are restored with their references. These photos are the files from the web in
 `lq_raw_real`, and not the enlarged crops in `lq`. The photos of `lq_real` are restored without references. The
 benchmark calls the function behind `likeness restore`, which writes lossless files here. All figures are measured on
-these files.
+the files that `restore` writes.
 
 Before the restorer runs, the benchmark chooses the faces that it counts: all faces whose fineness is below
 MAX_FINENESS. A photo in which the detector finds no face counts as one face that is not restored. The benchmark prints
@@ -14,8 +14,9 @@ each restored face:
 
 - lq_input: the LQ input,
 - unsharp_mask: the LQ input after the unsharp mask of Pillow with its own settings (radius 2 px, 150%, threshold 3),
-- faint_mask: the LQ input after a weak unsharp mask. The mask is as strong as needed for the median sharpness ratio of
-  the restored faces. The mask changes almost nothing, so its result agrees with the input very well,
+- faint_mask: the LQ input after a weak unsharp mask. The amount of the faint mask is chosen so that its results have
+  the same median sharpness ratio as the restored faces. The faint mask changes almost nothing, so its result agrees
+  with the input very well,
 - restored: the restored face.
 
 | column | meaning |

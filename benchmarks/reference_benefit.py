@@ -24,7 +24,7 @@ from typing import Any
 from record_result import record_result
 
 MEANS = ("psnr", "ssim", "vif", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
-MOST = 4  # the number of references in the systems with wrong references
+MOST = 4  # The number of references in the rows with wrong references.
 # The table lists the people of people_crops in each split. A hash of the label determines the split. Each person is
 # listed by the first 12 digits of the SHA-256 of the name of the folder.
 PEOPLE = {
@@ -132,7 +132,7 @@ def main() -> None:
     if options.photos is None and options.run is None:
         parser.error("Give the folder of photos, or a run with --run.")
     if options.run is None:
-        # The fixed test set contains all usable faces. The crops of most of them lie partly outside their photos.
+        # The fixed test set contains all usable faces, although most of their crops lie partly outside their photos.
         choices = ("--faces", options.faces, "--labels", "folder", "--filters", "keep-outside")
         run_likeness("curate", options.photos, "--out", options.out, *choices)
     lq_set = f"{options.preset}-{options.split}-{options.size}-s0"
@@ -153,7 +153,8 @@ def main() -> None:
     fixed = hash_names(people) == sorted(PEOPLE[options.split])
     if not fixed:
         print(
-            f"These are not the fixed {options.split} people. The figures cannot be compared with the kept figures.",
+            f"The people of {lq_set} are not the fixed {options.split} people. The figures cannot be compared with the "
+            "kept figures.",
             file=sys.stderr,
         )
         if options.keep:

@@ -3,9 +3,9 @@
     python benchmarks/split_suggestions.py DATASET
 
 DATASET is a curated dataset whose photos are in a folder for each person, for example ../shared/data/people_crops. The
-script first counts the suggestions for people whose faces are all from one folder. These suggestions are wrong. Then
-the script puts the faces of two of these people together, and counts the suggestions again. These suggestions are
-right.
+script first counts the suggestions for people whose faces are all from one folder. A suggestion to split such a person
+is wrong. Then the script puts the faces of two of these people together, and counts the suggestions again. A suggestion
+to split two people is right.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.report.suggestions import divide_faces, read_embedded_faces
 from manifests.runtime.uris import path_of
 
-PAIRS = 400  # the number of random pairs of people for each of SIZES; pairs with too few faces are left out
-SIZES = ((4, 2), (10, 3), (10, 10))  # the numbers of faces of the first and of the second person
+PAIRS = 400  # The number of random pairs of people for each of SIZES; pairs with too few faces are left out.
+SIZES = ((4, 2), (10, 3), (10, 10))  # The numbers of faces of the first and of the second person.
 
 
 def main() -> None:

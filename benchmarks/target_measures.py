@@ -3,9 +3,9 @@
     python benchmarks/target_measures.py DATASET [DATASET ...] --models FOLDER
 
 Each DATASET is curated with the face models of FOLDER, an InsightFace pack. The first measurement uses every DATASET.
-The other measurements use the first DATASET only. The script changes copies of accepted faces. It prints how well each
-measure separates the changed copies from the faces (AUC: .5 is chance, 1 is perfect). It also prints the share of the
-copies that a filter would drop if the same filter dropped 5% of the unchanged faces.
+The other measurements use the first DATASET only. The script changes copies of accepted faces, and prints how well each
+measure separates the changed copies from the faces (AUC: .5 is chance, 1 is perfect). The script also prints the share
+of the copies that a filter would drop if the same filter dropped 5% of the unchanged faces.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SELECT min(uri) AS uri, any_value(f.landmarks5) AS points FROM faces f JOIN file
 WHERE f.status = 'ok' AND u.status = 'ok' AND {} GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT {}"""
 _ALONE = "f.photo_id IN (SELECT photo_id FROM faces GROUP BY 1 HAVING count(*) = 1)"
 
-Measures = dict[str, dict[str, list[float]]]  # measure -> kind of copy -> values
+Measures = dict[str, dict[str, list[float]]]  # maps the name of a measure and the kind of a copy to the values
 
 
 def read_faces(dataset: Path, where: str, limit: int) -> list[tuple[np.ndarray, np.ndarray]]:

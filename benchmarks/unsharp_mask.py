@@ -9,10 +9,10 @@ import numpy as np
 
 from train.restore.pasting.paste import make_patch, round_to_levels
 
-# Standard deviation of the blur in the unsharp mask, in pixels of the crop (ours). The mask amplifies the frequencies
-# that `measure_sharpness_ratio` measures. Their periods are 4 to 8 pixels.
+# The standard deviation of the blur in the unsharp mask, in pixels of the crop (ours). The mask amplifies detail with
+# periods of 4 to 8 pixels, which `measure_sharpness_ratio` measures.
 SIGMA = 2.0
-MOST_AMOUNT = 16.0  # the largest amount of sharpening (ours); the amount is the factor of the mask
+MOST_AMOUNT = 16.0  # The largest amount of sharpening (ours). The amount is the factor of the mask.
 
 
 def sharpen_face(photo: np.ndarray, crop: np.ndarray, landmarks5: np.ndarray, amount: float) -> np.ndarray:

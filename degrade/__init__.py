@@ -1,1 +1,1 @@
-"""Makes low-quality faces from clean ones; every result can be made again bit for bit from its preset and seed."""
+"""Makes low-quality faces from clean faces. The same preset and seed give the same face again, bit for bit."""

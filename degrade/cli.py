@@ -297,7 +297,7 @@ def _describe_verification(result: Verification) -> str:
         ("Files that are missing from the disk", result.missing_files),
         ("Files that have changed on the disk", result.changed_files),
         (f"Images that differ from their records when they are made again ({cause})", result.unreproduced_files),
-        ("Images whose original is missing, changed or unreadable", result.files_without_source),
+        ("Images whose clean image is missing, changed or unreadable", result.files_without_source),
         ("Files that are on the disk but not recorded", result.unexpected_files),
     ):
         if names:

@@ -38,21 +38,21 @@ class Preset:
     """
 
     name: str
-    blur: Range | None  # sigma, in pixels
-    down: Range | None  # the factor by which each side is divided; a factor below 1 enlarges the image
-    noise: Range | None  # sigma, in 1/255
-    jpeg: Range | None  # the quality; the draw is truncated to a whole number, so the upper end itself never occurs
-    resize: str  # the interpolation of both resizes, down and up
-    shift: Range = (0, 0)  # (probability of a shift, largest change of a colour channel in 1/255)
-    jitter: float = 0  # the probability of changing brightness, contrast, saturation and hue, in random order
-    gray: float = 0  # the probability of a gray image
-    iso: float = 0.5  # the probability of an isotropic kernel; other kernels draw two sigmas and an angle
-    kernel: int = 41  # the side of the kernel in pixels
-    save: bool = False  # True rounds the image to 8 bits after downsampling, as saving a file does
-    whole: bool = False  # True draws the factor from the whole numbers of the range, both ends included
-    motion: Range = (0, 0)  # (probability of a motion kernel, largest length of a motion kernel in pixels)
-    gray_noise: float = 0  # the probability that all three channels share one noise value
-    # a second-order chain in place of blur, down, noise and JPEG; `resize` and the colour changes stay in use
+    blur: Range | None  # The sigma of the blur kernel, in pixels.
+    down: Range | None  # The factor by which each side is divided; a factor below 1 enlarges the image.
+    noise: Range | None  # The sigma of the noise, in 1/255.
+    jpeg: Range | None  # The quality; the draw is truncated to a whole number, so the upper end itself never occurs.
+    resize: str  # The interpolation of both resizes, down and up.
+    shift: Range = (0, 0)  # The probability of a colour shift, and the largest change of a channel in 1/255.
+    jitter: float = 0  # The probability of changing brightness, contrast, saturation and hue, in random order.
+    gray: float = 0  # The probability of a gray image.
+    iso: float = 0.5  # The probability of an isotropic kernel; other kernels draw two sigmas and an angle.
+    kernel: int = 41  # The side of the kernel in pixels.
+    save: bool = False  # True rounds the image to 8 bits after downsampling, as saving a file does.
+    whole: bool = False  # True draws the factor from the whole numbers of the range, both ends included.
+    motion: Range = (0, 0)  # The probability of a motion kernel, and the largest length of the kernel in pixels.
+    gray_noise: float = 0  # The probability that all three channels share one noise value.
+    # A second-order chain in place of blur, down, noise and JPEG. `resize` and the colour changes stay in use.
     orders: SecondOrder | None = None
 
     def sample(self, rng: np.random.Generator) -> Theta:
@@ -114,20 +114,21 @@ class Order:
     `SecondOrder` decides where the JPEG of each round is in the chain.
     """
 
-    blur: Range  # sigma, pixels
-    size: tuple[int, int]  # the smallest and the largest side of a kernel in pixels, both odd
-    kernels: tuple[tuple[str, float], ...]  # the names of the kernels and their shares
-    betag: Range  # beta of generalized kernels; half of the draws are below 1
-    betap: Range  # beta of plateau kernels; half of the draws are below 1
-    sinc: float  # the probability of a sinc kernel in place of one of `kernels`
-    blurred: float  # the probability that the round blurs
-    resize: tuple[float, float, float]  # the probabilities of enlarging, shrinking and keeping the size
-    scale: Range  # the factor; enlarging draws from 1 to the upper end, and shrinking draws from the lower end to 1
-    gaussian: float  # the probability of Gaussian noise; otherwise the noise is Poisson
-    noise: Range  # sigma, in 1/255
-    poisson: Range  # scale
-    gray_noise: float  # probability
-    jpeg: Range  # the quality; the draw is truncated to a whole number
+    blur: Range  # The sigma of the blur kernel, in pixels.
+    size: tuple[int, int]  # The smallest and the largest side of a kernel in pixels, both odd.
+    kernels: tuple[tuple[str, float], ...]  # The names of the kernels and their shares.
+    betag: Range  # The beta of generalized kernels; half of the draws are below 1.
+    betap: Range  # The beta of plateau kernels; half of the draws are below 1.
+    sinc: float  # The probability of a sinc kernel in place of one of `kernels`.
+    blurred: float  # The probability that the round blurs the image.
+    resize: tuple[float, float, float]  # The probabilities of enlarging, shrinking and keeping the size.
+    # The factor of the resize. To enlarge, the draw is from 1 to the upper end; to shrink, from the lower end to 1.
+    scale: Range
+    gaussian: float  # The probability of Gaussian noise; otherwise the noise is Poisson noise.
+    noise: Range  # The sigma of Gaussian noise, in 1/255.
+    poisson: Range  # The factor of Poisson noise.
+    gray_noise: float  # The probability that all three channels share one noise value.
+    jpeg: Range  # The quality; the draw is truncated to a whole number.
 
     def sample_blur(self, rng: np.random.Generator) -> list[Step]:
         """Returns the blur step of this round as a list, which is empty for a round without blur."""
@@ -171,16 +172,17 @@ class Order:
 class SecondOrder:
     """Holds the ranges of Real-ESRGAN's chain (feed_data in realesrgan_model.py).
 
-    After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. The resize to
-    1/`small` and the sinc filter come before or after the second JPEG, each with a probability of 1/2. Every resize
+    After two rounds, the image is resized to 1/`small` of its side and may be filtered by a sinc kernel. The resize to
+    1/`small` and the sinc filter come together before the second JPEG or after the JPEG, each with a probability of
+    1/2. Every resize
     uses area, bilinear or bicubic interpolation. In θ, each resize of Real-ESRGAN's chain is a `downsample` step. The
     factor of a `downsample` step is relative to the image before the step, so the same θ fits images of any size.
     """
 
     first: Order
     second: Order
-    small: float  # the second round ends at 1/`small` of the side of the image
-    final_sinc: float  # the probability of the sinc filter at the end
+    small: float  # The second round ends at 1/`small` of the side of the image.
+    final_sinc: float  # The probability of the sinc filter at the end.
 
     def sample_steps(self, rng: np.random.Generator) -> list[Step]:
         """Returns the steps of both rounds, of the resize to 1/`small` of the side, and of the last sinc filter.

@@ -25,7 +25,7 @@ from manifests.ledger.records import Face, File, Pair, Split
 from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
-COPIED_PHOTOS = 3  # number of photos of each person that are copied
+COPIED_PHOTOS = 3  # The number of photos of each person that are copied.
 # The range of both sides of the photos that are copied, in pixels. If a photo has the lower limit, its copy of a third
 # of the size still shows a face. If a photo has the upper limit, its copies are still made quickly.
 MIN_SIDE, MAX_SIDE = 350, 1200
@@ -101,8 +101,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
     `folder` is empty. Returns a dict of figures: the share of the copies that were found, and several counts. The share
     is over the copies whose largest face was accepted. A copy was found if its largest face is a near-duplicate of a
-    face in the original photo or in another copy of this photo. The dict also has the share of the original photos
-    whose face was kept, while the faces of the copies became its near-duplicates.
+    face in the original photo or in another copy of this photo. The dict also has `original_kept`: the share of the
+    original photos whose largest face is not marked as a near-duplicate of a copy.
     """
     album, dataset = folder / "album", folder / "dataset"
     source = _write_album(album, shared / "photos", np.random.default_rng(seed))
@@ -113,8 +113,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
         faces = [face for face in ledger.read_rows(Face) if face.status == "ok" or face.duplicate_of is not None]
         pairs, splits = ledger.read_rows(Pair), ledger.read_rows(Split)
     by_id = {face.face_id: face for face in faces}
-    largest: dict[str, Face] = {}  # file name -> face
-    files_of: dict[str, set[str]] = defaultdict(set)  # representative -> file names
+    largest: dict[str, Face] = {}  # Maps a file name to the largest face of the file.
+    files_of: dict[str, set[str]] = defaultdict(set)  # Maps a representative to the names of the files with its faces.
     for face in sorted(faces, key=lambda face: face.inter_ocular_px):
         largest[name[face.photo_id]] = face
         files_of[face.representative].add(name[face.photo_id])
@@ -168,13 +168,13 @@ def _count_leaks(
 ) -> dict[str, int]:
     """Returns the number of leaks of each of three kinds. `source` maps a photo id to the name of the original photo.
 
-    The leaks are a target with a reference from the same photo, a photo whose files are in two splits, and a person
-    with two faces from the same photo in use.
+    A leak is a target with a reference from the same photo, a photo whose files are in two splits, or a person with two
+    faces from the same photo in use.
     """
     own = sum(
         any(source[faces[ref].photo_id] == source[faces[pair.target].photo_id] for ref in pair.refs) for pair in pairs
     )
-    targets: dict[str, set[str]] = defaultdict(set)  # identity and original -> faces that are in use
+    targets: dict[str, set[str]] = defaultdict(set)  # maps an identity and an original to the faces that are in use
     splits_of: dict[str, set[str]] = defaultdict(set)
     for row in splits:
         if row.status == "ok":

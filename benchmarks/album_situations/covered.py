@@ -23,7 +23,7 @@ from curate.faces.load import load_faces_once
 from curate.pipeline import curate
 from manifests.pictures.images import decode
 
-JOINED = 0.25  # a group counts as a group of a person if it has at least this share of the person's plain photos
+JOINED = 0.25  # A group counts as a group of a person if it has at least this share of the person's plain photos.
 # COLLECTIONS maps the name of a collection to four numbers: the known people, the plain photos of each known person,
 # the covered photos of each known person, and the strangers.
 COLLECTIONS = {"30 photos": (5, 4, 2, 0), "1,000 photos": (24, 36, 4, 40)}
@@ -125,7 +125,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 def _count(person_of: dict[Path, str], known: set[str], plain: int) -> dict[str, Any]:
     """Returns the figures of one collection. `person_of` maps each photo to its person in the curation."""
-    plain_photos: dict[str, Counter[str]] = defaultdict(Counter)  # person -> folder -> number of plain photos
+    # For each person of the curation, the number of plain photos from each folder.
+    plain_photos: dict[str, Counter[str]] = defaultdict(Counter)
     sizes = Counter(person_of.values())
     for file, person in person_of.items():
         if "covered" not in file.parts:

@@ -22,8 +22,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair, Split
 from manifests.pictures.images import decode
 
-GAP = 30  # pixels between two portraits
-COUPLES = ["ab"] * 4 + ["cd"] * 4  # a text is a photo, and each letter of the text is a person in the photo
+GAP = 30  # The distance between two portraits, in pixels.
+COUPLES = ["ab"] * 4 + ["cd"] * 4  # Each text is a photo, and each letter of the text is a person in the photo.
 FAMILY = ["vwxyz"] * 4 + [*"vwxyz"] * 4 + ["v", "w"]
 ALBUMS = {"couples": COUPLES, "family": FAMILY, "couples_and_family": COUPLES + FAMILY}
 

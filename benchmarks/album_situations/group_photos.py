@@ -34,31 +34,31 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 MEGAPIXELS = (2, 12, 24, 42)
-BOX_WIDTHS = (35, 57, 76)  # pixels
-MIN_EYES = 16  # faces with fewer pixels between the eyes are not counted
-PHOTOS_A_SIZE = 4  # the number of photos of each size
-FACES_A_WIDTH = 20  # the number of faces of each box width in a photo
-GROUND = 200  # the side of a part of a photo without faces, in pixels
-CELL = 160  # the side of the square into which a portrait is pasted, in pixels
-SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # faces that curation drops for these reasons are not found faces
-SAME_FACE = 0.4  # the least IoU of a found box with the true box
+BOX_WIDTHS = (35, 57, 76)  # The widths of the boxes of the pasted faces, in pixels.
+MIN_EYES = 16  # Faces with fewer pixels between the eyes are not counted.
+PHOTOS_A_SIZE = 4  # The number of photos of each size.
+FACES_A_WIDTH = 20  # The number of faces of each box width in a photo.
+GROUND = 200  # The side of a part of a photo without faces, in pixels.
+CELL = 160  # The side of the square into which a portrait is pasted, in pixels.
+SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # Faces that curation drops for these reasons are not counted.
+SAME_FACE = 0.4  # The least IoU of a found box with the true box.
 
 
 class Portrait(NamedTuple):
     """A part of a photo with one face."""
 
-    image: np.ndarray  # RGB uint8 (h, w, 3)
-    box: np.ndarray  # (4,) in pixels of the part
-    eyes: float  # pixels between the eyes
+    image: np.ndarray  # The pixels of the part, RGB uint8 (h, w, 3).
+    box: np.ndarray  # The box (4,) of the face, in pixels of the part.
+    eyes: float  # The distance between the eyes, in pixels.
 
 
 class GroupPhoto(NamedTuple):
-    """A group photo with the truth about its faces."""
+    """A group photo with the true places of its faces."""
 
-    image: np.ndarray  # RGB uint8 (H, W, 3)
-    boxes: np.ndarray  # (n, 4)
-    eyes: np.ndarray  # (n,) pixels between the eyes
-    widths: np.ndarray  # (n,) one of BOX_WIDTHS
+    image: np.ndarray  # The pixels of the photo, RGB uint8 (H, W, 3).
+    boxes: np.ndarray  # The true boxes (n, 4) of the faces.
+    eyes: np.ndarray  # The distance (n,) between the eyes of each face, in pixels.
+    widths: np.ndarray  # The width (n,) of each box, one of BOX_WIDTHS.
 
 
 def is_held_out(person: str) -> bool:

@@ -3,9 +3,9 @@
 The photos show one clear face and have at most 2 megapixels. The photos are timed in their own size, and enlarged to 2,
 12, 24 and 42 megapixels. `group_photos` has the times of photos of crowds. All times include decoding.
 
-Goals: in its own size, a photo takes at most 5% longer with the search than with one run of the detector. At 2
-megapixels, a photo takes at most 10% longer. At 12 megapixels, the search takes at most 3 times as long as one run of
-the detector, and at 42 megapixels at most 5 times as long.
+Goals: for photos in their own size, the search takes at most 5% longer than one run of the detector. At 2 megapixels,
+the search takes at most 10% longer than one run of the detector. At 12 megapixels, the search takes at most 3 times as
+long as one run of the detector, and at 42 megapixels at most 5 times as long.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from curate.detection.detect import start_worker
 from curate.faces.load import load_faces_once
 from manifests.pictures.images import decode
 
-PHOTOS = 40  # the number of photos that are timed in their own size
-PHOTOS_A_SIZE = 8  # the number of enlarged photos of each size
-MAX_PIXELS = 2_000_000  # larger photos are left out
+PHOTOS = 40  # The number of photos that are timed in their own size.
+PHOTOS_A_SIZE = 8  # The number of enlarged photos of each size.
+MAX_PIXELS = 2_000_000  # Photos with more pixels are left out.
 
 
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 CLEAN_PEOPLE, CLEAN_PHOTOS, STRANGERS = 10, 20, 100
-SIDE = 250  # the side of a stranger's photo in pixels; the strengths of the damages are chosen for this size
-MIN_BOX = 80  # the least side of the box of a stranger's face in the original photo, in pixels
-UNLIKE = 0.3  # the limit for the cosines of a stranger to the clean people and to other strangers
+SIDE = 250  # The side of a stranger's photo in pixels; the strengths of the damages are chosen for this size.
+MIN_BOX = 80  # The least side of the box of a stranger's face in the original photo, in pixels.
+UNLIKE = 0.3  # The cosines of a stranger to the clean people and to other strangers are below this limit.
 
 
 def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -176,7 +176,7 @@ def read_people(dataset: Path) -> dict[Path, str]:
 
 
 def measure_recall(clean: list[Path], person_of: dict[Path, str]) -> float:
-    """Returns the share of the pairs of photos from one folder whose two photos have the same person.
+    """Returns the share of the pairs of photos from one folder whose two photos are in the same person.
 
     Pairs with a photo without a face are left out.
     """

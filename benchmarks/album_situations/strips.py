@@ -28,9 +28,9 @@ from manifests.ledger.records import Face, File, Membership
 from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
-SINGLES, SHOWN = 8, 4  # number of single photos of each person, and number of photos in a strip
-REPEATS = 8  # the number of copies of the frame in the layout `one_frame_repeated`
-GAP = 12  # pixels between two frames
+SINGLES, SHOWN = 8, 4  # The number of single photos of each person, and the number of photos in a strip.
+REPEATS = 8  # The number of copies of the frame in the layout `one_frame_repeated`.
+GAP = 12  # The distance between two frames, in pixels.
 Layout = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 

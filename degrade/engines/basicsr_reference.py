@@ -42,7 +42,7 @@ _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2
 
 
 class _Numbers:
-    """Replaces numpy.random inside BasicSR. Each call returns the numbers in `ready` and empties `ready`."""
+    """Replaces numpy.random inside BasicSR. Each method returns the numbers in `ready` and empties `ready`."""
 
     ready: NDArray[Any] | None = None
 

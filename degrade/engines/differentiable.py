@@ -121,7 +121,7 @@ def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact:
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
     match step["op"]:
-        case "blur" if version > 1:  # this is the kernel of the exact engine's fast_blur
+        case "blur" if version > 1:  # the exact engine uses the same kernel in fast_blur
             following = steps[position + 1 : position + 2]
             next_step = following[0] if following and following[0]["op"] == "downsample" else None
             return {"op": "blur", "kernel": make_fast_kernel(step, height, width, next_step)}
@@ -196,7 +196,7 @@ def _noise(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Returns the noisy images of the exact engine. Clipped values have no gradient."""
+    """Returns the noisy images of the exact engine. A clipped value has the gradient 0."""
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]

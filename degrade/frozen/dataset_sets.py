@@ -43,9 +43,9 @@ from manifests.runtime.files import hash_config, remove_temporary_files, sha256_
 from manifests.runtime.workers import check_workers
 
 STAGE = "degrade"
-BATCH = 64  # the number of faces in one batch
-FROZEN = ("val", "test")  # a frozen set of one of these splits locks the split
-CROP = 512  # the side of a crop in the FFHQ template, in pixels
+BATCH = 64  # The number of faces in one batch.
+FROZEN = ("val", "test")  # A frozen set of one of these splits locks the split.
+CROP = 512  # The side of a crop in the FFHQ template, in pixels.
 
 _SPLIT_FACES = """
     SELECT face_id FROM splits JOIN faces USING (face_id)
@@ -69,11 +69,11 @@ class SetSummary:
     seed: int
     size: int
     images: int
-    images_written: int  # the number of images that this call wrote, repaired images included
-    images_repaired: int  # the number of images on disk whose bytes differed from the recorded bytes
-    later_faces: int  # the number of faces that joined the split after the set was begun
-    enlarged: int = 0  # the number of targets for which the photo has fewer pixels than the target
-    padded: int = 0  # the number of targets with more than 2% of the crop outside the photo
+    images_written: int  # The number of images that this call wrote, repaired images included.
+    images_repaired: int  # The number of images on disk whose bytes differed from the recorded bytes.
+    later_faces: int  # The number of faces that joined the split after the set was begun.
+    enlarged: int = 0  # The number of targets that are smaller in their photo than `size`.
+    padded: int = 0  # The number of targets with more than 2% of the crop outside the photo.
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:

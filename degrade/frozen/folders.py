@@ -64,13 +64,13 @@ class FolderSummary:
     seed: int | None
     size: int | None
     images: int
-    images_written: int  # the number of images that this call wrote, repaired images included
-    images_repaired: int  # the number of images on disk whose bytes differed from the recorded bytes
-    skipped: tuple[tuple[str, str], ...]  # (plain path of the source, reason)
+    images_written: int  # The number of images that this call wrote, repaired images included.
+    images_repaired: int  # The number of images on disk whose bytes differed from the recorded bytes.
+    skipped: tuple[tuple[str, str], ...]  # The plain path of each skipped source, and the reason.
 
 
 def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
-    """Returns the paths of all image files below `folder`, relative to `folder` and sorted by their bytes.
+    """Returns the paths of all image files below `folder`. The paths are relative to `folder`, in order of their bytes.
 
     A file is an image if its first bytes are those of an image format, or if its name ends with one of SUFFIXES. Files
     whose names begin with a dot are left out. Finished sets inside the folder (with card.json and theta.jsonl) and the
@@ -93,7 +93,7 @@ def _is_image(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        return path.is_file() and is_picture(path)  # reading a pipe would wait for a writer
+        return path.is_file() and is_picture(path)  # a pipe is not read, because reading would wait for a writer
     except OSError:
         return False
 
@@ -223,7 +223,7 @@ def _remove_empty_set(out: Path) -> None:
 def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance | None) -> tuple[int, int]:
     """Makes the missing and changed images of a finished set again.
 
-    Returns the number of images made again, and how many of these images replaced changed files.
+    Returns the number of images that were made again, and how many of these images replaced a changed file.
     """
     rows = read_set_rows(out)
     paths = {row["file_encoded"]: out / decode_name(row["file_encoded"]) for row in rows}

@@ -69,7 +69,7 @@ class Comparison:
     disk_sha256: str | None
     regenerated_sha256: str | None
     source_sha256: str | None
-    difference: int | None  # the largest difference over all pixels in 1/255; 255 if the sizes differ
+    difference: int | None  # the largest difference of a pixel between both images in 1/255; 255 if the sizes differ
 
 
 def check_engine(engine: str) -> None:

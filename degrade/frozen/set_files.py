@@ -2,7 +2,7 @@
 
 theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
 `sha256`. `file` and `source` are plain paths. `source` is relative to the folder or dataset of the clean images. The
-name of a file may contain bytes that are not UTF-8. The plain path has U+FFFD in place of such a byte. The keys
+name of a file may contain bytes that are not UTF-8. In a plain path, U+FFFD takes the place of such a byte. The keys
 `file_encoded` and `source_encoded` have the same paths with every byte, percent-encoded. Likeness reads the encoded
 paths. Earlier versions of Likeness wrote only the encoded paths, under the keys `file` and `source`.
 Before the degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its
@@ -32,9 +32,9 @@ from manifests.runtime.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
-_CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # keys of card.json
-Row = dict[str, Any]  # one line of theta.jsonl
-_PATHS = ("file", "source")  # the keys of a row that contain a path
+_CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # Keys that card.json must have.
+Row = dict[str, Any]  # One line of theta.jsonl.
+_PATHS = ("file", "source")  # The keys of a row that contain a path.
 _ROW_KEYS = (*_PATHS, *(f"{key}_encoded" for key in _PATHS), "source_sha256", "size", "engine", "theta", "sha256")
 
 
@@ -80,7 +80,7 @@ def make_card(preset: Preset | None, seed: int | None, size: int | None, source:
 
 
 def encode_card(card: dict[str, Any], complete: bool) -> bytes:
-    """Returns the bytes of card.json. The keys are sorted, so equal cards have equal bytes."""
+    """Returns the bytes of card.json. Its keys are sorted, so equal cards have equal bytes."""
     return (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -147,7 +147,7 @@ def _is_pair(value: object) -> bool:
 def read_set_rows(out: Path) -> list[Row]:
     """Returns the rows of the theta.jsonl in a set.
 
-    Raises BadInput if there is no theta.jsonl, or if `read_theta_file` refuses it.
+    Raises BadInput if there is no theta.jsonl, or if `read_theta_file` refuses the file.
     """
     if not (out / THETAS).is_file():
         raise BadInput(f"{out} has no {THETAS}: finish the set by repeating its `likeness degrade` command.")

@@ -45,15 +45,15 @@ class Verification:
     """Holds the result of `likeness verify` for one set. The tuples contain file names, or face ids for a dataset."""
 
     lq_set: str
-    images: int  # the number of recorded images
+    images: int  # The number of recorded images.
     missing_files: tuple[str, ...]  # Recorded files that are not on disk.
-    changed_files: tuple[str, ...]  # Files whose SHA-256 on disk differs from the record
-    unreproduced_files: tuple[str, ...]  # images whose SHA-256 differs from the record when they are made again
-    files_without_source: tuple[str, ...]  # images whose clean image is missing, has changed or cannot be read
-    unexpected_files: tuple[str, ...]  # files that are on disk but not recorded
-    images_not_made: int  # the number of images that were not made, because the command that makes the set was stopped
-    largest_difference: int  # the largest difference over all pixels between a file and the image made again, in 1/255
-    # a text for each library whose version here differs from the version that made the set
+    changed_files: tuple[str, ...]  # Files whose SHA-256 on disk differs from the record.
+    unreproduced_files: tuple[str, ...]  # Images whose SHA-256 differs from the record when they are made again.
+    files_without_source: tuple[str, ...]  # Images whose clean image is missing, has changed or cannot be read.
+    unexpected_files: tuple[str, ...]  # Files that are on disk but not recorded.
+    images_not_made: int  # The number of images that are missing because the command that makes the set was stopped.
+    largest_difference: int  # The largest difference of a pixel between a file and the image made again, in 1/255.
+    # A text for each library whose version on this machine differs from the version that made the set.
     version_differences: tuple[str, ...] = ()
 
     @property

@@ -56,7 +56,7 @@ _FUNCTIONS: dict[str, Callable[..., Image]] = {
 
 
 def check_image(image: Any) -> None:
-    """Raises BadInput unless `image` is a float32 RGB array (H, W, 3) in 0..1 with at least one pixel."""
+    """Raises BadInput if `image` is not a float32 RGB array (H, W, 3) in 0..1 with at least one pixel."""
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         shape = getattr(image, "shape", type(image).__name__)
         raise BadInput(

@@ -123,7 +123,7 @@ def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image
         index, taps = reads.T + half, weights.astype(np.float32).T[:, :, None]
     blurred = []
     above, left = (mirror_indices(np.arange(-half, side + half), side) + half for side in (height, width))
-    for channel in range(3):  # the channels run one by one, because three planes would not fit into the cache
+    for channel in range(3):  # The channels run one by one, because three planes would not fit into the cache.
         # `plane` is the channel with a mirrored border of half a kernel on each side.
         plane = np.zeros(shape, np.float32)
         plane[half : half + height, half : half + width] = image[:, :, channel]

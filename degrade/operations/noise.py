@@ -1,4 +1,4 @@
-"""Adds noise. Each step makes a numpy PCG64 generator from the seed of the step. No global generator is used."""
+"""Adds noise. Each noise step makes its own random generator, a numpy PCG64, from the seed of the step."""
 
 from __future__ import annotations
 

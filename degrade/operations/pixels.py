@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.float32]  # RGB (H, W, 3) in 0..1
-Pixels = NDArray[np.uint8]  # RGB (H, W, 3)
+Image = NDArray[np.float32]  # RGB (H, W, 3), from 0 to 1.
+Pixels = NDArray[np.uint8]  # RGB (H, W, 3), from 0 to 255.
 
 
 def to_uint8(image: Image) -> Pixels:
