@@ -129,7 +129,7 @@ def test_real_esrgan_draws_two_rounds_and_every_kind_of_step():
     assert all(apply(hq, theta).shape == hq.shape for theta in thetas[:25])
 
 
-# --- presets of one's own ---
+# --- presets from the files of users ---
 
 OWN = """
 down = [2, 16]

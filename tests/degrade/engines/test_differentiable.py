@@ -83,7 +83,7 @@ def until_jpeg(full: dict) -> dict:
     return {**full, "steps": full["steps"][: names.index("jpeg") if "jpeg" in names else None]}
 
 
-# --- it is the exact engine ---
+# --- the forward pass equals the exact engine ---
 
 
 def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
@@ -219,7 +219,7 @@ def test_half_precision_is_computed_and_answered_in_float32_and_double_in_double
     assert result.dtype == torch.float64 and (result - apply(hq, [theta(CHAIN)])).abs().mean() <= 0.6 / 255
 
 
-# --- it has a gradient ---
+# --- the backward pass has a gradient ---
 
 
 def inside(height: int = 7, width: int = 6) -> torch.Tensor:
@@ -290,7 +290,7 @@ def test_black_white_and_gray_pictures_have_finite_gradients():
         assert torch.isfinite(hq.grad).all()
 
 
-# --- what is refused, in one sentence ---
+# --- wrong inputs are refused with one sentence ---
 
 
 @pytest.mark.parametrize(

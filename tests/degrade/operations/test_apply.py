@@ -47,7 +47,7 @@ def changed(step: int, **values: object) -> dict:
     return theta
 
 
-# --- the law: the same θ gives the same bits ---
+# --- the same θ gives the same bits ---
 
 
 @settings(max_examples=40, deadline=None)
@@ -94,7 +94,7 @@ def test_another_process_gives_the_same_bytes():
     assert runs[0] == runs[1]
 
 
-# --- each operation, against the literature's own words ---
+# --- each operation agrees with the code of the literature ---
 
 
 def literature(hq: np.ndarray, theta: dict) -> np.ndarray:
@@ -226,7 +226,7 @@ def test_shrink_keeps_what_is_small_and_the_proportions_of_what_is_not():
     assert shrink(to_uint8(picture(300, 1)), 3).shape == (3, 1, 3)
 
 
-# --- what is refused, in one sentence ---
+# --- wrong inputs are refused with one sentence ---
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_the_border_is_mirrored_as_opencv_does():
         assert mirror_indices(place, count).tolist() == by_opencv
 
 
-# --- fast against plain ---
+# --- the fast blur agrees with the plain blur ---
 
 
 @settings(max_examples=200, deadline=None)

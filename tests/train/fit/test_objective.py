@@ -95,7 +95,7 @@ def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tup
     return picked, Restoration(restored.image[order], restored.latent[order], None)
 
 
-# --- the terms ---
+# --- the losses ---
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -197,7 +197,7 @@ def test_ea_dists_is_the_sum_over_image_and_edges(weights: Path) -> None:
     assert objective(batch, restored)["ea_dists"].item() == pytest.approx(by_hand.item(), rel=1e-5)  # type: ignore[union-attr]
 
 
-# --- what is missing ---
+# --- losses that cannot be computed ---
 
 
 def test_a_loss_that_does_not_exist_is_named_beside_those_that_do() -> None:
@@ -245,7 +245,7 @@ def test_a_missing_backbone_stops_a_recipe_before_it_trains(
     checked(recipe_of("pixel"), None)
 
 
-# --- the adversary ---
+# --- the discriminator ---
 
 
 def test_each_recipe_has_the_discriminator_it_names() -> None:

@@ -436,7 +436,7 @@ def test_face_alignment_grows_with_the_displacement() -> None:
     assert moved == sorted(moved) and moved[0] == 0 < moved[1]
 
 
-# --- all of them ---
+# --- all losses ---
 
 
 @pytest.mark.parametrize("name", ["mse", "sobel", "reference_identity", "ms_ssim", "face_alignment"])

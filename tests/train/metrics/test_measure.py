@@ -88,7 +88,7 @@ def test_what_is_ours_is_called_ours_and_the_two_degs_are_named_apart() -> None:
     assert METRICS["deg_published"].title == "Deg" and METRICS["deg_judge"].title == "Deg (judge)"
 
 
-# --- what is missing ---
+# --- metrics that are missing ---
 
 
 def test_all_that_cannot_be_had_is_a_reason_and_the_rest_is_measured(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:
     np.testing.assert_allclose(find_5_points(target, judge())[:, 1], FFHQ_512[:, 1], atol=1e-4)
 
 
-# --- the order that each metric promises ---
+# --- the order of images that each metric promises ---
 
 
 def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights: Path) -> None:
