@@ -36,7 +36,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
     instead of its own. If another photo of the folder has the same name apart from the suffix, .png is added to the
     whole name, for example a.jpg.png. A photo that is given twice is restored once. In a folder, `restore` skips files
     whose names begin with a dot, because systems and editors make such files. `restore` also skips files that are not
-    regular, everything inside `out`, and links to folders. Raises BadInput if there is nothing to restore, if two
+    regular, everything inside `out` if `out` lies in the folder, and links to folders. Raises BadInput if there is nothing to restore, if two
     photos would have the same file, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
@@ -46,7 +46,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
     for item in inputs:
         if item.is_dir():
             files, closed_folders = _list_files(item)
-            photos += [(path, path.relative_to(item)) for path in files if out not in path.parents]
+            photos += [(path, path.relative_to(item)) for path in files if not _is_result(path, item, out)]
             unreadable += closed_folders
         elif item.exists():
             photos.append((item, Path(item.name)))
@@ -100,6 +100,13 @@ def _list_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         paths = [Path(parent, name) for name in names if not name.startswith(".")]
         files += [path for path in paths if _may_be_a_photo(path)]
     return sorted(files), sorted(closed_folders)
+
+
+def _is_result(path: Path, folder: Path, out: Path) -> bool:
+    """Returns whether a file of `folder` lies in `out`, and `out` lies below `folder`."""
+    real_out = Path(os.path.realpath(out))
+    is_below = Path(os.path.realpath(folder)) in real_out.parents
+    return is_below and real_out in Path(os.path.realpath(path.parent), path.name).parents
 
 
 def _may_be_a_photo(path: Path) -> bool:

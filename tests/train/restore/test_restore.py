@@ -125,7 +125,7 @@ def test_results_of_other_photos_and_settings_are_never_overwritten(
     (row,) = restore([one], [], tmp_path, out)  # the same command again
     assert row.status == "ok" and log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
     doubles.save(out / "mine.png", doubles.photo([3], 0))
-    with pytest.raises(BadInput, match="no earlier command restored it"):
+    with pytest.raises(BadInput, match="did not write it"):
         restore([save("a/mine.png", [3])], [], tmp_path, out)
     (out / LOG).write_text("my notes")
     with pytest.raises(BadInput, match="is not a log of restored photos"):
@@ -271,6 +271,26 @@ def test_a_reference_without_a_face_and_an_input_that_would_be_overwritten(
     with pytest.raises(BadInput, match="would overwrite"):
         restore([one], [], tmp_path, tmp_path)
     assert one.read_bytes() == before
+
+
+def test_out_may_be_inside_or_above_the_folder_of_the_photos_but_not_the_folder_itself(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save("in/one.png", [0])
+    save("in/deep/two.bmp", [1])
+    folder = tmp_path / "in"
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    for out in (folder, Path("in"), tmp_path / "link"):
+        with pytest.raises(BadInput, match="would overwrite"):
+            restore([folder], [], tmp_path, out)
+    assert [path.name for path in folder.iterdir() if path.is_file()] == ["one.png"]
+    for out in (folder / "out", Path("in/out")):  # the results of an earlier call are no photos
+        rows = restore([folder], [], tmp_path, out)
+        assert [Path(row.photo).name for row in rows] == ["two.bmp", "one.png"]
+    photo = save("other/in/three.png", [2])
+    (row,) = restore([photo.parent], [], tmp_path, tmp_path / "other")
+    assert row.status == "ok" and (tmp_path / "other" / "three.png").is_file()
 
 
 @pytest.fixture
