@@ -59,15 +59,47 @@ def test_the_good_faces_are_among_the_half_with_the_longest_embeddings():
     assert len(choose_good_faces(faces[:5])) == 3 and choose_good_faces(faces[-2:]) == []
 
 
+def shake(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    kernel, angle, along = np.zeros((23, 23), np.float32), rng.uniform(0, np.pi), np.linspace(-11, 11, 200)
+    kernel[np.rint(11 + along * np.sin(angle)).astype(int), np.rint(11 + along * np.cos(angle)).astype(int)] = 1
+    return cv2.filter2D(image, -1, kernel / kernel.sum())
+
+
+def pixelate(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    small = cv2.resize(image, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def add_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(image + rng.normal(0, 55, image.shape), 0, 255).astype(np.uint8)
+
+
+def compress(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 3])[1], cv2.IMREAD_COLOR)
+
+
+def blur(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), 4.5)
+
+
+def darken(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return (image * 0.07).astype(np.uint8)
+
+
+def draw(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return cv2.pencilSketch(image, sigma_s=60, sigma_r=0.07, shade_factor=0.05)[0]
+
+
 @pytest.mark.shared_data
-def test_degraded_strangers_are_in_no_person_and_a_clear_person_stays_whole(shared_data, tmp_path):
+@pytest.mark.parametrize("damages", [(blur, draw), (blur, pixelate, darken, add_noise, compress, shake)])
+def test_degraded_strangers_are_in_no_person_and_a_clear_person_stays_whole(shared_data, tmp_path, damages):
+    rng = np.random.default_rng(0)
     folders = sorted((shared_data / "people_crops").iterdir())
     for number, folder in enumerate(folders):
         for photo in sorted(folder.iterdir())[: 6 if number < 3 else 1]:
             image = cv2.imread(str(photo))
-            if number >= 3:  # a stranger's photo becomes a drawing or is blurred
-                drawing, _ = cv2.pencilSketch(image, sigma_s=60, sigma_r=0.07, shade_factor=0.05)
-                image = drawing if number % 2 else cv2.GaussianBlur(image, (0, 0), 4)
+            if number >= 3:  # a stranger
+                image = damages[number % len(damages)](image, rng)
             (tmp_path / folder.name).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / folder.name / f"{photo.stem}.png"), image)
     spec = f"insightface:{shared_data / 'weights' / 'insightface_small'}"

@@ -108,6 +108,20 @@ def test_a_refusal_is_heeded_in_any_form_of_the_name(tmp_path):
     assert set(match_sidecar([SidecarLine(2, NFC, consent="no")], both, [tmp_path])[0]) == {NFC, NFD}
 
 
+def test_two_files_that_differ_in_case_only_are_two_photos(tmp_path):
+    photos, dataset = tmp_path / "photos", tmp_path / "dataset"
+    for number, name in enumerate(("Ann.png", "ann.png", "ANN.PNG")):
+        save(photos / name, photo([number], 0))
+    if len(list(photos.iterdir())) < 3:
+        pytest.skip("this file system does not tell the names apart")
+    (tmp_path / "told.csv").write_text("file,consent\nann.png,no\n")
+    summary = curated(photos, dataset, sidecar=str(tmp_path / "told.csv"))
+    assert summary.files == {"ok": 3} and summary.photos == {"no_consent": 1, "ok": 2}
+    assert len({row.uri for row in rows(dataset, File)}) == 3
+    assert "no_consent" in explain_photo(dataset, "ann.png")[0][1]
+    assert "no_consent" not in "".join(explain_photo(dataset, "Ann.png")[0])
+
+
 def test_a_refusal_that_matches_nothing_ends_the_run_before_a_photo_is_read(tmp_path, monkeypatch):
     photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
     (photos / "person1" / "1.png").rename(photos / NFD)

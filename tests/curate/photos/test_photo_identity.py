@@ -88,6 +88,16 @@ def test_a_file_saved_again_in_its_place_keeps_names_drops_splits_and_ids(tmp_pa
     assert curated(photos, dataset).photos["file_replaced"] == 1
 
 
+def test_a_library_that_moved_keeps_names_drops_splits_and_ids(tmp_path, monkeypatch):
+    photos, dataset = decided_album(tmp_path)
+    before, crops = contents(dataset), files(dataset)
+    monkeypatch.setattr("curate.detection.detect._detect_faces", lambda *_: pytest.fail("a photo is looked at"))
+    moved = photos.rename(tmp_path / "elsewhere")
+    assert curated(moved, dataset).photos == {"ok": 6}
+    compare(dataset, before)
+    assert files(dataset) == crops and check_ledger(dataset) == []
+
+
 def test_the_boxes_turn_with_the_orientation(tmp_path):
     photos, dataset = decided_album(tmp_path, ("jpg",))
     files_before, crops = sorted(photos.rglob("*.jpg")), files(dataset)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from curate.decisions.decide import decide
 from curate.decisions.face_lookup import FaceLookup
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Identity, Membership
@@ -15,7 +16,7 @@ from manifests.privacy.erase import erase_faces
 from manifests.report import people_pages
 from manifests.report.build_report import build_report
 from manifests.report.people_pages import list_orders, list_people, shorten_ids
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import album, curated, install, photo, rows, save
 
 
 @pytest.fixture
@@ -45,6 +46,22 @@ def test_everybody_is_on_a_page_with_ids_that_decide_accepts_and_the_file(datase
     with Ledger.open(dataset, write=True) as ledger:
         erase_faces(ledger, ledger.read_rows(Face)[:1], "double")
     assert list(folder.iterdir()) == []
+
+
+def test_names_of_files_and_people_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    odd = "<script>alert('1')&amp;\"x.png"
+    save(tmp_path / "photos" / "a.png", photo([0], 1)).rename(tmp_path / "photos" / odd)
+    save(tmp_path / "photos" / "b.png", photo([0], 2))
+    save(tmp_path / "photos" / "c.png", photo([1], 3)[:40]).rename(tmp_path / "photos" / f"c{odd}")
+    dataset = tmp_path / "dataset"
+    curated(tmp_path / "photos", dataset)
+    (person,) = {row.identity_id for row in rows(dataset, Membership)}
+    decide(dataset, [{"kind": "rename", "faces": [person], "name": "<img onerror=x>"}])
+    pages = [path.read_text(encoding="utf-8") for path in build_report(dataset).parent.glob("*.html")]
+    assert len(pages) > 2 and not any("<script" in page or "<img onerror" in page for page in pages)
+    assert any("&lt;script&gt;alert(&#39;1&#39;)&amp;amp;" in page for page in pages)
+    assert any("&lt;img onerror=x&gt;" in page for page in pages)
 
 
 def test_people_are_listed_in_three_orders(dataset: Path) -> None:
