@@ -125,7 +125,7 @@ def test_results_of_other_photos_and_settings_are_never_overwritten(
     (row,) = restore([one], [], tmp_path, out)  # the same command again
     assert row.status == "ok" and log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
     doubles.save(out / "mine.png", doubles.photo([3], 0))
-    with pytest.raises(BadInput, match="did not write it"):
+    with pytest.raises(BadInput, match="did not write this file"):
         restore([save("a/mine.png", [3])], [], tmp_path, out)
     (out / LOG).write_text("my notes")
     with pytest.raises(BadInput, match="is not a log of restored photos"):

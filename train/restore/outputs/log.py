@@ -52,8 +52,8 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
         earlier = by_place.get(place)
         if earlier is None:
             raise BadInput(
-                f"{make_printable(target)} exists already, but `likeness restore` did not write it: give another "
-                "folder with --out."
+                f"{make_printable(target)} exists already, but `likeness restore` did not write this file: give "
+                "another folder with --out."
             )
         if earlier["source"] != _make_absolute(photo):
             raise BadInput(
