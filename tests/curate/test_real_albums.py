@@ -1,4 +1,4 @@
-"""Small albums of real faces: turned photos, covered faces and close-ups, as people have them."""
+"""Small albums of real faces: turned photos, covered faces, close-ups and copies, as people have them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,37 @@ def spec(shared_data: Path) -> str:
 def save(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.ascontiguousarray(image))
+
+
+def frame(image: np.ndarray) -> np.ndarray:
+    return cv2.copyMakeBorder(image, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=(250, 250, 250))
+
+
+def turn(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    return cv2.warpAffine(image, cv2.getRotationMatrix2D((width / 2, height / 2), 5, 1), (width, height))
+
+
+def show_on_a_phone(image: np.ndarray) -> np.ndarray:
+    screen = np.full((1600, 720, 3), 24, np.uint8)
+    shown = cv2.resize(image, None, fx=720 / image.shape[1], fy=720 / image.shape[1])[:1300]
+    screen[150 : 150 + len(shown)] = shown
+    return screen
+
+
+COPIES = {
+    "half.jpg": lambda image: cv2.resize(image, None, fx=1 / 2, fy=1 / 2, interpolation=cv2.INTER_AREA),
+    "third.jpg": lambda image: cv2.resize(image, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA),
+    "strong.jpg": lambda image: cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], 1),
+    "gray.jpg": lambda image: cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
+    "mirrored.jpg": lambda image: image[:, ::-1],
+    "cropped.jpg": lambda image: image[image.shape[0] // 8 : -image.shape[0] // 8, image.shape[1] // 8 :],
+    "brightened.jpg": lambda image: cv2.convertScaleAbs(image, alpha=1.25, beta=20),
+    "framed.jpg": frame,
+    "turned.jpg": turn,
+    "screenshot.png": show_on_a_phone,
+    "enlarged.jpg": lambda image: cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC),
+}
 
 
 def count_people(dataset: Path) -> list[tuple[int, int]]:
@@ -98,3 +129,28 @@ def test_a_face_that_fills_the_whole_photo_is_found(people: list[Path], spec: st
         save(tmp_path / "photos" / f"{person.name}.png", cv2.resize(close, None, fx=4, fy=4))
     summary = curate([tmp_path / "photos"], tmp_path / "dataset", CurateConfig(faces=spec))
     assert summary.photos == {"ok": 8} and sum(summary.faces.values()) == 8
+
+
+@pytest.mark.shared_data
+def test_copies_of_every_kind_are_found_and_the_original_stands_for_them(shared_data: Path, spec: str, tmp_path: Path):
+    models, album, originals = load_faces_once(spec), tmp_path / "photos", list[str]()
+    for photo in sorted((shared_data / "photos" / "roger_federer").iterdir()):
+        image = cv2.imread(str(photo))
+        if not 380 <= min(image.shape[:2]) <= max(image.shape[:2]) <= 1000 or len(originals) == 3:
+            continue
+        faces = models.detect(np.ascontiguousarray(image[:, :, ::-1]))
+        if len(faces) == 1 and faces[0].box[2] - faces[0].box[0] >= 120:
+            originals.append(f"original{len(originals)}.png")
+            save(album / originals[-1], image)
+    for name, copy in COPIES.items():
+        save(album / name, copy(cv2.imread(str(album / originals[0]))))
+    curate([album], tmp_path / "dataset", CurateConfig(faces=spec))
+    with Ledger.open(tmp_path / "dataset") as ledger:
+        rows = ledger.query(
+            """SELECT parse_filename(u.uri) AS name, f.reason, f.face_id, f.duplicate_of FROM faces f
+               JOIN files u USING (photo_id) ORDER BY name"""
+        ).rows()
+    (original,) = [face for name, _, face, _ in rows if name == originals[0]]
+    assert [name for name, reason, *_ in rows if reason is None] == originals
+    found = {name: of for name, reason, _, of in rows if reason == "near_duplicate"}
+    assert found == dict.fromkeys(COPIES, original)

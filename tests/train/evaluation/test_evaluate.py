@@ -30,7 +30,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
 from manifests.pictures.images import decode
-from manifests.report.result_tables import make_difference_rows
+from manifests.report.result_tables import make_difference_rows, make_notices
 from tests.doubles import curation as doubles
 from tests.doubles.restorers import SIZE, Copying
 from train.benchmark.draw_references import _draw_wrong
@@ -287,6 +287,11 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
     assert "Not measured for broken: 1 image (the file is missing)." in said and "somebody.png" in said
+    # a mean of fewer images says so beside its name
+    assert f"| broken ({len(faces) - 3} of {len(faces)}) |" in render_markdown(result)
+    assert "Wrong references are missing for 1 image" in " ".join(
+        make_notices(result | {"without_wrong_references": 1})
+    )
 
 
 @pytest.mark.filterwarnings("ignore")

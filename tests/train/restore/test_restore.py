@@ -570,6 +570,18 @@ def test_a_restored_face_that_is_not_finite_is_a_failed_photo(
     assert [path.name for path in (tmp_path / "o").iterdir() if path.suffix == ".png"] == []
 
 
+def test_equal_frames_give_equal_files_whatever_is_restored_between_them(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A restoration draws no random numbers, so that it adds no flicker to the frames of a video."""
+    reference, frames = save("r.png", [5], 1), [save("1.png", [5]), save("2.png", [0, 5]), save("3.png", [5])]
+    restore(frames, [reference], tmp_path, tmp_path / "o", always=True)
+    results = [(tmp_path / "o" / frame.name).read_bytes() for frame in frames]
+    assert results[0] == results[2] != frames[0].read_bytes() and results[1] != results[0]
+    restore(frames[2:], [reference], tmp_path, tmp_path / "p", always=True)
+    assert (tmp_path / "p" / "3.png").read_bytes() == results[0]
+
+
 def test_a_photo_that_is_upside_down_is_restored_upright(
     marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
