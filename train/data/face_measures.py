@@ -22,8 +22,8 @@ from curate.faces.measure import compute_luma, crop_inner_face, measure_noise
 
 # The corners (x, y) of the inner face of curate.faces.measure.crop_inner_face, as fractions of the crop.
 _INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85]])
-# In ratios, detail below this number of levels (of 0 to 255) counts as this number. Ratios of smaller numbers are
-# unreliable (ours).
+# In a ratio of two details, a detail below this number of levels (of 0 to 255) is replaced by this number, because
+# ratios of smaller details are unreliable (ours).
 _SMALLEST_DETAIL = 0.1
 # For sharp skin and hair without noise, `measure_noise` returns up to 4 levels, so only larger values count as noise
 # (ours).

@@ -152,7 +152,7 @@ _VRES = {
 _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
-LATE_FROM = 12_800  # After this number of images, base tiny uses the factors above (ours).
+LATE_FROM = 12_800  # After this number of images, recipe `tiny` uses its factors in _LATE_FACTORS (ours).
 # The shares of the images that are degraded by another preset than the recipe's preset (ours). A restorer that was
 # trained only on strong degradations makes a clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {
