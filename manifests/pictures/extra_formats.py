@@ -55,26 +55,43 @@ def find_kind(file: BinaryIO) -> str | None:
         return RAW if head[8:12] == b"crx " else None  # Canon CR3
     if head.startswith(_JXL_STARTS):
         return JXL
-    if head.startswith(_RAW_STARTS) or (head[:4] in (b"II*\0", b"MM\0*") and _is_raw_tiff(file, head)):
+    if head.startswith(_RAW_STARTS):
         return RAW
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return _find_tiff_kind(file, head)
     is_svg = head.lstrip()[:5] in (b"<?xml", b"<svg ") and b"<svg" in head
     return OTHER_PICTURE if head.startswith(_OTHER_STARTS) or is_svg else None
 
 
-def _is_raw_tiff(file: BinaryIO, head: bytes) -> bool:
-    """Returns whether a TIFF holds sensor data, or begins with a preview of a picture in a SubIFD."""
+def _find_tiff_kind(file: BinaryIO, head: bytes) -> str | None:
+    """Returns RAW if a TIFF holds sensor data, and OTHER_PICTURE if it only begins with a preview of a picture in a
+    SubIFD. Returns None for any other TIFF."""
     if head[8:10] == b"CR":  # Canon CR2
-        return True
+        return RAW
     try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(head[:8])
-        file.seek(tags.next)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about broken tags
-            tags.load(file)
-        is_preview = bool(int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1) and _SUB_IFDS in tags
-        return is_preview or _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _SENSOR_DATA
-    except Exception:  # the tags of a broken file cannot be read; the decoder of TIFF reports the fault later
-        return False
+        tags = _read_tags(file, head, None)
+        if _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _SENSOR_DATA:
+            return RAW
+        if not (int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1 and _SUB_IFDS in tags):
+            return None
+    except Exception:  # a broken file has no tags; the decoder of TIFF says what is wrong with it
+        return None
+    try:
+        places = tags[_SUB_IFDS]
+        parts = [_read_tags(file, head, at) for at in (places if isinstance(places, tuple) else (places,))]
+    except Exception:  # the library of RAW says what is wrong with the file
+        return RAW
+    return RAW if any(part.get(_PHOTOMETRIC, _SENSOR_DATA[0]) in _SENSOR_DATA for part in parts) else OTHER_PICTURE
+
+
+def _read_tags(file: BinaryIO, head: bytes, at: int | None) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Returns the tags of the directory at the byte `at` of a TIFF, or of its first directory."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(head[:8])
+    file.seek(tags.next if at is None else at)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about broken tags
+        tags.load(file)
+    return tags
 
 
 def is_installed(kind: str) -> bool:
