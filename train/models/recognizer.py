@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, compute_scale, fit_similarity, invert_affine, scale_template
 from manifests.errors import ModelUnavailable
@@ -62,9 +64,67 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> R
     try:
         # If `convert` gets a path, `convert` writes a file into the folder of the ONNX file. Other processes may read
         # this folder, and the disk may be full. Therefore `convert` gets the loaded model instead of a path.
-        network = onnx2torch.convert(onnx.load(str(onnx_file)))
+        network = freeze(onnx2torch.convert(onnx.load(str(onnx_file))))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
             f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): give --no-identity."
         ) from error
     return Recognizer(network, facts, face_size)
+
+
+def freeze(network: fx.GraphModule) -> fx.GraphModule:
+    """Joins each batch norm with the convolution before it, and replaces each PReLU, in place. Returns the network.
+
+    The network must not be trained afterwards. Without these two changes, the recognizer takes 1.5 times as long on a
+    CPU (ours): torch's PReLU also computes the gradient of its slopes.
+    """
+    from onnx2torch.node_converters.activations import OnnxPReLU
+
+    network.eval()
+    modules = dict(network.named_modules())
+    for node in [node for node in network.graph.nodes if node.op == "call_module"]:
+        # Nodes of torch.fx have broad types. A node of these layers has the node before it as its first argument.
+        name, module, inputs = str(node.target), modules[str(node.target)], cast("tuple[Any, ...]", node.args)
+        before = inputs[0]
+        if isinstance(module, nn.BatchNorm2d) and before.op == "call_module" and len(before.users) == 1:
+            if isinstance(convolution := modules[before.target], nn.Conv2d):
+                network.add_submodule(before.target, fuse_conv_bn_eval(convolution, module))
+                node.replace_all_uses_with(before)
+                network.graph.erase_node(node)
+        elif isinstance(module, OnnxPReLU) and inputs[1].op == "get_attr":
+            slopes = operator.attrgetter(inputs[1].target)(network)
+            if slopes.ndim == 3 and slopes.shape[1:] == (1, 1):  # one slope for each channel
+                network.add_submodule(name, FrozenPRelu(slopes))
+                node.args = inputs[:1]
+    network.graph.eliminate_dead_code()
+    network.recompile()
+    return network
+
+
+class FrozenPRelu(nn.Module):
+    """Multiplies negative values by the slope of their channel. The slopes (C,1,1) are not trained."""
+
+    def __init__(self, slopes: torch.Tensor) -> None:
+        super().__init__()
+        self.slopes: torch.Tensor
+        self.register_buffer("slopes", slopes.detach().clone())
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns an array of the shape of `values` (B,C,h,w)."""
+        return _FrozenPRelu.apply(values, self.slopes.to(values.dtype))
+
+
+class _FrozenPRelu(torch.autograd.Function):
+    """Computes PReLU with a gradient of the values alone."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(values, slopes)
+        return F.prelu(values, slopes.flatten())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        values, slopes = ctx.saved_tensors
+        # This is the gradient where the value is positive, and zero elsewhere. `torch.where` takes five times as long.
+        positive = torch.ops.aten.threshold_backward(gradient, values, 0)
+        return torch.addcmul(gradient * slopes, positive, 1 - slopes), None

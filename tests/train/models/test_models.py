@@ -133,6 +133,8 @@ def test_the_latent_loses_nothing(factor: int) -> None:
     assert z.shape == (2, 3 * factor**2, 16 // factor, 16 // factor)
     assert float(z.min()) >= -1 and float(z.max()) <= 1
     assert torch.equal((latent.decode(z, factor) * 255).round(), (image * 255).round())
+    assert torch.equal(z, torch.nn.functional.pixel_unshuffle(image * 2 - 1, factor))
+    assert torch.equal(latent.depth_to_space(z, factor), torch.nn.functional.pixel_shuffle(z, factor))
 
 
 def test_one_step_takes_away_exactly_the_noise_that_was_added() -> None:

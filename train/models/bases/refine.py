@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from train.models.config import REFINEMENT_SHRINK
+from train.models.latent import depth_to_space, space_to_depth
 from train.models.references import zeroed
 
 BLOCKS = 2  # the number of residual blocks
@@ -44,8 +45,8 @@ class Refinement(nn.Module):
         `restored` (B,3,S,S) is the output image of the UNet. `before` (B,3,S,S) is the input image of the step, which
         is the LQ image in the first step. `context` (B,C,h,w) are features of the UNet.
         """
-        h = self.enter(F.pixel_unshuffle(torch.cat([restored, before], 1), REFINEMENT_SHRINK))
+        h = self.enter(space_to_depth(torch.cat([restored, before], 1), REFINEMENT_SHRINK))
         h = h + F.interpolate(self.context(context), h.shape[-2:], mode="bilinear", align_corners=False)
         for block in self.blocks:
             h = h + block(h)
-        return restored + F.pixel_shuffle(self.last(h), REFINEMENT_SHRINK)
+        return restored + depth_to_space(self.last(h), REFINEMENT_SHRINK)

@@ -1,0 +1,91 @@
+"""The recognizer as a torch module: what makes it fast changes neither its embeddings nor its gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import fx
+from torch.nn import functional as F
+
+from curate.faces.align import ARCFACE_112
+from train.models.recognizer import Recognizer, load_recognizer
+
+SIZE = 112
+FACTS = {"size": SIZE, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 128.0}
+
+
+def write_network(path: Path) -> dict[str, torch.Tensor]:
+    """Writes a recognizer with a convolution, a batch norm, a PReLU and a linear layer. Returns its weights."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "kernel": rng.normal(size=(4, 3, 3, 3)) * 0.2,
+        "scale": rng.uniform(0.5, 2, 4),
+        "shift": rng.normal(size=4),
+        "mean": rng.normal(size=4) * 0.1,
+        "variance": rng.uniform(0.5, 2, 4),
+        "slopes": np.array([0.3, -0.2, 0.0, 1.5]).reshape(4, 1, 1),
+        "matrix": rng.normal(size=(8, 4)),
+        "bias": rng.normal(size=8),
+    }
+    weights = {name: values.astype(np.float32) for name, values in weights.items()}
+    nodes = [
+        helper.make_node("Conv", ["faces", "kernel"], ["a"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["b"], epsilon=1e-5),
+        helper.make_node("PRelu", ["b", "slopes"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "matrix", "bias"], ["embedding"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "recognizer",
+        [helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 8])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return {name: torch.from_numpy(values) for name, values in weights.items()}
+
+
+def embed_plainly(crops: torch.Tensor, w: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Computes what the network of `write_network` computes, one layer after the other."""
+    h = F.conv2d(crops, w["kernel"], stride=2, padding=1)
+    h = F.batch_norm(h, w["mean"], w["variance"], w["scale"], w["shift"], eps=1e-5)
+    h = torch.where(h > 0, h, h * w["slopes"])
+    return F.normalize(F.linear(h.mean((2, 3)), w["matrix"], w["bias"]))
+
+
+def cut_crops(recognizer: Recognizer, faces: torch.Tensor) -> torch.Tensor:
+    """Returns the crops that the recognizer gives to its network."""
+    crops = list[torch.Tensor]()
+    hook = recognizer.network.register_forward_pre_hook(lambda _, inputs: crops.append(inputs[0]))
+    recognizer(faces)
+    hook.remove()
+    return crops[0]
+
+
+def test_the_recognizer_computes_what_its_file_says(tmp_path: Path) -> None:
+    weights = write_network(tmp_path / "recognizer.onnx")
+    recognizer = load_recognizer(tmp_path / "recognizer.onnx", FACTS, 256)
+    faces = torch.rand(3, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    ours, plain = faces.clone().requires_grad_(True), faces.clone().requires_grad_(True)
+    embedding, expected = recognizer(ours), embed_plainly(cut_crops(recognizer, plain), weights)
+    torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-5)
+    direction = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    (embedding * direction).sum().backward()
+    (expected * direction).sum().backward()
+    assert ours.grad is not None and plain.grad is not None
+    torch.testing.assert_close(ours.grad, plain.grad, atol=1e-7, rtol=1e-4)
+
+
+def test_the_recognizer_has_no_slow_layers_left(tmp_path: Path) -> None:
+    write_network(tmp_path / "recognizer.onnx")
+    network = load_recognizer(tmp_path / "recognizer.onnx", FACTS, 256).network
+    assert isinstance(network, fx.GraphModule)
+    modules = dict(network.named_modules())
+    kinds = {type(modules[str(node.target)]).__name__ for node in network.graph.nodes if node.op == "call_module"}
+    assert "FrozenPRelu" in kinds and not {"BatchNorm2d", "OnnxPReLU"} & kinds
