@@ -44,6 +44,7 @@ from manifests.runtime.files import (
     sha256_file,
     write_atomically,
 )
+from manifests.runtime.uris import fold_name
 from manifests.runtime.workers import check_workers
 
 # The limits of --size are in pixels (ours). An image below the lower limit shows no face, and few images are
@@ -101,18 +102,19 @@ def _is_image(path: Path) -> bool:
 def choose_output_names(sources: list[Path]) -> list[Path]:
     """Returns the name of the PNG of each source, for example a/b.png for a/b.jpg.
 
-    If two sources would get the same name, each PNG also keeps the ending of its source, for example a/b.jpg.png.
+    If two sources would get the same name, each PNG also keeps the ending of its source, for example a/b.jpg.png. Names
+    that differ only in case or in their Unicode form count as the same, because on many systems they name one file.
     """
-    counts = Counter(source.with_suffix(".png") for source in sources)
+    counts = Counter(fold_name(source.with_suffix(".png")) for source in sources)
     # If another PNG already has the longer name, more endings are added until the name is free.
-    taken: set[Path] = set()
+    taken: set[str] = set()
     names = []
     for source in sources:
-        alone = counts[source.with_suffix(".png")] == 1
+        alone = counts[fold_name(source.with_suffix(".png"))] == 1
         name = source.with_suffix(".png") if alone else source.with_name(source.name + ".png")
-        while name in taken or (not alone and name in counts):
+        while fold_name(name) in taken or (not alone and fold_name(name) in counts):
             name = name.with_name(name.name + ".png")
-        taken.add(name)
+        taken.add(fold_name(name))
         names.append(name)
     return names
 

@@ -56,6 +56,11 @@ def normalise_name(name: str | Path) -> str:
     return unicodedata.normalize("NFC", str(name)).replace("\\", "/")
 
 
+def fold_name(name: str | Path) -> str:
+    """Returns a name such that two names are equal if a system without upper and lower case takes them for one."""
+    return normalise_name(name).casefold()
+
+
 def is_end_of_path(name: str, path: Path) -> bool:
     """Returns whether a name that a user wrote is a path, its file name, or the end of the path after a slash."""
     return f"/{normalise_name(path)}".endswith(f"/{normalise_name(name)}")

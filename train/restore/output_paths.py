@@ -11,6 +11,7 @@ from typing import NamedTuple
 from manifests.errors import BadInput
 from manifests.runtime.files import find_blocking_file
 from manifests.runtime.text import make_printable
+from manifests.runtime.uris import fold_name
 
 _JPEG_SUFFIXES, _LOSSLESS_SUFFIXES = (".jpg", ".jpeg"), (".png", ".tif", ".tiff", ".webp")
 
@@ -62,7 +63,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
             unique[real_path] = path, place
     photos = list(unique.values())
     # a.jpg may become a.png. If the folder also contains a.webp, a.jpg may become a.jpg.png.
-    stems = [place.with_suffix("") for _, place in photos]
+    stems = [fold_name(place.with_suffix("")) for _, place in photos]  # on some systems a.png and A.png are one file
     outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo
     for (path, place), stem in zip(photos, stems, strict=True):
         png = place if place.suffix == ".png" else place.with_suffix(".png")

@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 import zlib
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
@@ -288,6 +289,10 @@ def test_no_two_pictures_share_an_output():
     outputs = choose_output_names([Path(name) for name in sorted(names)])
     assert len(set(outputs)) == len(names) and all(output.suffix == ".png" for output in outputs)
     assert choose_output_names([Path("d/y.gif")]) == [Path("d/y.png")]
+    # on a system that does not tell cases or Unicode forms apart, a set is not smaller
+    names = ["A.jpg", "A.png", "a.bmp", "a.jpg", "Zo\u00eb.jpg", "Zoe\u0308.png"]
+    outputs = choose_output_names([Path(name) for name in names])
+    assert len({unicodedata.normalize("NFC", str(output)).lower() for output in outputs}) == len(names)
 
 
 @pytest.mark.parametrize("side", [14_000, 30_000])

@@ -211,6 +211,10 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
         "letter.txt": "failed",
         "loop": "failed",
     }
+    save("case/x.bmp", [0])  # on some systems x.png and X.png are one file
+    save("case/X.png", [1])
+    restore([tmp_path / "case"], [], tmp_path, tmp_path / "apart")
+    assert {path.name for path in (tmp_path / "apart").glob("*.png")} == {"X.png", "x.bmp.png"}
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
     assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
