@@ -127,7 +127,11 @@ FLAGS = {
     "--trust-references": ("", "Use every reference, even if its face looks like another person"),
     "--lossless": ("", "Write a JPEG as PNG, so that no pixel outside the faces changes"),
     "--aligned": ("", "Use this option if the photos are square face crops in the layout of FFHQ"),
-    "--box": ("X0,Y0,X1,Y1", "The box of the face in pixels, for a photo in which no face is found"),
+    "--box": (
+        "X0,Y0,X1,Y1",
+        "The box of the face in pixels, for a photo in which no face is found; if none is found in the box either, "
+        "the face counts as upright",
+    ),
     # measuring
     "--restored": ("FOLDER", "A folder of images that another system restored, with the file names of the set"),
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
