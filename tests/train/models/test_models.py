@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from curate.faces.align import ARCFACE_112, crop_for_recognizer
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, ModelUnavailable
 from tests.doubles.training import DIM, SMALL, picture, recognizer_onnx
+from tests.places import REPOSITORY
 from train.models import latent
 from train.models.config import ModelConfig, VreConfig
 from train.models.io import Conditions, Restoration
@@ -292,6 +294,16 @@ def test_saved_and_loaded_it_restores_the_same(recipe: str, tmp_path: Path) -> N
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.facts == {"recipe": recipe} and not loaded.training
     assert torch.equal(loaded(*inputs(2)).image, model(*inputs(2)).image)
+
+
+def test_the_lines_of_docs_train_restore_a_batch(tmp_path: Path) -> None:
+    awake().save_pretrained(tmp_path / "checkpoint-00000008")
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "train.md").read_text(), re.DOTALL)
+    names = dict(zip(("lq", "references", "present", "embeddings"), inputs(2), strict=True))
+    exec(code.replace('"RUN"', repr(str(tmp_path))), names)
+    image = names["result"].image
+    assert image.shape == (3, 3, 32, 32) and 0 <= float(image.min()) <= float(image.max()) <= 1
+    assert all(part in code for part in Restoration._fields)
 
 
 def test_what_is_no_checkpoint_is_refused_with_a_sentence(tmp_path: Path) -> None:
