@@ -112,6 +112,17 @@ def test_a_gray_photo_stays_gray() -> None:
     assert not is_gray(smooth_photo())
 
 
+def test_a_patch_holds_the_rows_and_columns_of_the_face_alone() -> None:
+    """A photo may show a hundred faces, and all patches are in memory together."""
+    photo, points = smooth_photo(), landmarks(0.5, 20, 120, 100)
+    patch = make_patch(photo, cut(photo, points), np.zeros((SIZE, SIZE, 3), np.float32), points)
+    assert patch is not None
+    weight = patch.weight
+    assert weight[0].any() and weight[-1].any() and weight[:, 0].any() and weight[:, -1].any()
+    assert patch.change.shape[:2] == weight.shape and patch.change.base is None and weight.base is None
+    assert weight.size < 0.7 * (SIZE / 0.5) ** 2
+
+
 def test_faces_that_overlap_change_no_pixel_by_more_than_one_face_does() -> None:
     ones = np.ones((10, 10), np.float32)
     patches = [Patch(place, 0, np.full((10, 10, 3), 8, np.float32), ones) for place in (0, 4)]

@@ -73,9 +73,15 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
         return None
     place = back - np.array([[0, 0, x0], [0, 0, y0]])
     change, weight = _resize_to_photo(change, mask, place, (int(x1 - x0), int(y1 - y0)))
+    # A patch of a crowd's photo keeps only the rows and columns of the face, to save memory.
+    rows, columns = np.flatnonzero(weight.any(1)), np.flatnonzero(weight.any(0))
+    if len(rows) == 0:
+        return None
+    inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    change, weight = change[inside].copy(), weight[inside].copy()
     if is_gray(photo):
         change = np.repeat((change @ LUMA)[..., None], 3, axis=2)
-    return Patch(int(x0), int(y0), change, weight)
+    return Patch(int(x0 + columns[0]), int(y0 + rows[0]), change, weight)
 
 
 def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
