@@ -366,7 +366,9 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path: Path, taken: Snapshot) -> None:
+def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_until_they_resume(
+    tmp_path: Path, taken: Snapshot
+) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     # On CPUs, `accelerate launch` can start several processes only through MPI. On GPUs, it starts torchrun.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -391,6 +393,11 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path:
     one, two = (load_file(tmp_path / name / "checkpoint-00000040" / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
+
+    # Two processes also resume the run, and reach its end.
+    assert subprocess.run([*command[:-1], str(images + 40)], env=environment, timeout=300, check=False).returncode == 0
+    assert find_newest_checkpoint(tmp_path / "two").name == f"checkpoint-{images + 40:08}"
+    assert lines(tmp_path / "two", "val")[-1]["images"] == images + 40
 
 
 def test_schedules_follow_images_and_the_end_of_the_run() -> None:
