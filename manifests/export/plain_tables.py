@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.export.output_folder import OutputFolder
-from manifests.export.selection import Selection
+from manifests.export.selection import PHOTO_FACTS, Selection
 
 TABLES = "likeness_tables"  # folder of the tables in an export
 
@@ -32,12 +32,15 @@ _SPLITS = {
     "source": pa.string(),
     "licence": pa.string(),
     "consent": pa.string(),
+    "taken": pa.string(),  # Date and time by the clock of the camera (ISO 8601). NULL without a date.
+    "taken_doubt": pa.string(),  # Why the date is doubtful, or NULL.
 }
 _PAIRS = {
     "target": pa.string(),  # The face id of the target.
     "reference": pa.string(),  # The face id of the reference.
     "place": pa.int32(),  # Place of the reference in the order of the target's references, from 1.
     "similarity": pa.float32(),  # Cosine of the reference to the target.
+    "gap_days": pa.int32(),  # Days between the photos of the reference and the target. NULL if a date is unknown.
     "split": pa.string(),  # The split of the target.
 }
 
@@ -54,14 +57,16 @@ def write_tables(selection: Selection, folder: OutputFolder) -> None:
             face_id in targets,
             *folder.describe_image(face.image),
             *(folder.describe_image(selection.lq[face_id]) if face_id in selection.lq else (None, None)),
-            *(face.facts[key] for key in ("source", "licence", "consent", *versions)),
+            *(face.facts[key] for key in (*PHOTO_FACTS, *versions)),
         )
         for face_id, face in sorted(selection.faces.items())
     ]
     pairs = [
-        (pair.target, reference, place, cosine, pair.split)
+        (pair.target, reference, place, cosine, days, pair.split)
         for pair in selection.pairs
-        for place, (reference, cosine) in enumerate(zip(pair.references, pair.similarities, strict=True), 1)
+        for place, (reference, cosine, days) in enumerate(
+            zip(pair.references, pair.similarities, pair.gap_days, strict=True), 1
+        )
     ]
     for name, columns, rows in (("splits", _SPLITS | versions, faces), ("pairs", _PAIRS, pairs)):
         folder.add_bytes(f"{TABLES}/{name}.csv", _format_csv(list(columns), rows))

@@ -20,6 +20,8 @@ from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.runtime.files import sha256_file
 
 VERSIONS = ("original", "best")
+# columns of the ledger's table `photos` that an export may contain
+PHOTO_FACTS = ("source", "licence", "consent", "taken", "taken_doubt")
 # columns of the ledger's table `faces` that an export may contain
 MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
@@ -35,7 +37,8 @@ WHERE list_contains(?, lower(trim(p.consent)))"""
 
 # selects all accepted faces, with the person, the split, and the source, licence and consent of the photo
 _ACCEPTED_FACES = """
-SELECT f.*, m.identity_id, i.name, s.split, s.reason AS split_reason, p.source, p.licence, p.consent
+SELECT f.*, m.identity_id, i.name, s.split, s.reason AS split_reason, p.source, p.licence, p.consent,
+       strftime(p.taken, '%Y-%m-%dT%H:%M:%S') AS taken, p.taken_doubt
 FROM faces f JOIN photos p USING (photo_id)
 LEFT JOIN memberships m USING (face_id)
 LEFT JOIN splits s USING (face_id)
@@ -69,7 +72,7 @@ class ExportedFace:
     image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version of the crop.
     landmarks5: tuple[float, ...]  # The points x, y, x, y ... in photo pixels.
     landmarks68: tuple[float, ...] | None
-    # The keys are source, licence, consent and MEASURES. If cleaned versions are exported, `version` and `parent` are
+    # The keys are PHOTO_FACTS and MEASURES. If cleaned versions are exported, `version` and `parent` are
     # keys too. `parent` is the sha256 of the original crop.
     facts: Mapping[str, Any]
     name: str | None = None
@@ -82,7 +85,18 @@ class ExportedPair:
     target: str
     references: tuple[str, ...]
     similarities: tuple[float, ...]  # cosine of each reference to the target
+    gap_days: tuple[int | None, ...]  # Days between each reference and the target; None if a date is unknown.
     split: str
+
+    def select(self, references: Sequence[str]) -> ExportedPair:
+        """Returns the pair with only these references, in this order."""
+        at = [self.references.index(reference) for reference in references]
+        return replace(
+            self,
+            references=tuple(references),
+            similarities=tuple(self.similarities[i] for i in at),
+            gap_days=tuple(self.gap_days[i] for i in at),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,10 +166,11 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
         if row.target not in faces:
             left_out["targets", reasons.get(row.target, "not_in_a_split")] += 1
             continue
-        rest = [(ref, cosine) for ref, cosine in zip(row.refs, row.similarities, strict=True) if ref in faces]
+        rest = [ref for ref in row.refs if ref in faces]
         left_out.update(("references", reasons.get(ref, "not_in_a_split")) for ref in row.refs if ref not in faces)
         if rest:
-            pairs.append(ExportedPair(row.target, tuple(r for r, _ in rest), tuple(c for _, c in rest), row.split))
+            gap_days = row.gap_days or (None,) * len(row.refs)
+            pairs.append(ExportedPair(row.target, row.refs, row.similarities, gap_days, row.split).select(rest))
         else:
             left_out["targets", "no_reference_left"] += 1
     by_photos = len(ledger.query("SELECT 1 FROM splits WHERE policy = 'photos' LIMIT 1")) > 0
@@ -214,7 +229,7 @@ def _select_faces(
                 _image_path(ledger.dataset, face, version),
                 tuple(row["landmarks5"]),
                 None if points is None else tuple(points),
-                {**{key: row.get(key) for key in ("source", "licence", "consent", *MEASURES)}, **labels},
+                {**{key: row.get(key) for key in (*PHOTO_FACTS, *MEASURES)}, **labels},
                 row["name"] if options.names else None,
             )
     return faces, reasons

@@ -16,7 +16,7 @@ import numpy as np
 
 from manifests.errors import BadInput, LedgerBroken
 from manifests.export.output_folder import OutputFolder
-from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq
+from manifests.export.selection import ExportedFace, Selection, drop_targets_without_lq
 
 LIST, LQ, GT, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "GT", "RefsImg", "RefsLandmark"
 MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer than two references
@@ -52,9 +52,7 @@ def keep(selection: Selection) -> Selection:
         if len(references) < MIN_REFERENCES:
             left_out["targets", "fewer_than_two_references"] += 1
         else:
-            cosine_of = dict(zip(pair.references, pair.similarities, strict=True))
-            similarities = tuple(cosine_of[ref] for ref in references)
-            pairs.append(ExportedPair(pair.target, tuple(references), similarities, pair.split))
+            pairs.append(pair.select(references))
     return selection.with_pairs(pairs, left_out).with_faces(set(), "in_no_pair")
 
 

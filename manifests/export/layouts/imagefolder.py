@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.export.output_folder import OutputFolder
-from manifests.export.selection import MEASURES, Selection, drop_targets_without_lq
+from manifests.export.selection import MEASURES, PHOTO_FACTS, Selection, drop_targets_without_lq
 
 _TYPES: dict[str, pa.DataType] = {
     "face_id": pa.string(),
@@ -21,9 +21,8 @@ _TYPES: dict[str, pa.DataType] = {
     "is_target": pa.bool_(),
     "references": pa.list_(pa.string()),
     "similarities": pa.list_(pa.float32()),
-    "source": pa.string(),
-    "licence": pa.string(),
-    "consent": pa.string(),
+    "gap_days": pa.list_(pa.int32()),
+    **dict.fromkeys(PHOTO_FACTS, pa.string()),
     **{measure: pa.float32() for measure in MEASURES},
 }
 
@@ -72,6 +71,7 @@ def describe_faces(selection: Selection) -> dict[str, dict[str, Any]]:
             "is_target": face_id in pair_of,
             "references": list(pair_of[face_id].references) if face_id in pair_of else [],
             "similarities": list(pair_of[face_id].similarities) if face_id in pair_of else [],
+            "gap_days": list(pair_of[face_id].gap_days) if face_id in pair_of else [],
             **face.facts,
         }
         for face_id, face in selection.faces.items()

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from manifests.errors import BadInput
 from manifests.export.export_dataset import export_dataset
 from manifests.export.formats import FORMATS
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Face, Membership, Photo
+from manifests.ledger.records import Face, Membership, Pair, Photo
 from manifests.runtime.files import sha256_bytes
 from tests.doubles.curation import rows
 from tests.doubles.exports import (
@@ -99,8 +100,10 @@ def read_keys(database: Path) -> list[str]:
 def test_an_export_read_elsewhere_is_the_dataset_byte_for_byte(own, tmp_path, name, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    stated = [replace(row, source="my camera", licence="CC0", consent="yes") for row in rows(own, Photo)]
-    change(own, [*stated[:5], *rows(own, Photo)[5:]])
+    taken = {"taken": datetime(1999, 12, 31, 23, 59, 58), "taken_doubt": "epoch"}
+    stated = [replace(row, source="my camera", licence="CC0", consent="yes", **taken) for row in rows(own, Photo)]
+    dated = [replace(row, gap_days=(*range(len(row.refs) - 1), None)) for row in rows(own, Pair)]
+    change(own, [*stated[:5], *rows(own, Photo)[5:], *dated])
     export_dataset(own, tmp_path / "out", name, wanted(name))
     elsewhere = tmp_path / "elsewhere" / "a b ü"
     shutil.copytree(tmp_path / "out", elsewhere)
@@ -120,12 +123,15 @@ def test_an_export_read_elsewhere_is_the_dataset_byte_for_byte(own, tmp_path, na
             == (row["lq_sha256"] != "")
             == (FORMATS[name].lq != "none" and row["is_target"] == "true" and face in frozen_faces(own))
         )
+    assert {(row["taken"], row["taken_doubt"]) for row in table} == {("1999-12-31T23:59:58", "epoch"), ("", "")}
     assert {row["licence"] for row in table} >= {"CC0"} and {row["consent"] for row in table} >= {"yes"}
 
     pairs: dict[str, list[str]] = {}
     for row in sorted(read_csv(elsewhere / "likeness_tables" / "pairs.csv"), key=lambda row: int(row["place"])):
         assert row["split"] == splits[row["target"]]
         pairs.setdefault(row["target"], []).append(row["reference"])
+        at = pairs_of(own)[row["target"]].index(row["reference"])
+        assert row["gap_days"] == ("" if at == len(pairs_of(own)[row["target"]]) - 1 else str(at))
     everywhere = {target: list(refs) for target, refs in pairs_of(own).items()}
     assert pairs and pairs.keys() == {row["face_id"] for row in table if row["is_target"] == "true"}
     assert pairs == {target: everywhere[target] for target in pairs}
