@@ -2,13 +2,13 @@
 
     python benchmarks/clean_faces.py DATASET --run RUN [--judge dlib] [--keep]
 
-The benchmark restores faces of people of the splits val and test, on whom the restorer was not trained. The benchmark
-uses a face only if its crop was not enlarged, and at most a tenth of the crop lies outside the photo. The input is the
-crop itself, as in `likeness restore --always`. Each face is restored without references. If the table `pairs` of the
-dataset has references for a face, the face is also restored with up to four references. The benchmark prints the PSNR
-between the result and the input, over the pixels that come from the photo. It also prints the cosine between the
-embeddings of the result and of the input. The judge, a recognizer that no loss uses, computes these embeddings.
-"""
+The benchmark restores faces of people of the splits `val` and `test`, on whom the restorer was not trained. The
+benchmark uses a face only if its crop was not enlarged, and at most a tenth of the crop lies outside the photo. The
+input is the crop itself, as in `likeness restore --always`. Each face is restored without references. If the table
+`pairs` of the dataset has references for a face, the face is also restored with up to four references. The benchmark
+prints the PSNR between the result and the input, over the pixels that come from the photo. It also prints the cosine
+between the embeddings of the result and of the input. The judge, a recognizer that no loss uses, computes these
+embeddings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
 
 
 def list_clean_faces(dataset: Path, size: int) -> list[tuple[str, str, np.ndarray]]:
-    """Returns the clean faces of the splits val and test, each as (face id, person, mask).
+    """Returns the clean faces of the splits `val` and `test`, each as (face id, person, mask).
 
     The mask, bool (size, size), is True for the pixels of the crop that come from the photo.
     """

@@ -67,7 +67,10 @@ def read_speed(stats: Path) -> dict[str, Any]:
 
 
 def measure_recipe(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Trains the recipe of the options into `folder`. Returns the memory, the contents of config.json and the speed."""
+    """Trains a restorer by the recipe that `options` names, and writes the run into `folder`.
+
+    Returns the memory, the contents of config.json and the speed.
+    """
     run, base = folder / "run", options.base_model
     folder.mkdir()
     if base == "sd21":

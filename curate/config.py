@@ -103,7 +103,7 @@ DAYS_A_YEAR = 365.25
 # The policy `window` allows only references whose distance to the target lies between two numbers. A distance is 1
 # minus the cosine of two embeddings of ArcFace (insightface's webface_r50). The numbers come from the file names of
 # ReF-LDM's lists (NeurIPS 2024), `train_references_arcface0-04.csv` and `test_references_arcface01-04.csv`. The file
-# name of ReF-LDM's val list contains no distance, so the split val uses the distances of test (ours).
+# name of ReF-LDM's val list contains no distance, so the split `val` uses the distances of the split `test` (ours).
 REF_LDM_WINDOWS = {"train": (0.0, 0.4), "val": (0.1, 0.4), "test": (0.1, 0.4)}
 
 

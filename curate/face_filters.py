@@ -5,7 +5,7 @@ from __future__ import annotations
 from manifests.ledger.filters import Filter, FilterSet
 from manifests.ledger.queries import PADDED
 
-# If more than a tenth of a crop lies outside the photo, the face is not a target of the split test (ours). For pixels
+# If more than a tenth of a crop lies outside the photo, the face is not a target of the split `test` (ours). For pixels
 # outside the photo, there is no truth that a metric could compare with a restored face. The face can still be a
 # reference.
 OUTSIDE_PHOTO = "outside_photo"
@@ -92,7 +92,7 @@ HQ256 = _make_rung("hq256", "upsample > 2")
 HQ512 = _make_rung("hq512", "upsample > 1")
 RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set drops all faces that the previous set drops
 
-# The set `keep-outside` accepts the same faces as `default`. With `keep-outside`, a target of the split test may lie
+# The set `keep-outside` accepts the same faces as `default`. With `keep-outside`, a target of the split `test` may lie
 # partly outside its photo.
 KEEP_OUTSIDE = FilterSet("keep-outside", 2, DEFAULT.filters)
 

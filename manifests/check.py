@@ -89,7 +89,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "HAVING count(DISTINCT s.split) > 1",
     ),
     (
-        "the tables pairs and splits name different splits for this target",
+        "the tables `pairs` and `splits` name different splits for this target",
         "SELECT p.target FROM pairs p LEFT JOIN splits s ON s.face_id = p.target AND s.status = 'ok' "
         "WHERE s.split IS DISTINCT FROM p.split",
     ),

@@ -37,8 +37,8 @@ PARTS = {
 class FaceLocation:
     """The place of a face: a photo and a box.
 
-    A witness is a face that belonged to a person at the time of a decision. A witness only shows which person the
-    decision means.
+    A decision about a person names a few faces of the person, the witnesses. If the id of the person changes later,
+    the witnesses still show which person the decision means.
     """
 
     photo_id: str

@@ -80,7 +80,7 @@ class Filter:
 class FilterSet:
     """An ordered list of filters. A face gets the reason of the first filter that removes the face.
 
-    `test_filters` remove no face. If a test filter is true for a face of the split test, the face can be a reference,
+    `test_filters` remove no face. If a test filter is true for a face of the split `test`, the face can be a reference,
     but not a target.
     """
 

@@ -51,12 +51,12 @@ CREATE TABLE photos (
     samples  VARCHAR,             -- sha256 of the stored samples; the photo is read from files with these samples
     orientation INTEGER,          -- EXIF orientation of the files from which the photo is read
     decoder  VARCHAR,             -- format of the file, and the versions of the libraries that decoded the samples
-    taken        TIMESTAMP,       -- when the photo was taken, as in the table files; if several files contain the
+    taken        TIMESTAMP,       -- when the photo was taken, as in the table `files`; if several files contain the
                                   -- photo, the earliest date without a doubt
-    taken_offset INTEGER,         -- as in the table files
-    taken_from   VARCHAR,         -- as in the table files
+    taken_offset INTEGER,         -- as in the table `files`
+    taken_from   VARCHAR,         -- as in the table `files`
     taken_doubt  VARCHAR,         -- NULL if the date can be trusted, or if there is no date; otherwise a doubt of the
-                                  -- table files, or before_photography, in_future, epoch, clock_reset, same_second or
+                                  -- table `files`, or before_photography, in_future, epoch, clock_reset, same_second or
                                   -- out_of_order (docs/curate.md, Dates)
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
@@ -224,7 +224,7 @@ CREATE TABLE kept_out (
     recognizer VARCHAR,             -- sha256 of the file of the model that made the embedding
     samples    VARCHAR,             -- HMAC of the sha256 of the photo's stored samples; NULL if only a sha256 is known
     bands      VARCHAR[],           -- HMACs, 64 bits each, of 12 bands of the photo's 256-bit perceptual hash
-    places     VARCHAR[],           -- HMACs of the uris of the photo's files, as in the table files
+    places     VARCHAR[],           -- HMACs of the uris of the photo's files, as in the table `files`
     CHECK ((kind = 'face') = (embedding IS NOT NULL)),
     CHECK ((kind = 'face') = (recognizer IS NOT NULL))
 );

@@ -36,7 +36,7 @@ class EmbeddedFaces:
 
     face_ids: list[str]
     people: list[str]  # Identity id of each face.
-    worth: list[float | None]  # The worth of each face, as in the table memberships.
+    worth: list[float | None]  # The worth of each face, as in the table `memberships`.
     vectors: np.ndarray  # Embeddings of unit length, float32 (n, d).
 
 

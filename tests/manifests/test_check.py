@@ -114,7 +114,7 @@ def test_a_person_in_two_splits(dataset):
     tamper(dataset, replace(one, split="test"))
     found = check_ledger(dataset)
     assert f"this identity is in more than one split: {one.identity_id}" in found
-    assert f"the tables pairs and splits name different splits for this target: {one.face_id}" in found
+    assert f"the tables `pairs` and `splits` name different splits for this target: {one.face_id}" in found
 
 
 def test_a_near_duplicate_in_two_splits(dataset):

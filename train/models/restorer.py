@@ -80,12 +80,12 @@ class Restorer(nn.Module):
         `lq`. With part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty
         slot. `embeddings` is (B,K,d). Each row has length 1, and is the embedding of a reference by the recognizer in
         `facts`. A Restorer does not use `target`. The model of recipe vre has the same arguments and uses `target`.
-        `step` is (B,) int64, the number of the step that each image trains. `step` is None in a restoration, and in the
-        training of a restorer with a single step. `places` is the result of `find_places(present, step)`. If `places`
-        is None, this method computes the places and waits for the device.
+        `step` is (B,) int64, the number of the step that learns from each image. `step` is None in a restoration, and
+        in the training of a restorer with a single step. `places` is the result of `find_places(present, step)`. If
+        `places` is None, this method computes the places and waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
-        for each image comes from the step that this image trains. Before a later step, the first step runs without
+        for each image comes from the step that learns from this image. Before a later step, the first step runs without
         gradients.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
@@ -124,7 +124,7 @@ class Restorer(nn.Module):
     def _make_step_input(
         self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor
     ) -> torch.Tensor:
-        """Returns the input latent (B,C,h,w) of the step that each image trains.
+        """Returns a latent (B,C,h,w) for each image: the input of the step that learns from the image.
 
         For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
         step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours). A

@@ -91,8 +91,8 @@ def mark_references_only(
 ) -> list[Split]:
     """Returns the rows with `no_target`: the reason of the test filter that removes the face, or None.
 
-    Test filters apply only to faces of the split test. `photos` maps the id of a photo to facts about the photo. Faces
-    in `listed` are not filtered, because an imported list decides which listed faces are targets.
+    Test filters apply only to faces of the split `test`. `photos` maps the id of a photo to facts about the photo.
+    Faces in `listed` are not filtered, because an imported list decides which listed faces are targets.
     """
     face_of = {face.face_id: face for face in faces}
     tests = [

@@ -52,7 +52,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 def _group_training_faces(selection: Selection) -> dict[str, list[ExportedFace]]:
     """Returns a dict from identity id to the person's training faces, for people with two training faces or more.
 
-    Returns {} if the split train is not exported.
+    Returns {} if the split `train` is not exported.
     """
     people: dict[str, list[ExportedFace]] = defaultdict(list)
     if "train" in selection.options.splits:

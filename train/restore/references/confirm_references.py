@@ -1,8 +1,8 @@
 """Decides whether references may show the person of a face, even if the face is too degraded for the recognizer.
 
 `restore` and `evaluate` use the same decision. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
-RESTORED_SHARE on 352 faces of people of the split val, degraded by the preset `codeformer`, with four references of the
-right person or of another person. docs/train.md says how many of these faces get their references.
+RESTORED_SHARE on 352 faces of people of the split `val`, degraded by the preset `codeformer`. Each face had four
+references of the right person, or of another person. docs/train.md says how many of these faces get their references.
 """
 
 from __future__ import annotations
