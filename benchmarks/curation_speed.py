@@ -4,9 +4,9 @@
 
 Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. Curation writes crops of
 512 px as PNG files and flushes the files to disk. Curation also writes embeddings in shards and keeps a ledger. The
-plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes
-nothing. In each round, curation runs and then the loop runs. The times include loading the models. The figures are
-medians over the rounds.
+plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process, in which onnxruntime chooses its number of
+threads. The loop writes nothing. In each round, curation runs and then the loop runs. The times include loading the
+models. The figures are medians over the rounds.
 
 Then each step of curation is timed alone, in one process with one thread. The floor is the speed of detection and
 recognition alone.
@@ -169,7 +169,7 @@ def _measure_face(crop: np.ndarray, landmarks5: np.ndarray) -> None:
 
 
 def time_loop_steps(photos: Sequence[Path], folder: str) -> dict[str, float]:
-    """Returns the milliseconds per photo of each step of the loop, with the threads of onnxruntime."""
+    """Returns the milliseconds per photo of each step of the loop. onnxruntime chooses its number of threads."""
     app = _load_app(folder)
     spent = {"imread": 0.0, "detect": 0.0, "align and recognize": 0.0}
     for path in photos:

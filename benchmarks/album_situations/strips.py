@@ -1,9 +1,9 @@
 """The situation `strips`: photo-booth strips, grids and posters beside the single photos that they show.
 
-Each person has SINGLES single photos of `people_crops`. A strip shows SHOWN of these photos again, in one of several
-layouts. A person counts as torn if the person's single photos are in more groups after the strips are added. In the
-album `unknown`, the photos of the strips do not exist as single photos. In this album, curation can join the faces of a
-strip only with the option --collages.
+Each person has SINGLES photos of `people_crops`, each with one face. A strip is one picture that shows SHOWN of these
+photos again, in one of several layouts. A person counts as torn if the strips divide the person's own photos into more
+groups than before. In the album `unknown`, the photos of the strips do not exist as single photos. In this album,
+curation can join the faces of a strip only with the option --collages.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -155,7 +156,7 @@ def _repair(dataset: Path, dry_run: bool, as_json: bool) -> None:
                 f"({share:.2%})."
             )
             if result.decisions:
-                typer.echo(f"The decisions have the numbers {', '.join(map(str, result.decisions))}.")
+                typer.echo(f"The decisions have the numbers {_list_numbers(result.decisions)}.")
     if result.leaks_after:
         raise typer.Exit(1)
 
@@ -177,10 +178,17 @@ def _print_leaks(result: Leaks) -> None:
     if result.alike_pairs or result.expected_pairs:
         typer.echo(
             f"{result.alike_pairs} pairs of faces from two splits have a cosine that is typical for one person. "
-            f"{result.expected_pairs:g} pairs of strangers are expected to have such a cosine. A pair counts "
+            f"{result.expected_pairs:.0f} pairs of strangers are expected to have such a cosine. A pair counts "
             "as a leak if other photos also show that the two faces are one person."
         )
     for sentence in result.unchecked:
         typer.echo(sentence)
     scope = f"{result.faces} faces, {result.pairs} pairs across splits, and the references of {result.targets} targets"
     typer.echo(f"{'Leaks were' if result.total else 'No leak was'} found among {scope}.")
+
+
+def _list_numbers(numbers: Sequence[int]) -> str:
+    """Returns numbers as text: `3`, `3, 5`, or `3 to 9` for three numbers or more without a gap."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))

@@ -28,7 +28,7 @@ _TYPES: dict[str, pa.DataType] = {
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the selection without the targets that lack a low-quality image in a split with low-quality images."""
+    """Returns the selection. If a split has low-quality images, targets without a low-quality image are left out."""
     return drop_targets_without_lq(selection, selection.lq_splits)
 
 

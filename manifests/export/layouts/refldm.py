@@ -16,7 +16,7 @@ LISTS, SPLIT_LISTS, IMAGES, LQ = "reference_mapping", "id_based_ffhq_split", "im
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the selection without the targets that lack a low-quality image in a split with low-quality images.
+    """Returns the selection. If a split has low-quality images, targets without a low-quality image are left out.
 
     The CSV list of a split with low-quality images has the column `lq_image`, which needs an image in each line.
     """

@@ -25,6 +25,7 @@ from tests.doubles import curation as doubles
 from tests.doubles.frozen_benchmarks import contents, forge
 from tests.doubles.restorers import SIZE
 from tests.places import Run
+from train.benchmark.cli import _list_numbers
 from train.benchmark.freeze import freeze
 from train.benchmark.frozen_benchmark import CASES, FACES
 from train.benchmark.leaks import find_benchmark_leaks
@@ -289,3 +290,10 @@ def test_the_command_lists_leaks_and_exits_with_one(own: Path, command: Run) -> 
     assert {Leak(**leak).kind for leak in told["examples"]} == {"cosine"}
     wrong = command("leaks", own, "--benchmark", own)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [((3,), "3"), ((3, 4), "3, 4"), ((3, 4, 5), "3 to 5"), ((1, 5, 6), "1, 5, 6")]
+)
+def test_numbers_of_decisions_are_short_text(numbers: tuple[int, ...], text: str) -> None:
+    assert _list_numbers(numbers) == text
