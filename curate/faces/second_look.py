@@ -41,7 +41,8 @@ SURE_LANDMARK_ERROR = 0.08
 MIN_SCORE_MARGIN = 0.05
 # A second look confirms a faint face if the score of the look is at least MIN_CONFIRMED_SCORE (ours).
 MIN_CONFIRMED_SCORE = 0.6
-# If the second look shrinks a photo to less than the scale _HALVED_BELOW, the photo is first halved (ours).
+# If the second look shrinks a part of a photo, the part is first halved until the scale is at least _HALVED_BELOW
+# (ours).
 _HALVED_BELOW = 1 / 8
 # The landmarks of a face are plausible if yaw, pitch and roll of the head are at most _MAX_YAW, _MAX_PITCH and
 # _MAX_ROLL degrees (ours). The filter `turned_away` has the same limits of yaw and pitch. A frontal face that lies on

@@ -178,7 +178,7 @@ def _print_leaks(result: Leaks) -> None:
     if result.alike_pairs or result.expected_pairs:
         typer.echo(
             f"{result.alike_pairs} pairs of faces from two splits have a cosine that is typical for one person. "
-            f"{result.expected_pairs:.0f} pairs of strangers are expected to have such a cosine. A pair counts "
+            f"{result.expected_pairs:.1f} pairs of strangers are expected to have such a cosine. A pair counts "
             "as a leak if other photos also show that the two faces are one person."
         )
     for sentence in result.unchecked:

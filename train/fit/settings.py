@@ -147,8 +147,9 @@ def _describe_change(of_run: Any, of_command: dict[str, Any]) -> str:
     """Returns which values of the two recipes differ, such as " (the preset is severe there, and mild here)"."""
     if not isinstance(of_run, dict):
         return ""
-    names = [name for name in of_command if of_run.get(name) != of_command[name]]
-    return f" ({'; '.join(f'the {name} is {of_run.get(name)} there, and {of_command[name]} here' for name in names)})"
+    names = [name for name in {**of_command, **of_run} if of_run.get(name) != of_command.get(name)]
+    values = [f"the {name} is {of_run.get(name)} there, and {of_command.get(name)} here" for name in names]
+    return f" ({'; '.join(values)})"
 
 
 def drop_inactive_losses(recipe: Recipe, facts: dict[str, Any]) -> Recipe:

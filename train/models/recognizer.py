@@ -88,7 +88,8 @@ def freeze(network: fx.GraphModule) -> fx.GraphModule:
         before = inputs[0]
         if isinstance(module, nn.BatchNorm2d) and before.op == "call_module" and len(before.users) == 1:
             if isinstance(convolution := modules[before.target], nn.Conv2d):
-                network.add_submodule(before.target, fuse_conv_bn_eval(convolution, module))
+                modules[before.target] = fuse_conv_bn_eval(convolution, module)
+                network.add_submodule(before.target, modules[before.target])
                 node.replace_all_uses_with(before)
                 network.graph.erase_node(node)
         elif isinstance(module, OnnxPReLU) and inputs[1].op == "get_attr":

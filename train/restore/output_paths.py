@@ -35,19 +35,23 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
 
     Photos of a folder keep their subfolders and their names in `out`. A photo that becomes a PNG gets the suffix .png
     instead of its own. If another photo of the folder has the same name apart from the suffix, .png is added to the
-    whole name, for example a.jpg.png. A photo that is given twice is restored once. In a folder, `restore` skips files
-    whose names begin with a dot, because systems and editors make such files. `restore` also skips files that are not
-    regular, everything inside `out` if `out` is below the folder, and links to folders. Raises BadInput if there is
-    nothing to restore, if two photos would have the same file, if an input would be overwritten, or if `out` is a file.
+    whole name, for example a.jpg.png. The names of two such PNG files differ in more than case. A photo that is given
+    twice is restored once. In a folder, `restore` skips files whose names begin with a dot, because systems and editors
+    make such files. `restore` also skips files that are not regular, everything inside `out` if `out` is below the
+    folder, and links to folders. Raises BadInput if there is nothing to restore, if two photos would have the same
+    file, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: give a folder with --out.")
+    real_out = Path(os.path.realpath(out))
     photos: list[tuple[Path, Path]] = []  # (file, its path relative to the named folder)
     unreadable: list[tuple[Path, str]] = []
     for item in inputs:
         if item.is_dir():
             files, closed_folders = _list_files(item)
-            photos += [(path, path.relative_to(item)) for path in files if not _is_result(path, item, out)]
+            if Path(os.path.realpath(item)) in real_out.parents:  # results are no photos to restore
+                files = [path for path in files if not Path(os.path.realpath(path.parent)).is_relative_to(real_out)]
+            photos += [(path, path.relative_to(item)) for path in files]
             unreadable += closed_folders
         elif item.exists():
             photos.append((item, Path(item.name)))
@@ -62,13 +66,18 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
         if real_path not in unique or len(place.parts) > len(unique[real_path][1].parts):
             unique[real_path] = path, place
     photos = list(unique.values())
-    # a.jpg may become a.png. If the folder also contains a.webp, a.jpg may become a.jpg.png.
-    stems = [fold_name(place.with_suffix("")) for _, place in photos]  # on some systems a.png and A.png are one file
+    # a.jpg may become a.png. If the folder also contains a.webp, a.jpg may become a.jpg.png. On some systems, a.png and
+    # A.png are one file.
+    stems = [fold_name(place.with_suffix("")) for _, place in photos]
+    taken = {fold_name(place) for _, place in photos}
     outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo
     for (path, place), stem in zip(photos, stems, strict=True):
         png = place if place.suffix == ".png" else place.with_suffix(".png")
         if png != place and stems.count(stem) > 1:
             png = place.with_name(place.name + ".png")
+        while png != place and fold_name(png) in taken:
+            png = png.with_name(png.name + ".png")
+        taken.add(fold_name(png))
         for name in {place, png}:
             if (first := writers.setdefault(name, path)) != path:
                 raise BadInput(
@@ -101,13 +110,6 @@ def _list_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         paths = [Path(parent, name) for name in names if not name.startswith(".")]
         files += [path for path in paths if _may_be_a_photo(path)]
     return sorted(files), sorted(closed_folders)
-
-
-def _is_result(path: Path, folder: Path, out: Path) -> bool:
-    """Returns whether a file of `folder` lies in `out`, and `out` lies below `folder`."""
-    real_out = Path(os.path.realpath(out))
-    is_below = Path(os.path.realpath(folder)) in real_out.parents
-    return is_below and real_out in Path(os.path.realpath(path.parent), path.name).parents
 
 
 def _may_be_a_photo(path: Path) -> bool:

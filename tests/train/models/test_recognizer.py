@@ -19,7 +19,7 @@ FACTS = {"size": SIZE, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 1
 
 
 def write_network(path: Path) -> dict[str, torch.Tensor]:
-    """Writes a recognizer with a convolution, a batch norm, a PReLU and a linear layer. Returns its weights."""
+    """Writes a recognizer with a convolution, two batch norms, a PReLU and a linear layer. Returns its weights."""
     rng = np.random.default_rng(0)
     weights = {
         "kernel": rng.normal(size=(4, 3, 3, 3)) * 0.2,
@@ -35,7 +35,8 @@ def write_network(path: Path) -> dict[str, torch.Tensor]:
     nodes = [
         helper.make_node("Conv", ["faces", "kernel"], ["a"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
         helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["b"], epsilon=1e-5),
-        helper.make_node("PRelu", ["b", "slopes"], ["c"]),
+        helper.make_node("BatchNormalization", ["b", "scale", "shift", "mean", "variance"], ["b2"], epsilon=1e-5),
+        helper.make_node("PRelu", ["b2", "slopes"], ["c"]),
         helper.make_node("GlobalAveragePool", ["c"], ["d"]),
         helper.make_node("Flatten", ["d"], ["e"]),
         helper.make_node("Gemm", ["e", "matrix", "bias"], ["embedding"], transB=1),
@@ -54,7 +55,8 @@ def write_network(path: Path) -> dict[str, torch.Tensor]:
 def embed_plainly(crops: torch.Tensor, w: dict[str, torch.Tensor]) -> torch.Tensor:
     """Computes what the network of `write_network` computes, one layer after the other."""
     h = F.conv2d(crops, w["kernel"], stride=2, padding=1)
-    h = F.batch_norm(h, w["mean"], w["variance"], w["scale"], w["shift"], eps=1e-5)
+    for _ in range(2):
+        h = F.batch_norm(h, w["mean"], w["variance"], w["scale"], w["shift"], eps=1e-5)
     h = torch.where(h > 0, h, h * w["slopes"])
     return F.normalize(F.linear(h.mean((2, 3)), w["matrix"], w["bias"]))
 

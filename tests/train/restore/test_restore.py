@@ -35,6 +35,7 @@ from manifests.pictures.images import Picture, decode, decode_picture
 from manifests.privacy.optout import plan_optout
 from manifests.privacy.purge import purge
 from manifests.report.sections.run_section import read_run
+from manifests.runtime.uris import fold_name
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
 from tests.doubles.misbehaviour import ODD, reads_oddly
@@ -44,6 +45,7 @@ from train.models.io import Restoration
 from train.models.restorer import Restorer
 from train.restore.load_restorer import load_restorer, run_model
 from train.restore.outcomes import PhotoOutcome
+from train.restore.output_paths import plan_outputs
 from train.restore.outputs.contact_sheet import ContactSheet, render_sheet
 from train.restore.outputs.log import LOG
 from train.restore.references.reference_photos import References
@@ -215,6 +217,8 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
     save("case/X.png", [1])
     restore([tmp_path / "case"], [], tmp_path, tmp_path / "apart")
     assert {path.name for path in (tmp_path / "apart").glob("*.png")} == {"X.png", "x.bmp.png"}
+    outputs, _ = plan_outputs([save("three/B.bmp", [0]), save("three/b.bmp", [1]), save("three/B.jpg", [2])], tmp_path)
+    assert len({fold_name(output.png) for output in outputs}) == 3
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
     assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]

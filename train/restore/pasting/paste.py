@@ -51,7 +51,7 @@ class Patch:
 
 
 def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landmarks5: np.ndarray) -> Patch | None:
-    """Returns the change that pastes a restored face into a photo, or None if the face lies outside the photo.
+    """Returns the change that pastes a restored face into a photo, or None if no pixel of the photo changes.
 
     `photo` is uint8 (H, W, 3). `crop` is the network's input, uint8 (S, S, 3), aligned by the FFHQ template. `restored`
     is the network's output, float32 (S, S, 3) in 0..255. `landmarks5` (5, 2) are in pixels of the photo. If the photo
