@@ -15,7 +15,7 @@ from curate.faces.align import FFHQ_512, scale_template
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from tests.doubles.stable_diffusion import write_mini_sd
-from tests.doubles.training import finder, models_of, picture, small, snapshot
+from tests.doubles.training import DIM, finder, models_of, picture, small, snapshot
 from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
 from train.fit.loop import train
@@ -106,7 +106,13 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         assert (row.status, row.reason) == ("ok", None)
         restored.append(cv2.imread(str(out / "0.png")))
     assert restored[0].shape == (recipe.size, recipe.size, 3)
-    assert np.array_equal(*restored) == (name in ("osdface", "idm"))  # these recipes use no references
+    # After so few steps, references may change less than one level of 256, so the numbers of the model are compared.
+    model, rng = Restorer.from_pretrained(tmp_path / "whole"), torch.Generator().manual_seed(0)
+    lq, references = (torch.rand(1, n, 3, recipe.size, recipe.size, generator=rng) for n in (1, 2))
+    embeddings, present = torch.nn.functional.normalize(torch.rand(1, 2, DIM, generator=rng), dim=-1), torch.ones(1, 2)
+    with torch.no_grad():
+        images = [model(lq[:, 0], references[:, :k], present[:, :k].bool(), embeddings[:, :k]).image for k in (2, 0)]
+    assert torch.equal(*images) == (name in ("osdface", "idm"))  # these recipes use no references
 
 
 def finding(recognizer: Path) -> FaceModels:
