@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,12 +164,13 @@ def _describe_leaking(summary: Summary) -> str:
 
 def _suggest_next(summary: Summary, dataset: Path) -> str:
     """Returns the next step for the user: the commands to run after this curation."""
+    name = shlex.quote(str(dataset))
     if not summary.files.get("ok"):
         return "name a folder that contains photos."
     if not summary.identities:
-        return f"likeness manifest show {dataset} explains why no person has two usable photos."
-    train = f", likeness train {dataset} --out RUN" if summary.pairs.get("train") else ""
-    return f"likeness manifest show {dataset}, likeness report {dataset}{train}"
+        return f"likeness manifest show {name} explains why no person has two usable photos."
+    train = f", likeness train {name} --out RUN" if summary.pairs.get("train") else ""
+    return f"likeness manifest show {name}, likeness report {name}{train}"
 
 
 def _print_plan(photos: list[Path], dataset: Path, rules: NameRules, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -78,4 +79,5 @@ def import_lists(
         typer.echo(json.dumps({**dataclasses.asdict(summary), "missing": lists.missing}, sort_keys=True))
         return
     typer.echo(describe_summary(summary))
-    typer.echo(f"Next: likeness manifest show {out}, likeness manifest check {out}")
+    name = shlex.quote(str(out))
+    typer.echo(f"Next: likeness manifest show {name}, likeness manifest check {name}")

@@ -253,5 +253,5 @@ def _is_or_are(faces: Sequence[FaceLocation]) -> str:
 
 
 def _describe(faces: Sequence[FaceLocation]) -> str:
-    """Returns the number of faces and the photo of the first face, as in `2 faces (0a1b2c3d, ...)`."""
-    return f"{format_count(len(faces), 'face')} ({faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"
+    """Returns the number of faces and the photo of the first face, as in `2 faces (photo 0a1b2c3d, ...)`."""
+    return f"{format_count(len(faces), 'face')} (photo {faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
 
     The crops and embeddings of a dropped photo's faces are erased. If the CSV does not name a photo, the photo keeps
     the values of earlier runs. If a dropped photo may be used again, the recorded faces of the photo are screened
-    again. Returns a notice about lines of the CSV that match no photo.
+    again. Returns notices about lines of the CSV that match no photo, and about copies of dropped photos.
     """
     cells: dict[str, dict[str, str]] = {}
     notices: list[str] = []
@@ -185,10 +185,32 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
                 to_detect.append(photo.photo_id)
         if row != photo:
             rows.append(row)
+    refused = {row.photo_id for row in rows if isinstance(row, Photo) and row.reason == NO_CONSENT}
+    notices += _report_copies(ledger, refused, faces)
     config = {"require_consent": require}
     ledger.record("consent", "all", config, rows, delete=[("stages", "unit", to_detect)] if to_detect else [])
     erase_dropped_faces(ledger)
     return notices
+
+
+def _report_copies(ledger: Ledger, refused: Set[str], faces: Mapping[str, Sequence[Face]]) -> list[str]:
+    """Returns a notice if photos that lose their consent now have copies that stay in use, or []."""
+    photos_of: dict[str, set[str]] = defaultdict(set)  # face that stands for its copies -> photos with one of the faces
+    for photo, own in faces.items():
+        for face in own:
+            photos_of[face.duplicate_of or face.face_id].add(photo)
+    known = [photos for photos in photos_of.values() if photos & refused]
+    copies = {photo for photos in known for photo in photos - refused}
+    usable = {row.photo_id for row in ledger.read_rows(Photo) if row.status == "ok" and row.photo_id in copies}
+    names = sorted(str(display_path(file.uri)) for file in ledger.read_rows(File) if file.photo_id in usable)
+    if not names:
+        return []
+    copies_stay = f"{format_count(len(names), 'copy', 'copies')} of photos without consent"
+    verb = "stays" if len(names) == 1 else "stay"
+    return [
+        f"{copies_stay} {verb} in use, for example {make_printable(names[0])}. If the consent for copies is refused "
+        "too, write a line for each copy, or run `likeness optout`."
+    ]
 
 
 def find_consent_problem(consent: str | None, require: bool) -> str | None:

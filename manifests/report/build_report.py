@@ -48,6 +48,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
         values = {
             "name": dataset.resolve().name,
             "created": utc_now().strftime("%Y-%m-%d %H:%M UTC"),
+            "finished": ledger.read_detail("curate").get("finished", True),
             "funnel": read_funnel(ledger),
             "consent": read_consent(ledger),
             "dates": read_dates(ledger),

@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
@@ -97,6 +98,16 @@ def test_no_byte_of_a_photos_metadata_gets_into_the_dataset(tmp_path):
 def sidecar(path: Path, *lines: str) -> str:
     path.write_text("file,source,licence,consent\n" + "".join(f"{line}\n" for line in lines))
     return str(path)
+
+
+def test_a_copy_of_a_photo_that_loses_its_consent_is_named(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
+    save(photos / "copies" / "again.jpg", photo([0], 0), int(cv2.IMWRITE_JPEG_QUALITY), 95)
+    assert "near_duplicate" in curated(photos, dataset).faces
+    for name, named in (("person1/0.png", False), ("person0/0.png", True)):
+        summary = curated(photos, dataset, sidecar=sidecar(tmp_path / "no.csv", f"{name},,,no"))
+        said = [notice for notice in summary.notices if "1 copy of photos without consent stays in use" in notice]
+        assert [str(photos / "copies" / "again.jpg") in notice for notice in said] == [True] * named
 
 
 def reasons(dataset: Path) -> dict[str, int]:

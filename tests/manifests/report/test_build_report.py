@@ -298,3 +298,10 @@ def test_what_is_no_run_or_no_dataset_is_a_sentence(folder: Path, tmp_path: Path
     with pytest.raises(LedgerMissing):
         build_report(tmp_path)
     assert not (tmp_path / "report").exists()
+
+
+def test_the_report_says_that_a_curation_did_not_finish(folder: Path) -> None:
+    assert "did not finish" not in build_report(folder).read_text()
+    with Ledger.open(folder, write=True) as ledger:
+        ledger.record("curate", "all", {}, detail={"finished": False})
+    assert "<b>The last <code>likeness curate</code> did not finish</b>" in build_report(folder).read_text()
