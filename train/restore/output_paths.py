@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,15 +70,15 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
     # a.jpg may become a.png. If the folder also contains a.webp, a.jpg may become a.jpg.png. On some systems, a.png and
     # A.png are one file.
     stems = [fold_name(place.with_suffix("")) for _, place in photos]
-    taken = {fold_name(place) for _, place in photos}
+    stem_counts = Counter(stems)
+    owners = {fold_name(place): path for path, place in photos}  # folded name of an output -> its photo
     outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo
     for (path, place), stem in zip(photos, stems, strict=True):
         png = place if place.suffix == ".png" else place.with_suffix(".png")
-        if png != place and stems.count(stem) > 1:
+        if png != place and stem_counts[stem] > 1:
             png = place.with_name(place.name + ".png")
-        while png != place and fold_name(png) in taken:
+        while png != place and owners.setdefault(fold_name(png), path) != path:
             png = png.with_name(png.name + ".png")
-        taken.add(fold_name(png))
         for name in {place, png}:
             if (first := writers.setdefault(name, path)) != path:
                 raise BadInput(

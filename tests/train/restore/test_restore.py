@@ -219,6 +219,8 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
     assert {path.name for path in (tmp_path / "apart").glob("*.png")} == {"X.png", "x.bmp.png"}
     outputs, _ = plan_outputs([save("three/B.bmp", [0]), save("three/b.bmp", [1]), save("three/B.jpg", [2])], tmp_path)
     assert len({fold_name(output.png) for output in outputs}) == 3
+    outputs, _ = plan_outputs([save("camera/IMG.PNG", [0])], tmp_path)
+    assert outputs[0].png == tmp_path / "IMG.png"  # its own name is no other photo's
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
     assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
