@@ -167,6 +167,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
         faces[face.photo_id].append(face)
     rows: list[Record] = []
     to_detect: list[str] = []
+    in_use, refused = set[str](), set[str]()  # photos that may be used now, and photos that lose their consent now
     for photo in ledger.read_rows(Photo):
         changes: dict[str, Any] = {**cells.get(photo.photo_id, {})}
         row = replace(photo, **changes)
@@ -183,26 +184,30 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
             if not faces[photo.photo_id]:
                 # The ledger does not say whether a photo without faces was ever searched, so the photo is searched now.
                 to_detect.append(photo.photo_id)
+        if row.status == "ok":
+            in_use.add(photo.photo_id)
+        elif row.reason == NO_CONSENT and photo.reason != NO_CONSENT:
+            refused.add(photo.photo_id)
         if row != photo:
             rows.append(row)
-    refused = {row.photo_id for row in rows if isinstance(row, Photo) and row.reason == NO_CONSENT}
-    notices += _report_copies(ledger, refused, faces)
+    if refused:
+        notices += _report_copies(ledger.read_rows(File), refused, in_use, faces)
     config = {"require_consent": require}
     ledger.record("consent", "all", config, rows, delete=[("stages", "unit", to_detect)] if to_detect else [])
     erase_dropped_faces(ledger)
     return notices
 
 
-def _report_copies(ledger: Ledger, refused: Set[str], faces: Mapping[str, Sequence[Face]]) -> list[str]:
-    """Returns a notice if photos that lose their consent now have copies that stay in use, or []."""
+def _report_copies(
+    files: Sequence[File], refused: Set[str], in_use: Set[str], faces: Mapping[str, Sequence[Face]]
+) -> list[str]:
+    """Returns a notice if photos in `refused` have copies among the photos in `in_use`, or []."""
     photos_of: dict[str, set[str]] = defaultdict(set)  # face that stands for its copies -> photos with one of the faces
     for photo, own in faces.items():
         for face in own:
             photos_of[face.duplicate_of or face.face_id].add(photo)
-    known = [photos for photos in photos_of.values() if photos & refused]
-    copies = {photo for photos in known for photo in photos - refused}
-    usable = {row.photo_id for row in ledger.read_rows(Photo) if row.status == "ok" and row.photo_id in copies}
-    names = sorted(str(display_path(file.uri)) for file in ledger.read_rows(File) if file.photo_id in usable)
+    copies = {photo for photos in photos_of.values() if photos & refused for photo in photos & in_use}
+    names = sorted(str(display_path(file.uri)) for file in files if file.photo_id in copies)
     if not names:
         return []
     copies_stay = f"{format_count(len(names), 'copy', 'copies')} of photos without consent"
