@@ -295,8 +295,8 @@ class Evaluator:
 
     def _load_metrics(self, judge: FaceModels) -> None:
         self.judge = judge
-        measure, self.missing_metrics = build_measure(self.options.metrics, judge, self.options.weights)
-        self.measure = _compare_with_first(measure, self.options.references)
+        options = self.options
+        self.measure, self.missing_metrics = build_measure(options.metrics, judge, options.weights, options.references)
         if "fid_folder" in self.options.metrics and self.options.fid_folder is None:
             self.missing_metrics["fid_folder"] = "fid_folder needs a folder of images: give a folder with --fid-folder."
 
@@ -321,21 +321,6 @@ class Evaluator:
                 average[name] = value
         except BadInput as error:
             missing[name] = str(error)
-
-
-def _compare_with_first(measure: Measure, count: int) -> Measure:
-    """Returns `measure` for the first `count` references of an image."""
-
-    def measure_with_first(
-        restored: np.ndarray,
-        target: np.ndarray,
-        references: Sequence[np.ndarray],
-        wrong: Sequence[np.ndarray] = (),
-        valid: np.ndarray | None = None,
-    ) -> dict[str, float]:
-        return measure(restored, target, references[:count], wrong, valid)
-
-    return measure_with_first
 
 
 def _label_row(row: Row, label: str) -> Row:

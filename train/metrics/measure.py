@@ -93,9 +93,12 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def build_measure(
-    names: Sequence[str] | None, judge: FaceModels, weights: Path | None
+    names: Sequence[str] | None, judge: FaceModels, weights: Path | None, most_references: int | None = None
 ) -> tuple[Measure, dict[str, str]]:
     """Returns the function that measures one image, and the reason for each missing metric (see the top of this file).
+
+    The metrics compare an image only with its first `most_references` references, or with all references if
+    `most_references` is None.
 
     Raises BadInput if a name is not the name of a metric, or if `weights` is not a folder.
     """
@@ -118,6 +121,7 @@ def build_measure(
         wrong: Sequence[np.ndarray] = (),
         valid: np.ndarray | None = None,
     ) -> dict[str, float]:
+        references = references[:most_references]
         for image in (restored, target, *references, *wrong):
             _check_image(image)
         if restored.shape != target.shape:
