@@ -12,7 +12,7 @@ from manifests.ledger.cleaned_targets import VERSIONS_FOLDER, find_stray_version
 from manifests.ledger.leak_audit import find_audit_problems
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
-from manifests.ledger.queries import read_faces_with_reason, read_units
+from manifests.ledger.queries import is_curation_finished, read_faces_with_reason, read_units
 from manifests.ledger.records import CleanedVersion
 from manifests.privacy.erase import ERASURE_REASONS
 from manifests.privacy.keys import read_key
@@ -112,7 +112,7 @@ def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda
     """
     problems: list[str] = []
     with Ledger.open(dataset) as ledger:
-        if not ledger.read_detail("curate").get("finished", True):
+        if not is_curation_finished(ledger):
             return [UNFINISHED]
         for problem, sql in _RULES:
             problems += [f"{problem}: {row[0]}" for row in ledger.query(sql).iter_rows()]

@@ -46,6 +46,11 @@ def read_recognizer(ledger: Ledger) -> Model:
     return recognizers[0]
 
 
+def is_curation_finished(ledger: Ledger) -> bool:
+    """Returns whether the last `likeness curate` reached its end. Without a curation, the result is True."""
+    return bool(ledger.read_detail("curate").get("finished", True))
+
+
 def read_faces_with_reason(ledger: Ledger, reasons: Sequence[str]) -> list[Face]:
     """Returns the faces whose reason is one of `reasons`, ordered by face id."""
     return ledger.read_rows(Face, "list_contains(?, reason)", list(reasons))

@@ -13,6 +13,7 @@ import jinja2
 
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger, utc_now
+from manifests.ledger.queries import is_curation_finished
 from manifests.report.dropped_page import FACES, read_dropped_faces
 from manifests.report.people_pages import list_orders, list_people, read_page
 from manifests.report.sections.cleaned_section import read_cleaned_versions
@@ -48,7 +49,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
         values = {
             "name": dataset.resolve().name,
             "created": utc_now().strftime("%Y-%m-%d %H:%M UTC"),
-            "finished": ledger.read_detail("curate").get("finished", True),
+            "finished": is_curation_finished(ledger),
             "funnel": read_funnel(ledger),
             "consent": read_consent(ledger),
             "dates": read_dates(ledger),
