@@ -146,9 +146,9 @@ def _degrade_dataset(
 
 
 def describe_poor_targets(summary: SetSummary) -> str:
-    """Returns sentences about the targets that are enlarged or lie partly outside their photo.
+    """Returns sentences that count enlarged targets, and targets whose crop lies partly outside the photo.
 
-    Returns an empty string if there are no such targets.
+    Returns an empty string if the set has no such targets.
     """
     size, notes = summary.size, ""
     if summary.enlarged:

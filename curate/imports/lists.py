@@ -223,10 +223,10 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 
 
 def _find_pictures(source: Path) -> Path:
-    """Returns the folder to which the names in the lists are relative if --originals is not given.
+    """Returns the folder that contains the pictures of the lists. It is used if --originals is not given.
 
-    Returns the folder images512x512 beside the lists if it exists. Likeness's own export writes the folder
-    images512x512. If images512x512 does not exist, returns the folder of the lists.
+    An export of Likeness has the pictures in the folder images512x512 beside the lists. If this folder does not exist,
+    returns the folder of the lists.
     """
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home

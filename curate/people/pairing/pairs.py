@@ -37,7 +37,7 @@ _NO_KEY = np.iinfo(np.int64).max  # Sort key of a candidate that is not usable.
 
 
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records the targets with their references. Also counts the faces that are not targets, for each reason.
+    """Records the targets with their references, and for each reason the number of faces that are not targets.
 
     Returns notices about faces without a usable date, and about references from imported lists that cannot be used.
     """

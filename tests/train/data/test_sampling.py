@@ -88,7 +88,7 @@ def test_every_reference_of_the_pairs_comes_as_often_as_the_others() -> None:
 
 
 def test_what_the_pairs_leave_out_is_not_drawn() -> None:
-    """Tests that training draws only from the references that the policy of the pairs left."""
+    """Tests that training uses only the references in the table `pairs`."""
     taken = album(6, 6)
     cut = replace(taken, references=[rows[:2] for rows in taken.references])
     for sample in drawn(cut, SMALL, 200):

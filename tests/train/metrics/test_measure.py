@@ -25,7 +25,6 @@ from train.metrics.landmarks import find_5_points
 from train.metrics.measure import build_measure, explain_missing
 from train.metrics.registry import METRICS
 
-OF_AN_IMAGE = [name for name, metric in METRICS.items() if metric.scope == "image"]
 WITHOUT_WEIGHTS = ["psnr", "ssim", "ms_ssim", "id_target", "id_references", "deg_judge", "l2_ld", "copy_ratio"]
 
 
