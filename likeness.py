@@ -49,6 +49,7 @@ import typer
 import curate.cli
 import curate.decisions.cli
 import curate.import_cli
+import curate.review.cli
 import degrade.cli
 import manifests.cli
 import manifests.export.cli
@@ -302,7 +303,7 @@ def doctor(
 _MAIN_JOB, _DATA, _TRAINING, _MEASURING = "Main job", "Datasets", "Training and restoring", "Measuring"
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group in the help to the commands of the group
     _MAIN_JOB: [run, demo, doctor],
-    _DATA: [curate.cli.curate, curate.decisions.cli.decide, manifests.cli.report],
+    _DATA: [curate.cli.curate, curate.review.cli.review, curate.decisions.cli.decide, manifests.cli.report],
     "Degradation": [degrade.cli.degrade, degrade.cli.verify, degrade.cli.preview],
     _TRAINING: [train.fit.cli.train, train.iterate.cli.iterate, train.restore.cli.restore],
     _MEASURING: [

@@ -58,7 +58,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = (
         project["optional-dependencies"][name]
-        for name in ("offline", "heic", "jxl", "raw", "lmdb", "albumentations", "iqa", "reference")
+        for name in ("offline", "heic", "jxl", "raw", "lmdb", "review", "albumentations", "iqa", "reference")
     )
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     declared = {re.split(r"[<>=\[]", line)[0] for line in lines}

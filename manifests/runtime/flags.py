@@ -88,6 +88,11 @@ FLAGS = {
     "--from": ("ID", "For split: the id of the person to whom the faces do not belong"),
     "--name": ("NAME", "For rename: the name of the person"),
     "--file": ("FILE", "A file of decisions in JSON lines; if one decision is wrong, no decision is recorded"),
+    # review
+    "--port": ("PORT", "The port of the server"),
+    "--no-browser": ("", "Print the link, and open no browser"),
+    "--host": ("ADDRESS", "The address that the server listens on, so that other machines can reach the pages"),
+    "--token": ("", "Let everybody who has the printed link see the photos, also on other machines"),
     # privacy
     "--person": ("PERSON", "The id or the name of a person"),
     "--photo": ("PHOTO", "The path, name or sha256 of a photo"),

@@ -1,0 +1,1 @@
+"""Makes the pictures that the pages of the review show."""

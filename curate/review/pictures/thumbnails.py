@@ -1,0 +1,51 @@
+"""Makes small WebP pictures of faces, and stores them in DATASET/thumbnails.
+
+The name of a thumbnail contains the hash of the crop and the size, so a changed crop gets a new thumbnail. A thumbnail
+is encoded again from the pixels alone, and contains no metadata of a photo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Face
+from manifests.pictures.images import UndecodableImage, decode
+from manifests.runtime.files import write_atomically
+
+FOLDER = "thumbnails"
+SIDE = 224  # pixels (ours): large enough to judge a face on a screen with two pixels per CSS pixel
+_QUALITY = 82  # of WebP (ours)
+
+
+def read_thumbnail(dataset: Path, face: Face, can_write: bool) -> bytes | None:
+    """Returns the thumbnail of a face as WebP, or None if the face has no readable crop.
+
+    A new thumbnail is stored if `can_write` is true. If the disk is full, the thumbnail is returned, and is not stored.
+    """
+    if face.crop_sha256 is None:
+        return None
+    path = dataset / FOLDER / face.crop_sha256[:2] / f"{face.crop_sha256}-{SIDE}.webp"
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    try:
+        data = encode_webp(Image.fromarray(decode(crop_path(dataset, face.face_id))), SIDE)
+    except (OSError, UndecodableImage):
+        return None
+    if can_write:
+        with contextlib.suppress(OSError):
+            write_atomically(path, data)
+    return data
+
+
+def encode_webp(image: Image.Image, side: int) -> bytes:
+    """Returns a picture without metadata as WebP. The longer side has at most `side` pixels."""
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info = {}
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY, method=2)
+    return buffer.getvalue()

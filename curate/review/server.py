@@ -1,0 +1,113 @@
+"""Starts the server of the review. The pages of each area are in the files *_routes.py."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import webbrowser
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from curate.review import people_routes
+from curate.review.access import Access, is_loopback
+from curate.review.pages import fail, render_error
+from curate.review.session import Session
+from manifests.errors import BadInput, LikenessError
+
+# Each area of the pages is a module. `ROUTES` are the routes of the area, and `NAVIGATION` are pairs of a path and a
+# title. The pages show the entries of NAVIGATION in this order.
+AREAS: list[ModuleType] = [people_routes]
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+
+
+def serve(dataset: Path, host: str, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
+    """Serves the pages of a dataset until Ctrl-C. `say` prints a line for the user.
+
+    The port 0 means any free port. Raises BadInput if the address or the port cannot be used. Raises LedgerError if the
+    ledger cannot be read.
+    """
+    session = Session(dataset)
+    listener = _listen(host, port)
+    port = listener.getsockname()[1]
+    app = Access(make_app(session), host, port, lambda link: say(f"To open the pages in another browser: {link}"))
+    if session.read_only:
+        say(session.read_only)
+    if not is_loopback(host):
+        say("Note: the pages are sent without encryption. Use --host only in a network that you trust.")
+    say(f"Open {app.link}\nEnd the review with Ctrl-C.")
+    if open_browser:
+        webbrowser.open(app.link)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises Ctrl-C again after its own end
+            server.run(sockets=[listener])
+    finally:
+        listener.close()
+        session.close(say)
+
+
+def make_app(session: Session) -> Starlette:
+    """Returns the application with the pages of all areas, without any check of access."""
+    routes = [route for area in AREAS for route in area.ROUTES]
+    app = Starlette(
+        routes=[*routes, Route("/static/{name}", _send_static)],
+        exception_handlers={HTTPException: _answer_http_error, LikenessError: _answer_likeness_error},
+    )
+    app.state.session = session
+    app.state.navigation = [entry for area in AREAS for entry in area.NAVIGATION]
+    app.state.static = _read_static_files()
+    return app
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except PermissionError:
+        raise BadInput(f"The system does not allow the port {port}. Give --port a number of 1024 or more.") from None
+    except OSError as error:
+        if isinstance(error, socket.gaierror):
+            raise BadInput(
+                f"{host} is not an address of this machine. Give --host an address such as 0.0.0.0."
+            ) from None
+        raise BadInput(
+            f"The port {port} of {host} cannot be used: {error.strerror or error}. Give another --port, or leave "
+            "--port out to get a free port."
+        ) from None
+
+
+def _read_static_files() -> dict[str, tuple[bytes, str]]:
+    """Returns a dict from the name of each file in static/ to its bytes and its media type."""
+    folder = resources.files("curate.review") / "static"
+    return {
+        file.name: (file.read_bytes(), _TYPES[file.name.rpartition(".")[2]])
+        for file in folder.iterdir()
+        if file.name.rpartition(".")[2] in _TYPES
+    }
+
+
+def _send_static(request: Request) -> Response:
+    entry = request.app.state.static.get(request.path_params["name"])
+    if entry is None:
+        raise HTTPException(404)
+    return Response(entry[0], media_type=entry[1])
+
+
+def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentence = "There is no such page." if error.status_code == 404 else error.detail
+    return render_error(request, sentence, error.status_code)
+
+
+def _answer_likeness_error(request: Request, error: Exception) -> Response:
+    """Answers an error that a user can mend with its sentence."""
+    return fail(request, str(error))
