@@ -8,7 +8,6 @@ decision means.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,10 +21,7 @@ _MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characte
 
 
 class FaceLookup:
-    """Finds the faces and identities of a ledger that a request names.
-
-    `put_face` and `put_member` change the faces and identities in memory, without a change of the ledger.
-    """
+    """Finds the faces and identities of a ledger that a request names."""
 
     def __init__(self, faces: Sequence[Face], memberships: Sequence[Membership]) -> None:
         self._face = {face.face_id: face for face in faces}
@@ -34,42 +30,6 @@ class FaceLookup:
         self._members: dict[str, list[str]] = defaultdict(list)  # identity -> face ids
         for row in memberships:
             self._members[row.identity_id].append(row.face_id)
-        for members in self._members.values():
-            members.sort()
-
-    def get_face(self, face_id: str) -> Face | None:
-        """Returns the row of a face, or None if no face has this id."""
-        return self._face.get(face_id)
-
-    def get_identity(self, face_id: str) -> str | None:
-        """Returns the identity of a face, or None if the face has no identity."""
-        return self._identity.get(face_id)
-
-    def get_members(self, identity: str) -> list[str]:
-        """Returns the ids of the faces of an identity, sorted. The list is empty if there is no such identity."""
-        return list(self._members[identity]) if identity in self._members else []
-
-    def put_face(self, face: Face) -> None:
-        """Replaces the row of a face in memory."""
-        self._face[face.face_id] = face
-        self._finder.replace(face)
-
-    def put_member(self, face_id: str, identity: str | None) -> None:
-        """Gives a face another identity in memory, or no identity."""
-        old = self._identity.pop(face_id, None)
-        if old is not None:
-            members = self._members[old]
-            del members[bisect_left(members, face_id)]
-            if not members:
-                del self._members[old]
-        if identity is not None:
-            self._identity[face_id] = identity
-            insort(self._members[identity], face_id)
-
-    def find_today(self, location: FaceLocation) -> str | None:
-        """Returns the current representative of the face at a location, or None if the location has no face."""
-        face, _ = self._finder.find(location)
-        return None if face is None else face.representative
 
     def complete_id(self, word: object) -> str:
         """Returns the id of the only identity or face whose id begins with `word`.
@@ -149,16 +109,16 @@ class FaceLookup:
             locations = tuple(map(parse_location, names))
         else:
             locations = self.find_person(names)
-        excluded = {self.find_today(face) for face in faces}
+        excluded = {self._find_today(face) for face in faces}
         return name_single_witness(
             location
             for location in locations
-            if self.find_today(location) is None or self.find_today(location) not in excluded
+            if self._find_today(location) is None or self._find_today(location) not in excluded
         )
 
     def find_other_members(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
         """Returns, as witnesses, the faces of an identity that are not in `faces`."""
-        excluded = {self.find_today(face) for face in faces}
+        excluded = {self._find_today(face) for face in faces}
         return name_single_witness(
             replace(self.locate(face_id), witness=True)
             for face_id in self._members[identity]
@@ -170,7 +130,7 @@ class FaceLookup:
 
         Raises BadInput if the location has no face with an identity.
         """
-        face_id = self.find_today(location)
+        face_id = self._find_today(location)
         if face_id not in self._identity:
             raise BadInput(
                 f"The face at {list(location.box)} in photo {location.photo_id[:12]} belongs to no person now. Name a "
@@ -179,13 +139,18 @@ class FaceLookup:
         return self._identity[face_id]
 
     def has_identity(self, location: FaceLocation) -> bool:
-        return self.find_today(location) in self._identity
+        return self._find_today(location) in self._identity
 
     def locate(self, face_id: str) -> FaceLocation:
         """Returns the photo and the box of a face. The coordinates of the box are rounded to .01 pixels."""
         face = self._face[face_id]
         x0, y0, x1, y1 = (round(float(side), 2) for side in face.box)
         return FaceLocation(face.photo_id, (x0, y0, x1, y1))
+
+    def _find_today(self, location: FaceLocation) -> str | None:
+        """Returns the current representative of the face at a location, or None if the location has no face."""
+        face, _ = self._finder.find(location)
+        return None if face is None else face.representative
 
     def _find_representative(self, full_id: str) -> str:
         """Returns the id of the representative of a face. If `full_id` is the id of an identity, returns this id."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,7 +49,7 @@ def make_identities(
             id_of[label] = identity
             used_ids.add(identity)
     for label in sorted(set(members) - set(id_of), key=lambda label: smallest[label]):
-        id_of[label] = make_id(key, smallest[label], used_ids)
+        id_of[label] = _make_id(key, smallest[label], used_ids)
         used_ids.add(id_of[label])
 
     names = {} if links is None else name_groups(grouping.labels, links, smallest)
@@ -98,10 +97,10 @@ def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -
     return names
 
 
-def make_id(key: bytes, smallest_face: str, used_ids: Container[str]) -> str:
-    """Returns the id of a new identity that is not in `used_ids`.
-
-    The id is `p-` and 12 hexadecimal digits of a keyed hash of the smallest face id of the identity.
-    """
-    names = ("p-" + compute_mark(key, "person", f"{smallest_face} {attempt}")[:12] for attempt in itertools.count())
-    return next(name for name in names if name not in used_ids)
+def _make_id(key: bytes, smallest_face: str, used_ids: set[str]) -> str:
+    """Returns an id that is not in `used_ids`: `p-` and 12 hexadecimal digits of a keyed hash of the face id."""
+    for attempt in range(len(used_ids) + 1):
+        name = "p-" + compute_mark(key, "person", f"{smallest_face} {attempt}")[:12]
+        if name not in used_ids:
+            return name
+    raise AssertionError("every id that was tried is in use")

@@ -120,11 +120,6 @@ class FaceFinder:
         for face in faces:
             self._faces_of_photo[face.photo_id].append(face)
 
-    def replace(self, face: Face) -> None:
-        """Replaces the row of a face."""
-        faces = self._faces_of_photo[face.photo_id]
-        faces[:] = [face if other.face_id == face.face_id else other for other in faces]
-
     def find(self, location: FaceLocation) -> tuple[Face | None, str]:
         """Returns the face at a location, and an empty text if the face is in use.
 
