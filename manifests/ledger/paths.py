@@ -10,6 +10,7 @@ from manifests.runtime.files import find_blocking_file
 LEDGER_NAME = "manifest.duckdb"
 # a dataset has these folders; every file in these folders has a row in the ledger
 PARTS = ("faces", "embeddings", "lq", "versions")
+MAPS = "map"  # this folder has the map of faces that `likeness review` computed; it can be computed again
 PENDING_NAME = "purge.pending"  # This file contains the plan of an unfinished purge.
 MAX_SEED = 2**63 - 1  # The largest seed that fits into a BIGINT column of the ledger.
 

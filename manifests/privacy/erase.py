@@ -19,7 +19,7 @@ import numpy as np
 from manifests.ledger.cleaned_targets import find_version_files
 from manifests.ledger.leak_audit import plan_audit_update
 from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
-from manifests.ledger.paths import PARTS, crop_path, shard_path
+from manifests.ledger.paths import MAPS, PARTS, crop_path, shard_path
 from manifests.ledger.queries import read_faces_with_reason, read_units
 from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split, remove_embedding
 from manifests.privacy.names_in_details import find_labels_of_faces, remove_names_from_details
@@ -213,7 +213,9 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
         for face in sorted(removed):
             (folder / f"{face}.png").unlink(missing_ok=True)
         _shrink_set_files(folder, removed)
-    for part in PARTS:
+    for path in sorted((dataset / MAPS).glob("*.npy")):  # a map has the places of all faces
+        path.unlink()
+    for part in (*PARTS, MAPS):
         remove_temporary_files(dataset / part)
 
 

@@ -33,6 +33,7 @@ BEFORE_PURGES = "before_purges"
 _RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}
 _FILES_WITHOUT_FACES = {"config.json", FACTS, "stats.jsonl"}
 _BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
+_IMAGES = "-images"  # `likeness evaluate --keep-images` writes <face_id>.png into <result>-images/<number>/
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def remove_faces_from_runs(
             counts["snapshots"] += 1
         if "config.json" in names and _read_snapshot_hash(place) is not None:
             counts += _clean_run(place, wanted | set(people))
+        if place.parent.name.endswith(_IMAGES):
+            counts += _remove_restored_images(place, wanted)
         if "faces.jsonl" in names and _contains_any(place / "faces.jsonl", wanted):
             _remove_benchmark(place)
             counts["benchmarks"] += 1
@@ -157,6 +160,14 @@ def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
             path.unlink()
             counts["sheets and pages" if has_pictures else "results by face"] += 1
     return counts
+
+
+def _remove_restored_images(folder: Path, faces: set[str]) -> Counter[str]:
+    """Remove the restored images of these faces, which an evaluation wrote. Returns their number."""
+    images = [path for path in sorted(folder.glob("*.png")) if path.stem in faces]
+    for path in images:
+        path.unlink()
+    return Counter({"restored images": len(images)}) if images else Counter()
 
 
 def _read_strings(column: pa.ChunkedArray) -> list[Any]:

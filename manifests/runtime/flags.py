@@ -148,6 +148,7 @@ FLAGS = {
     # pages and tables
     "--page": ("FILE.html", "Write an HTML page with the images"),
     "--page-data": ("FILE.json", "Write the content of the page as JSON"),
+    "--keep-images": ("", "Write the restored images beside the result, so that `likeness review` can show them"),
     "--worst": ("N", "The largest number of images on the page; the worst images come first"),
     "--markdown": ("FILE", "Write the tables as Markdown"),
     "--latex": ("FILE", "Write the tables as LaTeX"),

@@ -54,6 +54,7 @@ def evaluate(
     weights: Weights = None,
     page: Annotated[Path | None, flag("--page", panel=_TABLES)] = None,
     worst: Annotated[int, flag("--worst", low=1, panel=_TABLES)] = 60,
+    keep_images: Annotated[bool, flag("--keep-images", panel=_TABLES)] = False,
     markdown: Markdown = None,
     latex: Latex = None,
     dry_run: DryRun = False,
@@ -103,9 +104,9 @@ def evaluate(
     with show_progress("images", as_json) as progress:
         if is_comparison:
             assert out is not None
-            result = compare(runs, folders, dataset, out, set_name, options, progress, pictures)
+            result = compare(runs, folders, dataset, out, set_name, options, progress, pictures, keep_images)
         else:
-            result = evaluate_run(runs[0], dataset, set_name, options, progress, pictures)
+            result = evaluate_run(runs[0], dataset, set_name, options, progress, pictures, keep_images)
     _write_tables(result, markdown, latex)
     if page is not None and pictures is not None:
         from train.evaluation.html_page import render_page

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from manifests.errors import BadInput
 from manifests.runtime.progress import Progress
 from train.evaluation.aggregate import Row
 from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages, write_result
+from train.evaluation.image_folders import ImageFolders
+from train.evaluation.rows import OnImage
 from train.evaluation.systems import list_differences, list_systems
 from train.run_folders import name_result_file
 
@@ -25,6 +29,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     progress: Progress = lambda *_: None,
     page_images: PageImages | None = None,
+    with_images: bool = False,
 ) -> dict[str, Any]:
     """Measures the newest checkpoint of a run on a frozen set, and returns the result.
 
@@ -32,15 +37,19 @@ def evaluate(
     With a judge or with several steps, the files have other names (`name_result_file`). The systems are the LQ image
     itself, and restorations without references, with each number of references in `options`, and with wrong references.
     `options.judge` measures identity. Without a judge, the dataset's own recognizer measures identity, although a
-    restorer with an identity loss was trained with this recognizer. Raises BadInput, LedgerError or FaceModelError.
+    restorer with an identity loss was trained with this recognizer. With `with_images`, the restored images are written
+    beside the result (train/evaluation/image_folders.py). Raises BadInput, LedgerError or FaceModelError.
     """
     options = options or EvaluationOptions()
-    evaluator = Evaluator(dataset, lq_set, options, page_images.keep if page_images is not None else None)
+    stem = run / name_result_file("evaluation", options.judge, options.steps)
+    images = ImageFolders(stem, with_images)
+    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images))
     rows = evaluator.measure_run(run, list_systems(options.references, options.counts), progress)
     result = evaluator.build_result(rows, list_differences(options.references)) | evaluator.describe_run(run)
     if page_images is not None:
         page_images.cases, page_images.rows = evaluator.cases, rows
-    write_result(run / name_result_file("evaluation", options.judge, options.steps), result, rows)
+    result |= images.publish()
+    write_result(stem, result, rows)
     return result
 
 
@@ -53,19 +62,21 @@ def compare(
     options: EvaluationOptions | None = None,
     progress: Progress = lambda *_: None,
     page_images: PageImages | None = None,
+    with_images: bool = False,
 ) -> dict[str, Any]:
     """Measures several runs, and folders of images that other methods restored, on the same frozen set.
 
     The result is written to OUT/comparison.json and OUT/comparison.parquet. Every run and folder is compared, image by
     image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of this
-    image states the reason. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
+    image states the reason. With `with_images`, the restored images are written as in `evaluate`. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
     Raises BadInput also if two runs or folders have the same name.
     """
     options = options or EvaluationOptions()
     names = [path.resolve().name for path in (*runs, *folders)]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise BadInput(f"Two of the compared folders have the name {repeated}: rename one of them.")
-    evaluator = Evaluator(dataset, lq_set, options, page_images.keep if page_images is not None else None)
+    images = ImageFolders(out / "comparison", with_images)
+    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images))
     for run in runs:  # whatever cannot be compared is refused before anything is measured
         evaluator.load_run(run)
     for folder in folders:
@@ -91,8 +102,21 @@ def compare(
     result = evaluator.build_result(rows, pairs) | {"runs": about, "extra": extra}
     if page_images is not None:
         page_images.cases, page_images.rows = evaluator.cases, rows
+    result |= images.publish()
     write_result(out / "comparison", result, rows)
     return result
+
+
+def _call_all(write: OnImage, page_images: PageImages | None) -> OnImage:
+    """Returns a function that gives each image to the folders, and to the images of the page if there is a page."""
+    if page_images is None:
+        return write
+
+    def on_image(row: Row, image: np.ndarray) -> None:
+        write(row, image)
+        page_images.keep(row, image)
+
+    return on_image
 
 
 def _label_key(label: str, key: str) -> str:

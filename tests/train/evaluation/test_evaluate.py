@@ -30,6 +30,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
 from manifests.pictures.images import decode
+from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.result_tables import make_difference_rows, make_notices
 from tests.doubles import curation as doubles
 from tests.doubles.restorers import SIZE, Copying
@@ -411,6 +412,28 @@ def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path)
     worst = min((row for row in seen.rows if row["key"] == "2"), key=lambda row: (row["id_target"], row["face_id"]))
     assert html.index(f'data-face="{worst["face_id"]}"') < html.rindex("<article")
     assert html.count("data:image/webp;base64,") >= 2 * 4
+
+
+def test_restored_images_are_written_beside_the_result_and_belong_to_it(made: Path, run: Path) -> None:
+    options, page = replace(TWO, metrics=("psnr",)), PageImages()
+    result = evaluate(run, made, options=options, page_images=page, with_images=True)
+    assert set(result["image_folders"]) == {"0", "2"} and result == json.loads((run / "evaluation.json").read_text())
+    for (face, key), image in page.restored.items():
+        if key != "lq":
+            assert (decode(run / result["image_folders"][key] / f"{face}.png") == image).all()
+    # a comparison with the written images gives the same figures, and writes its own images
+    folder = run / result["image_folders"]["2"]
+    other = compare([], [folder], made, run / "out", options=options, with_images=True)
+    assert other["rows"][1]["psnr"] == next(row for row in result["rows"] if row["key"] == "2")["psnr"]
+    copies = run / "out" / other["image_folders"][folder.name]
+    assert [path.read_bytes() for path in sorted(copies.iterdir())] == [
+        path.read_bytes() for path in sorted(folder.iterdir())
+    ]
+    # an erased face leaves the folder, and an evaluation without images removes the images of the old result
+    gone = sorted(folder.iterdir())[0].stem
+    assert remove_faces_from_runs([run], [gone])["restored images"] == 3
+    assert not list(run.rglob(f"{gone}.png")) and list(folder.iterdir())
+    assert "image_folders" not in evaluate(run, made, options=options) and not folder.exists()
 
 
 def test_a_name_for_a_paper_is_escaped() -> None:

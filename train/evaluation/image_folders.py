@@ -1,0 +1,44 @@
+"""Writes the restored images of an evaluation beside its result, so that `likeness review` can show them.
+
+The images of a result STEM.json are STEM-images/<number>/<face_id>.png. A number stands for a system.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests.pictures.png_files import encode_png
+from manifests.runtime.files import write_atomically
+from train.evaluation.aggregate import Row
+
+
+class ImageFolders:
+    """The folders of the images of one evaluation. `publish` puts the folders in place when all images are written.
+
+    If the images of an earlier evaluation have the same name, `publish` removes them, because their figures are gone.
+    """
+
+    def __init__(self, stem: Path, is_wanted: bool) -> None:
+        self._folder = stem.with_name(f"{stem.name}-images")
+        self._temporary = stem.with_name(f".{stem.name}-images.tmp")
+        self._is_wanted = is_wanted
+        self._numbers: dict[str, int] = {}  # key of a system -> number of its folder
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def write(self, row: Row, image: np.ndarray) -> None:
+        """Writes the image of a row, uint8 (S, S, 3). The LQ image is not written, because the set has it."""
+        if self._is_wanted and row["key"] != "lq":
+            number = self._numbers.setdefault(row["key"], len(self._numbers))
+            write_atomically(self._temporary / str(number) / f"{row['face_id']}.png", encode_png(image))
+
+    def publish(self) -> dict[str, Any]:
+        """Puts the folders in place. Returns the key `image_folders` of the result: key of a system -> its folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if not self._numbers:
+            return {}
+        self._temporary.rename(self._folder)
+        return {"image_folders": {key: f"{self._folder.name}/{number}" for key, number in self._numbers.items()}}
