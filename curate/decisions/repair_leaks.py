@@ -9,7 +9,7 @@ from typing import Any
 
 from curate.decisions.decide import decide
 from curate.people.leaks.dataset_faces import read_faces, read_unused_frozen_faces
-from curate.people.leaks.find_leaks import find_ledger_leaks
+from curate.people.leaks.find_leaks import read_leak_search, search_leaks
 from curate.people.leaks.plan_repair import RepairPlan, plan_repair
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair, Split
@@ -68,9 +68,10 @@ def repair_leaks(dataset: Path, dry_run: bool = False, progress: Progress = lamb
 def _plan_round(dataset: Path, number: int, progress: Progress) -> tuple[RepairPlan, int]:
     """Returns the decisions that end the present leaks, and the number of these leaks."""
     with Ledger.open(dataset) as ledger:
-        found = find_ledger_leaks(ledger, _ALL, progress)
+        search = read_leak_search(ledger)
         faces = {line.face: line for line in (*read_faces(ledger), *read_unused_frozen_faces(ledger))}
         locked = {row.face_id for row in ledger.read_rows(Split) if row.locked}
+    found = search_leaks(search, _ALL, progress)
     return plan_repair(found.examples, faces, locked, number < MOVES and not locked), found.total
 
 

@@ -17,6 +17,7 @@ def review(
     no_browser: Annotated[bool, flag("--no-browser")] = False,
     host: Annotated[str | None, flag("--host", "; needs --token", default="this machine only")] = None,
     token: Annotated[bool, flag("--token")] = False,
+    run: Annotated[list[Path] | None, flag("--run", default="runs inside the dataset", repeat=True)] = None,
 ) -> None:
     """Look at the people of a dataset in a browser, and put wrong groups right.
 
@@ -39,10 +40,13 @@ def review(
     if token and host is None:
         raise BadInput("The option --token belongs to --host. Leave --token out, or give --host ADDRESS.")
     check_ledger_exists(dataset)
+    for folder in run or []:
+        if not folder.is_dir():
+            raise BadInput(f"{folder} is not a folder. Give --run a folder into which `likeness evaluate` has written.")
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise ModelUnavailable(
             "The packages of the review are missing. Install these packages with: pip install 'likeness[review]'"
         )
     from curate.review.server import serve
 
-    serve(dataset, host or "127.0.0.1", port or 0, not no_browser, typer.echo)
+    serve(dataset, host or "127.0.0.1", port or 0, not no_browser, typer.echo, run or [])

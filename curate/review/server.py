@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -17,20 +17,46 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import curate.review.copies.routes
+import curate.review.frozen.routes
+import curate.review.leaks.routes
+import curate.review.map_routes
+import curate.review.pictures.routes
+import curate.review.runs.routes
+import curate.review.unused.routes
 from curate.review import people_routes
 from curate.review.access import Access, is_loopback
+from curate.review.background import Jobs
 from curate.review.pages import fail, render_error
+from curate.review.selections import Selections
 from curate.review.session import Session
 from manifests.errors import BadInput, LikenessError
 
 # Each area of the pages is a module. `ROUTES` are the routes of the area, and `NAVIGATION` are pairs of a path and a
 # title. The pages show the entries of NAVIGATION in this order.
-AREAS: list[ModuleType] = [people_routes]
+AREAS: list[ModuleType] = [
+    people_routes,
+    curate.review.map_routes,
+    curate.review.copies.routes,
+    curate.review.unused.routes,
+    curate.review.frozen.routes,
+    curate.review.runs.routes,
+    curate.review.leaks.routes,
+    curate.review.pictures.routes,
+]
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
-def serve(dataset: Path, host: str, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
-    """Serves the pages of a dataset until Ctrl-C. `say` prints a line for the user.
+def serve(
+    dataset: Path,
+    host: str,
+    port: int,
+    open_browser: bool,
+    say: Callable[[str], None],
+    runs: Sequence[Path] = (),
+) -> None:
+    """Serves the pages of a dataset until Ctrl-C. `say` prints a line for the user. `runs` are folders with
+    results of `likeness evaluate`.
 
     The port 0 means any free port. Raises BadInput if the address or the port cannot be used. Raises LedgerError if the
     ledger cannot be read.
@@ -38,7 +64,8 @@ def serve(dataset: Path, host: str, port: int, open_browser: bool, say: Callable
     session = Session(dataset)
     listener = _listen(host, port)
     port = listener.getsockname()[1]
-    app = Access(make_app(session), host, port, lambda link: say(f"To open the pages in another browser: {link}"))
+    pages = make_app(session, runs)
+    app = Access(pages, host, port, lambda link: say(f"To open the pages in another browser: {link}"))
     if session.read_only:
         say(session.read_only)
     if not is_loopback(host):
@@ -52,10 +79,11 @@ def serve(dataset: Path, host: str, port: int, open_browser: bool, say: Callable
             server.run(sockets=[listener])
     finally:
         listener.close()
+        pages.state.jobs.stop()
         session.close(say)
 
 
-def make_app(session: Session) -> Starlette:
+def make_app(session: Session, runs: Sequence[Path] = ()) -> Starlette:
     """Returns the application with the pages of all areas, without any check of access."""
     routes = [route for area in AREAS for route in area.ROUTES]
     app = Starlette(
@@ -63,6 +91,9 @@ def make_app(session: Session) -> Starlette:
         exception_handlers={HTTPException: _answer_http_error, LikenessError: _answer_likeness_error},
     )
     app.state.session = session
+    app.state.runs = tuple(runs)
+    app.state.jobs = Jobs()
+    app.state.selections = Selections()
     app.state.navigation = [entry for area in AREAS for entry in area.NAVIGATION]
     app.state.static = _read_static_files()
     return app

@@ -68,8 +68,9 @@ def compare(
 
     The result is written to OUT/comparison.json and OUT/comparison.parquet. Every run and folder is compared, image by
     image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of this
-    image states the reason. With `with_images`, the restored images are written as in `evaluate`. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
-    Raises BadInput also if two runs or folders have the same name.
+    image states the reason. The key `extra` lists the files that match no image. With `with_images`, the restored
+    images are written as in `evaluate`. Raises the same errors as `evaluate`. Raises BadInput also if two runs or
+    folders have the same name.
     """
     options = options or EvaluationOptions()
     names = [path.resolve().name for path in (*runs, *folders)]

@@ -98,19 +98,43 @@ class Leaks:
         return {**counts, "leaking": leaking, "examples": [asdict(leak) for leak in examples], "ok": self.total == 0}
 
 
-def find_ledger_leaks(ledger: Ledger, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
-    """Finds the leaks of a dataset: leaks between its splits, and leaks among the references that a target may get.
+@dataclass(frozen=True)
+class LeakSearch:
+    """What a search for leaks reads from a ledger. `find_leaks` explains the fields."""
 
-    Faces of frozen sets are compared even if the dataset does not use the faces any more. Raises BadInput if the
-    dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
+    faces: list[FaceLine]
+    vectors: np.ndarray
+    references: np.ndarray
+    policy: str
+    rules: Rules
+
+
+def read_leak_search(ledger: Ledger) -> LeakSearch:
+    """Reads what a search for leaks needs, so that the ledger can be closed before the search.
+
+    Raises BadInput if the dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
     """
     faces, policy = read_faces(ledger), read_policy(ledger)
     unused = read_unused_frozen_faces(ledger)
     vectors = ledger.read_embeddings([face.face for face in (*faces, *unused)])[1]
     references = np.concatenate([_list_pair_references(ledger, faces), _list_drawable_references(faces, policy)])
-    rules = read_rules(ledger)
-    faces = [*faces, *unused]
-    return find_leaks(faces, np.arange(len(faces)), vectors, references, policy, rules, limit, progress)
+    return LeakSearch([*faces, *unused], vectors, references, policy, read_rules(ledger))
+
+
+def search_leaks(search: LeakSearch, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
+    """Finds the leaks of a dataset: leaks between its splits, and leaks among the references that a target may get.
+
+    Faces of frozen sets are compared even if the dataset does not use the faces any more.
+    """
+    rows = np.arange(len(search.faces))
+    return find_leaks(
+        search.faces, rows, search.vectors, search.references, search.policy, search.rules, limit, progress
+    )
+
+
+def find_ledger_leaks(ledger: Ledger, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
+    """Does the same as `search_leaks`, and raises the same errors as `read_leak_search`."""
+    return search_leaks(read_leak_search(ledger), limit, progress)
 
 
 def find_leaks(

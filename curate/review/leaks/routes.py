@@ -1,0 +1,84 @@
+"""The page of the leaks: the pairs that leak side by side, and a repair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from curate.review.background import answer_status
+from curate.review.leaks.leak_pairs import (
+    MEANINGS,
+    PAIRS,
+    describe_plan,
+    describe_repair,
+    group_pairs,
+    has_decisions,
+    plan_repair,
+    read_audit,
+    run_repair,
+    search_pairs,
+)
+from curate.review.pages import fail, render
+from curate.review.reading import open_ledger
+from curate.review.session import Session
+
+NAVIGATION = [("/leaks", "Leaks")]
+# name of a work -> the function that runs in the background, and a function that describes its result for the page
+_WORKS: dict[str, tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]] = {
+    "search": (search_pairs, lambda pairs: {}),
+    "plan": (plan_repair, lambda plan: {"sentence": describe_plan(plan), "decides": has_decisions(plan)}),
+    "repair": (run_repair, lambda repair: {"sentence": describe_repair(repair)}),
+}
+
+
+def show_leaks(request: Request) -> Response:
+    """The counts of the last search, and the pairs as soon as the search of this page is done."""
+    session: Session = request.app.state.session
+    with open_ledger(request) as ledger:
+        audit = read_audit(ledger)
+    job = request.app.state.jobs.find(search_pairs)
+    if audit.counts:
+        job.start(audit.key, session.dataset)
+    status, pairs = job.read(audit.key)
+    return render(
+        request, "leaks.html.j2", audit=audit, progress=status, meanings=MEANINGS, limit=PAIRS,
+        groups=None if pairs is None else group_pairs(pairs),
+    )  # fmt: skip
+
+
+def start_work(request: Request) -> Response:
+    """Starts the plan of a repair, or the repair itself. The answer has the key with which `read_work` is asked."""
+    session: Session = request.app.state.session
+    function, _ = _find_work(request)
+    if function is run_repair and session.read_only:
+        return fail(request, session.read_only)
+    with open_ledger(request) as ledger:
+        key = read_audit(ledger).key
+    request.app.state.jobs.find(function).start(key, session.dataset)
+    return JSONResponse({"key": key})
+
+
+def read_work(request: Request) -> Response:
+    """Answers how far a work is."""
+    function, describe = _find_work(request)
+    status, result = request.app.state.jobs.find(function).read(request.query_params.get("key", ""))
+    return answer_status(status, **({} if result is None else describe(result)))
+
+
+def _find_work(request: Request) -> tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]:
+    work = _WORKS.get(request.path_params["work"])
+    if work is None:
+        raise HTTPException(404)
+    return work
+
+
+ROUTES = [
+    Route("/leaks", show_leaks),
+    Route("/api/leaks/{work}", read_work),
+    Route("/api/leaks/{work}", start_work, methods=["POST"]),
+]

@@ -1,0 +1,116 @@
+"""The page with the map of all faces. A lasso selects faces, and the page of the selection shows them."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from curate.review.background import answer_status
+from curate.review.map import FaceMap, compute_map, read_key, read_map
+from curate.review.pages import render
+from curate.review.reading import FaceOwner, find_owners, open_ledger
+from curate.review.session import Session
+
+NAVIGATION = [("/map", "Map")]
+_HUES, _ALONE = 360, 360  # the number of hues, and the hue of a person with one face
+
+
+def show_map(request: Request) -> Response:
+    """The map. If the map was not computed yet, its computation starts in the background."""
+    key, face_map = _find_map(request)
+    job = request.app.state.jobs.find(compute_map)
+    if face_map is None:
+        job.start(key, request.app.state.session.dataset)
+    faces = 0 if face_map is None else len(face_map.face_ids)
+    return render(request, "map.html.j2", key=key, ready=face_map is not None, faces=faces, progress=job.read(key)[0])
+
+
+def read_progress(request: Request) -> Response:
+    """Answers how far the computation of a map is."""
+    return answer_status(request.app.state.jobs.find(compute_map).read(request.query_params.get("key", ""))[0])
+
+
+def send_points(request: Request) -> Response:
+    """Answers the faces of the map as little-endian uint16 (n, 3): x, y, and the hue of the person.
+
+    The hue is from 0 to 359. The hue of a face whose person has no other face is 360.
+    """
+    face_map = _require_map(request)
+    hues = [
+        _ALONE if owner is None or owner.faces < 2 else zlib.crc32(owner.identity_id.encode()) % _HUES
+        for owner in find_owners(request, face_map.face_ids)
+    ]
+    hue = np.array(hues, np.uint16).reshape(-1, 1)
+    points = np.concatenate([face_map.places, hue], axis=1).astype("<u2")
+    return Response(points.tobytes(), media_type="application/octet-stream")
+
+
+def read_face(request: Request) -> Response:
+    """Answers the face of a row of the map, and its person."""
+    (face,) = _select_faces(_require_map(request), [int(request.path_params["row"])])
+    (owner,) = find_owners(request, [face])
+    return JSONResponse({"face": face, "person": owner.title if owner else "no person"})
+
+
+async def select_faces(request: Request) -> Response:
+    """Stores the rows that a lasso selected, and answers the link to the page of the selection."""
+    body = await request.json()
+    rows = body.get("rows") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, int) and not isinstance(row, bool) for row in rows):
+        raise HTTPException(400, "The selection must be a list of rows of the map.")
+    faces = _select_faces(_require_map(request), rows)
+    return JSONResponse({"link": f"/selection?name={request.app.state.selections.add(faces)}", "faces": len(faces)})
+
+
+def show_selection(request: Request) -> Response:
+    """The faces that a lasso selected, by person. The person with most selected faces comes first."""
+    faces = request.app.state.selections.find(request.query_params.get("name", ""))
+    if faces is None:
+        raise HTTPException(404, "This selection is gone. Select the faces on the map again.")
+    groups: dict[FaceOwner | None, list[str]] = {}
+    for face, owner in zip(faces, find_owners(request, faces), strict=True):
+        groups.setdefault(owner, []).append(face)
+    people = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0].identity_id if item[0] else ""))
+    return render(request, "selection.html.j2", people=people, total=len(faces))
+
+
+def _select_faces(face_map: FaceMap, rows: list[int]) -> list[str]:
+    if not all(0 <= row < len(face_map.face_ids) for row in rows):
+        raise HTTPException(400, "The selection has rows that the map does not have. Load the page again.")
+    return [face_map.face_ids[row] for row in sorted(set(rows))]
+
+
+def _find_map(request: Request) -> tuple[str, FaceMap | None]:
+    """Returns the key of today's map, and the map if it was computed."""
+    session: Session = request.app.state.session
+    with open_ledger(request) as ledger:
+        key, face_ids = read_key(ledger)
+    face_map = read_map(session.dataset, key, face_ids)
+    if face_map is None:  # the dataset may be read-only, so that the map is only in memory
+        _, places = request.app.state.jobs.find(compute_map).read(key)
+        face_map = None if places is None else FaceMap(face_ids, places)
+    return key, face_map
+
+
+def _require_map(request: Request) -> FaceMap:
+    """Returns the map that the request names with its key."""
+    key, face_map = _find_map(request)
+    if face_map is None or request.query_params.get("key") != key:
+        raise HTTPException(409, "The faces have changed since the map was drawn. Load the page again.")
+    return face_map
+
+
+ROUTES: list[Any] = [
+    Route("/map", show_map),
+    Route("/api/map/progress", read_progress),
+    Route("/api/map/points", send_points),
+    Route("/api/map/face/{row:int}", read_face),
+    Route("/api/map/selection", select_faces, methods=["POST"]),
+    Route("/selection", show_selection),
+]

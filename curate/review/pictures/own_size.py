@@ -1,0 +1,66 @@
+"""Encodes pictures again at their own size, without loss and without metadata, and cuts faces out of photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from curate.review.pictures.thumbnails import encode_webp
+from manifests.pictures.images import UndecodableImage, decode
+from manifests.pictures.png_files import CROP_PNG, encode_png
+from manifests.runtime.archives import ArchiveError, read_bytes
+from manifests.runtime.files import sha256_bytes
+
+PHOTO_SIDE = 448  # longer side of the small picture of a whole photo, in pixels (ours)
+_OUTSIDE = (128, 128, 128)  # colour outside the photo, as in the crops
+_MARGIN = 0.7  # half the side of the square around a face, as a multiple of the longer side of the face's box
+
+
+def encode_file(path: Path, side: int | None = None) -> bytes | None:
+    """Returns the picture of a file as PNG, or None if the file cannot be read.
+
+    If `side` is smaller than the picture, the picture is area-resized, as `likeness degrade` does with a crop.
+    """
+    try:
+        rgb = decode(path)
+    except (OSError, UndecodableImage):
+        return None
+    if side is not None and side < max(rgb.shape[:2]):
+        scale = side / max(rgb.shape[:2])
+        height, width = (max(1, round(length * scale)) for length in rgb.shape[:2])
+        rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return encode_png(rgb, CROP_PNG)
+
+
+def encode_photo(uri: str, sha256: str | None, box: Sequence[float] | None = None) -> bytes | None:
+    """Returns a small picture of a photo as WebP, or of the square around `box` (x0, y0, x1, y1 in photo pixels).
+
+    `sha256` is the hash of the file's bytes. Returns None if the file cannot be read or has other bytes now.
+    """
+    try:
+        data = read_bytes(uri)
+        if sha256_bytes(data) != sha256:
+            return None
+        image = Image.fromarray(decode(data))
+    except (OSError, ValueError, UndecodableImage, ArchiveError):
+        return None
+    if box is not None:
+        half = _MARGIN * max(box[2] - box[0], box[3] - box[1])
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        square = Image.new("RGB", (2 * round(half), 2 * round(half)), _OUTSIDE)
+        square.paste(image, (round(half - x), round(half - y)))
+        image = square
+    return encode_webp(image, PHOTO_SIDE)
+
+
+def answer_png(data: bytes | None) -> Response:
+    """Answers a PNG, or the status 404 if there is no picture."""
+    if data is None:
+        raise HTTPException(404)
+    return Response(data, media_type="image/png")

@@ -1,0 +1,67 @@
+"""Opens the ledger for one request, and finds faces and people in the view of the session.
+
+No connection stays open between two requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from curate.review.session import Session
+from manifests.errors import LedgerLocked
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Face
+
+
+@contextmanager
+def open_ledger(request: Request) -> Iterator[Ledger]:
+    """Yields the ledger of the review, open for reading. The server's other threads wait until it is closed.
+
+    Raises LedgerLocked with a sentence for a page if another command writes to the ledger.
+    """
+    session: Session = request.app.state.session
+    with session.lock:
+        session.read()
+        try:
+            ledger = Ledger.open(session.dataset)
+        except LedgerLocked:
+            raise LedgerLocked(
+                "Another command is working on this dataset. Wait until it has finished, then load this page again."
+            ) from None
+        with ledger:
+            yield ledger
+
+
+@dataclass(frozen=True)
+class FaceOwner:
+    """The person of a face, with the decisions that are recorded but not applied."""
+
+    identity_id: str
+    title: str  # the name of the person, or the id
+    faces: int  # number of faces of the person
+
+
+def find_face(request: Request, face_id: str) -> Face:
+    """Returns a face of the ledger. Raises HTTPException 404 if the ledger has no face with this id."""
+    session: Session = request.app.state.session
+    face = session.read().faces.get(face_id)
+    if face is None:
+        raise HTTPException(404, "There is no face with this id.")
+    return face
+
+
+def find_owners(request: Request, face_ids: Iterable[str]) -> list[FaceOwner | None]:
+    """Returns the person of each face, in the same order, or None for a face that belongs to no person."""
+    session: Session = request.app.state.session
+    with session.lock:
+        view = session.read()
+        owners = {
+            person.identity_id: FaceOwner(person.identity_id, person.name or person.identity_id, len(person.faces))
+            for person in view.people.values()
+        }
+        return [owners.get(view.person_of.get(face, "")) for face in face_ids]

@@ -1,0 +1,70 @@
+"""The page of the results of runs: LQ, restored and truth under a slider, the worst image first."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from curate.review.pages import render
+from curate.review.paging import make_paging
+from curate.review.pictures.own_size import answer_png, encode_file
+from curate.review.reading import open_ledger
+from curate.review.runs.run_results import (
+    Result,
+    count_images,
+    find_image,
+    list_images,
+    list_run_folders,
+    read_results,
+)
+from manifests.ledger.queries import read_set_sizes
+from manifests.runtime.files import hash_config
+
+NAVIGATION = [("/runs", "Results")]
+_IMAGES = 20  # number of images on a page (ours)
+
+
+def show_runs(request: Request) -> Response:
+    """One result, one system of the result, and its images in the order of one metric."""
+    results, sentences, sizes = _read(request)
+    query = request.query_params
+    result = next((one for one in results if _name(one) == query.get("result")), results[0] if results else None)
+    if result is None:
+        return render(request, "runs.html.j2", results=[], sentences=sentences, result=None)
+    system = query.get("system", "") if query.get("system") in result.systems else result.first_system
+    metric = query.get("metric", "") if query.get("metric") in result.metrics else result.first_metric
+    paging = make_paging(request, count_images(result, system), _IMAGES)
+    return render(
+        request, "runs.html.j2", results=[(_name(one), one) for one in results], sentences=sentences,
+        result=result, name=_name(result), system=system, metric=metric, paging=paging, size=sizes[result.lq_set],
+        images=list_images(result, system, metric, paging.start, _IMAGES), number=list(result.systems).index(system),
+    )  # fmt: skip
+
+
+def send_restored(request: Request) -> Response:
+    """Answers a restored image at its own size. The path names a result and the number of one of its systems."""
+    path = request.path_params
+    result = next((one for one in _read(request)[0] if _name(one) == path["result"]), None)
+    if result is None or path["system"] >= len(result.systems):
+        raise HTTPException(404)
+    file = find_image(result, list(result.systems)[path["system"]], path["face"])
+    return answer_png(None if file is None else encode_file(file))
+
+
+def _read(request: Request) -> tuple[list[Result], list[str], dict[str, int]]:
+    with open_ledger(request) as ledger:
+        folders = list_run_folders(ledger, request.app.state.runs)
+        return (*read_results(ledger, folders), read_set_sizes(ledger))
+
+
+def _name(result: Result) -> str:
+    """Returns a name that stands for a result in links, because no path may come from the browser."""
+    return hash_config([str(result.folder.resolve()), result.stem])[:16]
+
+
+ROUTES = [
+    Route("/runs", show_runs),
+    Route("/picture/restored/{result}/{system:int}/{face}.png", send_restored),
+]

@@ -1,0 +1,45 @@
+/* Waits for the search, and repairs in two steps: first the plan, then the repair. */
+"use strict";
+
+async function work(name, label) {
+  const { key } = await request(`/api/leaks/${name}`, {});
+  const box = makeProgress(label);
+  document.querySelector(".repair").append(box);
+  try {
+    return await waitForWork(`/api/leaks/${name}?key=${key}`, box);
+  } finally {
+    box.remove();
+  }
+}
+
+function startRepair() {
+  const plan = document.getElementById("plan"), repair = document.getElementById("repair");
+  const text = document.getElementById("plan-text");
+
+  async function run(button, name, label, then) {
+    button.disabled = true;
+    try {
+      const answer = await work(name, label);
+      text.textContent = answer.sentence;
+      text.hidden = false;
+      then(answer);
+    } catch (error) {
+      say(error.message, true);
+      button.disabled = false;
+    }
+  }
+
+  plan.addEventListener("click", () => run(plan, "plan", "The repair is being planned.", (answer) => {
+    plan.hidden = true;
+    repair.hidden = !answer.decides;
+    repair.focus();
+  }));
+  repair.addEventListener("click", () => run(repair, "repair", "The leaks are being repaired.", () => {
+    repair.hidden = true;
+    document.querySelector(".repair").append(make("a", { href: "/leaks", class: "button", text: "Search again" }));
+  }));
+}
+
+const search = document.getElementById("search");
+if (search) waitForWork(search.dataset.work, search).then(() => location.reload()).catch((error) => say(error.message, true));
+if (document.getElementById("plan")) startRepair();

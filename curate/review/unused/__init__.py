@@ -1,0 +1,1 @@
+"""The page of the files, photos and faces that are not used."""

@@ -1,0 +1,149 @@
+"""Reads the files, photos and faces that are not used, by reason, and says what a user can do about each reason.
+
+A picture is never shown if the consent forbids its use, or if a person in it opted out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE
+from manifests.privacy.erase import CONSENT_MISSING, CONSENT_REFUSALS, ERASURE_REASONS, NO_CONSENT, OPTED_OUT
+from manifests.privacy.keys import HIDDEN_PREFIX
+from manifests.report.sections.intake_section import explain_reason
+from manifests.runtime.text import make_printable
+from manifests.runtime.uris import display_path
+
+# Selects the photos of which no picture may be shown. Unlike HIDDEN_PHOTOS, this query leaves out the photos without a
+# face, because the page shows them.
+_SECRET = (
+    f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} OR lower(trim(consent)) IN {CONSENT_REFUSALS} "
+    f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
+)
+# Each kind of item has a table in which a row is an item: id, photo_id, face_id, reason. A face that is used, but set
+# aside when the people were divided into splits, is an item of its own kind.
+_ITEMS = {
+    "file": "SELECT md5(uri) AS id, photo_id, NULL AS face_id, reason, uri FROM files WHERE status <> 'ok'",
+    "photo": """SELECT p.photo_id AS id, p.photo_id, NULL AS face_id, p.reason, min(u.uri) AS uri
+                FROM photos p LEFT JOIN files u USING (photo_id) WHERE p.status <> 'ok' GROUP BY ALL""",
+    "face": """SELECT f.face_id AS id, f.photo_id, f.face_id, f.reason, min(u.uri) AS uri
+               FROM faces f LEFT JOIN files u USING (photo_id) WHERE f.status <> 'ok' GROUP BY ALL""",
+    "set aside": """SELECT f.face_id AS id, f.photo_id, f.face_id, s.reason, min(u.uri) AS uri
+                    FROM splits s JOIN faces f USING (face_id) LEFT JOIN files u USING (photo_id)
+                    WHERE s.status <> 'ok' AND f.status = 'ok' GROUP BY ALL""",
+}
+KINDS = tuple(_ITEMS)
+
+# What a user can do about a reason. A reason that is not in this table comes from a filter or from the file itself.
+ADVICE = {
+    DROPPED_BY_DECISION: "A decision dropped these faces. To use a face, take its decision back.",
+    NEAR_DUPLICATE: "Another copy of each of these faces is used. The page Copies shows the copies side by side.",
+    DOUBTFUL_PERSON: "Look at the person of the face. If the faces show one person, lock the person.",
+    "photo_spans_splits": "The photo also shows a person of another split. To use the face, put both people into one "
+    "split.",
+    "listed_in_another_split": "The imported list puts the person into another split. Change the list.",
+    NO_CONSENT: "The consent file forbids the use of these photos. No picture is shown.",
+    CONSENT_MISSING: "The consent file does not name these photos. No picture is shown.",
+    OPTED_OUT: "A person in these photos opted out. No picture is shown.",
+    "same_file": "Another file has the same picture, and that file is used.",
+    "file_moved": "Another file contains the photo, and that file is used.",
+    "file_gone": "If the file comes back, the next curation uses it again.",
+    "file_replaced": "Every file of the photo was overwritten.",
+    "no_face": "The detector found no face. A larger copy of the photo may help.",
+    "excluded": "Change --exclude, and curate again.",
+    "not_included": "Change --include, and curate again.",
+    "trash": "Move the file out of the bin, and curate again.",
+    "system_folder": "Move the file out of the system folder, and curate again.",
+}  # fmt: skip
+_FILTER_ADVICE = "A filter dropped these faces. To use them, curate again with other filters (--filters)."
+_FILE_ADVICE = "Likeness could not read these files. Mend or convert a file, and curate again."
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A tab of the page: items of one kind that are not used for one reason."""
+
+    kind: str
+    code: str  # the reason as in the ledger
+    words: str
+    count: int
+    advice: str
+
+
+@dataclass(frozen=True)
+class UnusedItem:
+    """A file, photo or face that is not used."""
+
+    item: str
+    face_id: str | None
+    photo_id: str | None  # None if the file was never decoded
+    file: str
+    used: str | None  # the face that is used instead of a near-duplicate
+    facts: str  # measures of a face in words
+    can_show: bool  # whether a picture may be shown
+
+
+def read_reasons(ledger: Ledger) -> list[Reason]:
+    """Returns the reasons for which files, photos and faces are not used. The order is that of KINDS, then by count."""
+    reasons = []
+    for kind, items in _ITEMS.items():
+        rows = ledger.query(f"SELECT reason, count(*) AS n FROM ({items}) GROUP BY 1 ORDER BY n DESC, 1").rows()
+        reasons += [Reason(kind, code, explain_reason(code), n, _advise(kind, code)) for code, n in rows]
+    return reasons
+
+
+def _advise(kind: str, code: str) -> str:
+    return ADVICE.get(code, _FILE_ADVICE if kind in ("file", "photo") else _FILTER_ADVICE)
+
+
+def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> list[UnusedItem]:
+    """Returns up to `limit` items of a kind and a reason, from number `start` on, ordered by a hash of their ids.
+
+    `kind` is one of KINDS.
+    """
+    rows = ledger.query(
+        f"""SELECT i.*, f.duplicate_of, f.inter_ocular_px, f.sharpness, f.yaw, f.det_score,
+                   i.photo_id IN ({_SECRET}) AS secret
+            FROM ({_ITEMS[kind]}) i LEFT JOIN faces f ON f.face_id = i.face_id
+            WHERE i.reason = ? ORDER BY md5(i.id) LIMIT ? OFFSET ?""",
+        code, limit, start,
+    ).rows(named=True)  # fmt: skip
+    return [
+        UnusedItem(
+            row["id"],
+            row["face_id"],
+            row["photo_id"],
+            _name_file(row["uri"]),
+            row["duplicate_of"],
+            _describe_measures(row),
+            row["photo_id"] is not None and not row["secret"],
+        )
+        for row in rows
+    ]
+
+
+def may_show_photos(ledger: Ledger, photo_ids: Sequence[str]) -> set[str]:
+    """Returns the photos of `photo_ids` that the ledger knows and of which pictures may be shown."""
+    known = ledger.query(
+        f"SELECT photo_id FROM photos WHERE list_contains(?, photo_id) AND photo_id NOT IN ({_SECRET})", list(photo_ids)
+    )
+    return set(known["photo_id"])
+
+
+def _name_file(uri: str | None) -> str:
+    if uri is None:
+        return "no file contains the photo any more"
+    return "kept out" if uri.startswith(HIDDEN_PREFIX) else make_printable(display_path(uri).name)
+
+
+def _describe_measures(row: dict[str, Any]) -> str:
+    if row["inter_ocular_px"] is None:
+        return ""
+    return (
+        f"{row['inter_ocular_px']:.0f} px between the eyes, sharpness {row['sharpness']:.2f}, "
+        f"turned by {abs(row['yaw']):.0f}°, detector {row['det_score']:.2f}"
+    )

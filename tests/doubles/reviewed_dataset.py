@@ -1,0 +1,72 @@
+"""Makes a small dataset with everything the review shows: copies, unused files, a frozen set and results of a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+
+from degrade.frozen.dataset_sets import make_set
+from manifests.ledger.ledger import Ledger
+from manifests.pictures.png_files import encode_png
+from manifests.runtime.files import write_atomically
+from tests.doubles import curation as doubles
+
+SET = "codeformer-test-32-s0"
+
+
+def make_dataset(root: Path) -> Path:
+    """Curates photos of eight people, with near-duplicates, a photo without a face and a broken file.
+
+    The dataset has a frozen set of 32 px.
+    """
+    photos = doubles.album(root / "photos", people=8, each=3)
+    for number in range(2):
+        picture = doubles.photo([0], number)
+        doubles.save(
+            photos / "copies" / f"small{number}.png", cv2.resize(picture, None, fx=0.75, fy=0.75, interpolation=3)
+        )
+    doubles.save(photos / "empty.png", np.zeros((80, 80, 3), np.uint8))
+    shutil.copy(photos / "person1" / "0.png", photos / "again.png")
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    with pytest.MonkeyPatch.context() as patch:
+        doubles.install(patch)
+        doubles.curated(photos, root / "dataset")
+    make_set(root / "dataset", "codeformer", "test", 0, 32, workers=1)
+    return root / "dataset"
+
+
+def make_result(dataset: Path, folder: Path, broken: bool = False) -> list[str]:
+    """Writes the result of an evaluation as `likeness evaluate --keep-images` does. Returns the faces, the worst first.
+
+    The restored image of face number n is a plain picture of the gray n.
+    """
+    with Ledger.open(dataset) as ledger:
+        faces = ledger.query("SELECT face_id FROM degradations ORDER BY face_id")["face_id"].to_list()
+    rows = [
+        {"face_id": face, "key": key, "system": key, "reason": None, "psnr": base + number, "lpips": 0.5}
+        for number, face in enumerate(faces)
+        for key, base in (("lq", 10.0), ("0", 20.0), ("2", 30.0))
+    ]
+    metric = {"unit": "", "better": "higher", "digits": 1, "convention": "c", "source": "s", "without_a_figure": ""}
+    result = {
+        "lq_set": SET, "images": len(faces), "people": 1, "images_in_set": len(faces), "without_wrong_references": 0,
+        "left_out": {}, "interval": "none", "references": 2, "judge": {"spec": "j", "is_the_datasets_own": False},
+        "unmeasured": [], "not_measured": {}, "differences": [], "image_folders": {"2": "evaluation-images/1"},
+        "metrics": {"psnr": {**metric, "title": "PSNR", "unit": "dB"},
+                    "lpips": {**metric, "title": "LPIPS", "better": "lower"}},
+        "rows": [{"key": key, "system": name, "images": len(faces), "unmeasured": 0, "psnr": None, "lpips": None}
+                 for key, name in (("lq", "LQ input"), ("0", "no reference"), ("2", "restored"))],
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.json").write_text("{" if broken else json.dumps(result))
+    pl.DataFrame(rows).write_parquet(folder / "evaluation.parquet")
+    for number, face in enumerate(faces):
+        image = np.full((32, 32, 3), number, np.uint8)
+        write_atomically(folder / "evaluation-images" / "1" / f"{face}.png", encode_png(image))
+    return list(faces)
