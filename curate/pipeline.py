@@ -34,6 +34,7 @@ from curate.photos.refusals import check_refusals, check_refused_hashes
 from curate.photos.scan import scan
 from curate.summary import Summary, summarise
 from manifests.card import write_card
+from manifests.ledger.applied_decisions import mark_decisions_applied, read_last_decision
 from manifests.ledger.filters import FilterSet, check_filters
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
@@ -96,6 +97,8 @@ def curate(
         notices += split_faces(ledger, config)
         notices += pair_faces(ledger, config)
         audit_leaks(ledger, progress)
+        if last := read_last_decision(ledger):
+            mark_decisions_applied(ledger, last)
         ledger.record("curate", "all", {}, detail={"finished": True})
         check_splits(ledger.read_rows(Face), ledger.read_rows(Split))
         summary = summarise(ledger, models, notices)

@@ -37,7 +37,8 @@ def decide(
     `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use.
     `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a person together, and keeps faces of
     other people out. `together ID ID` puts two people into one split without merging them. `undo NUMBER` takes a
-    decision back. `list` prints all decisions.
+    decision back. `list` prints all decisions. `apply` updates people, splits and references by decisions that another
+    command only recorded, for example `likeness review`.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
@@ -60,8 +61,11 @@ def decide(
         )
     if action == "list" and (ids or dry_run):
         raise BadInput("The action `list` takes only the option --json. Leave the other arguments out.")
+    if action == "apply" and ids:
+        raise BadInput("The action `apply` applies all decisions, and takes no ids. Leave the ids out.")
     check_ledger_exists(dataset)
-    from curate.decisions.decide import decide as record_decisions
+    from curate.decisions.decide import apply_decisions_of
+    from curate.decisions.decide import decide as record_and_apply
     from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries
     from manifests.card import write_card
     from manifests.runtime.progress import show_progress
@@ -70,13 +74,17 @@ def decide(
         for entry in read_log_entries(dataset):
             typer.echo(json.dumps(format_entry(entry)) if as_json else _describe_entry(entry))
         return
-    lines = (
-        read_decision_file(file)
-        if file is not None
-        else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name)]
-    )
-    with show_progress("faces", as_json) as progress:
-        outcome = record_decisions(dataset, lines, dry_run, progress)
+    if action == "apply":
+        with show_progress("faces", as_json) as progress:
+            outcome = apply_decisions_of(dataset, dry_run, progress)
+    else:
+        lines = (
+            read_decision_file(file)
+            if file is not None
+            else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name)]
+        )
+        with show_progress("faces", as_json) as progress:
+            outcome = record_and_apply(dataset, lines, dry_run, progress)
     if not dry_run:
         write_card(dataset)
     if as_json:
@@ -111,7 +119,12 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
         for number, kind, what in outcome.decisions
     ]
     notices = [f"Note: {notice}" for notice in outcome.notices]
-    if outcome.decisions and all(kind == "rename" for _, kind, _ in outcome.decisions):
+    if not outcome.decisions and outcome.applied:
+        verb = "would apply" if dry_run else "applied"
+        lines.append(f"The command {verb} {format_count(outcome.applied, 'decision')}.")
+    elif not outcome.decisions and not notices:
+        return "All decisions are applied already."
+    if outcome.only_names:
         verb = "would be" if dry_run else "is now"
         lines += [
             f"{person} {verb} {f'called {new}' if new else 'without a name'}{f', and not {old}' if old else ''}."

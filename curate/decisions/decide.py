@@ -1,30 +1,40 @@
-"""Records decisions, and updates identities, splits and pairs at once.
+"""Applies decisions: updates identities, splits and pairs.
 
-A decision is refused if it contradicts an earlier decision, or if it joins people who are in different frozen splits.
-No face model is loaded. The faces are grouped again from their recorded embeddings, with the settings of the last
-curation.
+`decide` records decisions and applies them at once. `record_decisions` (record.py) only records them, and
+`apply_decisions_of` applies them later. A decision is refused if it contradicts an earlier decision, or if it joins
+people who are in different frozen splits. No face model is loaded. The faces are grouped again from their recorded
+embeddings, with the settings of the last curation.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curate.config import CurateConfig, read_config
-from curate.decisions.face_lookup import FaceLookup
+from curate.config import CurateConfig
+from curate.decisions.record import check_frozen_people, list_phrases, make_rows, read_desk
 from curate.decisions.requests import Request, parse_requests
+from curate.decisions.settings import read_curation_settings
 from curate.people.copies.near_duplicates import compute_near_duplicates
-from curate.people.group import GroupRows, compute_groups, compute_names
+from curate.people.group import compute_groups, compute_names
 from curate.people.leaks.audit import audit_leaks
 from curate.people.pairing.pairs import pair_faces
 from curate.people.split.split_notes import describe_split_changes
 from curate.people.split.splits import compute_splits, find_split_changes, split_faces
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import SIDED, Decision, FaceFinder, encode_faces, read_decisions
-from manifests.ledger.ledger import Ledger, utc_now
-from manifests.ledger.records import DecisionRow, Degradation, Face, Identity, Membership, Split
+from manifests.ledger.applied_decisions import (
+    APPLY_STAGE,
+    LAST_DECISION,
+    count_unapplied_decisions,
+    mark_decisions_applied,
+    read_decision_batches,
+    read_last_decision,
+    read_unapplied_decisions,
+)
+from manifests.ledger.decision_log import Decision, read_decisions
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Degradation, Face, Identity, Membership, Split
 from manifests.privacy.keys import ensure_key
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
@@ -43,6 +53,8 @@ class Outcome:
     # frozen set.
     split_changes: tuple[tuple[str, str, str], ...] = ()
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
+    applied: int = 0  # number of decisions that were applied, with those that were recorded before the command
+    only_names: bool = False  # whether these decisions are renames, so that no face can move
 
 
 def decide(
@@ -50,8 +62,8 @@ def decide(
 ) -> Outcome:
     """Records either all requested decisions or no decision, and updates identities, splits and pairs.
 
-    A request has the same keys as a line of the decision file (docs/curate.md). If `dry_run` is true, nothing is
-    written.
+    A request has the same keys as a line of the decision file (docs/curate.md). Decisions that were recorded and not
+    applied are applied too. If `dry_run` is true, nothing is written.
 
     Raises BadInput, and records nothing, if a request is malformed or names an unknown face or person. Raises BadInput,
     and records nothing, if decisions contradict each other, or if a decision joins people of different frozen splits.
@@ -60,77 +72,114 @@ def decide(
         config, same_person = read_curation_settings(ledger)
         if not dry_run:
             ensure_key(ledger)
-        log = read_decisions(ledger)
-        faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
-        parsed = parse_requests(log, requests, FaceLookup(faces, memberships))
-        new = parsed.decisions
-        if not new:
+        desk = read_desk(ledger)
+        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.last_number)
+        if not parsed.decisions:
             return Outcome((), (), len(ledger.read_rows(Identity)), tuple(parsed.notices))
-        decisions = tuple(
-            (decision.number, decision.kind, phrase) for decision, phrase in zip(new, parsed.phrases, strict=True)
-        )
-        # A rename moves no face, so the faces are not grouped again.
-        if all(decision.kind == "rename" for decision in new):
-            ledger_people = ledger.read_rows(Identity)
-            people, notices = compute_names(ledger, faces, [*log, *new])
-            if not dry_run:
-                ledger.record("decide", "all", {}, [*_make_rows(new), *people])
-            old = {row.identity_id: row.name for row in ledger_people}
-            names = [(row.identity_id, old[row.identity_id], row.name) for row in people]
-            changes_of_names = tuple(change for change in names if change[1] != change[2])
-            return Outcome(decisions, (), len(people), (*parsed.notices, *notices), names=changes_of_names)
-
-        # Compute all changes before anything is written, so that a refused decision changes nothing.
-        _check_frozen_people(new, faces, ledger.read_rows(Split))
-        changes: list[Face] = []
-        if any(decision.kind in ("drop", "undo") for decision in new):
-            _, changes = compute_near_duplicates(ledger, faces, [*log, *new], config, same_person)
-            row_of = {face.face_id: face for face in changes}
-            faces = [row_of.get(face.face_id, face) for face in faces]
-        groups = compute_groups(ledger, faces, [*log, *new], config, progress)
-        split_changes = _compute_split_changes(ledger, config, faces, groups, [*log, *new])
-        frozen = _describe_frozen_images(ledger, [face.face_id for face in changes if face.status != "ok"])
-
-        if not dry_run:
-            ledger.record(
-                "group",
-                "all",
-                config.group,
-                [*_make_rows(new), *changes, *groups.identities, *groups.memberships],
-                replace=(Identity, Membership),
-                detail=groups.detail,
-            )
-            split_faces(ledger, config)
-            pair_faces(ledger, config)
-            audit_leaks(ledger, progress)
-        return Outcome(
-            decisions,
-            _find_moves(memberships, groups.memberships),
-            len(groups.identities),
-            (*parsed.notices, *describe_split_changes(split_changes), *frozen, *groups.detail["notices"]),
-            tuple((new_row.face_id, old_row.split, new_row.split) for old_row, new_row in split_changes),
-        )
+        waiting = count_unapplied_decisions(ledger)
+        notices = [*parsed.notices, *_describe_waiting(waiting)]
+        check_frozen_people(parsed.decisions, desk.people.finder, desk.frozen)
+        outcome = _apply(ledger, config, same_person, parsed.decisions, dry_run, progress)
+        return replace(outcome, decisions=list_phrases(parsed), notices=(*notices, *outcome.notices))
 
 
-def read_curation_settings(ledger: Ledger) -> tuple[CurateConfig, float]:
-    """Returns the settings of the last curation, and `FaceModels.same_person` of the recognizer.
+def apply_decisions_of(dataset: Path, dry_run: bool = False, progress: Progress = lambda *_: None) -> Outcome:
+    """Updates identities, splits and pairs by all decisions that are recorded and not yet applied.
 
-    Raises BadInput if no curation of the dataset has finished.
+    If an earlier call was killed, the call does the rest of its work. If `dry_run` is true, nothing is written.
+
+    Raises BadInput, and changes nothing, if decisions contradict each other or if the people cannot be divided into
+    splits.
     """
-    settings = ledger.read_detail("settings")
-    if not settings:
-        raise BadInput(
-            f"No curation of {ledger.dataset} has finished yet. Run `likeness curate PHOTOS --out {ledger.dataset}` "
-            "first."
+    with Ledger.open(dataset, write=not dry_run) as ledger:
+        config, same_person = read_curation_settings(ledger)
+        if not count_unapplied_decisions(ledger):
+            return Outcome((), (), len(ledger.read_rows(Identity)), ())
+        if not dry_run:
+            ensure_key(ledger)
+        return _apply(ledger, config, same_person, [], dry_run, progress)
+
+
+def _apply(
+    ledger: Ledger,
+    config: CurateConfig,
+    same_person: float,
+    new: Sequence[Decision],
+    dry_run: bool,
+    progress: Progress,
+) -> Outcome:
+    """Records `new`, and applies these and all other decisions that are not yet applied.
+
+    All changes are computed before anything is written, so that a refused decision changes nothing. The phrases of the
+    decisions are left out of the result.
+    """
+    log = [*read_decisions(ledger), *new]
+    last = new[-1].number if new else read_last_decision(ledger)
+    unapplied = [*read_unapplied_decisions(ledger), *new]
+    # A rename moves no face, so the faces are not grouped again.
+    if all(decision.kind == "rename" for decision in unapplied):
+        return _apply_names(ledger, log, new, last, dry_run)
+
+    faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
+    changes: list[Face] = []
+    if any(decision.kind in ("drop", "undo") for decision in unapplied):
+        _, changes = compute_near_duplicates(ledger, faces, log, config, same_person)
+        row_of = {face.face_id: face for face in changes}
+        faces = [row_of.get(face.face_id, face) for face in faces]
+    # The ids of the people follow the decisions one after the other. The last command of the log is left out, because
+    # its effect on the ids follows from the groups.
+    batches = read_decision_batches(ledger)
+    groups = compute_groups(ledger, faces, log, config, progress, batches if new else batches[:-1])
+    try:
+        rows, _ = compute_splits(ledger, faces, groups.identities, groups.memberships, config, log)
+    except BadInput as error:
+        raise BadInput(f"Nothing is {'recorded' if new else 'applied'}: {error}") from None
+    split_changes = find_split_changes(ledger.read_rows(Split), rows)
+    frozen = _describe_frozen_images(ledger, [face.face_id for face in changes if face.status != "ok"])
+
+    if not dry_run:
+        ledger.record(
+            "group",
+            "all",
+            config.group,
+            [*make_rows(new), *changes, *groups.identities, *groups.memberships],
+            replace=(Identity, Membership),
+            detail=groups.detail,
         )
-    return read_config(settings["config"]), float(settings["same_person"])
+        split_faces(ledger, config)
+        pair_faces(ledger, config)
+        audit_leaks(ledger, progress)
+        mark_decisions_applied(ledger, last)
+    return Outcome(
+        (),
+        _find_moves(memberships, groups.memberships),
+        len(groups.identities),
+        (*describe_split_changes(split_changes), *frozen, *groups.detail["notices"]),
+        tuple((new_row.face_id, old_row.split, new_row.split) for old_row, new_row in split_changes),
+        applied=len(unapplied),
+    )
 
 
-def _make_rows(decisions: Sequence[Decision]) -> list[DecisionRow]:
-    time = utc_now()
+def _apply_names(ledger: Ledger, log: Sequence[Decision], new: Sequence[Decision], last: int, dry_run: bool) -> Outcome:
+    """Records `new`, and gives people the names of the log."""
+    ledger_people = ledger.read_rows(Identity)
+    count = count_unapplied_decisions(ledger) + len(new)
+    people, notices = compute_names(ledger, ledger.read_rows(Face), log)
+    if not dry_run:
+        ledger.record(APPLY_STAGE, "all", {}, [*make_rows(new), *people], detail={LAST_DECISION: last})
+    old = {row.identity_id: row.name for row in ledger_people}
+    names = [(row.identity_id, old[row.identity_id], row.name) for row in people]
+    changes = tuple(change for change in names if change[1] != change[2])
+    return Outcome((), (), len(people), tuple(notices), names=changes, applied=count, only_names=True)
+
+
+def _describe_waiting(count: int) -> list[str]:
+    """Returns a notice about `count` decisions that an earlier command recorded, or an empty list."""
+    if not count:
+        return []
+    verb = "is" if count == 1 else "are"
     return [
-        DecisionRow(one.number, one.kind, json.dumps(encode_faces(one)), time, one.name, one.undoes)
-        for one in decisions
+        f"{format_count(count, 'decision')} that {'was' if count == 1 else 'were'} recorded before {verb} applied too."
     ]
 
 
@@ -148,48 +197,6 @@ def _find_moves(
         for face in sorted(old.keys() | new.keys())
         if old.get(face) != new.get(face)
     )
-
-
-def _check_frozen_people(decisions: Sequence[Decision], faces: Sequence[Face], splits: Sequence[Split]) -> None:
-    """Raises BadInput if a decision puts people of different frozen splits into one split."""
-    representative = {face.face_id: face.representative for face in faces}
-    frozen = {representative.get(row.face_id): row for row in splits if row.locked and row.policy == "identity"}
-    finder = FaceFinder(faces)
-    for decision in decisions:
-        if decision.kind not in (*SIDED, "move"):
-            continue
-        joined = decision.parts if decision.kind in SIDED else decision.parts[:2]
-        rows: dict[str, Split] = {}  # split -> the row of a joined face in this split
-        for location in (location for part in joined for location in part):
-            face, _ = finder.find(location)
-            row = frozen.get(face.representative) if face is not None else None
-            if row is not None:
-                rows[row.split] = row
-        if len(rows) > 1:
-            (one, first), (other, second) = sorted(rows.items())[:2]
-            raise BadInput(
-                f"Nothing is recorded: {first.identity_id} is in the frozen {one} split and {second.identity_id} is in "
-                f"the frozen {other} split. One person cannot be in two splits. To merge these people, start a new "
-                "dataset."
-            )
-
-
-def _compute_split_changes(
-    ledger: Ledger,
-    config: CurateConfig,
-    faces: Sequence[Face],
-    groups: GroupRows,
-    decisions: Sequence[Decision],
-) -> list[tuple[Split, Split]]:
-    """Returns the old and the new row of each face that will change its split.
-
-    Raises BadInput if the new groups cannot be divided into splits.
-    """
-    try:
-        rows, _ = compute_splits(ledger, faces, groups.identities, groups.memberships, config, decisions)
-    except BadInput as error:
-        raise BadInput(f"Nothing is recorded: {error}") from None
-    return find_split_changes(ledger.read_rows(Split), rows)
 
 
 def _describe_frozen_images(ledger: Ledger, face_ids: Sequence[str]) -> list[str]:

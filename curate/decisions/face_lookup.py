@@ -8,28 +8,24 @@ decision means.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from curate.people.people_now import PeopleNow
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import FaceFinder, FaceLocation
-from manifests.ledger.records import Face, Membership
+from manifests.ledger.decision_log import FaceLocation
 
 _MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characters would match too many ids
 
 
 class FaceLookup:
-    """Finds the faces and identities of a ledger that a request names."""
+    """Finds the faces and identities that a request names, in the people after all recorded decisions."""
 
-    def __init__(self, faces: Sequence[Face], memberships: Sequence[Membership]) -> None:
-        self._face = {face.face_id: face for face in faces}
-        self._finder = FaceFinder(faces)
-        self._identity = {row.face_id: row.identity_id for row in memberships}
-        self._members: dict[str, list[str]] = defaultdict(list)  # identity -> face ids
-        for row in memberships:
-            self._members[row.identity_id].append(row.face_id)
+    def __init__(self, people: PeopleNow) -> None:
+        """The lookup follows `people`: it finds the people after each decision that `people` follows."""
+        self._face, self._finder = people.faces, people.finder
+        self._identity, self._members = people.identity_of, people.members
 
     def complete_id(self, word: object) -> str:
         """Returns the id of the only identity or face whose id begins with `word`.

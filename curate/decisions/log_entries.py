@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from curate.decisions.decide import read_curation_settings
+from curate.decisions.settings import read_curation_settings
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     Decision,

@@ -42,14 +42,17 @@ class ParsedRequests:
     notices: list[str]
 
 
-def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup) -> ParsedRequests:
+def parse_requests(
+    log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup, last_number: int
+) -> ParsedRequests:
     """Returns the requested decisions, without the decisions that the log already contains.
 
-    The numbers of the new decisions follow the last number of the log. A requested decision counts as contained in the
-    log if two conditions hold. An active decision of the log is equal to the requested decision. No later decision of
-    the log names its faces, except later decisions that are also requested. If a decision file gets new lines at its
-    end and is used again, only the new lines are therefore recorded. Raises BadInput if a request is wrong. The message
-    of the error contains the line of the file.
+    The numbers of the new decisions follow `last_number`, the last number that was ever used. A requested decision
+    counts as contained in the log if two conditions hold. An active decision of the log is equal to the requested
+    decision. No later decision of the log names its faces, except later decisions that are also requested. If a
+    decision file gets new lines at its end and is used again, only the new lines are therefore recorded.
+
+    Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
     repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
@@ -65,7 +68,7 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
     result = ParsedRequests([], [], [])
     number_of: dict[int, int] = {}  # number of a decision in the file -> its number in the log
     new_places: set[Place] = set()
-    number = max((decision.number for decision in log), default=0)
+    number = last_number
     for request, decisions in zip(requests, parsed, strict=True):
         with _add_line_to_errors(request):
             own = request.get("number")

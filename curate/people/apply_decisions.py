@@ -33,8 +33,22 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     """
     if not len(vectors):
         return grouping
+    labels = regroup_by_links(grouping.labels.astype(np.int64), links, before, vectors)
+    if (labels == grouping.labels).all():
+        return grouping
+    return _measure_again(vectors, grouping, labels)
+
+
+def regroup_by_links(
+    labels: np.ndarray, links: Links, before: Sequence[str | None], vectors: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the labels of `apply_decisions`, int64 (n,).
+
+    `labels` are the labels of the clustering, int64 (n,) with n of 1 or more. Without `vectors`, a face without a
+    constraint joins the part with the most faces if its group is divided.
+    """
     blocks = _RowsByNumber(links.block)
-    labels = _join_blocks(grouping.labels.astype(np.int64), blocks)
+    labels = _join_blocks(labels, blocks)
     labels = _divide_groups(vectors, labels, _assign_owners(labels, links, blocks, before), links.block)
 
     # A face leaves its group if a decision separates it from another face of the group. The faces that leave a group,
@@ -50,9 +64,7 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
             for block in blocks_leaving[group]:
                 labels[blocks.get_rows(block)] = new_label
             new_label += 1
-    if (labels == grouping.labels).all():
-        return grouping
-    return _measure_again(vectors, grouping, labels)
+    return labels
 
 
 class _RowsByNumber:
@@ -114,10 +126,11 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
     return owner
 
 
-def _divide_groups(vectors: np.ndarray, labels: np.ndarray, owner: np.ndarray, block: np.ndarray) -> np.ndarray:
+def _divide_groups(vectors: np.ndarray | None, labels: np.ndarray, owner: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Returns the labels after dividing each group with several owners into one group for each owner.
 
-    A block without an owner joins the new group with the most similar mean embedding.
+    A block without an owner joins the new group with the most similar mean embedding. Without `vectors`, such a block
+    joins the new group with the most faces.
     """
     labels = labels.copy()
     pairs = np.unique(np.stack([labels[owner >= 0], owner[owner >= 0]], axis=1), axis=0)  # (group, owner)
@@ -129,16 +142,18 @@ def _divide_groups(vectors: np.ndarray, labels: np.ndarray, owner: np.ndarray, b
         own = owner[rows]
         # the mean embedding of each owner's faces, float64 (owners, d)
         owners, index = np.unique(own[own >= 0], return_inverse=True)
-        total = np.zeros((len(owners), vectors.shape[1]))
-        np.add.at(total, index, vectors[rows[own >= 0]])
-        mean = total / np.bincount(index)[:, None]
+        if vectors is not None:
+            total = np.zeros((len(owners), vectors.shape[1]))
+            np.add.at(total, index, vectors[rows[own >= 0]])
+            mean = total / np.bincount(index)[:, None]
         place = np.empty(len(rows), np.int64)  # the row of `mean` that belongs to the new owner of each face
         place[own >= 0] = index
         free: dict[int, list[int]] = {}  # block without an owner -> positions of its faces in `rows`
         for position in np.flatnonzero(own < 0).tolist():
             free.setdefault(int(block[rows[position]]), []).append(position)
         for positions in free.values():
-            place[positions] = int((mean @ vectors[rows[positions]].sum(0)).argmax())
+            alike = np.bincount(index) if vectors is None else mean @ vectors[rows[positions]].sum(0)
+            place[positions] = int(alike.argmax())
         labels[rows] = new_label + place
         new_label += len(owners)
     return labels

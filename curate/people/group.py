@@ -18,7 +18,9 @@ from curate.people.copies.near_duplicates import find_pictures, select_replaced_
 from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
 from curate.people.links import Links, resolve_links
+from curate.people.people_now import PeopleNow, follow_batches
 from curate.photos.labelling.labels import label_faces
+from manifests.ledger.applied_decisions import LAST_DECISION, find_last_number, read_decision_batches
 from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
@@ -42,8 +44,8 @@ def group_faces(ledger: Ledger, config: CurateConfig, progress: Progress) -> Non
 
     Raises BadInput if decisions contradict each other.
     """
-    decisions = read_decisions(ledger)
-    groups = compute_groups(ledger, ledger.read_rows(Face), decisions, config, progress)
+    decisions, batches = read_decisions(ledger), read_decision_batches(ledger)
+    groups = compute_groups(ledger, ledger.read_rows(Face), decisions, config, progress, batches[:-1])
     rows: list[Record] = [*groups.identities, *groups.memberships]
     ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=groups.detail)
 
@@ -54,8 +56,13 @@ def compute_groups(
     decisions: Sequence[Decision],
     config: CurateConfig,
     progress: Progress,
+    followed: Sequence[Sequence[Decision]] = (),
 ) -> GroupRows:
     """Groups the faces with the status ok, with labels and decisions as constraints. Nothing is written.
+
+    `followed` are decisions that the last grouping does not contain, one list for each command that recorded them. The
+    ids of people, and the faces that a locked person accepts, follow from the people after these decisions. The result
+    is therefore the same as if each command had grouped the faces.
 
     Raises BadInput if decisions contradict each other.
     """
@@ -94,6 +101,8 @@ def compute_groups(
             [face if picture in collages else picture for face, picture in zip(face_ids, pictures, strict=True)]
         )
     before = _read_memberships(ledger, [*faces, *select_replaced_faces(all_faces)])
+    if followed:
+        before = _follow(ledger, all_faces, before, decisions, followed, face_labels if labels_are_truth else {})
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links, worth)
@@ -110,6 +119,7 @@ def compute_groups(
         "neighbour_recall": grouping.recall,
         "false_match_rate": grouping.false_match_rate,
         "histogram": count_cosines(vectors, grouping.labels),
+        LAST_DECISION: find_last_number(decisions),
         "label_doubts": [asdict(doubt) for doubt in label_doubts],
         "labels_parted": label_spread,
         "collages": sorted(collages),
@@ -124,6 +134,30 @@ def compute_groups(
     }
     progress("group", len(face_ids), len(face_ids))
     return GroupRows(identities, memberships, detail)
+
+
+def _follow(
+    ledger: Ledger,
+    faces: Sequence[Face],
+    memberships: Sequence[Membership],
+    decisions: Sequence[Decision],
+    followed: Sequence[Sequence[Decision]],
+    labels: Mapping[str, str],
+) -> list[Membership]:
+    """Returns the memberships after the decisions `followed`, which are the newest decisions of `decisions`."""
+    new = {one.number for batch in followed for one in batch}
+    log = [one for one in decisions if one.number < min(new)]
+    people = PeopleNow(faces, memberships, ledger.read_rows(Identity), log, read_key(ledger), labels)
+    follow_batches(people, followed)
+    row_of = {row.face_id: row for row in memberships}
+    return [replace(row_of[face], identity_id=person) for face, person in sorted(people.identity_of.items())]
+
+
+def read_true_labels(ledger: Ledger, all_faces: Sequence[Face]) -> dict[str, str]:
+    """Returns face_id -> label, or an empty dict if the labels are only hints."""
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    face_labels, labels_are_truth, _ = _read_labels(ledger, select_usable_faces(all_faces), photos)
+    return face_labels if labels_are_truth else {}
 
 
 def compute_names(

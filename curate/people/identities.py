@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -37,21 +37,8 @@ def make_identities(
         members[int(label)].append(row)
     smallest = {label: min(face_ids[row] for row in rows) for label, rows in members.items()}
 
-    # (group, earlier id) -> number of shared faces; the pair with the most shared faces is handled first
     before = {member.face_id: member.identity_id for member in memberships}
-    overlap = Counter(
-        (int(label), before[face]) for face, label in zip(face_ids, grouping.labels, strict=True) if face in before
-    )
-    id_of: dict[int, str] = {}
-    used_ids: set[str] = set()
-    for (label, identity), _ in sorted(overlap.items(), key=lambda item: (-item[1], item[0][1], smallest[item[0][0]])):
-        if label not in id_of and identity not in used_ids:
-            id_of[label] = identity
-            used_ids.add(identity)
-    for label in sorted(set(members) - set(id_of), key=lambda label: smallest[label]):
-        id_of[label] = _make_id(key, smallest[label], used_ids)
-        used_ids.add(id_of[label])
-
+    id_of = choose_ids(members, [before.get(face) for face in face_ids], smallest, key)
     names = {} if links is None else name_groups(grouping.labels, links, smallest)
     locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
     doubtful = set() if grouping.doubtful is None else set(grouping.labels[grouping.doubtful].tolist())
@@ -70,6 +57,34 @@ def make_identities(
             zip(face_ids, grouping.labels, grouping.confidence, grouping.margin, strict=True)
         )
     ]
+
+
+def choose_ids(
+    members: Mapping[int, Sequence[int]],
+    before: Sequence[str | None],
+    smallest: Mapping[int, str],
+    key: bytes,
+    others: Collection[str] = (),
+) -> dict[int, str]:
+    """Returns group -> id, as `make_identities` explains.
+
+    `members` maps a group to its rows, and `smallest` maps a group to its smallest face_id. `before` is the earlier id
+    of each row, or None. `others` are the ids of people who have no face in these rows.
+    """
+    # (group, earlier id) -> number of shared faces; the pair with the most shared faces is handled first
+    overlap = Counter((group, before[row]) for group, rows in members.items() for row in rows if before[row])
+    id_of: dict[int, str] = {}
+    used_ids: set[str] = set()
+    for (group, identity), _ in sorted(
+        overlap.items(), key=lambda item: (-item[1], str(item[0][1]), smallest[item[0][0]])
+    ):
+        if group not in id_of and identity is not None and identity not in used_ids:
+            id_of[group] = identity
+            used_ids.add(identity)
+    for group in sorted(set(members) - set(id_of), key=lambda group: smallest[group]):
+        id_of[group] = _make_id(key, smallest[group], used_ids, others)
+        used_ids.add(id_of[group])
+    return id_of
 
 
 def _find_source(row: int, links: Links | None) -> str:
@@ -97,10 +112,10 @@ def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -
     return names
 
 
-def _make_id(key: bytes, smallest_face: str, used_ids: set[str]) -> str:
-    """Returns an id that is not in `used_ids`: `p-` and 12 hexadecimal digits of a keyed hash of the face id."""
-    for attempt in range(len(used_ids) + 1):
+def _make_id(key: bytes, smallest_face: str, used_ids: set[str], others: Collection[str]) -> str:
+    """Returns an id that is not in use: `p-` and 12 hexadecimal digits of a keyed hash of the face id."""
+    for attempt in range(len(used_ids) + len(others) + 1):
         name = "p-" + compute_mark(key, "person", f"{smallest_face} {attempt}")[:12]
-        if name not in used_ids:
+        if name not in used_ids and name not in others:
             return name
     raise AssertionError("every id that was tried is in use")

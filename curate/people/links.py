@@ -88,6 +88,7 @@ def resolve_links(
     faces: Sequence[Face],
     face_ids: Sequence[str],
     labels: Mapping[str, str] | None = None,
+    finder: FaceFinder | None = None,
 ) -> Links:
     """Returns the constraints on the faces `face_ids`, the accepted faces in the order of their embeddings.
 
@@ -98,7 +99,7 @@ def resolve_links(
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     active = select_active(decisions)
-    resolved, missing = _resolve_all(decisions, active, FaceFinder(faces), row_of)
+    resolved, missing = _resolve_all(decisions, active, finder or FaceFinder(faces), row_of)
     last_named: dict[int, int] = {}  # row -> number of the last split or move that names the row
     for one in resolved:
         if one.decision.kind in ("split", "move"):

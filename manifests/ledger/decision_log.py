@@ -117,6 +117,8 @@ class FaceFinder:
 
     def __init__(self, faces: Iterable[Face]) -> None:
         self._faces_of_photo: dict[str, list[Face]] = defaultdict(list)
+        # photo -> box -> result of `find`; most decisions about a person name the same faces
+        self._found: dict[str, dict[tuple[float, ...], tuple[Face | None, str]]] = defaultdict(dict)
         for face in faces:
             self._faces_of_photo[face.photo_id].append(face)
 
@@ -126,6 +128,23 @@ class FaceFinder:
         If the face was dropped, the text is the reason for the drop. If no face is at the location, returns None and
         the cause as text.
         """
+        found = self._found[location.photo_id]
+        if location.box not in found:
+            found[location.box] = self._search(location)
+        return found[location.box]
+
+    def replace_faces(self, faces: Iterable[Face]) -> None:
+        """Replaces the rows of faces that the finder knows."""
+        for face in faces:
+            rows = self._faces_of_photo[face.photo_id]
+            rows[[row.face_id for row in rows].index(face.face_id)] = face
+            self._found.pop(face.photo_id, None)
+
+    def select_photos(self, photo_ids: Iterable[str]) -> list[Face]:
+        """Returns the faces in these photos."""
+        return [face for photo_id in photo_ids for face in self._faces_of_photo.get(photo_id, ())]
+
+    def _search(self, location: FaceLocation) -> tuple[Face | None, str]:
         overlaps = [
             (measure_overlap(face.box, location.box), face) for face in self._faces_of_photo.get(location.photo_id, ())
         ]

@@ -102,6 +102,14 @@ def assign_splits(
     return split_of
 
 
+def describe_two_frozen_splits(person: str, one: str, other: str) -> str:
+    """Returns a sentence about a person with faces in two splits that frozen sets use."""
+    return (
+        f"Identity {person} has faces of {one} and {other}, and frozen sets use both splits. Divide the identity with "
+        "`likeness decide DATASET split`, or start a new dataset."
+    )
+
+
 def _find_fixed_splits(
     unit_of: Mapping[str, str],
     owner: Mapping[str, str],
@@ -116,10 +124,7 @@ def _find_fixed_splits(
     for face, row in before:
         unit = unit_of.get(face)
         if row.locked and unit is not None and fixed_splits.setdefault(unit, row.split) != row.split:
-            raise BadInput(
-                f"Identity {owner[face]} has faces of {fixed_splits[unit]} and {row.split}, and frozen sets use both "
-                "splits. Divide the identity with `likeness decide DATASET split`, or start a new dataset."
-            )
+            raise BadInput(describe_two_frozen_splits(owner[face], fixed_splits[unit], row.split))
     votes_of: dict[str, Counter[str]] = defaultdict(Counter)
     for face, split in listed_splits.items():
         if face in unit_of:

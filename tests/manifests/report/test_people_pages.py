@@ -10,6 +10,7 @@ import pytest
 
 from curate.decisions.decide import decide
 from curate.decisions.face_lookup import FaceLookup
+from curate.people.people_now import PeopleNow
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Identity, Membership
 from manifests.privacy.erase import erase_faces
@@ -34,7 +35,7 @@ def test_everybody_is_on_a_page_with_ids_that_decide_accepts_and_the_file(datase
     build_report(dataset)
     pages = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("people-*.html"))]
     shown = re.findall(r"<code>(?:(p-)?([0-9a-f]+))</code>", "".join(pages))
-    lookup = FaceLookup(rows(dataset, Face), rows(dataset, Membership))
+    lookup = FaceLookup(PeopleNow(rows(dataset, Face), rows(dataset, Membership), [], [], b""))
     found = sorted(lookup.complete_id(person + rest) for person, rest in shown)
     people = {row.identity_id for row in rows(dataset, Membership)}
     assert len(pages) == 3 and found == sorted([*people, *(row.face_id for row in rows(dataset, Face))])

@@ -11,6 +11,7 @@ import pytest
 
 from curate.decisions.decide import decide
 from curate.decisions.face_lookup import FaceLookup
+from curate.people.people_now import PeopleNow
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Identity, Membership
 from manifests.report.build_report import build_report
@@ -67,7 +68,7 @@ def test_two_people_in_one_group_are_suggested_with_the_faces_of_the_smaller_par
     assert set(found.rest) == set(people[one]) and found.between < found.within
     page = (build_report(dataset).parent / "suggestions.html").read_text(encoding="utf-8")
     command = re.search(r"decide dataset split ([0-9a-f ]+)</code>", page)
-    lookup = FaceLookup(rows(dataset, Face), rows(dataset, Membership))
+    lookup = FaceLookup(PeopleNow(rows(dataset, Face), rows(dataset, Membership), [], [], b""))
     assert command is not None
     assert {lookup.complete_id(face) for face in command[1].split()} == set(found.part)
     change(dataset, [replace(row, locked=True) for row in rows(dataset, Identity) if row.identity_id == one])

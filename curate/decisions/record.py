@@ -1,0 +1,146 @@
+"""Records decisions without a grouping. The pass of apply.py brings people, splits and pairs up to date later.
+
+A recorded decision is never refused later, unless the photos change. Everything that can be wrong with a decision is
+therefore checked here: its form, the ids that it names, earlier decisions that it contradicts, and frozen splits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.decisions.face_lookup import FaceLookup
+from curate.decisions.requests import ParsedRequests, Request, parse_requests
+from curate.decisions.settings import read_curation_settings
+from curate.people.group import read_true_labels
+from curate.people.people_now import Change, PeopleNow, follow_batches
+from curate.people.split.assign_splits import describe_two_frozen_splits
+from manifests.errors import BadInput
+from manifests.ledger.applied_decisions import read_decision_batches, read_grouped_decision, read_last_decision
+from manifests.ledger.decision_log import SIDED, Decision, FaceFinder, encode_faces, read_decisions
+from manifests.ledger.ledger import Ledger, utc_now
+from manifests.ledger.records import DecisionRow, Face, Identity, Membership, Split
+from manifests.privacy.keys import ensure_key, read_key
+
+
+@dataclass
+class Desk:
+    """Everything in memory that a request is checked against. `record_decisions` keeps it up to date."""
+
+    people: PeopleNow
+    lookup: FaceLookup
+    frozen: Mapping[str, Split]  # The row of each face that a frozen set of its split keeps in this split.
+    last_number: int  # The number of the newest decision that was ever recorded.
+    version: tuple[object, ...]  # The state of the ledger that the desk was read from.
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The decisions that were recorded, and what they change before the next grouping."""
+
+    decisions: tuple[tuple[int, str, str], ...]  # Number, kind and a phrase for each decision.
+    notices: tuple[str, ...]
+    change: Change | None  # None if the log contains all requested decisions already.
+    desk: Desk  # The desk after the decisions: the given desk, or another one if another command changed the ledger.
+
+
+def read_desk(ledger: Ledger) -> Desk:
+    """Reads faces, people and decisions of a ledger. With 100,000 faces, this takes some seconds.
+
+    Raises LedgerError if the dataset has no key.
+    """
+    batches, grouped = read_decision_batches(ledger), read_grouped_decision(ledger)
+    log = [one for one in read_decisions(ledger) if one.number <= grouped]
+    faces, identities = ledger.read_rows(Face), ledger.read_rows(Identity)
+    labels = read_true_labels(ledger, faces)
+    people = PeopleNow(faces, ledger.read_rows(Membership), identities, log, read_key(ledger), labels)
+    follow_batches(people, batches)
+    frozen = find_frozen_rows(faces, ledger.read_rows(Split))
+    return Desk(people, FaceLookup(people), frozen, read_last_decision(ledger), read_version(ledger))
+
+
+def read_version(ledger: Ledger) -> tuple[object, ...]:
+    """Returns a value that changes with every command that writes into the ledger."""
+    return ledger.query("SELECT max(finished), count(*) FROM stages").row(0)
+
+
+def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | None = None) -> Recorded:
+    """Records either all requested decisions or no decision. People, splits and pairs stay as they are.
+
+    A request has the same keys as a line of the decision file (docs/curate.md). If `desk` is None, or if another
+    command has changed the ledger since, the desk is read again. Raises BadInput in the same cases as `decide`.
+    """
+    with Ledger.open(dataset, write=True) as ledger:
+        read_curation_settings(ledger)
+        ensure_key(ledger)
+        if desk is None or desk.version != read_version(ledger):
+            desk = read_desk(ledger)
+        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.last_number)
+        new = parsed.decisions
+        if not new:
+            return Recorded((), tuple(parsed.notices), None, desk)
+        check_frozen_people(new, desk.people.finder, desk.frozen)
+        _check_frozen_groups(desk.people.plan(new), desk.frozen)
+        ledger.record("decide", "all", {}, make_rows(new))
+        desk.version = read_version(ledger)
+    desk.last_number = new[-1].number
+    return Recorded(list_phrases(parsed), tuple(parsed.notices), desk.people.follow(new), desk)
+
+
+def list_phrases(parsed: ParsedRequests) -> tuple[tuple[int, str, str], ...]:
+    """Returns the number, the kind and a phrase for each decision."""
+    return tuple((one.number, one.kind, phrase) for one, phrase in zip(parsed.decisions, parsed.phrases, strict=True))
+
+
+def make_rows(decisions: Sequence[Decision]) -> list[DecisionRow]:
+    """Returns the rows of decisions that one command records. All rows have the same time."""
+    time = utc_now()
+    return [
+        DecisionRow(one.number, one.kind, json.dumps(encode_faces(one)), time, one.name, one.undoes)
+        for one in decisions
+    ]
+
+
+def find_frozen_rows(faces: Sequence[Face], splits: Sequence[Split]) -> dict[str, Split]:
+    """Returns a dict from each face in use to its split row, for the people whom a frozen set keeps in a split."""
+    representative = {face.face_id: face.representative for face in faces}
+    return {
+        representative[row.face_id]: row
+        for row in splits
+        if row.locked and row.policy == "identity" and row.face_id in representative
+    }
+
+
+def check_frozen_people(decisions: Sequence[Decision], finder: FaceFinder, frozen: Mapping[str, Split]) -> None:
+    """Raises BadInput if a decision puts people of different frozen splits into one split."""
+    for decision in decisions if frozen else ():
+        if decision.kind not in (*SIDED, "move"):
+            continue
+        joined = decision.parts if decision.kind in SIDED else decision.parts[:2]
+        rows: dict[str, Split] = {}  # split -> the row of a joined face in this split
+        for location in (location for part in joined for location in part):
+            face, _ = finder.find(location)
+            row = frozen.get(face.representative) if face is not None else None
+            if row is not None:
+                rows[row.split] = row
+        if len(rows) > 1:
+            (one, first), (other, second) = sorted(rows.items())[:2]
+            raise BadInput(
+                f"Nothing is recorded: {first.identity_id} is in the frozen {one} split and {second.identity_id} is in "
+                f"the frozen {other} split. One person cannot be in two splits. To merge these people, start a new "
+                "dataset."
+            )
+
+
+def _check_frozen_groups(change: Change, frozen: Mapping[str, Split]) -> None:
+    """Raises BadInput if a person gets faces of different frozen splits, for example because a split is taken back."""
+    splits_of: dict[str, dict[str, None]] = defaultdict(dict)
+    for face, person in change.owner.items():
+        if face in frozen:
+            splits_of[person][frozen[face].split] = None
+    for person, splits in splits_of.items():
+        if len(splits) > 1:
+            raise BadInput(f"Nothing is recorded: {describe_two_frozen_splits(person, *list(splits)[:2])}")

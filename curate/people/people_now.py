@@ -1,0 +1,295 @@
+"""Follows recorded decisions in memory, before a grouping applies them.
+
+`likeness decide` and the review in the browser name people by their ids at the time of the request. A decision that is
+recorded and not applied may have merged or split these people. The class PeopleNow says which face belongs to which
+person after all recorded decisions. The people are the groups of the last grouping, changed by the constraints that the
+decisions since then put on the clustering. The next grouping can differ, because it also compares embeddings again: a
+face that a split takes out of a person may then join a third person.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from curate.people.apply_decisions import regroup_by_links
+from curate.people.identities import choose_ids, name_groups
+from curate.people.links import resolve_links
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, FaceFinder, select_active
+from manifests.ledger.records import Face, Identity, Membership
+
+
+@dataclass(frozen=True)
+class Change:
+    """What decisions change."""
+
+    faces: list[Face]  # The new rows of the faces that a decision drops, or that an undo brings back.
+    owner: dict[str, str]  # The person of each face of the people whom the decisions may change.
+    identities: list[Identity]  # The rows of these people.
+    gone: frozenset[str]  # The ids that do not exist any more.
+    left: frozenset[str]  # The faces that belong to no person any more.
+
+
+class PeopleNow:
+    """The faces and people of a dataset after all recorded decisions.
+
+    Attributes: `faces` maps a face id to its row. `identities` maps an id to the row of a person, `members` maps an id
+    to the sorted face ids of the person, and `identity_of` maps a face to its person. Near-duplicates and faces that
+    are not in use belong to no person. `log` has all recorded decisions. `finder` finds the face of a location.
+    """
+
+    def __init__(
+        self,
+        faces: Sequence[Face],
+        memberships: Sequence[Membership],
+        identities: Sequence[Identity],
+        log: Sequence[Decision],
+        key: bytes,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """`log` are the decisions that `memberships` contain. `labels` maps a face to its label if labels are truth."""
+        self.faces = {face.face_id: face for face in faces}
+        self.finder = FaceFinder(faces)
+        self.identities = {row.identity_id: row for row in identities}
+        self.identity_of = {row.face_id: row.identity_id for row in memberships}
+        self.members: dict[str, list[str]] = defaultdict(list)
+        for row in sorted(memberships, key=lambda row: row.face_id):
+            self.members[row.identity_id].append(row.face_id)
+        self._followed: list[Decision] = []
+        self._held: list[Decision] = []  # the newest decisions of the log, if they contradict the log
+        self._key, self._labels = key, labels or {}
+        self._grouped = {one.number for one in select_active(log)}  # active decisions that the grouping contains
+        self._group_of = dict(self.identity_of)  # face -> group of the last grouping
+        self._group_members = {person: tuple(own) for person, own in self.members.items()}
+        self._copies: dict[str, list[str]] = defaultdict(list)  # face -> the near-duplicates that it stands for
+        for face in faces:
+            if face.duplicate_of is not None:
+                self._copies[face.duplicate_of].append(face.face_id)
+        # The faces that each decision names. For an undo, these are the faces of the decision that it takes back.
+        self._named: dict[int, set[str]] = {}
+        self._numbers: dict[str, list[int]] = defaultdict(list)  # face -> numbers of the decisions that name the face
+        self._by_number: dict[int, Decision] = {}
+        self._dropped: dict[int, list[Face]] = {}  # number of a drop -> rows of its faces before the drop
+        self._add_to_log(log)
+        for one in log:
+            if one.kind == "drop":
+                self._dropped[one.number] = self._restore_rows(one)
+
+    @property
+    def log(self) -> list[Decision]:
+        return [*self._followed, *self._held]
+
+    def plan(self, decisions: Sequence[Decision]) -> Change:
+        """Returns what `decisions`, the next decisions of the log, change. Nothing is changed.
+
+        Raises BadInput if decisions contradict each other.
+        """
+        decisions = [*self._held, *decisions]
+        changed_faces = self._plan_drops(decisions)
+        row_of = {face.face_id: face for face in changed_faces}
+        gone = {face.face_id for face in changed_faces if face.status != "ok"}
+        # A face that comes back joins the other faces of its group again, if the last grouping contained the face.
+        back = {face.face_id for face in changed_faces if face.status == "ok"} & self._group_of.keys()
+        named = {name for one in decisions for name in self._find_named(one, decisions)}
+        named |= {name for face in back for name in self._group_members[self._group_of[face]]}
+        log, people = self._select_connected(named, decisions)
+        members = {face for person in people for face in self.members[person]}
+        face_ids = sorted((members | back) - gone)
+        finder = self.finder
+        if changed_faces:
+            photos = {place.photo_id for one in log for part in one.parts for place in part}
+            finder = FaceFinder(
+                row_of.get(face.face_id, face)
+                for face in self.finder.select_photos(photos | {face.photo_id for face in changed_faces})
+            )
+        labels = {face: self._labels[face] for face in face_ids if face in self._labels}
+        links = resolve_links(log, [], face_ids, labels, finder)
+        if not face_ids:
+            return Change(changed_faces, {}, [], frozenset(people), frozenset(members))
+        before = [self.identity_of.get(face) for face in face_ids]
+        groups = regroup_by_links(self._find_groups(face_ids, log, finder), links, before)
+
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, group in enumerate(groups.tolist()):
+            rows_of[group].append(row)
+        smallest = {group: face_ids[rows[0]] for group, rows in rows_of.items()}
+        others = self.identities.keys() - people
+        id_of = choose_ids(rows_of, before, smallest, self._key, others)
+        names = name_groups(groups, links, smallest)
+        locked = set(groups[np.isin(links.block, sorted(links.locked))].tolist())
+        identities = []
+        for group, rows in rows_of.items():
+            old = self.identities.get(id_of[group])
+            same = old is not None and self.members[id_of[group]] == [face_ids[row] for row in rows]
+            doubtful = same and old is not None and old.doubtful and group not in locked and group not in names
+            identities.append(Identity(id_of[group], names.get(group), group in locked, doubtful))
+        owner = {face: id_of[group] for face, group in zip(face_ids, groups.tolist(), strict=True)}
+        return Change(
+            changed_faces, owner, identities, frozenset(people - set(id_of.values())), frozenset(members - owner.keys())
+        )
+
+    def follow(self, decisions: Sequence[Decision]) -> Change:
+        """Changes the people as `decisions`, the next decisions of the log, say. Returns what changed.
+
+        Raises BadInput, and changes nothing, if decisions contradict each other.
+        """
+        change = self.plan(decisions)
+        decisions, self._held = [*self._held, *decisions], []
+        for one in decisions:
+            if one.kind == "drop":
+                self._dropped[one.number] = self._find_copies(one)
+        self.faces.update((face.face_id, face) for face in change.faces)
+        self.finder.replace_faces(change.faces)
+        for person in change.gone | {row.identity_id for row in change.identities}:
+            self.members.pop(person, None)
+        for person in change.gone:
+            self.identities.pop(person, None)
+        for face in change.left:
+            del self.identity_of[face]
+        self.identities.update((row.identity_id, row) for row in change.identities)
+        self.identity_of.update(change.owner)
+        for face in sorted(change.owner):
+            self.members[change.owner[face]].append(face)
+        self._add_to_log(decisions)
+        return change
+
+    def hold(self, decisions: Sequence[Decision]) -> None:
+        """Adds decisions to the log that contradict the log. The next call of `follow` follows them too."""
+        self._held += decisions
+
+    def _add_to_log(self, decisions: Sequence[Decision]) -> None:
+        self._followed += decisions
+        for one in decisions:
+            self._by_number[one.number] = one
+            self._named[one.number] = self._find_named(one)
+            for face in self._named[one.number]:
+                self._numbers[face].append(one.number)
+
+    def _find_named(self, decision: Decision, new: Sequence[Decision] = ()) -> set[str]:
+        """Returns the faces that a decision names, and the faces that are used instead of these faces.
+
+        `new` are decisions that are not in the log yet. An undo may take one of them back.
+        """
+        while decision.kind == "undo":
+            if decision.undoes in self._named:
+                return self._named[decision.undoes]
+            undone = next((one for one in new if one.number == decision.undoes), None)
+            if undone is None:
+                return set()
+            decision = undone
+        found = (self.finder.find(place)[0] for part in decision.parts for place in part)
+        return {name for face in found if face is not None for name in (face.face_id, face.representative)}
+
+    def _select_connected(self, faces: set[str], new: Sequence[Decision]) -> tuple[list[Decision], set[str]]:
+        """Returns all decisions, and all people, that are connected with `faces`, and then `new`.
+
+        A decision is connected with a person if it names a face of the person. The other decisions and people have no
+        effect on the groups of `faces`.
+        """
+        numbers: set[int] = set()
+        people: set[str] = set()
+        seen: set[str] = set()
+        waiting = set(faces)
+        while waiting:
+            face = waiting.pop()
+            seen.add(face)
+            person = self.identity_of.get(face)
+            if person is not None and person not in people:
+                people.add(person)
+                waiting.update(set(self.members[person]) - seen)
+            for number in self._numbers.get(face, ()):
+                if number not in numbers:
+                    numbers.add(number)
+                    waiting |= self._named[number] - seen
+        return [*(self._by_number[number] for number in sorted(numbers)), *new], people
+
+    def _plan_drops(self, new: Sequence[Decision]) -> list[Face]:
+        """Returns the new rows of the faces that `new` drops or brings back."""
+        if not any(one.kind in ("drop", "undo") for one in new):
+            return []
+        before = {one.number for one in select_active(self._followed) if one.kind == "drop"}
+        after = {one.number: one for one in select_active([*self._followed, *new]) if one.kind == "drop"}
+        rows_of = {number: self._dropped.get(number) or self._find_copies(one) for number, one in after.items()}
+        still = {face.face_id for rows in rows_of.values() for face in rows}
+        back = [
+            face for number in sorted(before - after.keys()) for face in self._dropped[number]
+            if face.face_id not in still
+        ]  # fmt: skip
+        gone = {face.face_id: face for number in after.keys() - before for face in rows_of[number]}
+        dropped = [
+            replace(face, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None) for face in gone.values()
+        ]
+        return [row for row in (*dropped, *back) if self.faces[row.face_id] != row]
+
+    def _find_copies(self, drop: Decision) -> list[Face]:
+        """Returns the rows of the named faces and their near-duplicates, as the rows were before any drop."""
+        rows: dict[str, Face] = {}
+        for face, cause in map(self.finder.find, drop.parts[0]):
+            if face is not None and not cause:
+                same = (face.representative, *self._copies.get(face.representative, ()))
+                rows |= {name: self.faces[name] for name in same}
+            elif face is not None:  # another decision may drop the face already
+                rows |= {
+                    row.face_id: row for every in self._dropped.values() for row in every if row.face_id == face.face_id
+                }
+        return list(rows.values())
+
+    def _restore_rows(self, drop: Decision) -> list[Face]:
+        """Returns the rows that the faces of a drop get if the drop, which the grouping contains, is taken back.
+
+        The grouping decides which of the faces are near-duplicates of each other, so all of them become faces in use.
+        """
+        found = (self.finder.find(place)[0] for place in drop.parts[0])
+        return [
+            replace(face, status="ok", reason=None)
+            for face in dict.fromkeys(face for face in found if face is not None)
+            if face.reason == DROPPED_BY_DECISION
+        ]
+
+    def _find_groups(self, face_ids: Sequence[str], log: Sequence[Decision], finder: FaceFinder) -> np.ndarray:
+        """Returns the group of each face in the last grouping, without the decisions that were taken back since.
+
+        The result is int64 (n,). If a merge or a move was taken back, its sides are different groups again. If a split
+        or a move was taken back, its faces join the largest group of the other faces again.
+        """
+        row_of = {face: row for row, face in enumerate(face_ids)}
+        names = [self._group_of.get(face, face) for face in face_ids]
+        groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        active = {one.number for one in select_active(log)}
+        for one in reversed([one for one in log if one.number in self._grouped and one.number not in active]):
+            found = [[finder.find(place)[0] for place in part] for part in one.parts]
+            parts = [
+                [row_of[face.representative] for face in part if face is not None and face.representative in row_of]
+                for part in found
+            ]
+            if one.kind in ("merge", "move"):
+                _part_sides(groups, parts if one.kind == "merge" else parts[:2])
+            if one.kind in ("split", "move") and parts[0] and parts[-1]:
+                ((largest, _),) = Counter(groups[parts[-1]].tolist()).most_common(1)
+                groups[parts[0]] = largest
+        return groups
+
+
+def _part_sides(groups: np.ndarray, sides: Sequence[Sequence[int]]) -> None:
+    """Gives each side of a merge a group of its own, except the largest side. Changes `groups`, int64 (n,)."""
+    for group in {int(groups[row]) for side in sides for row in side}:
+        own = [[row for row in side if groups[row] == group] for side in sides]
+        for side in sorted(filter(None, own), key=lambda side: (-len(side), side))[1:]:
+            groups[side] = groups.max() + 1
+
+
+def follow_batches(people: PeopleNow, batches: Sequence[Sequence[Decision]]) -> None:
+    """Follows decisions that were recorded, one batch after the other. A batch has the decisions of one command.
+
+    If a batch contradicts the log, because the photos or labels have changed since, it waits for the next batch, which
+    may take the cause back. A batch that still contradicts the log at the end changes no person.
+    """
+    for batch in batches:
+        try:
+            people.follow(batch)
+        except BadInput:
+            people.hold(batch)
