@@ -27,11 +27,14 @@ def show(
     Example: likeness manifest show DATASET
     """
     check_ledger_exists(dataset)
+    from manifests.ledger.applied_decisions import describe_unapplied_decisions
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
-        counts = ledger.query(_COUNT_ROWS)
+        counts, unapplied = ledger.query(_COUNT_ROWS), describe_unapplied_decisions(ledger)
     _print_table(counts, as_json, f"{dataset}")
+    if unapplied is not None:
+        typer.echo(f"Note: {unapplied}", err=as_json)
 
 
 _COUNT_ROWS = """
@@ -79,10 +82,16 @@ def check(
     """
     check_ledger_exists(dataset)
     from manifests.check import UNFINISHED, check_ledger
+    from manifests.ledger.applied_decisions import describe_unapplied_decisions
+    from manifests.ledger.ledger import Ledger
     from manifests.runtime.progress import show_progress
 
     with show_progress("files", as_json) as progress:
         problems = check_ledger(dataset, hashes, progress)
+    with Ledger.open(dataset) as ledger:
+        unapplied = describe_unapplied_decisions(ledger)
+    if unapplied is not None:
+        typer.echo(f"Note: {unapplied}", err=as_json)
     if as_json:
         typer.echo(json.dumps({"ok": not problems, "wrong": problems}))
     else:
@@ -123,12 +132,14 @@ def card(
     """
     check_ledger_exists(dataset)
     from manifests.card import render_card, write_card
+    from manifests.ledger.applied_decisions import check_decisions_applied
     from manifests.ledger.ledger import Ledger
 
-    if dry_run:
-        with Ledger.open(dataset) as ledger:
+    with Ledger.open(dataset) as ledger:
+        check_decisions_applied(ledger)
+        if dry_run:
             typer.echo(render_card(ledger))
-        return
+            return
     typer.echo(str(write_card(dataset)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
+from manifests.ledger.applied_decisions import describe_unapplied_decisions
 from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
 from manifests.ledger.decision_log import FaceFinder, read_decisions, select_active
 from manifests.ledger.filters import Filter, list_filter_columns
@@ -75,12 +76,13 @@ def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, 
                 return [f"{make_printable(photo)}: kept out, {reason}"], [row]
             raise BadInput(_describe_missing(dataset, photo, files))
         facts = _read_facts(ledger, {row["photo_id"] for row in matches} - {None}, photos)
+        unapplied = describe_unapplied_decisions(ledger)
     lines, rows = [], []
     for file in matches:
         file_lines, row = _explain_file(file, photo, facts)
         lines += file_lines
         rows.append(row)
-    return lines, rows
+    return [*lines, *([] if unapplied is None else [f"Note: {unapplied}"])], rows
 
 
 def _find_files(

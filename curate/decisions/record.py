@@ -50,8 +50,9 @@ class Recorded:
 def read_desk(ledger: Ledger) -> Desk:
     """Reads faces, people and decisions of a ledger. With 100,000 faces, this takes some seconds.
 
-    Raises LedgerError if the dataset has no key.
+    Raises BadInput if no curation of the dataset has finished, and LedgerError if the dataset has no key.
     """
+    read_curation_settings(ledger)
     batches, grouped = read_decision_batches(ledger), read_grouped_decision(ledger)
     log = [one for one in read_decisions(ledger) if one.number <= grouped]
     faces, identities = ledger.read_rows(Face), ledger.read_rows(Identity)
@@ -74,9 +75,8 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
     command has changed the ledger since, the desk is read again. Raises BadInput in the same cases as `decide`.
     """
     with Ledger.open(dataset, write=True) as ledger:
-        read_curation_settings(ledger)
-        ensure_key(ledger)
         if desk is None or desk.version != read_version(ledger):
+            ensure_key(ledger)
             desk = read_desk(ledger)
         parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.last_number)
         new = parsed.decisions

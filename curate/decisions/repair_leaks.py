@@ -11,6 +11,7 @@ from curate.decisions.decide import decide
 from curate.people.leaks.dataset_faces import read_faces, read_unused_frozen_faces
 from curate.people.leaks.find_leaks import read_leak_search, search_leaks
 from curate.people.leaks.plan_repair import RepairPlan, plan_repair
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair, Split
 from manifests.runtime.progress import Progress
@@ -68,6 +69,7 @@ def repair_leaks(dataset: Path, dry_run: bool = False, progress: Progress = lamb
 def _plan_round(dataset: Path, number: int, progress: Progress) -> tuple[RepairPlan, int]:
     """Returns the decisions that end the present leaks, and the number of these leaks."""
     with Ledger.open(dataset) as ledger:
+        check_decisions_applied(ledger)
         search = read_leak_search(ledger)
         faces = {line.face: line for line in (*read_faces(ledger), *read_unused_frozen_faces(ledger))}
         locked = {row.face_id for row in ledger.read_rows(Split) if row.locked}

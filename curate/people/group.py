@@ -21,7 +21,7 @@ from curate.people.links import Links, resolve_links
 from curate.people.people_now import PeopleNow, follow_batches
 from curate.photos.labelling.labels import label_faces
 from manifests.ledger.applied_decisions import LAST_DECISION, find_last_number, read_decision_batches
-from manifests.ledger.decision_log import Decision, read_decisions
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
 from manifests.privacy.keys import read_key
@@ -144,9 +144,21 @@ def _follow(
     followed: Sequence[Sequence[Decision]],
     labels: Mapping[str, str],
 ) -> list[Membership]:
-    """Returns the memberships after the decisions `followed`, which are the newest decisions of `decisions`."""
+    """Returns the memberships after the decisions `followed`, which are the newest decisions of `decisions`.
+
+    `faces` may contain the drops of `followed` already. A face that has a membership was in use before these drops.
+    """
     new = {one.number for batch in followed for one in batch}
     log = [one for one in decisions if one.number < min(new)]
+    members = {row.face_id for row in memberships}
+    faces = [
+        replace(face, status="ok", reason=None)
+        if face.face_id in members and face.reason == DROPPED_BY_DECISION
+        else face
+        for face in faces
+    ]
+    usable = {face.face_id for face in faces if face.status == "ok"}
+    memberships = [row for row in memberships if row.face_id in usable]
     people = PeopleNow(faces, memberships, ledger.read_rows(Identity), log, read_key(ledger), labels)
     follow_batches(people, followed)
     row_of = {row.face_id: row for row in memberships}

@@ -35,6 +35,7 @@ from degrade.sampling import Preset, check_seed, sample_theta
 from degrade.theta import VERSION
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import count_poor_targets, read_set_hashes, read_units
@@ -179,6 +180,7 @@ class _Plan:
     """Holds the faces, the batches and the existing records of one frozen set in an open ledger."""
 
     def __init__(self, ledger: Ledger, preset: Preset, split: str, seed: int, size: int, engine: str) -> None:
+        check_decisions_applied(ledger)
         self.ledger, self.preset, self.split, self.seed, self.size = ledger, preset, split, seed, size
         self.engine = engine
         self.name = format_set_name(preset.name, split, size, seed, engine)

@@ -16,6 +16,7 @@ from manifests.export.frozen_records import write_frozen_records
 from manifests.export.output_folder import check_output_folder, publish_folder
 from manifests.export.plain_tables import write_tables
 from manifests.export.selection import ExportOptions, Selection, select_for_export
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS
 from manifests.runtime.files import hash_config
@@ -61,6 +62,7 @@ def export_dataset(
     dataset, out = Path(dataset), Path(out)
     check_output_folder(dataset, out)
     with Ledger.open(dataset) as ledger:
+        check_decisions_applied(ledger)
         selection = format.keep(select_for_export(ledger, options))
         dataset_card = render_card(ledger)
     if not selection.faces:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from manifests.errors import BadInput
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.cleaned_targets import find_version_files
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
@@ -64,6 +65,8 @@ def plan_purge(
     if missing := [run for run in runs if not run.is_dir()]:
         raise BadInput(f"--run {missing[0]} is not a folder. Name the folder of a training run or of a benchmark.")
     with Ledger.open(dataset) as ledger:
+        if people:
+            check_decisions_applied(ledger)  # a decision may say that the person has other faces
         faces, members = ledger.read_rows(Face), ledger.read_rows(Membership)
         identities = _find_people(ledger, people)
         members_of_them = {row.face_id for row in members if row.identity_id in identities}

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from manifests.errors import BadInput
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.queries import is_curation_finished
 from manifests.report.dropped_page import FACES, read_dropped_faces
@@ -46,6 +47,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
         if not (run / "config.json").is_file():
             raise BadInput(f"{run} is not a training run. Name a folder that `likeness train --out` made.")
     with Ledger.open(dataset) as ledger:
+        check_decisions_applied(ledger)
         values = {
             "name": dataset.resolve().name,
             "created": utc_now().strftime("%Y-%m-%d %H:%M UTC"),

@@ -11,6 +11,7 @@ import numpy as np
 from curate.people.leaks.dataset_faces import Rules, read_faces, read_policy, read_rules
 from curate.people.leaks.face_line import FaceLine
 from manifests.errors import BadInput
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizer, read_set_detail
 from train.benchmark.crop_geometry import CropGeometry, read_geometries
@@ -49,6 +50,7 @@ def read_source(dataset: Path, lq_set: str | None, split: str, references: int, 
     Raises BadInput if the set does not exist, if the set is not finished, or if no target has a reference.
     """
     with Ledger.open(dataset) as ledger:
+        check_decisions_applied(ledger)
         name = _choose_set(ledger, lq_set, split)
         people = name_people(ledger)
         _, cases = draw_references(ledger, name, references, seed, by_face=True)

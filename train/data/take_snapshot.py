@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.privacy.run_cleanup import BEFORE_PURGES
 from manifests.runtime.files import LOCK, find_blocking_file, hash_config, lock_folder, sha256_file
 from train.data.crops import read_cleaned_crop, read_crop
@@ -150,7 +151,11 @@ def take_snapshot(
 
 
 def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Returns the rows of a snapshot, sorted by face id, and the counts that `plan_snapshot` returns."""
+    """Returns the rows of a snapshot, sorted by face id, and the counts that `plan_snapshot` returns.
+
+    Raises BadInput if decisions are not applied yet.
+    """
+    check_decisions_applied(ledger)
     faces = {
         face: (identity, split, upsample, landmarks5, (width, height))
         for face, identity, split, upsample, landmarks5, width, height in ledger.query(

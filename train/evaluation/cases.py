@@ -10,6 +10,7 @@ import numpy as np
 
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_set_sizes
@@ -75,6 +76,7 @@ def read_frozen_set(
     if lq_set is not None and is_benchmark(Path(lq_set)):
         return read_benchmark_set(Path(lq_set), dataset, size, references, most_references)
     with Ledger.open(dataset) as ledger:
+        check_decisions_applied(ledger)
         sizes = read_set_sizes(ledger)
         name = _choose_set(sizes, ledger.dataset, lq_set, size)
         most = max(references, most_references or 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.people.leaks.find_leaks import Leaks, find_ledger_leaks
+from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.leak_audit import is_audit_recorded, record_audit
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.progress import Progress
@@ -26,6 +27,7 @@ def audit_dataset(dataset: Path, limit: int = 20, progress: Progress = lambda *_
     Raises BadInput if the dataset was not curated completely.
     """
     with Ledger.open(dataset) as ledger:
+        check_decisions_applied(ledger)
         leaks = find_ledger_leaks(ledger, limit, progress)
         is_recorded = is_audit_recorded(ledger, _make_detail(leaks))
     if not is_recorded:
