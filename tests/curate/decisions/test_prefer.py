@@ -7,9 +7,12 @@ from pathlib import Path
 import cv2
 import pytest
 
-from curate.decisions.decide import decide
+from curate.decisions.decide import apply_decisions_of, decide
 from curate.decisions.log_entries import format_entry, read_log_entries
+from curate.decisions.record import record_decisions
+from curate.review.copies.copy_groups import read_groups
 from manifests.errors import BadInput
+from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership
 from tests.doubles.curation import album, curated, find_problems, install, photo, rows, save
 
@@ -74,3 +77,19 @@ def test_only_one_face_with_copies_can_be_preferred(made: Path) -> None:
         with pytest.raises(BadInput, match=words):
             decide(made, [{"kind": "prefer", "faces": faces}])
     assert read_log_entries(made) == []
+
+
+def test_a_recorded_decision_is_applied_later_with_the_same_result(made: Path) -> None:
+    copies = read_copies(made)
+    small = min(copies.keys() - set(copies.values()))
+    record_decisions(made, [{"kind": "prefer", "faces": [small]}])
+    assert read_copies(made) == copies
+    with Ledger.open(made) as ledger:
+        (group,) = read_groups(ledger, 0, 9)
+    assert [copy.face_id for copy in group.copies if copy.is_next] == [small] and not group.by_user
+    apply_decisions_of(made)
+    assert set(read_copies(made).values()) == {small}
+    with Ledger.open(made) as ledger:
+        (group,) = read_groups(ledger, 0, 9)
+    assert group.by_user and group.copies[0].face_id == small and not any(copy.is_next for copy in group.copies)
+    assert sum(copy.reason.startswith("is what Likeness would use") for copy in group.copies) == 1
