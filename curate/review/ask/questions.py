@@ -222,8 +222,8 @@ class Questions:
         else:
             one = sorted(entry.part)
             other = [row for row in self._rows[people[0]] if row not in entry.part]
-        sides = (tuple(self._face_ids[row] for row in rows) for rows in (one, other))
-        return Question(entry.kind, *sides, tuple(people), entry.probability, entry.cosine)
+        first, second = (tuple(self._face_ids[row] for row in rows) for rows in (one, other))
+        return Question(entry.kind, first, second, tuple(people), entry.probability, entry.cosine)
 
     def _set_centres(self, people: Iterable[str]) -> None:
         """Computes the centres of people again. Questions about their earlier faces are not current any more."""
