@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from curate.review.session import Session
 from manifests.runtime.text import format_count
+
+Item = TypeVar("Item")
+_MOST_ROWS = 500  # the largest number of rows in one answer (ours)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
@@ -37,6 +42,44 @@ def fail(request: Request, sentence: str) -> Response:
 
 def wants_json(request: Request) -> bool:
     return request.url.path.startswith("/api/")
+
+
+def get_session(request: Request) -> Session:
+    session: Session = request.app.state.session
+    return session
+
+
+def answer_part(
+    request: Request, rows: Sequence[Item], describe: Callable[[Item], Any] = lambda row: row, **more: Any
+) -> Response:
+    """Answers the part of `rows` that the request names with `start` and `count`, and the state of the session.
+
+    `describe` makes the JSON of a row. `more` is added to the answer.
+    """
+    start, count = (read_number(request, name, default) for name, default in (("start", 0), ("count", 100)))
+    part = [describe(row) for row in rows[start : start + min(count, _MOST_ROWS)]]
+    state = get_session(request).describe_state()
+    return JSONResponse({"total": len(rows), "start": start, "rows": part, "state": state, **more})
+
+
+def read_number(request: Request, name: str, default: int) -> int:
+    """Returns a parameter of the request as a whole number of 0 or more, or `default` if it is no such number."""
+    value = request.query_params.get(name, "")
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else default
+
+
+def read_decimal(request: Request, name: str) -> float:
+    """Returns a parameter of the request as a number of 0 or more, or 0 if it is no such number."""
+    try:
+        value = float(request.query_params.get(name, ""))
+    except ValueError:
+        return 0.0
+    return value if 0 <= value < float("inf") else 0.0
+
+
+def choose(value: str | None, table: Mapping[str, Any], default: str) -> str:
+    """Returns `value` if it is a key of the table, and `default` otherwise."""
+    return value if value is not None and value in table else default
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The wall of people."""
+"""The wall of people, and the page of a person."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from curate.review.pages import render
-from curate.review.pictures.thumbnails import read_thumbnail
-from curate.review.session import Session
-from curate.review.view import ORDERS, SHOWN
+from curate.review.closeness import find_closest_people, propose_two
+from curate.review.pages import answer_part, choose, get_session, read_decimal, read_number, render
+from curate.review.view import FACE_ORDERS, ORDERS, SHOWN
 
 NAVIGATION = [("/", "People")]
-_MOST_ROWS = 500  # the largest number of rows in one answer (ours)
+_CLOSEST = 8  # the number of similar people that the page of a person shows (ours)
+_GONE = "There is no person with this id. The person may have been merged, or may have another id now."
 
 
 def show_people(request: Request) -> Response:
@@ -23,47 +23,79 @@ def show_people(request: Request) -> Response:
 
 def list_people(request: Request) -> Response:
     """Answers a part of the wall: `start` and `count` name the rows, `total` is the number of all rows."""
-    session: Session = request.app.state.session
-    query = request.query_params
+    session, query = get_session(request), request.query_params
     with session.lock:
         rows = session.read().list_people(
             query.get("search", "").strip(),
-            _choose(query.get("order"), ORDERS, "size"),
-            _choose(query.get("show"), SHOWN, "all"),
+            choose(query.get("order"), ORDERS, "size"),
+            choose(query.get("show"), SHOWN, "all"),
         )
     return answer_part(request, rows)
 
 
-def send_thumbnail(request: Request) -> Response:
-    """Answers the thumbnail of a face of the ledger."""
-    session: Session = request.app.state.session
-    face = session.read().faces.get(request.path_params["face"])
-    data = None if face is None else read_thumbnail(session.dataset, face, not session.read_only)
-    if data is None:
-        raise HTTPException(404)
-    return Response(data, media_type="image/webp")
+def show_person(request: Request) -> Response:
+    """The page of a person."""
+    session = get_session(request)
+    with session.lock:
+        person = session.read().find_person(request.path_params["person"])
+    if person is None:
+        raise HTTPException(404, _GONE)
+    return render(request, "person.html.j2", person=person)
 
 
-def answer_part(request: Request, rows: list[dict]) -> Response:
-    """Answers the part of `rows` that the request names with `start` and `count`, and the state of the session."""
-    session: Session = request.app.state.session
-    start, count = (read_number(request, name, default) for name, default in (("start", 0), ("count", 100)))
-    part = rows[start : start + min(count, _MOST_ROWS)]
-    return JSONResponse({"total": len(rows), "start": start, "rows": part, "state": session.describe_state()})
+def describe_person(request: Request) -> Response:
+    """Answers the row of a person."""
+    session = get_session(request)
+    with session.lock:
+        person = session.read().find_person(request.path_params["person"])
+        state = session.describe_state()
+    if person is None:
+        raise HTTPException(404, _GONE)
+    return JSONResponse({"person": person, "state": state})
 
 
-def read_number(request: Request, name: str, default: int) -> int:
-    """Returns a parameter of the request as a whole number of 0 or more, or `default` if it is no such number."""
-    value = request.query_params.get(name, "")
-    return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else default
+def list_faces(request: Request) -> Response:
+    """Answers a part of the faces of a person, and the row of the person."""
+    session, query = get_session(request), request.query_params
+    with session.lock:
+        view = session.read()
+        person = view.find_person(request.path_params["person"])
+        if person is None:
+            raise HTTPException(404, _GONE)
+        faces = view.list_faces(
+            person["id"],
+            choose(query.get("order"), FACE_ORDERS, "typical"),
+            read_number(request, "pixels", 0),
+            read_decimal(request, "sharpness"),
+            joined=query.get("show") == "joined",
+        )
+        return answer_part(request, faces, view.describe_face, person=person)
 
 
-def _choose(value: str | None, table: dict, default: str) -> str:
-    return value if value is not None and value in table else default
+def list_closest(request: Request) -> Response:
+    """Answers the people who are most similar to a person."""
+    session = get_session(request)
+    with session.lock:
+        view = session.read()
+        rows = find_closest_people(session.dataset, view, request.path_params["person"], _CLOSEST)
+    return JSONResponse({"rows": rows})
+
+
+def propose_split(request: Request) -> Response:
+    """Answers the faces of a person that may show another person: the smaller of two groups."""
+    session = get_session(request)
+    with session.lock:
+        view = session.read()
+        faces = propose_two(session.dataset, view, request.path_params["person"])
+    return JSONResponse({"faces": faces})
 
 
 ROUTES = [
     Route("/", show_people),
+    Route("/person/{person}", show_person),
     Route("/api/people", list_people),
-    Route("/thumbnail/{face}.webp", send_thumbnail),
+    Route("/api/people/{person}", describe_person),
+    Route("/api/people/{person}/faces", list_faces),
+    Route("/api/people/{person}/closest", list_closest),
+    Route("/api/people/{person}/two", propose_split),
 ]

@@ -49,7 +49,7 @@ class FaceOwner:
 def find_face(request: Request, face_id: str) -> Face:
     """Returns a face of the ledger. Raises HTTPException 404 if the ledger has no face with this id."""
     session: Session = request.app.state.session
-    face = session.read().faces.get(face_id)
+    face = session.read().people.faces.get(face_id)
     if face is None:
         raise HTTPException(404, "There is no face with this id.")
     return face
@@ -60,8 +60,11 @@ def find_owners(request: Request, face_ids: Iterable[str]) -> list[FaceOwner | N
     session: Session = request.app.state.session
     with session.lock:
         view = session.read()
+        people = view.people
         owners = {
-            person.identity_id: FaceOwner(person.identity_id, person.name or person.identity_id, len(person.faces))
-            for person in view.people.values()
+            row.identity_id: FaceOwner(
+                row.identity_id, row.name or row.identity_id, len(people.members[row.identity_id])
+            )
+            for row in people.identities.values()
         }
-        return [owners.get(view.person_of.get(face, "")) for face in face_ids]
+        return [owners.get(people.identity_of.get(face, "")) for face in face_ids]

@@ -22,10 +22,9 @@ import curate.review.frozen.routes
 import curate.review.leaks.routes
 import curate.review.map_routes
 import curate.review.pictures.routes
-import curate.review.runs.restored_routes
 import curate.review.runs.routes
 import curate.review.unused.routes
-from curate.review import people_routes
+from curate.review import act_routes, face_routes, people_routes
 from curate.review.access import Access, is_loopback
 from curate.review.background import Jobs
 from curate.review.pages import fail, render_error
@@ -37,12 +36,13 @@ from manifests.errors import BadInput, LikenessError
 # title. The pages show the entries of NAVIGATION in this order.
 AREAS: list[ModuleType] = [
     people_routes,
+    face_routes,
+    act_routes,
     curate.review.map_routes,
     curate.review.copies.routes,
     curate.review.unused.routes,
     curate.review.frozen.routes,
     curate.review.runs.routes,
-    curate.review.runs.restored_routes,
     curate.review.leaks.routes,
     curate.review.pictures.routes,
 ]
@@ -75,7 +75,9 @@ def serve(
     say(f"Open {app.link}\nEnd the review with Ctrl-C.")
     if open_browser:
         webbrowser.open(app.link)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
+    )
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises Ctrl-C again after its own end
             server.run(sockets=[listener])

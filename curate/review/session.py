@@ -1,33 +1,62 @@
-"""The review of one dataset: the view in memory, and what was recorded in this session."""
+"""The review of one dataset: the view in memory, what is recorded, and when recorded decisions are applied.
+
+Between two requests, no connection to the ledger is open, so that other commands can use the ledger.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from curate.decisions.decide import apply_decisions_of
+from curate.decisions.record import record_decisions
+from curate.decisions.requests import Request
+from curate.review.history import find_redo, find_undo
 from curate.review.view import View, read_view
-from manifests.errors import LedgerLocked
+from curate.review.visits import Visit
+from manifests.card import write_card
+from manifests.errors import BadInput, LedgerLocked, LikenessError
 from manifests.ledger.paths import LEDGER_NAME, check_ledger_exists
+from manifests.runtime.progress import Progress
+from manifests.runtime.text import format_count
 
+Item = TypeVar("Item")
 Stamp = tuple[tuple[int, int, int], ...]
+IDLE = 20.0  # seconds without an act before decisions are applied (ours)
+PATIENCE = 2.0  # seconds that an act waits for the end of another command (ours)
+_IDLE_FACTOR = 3.0  # and at least this many times the seconds of the last pass (ours)
+
+
+class Applying(LikenessError):
+    """An act came while decisions are applied. The browser repeats the act."""
 
 
 class Session:
-    """The open review of a dataset. Between two requests, no connection to the ledger is open."""
+    """The open review of a dataset."""
 
-    def __init__(self, dataset: Path) -> None:
+    def __init__(self, dataset: Path, idle: float = IDLE) -> None:
         """Reads the ledger. Raises LedgerError if the ledger cannot be read."""
         self.dataset = dataset
         self.name = dataset.resolve().name
         self.read_only = _find_read_only(dataset)  # a sentence, or "" if decisions can be recorded
-        self.notice = ""  # a sentence about another command that uses the ledger, or ""
         self.lock = threading.RLock()  # the server answers requests in several threads
+        self.revision = 0  # rises with each change of the view
+        self._busy = ""  # a sentence about another command that uses the ledger, or ""
+        self._failure = ""  # why decisions could not be applied, or ""
+        self._idle, self._last_act, self._pass_seconds = idle, time.monotonic(), 0.0
+        self._pass: threading.Thread | None = None  # the thread that applies decisions
         self._stamp = _read_stamp(dataset)
         self._view = read_view(dataset)
-        self.revision = 1  # rises with each change of the view
+        self._visit = Visit(dataset, self._view.people.identity_of)
+        self._show(self._view)
+        self._ended = threading.Event()
+        threading.Thread(target=self._apply_when_idle, daemon=True).start()
+
+    # reading
 
     def read(self) -> View:
         """Returns the view of the ledger's present state.
@@ -38,24 +67,204 @@ class Session:
         with self.lock:
             check_ledger_exists(self.dataset)
             stamp = _read_stamp(self.dataset)
-            if stamp != self._stamp or self.notice:
+            if self._pass is None and (stamp != self._stamp or self._busy):
                 try:
-                    self._view = read_view(self.dataset)
+                    view = read_view(self.dataset)
                 except LedgerLocked:
-                    self.notice = (
-                        "Another command is working on this dataset. The pages show the state before this command."
-                    )
+                    self._busy = "Another command uses this dataset. The pages show the state before this command."
                 else:
-                    self._stamp, self.notice = stamp, ""
-                    self.revision += 1
+                    self._stamp, self._busy = stamp, ""
+                    self._show(view)
             return self._view
+
+    def _show(self, view: View) -> None:
+        by_decision = {face for face, row in view.numbers.items() if row.source == "review"}
+        view.mark_joined(self._visit.find_joined(view.people.identity_of, by_decision))
+        self._view = view
+        self.revision += 1
+
+    @property
+    def notice(self) -> str:
+        """What every page says at its top."""
+        if self.read_only or self._busy or self._failure:
+            return self.read_only or self._busy or self._failure
+        if not self._view.is_finished:
+            return (
+                "The last curation of this dataset has not finished. Run `likeness curate` again to finish the "
+                "curation."
+            )
+        return ""
 
     def describe_state(self) -> dict[str, Any]:
         """Returns what every page shows about the session."""
-        return {"revision": self.revision, "notice": self.notice, "read_only": self.read_only}
+        with self.lock:
+            view = self._view
+            kinds = {one.number: one.kind for one in view.people.log}
+            undo, redo = find_undo(view.people.log, view.batch_of), find_redo(view.people.log, view.batch_of)
+            undone = {one.number: one.undoes for one in view.people.log if one.kind == "undo"}
+            return {
+                "revision": self.revision,
+                "notice": self.notice,
+                "unapplied": view.unapplied,
+                "applying": self._pass is not None,
+                "joined": len(view.joined),
+                "undo": kinds[undo[0]] if undo else "",
+                "redo": kinds.get(undone[redo[0]] or 0, "") if redo else "",
+                "can_write": not self.read_only,
+            }
 
-    def close(self, say: Callable[[str], None]) -> None:
-        """Ends the review."""
+    # acts
+
+    def record(self, requests: Sequence[Request]) -> list[str]:
+        """Records decisions, and shows their effect. Returns notices.
+
+        Raises BadInput if nothing is recorded. Raises Applying while decisions are applied.
+        """
+        with self.lock:
+            self.check_writable()
+            view = self.read()
+            if self._busy:
+                raise LedgerLocked(f"{self._busy} Nothing is recorded. Do this again when the other command has ended.")
+            recorded = _retry(lambda: record_decisions(self.dataset, requests, view.desk))
+            self._last_act = time.monotonic()
+            self._stamp = _read_stamp(self.dataset)
+            if recorded.desk is not view.desk:  # another command changed the ledger in between
+                self._show(read_view(self.dataset))
+                return list(recorded.notices)
+            view.follow(recorded)
+            if recorded.change is not None:
+                seen = {f: p for f, p in recorded.change.owner.items() if f in self._visit.seen}
+                self._visit.mark_seen(seen)
+            self.revision += 1
+            return list(recorded.notices)
+
+    def undo(self) -> str:
+        """Takes the newest act back. Returns a sentence."""
+        return self._take_back(find_undo, "There is nothing to undo.", "Undone")
+
+    def redo(self) -> str:
+        """Takes the newest undo back. Returns a sentence."""
+        return self._take_back(find_redo, "There is nothing to redo.", "Done again")
+
+    def _take_back(self, find: Callable[..., list[int]], nothing: str, verb: str) -> str:
+        with self.lock:
+            log = self.read().people.log
+            numbers = find(log, self._view.batch_of)
+            if not numbers:
+                raise BadInput(nothing)
+            by_number = {one.number: one for one in log}
+            kinds = [by_number[int(one.undoes or 0) if one.kind == "undo" else one.number].kind
+                     for one in map(by_number.__getitem__, numbers)]  # fmt: skip
+            self.record([{"kind": "undo", "undoes": number} for number in numbers])
+            return f"{verb}: {format_count(len(kinds), 'decision')} ({', '.join(sorted(set(kinds)))})."
+
+    def mark_seen(self, person: str | None = None) -> int:
+        """Counts the faces that joined `person`, or all faces, as seen. Returns the number of these faces."""
+        with self.lock:
+            self.check_writable()
+            view = self.read()
+            owner = view.people.identity_of
+            faces = {face: owner[face] for face in view.joined if face in owner and person in (None, owner[face])}
+            self._visit.mark_seen(faces)
+            self._visit.save()
+            view.mark_joined(view.joined - faces.keys())
+            self.revision += 1
+            return len(faces)
+
+    def check_writable(self) -> None:
+        """Raises an error if nothing can be recorded at present."""
+        if self.read_only:
+            raise BadInput(self.read_only)
+        if self._pass is not None:
+            raise Applying("The decisions are being applied. The act is recorded when this is done.")
+
+    # applying
+
+    def apply(self) -> None:
+        """Starts to apply the recorded decisions in a thread, if some are not applied yet."""
+        with self.lock:
+            self.check_writable()
+            self.read()
+            if self._view.unapplied and not self._busy:
+                self._pass = threading.Thread(target=self._run_pass, daemon=True)
+                self._pass.start()
+
+    def wait(self) -> None:
+        """Waits until no decisions are being applied."""
+        thread = self._pass
+        if thread is not None:
+            thread.join()
+
+    def _run_pass(self) -> None:
+        start = time.monotonic()
+        try:
+            apply_decisions_of(self.dataset)
+            write_card(self.dataset)
+            failure = ""
+        except LikenessError as error:
+            failure = f"The decisions are recorded, but not applied: {error}"
+        except Exception as error:  # the thread must not die silently
+            failure = f"The decisions are recorded, but not applied: {type(error).__name__}: {error}"
+        with self.lock:
+            self._pass_seconds = time.monotonic() - start
+            self._pass, self._failure, self._last_act = None, failure, time.monotonic()
+            try:
+                self.read()
+            except LikenessError as error:
+                self._failure = str(error)
+
+    def _apply_when_idle(self) -> None:
+        """Applies decisions after some time without an act. After a failure, decisions wait for the user."""
+        while not self._ended.wait(1.0):
+            idle = max(self._idle, _IDLE_FACTOR * self._pass_seconds)
+            with self.lock:
+                is_idle = self._view.unapplied and time.monotonic() - self._last_act >= idle
+                if is_idle and self._pass is None and not (self.read_only or self._failure):
+                    try:
+                        self.apply()
+                    except LikenessError as error:
+                        self._failure = str(error)
+
+    def close(self, say: Callable[[str], None], progress: Progress = lambda *_: None) -> None:
+        """Ends the review, and applies the decisions that are not applied yet."""
+        self._ended.set()
+        try:
+            self.wait()
+            if self.read_only:
+                return
+            self._visit.save()
+            view = self.read()
+            if view.unapplied and not self._busy:
+                say(f"Applying {format_count(view.unapplied, 'decision')}.")
+                outcome = apply_decisions_of(self.dataset, progress=progress)
+                write_card(self.dataset)
+                say(f"The dataset has {format_count(outcome.people, 'person', 'people')}.")
+            elif view.unapplied:
+                say(f"{self._busy} {self._how_to_apply(view)}")
+        except KeyboardInterrupt:
+            say(self._how_to_apply(self._view))
+        except (LikenessError, OSError) as error:
+            say(f"{error} {self._how_to_apply(self._view)}")
+
+    def _how_to_apply(self, view: View) -> str:
+        if not view.unapplied:
+            return ""
+        return (
+            f"{format_count(view.unapplied, 'decision')} are recorded and not applied yet. Run `likeness decide "
+            f"{self.dataset} apply`."
+        )
+
+
+def _retry(work: Callable[[], Item]) -> Item:
+    """Returns the result of `work`. While another process reads the ledger, `work` is repeated for PATIENCE seconds."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return work()
+        except LedgerLocked:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _find_read_only(dataset: Path) -> str:

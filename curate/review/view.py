@@ -1,134 +1,258 @@
-"""Holds what the pages show in memory: people, faces and files. The ledger is read in one short connection."""
+"""Holds what the pages show in memory: people, faces and files. The ledger is read in one short connection.
+
+People and faces are those after all recorded decisions, also after decisions that are not applied yet
+(curate/people/people_now.py). The numbers of a face, such as its confidence, come from the last grouping.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from curate.decisions.record import Recorded, read_desk
+from curate.decisions.settings import read_curation_settings
+from curate.people.people_now import Change
+from manifests.ledger.applied_decisions import count_unapplied_decisions
+from manifests.ledger.decision_log import select_active
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, Identity, Membership
+from manifests.ledger.queries import is_curation_finished
+from manifests.ledger.records import Face, Identity
+from manifests.privacy.erase import HIDDEN_PHOTOS
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 
-# The files of each photo that is in use. The first file in the order of the names stands for the photo.
-_FILES = """SELECT photo_id, min(uri) AS uri, arg_min(sha256, uri) AS sha256 FROM files
-            WHERE photo_id IS NOT NULL GROUP BY photo_id"""
-_SPLITS = "SELECT identity_id, min(split) AS split FROM splits WHERE status = 'ok' GROUP BY identity_id"
-
-
-@dataclass
-class Person:
-    """One person on the wall."""
-
-    identity_id: str
-    name: str | None = None
-    locked: bool = False
-    doubtful: bool = False
-    split: str | None = None
-    faces: set[str] = field(default_factory=set)  # ids of the faces that are in use
+_FILES = """SELECT photo_id, uri, sha256 FROM files WHERE photo_id IS NOT NULL AND uri NOT LIKE 'hmac:%'
+            ORDER BY photo_id, status <> 'ok', uri"""
+_NUMBERS = "SELECT face_id, confidence, margin, source, worth FROM memberships"
+_SPLITS = "SELECT face_id, split FROM splits WHERE status = 'ok'"
 
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """The file that stands for a photo."""
+    """A file that contains a photo."""
 
     uri: str
     sha256: str | None
-    name: str  # the name of the file, as one printable line
+
+    @property
+    def path(self) -> str:
+        """The path of the file, as one printable line."""
+        return make_printable(display_path(self.uri))
+
+    @property
+    def name(self) -> str:
+        """The name of the file, as one printable line."""
+        return make_printable(display_path(self.uri).name)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the last grouping says about a face: the columns of `memberships`."""
+
+    confidence: float
+    margin: float
+    source: str
+    worth: float | None
 
 
 class View:
     """The people and faces of a dataset at one time."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.faces: dict[str, Face] = {face.face_id: face for face in ledger.read_rows(Face)}
-        self.members: dict[str, Membership] = {row.face_id: row for row in ledger.read_rows(Membership)}
-        self.person_of: dict[str, str] = {row.face_id: row.identity_id for row in self.members.values()}
-        self.people: dict[str, Person] = {
-            row.identity_id: Person(row.identity_id, row.name, row.locked, row.doubtful)
-            for row in ledger.read_rows(Identity)
-        }
-        for face, person in self.person_of.items():
-            self.people.setdefault(person, Person(person)).faces.add(face)
-        for person, split in ledger.query(_SPLITS).iter_rows():
-            if person in self.people:
-                self.people[person].split = split
-        self.copies: dict[str, list[str]] = defaultdict(list)  # representative -> its near-duplicates
-        for one in self.faces.values():
-            if one.duplicate_of is not None:
-                self.copies[one.duplicate_of].append(one.face_id)
-        self.file_of: dict[str, PhotoFile] = {
-            photo: PhotoFile(uri, sha256, make_printable(display_path(uri).name))
-            for photo, uri, sha256 in ledger.query(_FILES).iter_rows()
-            if not uri.startswith("hmac:")
-        }
+        """Raises BadInput if no curation of the dataset has finished."""
+        read_curation_settings(ledger)
+        self.desk = read_desk(ledger)
+        self.people = self.desk.people
+        self.numbers = {row[0]: Numbers(*row[1:]) for row in ledger.query(_NUMBERS).iter_rows()}
+        self.split_of: dict[str, str] = dict(ledger.query(_SPLITS).iter_rows())
+        self.files: dict[str, list[PhotoFile]] = defaultdict(list)  # photo -> its files; the first file is in use
+        for photo, uri, sha256 in ledger.query(_FILES).iter_rows():
+            self.files[photo].append(PhotoFile(uri, sha256))
+        self._copies: dict[str, list[str]] = defaultdict(list)  # face -> the near-duplicates that it stands for
+        for face in self.people.faces.values():
+            if face.duplicate_of is not None:
+                self._copies[face.duplicate_of].append(face.face_id)
+        self.hidden: set[str] = set(ledger.query(HIDDEN_PHOTOS)["photo_id"])  # photos of which no picture may be shown
+        # number of a decision -> a value that the decisions of one command share
+        self.batch_of: dict[int, object] = dict(ledger.query("SELECT decision_id, made FROM decisions").iter_rows())
+        self.unapplied = count_unapplied_decisions(ledger)
+        self.is_finished = is_curation_finished(ledger)
+        self.embeddings: tuple[list[str], np.ndarray] | None = None  # closeness.py reads them when they are needed
+        self.joined: set[str] = set()  # the faces that joined a person since the last visit
+        self._faces_of_decision: dict[int, set[str]] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall
         self._texts: dict[str, str] = {}  # identity -> the text that a search looks through
+        self._decided: set[str] | None = None  # the people whom decisions name
 
-    def describe_person(self, identity_id: str) -> dict[str, Any]:
+    def follow(self, recorded: Recorded) -> None:
+        """Shows decisions that were recorded."""
+        batch = object()
+        for number, *_ in recorded.decisions:
+            self.batch_of[number] = batch
+        self.unapplied += len(recorded.decisions)
+        self._decided = None
+        if recorded.change is not None:
+            self.forget(recorded.change)
+
+    def forget(self, change: Change) -> None:
+        """Forgets what was computed about the people of a change."""
+        for person in {*change.gone, *(row.identity_id for row in change.identities)}:
+            self._rows.pop(person, None)
+            self._texts.pop(person, None)
+
+    def mark_joined(self, faces: Iterable[str]) -> None:
+        """Sets the faces that joined a person since the last visit."""
+        self.joined = set(faces)
+        self._rows.clear()
+
+    # people
+
+    def describe_person(self, identity: Identity) -> dict[str, Any]:
         """Returns the row of a person on the wall.
 
         `mean` is the mean confidence, `weakest` the least confidence, and `closest` the least margin of the faces.
         """
-        row = self._rows.get(identity_id)
+        row = self._rows.get(identity.identity_id)
         if row is None:
-            person = self.people[identity_id]
-            members = [self.members[face] for face in person.faces if face in self.members]
-            best = max(members, key=lambda member: (member.confidence, member.face_id), default=None)
-            row = self._rows[identity_id] = {
-                "id": identity_id,
-                "name": person.name,
-                "faces": len(person.faces),
-                "locked": person.locked,
-                "doubtful": person.doubtful,
-                "split": person.split,
-                "best": best.face_id if best else next(iter(sorted(person.faces)), None),
-                "weakest": min((member.confidence for member in members), default=1.0),
-                "closest": min((member.margin for member in members), default=1.0),
-                "mean": sum(member.confidence for member in members) / len(members) if members else 1.0,
+            faces = self.people.members[identity.identity_id]
+            known = [face for face in faces if face in self.numbers]
+            confidences = [self.numbers[face].confidence for face in known] or [1.0]
+            best = max(known, key=lambda face: (self.numbers[face].confidence, face), default=faces[0])
+            row = self._rows[identity.identity_id] = {
+                "id": identity.identity_id,
+                "name": identity.name,
+                "faces": len(faces),
+                "joined": sum(face in self.joined for face in faces),
+                "locked": identity.locked,
+                "doubtful": identity.doubtful,
+                "split": next((self.split_of[face] for face in faces if face in self.split_of), None),
+                "best": best,
+                "weakest": min(confidences),
+                "closest": min((self.numbers[face].margin for face in known), default=1.0),
+                "mean": sum(confidences) / len(confidences),
             }
         return row
+
+    def find_person(self, identity_id: str) -> dict[str, Any] | None:
+        """Returns the row of a person, or None if there is no such person now."""
+        identity = self.people.identities.get(identity_id)
+        if identity is None or not self.people.members.get(identity_id):
+            return None
+        return {**self.describe_person(identity), "decided": identity_id in self.find_decided_people()}
 
     def list_people(self, search: str = "", order: str = "size", show: str = "all") -> list[dict[str, Any]]:
         """Returns the rows of the people that match a search, in an order of ORDERS.
 
-        `show` is a key of SHOWN. A search finds names, file names, and the beginnings of ids.
+        `show` is a key of SHOWN. A search finds names, file names, and parts of ids.
         """
-        is_shown = SHOWN[show]
-        rows = [self.describe_person(person) for person in self.people if self.people[person].faces]
-        rows = [
-            row for row in rows if is_shown(row) and (not search or search.casefold() in self._find_text(row["id"]))
-        ]
+        is_shown, word, decided = SHOWN[show], search.casefold(), self.find_decided_people()
+        rows = [self.describe_person(one) for one in self.people.identities.values() if self._has_faces(one)]
+        rows = [row for row in rows if is_shown(row, decided) and (not word or word in self._find_text(row["id"]))]
         return sorted(rows, key=ORDERS[order])
+
+    def find_decided_people(self) -> set[str]:
+        """Returns the people whom a decision that is in force names."""
+        if self._decided is None:
+            decided = set()
+            for decision in select_active(self.people.log):
+                faces = self._faces_of_decision.get(decision.number)
+                if faces is None:
+                    found = (self.people.finder.find(place)[0] for part in decision.parts for place in part)
+                    faces = {face.face_id for face in found if face is not None}
+                    self._faces_of_decision[decision.number] = faces
+                decided |= {self.people.identity_of[face] for face in faces if face in self.people.identity_of}
+            self._decided = decided
+        return self._decided
+
+    def _has_faces(self, identity: Identity) -> bool:
+        return bool(self.people.members.get(identity.identity_id))
 
     def _find_text(self, identity_id: str) -> str:
         text = self._texts.get(identity_id)
         if text is None:
-            person = self.people[identity_id]
-            words = [person.name or "", identity_id]
-            for face in sorted(person.faces):
-                file = self.file_of.get(self.faces[face].photo_id)
-                words += [face, file.name if file else ""]
+            words = [self.people.identities[identity_id].name or "", identity_id]
+            for face in self.people.members[identity_id]:
+                words += [face, *(file.name for file in self.files.get(self.people.faces[face].photo_id, ())[:1])]
             text = self._texts[identity_id] = "\n".join(words).casefold()
         return text
 
+    # faces
 
-# maps the value of the menu `order` to the key that sorts the rows of the wall
+    def list_faces(
+        self,
+        identity_id: str,
+        order: str = "typical",
+        min_pixels: float = 0,
+        min_sharpness: float = 0,
+        joined: bool = False,
+    ) -> list[str]:
+        """Returns the faces of a person in an order of FACE_ORDERS. `joined` keeps only faces that joined lately."""
+        faces = (self.people.faces[face] for face in self.people.members.get(identity_id, ()))
+        chosen = [
+            face
+            for face in faces
+            if measure_width(face) >= min_pixels
+            and face.sharpness >= min_sharpness
+            and (not joined or face.face_id in self.joined)
+        ]
+        sort = FACE_ORDERS[order]
+        return [face.face_id for face in sorted(chosen, key=lambda face: (sort(self, face), face.face_id))]
+
+    def describe_face(self, face_id: str) -> dict[str, Any]:
+        """Returns the row of a face in the grid of a person."""
+        face, numbers = self.people.faces[face_id], self.numbers.get(face_id)
+        files = self.files.get(face.photo_id)
+        return {
+            "id": face_id,
+            "pixels": round(measure_width(face)),
+            "sharpness": round(face.sharpness, 3),
+            "confidence": numbers.confidence if numbers else None,
+            "margin": numbers.margin if numbers else None,
+            "copies": len(self.find_copies(face_id)),
+            "file": files[0].name if files else "",
+            "joined": face_id in self.joined,
+            "has_crop": face.crop_sha256 is not None,
+        }
+
+    def find_copies(self, face_id: str) -> list[Face]:
+        """Returns the near-duplicates that a face stands for."""
+        rows = (self.people.faces[copy] for copy in self._copies.get(face_id, ()))
+        return [row for row in rows if row.duplicate_of == face_id]
+
+
+def measure_width(face: Face) -> float:
+    """Returns the longer side of the box of a face, in pixels of the photo."""
+    return max(face.box[2] - face.box[0], face.box[3] - face.box[1])
+
+
+# maps the value of the menu `order` on the wall to the key that sorts the rows
 ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "size": lambda row: (-row["faces"], row["id"]),
     "weakest": lambda row: (row["weakest"], row["id"]),
     "closest": lambda row: (row["closest"], row["id"]),
     "name": lambda row: (row["name"] is None, (row["name"] or "").casefold(), -row["faces"], row["id"]),
 }
-# maps the value of the menu `show` to the condition of the rows that the wall shows
-SHOWN: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "all": lambda row: True,
-    "several": lambda row: row["faces"] > 1,
-    "unnamed": lambda row: row["name"] is None,
-    "doubtful": lambda row: row["doubtful"],
+# maps the value of the menu `show` to the condition of the rows that the wall shows; the second argument has the people
+# whom decisions name
+SHOWN: dict[str, Callable[[dict[str, Any], set[str]], bool]] = {
+    "all": lambda row, decided: True,
+    "several": lambda row, decided: row["faces"] > 1,
+    "unnamed": lambda row, decided: row["name"] is None,
+    "undecided": lambda row, decided: row["name"] is None and row["id"] not in decided,
+    "doubtful": lambda row, decided: row["doubtful"],
+    "joined": lambda row, decided: row["joined"] > 0,
+}
+# maps the value of the menu `order` on the page of a person to the number that sorts the faces
+FACE_ORDERS: dict[str, Callable[[View, Face], float]] = {
+    "typical": lambda view, face: view.numbers[face.face_id].confidence if face.face_id in view.numbers else -1.0,
+    "margin": lambda view, face: view.numbers[face.face_id].margin if face.face_id in view.numbers else -1.0,
+    "pixels": lambda view, face: -measure_width(face),
+    "sharpness": lambda view, face: -face.sharpness,
 }
 
 

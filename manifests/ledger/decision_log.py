@@ -29,7 +29,6 @@ PARTS = {
     "drop": ("faces",),
     "rename": ("faces",),
     "lock": ("faces",),
-    "prefer": ("faces", "rest"),
     "undo": (),
 }
 

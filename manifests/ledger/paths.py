@@ -12,6 +12,8 @@ LEDGER_NAME = "manifest.duckdb"
 PARTS = ("faces", "embeddings", "lq", "versions")
 MAPS = "map"  # this folder has the map of faces that `likeness review` computed; it can be computed again
 PENDING_NAME = "purge.pending"  # This file contains the plan of an unfinished purge.
+THUMBNAILS = "thumbnails"  # This folder contains the thumbnails of `likeness review`.
+VISIT_NAME = "review_visit.json"  # This file contains the faces that the user of `likeness review` has seen.
 MAX_SEED = 2**63 - 1  # The largest seed that fits into a BIGINT column of the ledger.
 
 

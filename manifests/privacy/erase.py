@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ import numpy as np
 from manifests.ledger.cleaned_targets import find_version_files
 from manifests.ledger.leak_audit import plan_audit_update
 from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
-from manifests.ledger.paths import MAPS, PARTS, crop_path, shard_path
+from manifests.ledger.paths import MAPS, PARTS, THUMBNAILS, VISIT_NAME, crop_path, shard_path
 from manifests.ledger.queries import read_faces_with_reason, read_units
 from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split, remove_embedding
 from manifests.privacy.names_in_details import find_labels_of_faces, remove_names_from_details
@@ -196,7 +197,7 @@ def erase_dropped_faces(ledger: Ledger) -> None:
 
 
 def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
-    """Remove the crops, cleaned versions and low-quality images of these faces.
+    """Remove the crops, cleaned versions and low-quality images of these faces, and forget the faces in the review.
 
     Embedding shards that no face uses, and half-written files in the dataset, are removed too.
     """
@@ -217,6 +218,29 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
         path.unlink()
     for part in (*PARTS, MAPS):
         remove_temporary_files(dataset / part)
+    _forget_in_review(ledger, removed)
+
+
+def _forget_in_review(ledger: Ledger, removed: set[str]) -> None:
+    """Remove the thumbnails of `likeness review`, which makes new ones, and remove faces from its list of seen faces.
+
+    The list maps the id of a person to the faces that the user has seen with the person. People who are not in the
+    ledger are removed too. A broken list is removed.
+    """
+    shutil.rmtree(ledger.dataset / THUMBNAILS, ignore_errors=True)
+    path = ledger.dataset / VISIT_NAME
+    if not path.is_file():
+        return
+    people = set(ledger.query("SELECT identity_id FROM identities")["identity_id"])
+    try:
+        seen = json.loads(path.read_bytes())
+        kept = {person: [face for face in faces if face not in removed] for person, faces in seen.items()}
+    except (ValueError, AttributeError, TypeError):
+        path.unlink()
+        return
+    write_atomically(
+        path, json.dumps({person: faces for person, faces in kept.items() if faces and person in people}).encode()
+    )
 
 
 def _shrink_set_files(folder: Path, removed: set[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.testclient import TestClient
@@ -15,11 +18,53 @@ PORT = 8123
 ORIGIN = f"http://127.0.0.1:{PORT}"
 
 
+class Review:
+    """A client that has the cookie, and the session of the review."""
+
+    def __init__(self, dataset: Path, idle: float = 1e9) -> None:
+        self.session = Session(dataset, idle)
+        access = Access(make_app(self.session), "127.0.0.1", PORT)
+        self.client = TestClient(
+            access,
+            base_url=ORIGIN,
+            headers={"origin": ORIGIN},
+        )
+        assert self.client.get(f"/?{urlsplit(access.link).query}").status_code == 200
+
+    def get(self, path: str, **query: object) -> Any:
+        """Returns the JSON that the server answers."""
+        return self.client.get(path, params=query).json()
+
+    def act(self, **body: object) -> Any:
+        """Performs an act, and returns the answer. The act must succeed."""
+        answer = self.client.post("/api/act", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def decide(self, *requests: dict[str, Any]) -> Any:
+        return self.act(requests=list(requests))
+
+    def refuse(self, **body: object) -> str:
+        """Performs an act that must be refused, and returns the sentence."""
+        answer = self.client.post("/api/act", json=body)
+        assert answer.status_code == 409, answer.text
+        return str(answer.json()["error"])
+
+    def list_people(self, **query: object) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.get("/api/people", **query)["rows"]
+        return rows
+
+
 def open_review(dataset: Path) -> TestClient:
-    """Returns a client that has the cookie. `client.review` is the session of the review."""
-    session = Session(dataset)
-    access = Access(make_app(session), "127.0.0.1", PORT)
-    client = TestClient(access, base_url=ORIGIN, headers={"origin": ORIGIN})
-    assert client.get(f"/?{urlsplit(access.link).query}", headers={"origin": ORIGIN}).status_code == 200
-    client.review = session  # type: ignore[attr-defined]
-    return client
+    """Returns a client that has the cookie. The review is never closed, as if it was killed."""
+    return Review(dataset).client
+
+
+@contextlib.contextmanager
+def review_dataset(dataset: Path, idle: float = 1e9) -> Iterator[Review]:
+    """Opens the pages. At the end, the review is closed, and decisions are applied."""
+    review = Review(dataset, idle)
+    try:
+        yield review
+    finally:
+        review.session.close(lambda sentence: None)

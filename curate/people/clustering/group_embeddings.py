@@ -60,8 +60,6 @@ class Grouping:
     recall: float = 1.0  # Share of the true near neighbours that the search found; 1 for an exact search.
     # bool (n,): whether strangers may have formed the face's group by chance; None if unknown
     doubtful: np.ndarray | None = None
-    evidence: Evidence | None = None  # the calibrated evidence; None if `same_person` was given
-    alpha: float | None = None  # the final concentration of the prior (threshold.py); None if `same_person` was given
 
 
 def group_embeddings(
@@ -195,8 +193,6 @@ def group_embeddings(
         false_match_rate=false_match_rate,
         recall=near.recall,
         doubtful=doubtful[rank],
-        evidence=evidence if same_person is None else None,
-        alpha=merge_result.alpha if same_person is None else None,
     )
 
 

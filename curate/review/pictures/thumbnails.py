@@ -12,12 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from manifests.ledger.paths import crop_path
+from manifests.ledger.paths import THUMBNAILS, crop_path
 from manifests.ledger.records import Face
 from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.files import write_atomically
 
-FOLDER = "thumbnails"
 SIDE = 224  # pixels (ours): large enough to judge a face on a screen with two pixels per CSS pixel
 _QUALITY = 82  # of WebP (ours)
 
@@ -29,7 +28,7 @@ def read_thumbnail(dataset: Path, face: Face, can_write: bool) -> bytes | None:
     """
     if face.crop_sha256 is None:
         return None
-    path = dataset / FOLDER / face.crop_sha256[:2] / f"{face.crop_sha256}-{SIDE}.webp"
+    path = dataset / THUMBNAILS / face.crop_sha256[:2] / f"{face.crop_sha256}-{SIDE}.webp"
     with contextlib.suppress(OSError):
         return path.read_bytes()
     try:
@@ -40,6 +39,17 @@ def read_thumbnail(dataset: Path, face: Face, can_write: bool) -> bytes | None:
         with contextlib.suppress(OSError):
             write_atomically(path, data)
     return data
+
+
+def read_crop(dataset: Path, face: Face) -> bytes | None:
+    """Returns the crop of a face in its own size as WebP, or None if the face has no readable crop."""
+    if face.crop_sha256 is None:
+        return None
+    try:
+        image = Image.fromarray(decode(crop_path(dataset, face.face_id)))
+    except (OSError, UndecodableImage):
+        return None
+    return encode_webp(image, max(image.size))
 
 
 def encode_webp(image: Image.Image, side: int) -> bytes:

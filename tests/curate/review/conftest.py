@@ -1,9 +1,13 @@
+"""Makes the datasets of the tests of the review once. A test that changes a dataset works on a copy."""
+
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.doubles.curation import album, curated, install
 from tests.doubles.reviewed_dataset import make_dataset
 
 
@@ -11,3 +15,21 @@ from tests.doubles.reviewed_dataset import make_dataset
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes the dataset of `make_dataset` once. A test that changes the dataset works on a copy."""
     return make_dataset(tmp_path_factory.mktemp("reviewed"))
+
+
+@pytest.fixture(scope="session")
+def curated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with `photos` and `dataset`: four people with five photos each. No test changes the folder."""
+    folder = tmp_path_factory.mktemp("review")
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch)
+        curated(album(folder / "photos", people=4, each=5), folder / "dataset")
+    return folder
+
+
+@pytest.fixture
+def dataset(curated_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a copy of the dataset of `curated_once`, whose photos stay where they are."""
+    install(monkeypatch)
+    shutil.copytree(curated_once / "dataset", tmp_path / "dataset")
+    return tmp_path / "dataset"

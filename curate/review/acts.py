@@ -1,0 +1,60 @@
+"""Turns what the user does in the browser into requests, the same requests that `likeness decide` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from curate.review.session import Session
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import PARTS
+from manifests.runtime.text import format_count
+
+
+def perform(session: Session, act: object) -> dict[str, Any]:
+    """Performs one act of the browser. Returns `sentence`, and the notices of the decisions.
+
+    `act` is {"act": NAME} for undo, redo, apply and seen. Any other act is {"requests": [...]} with the requests of
+    `curate/decisions/requests.py`. Raises BadInput if the act is malformed, and if nothing is recorded.
+    """
+    if not isinstance(act, Mapping):
+        raise BadInput("An act is a JSON object.")
+    name = act.get("act")
+    if name == "undo":
+        return {"sentence": session.undo()}
+    if name == "redo":
+        return {"sentence": session.redo()}
+    if name == "apply":
+        session.apply()
+        return {"sentence": "The decisions are being applied."}
+    if name == "seen":
+        person = act.get("person")
+        count = session.mark_seen(person if isinstance(person, str) else None)
+        return {"sentence": f"{format_count(count, 'face')} marked as seen."}
+    requests = act.get("requests")
+    if name is not None or not isinstance(requests, list) or not requests:
+        raise BadInput("The act has no requests.")
+    for request in requests:
+        if not isinstance(request, Mapping) or request.get("kind") not in PARTS:
+            raise BadInput("The act has a request of an unknown kind.")
+    notices = session.record(requests)
+    return {"sentence": describe_requests(requests), "notices": notices}
+
+
+def describe_requests(requests: list[Mapping[str, Any]]) -> str:
+    """Returns a sentence about requests of one kind, for the message on the page."""
+    first = requests[0]
+    kind, faces = str(first["kind"]), sum(_count(request.get("faces")) for request in requests)
+    sentences = {
+        "merge": f"{format_count(_count(first.get('sides')), 'person', 'people')} are one person.",
+        "split": f"{format_count(faces, 'face')} taken out of the person.",
+        "move": f"{format_count(faces, 'face')} moved.",
+        "drop": f"{format_count(faces, 'face')} dropped.",
+        "rename": f"The name is {first.get('name')}.",
+        "lock": "The person is locked.",
+    }
+    return sentences.get(kind, f"The decision is recorded ({kind}).")
+
+
+def _count(value: object) -> int:
+    return len(value) if isinstance(value, list) else 1

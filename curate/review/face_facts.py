@@ -1,0 +1,83 @@
+"""Says everything about a face that helps to judge it: its numbers, its photo, and why it is with its person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curate.review.view import View, measure_width
+from manifests.ledger.decision_log import select_active
+from manifests.ledger.records import Face
+from manifests.runtime.uris import is_missing
+
+
+def describe_face_fully(view: View, face: Face) -> dict[str, Any]:
+    """Returns the numbers of a face, the reasons for its place, its copies and the file of its photo."""
+    files = view.files.get(face.photo_id, [])
+    person = view.people.identity_of.get(face.face_id)
+    return {
+        "id": face.face_id,
+        "person": person,
+        "status": face.status,
+        "reason": face.reason,
+        "why": explain_place(view, face, person),
+        "numbers": list_numbers(view, face),
+        "copies": [
+            {"id": copy.face_id, "file": files_of[0].name if (files_of := view.files.get(copy.photo_id)) else ""}
+            for copy in view.find_copies(face.face_id)
+        ],
+        "path": files[0].path if files else "",
+        "is_gone": not files or all(is_missing(file.uri) for file in files),
+    }
+
+
+def explain_place(view: View, face: Face, person: str | None) -> str:
+    """Returns a sentence that says why a face is with its person, or why the face is with nobody."""
+    if person is None:
+        return f"The face is not in use: {face.reason}." if face.reason else "The face belongs to no person."
+    numbers = [str(one) for one in find_decisions(view, face)]
+    if numbers:
+        return f"{'Decision' if len(numbers) == 1 else 'Decisions'} {', '.join(numbers)} of the user."
+    row = view.numbers.get(face.face_id)
+    if row is None:
+        return "A decision that is not applied yet."
+    if row.source == "label":
+        return "The label of the photo."
+    return (
+        f"The faces look alike: mean similarity {row.confidence:.2f} to the other faces of the person, and "
+        f"{row.confidence - row.margin:.2f} to the nearest other person."
+    )
+
+
+def find_decisions(view: View, face: Face) -> list[int]:
+    """Returns the numbers of the decisions in force that name a face directly."""
+    return [
+        decision.number
+        for decision in select_active(view.people.log)
+        if decision.kind != "rename"
+        and any(
+            place.photo_id == face.photo_id and not place.witness and view.people.finder.find(place)[0] == face
+            for part in decision.parts
+            for place in part
+        )
+    ]
+
+
+def list_numbers(view: View, face: Face) -> list[tuple[str, str]]:
+    """Returns pairs of a title and a number, as text."""
+    row = view.numbers.get(face.face_id)
+    numbers: list[tuple[str, float | None, str]] = [
+        ("Similarity to the person", row.confidence if row else None, "{:.2f}"),
+        ("Ahead of the next person", row.margin if row else None, "{:.2f}"),
+        ("How much the face says (worth)", row.worth if row else None, "{:.2f}"),
+        ("Size of the face in the photo", measure_width(face), "{:.0f} px"),
+        ("Between the eyes", face.inter_ocular_px, "{:.0f} px"),
+        ("Sharpness", face.sharpness, "{:.3f}"),
+        ("JPEG blocks", face.blockiness, "{:.2f}"),
+        ("Noise", face.noise, "{:.1f}"),
+        ("Brightness", face.exposure, "{:.2f}"),
+        ("Turned to the side", face.yaw, "{:.0f}°"),
+        ("Looks down", face.pitch, "{:.0f}°"),
+        ("Outside the photo", None if face.outside is None else 100 * face.outside, "{:.0f}%"),
+        ("Score of the detector", face.det_score, "{:.2f}"),
+    ]
+    return [(title, form.format(value)) for title, value, form in numbers if value is not None]

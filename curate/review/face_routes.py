@@ -1,0 +1,64 @@
+"""The pictures of a face, and everything that is known about it. Only faces of the ledger have pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from curate.review.face_facts import describe_face_fully
+from curate.review.pages import get_session
+from curate.review.pictures.source_photo import draw_source_photo
+from curate.review.pictures.thumbnails import read_crop, read_thumbnail
+from curate.review.session import Session
+from curate.review.view import View
+from manifests.ledger.records import Face
+
+NAVIGATION: list[tuple[str, str]] = []
+
+
+def send_thumbnail(request: Request) -> Response:
+    """Answers the thumbnail of a face."""
+    return _send(request, lambda session, view, face: read_thumbnail(session.dataset, face, not session.read_only))
+
+
+def send_crop(request: Request) -> Response:
+    """Answers the crop of a face in its own size."""
+    return _send(request, lambda session, view, face: read_crop(session.dataset, face))
+
+
+def send_source(request: Request) -> Response:
+    """Answers the photo of a face, with a frame around the face. 404 if the photo is gone or has changed."""
+    return _send(request, lambda session, view, face: draw_source_photo(view.files.get(face.photo_id, ()), face))
+
+
+def describe_face(request: Request) -> Response:
+    """Answers what is known about a face."""
+    session = get_session(request)
+    with session.lock:
+        view = session.read()
+        face = view.people.faces.get(request.path_params["face"])
+        if face is None:
+            raise HTTPException(404, "There is no face with this id.")
+        return JSONResponse(describe_face_fully(view, face))
+
+
+def _send(request: Request, read: Callable[[Session, View, Face], bytes | None]) -> Response:
+    session = get_session(request)
+    view = session.read()
+    face = view.people.faces.get(request.path_params["face"])
+    data = None if face is None or face.photo_id in view.hidden else read(session, view, face)
+    if data is None:
+        raise HTTPException(404, "This picture is not available.")
+    return Response(data, media_type="image/webp")
+
+
+ROUTES = [
+    Route("/thumbnail/{face}.webp", send_thumbnail),
+    Route("/crop/{face}.webp", send_crop),
+    Route("/source/{face}.webp", send_source),
+    Route("/api/faces/{face}", describe_face),
+]

@@ -1,0 +1,187 @@
+/* A grid of any length: only the visible cells are in the document. Needs review.js. */
+"use strict";
+
+const PART = 100; // rows in one request (ours)
+
+class Grid {
+  /* `source` returns the path of a request for `start` and `count`. `draw` fills a cell with a row. */
+  constructor(root, { source, draw, label, minWidth = 150, extraHeight = 62, open = () => {} }) {
+    Object.assign(this, { root, source, draw, label, minWidth, extraHeight, open });
+    this.rows = []; this.total = 0; this.cells = new Map(); this.parts = new Map();
+    this.selected = new Set(); this.focusIndex = 0; this.anchor = 0; this.generation = 0;
+    root.setAttribute("role", "listbox");
+    root.setAttribute("aria-multiselectable", "true");
+    root.setAttribute("aria-label", label);
+    root.addEventListener("click", (event) => this.click(event));
+    root.addEventListener("focusin", (event) => {
+      const cell = event.target.closest(".cell");
+      if (cell) this.focusIndex = Number(cell.dataset.index);
+    });
+    addEventListener("scroll", () => this.paint(), { passive: true });
+    new ResizeObserver(() => this.layout()).observe(root);
+  }
+
+  /* Reads the rows again. The selection stays where the rows are still there. */
+  async reload(keepPlace = true) {
+    this.generation += 1;
+    this.parts.clear();
+    this.stale = this.rows;
+    this.rows = [];
+    if (!keepPlace) { this.focusIndex = 0; scrollTo(0, 0); }
+    const first = Math.floor((keepPlace ? this.firstVisible() : 0) / PART);
+    await this.fetchPart(first);
+    this.stale = null;
+    this.focusIndex = Math.max(0, Math.min(this.focusIndex, this.total - 1));
+    this.layout();
+  }
+
+  fetchPart(part) {
+    if (!this.parts.has(part)) {
+      const generation = this.generation;
+      this.parts.set(part, request(this.source(part * PART, PART)).then((answer) => {
+        if (generation !== this.generation) return;
+        answer.rows.forEach((row, place) => { this.rows[answer.start + place] = row; });
+        this.total = answer.total;
+        this.answer = answer;
+        this.root.dispatchEvent(new CustomEvent("rows", { detail: answer }));
+        if (!this.stale) this.layout();
+      }).catch((error) => { this.parts.delete(part); say(error.message, true); }));
+    }
+    return this.parts.get(part);
+  }
+
+  layout() {
+    const width = this.root.clientWidth;
+    if (!width) return;
+    const gap = 12, least = Math.min(this.minWidth, (width - gap) / 2);
+    this.columns = Math.max(1, Math.floor((width + gap) / (least + gap)));
+    this.cellWidth = Math.floor((width - gap * (this.columns - 1)) / this.columns);
+    this.cellHeight = this.cellWidth + this.extraHeight;
+    this.gap = gap;
+    const lines = Math.ceil(this.total / this.columns);
+    this.root.style.height = `${Math.max(0, lines * (this.cellHeight + gap) - gap)}px`;
+    this.paint(true);
+  }
+
+  firstVisible() {
+    if (!this.columns) return 0;
+    const top = Math.max(0, -this.root.getBoundingClientRect().top);
+    return Math.floor(top / (this.cellHeight + this.gap)) * this.columns;
+  }
+
+  paint(again = false) {
+    if (!this.columns) return;
+    const line = this.cellHeight + this.gap, top = -this.root.getBoundingClientRect().top;
+    const first = Math.max(0, Math.floor((top - line) / line)) * this.columns;
+    const last = Math.min(this.total, (Math.floor((top + innerHeight + line) / line) + 1) * this.columns);
+    const wanted = new Set();
+    for (let index = first; index < last; index += 1) wanted.add(index);
+    if (this.hasFocus() && this.focusIndex < this.total) wanted.add(this.focusIndex); // the focus must not get lost
+    for (const [index, cell] of this.cells) if (!wanted.has(index)) { cell.remove(); this.cells.delete(index); }
+    let previous = null;
+    for (const index of [...wanted].sort((a, b) => a - b)) {
+      const row = this.rows[index];
+      if (!row) this.fetchPart(Math.floor(index / PART));
+      let cell = this.cells.get(index);
+      if (!cell) {
+        cell = make("div", { class: "cell", role: "option", tabindex: -1, "data-index": index });
+        this.cells.set(index, cell);
+      }
+      if (again || cell.row !== row) this.fill(cell, index, row);
+      // the order in the document is the order on the screen, for readers of screens
+      if (!cell.isConnected) { if (previous) previous.after(cell); else this.root.prepend(cell); }
+      previous = cell;
+    }
+    const focused = this.cells.get(Math.min(this.focusIndex, this.total - 1)) || this.cells.get(first);
+    for (const cell of this.cells.values()) cell.tabIndex = cell === focused ? 0 : -1;
+  }
+
+  fill(cell, index, row) {
+    const x = (index % this.columns) * (this.cellWidth + this.gap);
+    const y = Math.floor(index / this.columns) * (this.cellHeight + this.gap);
+    cell.style.transform = `translate(${x}px, ${y}px)`;
+    cell.style.width = `${this.cellWidth}px`;
+    cell.style.height = `${this.cellHeight}px`;
+    cell.setAttribute("aria-setsize", this.total);
+    cell.setAttribute("aria-posinset", index + 1);
+    cell.setAttribute("aria-selected", row ? this.selected.has(row.id) : false);
+    if (row && cell.row !== row) { cell.replaceChildren(); cell.dataset.id = row.id; this.draw(cell, row); }
+    cell.row = row;
+  }
+
+  hasFocus() { return this.root.contains(document.activeElement); }
+
+  current() { return this.rows[this.focusIndex]; }
+
+  focus(index) {
+    if (!this.total) return;
+    this.focusIndex = Math.max(0, Math.min(index, this.total - 1));
+    const line = this.cellHeight + this.gap;
+    const y = this.root.getBoundingClientRect().top + scrollY + Math.floor(this.focusIndex / this.columns) * line;
+    const bar = document.querySelector(".bar"), dock = document.querySelector(".dock");
+    const head = bar && getComputedStyle(bar).position === "sticky" ? bar.offsetHeight + 8 : 8;
+    const foot = dock && !dock.hidden ? dock.offsetHeight + 8 : 8;
+    if (y - head < scrollY) scrollTo(0, y - head);
+    else if (y + line > scrollY + innerHeight - foot) scrollTo(0, y + line - innerHeight + foot);
+    this.paint();
+    const cell = this.cells.get(this.focusIndex);
+    if (cell) cell.focus({ preventScroll: true });
+  }
+
+  select(ids) {
+    this.selected = new Set(ids);
+    for (const cell of this.cells.values()) cell.setAttribute("aria-selected", cell.row ? this.selected.has(cell.row.id) : false);
+    this.root.dispatchEvent(new CustomEvent("selection"));
+  }
+
+  toggle(index) {
+    const row = this.rows[index];
+    if (!row) return;
+    const ids = new Set(this.selected);
+    if (!ids.delete(row.id)) ids.add(row.id);
+    this.anchor = index;
+    this.select(ids);
+  }
+
+  /* Selects all rows, also those that are not read yet. */
+  async selectAll() {
+    if (!this.total) return;
+    this.anchor = 0;
+    await this.selectRange(this.total - 1);
+  }
+
+  async selectRange(index) {
+    const low = Math.min(this.anchor, index), high = Math.max(this.anchor, index);
+    const parts = [];
+    for (let part = Math.floor(low / PART); part <= Math.floor(high / PART); part += 1) parts.push(this.fetchPart(part));
+    await Promise.all(parts);
+    this.select([...this.selected, ...this.rows.slice(low, high + 1).filter(Boolean).map((row) => row.id)]);
+  }
+
+  click(event) {
+    const cell = event.target.closest(".cell");
+    if (!cell || !cell.row) return;
+    const index = Number(cell.dataset.index);
+    this.focus(index);
+    if (event.shiftKey) this.selectRange(index);
+    else if (event.ctrlKey || event.metaKey || event.target.closest(".pick")) this.toggle(index);
+    else this.open(cell.row, index);
+  }
+
+  /* Returns true if the key belongs to the grid. */
+  key(event) {
+    const steps = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns };
+    const row = this.current();
+    if (event.key in steps) {
+      const from = this.focusIndex;
+      this.focus(this.hasFocus() ? from + steps[event.key] : from);
+      if (event.shiftKey) { if (!this.selected.size) this.anchor = from; this.selectRange(this.focusIndex); }
+    } else if (event.key === "Home") this.focus(0);
+    else if (event.key === "End") this.focus(this.total - 1);
+    else if (event.key === "x" || (event.key === " " && this.hasFocus())) { this.focus(this.focusIndex); this.toggle(this.focusIndex); }
+    else if (event.key === "X") this.selectRange(this.focusIndex);
+    else if (event.key === "Enter" && this.hasFocus() && row) this.open(row, this.focusIndex);
+    else return false;
+    return true;
+  }
+}

@@ -1,0 +1,219 @@
+/* The page of a person. Needs review.js and grid.js. */
+"use strict";
+
+function drawFace(cell, row) {
+  const alike = row.confidence === null ? "" : `alike ${twoPlaces(row.confidence)}`;
+  cell.setAttribute("aria-label", `Face, ${row.pixels} pixels, ${alike || "not compared yet"}, ${row.file}`);
+  cell.classList.toggle("stack", row.copies > 0);
+  const picture = row.has_crop
+    ? make("img", { src: `/thumbnail/${row.id}.webp`, alt: "", loading: "lazy", draggable: "false" })
+    : make("div", { class: "missing", text: "no crop" });
+  const tags = [`${row.pixels} px`, `sharp ${twoPlaces(row.sharpness)}`, row.copies && `+${row.copies}`].filter(Boolean);
+  const fresh = row.joined ? [make("span", { class: "tag new", text: "joined" })] : [];
+  cell.append(
+    picture,
+    make("div", { class: "tags" }, ...fresh, ...tags.map((tag) => make("span", { class: "tag", text: tag }))),
+    make("span", { class: "pick", title: "Select" }),
+    make("div", { class: "text" }, make("b", { text: alike || "decided" }), make("span", { text: row.file })),
+  );
+}
+
+(function startPerson() {
+  const root = document.getElementById("grid"), form = document.getElementById("filters");
+  const dock = document.getElementById("dock"), person = root.dataset.person;
+  const grid = new Grid(root, {
+    label: "Faces", draw: drawFace, extraHeight: 46,
+    source: (start, rows) => `${root.dataset.source}?${parameters(form)}&start=${start}&count=${rows}`,
+    open: (row, index) => viewer.show(index),
+  });
+  let row = null;
+  rememberForm(form, () => { grid.select([]); grid.reload(false); });
+  root.addEventListener("rows", (event) => {
+    document.getElementById("total").textContent = event.detail.total.toLocaleString("en");
+    document.getElementById("empty").hidden = event.detail.total > 0;
+    showPerson(event.detail.person);
+  });
+  root.addEventListener("selection", () => {
+    dock.hidden = !grid.selected.size;
+    dock.querySelector(".chosen").textContent = `${count(grid.selected.size, "face")} of ${row ? row.faces : ""}`;
+    if (viewer.isOpen()) viewer.showPick();
+  });
+
+  function showPerson(news) {
+    const isNew = !row || row.faces !== news.faces;
+    row = news;
+    document.getElementById("name").textContent = row.name || shortId(row.id);
+    document.title = document.title.replace(/^.*? – /, `${row.name || shortId(row.id)} – `);
+    document.getElementById("facts").textContent = [
+      count(row.faces, "face"), `alike ${twoPlaces(row.mean)}`, `least ${twoPlaces(row.weakest)}`,
+      row.locked && "locked", row.doubtful && "doubtful", row.split && `split ${row.split}`, `id ${row.id}`,
+    ].filter(Boolean).join(" · ");
+    document.querySelector(".head [data-act=seen]").hidden = !row.joined;
+    document.querySelector(".head [data-act=two]").disabled = row.faces < 3;
+    if (isNew) showClosest();
+  }
+
+  async function showClosest() {
+    let rows = [];
+    try { ({ rows } = await request(`/api/people/${person}/closest`)); } catch { return; }
+    const section = document.getElementById("closest");
+    section.hidden = !rows.length;
+    section.querySelector(".strip").replaceChildren(...rows.map((one) => {
+      const name = one.name || shortId(one.id);
+      return make("div", { class: "near" },
+        make("a", { href: `/person/${one.id}` }, make("img", { src: `/thumbnail/${one.best}.webp`, alt: "" }),
+          make("b", { text: name })),
+        make("span", { class: "quiet", text: `${count(one.faces, "face")}, alike ${twoPlaces(one.cosine)} ` }),
+        make("button", { type: "button", text: "Same person", "aria-label": `${name} is the same person`,
+          onclick: () => merge(one) }));
+    }));
+  }
+
+  /* The person may have got another id, or may be gone. */
+  document.addEventListener("change", async () => {
+    try {
+      await request(`/api/people/${person}`);
+      grid.reload();
+    } catch (error) {
+      say(error.message, true);
+      setTimeout(() => { location.href = "/"; }, 1500);
+    }
+  });
+
+  function targets() {
+    const current = grid.current();
+    const hasFocus = grid.hasFocus() || viewer.isOpen();
+    return grid.selected.size ? [...grid.selected] : current && hasFocus ? [current.id] : [];
+  }
+
+  async function perform(body) {
+    const answer = await act(body);
+    if (!answer) return;
+    viewer.close();
+    grid.select([]);
+    if (grid.total) grid.focus(grid.focusIndex);
+  }
+
+  /* Acts on more than MANY faces are confirmed. */
+  const MANY = 1;
+  async function confirmed(faces, title, text, yes) {
+    if (!faces.length) { say("Select faces first.", true); return false; }
+    return faces.length <= MANY || await ask({ title, text: `${count(faces.length, "face")} ${text}`, yes });
+  }
+
+  async function merge(other) {
+    const answer = await act({ requests: [{ kind: "merge", sides: [person, other.id] }] });
+    if (!answer) return;
+    try { await request(`/api/people/${person}`); } catch { location.href = `/person/${other.id}`; }
+  }
+
+  const acts = {
+    async split() {
+      const faces = targets();
+      if (!await confirmed(faces, "New person?", "become one new person.", "New person")) return;
+      await perform({ requests: [{ kind: "split", faces }] });
+    },
+    async out() {
+      const faces = targets();
+      if (!await confirmed(faces, "Not this person?", "leave this person, each for itself.", "Not this person")) return;
+      await perform({ requests: faces.map((face) => ({ kind: "split", faces: [face] })) });
+    },
+    async move() {
+      const faces = targets();
+      if (!faces.length) { say("Select faces first.", true); return; }
+      const other = await choosePerson(`Move ${count(faces.length, "face")} to …`, [person]);
+      if (other) await perform({ requests: [{ kind: "move", faces, to: other.id }] });
+    },
+    async drop() {
+      const faces = targets();
+      if (!await confirmed(faces, "Drop?", "are taken out of use.", "Drop")) return;
+      await perform({ requests: [{ kind: "drop", faces }] });
+    },
+    async merge() {
+      const other = await choosePerson("Merge with …", [person]);
+      if (other) await merge(other);
+    },
+    async rename() {
+      const name = await ask({ title: "Name the person", label: "Name", value: row.name || "", yes: "Name" });
+      if (name) await perform({ requests: [{ kind: "rename", faces: [person], name }] });
+    },
+    async lock() { await perform({ requests: [{ kind: "lock", faces: [person] }] }); },
+    async two() {
+      const { faces } = await request(`/api/people/${person}/two`);
+      if (!faces.length) { say("No second person can be proposed."); return; }
+      grid.select(faces);
+      say(`${count(faces.length, "face")} may show another person. Look at them, then press s.`);
+    },
+    seen() { act({ act: "seen", person }); },
+    clear() { if (grid.selected.size) grid.select([]); else location.href = "/"; },
+  };
+  for (const bar of [dock, document.querySelector(".head")]) {
+    bar.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-act]");
+      if (button) acts[button.dataset.act]();
+    });
+  }
+
+  /* --- the dialog with one face --- */
+
+  const viewer = {
+    box: document.getElementById("face"),
+    isOpen() { return this.box.open; },
+    close() { if (this.box.open) this.box.close(); },
+    async show(index) {
+      await grid.fetchPart(Math.floor(index / PART));
+      const face = grid.rows[index];
+      if (!face) return;
+      grid.focusIndex = index;
+      if (!this.box.open) this.box.showModal();
+      document.getElementById("face-title").textContent = `Face ${index + 1} of ${grid.total}`;
+      document.getElementById("face-crop").src = `/crop/${face.id}.webp`;
+      document.getElementById("face-source").src = `/source/${face.id}.webp`;
+      document.getElementById("face-previous").disabled = index === 0;
+      document.getElementById("face-next").disabled = index === grid.total - 1;
+      this.showPick();
+      let facts;
+      try { facts = await request(`/api/faces/${face.id}`); } catch (error) { say(error.message, true); return; }
+      if (grid.current() !== face) return;
+      const gone = facts.is_gone ? " The photo is gone or was moved since the curation." : "";
+      document.getElementById("face-path").textContent = `${facts.path}${gone}`;
+      document.getElementById("face-source").alt = facts.is_gone ? "The photo is gone" : "The photo, with a frame around the face";
+      document.getElementById("face-why").textContent = `Why the face is here: ${facts.why}`;
+      document.getElementById("face-numbers").replaceChildren(...facts.numbers.map(([title, value]) =>
+        make("div", {}, make("dt", { text: title }), make("dd", { text: value }))));
+      const copies = document.getElementById("face-copies");
+      copies.hidden = !facts.copies.length;
+      copies.querySelector(".strip").replaceChildren(...facts.copies.map((copy) => make("div", { class: "near" },
+        make("img", { src: `/thumbnail/${copy.id}.webp`, alt: "" }), make("span", { text: copy.file }))));
+    },
+    showPick() {
+      const face = grid.current();
+      document.getElementById("face-pick").firstChild.textContent = face && grid.selected.has(face.id) ? "Unselect " : "Select ";
+    },
+    step(by) {
+      const index = grid.focusIndex + by;
+      if (index >= 0 && index < grid.total) this.show(index);
+    },
+  };
+  document.getElementById("face-previous").addEventListener("click", () => viewer.step(-1));
+  document.getElementById("face-next").addEventListener("click", () => viewer.step(1));
+  document.getElementById("face-pick").addEventListener("click", () => grid.toggle(grid.focusIndex));
+  document.getElementById("face-close").addEventListener("click", () => viewer.close());
+  viewer.box.addEventListener("close", () => { if (grid.total) grid.focus(grid.focusIndex); });
+
+  const keys = { s: "split", o: "out", v: "move", d: "drop", m: "merge", n: "rename", l: "lock" };
+  const steps = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
+  document.addEventListener("keydown", (event) => {
+    if (isTyping(event) || hasModifier(event)) return;
+    if (keys[event.key]) acts[keys[event.key]]();
+    else if (viewer.isOpen()) {
+      if (steps[event.key]) viewer.step(steps[event.key]);
+      else if (event.key === "x") grid.toggle(grid.focusIndex);
+      else return;
+    } else if (event.key === "a") grid.selectAll();
+    else if (event.key === "Escape") acts.clear();
+    else if (!grid.key(event)) return;
+    event.preventDefault();
+  });
+  grid.reload(false);
+})();

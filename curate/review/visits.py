@@ -1,0 +1,55 @@
+"""Remembers which faces the user has seen with which person, to find the faces that joined a person since then.
+
+The file DATASET/review_visit.json maps the id of each seen person to the ids of its faces. A purge removes the faces of
+a purged person from the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from manifests.ledger.paths import VISIT_NAME
+from manifests.runtime.files import write_atomically
+
+
+class Visit:
+    """The faces that the user has seen."""
+
+    def __init__(self, dataset: Path, identity_of: Mapping[str, str]) -> None:
+        """Reads the file. On the first visit, all faces `identity_of` count as seen."""
+        self._path = dataset / VISIT_NAME
+        self.seen = _read(self._path)  # face -> the person with whom the user has seen the face
+        self.is_first = not self.seen
+        if self.is_first:
+            self.seen = dict(identity_of)
+
+    def find_joined(self, identity_of: Mapping[str, str], by_decision: Iterable[str]) -> set[str]:
+        """Returns the faces that joined a person whom the user knows.
+
+        `by_decision` are the faces that a decision put into their person. These faces are no surprise.
+        """
+        known = set(self.seen.values())
+        joined = {face for face, person in identity_of.items() if self.seen.get(face) != person and person in known}
+        return joined - set(by_decision)
+
+    def mark_seen(self, identity_of: Mapping[str, str]) -> None:
+        """Counts these faces as seen with these people."""
+        self.seen.update(identity_of)
+
+    def save(self) -> None:
+        """Writes the file."""
+        faces_of: dict[str, list[str]] = {}
+        for face, person in sorted(self.seen.items()):
+            faces_of.setdefault(person, []).append(face)
+        write_atomically(self._path, json.dumps(faces_of).encode())
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Returns face -> person. A file that is missing or broken counts as a first visit."""
+    try:
+        content = json.loads(path.read_bytes())
+        return {str(face): str(person) for person, faces in content.items() for face in faces}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}

@@ -1,0 +1,163 @@
+"""Tests the pages of the review in Chromium: every act by mouse and by keyboard, undo, restart, and the ledger."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from curate.decisions.decide import decide
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import DecisionRow, Identity, Membership
+from tests.doubles.browser import CHROMIUM, Hand, Server
+from tests.doubles.curation import contents, rows
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if "Security Policy" in message.text else None)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def find_people(dataset: Path) -> dict[str, list[str]]:
+    """Returns a dict from each person of the ledger to the faces of the person, sorted."""
+    people: dict[str, list[str]] = {}
+    for row in rows(dataset, Membership):
+        people.setdefault(row.identity_id, []).append(row.face_id)
+    return dict(sorted(people.items()))
+
+
+def wait_for_decisions(server: Server, number: int) -> list[DecisionRow]:
+    """Waits until the ledger has a decision with this number, and returns all decisions."""
+    for _ in range(500):
+        log = server.session.read().people.log
+        if log and log[-1].number >= number:
+            with server.session.lock:  # no act writes while this test reads
+                return rows(server.session.dataset, DecisionRow)
+        time.sleep(0.02)
+    raise AssertionError(f"decision {number} was not recorded; the log has {[one.kind for one in log]}")
+
+
+def strip(dataset: Path) -> dict[str, list]:
+    return {name: table for name, table in contents(dataset).items() if name != "stages"}
+
+
+def describe(dataset: Path) -> set[tuple]:
+    """Returns the people of the ledger without their ids."""
+    name = {row.identity_id: (row.name, row.locked) for row in rows(dataset, Identity)}
+    return {(*name[person], tuple(faces)) for person, faces in find_people(dataset).items()}
+
+
+@pytest.mark.parametrize("with_keyboard", [False, True], ids=["mouse", "keyboard"])
+def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
+    dataset: Path, tmp_path: Path, page: Page, with_keyboard: bool
+):
+    twin = tmp_path / "twin"
+    shutil.copytree(dataset, twin)
+    start = describe(dataset)
+    (one, first), (two, second), (three, third), (four, fourth) = find_people(dataset).items()
+    hand, server = Hand(page, with_keyboard), Server(dataset)
+
+    page.goto(server.link)
+    hand.choose(one, two)
+    hand.act("merge", "m")
+    kept = min(one, two)
+    decide(twin, [{"kind": "merge", "sides": order(server, [one, two], 1)}])
+    wait_for_decisions(server, 1)
+    page.wait_for_selector(f'.cell[data-id="{kept}"] .text:has-text("10 faces")')
+
+    hand.open(kept)
+    page.wait_for_url(f"**/person/{kept}")
+    page.wait_for_selector(".cell img")
+    hand.act("rename", "n", ".head")
+    hand.confirm("Ada <i>Lovelace</i>")
+    wait_for_decisions(server, 2)
+    decide(twin, [{"kind": "rename", "faces": [kept], "name": "Ada <i>Lovelace</i>"}])
+    hand.wait("document.getElementById('name').textContent === 'Ada <i>Lovelace</i>'")
+
+    hand.choose(second[0])
+    hand.act("split", "s")
+    wait_for_decisions(server, 3)
+    decide(twin, [{"kind": "split", "faces": [second[0]]}])
+    page.wait_for_selector(f'.cell[data-id="{second[0]}"]', state="detached")
+
+    hand.choose(second[1])
+    hand.act("move", "v")
+    hand.pick_person(three)
+    wait_for_decisions(server, 4)
+    decide(twin, [{"kind": "move", "faces": [second[1]], "to": three}])
+
+    page.wait_for_selector(f'.cell[data-id="{second[1]}"]', state="detached")
+    hand.choose(second[2], second[3])
+    hand.act("out", "o")
+    hand.confirm()
+    wait_for_decisions(server, 6)
+    out = order(server, second[2:4], 5)
+    decide(twin, [{"kind": "split", "faces": [face]} for face in out])
+
+    page.wait_for_selector(f'.cell[data-id="{second[2]}"]', state="detached")
+    hand.choose(first[0])
+    hand.act("drop", "d")
+    wait_for_decisions(server, 7)
+    decide(twin, [{"kind": "drop", "faces": [first[0]]}])
+
+    page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
+    hand.act("lock", "l", ".head")
+    wait_for_decisions(server, 8)
+    decide(twin, [{"kind": "lock", "faces": [kept]}])
+    page.wait_for_selector("#facts:has-text('locked')")
+    assert "8 decisions not yet applied" in page.inner_text("#unapplied")
+
+    server.stop()
+    assert strip(dataset) == strip(twin)
+
+    server = Server(dataset)
+    page.goto(server.link)
+    page.wait_for_selector(".cell img")
+    for undone, total in enumerate((9, 10, 12, 13, 14, 15, 16), 1):
+        hand.undo()
+        wait_for_decisions(server, total)
+        hand.wait(f"state.revision === {server.session.revision}")
+        assert undone
+    hand.redo()
+    wait_for_decisions(server, 17)
+    hand.wait(f"state.revision === {server.session.revision}")
+    hand.undo()
+    wait_for_decisions(server, 18)
+    server.stop()
+    assert describe(dataset) == start and [fourth, third] == [find_people(dataset)[four], find_people(dataset)[three]]
+
+
+def order(server: Server, ids: list[str], number: int) -> list[str]:
+    """Returns ids in the order in which the page named them, as the decisions from `number` on show."""
+    log = wait_for_decisions(server, number)
+    dataset = server.session.dataset
+    with server.session.lock, Ledger.open(dataset) as ledger:
+        place = {
+            row[0]: f'"photo": "{row[1]}", "box": [{", ".join(str(round(float(side), 2)) for side in row[2])}]'
+            for row in ledger.query("SELECT face_id, photo_id, box FROM faces").iter_rows()
+        }
+    text = " ".join(row.faces for row in log[number - 1 :])
+    people = find_people(dataset)
+    return sorted(ids, key=lambda one: min(text.find(place[face]) for face in people.get(one, [one])))

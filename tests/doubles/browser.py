@@ -1,0 +1,139 @@
+"""Drives the pages of the review with the system's Chromium. The server runs in a thread of this process."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from playwright.sync_api import Page
+
+from curate.review.access import Access
+from curate.review.server import make_app
+from curate.review.session import Session
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Server:
+    """A running review. `link` opens the pages one time."""
+
+    def __init__(self, dataset: Path) -> None:
+        self.session = Session(dataset, idle=1e9)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        access = Access(make_app(self.session), "127.0.0.1", port)
+        self.link = access.link
+        self.base = f"http://127.0.0.1:{port}"
+        self._server = uvicorn.Server(uvicorn.Config(access, log_level="error", access_log=False, lifespan="off"))
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Ends the server as Ctrl-C does: decisions are applied."""
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join()
+        self._listener.close()
+        self.session.close(lambda sentence: None)
+
+
+class Hand:
+    """Does the acts of a user, with the mouse or with the keyboard alone."""
+
+    def __init__(self, page: Page, with_keyboard: bool) -> None:
+        self.page, self.with_keyboard = page, with_keyboard
+
+    def choose(self, *ids: str) -> None:
+        """Selects the cells with these ids."""
+        for one in ids:
+            if self.with_keyboard:
+                self.go_to(one)
+                self.page.keyboard.press("x")
+            else:
+                self.page.locator(f'.cell[data-id="{one}"] .pick').click()
+
+    def choose_range(self, first: str, last: str) -> None:
+        """Selects all cells from one cell to another."""
+        if self.with_keyboard:
+            self.choose(first)
+            self.go_to(last)
+            self.page.keyboard.press("X")
+        else:
+            self.choose(first)
+            self.page.locator(f'.cell[data-id="{last}"] img').click(modifiers=["Shift"])
+
+    def go_to(self, one: str) -> None:
+        """Moves the focus to a cell with j and k."""
+        self.page.wait_for_selector(f'.cell[data-id="{one}"]')
+        wanted = int(str(self.page.get_attribute(f'.cell[data-id="{one}"]', "data-index")))
+        self.page.keyboard.press("j")  # puts the focus into the grid, if it is not there
+        for _ in range(50):
+            here = int(str(self.page.evaluate("document.activeElement.dataset.index ?? 0")))
+            if here == wanted:
+                return
+            self.page.keyboard.press("j" if here < wanted else "k")
+        raise AssertionError(f"the focus does not reach {one}")
+
+    def open(self, one: str) -> None:
+        """Opens the page of a person, or the dialog of a face."""
+        if self.with_keyboard:
+            self.go_to(one)
+            self.page.keyboard.press("Enter")
+        else:
+            self.page.locator(f'.cell[data-id="{one}"] img').click()
+
+    def act(self, name: str, key: str, place: str = "#dock") -> None:
+        """Starts an act with its button or its key."""
+        if self.with_keyboard:
+            self.page.keyboard.press(key)
+        else:
+            self.page.locator(f'{place} [data-act="{name}"]').click()
+
+    def confirm(self, text: str | None = None) -> None:
+        """Answers the dialog with yes, or with a text."""
+        self.page.wait_for_selector("#ask[open]")
+        if text is not None:
+            self.page.keyboard.press("Control+a")
+            self.page.keyboard.type(text)
+        if self.with_keyboard:
+            self.page.keyboard.press("Enter")
+        else:
+            self.page.locator("#ask-yes").click()
+
+    def pick_person(self, identity_id: str) -> None:
+        """Chooses a person in the dialog that looks for people."""
+        self.page.wait_for_selector("#choose[open]")
+        self.page.keyboard.type(identity_id)
+        choice = self.page.locator(f'#choose-list button:has(span:text-matches("{identity_id[:10]}"))')
+        choice.first.wait_for()
+        self.wait("document.querySelectorAll('#choose-list button').length === 1")
+        if self.with_keyboard:
+            self.page.keyboard.press("Enter")
+        else:
+            choice.click()
+
+    def wait(self, condition: str) -> None:
+        """Waits until a condition in JavaScript is true. Playwright itself needs eval, which the pages forbid."""
+        for _ in range(500):
+            if self.page.evaluate(condition):
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{condition} is not true")
+
+    def undo(self) -> None:
+        self._press("u", "#undo")
+
+    def redo(self) -> None:
+        self._press("U", "#redo")
+
+    def _press(self, key: str, button: str) -> None:
+        self.page.wait_for_selector(f"{button}:not([disabled])")
+        if self.with_keyboard:
+            self.page.keyboard.press(key)
+        else:
+            self.page.locator(button).click()
