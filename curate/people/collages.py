@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from curate.config import DedupeRules
+from curate.people.clustering.repeated_faces import REPEATED
 from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
@@ -52,9 +53,10 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
     """Returns the pictures that look like collages (picture -> number of faces that look like another of its people).
 
     A picture looks like a collage if a face of one group also looks like the person of another group in the picture.
-    The person of the other group must have two or more faces in other pictures. `vectors` are unit rows, float32 (n,
-    d). `labels` (n,) are the groups of the faces, and `pictures` (n,) are the pictures of the faces. Two faces of one
-    person have a cosine of `threshold` or more.
+    The person of the other group must have two or more faces in other pictures. A picture also looks like a collage if
+    two of its faces of different groups are as similar as the two faces of a repeated person (repeated_faces.py).
+    `vectors` are unit rows, float32 (n, d). `labels` (n,) are the groups of the faces, and `pictures` (n,) are the
+    pictures of the faces. Two faces of one person have a cosine of `threshold` or more.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(labels.tolist()):
@@ -62,7 +64,9 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
     people: dict[int, tuple[np.ndarray, float]] = {}  # label -> result of `_describe_person`
     found: dict[str, int] = {}
     for rows in _group_rows(pictures):
-        repeated = set[int]()
+        very_similar = vectors[rows] @ vectors[rows].T >= threshold + REPEATED * (1 - threshold)
+        very_similar &= labels[rows][:, None] != labels[rows][None, :]
+        repeated = set(rows[np.triu(very_similar, 1).any(axis=0)].tolist())
         for label in np.unique(labels[rows]).tolist():
             strangers, own = rows[labels[rows] != label], rows[labels[rows] == label]
             if len(strangers) == 0 or len(members[label]) < len(own) + 2:
@@ -106,6 +110,22 @@ def describe_collages(names: Sequence[str], faces: int, allowed: bool) -> list[s
         else f"With --collages, {format_count(faces, 'face')} could join the person of another face in the picture."
     )
     return [f"{format_count(len(names), 'picture')} {verb}: {examples}{more}. {effect}"]
+
+
+def describe_repeated_faces(names: Sequence[str]) -> list[str]:
+    """Returns a notice about the pictures in which two faces count as one person, or an empty list.
+
+    `names` are the file names of the pictures.
+    """
+    if not names:
+        return []
+    examples = ", ".join(sorted(names)[:_EXAMPLES])
+    more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+    return [
+        f"{format_count(len(names), 'picture')} seem{'s' if len(names) == 1 else ''} to show one person twice: "
+        f"{examples}{more}. The two faces count as one person. If the faces are twins, separate one of the faces with "
+        "`likeness decide DATASET split FACE`."
+    ]
 
 
 def _group_rows(photos: Sequence[str]) -> Iterator[np.ndarray]:

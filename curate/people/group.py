@@ -13,7 +13,7 @@ from curate.detection.worth import measure_worth, read_worth_scale
 from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.confidence import count_cosines
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
-from curate.people.collages import describe_collages, find_collages
+from curate.people.collages import describe_collages, describe_repeated_faces, find_collages
 from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
@@ -79,6 +79,7 @@ def compute_groups(
     links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     progress("group", 0, len(face_ids))
     worth = _measure_worth(ledger, faces, face_ids, vectors)
+    is_main = _find_main_faces(faces, face_ids, picture_of)
 
     def group(pictures: Sequence[str]) -> Grouping:
         return group_embeddings(
@@ -89,6 +90,7 @@ def compute_groups(
             same_person=rules.same_person,
             neighbours=rules.neighbours,
             worth=worth,
+            is_main=is_main,
         )
 
     # With --collages, the faces are grouped a second time. In the second grouping, each face of a collage counts as a
@@ -111,8 +113,11 @@ def compute_groups(
     label_spread = {} if labels_are_truth else find_spread_labels(face_labels, memberships)
     label_doubts = [] if labels_are_truth else find_label_doubts(face_labels, memberships, photo_of)
     hints = [] if labels_are_truth else describe_hints(label_doubts, label_spread, len(face_labels))
-    names = {file.photo_id: display_path(file.uri).name for file in ledger.read_rows(File) if file.photo_id in collages}
-    collage_notices = describe_collages(list(names.values()), sum(collages.values()), rules.one_person_may_appear_twice)
+    name_of = {file.photo_id: display_path(file.uri).name for file in ledger.read_rows(File)}
+    collage_names = [name_of[photo] for photo in sorted(collages) if photo in name_of]
+    collage_notices = describe_collages(collage_names, sum(collages.values()), rules.one_person_may_appear_twice)
+    repeating_photos = {pictures[row] for row in grouping.repeated if pictures[row] in name_of}
+    repeat_notices = describe_repeated_faces([name_of[photo] for photo in repeating_photos])
     detail = {
         "threshold": grouping.threshold,
         "calibrated": rules.same_person is None,
@@ -126,6 +131,7 @@ def compute_groups(
         "notices": [
             *notices,
             *collage_notices,
+            *repeat_notices,
             *_describe_missing_faces(links),
             *links.notices,
             *hints,
@@ -221,6 +227,16 @@ def _measure_worth(
     norm_of = {face.face_id: face.embedding_norm for face in faces}
     norms = np.array([norm_of[face] for face in face_ids], np.float64)  # None becomes NaN
     return np.nan_to_num(measure_worth(vectors, norms, scale), nan=1.0)
+
+
+def _find_main_faces(faces: Sequence[Face], face_ids: Sequence[str], picture_of: Mapping[str, str]) -> np.ndarray:
+    """Returns whether each of the faces `face_ids` is the largest of its picture, bool (n,)."""
+    size_of = {face.face_id: face.inter_ocular_px for face in faces}
+    largest: dict[str, tuple[float, str]] = {}  # picture -> distance between the eyes, and id, of its largest face
+    for face_id in face_ids:
+        size = (size_of[face_id], face_id)
+        largest[picture_of[face_id]] = max(largest.get(picture_of[face_id], size), size)
+    return np.array([largest[picture_of[face_id]][1] == face_id for face_id in face_ids], bool)
 
 
 def _describe_doubtful(identities: Sequence[Identity], memberships: Sequence[Membership]) -> list[str]:

@@ -37,15 +37,15 @@ def replay(
 ) -> FolderSummary:
     """Makes the set of the file `thetas` again in the folder `out`, from the clean images below `source`.
 
-    `source` is the folder or the dataset from which the set was made; the folder may have been moved. A source that is
-    not in its old place is found by its content, anywhere below `source`, for example in an export. The images and
-    theta.jsonl of the new set get the bytes of the original set. The card of the new set differs from the original card
-    only in the path of the source and in the versions. If the replay was interrupted, a second call continues the
+    `source` is the folder or the dataset from which the set was made; the folder may have been moved. A clean image
+    that is not in its old place is found by its content, anywhere below `source`, for example in an export. The images
+    and theta.jsonl of the new set get the bytes of the original set. The card of the new set differs from the original
+    card only in the path of the source and in the versions. If the replay was interrupted, a second call continues the
     replay. A second call also makes missing and changed images again.
 
-    If a source is missing or has changed, or if `out` contains anything except this set, raises BadInput and writes
-    nothing. Also raises BadInput if the bytes of an image differ from the recorded bytes. The message names the images
-    whose bytes differ. Images whose bytes differ are not written, and the card of the set stays incomplete.
+    If a clean image is missing or has changed, or if `out` contains anything except this set, raises BadInput and
+    writes nothing. Also raises BadInput if the bytes of an image differ from the recorded bytes. The message names the
+    images whose bytes differ. Images whose bytes differ are not written, and the card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:

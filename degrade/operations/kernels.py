@@ -128,8 +128,9 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
 
     The result is (columns, rows), each float64 (rank, taps) with an odd number of taps. The kernel is the sum of the
     outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. A Gaussian of any angle needs three
-    to ten products. A cross approximation finds these outer products. It needs only elementwise arithmetic. On
-    average, an SVD would need half a product less, but the bits of LAPACK depend on the processor.
+    to ten products. A cross approximation finds these outer products. It needs only elementwise arithmetic. With
+    an SVD, a kernel would have .5 fewer products on average. But LAPACK computes the SVD, and its results differ in the
+    last bits between processors.
     """
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])

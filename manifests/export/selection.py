@@ -139,7 +139,7 @@ class Selection:
         return replace(self, pairs=tuple(pairs), faces=faces, lq=lq, lq_sha256=hashes, left_out=left_out)
 
     def with_faces(self, face_ids: set[str], reason: str) -> Selection:
-        """Returns the selection with only these faces and the faces of the pairs of this selection.
+        """Returns a copy that keeps the faces `face_ids`, and all faces that are in a pair.
 
         All other faces are left out for `reason`.
         """

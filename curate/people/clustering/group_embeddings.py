@@ -13,7 +13,7 @@ Weak faces, which say little about their person, join the groups last, and form 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from curate.people.clustering.confidence import measure_confidence
 from curate.people.clustering.doubtful_people import find_doubtful_groups
 from curate.people.clustering.faces_of_one_photo import count_faces_in_photos, separate_faces_of_one_photo
 from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbours
+from curate.people.clustering.repeated_faces import join_repeated_faces
 from curate.people.clustering.threshold import (
     MEAN_WITHIN,
     SAMPLE_SIZE,
@@ -60,6 +61,8 @@ class Grouping:
     recall: float = 1.0  # Share of the true near neighbours that the search found; 1 for an exact search.
     # bool (n,): whether strangers may have formed the face's group by chance; None if unknown
     doubtful: np.ndarray | None = None
+    # int64 (k,): the rows that belong to the same person as another face of their photo, although no link says so
+    repeated: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def group_embeddings(
@@ -71,12 +74,14 @@ def group_embeddings(
     neighbours: int = 64,
     exact: int = EXACT,
     worth: np.ndarray | None = None,
+    is_main: np.ndarray | None = None,
 ) -> Grouping:
     """Groups the unit rows of `embeddings`, float32 (n, d).
 
-    `photo_ids` (n,) names the photo of each face. Two faces of one photo are one person only if `must_link` joins them,
-    directly or through other faces. Without `photo_ids`, a person may appear twice in a photo. `must_link` and
-    `cannot_link` are pairs of row numbers. Links have priority over the similarity of faces.
+    `photo_ids` (n,) names the photo of each face. Two faces of one photo are one person if `must_link` joins them,
+    directly or through other faces. Two faces of one photo can also be one person if they are very similar
+    (repeated_faces.py). Without `photo_ids`, a person may appear twice in a photo. `must_link` and `cannot_link` are
+    pairs of row numbers. Links have priority over the similarity of faces.
 
     If `same_person` is given, no threshold is calibrated, and two groups merge if the mean cosine between their faces
     is `same_person` or more. Give `same_person` for a recognizer whose cosines between strangers are far from 0, for
@@ -88,14 +93,16 @@ def group_embeddings(
     `worth` (n,) is a number for each face, which says how well the recognizer can recognise the face
     (curate/detection/worth.py). A face with a worth below WEAK is weak: it may join a person of two strong faces or
     more, but it never makes two people one. If `same_person` is not given, three weak faces or more may form a person
-    by clear evidence. A face that a link names is not weak. Without `worth`, no face is weak.
+    by clear evidence. A face that a link names is not weak. Without `worth`, no face is weak. `is_main`, bool (n,), is
+    True for the largest face of each photo. Weak faces in the background of photos show strangers more often than the
+    main faces do, and therefore have a limit of their own. Without `is_main`, every face is a main face.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.
     """
     embeddings = _check_embeddings(embeddings)
     n = len(embeddings)
-    _check_arguments(embeddings, photo_ids, must_link, cannot_link, same_person, neighbours, worth)
+    _check_arguments(embeddings, photo_ids, must_link, cannot_link, same_person, neighbours, worth, is_main)
     if n == 0:
         empty = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), empty, empty, 1.0 if same_person is None else same_person, 0.0)
@@ -159,7 +166,8 @@ def group_embeddings(
         merged, threshold = merge_by_mean_cosine(strong_graph, same_person), same_person
         evidence = Evidence(spread, MEAN_WITHIN)
     has_formed = np.zeros(len(sizes), bool)  # whether a group is in a person that weak faces formed
-    people = join_weak_groups(strong, merged, graph, spread / TAIL_FACTOR, same_person)
+    main = np.ones(len(sizes), bool) if is_main is None else np.bincount(start, np.asarray(is_main, bool)[order]) > 0
+    people = join_weak_groups(strong, merged, graph, spread / TAIL_FACTOR, same_person, main)
     if worth is not None and same_person is None:
         best_worth = np.full(len(sizes), -np.inf)
         np.maximum.at(best_worth, start, worth[order])
@@ -170,10 +178,12 @@ def group_embeddings(
     else:
         false_match_rate = evidence.estimate_false_match_rate(threshold)
 
-    # If a group has several faces of one photo, separate the faces. Number the groups, and measure the certainty of
-    # each face.
+    # If a group has several faces of one photo, separate the faces. Then find the photos that show one person twice.
+    # Number the groups, and measure the certainty of each face.
+    repeated = np.zeros(0, np.int64)
     if photos is not None:
         labels = separate_faces_of_one_photo(embeddings, order, photos, labels, block)
+        labels, repeated = join_repeated_faces(embeddings, order, photos, labels, linked, threshold)
     labels = np.unique(labels, return_inverse=True)[1]
     doubtful = np.zeros(n, bool)
     if same_person is None:
@@ -193,6 +203,7 @@ def group_embeddings(
         false_match_rate=false_match_rate,
         recall=near.recall,
         doubtful=doubtful[rank],
+        repeated=np.sort(order[repeated]),
     )
 
 
@@ -218,8 +229,13 @@ def _check_arguments(
     same_person: float | None,
     neighbours: int,
     worth: np.ndarray | None,
+    is_main: np.ndarray | None,
 ) -> None:
     n = len(embeddings)
+    if is_main is not None and len(is_main) != n:
+        raise BadInput(
+            f"There are {n} embeddings, but is_main has {len(is_main)} entries. Give one for each embedding."
+        )
     if worth is not None and (len(worth) != n or np.isnan(worth).any()):
         raise BadInput(f"worth must contain one number for each of the {n} embeddings, and no NaN.")
     if photo_ids is not None and len(photo_ids) != n:

@@ -51,13 +51,15 @@ def join_weak_groups(
     graph: Graph,
     spread: float,
     same_person: float | None,
+    main: np.ndarray,
 ) -> np.ndarray:
     """Returns the person of each of the g groups of `graph`, int64 (g,). Each weak group joins a person or is alone.
 
     `strong`, bool (g,), is True for groups with a strong face. `merged` are the labels of the strong groups after the
     merging. A weak group joins the nearest person if the cosine to the person's centre is so high that few weak faces
     reach it by chance. `spread` is the standard deviation of the cosines between strangers. If `same_person` is given,
-    the mean cosine to the person's faces must be `same_person` or more.
+    the mean cosine to the person's faces must be `same_person` or more. `main`, bool (g,), is True for groups with the
+    largest face of a photo. Groups in the background of photos, with False, have a limit of their own.
     """
     sums, sizes, photo_counts = graph.sums, graph.sizes, graph.photo_counts
     labels = np.empty(len(strong), np.int64)
@@ -83,17 +85,24 @@ def join_weak_groups(
     near, similarity = known[near], cosines.astype(np.float64).round(6)
     if same_person is not None:
         similarity *= np.linalg.norm(person_sums, axis=1)[near] / person_sizes[near]
-    if photo_counts is not None:  # a weak face does not join a person who has another face in the same photo
+    blocked = np.zeros(similarity.shape, bool)  # whether the person has another face in the same photo
+    if photo_counts is not None:
         ones = (np.ones(len(merged), np.float32), (merged, np.arange(len(merged))))
         counts = csr_matrix(ones, shape=(people, len(merged))) @ photo_counts[strong]
         for column in range(candidates):
             shared = np.asarray(photo_counts[weak].multiply(counts[near[:, column]]).sum(axis=1)).ravel()
-            similarity[shared > 0, column] = -np.inf
+            blocked[:, column] = shared > 0
 
-    # Join each weak group to its best person, if the similarity is high enough.
+    # Join each weak group to its nearest person, if the similarity is high enough. If the nearest person has another
+    # face in the same photo, the weak group stays alone. The second nearest person is probably somebody else.
     best = similarity.argmax(axis=1)
     value, person = similarity[np.arange(len(weak)), best], near[np.arange(len(weak)), best]
-    joins = _select_likely(value, len(known), spread) if same_person is None else value >= same_person
+    value[blocked[np.arange(len(weak)), best]] = -np.inf
+    joins = np.zeros(len(weak), bool)
+    for part in (main[weak], ~main[weak]):
+        joins[part] = (
+            _select_likely(value[part], len(known), spread) if same_person is None else value[part] >= same_person
+        )
     labels[weak[joins]] = person[joins]
     return labels
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from curate.people.collages import describe_collages, find_collages, find_repeating_photos
+from curate.people.collages import describe_collages, describe_repeated_faces, find_collages, find_repeating_photos
 from tests.doubles.faces import face
 
 
@@ -29,6 +29,13 @@ def test_a_picture_is_a_collage_if_it_shows_a_known_person_twice():
     assert find_collages(vectors, np.array([0] * 9 + [1] * 4), known, 0.3) == {}
 
 
+def test_two_very_similar_faces_of_one_picture_make_a_collage():
+    vectors = np.concatenate([looks(0, 2, 0, 0.1), looks(1, 4, 0)])
+    labels, pictures = np.array([0, 1, 2, 2, 2, 2]), ["pair", "pair", *"abcd"]
+    assert find_collages(vectors, labels, pictures, 0.3) == {"pair": 1}
+    assert find_collages(vectors, np.array([0, 0, 2, 2, 2, 2]), pictures, 0.3) == {}  # the two faces are one person
+
+
 def test_two_people_who_are_often_together_are_no_collage():
     vectors = np.concatenate([looks(0, 6, 1), looks(1, 6, 1)])
     assert find_collages(vectors, np.repeat([0, 1], 6), [*"abcdef"] * 2, 0.3) == {}
@@ -46,3 +53,12 @@ def test_the_notice_names_pictures_and_the_option(allowed, said):
     (notice,) = describe_collages(["d.jpg", "a.jpg", "c.jpg", "b.jpg"], 3, allowed)
     assert notice.startswith("4 pictures look like collages: a.jpg, b.jpg, c.jpg and 1 more.") and said in notice
     assert "--collages" in notice and describe_collages([], 0, allowed) == []
+
+
+def test_the_notice_about_repeated_people_names_the_pictures_and_the_decision():
+    (notice,) = describe_repeated_faces(["b.jpg", "a.jpg"])
+    assert (
+        notice.startswith("2 pictures seem to show one person twice: a.jpg, b.jpg.")
+        and "decide DATASET split" in notice
+    )
+    assert describe_repeated_faces(["a.jpg"])[0].startswith("1 picture seems") and describe_repeated_faces([]) == []
