@@ -466,12 +466,19 @@ def test_two_faces_in_a_photo_are_one_person_only_in_a_collage_and_with_the_opti
     photos, dataset = album(tmp_path / "photos", people=3, each=5), tmp_path / "dataset"
     save(photos / "strip.png", np.hstack([photo([person], seed) for person, seed in ((0, 7), (0, 8), (1, 7))]))
     summary = curated(photos, dataset)
-    assert (summary.identities, summary.alone, summary.largest) == (3, 1, 6)
-    (said,) = [notice for notice in summary.notices if "collage" in notice]
-    assert said.startswith("1 picture looks like a collage: strip.png. With --collages, 1 face")
-    summary = curated(photos, dataset, group=GroupRules(one_person_may_appear_twice=True))
+    # person 0 is known from other photos, so the nearly equal face of the strip joins person 0
     assert (summary.identities, summary.alone, summary.largest) == (3, 0, 6)
-    assert len(rows(dataset, Membership)) == 18 and check_ledger(dataset) == []
+    (said,) = [notice for notice in summary.notices if "twice" in notice]
+    assert said.startswith("1 picture seems to show one person twice: strip.png.")
+    # nobody knows person 3 from other photos: a notice names the picture, and the faces join only with the option
+    save(photos / "pair.png", np.hstack([photo([3], seed) for seed in (7, 8)]))
+    summary = curated(photos, dataset)
+    assert (summary.identities, summary.alone) == (3, 2)
+    (said,) = [notice for notice in summary.notices if "collage" in notice]
+    assert said.startswith("1 picture looks like a collage: pair.png. With --collages, 1 face")
+    summary = curated(photos, dataset, group=GroupRules(one_person_may_appear_twice=True))
+    assert (summary.identities, summary.alone) == (3, 1)
+    assert len(rows(dataset, Membership)) == 20 and check_ledger(dataset) == []
 
 
 def test_people_of_two_splits_in_one_photo_are_set_aside(tmp_path):

@@ -300,9 +300,51 @@ def test_weak_faces_form_no_person_and_join_no_two(same_person):
     linked = group_embeddings(rows, None, [(48, 49)], same_person=same_person, worth=worth).labels
     assert linked[48] == linked[49]
     photos = [f"p{i}" for i in range(len(rows))]
-    photos[79] = photos[truth.tolist().index(2)]
-    apart = group_embeddings(rows, photos, same_person=same_person, worth=worth).labels
-    assert apart[79] not in apart[:79]
+    partner = truth.tolist().index(2)
+    photos[79] = photos[partner]
+    apart = group_embeddings(rows, photos, same_person=same_person, worth=worth)
+    assert apart.labels[79] != apart.labels[partner] or 79 in apart.repeated
+    assert group_embeddings(rows, photos, [], [(79, partner)], same_person=same_person, worth=worth).labels[79] not in (
+        apart.labels[partner],
+    )
+
+
+def mix(cosine: float, centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns a unit row with the given cosine to the unit vector `centre`, float32 (1, d)."""
+    aside = rng.normal(size=centre.shape)
+    aside -= (aside @ centre) * centre
+    return unit([cosine * centre + np.sqrt(1 - cosine**2) * aside / np.linalg.norm(aside)])
+
+
+def test_a_weak_face_joins_nobody_if_its_nearest_person_is_in_its_photo():
+    vectors, truth = crowd(6, 6, d=128, spread=0.9)
+    first, second = (unit(vectors[truth == person].sum(0)[None])[0] for person in (0, 1))
+    weak = unit([first + 0.85 * second])  # nearest to person 0, and near to person 1
+    rows, worth = np.concatenate([vectors, weak]), np.array([1.0] * len(vectors) + [0.3])
+    photos = [f"p{i}" for i in range(len(rows))]
+    labels = group_embeddings(rows, photos, worth=worth).labels
+    assert labels[-1] == labels[0]
+    photos[-1] = photos[0]
+    labels = group_embeddings(rows, photos, worth=worth).labels
+    assert labels[-1] not in labels[:-1][truth == 1].tolist()
+
+
+def test_background_faces_do_not_raise_the_limit_for_main_faces():
+    vectors, truth = crowd(60, 3, d=128, spread=0.6)
+    rng = np.random.default_rng(3)
+    centres = unit([vectors[truth == person].sum(0) for person in range(60)])
+    clear = np.concatenate([mix(0.6, centre, rng) for centre in centres])
+    rows = np.concatenate([vectors, clear, mix(0.31, centres[7], rng), unit(rng.normal(size=(200, 128)))])
+    worth = np.array([1.0] * 180 + [0.3] * 261)
+    main = np.arange(len(rows)) < 241
+    home, face = 3 * 7, 240
+
+    def joins(count: int, is_main: np.ndarray | None) -> bool:
+        labels = group_embeddings(rows[:count], worth=worth[:count], is_main=is_main).labels
+        return bool(labels[face] == labels[home])
+
+    assert joins(241, None) and joins(len(rows), main)
+    assert not joins(len(rows), None)  # strangers among the main faces raise the limit
 
 
 def test_three_weak_faces_of_clear_evidence_form_a_person_and_two_do_not():
