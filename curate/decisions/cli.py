@@ -36,9 +36,10 @@ def decide(
     `merge ID ID` joins two people into one person. `split FACE...` separates the faces from their person.
     `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use.
     `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a person together, and keeps faces of
-    other people out. `together ID ID` puts two people into one split without merging them. `undo NUMBER` takes a
-    decision back. `list` prints all decisions. `apply` updates people, splits and references by decisions that another
-    command only recorded, for example `likeness review`.
+    other people out. `prefer FACE` uses this copy of a picture instead of its near-duplicates. `together ID ID` puts
+    two people into one split without merging them. `undo NUMBER` takes a decision back. `list` prints all decisions.
+    `apply` updates people, splits and references by decisions that another command only recorded, for example
+    `likeness review`.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 

@@ -122,7 +122,7 @@ def _apply(
 
     faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
     changes: list[Face] = []
-    if any(decision.kind in ("drop", "undo") for decision in unapplied):
+    if any(decision.kind in ("drop", "prefer", "undo") for decision in unapplied):
         _, changes = compute_near_duplicates(ledger, faces, log, config, same_person)
         row_of = {face.face_id: face for face in changes}
         faces = [row_of.get(face.face_id, face) for face in faces]

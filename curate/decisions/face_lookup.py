@@ -137,6 +137,17 @@ class FaceLookup:
     def has_identity(self, location: FaceLocation) -> bool:
         return self._find_today(location) in self._identity
 
+    def find_copies(self, location: FaceLocation) -> tuple[FaceLocation, ...]:
+        """Returns the other copies of the picture at a location, without copies that are not in use."""
+        face, _ = self._finder.find(location)
+        if face is None:
+            return ()
+        return tuple(
+            self.locate(copy.face_id)
+            for copy in self._face.values()
+            if copy.representative == face.representative and copy.face_id != face.face_id
+        )
+
     def locate(self, face_id: str) -> FaceLocation:
         """Returns the photo and the box of a face. The coordinates of the box are rounded to .01 pixels."""
         face = self._face[face_id]

@@ -129,6 +129,8 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
         return [_parse_sides(kind, request, lookup)]
     if kind == "split":
         return _parse_split(request, lookup)
+    if kind == "prefer":
+        return [_parse_prefer(request, lookup)]
     faces = lookup.find_faces(request["faces"], whole=kind in ("rename", "lock"))
     if kind == "move":
         return [_parse_move(request, faces, lookup)]
@@ -215,6 +217,19 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
         )
     phrase = f"{_describe(faces)} {_is_or_are(faces)} moved to the person of {_describe(target)}"
     return Decision(0, "move", (faces, target, rest)), phrase
+
+
+def _parse_prefer(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
+    """Returns the decision to use one copy of a picture. The other copies are the rest of the decision."""
+    faces = lookup.find_faces(request["faces"])
+    if len(faces) != 1:
+        raise BadInput(f"The action prefer takes one face, but {len(faces)} are named. Name the copy to use.")
+    rest = lookup.find_faces(request["rest"]) if "rest" in request else lookup.find_copies(faces[0])
+    if not rest:
+        raise BadInput(
+            "The face has no copies, so no other copy is used instead of it. Name a face that is a near-duplicate."
+        )
+    return Decision(0, "prefer", (faces, rest)), f"{_describe(faces)} is used instead of {_describe(rest)}"
 
 
 def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:

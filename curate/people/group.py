@@ -121,6 +121,7 @@ def compute_groups(
     detail = {
         "threshold": grouping.threshold,
         "calibrated": rules.same_person is None,
+        "evidence": None if grouping.evidence is None else asdict(grouping.evidence) | {"alpha": grouping.alpha},
         "neighbour_recall": grouping.recall,
         "false_match_rate": grouping.false_match_rate,
         "histogram": count_cosines(vectors, grouping.labels),

@@ -83,6 +83,17 @@ def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> 
     }
 
 
+def find_preferred_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> list[str]:
+    """Returns the ids of the faces that active decisions of the kind prefer name, the last decision last.
+
+    In the rows `faces`, the last known near-duplicates must be marked.
+    """
+    finder = FaceFinder(faces)
+    prefers = [decision for decision in select_active(decisions) if decision.kind == "prefer"]
+    named = (finder.find(location)[0] for prefer in prefers for location in prefer.parts[0])
+    return [face.face_id for face in named if face is not None]
+
+
 def resolve_links(
     decisions: Sequence[Decision],
     faces: Sequence[Face],

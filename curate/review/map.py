@@ -4,9 +4,9 @@ The map depends on the embeddings only, and two computations on one machine give
 DATASET/map/, in a file whose name is a hash of the faces and their embeddings. If the faces change, the next map gets
 another name, and the old file is removed.
 
-The cost on one core: 10,000 faces take 9 seconds, and 100,000 faces of 512 dimensions take 61 seconds
-(`python benchmarks/face_map.py`). The search for neighbours grows faster than the number of faces, and takes half of
-the time.
+The cost on one core that other programs used too: 26 seconds for 10,000 faces, and 120 seconds and .85 GiB for 100,000
+faces of 512 dimensions (`python benchmarks/face_map.py`, benchmarks/results/face_map.json). The number of iterations is
+fixed, so the time is bounded. The search for neighbours grows faster than the number of faces.
 """
 
 from __future__ import annotations

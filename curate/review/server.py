@@ -22,6 +22,7 @@ import curate.review.frozen.routes
 import curate.review.leaks.routes
 import curate.review.map_routes
 import curate.review.pictures.routes
+import curate.review.runs.restored_routes
 import curate.review.runs.routes
 import curate.review.unused.routes
 from curate.review import act_routes, face_routes, people_routes
@@ -43,6 +44,7 @@ AREAS: list[ModuleType] = [
     curate.review.unused.routes,
     curate.review.frozen.routes,
     curate.review.runs.routes,
+    curate.review.runs.restored_routes,
     curate.review.leaks.routes,
     curate.review.pictures.routes,
 ]

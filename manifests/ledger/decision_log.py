@@ -29,6 +29,7 @@ PARTS = {
     "drop": ("faces",),
     "rename": ("faces",),
     "lock": ("faces",),
+    "prefer": ("faces", "rest"),
     "undo": (),
 }
 

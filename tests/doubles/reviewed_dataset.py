@@ -15,6 +15,7 @@ from degrade.frozen.dataset_sets import make_set
 from manifests.ledger.ledger import Ledger
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import write_atomically
+from manifests.runtime.uris import path_of
 from tests.doubles import curation as doubles
 
 SET = "codeformer-test-32-s0"
@@ -70,3 +71,29 @@ def make_result(dataset: Path, folder: Path, broken: bool = False) -> list[str]:
         image = np.full((32, 32, 3), number, np.uint8)
         write_atomically(folder / "evaluation-images" / "1" / f"{face}.png", encode_png(image))
     return list(faces)
+
+
+def make_restored_folder(dataset: Path, folder: Path) -> None:
+    """Writes a folder as `likeness restore` does: an image of the set, a photo of the dataset, and an unknown photo.
+
+    The log also has lines that must not be shown: a photo that failed, a file outside the folder, and a broken line.
+    """
+    with Ledger.open(dataset) as ledger:
+        face = ledger.query("SELECT min(face_id) AS face FROM degradations")["face"][0]
+        uri = ledger.query("SELECT min(uri) AS uri FROM files WHERE status = 'ok' AND contains(uri, 'person1')")["uri"][
+            0
+        ]
+    sources = {
+        "set.png": (dataset / "lq" / SET / f"{face}.png", 0.5, "ok"),
+        "photo.png": (path_of(uri), 0.25, "ok"),
+        "unknown.png": (folder.parent / "elsewhere.png", None, "kept"),
+        "failed.png": (folder.parent / "failed.png", None, "failed"),
+        "../outside.png": (folder.parent / "outside.png", None, "ok"),
+    }
+    lines = []
+    for place, (source, similarity, status) in sources.items():
+        write_atomically(folder / place, encode_png(np.full((40, 60, 3), 77, np.uint8)))
+        faces = [{"similarity": similarity, "sentence": f"The face of <{place}> was restored."}]
+        lines.append({"place": place, "source": str(source), "status": status, "reason": None, "faces": faces})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "restored.jsonl").write_text(text + '{"place": 3}\nbroken\n')

@@ -63,6 +63,8 @@ class Grouping:
     doubtful: np.ndarray | None = None
     # int64 (k,): the rows that belong to the same person as another face of their photo, although no link says so
     repeated: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    evidence: Evidence | None = None  # the calibrated evidence; None if `same_person` was given
+    alpha: float | None = None  # the final concentration of the prior (threshold.py); None if `same_person` was given
 
 
 def group_embeddings(
@@ -204,6 +206,8 @@ def group_embeddings(
         recall=near.recall,
         doubtful=doubtful[rank],
         repeated=np.sort(order[repeated]),
+        evidence=evidence if same_person is None else None,
+        alpha=merge_result.alpha if same_person is None else None,
     )
 
 

@@ -20,7 +20,7 @@ from curate.faces.interface import FaceModels
 from curate.people.clustering.components import label_components
 from curate.people.collages import find_repeated_frames, find_repeating_photos
 from curate.people.copies.same_picture import find_copies
-from curate.people.links import find_dropped_faces
+from curate.people.links import find_dropped_faces, find_preferred_faces
 from curate.photos.history.file_history import FILE_REPLACED
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
@@ -58,7 +58,9 @@ def compute_near_duplicates(
     ]
     replaced = [face for face in all_faces if face.shard is not None and face.reason == FILE_REPLACED]
     _, vectors = ledger.read_embeddings([face.face_id for face in (*faces, *replaced)])
-    rows = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors[: len(faces)], rules)
+    preferred = find_preferred_faces(decisions, faces)
+    photos_of_faces = [photos[face.photo_id] for face in faces]
+    rows = find_near_duplicates(faces, photos_of_faces, vectors[: len(faces)], rules, preferred)
     successors = find_successors(rows, replaced, photos, vectors, rules)
     dropped_ids = find_dropped_faces(decisions, [*rows, *successors])
     rows = [
@@ -110,11 +112,16 @@ def select_usable_faces(faces: Iterable[Face]) -> list[Face]:
 
 
 def find_near_duplicates(
-    faces: Sequence[Face], photos: Sequence[Photo], embeddings: np.ndarray, rules: DedupeRules
+    faces: Sequence[Face],
+    photos: Sequence[Photo],
+    embeddings: np.ndarray,
+    rules: DedupeRules,
+    preferred: Sequence[str] = (),
 ) -> list[Face]:
     """Returns the new row of every face, in the same order.
 
-    The original of each set of near-duplicates becomes the representative (manifests/ledger/original_copies.py). Some
+    The original of each set of near-duplicates becomes the representative (manifests/ledger/original_copies.py). If a
+    set contains a face of `preferred`, the last such face becomes the representative instead. Some
     photos show one person twice, for example photo-booth strips. A face of a photo-booth strip becomes a representative
     only if all its copies are in photos that show one person twice. Every face of `faces` has an embedding, and is ok,
     a near-duplicate, or dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit
@@ -130,6 +137,7 @@ def find_near_duplicates(
     # Find the original of each connected set of faces, then make the new row of every face. If possible, the original
     # is not in a photo that shows one person twice.
     repeating = find_repeating_photos(faces, vectors, rules.min_cosine_one_person)
+    rank = {face: place for place, face in enumerate(preferred)}  # a later decision has a higher rank
     sets: dict[int, list[int]] = defaultdict(list)
     for number, label in enumerate(labels.tolist()):
         sets[label].append(number)
@@ -138,7 +146,9 @@ def find_near_duplicates(
     ]
     for numbers in (numbers for numbers in sets.values() if len(numbers) > 1):
         copies = [Copy(faces[number], photos[number], photos[number].photo_id in repeating) for number in numbers]
-        original = numbers[choose_original(copies)[0]]
+        original = max(numbers, key=lambda number: rank.get(faces[number].face_id, -1))
+        if faces[original].face_id not in rank:
+            original = numbers[choose_original(copies)[0]]
         for number in numbers:
             if number != original:
                 stands_for_it = faces[original].face_id

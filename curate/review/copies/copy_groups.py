@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+from curate.people.links import find_preferred_faces
+from manifests.ledger.decision_log import read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
@@ -12,7 +14,7 @@ from manifests.privacy.erase import HIDDEN_PHOTOS
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 
-CHOSEN = "was not chosen by the user"
+CHOSEN = "is what Likeness would use, but you chose another copy"
 
 _ORIGINALS = """
 SELECT duplicate_of AS face_id, count(*) + 1 AS copies FROM faces
@@ -36,6 +38,7 @@ class CopyView:
     is_kept: bool
     reason: str  # why the copy is not used; continues "This copy". Empty for the copy that is used.
     is_hidden: bool  # whether no picture of the photo may be shown
+    is_next: bool = False  # whether a decision that is not yet applied chose this copy
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class CopyGroup:
     """A set of near-duplicates. The copy that is used is the first of `copies`."""
 
     copies: tuple[CopyView, ...]
-    by_user: bool  # whether the used copy differs from the copy that Likeness would choose
+    by_user: bool  # whether a decision chose the copy that is used
 
 
 def count_groups(ledger: Ledger) -> tuple[int, int]:
@@ -66,10 +69,12 @@ def read_groups(ledger: Ledger, start: int, limit: int) -> list[CopyGroup]:
     repeating = set(ledger.query(_REPEATING)["photo_id"])
     hidden = set(ledger.query(HIDDEN_PHOTOS)["photo_id"])
     names = dict(ledger.query(_NAMES, photo_ids).iter_rows())
+    preferred = find_preferred_faces(read_decisions(ledger), [face for group in faces.values() for face in group])
     groups = []
     for original in originals:
+        last = next((face for face in reversed(preferred) if face in {one.face_id for one in faces[original]}), None)
         members = [face for face in faces[original] if face.photo_id in photos]
-        chosen, reasons = choose_original(
+        _, reasons = choose_original(
             [Copy(face, photos[face.photo_id], face.photo_id in repeating) for face in members]
         )
         copies = [
@@ -81,9 +86,10 @@ def read_groups(ledger: Ledger, start: int, limit: int) -> list[CopyGroup]:
                 face.face_id == original,
                 "" if face.face_id == original else reason or CHOSEN,
                 face.photo_id in hidden,
+                face.face_id == last != original,
             )
             for face, reason in zip(members, reasons, strict=True)
         ]
         copies.sort(key=lambda copy: (not copy.is_kept, -copy.eyes, copy.face_id))
-        groups.append(CopyGroup(tuple(copies), members[chosen].face_id != original))
+        groups.append(CopyGroup(tuple(copies), original == last))
     return groups

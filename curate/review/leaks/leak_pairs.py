@@ -150,9 +150,10 @@ def describe_plan(repair: Repair) -> str:
 def describe_repair(repair: Repair) -> str:
     """Returns what a repair did, as sentences."""
     numbers = ", ".join(map(str, repair.decisions))
+    decisions = f"decision{'s' * (len(repair.decisions) > 1)} {numbers}"
     return (
         f"The repair ended {repair.leaks_before - repair.leaks_after} of {format_count(repair.leaks_before, 'leak')}. "
         f"{format_count(repair.targets_moved, 'target')} moved to another split, and {repair.targets_lost} of "
         f"{format_count(repair.targets, 'target')} are no targets any more. "
-        + (f"Decisions {numbers} can be taken back." if numbers else "No decision was recorded.")
+        + (f"You can take back {decisions}." if numbers else "No decision was recorded.")
     )

@@ -28,8 +28,16 @@ def encode_file(path: Path, side: int | None = None) -> bytes | None:
     If `side` is smaller than the picture, the picture is area-resized, as `likeness degrade` does with a crop.
     """
     try:
-        rgb = decode(path)
-    except (OSError, UndecodableImage):
+        return encode_bytes(path.read_bytes(), side)
+    except OSError:
+        return None
+
+
+def encode_bytes(data: bytes, side: int | None = None) -> bytes | None:
+    """Does the same as `encode_file` with the bytes of a file."""
+    try:
+        rgb = decode(data)
+    except UndecodableImage:
         return None
     if side is not None and side < max(rgb.shape[:2]):
         scale = side / max(rgb.shape[:2])

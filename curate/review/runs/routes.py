@@ -11,6 +11,7 @@ from curate.review.pages import render
 from curate.review.paging import make_paging
 from curate.review.pictures.own_size import answer_png, encode_file
 from curate.review.reading import open_ledger
+from curate.review.runs.restored_routes import list_restored_folders, name_folder
 from curate.review.runs.run_results import (
     Result,
     count_images,
@@ -29,10 +30,12 @@ _IMAGES = 20  # number of images on a page (ours)
 def show_runs(request: Request) -> Response:
     """One result, one system of the result, and its images in the order of one metric."""
     results, sentences, sizes = _read(request)
+    with open_ledger(request) as ledger:
+        restored = [(name_folder(folder), folder.name) for folder in list_restored_folders(request, ledger)]
     query = request.query_params
     result = next((one for one in results if _name(one) == query.get("result")), results[0] if results else None)
     if result is None:
-        return render(request, "runs.html.j2", results=[], sentences=sentences, result=None)
+        return render(request, "runs.html.j2", results=[], sentences=sentences, result=None, restored=restored)
     system = query.get("system", "") if query.get("system") in result.systems else result.first_system
     metric = query.get("metric", "") if query.get("metric") in result.metrics else result.first_metric
     paging = make_paging(request, count_images(result, system), _IMAGES)
@@ -40,6 +43,7 @@ def show_runs(request: Request) -> Response:
         request, "runs.html.j2", results=[(_name(one), one) for one in results], sentences=sentences,
         result=result, name=_name(result), system=system, metric=metric, paging=paging, size=sizes[result.lq_set],
         images=list_images(result, system, metric, paging.start, _IMAGES), number=list(result.systems).index(system),
+        restored=restored,
     )  # fmt: skip
 
 

@@ -1,42 +1,50 @@
 /* Two images on top of each other, with a border that a pointer or a slider moves. */
 "use strict";
 
-const TITLES = { lq: "LQ", restored: "restored", truth: "truth" };
+const TITLES = { lq: "before", restored: "restored", truth: "truth" };
 
 function startCompare(stacks) {
   const pair = document.getElementById("pair"), scale = document.getElementById("scale");
   const painters = [];
 
   for (const stack of stacks) {
-    const slider = stack.parentElement.parentElement.querySelector("input[type=range]");
+    const slider = stack.closest(".case").querySelector("input[type=range]");
     const image = (name) => stack.querySelector(`img.${name}`);
+    const restored = image("restored") || image("lq");
+
     const painter = () => {
-      const side = Number(stack.dataset.size) * Number(scale.value);
-      stack.style.width = stack.style.height = `${side}px`;
-      slider.style.maxWidth = `${side}px`;
+      const width = (Number(stack.dataset.size) || restored.naturalWidth || 256) * Number(scale.value);
+      const height = restored.naturalWidth ? (width * restored.naturalHeight) / restored.naturalWidth : width;
+      stack.style.width = `${width}px`;
+      stack.style.height = `${height}px`;
+      // if one of the two chosen images is missing, the two images that are there are compared
+      const there = Object.keys(TITLES).filter(image);
       let [left, right] = pair.value.split(" ");
-      // without a restored image, the other two images are compared
-      if (!image(left)) left = "lq";
-      if (!image(right)) right = "truth";
-      const share = Number(slider.value);
-      for (const name of Object.keys(TITLES)) {
+      if (!image(left) || !image(right)) [left, right] = there;
+      const isSingle = there.length < 2, share = isSingle ? 100 : Number(slider.value);
+      for (const name of there) {
         const layer = image(name);
-        if (!layer) continue;
         layer.hidden = name !== left && name !== right;
         layer.style.imageRendering = scale.value === "2" ? "pixelated" : "auto";
         layer.style.clipPath = name === left ? `inset(0 ${100 - share}% 0 0)` : `inset(0 0 0 ${share}%)`;
       }
       stack.querySelector(".left").textContent = TITLES[left];
-      stack.querySelector(".right").textContent = TITLES[right];
+      stack.querySelector(".right").textContent = isSingle ? "" : TITLES[right];
+      stack.querySelector(".right").hidden = stack.querySelector(".edge").hidden = isSingle;
       stack.querySelector(".edge").style.left = `${share}%`;
+      if (isSingle) return;
+      slider.style.maxWidth = `${width}px`;
       slider.setAttribute("aria-valuetext", `${share}% ${TITLES[left]}, ${100 - share}% ${TITLES[right]}`);
     };
-    stack.addEventListener("pointermove", (event) => {
-      const frame = stack.getBoundingClientRect();
-      slider.value = Math.round(((event.clientX - frame.left) / frame.width) * 100);
-      painter();
-    });
-    slider.addEventListener("input", painter);
+    if (slider) {
+      stack.addEventListener("pointermove", (event) => {
+        const frame = stack.getBoundingClientRect();
+        slider.value = Math.round(((event.clientX - frame.left) / frame.width) * 100);
+        painter();
+      });
+      slider.addEventListener("input", painter);
+    }
+    restored.addEventListener("load", painter);
     painters.push(painter);
   }
 
@@ -47,7 +55,8 @@ function startCompare(stacks) {
     select.addEventListener("change", () => select.form.submit());
   }
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "c" || isTyping(event) && event.target.type !== "range" || event.ctrlKey || event.metaKey || event.altKey) return;
+    const isSlider = event.target.type === "range";
+    if (event.key !== "c" || (isTyping(event) && !isSlider) || event.ctrlKey || event.metaKey || event.altKey) return;
     pair.selectedIndex = (pair.selectedIndex + 1) % pair.options.length;
     paint();
     say(pair.selectedOptions[0].textContent);

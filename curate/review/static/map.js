@@ -91,13 +91,12 @@ class FaceMap {
         hue = this.points[at + 2];
         pen.fillStyle = hue === ALONE ? (isDark ? "#8b8f96" : "#8a8a88") : `hsl(${hue} 70% ${isDark ? 65 : 42}%)`;
       }
+      pen.globalAlpha = this.chosen && !this.chosen[row] ? 0.2 : 1; // faces that are not selected become pale
       pen.fillRect(x0 + this.points[at] * unit - size / 2, y0 + this.points[at + 1] * unit - size / 2, size, size);
     }
+    pen.globalAlpha = 1;
     pen.strokeStyle = pen.fillStyle = isDark ? "#ffffff" : "#000000";
     pen.lineWidth = 1.5 * devicePixelRatio;
-    for (const row of this.selected) {
-      pen.strokeRect(x0 + this.points[row * 3] * unit - size, y0 + this.points[row * 3 + 1] * unit - size, 2 * size, 2 * size);
-    }
     const outline = this.lasso.length ? this.lasso : this.frame ? this.corners() : [];
     if (!outline.length) return;
     pen.beginPath();
@@ -148,6 +147,8 @@ class FaceMap {
       if (isInside) rows.push(row);
     }
     this.selected = rows;
+    this.chosen = rows.length ? new Uint8Array(this.count) : null;
+    for (const row of rows) this.chosen[row] = 1;
     document.getElementById("chosen").textContent = rows.length ? `${count(rows.length, "face")} selected.` : "No face is selected.";
     document.getElementById("show").disabled = !rows.length;
     this.draw();

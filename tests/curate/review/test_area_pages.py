@@ -23,7 +23,7 @@ from manifests.ledger.records import Degradation, Face, Membership, Photo
 from manifests.privacy.erase import remove_files
 from tests.doubles import curation as doubles
 from tests.doubles.review import open_review
-from tests.doubles.reviewed_dataset import SET, make_result
+from tests.doubles.reviewed_dataset import SET, make_restored_folder, make_result
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_frozen_set_shows_lq_target_and_references(client: TestClient, made: P
 def test_results_are_shown_with_their_images_and_only_images_of_the_result_are_served(
     made: Path, tmp_path: Path
 ) -> None:
-    assert "There is no result of a run" in open_client(made).get("/runs").text
+    assert "There is no result of an evaluation" in open_client(made).get("/runs").text
     faces = make_result(made, tmp_path / "<b>run")
     client = open_client(made, (tmp_path / "<b>run",))
     page = client.get("/runs").text
@@ -131,6 +131,25 @@ def test_results_are_shown_with_their_images_and_only_images_of_the_result_are_s
     for link in (f"{base}/9/{faces[0]}.png", f"{base}/1/{'0' * 32}.png", f"/picture/restored/x/1/{faces[0]}.png",
                  f"{base}/1/..%2Fevaluation.png"):  # fmt: skip
         assert client.get(link).status_code == 404, link
+
+
+def test_restored_photos_are_shown_with_the_photo_before_if_the_ledger_knows_it(made: Path, tmp_path: Path) -> None:
+    make_restored_folder(made, tmp_path / "out")
+    client = open_client(made, (tmp_path / "out",))
+    (link,) = find_links(client.get("/runs").text, r"/restored\?folder=[^\"]+")
+    page = client.get(link).text
+    assert "of &lt;photo.png&gt; was restored" in page and str(tmp_path) not in page and "outside" not in page
+    # the photo that is least like its references comes first
+    pictures = find_links(page, r"/picture/photo/[^\"]+")
+    names = [re.sub(r".*/(\d+/\w+)\.png", r"\1", one) for one in pictures]
+    assert names == ["0/lq", "0/restored", "1/lq", "1/restored", "1/truth", "2/restored"]
+    sizes = [open_picture(client, one).size for one in pictures]
+    assert sizes[1] == sizes[3] == sizes[5] == (60, 40) and sizes[2] == sizes[4] == (32, 32)
+    assert sizes[0] == doubles.photo([1], 0).shape[1::-1] and page.count("is not in this dataset") == 1
+    base = pictures[0].rsplit("/", 2)[0]
+    for bad in (f"{base}/2/lq.png", f"{base}/3/restored.png", f"{base}/0/truth.png", f"{base}/0/other.png",
+                "/picture/photo/0123/0/lq.png", "/restored?folder=x", "/restored"):  # fmt: skip
+        assert client.get(bad).status_code == 404, bad
 
 
 def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tmp_path: Path) -> None:

@@ -1,0 +1,304 @@
+"""Chooses the question whose answer changes most.
+
+A question is about two sets of faces. For a question about two people, the sets are these people. For a question about
+a face, the sets are the face and the other faces of its person. For a question about two parts of a person, the sets
+are the parts. The calibrated evidence of the grouping gives the log odds that the two sets show one person. The
+probability that the present people are wrong follows from these odds. A wrong question costs one wrong pair of faces
+for each face of the first set and each face of the second set. The gain of a question is therefore the probability
+times the number of these pairs. The question with the largest gain comes first.
+
+docs/review.md explains the numbers, and benchmarks/review_questions.py measures the order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from scipy.special import expit
+
+from curate.people.clustering.threshold import Evidence
+from manifests.report.suggestions import divide_faces
+
+# The log odds of the evidence are divided by CALM, because the faces of a person are not independent pictures of the
+# person (ours). benchmarks/review_questions.py prints how often the present people are wrong, by these odds.
+CALM = 2.0
+LIKELY = 0.05  # A question whose probability is lower is unlikely to show an error (ours).
+_LEAST_GAIN = 0.02  # A question with a smaller expected number of wrong pairs is never asked (ours).
+_NEAREST = 16  # Each person is compared with so many people whose centres are nearest (ours).
+_LEAST_FOR_PARTS = 4  # Least number of faces of a person whose two parts are a question (ours).
+_PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step; limits the memory.
+
+PEOPLE, FACE, PARTS = "people", "face", "parts"  # the kinds of questions
+
+
+@dataclass(frozen=True)
+class Odds:
+    """The log odds that two sets of faces show one person."""
+
+    evidence: Evidence
+    log_alpha: float
+
+    def compute(self, cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Returns the log odds, float64 (m,). `cosine` is the cosine of the centres of `a` and of `b` faces, (m,)."""
+        odds = self.evidence.compute_log_odds(cosine, cosine, a.astype(np.float64), b.astype(np.float64))
+        return np.asarray((odds - self.log_alpha) / CALM)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Do the faces of `one` and of `other` show one person?"""
+
+    kind: str  # PEOPLE, FACE or PARTS
+    one: tuple[str, ...]  # The faces that would move: the smaller person, the face, or the smaller part.
+    other: tuple[str, ...]
+    people: tuple[str, ...]  # The id of the person of `one`, and of `other` if it is another person.
+    probability: float  # The probability that the present people are wrong about `one` and `other`.
+    cosine: float  # The cosine of the centres of `one` and `other`.
+
+    @property
+    def gain(self) -> float:
+        """The expected number of wrong pairs of faces that the answer corrects."""
+        return self.probability * len(self.one) * len(self.other)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A question of the queue, as long as the people of `versions` have not changed."""
+
+    kind: str
+    versions: tuple[tuple[str, int], ...]
+    part: frozenset[int]  # The rows of the face or of the part; empty for a question about two people.
+    probability: float
+    cosine: float
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self.kind, frozenset(self.versions), self.part
+
+
+class Questions:
+    """The queue of questions about the people of a dataset. The queue follows every change of the people."""
+
+    def __init__(
+        self,
+        face_ids: Sequence[str],
+        vectors: np.ndarray,
+        person_of: Mapping[str, str],
+        odds: Odds,
+        unclear: Collection[str] = (),
+    ) -> None:
+        """`vectors` are the unit embeddings of the faces, float32 (n, d). `person_of` maps a face to its person.
+
+        No question is about a face without a person, or about the faces in `unclear`, whose embeddings say too little.
+        """
+        self._odds, self._vectors, self._face_ids = odds, vectors, list(face_ids)
+        self._row = {face: row for row, face in enumerate(face_ids)}
+        self._unclear = {self._row[face] for face in unclear if face in self._row}
+        self._person_of = {self._row[face]: person for face, person in person_of.items() if face in self._row}
+        self._rows: dict[str, list[int]] = {}  # person -> sorted rows of the clear faces
+        for row, person in sorted(self._person_of.items()):
+            if row not in self._unclear:
+                self._rows.setdefault(person, []).append(row)
+        self._people: list[str] = []  # slot -> person
+        self._slot: dict[str, int] = {}
+        self._centres = np.zeros((max(2 * len(self._rows), 16), vectors.shape[1]), np.float32)
+        self._sizes = np.zeros(len(self._centres), np.int64)  # 0: the person of the slot does not exist now
+        self._version: dict[str, int] = {}
+        self._apart: list[tuple[int, int]] = []  # two rows whose people are known to be two people
+        self._apart_now: set[frozenset[str | None]] = set()  # the people of these rows
+        self._same: list[tuple[frozenset[int], frozenset[int]]] = []  # two sets of rows that are known to be one person
+        self._locked: set[str] = set()
+        self._skipped: set[tuple[object, ...]] = set()
+        self._heap: list[tuple[float, int, _Entry]] = []
+        self._likely: set[_Entry] = set()
+        self._numbers = count()
+        self._set_centres(self._rows)
+        self._compare_all_people()
+        for person in self._rows:
+            self._ask_about_faces(person)
+
+    def keep_apart(self, one: Iterable[str], other: Iterable[str]) -> None:
+        """Two sets of faces show two people. No question asks whether their people are one person."""
+        first, second = self._find_rows(one), self._find_rows(other)
+        if first and second:
+            self._apart.append((first[0], second[0]))
+            self._apart_now.add(frozenset((self._person_of.get(first[0]), self._person_of.get(second[0]))))
+
+    def keep_together(self, one: Iterable[str], other: Iterable[str]) -> None:
+        """Two sets of faces show one person. No question asks whether a part of one set is another person."""
+        self._same.append((frozenset(self._find_rows(one)), frozenset(self._find_rows(other))))
+
+    def set_locked(self, people: Iterable[str]) -> None:
+        """No question is about these people, because the user has confirmed their faces."""
+        self._locked = set(people)
+
+    def skip(self, question: Question) -> None:
+        """The question is asked again only after its people have changed."""
+        self._skipped.update(entry.key for _, _, entry in self._heap if self._show(entry) == question)
+
+    def follow(self, owner: Mapping[str, str | None]) -> None:
+        """Follows a change of the people. `owner` maps each face that may have moved to its person, or to None."""
+        changed: dict[str, None] = {}
+        for face, person in owner.items():
+            row = self._row.get(face)
+            if row is None or self._person_of.get(row) == person:
+                continue
+            old = self._person_of.pop(row, None)
+            if person is not None:
+                self._person_of[row] = person
+            if row not in self._unclear:
+                if old is not None:
+                    self._rows[old].remove(row)
+                    changed[old] = None
+                if person is not None:
+                    self._rows.setdefault(person, []).append(row)
+                    changed[person] = None
+        for person in changed:
+            self._rows[person].sort()
+        self._apart_now = {frozenset(map(self._person_of.get, rows)) for rows in self._apart}
+        self._set_centres(changed)
+        for person in changed:
+            if self._rows[person]:
+                slot = self._slot[person]
+                self._ask_about_people(slot, self._centres[: len(self._people)] @ self._centres[slot])
+                self._ask_about_faces(person)
+
+    def find_next(self) -> Question | None:
+        """Returns the open question with the largest gain, or None."""
+        return next(self.iterate(), None)
+
+    def iterate(self) -> Iterator[Question]:
+        """Yields the open questions, from the largest gain to the smallest. The queue does not change."""
+        passed = []
+        try:
+            while self._heap:
+                item = heapq.heappop(self._heap)
+                if not self._is_current(item[2]):
+                    continue
+                passed.append(item)
+                if self._is_open(item[2]):
+                    yield self._show(item[2])
+        finally:
+            for item in passed:
+                heapq.heappush(self._heap, item)
+
+    def count_likely(self) -> int:
+        """Returns the number of open questions with a probability of LIKELY or more.
+
+        If there is no such question, no question is left to which the evidence gives a probability of LIKELY.
+        """
+        self._likely = {entry for entry in self._likely if self._is_current(entry)}
+        return len({entry.key for entry in self._likely if self._is_open(entry)})
+
+    def _find_rows(self, faces: Iterable[str]) -> list[int]:
+        return [self._row[face] for face in faces if face in self._row]
+
+    def _is_current(self, entry: _Entry) -> bool:
+        return all(self._version.get(person) == version for person, version in entry.versions)
+
+    def _is_open(self, entry: _Entry) -> bool:
+        """Returns whether the answer of a current entry is not known."""
+        people = [person for person, _ in entry.versions]
+        if self._locked.intersection(people) or entry.key in self._skipped:
+            return False
+        if entry.kind == PEOPLE:
+            return frozenset(people) not in self._apart_now
+        rest = set(self._rows[people[0]]) - entry.part
+        return not any(
+            (one <= entry.part and other & rest) or (other <= entry.part and one & rest)
+            for one, other in self._same
+            if one and other
+        )
+
+    def _show(self, entry: _Entry) -> Question:
+        people = [person for person, _ in entry.versions]
+        if entry.kind == PEOPLE:
+            people.sort(key=lambda person: (len(self._rows[person]), person))
+            one, other = (self._rows[person] for person in people)
+        else:
+            one = sorted(entry.part)
+            other = [row for row in self._rows[people[0]] if row not in entry.part]
+        first, second = (tuple(self._face_ids[row] for row in rows) for rows in (one, other))
+        return Question(entry.kind, first, second, tuple(people), entry.probability, entry.cosine)
+
+    def _set_centres(self, people: Iterable[str]) -> None:
+        """Computes the centres of people again. Questions about their earlier faces are not current any more."""
+        for person in people:
+            slot = self._slot.setdefault(person, len(self._people))
+            if slot == len(self._people):
+                self._people.append(person)
+            if slot >= len(self._centres):
+                self._centres = np.concatenate([self._centres, np.zeros_like(self._centres)])
+                self._sizes = np.concatenate([self._sizes, np.zeros_like(self._sizes)])
+            total = self._vectors[self._rows[person]].sum(0)
+            self._centres[slot] = total / max(float(np.linalg.norm(total)), 1e-12)
+            self._sizes[slot] = len(self._rows[person])
+            self._version[person] = self._version.get(person, 0) + 1
+
+    def _compare_all_people(self) -> None:
+        centres, seen = self._centres[: len(self._people)], set[tuple[int, int]]()
+        for start in range(0, len(centres), _PEOPLE_AT_ONCE):
+            cosines = centres[start : start + _PEOPLE_AT_ONCE] @ centres.T
+            for slot, row in enumerate(cosines, start):
+                self._ask_about_people(slot, row, seen)
+
+    def _ask_about_people(self, slot: int, cosines: np.ndarray, seen: set[tuple[int, int]] | None = None) -> None:
+        """Adds the questions about a person and the people with the nearest centres.
+
+        `cosines` are the cosines of the person's centre to the centres of all people, float32 (people,). `seen` are the
+        pairs that the queue has already.
+        """
+        sizes = self._sizes[: len(self._people)]
+        cosines = np.where(sizes > 0, cosines, -2.0)
+        cosines[slot] = -2.0
+        near = np.argpartition(-cosines, min(_NEAREST, len(cosines) - 1))[:_NEAREST]
+        near = near[cosines[near] > -1.5]
+        odds = self._odds.compute(cosines[near], np.full(len(near), sizes[slot]), sizes[near])
+        probabilities = expit(odds)
+        gains = probabilities * sizes[near] * sizes[slot]
+        for place in np.flatnonzero(gains >= _LEAST_GAIN).tolist():
+            other = int(near[place])
+            pair = (min(slot, other), max(slot, other))
+            if seen is not None and pair in seen:
+                continue
+            if seen is not None:
+                seen.add(pair)
+            people = (self._people[pair[0]], self._people[pair[1]])
+            self._add(PEOPLE, people, frozenset(), probabilities[place], cosines[near[place]], gains[place])
+
+    def _ask_about_faces(self, person: str) -> None:
+        """Adds the questions about the single faces and about the two parts of a person."""
+        rows = self._rows[person]
+        n = len(rows)
+        if n < 2:
+            return
+        vectors = self._vectors[rows]
+        rest = vectors.sum(0) - vectors
+        cosines = np.einsum("nd,nd->n", vectors, rest) / np.maximum(np.linalg.norm(rest, axis=1), 1e-12)
+        probabilities = expit(-self._odds.compute(cosines, np.ones(n), np.full(n, n - 1)))
+        for place in np.flatnonzero(probabilities * (n - 1) >= _LEAST_GAIN).tolist():
+            gain = probabilities[place] * (n - 1)
+            self._add(FACE, (person,), frozenset((rows[place],)), probabilities[place], cosines[place], gain)
+        divided = divide_faces(vectors) if n >= _LEAST_FOR_PARTS else None
+        if divided is not None:
+            part = divided[0]
+            one, other = vectors[part].sum(0), vectors[~part].sum(0)
+            cosine = one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
+            sizes = int(part.sum()), int((~part).sum())
+            probability = expit(-self._odds.compute(np.array([cosine]), *np.array(sizes).reshape(2, 1)))[0]
+            if (gain := probability * sizes[0] * sizes[1]) >= _LEAST_GAIN:
+                taken = frozenset(np.asarray(rows)[part].tolist())
+                self._add(PARTS, (person,), taken, probability, cosine, gain)
+
+    def _add(
+        self, kind: str, people: tuple[str, ...], part: frozenset[int], probability: float, cosine: float, gain: float
+    ) -> None:
+        versions = tuple((person, self._version[person]) for person in people)
+        entry = _Entry(kind, versions, part, float(probability), float(cosine))
+        heapq.heappush(self._heap, (-float(gain), next(self._numbers), entry))
+        if probability >= LIKELY:
+            self._likely.add(entry)

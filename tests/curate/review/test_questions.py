@@ -1,0 +1,105 @@
+"""Tests the queue of questions: what it asks first, and that it follows answers and other changes of the people."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from curate.people.clustering.threshold import Evidence
+from curate.review.ask.questions import FACE, PARTS, PEOPLE, Odds, Question, Questions
+
+ODDS = Odds(Evidence(spread=0.11, mean_within=0.55), log_alpha=2.0)
+DIMENSIONS = 64
+
+
+def draw_faces(people: list[int], seed: int = 0) -> np.ndarray:
+    """Returns one unit vector for each entry of `people`. Faces of one person have a mean cosine of about .55."""
+    rng = np.random.default_rng(seed)
+    centres = np.linalg.qr(rng.normal(size=(DIMENSIONS, DIMENSIONS)))[0][: max(people) + 1]
+    noise = rng.normal(size=(len(people), DIMENSIONS)) / np.sqrt(DIMENSIONS) * 0.9
+    vectors = (centres[people] + noise).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def make_queue(truth: list[int], groups: list[int], **options: list[str]) -> Questions:
+    names = [f"f{row:03}" for row in range(len(truth))]
+    people = {name: f"p{group}" for name, group in zip(names, groups, strict=True)}
+    return Questions(names, draw_faces(truth), people, ODDS, **options)
+
+
+def list_all(queue: Questions) -> list[Question]:
+    return list(queue.iterate())
+
+
+def test_the_question_with_most_pairs_comes_first_and_the_rest_is_settled() -> None:
+    # The faces of person 0 are in two people with 6 faces each, and two faces of person 1 are in two people.
+    queue = make_queue([0] * 12 + [1, 1], [0] * 6 + [1] * 6 + [2, 3])
+    first = queue.find_next()
+    assert first is not None and first.kind == PEOPLE and set(first.people) == {"p0", "p1"}
+    assert first.gain == pytest.approx(first.probability * 36) and first.probability > 0.9
+    likely = queue.count_likely()
+    queue.follow(dict.fromkeys(first.one, first.people[1]))
+    second = queue.find_next()
+    assert second is not None and set(second.people) == {"p2", "p3"} and queue.count_likely() < likely
+    queue.keep_apart(second.one, second.other)
+    assert not any(set(one.people) == {"p2", "p3"} for one in list_all(queue))
+
+
+def test_a_face_and_a_part_that_do_not_fit_are_asked_about() -> None:
+    queue = make_queue([0] * 10 + [1], [0] * 11)
+    face = queue.find_next()
+    assert face is not None and face.kind == FACE and face.one == ("f010",) and len(face.other) == 10
+    queue.keep_together(face.one, face.other)
+    assert not any(one.kind == FACE and one.one == face.one for one in list_all(queue))
+
+    mixed = make_queue([0] * 8 + [1] * 5, [0] * 13)
+    parts = mixed.find_next()
+    assert parts is not None and parts.kind == PARTS and set(parts.one) == {f"f{row:03}" for row in range(8, 13)}
+    mixed.follow(dict.fromkeys(parts.one, "p1"))
+    mixed.keep_apart(parts.one, parts.other)
+    assert not any(one.kind == PARTS and one.probability > 0.5 for one in list_all(mixed))
+    assert not any(one.kind == PEOPLE for one in list_all(mixed))
+
+
+def test_locked_people_unclear_faces_and_skipped_questions_are_left_out() -> None:
+    truth, groups = [0] * 6 + [1] * 3, [0] * 3 + [1] * 3 + [2] * 3
+    queue = make_queue(truth, groups)
+    first = queue.find_next()
+    assert first is not None and set(first.people) == {"p0", "p1"}
+    queue.skip(first)
+    assert queue.find_next() != first
+    queue.follow({"f000": None})  # the skipped question is asked again, because its people have changed
+    again = queue.find_next()
+    assert again is not None and set(again.people) == {"p0", "p1"} and len(again.one) == 2
+    queue.set_locked(["p0"])
+    assert not any("p0" in one.people for one in list_all(queue))
+    unclear = make_queue(truth, groups, unclear=["f000", "f001", "f002"])
+    assert not any("p0" in one.people for one in list_all(unclear))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_queue_after_changes_is_the_queue_of_the_changed_people(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, groups = rng.integers(0, 4, 24), rng.integers(0, 6, 24)
+    queue = make_queue(truth.tolist(), groups.tolist())
+    for _ in range(12):
+        moved = rng.integers(0, 24, rng.integers(1, 5))
+        groups[moved] = rng.integers(0, 8)
+        queue.follow({f"f{row:03}": f"p{groups[row]}" for row in moved})
+    fresh = make_queue(truth.tolist(), groups.tolist())
+
+    def describe(questions: list[Question]) -> set[tuple[object, ...]]:
+        return {(one.kind, frozenset(one.people), frozenset(one.one), round(one.gain, 3)) for one in questions}
+
+    assert {(kind, people, gain) for kind, people, _, gain in describe(list_all(queue)) if kind == PEOPLE} == {
+        (kind, people, gain) for kind, people, _, gain in describe(list_all(fresh)) if kind == PEOPLE
+    }
+    assert {one for one in describe(list_all(queue)) if one[0] != PEOPLE} == {
+        one for one in describe(list_all(fresh)) if one[0] != PEOPLE
+    }
+    assert queue.count_likely() == fresh.count_likely()
+
+
+def test_no_faces_and_one_person_leave_nothing_to_ask() -> None:
+    assert Questions([], np.zeros((0, 0), np.float32), {}, ODDS).find_next() is None
+    assert make_queue([0], [0]).find_next() is None and make_queue([0], [0]).count_likely() == 0
