@@ -37,9 +37,9 @@ def decide(
     `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use.
     `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a person together, and keeps faces of
     other people out. `prefer FACE` uses this copy of a picture instead of its near-duplicates. `together ID ID` puts
-    two people into one split without merging them. `undo NUMBER` takes a decision back. `list` prints all decisions.
-    `apply` updates people, splits and references by decisions that another command only recorded, for example
-    `likeness review`.
+    two people into one split without merging them. `apart ID ID` says that two people are not one person. `undo NUMBER`
+    takes a decision back. `list` prints all decisions. `apply` updates people, splits and references by decisions that
+    another command only recorded, for example `likeness review`.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
@@ -107,7 +107,7 @@ def _build_line(action: str, ids: list[str], **options: str | None) -> dict[str,
                 "The action undo takes the number of one decision. `likeness decide DATASET list` prints the numbers."
             )
         return {"kind": action, "undoes": int(ids[0])}
-    if action in ("merge", "together"):
+    if action in ("merge", "together", "apart"):
         return {"kind": action, "sides": list(ids)}
     if action in ("rename", "lock") and len(ids) != 1:
         raise BadInput(f"The action {action} takes one id, but the command has {len(ids)}. Give the id of one person.")

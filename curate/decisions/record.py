@@ -20,7 +20,7 @@ from curate.people.people_now import Change, PeopleNow, follow_batches
 from curate.people.split.assign_splits import describe_two_frozen_splits
 from manifests.errors import BadInput
 from manifests.ledger.applied_decisions import read_decision_batches, read_grouped_decision, read_last_decision
-from manifests.ledger.decision_log import SIDED, Decision, FaceFinder, encode_faces, read_decisions
+from manifests.ledger.decision_log import Decision, FaceFinder, encode_faces, read_decisions
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.records import DecisionRow, Face, Identity, Membership, Split
 from manifests.privacy.keys import ensure_key, read_key
@@ -117,9 +117,9 @@ def find_frozen_rows(faces: Sequence[Face], splits: Sequence[Split]) -> dict[str
 def check_frozen_people(decisions: Sequence[Decision], finder: FaceFinder, frozen: Mapping[str, Split]) -> None:
     """Raises BadInput if a decision puts people of different frozen splits into one split."""
     for decision in decisions if frozen else ():
-        if decision.kind not in (*SIDED, "move"):
+        if decision.kind not in ("merge", "together", "move"):
             continue
-        joined = decision.parts if decision.kind in SIDED else decision.parts[:2]
+        joined = decision.parts[:2] if decision.kind == "move" else decision.parts
         rows: dict[str, Split] = {}  # split -> the row of a joined face in this split
         for location in (location for part in joined for location in part):
             face, _ = finder.find(location)

@@ -166,11 +166,15 @@ def _parse_sides(kind: str, request: Request, lookup: FaceLookup) -> tuple[Decis
     sides = tuple(lookup.find_person(side) for side in request["sides"])
     if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
         raise BadInput(
-            f"The ids of the action {kind} belong to one person already. To keep the faces of this person "
-            "together, use lock."
+            f"The ids of the action {kind} belong to one person already. "
+            + ("To take faces out of it, use split." if kind == "apart" else "To keep its faces together, use lock.")
         )
-    effect = "show one person" if kind == "merge" else "are in one split and stay different people"
-    return Decision(0, kind, sides), f"{' and '.join(_describe(side) for side in sides)} {effect}"
+    effect = {
+        "merge": "show one person",
+        "together": "are in one split and stay different people",
+        "apart": "show different people",
+    }
+    return Decision(0, kind, sides), f"{' and '.join(_describe(side) for side in sides)} {effect[kind]}"
 
 
 def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:

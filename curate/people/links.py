@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -275,16 +276,20 @@ def _collect_constraints(
             rows = sorted({row for part in joined for row in part})
             constraints.must_links += [(rows[0], row, number) for row in rows[1:]]
             constraints.review_rows.update(rows if kind == "merge" else parts[0])
-    # In a split or a move, the faces of the first part leave the person of the last part.
-    if kind in ("split", "move") and parts[0] and parts[-1]:
-        both = set(parts[0]) & set(parts[-1])
-        if both:
-            constraints.notices.append(
-                f"Decision {number} separates faces that are now copies of one picture. The decision has no effect on "
-                "these faces."
-            )
-        constraints.separations.append((number, parts[0], [row for row in parts[-1] if row not in both]))
-        constraints.review_rows.update(parts[0])
+    # In a split or a move, the faces of the first part leave the person of the last part. The sides of the kind apart
+    # are different people.
+    separated = [(parts[0], parts[-1])] if kind in ("split", "move") else []
+    separated = list(combinations(parts, 2)) if kind == "apart" else separated
+    for leaving, staying in separated:
+        if leaving and staying:
+            both = set(leaving) & set(staying)
+            if both:
+                constraints.notices.append(
+                    f"Decision {number} separates faces that are now copies of one picture. The decision has no effect "
+                    "on these faces."
+                )
+            constraints.separations.append((number, leaving, [row for row in staying if row not in both]))
+            constraints.review_rows.update(leaving if kind != "apart" else ())
     if kind == "lock" and parts[0]:
         constraints.must_links += [(parts[0][0], row, number) for row in parts[0][1:]]
         constraints.locks.append(parts[0][0])

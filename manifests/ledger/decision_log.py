@@ -19,11 +19,13 @@ from manifests.ledger.records import DecisionRow, Face
 DROPPED_BY_DECISION = "decided"  # The reason in the row of a face that a decision dropped.
 MAX_NAME = 255  # Largest length of a person's name in characters (ours). Most file systems allow 255 in a name.
 MIN_OVERLAP = 0.5  # Least intersection over union of a recorded box and today's box (ours; usual for detectors).
-SIDED = ("merge", "together")  # These kinds have one list of lists, named `sides`, with a list for each person.
+# These kinds have one list of lists, named `sides`, with a list for each person.
+SIDED = ("merge", "together", "apart")
 # Maps each other kind of decision to the names of its lists of faces.
 PARTS = {
     "merge": (),
     "together": (),
+    "apart": (),
     "split": ("faces", "rest"),
     "move": ("faces", "to", "rest"),
     "drop": ("faces",),

@@ -124,7 +124,7 @@ CREATE TABLE memberships (
 -- A row is one decision that a user made about faces. Rows of this table are only added.
 CREATE TABLE decisions (
     decision_id BIGINT PRIMARY KEY, -- number of the decision: 1, 2, ... in the order in which decisions were made
-    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock, prefer, together or undo
+    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock, apart, prefer, together or undo
     faces       JSON NOT NULL,      -- lists of faces; docs/curate.md explains the form
     made        TIMESTAMP NOT NULL, -- UTC time of the decision
     name        VARCHAR,            -- name of the person, if the kind is rename

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,15 @@ def read_user_decisions(ledger: Ledger) -> UserDecisions:
             taken, rest = ({person_of[face] for face in part if face in person_of} for part in (parts[0], parts[-1]))
             separated |= {
                 pair for one in taken for other in rest if one != other for pair in ((one, other), (other, one))
+            }
+        if kind == "apart":
+            owners = [{person_of[face] for face in part if face in person_of} for part in parts]
+            separated |= {
+                (one, other)
+                for first, second in permutations(owners, 2)
+                for one in first
+                for other in second
+                if one != other
             }
         if kind in ("merge", "move"):
             joined.append(set().union(*(parts if kind == "merge" else parts[:2])))

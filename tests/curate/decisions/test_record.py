@@ -20,6 +20,7 @@ from manifests.ledger.applied_decisions import count_unapplied_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face, File, Identity, Membership, Pair, Split
 from manifests.report.build_report import build_report
+from manifests.report.suggestions import read_user_decisions
 from manifests.runtime.uris import path_of
 from tests.doubles.curation import album, curated, install, rows
 from tests.places import Run
@@ -74,10 +75,11 @@ def draw_request(rng: random.Random, dataset: Path, last: int) -> dict[str, Any]
     one, other = rng.sample(sorted(people), 2)
     alike = [face for face in people[one] if shown[face] == shown[people[one][0]]]
     faces = rng.sample(alike, rng.randint(1, max(1, len(alike) - 1)))
-    kind = rng.choice(["merge", "split", "move", "drop", "rename", "lock", "together", "undo"])
+    kind = rng.choice(["merge", "split", "move", "drop", "rename", "lock", "together", "apart", "undo"])
     return {
         "merge": {"kind": "merge", "sides": [one, other]},
         "together": {"kind": "together", "sides": [one, other]},
+        "apart": {"kind": "apart", "sides": [one, other]},
         "split": {"kind": "split", "faces": faces},
         "move": {"kind": "move", "faces": faces, "to": other},
         "drop": {"kind": "drop", "faces": faces[:1]},
@@ -225,3 +227,22 @@ def test_frozen_splits_are_checked_before_anything_is_recorded(pair: tuple[Path,
     with pytest.raises(BadInput, match=r"Nothing is recorded: .* has faces of .*frozen sets use both"):
         record_decisions(dataset, [{"kind": "undo", "undoes": 1}])
     assert len(rows(dataset, DecisionRow)) == 1
+
+
+def test_two_people_who_are_apart_are_not_merged_later(pair: tuple[Path, Path], command: Run) -> None:
+    dataset, _ = pair
+    one, other, third = list(read_people(dataset))[:3]
+    before = read_people(dataset)
+    said = command("decide", dataset, "apart", one, other)
+    assert said.returncode == 0 and "show different people" in said.stdout and read_people(dataset) == before
+    decide(dataset, [{"kind": "merge", "sides": [one, third]}])
+    merged = next(person for person, own in read_people(dataset).items() if before[one][0] in own)
+    for act in (decide, record_decisions):
+        with pytest.raises(BadInput, match=r"decision 3 \(merge\) says .* but decision 1 \(apart\) says"):
+            act(dataset, [{"kind": "merge", "sides": [merged, other]}])
+    assert [sorted(own) for own in read_people(dataset).values()].count(sorted(before[other])) == 1
+    same = command("decide", dataset, "apart", before[other][0], before[other][1])
+    assert same.returncode == 2 and "use split" in same.stderr
+    with Ledger.open(dataset) as ledger:
+        decisions = read_user_decisions(ledger)
+    assert {(merged, other), (other, merged)} <= decisions.separated
