@@ -19,7 +19,7 @@ from curate.review.history import find_redo, find_undo
 from curate.review.view import View, read_view
 from curate.review.visits import Visit
 from manifests.card import write_card
-from manifests.errors import BadInput, LedgerLocked, LikenessError
+from manifests.errors import BadInput, LedgerLocked, LedgerMissing, LikenessError
 from manifests.ledger.paths import LEDGER_NAME, check_ledger_exists
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
@@ -232,8 +232,8 @@ class Session:
             self.wait()
             if self.read_only:
                 return
-            self._visit.save()
             view = self.read()
+            self._visit.save()
             if view.unapplied and not self._busy:
                 say(f"Applying {format_count(view.unapplied, 'decision')}.")
                 outcome = apply_decisions_of(self.dataset, progress=progress)
@@ -243,8 +243,10 @@ class Session:
                 say(f"{self._busy} {self._how_to_apply(view)}")
         except KeyboardInterrupt:
             say(self._how_to_apply(self._view))
+        except LedgerMissing as error:
+            say(str(error))
         except (LikenessError, OSError) as error:
-            say(f"{error} {self._how_to_apply(self._view)}")
+            say(f"{error} {self._how_to_apply(self._view)}".rstrip())
 
     def _how_to_apply(self, view: View) -> str:
         if not view.unapplied:
