@@ -52,6 +52,7 @@ def describe_requests(requests: list[Mapping[str, Any]]) -> str:
         "drop": f"{format_count(faces, 'face')} dropped.",
         "rename": f"The name is {first.get('name')}.",
         "lock": "The person is locked.",
+        "prefer": "This copy is used as soon as the decisions are applied.",
     }
     return sentences.get(kind, f"The decision is recorded ({kind}).")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from starlette.routing import Route
 
 from curate.review.background import answer_status
 from curate.review.map import FaceMap, compute_map, read_key, read_map
-from curate.review.pages import render
-from curate.review.reading import FaceOwner, find_owners, open_ledger
+from curate.review.pages import answer_part, get_session, render
+from curate.review.reading import find_owners, open_ledger
 from curate.review.session import Session
 
 NAVIGATION = [("/map", "Map")]
@@ -69,15 +70,33 @@ async def select_faces(request: Request) -> Response:
 
 
 def show_selection(request: Request) -> Response:
-    """The faces that a lasso selected, by person. The person with most selected faces comes first."""
-    faces = request.app.state.selections.find(request.query_params.get("name", ""))
+    """The page with the faces that a lasso selected."""
+    _find_selection(request)
+    return render(request, "selection.html.j2", name=request.query_params["name"])
+
+
+def list_selection(request: Request) -> Response:
+    """Answers a part of the selected faces that are still used. The person with most selected faces comes first."""
+    session = get_session(request)
+    faces = _find_selection(request)
+    with session.lock:
+        view = session.read()
+        owner = {face: view.people.identity_of[face] for face in faces if face in view.people.identity_of}
+        sizes = Counter(owner.values())
+        rows = sorted(owner, key=lambda face: (-sizes[owner[face]], owner[face], face))
+
+        def describe(face: str) -> dict[str, Any]:
+            person = owner[face]
+            return {**view.describe_face(face), "person": person, "title": view.people.identities[person].name}
+
+        return answer_part(request, rows, describe, people=len(sizes))
+
+
+def _find_selection(request: Request) -> tuple[str, ...]:
+    faces: tuple[str, ...] | None = request.app.state.selections.find(request.query_params.get("name", ""))
     if faces is None:
         raise HTTPException(404, "This selection is gone. Select the faces on the map again.")
-    groups: dict[FaceOwner | None, list[str]] = {}
-    for face, owner in zip(faces, find_owners(request, faces), strict=True):
-        groups.setdefault(owner, []).append(face)
-    people = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0].identity_id if item[0] else ""))
-    return render(request, "selection.html.j2", people=people, total=len(faces))
+    return faces
 
 
 def _select_faces(face_map: FaceMap, rows: list[int]) -> list[str]:
@@ -113,4 +132,5 @@ ROUTES: list[Any] = [
     Route("/api/map/face/{row:int}", read_face),
     Route("/api/map/selection", select_faces, methods=["POST"]),
     Route("/selection", show_selection),
+    Route("/api/selection", list_selection),
 ]

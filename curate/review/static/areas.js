@@ -1,5 +1,24 @@
-/* What several areas need: waiting for work in the background. */
+/* What several areas need: buttons that record a decision, and waiting for work in the background. */
 "use strict";
+
+/* A button with the attribute data-act performs this act. data-ask is a sentence to confirm, and data-done the text of
+   the button afterwards. */
+let isOwnAct = false;
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-done]");
+  if (!button) return;
+  const { act: body, ask: sentence, done } = button.dataset;
+  if (sentence && !await ask({ title: button.textContent, text: sentence, yes: button.textContent })) return;
+  button.disabled = isOwnAct = true;
+  if (await act(JSON.parse(body))) button.textContent = done;
+  else button.disabled = false;
+  isOwnAct = false;
+});
+
+/* After an undo, or a decision of another command, a page with such buttons is read again. */
+document.addEventListener("change", () => {
+  if (!isOwnAct && document.querySelector("button[data-done]")) location.reload();
+});
 
 /* Asks `path` until the work is done, and shows in `box` how far it is. Returns the answer of the finished work.
    `box` has a paragraph and a progress bar. */

@@ -158,7 +158,7 @@ class FaceMap {
     if (event.ctrlKey || event.metaKey || event.altKey) return false;
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (event.key in steps) {
-      const step = 0.02 / this.scale, [dx, dy] = steps[event.key];
+      const step = 0.04 / this.scale, [dx, dy] = steps[event.key];
       this.frame ||= { x: this.left + 0.4 / this.scale, y: this.top + 0.4 / this.scale, width: 0.2 / this.scale, height: 0.2 / this.scale };
       if (event.shiftKey) {
         this.frame.width = Math.max(step, this.frame.width + dx * step); this.frame.height = Math.max(step, this.frame.height + dy * step);

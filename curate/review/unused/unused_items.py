@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, FaceFinder, read_decisions, select_active
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE
+from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE, Face
 from manifests.privacy.erase import CONSENT_MISSING, CONSENT_REFUSALS, ERASURE_REASONS, NO_CONSENT, OPTED_OUT
 from manifests.privacy.keys import HIDDEN_PREFIX
 from manifests.report.sections.intake_section import explain_reason
@@ -40,8 +40,8 @@ KINDS = tuple(_ITEMS)
 
 # What a user can do about a reason. A reason that is not in this table comes from a filter or from the file itself.
 ADVICE = {
-    DROPPED_BY_DECISION: "A decision dropped these faces. To use a face, take its decision back.",
-    NEAR_DUPLICATE: "Another copy of each of these faces is used. The page Copies shows the copies side by side.",
+    DROPPED_BY_DECISION: "A decision dropped these faces. To use a face after all, take the decision back.",
+    NEAR_DUPLICATE: "Another copy of each of these faces is used. You can choose a copy here, or on the page Copies.",
     DOUBTFUL_PERSON: "Look at the person of the face. If the faces show one person, lock the person.",
     "photo_spans_splits": "The photo also shows a person of another split. To use the face, put both people into one "
     "split.",
@@ -85,6 +85,8 @@ class UnusedItem:
     used: str | None  # the face that is used instead of a near-duplicate
     facts: str  # measures of a face in words
     can_show: bool  # whether a picture may be shown
+    drop: int | None = None  # number of the decision that dropped the face; None if another decision took it back
+    dropped_with: int = 0  # number of faces that this decision names
 
 
 def read_reasons(ledger: Ledger) -> list[Reason]:
@@ -112,6 +114,7 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             WHERE i.reason = ? ORDER BY md5(i.id) LIMIT ? OFFSET ?""",
         code, limit, start,
     ).rows(named=True)  # fmt: skip
+    drops = _find_drops(ledger) if code == DROPPED_BY_DECISION else {}
     return [
         UnusedItem(
             row["id"],
@@ -121,9 +124,22 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             row["duplicate_of"],
             _describe_measures(row),
             row["photo_id"] is not None and not row["secret"],
+            *drops.get(row["face_id"], (None, 0)),
         )
         for row in rows
     ]
+
+
+def _find_drops(ledger: Ledger) -> dict[str, tuple[int, int]]:
+    """Returns a dict from each dropped face to the number of the decision in force, and the number of its faces."""
+    finder = FaceFinder(ledger.read_rows(Face, "reason = ?", DROPPED_BY_DECISION))
+    drops: dict[str, tuple[int, int]] = {}
+    for decision in select_active(read_decisions(ledger)):
+        for location in decision.parts[0] if decision.kind == "drop" else ():
+            face, _ = finder.find(location)
+            if face is not None:
+                drops[face.face_id] = decision.number, len(decision.parts[0])
+    return drops
 
 
 def may_show_photos(ledger: Ledger, photo_ids: Sequence[str]) -> set[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import json
 import re
 import shutil
 import time
@@ -15,7 +17,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from curate.decisions.decide import decide
+from curate.decisions.decide import apply_decisions_of, decide
 from curate.review.background import Jobs
 from curate.review.map import FaceMap, place_faces, read_key, read_map
 from manifests.ledger.ledger import Ledger
@@ -63,6 +65,38 @@ def test_the_page_of_copies_shows_every_copy_with_its_reason(client: TestClient)
     assert page.count("This copy is smaller.") == 2 and page.count('class="badge"') == 2
     pictures = find_links(page, "/picture/face/[0-9a-f]{32}.webp")
     assert len(pictures) == 4 and all(open_picture(client, link).format == "WEBP" for link in pictures)
+
+
+def find_acts(page: str) -> list[dict[str, Any]]:
+    return [json.loads(html.unescape(act)) for act in re.findall(r'data-act="([^"]+)" data-done', page)]
+
+
+def test_another_copy_is_chosen_and_a_dropped_face_is_used_after_all(made: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    shutil.copytree(made, dataset)
+    client = open_client(dataset)
+
+    def act(body: dict[str, Any]) -> None:
+        answer = client.post("/api/act", json=body)
+        assert answer.status_code == 200, answer.text
+
+    first, _ = find_acts(client.get("/copies").text)
+    act(first)
+    page = client.get("/copies").text
+    assert page.count("as soon as the decisions are applied") == 1 and first not in find_acts(page)
+    apply_decisions_of(dataset)
+    page = client.get("/copies").text
+    assert "You chose the copy that is used." in page and len(find_acts(page)) == 2 and first not in find_acts(page)
+    used = [face.face_id for face in doubles.rows(dataset, Face) if face.status == "ok"][:2]
+    act({"requests": [{"kind": "drop", "faces": used}]})
+    apply_decisions_of(dataset)
+    page = client.get("/unused?kind=face&reason=decided").text
+    undo, other = find_acts(page)
+    assert undo == other and "dropped 2 faces. All of them are used again." in page
+    act(undo)
+    assert find_acts(client.get("/unused?kind=face&reason=decided").text) == []
+    apply_decisions_of(dataset)
+    assert {face.status for face in doubles.rows(dataset, Face) if face.face_id in used} == {"ok"}
 
 
 def test_each_reason_has_a_tab_with_its_items_and_their_pictures(client: TestClient) -> None:
@@ -169,8 +203,13 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
     face = client.get(f"/api/map/face/0?key={key}").json()
     assert face == {"face": min(people), "person": people[min(people)]}
     link = client.post(f"/api/map/selection?key={key}", json={"rows": [2, 0, 1, 1]}).json()["link"]
-    shown = client.get(link).text
-    assert all(face in shown for face in sorted(people)[:3]) and sorted(people)[3] not in shown
+    (source,) = find_links(client.get(link).text, r"/api/selection[^\"]+")
+    shown = client.get(source).json()
+    assert sorted(row["id"] for row in shown["rows"]) == sorted(people)[:3] and shown["total"] == 3
+    assert all(people[row["id"]] == row["person"] and row["file"] for row in shown["rows"])
+    # a face that was dropped since leaves the selection
+    client.post("/api/act", json={"requests": [{"kind": "drop", "faces": [min(people)]}]}).raise_for_status()
+    assert client.get(source).json()["total"] == 2
     for body in ({"rows": [len(people)]}, {"rows": [-1]}, {"rows": ["0"]}, {"rows": [True]}, [1], {}):
         assert client.post(f"/api/map/selection?key={key}", json=body).status_code == 400, body
     assert client.get("/api/map/points?key=old").status_code == 409

@@ -1,0 +1,79 @@
+/* The faces that a lasso on the map selected, from any number of people. Needs review.js and grid.js. */
+"use strict";
+
+function drawSelectedFace(cell, row) {
+  const person = row.person ? row.title || shortId(row.person) : "no person";
+  cell.setAttribute("aria-label", `Face of ${person}, ${row.pixels} pixels, ${row.file}`);
+  const picture = row.has_crop
+    ? make("img", { src: `/thumbnail/${row.id}.webp`, alt: "", loading: "lazy", draggable: "false" })
+    : make("div", { class: "missing", text: "no crop" });
+  cell.append(
+    picture,
+    make("div", { class: "tags" }, make("span", { class: "tag", text: `${row.pixels} px` })),
+    make("span", { class: "pick", title: "Select" }),
+    make("div", { class: "text" }, make("b", { text: person }), make("span", { text: row.file })),
+  );
+}
+
+(function startSelection() {
+  const root = document.getElementById("grid"), dock = document.getElementById("dock");
+  const grid = new Grid(root, {
+    label: "Selected faces", draw: drawSelectedFace, extraHeight: 46,
+    source: (start, rows) => `${root.dataset.source}&start=${start}&count=${rows}`,
+    open: (row) => { if (row.person) location.href = `/person/${row.person}`; },
+  });
+  root.addEventListener("rows", (event) => {
+    document.getElementById("total").textContent = `${count(event.detail.total, "face")} of ${count(event.detail.people, "person", "people")}`;
+    document.getElementById("empty").hidden = event.detail.total > 0;
+  });
+  root.addEventListener("selection", () => {
+    dock.hidden = !grid.selected.size;
+    dock.querySelector(".chosen").textContent = `${count(grid.selected.size, "face")} chosen`;
+  });
+  document.addEventListener("change", () => grid.reload());
+
+  function targets() {
+    const row = grid.current();
+    return grid.selected.size ? [...grid.selected] : row && grid.hasFocus() ? [row.id] : [];
+  }
+
+  /* Acts on several faces are confirmed. */
+  async function perform(title, text, make_requests) {
+    const faces = targets();
+    if (!faces.length) { say("Choose faces first.", true); return; }
+    if (faces.length > 1 && !await ask({ title: `${title}?`, text: `${count(faces.length, "face")} ${text}`, yes: title })) return;
+    if (!await act({ requests: make_requests(faces) })) return;
+    grid.select([]);
+    if (grid.total) grid.focus(grid.focusIndex);
+  }
+
+  const acts = {
+    async move() {
+      const faces = targets();
+      if (!faces.length) { say("Choose faces first.", true); return; }
+      const other = await choosePerson(`Move ${count(faces.length, "face")} to …`);
+      if (!other) return;
+      if (await act({ requests: [{ kind: "move", faces, to: other.id }] })) grid.select([]);
+    },
+    out() {
+      return perform("Not this person", "leave their people, each for itself.",
+        (faces) => faces.map((face) => ({ kind: "split", faces: [face] })));
+    },
+    drop() { return perform("Drop", "are taken out of use.", (faces) => [{ kind: "drop", faces }]); },
+    clear() { if (grid.selected.size) grid.select([]); else location.href = "/map"; },
+  };
+  dock.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-act]");
+    if (button) acts[button.dataset.act]();
+  });
+  const keys = { v: "move", o: "out", d: "drop" };
+  document.addEventListener("keydown", (event) => {
+    if (isTyping(event) || hasModifier(event)) return;
+    if (keys[event.key]) acts[keys[event.key]]();
+    else if (event.key === "a") grid.selectAll();
+    else if (event.key === "Escape") acts.clear();
+    else if (!grid.key(event)) return;
+    event.preventDefault();
+  });
+  grid.reload(false);
+})();

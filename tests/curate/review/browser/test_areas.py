@@ -1,0 +1,111 @@
+"""Tests in Chromium what a page of an area does by itself: the map, the zoom, the slider, copies and the repair."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from curate.decisions.decide import decide
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import DecisionRow, Face, Membership
+from tests.doubles.browser import CHROMIUM, Server
+from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.reviewed_dataset import make_result
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+def test_the_map_selects_with_a_lasso_and_with_the_keyboard(page: Page, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "dataset")
+    server = Server(tmp_path / "dataset")
+    page.goto(server.link)
+    page.goto(f"{server.base}/map")  # the page waits for the map, and then shows it
+    canvas = page.locator("#map")
+    canvas.wait_for()
+    faces = sum(face.status == "ok" for face in rows(made, Face))
+    canvas.focus()
+    page.keyboard.press("ArrowLeft")
+    for _ in range(11):
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowUp")
+    for _ in range(26):
+        page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator("#chosen").inner_text() == f"{faces} faces selected."
+    page.keyboard.press("Escape")
+    assert page.locator("#show").is_disabled()
+    box = canvas.bounding_box()
+    assert box is not None
+    right, bottom = box["x"] + box["width"] - 2, box["y"] + box["height"] - 2
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    for x, y in ((right, box["y"] + 2), (right, bottom), (box["x"] + 2, bottom)):
+        page.mouse.move(x, y, steps=3)
+    page.mouse.up()
+    assert page.locator("#chosen").inner_text() == f"{faces} faces selected."
+    page.locator("#show").click()
+    page.wait_for_url("**/selection*")
+    page.locator(".cell img").first.wait_for()
+    assert page.locator("#total").inner_text().startswith(f"{faces} faces of ")
+    server.stop()
+
+
+def test_the_zoom_and_the_slider_work_by_keyboard(page: Page, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "dataset")
+    make_result(made, tmp_path / "dataset" / "run")
+    server = Server(tmp_path / "dataset")
+    page.goto(server.link)
+    page.goto(f"{server.base}/sets")
+    for key in ("+", "+", "ArrowLeft"):
+        page.keyboard.press(key)
+    styles = page.locator(".zoom img").evaluate_all("images => images.map(one => one.getAttribute('style'))")
+    assert len(styles) > 3 and len(set(styles)) == 1 and "scale(2)" in styles[0] and "40% 50%" in styles[0]
+    page.goto(f"{server.base}/runs")
+    slider = page.locator(".case input").first
+    slider.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "1% before, 99% restored"
+    page.keyboard.press("c")
+    assert slider.get_attribute("aria-valuetext") == "1% restored, 99% truth"
+    assert page.locator(".stack").first.evaluate("stack => stack.offsetWidth") == 32
+    server.stop()
+
+
+def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "dataset")
+    server = Server(tmp_path / "dataset")
+    page.goto(server.link)
+    page.goto(f"{server.base}/copies")
+    page.get_by_role("button", name="Use this copy").first.click()
+    page.get_by_role("button", name="Chosen").wait_for()
+    page.keyboard.press("u")
+    page.get_by_role("button", name="Chosen").wait_for(state="detached")
+    assert page.get_by_role("button", name="Use this copy").count() == 2
+    server.stop()
+    assert [row.kind for row in rows(tmp_path / "dataset", DecisionRow)] == ["prefer", "undo"]
+
+
+def test_leaks_are_repaired_in_two_steps(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    dataset = tmp_path / "dataset"
+    curated(album(tmp_path / "photos", people=3, each=4), dataset)
+    faces: dict[str, list[str]] = {}
+    for row in rows(dataset, Membership):
+        faces.setdefault(row.identity_id, []).append(row.face_id)
+    decide(dataset, [{"kind": "split", "faces": sorted(own)[:2]} for own in faces.values()])
+    server = Server(dataset)
+    page.goto(server.link)
+    page.goto(f"{server.base}/leaks")
+    page.locator(".pair").first.wait_for()
+    page.get_by_role("button", name="Show what a repair would do").click()
+    page.get_by_role("button", name="Repair", exact=True).click()
+    page.get_by_role("link", name="Search again").click()
+    page.get_by_text("No person, no photo and no picture is in two splits.").wait_for()
+    server.stop()
+    with Ledger.open(dataset) as ledger:
+        assert {row.kind for row in ledger.read_rows(DecisionRow)} == {"split", "together"}
