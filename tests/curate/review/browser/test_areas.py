@@ -1,4 +1,4 @@
-"""Tests in Chromium what a page of an area does by itself: the map, the zoom, the slider, copies and the plan of a repair."""
+"""Tests in Chromium the scripts of the areas: the map, the zoom, the slider, copies and the plan of a repair."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     assert [row.kind for row in rows(tmp_path / "dataset", DecisionRow)] == ["prefer", "undo"]
 
 
-def test_leaks_are_shown_and_a_repair_is_planned_first(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repair_of_leaks_is_planned_first(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
     dataset = tmp_path / "dataset"
     curated(album(tmp_path / "photos", people=3, each=4), dataset)
