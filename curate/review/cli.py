@@ -42,8 +42,10 @@ def review(
     check_ledger_exists(dataset)
     for folder in run or []:
         if not folder.is_dir():
-            raise BadInput(f"{folder} is not a folder. Give --run a folder into which `likeness evaluate` has written.")
-    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+            raise BadInput(
+                f"{folder} is not a folder. Give --run a folder that `likeness evaluate` or `restore` wrote into."
+            )
+    if not all(map(find_spec, ("openTSNE", "starlette", "uvicorn"))):
         raise ModelUnavailable(
             "The packages of the review are missing. Install these packages with: pip install 'likeness[review]'"
         )

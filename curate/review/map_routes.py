@@ -114,13 +114,18 @@ def _find_map(request: Request) -> tuple[str, FaceMap | None]:
     if face_map is None:  # the dataset may be read-only, so that the map is only in memory
         _, places = request.app.state.jobs.find(compute_map).read(key)
         face_map = None if places is None else FaceMap(face_ids, places)
+    if face_map is not None:
+        request.app.state.face_map = (key, face_map)
     return key, face_map
 
 
 def _require_map(request: Request) -> FaceMap:
-    """Returns the map that the request names with its key."""
-    key, face_map = _find_map(request)
-    if face_map is None or request.query_params.get("key") != key:
+    """Returns the map that the request names with its key. The map that a page showed last is in memory."""
+    wanted = request.query_params.get("key")
+    key, face_map = request.app.state.face_map
+    if key != wanted:
+        key, face_map = _find_map(request)
+    if face_map is None or key != wanted:
         raise HTTPException(409, "The faces have changed since the map was drawn. Load the page again.")
     return face_map
 

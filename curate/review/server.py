@@ -100,6 +100,7 @@ def make_app(session: Session, runs: Sequence[Path] = ()) -> Starlette:
     app.state.runs = tuple(runs)
     app.state.jobs = Jobs()
     app.state.selections = Selections()
+    app.state.face_map = ("", None)  # the key and the map that the page of the map showed last
     app.state.navigation = [entry for area in AREAS for entry in area.NAVIGATION]
     app.state.static = _read_static_files()
     return app

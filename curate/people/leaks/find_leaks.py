@@ -100,11 +100,12 @@ class Leaks:
 
 @dataclass(frozen=True)
 class LeakSearch:
-    """What a search for leaks reads from a ledger. `find_leaks` explains the fields."""
+    """What a search for leaks reads from a ledger. `find_leaks` explains the other fields."""
 
     faces: list[FaceLine]
-    vectors: np.ndarray
-    references: np.ndarray
+    unused: list[FaceLine]  # the faces of frozen sets that the dataset does not use any more
+    vectors: np.ndarray  # the embeddings of `faces`, and then of `unused`
+    references: np.ndarray  # the references of the table `pairs`
     policy: str
     rules: Rules
 
@@ -114,11 +115,10 @@ def read_leak_search(ledger: Ledger) -> LeakSearch:
 
     Raises BadInput if the dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
     """
-    faces, policy = read_faces(ledger), read_policy(ledger)
-    unused = read_unused_frozen_faces(ledger)
+    faces, unused = read_faces(ledger), read_unused_frozen_faces(ledger)
     vectors = ledger.read_embeddings([face.face for face in (*faces, *unused)])[1]
-    references = np.concatenate([_list_pair_references(ledger, faces), _list_drawable_references(faces, policy)])
-    return LeakSearch([*faces, *unused], vectors, references, policy, read_rules(ledger))
+    references = _list_pair_references(ledger, faces)
+    return LeakSearch(faces, unused, vectors, references, read_policy(ledger), read_rules(ledger))
 
 
 def search_leaks(search: LeakSearch, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
@@ -126,10 +126,10 @@ def search_leaks(search: LeakSearch, limit: int = 20, progress: Progress = lambd
 
     Faces of frozen sets are compared even if the dataset does not use the faces any more.
     """
-    rows = np.arange(len(search.faces))
-    return find_leaks(
-        search.faces, rows, search.vectors, search.references, search.policy, search.rules, limit, progress
-    )
+    faces = [*search.faces, *search.unused]
+    references = np.concatenate([search.references, _list_drawable_references(search.faces, search.policy)])
+    rows = np.arange(len(faces))
+    return find_leaks(faces, rows, search.vectors, references, search.policy, search.rules, limit, progress)
 
 
 def find_ledger_leaks(ledger: Ledger, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def read_results(ledger: Ledger, folders: Sequence[Path]) -> tuple[list[Result],
     for path in [path for folder in folders for pattern in RESULTS for path in sorted(folder.glob(pattern))]:
         place = f"{path.parent.name}/{path.name}"
         try:
-            result = _read_result(path)
+            result = _read_result(path, *(one.stat().st_mtime_ns for one in (path, path.with_suffix(".parquet"))))
         except _FORM_ERRORS:
             sentences.append(f"{place} is damaged, or another version of Likeness wrote it: run the evaluation again.")
             continue
@@ -97,7 +98,9 @@ def read_results(ledger: Ledger, folders: Sequence[Path]) -> tuple[list[Result],
     return results, sentences
 
 
-def _read_result(path: Path) -> Result:
+@lru_cache(maxsize=64)  # a page asks for the same result with each image
+def _read_result(path: Path, *changed: int) -> Result:
+    """Returns the result of a JSON file. `changed` are the times at which the files were changed last."""
     content: dict[str, Any] = json.loads(path.read_bytes())
     rows = pl.read_parquet(path.with_suffix(".parquet"))
     metrics = {
