@@ -30,9 +30,12 @@ def open_ledger(request: Request) -> Iterator[Ledger]:
         try:
             ledger = Ledger.open(session.dataset)
         except LedgerLocked:
-            raise LedgerLocked(
-                "Another command is working on this dataset. Wait until it has finished, then load this page again."
-            ) from None
+            cause = (
+                "The decisions are being applied."
+                if session.describe_state()["applying"]
+                else "Another command is working on this dataset."
+            )
+            raise LedgerLocked(f"{cause} Wait until this has ended, then load this page again.") from None
         with ledger:
             yield ledger
 

@@ -69,6 +69,11 @@ class Audit:
     expected: float  # expected number of pairs of strangers that reach the threshold for one person
     unchecked: tuple[str, ...]
 
+    @property
+    def needs_search(self) -> bool:
+        """Returns whether the page has to search for pairs: the counts are old, or there are leaks."""
+        return bool(self.counts) and (not self.is_current or any(self.counts.values()))
+
 
 def read_audit(ledger: Ledger) -> Audit:
     """Returns the result of the last search for leaks. Without a search, the counts are empty."""

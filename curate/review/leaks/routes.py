@@ -42,7 +42,7 @@ def show_leaks(request: Request) -> Response:
     with open_ledger(request) as ledger:
         audit = read_audit(ledger)
     job = request.app.state.jobs.find(search_pairs)
-    if audit.counts:
+    if audit.needs_search:
         job.start(audit.key, session.dataset)
     status, pairs = job.read(audit.key)
     return render(

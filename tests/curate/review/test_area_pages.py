@@ -99,6 +99,16 @@ def test_another_copy_is_chosen_and_a_dropped_face_is_used_after_all(made: Path,
     assert {face.status for face in doubles.rows(dataset, Face) if face.face_id in used} == {"ok"}
 
 
+def test_a_page_says_why_the_ledger_cannot_be_read(made: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    shutil.copytree(made, dataset)
+    client = open_client(dataset)
+    with Ledger.open(dataset, write=True):
+        answer = client.get("/copies")
+    assert answer.status_code == 409 and "Another command is working on this dataset." in answer.text
+    assert client.get("/copies").status_code == 200
+
+
 def test_each_reason_has_a_tab_with_its_items_and_their_pictures(client: TestClient) -> None:
     page = client.get("/unused").text
     tabs = find_links(page, r"\?kind=[^\"]+")
