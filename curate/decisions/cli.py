@@ -25,6 +25,7 @@ def decide(
     to: Annotated[str | None, flag("--to")] = None,
     split_from: Annotated[str | None, flag("--from", default="the person that each face belongs to now")] = None,
     name: Annotated[str | None, flag("--name")] = None,
+    split: Annotated[str | None, flag("--split", "; for assign")] = None,
     file: Annotated[Path | None, flag("--file")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json", "; the action `list` then prints lines that --file can read")] = False,
@@ -37,9 +38,10 @@ def decide(
     `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use.
     `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a person together, and keeps faces of
     other people out. `prefer FACE` uses this copy of a picture instead of its near-duplicates. `together ID ID` puts
-    two people into one split without merging them. `apart ID ID` says that two people are not one person. `undo NUMBER`
-    takes a decision back. `list` prints all decisions. `apply` updates people, splits and references by decisions that
-    another command only recorded, for example `likeness review`.
+    two people into one split without merging them. `assign ID --split SPLIT` puts a person into a split. `apart ID ID`
+    says that two people are not one person. `undo NUMBER` takes a decision back. `list` prints all decisions. `apply`
+    updates people, splits and references by decisions that another command only recorded, for example
+    `likeness review`.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
@@ -50,7 +52,8 @@ def decide(
     """
     from manifests.errors import BadInput
 
-    for option, value, owner in (("--to", to, "move"), ("--from", split_from, "split"), ("--name", name, "rename")):
+    owners = (("--to", to, "move"), ("--from", split_from, "split"), ("--name", name, "rename"))
+    for option, value, owner in (*owners, ("--split", split, "assign")):
         if value is not None and action != owner:
             raise BadInput(f"Only the action {owner} takes {option}. Leave {option} out, or use the action {owner}.")
     if action is not None and file is not None:
@@ -82,7 +85,7 @@ def decide(
         lines = (
             read_decision_file(file)
             if file is not None
-            else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name)]
+            else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name, split=split)]
         )
         with show_progress("faces", as_json) as progress:
             outcome = record_and_apply(dataset, lines, dry_run, progress)
@@ -109,7 +112,7 @@ def _build_line(action: str, ids: list[str], **options: str | None) -> dict[str,
         return {"kind": action, "undoes": int(ids[0])}
     if action in ("merge", "together", "apart"):
         return {"kind": action, "sides": list(ids)}
-    if action in ("rename", "lock") and len(ids) != 1:
+    if action in ("rename", "lock", "assign") and len(ids) != 1:
         raise BadInput(f"The action {action} takes one id, but the command has {len(ids)}. Give the id of one person.")
     return {"kind": action, "faces": list(ids)} | {key: value for key, value in options.items() if value is not None}
 

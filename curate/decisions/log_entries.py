@@ -60,7 +60,7 @@ def format_entry(entry: LogEntry) -> dict[str, Any]:
     if decision.kind != "undo":
         line |= encode_faces(decision)
     if decision.name is not None:
-        line["name"] = decision.name
+        line["split" if decision.kind == "assign" else "name"] = decision.name
     if decision.undoes is not None:
         line["undoes"] = decision.undoes
     state = "in force" if entry.undone_by is None else f"undone by {entry.undone_by}"

@@ -117,6 +117,8 @@ def find_frozen_rows(faces: Sequence[Face], splits: Sequence[Split]) -> dict[str
 def check_frozen_people(decisions: Sequence[Decision], finder: FaceFinder, frozen: Mapping[str, Split]) -> None:
     """Raises BadInput if a decision puts people of different frozen splits into one split."""
     for decision in decisions if frozen else ():
+        if decision.kind == "assign":
+            _check_assigned_split(decision, finder, frozen)
         if decision.kind not in ("merge", "together", "move"):
             continue
         joined = decision.parts[:2] if decision.kind == "move" else decision.parts
@@ -132,6 +134,18 @@ def check_frozen_people(decisions: Sequence[Decision], finder: FaceFinder, froze
                 f"Nothing is recorded: {first.identity_id} is in the frozen {one} split and {second.identity_id} is in "
                 f"the frozen {other} split. One person cannot be in two splits. To merge these people, start a new "
                 "dataset."
+            )
+
+
+def _check_assigned_split(decision: Decision, finder: FaceFinder, frozen: Mapping[str, Split]) -> None:
+    """Raises BadInput if the person of the decision is in another frozen split."""
+    for location in decision.parts[0]:
+        face, _ = finder.find(location)
+        row = frozen.get(face.representative) if face is not None else None
+        if row is not None and row.split != decision.name:
+            raise BadInput(
+                f"Nothing is recorded: {row.identity_id} is in the frozen {row.split} split, and stays there. To put "
+                "the person into another split, start a new dataset."
             )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from curate.decisions.face_lookup import FaceLookup, name_single_witness
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import MAX_NAME, PARTS, SIDED, Decision, FaceLocation, find_undos, select_active
+from manifests.ledger.records import SPLITS
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
@@ -28,6 +29,7 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",
     "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
     "name": "Give the name: --name NAME, or `name` in a file.",
+    "split": "Give the split: --split train, val or test, or `split` in a file.",
     "sides": "Name two people or more as the sides.",
     "undoes": "Give the number of the decision to take back.",
 }
@@ -131,7 +133,7 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
         return _parse_split(request, lookup)
     if kind == "prefer":
         return [_parse_prefer(request, lookup)]
-    faces = lookup.find_faces(request["faces"], whole=kind in ("rename", "lock"))
+    faces = lookup.find_faces(request["faces"], whole=kind in ("rename", "lock", "assign"))
     if kind == "move":
         return [_parse_move(request, faces, lookup)]
     if kind == "rename":
@@ -140,6 +142,15 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
             raise BadInput(f"The name is {name!r}. Give a name on one line, of at most {MAX_NAME} characters.")
         name = name.strip()
         return [(Decision(0, kind, (faces,), name), f"the person of {_describe(faces)} is called {name}")]
+    if kind == "assign":
+        if request["split"] not in SPLITS:
+            raise BadInput(f"The split is {request['split']!r}. Give {', '.join(SPLITS)}.")
+        return [
+            (
+                Decision(0, kind, (faces,), request["split"]),
+                f"{_describe(faces)} {_is_or_are(faces)} put into {request['split']}",
+            )
+        ]
     meaning = {"drop": "taken out of use", "lock": "locked as one person, without faces of other people"}
     return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} {meaning[kind]}")]
 
@@ -152,7 +163,7 @@ def _check_keys(request: Request) -> str:
     if not isinstance(kind, str) or kind not in PARTS:
         raise BadInput(f"{kind!r} is not a kind of decision. Give one of {', '.join(PARTS)}.")
     parts = ("sides",) if kind in SIDED else PARTS[kind]
-    extra = {"rename": {"name"}, "undo": {"undoes"}}.get(kind, set())
+    extra = {"rename": {"name"}, "assign": {"split"}, "undo": {"undoes"}}.get(kind, set())
     if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra}):
         raise BadInput(f"A {kind} has no key {unknown[0]!r}. Leave this key out.")
     if missing := [part for part in (*parts, *sorted(extra)) if part != "rest" and part not in request]:

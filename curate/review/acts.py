@@ -53,6 +53,7 @@ def describe_requests(requests: list[Mapping[str, Any]]) -> str:
         "rename": f"The name is {first.get('name')}.",
         "lock": "The person is locked.",
         "prefer": "This copy is used as soon as the decisions are applied.",
+        "assign": f"The person is in the split {first.get('split')}.",
     }
     return sentences.get(kind, f"The decision is recorded ({kind}).")
 

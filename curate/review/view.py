@@ -17,6 +17,7 @@ import numpy as np
 from curate.decisions.record import Recorded, read_desk
 from curate.decisions.settings import read_curation_settings
 from curate.people.people_now import Change
+from curate.people.split.assigned import find_assigned_splits
 from manifests.ledger.applied_decisions import count_unapplied_decisions
 from manifests.ledger.decision_log import select_active
 from manifests.ledger.ledger import Ledger
@@ -87,6 +88,7 @@ class View:
         self._faces_of_decision: dict[int, set[str]] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall
         self._texts: dict[str, str] = {}  # identity -> the text that a search looks through
+        self._assigned: dict[str, str] | None = None  # person -> the split that a decision chooses
         self._decided: set[str] | None = None  # the people whom decisions name
 
     def follow(self, recorded: Recorded) -> None:
@@ -95,12 +97,15 @@ class View:
         for number, *_ in recorded.decisions:
             self.batch_of[number] = batch
         self.unapplied += len(recorded.decisions)
-        self._decided = None
+        self._decided = self._assigned = None
+        self._rows = {person: row for person, row in self._rows.items() if not row["assigned"]}
         if recorded.change is not None:
             self.forget(recorded.change)
 
     def forget(self, change: Change) -> None:
         """Forgets what was computed about the people of a change."""
+        for person in self._find_assigned():
+            self._rows.pop(person, None)
         for person in {*change.gone, *(row.identity_id for row in change.identities)}:
             self._rows.pop(person, None)
             self._texts.pop(person, None)
@@ -123,6 +128,7 @@ class View:
             known = [face for face in faces if face in self.numbers]
             confidences = [self.numbers[face].confidence for face in known] or [1.0]
             best = max(known, key=lambda face: (self.numbers[face].confidence, face), default=faces[0])
+            assigned = self._find_assigned().get(identity.identity_id)
             row = self._rows[identity.identity_id] = {
                 "id": identity.identity_id,
                 "name": identity.name,
@@ -130,7 +136,8 @@ class View:
                 "joined": sum(face in self.joined for face in faces),
                 "locked": identity.locked,
                 "doubtful": identity.doubtful,
-                "split": next((self.split_of[face] for face in faces if face in self.split_of), None),
+                "assigned": assigned,
+                "split": assigned or next((self.split_of[face] for face in faces if face in self.split_of), None),
                 "best": best,
                 "weakest": min(confidences),
                 "closest": min((self.numbers[face].margin for face in known), default=1.0),
@@ -168,6 +175,11 @@ class View:
                 decided |= {self.people.identity_of[face] for face in faces if face in self.people.identity_of}
             self._decided = decided
         return self._decided
+
+    def _find_assigned(self) -> dict[str, str]:
+        if self._assigned is None:
+            self._assigned = find_assigned_splits(self.people.log, self.people.finder, self.people.identity_of)
+        return self._assigned
 
     def _has_faces(self, identity: Identity) -> bool:
         return bool(self.people.members.get(identity.identity_id))

@@ -31,6 +31,7 @@ PARTS = {
     "drop": ("faces",),
     "rename": ("faces",),
     "lock": ("faces",),
+    "assign": ("faces",),
     "prefer": ("faces", "rest"),
     "undo": (),
 }

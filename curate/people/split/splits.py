@@ -15,12 +15,13 @@ from curate.detection.screen import find_reasons, list_photo_facts
 from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
 from curate.people.copies.near_duplicates import select_replaced_faces, select_usable_faces
 from curate.people.split.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
+from curate.people.split.assigned import find_assigned_splits
 from curate.people.split.faces_set_aside import describe_faces_set_aside, find_faces_set_aside
 from curate.people.split.frozen_people import find_frozen_people
 from curate.people.split.split_notes import describe_empty_splits, describe_split_changes
 from curate.people.split.together import find_people_together, move_together
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.decision_log import Decision, read_decisions
+from manifests.ledger.decision_log import Decision, FaceFinder, read_decisions
 from manifests.ledger.filters import FilterSet, PhotoFacts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, Face, Identity, ListEntry, Membership, Photo, Split
@@ -70,6 +71,9 @@ def compute_splits(
     """
     usable, lists = select_usable_faces(faces), ledger.read_rows(ListEntry)
     listed_splits, notices = find_listed_splits(lists, usable)
+    identity_of = {row.face_id: row.identity_id for row in memberships}
+    assigned = find_assigned_splits(decisions, FaceFinder(faces), identity_of)
+    listed_splits = {**listed_splits, **{face: assigned[p] for face, p in identity_of.items() if p in assigned}}
     before = ledger.read_rows(Split)
     successors = {face.face_id: face.representative for face in select_replaced_faces(faces)}
     frozen_rows = [row for row in before if row.reason != DOUBTFUL_PERSON]

@@ -50,6 +50,7 @@ function drawFace(cell, row) {
     ].filter(Boolean).join(" · ");
     document.querySelector(".head [data-act=seen]").hidden = !row.joined;
     document.querySelector(".head [data-act=two]").disabled = row.faces < 3;
+    document.getElementById("split").value = row.assigned || "";
     if (isNew) showClosest();
   }
 
@@ -153,6 +154,12 @@ function drawFace(cell, row) {
       if (button) acts[button.dataset.act]();
     });
   }
+
+  document.getElementById("split").addEventListener("change", async (event) => {
+    if (event.target.value) await act({ requests: [{ kind: "assign", faces: [person], split: event.target.value }] });
+    else say("To let Likeness choose the split again, undo the decision.", true);
+    event.target.value = row.assigned || "";
+  });
 
   /* --- the dialog with one face --- */
 

@@ -235,3 +235,15 @@ def test_two_people_are_proposed_and_similar_people_are_listed(dataset: Path):
         assert rows_near[0]["id"] == other and len(rows_near) == 3
         assert [row["cosine"] for row in rows_near] == sorted((row["cosine"] for row in rows_near), reverse=True)
         assert review.get("/api/people/unknown/two")["faces"] == []
+
+
+def test_the_split_of_a_person_is_chosen_and_undone(dataset: Path):
+    with review_dataset(dataset) as review:
+        person = next(row for row in review.list_people() if row["split"] != "val")
+        review.decide({"kind": "assign", "faces": [person["id"]], "split": "val"})
+        assert review.get(f"/api/people/{person['id']}")["person"]["split"] == "val"
+        review.act(act="undo")
+        assert review.get(f"/api/people/{person['id']}")["person"]["split"] == person["split"]
+        review.act(act="redo")
+    with review_dataset(dataset) as review:
+        assert review.get(f"/api/people/{person['id']}")["person"]["split"] == "val"
