@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import curate.review.ask.routes
 import curate.review.copies.routes
 import curate.review.frozen.routes
 import curate.review.leaks.routes
@@ -27,6 +28,7 @@ import curate.review.runs.routes
 import curate.review.unused.routes
 from curate.review import act_routes, face_routes, people_routes
 from curate.review.access import Access, is_loopback
+from curate.review.ask.asker import Asker
 from curate.review.background import Jobs
 from curate.review.pages import fail, render_error
 from curate.review.selections import Selections
@@ -39,6 +41,7 @@ AREAS: list[ModuleType] = [
     people_routes,
     face_routes,
     act_routes,
+    curate.review.ask.routes,
     curate.review.map_routes,
     curate.review.copies.routes,
     curate.review.unused.routes,
@@ -98,6 +101,7 @@ def make_app(session: Session, runs: Sequence[Path] = ()) -> Starlette:
     )
     app.state.session = session
     app.state.runs = tuple(runs)
+    app.state.asker = Asker(session)
     app.state.jobs = Jobs()
     app.state.selections = Selections()
     app.state.face_map = ("", None)  # the key and the map that the page of the map showed last

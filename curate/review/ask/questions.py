@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 from scipy.special import expit
@@ -110,7 +110,8 @@ class Questions:
         self._version: dict[str, int] = {}
         self._apart: list[tuple[int, int]] = []  # two rows whose people are known to be two people
         self._apart_now: set[frozenset[str | None]] = set()  # the people of these rows
-        self._same: list[tuple[frozenset[int], frozenset[int]]] = []  # two sets of rows that are known to be one person
+        # two sets of rows that are known to be one person, by the first row of each of them
+        self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
         self._skipped: set[tuple[object, ...]] = set()
         self._heap: list[tuple[float, int, _Entry]] = []
@@ -130,7 +131,14 @@ class Questions:
 
     def keep_together(self, one: Iterable[str], other: Iterable[str]) -> None:
         """Two sets of faces show one person. No question asks whether a part of one set is another person."""
-        self._same.append((frozenset(self._find_rows(one)), frozenset(self._find_rows(other))))
+        first, second = frozenset(self._find_rows(one)), frozenset(self._find_rows(other))
+        if first and second:
+            self._same.setdefault(min(first), []).append((first, second))
+            self._same.setdefault(min(second), []).append((second, first))
+
+    def forget_answers(self) -> None:
+        """Forgets what `keep_apart` and `keep_together` said. Skipped questions stay skipped."""
+        self._apart, self._apart_now, self._same = [], set(), {}
 
     def set_locked(self, people: Iterable[str]) -> None:
         """No question is about these people, because the user has confirmed their faces."""
@@ -138,7 +146,9 @@ class Questions:
 
     def skip(self, question: Question) -> None:
         """The question is asked again only after its people have changed."""
-        self._skipped.update(entry.key for _, _, entry in self._heap if self._show(entry) == question)
+        self._skipped.update(
+            islice((entry.key for entry in self._iterate_entries() if self._show(entry) == question), 1)
+        )
 
     def follow(self, owner: Mapping[str, str | None]) -> None:
         """Follows a change of the people. `owner` maps each face that may have moved to its person, or to None."""
@@ -173,6 +183,9 @@ class Questions:
 
     def iterate(self) -> Iterator[Question]:
         """Yields the open questions, from the largest gain to the smallest. The queue does not change."""
+        return map(self._show, self._iterate_entries())
+
+    def _iterate_entries(self) -> Iterator[_Entry]:
         passed = []
         try:
             while self._heap:
@@ -181,7 +194,7 @@ class Questions:
                     continue
                 passed.append(item)
                 if self._is_open(item[2]):
-                    yield self._show(item[2])
+                    yield item[2]
         finally:
             for item in passed:
                 heapq.heappush(self._heap, item)
@@ -207,12 +220,9 @@ class Questions:
             return False
         if entry.kind == PEOPLE:
             return frozenset(people) not in self._apart_now
-        rest = set(self._rows[people[0]]) - entry.part
-        return not any(
-            (one <= entry.part and other & rest) or (other <= entry.part and one & rest)
-            for one, other in self._same
-            if one and other
-        )
+        known = [pair for row in entry.part for pair in self._same.get(row, ()) if pair[0] <= entry.part]
+        rest = set(self._rows[people[0]]) - entry.part if known else set()
+        return not any(other & rest for _, other in known)
 
     def _show(self, entry: _Entry) -> Question:
         people = [person for person, _ in entry.versions]

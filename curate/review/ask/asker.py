@@ -1,0 +1,182 @@
+"""Asks the questions of a review, and turns answers into requests, the same requests that `likeness decide` takes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from curate.people.clustering.threshold import MEAN_WITHIN, Evidence, estimate_spread
+from curate.people.clustering.weak_faces import WEAK
+from curate.review.ask.questions import FACE, PEOPLE, Odds, Question, Questions
+from curate.review.closeness import read_embeddings
+from curate.review.session import Session
+from curate.review.view import View
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import Decision, FaceLocation, select_active
+from manifests.ledger.ledger import Ledger
+
+ANSWERS = ("yes", "no", "skip")
+PICTURES = 12  # Largest number of pictures of each side of a question (ours).
+
+
+class Asker:
+    """The questions about the people of a review. The questions follow everything that is recorded."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._queue: Questions | None = None
+        self._face_ids: list[str] = []  # the faces of the queue
+        self._owner: dict[str, str] = {}  # the person of each face, as the queue knows it
+        self._log: list[int] = []  # the numbers of the decisions that the queue knows
+        self._answered = 0  # number of answers in this session
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the next question, or None as `question`, and how many questions are likely to show an error."""
+        with self._lock:
+            view = self._follow()
+            assert self._queue is not None
+            question = self._queue.find_next()
+            return {
+                "question": None if question is None else _describe(question, view),
+                "likely": self._queue.count_likely(),
+                "answered": self._answered,
+            }
+
+    def answer(self, name: object, answer: object) -> None:
+        """Records the answer to the question with the id `name`. A question that is skipped records nothing.
+
+        Raises BadInput if another question is the next one now, or if the answer is refused.
+        """
+        if answer not in ANSWERS:
+            raise BadInput("An answer is yes, no or skip.")
+        with self._lock:
+            view = self._follow()
+            assert self._queue is not None
+            question = self._queue.find_next()
+            if question is None or name_question(question) != name:
+                raise BadInput(
+                    "The people of this question have changed, so nothing is recorded. Answer the new question."
+                )
+            if answer == "skip":
+                self._queue.skip(question)
+                return
+            self._session.record([make_request(question, answer == "yes", view)])
+            self._answered += 1
+
+    def _follow(self) -> View:
+        """Brings the queue up to date with the view, and returns the view."""
+        with self._session.lock:
+            view = self._session.read()
+            face_ids, vectors = read_embeddings(self._session.dataset, view)
+            owner, log = dict(view.people.identity_of), list(view.people.log)
+            locked = {row.identity_id for row in view.people.identities.values() if row.locked}
+        if self._queue is None or face_ids != self._face_ids:
+            unclear = [face for face, row in view.numbers.items() if row.worth is not None and row.worth < WEAK]
+            with Ledger.open(self._session.dataset) as ledger:
+                odds = read_odds(ledger, vectors.shape[1] if vectors.size else 1)
+            self._queue = Questions(face_ids, vectors, owner, odds, unclear)
+            self._face_ids, self._owner, self._log = face_ids, owner, []
+        moved = {face: owner.get(face) for face in self._face_ids if owner.get(face) != self._owner.get(face)}
+        self._queue.follow(moved)
+        self._owner = owner
+        numbers = [one.number for one in log]
+        if numbers != self._log:
+            self._queue.forget_answers()
+            for one, other, is_same in _list_answers(log, view):
+                (self._queue.keep_together if is_same else self._queue.keep_apart)(one, other)
+            self._log = numbers
+        self._queue.set_locked(locked)
+        return view
+
+
+def read_odds(ledger: Ledger, dimensions: int) -> Odds:
+    """Returns the odds of the last grouping.
+
+    If the grouping was not calibrated (`--same-person`), two single faces with the cosine of the threshold have even
+    odds, and the other numbers are the assumptions with which a calibration starts.
+    """
+    detail = ledger.read_detail("group")
+    calibrated = detail.get("evidence")
+    if calibrated is not None:
+        evidence = Evidence(calibrated["spread"], calibrated["mean_within"])
+        return Odds(evidence, float(np.log(calibrated["alpha"])))
+    evidence, one = Evidence(estimate_spread(dimensions), MEAN_WITHIN), np.ones(1)
+    cosine = np.array([float(detail.get("threshold", 0.0))])
+    return Odds(evidence, float(evidence.compute_log_odds(cosine, cosine, one, one)[0]))
+
+
+def make_request(question: Question, yes: bool, view: View) -> dict[str, Any]:
+    """Returns the request that an answer stands for.
+
+    If two sets of faces of one person show one person, the request is a merge that names the faces by their places.
+    """
+    if question.kind == PEOPLE:
+        return {"kind": "merge" if yes else "apart", "sides": list(question.people)}
+    if not yes:
+        return {"kind": "split", "faces": list(question.one)}
+    return {"kind": "merge", "sides": [_list_places(side, view) for side in (question.one, question.other)]}
+
+
+def name_question(question: Question) -> str:
+    """Returns an id of a question. The id changes with each face of the question."""
+    text = "|".join((question.kind, *sorted(question.one), "", *sorted(question.other)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _list_places(faces: Sequence[str], view: View) -> list[dict[str, Any]]:
+    places = (view.desk.lookup.locate(face) for face in faces)
+    return [{"photo": place.photo_id, "box": list(place.box), "witness": len(faces) > 1} for place in places]
+
+
+def _list_answers(log: Sequence[Decision], view: View) -> Iterator[tuple[list[str], list[str], bool]]:
+    """Yields what the decisions in force say: two sets of faces, and whether the sets show one person."""
+
+    def find_faces(part: Sequence[FaceLocation]) -> list[str]:
+        found = (view.people.finder.find(place)[0] for place in part)
+        return [face.representative for face in found if face is not None]
+
+    for one in select_active(log):
+        parts = [find_faces(part) for part in one.parts]
+        if one.kind in ("split", "move"):
+            yield parts[0], parts[-1], False
+        if one.kind == "move":
+            yield from (([face], parts[1], True) for face in parts[0])
+        if one.kind in ("merge", "apart"):
+            pairs = [(first, second) for place, first in enumerate(parts) for second in parts[place + 1 :]]
+            yield from ((first, second, one.kind == "merge") for first, second in pairs)
+
+
+def _describe(question: Question, view: View) -> dict[str, Any]:
+    """Returns a question for the page."""
+    sides = []
+    for faces, person in zip((question.one, question.other), (*question.people, question.people[0]), strict=False):
+        identity = view.people.identities[person]
+        shown = sorted(faces, key=lambda face: (-_read_confidence(face, view), face))[:PICTURES]
+        sides.append({
+            "person": person,
+            "name": identity.name or "",
+            "count": len(faces),
+            "faces": [view.describe_face(face) for face in shown],
+        })  # fmt: skip
+    one = "this face" if question.kind == FACE else "these faces"
+    titles = {PEOPLE: "Are these two people the same person?", FACE: "Does this face belong to this person?"}
+    return {
+        "id": name_question(question),
+        "kind": question.kind,
+        "title": titles.get(question.kind, "Do these two parts of a person show the same person?"),
+        "yes": "The two people are merged." if question.kind == PEOPLE else "The person stays as it is.",
+        "no": "The two people stay apart." if question.kind == PEOPLE else f"The person loses {one}.",
+        "sides": sides,
+        "probability": question.probability,
+        "pairs": len(question.one) * len(question.other),
+    }
+
+
+def _read_confidence(face: str, view: View) -> float:
+    numbers = view.numbers.get(face)
+    return -1.0 if numbers is None else numbers.confidence
