@@ -79,7 +79,8 @@ class Asker:
             unclear = [face for face, row in view.numbers.items() if row.worth is not None and row.worth < WEAK]
             with Ledger.open(self._session.dataset) as ledger:
                 odds = read_odds(ledger, vectors.shape[1] if vectors.size else 1)
-            self._queue = Questions(face_ids, vectors, owner, odds, unclear)
+            photo_of = {face: view.people.faces[face].photo_id for face in face_ids}
+            self._queue = Questions(face_ids, vectors, owner, odds, unclear, photo_of)
             self._face_ids, self._owner, self._log = face_ids, owner, []
         moved = {face: owner.get(face) for face in self._face_ids if owner.get(face) != self._owner.get(face)}
         self._queue.follow(moved)

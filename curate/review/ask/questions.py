@@ -13,6 +13,7 @@ docs/review.md explains the numbers, and benchmarks/review_questions.py measures
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -90,15 +91,23 @@ class Questions:
         person_of: Mapping[str, str],
         odds: Odds,
         unclear: Collection[str] = (),
+        photo_of: Mapping[str, str] | None = None,
     ) -> None:
         """`vectors` are the unit embeddings of the faces, float32 (n, d). `person_of` maps a face to its person.
 
         No question is about a face without a person, or about the faces in `unclear`, whose embeddings say too little.
+        `photo_of` maps a face to its photo. As in the grouping, the cosine of two faces of one photo is reduced by 1.
         """
         self._odds, self._vectors, self._face_ids = odds, vectors, list(face_ids)
         self._row = {face: row for row, face in enumerate(face_ids)}
         self._unclear = {self._row[face] for face in unclear if face in self._row}
         self._person_of = {self._row[face]: person for face, person in person_of.items() if face in self._row}
+        photo_of = photo_of or {}
+        faces_in = Counter(photo_of.values())  # only photos with several faces matter
+        self._photo_of = [
+            photo_of[face] if face in photo_of and faces_in[photo_of[face]] > 1 else None for face in face_ids
+        ]
+        self._photos: dict[str, Counter[str]] = {}  # person -> these photos, with the number of the person's faces
         self._rows: dict[str, list[int]] = {}  # person -> sorted rows of the clear faces
         for row, person in sorted(self._person_of.items()):
             if row not in self._unclear:
@@ -107,6 +116,7 @@ class Questions:
         self._slot: dict[str, int] = {}
         self._centres = np.zeros((max(2 * len(self._rows), 16), vectors.shape[1]), np.float32)
         self._sizes = np.zeros(len(self._centres), np.int64)  # 0: the person of the slot does not exist now
+        self._norms = np.ones(len(self._centres), np.float32)  # the lengths of the sums of the embeddings
         self._version: dict[str, int] = {}
         self._apart: list[tuple[int, int]] = []  # two rows whose people are known to be two people
         self._apart_now: set[frozenset[str | None]] = set()  # the people of these rows
@@ -244,8 +254,12 @@ class Questions:
             if slot >= len(self._centres):
                 self._centres = np.concatenate([self._centres, np.zeros_like(self._centres)])
                 self._sizes = np.concatenate([self._sizes, np.zeros_like(self._sizes)])
+                self._norms = np.concatenate([self._norms, np.ones_like(self._norms)])
             total = self._vectors[self._rows[person]].sum(0)
-            self._centres[slot] = total / max(float(np.linalg.norm(total)), 1e-12)
+            self._norms[slot] = max(float(np.linalg.norm(total)), 1e-12)
+            self._centres[slot] = total / self._norms[slot]
+            photos = (self._photo_of[row] for row in self._rows[person])
+            self._photos[person] = Counter(photo for photo in photos if photo is not None)
             self._sizes[slot] = len(self._rows[person])
             self._version[person] = self._version.get(person, 0) + 1
 
@@ -267,6 +281,8 @@ class Questions:
         cosines[slot] = -2.0
         near = np.argpartition(-cosines, min(_NEAREST, len(cosines) - 1))[:_NEAREST]
         near = near[cosines[near] > -1.5]
+        shared = np.array([self._count_shared_photos(slot, other) for other in near.tolist()])
+        cosines[near] -= shared / (self._norms[near] * self._norms[slot])
         odds = self._odds.compute(cosines[near], np.full(len(near), sizes[slot]), sizes[near])
         probabilities = expit(odds)
         gains = probabilities * sizes[near] * sizes[slot]
@@ -279,6 +295,11 @@ class Questions:
                 seen.add(pair)
             people = (self._people[pair[0]], self._people[pair[1]])
             self._add(PEOPLE, people, frozenset(), probabilities[place], cosines[near[place]], gains[place])
+
+    def _count_shared_photos(self, slot: int, other: int) -> int:
+        """Returns the number of pairs of faces of two people that are in one photo."""
+        one, two = sorted((self._photos[self._people[place]] for place in (slot, other)), key=len)
+        return sum(number * two[photo] for photo, number in one.items())
 
     def _ask_about_faces(self, person: str) -> None:
         """Adds the questions about the single faces and about the two parts of a person."""

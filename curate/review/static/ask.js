@@ -5,7 +5,7 @@ let question = null, isBusy = false, turn = 0;
 
 function makeSide(side, isFace) {
   const faces = side.faces.map((face) => make("img", {
-    src: face.has_crop ? `/thumbnail/${face.id}.webp` : `/source/${face.id}.webp`, loading: "lazy",
+    src: `/${face.has_crop ? (isFace ? "crop" : "thumbnail") : "source"}/${face.id}.webp`, loading: "lazy",
     alt: `Face in ${face.file || "a photo that is gone"}`, title: `${face.file}, ${face.pixels} px`,
     width: 200, height: 200,
   }));

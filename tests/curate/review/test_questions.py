@@ -21,10 +21,10 @@ def draw_faces(people: list[int], seed: int = 0) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def make_queue(truth: list[int], groups: list[int], **options: list[str]) -> Questions:
+def make_queue(truth: list[int], groups: list[int], **options: object) -> Questions:
     names = [f"f{row:03}" for row in range(len(truth))]
     people = {name: f"p{group}" for name, group in zip(names, groups, strict=True)}
-    return Questions(names, draw_faces(truth), people, ODDS, **options)
+    return Questions(names, draw_faces(truth), people, ODDS, **options)  # type: ignore[arg-type]
 
 
 def list_all(queue: Questions) -> list[Question]:
@@ -75,6 +75,15 @@ def test_locked_people_unclear_faces_and_skipped_questions_are_left_out() -> Non
     assert not any("p0" in one.people for one in list_all(queue))
     unclear = make_queue(truth, groups, unclear=["f000", "f001", "f002"])
     assert not any("p0" in one.people for one in list_all(unclear))
+
+
+def test_two_people_in_one_photo_are_less_likely_one_person() -> None:
+    truth, groups = [0] * 4, [0] * 2 + [1] * 2
+    alone = make_queue(truth, groups, photo_of={"f000": "a", "f001": "b", "f002": "c", "f003": "d"}).find_next()
+    together = make_queue(truth, groups, photo_of={"f000": "a", "f001": "b", "f002": "a", "f003": "d"})
+    assert alone is not None and alone == make_queue(truth, groups).find_next() and alone.kind == PEOPLE
+    (question,) = [one for one in together.iterate() if one.kind == PEOPLE]
+    assert question.cosine < alone.cosine - 0.2 and question.probability < alone.probability
 
 
 @pytest.mark.parametrize("seed", range(5))
