@@ -30,6 +30,7 @@ function show(answer) {
     return;
   }
   title.textContent = question.title;
+  document.getElementById("sides").dataset.question = question.id;
   document.getElementById("sides").replaceChildren(...question.sides.map((side) => makeSide(side, side.count === 1)));
   const chance = question.probability < 0.01 ? "less than 1%" : `about ${Math.round(100 * question.probability)}%`;
   document.getElementById("reason").textContent = `The people are wrong here with a probability of ${chance}. The answer `
