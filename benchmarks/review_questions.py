@@ -80,6 +80,7 @@ class Table:
         if question.kind == PEOPLE and yes:
             self.groups[one] = self.groups[other[0]]
             self.queue.follow(self._name(one.tolist()))
+            self.queue.keep_together(question.one, question.other)
         elif question.kind == PEOPLE:
             self.queue.keep_apart(question.one, question.other)
         elif yes:
