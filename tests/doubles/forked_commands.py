@@ -99,7 +99,9 @@ class Forker:
         theirs.close()
 
     def start(self, words: list[str], environment: dict[str, str], largest_file: int = -1) -> ForkedCommand:
-        """Starts `python WORDS` in a process group of its own. The words begin with `-m MODULE` or with a script.
+        """Starts `python WORDS` in a process group of its own.
+
+        The words begin with `-m MODULE`, with `-c CODE` or with a script.
 
         No file of the command may become larger than `largest_file` bytes. -1 means that there is no limit.
         """
@@ -215,6 +217,9 @@ def run_command(words: list[str]) -> int:
         if words[0] == "-m":
             sys.argv = words[1:]
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
+            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = words
             runpy.run_path(words[0], run_name="__main__")

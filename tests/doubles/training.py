@@ -1,9 +1,11 @@
 """Makes a dataset of people who do not exist, on which a small recipe trains in seconds.
 
 As a script, this file trains the small recipe with a discriminator on one thread, and a test can kill the process:
-`python -m tests.doubles.training SNAPSHOT RUN IMAGES`. Under `accelerate launch`, it trains on several processes.
+`python -m tests.doubles.training SNAPSHOT RUN IMAGES [PROCESSES]`. With PROCESSES, the agent of torchrun starts this
+number of trainers. Each trainer writes its process id into the file RUN.RANK.
 """
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -227,18 +229,31 @@ def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: in
     return take_snapshot(made, folder / "snapshot", size, models)
 
 
-def main() -> None:
+def train_adversarial(where: str, run: str, images: str) -> None:
     import torch
 
-    from train.fit.distributed import leave_processes
+    from train.fit.distributed import get_rank, leave_processes
     from train.fit.loop import train
     from train.fit.settings import Settings
 
     torch.set_num_threads(1)
-    where, run, images = sys.argv[1:]
+    Path(f"{run}.{get_rank()}").write_text(str(os.getpid()))
     exact = Settings(precision="fp32")
     train(Path(run), Path(where), ADVERSARIAL, int(images), settings=exact, checkpoint_every=40)
     leave_processes()
+
+
+def main() -> None:
+    where, run, images, *processes = sys.argv[1:]
+    if not processes:
+        return train_adversarial(where, run, images)
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # torchrun starts its trainers in the same way, but as new processes, which import torch again
+    config = LaunchConfig(
+        1, 1, int(*processes), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, start_method="fork"
+    )
+    elastic_launch(config, train_adversarial)(where, run, images)
 
 
 if __name__ == "__main__":

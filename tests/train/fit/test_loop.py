@@ -3,15 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +19,7 @@ import train.fit.engine
 import train.fit.loop
 import train.fit.step
 from manifests.errors import BadInput, LikenessError
+from tests.doubles.forked_commands import Process, start_python
 from tests.doubles.training import ADVERSARIAL, SMALL, finder, snapshot
 from tests.doubles.training_runs import lines, run, same_weights
 from tests.places import REPOSITORY
@@ -370,16 +368,16 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_until_the
     tmp_path: Path, taken: Snapshot
 ) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    # On CPUs, `accelerate launch` can start several processes only through MPI. On GPUs, it starts torchrun.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
-    command = [*launch, "-m", "tests.doubles.training", str(taken.folder), str(tmp_path / "two"), "4000"]
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    def launch(images: int) -> Process:
+        told = [str(taken.folder), str(tmp_path / "two"), str(images), "2"]
+        return start_python(["-m", "tests.doubles.training", *told], environment)
+
+    process = launch(4000)
     until = time.monotonic() + 300
     while not list_checkpoints(tmp_path / "two") and time.monotonic() < until:
         time.sleep(0.05)
-    trainers = [child for child in psutil.Process(process.pid).children(recursive=True) if "RANK" in child.environ()]
-    trainers[1].send_signal(signal.SIGTERM)
+    os.kill(int((tmp_path / "two.1").read_text()), signal.SIGTERM)
     assert process.wait(300) == 0
     newest = find_newest_checkpoint(tmp_path / "two")
     images = json.loads((newest / "training" / "state.json").read_text())["images"]
@@ -395,7 +393,7 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_until_the
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
 
     # Two processes also resume the run, and reach its end.
-    assert subprocess.run([*command[:-1], str(images + 40)], env=environment, timeout=300, check=False).returncode == 0
+    assert launch(images + 40).wait(300) == 0
     assert find_newest_checkpoint(tmp_path / "two").name == f"checkpoint-{images + 40:08}"
     assert lines(tmp_path / "two", "val")[-1]["images"] == images + 40
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -38,6 +37,7 @@ from manifests.report.sections.run_section import read_run
 from manifests.runtime.uris import fold_name
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
+from tests.doubles.forked_commands import start_python
 from tests.doubles.misbehaviour import ODD, reads_oddly
 from tests.doubles.restorers import SIZE, Marking, find_green
 from train.data.tensors import to_image, to_tensor
@@ -171,7 +171,10 @@ def test_the_formats_that_are_known_are_all_said(marking: Marking, save: Callabl
 
 
 _DOUBLES = """
-import sys, train.models.checkpoint_files, train.restore.load_restorer, likeness
+import sys
+for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(encoding="utf-8", errors="strict")  # as PYTHONIOENCODING=utf-8:strict does
+import train.models.checkpoint_files, train.restore.load_restorer, likeness
 from tests.doubles import curation as curate_doubles
 from tests.doubles.restorers import Marking
 from train.models.restorer import Restorer
@@ -188,14 +191,11 @@ def test_a_name_of_any_bytes_is_printed(tmp_path: Path, dry: bool) -> None:
     folder = tmp_path / "in"
     doubles.save(folder / "nobody.png", doubles.photo([], 0)).rename(folder / os.fsdecode(b"caf\xe9.png"))
     words = ["restore", str(folder), "--run", str(tmp_path), "--out", str(tmp_path / "o")]
-    done = subprocess.run(
-        [sys.executable, "-c", _DOUBLES, *words, *(["--dry-run"] if dry else [])],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == (0 if dry else 1) and "Traceback" not in done.stderr, done.stderr
-    assert "caf\\xe9.png" in done.stdout
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = start_python(["-c", _DOUBLES, *words, *(["--dry-run"] if dry else [])], environment)
+    out, err = process.communicate()
+    assert process.returncode == (0 if dry else 1) and "Traceback" not in err, err
+    assert "caf\\xe9.png" in out
 
 
 def test_folders_keep_their_structure_and_every_file_gets_a_row(
