@@ -16,11 +16,11 @@ from train.recipes.recipes import DIFFUSION, TINY, find_recipe
 
 @pytest.mark.slow
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path, command: Run) -> None:
-    taken = snapshot(tmp_path, size=128)
+    taken = snapshot(tmp_path, size=64)
     for source in (taken.folder, tmp_path / "dataset"):
-        done = command("train", source, "--size", 128, "--out", tmp_path / "run", "--dry-run")
+        done = command("train", source, "--size", 64, "--out", tmp_path / "run", "--dry-run")
         assert done.returncode == 0, done.stderr
-        assert "Would train tiny at 128 px" in done.stdout
+        assert "Would train tiny at 64 px" in done.stdout
         assert "Targets: 16 train, 4 val. People: 4 train, 1 val." in done.stdout
         mixture = " (clean for 15% of the images) (mild for 30% of the images) (severe for 15% of the images)"
         assert f"Base: tiny. Preset: codeformer{mixture}. Parts: maps, embedding, extended." in done.stdout
@@ -64,7 +64,7 @@ def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_t
 
 @pytest.mark.slow
 def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, command: Run) -> None:
-    taken = snapshot(tmp_path, size=128)
+    taken = snapshot(tmp_path, size=64)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "holiday.jpg").write_bytes(b"irreplaceable")
@@ -86,8 +86,8 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, co
 
 @pytest.mark.slow
 def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Path, command: Run) -> None:
-    taken = snapshot(tmp_path, size=128)
-    words = ("train", taken.folder, "--out", tmp_path / "run", "--size", "128", "--images", "16")
+    taken = snapshot(tmp_path, size=64)
+    words = ("train", taken.folder, "--out", tmp_path / "run", "--size", "64", "--images", "16")
     first = command(*words)
     assert first.returncode == 0, first.stderr
     assert "trained: 16 images seen" in first.stdout and "waiting for data" in first.stdout
@@ -100,8 +100,8 @@ def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Pa
 
 @pytest.mark.slow
 def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, command: Run) -> None:
-    taken = snapshot(tmp_path, size=128)
-    words = ("train", taken.folder, "--out", tmp_path / "run", "--size", "128", "--images", "16", "--preset", "severe")
+    taken = snapshot(tmp_path, size=64)
+    words = ("train", taken.folder, "--out", tmp_path / "run", "--size", "64", "--images", "16", "--preset", "severe")
     told = command(*words, "--accumulate", "2", "--precision", "bf16", "--no-identity")
     assert (
         told.returncode == 0 and "the identity loss is off, because --no-identity turns the loss off" in told.stdout
