@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import curate.demo
+from tests.doubles.forked_commands import start_python
 from tests.places import Run
 
 pytestmark = pytest.mark.slow
@@ -41,9 +41,10 @@ def test_the_demo_runs_to_the_end_and_resumes(command: Run, dataset: Path, monke
     weights = next((dataset / "run").glob("checkpoint-*/model.safetensors"))
     before = weights.stat().st_mtime_ns
     # The second call is a process of its own, with the exit code of a user's process.
-    words = [sys.executable, "-c", DEMO_WITH_FEWER_PHOTOS, "demo", "--out", str(dataset), "--images", "16"]
-    again = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode == 0, again.stderr
+    words = ["-c", DEMO_WITH_FEWER_PHOTOS, "demo", "--out", str(dataset), "--images", "16"]
+    again = start_python(words, dict(os.environ))
+    _, err = again.communicate(300)
+    assert again.returncode == 0, err
     assert weights.stat().st_mtime_ns == before
     page = (dataset / "report" / "index.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and 'src="data:image' in page
