@@ -50,12 +50,14 @@ class Hand:
 
     def choose(self, *ids: str) -> None:
         """Selects the cells with these ids."""
+        self.page.wait_for_timeout(200)  # the page may still draw the answer to the last act; a user is not faster
         for one in ids:
             if self.with_keyboard:
                 self.go_to(one)
                 self.page.keyboard.press("x")
             else:
                 self.page.locator(f'.cell[data-id="{one}"] .pick').click()
+            self.wait(f"document.querySelector('.cell[data-id=\"{one}\"]').getAttribute('aria-selected') === 'true'")
 
     def choose_range(self, first: str, last: str) -> None:
         """Selects all cells from one cell to another."""

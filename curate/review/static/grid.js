@@ -134,6 +134,11 @@ class Grid {
     this.root.dispatchEvent(new CustomEvent("selection"));
   }
 
+  describeSelection() { return [...this.selected].join(); }
+
+  /* Clears the selection after an act, but keeps what was selected while the server worked. */
+  unselect(chosen) { if (this.describeSelection() === chosen) this.select([]); }
+
   toggle(index) {
     const row = this.rows[index];
     if (!row) return;

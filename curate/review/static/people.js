@@ -47,8 +47,9 @@ function drawPerson(cell, row) {
   }
 
   async function perform(body) {
+    const chosen = grid.describeSelection();
     const answer = await act(body);
-    if (answer) { grid.select([]); grid.focus(grid.focusIndex); }
+    if (answer) { grid.unselect(chosen); grid.focus(grid.focusIndex); }
   }
 
   const acts = {

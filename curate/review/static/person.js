@@ -88,10 +88,11 @@ function drawFace(cell, row) {
   }
 
   async function perform(body) {
+    const chosen = grid.describeSelection();
     const answer = await act(body);
     if (!answer) return;
     viewer.close();
-    grid.select([]);
+    grid.unselect(chosen);
     if (grid.total) grid.focus(grid.focusIndex);
   }
 

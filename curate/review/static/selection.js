@@ -42,8 +42,9 @@ function drawSelectedFace(cell, row) {
     const faces = targets();
     if (!faces.length) { say("Choose faces first.", true); return; }
     if (faces.length > 1 && !await ask({ title: `${title}?`, text: `${count(faces.length, "face")} ${text}`, yes: title })) return;
+    const chosen = grid.describeSelection();
     if (!await act({ requests: make_requests(faces) })) return;
-    grid.select([]);
+    grid.unselect(chosen);
     if (grid.total) grid.focus(grid.focusIndex);
   }
 

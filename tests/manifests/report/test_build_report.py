@@ -15,6 +15,7 @@ from PIL import Image
 
 from curate.config import PairRules
 from manifests.errors import BadInput, LedgerMissing
+from manifests.ledger.applied_decisions import mark_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import (
@@ -82,6 +83,7 @@ def test_labels_and_the_newest_decisions_are_shown_and_a_long_name_wraps(folder)
     acts += [DecisionRow(26, "undo", "{}", datetime(2026, 1, 1), undoes=24)]
     with Ledger.open(folder, write=True) as ledger:
         ledger.record("settings", "all", {}, [*acts, Label("photo0-0", "Ann", False)], detail={"config": {}})
+        mark_decisions_applied(ledger, 26)
     page = build_report(folder).read_text(encoding="utf-8")
     table = page[page.index("<h3>Decisions</h3>") :].partition("</table>")[0]
     assert table.count("<tr>") == 21 and f'<td class="wrap">rename &lt;{"x" * 254}</td>' in table

@@ -205,7 +205,12 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
     for place in (made / "versions", out / "round-1" / "config.json"):
         process = start_python(command, environment)
         until = time.monotonic() + 120
-        while not place.exists() and process.poll() is None and time.monotonic() < until:
+        # the folder `versions` gets its first folder a moment later
+        while (
+            not (any(place.iterdir()) if place.is_dir() else place.exists())
+            and process.poll() is None
+            and time.monotonic() < until
+        ):
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait(60) == -signal.SIGKILL
