@@ -118,7 +118,7 @@ def _apply(
     unapplied = [*read_unapplied_decisions(ledger), *new]
     # A rename moves no face, so the faces are not grouped again.
     if all(decision.kind == "rename" for decision in unapplied):
-        return _apply_names(ledger, log, new, last, dry_run)
+        return _apply_names(ledger, log, new, last, len(unapplied), dry_run)
 
     faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
     changes: list[Face] = []
@@ -160,17 +160,18 @@ def _apply(
     )
 
 
-def _apply_names(ledger: Ledger, log: Sequence[Decision], new: Sequence[Decision], last: int, dry_run: bool) -> Outcome:
-    """Records `new`, and gives people the names of the log."""
+def _apply_names(
+    ledger: Ledger, log: Sequence[Decision], new: Sequence[Decision], last: int, applied: int, dry_run: bool
+) -> Outcome:
+    """Records `new`, and gives people the names of the log. `applied` is the number of decisions that are applied."""
     ledger_people = ledger.read_rows(Identity)
-    count = count_unapplied_decisions(ledger) + len(new)
     people, notices = compute_names(ledger, ledger.read_rows(Face), log)
     if not dry_run:
         ledger.record(APPLY_STAGE, "all", {}, [*make_rows(new), *people], detail={LAST_DECISION: last})
     old = {row.identity_id: row.name for row in ledger_people}
     names = [(row.identity_id, old[row.identity_id], row.name) for row in people]
     changes = tuple(change for change in names if change[1] != change[2])
-    return Outcome((), (), len(people), tuple(notices), names=changes, applied=count, only_names=True)
+    return Outcome((), (), len(people), tuple(notices), names=changes, applied=applied, only_names=True)
 
 
 def _describe_waiting(count: int) -> list[str]:

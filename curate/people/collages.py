@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from curate.config import DedupeRules
-from curate.people.clustering.repeated_faces import REPEATED
+from curate.people.clustering.faces_of_one_photo import group_rows_by_photo
+from curate.people.clustering.repeated_faces import REPEATED, raise_threshold
 from manifests.ledger.records import Face
 from manifests.runtime.text import format_count
 
@@ -28,7 +29,7 @@ def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: Dedu
     similar. `vectors` are the unit embeddings of `faces`, float32 (n, d).
     """
     pairs = []
-    for rows in _group_rows([face.photo_id for face in faces]):
+    for rows in group_rows_by_photo([face.photo_id for face in faces]):
         bits = np.array([np.frombuffer(bytes.fromhex(faces[row].phash), np.uint8) for row in rows])
         different = np.bitwise_count(bits[:, None] ^ bits[None]).sum(2)
         same = (different <= rules.max_face_bits) & (vectors[rows] @ vectors[rows].T >= rules.min_cosine_same_face)
@@ -43,7 +44,7 @@ def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_perso
     `vectors` are the unit embeddings of `faces`, float32 (n, d).
     """
     photos = set()
-    for rows in _group_rows([face.photo_id for face in faces]):
+    for rows in group_rows_by_photo([face.photo_id for face in faces]):
         if np.triu(vectors[rows] @ vectors[rows].T >= same_person, 1).any():
             photos.add(faces[rows[0]].photo_id)
     return photos
@@ -63,8 +64,8 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
         members[label].append(row)
     people: dict[int, tuple[np.ndarray, float]] = {}  # label -> result of `_describe_person`
     found: dict[str, int] = {}
-    for rows in _group_rows(pictures):
-        very_similar = vectors[rows] @ vectors[rows].T >= threshold + REPEATED * (1 - threshold)
+    for rows in group_rows_by_photo(pictures):
+        very_similar = vectors[rows] @ vectors[rows].T >= raise_threshold(threshold, REPEATED)
         very_similar &= labels[rows][:, None] != labels[rows][None, :]
         repeated = set(rows[np.triu(very_similar, 1).any(axis=0)].tolist())
         for label in np.unique(labels[rows]).tolist():
@@ -126,13 +127,3 @@ def describe_repeated_faces(names: Sequence[str]) -> list[str]:
         f"{examples}{more}. The two faces count as one person. If the faces are twins, separate one of the faces with "
         "`likeness decide DATASET split FACE`."
     ]
-
-
-def _group_rows(photos: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yields the row numbers of each photo with two rows or more, int64 (k,), in the order of the photos' ids."""
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, photo in enumerate(photos):
-        rows_of[photo].append(row)
-    for _, rows in sorted(rows_of.items()):
-        if len(rows) > 1:
-            yield np.array(rows, np.int64)

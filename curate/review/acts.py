@@ -1,4 +1,4 @@
-"""Turns what the user does in the browser into requests, the same requests that `likeness decide` takes."""
+"""Turns each act of the user in the browser into requests of `likeness decide`."""
 
 from __future__ import annotations
 

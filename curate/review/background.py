@@ -114,7 +114,7 @@ class Jobs:
 
 
 def answer_status(status: Status, **result: Any) -> JSONResponse:
-    """Answers the status of a job, and what a page needs of its result."""
+    """Sends the status of a job, and what a page needs of its result."""
     state = {"work": status.state, "step": status.step, "share": status.share, "problem": status.problem}
     return JSONResponse({**state, **result})
 

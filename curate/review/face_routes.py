@@ -21,22 +21,22 @@ NAVIGATION: list[tuple[str, str]] = []
 
 
 def send_thumbnail(request: Request) -> Response:
-    """Answers the thumbnail of a face."""
+    """Sends the thumbnail of a face."""
     return _send(request, lambda session, view, face: read_thumbnail(session.dataset, face, not session.read_only))
 
 
 def send_crop(request: Request) -> Response:
-    """Answers the crop of a face in its own size."""
+    """Sends the crop of a face in its own size."""
     return _send(request, lambda session, view, face: read_crop(session.dataset, face))
 
 
 def send_source(request: Request) -> Response:
-    """Answers the photo of a face, with a frame around the face. 404 if the photo is gone or has changed."""
+    """Sends the photo of a face, with a frame around the face. 404 if the photo is gone or has changed."""
     return _send(request, lambda session, view, face: draw_source_photo(view.files.get(face.photo_id, ()), face))
 
 
 def describe_face(request: Request) -> Response:
-    """Answers what is known about a face."""
+    """Sends what is known about a face."""
     session = get_session(request)
     with session.lock:
         view = session.read()

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,11 +15,11 @@ from starlette.routing import Route
 
 from curate.review.background import answer_status
 from curate.review.map import FaceMap, compute_map, read_key, read_map
-from curate.review.pages import answer_part, get_session, render
+from curate.review.pages import answer_part, get_session, read_json, render
 from curate.review.reading import find_owners, open_ledger
-from curate.review.session import Session
 
 NAVIGATION = [("/map", "Map")]
+_MOST_BYTES = 16 * 2**20  # the largest selection (ours): two million rows
 _HUES, _ALONE = 360, 360  # the number of hues, and the hue of a person with one face
 
 
@@ -27,18 +28,18 @@ def show_map(request: Request) -> Response:
     key, face_map = _find_map(request)
     job = request.app.state.jobs.find(compute_map)
     if face_map is None:
-        job.start(key, request.app.state.session.dataset)
+        job.start(key, get_session(request).dataset)
     faces = 0 if face_map is None else len(face_map.face_ids)
     return render(request, "map.html.j2", key=key, ready=face_map is not None, faces=faces, progress=job.read(key)[0])
 
 
 def read_progress(request: Request) -> Response:
-    """Answers how far the computation of a map is."""
+    """Sends how far the computation of a map is."""
     return answer_status(request.app.state.jobs.find(compute_map).read(request.query_params.get("key", ""))[0])
 
 
 def send_points(request: Request) -> Response:
-    """Answers the faces of the map as little-endian uint16 (n, 3): x, y, and the hue of the person.
+    """Sends the faces of the map as little-endian uint16 (n, 3): x, y, and the hue of the person.
 
     The hue is from 0 to 359. The hue of a face whose person has no other face is 360.
     """
@@ -53,7 +54,7 @@ def send_points(request: Request) -> Response:
 
 
 def read_face(request: Request) -> Response:
-    """Answers the face of a row of the map, and its person."""
+    """Sends the face of a row of the map, and its person."""
     (face,) = _select_faces(_require_map(request), [int(request.path_params["row"])])
     (owner,) = find_owners(request, [face])
     return JSONResponse({"face": face, "person": owner.title if owner else "no person"})
@@ -61,11 +62,12 @@ def read_face(request: Request) -> Response:
 
 async def select_faces(request: Request) -> Response:
     """Stores the rows that a lasso selected, and answers the link to the page of the selection."""
-    body = await request.json()
+    body = await read_json(request, _MOST_BYTES)
     rows = body.get("rows") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, int) and not isinstance(row, bool) for row in rows):
         raise HTTPException(400, "The selection must be a list of rows of the map.")
-    faces = _select_faces(_require_map(request), rows)
+    face_map = await run_in_threadpool(_require_map, request)
+    faces = _select_faces(face_map, rows)
     return JSONResponse({"link": f"/selection?name={request.app.state.selections.add(faces)}", "faces": len(faces)})
 
 
@@ -76,7 +78,7 @@ def show_selection(request: Request) -> Response:
 
 
 def list_selection(request: Request) -> Response:
-    """Answers a part of the selected faces that are still used. The person with most selected faces comes first."""
+    """Sends a part of the selected faces that are still used. The person with most selected faces comes first."""
     session = get_session(request)
     faces = _find_selection(request)
     with session.lock:
@@ -107,7 +109,7 @@ def _select_faces(face_map: FaceMap, rows: list[int]) -> list[str]:
 
 def _find_map(request: Request) -> tuple[str, FaceMap | None]:
     """Returns the key of today's map, and the map if it was computed."""
-    session: Session = request.app.state.session
+    session = get_session(request)
     with open_ledger(request) as ledger:
         key, face_ids = read_key(ledger)
     face_map = read_map(session.dataset, key, face_ids)

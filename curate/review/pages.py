@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 import jinja2
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from curate.review.session import Session
+from manifests.errors import BadInput
 from manifests.runtime.text import format_count
 
 Item = TypeVar("Item")
@@ -52,7 +55,7 @@ def get_session(request: Request) -> Session:
 def answer_part(
     request: Request, rows: Sequence[Item], describe: Callable[[Item], Any] = lambda row: row, **more: Any
 ) -> Response:
-    """Answers the part of `rows` that the request names with `start` and `count`, and the state of the session.
+    """Sends the part of `rows` that the request names with `start` and `count`, and the state of the session.
 
     `describe` makes the JSON of a row. `more` is added to the answer.
     """
@@ -60,6 +63,25 @@ def answer_part(
     part = [describe(row) for row in rows[start : start + min(count, _MOST_ROWS)]]
     state = get_session(request).describe_state()
     return JSONResponse({"total": len(rows), "start": start, "rows": part, "state": state, **more})
+
+
+async def read_json(request: Request, most_bytes: int) -> object:
+    """Returns the JSON that a script sent.
+
+    Raises HTTPException 415 if the body is not declared as JSON, and 413 if the body has more than `most_bytes`. Raises
+    BadInput if the body cannot be parsed.
+    """
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise HTTPException(415, "The body of this request must be JSON.")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most_bytes:
+            raise HTTPException(413, f"The request has more than {most_bytes:,} bytes. Choose fewer faces.")
+    try:
+        return json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        raise BadInput("The request is not JSON.") from None
 
 
 def read_number(request: Request, name: str, default: int) -> int:

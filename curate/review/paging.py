@@ -7,6 +7,8 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
+from curate.review.pages import read_number
+
 
 @dataclass(frozen=True)
 class Paging:
@@ -24,8 +26,7 @@ def make_paging(request: Request, total: int, limit: int) -> Paging:
 
     A `start` that is no number, or that lies behind the end of the list, counts as 0.
     """
-    text = request.query_params.get("start", "0")
-    start = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    start = read_number(request, "start", 0)
     start = start - start % limit if start < total else 0
 
     def link(other: int) -> str:

@@ -22,7 +22,7 @@ def show_people(request: Request) -> Response:
 
 
 def list_people(request: Request) -> Response:
-    """Answers a part of the wall: `start` and `count` name the rows, `total` is the number of all rows."""
+    """Sends a part of the wall: `start` and `count` name the rows, `total` is the number of all rows."""
     session, query = get_session(request), request.query_params
     with session.lock:
         rows = session.read().list_people(
@@ -44,7 +44,7 @@ def show_person(request: Request) -> Response:
 
 
 def describe_person(request: Request) -> Response:
-    """Answers the row of a person."""
+    """Sends the row of a person."""
     session = get_session(request)
     with session.lock:
         person = session.read().find_person(request.path_params["person"])
@@ -55,7 +55,7 @@ def describe_person(request: Request) -> Response:
 
 
 def list_faces(request: Request) -> Response:
-    """Answers a part of the faces of a person, and the row of the person."""
+    """Sends a part of the faces of a person, and the row of the person."""
     session, query = get_session(request), request.query_params
     with session.lock:
         view = session.read()
@@ -73,7 +73,7 @@ def list_faces(request: Request) -> Response:
 
 
 def list_closest(request: Request) -> Response:
-    """Answers the people who are most similar to a person."""
+    """Sends the people who are most similar to a person."""
     session = get_session(request)
     with session.lock:
         view = session.read()
@@ -82,7 +82,7 @@ def list_closest(request: Request) -> Response:
 
 
 def propose_split(request: Request) -> Response:
-    """Answers the faces of a person that may show another person: the smaller of two groups."""
+    """Sends the faces of a person that may show another person: the smaller of two groups."""
     session = get_session(request)
     with session.lock:
         view = session.read()

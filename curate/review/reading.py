@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from curate.review.session import Session
+from curate.review.pages import get_session
 from manifests.errors import LedgerLocked
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
@@ -24,7 +24,7 @@ def open_ledger(request: Request) -> Iterator[Ledger]:
 
     Raises LedgerLocked with a sentence for a page if another command writes to the ledger.
     """
-    session: Session = request.app.state.session
+    session = get_session(request)
     with session.lock:
         session.read()
         try:
@@ -50,24 +50,28 @@ class FaceOwner:
 
 
 def find_face(request: Request, face_id: str) -> Face:
-    """Returns a face of the ledger. Raises HTTPException 404 if the ledger has no face with this id."""
-    session: Session = request.app.state.session
-    face = session.read().people.faces.get(face_id)
+    """Returns a face of the ledger whose pictures may be shown.
+
+    Raises HTTPException 404 if the ledger has no such face, or if nobody may see a picture of its photo.
+    """
+    view = get_session(request).read()
+    face = view.people.faces.get(face_id)
     if face is None:
         raise HTTPException(404, "There is no face with this id.")
+    if face.photo_id in view.secret:
+        raise HTTPException(404, "This picture is not available.")
     return face
 
 
 def find_owners(request: Request, face_ids: Iterable[str]) -> list[FaceOwner | None]:
     """Returns the person of each face, in the same order, or None for a face that belongs to no person."""
-    session: Session = request.app.state.session
+    session = get_session(request)
     with session.lock:
-        view = session.read()
-        people = view.people
+        people = session.read().people
+        owned = [people.identity_of.get(face) for face in face_ids]
         owners = {
-            row.identity_id: FaceOwner(
-                row.identity_id, row.name or row.identity_id, len(people.members[row.identity_id])
-            )
-            for row in people.identities.values()
+            person: FaceOwner(person, people.identities[person].name or person, len(people.members[person]))
+            for person in set(owned)
+            if person is not None
         }
-        return [owners.get(people.identity_of.get(face, "")) for face in face_ids]
+        return [None if person is None else owners[person] for person in owned]

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import curate.review.ask.routes
@@ -32,7 +32,7 @@ from curate.review.ask.asker import Asker
 from curate.review.background import Jobs
 from curate.review.pages import fail, render_error
 from curate.review.selections import Selections
-from curate.review.session import Session
+from curate.review.session import Applying, Session
 from manifests.errors import BadInput, LikenessError
 
 # Each area of the pages is a module. `ROUTES` are the routes of the area, and `NAVIGATION` are pairs of a path and a
@@ -97,7 +97,11 @@ def make_app(session: Session, runs: Sequence[Path] = ()) -> Starlette:
     routes = [route for area in AREAS for route in area.ROUTES]
     app = Starlette(
         routes=[*routes, Route("/static/{name}", _send_static)],
-        exception_handlers={HTTPException: _answer_http_error, LikenessError: _answer_likeness_error},
+        exception_handlers={
+            HTTPException: _answer_http_error,
+            Applying: _answer_applying,
+            LikenessError: _answer_likeness_error,
+        },
     )
     app.state.session = session
     app.state.runs = tuple(runs)
@@ -150,6 +154,11 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     return render_error(request, sentence, error.status_code)
 
 
+def _answer_applying(request: Request, error: Exception) -> Response:
+    """Tells the script of a page to repeat its act in a moment."""
+    return JSONResponse({"error": str(error), "again": True}, 503)
+
+
 def _answer_likeness_error(request: Request, error: Exception) -> Response:
-    """Answers an error that a user can mend with its sentence."""
+    """Answers an error that a user can mend with the sentence of the error."""
     return fail(request, str(error))

@@ -153,10 +153,10 @@ class Session:
             if not numbers:
                 raise BadInput(nothing)
             by_number = {one.number: one for one in log}
-            kinds = [by_number[int(one.undoes or 0) if one.kind == "undo" else one.number].kind
-                     for one in map(by_number.__getitem__, numbers)]  # fmt: skip
+            taken = [by_number[number] for number in numbers]
+            kinds = {by_number[int(one.undoes or 0)].kind if one.kind == "undo" else one.kind for one in taken}
             self.record([{"kind": "undo", "undoes": number} for number in numbers])
-            return f"{verb}: {format_count(len(kinds), 'decision')} ({', '.join(sorted(set(kinds)))})."
+            return f"{verb}: {format_count(len(taken), 'decision')} ({', '.join(sorted(kinds))})."
 
     def mark_seen(self, person: str | None = None) -> int:
         """Counts the faces that joined `person`, or all faces, as seen. Returns the number of these faces."""

@@ -23,7 +23,7 @@ from manifests.ledger.decision_log import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import is_curation_finished
 from manifests.ledger.records import Face, Identity
-from manifests.privacy.erase import HIDDEN_PHOTOS
+from manifests.privacy.erase import HIDDEN_PHOTOS, SECRET_PHOTOS
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 
@@ -78,7 +78,9 @@ class View:
         for face in self.people.faces.values():
             if face.duplicate_of is not None:
                 self._copies[face.duplicate_of].append(face.face_id)
-        self.hidden: set[str] = set(ledger.query(HIDDEN_PHOTOS)["photo_id"])  # photos of which no picture may be shown
+        # Photos whose people are not shown on the pages of people, and photos of which no page shows a picture.
+        self.hidden: set[str] = set(ledger.query(HIDDEN_PHOTOS)["photo_id"])
+        self.secret: set[str] = set(ledger.query(SECRET_PHOTOS)["photo_id"])
         # number of a decision -> a value that the decisions of one command share
         self.batch_of: dict[int, object] = dict(ledger.query("SELECT decision_id, made FROM decisions").iter_rows())
         self.unapplied = count_unapplied_decisions(ledger)
@@ -100,9 +102,9 @@ class View:
         self._decided = self._assigned = None
         self._rows = {person: row for person, row in self._rows.items() if not row["assigned"]}
         if recorded.change is not None:
-            self.forget(recorded.change)
+            self._forget(recorded.change)
 
-    def forget(self, change: Change) -> None:
+    def _forget(self, change: Change) -> None:
         """Forgets what was computed about the people of a change."""
         for person in self._find_assigned():
             self._rows.pop(person, None)

@@ -31,11 +31,13 @@ from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # These values of photos.consent forbid the use of a photo.
-# Selects the photos of which no picture may be shown: photos that may not be used, and photos of a face that opted out.
-HIDDEN_PHOTOS = (
-    f"SELECT photo_id FROM photos WHERE status <> 'ok' OR lower(trim(consent)) IN {CONSENT_REFUSALS} "
+# Selects the photos of which nobody may see a picture: the consent forbids it, or a person in the photo opted out.
+SECRET_PHOTOS = (
+    f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} OR lower(trim(consent)) IN {CONSENT_REFUSALS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
 )
+# Selects the photos of which a report shows no picture: the secret photos, and the photos that are not used.
+HIDDEN_PHOTOS = f"SELECT photo_id FROM photos WHERE status <> 'ok' UNION {SECRET_PHOTOS}"
 # these tables have a column face_id
 FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_images")
 _BATCH = 64  # number of faces in a batch of a frozen set, as in degrade/frozen/dataset_sets.py

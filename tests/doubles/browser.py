@@ -59,16 +59,6 @@ class Hand:
                 self.page.locator(f'.cell[data-id="{one}"] .pick').click()
             self.wait(f"document.querySelector('.cell[data-id=\"{one}\"]').getAttribute('aria-selected') === 'true'")
 
-    def choose_range(self, first: str, last: str) -> None:
-        """Selects all cells from one cell to another."""
-        if self.with_keyboard:
-            self.choose(first)
-            self.go_to(last)
-            self.page.keyboard.press("X")
-        else:
-            self.choose(first)
-            self.page.locator(f'.cell[data-id="{last}"] img').click(modifiers=["Shift"])
-
     def go_to(self, one: str) -> None:
         """Moves the focus to a cell with j and k."""
         self.page.wait_for_selector(f'.cell[data-id="{one}"]')

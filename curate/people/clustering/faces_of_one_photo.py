@@ -1,6 +1,8 @@
-"""Makes sure that two faces of one photo are in two groups."""
+"""Finds the photos with several faces, and makes sure that two faces of one photo are in two groups."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -21,6 +23,18 @@ def count_faces_in_photos(photos: np.ndarray | None, labels: np.ndarray) -> csr_
     column = np.unique(photos[several], return_inverse=True)[1]
     shape = (int(labels.max()) + 1, int(column.max()) + 1)
     return csr_matrix((np.ones(len(several), np.float32), (labels[several], column)), shape=shape)
+
+
+def group_rows_by_photo(photos: np.ndarray | Sequence[str]) -> Iterator[np.ndarray]:
+    """Yields the rows of each photo with two rows or more, int64 (k,), in the order of the photos.
+
+    `photos` (n,) are the numbers or the ids of the photos of n faces.
+    """
+    number = np.unique(photos, return_inverse=True)[1]
+    order = np.argsort(number, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+        if len(rows) > 1:
+            yield rows
 
 
 def separate_faces_of_one_photo(

@@ -23,7 +23,7 @@ from curate.people.clustering.confidence import measure_confidence
 from curate.people.clustering.doubtful_people import find_doubtful_groups
 from curate.people.clustering.faces_of_one_photo import count_faces_in_photos, separate_faces_of_one_photo
 from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbours
-from curate.people.clustering.repeated_faces import join_repeated_faces
+from curate.people.clustering.repeated_faces import join_repeated_faces, raise_threshold
 from curate.people.clustering.threshold import (
     MEAN_WITHIN,
     SAMPLE_SIZE,
@@ -132,7 +132,7 @@ def group_embeddings(
     linked = np.isin(np.arange(n), np.concatenate([must.ravel(), cannot.ravel()]))
     is_strong = np.ones(n, bool) if worth is None else (worth[order] >= WEAK) | linked
     block = label_components(n, must)
-    copies = _select_pairs(near, COPIES if same_person is None else same_person + COPIES * (1 - same_person))
+    copies = _select_pairs(near, COPIES if same_person is None else raise_threshold(same_person, COPIES))
     copies = copies[~np.isin(block[copies], block[cannot]).any(1) & is_strong[copies].any(1)]
     if photos is not None:
         copies = copies[photos[copies[:, 0]] != photos[copies[:, 1]]]
@@ -238,7 +238,7 @@ def _check_arguments(
     n = len(embeddings)
     if is_main is not None and len(is_main) != n:
         raise BadInput(
-            f"There are {n} embeddings, but is_main has {len(is_main)} entries. Give one for each embedding."
+            f"There are {n} embeddings, but is_main has {len(is_main)} entries. Give one entry for each embedding."
         )
     if worth is not None and (len(worth) != n or np.isnan(worth).any()):
         raise BadInput(f"worth must contain one number for each of the {n} embeddings, and no NaN.")

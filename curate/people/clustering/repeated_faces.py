@@ -7,9 +7,9 @@ also be the person's real face, if another face of the photo joined the person f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
+
+from curate.people.clustering.faces_of_one_photo import group_rows_by_photo
 
 # The limits lie between the threshold t and 1: a limit of .55 means a cosine of t + .55 (1 - t). The limits are ours.
 # In 2,756 web photos with a threshold of .34, seven pairs of faces of one photo have a cosine above .57. Five of the
@@ -19,6 +19,11 @@ REPEATED = 0.55  # Two faces of one photo are one person only if their cosine re
 LIKE_PERSON = 0.25  # The face that joins must also reach this limit in its cosine to the person's other photos.
 # A person needs faces in MIN_OTHER_PHOTOS other photos, so that twins who are only in one photo stay two people.
 MIN_OTHER_PHOTOS = 2
+
+
+def raise_threshold(threshold: float, part: float) -> float:
+    """Returns the cosine that lies between `threshold` and 1, at the share `part` of the way."""
+    return threshold + part * (1 - threshold)
 
 
 def join_repeated_faces(
@@ -39,9 +44,9 @@ def join_repeated_faces(
     """
     labels = labels.copy()
     people = _People(embeddings, order, labels)
-    repeated, like_person = (threshold + part * (1 - threshold) for part in (REPEATED, LIKE_PERSON))
+    repeated, like_person = raise_threshold(threshold, REPEATED), raise_threshold(threshold, LIKE_PERSON)
     joined: list[int] = []
-    for rows in _iterate_photos(photos):
+    for rows in group_rows_by_photo(photos):
         alone = [row for row in rows.tolist() if people.count(labels[row]) == 1 and not linked[row]]
         members = {label: rows[labels[rows] == label] for label in np.unique(labels[rows]).tolist()}
         known = [label for label, own in members.items() if people.count(label) - len(own) >= MIN_OTHER_PHOTOS]
@@ -102,11 +107,3 @@ class _People:
 
     def _add(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self._embeddings[self._row[rows]].sum(axis=0, dtype=np.float64))
-
-
-def _iterate_photos(photos: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the rows of each photo with two faces or more, int64 (k,)."""
-    order = np.argsort(photos, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(photos[order])) + 1):
-        if len(rows) > 1:
-            yield rows

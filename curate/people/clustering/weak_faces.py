@@ -98,11 +98,12 @@ def join_weak_groups(
     best = similarity.argmax(axis=1)
     value, person = similarity[np.arange(len(weak)), best], near[np.arange(len(weak)), best]
     value[blocked[np.arange(len(weak)), best]] = -np.inf
-    joins = np.zeros(len(weak), bool)
-    for part in (main[weak], ~main[weak]):
-        joins[part] = (
-            _select_likely(value[part], len(known), spread) if same_person is None else value[part] >= same_person
-        )
+    if same_person is not None:
+        joins = value >= same_person
+    else:
+        joins = np.zeros(len(weak), bool)
+        for part in (main[weak], ~main[weak]):
+            joins[part] = _select_likely(value[part], len(known), spread)
     labels[weak[joins]] = person[joins]
     return labels
 

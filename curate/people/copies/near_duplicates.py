@@ -121,11 +121,14 @@ def find_near_duplicates(
     """Returns the new row of every face, in the same order.
 
     The original of each set of near-duplicates becomes the representative (manifests/ledger/original_copies.py). If a
-    set contains a face of `preferred`, the last such face becomes the representative instead. Some
-    photos show one person twice, for example photo-booth strips. A face of a photo-booth strip becomes a representative
-    only if all its copies are in photos that show one person twice. Every face of `faces` has an embedding, and is ok,
-    a near-duplicate, or dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit
-    embeddings of the faces, float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same order.
+    set contains a face of `preferred`, the last such face becomes the representative instead.
+
+    Some photos show one person twice, for example photo-booth strips. A face of a photo-booth strip becomes a
+    representative only if all its copies are in photos that show one person twice.
+
+    Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped by a decision. `photos` are the
+    photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n, d). The arguments `faces`,
+    `photos` and `embeddings` have the same order.
     """
     n = len(faces)
     if n == 0:

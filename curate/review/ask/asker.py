@@ -1,4 +1,4 @@
-"""Asks the questions of a review, and turns answers into requests, the same requests that `likeness decide` takes."""
+"""Asks the questions of a review, and turns each answer into a request of `likeness decide`."""
 
 from __future__ import annotations
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from curate.review.ask.asker import Asker
-from curate.review.pages import get_session, render
-from curate.review.session import Applying
+from curate.review.pages import get_session, read_json, render
 from manifests.errors import BadInput
 
 NAVIGATION = [("/ask", "Questions")]
@@ -25,30 +21,17 @@ def show_page(request: Request) -> Response:
 
 
 def send_question(request: Request) -> Response:
-    """Answers the next question, or null as `question`."""
+    """Sends the next question, or null as `question`."""
     described = _get_asker(request).describe()
     return JSONResponse({**described, "state": get_session(request).describe_state()})
 
 
 async def receive_answer(request: Request) -> Response:
     """Records an answer, and answers the next question. If nothing was recorded, answers an error."""
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        raise HTTPException(415, "An answer is JSON.")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BYTES:
-            raise HTTPException(413, "The answer is too long.")
-    try:
-        words = json.loads(bytes(body))
-    except (ValueError, RecursionError):
-        raise BadInput("The answer is not JSON.") from None
+    words = await read_json(request, _MOST_BYTES)
     if not isinstance(words, dict):
         raise BadInput("The answer is not a JSON object.")
-    try:
-        await run_in_threadpool(_get_asker(request).answer, words.get("question"), words.get("answer"))
-    except Applying as error:
-        return JSONResponse({"error": str(error), "again": True}, 503)
+    await run_in_threadpool(_get_asker(request).answer, words.get("question"), words.get("answer"))
     return await run_in_threadpool(send_question, request)
 
 

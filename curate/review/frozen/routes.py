@@ -8,11 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from curate.review.frozen.set_images import find_lq_file, list_sets, read_images
-from curate.review.pages import render
+from curate.review.pages import get_session, render
 from curate.review.paging import make_paging
 from curate.review.pictures.own_size import answer_png, encode_file
 from curate.review.reading import find_face, open_ledger
-from curate.review.session import Session
 from manifests.ledger.paths import crop_path
 
 NAVIGATION = [("/sets", "Frozen sets")]
@@ -22,7 +21,7 @@ _CROP = 512  # side of a crop in pixels
 
 def show_sets(request: Request) -> Response:
     """The list of the frozen sets. A dataset with one set shows the images of this set at once."""
-    session: Session = request.app.state.session
+    session = get_session(request)
     session.read()
     name = request.query_params.get("set")
     with open_ledger(request) as ledger:
@@ -36,15 +35,16 @@ def show_sets(request: Request) -> Response:
 
 
 def send_lq(request: Request) -> Response:
-    """Answers an image of a frozen set at its own size."""
+    """Sends an image of a frozen set at its own size."""
+    face = find_face(request, request.path_params["face"])
     with open_ledger(request) as ledger:
-        found = find_lq_file(ledger, request.path_params["lq_set"], request.path_params["face"])
+        found = find_lq_file(ledger, request.path_params["lq_set"], face.face_id)
     return answer_png(None if found is None else encode_file(found[0]))
 
 
 def send_crop(request: Request) -> Response:
-    """Answers the crop of a face, area-resized to the side in the path."""
-    session: Session = request.app.state.session
+    """Sends the crop of a face, area-resized to the side in the path."""
+    session = get_session(request)
     face, side = request.path_params["face"], request.path_params["side"]
     if not 16 <= side <= _CROP:
         raise HTTPException(404)

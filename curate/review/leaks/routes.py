@@ -23,9 +23,8 @@ from curate.review.leaks.leak_pairs import (
     run_repair,
     search_pairs,
 )
-from curate.review.pages import fail, render
+from curate.review.pages import fail, get_session, render
 from curate.review.reading import open_ledger
-from curate.review.session import Session
 
 NAVIGATION = [("/leaks", "Leaks")]
 # name of a work -> the function that runs in the background, and a function that describes its result for the page
@@ -38,7 +37,7 @@ _WORKS: dict[str, tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]] = 
 
 def show_leaks(request: Request) -> Response:
     """The counts of the last search, and the pairs as soon as the search of this page is done."""
-    session: Session = request.app.state.session
+    session = get_session(request)
     with open_ledger(request) as ledger:
         audit = read_audit(ledger)
     job = request.app.state.jobs.find(search_pairs)
@@ -53,7 +52,7 @@ def show_leaks(request: Request) -> Response:
 
 def start_work(request: Request) -> Response:
     """Starts the plan of a repair, or the repair itself. The answer has the key with which `read_work` is asked."""
-    session: Session = request.app.state.session
+    session = get_session(request)
     function, _ = _find_work(request)
     if function is run_repair and session.read_only:
         return fail(request, session.read_only)
@@ -64,7 +63,7 @@ def start_work(request: Request) -> Response:
 
 
 def read_work(request: Request) -> Response:
-    """Answers how far a work is."""
+    """Sends how far a work is."""
     function, describe = _find_work(request)
     status, result = request.app.state.jobs.find(function).read(request.query_params.get("key", ""))
     return answer_status(status, **({} if result is None else describe(result)))

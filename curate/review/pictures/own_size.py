@@ -68,7 +68,7 @@ def encode_photo(uri: str, sha256: str | None, box: Sequence[float] | None = Non
 
 
 def answer_png(data: bytes | None) -> Response:
-    """Answers a PNG, or the status 404 if there is no picture."""
+    """Sends a PNG, or the status 404 if there is no picture."""
     if data is None:
         raise HTTPException(404)
     return Response(data, media_type="image/png")

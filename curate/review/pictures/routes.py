@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from curate.review.pages import get_session
 from curate.review.pictures.own_size import encode_photo
 from curate.review.pictures.thumbnails import read_thumbnail
 from curate.review.reading import find_face, open_ledger
-from curate.review.session import Session
 from curate.review.unused.unused_items import may_show_photos
 
 NAVIGATION: list[tuple[str, str]] = []
@@ -23,15 +23,15 @@ WHERE p.photo_id = ? AND u.samples IS NOT DISTINCT FROM p.samples AND u.orientat
 
 
 def send_face(request: Request) -> Response:
-    """Answers the thumbnail of a face of the ledger. A face without a crop is cut out of its photo."""
-    session: Session = request.app.state.session
+    """Sends the thumbnail of a face of the ledger. A face without a crop is cut out of its photo."""
+    session = get_session(request)
     face = find_face(request, request.path_params["face"])
     data = read_thumbnail(session.dataset, face, not session.read_only)
     return _answer(data or _read_photo(request, face.photo_id, face.box))
 
 
 def send_photo(request: Request) -> Response:
-    """Answers a small picture of a photo of the ledger."""
+    """Sends a small picture of a photo of the ledger."""
     return _answer(_read_photo(request, request.path_params["photo"], None))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from curate.review.pages import render
+from curate.review.pages import get_session, render
 from curate.review.paging import make_paging
 from curate.review.pictures.own_size import answer_png, encode_bytes, encode_file
 from curate.review.reading import open_ledger
@@ -40,22 +41,26 @@ def show_restored(request: Request) -> Response:
         shown = photos[paging.start : paging.end]
         allowed = may_show_photos(ledger, [photo.before[2] for photo in shown if photo.before])
         sizes = read_set_sizes(ledger)
+    secret = _find_secret_faces(request, shown)
     return render(
         request, "restored.html.j2", folder=folder.name, name=name_folder(folder), paging=paging, sizes=sizes,
-        photos=[(place, photo, _list_pictures(photo, allowed)) for place, photo in enumerate(shown, paging.start)],
+        photos=[
+            (place, photo, _list_pictures(photo, allowed, secret)) for place, photo in enumerate(shown, paging.start)
+        ],
         unknown=UNKNOWN,
     )  # fmt: skip
 
 
 def send_photo(request: Request) -> Response:
-    """Answers a photo before or after its restoration, at its own size. The path has the number of the photo."""
+    """Sends a photo before or after its restoration, at its own size. The path has the number of the photo."""
     path = request.path_params
     with open_ledger(request) as ledger:
         photos = read_restored_photos(ledger, _find_folder(request, ledger))
         if path["number"] >= len(photos):
             raise HTTPException(404)
         photo, dataset = photos[path["number"]], ledger.dataset
-        pictures = _list_pictures(photo, may_show_photos(ledger, [photo.before[2]] if photo.before else []))
+        allowed = may_show_photos(ledger, [photo.before[2]] if photo.before else [])
+        pictures = _list_pictures(photo, allowed, _find_secret_faces(request, [photo]))
         side = read_set_sizes(ledger)[photo.lq[0]] if photo.lq else None
     data = None
     if path["when"] in pictures:
@@ -71,10 +76,20 @@ def send_photo(request: Request) -> Response:
     return answer_png(data)
 
 
-def _list_pictures(photo: RestoredPhoto, allowed: set[str]) -> tuple[str, ...]:
-    """Returns the pictures of a photo that may be shown: lq, restored and truth. `allowed` are photo ids."""
+def _find_secret_faces(request: Request, photos: Sequence[RestoredPhoto]) -> set[str]:
+    """Returns the faces of frozen images of which nobody may see a picture. A face of no photo counts as secret."""
+    view = get_session(request).read()
+    faces = {photo.lq[1] for photo in photos if photo.lq is not None}
+    return {face for face in faces if face not in view.people.faces or view.people.faces[face].photo_id in view.secret}
+
+
+def _list_pictures(photo: RestoredPhoto, allowed: set[str], secret: set[str]) -> tuple[str, ...]:
+    """Returns the pictures of a photo that may be shown: lq, restored and truth.
+
+    `allowed` are photo ids, and `secret` are face ids of frozen images.
+    """
     if photo.lq is not None:
-        return ("lq", "restored", "truth")
+        return () if photo.lq[1] in secret else ("lq", "restored", "truth")
     if photo.before is None:
         return ("restored",)
     return ("lq", "restored") if photo.before[2] in allowed else ()

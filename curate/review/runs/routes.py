@@ -10,7 +10,7 @@ from starlette.routing import Route
 from curate.review.pages import render
 from curate.review.paging import make_paging
 from curate.review.pictures.own_size import answer_png, encode_file
-from curate.review.reading import open_ledger
+from curate.review.reading import find_face, open_ledger
 from curate.review.runs.restored_routes import list_restored_folders, name_folder
 from curate.review.runs.run_results import (
     Result,
@@ -48,12 +48,13 @@ def show_runs(request: Request) -> Response:
 
 
 def send_restored(request: Request) -> Response:
-    """Answers a restored image at its own size. The path names a result and the number of one of its systems."""
+    """Sends a restored image at its own size. The path names a result and the number of one of its systems."""
     path = request.path_params
     result = next((one for one in _read(request)[0] if _name(one) == path["result"]), None)
     if result is None or path["system"] >= len(result.systems):
         raise HTTPException(404)
-    file = find_image(result, list(result.systems)[path["system"]], path["face"])
+    face = find_face(request, path["face"])
+    file = find_image(result, list(result.systems)[path["system"]], face.face_id)
     return answer_png(None if file is None else encode_file(file))
 
 

@@ -6,10 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from curate.review.pages import render
+from curate.review.pages import get_session, render
 from curate.review.paging import make_paging
 from curate.review.reading import open_ledger
-from curate.review.session import Session
 from curate.review.unused.unused_items import KINDS, read_items, read_reasons
 
 NAVIGATION = [("/unused", "Not used")]
@@ -18,7 +17,7 @@ _ITEMS = 60  # number of items on a page (ours)
 
 def show_unused(request: Request) -> Response:
     """The items of one kind and one reason. Without a choice, the first reason that has faces is shown."""
-    session: Session = request.app.state.session
+    session = get_session(request)
     session.read()
     kind, code = request.query_params.get("kind"), request.query_params.get("reason")
     with open_ledger(request) as ledger:

@@ -12,18 +12,12 @@ from typing import Any
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, FaceFinder, read_decisions, select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE, Face
-from manifests.privacy.erase import CONSENT_MISSING, CONSENT_REFUSALS, ERASURE_REASONS, NO_CONSENT, OPTED_OUT
+from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT, SECRET_PHOTOS
 from manifests.privacy.keys import HIDDEN_PREFIX
 from manifests.report.sections.intake_section import explain_reason
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 
-# Selects the photos of which no picture may be shown. Unlike HIDDEN_PHOTOS, this query leaves out the photos without a
-# face, because the page shows them.
-_SECRET = (
-    f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} OR lower(trim(consent)) IN {CONSENT_REFUSALS} "
-    f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
-)
 # Each kind of item has a table in which a row is an item: id, photo_id, face_id, reason. A face that is used, but set
 # aside when the people were divided into splits, is an item of its own kind.
 _ITEMS = {
@@ -109,7 +103,7 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
     """
     rows = ledger.query(
         f"""SELECT i.*, f.duplicate_of, f.inter_ocular_px, f.sharpness, f.yaw, f.det_score,
-                   i.photo_id IN ({_SECRET}) AS secret
+                   i.photo_id IN ({SECRET_PHOTOS}) AS secret
             FROM ({_ITEMS[kind]}) i LEFT JOIN faces f ON f.face_id = i.face_id
             WHERE i.reason = ? ORDER BY md5(i.id) LIMIT ? OFFSET ?""",
         code, limit, start,
@@ -145,7 +139,8 @@ def _find_drops(ledger: Ledger) -> dict[str, tuple[int, int]]:
 def may_show_photos(ledger: Ledger, photo_ids: Sequence[str]) -> set[str]:
     """Returns the photos of `photo_ids` that the ledger knows and of which pictures may be shown."""
     known = ledger.query(
-        f"SELECT photo_id FROM photos WHERE list_contains(?, photo_id) AND photo_id NOT IN ({_SECRET})", list(photo_ids)
+        f"SELECT photo_id FROM photos WHERE list_contains(?, photo_id) AND photo_id NOT IN ({SECRET_PHOTOS})",
+        list(photo_ids),
     )
     return set(known["photo_id"])
 

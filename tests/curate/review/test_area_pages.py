@@ -222,6 +222,8 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
     assert client.get(source).json()["total"] == 2
     for body in ({"rows": [len(people)]}, {"rows": [-1]}, {"rows": ["0"]}, {"rows": [True]}, [1], {}):
         assert client.post(f"/api/map/selection?key={key}", json=body).status_code == 400, body
+        broken = client.post(f"/api/map/selection?key={key}", content="{", headers={"content-type": "application/json"})
+        assert broken.status_code == 409 and broken.json() == {"error": "The request is not JSON."}
     assert client.get("/api/map/points?key=old").status_code == 409
     assert client.get("/selection?name=99").status_code == 404
     # an erased face takes the map with it

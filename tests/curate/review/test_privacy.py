@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 from manifests.ledger.ledger import Ledger
@@ -11,6 +13,7 @@ from manifests.ledger.records import Photo
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from tests.doubles.review import review_dataset
+from tests.doubles.reviewed_dataset import SET, make_result
 
 
 def test_a_purge_removes_the_person_from_the_files_of_the_review(dataset: Path):
@@ -46,3 +49,26 @@ def test_no_picture_of_a_photo_without_consent_is_shown(dataset: Path):
             ledger.record("consent", "test", {}, [Photo(**{**vars(row), "consent": "withdrawn"})])
         for kind in ("thumbnail", "crop", "source"):
             assert review.client.get(f"/{kind}/{face}.webp").status_code == 404
+
+
+def test_no_area_shows_a_picture_of_a_photo_without_consent(made: Path, tmp_path: Path):
+    dataset = tmp_path / "dataset"
+    shutil.copytree(made, dataset)
+    make_result(dataset, dataset / "run")
+    with Ledger.open(dataset) as ledger:
+        face, photo = ledger.query("SELECT face_id, photo_id FROM degradations JOIN faces USING (face_id)").row(0)
+    with review_dataset(dataset) as review:
+        links = re.findall(r"/picture/restored/[^\"]+", review.client.get("/runs").text)
+        restored = next(link for link in links if face in link)
+        pictures = (
+            f"/picture/face/{face}.webp",
+            f"/picture/photo/{photo}.webp",
+            f"/picture/crop/64/{face}.png",
+            f"/picture/lq/{SET}/{face}.png",
+            restored,
+        )
+        assert [review.client.get(link).status_code for link in pictures] == [200] * 5
+        with Ledger.open(dataset, write=True) as ledger:
+            (row,) = ledger.read_rows(Photo, "photo_id = ?", photo)
+            ledger.record("consent", "test", {}, [Photo(**{**vars(row), "consent": "withdrawn"})])
+        assert [review.client.get(link).status_code for link in pictures] == [404] * 5
