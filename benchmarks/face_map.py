@@ -23,7 +23,7 @@ from grouping_scale import make_faces
 from record_result import record_result
 from scipy.spatial import cKDTree
 
-from curate.review.map import place_faces
+from curate.review.map.face_map import place_faces
 
 
 def measure(n: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 
 from curate.config import CurateConfig
 from curate.review.server import make_app
-from curate.review.session import Session
+from curate.review.session.session import Session
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Membership, Split
 from manifests.privacy.keys import ensure_key

@@ -1,4 +1,4 @@
-"""Starts the server of the review. The pages of each area are in the files *_routes.py."""
+"""Starts the server of the review. The pages of each area are in the files routes.py and *_routes.py."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ import curate.review.ask.routes
 import curate.review.copies.routes
 import curate.review.frozen.routes
 import curate.review.leaks.routes
-import curate.review.map_routes
+import curate.review.map.routes
+import curate.review.people.act_routes
+import curate.review.people.face_routes
+import curate.review.people.routes
 import curate.review.pictures.routes
 import curate.review.runs.restored_routes
 import curate.review.runs.routes
 import curate.review.unused.routes
-from curate.review import act_routes, face_routes, people_routes
-from curate.review.access import Access, is_loopback
 from curate.review.ask.asker import Asker
-from curate.review.background import Jobs
-from curate.review.pages import fail, render_error
-from curate.review.selections import Selections
-from curate.review.session import Applying, Session
+from curate.review.map.selections import Selections
+from curate.review.session.session import Applying, Session
+from curate.review.web.access import Access, is_loopback
+from curate.review.web.background import Jobs
+from curate.review.web.pages import fail, render_error
 from manifests.errors import BadInput, LikenessError
 
 # Each area of the pages is a module. `ROUTES` are the routes of the area, and `NAVIGATION` are pairs of a path and a
 # title. The pages show the entries of NAVIGATION in this order.
 AREAS: list[ModuleType] = [
-    people_routes,
-    face_routes,
-    act_routes,
+    curate.review.people.routes,
+    curate.review.people.face_routes,
+    curate.review.people.act_routes,
     curate.review.ask.routes,
-    curate.review.map_routes,
+    curate.review.map.routes,
     curate.review.copies.routes,
     curate.review.unused.routes,
     curate.review.frozen.routes,
@@ -133,7 +135,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _read_static_files() -> dict[str, tuple[bytes, str]]:
     """Returns a dict from the name of each file in static/ to its bytes and its media type."""
-    folder = resources.files("curate.review") / "static"
+    folder = resources.files("curate.review.web") / "static"
     return {
         file.name: (file.read_bytes(), _TYPES[file.name.rpartition(".")[2]])
         for file in folder.iterdir()

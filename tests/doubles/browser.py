@@ -11,9 +11,9 @@ from pathlib import Path
 import uvicorn
 from playwright.sync_api import Page
 
-from curate.review.access import Access
 from curate.review.server import make_app
-from curate.review.session import Session
+from curate.review.session.session import Session
+from curate.review.web.access import Access
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

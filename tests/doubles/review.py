@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from starlette.testclient import TestClient
 
-from curate.review.access import Access
 from curate.review.server import make_app
-from curate.review.session import Session
+from curate.review.session.session import Session
+from curate.review.web.access import Access
 
 PORT = 8123
 ORIGIN = f"http://127.0.0.1:{PORT}"

@@ -12,9 +12,9 @@ import numpy as np
 from curate.people.clustering.threshold import MEAN_WITHIN, Evidence, estimate_spread
 from curate.people.clustering.weak_faces import WEAK
 from curate.review.ask.questions import FACE, PEOPLE, Odds, Question, Questions
-from curate.review.closeness import read_embeddings
-from curate.review.session import Session
-from curate.review.view import View
+from curate.review.people.closeness import read_embeddings
+from curate.review.session.session import Session
+from curate.review.session.view import View
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import Decision, FaceLocation, select_active
 from manifests.ledger.ledger import Ledger

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from curate.review.ask.asker import Asker
-from curate.review.pages import get_session, read_json, render
+from curate.review.web.pages import get_session, read_json, render
 from manifests.errors import BadInput
 
 NAVIGATION = [("/ask", "Questions")]

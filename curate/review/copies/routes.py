@@ -7,9 +7,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from curate.review.copies.copy_groups import count_groups, read_groups
-from curate.review.pages import render
-from curate.review.paging import make_paging
-from curate.review.reading import open_ledger
+from curate.review.web.pages import render
+from curate.review.web.paging import make_paging
+from curate.review.web.reading import open_ledger
 
 NAVIGATION = [("/copies", "Copies")]
 _GROUPS = 30  # number of groups on a page (ours)

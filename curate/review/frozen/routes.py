@@ -8,10 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from curate.review.frozen.set_images import find_lq_file, list_sets, read_images
-from curate.review.pages import get_session, render
-from curate.review.paging import make_paging
 from curate.review.pictures.own_size import answer_png, encode_file
-from curate.review.reading import find_face, open_ledger
+from curate.review.web.pages import get_session, render
+from curate.review.web.paging import make_paging
+from curate.review.web.reading import find_face, open_ledger
 from manifests.ledger.paths import crop_path
 
 NAVIGATION = [("/sets", "Frozen sets")]

@@ -13,7 +13,7 @@ from typing import Any
 
 from curate.decisions.repair_leaks import Repair, repair_leaks
 from curate.people.leaks.find_leaks import KINDS, Leak, read_leak_search, search_leaks
-from curate.review.background import Report
+from curate.review.web.background import Report
 from manifests.ledger.leak_audit import STAGE, find_audit_problems, hash_splits
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.text import format_count, make_printable

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from curate.review.background import answer_status
 from curate.review.leaks.leak_pairs import (
     MEANINGS,
     PAIRS,
@@ -23,8 +22,9 @@ from curate.review.leaks.leak_pairs import (
     run_repair,
     search_pairs,
 )
-from curate.review.pages import fail, get_session, render
-from curate.review.reading import open_ledger
+from curate.review.web.background import answer_status
+from curate.review.web.pages import fail, get_session, render
+from curate.review.web.reading import open_ledger
 
 NAVIGATION = [("/leaks", "Leaks")]
 # name of a work -> the function that runs in the background, and a function that describes its result for the page

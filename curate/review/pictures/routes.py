@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from curate.review.pages import get_session
 from curate.review.pictures.own_size import encode_photo
 from curate.review.pictures.thumbnails import read_thumbnail
-from curate.review.reading import find_face, open_ledger
 from curate.review.unused.unused_items import may_show_photos
+from curate.review.web.pages import get_session
+from curate.review.web.reading import find_face, open_ledger
 
 NAVIGATION: list[tuple[str, str]] = []
 # The file that stands for a photo must have the pixels of the photo, because the boxes of faces belong to these pixels.

@@ -14,7 +14,7 @@ from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
 
 if TYPE_CHECKING:
-    from curate.review.view import PhotoFile
+    from curate.review.session.view import PhotoFile
 
 SIDE = 1600  # largest side of the picture in pixels (ours)
 _READ_ERRORS = (OSError, ValueError, UndecodableImage, ArchiveError)

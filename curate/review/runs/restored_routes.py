@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from curate.review.pages import get_session, render
-from curate.review.paging import make_paging
 from curate.review.pictures.own_size import answer_png, encode_bytes, encode_file
-from curate.review.reading import open_ledger
 from curate.review.runs.restored_photos import UNKNOWN, RestoredPhoto, find_restored_folders, read_restored_photos
 from curate.review.runs.run_results import list_run_folders
 from curate.review.unused.unused_items import may_show_photos
+from curate.review.web.pages import get_session, render
+from curate.review.web.paging import make_paging
+from curate.review.web.reading import open_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_set_sizes

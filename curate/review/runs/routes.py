@@ -7,10 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from curate.review.pages import render
-from curate.review.paging import make_paging
 from curate.review.pictures.own_size import answer_png, encode_file
-from curate.review.reading import find_face, open_ledger
 from curate.review.runs.restored_routes import list_restored_folders, name_folder
 from curate.review.runs.run_results import (
     Result,
@@ -20,6 +17,9 @@ from curate.review.runs.run_results import (
     list_run_folders,
     read_results,
 )
+from curate.review.web.pages import render
+from curate.review.web.paging import make_paging
+from curate.review.web.reading import find_face, open_ledger
 from manifests.ledger.queries import read_set_sizes
 from manifests.runtime.files import hash_config
 

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from curate.review.pages import get_session, render
-from curate.review.paging import make_paging
-from curate.review.reading import open_ledger
 from curate.review.unused.unused_items import KINDS, read_items, read_reasons
+from curate.review.web.pages import get_session, render
+from curate.review.web.paging import make_paging
+from curate.review.web.reading import open_ledger
 
 NAVIGATION = [("/unused", "Not used")]
 _ITEMS = 60  # number of items on a page (ours)

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from curate.review.access import Access, is_loopback
+from curate.review.web.access import Access, is_loopback
 
 BASE = "http://127.0.0.1:8123"
 

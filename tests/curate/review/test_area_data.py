@@ -6,12 +6,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from curate.review.background import Job
 from curate.review.copies.copy_groups import count_groups, read_groups
 from curate.review.frozen.set_images import find_lq_file, list_sets, read_images
 from curate.review.leaks.leak_pairs import search_pairs
 from curate.review.runs.run_results import find_image, list_images, list_run_folders, read_results
 from curate.review.unused.unused_items import KINDS, may_show_photos, read_items, read_reasons
+from curate.review.web.background import Job
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Photo

@@ -18,8 +18,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from curate.decisions.decide import apply_decisions_of, decide
-from curate.review.background import Jobs
-from curate.review.map import FaceMap, place_faces, read_key, read_map
+from curate.review.map.face_map import FaceMap, place_faces, read_key, read_map
+from curate.review.web.background import Jobs
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Membership, Photo
 from manifests.privacy.erase import remove_files

@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from curate.review.background import answer_status
-from curate.review.map import FaceMap, compute_map, read_key, read_map
-from curate.review.pages import answer_part, get_session, read_json, render
-from curate.review.reading import find_owners, open_ledger
+from curate.review.map.face_map import FaceMap, compute_map, read_key, read_map
+from curate.review.web.background import answer_status
+from curate.review.web.pages import answer_part, get_session, read_json, render
+from curate.review.web.reading import find_owners, open_ledger
 
 NAVIGATION = [("/map", "Map")]
 _MOST_BYTES = 16 * 2**20  # the largest selection (ours): two million rows

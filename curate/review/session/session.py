@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from curate.decisions.decide import apply_decisions_of
 from curate.decisions.record import record_decisions
 from curate.decisions.requests import Request
-from curate.review.history import find_redo, find_undo
-from curate.review.view import View, read_view
-from curate.review.visits import Visit
+from curate.review.session.history import find_redo, find_undo
+from curate.review.session.view import View, read_view
+from curate.review.session.visits import Visit
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerLocked, LedgerMissing, LikenessError
 from manifests.ledger.paths import LEDGER_NAME, check_ledger_exists

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from curate.review.pages import read_number
+from curate.review.web.pages import read_number
 
 
 @dataclass(frozen=True)

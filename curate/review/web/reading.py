@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from curate.review.pages import get_session
+from curate.review.web.pages import get_session
 from manifests.errors import LedgerLocked
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face

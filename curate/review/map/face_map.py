@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.people.clustering.neighbours import find_neighbours
-from curate.review.background import Report
+from curate.review.web.background import Report
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import MAPS
 from manifests.runtime.files import ARRAY_ERRORS, write_atomically

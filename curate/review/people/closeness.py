@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from curate.review.view import View
+from curate.review.session.view import View
 from manifests.ledger.ledger import Ledger
 
 _LEAST_FACES = 3  # a person needs this many faces before two people are proposed (ours)

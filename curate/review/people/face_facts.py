@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curate.review.view import View, measure_width
+from curate.review.session.view import View, measure_width
 from manifests.ledger.decision_log import select_active
 from manifests.ledger.records import Face
 from manifests.runtime.uris import is_missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from curate.review.session import Session
+from curate.review.session.session import Session
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import PARTS
 from manifests.runtime.text import format_count

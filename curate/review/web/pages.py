@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from curate.review.session import Session
+from curate.review.session.session import Session
 from manifests.errors import BadInput
 from manifests.runtime.text import format_count
 
@@ -107,7 +107,7 @@ def choose(value: str | None, table: Mapping[str, Any], default: str) -> str:
 @cache
 def _load_templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("curate.review", "templates"),
+        loader=jinja2.PackageLoader("curate.review.web", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from curate.review.acts import perform
-from curate.review.pages import get_session, read_json
+from curate.review.people.acts import perform
+from curate.review.web.pages import get_session, read_json
 
 NAVIGATION: list[tuple[str, str]] = []
 _MOST_BYTES = 16 * 2**20  # the largest act (ours): the ids of 400,000 faces

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from curate.review.face_facts import describe_face_fully
-from curate.review.pages import get_session
+from curate.review.people.face_facts import describe_face_fully
 from curate.review.pictures.source_photo import draw_source_photo
 from curate.review.pictures.thumbnails import read_crop, read_thumbnail
-from curate.review.session import Session
-from curate.review.view import View
+from curate.review.session.session import Session
+from curate.review.session.view import View
+from curate.review.web.pages import get_session
 from manifests.ledger.records import Face
 
 NAVIGATION: list[tuple[str, str]] = []

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from curate.review.closeness import find_closest_people, propose_two
-from curate.review.pages import answer_part, choose, get_session, read_decimal, read_number, render
-from curate.review.view import FACE_ORDERS, ORDERS, SHOWN
+from curate.review.people.closeness import find_closest_people, propose_two
+from curate.review.session.view import FACE_ORDERS, ORDERS, SHOWN
+from curate.review.web.pages import answer_part, choose, get_session, read_decimal, read_number, render
 
 NAVIGATION = [("/", "People")]
 _CLOSEST = 8  # the number of similar people that the page of a person shows (ours)

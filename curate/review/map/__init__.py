@@ -1,0 +1,1 @@
+"""The map of all faces, and the faces that a lasso selects."""

@@ -1,0 +1,1 @@
+"""The pages of people and faces, and the acts of the user."""

@@ -1,0 +1,1 @@
+"""What the server keeps in memory about a dataset, and what it records."""
