@@ -21,8 +21,7 @@ class Visit:
         """Reads the file. On the first visit, all faces `identity_of` count as seen."""
         self._path = dataset / VISIT_NAME
         self.seen = _read(self._path)  # face -> the person with whom the user has seen the face
-        self.is_first = not self.seen
-        if self.is_first:
+        if not self.seen:
             self.seen = dict(identity_of)
 
     def find_joined(self, identity_of: Mapping[str, str], by_decision: Iterable[str]) -> set[str]:
