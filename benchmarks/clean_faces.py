@@ -3,12 +3,12 @@
     python benchmarks/clean_faces.py DATASET --run RUN [--judge dlib] [--keep]
 
 The benchmark restores faces of people of the splits `val` and `test`, on whom the restorer was not trained. The
-benchmark uses a face only if its crop was not enlarged, and at most a tenth of the crop lies outside the photo. The
-input is the crop itself, as in `likeness restore --always`. Each face is restored without references. If the table
-`pairs` of the dataset has references for a face, the face is also restored with up to four references. The benchmark
-prints the PSNR between the result and the input, over the pixels that come from the photo. It also prints the cosine
-between the embeddings of the result and of the input. The judge, a recognizer that no loss uses, computes these
-embeddings."""
+benchmark uses a face only if two conditions hold: its crop was not enlarged, and at most a tenth of the crop lies
+outside the photo. The input is the crop itself, as in `likeness restore --always`. Each face is restored without
+references. If the table `pairs` of the dataset has references for a face, the face is also restored with up to four
+references. The benchmark prints the PSNR between the result and the input, over the pixels that come from the photo. It
+also prints the cosine between the embeddings of the result and of the input. The judge, a recognizer that no loss uses,
+computes these embeddings."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="the dataset's folder")
     parser.add_argument("--run", type=Path, help="the run of the restorer (default: DATASET/run)")
-    parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
+    parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/clean_faces.json")
     options = parser.parse_args()
     run = options.run or options.dataset / "run"
@@ -124,8 +124,8 @@ def main() -> None:
     rows = measure_faces(options.dataset, run, options.judge)
     if not rows:
         sys.exit(
-            f"The splits {' and '.join(SPLITS)} of {options.dataset} have no face whose crop is not enlarged and lies "
-            "inside its photo: curate larger photos."
+            f"In the splits {' and '.join(SPLITS)} of {options.dataset}, every crop is enlarged or lies partly outside its "
+            "photo: curate larger photos."
         )
     table = summarise(rows)
     for name, values in table.items():

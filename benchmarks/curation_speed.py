@@ -8,8 +8,8 @@ plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process, in which o
 threads. The loop writes nothing. In each round, curation runs and then the loop runs. The times include loading the
 models. The figures are medians over the rounds.
 
-Then each step of curation is timed alone, in one process with one thread. The floor is the speed of detection and
-recognition alone.
+Then each step of curation is timed alone, in one process with one thread. The floor is the speed that curation would
+have if only detection and recognition took time.
 """
 
 from __future__ import annotations

@@ -107,9 +107,9 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float
 def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
     """Returns the images per second of `likeness degrade FOLDER --preset gfpgan` with 1 worker and with 2 workers.
 
-    The time includes decoding, encoding PNG, and flushing each file to disk. `times` is the ratio of the two speeds
-    without the first quarter of the images, during which the workers start. `whole` is the ratio of the two speeds over
-    all images.
+    The time includes decoding, encoding PNG, and flushing each file to disk. `times` is the speed with 2 workers
+    divided by the speed with 1 worker. The first quarter of the images is not counted, because the workers start during
+    this time. `whole` is the same ratio over all images.
     """
     from degrade.frozen.folders import degrade_folder
 

@@ -1,10 +1,10 @@
-"""Measures time and memory of the map of faces that `likeness review` shows, on one core.
+"""Measures, on one core, the time and the memory that the map of faces in `likeness review` needs.
 
     python benchmarks/face_map.py [--sizes 10000 100000] [--keep]
 
-The faces are those of grouping_scale.py: synthetic embeddings of 512 dimensions. `nearest` is the share of faces whose
-nearest face on the map belongs to the same person, among the faces of people with two faces or more. Each size runs in
-a process of its own. The peak memory includes the embeddings.
+The faces are those of grouping_scale.py: synthetic embeddings of 512 dimensions. Only people with two faces or more
+count for `nearest`: the share of their faces whose nearest face on the map belongs to the same person. Each size runs
+in a process of its own. The peak memory includes the embeddings.
 """
 
 from __future__ import annotations

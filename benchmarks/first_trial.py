@@ -34,7 +34,10 @@ train(folder / "run", folder / "snapshot", recipe, images=images, workers=worker
 
 
 def train_trial(dataset: Path, folder: Path, images: int, workers: int) -> Path:
-    """Trains with the settings of the trial in float32 into `folder`. Returns the file stats.jsonl of the run."""
+    """Trains in float32 with the settings of the trial, and writes the run into `folder`.
+
+    Returns the file stats.jsonl of the run.
+    """
     code = folder / "code"
     code.mkdir(parents=True)
     archive = subprocess.run(

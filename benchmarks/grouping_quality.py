@@ -4,14 +4,14 @@
     python benchmarks/grouping_quality.py EMBEDDINGS.npz            with E, float (n, d), and id, (n,)
 
 All methods get the same embeddings in one run. Our method does not get photo ids here, because the other methods (the
-peers) cannot use photo ids. The label of a photo is the name of its folder, and its largest accepted face gets this
-label. For the extra row "curate", `likeness curate` groups the labelled faces together with the faces of bystanders,
-and uses the photo ids. `likeness curate` marks some people as doubtful. Each face of a doubtful person counts as a
-person of its own.
+peers) cannot use photo ids. The label of a photo is the name of its folder. The largest accepted face of the photo gets
+this label. For the extra row "curate", `likeness curate` groups the labelled faces together with the faces of
+bystanders, and uses the photo ids. `likeness curate` marks some people as doubtful. Each face of a doubtful person
+counts as a person of its own.
 
-Labels are not corrected, so wrong labels lower every score. A suspect is a face whose label differs from the label of
-nearly all faces in its group. The benchmark lists the suspects, and scores them like all other faces. The thresholds of
-the peers are tuned on the labels. The peers are installed with the extra `peers`.
+Labels are not corrected, so wrong labels lower every score. If nearly all faces of a group have the same label, the
+other faces of the group are suspects. The benchmark lists the suspects, and scores them like all other faces. The
+thresholds of the peers are tuned on the labels. The peers are installed with the extra `peers`.
 """
 
 from __future__ import annotations
@@ -141,10 +141,9 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
 
 
 def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """Returns the faces whose label differs from the label of at least nine in ten faces of their group.
+    """If at least nine in ten faces of a group have the same label, returns the other faces of the group.
 
-    Only groups of ten or more faces are checked. The returned faces look like the people of the group, or their labels
-    are wrong.
+    Only groups of ten or more faces are checked. A returned face looks like another person, or its label is wrong.
     """
     suspects = []
     for label, count in Counter(labels.tolist()).items():

@@ -48,7 +48,7 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
         sizes.append(np.where(rng.random(4096) < SINGLE, 1, several))
     person = np.repeat(np.arange(4096 * len(sizes)), np.concatenate(sizes))[:n]
     people = int(person[-1]) + 1
-    # `scale` contains a standard deviation for each dimension. The numbers fall geometrically, so random directions
+    # `scale` contains a standard deviation for each dimension. The deviations fall geometrically, so random directions
     # spread as in EFFECTIVE dimensions.
     scale = _make_spectrum()
     means = _normalise(rng.standard_normal((people, DIMENSIONS), np.float32) * scale)

@@ -12,9 +12,10 @@ least the cosine of the degraded input, and otherwise as worse. The benchmark pr
 - the share of the worse results that the limit of the table stops.
 
 For an ideal measure, the last column would be 1. The line `all limits` applies all limits of the table together. The
-benchmark also proposes a limit of the fineness, which tells how strong the finest detail of a face is: 95% of the
-results of soft inputs have less fineness. If an input has more fineness than this limit, the restorer would make the
-face softer. The benchmark changes no limit. Write the limits that you choose into train/restore/harm.py.
+fineness of a face tells how strong its finest detail is. The benchmark also proposes a limit of the fineness: 95% of
+the results of soft inputs have less fineness than this limit. If an input has more fineness than this limit, the
+restorer would make the face softer. The benchmark changes no limit. Write the limits that you choose into
+train/restore/harm.py.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="the dataset's folder")
     parser.add_argument("--run", type=Path, help="the run of the restorer (default: DATASET/run)")
-    parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
+    parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="the split whose people are restored")
     parser.add_argument("--presets", default="clean,mild,codeformer,severe", help="degradations, separated by commas")
     parser.add_argument("--limit", type=int, help="the number of faces to measure (default: all)")

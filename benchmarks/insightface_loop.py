@@ -1,8 +1,9 @@
-"""Runs a plain loop with insightface and other clustering methods, which benchmarks compare with our curation.
+"""Runs a plain loop with insightface, and groups its faces. Benchmarks compare the groups with our curation.
 
-The loop calls `FaceAnalysis.get(cv2.imread(path))` with the same models as curation, and keeps every face. The
-clustering methods (the peers) and their settings are those of grouping_quality.py. The benchmarks use the method and
-the setting whose scores on the labels of the same photos are best. Without labels, a user could not choose so well.
+The loop calls `FaceAnalysis.get(cv2.imread(path))` with the same models as curation, and keeps every face. The peers
+are the clustering methods with which grouping_quality.py compares our method, and have the same settings here. The
+benchmarks use the peer and the setting whose scores on the labels of the same photos are best. Without labels, a user
+could not choose so well.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def find_faces_in_loop(files: Sequence[Path], folder: Path) -> dict[Path, list[A
     """
     app = _load_app(str(folder))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # insightface calls functions of scikit-image that will change
+        warnings.simplefilter("ignore")  # insightface calls functions that scikit-image deprecates
         faces_of = {Path(file): app.get(cv2.imread(str(file))) for file in files}
     return {file: sorted(faces, key=lambda face: face.bbox[0] - face.bbox[2]) for file, faces in faces_of.items()}
 

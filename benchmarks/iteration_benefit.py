@@ -1,17 +1,17 @@
-"""Measures whether a restorer gets better by cleaning its own training targets, or by taking more steps.
+"""Measures whether a restorer gets better by cleaning its own training targets, or by more sampling steps.
 
     python benchmarks/iteration_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
 
 The benchmark curates with the folder names as labels, and freezes the test set of reference_benefit.py. The people of
 the test set are a fixed list. `likeness iterate --rounds 2` trains the recipe `tiny` on the originals (round 0), and
-twice more on cleaned targets. `likeness train --steps 8` trains one more restorer. Each of the four restorers is
-trained on the same number of images.
+twice more on cleaned targets. `likeness train --steps 8` trains one more restorer, with eight sampling steps. Each of
+the four restorers is trained on the same number of images.
 
-All four restorers are measured on people who are in no training, with 4 references of the person and without
-references. The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. The restorer of
-eight steps is measured with 1, 2, 4 and 8 steps, together with the time per face. Rounds are compared with round 0.
-Steps are compared with one step of the same restorer. Rounds and steps are not compared with each other, because
-`iterate` also trains on mild defects and `train` does not.
+All four restorers are measured on people whom no training saw, with 4 references of the person and without references.
+The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. The restorer of eight steps
+is measured with 1, 2, 4 and 8 steps, together with the time per face. Rounds are compared with round 0. Steps are
+compared with one step of the same restorer. Rounds and steps are not compared with each other, because `iterate` also
+trains on mild defects and `train` does not.
 
 If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. On a finished
 dataset, only the measurement runs. A result is kept only if it was measured on the fixed list of test people.
@@ -135,7 +135,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
-    parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
+    parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
     parser.add_argument(
         "--images", type=int, default=9_600, help="number of images that each of the four restorers sees in training"
     )
@@ -146,7 +146,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset, lq_set = options.out, f"codeformer-test-{options.size}-s0"
     if options.photos is not None:
-        filters = ("--filters", "keep-outside")  # the fixed test set contains all usable faces
+        filters = ("--filters", "keep-outside")  # in the fixed test set, most crops lie partly outside their photo
         run_likeness(
             "curate", options.photos, "--out", dataset, "--faces", options.faces, "--labels", "folder", *filters
         )

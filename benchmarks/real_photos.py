@@ -234,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="the run of the restorer")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of the photos")
-    parser.add_argument("--judge", default="dlib", help="dlib or insightface:FOLDER, a recognizer that no loss uses")
+    parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or insightface:FOLDER")
     parser.add_argument("--sheet", type=Path, help="a folder for pictures of all counted faces")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/real_photos.json")
     options = parser.parse_args()

@@ -107,7 +107,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
-    parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
+    parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
     parser.add_argument(
         "--run", type=Path, help="the folder of an existing run (default: train a new run in DATASET/run)"
     )
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, help="number of images that the training sees (default: the number of the recipe)"
     )
-    parser.add_argument("--minutes", type=float, default=40, help="training ends after this time at the latest")
+    parser.add_argument("--minutes", type=float, default=40, help="the most minutes that training takes")
     parser.add_argument("--plot", type=Path, help="an SVG file to which the curve is written")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/reference_benefit.json")
     options = parser.parse_args()

@@ -3,9 +3,10 @@
     python benchmarks/review.py                            # 10,000 people, 100,000 faces
     python benchmarks/review.py --people 500 --acts 20
 
-An act is measured from the request of the browser to the answer: the decision is then recorded, and the view is
-changed. The last line is JSON with the median and the 95th percentile of each act in milliseconds. `cpu_p95` is the
-95th percentile of the processor time of this process, which other programs on the machine disturb less.
+The time of an act runs from the request of the browser to the answer. The answer comes after the decision is recorded
+and the view is changed. The last line is JSON with the median and the 95th percentile of each act in milliseconds.
+`cpu_p95` is the 95th percentile of the processor time of this process, which other programs on the machine disturb
+less.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ script takes the largest face of each photo, and the name of the folder as its l
 grouped again from their embeddings. A simulated user answers with the labels. The same questions are asked in three
 orders: by the queue of `likeness review`, in random order among the questions whose mean cosine is within NEAR of the
 threshold and then among the others, and with the question nearest to the threshold first. The last two orders ask about
-two people before they ask about faces and parts, which is better for them. After each answer, the queue follows. If an
-order does not halve the wrong pairs within --most answers, --most counts.
+two people before they ask about faces and parts, because the last two orders get better results this way. After each
+answer, the queue changes its questions. If an order does not halve the wrong pairs within --most answers, it counts as
+if it needed --most answers.
 
 The people for tuning and for testing are separated by a hash of the folder's name. A wrong pair is two faces of one
 label in two people, or two faces of two labels in one person.
@@ -33,7 +34,7 @@ from record_result import record_result
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.review.ask.questions import CALM, PEOPLE, Odds, Question, Questions
 
-NEAR = 0.1  # the distance to the threshold, from the issue
+NEAR = 0.1  # a mean cosine is near the threshold if it differs by at most this (ours)
 SEEDS = 5  # number of random orders; the table has the median
 BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # limits of the probabilities in the table of the calibration
 # Chooses one of the open questions. The arguments are the open questions, and the mean cosine of each of them.
@@ -122,7 +123,7 @@ def choose_nearest(threshold: float) -> Choose:
 
 
 def choose_at_random(threshold: float, rng: np.random.Generator) -> Choose:
-    """Returns the order of a baseline: a random question within NEAR of the threshold, and then a random other one."""
+    """Returns the order of a baseline: random, but the questions within NEAR of the threshold come first."""
 
     def choose(questions: Sequence[Question], cosines: np.ndarray) -> Question | None:
         near = np.flatnonzero(np.abs(cosines - threshold) <= NEAR)
@@ -135,8 +136,8 @@ def choose_at_random(threshold: float, rng: np.random.Generator) -> Choose:
 def _ask_about_people_first(choose: Choose) -> Choose:
     """Returns an order in which the questions about faces and parts come after all questions about two people.
 
-    The cosine of a face to its person is often near the threshold although the face is right, so this order is better
-    for the baselines than one order for all kinds.
+    The cosine of a face to its person is often near the threshold although the face belongs to the person. This order
+    is therefore better for the baselines than one order for all kinds of questions.
     """
 
     def choose_kind(questions: Sequence[Question], cosines: np.ndarray) -> Question | None:
@@ -149,12 +150,12 @@ def _ask_about_people_first(choose: Choose) -> Choose:
 
 
 def count_answers(wrong: Sequence[int], share: float) -> int | None:
-    """Returns the number of answers after which the share of the first wrong pairs is left, or None."""
+    """Returns after how many answers at most `share` of the first wrong pairs are left, or None if more are left."""
     return next((number for number, left in enumerate(wrong) if left <= share * wrong[0]), None)
 
 
 def measure_calibration(table: Table) -> list[dict[str, Any]]:
-    """Returns how often the present people are wrong, for the questions of each bin of probabilities."""
+    """Returns for each bin of probabilities the number of questions, and the number whose answer corrects a person."""
     rows = []
     for question in table.queue.iterate():
         one, other = ([int(face) for face in side] for side in (question.one, question.other))

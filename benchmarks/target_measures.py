@@ -4,8 +4,8 @@
 
 Each DATASET is curated with the face models of FOLDER, an InsightFace pack. The first measurement uses every DATASET.
 The other measurements use the first DATASET only. The script changes copies of accepted faces, and prints how well each
-measure separates the changed copies from the faces (AUC: .5 is chance, 1 is perfect). The script also prints the share
-of the copies that a filter would drop if the same filter dropped 5% of the unchanged faces.
+measure separates the changed copies from the faces (AUC: .5 is chance, 1 is perfect). The script also prints which
+share of the copies a filter drops if its limit drops 5% of the unchanged faces.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ The benchmark runs `likeness train` for a few hundred images into a temporary fo
 The first 320 images are not counted, because workers and kernels start during these images. DATASET is a dataset or a
 snapshot of a dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with
 random weights, which is as fast as the real model. The memory is the peak memory of the training process. The peak
-memory of a worker is a separate figure. If the machine has a GPU, the peak memory of the GPU is reported too.
+memory of a worker is a separate figure. If the machine has a GPU, the script also reports the peak memory of the GPU.
 
-With --baseline, the first trial of training at 256 px is measured too, in float32 (benchmarks/first_trial.py). The
-trial and the recipe run alternately, twice each, and their median speeds are compared. The trial needs a dataset, and
-cannot use a snapshot.
+With --baseline, the script also measures the first trial of training at 256 px, in float32 (benchmarks/first_trial.py).
+The trial and the recipe run alternately, twice each. The script compares their median speeds. The trial needs a
+dataset, and cannot use a snapshot.
 """
 
 from __future__ import annotations

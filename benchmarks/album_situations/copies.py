@@ -1,6 +1,6 @@
 """The situation `copies`: photos and their copies, for example copies that phones, web sites and editors make.
 
-Goals: curation finds at least .98 of the copies of all kinds together, and the three counts of leaks are 0.
+Goals: curation finds at least 98% of the copies, counted over all kinds together, and makes no leak (`_count_leaks`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from manifests.ledger.records import Face, File, Pair, Split
 from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
-COPIED_PHOTOS = 3  # The number of photos of each person that are copied.
-# The range of both sides of the photos that are copied, in pixels. If a photo has the lower limit, its copy of a third
-# of the size still shows a face. If a photo has the upper limit, its copies are still made quickly.
+COPIED_PHOTOS = 3  # How many photos of each person are copied.
+# A photo is copied only if both its sides are in this range, in pixels. If a photo has the lower limit, its copy of a
+# third of the size still shows a face. If a photo has the upper limit, its copies are still made quickly.
 MIN_SIDE, MAX_SIDE = 350, 1200
 
 
@@ -39,7 +39,7 @@ def encode(rgb: np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
 
 
 def resize(rgb: np.ndarray, scale: float) -> np.ndarray:
-    """Returns the picture at `scale` times its size. Area averages shrink it, and bicubic interpolation enlarges it."""
+    """Returns the picture at `scale` times its size: shrunk by area averages, or enlarged by bicubic interpolation."""
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=method)
 
@@ -92,17 +92,17 @@ COPIES: dict[str, Callable[[np.ndarray], bytes]] = {
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
-    """Curates all photos of held-out people, beside copies of some of these photos.
+    """Curates all photos of held-out people, together with copies of some of these photos.
 
-    `folder` is empty. Returns a dict of figures: the share of the copies that were found, and several counts. The share
-    is over the copies whose largest face was accepted. A copy was found if its largest face is a near-duplicate of a
-    face in the original photo or in another copy of this photo. The dict also has `original_kept`: the share of the
-    original photos whose largest face is not marked as a near-duplicate of a copy.
+    `folder` must be empty. Returns a dict of figures: the share of the copies that curation found, and several counts.
+    The share leaves out copies whose largest face was not accepted. A copy is found if its largest face is a
+    near-duplicate of a face in the original photo or in another copy of this photo. The dict also has `original_kept`:
+    the share of the original photos whose largest face is not marked as a near-duplicate of a copy.
     """
     album, dataset = folder / "album", folder / "dataset"
     source = _write_album(album, shared / "photos", np.random.default_rng(seed))
@@ -114,7 +114,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
         pairs, splits = ledger.read_rows(Pair), ledger.read_rows(Split)
     by_id = {face.face_id: face for face in faces}
     largest: dict[str, Face] = {}  # Maps a file name to the largest face of the file.
-    files_of: dict[str, set[str]] = defaultdict(set)  # Maps a representative to the names of the files with its faces.
+    # Maps a representative to the names of the files that contain one of its near-duplicates.
+    files_of: dict[str, set[str]] = defaultdict(set)
     for face in sorted(faces, key=lambda face: face.inter_ocular_px):
         largest[name[face.photo_id]] = face
         files_of[face.representative].add(name[face.photo_id])
@@ -168,8 +169,8 @@ def _count_leaks(
 ) -> dict[str, int]:
     """Returns the number of leaks of each of three kinds. `source` maps a photo id to the name of the original photo.
 
-    A leak is a target with a reference from the same photo, a photo whose files are in two splits, or a person with two
-    faces from the same photo in use.
+    The kinds are: a target with a reference from the same photo; a photo whose files are in two splits; a person of
+    whom two faces from the same photo are in use.
     """
     own = sum(
         any(source[faces[ref].photo_id] == source[faces[pair.target].photo_id] for ref in pair.refs) for pair in pairs

@@ -3,7 +3,7 @@
 The covered faces are faces of known people and of strangers. Known people also have plain photos, in which the face is
 not covered. Goals: no two known people are joined, and few covered faces are with a wrong person. Two known people
 count as joined if one person of the curation has a quarter or more of the plain photos of each of them. A person that
-curation marks as doubtful joins nobody.
+curation marks as doubtful does not count as joining people.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
     Returns counts for each collection: how many people of the curation join two known people, and how many covered
     photos of known people are with their own person, with another person and alone. Also returns how many covered
-    photos of strangers are in a person with other photos.
+    photos of strangers are grouped with other photos.
     """
     rng = np.random.default_rng(seed)
     spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
@@ -125,7 +125,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 def _count(person_of: dict[Path, str], known: set[str], plain: int) -> dict[str, Any]:
     """Returns the figures of one collection. `person_of` maps each photo to its person in the curation."""
-    # For each person of the curation, the number of plain photos from each folder.
+    # Maps each person of the curation to the number of plain photos from each folder.
     plain_photos: dict[str, Counter[str]] = defaultdict(Counter)
     sizes = Counter(person_of.values())
     for file, person in person_of.items():

@@ -1,8 +1,8 @@
 """The situation `families`: two couples who are always photographed together, and a family of five.
 
-Each photo is made of portraits of `people_crops`, side by side. Each couple has four photos, which show both people.
-The family has four photos of all five people, and 22 photos of a single person. Faces are lost if one photo shows
-people of two splits.
+Each photo shows portraits of the data set `people_crops`, side by side. Each couple has four photos, which show both
+people. The family has four photos of all five people, and 22 photos of a single person. If a photo shows people of two
+splits, curation sets faces aside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ALBUMS = {"couples": COUPLES, "family": FAMILY, "couples_and_family": COUPLES + 
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 

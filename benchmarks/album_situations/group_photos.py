@@ -1,8 +1,9 @@
 """The situation `group_photos`: small faces in photos of 2 to 42 megapixels, on textured backgrounds.
 
-Portraits are pasted on a background that is made of parts of other photos without faces. The boxes that the detector
-draws around the pasted faces are 35, 57 and 76 pixels wide. A frontal face with 16 pixels between its eyes has a box
-about 35 pixels wide. The crop of such a face is 512 pixels wide and is made of about 65 pixels of the photo.
+The portraits are pasted on a background. The background consists of parts of other photos, and these parts show no
+face. The boxes that the detector draws around the pasted faces are 35, 57 and 76 pixels wide. A frontal face with 16
+pixels between its eyes has a box about 35 pixels wide. The crop of such a face is 512 pixels wide, but shows only about
+65 pixels of the width of the photo.
 
 Goals: in photos of every size, at least 95% of the faces with 16 or more pixels between the eyes are found. At most 1%
 of the accepted faces are false. At 12 megapixels, decoding and the search take at most 3 times as long as decoding and
@@ -38,7 +39,7 @@ BOX_WIDTHS = (35, 57, 76)  # The widths of the boxes of the pasted faces, in pix
 MIN_EYES = 16  # Faces with fewer pixels between the eyes are not counted.
 PHOTOS_A_SIZE = 4  # The number of photos of each size.
 FACES_A_WIDTH = 20  # The number of faces of each box width in a photo.
-GROUND = 200  # The side of a part of a photo without faces, in pixels.
+GROUND = 200  # The side of a square part of the background, in pixels.
 CELL = 160  # The side of the square into which a portrait is pasted, in pixels.
 SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # Faces that curation drops for these reasons are not counted.
 SAME_FACE = 0.4  # The least IoU of a found box with the true box.
@@ -62,12 +63,12 @@ class GroupPhoto(NamedTuple):
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 
 def cut_parts(photos: Sequence[Path], models: FaceModels) -> tuple[list[Portrait], list[np.ndarray]]:
-    """Cuts photos into portraits with one clear, frontal face, and parts of GROUND x GROUND pixels without faces."""
+    """Cuts portraits with one clear, frontal face, and faceless squares of GROUND x GROUND pixels, out of photos."""
     portraits, grounds = list[Portrait](), list[np.ndarray]()
     for path in photos:
         image = decode(path)
@@ -180,7 +181,7 @@ def _count(dataset: Path, truths: dict[str, GroupPhoto]) -> dict[str, Any]:
 
 
 def measure_times(path: Path, models: FaceModels) -> dict[str, float]:
-    """Returns two processor times in milliseconds and their ratio.
+    """Returns two processor times in milliseconds, `one_look` and `search`, and the ratio of `search` to `one_look`.
 
     `one_look` is the time of decoding and of one run of the detector. `search` is the time of decoding and of the
     search for small and turned faces.

@@ -1,9 +1,9 @@
 """The situation `strangers`: clean photos of some people, and one degraded photo each of 100 strangers.
 
-A stranger is a face whose cosines to the clean people and to the other strangers are below UNLIKE. The strangers get
-six kinds of damage in turn. Goals: at most 1% of the strangers are in a person of two faces or more. The recall of the
-pairs of clean faces is at most .5 percentage points below the recall without strangers. Each face of a person that
-curation marks as doubtful counts as a person of its own.
+A stranger is a face whose cosines to the clean people and to the other strangers are below UNLIKE. There are six kinds
+of damage. The photo of each stranger gets one kind, in turn. Goals: at most 1% of the strangers are grouped with
+another face. The recall of the pairs of clean faces is at most .5 percentage points below the recall without strangers.
+Each face of a person that curation marks as doubtful counts as a person of its own.
 """
 
 from __future__ import annotations
@@ -74,12 +74,15 @@ DAMAGES: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 
 def find_strangers(files: list[Path], known: np.ndarray, spec: str) -> Iterator[np.ndarray]:
-    """Yields photos, RGB uint8 (SIDE, SIDE, 3), of faces that are unlike the faces `known` (n, d) and each other."""
+    """Yields photos, RGB uint8 (SIDE, SIDE, 3).
+
+    Their faces are unlike the faces `known`, (n, d), and unlike each other.
+    """
     models = load_faces_once(spec)
     for file in files:
         image = decode(file)
@@ -102,7 +105,7 @@ def find_strangers(files: list[Path], known: np.ndarray, spec: str) -> Iterator[
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates clean photos of people who are held out of tuning, without and with degraded strangers.
 
-    Returns the numbers of strangers, of accepted strangers, and of strangers in a person of two faces or more. Also
+    Returns the numbers of strangers, of accepted strangers, and of strangers that are grouped with another face. Also
     returns the recall of the pairs of clean faces, without and with the strangers.
     """
     rng = np.random.default_rng(seed)
@@ -176,7 +179,7 @@ def read_people(dataset: Path) -> dict[Path, str]:
 
 
 def measure_recall(clean: list[Path], person_of: dict[Path, str]) -> float:
-    """Returns the share of the pairs of photos from one folder whose two photos are in the same person.
+    """Returns the recall over all pairs of photos from the same folder: the share of pairs in one person.
 
     Pairs with a photo without a face are left out.
     """

@@ -35,7 +35,7 @@ Layout = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 
@@ -121,7 +121,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _count_torn_by_loop(album: Path, strips: Sequence[Path], models: Path) -> dict[str, int]:
-    """Returns for each folder of strips the number of people who are torn in the insightface loop."""
+    """Returns for each folder of strips the number of people whom the insightface loop tears."""
     singles = find_faces_in_loop(sorted(album.rglob("*.png")), models)
     names = {file: file.parent.name for file in singles}
 

@@ -29,7 +29,7 @@ from manifests.runtime.uris import path_of
 
 PHOTOS_A_PERSON = 30
 MIN_SIDE = 150  # Photos with a side of fewer pixels are left out, because they are thumbnails.
-MAX_TILT = 30  # The crop of an upright face is turned by fewer degrees.
+MAX_TILT = 30  # The crop of an upright face is turned by less than this angle, in degrees.
 
 
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
