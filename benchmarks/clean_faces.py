@@ -124,8 +124,8 @@ def main() -> None:
     rows = measure_faces(options.dataset, run, options.judge)
     if not rows:
         sys.exit(
-            f"In the splits {' and '.join(SPLITS)} of {options.dataset}, every crop is enlarged or lies partly outside its "
-            "photo: curate larger photos."
+            f"In the splits {' and '.join(SPLITS)} of {options.dataset}, every crop is enlarged or lies partly outside "
+            "its photo: curate larger photos."
         )
     table = summarise(rows)
     for name, values in table.items():

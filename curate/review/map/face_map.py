@@ -31,8 +31,8 @@ PERPLEXITY = NEIGHBOURS / 3  # (ours) most people of a collection have fewer tha
 # (ours) Fewer faces than LEAST have too few neighbours for t-SNE. Their map shows the two principal components.
 LEAST = 3 * NEIGHBOURS
 EXACT = 20_000  # above this number of faces, the search for neighbours is approximate (ours)
-# The two phases of openTSNE: iterations, exaggeration and momentum. Our first phase has 100 iterations (ours). The first
-# phase of openTSNE has 250, but on 100,000 synthetic faces, more than 100 iterations do not change the picture.
+# The two phases of openTSNE: iterations, exaggeration and momentum. Our first phase has 100 iterations (ours). openTSNE
+# has 250 there, but on 100,000 synthetic faces, more than 100 iterations do not change the picture.
 _PHASES = ((100, 12.0, 0.5), (250, 1.0, 0.8))
 _STEP = 10  # iterations between two reports
 SIDE = 65535  # the coordinates are integers from 0 to SIDE
