@@ -1,1 +1,1 @@
-"""Trains a one-step restorer with references on a snapshot of a dataset, measures the restorer, and restores photos."""
+"""Trains a one-step restorer that looks at references. Measures the restorer, and restores photos with it."""

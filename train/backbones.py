@@ -64,7 +64,7 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
 def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     """Returns the convolutional layers of a backbone in BACKBONES: float32, frozen, in eval mode, on the CPU.
 
-    The file is the original file of torchvision, or contains only its `features`. Only tensors are read from the file.
+    The file is torchvision's original file, or contains only the layers `features` of that file. Only tensors are read.
     Raises BadInput if the file is missing or does not fit the backbone.
     """
     path = fetch_weights(backbone, folder)

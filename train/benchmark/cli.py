@@ -61,7 +61,7 @@ def freeze(
         typer.echo(f"The benchmark in {summary.folder} has {what} ({state}).\nbenchmark {summary.benchmark}")
     if summary.cosines:
         typer.echo(
-            f"{summary.cosines} pairs of faces in two splits look like one person: list these pairs with `likeness "
+            f"{summary.cosines} pairs of faces from two splits look like one person: list these pairs with `likeness "
             f"leaks {dataset}`."
         )
 
@@ -79,7 +79,7 @@ def leaks(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Look for leaks: a person, a photo or a near-duplicate in two splits, or a target among its references.
+    """Look for leaks: a person, a photo or near-duplicates in two splits, or a target among its own references.
 
     The command compares every face with every face of the other splits. The command also prints which checks were not
     possible.
@@ -177,9 +177,9 @@ def _print_leaks(result: Leaks) -> None:
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:
         typer.echo(
-            f"{result.alike_pairs} pairs of faces from two splits have a cosine that is typical for one person. "
-            f"{result.expected_pairs:.1f} pairs of strangers are expected to have such a cosine. A pair counts "
-            "as a leak if other photos also show that the two faces are one person."
+            f"{result.alike_pairs} pairs of faces from two splits have a cosine that is typical for two photos of one "
+            f"person. {result.expected_pairs:.1f} pairs of strangers are expected to have such a cosine. A pair counts "
+            "as a leak only if other photos confirm that the two faces are one person."
         )
     for sentence in result.unchecked:
         typer.echo(sentence)

@@ -1,4 +1,4 @@
-"""Describes where a crop lies in its photo, to find the pixels of the crop that come from the photo.
+"""Describes where a crop lies in its photo, and finds the pixels of the crop that come from the photo.
 
 A dataset and a benchmark of the same photos have equal geometries, so the valid pixels of an image are equal in the
 dataset and in the benchmark.

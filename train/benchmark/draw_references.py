@@ -13,9 +13,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_set_detail, read_set_hashes
 from manifests.runtime.files import sha256_bytes
 
-# This query returns each target with the faces that may be its references. References are usable faces of the same
-# person from other photos of the same split. With --split-by photos, references come from the split `train`, not from
-# the target's split. If a list of targets and references was imported, only the faces of the list may be references.
+# This query returns each target with the faces that can be its references: usable faces of the same person from other
+# photos of the same split. With --split-by photos, references come from the split `train`, not from the target's split.
+# If a list of targets and references was imported, only the faces of the list can be references.
 POSSIBLE_REFERENCES = """
     SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
     FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
@@ -26,7 +26,7 @@ POSSIBLE_REFERENCES = """
     WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
     GROUP BY ALL ORDER BY d.face_id"""
 
-# This query returns the faces that may be references, for all people of a frozen set. Wrong references are drawn from
+# This query returns the faces that can be references, for all people of a frozen set. Wrong references are drawn from
 # these faces.
 FACES_OF_PEOPLE = """
     SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
@@ -37,7 +37,7 @@ FACES_OF_PEOPLE = """
 
 @dataclass(frozen=True)
 class CaseFaces:
-    """Holds the face id of a target of a frozen set, and the face ids that were drawn for it."""
+    """Holds the face id of a target of a frozen set, and the face ids that were drawn for this target."""
 
     face_id: str
     identity_id: str
@@ -58,12 +58,12 @@ def draw_references(
     """Draws up to `references` references for each target of a frozen set. Targets without references are left out.
 
     References come from the person's usable faces in other photos, or from an imported list. Each target also gets
-    wrong references, which are faces of another person of the set, in the same number as its right references, but at
-    most `wrong_references`. All draws depend only on the seed and on face ids, because person ids differ between
-    datasets. If `by_face` is true, the results have the names of `name_people` instead of identity ids.
+    wrong references, which are faces of another person of the set. A target has as many wrong references as right
+    references, but at most `wrong_references`. All draws depend only on the seed and on face ids, because person ids
+    differ between datasets. If `by_face` is true, people have the names of `name_people` instead of identity ids.
 
-    Returns the sha256 of each LQ image of the set by face id, and a CaseFaces for each target in order of face ids.
-    Raises BadInput if the set is not finished.
+    Returns a dict from face id to the sha256 of the LQ image, and a list with the CaseFaces of each target, sorted by
+    face id. Raises BadInput if the set is not finished.
     """
     lq_sha256, detail = read_set_hashes(ledger, set_name), read_set_detail(ledger, set_name)
     if detail is not None and len(detail["faces"]) != len(lq_sha256):
@@ -73,7 +73,7 @@ def draw_references(
     photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
     stable_names = name_people(ledger)
     result_names = {stable: stable if by_face else person for person, stable in stable_names.items()}
-    # `pool` has (face, photo) of each face that may be a reference, by the stable name of the person
+    # `pool` maps the stable name of a person to (face, photo) of each face that can be a reference
     pool: dict[str, list[tuple[str, str]]] = {}
     for person, face, photo in faces_of_people.iter_rows():
         pool.setdefault(stable_names.get(person, person), []).append((face, photo))
@@ -92,7 +92,7 @@ def draw_references(
 def name_people(ledger: Ledger) -> dict[str, str]:
     """Returns a name for each identity id.
 
-    The name is a hash of the smallest face id of the person, so it is the same in each dataset of the same photos.
+    The name is a hash of the person's smallest face id, so all datasets of the same photos give a person the same name.
     """
     smallest = ledger.query("SELECT identity_id, min(face_id) FROM memberships GROUP BY 1 ORDER BY 1").iter_rows()
     return {person: f"p-{sha256_bytes(f'identity {face} 0'.encode())[:12]}" for person, face in smallest}
@@ -106,10 +106,10 @@ def _draw(faces: Sequence[str], count: int, target: str, seed: int) -> list[str]
 def _draw_wrong(
     pool: dict[str, list[tuple[str, str]]], person: str, photo: str, count: int, target: str, seed: int
 ) -> tuple[str | None, list[str]]:
-    """Draws another person of the pool and `count` faces of that person. Faces in the target's photo are left out.
+    """Draws another person of the pool, and `count` faces of that person that are not in the target's photo.
 
     `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
-    candidate). So a new candidate changes a draw only if its hash is smaller than the hash of a drawn candidate.
+    candidate). So a new candidate changes a draw only if the new hash is smaller than the hash of a drawn candidate.
     Returns (None, []) if no other person has enough faces.
     """
     others = {

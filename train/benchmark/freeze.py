@@ -49,7 +49,7 @@ class FreezeSummary:
     """Describes the benchmark that `freeze` wrote, or would write in a dry run."""
 
     folder: str
-    benchmark: str  # the sha256 of the benchmark; empty in a dry run
+    benchmark: str  # the name of the benchmark, a sha256; empty in a dry run
     lq_set: str
     cases: int
     images_in_set: int
@@ -201,7 +201,7 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
 
 
 def _hash_crops(source: FreezeSource, progress: Progress) -> dict[str, str]:
-    """Returns the name of the picture of each face that a case uses, by face id."""
+    """Returns a dict from the face id of each face that a case uses to the name of the face's picture."""
     faces = sorted({face for case in source.cases for face in (case.face_id, *case.references, *case.wrong)})
     pictures = {}
     for done, face in enumerate(faces, 1):
@@ -238,7 +238,7 @@ def _describe_thresholds(rules: Rules) -> dict[str, Any]:
 
 
 def _encode_embeddings(source: FreezeSource, picture_of: dict[str, str]) -> bytes:
-    """Returns the contents of embeddings.npy, which has a row for each picture, sorted by the names of the pictures.
+    """Returns the contents of embeddings.npy: a row for each picture, in the order of the pictures' names.
 
     If several faces have the same picture, the row has the embedding of the face with the smallest face id.
     """

@@ -73,7 +73,7 @@ class CaseLine:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Holds the card and the lines of a benchmark after they were checked. Pixels are not loaded."""
+    """Holds the checked card and the checked lines of a benchmark, but no pixels."""
 
     folder: Path
     card: dict[str, Any]
@@ -82,7 +82,7 @@ class Benchmark:
 
 
 def is_benchmark(folder: Path) -> bool:
-    """Returns True if the folder has the card of a benchmark. The benchmark may be unfinished."""
+    """Returns True if the folder has the card of a benchmark, finished or unfinished."""
     try:
         card = json.loads((Path(folder) / CARD).read_bytes())
     except (OSError, ValueError):

@@ -18,9 +18,9 @@ def find_benchmark_leaks(
 ) -> Leaks:
     """Finds the leaks between the splits of a benchmark, and among the references of its targets.
 
-    Embeddings come from the dataset `photos`, or else from the benchmark. Without embeddings, some checks are not
-    possible, and the field `unchecked` lists the missing checks. Raises the same errors as `load_benchmark`. Raises
-    BadInput also if the dataset and the benchmark have different recognizers.
+    Embeddings come from the dataset `photos`, or from the benchmark if `photos` is None. Without embeddings, some
+    checks are not possible, and the field `unchecked` lists the missing checks. Raises the same errors as
+    `load_benchmark`. Raises BadInput also if the dataset and the benchmark have different recognizers.
     """
     benchmark = load_benchmark(folder)
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}

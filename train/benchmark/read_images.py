@@ -29,8 +29,7 @@ from train.benchmark.frozen_benchmark import (
 
 
 def read_crops(benchmark: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
-    """Returns each crop of the benchmark by the name of its picture, as RGB uint8, area-resized to the benchmark's
-    size.
+    """Returns a dict from the name of each crop's picture to the crop, RGB uint8, area-resized to the benchmark's size.
 
     The crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. Raises BadInput if
     the benchmark has no pictures and `photos` is None. Raises LedgerBroken if a crop is missing or has different
@@ -58,8 +57,8 @@ def read_lq(benchmark: Benchmark, case: CaseLine, photos: Path | None) -> np.nda
     if pixels is None or hash_picture(pixels) != case.lq:
         tools = ", ".join(f"{name} {version}" for name, version in benchmark.card["tools"].items())
         raise LedgerBroken(
-            f"The degradation of {path} on this machine gives a different image than the benchmark {benchmark.folder}, "
-            f"which was made with {tools}: get the benchmark with its pictures."
+            f"On this machine, the degradation of {path} gives an image that differs from the image in the benchmark "
+            f"{benchmark.folder}. The benchmark was made with {tools}: get the benchmark with its pictures."
             if pixels is not None
             else f"{path} cannot be degraded: {result.problem}"
         )

@@ -1,4 +1,4 @@
-"""Augments each reference on its own, so that a reference is never the same picture as the target.
+"""Augments each reference separately, so that no reference is the same picture as the target.
 
 The library albumentations (extra `albumentations`) changes the pixels. The strengths are from ReF-LDM: brightness,
 contrast and saturation .2, hue .02, rotation 2 degrees, shift 5%, scale .95 to 1.05. Each reference also gets a random
@@ -17,14 +17,14 @@ import numpy as np
 
 from manifests.errors import BadInput
 
-# The perspective moves each corner by a share of the image side, which is drawn from this range (ours). ReF-LDM uses
-# the strength .2 of torchvision.
+# The perspective moves each corner by a share of the image side. The share is drawn from this range (ours). ReF-LDM
+# uses the strength .2 of torchvision.
 PERSPECTIVE = (0.02, 0.05)
 
 
 @cache
 def _transform() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations does not look for updates of itself
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without this line, albumentations looks for newer versions
     try:
         import albumentations as A
     except ImportError:
@@ -56,7 +56,7 @@ def augment_reference(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> t
     transform = _transform()
     transform.set_random_seed(seed)
     done = transform(image=image, keypoints=landmarks5.astype(np.float32))
-    # The border is mirrored, so albumentations also returns mirrored copies of the landmarks. The copy that is nearest
-    # to the old landmarks is not mirrored.
+    # The border is mirrored, so albumentations returns the landmarks and several mirrored sets of landmarks. The set
+    # that is nearest to the old landmarks is not mirrored.
     copies = np.asarray(done["keypoints"], np.float32).reshape(-1, *landmarks5.shape)
     return done["image"], copies[np.abs(copies - landmarks5).sum((1, 2)).argmin()]

@@ -56,8 +56,8 @@ class TrainingFaces(Dataset[Batch]):
     the LQ image. If the recipe has the loss `cycle`, a sample has `theta`, the parameters of its degradation. If the
     recipe has several steps, a sample has `step`, the number of the step that the sample trains.
 
-    Raises BadInput if the sizes of the snapshot and the recipe differ. Raises FaceModelError if the recipe warps the
-    references and the detector cannot be loaded.
+    Raises BadInput if the snapshot and the recipe have different crop sizes. Raises FaceModelError if the recipe warps
+    the references and the detector cannot be loaded.
     """
 
     def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
@@ -160,10 +160,10 @@ class TrainingFaces(Dataset[Batch]):
 
 
 def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
-    """Checks that a face detector can be loaded if the recipe warps its references.
+    """If the recipe warps references, checks that a face detector can be loaded.
 
-    Returns a notice if the recipe needs a detector that is not in the snapshot, or else "". Raises BadInput if the
-    recipe needs a detector and no detector can be loaded.
+    Returns a notice if the recipe needs a detector and the snapshot contains no detector, otherwise "". Raises BadInput
+    if the recipe needs a detector and no detector can be loaded.
     """
     if "warped" not in recipe.parts:
         return ""
@@ -183,8 +183,8 @@ def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
 def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the crop and the landmarks of a row, mirrored if `flip` is True.
 
-    Mirroring exchanges left and right. Therefore the two eyes swap their positions in the list of landmarks, and the
-    two mouth corners do too. The eye on the left of the crop is always first.
+    Mirroring exchanges left and right. Therefore the two eyes change places in the list of landmarks, and the two mouth
+    corners change places. The eye on the left of the crop is always first.
     """
     crop, points = (
         np.array(snapshot.crops[row]),
@@ -214,8 +214,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch on the device, with images as float32 in 0..1. `theta` and `row` stay on the CPU.
 
     The function first adds the entries `places` (see `find_places`) and `usable_rows`, which it computes on the CPU.
-    `usable_rows` has one tensor (n,) int64 for each reference slot: the images whose reference in this slot shows the
-    person of the target.
+    `usable_rows` has one tensor (n,) int64 for each reference slot: the indices of the images whose reference in this
+    slot shows the person of the target.
     """
     if "present" in batch and batch["present"].device.type == "cpu":
         usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]
@@ -240,8 +240,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Returns an endless iterator of batches. The first batch starts with sample `start`.
 
-    `batch` is the number of samples in a batch of all `world` processes together. Each process gets an equal share of
-    the batch, and the iterator returns the share of the process `rank`.
+    `batch` is the number of samples that all `world` processes together get in a batch. Each process gets an equal
+    share, and the iterator returns the share of the process `rank`.
     """
 
     def indices() -> Iterator[list[int]]:
@@ -278,8 +278,8 @@ def _begin_worker(_: int) -> None:
     worker = get_worker_info()
     assert worker is not None
     worker.dataset._detector = None  # type: ignore[attr-defined]  # a session of onnxruntime cannot be used after a fork
-    # The workers ignore SIGINT and SIGTERM, because only the trainer decides when to stop. If the workers did not
-    # ignore a signal to the whole process group, the workers would end before the trainer.
+    # The workers ignore SIGINT and SIGTERM, because only the trainer decides when to stop. Otherwise a signal to the
+    # whole process group would end the workers before the trainer.
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
 
@@ -287,9 +287,9 @@ def _begin_worker(_: int) -> None:
 def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -> Batch | None:
     """Returns a batch of up to `count` targets of a split, with up to `references` references each.
 
-    The batch is the same at every call. The targets come from as many people as possible, and no image is mirrored.
-    The degradation of a target depends on its face id and on nothing else, so two runs of a recipe show the same
-    pictures. Returns None if the split has no target.
+    The batch is the same at every call. The targets come from as many people as possible, and no image is mirrored. The
+    degradation of a target depends only on its face id, so two runs of a recipe show the same pictures. Returns None if
+    the split has no target.
     """
     snapshot = faces.snapshot
     by_person: dict[str, list[int]] = {}

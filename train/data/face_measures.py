@@ -22,16 +22,16 @@ from curate.faces.measure import compute_luma, crop_inner_face, measure_noise
 
 # The corners (x, y) of the inner face of curate.faces.measure.crop_inner_face, as fractions of the crop.
 _INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85]])
-# In a ratio of two details, a detail below this number of levels (of 0 to 255) is replaced by this number, because
-# ratios of smaller details are unreliable (ours).
+# If a detail is below this number, in levels of 0 to 255, a ratio of two details uses this number instead of the
+# detail, because ratios of smaller details are unreliable (ours).
 _SMALLEST_DETAIL = 0.1
-# For sharp skin and hair without noise, `measure_noise` returns up to 4 levels, so only larger values count as noise
+# `measure_noise` returns up to 4 levels for sharp skin and hair without noise, so only larger values count as noise
 # (ours).
 _UNCERTAIN_NOISE = 4.0
-# Standard deviations of the blurs that an input may have, in pixels at its own resolution (ours).
+# Standard deviations of the blurs that an input can have, in pixels at the resolution of the input (ours).
 _BLURS = (0.0, 0.35, 0.7, 1.4)
-# If the noise of a restored face is more than this factor times the noise of its input, the restored face may have new
-# noise (ours). A smaller increase can be detail, because `measure_noise` also counts detail.
+# If the noise of a restored face is more than this factor times the noise of its input, the increase can be new noise
+# (ours). A smaller increase can be detail, because `measure_noise` also counts detail.
 _MORE_NOISE = 1.25
 # The variance of the error of rounding to levels.
 _ROUNDING = 1 / 12
@@ -93,8 +93,8 @@ def measure_fineness(face: InputFace) -> float:
     """Returns the fineness of a face (ours), which tells how strong the finest detail of the face is.
 
     The fineness is the detail of the last octave, S/4 to S/2 cycles per crop, divided by the detail from S/16 to S/8.
-    In a sharp photo, the fineness is about one half. We measured published photos at S = 256, in which the side of the
-    crop has 385 photo pixels or more. Of 20 references, 18 have a fineness of .30 to .52. All 14 LQ faces have a
+    In a sharp photo, the fineness is about one half. We measured faces of published photos at S = 256. The side of each
+    crop has 385 photo pixels or more. Of the 20 references, 18 have a fineness of .30 to .52. All 14 LQ faces have a
     fineness of .03 to .13.
     """
     size = face.crop.shape[0]
@@ -162,7 +162,7 @@ def measure_agreement(face: InputFace, result: np.ndarray) -> float:
 
 
 def _find_share_of_noise(before: np.ndarray, after: np.ndarray) -> float:
-    """Returns the share, 0 to 1, of the finest variation of the luma `before` (H, W) that the luma `after` still has.
+    """Returns which share of the finest variation of the luma `before` (H, W) is left in the luma `after`, 0 to 1.
 
     The share is 1 if `before` and `after` are equal.
     """

@@ -17,8 +17,8 @@ from train.recipes.recipes import Recipe
 from train.recipes.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # Each seed for the augmentation of a reference is below this number.
-# If less than this share of the targets has fine detail, no target is repeated, because the model would see a few faces
-# too often (ours).
+# If less than this share of the targets has fine detail, no target is repeated. Otherwise the model would see a few
+# faces too often (ours).
 FINE_SHARE = 0.1
 FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has this step (ours)
 
@@ -29,7 +29,7 @@ class Sample:
 
     target: int  # The row of the target in the snapshot.
     references: tuple[int, ...]  # The rows of the references in the snapshot.
-    flip: bool  # True if target and references are all mirrored, so that an asymmetric face is the same in all images.
+    flip: bool  # True mirrors the target and all references, so that an asymmetric face looks the same in all.
     right: bool = True  # False if the references show another person.
     seeds: tuple[int, ...] = ()  # One seed for each reference; empty if references are not augmented.
     step: int = 0  # The number of the step that the sample trains.

@@ -108,7 +108,7 @@ class Snapshot:
 
     @cached_property
     def people(self) -> dict[str, dict[str, np.ndarray]]:
-        """Returns the rows of each person in each split, as split -> person -> rows. People and rows are sorted."""
+        """Returns a dict split -> person -> rows of this person in this split. People and rows are sorted."""
         rows_by_person: dict[str, dict[str, list[int]]] = {}
         for row, (split, person) in enumerate(zip(self.splits, self.identity_ids, strict=True)):
             rows_by_person.setdefault(split, {}).setdefault(person, []).append(row)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from manifests.ledger.records import CleanedVersion
 
 
-# Keys of a row from which the masks of valid pixels are computed. faces.parquet does not have these keys.
+# The masks of valid pixels are computed from these keys of a row. faces.parquet does not have these keys.
 _ONLY_FOR_MASKS = {"photo_landmarks5", "photo_size"}
 
 

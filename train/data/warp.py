@@ -2,9 +2,9 @@
 
 ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
 the affine map that fits the five landmarks best (least squares). Reference and input are already aligned to the same
-template. If a head is turned, its face stays narrower after alignment. A similarity transform cannot correct the
-narrower face, but an affine map can. An affine map does not bend lines, so a wrong landmark cannot tear the face apart.
-A warp that stretches the face too much is refused.
+template. The face of a turned head is still narrower than a frontal face after alignment. A similarity transform cannot
+widen the narrower face, but an affine map can. An affine map does not bend lines, so a wrong landmark cannot tear the
+face apart. A warp that stretches the face too much is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# The warp may stretch or shrink the face in any direction by at most this factor (ours). A larger factor is a sign that
+# The warp can stretch or shrink the face in any direction by at most this factor (ours). A larger factor is a sign that
 # a landmark is wrong.
 STRETCH = 1.6
 

@@ -322,7 +322,7 @@ def test_lq_pictures_are_made_again_from_theta_and_others_are_noticed(own: Path,
     cases = [json.loads(line) for line in (tmp_path / "bare" / CASES).read_text().splitlines()]
     cases[0]["lq"] = cases[1]["lq"]
     forge(tmp_path / "bare", cases=cases)
-    with pytest.raises(LedgerBroken, match="on this machine gives a different image"):
+    with pytest.raises(LedgerBroken, match="gives an image that differs from the image in the benchmark"):
         read_benchmark_set(tmp_path / "bare", own)
 
 
