@@ -1,4 +1,4 @@
-"""Tests how the benchmarks of speed read the log of a training and time a model."""
+"""Tests how the benchmarks of speed read the log of a training, and how they time a model."""
 
 import json
 import sys

@@ -329,7 +329,7 @@ def test_a_symlink_is_followed_inside_what_was_offered_and_nowhere_else(tmp_path
     both = found(here, tmp_path / "other")
     assert both["out"] == "scan" and both["c.png"] == "scan"
     assert both["near"] == both["etc"] == out
-    assert found(here / "out") == {"out": "scan"}  # the link itself was named
+    assert found(here / "out") == {"out": "scan"}  # the command names the link itself
 
 
 def test_a_pipe_that_took_a_files_place_does_not_hang_the_run(tmp_path):

@@ -1,4 +1,4 @@
-"""Tests that imported lists of people, references and splits hold, also in every later run."""
+"""Tests that imported lists of people, references and splits hold in the first run and in every later run."""
 
 import csv
 import json

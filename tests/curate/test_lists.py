@@ -15,7 +15,7 @@ HEADER = ["gt_image", "ref_image"]
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    """Writes files whose names the lists may name. Their content is not read."""
+    """Writes the files that the lists name. Nothing reads their content."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in "abcdef":

@@ -225,7 +225,7 @@ def test_a_test_face_with_a_part_outside_its_photo_is_only_a_reference(tmp_path,
     said = "\n".join(explain_photo(dataset, min(left_out))[0])
     assert "not a target: outside_photo by outside > 0.1, filters default, version 2 (outside 0.2" in said
 
-    # Another decision keeps the rule, and another filter set needs no new detection.
+    # The rule still holds after a decision. Another filter set changes the rule, and needs no new detection.
     decide(dataset, [{"kind": "lock", "faces": [min(cut)]}])
     assert {row.target for row in rows(dataset, Pair)} == faces.keys() - left_out
     looked_at.clear()
@@ -268,7 +268,7 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
         patch.setattr(curate.pipeline, "scan", scan_then_lose)
         summary = curated(photos, dataset)
     assert summary.faces == {"ok": 1} and by_name(dataset) == {"a.png": "ok", "b.png": "same_file"}
-    # the file that is left is also used to cut the crop again
+    # the crop can be cut again from the file that is left
     (face,) = rows(dataset, Face)
     crop_path(dataset, face.face_id).unlink()
     curated(photos, dataset)
@@ -419,7 +419,7 @@ def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
     next((dataset / "embeddings").iterdir()).unlink()
     curated(photos, dataset)
     away = photos.rename(tmp_path / "away")
-    for _ in range(3):  # the photo is missing, so the broken crop cannot be cut again and is never taken for whole
+    for _ in range(3):  # the photo is missing, so the broken crop cannot be cut again, and never counts as complete
         assert curated(photos.mkdir() or photos, dataset).faces == {"ok": 5, "file_vanished_or_changed": 1}
         photos.rmdir()
     crop.write_bytes(whole)

@@ -1,4 +1,4 @@
-"""Tests privacy: only the pixels of a photo enter a dataset, and no photo without consent or after an opt-out."""
+"""Tests privacy: only pixels enter a dataset, and photos without consent or after an opt-out stay out."""
 
 import base64
 import itertools
@@ -370,7 +370,8 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
     # the other person of the photo of two people stays
     both = next(row.photo_id for row in rows(dataset, File) if row.uri.endswith("both.png"))
     assert [row.status for row in rows(dataset, Face) if row.photo_id == both].count("ok") == 1
-    # Only the places of these faces were remembered. If the photo is detected again, these faces are still kept out.
+    # The ledger remembers only the places of these faces. If detection runs on the photo again, these faces still stay
+    # out.
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("double", "all", {}, delete=[("stages", "stage", ["detect"])])
     summary = curated(photos, dataset)

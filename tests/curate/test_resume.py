@@ -1,4 +1,4 @@
-"""Tests `kill -9` at any moment: the same command then ends with the ledger and files of an uninterrupted run."""
+"""Tests `kill -9` at any moment: the next run of the command ends with the ledger and files of an uninterrupted run."""
 
 import os
 import shutil
@@ -133,7 +133,7 @@ from tests.doubles import curation as curate_doubles
 from manifests.errors import LikenessError
 curate_doubles.install(curate_doubles.pytest.MonkeyPatch())
 warm = Path(sys.argv[3])
-curate_doubles.curated(Path(sys.argv[1]), warm)  # so that everything imported late is there
+curate_doubles.curated(Path(sys.argv[1]), warm)  # now all modules are imported
 os.setgid(65534); os.setuid(65534)
 for dataset in (Path(sys.argv[2]) / "new", warm):
     try: curate_doubles.curated(Path(sys.argv[1]), dataset)

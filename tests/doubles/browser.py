@@ -19,7 +19,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Server:
-    """A running review. `link` opens the pages one time."""
+    """A running review. The link `link` opens the pages, and works only one time."""
 
     def __init__(self, dataset: Path) -> None:
         self.session = Session(dataset, idle=1e9)
@@ -43,14 +43,14 @@ class Server:
 
 
 class Hand:
-    """Does the acts of a user, with the mouse or with the keyboard alone."""
+    """Does the acts of a user, either with the mouse or only with the keyboard."""
 
     def __init__(self, page: Page, with_keyboard: bool) -> None:
         self.page, self.with_keyboard = page, with_keyboard
 
     def choose(self, *ids: str) -> None:
         """Selects the cells with these ids."""
-        self.page.wait_for_timeout(200)  # the page may still draw the answer to the last act; a user is not faster
+        self.page.wait_for_timeout(200)  # waits like a user, as the page may still draw the last answer
         for one in ids:
             if self.with_keyboard:
                 self.go_to(one)

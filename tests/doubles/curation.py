@@ -96,7 +96,7 @@ def embed(crops: np.ndarray) -> np.ndarray:
 def models(spec: str) -> FaceModels:
     """Returns the face models of the doubles.
 
-    `auto` and `double` are one recognizer, and any other `spec` is another.
+    `auto` and `double` name the same recognizer. Any other `spec` names a second recognizer.
     """
     spec = "double" if spec == "auto" else spec
     recognizer = Path(curate.detection.embed.__file__ if spec == "double" else curate.detection.detect.__file__)
@@ -118,8 +118,8 @@ def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> 
 
 def install(patch: pytest.MonkeyPatch) -> None:
     use_models(patch, models)
-    # A spawned process does not have the doubles, so one worker means this process. Only if this file is the script,
-    # more workers can be used, because each worker imports the script.
+    # A spawned process does not have the doubles, so with one worker, curation runs in this process. Only a script that
+    # installs the doubles can use more workers, because each worker imports the script.
     patch.setattr(
         curate.pipeline, "open_pool", lambda workers, start: open_pool(None if workers == 1 else workers, start)
     )
@@ -134,7 +134,7 @@ def curated(photos: Path, dataset: Path, **changes) -> Summary:
 def find_problems(dataset: Path) -> list[str]:
     """Returns the problems of a dataset, without the look-alikes that are in two splits.
 
-    If a decision or a label makes two people of one, their faces are such look-alikes.
+    If a decision or a label divides a person into two people, the faces of the two people are such look-alikes.
     """
     return [problem for problem in check_ledger(dataset) if not problem.startswith("leaks of the kind cosine")]
 
@@ -162,7 +162,7 @@ def files(dataset: Path) -> dict[str, bytes]:
     return {str(path.relative_to(dataset)): path.read_bytes() for path in sorted(found)}
 
 
-if __name__ in ("__main__", "__mp_main__"):  # also in the worker processes, which import this script again
+if __name__ in ("__main__", "__mp_main__"):  # worker processes import this script again, and need the doubles
     install(pytest.MonkeyPatch())
 if __name__ == "__main__":
     run([Path(sys.argv[1])], Path(sys.argv[2]), CurateConfig(), int(sys.argv[3]))

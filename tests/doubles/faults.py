@@ -60,13 +60,16 @@ class Ended:
 
     @property
     def sentence(self) -> str:
-        """Returns the last line of standard error, the sentence of a command that refuses something."""
+        """Returns the last line of standard error.
+
+        If a command refuses something, this line is the sentence of the command.
+        """
         lines = [line for line in self.err.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
 
 class Bench:
-    """Starts commands for the tests of faults, and reads their moments. The log of the moments is in `folder`."""
+    """Starts commands for the tests of faults, and reads the moments of the commands from a log in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -188,7 +191,7 @@ _CLOCKS = {"seconds", "images_per_second", "data_wait"}
 
 
 def remains(folder: Path) -> dict[str, Any]:
-    """Returns what a command left in a folder: the tables of the ledger without times, and the bytes of other files."""
+    """Returns what a command wrote: all data of the ledger except times, and the bytes of the other files."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -289,7 +292,7 @@ class World:
         return command, *self._undisturbed[stage]
 
     def ends_as(self, command: list[str], undisturbed: dict[str, Any]) -> Ended:
-        """Runs a command again, and checks that it leaves the same as the undisturbed command.
+        """Runs a command again, and checks that its files are then the same as those of the undisturbed command.
 
         `check_ledger` must find no problem.
         """

@@ -3,7 +3,7 @@
 A moment is a call that changes the disk: a file is flushed, renamed or removed, or a ledger is opened, committed or
 closed. `record STAGE` is the moment at which the commit of a stage begins. faults_site/sitecustomize.py calls `install`
 in every process of the command. The command is therefore the real command, `python -m likeness ...`, and the moments of
-its worker processes are counted too. The variables of the environment are:
+its worker processes also count. The variables of the environment are:
 
     FAULTS_LOG   a file that gets a line of LINE bytes for each moment of any process
     FAULTS_AT    "37" for the 37th moment; "commit scan" for the first moment whose line begins so; empty for no fault
@@ -62,7 +62,7 @@ def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | Non
             threading.Timer(float(when) / 1000, _strike).start()
         try:
             return plain(*told, **options)
-        finally:  # also if the call raises an error, for example because the file to remove is missing
+        finally:  # even if the call raises an error, for example because the file to remove is missing
             if due and when == "after":
                 _strike()
 

@@ -236,7 +236,7 @@ def run_command(words: list[str]) -> int:
 
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
-    del sys.path[0]  # removes the folder of this file
+    del sys.path[0]  # no module is imported from the folder of this file
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     import_everything()
     gc.collect()

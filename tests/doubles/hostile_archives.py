@@ -80,7 +80,8 @@ def central(data: bytes, at: int, value: bytes, number: int = 0) -> bytes:
 def archives(save: Callable[..., object], rng: np.random.Generator, photo: Photo) -> bytes:
     """Writes all archives, and returns one good zip file.
 
-    The reasons that each archive may get are those of its own row, not of its members.
+    `save` also gets the reasons that an archive may get. These reasons are for the row of the archive, not for the rows
+    of its members.
     """
     good = zipped([("folder/", b""), ("folder/a.png", photo()), ("letter.txt", b"Dear photograph")])
     zips(save, photo, good)

@@ -248,7 +248,10 @@ def odd(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
 
 
 def polyglots(save: Save, rng: np.random.Generator, good: dict[str, bytes], packed: bytes) -> None:
-    """Writes files of two formats at once. Such a file is the picture with which it begins, or no image."""
+    """Writes files of two formats at once.
+
+    If such a file begins with a picture, it counts as this picture, and otherwise as no image.
+    """
     for kind in ("GIF", "JPEG", "PNG", "BMP"):
         save(f"polyglots/{kind}.zip", good[kind] + packed, FINE)
         save(f"polyglots/{kind}.php", good[kind] + b"<?php system($_GET['c']); ?>", FINE)

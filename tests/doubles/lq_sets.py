@@ -50,7 +50,8 @@ def toy_face(number: int, **changes: object) -> Face:
 def toy_dataset(folder: Path, faces: int = 10) -> Path:
     """Makes a ledger and crops. A quarter of the faces are in train, and the other faces are in test.
 
-    Two more faces may not be in a frozen set: a near-duplicate, and a face that was dropped from its split.
+    Also adds two faces that must not get into a frozen set: a near-duplicate, and a face that was dropped from its
+    split.
     """
     rows: list = []
     for number in range(faces):

@@ -1,4 +1,4 @@
-"""Writes PNG files with any header, also headers that no encoder would write."""
+"""Writes PNG files with any header, even with headers that no encoder would write."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def _pack(kind: int, values: list) -> bytes:
 
 
 def _write_ifd(tags: Tags, start: int) -> bytes:
-    """Returns an IFD for the byte `start` of its file. Values of more than 4 bytes follow the IFD."""
+    """Returns an IFD that begins at the byte `start` of the file. Values of more than 4 bytes follow the IFD."""
     extra_at = start + 2 + 12 * len(tags) + 4
     entries, extra = b"", b""
     for tag, (kind, values) in sorted(tags.items()):

@@ -19,7 +19,7 @@ ORIGIN = f"http://127.0.0.1:{PORT}"
 
 
 class Review:
-    """A client that has the cookie, and the session of the review."""
+    """Holds the session of a review, and a client that has the cookie of the review."""
 
     def __init__(self, dataset: Path, idle: float = 1e9) -> None:
         self.session = Session(dataset, idle)
@@ -32,7 +32,7 @@ class Review:
         assert self.client.get(f"/?{urlsplit(access.link).query}").status_code == 200
 
     def get(self, path: str, **query: object) -> Any:
-        """Returns the JSON that the server answers."""
+        """Returns the answer of the server to a GET request, as parsed JSON."""
         return self.client.get(path, params=query).json()
 
     def act(self, **body: object) -> Any:

@@ -191,7 +191,7 @@ def test_what_is_so_already_is_refused_and_not_recorded(made):
         with pytest.raises(BadInput, match="already belong to the target person"):
             say(dataset, "move", *faces, to=to)
     assert rows(dataset, DecisionRow) == []
-    say(dataset, "move", face["0/0"], face["1/0"], to=one)  # face 0/0 or face 1/0 was of another person
+    say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of these two faces belonged to another person
     assert who(dataset)[face["1/0"]] == one
 
 
@@ -484,7 +484,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     file, rebuilt = tmp_path / "decisions.jsonl", tmp_path / "rebuilt"
     file.write_text("\n".join(lines) + "\n\n")
     curated(photos, rebuilt)
-    # so the numbers of the decisions in the file are not the numbers in the log
+    # this decision shifts the numbers in the log, so they differ from the numbers in the file
     say(rebuilt, "rename", face["4/1"], name="First")
     decide(rebuilt, read_decision_file(file))
     assert people(rebuilt) == people(dataset) and find_problems(rebuilt) == []

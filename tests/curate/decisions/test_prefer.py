@@ -43,7 +43,7 @@ def test_the_preferred_copy_is_used_until_an_undo(made: Path) -> None:
     before = read_copies(made)
     (original,), (one, other) = set(before.values()), sorted(before.keys() - set(before.values()))
     people = {row.face_id: row.identity_id for row in rows(made, Membership)}
-    for number, face in enumerate((one, other, one), 1):  # the last decision counts, also if it repeats an earlier one
+    for number, face in enumerate((one, other, one), 1):  # the last decision counts, even if it repeats an earlier one
         prefer(made, face)
         assert len(read_log_entries(made)) == number
         for later in range(1 + (number == 3)):

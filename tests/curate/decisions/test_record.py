@@ -1,4 +1,4 @@
-"""Tests that recorded decisions have the same result as `likeness decide`, as soon as they are applied."""
+"""Tests that decisions that are recorded first and applied later have the same result as `likeness decide`."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def count_waiting(dataset: Path) -> int:
 
 
 def draw_request(rng: random.Random, dataset: Path, last: int) -> dict[str, Any]:
-    """Returns a random request. A split or a move names faces that show one person of the album.
+    """Returns a random request. The faces of a split or a move show one person of the album.
 
-    If a split names faces of two people of the album, the grouping may put them into two people. The faces are one
-    person until then.
+    If a split named faces that show two people, the faces would be one person until the next grouping, which could
+    divide them.
     """
     people, photo = read_people(dataset), {row.photo_id: path_of(row.uri).parent.name for row in rows(dataset, File)}
     shown = {row.face_id: photo[row.photo_id] for row in rows(dataset, Face)}
@@ -90,7 +90,10 @@ def draw_request(rng: random.Random, dataset: Path, last: int) -> dict[str, Any]
 
 
 def catch(act: Callable[[], Any]) -> tuple[Any, str]:
-    """Returns the result of a call, and the sentence with which it was refused or an empty text."""
+    """Returns the result of a call and an empty text.
+
+    If the call is refused, returns None and the sentence of the refusal.
+    """
     try:
         return act(), ""
     except BadInput as error:
@@ -127,7 +130,7 @@ def test_decisions_recorded_one_by_one_and_applied_once_have_the_result_of_decid
 
 
 def split_two(dataset: Path) -> tuple[Desk, str]:
-    """Records that one face of two people is another person. Returns the desk and one of the faces."""
+    """Records two splits, of one face of each of two people. Returns the desk and the first of the two faces."""
     one, other = list(read_people(dataset).values())[:2]
     desk = record_decisions(dataset, [{"kind": "split", "faces": one[:1]}]).desk
     return record_decisions(dataset, [{"kind": "split", "faces": other[:1]}], desk).desk, one[0]

@@ -81,7 +81,7 @@ def test_roll_is_never_a_reason():
 
 
 def chain(face: Face, size: PhotoFacts, least_score: float) -> str | None:
-    """Applies the rules of the default filters in Python, as before the rules were SQL."""
+    """Applies the rules of the default filters as Python code, which is older than the rules in SQL."""
     if face.inter_ocular_px < 16:
         return "too_small"
     if face.det_score < least_score:
@@ -130,7 +130,7 @@ def test_the_default_set_says_what_the_chain_of_ifs_said(faces, least_score):
 
 
 def test_faces_are_compared_as_the_ledger_keeps_them():
-    # As a 32-bit float, .12 is less than .12 as a 64-bit float. The detection and a later screening must give the same
+    # The 32-bit float .12 is less than the 64-bit float .12. The detection and a later screening must give the same
     # result.
     assert one(replace(GOOD, sharpness=0.12)) is None is one(replace(GOOD, sharpness=float(np.float32(0.12))))
 

@@ -1,4 +1,4 @@
-"""Tests that the worth of faces is calibrated, and only if the lengths of the embeddings are informative."""
+"""Tests that the worth of faces is calibrated if the lengths of the embeddings are informative, and only then."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Tests the laws of similarities, the position of pixel centres, and that crops of different templates agree."""
+"""Tests the laws of similarity transforms, the position of pixel centres, and crops of different templates."""
 
 import numpy as np
 import pytest
@@ -146,8 +146,8 @@ def test_a_recognition_crop_is_the_direct_alignment(size, angle, scale):
     landmarks = transform_points(FFHQ_512, matrix_of(scale, angle, 150, 100))
     photo = smooth(800, 900)
     crop = align_face(photo, landmarks, scale_template(FFHQ_512, 512, size), size)
-    # `through` is cut from the crop. `straight` is cut from the photo, to the points where the crop's template has the
-    # landmarks.
+    # `through` is cut from the crop. `straight` is cut from the photo directly. In both images, the landmarks of the
+    # template FFHQ_512 are at the same points.
     through = crop_for_recognizer(crop, ARCFACE_112, 112)
     straight = align_face(photo, landmarks, transform_points(FFHQ_512, fit_similarity(FFHQ_512, ARCFACE_112)), 112)
     assert np.abs(through.astype(int) - straight)[6:-6, 6:-6].mean() < 1.0

@@ -1,4 +1,4 @@
-"""Tests real face models on real faces: dlib on photos inside installed packages, and a pack on ../shared/data."""
+"""Tests real face models: dlib on photos of installed packages, and an InsightFace pack on ../shared/data."""
 
 import cv2
 import numpy as np

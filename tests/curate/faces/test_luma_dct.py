@@ -1,4 +1,4 @@
-"""Tests that a moved or mirrored face has the same pixels, and that another face or equal padding has not."""
+"""Tests that a moved or mirrored face counts as the same pixels, and another face or equal padding does not."""
 
 import cv2
 import numpy as np

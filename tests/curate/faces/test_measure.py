@@ -1,4 +1,4 @@
-"""Tests that the measures of faces rise and fall as described, and that similar pictures have similar hashes."""
+"""Tests that the measures of faces rise and fall as they should, and that similar pictures have similar hashes."""
 
 import cv2
 import numpy as np
@@ -133,7 +133,8 @@ def test_blur_and_enlarging_take_noise_out():
 def test_known_noise_is_found_on_real_faces_and_ranks(shared_data):
     """Tests the estimate of noise on web photos, which are halved to remove their own noise.
 
-    The estimate is .5 to 6 before noise is added, and after that differs by at most 2 from the added noise.
+    Before noise is added, the estimate is .5 to 6. After noise is added, the estimate differs from this noise by at
+    most 2.
     """
     found = []
     for path in sorted((shared_data / "photos").glob("*/*.jpg"))[::25]:

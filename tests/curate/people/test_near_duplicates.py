@@ -1,4 +1,4 @@
-"""Tests that the same picture is found again, but not another picture of the same person or a collage."""
+"""Tests that copies of a picture are near-duplicates, and that a collage or another picture of the person is not."""
 
 from dataclasses import replace
 from functools import partial

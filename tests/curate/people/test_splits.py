@@ -47,7 +47,7 @@ def people(n: int, each: int) -> tuple[list[Face], list[Membership]]:
 def collections(draw):
     """Draws faces of a few people in a few photos.
 
-    A photo shows a person once, and some faces have copies elsewhere.
+    A photo shows a person at most once. Some faces have copies in other photos.
     """
     n_people, n_photos = draw(st.integers(1, 9)), draw(st.integers(1, 20))
     cells = [(p, q) for p in range(n_people) for q in range(n_photos)]

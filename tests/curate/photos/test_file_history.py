@@ -1,4 +1,4 @@
-"""Tests what curation remembers about files: times, changes, moved and missing files, and files that are left out."""
+"""Tests what curation remembers about each file: its time, and whether it changed, moved, is missing or is left out."""
 
 import os
 import zipfile

@@ -1,4 +1,4 @@
-"""Tests that a photo is its pixels: new metadata, orientation, decoder or encoding do not change its rows."""
+"""Tests that only new pixels change the rows of a photo. New metadata, orientation, decoders or encodings do not."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_rating_in_every_file_changes_no_row_and_no_photo_is_looked_at(tmp_pat
         rate(path, stars)
         assert np.array_equal(decode_picture(path).rgb, pixels)
     install(monkeypatch)
-    monkeypatch.setattr("curate.detection.detect._detect_faces", lambda *_: pytest.fail("a photo is looked at"))
+    monkeypatch.setattr("curate.detection.detect._detect_faces", lambda *_: pytest.fail("the detector got a photo"))
     summary = curated(photos, dataset)
     assert summary.files == {"ok": 6} and summary.photos == {"ok": 6}
     compare(dataset, before)
@@ -91,7 +91,7 @@ def test_a_file_saved_again_in_its_place_keeps_names_drops_splits_and_ids(tmp_pa
 def test_a_library_that_moved_keeps_names_drops_splits_and_ids(tmp_path, monkeypatch):
     photos, dataset = decided_album(tmp_path)
     before, crops = contents(dataset), files(dataset)
-    monkeypatch.setattr("curate.detection.detect._detect_faces", lambda *_: pytest.fail("a photo is looked at"))
+    monkeypatch.setattr("curate.detection.detect._detect_faces", lambda *_: pytest.fail("the detector got a photo"))
     moved = photos.rename(tmp_path / "elsewhere")
     assert curated(moved, dataset).photos == {"ok": 6}
     compare(dataset, before)

@@ -96,7 +96,7 @@ import os, sys
 from pathlib import Path
 from curate.photos.read_files import scan_batch
 from curate.photos.walk import walk_files
-scan_batch([Path(sys.argv[2])])  # so that what Pillow imports late is there
+scan_batch([Path(sys.argv[2])])  # now Pillow has imported all that it needs
 os.setgid(65534); os.setuid(65534)
 for item in walk_files([Path(sys.argv[1])]):
     for row in [item] if not isinstance(item, Path) else scan_batch([item]):

@@ -29,7 +29,7 @@ def curated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dataset(curated_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns a copy of the dataset of `curated_once`, whose photos stay where they are."""
+    """Returns a copy of the dataset of `curated_once`. The photos are not copied."""
     install(monkeypatch)
     shutil.copytree(curated_once / "dataset", tmp_path / "dataset")
     return tmp_path / "dataset"

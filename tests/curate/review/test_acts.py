@@ -1,4 +1,4 @@
-"""Tests that acts of the browser are the decisions of `likeness decide`, and that undo works across restarts."""
+"""Tests that acts in the browser make the same decisions as `likeness decide`, and that undo works across restarts."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_one_undo_takes_a_whole_act_back(dataset: Path):
 
 
 def test_a_killed_server_loses_no_decision(dataset: Path):
-    review = Review(dataset)  # never closed
+    review = Review(dataset)  # the review is never closed, as if its server was killed
     face, person = find_faces(review), review.session.read().people.identity_of
     review.decide({"kind": "merge", "sides": [person[face["0/0"]], person[face["1/0"]]]})
     shown = describe(review)

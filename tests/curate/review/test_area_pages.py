@@ -217,7 +217,7 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
     shown = client.get(source).json()
     assert sorted(row["id"] for row in shown["rows"]) == sorted(people)[:3] and shown["total"] == 3
     assert all(people[row["id"]] == row["person"] and row["file"] for row in shown["rows"])
-    # a face that was dropped since leaves the selection
+    # a face that is dropped later leaves the selection
     client.post("/api/act", json={"requests": [{"kind": "drop", "faces": [min(people)]}]}).raise_for_status()
     assert client.get(source).json()["total"] == 2
     for body in ({"rows": [len(people)]}, {"rows": [-1]}, {"rows": ["0"]}, {"rows": [True]}, [1], {}):
@@ -226,7 +226,7 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
         assert broken.status_code == 409 and broken.json() == {"error": "The request is not JSON."}
     assert client.get("/api/map/points?key=old").status_code == 409
     assert client.get("/selection?name=99").status_code == 404
-    # an erased face takes the map with it
+    # if a face is erased, the map is removed
     with Ledger.open(dataset, write=True) as ledger:
         remove_files(ledger, [min(people)])
     assert not list((dataset / "map").iterdir())
@@ -244,7 +244,7 @@ def test_a_map_puts_alike_faces_together_and_is_the_same_every_time(tmp_path: Pa
     far = np.linalg.norm(places[:, None].astype(float) - places[None], axis=2)
     np.fill_diagonal(far, np.inf)
     assert (far.argmin(1) // 30 == np.arange(180) // 30).all()
-    # few faces, and none at all, have a map too
+    # a map of few faces or of no face is possible
     assert place_faces(faces[:5]).shape == (5, 2) and place_faces(faces[:1]).shape == (1, 2)
     assert place_faces(np.zeros((0, 0), np.float32)).shape == (0, 2)
 
@@ -290,7 +290,7 @@ def test_leaks_are_shown_side_by_side_and_repaired_in_two_steps(
 
 
 def search(client: TestClient) -> str:
-    """Returns the page of the leaks after its search."""
+    """Waits until the search for leaks has ended, and returns the page of the leaks."""
     page = client.get("/leaks").text
     for link in find_links(page, '/api/leaks/search[^"]+'):
         wait(lambda link=link: client.get(link).json())

@@ -1,4 +1,4 @@
-"""Tests the page with questions: each answer is the decision of `likeness decide`, and the queue follows every act."""
+"""Tests the page with questions: an answer decides the same as `likeness decide`, and each act updates the queue."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def list_faces(question: dict[str, Any]) -> list[set[str]]:
 
 
 def muddle(dataset: Path) -> tuple[list[str], str]:
-    """Puts one face of the first person into the second person, and halves the third person.
+    """Puts a face of the first person into the second person, and makes a new person of two faces of the third.
 
-    Returns the faces of the half, and the wrong face.
+    Returns the two faces of the new person, and the wrong face in the second person.
     """
     people: dict[str, list[str]] = {}
     for row in rows(dataset, Membership):
@@ -78,9 +78,8 @@ def test_answers_are_decisions_and_the_queue_follows(dataset: Path, tmp_path: Pa
             assert asked["likely"] <= likely or word != "skip"
         assert [request["kind"] for request in requests] == [row.kind for row in rows(dataset, DecisionRow)]
         assert {request["kind"] for request in requests} == {"merge", "split"}
-    for (
-        request
-    ) in requests:  # `decide` would group the faces after the first request, and the grouping corrects the rest
+    # `decide` is not used, because it would group the faces after the first request and so correct the other errors
+    for request in requests:
         record_decisions(twin, [request])
     apply_decisions_of(twin)
     kept = [{name: table for name, table in contents(one).items() if name != "stages"} for one in (dataset, twin)]

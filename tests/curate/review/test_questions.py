@@ -1,4 +1,4 @@
-"""Tests the queue of questions: what it asks first, and that it follows answers and other changes of the people."""
+"""Tests the queue of questions: what it asks first, and that answers and other changes of the people update it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def list_all(queue: Questions) -> list[Question]:
 
 
 def test_the_question_with_most_pairs_comes_first_and_the_rest_is_settled() -> None:
-    # The faces of person 0 are in two people with 6 faces each, and two faces of person 1 are in two people.
+    # Person 0 is divided into two people with 6 faces each. Person 1 is divided into two people with one face each.
     queue = make_queue([0] * 12 + [1, 1], [0] * 6 + [1] * 6 + [2, 3])
     first = queue.find_next()
     assert first is not None and first.kind == PEOPLE and set(first.people) == {"p0", "p1"}

@@ -1,4 +1,4 @@
-"""Compares the exact engine with the literature's code on the same θ. The tests need basicsr (extra `reference`)."""
+"""Compares the exact engine with BasicSR, the code of published papers, on the same θ (needs the extra `reference`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def face_like(seed: int, side: int = 512) -> Image:
 
 
 def compared(preset: str, seed: int, hq: Image) -> float:
-    """Returns the largest difference before JPEG in 1/255. Also checks that both engines write the same JPEG file."""
+    """Returns the largest difference before JPEG, in units of 1/255.
+
+    Also checks that both engines write the same JPEG file.
+    """
     theta = sample_theta(PRESETS[preset], seed, "parity")
     steps = theta["steps"]
     at = next((n for n, step in enumerate(steps) if step["op"] == "jpeg"), len(steps))
@@ -52,7 +55,7 @@ def compared(preset: str, seed: int, hq: Image) -> float:
     if at < len(steps):
         quality = steps[at]["quality"]
         assert jpeg_bytes(ours, quality) == basicsr_reference.jpeg_bytes(ours, quality), (preset, seed)
-        # if both engines get the same picture, all later steps agree too
+        # if both engines get the same picture here, all later steps agree
         rest = [step for step in steps[at:] if step["op"] != "upsample"]
         after = np.abs(run_steps(ours, rest) - basicsr_reference.run_steps(ours, rest)).max() * 255
         assert after <= 1, (preset, seed, after)

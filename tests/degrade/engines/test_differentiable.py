@@ -70,7 +70,7 @@ def batch(*pictures: np.ndarray) -> torch.Tensor:
 
 
 def levels(image: torch.Tensor, other: np.ndarray) -> np.ndarray:
-    """Returns the difference of two pictures in 1/255, (H, W, 3)."""
+    """Returns the difference of two pictures in units of 1/255, (H, W, 3)."""
     return np.abs(image.detach().permute(1, 2, 0).numpy() - other) * 255
 
 
@@ -87,9 +87,10 @@ def until_jpeg(full: dict) -> dict:
 
 
 def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
-    """Checks each draw: at most 1/255 before JPEG, and after JPEG a mean of .6/255 and a 99.9th percentile of 6/255.
+    """Checks that each draw agrees with the exact engine, and returns the differences after JPEG, in units of 1/255.
 
-    Returns the differences after JPEG.
+    Before JPEG, no difference may be above 1/255. After JPEG, the mean difference of a draw may be up to .6/255, and
+    the 99.9th percentile up to 6/255.
     """
     found = []
     for seed in seeds:
@@ -142,15 +143,15 @@ def test_every_operation_at_every_size(name, version):
         ours = run_steps(batch(hq), [theta(steps, version)])[0]
         theirs = exact.run_steps(hq, steps, version)
         assert ours.shape == (3, *theirs.shape[:2])
-        # A second JPEG may round a coefficient of a picture that differs by one level. Then a whole block differs by 3
-        # levels.
+        # Before the second JPEG, the pictures may differ by one level. If the second JPEG then rounds one coefficient
+        # differently, a whole block differs by 3 levels.
         assert levels(ours, theirs).max() <= (0.05 if name != "second order" else 12), (height, width)
         assert levels(ours, theirs).mean() <= (0.01 if name != "second order" else 0.6), (height, width)
 
 
 def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
-    # Otherwise, a difference in the last bit changes a rounding, the first JPEG spreads it over a block, and the second
-    # JPEG magnifies the block.
+    # Otherwise, a difference in the last bit could change a rounding. The first JPEG would spread this change over a
+    # block, and the second JPEG would magnify the change.
     hq = np.ascontiguousarray(astronaut()[:256, 100:356])
     for seed in range(10):
         noisy = {"op": "noise", "sigma": 9.0, "gray": False, "seed": seed}
@@ -159,7 +160,7 @@ def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
         assert np.array_equal(to_uint8(ours.permute(1, 2, 0).numpy()), to_uint8(exact.run_steps(hq, steps)))
     guess = batch(hq[:32, :32]).requires_grad_()
     (gradient,) = torch.autograd.grad(apply(guess, [theta(steps)]).sum(), guess)
-    assert gradient.isfinite().all() and gradient.mean() > 0.9  # the gradient passes as if no picture had been replaced
+    assert gradient.isfinite().all() and gradient.mean() > 0.9  # the replaced picture does not stop the gradient
 
 
 def test_a_single_pixel_and_a_single_line():

@@ -134,7 +134,7 @@ def test_a_finished_set_inside_the_folder_is_no_source(photos):
     before = find_images(photos)
     degrade_folder(photos, photos / "lq", size=24)
     assert find_images(photos) == before
-    assert find_images(photos / "lq")  # if the folder of the set itself is named, it is a folder like any other
+    assert find_images(photos / "lq")  # a command can still name the folder of the set as its source
 
 
 def test_the_same_command_gives_the_same_bytes_from_any_worker_count(photos, tmp_path):
@@ -289,7 +289,7 @@ def test_no_two_pictures_share_an_output():
     outputs = choose_output_names([Path(name) for name in sorted(names)])
     assert len(set(outputs)) == len(names) and all(output.suffix == ".png" for output in outputs)
     assert choose_output_names([Path("d/y.gif")]) == [Path("d/y.png")]
-    # on a system that does not tell cases or Unicode forms apart, a set is not smaller
+    # the names also differ on a system that does not tell cases or Unicode forms apart
     names = ["A.jpg", "A.png", "a.bmp", "a.jpg", "Zo\u00eb.jpg", "Zoe\u0308.png"]
     outputs = choose_output_names([Path(name) for name in names])
     assert len({unicodedata.normalize("NFC", str(output)).lower() for output in outputs}) == len(names)

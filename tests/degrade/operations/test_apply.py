@@ -59,7 +59,7 @@ def test_a_theta_replays_to_the_same_bits_after_a_trip_through_json(preset, seed
     once, again = apply(hq, theta), apply(hq, json.loads(json.dumps(theta)))
     assert np.array_equal(once, again) and np.array_equal(hq, before)
     assert once.shape == hq.shape and once.dtype == np.float32
-    assert np.array_equal(to_float(to_uint8(once)), once)  # the values are on the 8-bit grid, so also in 0..1
+    assert np.array_equal(to_float(to_uint8(once)), once)  # the values are on the 8-bit grid, and therefore in 0..1
 
 
 def test_threads_and_memory_layout_change_no_bit():

@@ -1,4 +1,4 @@
-"""Compares the fast blur with the plain blur, kernels with BasicSR's formulas, and bits on different processors."""
+"""Compares the fast blur with the plain blur, kernels with BasicSR's formulas, and results on different processors."""
 
 import math
 import os
@@ -140,7 +140,7 @@ def test_the_fast_way_is_the_plain_way(step, height, width, then):
     fast = fast_blur(hq, step, down)
     gain = np.abs(make_kernel(step)).sum()  # the absolute weights of a sinc kernel may have a sum above 1
     assert fast.dtype == np.float32 and fast.shape == plain.reshape(fast.shape).shape
-    # the square of the sum of the absolute weights of the resize
+    # resizing magnifies a difference at most by the square of the sum of its absolute weights
     overshoot = 1.6 if then and then[1] in ("bicubic", "imresize") else 1
     assert np.abs(fast - plain.reshape(fast.shape)).max() <= 0.25 / 255 * max(1, gain) * overshoot
 

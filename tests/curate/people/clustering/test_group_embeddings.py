@@ -191,7 +191,8 @@ def test_an_inverted_file_finds_nearly_what_the_exact_search_finds():
 
 def test_a_recognizer_whose_strangers_are_alike_is_grouped_by_a_mean_cosine():
     vectors, truth = crowd(12, 9, d=64, spread=0.7)
-    shifted = unit(np.concatenate([vectors, np.full((len(vectors), 1), 2.0, np.float32)], axis=1))  # strangers: .8
+    # the cosines between strangers are about .8
+    shifted = unit(np.concatenate([vectors, np.full((len(vectors), 1), 2.0, np.float32)], axis=1))
     found = group_embeddings(shifted, same_person=0.87)
     assert partition(found.labels) == partition(truth) and 0 <= found.false_match_rate < 0.02
 

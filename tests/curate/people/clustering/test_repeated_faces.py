@@ -5,11 +5,11 @@ import pytest
 
 from curate.people.clustering.repeated_faces import join_repeated_faces
 
-THRESHOLD = 0.3  # so two faces of one photo need a cosine of .685, and .475 to the person's other photos
+THRESHOLD = 0.3  # two faces of one photo need a cosine of .685 to each other, and of .475 to the person's other photos
 
 
 def at(cosine: float, person: int, aside: int) -> np.ndarray:
-    """Returns a unit vector, float32 (16,), with the cosine to axis `person`, and the rest along axis `aside`."""
+    """Returns a unit vector, float32 (16,), with `cosine` to the axis `person`. Its rest is along the axis `aside`."""
     vector = np.zeros(16, np.float32)
     vector[person], vector[aside] = cosine, np.sqrt(1 - cosine**2)
     return vector
@@ -37,13 +37,13 @@ def test_a_single_face_joins_the_person_whom_its_photo_shows_already():
 @pytest.mark.parametrize(
     ("rows", "linked"),
     [
-        # the person has only one other photo, as twins in their first photos
+        # the person has only one other photo: the two faces may be twins
         ([*KNOWN[1:], (at(0.85, 0, 4), 2, 1)], ()),
-        # the two faces of the photo are not similar enough, as sisters
+        # the two faces of the photo are not similar enough: they may be sisters
         ([*KNOWN, (at(0.6, 0, 5), 2, 1)], ()),
         # the face is like the other face of the photo, but not like the person's other photos
         ([*KNOWN[:2], (at(0.5, 0, 4), 2, 0), (at(0.3, 0, 4), 2, 1)], ()),
-        # the other face has photos of its own: twins
+        # the other face also has a photo of its own: the two faces may be twins
         ([*KNOWN, (at(0.85, 0, 4), 2, 1), (at(0.85, 0, 4), 3, 1)], ()),
         # a decision names one of the faces
         ([*KNOWN, (at(0.85, 0, 4), 2, 1)], (3,)),

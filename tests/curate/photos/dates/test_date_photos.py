@@ -1,4 +1,4 @@
-"""Tests that impossible dates are doubted and recorded, and that pairs know the time between two photos."""
+"""Tests that impossible dates are recorded as doubtful, and that each pair records the time between its two photos."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -147,7 +147,7 @@ def test_pairs_know_the_time_between_photos_and_policies_use_it(tmp_path, double
     assert set(gaps()) == {("0", "1"), ("1", "0")} and find_problems(dataset) == []
     told = "--pairs same-age cannot use 2 of 5 faces, because their photos have no date that can be trusted: "
     assert told + "1 in_future, 1 no date." in summary.notices
-    # The clock of this machine runs backwards. The ledger remembers that 2010 was not in the future.
+    # The clock of this machine is set back. The ledger remembers that 2010 was not in the future.
     monkeypatch.setattr(manifests.ledger.ledger, "utc_now", lambda: datetime(1999, 1, 1))
     curated(photos, dataset, split=IN_TRAIN)
     assert gaps() == found

@@ -99,7 +99,7 @@ def test_regions_in_photos_sidecars_and_picasa_label_the_faces_at_their_place(tm
     (photos / "side.jpg.xmp").write_bytes(packet(microsoft(regions)))
     couple(photos / "side.jpg", 52)
     (photos / "stem.xmp").write_bytes(packet(mwg(regions[:1], SIZE)))
-    embed_xmp(couple(photos / "stem.jpg", 53), packet(mwg(regions[:1], SIZE)))  # said twice
+    embed_xmp(couple(photos / "stem.jpg", 53), packet(mwg(regions[:1], SIZE)))  # the sidecar says the same
     couple(photos / "picasa.jpg", 54)
     (photos / ".picasa.ini").write_text(f"[picasa.jpg]\nfaces={rect64(RIGHT)},b0b\n[Contacts2]\nb0b=Bob;;\n")
     one = save(photos / "one.png", photo([1], 55))

@@ -128,7 +128,7 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
 
 
 def order(server: Server, ids: list[str], number: int) -> list[str]:
-    """Returns ids in the order in which the page named them, as the decisions from `number` on show."""
+    """Returns ids in the order in which the page named them. The decisions from `number` on show this order."""
     log = wait_for_decisions(server, number)
     dataset = server.session.dataset
     with server.session.lock, Ledger.open(dataset) as ledger:
