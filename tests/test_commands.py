@@ -1,4 +1,4 @@
-"""Tests that each option and argument is once in a table, and that Typer's commands agree with the tables."""
+"""Tests that each option and argument is in docs/commands.md once, and that the page agrees with Typer's commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that the commands, targets, files and figures of the README and the docs exist and can be parsed."""
+"""Tests the README and the docs: commands can be parsed, make targets and files exist, no registry host is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests the main task like a user: `likeness demo`, and then the commands that use its results."""
+"""Tests the main task as a user does it: `likeness demo`, and then the commands that use the results of the demo."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
 
 
 def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
-    """Tests that a command repairs a shard and the files of a set. A changed crop must be removed before."""
+    """Tests that commands repair changed shards and sets. A changed crop is made again only after it is removed."""
     dataset = world.here / "ds"
     world.begin(doubles.purge)  # prepares a copy of the dataset with a frozen set
     again = [["curate", str(world.photos), "--out", str(dataset), "--workers", "1"]]

@@ -1,7 +1,7 @@
-"""Tests a full disk, a limit of the file size, and a read-only dataset.
+"""Tests commands on a full disk, under a limit of the file size, and on a read-only dataset.
 
-A command must end with one sentence and leave no incomplete file. When there is space again, the same command must end
-as without the fault.
+A command must end with one sentence and leave no incomplete file. If the same command runs again with enough space, it
+must end as without the fault.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ MUST = (
     "The command ends with one sentence and exit code 1, and leaves no incomplete file. If the same "
     "command runs again after space is freed, its results are the same as after an undisturbed run."
 )
-# files that may be incomplete, because they say so themselves, and logs
+# logs, and files that may be incomplete because they say so themselves
 UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (6, 1),
@@ -67,7 +67,7 @@ def said(ended: doubles.Ended) -> None:
 
 
 def whole(world: World, undisturbed: dict, unfinished: tuple[str, ...] = UNFINISHED) -> None:
-    """Checks that every file is a file of an undisturbed run, so that no temporary file is left.
+    """Checks that no temporary file is left: every file is equal to a file of an undisturbed run.
 
     Files whose names end with one of `unfinished` are not checked.
     """
@@ -92,7 +92,7 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
                     with paused(world.bench, command, Point(point.at, "before")) as process:
                         room.enter_context(full(world.here))
                     ended = finish(process)
-                    if ended.code:  # the command can only end well if no more space was needed
+                    if ended.code:  # the command succeeds only if it needs no more space
                         said(ended)
                     whole(world, undisturbed)
                     left = set(differences(remains(world.here), undisturbed))
@@ -127,7 +127,7 @@ def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
 
 @pytest.mark.parametrize("stage", [doubles.curate, *([doubles.degrade, doubles.train] if FULL else [])])
 def test_no_file_may_grow_beyond_a_limit(world, stage):
-    """Tests a limit of the file size, as with a disk quota. The test needs no right to mount."""
+    """Tests a command under a limit of the file size, which acts like a disk quota. Needs no right to mount."""
     command, undisturbed, _ = world.undisturbed(stage)
     world.begin(stage)
     made = [data for name, data in undisturbed.items() if isinstance(data, bytes) and not (world.here / name).exists()]

@@ -168,7 +168,7 @@ def test_the_same_again_reads_nothing_and_one_worker_finds_the_same(curated, tmp
         scan(ledger, quick, run, lambda *_: None)
         once = ledger.read_rows(File)
     known = {row.uri: row for row in curated.files}
-    # of two files with the same content, the one that is kept depends on the other offered files
+    # which of two files with the same content is kept depends on the other offered files
     apart = {"same_file", None}
     differ = [row for row in once if row.reason not in apart and row != known[row.uri]]
     leads = {"symlink_leaves_folder", "folder_already_walked"}  # the reason of a link depends on the offered folders

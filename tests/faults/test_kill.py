@@ -1,4 +1,4 @@
-"""Tests SIGKILL at any moment: the same command must then end as without the kill, and leave no other file.
+"""Tests SIGKILL at any moment: if the command runs again, it must end as without the kill, with no file left over.
 
 The tests here use a few moments. `make faults` uses the moments of all stages, and docs/faults.md shows the results.
 """
@@ -62,7 +62,7 @@ def test_a_command_that_is_killed_again_and_again_and_by_the_clock(world, stage)
     command, undisturbed, _ = world.undisturbed(stage)
     took, rng = world.seconds[stage], np.random.default_rng([SEED, 100])
     world.begin(stage)
-    with tried("SIGKILL five times in a row", stage, "each a few moments on", MUST):
+    with tried("SIGKILL five times in a row", stage, "each a few moments later", MUST):
         for _ in range(5):  # each start of the command counts its moments from 1
             world.bench.strike(command, Point(str(int(rng.integers(3, 14))), "after"))
         world.ends_as(command, undisturbed)

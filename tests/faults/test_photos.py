@@ -1,6 +1,6 @@
 """Tests photos that are removed, replaced or truncated while a command runs.
 
-Such a photo must get a row with a reason, the command must not crash, and a later run must be right.
+Such a photo must get a row with a reason, the command must not crash, and a later run must give the right results.
 """
 
 import os
@@ -26,7 +26,7 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
     command = [str(word) for word in doubles.curate(world)]
     must = (
         "The photo gets the reason `file_vanished_or_changed`, and the exit code is 0. A later run finds as "
-        "many people and pairs as a new dataset has, and all of its crops."
+        "many people and pairs as a run into a new dataset, and has all crops of the new dataset."
     )
     with tried("photos are removed, replaced or truncated", "curate", "between scan and detect", must):
         with paused(world.bench, command, Point("record filters")) as process:
@@ -52,7 +52,7 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
         assert of_photo[ids[replaced]].reason == of_photo[ids[cut]].reason == "file_replaced"
         assert check_ledger(dataset) == []
 
-        # the results of a run without a history, plus the rows of photos that do not exist any more
+        # the results of a run into a new dataset, plus the rows of photos that do not exist any more
         fresh = tmp_path / "fresh"
         assert world.bench.run(["curate", str(album), "--out", str(fresh), "--workers", "1"]).code == 0
         now, new = remains(dataset), remains(fresh)
@@ -78,7 +78,7 @@ def test_a_picture_that_goes_while_a_folder_is_degraded(tmp_path):
         assert ended.code == 0 and "skipped person2/2.png: cannot be read (No such file or directory)" in ended.out, (
             ended
         )
-    # the frozen set stays as it is, also when the photo is back
+    # the frozen set does not change, even after the photo is back
     whole = remains(world.here)
     os.utime(save(removed, photo([2], 2)), (0, 0))
     assert world.bench.run(command).code == 0 and differences(remains(world.here), whole) == []

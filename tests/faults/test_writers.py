@@ -1,4 +1,4 @@
-"""Tests two writers at once: the second writer must end with one sentence, and the first must end as if alone.
+"""Tests two writers at once: the second must end with one sentence, and the first must end as if it ran alone.
 
 A command that reads while another command writes must get its data, or a message to wait.
 """
@@ -44,7 +44,10 @@ def test_a_second_writer_gets_a_sentence_and_the_first_does_not_notice(world, st
 
 
 def remains_of_files(world: World) -> dict[str, bytes]:
-    """Returns the bytes of all files, also of the ledger, which cannot be opened while a command writes."""
+    """Returns the bytes of all files.
+
+    The ledger is read as bytes, because it cannot be opened while a command writes.
+    """
     return {str(path): path.read_bytes() for path in sorted(world.here.rglob("*")) if path.is_file()}
 
 

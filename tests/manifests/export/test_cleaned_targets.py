@@ -1,4 +1,7 @@
-"""Tests exports of cleaned crops: only training faces have marked cleaned crops, and the default is the original."""
+"""Tests exports of cleaned crops: only training faces have cleaned crops, which are marked.
+
+The default is the original.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ BEST = ExportOptions(version="best")
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """Makes a dataset in which every face has a red cleaned version, also the faces of val and test."""
+    """Makes a dataset in which every face, even of val and test, has a red cleaned version."""
     with pytest.MonkeyPatch.context() as patch:
         install(patch)
         dataset = dataset_of(tmp_path / "made")

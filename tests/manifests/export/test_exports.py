@@ -1,4 +1,4 @@
-"""Tests that each export opens with the library of its users, or by the rules of their loader."""
+"""Tests that each export can be read with the library of its format, or by the rules of the loader of its format."""
 
 import ast
 import io
@@ -226,7 +226,7 @@ def test_the_same_dataset_gives_the_same_bytes_and_a_repeat_says_so(made, tmp_pa
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_is_said_that_was_not_asked_for(own, tmp_path, name):
-    """Tests that an export has no name, embedding, hash or path of a photo, or metadata that nobody asked for."""
+    """Tests that an export contains no names, embeddings, hashes, paths or metadata, unless the user asks for them."""
     person = rows(own, Identity)
     change(own, [Identity(row.identity_id, f"Ann-{i}", row.locked) for i, row in enumerate(person)])
     target = next(iter(pairs_of(own)))

@@ -46,7 +46,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_images(out: Path, name: str, table: list[dict[str, str]]) -> dict[str, bytes]:
-    """Returns the PNG file of each face, read with the library of the format, or by the names in the table."""
+    """Returns the PNG file of each face, read with the library of the format, or from the file that the table names."""
     if name == "imagefolder":
         import datasets
 
@@ -112,7 +112,7 @@ def test_an_export_read_elsewhere_is_the_dataset_byte_for_byte(own, tmp_path, na
     table = read_csv(elsewhere / "likeness_tables" / "splits.csv")
     images = read_images(elsewhere, name, table)
     assert images.keys() == {row["face_id"] for row in table} and len(table) >= 4
-    # each of these reads the ledger, so they are read once
+    # each of the three calls reads the ledger, so they are outside the loop
     splits, paired, frozen = splits_of(own), pairs_of(own), frozen_faces(own)
     owner = {row.face_id: row.identity_id for row in rows(own, Membership)}
     for row in table:

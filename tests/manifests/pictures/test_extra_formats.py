@@ -110,7 +110,7 @@ def test_a_raw_is_read_from_its_sensor_data_and_never_from_its_preview(monkeypat
         (b"FUJIFILMCCD-RAW 0201", "raw_not_installed"),
         (b"II*\0\x10\0\0\0CR\2\0" + bytes(50), "raw_not_installed"),
         (with_preview(PREVIEW, bayer(), True), "raw_not_installed"),
-        (with_preview(PREVIEW, quarters(), False), "other_picture_format"),  # rawpy would not help
+        (with_preview(PREVIEW, quarters(), False), "other_picture_format"),  # without sensor data
         (b"8BPS\0\1" + bytes(50), "other_picture_format"),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "other_picture_format"),
         (b"P6\n1 1\n255\nabc", "other_picture_format"),

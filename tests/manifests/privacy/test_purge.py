@@ -155,7 +155,7 @@ def test_a_purged_photo_that_is_offered_again_stays_out_with_its_reason(own, mad
     hidden = [row for row in rows(own, File) if row.reason == "purged"]
     assert len(hidden) == 1 and hidden[0].uri.startswith("hmac:") and hidden[0].photo_id is None
     assert explain_photo(own, str(made / "photos" / "person3" / "1.png"))[0][0].endswith(": dropped, purged")
-    # also a copy under another name is refused, and each file has at most one row
+    # a copy under another name is refused like the original, and each file has at most one row
     shutil.copy(made / "photos" / "person3" / "1.png", made / "photos" / "again.png")
     try:
         assert curated(made / "photos", own).files["purged"] == 2 == curated(made / "photos", own).files["purged"]
@@ -189,7 +189,7 @@ POINTS += ("purge:search_traces",)
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, monkeypatch, point):
-    """Tests a stop before each step, and in the middle of the rows of the ledger and of the files."""
+    """Tests a stop before each step, and while rows of the ledger or files are removed."""
     (own / f".{LEDGER_NAME}.rewritten.tmp").write_bytes(b"half a ledger")
     plan = plan_purge(own, [person_of(own)["person0"]])
 
@@ -266,7 +266,7 @@ def test_whom_nobody_knows_is_refused_and_what_is_out_already_is_not(own):
 
 
 def test_the_same_picture_in_another_file_goes_along_and_another_face_with_the_same_vector_stays(own):
-    """Tests with person0 of the doubles, whose colour is gray, so that all faces have the same embedding."""
+    """Tests with person0 of the doubles. The colour of person0 is gray, so all its faces have the same embedding."""
     faces = {face.face_id: face for face in rows(own, Face)}
     mine = sorted(face for face in faces_in(own, "person0") if faces[face].shard)
     twin = dataclasses.replace(faces[mine[1]], phash=faces[mine[0]].phash)

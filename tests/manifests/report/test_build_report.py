@@ -1,4 +1,4 @@
-"""Tests that the report is one file with all of its sections, and that a missing section has a sentence instead."""
+"""Tests that the report is one file with all sections, and that a sentence takes the place of a missing section."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ THETA = {
 def folder(tmp_path: Path) -> Path:
     """Makes a dataset of three people with four photos each, with dropped photos and faces.
 
-    One person was grouped, and the last face of this person is alone.
+    One person has four grouped faces. Another person has a single grouped face, which is dropped from its split.
     """
     made = dataset(tmp_path / "data<set", recognizer_onnx(tmp_path / "recognizer.onnx"), people=3)
     rows: list[object] = [

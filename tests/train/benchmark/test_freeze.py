@@ -165,7 +165,7 @@ def test_a_benchmark_reads_back_as_the_set_it_was_frozen_from(made: Path, tmp_pa
     done = freeze(made, tmp_path / "bench", references=3, with_pictures=pictures, with_embeddings=pictures)
     wanted = read_frozen_set(made, SIZE, None, 3, seed=0)
     if pictures:
-        shutil.move(tmp_path / "bench", tmp_path / "moved")  # the benchmark does not depend on its place
+        shutil.move(tmp_path / "bench", tmp_path / "moved")  # the benchmark can be moved
         found = read_frozen_set(tmp_path / "moved", SIZE, None, 3, seed=5)
     else:
         found = read_frozen_set(made, SIZE, str(tmp_path / "bench"), 3, seed=5)
@@ -185,7 +185,7 @@ def test_fewer_references_are_the_first_of_those_that_were_frozen_and_more_are_r
     for a, b in zip(all_of_them, two, strict=True):
         assert len(b.references) == 2 and np.array_equal(a.references[:2], b.references)
         assert np.array_equal(a.reference_embeddings[:2], b.reference_embeddings)
-    # a curve may use more references than its metrics compare with, as many as the benchmark has
+    # a curve may use all references of the benchmark, even if the metrics compare with fewer references
     for a, b in zip(all_of_them, read_benchmark_set(tmp_path / "bench", None, SIZE, 2, 8).cases, strict=True):
         assert np.array_equal(a.references, b.references) and len(b.references) == 3 and len(b.wrong) in (0, 2)
     with pytest.raises(BadInput, match="frozen with 3 references"):
@@ -380,7 +380,7 @@ def test_another_recognizer_is_refused(own: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_path: Path) -> None:
-    """Tests also a run that saw other photos of such a person, which the benchmark does not show."""
+    """Tests a run that saw another photo of such a person, and a run that saw only another person."""
     freeze(made, tmp_path / "bench", references=1, with_pictures=True, with_embeddings=True)
     found = load_benchmark(tmp_path / "bench")
     targets = [case.face_id for case in read_benchmark_set(tmp_path / "bench").cases]

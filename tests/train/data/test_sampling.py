@@ -60,7 +60,7 @@ def test_references_are_of_the_same_person_and_never_the_target(taken: Snapshot)
         assert len(set(sample.references)) == len(sample.references)
         assert set(sample.references) <= set(taken.references[sample.target].tolist())
         assert {taken.identity_ids[row] for row in sample.references} <= {taken.identity_ids[sample.target]}
-    # if four references are drawn, only three references exist
+    # a sample for which four references are drawn gets three, because no more exist
     assert {len(sample.references) for sample in samples} == {0, 1, 2, 3}
 
 

@@ -288,7 +288,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
     assert "Not measured for broken: 1 image (the file is missing)." in said and "somebody.png" in said
-    # a mean of fewer images says so beside its name
+    # if a mean is over fewer images, the number of images is beside the name
     assert f"| broken ({len(faces) - 3} of {len(faces)}) |" in render_markdown(result)
     assert "Wrong references are missing for 1 image" in " ".join(
         make_notices(result | {"without_wrong_references": 1})
@@ -429,7 +429,7 @@ def test_restored_images_are_written_beside_the_result_and_belong_to_it(made: Pa
     assert [path.read_bytes() for path in sorted(copies.iterdir())] == [
         path.read_bytes() for path in sorted(folder.iterdir())
     ]
-    # an erased face leaves the folder, and an evaluation without images removes the images of the old result
+    # the images of an erased face are removed, and an evaluation without images removes the images of the old result
     gone = sorted(folder.iterdir())[0].stem
     assert remove_faces_from_runs([run], [gone])["restored images"] == 3
     assert not list(run.rglob(f"{gone}.png")) and list(folder.iterdir())
@@ -518,7 +518,7 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
 
 
 def test_a_system_has_the_same_figures_in_evaluate_and_in_counterfactuals(crowd: Path, run: Path) -> None:
-    """`counterfactuals` reads more references for its curve, but compares with the same references."""
+    """`counterfactuals` reads more references for its curve, but measures with the same references as `evaluate`."""
     options = replace(TWO, counts=(0, 1, 2), metrics=("id_target", "id_references", "copy_ratio", "takeover"))
     ours = {row["key"]: row | {"system": ""} for row in evaluate(run, crowd, CROWD, options)["rows"]}
     assert ours["2"]["copy_ratio"]["mean"] > 0

@@ -1,4 +1,4 @@
-"""Tests `likeness train` like a user."""
+"""Tests `likeness train` as a user calls it."""
 
 import json
 from pathlib import Path

@@ -166,7 +166,7 @@ class Waits(TorchDispatchMode):
 
     @staticmethod
     def of_torch_itself() -> bool:
-        """Returns whether AdamW reads its step numbers, which are on the CPU on every machine."""
+        """Returns whether AdamW makes the call. It reads its step numbers, which are on the CPU on every machine."""
         return any("torch/optim" in frame.filename for frame in traceback.extract_stack())
 
 
@@ -196,7 +196,7 @@ def test_a_step_waits_for_no_number(
         waits.__enter__()
         return gradients(*arguments)
 
-    def end(*arguments: Any) -> Any:  # when the next batch is moved, the step before has ended
+    def end(*arguments: Any) -> Any:  # when the next batch is moved to the device, the step before has ended
         if counting[0]:
             waits.__exit__(None, None, None)
             by_step.append((waits.count, reads[0]))
@@ -206,8 +206,8 @@ def test_a_step_waits_for_no_number(
     monkeypatch.setattr(train.fit.loop, "compute_gradients", begin)
     monkeypatch.setattr(train.data.dataset, "to_device", end)
     run(tmp_path, taken, 32, recipe, checkpoint_every=400)
-    # There are eight steps of four images. The fourth step reads the losses by one .tolist(). The last step also reads,
-    # before its checkpoint.
+    # There are eight steps of four images. The fourth step reads the losses by one .tolist(). The last step also reads
+    # the losses, before its checkpoint.
     assert by_step[:7] == [(0, 0)] * 3 + [(0, 1)] + [(0, 0)] * 3
 
 
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
         raise OSError(28, "No space left on device")
 
     if full == "grid":
-        (tmp_path / "stats.jsonl").unlink()  # stats.jsonl is then written again first
+        (tmp_path / "stats.jsonl").unlink()  # training then first writes stats.jsonl again
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
     monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
     with pytest.raises(
@@ -385,14 +385,14 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_until_the
     assert not list((tmp_path / "two").glob(".checkpoint*"))
     assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
     measured = [line["images"] for line in lines(tmp_path / "two", "val")]
-    assert measured[:2] == [0, 40] and measured == sorted({*measured, images})  # only the first process writes
+    assert measured[:2] == [0, 40] and measured == sorted({*measured, images})  # the second process writes nothing
 
     run(tmp_path / "one", taken, 40, ADVERSARIAL, checkpoint_every=40)
     one, two = (load_file(tmp_path / name / "checkpoint-00000040" / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
 
-    # Two processes also resume the run, and reach its end.
+    # Two processes can also resume the run and reach its end.
     assert launch(images + 40).wait(300) == 0
     assert find_newest_checkpoint(tmp_path / "two").name == f"checkpoint-{images + 40:08}"
     assert lines(tmp_path / "two", "val")[-1]["images"] == images + 40

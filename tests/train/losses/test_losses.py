@@ -53,7 +53,7 @@ def test_pixel() -> None:
     a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     b[0, 0, 0, 0] = 0.6
     assert float(pixel_loss(a, b)) == pytest.approx((0.6 - 0.05) / 12)
-    b[0, 0, 0, 0] = 0.06  # the square of a small difference counts
+    b[0, 0, 0, 0] = 0.06  # of a small difference, the square counts
     assert float(pixel_loss(a, b)) == pytest.approx(0.06**2 / 0.2 / 12)
 
 
@@ -89,7 +89,7 @@ def test_edge_at_one_scale() -> None:
 def test_edge_over_two_scales() -> None:
     a, b = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     b[..., 2:] = 0.4
-    # at half size, the step fills the only gradient of the picture
+    # at half size, the picture has one gradient along x in each row, and the step is this gradient
     assert float(edge_loss(a, b, scales=2)) == pytest.approx((0.375 / 3 + 0.375) / 4)
 
 

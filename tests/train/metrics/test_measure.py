@@ -202,7 +202,7 @@ def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights:
                 order(metric, "target", other)
     order("id_target", "target", "blurred", "pasted")
     assert rows["target"]["l2_ld"] == rows["target"]["deg_judge"] == 0
-    # The face from a reference is the most similar to the references, and the copy ratio also shows the copy.
+    # The pasted reference is the most similar to the references, and its copy ratio shows that it is a copy.
     assert max(rows, key=lambda system: rows[system]["id_references"]) == "pasted"
     assert rows["pasted"]["copy_ratio"] == pytest.approx(1) and rows["target"]["copy_ratio"] == 0
     assert max(rows["blurred"]["copy_ratio"], rows["lq"]["copy_ratio"]) < 0.1

@@ -89,7 +89,7 @@ def test_musiq_is_pyiqas(tmp_path: Path) -> None:
     assert found == pytest.approx(theirs.flatten().tolist(), abs=1e-5) and found[0] != found[1]
 
 
-@pytest.mark.filterwarnings("ignore")  # of tracing
+@pytest.mark.filterwarnings("ignore")  # tracing gives warnings
 def test_clip_iqa_is_pyiqas(tmp_path: Path) -> None:
     pyiqa = pytest.importorskip("pyiqa")
     from pyiqa.archs.clip_model import CLIP

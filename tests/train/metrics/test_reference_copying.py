@@ -31,7 +31,7 @@ def test_by_hand() -> None:
     # The cosines of the result are .96 to the reference and .8 to the target. The difference .16 is divided by 1 - .6 =
     # .4.
     assert ratio(result, target, reference[None]) == pytest.approx(0.16 / 0.4)
-    # this result is less similar to both than they are to each other
+    # this result is less similar to the target and to the reference than these two are to each other
     assert ratio(np.array([0.0, -1.0]), target, reference[None]) == 0
 
 

@@ -117,7 +117,7 @@ def test_encode_and_decode_are_the_vaes(folder: Path) -> None:
 
 
 def test_references_are_seen_without_the_adapters(folder: Path) -> None:
-    """Tests that the adapters change how the input is read, and not what is kept of a reference."""
+    """Tests that the adapters change only how the model reads the input, and not what a layer keeps of a reference."""
     model, (lq, references, present, embeddings) = awake(config_of("instant", folder)), inputs(2)
     model(lq, references, present, embeddings)
     kept = model.base.extension.layers[0].references[0].clone()

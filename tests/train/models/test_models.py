@@ -51,9 +51,9 @@ class Vre(torch.nn.Module):
 
 
 class DiffusionBase(torch.nn.Module):
-    """Acts as a diffusion base whose UNet is frozen except an adapter.
+    """Acts as a diffusion base with a frozen UNet and an adapter that trains.
 
-    Its folder contains its own weights and its width.
+    The folder of the base contains the weights and the width of the base.
     """
 
     prompt_dim, discriminator_channels = 8, 3

@@ -1,4 +1,4 @@
-"""The recognizer as a torch module: what makes it fast changes neither its embeddings nor its gradients."""
+"""Tests the recognizer as a torch module: its fast form changes neither its embeddings nor its gradients."""
 
 from __future__ import annotations
 

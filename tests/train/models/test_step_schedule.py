@@ -1,4 +1,4 @@
-"""Tests restorations of several steps: the times of the steps, that one step stays as before, and exact repetition."""
+"""Tests restorations of several steps: the timesteps, the exact repetition, and that one step works as before."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_steps_refine_with_every_condition_and_the_same_answer_in_any_batch() ->
         model.set_steps(1)
         assert torch.equal(one, model(*seen).image)
 
-        # The references also change the later steps, if a step gets the same latent.
+        # The references change each step, even if the step gets the same latent with and without references.
         faces, references, present, embeddings = seen
         asked = []
         predict = model.base.predict
@@ -126,7 +126,7 @@ def test_a_step_in_training_is_the_step_of_a_restoration() -> None:
     with torch.no_grad():
         model.set_steps(4)
         latents = []
-        # runs the second of four steps as a restoration in four steps does
+        # stops after the second of four steps
         model.timesteps = model.schedule.timesteps[:2]
         latents.append(model(*seen).latent)
         latents.append(model(*seen, None, torch.tensor([1, 1, 1])).latent)
@@ -146,7 +146,7 @@ def test_what_a_later_step_is_given_learns_nothing() -> None:
         calls.append((len(z), torch.is_grad_enabled())) or predict(z, conditions, timestep)
     )
     model(*seen, None, torch.tensor([0, 2, 3])).image.sum().backward()
-    assert calls == [(2, False), (3, True)]  # the first answer is computed only for the two samples that need it
+    assert calls == [(2, False), (3, True)]  # only the samples of later steps run the first step
     assert all(weight.grad is not None for name, weight in model.named_parameters() if "time" in name)
 
 
@@ -167,7 +167,7 @@ def test_half_of_the_images_train_the_first_step_and_the_rest_all_others(taken: 
     steps = [draw_sample(taken, targets, SEVERAL, 0, index).step for index in range(1200)]
     assert {0, 1, 2, 3} == set(steps) and 0.45 < steps.count(0) / 1200 < 0.55
     assert min(steps.count(step) for step in (1, 2, 3)) > 150
-    # all other draws are those of a recipe with one step
+    # all other draws are the same as in a recipe with one step
     for index in range(40):
         one, several = (draw_sample(taken, targets, recipe, 0, index) for recipe in (SMALL, SEVERAL))
         assert replace(several, step=0) == one

@@ -97,7 +97,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
             image = dictionary(lq, lq[:, None, :0], torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 1)).image
         assert image.shape == lq.shape and dictionary.config.vre == recipe.vre
         return
-    # so short a training changes little, so all changes must stay visible
+    # after so few steps, changes are small, and without this line `restore` would undo a part of them
     monkeypatch.setattr("train.restore.coarse_form.READABLE_SHARE", 2.0)
     restored = []
     for many in (2, 0):

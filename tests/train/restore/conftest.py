@@ -20,7 +20,7 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
     monkeypatch.setattr(train.restore.load_restorer, "load_faces", doubles.models)
     monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
-    # the marks of the restorer stay, although the recognizer finds the same face below the marks
+    # no input counts as readable, so `restore` does not replace the coarse form of the marks by that of the input
     monkeypatch.setattr(train.restore.coarse_form, "READABLE_SHARE", 2.0)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model

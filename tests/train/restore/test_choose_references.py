@@ -109,7 +109,7 @@ def test_a_sharp_face_that_does_not_match_gets_none_unless_the_user_points_at_it
     assert not choice.uses and "give --trust-references" in choice.describe()
     assert choose([face(4)], photos, pointed=True) == [["a"]]
     assert choose([face(4, ILLEGIBLE_SHARPNESS - 0.01)], photos) == [["a"]]
-    # A degraded face gets the references if the face, restored without references, looks like them.
+    # A degraded face gets the references if the face, restored without references, looks like the references.
     degraded = [face(4, DEGRADED_SHARPNESS - 0.01, restored) for restored in (1, 7)]
     hinted, contradicted = (
         choose_references([one], "photo", find_people(photos, SAME), SAME).faces[0] for one in degraded

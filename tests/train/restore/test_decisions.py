@@ -62,7 +62,7 @@ def test_a_degraded_face_gets_the_references_and_a_sharp_stranger_only_when_insi
     one, reference = save("one.png", [0]), save("r.png", [9], 1)
     soft = doubles.save(tmp_path / "soft.png", cv2.GaussianBlur(doubles.photo([0], 0), (0, 0), 2))
     rows = restore([soft, one], [reference], tmp_path, tmp_path / "o")
-    # the soft face is first restored without references, and this result decides about its references
+    # the soft face is first restored without references, and this result decides which references the face gets
     assert [row.status for row in rows] == ["ok", "ok"] and marking.seen == [0, 1, 0]
     assert "only a little like the references" in rows[0].faces[0].sentence
     assert "give --trust-references" in rows[1].faces[0].sentence

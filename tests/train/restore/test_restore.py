@@ -220,7 +220,7 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
     outputs, _ = plan_outputs([save("three/B.bmp", [0]), save("three/b.bmp", [1]), save("three/B.jpg", [2])], tmp_path)
     assert len({fold_name(output.png) for output in outputs}) == 3
     outputs, _ = plan_outputs([save("camera/IMG.PNG", [0])], tmp_path)
-    assert outputs[0].png == tmp_path / "IMG.png"  # its own name is no other photo's
+    assert outputs[0].png == tmp_path / "IMG.png"  # no other photo has this name
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
     assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
@@ -295,7 +295,7 @@ def test_out_may_be_inside_or_above_the_folder_of_the_photos_but_not_the_folder_
         with pytest.raises(BadInput, match="would overwrite"):
             restore([folder], [], tmp_path, out)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["one.png"]
-    for out in (folder / "out", Path("in/out")):  # the results of an earlier call are no photos
+    for out in (folder / "out", Path("in/out")):  # the results of an earlier call do not count as photos
         rows = restore([folder], [], tmp_path, out)
         assert [Path(row.photo).name for row in rows] == ["two.bmp", "one.png"]
     photo = save("other/in/three.png", [2])

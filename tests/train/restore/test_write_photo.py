@@ -155,7 +155,7 @@ def test_a_photo_keeps_its_orientation_and_metadata(tmp_path: Path, orientation:
 
 
 def make_gamma_profile(gamma: float) -> bytes:
-    """Returns sRGB's profile with a pure power as its curve."""
+    """Returns sRGB's profile, but with a pure power law as its curve."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(data[128:132], "big")
     for entry in range(132, 132 + 12 * count, 12):
