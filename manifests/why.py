@@ -10,7 +10,7 @@ from typing import Any
 from manifests.errors import BadInput
 from manifests.ledger.applied_decisions import describe_unapplied_decisions
 from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
-from manifests.ledger.decision_log import FaceFinder, read_decisions, select_active
+from manifests.ledger.decision_log import Decision, FaceFinder, read_decisions, select_active
 from manifests.ledger.filters import Filter, list_filter_columns
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original
@@ -53,7 +53,7 @@ class _Facts:
     faces: dict[str, list[dict[str, Any]]]  # Maps a photo id to the rows of the photo's faces.
     labels: dict[str, list[Label]]  # Maps a photo id to the photo's labels.
     is_target: dict[str, bool]  # Maps a photo id to whether an imported list names references for the photo.
-    decisions: dict[str, list[tuple[int, str]]]  # Maps a face id to (number, kind) of the face's decisions.
+    decisions: dict[str, list[Decision]]  # Maps a face id to the face's decisions in force, the oldest first.
     history: dict[str, list[dict[str, Any]]]  # Maps a face id to attempts to clean the face, and to training rounds.
     worse: dict[str, str]  # Maps the face id of a near-duplicate to the reason why another copy is the original.
     filters: dict[str, str]  # Maps a face id to a text about the filter that removed the face.
@@ -167,16 +167,16 @@ def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
     return reasons
 
 
-def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
-    """Returns a dict from face id to (number, kind) of each active decision that names the face, the oldest first."""
+def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[Decision]]:
+    """Returns a dict from face id to the active decisions that name the face, the oldest first."""
     finder = FaceFinder(ledger.read_rows(Face))
-    decisions: dict[str, dict[int, str]] = {}
+    decisions: dict[str, dict[int, Decision]] = {}
     for decision in select_active(read_decisions(ledger)):
         for location in (location for part in decision.parts for location in part):
             face, _ = finder.find(location)
             if face is not None:
-                decisions.setdefault(face.face_id, {})[decision.number] = decision.kind
-    return {face: list(kinds.items()) for face, kinds in decisions.items()}
+                decisions.setdefault(face.face_id, {})[decision.number] = decision
+    return {face: list(own.values()) for face, own in decisions.items()}
 
 
 def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
@@ -234,11 +234,13 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
         decisions = facts.decisions.get(face_id, [])
         by_kind = {kind: [entry for entry in history if entry["kind"] == kind] for kind in HISTORY_TABLES}
         worse = facts.worse.get(face_id) if row["duplicate_of"] is not None else None
-        face = {**row, "worse": worse, "decisions": decisions, "listed": listed, **by_kind}
+        drops = [one.name for one in decisions if one.kind == "drop"]
+        face = {**row, "worse": worse, "decisions": [(one.number, one.kind) for one in decisions], "listed": listed}
+        face |= {"drop_reason": drops[-1] if drops else None, **by_kind}
         text = _describe_face(face, facts.pairing) + facts.filters.get(face_id, "")
         if decisions:
             text += f"; decision{'s' if len(decisions) > 1 else ''} "
-            text += ", ".join(f"{number} ({kind})" for number, kind in decisions)
+            text += ", ".join(map(_describe_decision, decisions))
         lines.append(f"  face {face_id[:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {text}")
         lines += [f"    {sentence}" for sentence in describe_history(history)]
         faces.append(face)
@@ -275,6 +277,11 @@ def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
     if row["is_target"]:
         return f"{text}, {row['split']}"
     return f"{text}, {row['split']}, not a target: {_describe_unpaired(row, pairing)}"
+
+
+def _describe_decision(decision: Decision) -> str:
+    reason = f": {decision.name}" if decision.kind == "drop" and decision.name else ""
+    return f"{decision.number} ({decision.kind}{reason})"
 
 
 def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:

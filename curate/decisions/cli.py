@@ -26,6 +26,7 @@ def decide(
     split_from: Annotated[str | None, flag("--from", default="the person that each face belongs to now")] = None,
     name: Annotated[str | None, flag("--name")] = None,
     split: Annotated[str | None, flag("--split", "; for assign")] = None,
+    reason: Annotated[str | None, flag("--reason")] = None,
     file: Annotated[Path | None, flag("--file")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json", "; the action `list` then prints lines that --file can read")] = False,
@@ -35,13 +36,13 @@ def decide(
     The people, splits and references of the dataset change immediately. The actions are:
 
     `merge ID ID` joins two people into one person. `split FACE...` separates the faces from their person.
-    `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use.
-    `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a person together, and keeps faces of
-    other people out. `prefer FACE` uses this copy of a picture instead of its near-duplicates. `together ID ID` puts
-    two people into one split without merging them. `assign ID --split SPLIT` puts a person into a split. `apart ID ID`
-    says that two people are not one person. `undo NUMBER` takes a decision back. `list` prints all decisions. `apply`
-    updates people, splits and references by decisions that another command only recorded, for example
-    `likeness review`.
+    `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use, for the reason
+    of `--reason TEXT` if you give one. `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a
+    person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture instead of its
+    near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID --split SPLIT`
+    puts a person into a split. `apart ID ID` says that two people are not one person. `undo NUMBER` takes a decision
+    back. `list` prints all decisions. `apply` updates people, splits and references by decisions that another command
+    only recorded, for example `likeness review`.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
@@ -53,7 +54,7 @@ def decide(
     from manifests.errors import BadInput
 
     owners = (("--to", to, "move"), ("--from", split_from, "split"), ("--name", name, "rename"))
-    for option, value, owner in (*owners, ("--split", split, "assign")):
+    for option, value, owner in (*owners, ("--split", split, "assign"), ("--reason", reason, "drop")):
         if value is not None and action != owner:
             raise BadInput(f"Only the action {owner} takes {option}. Leave {option} out, or use the action {owner}.")
     if action is not None and file is not None:
@@ -85,7 +86,7 @@ def decide(
         lines = (
             read_decision_file(file)
             if file is not None
-            else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name, split=split)]
+            else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name, split=split, reason=reason)]
         )
         with show_progress("faces", as_json) as progress:
             outcome = record_and_apply(dataset, lines, dry_run, progress)
@@ -150,7 +151,8 @@ def _describe_entry(entry: LogEntry) -> str:
         if decision.kind == "undo"
         else format_count(sum(map(len, decision.parts)), "face")
     )
-    name = f" {decision.name}" if decision.name else ""
+    form = " ({})" if decision.kind == "drop" else " {}"
+    name = form.format(decision.name) if decision.name else ""
     state = "" if entry.undone_by is None else f", undone by decision {entry.undone_by}"
     more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""
     unused = (

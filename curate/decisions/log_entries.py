@@ -24,6 +24,8 @@ from manifests.ledger.decision_log import (
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
+NAME_KEYS = {"rename": "name", "assign": "split", "drop": "reason"}  # kind -> the key of `Decision.name` in a file
+
 
 @dataclass(frozen=True)
 class LogEntry:
@@ -60,7 +62,7 @@ def format_entry(entry: LogEntry) -> dict[str, Any]:
     if decision.kind != "undo":
         line |= encode_faces(decision)
     if decision.name is not None:
-        line["split" if decision.kind == "assign" else "name"] = decision.name
+        line[NAME_KEYS[decision.kind]] = decision.name
     if decision.undoes is not None:
         line["undoes"] = decision.undoes
     state = "in force" if entry.undone_by is None else f"undone by {entry.undone_by}"

@@ -137,10 +137,7 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
     if kind == "move":
         return [_parse_move(request, faces, lookup)]
     if kind == "rename":
-        name = request["name"]
-        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name.strip()) > MAX_NAME:
-            raise BadInput(f"The name is {name!r}. Give a name on one line, of at most {MAX_NAME} characters.")
-        name = name.strip()
+        name = _parse_text(request, "name")
         return [(Decision(0, kind, (faces,), name), f"the person of {_describe(faces)} is called {name}")]
     if kind == "assign":
         if request["split"] not in SPLITS:
@@ -151,8 +148,20 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
                 f"{_describe(faces)} {_is_or_are(faces)} put into {request['split']}",
             )
         ]
-    meaning = {"drop": "taken out of use", "lock": "locked as one person, without faces of other people"}
-    return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} {meaning[kind]}")]
+    if kind == "drop":
+        reason = _parse_text(request, "reason") if "reason" in request else None
+        phrase = f"{_describe(faces)} {_is_or_are(faces)} taken out of use{f': {reason}' if reason else ''}"
+        return [(Decision(0, kind, (faces,), reason), phrase)]
+    meaning = "locked as one person, without faces of other people"
+    return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} {meaning}")]
+
+
+def _parse_text(request: Request, key: str) -> str:
+    """Returns the name of a rename, or the reason of a drop, without spaces at its ends."""
+    text = request[key]
+    if not isinstance(text, str) or not text.strip() or not text.isprintable() or len(text.strip()) > MAX_NAME:
+        raise BadInput(f"The {key} is {text!r}. Give a {key} on one line, of at most {MAX_NAME} characters.")
+    return text.strip()
 
 
 def _check_keys(request: Request) -> str:
@@ -164,7 +173,8 @@ def _check_keys(request: Request) -> str:
         raise BadInput(f"{kind!r} is not a kind of decision. Give one of {', '.join(PARTS)}.")
     parts = ("sides",) if kind in SIDED else PARTS[kind]
     extra = {"rename": {"name"}, "assign": {"split"}, "undo": {"undoes"}}.get(kind, set())
-    if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra}):
+    optional = {"reason"} if kind == "drop" else set()
+    if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra, *optional}):
         raise BadInput(f"A {kind} has no key {unknown[0]!r}. Leave this key out.")
     if missing := [part for part in (*parts, *sorted(extra)) if part != "rest" and part not in request]:
         raise BadInput(f"The {kind} is incomplete. {_MISSING_KEYS[missing[0]]}")

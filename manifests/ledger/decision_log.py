@@ -17,7 +17,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
 DROPPED_BY_DECISION = "decided"  # The reason in the row of a face that a decision dropped.
-MAX_NAME = 255  # Largest length of a person's name in characters (ours). Most file systems allow 255 in a name.
+# Largest length of a person's name, and of the reason of a drop, in characters (ours). Most file systems allow 255 in a
+# name.
+MAX_NAME = 255
 MIN_OVERLAP = 0.5  # Least intersection over union of a recorded box and today's box (ours; usual for detectors).
 # These kinds have one list of lists, named `sides`, with a list for each person.
 SIDED = ("merge", "together", "apart")
@@ -52,7 +54,10 @@ class FaceLocation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision with its lists of faces, in the order of PARTS. A side of a SIDED kind is one person."""
+    """A decision with its lists of faces, in the order of PARTS. A side of a SIDED kind is one person.
+
+    `name` is the name of a rename, the split of an assign, or the reason of a drop.
+    """
 
     number: int
     kind: str
@@ -159,6 +164,18 @@ class FaceFinder:
         usable = [(overlap, face) for overlap, face in near if face.status == "ok" or face.duplicate_of is not None]
         _, best = min(usable or near, key=lambda item: (-item[0], item[1].face_id))
         return best, "" if usable else f"dropped, {best.reason}"
+
+
+def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
+    """Returns a dict from each face of `faces` that a drop in force names to the newest of these drops."""
+    finder = FaceFinder(faces)
+    drops: dict[str, Decision] = {}
+    for decision in select_active(decisions):
+        for location in decision.parts[0] if decision.kind == "drop" else ():
+            face, _ = finder.find(location)
+            if face is not None:
+                drops[face.face_id] = decision
+    return drops
 
 
 def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:

@@ -127,7 +127,8 @@ CREATE TABLE decisions (
     kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock, apart, prefer, together or undo
     faces       JSON NOT NULL,      -- lists of faces; docs/curate.md explains the form
     made        TIMESTAMP NOT NULL, -- UTC time of the decision
-    name        VARCHAR,            -- name of the person if the kind is rename, split if the kind is assign
+    name        VARCHAR,            -- name of the person if the kind is rename, split if the kind is assign, the user's
+                                    -- reason if the kind is drop
     undoes      BIGINT              -- number of the decision that an undo takes back
 );
 

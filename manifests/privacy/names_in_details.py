@@ -37,9 +37,7 @@ def remove_names_from_details(
     `ids` are the ids of removed photos and faces. An entry may contain only the first 12 characters of an id. `names`
     are other texts to remove. A name of `removed_labels` is removed if no other label has this name.
     """
-    removed = {(row.photo_id, row.number) for row in removed_labels}
-    other_names = {row.label for row in ledger.read_rows(Label) if (row.photo_id, row.number) not in removed}
-    texts = {long_id[:12] for long_id in ids} | {*names} | ({row.label for row in removed_labels} - other_names)
+    texts = list_removed_texts(ledger, ids, names, removed_labels)
     changes: list[DetailUpdate] = []
     for stage, unit, config_hash, before in read_units(ledger, "label", "group"):
         after = {
@@ -48,6 +46,15 @@ def remove_names_from_details(
         if after != before:
             changes.append((stage, unit, config_hash, after))
     return changes
+
+
+def list_removed_texts(
+    ledger: Ledger, ids: Collection[str], names: Collection[str], removed_labels: Sequence[Label]
+) -> set[str]:
+    """Returns the texts that name something that is removed. The arguments are those of remove_names_from_details."""
+    removed = {(row.photo_id, row.number) for row in removed_labels}
+    other_names = {row.label for row in ledger.read_rows(Label) if (row.photo_id, row.number) not in removed}
+    return {long_id[:12] for long_id in ids} | {*names} | ({row.label for row in removed_labels} - other_names)
 
 
 def _remove_entries(value: Any, texts: set[str]) -> Any:

@@ -26,10 +26,10 @@ from manifests.ledger.connection import rewrite_ledger
 from manifests.ledger.decision_log import SIDED, encode_faces, parse_decision
 from manifests.ledger.ledger import Deletion, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
-from manifests.ledger.records import DecisionRow, File, Label, ListEntry, Photo, Purge, Record
+from manifests.ledger.records import DecisionRow, File, Identity, Label, ListEntry, Photo, Purge, Record
 from manifests.privacy.erase import find_report_pages, plan_erasure, remove_files
 from manifests.privacy.keys import ensure_key, hide_uri, read_key
-from manifests.privacy.names_in_details import remove_names_from_details
+from manifests.privacy.names_in_details import list_removed_texts, remove_names_from_details
 from manifests.privacy.picture_marks import make_kept_out_rows
 from manifests.privacy.proof import Proof, Traces, search_traces
 from manifests.privacy.purge_plan import PurgePlan
@@ -130,7 +130,10 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
     rows += [File(hide_uri(key, uri), None, None, None, "dropped", plan.reason) for uri in plan.uris]
     erasure = plan_erasure(ledger, plan.faces)
     erasure.write_shards(ledger.dataset)
-    decisions, empty_decisions = _shrink_decisions(ledger, set(plan.photos))
+    own_labels = [row for row in ledger.read_rows(Label) if row.photo_id in plan.photos]
+    ids, names = [*plan.photos, *plan.faces], {*plan.people, *plan.uris, *(display_path(uri).name for uri in plan.uris)}
+    texts = list_removed_texts(ledger, ids, names | _find_names_of_people(ledger, plan), own_labels)
+    decisions, empty_decisions = _shrink_decisions(ledger, set(plan.photos), texts)
     deletions: list[Deletion] = [
         *erasure.deletions,
         ("faces", "face_id", plan.faces),
@@ -141,14 +144,21 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
         ("stages", "unit", [*plan.photos, *plan.uris]),
         ("decisions", "decision_id::VARCHAR", [str(number) for number in empty_decisions]),
     ]
-    own_labels = [row for row in ledger.read_rows(Label) if row.photo_id in plan.photos]
-    names = {*plan.people, *plan.uris, *(display_path(uri).name for uri in plan.uris)}
-    details = [*erasure.details, *remove_names_from_details(ledger, [*plan.photos, *plan.faces], names, own_labels)]
+    details = [*erasure.details, *remove_names_from_details(ledger, ids, names, own_labels)]
     ledger.record("purge", "rows", {}, [*erasure.rows, *rows, *decisions], delete=deletions, details=details)
 
 
-def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRow], list[int]]:
-    """Removes the faces of these photos from decisions.
+def _find_names_of_people(ledger: Ledger, plan: PurgePlan) -> set[str]:
+    """Returns the names of the purged people, also names that later decisions replaced."""
+    names = {row.name for row in ledger.read_rows(Identity) if row.identity_id in plan.people and row.name}
+    for row in ledger.read_rows(DecisionRow, "kind = 'rename'"):
+        if row.name and all(face.photo_id in plan.photos for face in parse_decision(row).parts[0]):
+            names.add(row.name)
+    return names
+
+
+def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tuple[list[DecisionRow], list[int]]:
+    """Removes the faces of these photos from decisions, and the reasons of drops that contain one of `texts`.
 
     Returns the changed decisions, and the numbers of the empty decisions. A decision is empty if too few of its faces
     are left. A decision that undoes an empty decision is empty too. Unchanged decisions are not returned.
@@ -158,15 +168,21 @@ def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRo
     for row in ledger.read_rows(DecisionRow):
         act = parse_decision(row)
         parts = tuple(tuple(face for face in part if face.photo_id not in photos) for part in act.parts)
-        if parts == act.parts:
+        name = None if act.kind == "drop" and _contains(row.name, texts) else row.name
+        if parts == act.parts and name == row.name:
             continue
         sides = [part for part in parts if part]
         # a decision with sides needs faces of two people; every other decision needs a face in its first list
         if (act.kind in SIDED and len(sides) > 1) or (act.kind not in SIDED and parts[0]):
             faces = encode_faces(replace(act, parts=tuple(sides) if act.kind in SIDED else parts))
-            changes.append(DecisionRow(row.decision_id, row.kind, json.dumps(faces), row.made, row.name, row.undoes))
+            changes.append(DecisionRow(row.decision_id, row.kind, json.dumps(faces), row.made, name, row.undoes))
         else:
             empty.add(row.decision_id)
     while undos := {row.decision_id for row in ledger.read_rows(DecisionRow) if row.undoes in empty} - empty:
         empty |= undos
     return [row for row in changes if row.decision_id not in empty], sorted(empty)
+
+
+def _contains(text: str | None, parts: set[str]) -> bool:
+    """Returns whether a text contains one of `parts`, in small or capital letters."""
+    return text is not None and any(part.casefold() in text.casefold() for part in parts)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_drops, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Face
 from manifests.privacy.erase import HIDDEN_PHOTOS
 from manifests.report.sections.intake_section import explain_reason
 from manifests.report.thumbnails import crop_photo, make_thumbnail
@@ -46,6 +48,8 @@ def read_dropped_faces(ledger: Ledger, short_id: dict[str, str]) -> list[dict[st
     the face, the picture is cut from the photo. `short_id` maps the id of each face to its short id.
     """
     rows = ledger.query(_NOT_USED, FACES).rows(named=True)
+    drops = find_drops(read_decisions(ledger), ledger.read_rows(Face, "reason = ?", DROPPED_BY_DECISION))
+    words_of = {face: drop.name or "" for face, drop in drops.items()}
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         group = groups.setdefault(
@@ -54,7 +58,7 @@ def read_dropped_faces(ledger: Ledger, short_id: dict[str, str]) -> list[dict[st
              "images": []},
         )  # fmt: skip
         if not row["hidden"]:
-            group["images"].append(_describe_face(ledger, row, short_id))
+            group["images"].append(_describe_face(ledger, row, short_id) | {"why": words_of.get(row["face_id"], "")})
     return list(groups.values())
 
 

@@ -87,6 +87,7 @@ FLAGS = {
     "--to": ("ID", "For move: the id of the person to whom the faces belong, or the id of a face of this person"),
     "--from": ("ID", "For split: the id of the person to whom the faces do not belong"),
     "--name": ("NAME", "For rename: the name of the person"),
+    "--reason": ("TEXT", "For drop: why the faces are not used, in your own words"),
     "--file": ("FILE", "A file of decisions in JSON lines; if one decision is wrong, no decision is recorded"),
     # review
     "--port": ("PORT", "The port of the server"),

@@ -45,11 +45,12 @@ def describe_requests(requests: list[Mapping[str, Any]]) -> str:
     """Returns a sentence about requests of one kind, for the message on the page."""
     first = requests[0]
     kind, faces = str(first["kind"]), sum(_count(request.get("faces")) for request in requests)
+    reason = f" ({first['reason']})" if first.get("reason") else ""
     sentences = {
         "merge": f"{format_count(_count(first.get('sides')), 'person', 'people')} are one person.",
         "split": f"{format_count(faces, 'face')} taken out of the person.",
         "move": f"{format_count(faces, 'face')} moved.",
-        "drop": f"{format_count(faces, 'face')} dropped.",
+        "drop": f"{format_count(faces, 'face')} dropped{reason}.",
         "rename": f"The name is {first.get('name')}.",
         "lock": "The person is locked.",
         "prefer": "This copy is used as soon as the decisions are applied.",

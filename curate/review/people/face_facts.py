@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from curate.review.session.view import View, measure_width
-from manifests.ledger.decision_log import select_active
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_drops, select_active
 from manifests.ledger.records import Face
 from manifests.runtime.uris import is_missing
 
@@ -33,7 +33,11 @@ def describe_face_fully(view: View, face: Face) -> dict[str, Any]:
 def explain_place(view: View, face: Face, person: str | None) -> str:
     """Returns a sentence that says why a face is with its person, or why the face is with nobody."""
     if person is None:
-        return f"The face is not in use: {face.reason}." if face.reason else "The face belongs to no person."
+        if face.reason is None:
+            return "The face belongs to no person."
+        drop = find_drops(view.people.log, [face]).get(face.face_id) if face.reason == DROPPED_BY_DECISION else None
+        why = f" ({drop.name})" if drop is not None and drop.name else ""
+        return f"The face is not in use: {face.reason}{why}."
     numbers = [str(one) for one in find_decisions(view, face)]
     if numbers:
         return f"{'Decision' if len(numbers) == 1 else 'Decisions'} {', '.join(numbers)} of the user."

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, FaceFinder, read_decisions, select_active
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_drops, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE, Face
 from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT, SECRET_PHOTOS
@@ -81,6 +81,7 @@ class UnusedItem:
     can_show: bool  # whether a picture may be shown
     drop: int | None = None  # number of the decision that dropped the face; None if another decision took it back
     dropped_with: int = 0  # number of faces that this decision names
+    why: str = ""  # the reason that the user gave for this decision
 
 
 def read_reasons(ledger: Ledger) -> list[Reason]:
@@ -108,7 +109,7 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             WHERE i.reason = ? ORDER BY md5(i.id) LIMIT ? OFFSET ?""",
         code, limit, start,
     ).rows(named=True)  # fmt: skip
-    drops = _find_drops(ledger) if code == DROPPED_BY_DECISION else {}
+    drops = _read_drops(ledger) if code == DROPPED_BY_DECISION else {}
     return [
         UnusedItem(
             row["id"],
@@ -118,22 +119,16 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             row["duplicate_of"],
             _describe_measures(row),
             row["photo_id"] is not None and not row["secret"],
-            *drops.get(row["face_id"], (None, 0)),
+            *drops.get(row["face_id"], (None, 0, "")),
         )
         for row in rows
     ]
 
 
-def _find_drops(ledger: Ledger) -> dict[str, tuple[int, int]]:
-    """Returns a dict from each dropped face to the number of the decision in force, and the number of its faces."""
-    finder = FaceFinder(ledger.read_rows(Face, "reason = ?", DROPPED_BY_DECISION))
-    drops: dict[str, tuple[int, int]] = {}
-    for decision in select_active(read_decisions(ledger)):
-        for location in decision.parts[0] if decision.kind == "drop" else ():
-            face, _ = finder.find(location)
-            if face is not None:
-                drops[face.face_id] = decision.number, len(decision.parts[0])
-    return drops
+def _read_drops(ledger: Ledger) -> dict[str, tuple[int, int, str]]:
+    """Returns a dict from each dropped face to the number, the number of faces, and the reason of its decision."""
+    drops = find_drops(read_decisions(ledger), ledger.read_rows(Face, "reason = ?", DROPPED_BY_DECISION))
+    return {face: (one.number, len(one.parts[0]), one.name or "") for face, one in drops.items()}
 
 
 def may_show_photos(ledger: Ledger, photo_ids: Sequence[str]) -> set[str]:

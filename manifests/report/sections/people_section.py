@@ -73,7 +73,7 @@ def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
             "number": decision.number,
             "kind": decision.kind,
             "faces": len({(face.photo_id, face.box) for part in decision.parts for face in part}),
-            "name": decision.name or "",
+            "name": f"({decision.name})" if decision.kind == "drop" and decision.name else decision.name or "",
             "undone_by": undo_of.get(decision.number),
             "undoes": decision.undoes,
         }

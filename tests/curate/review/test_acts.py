@@ -48,7 +48,7 @@ ACTS: dict[str, Callable[[dict[str, str], dict[str, str]], dict[str, Any]]] = {
     "split": lambda face, person: {"kind": "split", "faces": [face["2/0"], face["2/1"]]},
     "larger part": lambda face, person: {"kind": "split", "faces": [face["3/0"], face["3/1"], face["3/2"]]},
     "move": lambda face, person: {"kind": "move", "faces": [face["2/2"]], "to": person[face["0/0"]]},
-    "drop": lambda face, person: {"kind": "drop", "faces": [face["1/4"]]},
+    "drop": lambda face, person: {"kind": "drop", "faces": [face["1/4"]], "reason": "a drawing"},
     "lock": lambda face, person: {"kind": "lock", "faces": [face["3/0"]]},
 }
 

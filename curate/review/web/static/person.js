@@ -128,8 +128,9 @@ function drawFace(cell, row) {
     },
     async drop() {
       const faces = targets();
-      if (!await confirmed(faces, "Drop?", "are taken out of use.", "Drop")) return;
-      await perform({ requests: [{ kind: "drop", faces }] });
+      if (!faces.length) { say("Select faces first.", true); return; }
+      const drop = await askDrop(faces);
+      if (drop) await perform({ requests: [drop] });
     },
     async merge() {
       const other = await choosePerson("Merge with …", [person]);

@@ -133,8 +133,9 @@ function rememberForm(form, change) {
 
 /* --- dialogs --- */
 
-/* Asks for a text if `label` is given, and otherwise for a yes. Resolves to the text, to true, or to null. */
-function ask({ title, text = "", label = "", value = "", yes = "OK" }) {
+/* Asks for a text if `label` is given, and otherwise for a yes. Resolves to the text, to true, or to null.
+   `suggestions` are texts that the field offers. */
+function ask({ title, text = "", label = "", value = "", yes = "OK", suggestions = [] }) {
   const dialog = document.getElementById("ask"), input = document.getElementById("ask-input");
   document.getElementById("ask-title").textContent = title;
   document.getElementById("ask-text").textContent = text;
@@ -143,6 +144,7 @@ function ask({ title, text = "", label = "", value = "", yes = "OK" }) {
   document.querySelector("#ask-label span").textContent = label;
   document.getElementById("ask-yes").textContent = yes;
   input.value = value;
+  document.getElementById("ask-suggestions").replaceChildren(...suggestions.map((one) => make("option", { value: one })));
   dialog.returnValue = "no";
   dialog.showModal();
   (label ? input : document.getElementById("ask-yes")).focus();
@@ -152,6 +154,17 @@ function ask({ title, text = "", label = "", value = "", yes = "OK" }) {
       done(dialog.returnValue === "yes" ? (label ? input.value.trim() : true) : null);
     }, { once: true });
   });
+}
+
+/* Asks why faces are dropped. Resolves to the request, or to null. Without a text, the request has no reason. */
+async function askDrop(faces) {
+  const reason = await ask({
+    title: "Drop?", text: `${count(faces.length, "face")} ${faces.length === 1 ? "is" : "are"} taken out of use.`,
+    label: "Why? (optional)", yes: "Drop",
+    suggestions: ["not a face", "drawing or statue", "too blurred to tell", "not for publication"],
+  });
+  if (reason === null) return null;
+  return { kind: "drop", faces, ...(reason && { reason }) };
 }
 
 /* Lets the user choose a person. `others` are rows that stand above the search. Resolves to a row or to null. */

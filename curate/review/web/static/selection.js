@@ -37,13 +37,14 @@ function drawSelectedFace(cell, row) {
     return grid.selected.size ? [...grid.selected] : row && grid.hasFocus() ? [row.id] : [];
   }
 
-  /* Acts on several faces are confirmed. */
-  async function perform(title, text, make_requests) {
+  /* `make_requests` gets the faces, and resolves to requests, or to null if the user cancels. */
+  async function perform(make_requests) {
     const faces = targets();
     if (!faces.length) { say("Choose faces first.", true); return; }
-    if (faces.length > 1 && !await ask({ title: `${title}?`, text: `${count(faces.length, "face")} ${text}`, yes: title })) return;
+    const requests = await make_requests(faces);
+    if (!requests) return;
     const chosen = grid.describeSelection();
-    if (!await act({ requests: make_requests(faces) })) return;
+    if (!await act({ requests })) return;
     grid.unselect(chosen);
     if (grid.total) grid.focus(grid.focusIndex);
   }
@@ -57,10 +58,19 @@ function drawSelectedFace(cell, row) {
       if (await act({ requests: [{ kind: "move", faces, to: other.id }] })) grid.select([]);
     },
     out() {
-      return perform("Not this person", "leave their people, each for itself.",
-        (faces) => faces.map((face) => ({ kind: "split", faces: [face] })));
+      const title = "Not this person";
+      return perform(async (faces) => {
+        const text = `${count(faces.length, "face")} leave their people, each for itself.`;
+        if (faces.length > 1 && !await ask({ title: `${title}?`, text, yes: title })) return null; // one face: no question
+        return faces.map((face) => ({ kind: "split", faces: [face] }));
+      });
     },
-    drop() { return perform("Drop", "are taken out of use.", (faces) => [{ kind: "drop", faces }]); },
+    drop() {
+      return perform(async (faces) => {
+        const drop = await askDrop(faces);
+        return drop && [drop];
+      });
+    },
     clear() { if (grid.selected.size) grid.select([]); else location.href = "/map"; },
   };
   dock.addEventListener("click", (event) => {

@@ -97,8 +97,11 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     page.wait_for_selector(f'.cell[data-id="{second[2]}"]', state="detached")
     hand.choose(first[0])
     hand.act("drop", "d")
+    page.wait_for_selector("#ask[open]")
+    assert len(page.query_selector_all("#ask-suggestions option")) == 4
+    hand.confirm("not a face" if with_keyboard else "")
     wait_for_decisions(server, 7)
-    decide(twin, [{"kind": "drop", "faces": [first[0]]}])
+    decide(twin, [{"kind": "drop", "faces": [first[0]], **({"reason": "not a face"} if with_keyboard else {})}])
 
     page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
     hand.act("lock", "l", ".head")
