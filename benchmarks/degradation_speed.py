@@ -7,7 +7,7 @@ The time of an image is the median over the rounds. A figure is the number of im
 Both engines read float32 in 0..1 and write float32 on the 1/255 grid. The package basicsr is the code of published
 papers. basicsr gets noise numbers that numpy draws from the seed in θ. basicsr's own drawing of noise numbers would
 take longer. To install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not
-installed, its figures are null.
+installed, the figures of basicsr are null.
 
 Then a whole frozen set is timed with one worker and with two workers. The time of a set includes decoding, encoding
 PNG, and writing to disk. At the end, the torch engine is timed in batches, forward and backward. The torch engine runs

@@ -1,4 +1,4 @@
-"""Measures how often the report suggests to split a person who is one person, or who is really two people.
+"""Measures how often the report suggests a split, for a person who is one person and for a person who is really two.
 
     python benchmarks/split_suggestions.py DATASET
 

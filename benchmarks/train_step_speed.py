@@ -3,8 +3,8 @@
     python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--baseline]
 
 The benchmark runs `likeness train` for a few hundred images into a temporary folder, and reads the log of the trainer.
-The first 320 images are not counted, because workers and kernels start during these images. DATASET is a dataset or a
-snapshot of a dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with
+The first 320 images are not counted, because workers and kernels still start during this time. DATASET is a dataset or
+a snapshot of a dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with
 random weights, which is as fast as the real model. The memory is the peak memory of the training process. The peak
 memory of a worker is a separate figure. If the machine has a GPU, the script also reports the peak memory of the GPU.
 

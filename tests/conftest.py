@@ -33,7 +33,7 @@ from tests.places import SHARED, Run
 
 fork_workers()
 
-# `make test` draws the same random examples each time. `make fuzz` sets HYPOTHESIS_PROFILE=free, which draws new ones.
+# `make test` draws the same random examples each time. `make fuzz` sets HYPOTHESIS_PROFILE=free to draw new examples.
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("free")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
@@ -79,9 +79,9 @@ def likeness() -> Run:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Returns a function that runs a command in this process, which is faster: `command("train", path)`.
+    """Returns a function that runs a command in this process, for example `command("train", path)`.
 
-    The command does not import the libraries again.
+    This is faster than a new process, because the command does not import the libraries again.
     """
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:

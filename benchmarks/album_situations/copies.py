@@ -92,7 +92,7 @@ COPIES: dict[str, Callable[[np.ndarray], bytes]] = {
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning. A fixed hash of the folder's name decides this."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 

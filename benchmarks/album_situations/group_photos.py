@@ -63,7 +63,7 @@ class GroupPhoto(NamedTuple):
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning. A fixed hash of the folder's name decides this."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 

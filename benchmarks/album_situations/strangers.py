@@ -1,4 +1,4 @@
-"""The situation `strangers`: clean photos of some people, and one degraded photo each of 100 strangers.
+"""The situation `strangers`: clean photos of some people, and one degraded photo of each of 100 strangers.
 
 A stranger is a face whose cosines to the clean people and to the other strangers are below UNLIKE. There are six kinds
 of damage. The photo of each stranger gets one kind, in turn. Goals: at most 1% of the strangers are grouped with
@@ -29,7 +29,7 @@ from manifests.runtime.uris import path_of
 
 CLEAN_PEOPLE, CLEAN_PHOTOS, STRANGERS = 10, 20, 100
 SIDE = 250  # The side of a stranger's photo in pixels; the strengths of the damages are chosen for this size.
-MIN_BOX = 80  # The least side of the box of a stranger's face in the original photo, in pixels.
+MIN_BOX = 80  # In the original photo, each side of the box of a stranger's face has at least this length, in pixels.
 UNLIKE = 0.3  # The cosines of a stranger to the clean people and to other strangers are below this limit.
 
 
@@ -74,7 +74,7 @@ DAMAGES: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning. A fixed hash of the folder's name decides this."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 

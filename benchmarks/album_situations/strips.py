@@ -35,7 +35,7 @@ Layout = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def is_held_out(person: str) -> bool:
-    """Returns whether a person is held out of tuning: whether a fixed hash of the folder's name is odd."""
+    """Returns whether a person is held out of tuning. A fixed hash of the folder's name decides this."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 2 == 1
 
 
@@ -153,7 +153,7 @@ def _add_strips(folder: Path, name: str, strips: Path, config: CurateConfig) -> 
 
 
 def _read_groups(dataset: Path) -> list[tuple[Path, str, str]]:
-    """Returns the file, the face id and the identity of each face, also of near-duplicates."""
+    """Returns the file, the face id and the identity of each face, even if the face is a near-duplicate."""
     with Ledger.open(dataset) as ledger:
         files = {file.photo_id: path_of(file.uri) for file in ledger.read_rows(File)}
         person_of = {row.face_id: row.identity_id for row in ledger.read_rows(Membership)}

@@ -1,8 +1,8 @@
 """The situation `turned`: photos that are turned by 90, 180 or 270 degrees, without EXIF.
 
 The same photos are curated twice: as they are, and turned. A face counts as found and upright if the turned photo has
-an accepted face at the corresponding place. The crops of both faces must have the same direction, with an error of less
-than 30 degrees.
+an accepted face at the corresponding place. The directions of the crops of both faces must differ by less than 30
+degrees.
 
 Goals: at least 98% of the faces of turned photos are found and upright. The pair F of the grouping (the F score over
 all pairs of faces) is at most .01 lower with turned photos.

@@ -120,7 +120,7 @@ def test_a_command_that_cannot_begin_leaves_no_dataset(photos, tmp_path, monkeyp
 def test_a_spec_that_names_nothing_is_unusable_input(spec):
     with pytest.raises(NoSuchModels, match="names no face models") as refused:
         load_faces(spec)
-    assert refused.value.exit_code == 2 and "--faces" not in str(refused.value)  # --judge also names face models
+    assert refused.value.exit_code == 2 and "--faces" not in str(refused.value)  # the error may come from --judge
 
 
 def test_a_file_above_the_dataset_is_named(photos, tmp_path):

@@ -594,7 +594,7 @@ def test_bad_input_of_every_kind_leaves_the_rest_unharmed_and_a_rerun_resumes(tm
     assert {name: found[name] for name in BAD} == BAD
     assert summary.files["ok"] == 15 and found[odd.name] == "ok"
     assert summary.photos == {"no_face": 2, "ok": 13} and summary.faces == {"ok": 13} and check_ledger(dataset) == []
-    # when the folder can be read, rows of its files replace its own row
+    # as soon as the folder can be read, the rows of its files replace the row of the folder
     summary = curated(photos, dataset)
     assert summary.faces == {"ok": 14} and "locked" not in by_name(dataset)
 

@@ -63,7 +63,7 @@ class Hand:
         """Moves the focus to a cell with j and k."""
         self.page.wait_for_selector(f'.cell[data-id="{one}"]')
         wanted = int(str(self.page.get_attribute(f'.cell[data-id="{one}"]', "data-index")))
-        self.page.keyboard.press("j")  # puts the focus into the grid, if it is not there
+        self.page.keyboard.press("j")  # puts the focus into the grid, if the focus is elsewhere
         for _ in range(50):
             here = int(str(self.page.evaluate("document.activeElement.dataset.index ?? 0")))
             if here == wanted:

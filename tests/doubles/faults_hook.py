@@ -51,7 +51,7 @@ def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | Non
     @functools.wraps(plain)
     def counted(*told: Any, **options: Any) -> Any:
         line = f"{kind} {named(*told) if named else _name(told)}"
-        # not a moment: a temporary file that was renamed already, or a DuckDB database without a file
+        # a temporary file that was renamed already, and a DuckDB database without a file, do not count as moments
         if line.endswith((".tmp", ":memory:")):
             return plain(*told, **options)
         due = _due(line)
@@ -91,7 +91,7 @@ def _due(line: str) -> bool:
 
 def _strike() -> None:
     number = _SIGNALS[os.environ["FAULTS_DO"]]
-    os.environ["FAULTS_AT"] = ""  # only one time: after it was stopped, the process continues without another fault
+    os.environ["FAULTS_AT"] = ""  # only one time: a process that continues after a stop gets no other fault
     os.killpg(0, number)
     if number == signal.SIGKILL:
         time.sleep(60)  # no other thread may continue before the signal arrives

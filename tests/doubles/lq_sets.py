@@ -68,7 +68,7 @@ def toy_dataset(folder: Path, faces: int = 10) -> Path:
 
 
 def contents(dataset: Path, lq_set: str = SET) -> tuple[dict[str, str], list, list]:
-    """Returns what a set leaves: the SHA-256 of its files, and its rows and units in the ledger without times."""
+    """Returns the SHA-256 of each file of a frozen set, the rows of the set, and its units and splits without times."""
     files = {path.name: sha256_file(path) for path in (dataset / "lq" / lq_set).iterdir()}
     with Ledger.open(dataset) as ledger:
         rows = ledger.read_table("degradations").rows()

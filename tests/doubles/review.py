@@ -56,7 +56,7 @@ class Review:
 
 
 def open_review(dataset: Path) -> TestClient:
-    """Returns a client that has the cookie. The review is never closed, as if it was killed."""
+    """Returns a client that has the cookie. The review is never closed, as if its server was killed."""
     return Review(dataset).client
 
 

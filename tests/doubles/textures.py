@@ -1,4 +1,4 @@
-"""Makes pictures without a face, whose sharpness is known."""
+"""Makes pictures without a face and with a known sharpness."""
 
 from __future__ import annotations
 

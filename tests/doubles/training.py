@@ -1,4 +1,4 @@
-"""Makes a dataset of people who do not exist, on which a small recipe trains in seconds.
+"""Makes a dataset of people who do not exist. A small recipe trains on this dataset in seconds.
 
 As a script, this file trains the small recipe with a discriminator on one thread, and a test can kill the process:
 `python -m tests.doubles.training SNAPSHOT RUN IMAGES [PROCESSES]`. With PROCESSES, the agent of torchrun starts this

@@ -39,7 +39,7 @@ def doubles(monkeypatch):
 
 
 def faces_of(dataset: Path) -> dict[str, str]:
-    """Returns a dict from `<i>/<n>` for the photo person<i>/<n>.png to the id of its face.
+    """Returns a dict from `<i>/<n>` to the id of the face in the photo person<i>/<n>.png.
 
     Each photo shows one face.
     """

@@ -34,7 +34,7 @@ def test_faces_that_gather_in_one_place_have_no_worth_whoever_they_show():
     assert scale is not None and abs(np.array(scale.centre) @ person) < 0.2 < 0.9 < np.array(scale.centre) @ place
     strangers = normalise_rows(rng.normal(size=(50, 64)))
     assert measure_worth(strangers, np.full(50, 20.0), scale).min() > 0.7
-    # other strangers with another damage, whose embeddings have a usual length
+    # strangers with another kind of damage; the lengths of these embeddings are usual
     hidden = normalise_rows(0.3 * strangers + place)
     assert measure_worth(hidden, np.full(50, 8.0), scale).max() < 0.3
 

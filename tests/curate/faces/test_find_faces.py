@@ -107,7 +107,10 @@ def test_tiles_cover_the_picture_and_every_small_face_is_whole_in_one_tile(size:
 
 
 def test_large_and_small_faces_are_found_once_in_tiles() -> None:
-    """Tests squares of 24 to 700 px on the borders of tiles, which a detector that sees only one tile would cut."""
+    """Tests squares of 24 to 700 px on the borders of tiles.
+
+    A detector that saw only one tile would cut the squares.
+    """
     image = np.zeros((1500, 2000, 3), np.uint8)
     corners = {(290, 290): 24, (10, 1450): 40, (1000, 100): 700, (565, 600): 60}
     for (x, y), side in corners.items():

@@ -131,7 +131,7 @@ def test_blur_and_enlarging_take_noise_out():
 
 @pytest.mark.shared_data
 def test_known_noise_is_found_on_real_faces_and_ranks(shared_data):
-    """Tests the estimate of noise on web photos, which are halved to remove their own noise.
+    """Tests the estimate of noise on web photos. The photos are shrunk to half size to remove their own noise.
 
     Before noise is added, the estimate is .5 to 6. After noise is added, the estimate differs from this noise by at
     most 2.

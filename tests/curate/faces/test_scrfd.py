@@ -17,7 +17,7 @@ shared = pytest.mark.skipif(not PACK.is_dir(), reason=f"{PACK} is not there")
 
 
 class OneFace:
-    """Acts as a detector network with nine outputs, which finds one face.
+    """Acts as a detector network that has nine outputs and finds one face.
 
     The anchor of the face is at row 3 and column 5 of stride 8. The box reaches 16 px to each side.
     """

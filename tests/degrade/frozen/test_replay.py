@@ -186,7 +186,7 @@ def test_verify_says_whose_versions_differ_and_by_how_much(
     found = verify_folder(tmp_path / "lq")
     assert found.unreproduced_files == ("a.png",) and found.changed_files == () and found.largest_difference > 0
     assert len(found.version_differences) == 1 and "3.2.1 here" in found.version_differences[0]
-    # a process of its own would have the true version of the library
+    # verify runs in this process here, because another process would have the true version of the library
     here = degrade.frozen.jobs.open_untrusted_job_pool
     monkeypatch.setattr("degrade.frozen.verify.open_untrusted_job_pool", lambda _, jobs: here(None, jobs))
     result = CliRunner().invoke(likeness.app, ["verify", str(tmp_path / "lq"), "--workers", "1"])

@@ -23,6 +23,6 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(made, tmp_path) -> Path:
-    """Makes a copy of the dataset, which a test may change."""
+    """Makes a copy of the dataset. A test may change the copy."""
     shutil.copytree(made, tmp_path / "dataset")
     return tmp_path / "dataset"

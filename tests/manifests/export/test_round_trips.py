@@ -216,7 +216,7 @@ def test_a_zip_opens_as_the_dataset_of_stylegan_reads_it(made, tmp_path):
             names = sorted(name for name in archive.namelist() if name.endswith(".png"))
             labels = dict(json.loads(archive.read("dataset.json"))["labels"])
             assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-        # the loader makes a one-hot vector from the labels, so they must be whole numbers from 0
+        # the loader makes a one-hot vector from the labels, so the labels must be whole numbers from 0
         numbers = np.array([labels[name] for name in names])
         assert numbers.dtype == np.int64 and set(numbers.tolist()) == set(range(numbers.max() + 1))
         people = {labels[name]: owner[Path(name).stem] for name in names}

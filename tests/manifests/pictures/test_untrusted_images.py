@@ -1,6 +1,6 @@
 """Tests that untrusted photos are read in a process of their own.
 
-This file must not import torch, because the process imports this file.
+The process imports this file, so this file must not import torch.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(made, tmp_path) -> Path:
-    """Makes a copy of the dataset, which a test may change. The photos of the dataset are shared."""
+    """Makes a copy of the dataset. A test may change the copy, but the dataset and the copy share their photos."""
     return Path(shutil.copytree(made / "dataset", tmp_path / "dataset"))
 
 

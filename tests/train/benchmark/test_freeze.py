@@ -87,7 +87,7 @@ def made(album: Path) -> Path:
 
 @pytest.fixture
 def own(made: Path, tmp_path: Path) -> Path:
-    """Makes a copy of the dataset, which a test may change."""
+    """Makes a copy of the dataset. A test may change the copy."""
     return Path(shutil.copytree(made, tmp_path / "own"))
 
 

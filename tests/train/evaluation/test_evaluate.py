@@ -67,7 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crowd(made: Path) -> Path:
-    """Makes a copy of the dataset with a frozen set of train, which has several people."""
+    """Makes a copy of the dataset with a frozen set of the split train. This split has several people."""
     shutil.copytree(made, made.parent / "crowd")
     make_set(made.parent / "crowd", "codeformer", "train", 0, SIZE, workers=1)
     return made.parent / "crowd"

@@ -166,7 +166,7 @@ class Waits(TorchDispatchMode):
 
     @staticmethod
     def of_torch_itself() -> bool:
-        """Returns whether AdamW makes the call. It reads its step numbers, which are on the CPU on every machine."""
+        """Returns whether AdamW makes the call. AdamW reads its step numbers, which are always on the CPU."""
         return any("torch/optim" in frame.filename for frame in traceback.extract_stack())
 
 

@@ -61,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Iter
 
 @pytest.fixture
 def copied(finished: tuple[Path, Path, IterationSummary, list[str]], tmp_path: Path) -> tuple[Path, Path]:
-    """Makes a copy of the dataset, the recognizer and the iteration, which a test may change."""
+    """Copies the dataset, the recognizer and the iteration. A test may change the copies."""
     folder = Path(shutil.copytree(finished[0].parent, tmp_path / "copied"))
     return folder / "dataset", folder / "recognizer.onnx"
 

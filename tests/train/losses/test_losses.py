@@ -410,7 +410,7 @@ def test_face_alignment_by_hand() -> None:
 def test_face_alignment_looks_at_the_regions_alone() -> None:
     target, points = images(1, 3, 32, 32), POINTS + torch.tensor([8.0, 2.0])
     elsewhere, eye = target.clone(), target.clone()
-    elsewhere[..., 24:, :] = 0  # this area is below the mouth, which ends at 17, and does not touch its coarse pixels
+    elsewhere[..., 24:, :] = 0  # these rows are below the coarse pixels of the mouth, which ends at row 17
     eye[..., 7:10, 11:14] = 0
     assert float(face_alignment_loss(elsewhere, target, points)) == 0
     assert float(face_alignment_loss(target + 0.2, target, points)) == pytest.approx(0, abs=1e-6)

@@ -88,7 +88,7 @@ def test_a_face_that_moved_or_was_stretched_as_a_whole_has_no_affine_distance(
     linear = np.array([[1 + a, b], [b, 1 - a]])
     assert affine_distance(target @ linear + shift, target) == pytest.approx([0], abs=1e-6)
     assert affine_distance(restored, target, "mean")[0] <= affine_distance(restored, target)[0] + 1e-9
-    # the affine map also does not change the distance of another face
+    # an affine map of another face does not change the distance of that face to the target
     assume(spreads_enough(restored) or (restored.max() - restored.min() < 4e-8))
     moved = affine_distance(restored @ linear + shift, target)
     assert moved == pytest.approx(affine_distance(restored, target), rel=1e-6, abs=1e-6)

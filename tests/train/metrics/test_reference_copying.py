@@ -25,7 +25,7 @@ def ratio(result: np.ndarray, target: np.ndarray, references: np.ndarray) -> flo
 
 
 def test_by_hand() -> None:
-    # the reference has a cosine of .6 to the target, and the result is between both
+    # the reference has a cosine of .6 to the target, and the result is between the reference and the target
     target, reference = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     result = np.array([0.8, 0.6])
     # The cosines of the result are .96 to the reference and .8 to the target. The difference .16 is divided by 1 - .6 =

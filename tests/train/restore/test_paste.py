@@ -35,7 +35,7 @@ def cut(photo: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def apply(photo: np.ndarray, patches: list[Patch]) -> np.ndarray:
-    """Returns the photo, as an 8-bit file without a profile, with the patches."""
+    """Returns the photo with the patches pasted in. The photo counts as an 8-bit file without a profile."""
     original = Original(photo, "RGB", "PNG", 8, 1, None, None, None)
     changed = change_samples(Picture(photo, original=original), patches)
     return photo if changed is None else changed[0].samples

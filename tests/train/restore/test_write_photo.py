@@ -1,4 +1,4 @@
-"""Tests that a restored photo keeps its format, depth, alpha, profile, metadata and dates, and its other pixels."""
+"""Tests that a restored photo keeps its format, depth, alpha, profile, metadata, dates and pixels outside the faces."""
 
 from __future__ import annotations
 

@@ -32,7 +32,10 @@ def partition(labels) -> set[frozenset[int]]:
 
 @st.composite
 def faces(draw):
-    """Draws clusters of vectors, some of them equal, and photos. Some faces are in the same photo."""
+    """Draws faces: vectors in clusters, and the photo of each vector.
+
+    Some vectors are equal, and some share a photo.
+    """
     n = draw(st.integers(1, 24))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     centres = unit(rng.normal(size=(draw(st.integers(1, 6)), 4)))

@@ -151,7 +151,7 @@ def test_hard_poses_come_first():
 
 
 def test_two_diverse_references_cover_two_looks():
-    """Tests twenty frontal photos, three profiles and three photos at another age.
+    """Tests a person with twenty frontal photos, three profiles and three photos at another age.
 
     Two references must show two of these three kinds, and three references must show all three kinds.
     """

@@ -34,7 +34,7 @@ def doubts(*files: File) -> dict[str, str]:
         (datetime(1826, 1, 2), None),
         (datetime(1825, 12, 31), "before_photography"),
         (datetime(1, 1, 1), "before_photography"),
-        (PRESENT + timedelta(hours=20), None),  # this may be noon in another time zone
+        (PRESENT + timedelta(hours=20), None),  # in another time zone, this time may be noon
         (PRESENT + timedelta(hours=25), "in_future"),
         (datetime(2099, 5, 5), "in_future"),
         (datetime(1970, 1, 1, 0, 0, 1), "epoch"),

@@ -170,7 +170,7 @@ def test_the_name_of_somebody_who_opted_out_names_nobody_in_later_photos(tmp_pat
     photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
     curated(photos, dataset)
     opt_out_faces(dataset, [save(tmp_path / "example.png", photo([0], 99))], remember=True)
-    whole = (0.0, 0.0, 1.0, 1.0)  # a region of the whole photo, which does not overlap a face enough
+    whole = (0.0, 0.0, 1.0, 1.0)  # this region is the whole photo, and overlaps no face enough
     embed_xmp(couple(photos / "new.jpg"), packet(mwg([("Ann", LEFT)], SIZE)))
     embed_xmp(couple(photos / "loose.jpg", 51), packet(mwg([("Ann", whole)], SIZE)))
     embed_xmp(save(photos / "alone.jpg", photo([0], 52), 1, 95), packet(names("Iptc4xmpExt:PersonInImage", "Ann")))

@@ -52,7 +52,7 @@ def test_a_divided_person_is_asked_about_and_the_answer_is_undone(
     page.goto(f"{server.base}/ask")
     page.wait_for_selector("#answers:not([hidden])")
     find_parts()
-    assert "<b>Ann</b>" in str(page.text_content("#sides"))  # a name with HTML in it is text
+    assert "<b>Ann</b>" in str(page.text_content("#sides"))  # the page shows the HTML in a name as text
     reply("yes")
     (decision,) = rows(dataset, DecisionRow)
     assert decision.kind == "merge"
