@@ -28,7 +28,7 @@ def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> l
     of rows, and `unmeasured` is the number of rows that could not be measured. The value of a metric has the keys
     `mean`, `low` and `high`. The keys `images` and `people` of a value count the images that have a value, and the
     people in these images. The key `over` of a value tells whether people or images were resampled. The value of a
-    metric is None if no image has a value.
+    metric is None if the metric has no value for any image.
     """
     averages = []
     for key in dict.fromkeys(row["key"] for row in rows):
@@ -112,14 +112,14 @@ def _average_values(values: dict[str, float], rows: dict[str, Row], key: tuple[i
 def describe_interval(people: Sequence[str]) -> str:
     """Returns sentences that explain the intervals and their limits. The last sentence ends without a period.
 
-    `people` names the person of each image. Many images of few people still give little evidence.
+    `people` names the person of each image. Many images of few people say little about other people.
     """
     unit, count = bootstrap_unit(people), len(set(people))
     if len(people) == 1:
         return "There is only one image, so the intervals have no meaning"
     units = count if unit == "people" else len(people)
     sentence = f"Intervals are 95% percentile bootstraps over {units} {unit}"
-    if units < 30:  # for 30 units, a 95% interval contains the mean in 94% of cases (ours)
+    if units < 30:  # for 30 units, `coverage` is 94%
         sentence += (
             f". With only {units} {unit}, a 95% interval of normally distributed values contains the true mean in "
             f"{coverage(units):.0%} of cases, not in 95%"

@@ -60,13 +60,14 @@ def read_frozen_set(
 ) -> FrozenSet:
     """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels.
 
-    If `size` is None, the images may have any size. The references are drawn without the pixels of the target
-    (train/benchmark/draw_references.py), because a user who restores a photo has no target. If `with_poor` is true, the
-    poor references of each case are read too. `dataset` or `lq_set` may be the folder of a benchmark. A benchmark lists
+    If `size` is None, the images can have any size. The draw of the references does not use the pixels of the target
+    (train/benchmark/draw_references.py), because a user who restores a photo has no target. If `with_poor` is true,
+    each case also has its poor references. `dataset` or `lq_set` can be the folder of a benchmark. A benchmark lists
     its references and has no poor references. If a benchmark has no pictures, `dataset` must contain its photos.
 
-    A case has up to `references` references and wrong references. With `most_references`, a case has up to this number
-    of references, the same first references, and the same wrong references.
+    A case has up to `references` references, and up to `references` wrong references. With `most_references`, a case
+    has more references, up to this number. The first `references` references and the wrong references of the case stay
+    the same.
 
     Raises BadInput if the set does not exist, is not finished, or has another size. Raises LedgerBroken if an LQ image
     is not the image that was frozen.
@@ -128,10 +129,10 @@ def read_benchmark_set(
     """Reads the cases of a benchmark, each with its first `references` references and wrong references.
 
     With `most_references`, a case has more references, up to this number, if the benchmark has them.
-    If the benchmark has no pictures, `photos` is a dataset of the same photos. Without pictures, the crops are read
-    from the dataset and compared with the frozen hashes of their pixels. The LQ images are made again. `size` is the
-    size of the restorer. Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a
-    picture is missing or has different pixels.
+    If the benchmark has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset
+    and compared with the frozen hashes of their pixels, and the LQ images are made again. `size` is the size of the
+    restorer. Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a picture is missing
+    or has different pixels.
     """
     benchmark = load_benchmark(folder)
     card = benchmark.card
@@ -195,7 +196,7 @@ def _choose_poor_references(ledger: Ledger, cases: Sequence[CaseFaces], count: i
 
 
 def _choose_set(sizes: Mapping[str, int], dataset: Path, name: str | None, size: int | None) -> str:
-    """Returns `name` after a check, or the name of the only test set whose images have `size` pixels."""
+    """Checks and returns `name`. If `name` is None, returns the only test set whose images have `size` pixels."""
     if name is not None:
         if name not in sizes:
             raise BadInput(

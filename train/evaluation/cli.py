@@ -12,7 +12,7 @@ from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 
 _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
-# The commands `evaluate` and `counterfactuals` have these options.
+# The commands `evaluate` and `counterfactuals` share the following options.
 Dataset = Annotated[Path, argument("DATASET|BENCH")]
 LqSet = Annotated[str | None, flag("--set", default="the only set that fits the restorer")]
 BenchmarkFolder = Annotated[Path | None, flag("--benchmark", "; the benchmark may be without images", default="none")]
@@ -62,8 +62,9 @@ def evaluate(
 ) -> None:
     """Measure restorers and the LQ images themselves on a frozen test set, with 95% bootstrap intervals.
 
-    The result of one run is RUN/evaluation.json and RUN/evaluation.parquet, with a row for each image and system. With
-    --judge, the files are evaluation-judge.*. The result of several runs or of --restored is FOLDER/comparison.*.
+    The result of one run is RUN/evaluation.json. RUN/evaluation.parquet has a row for each image and system. With
+    --judge, the names of the files begin with evaluation-judge. With several runs or with --restored, the files are
+    FOLDER/comparison.json and FOLDER/comparison.parquet.
 
     Example: likeness evaluate dataset --run dataset/run --page evaluation.html
     """
@@ -148,8 +149,8 @@ def counterfactuals(
 
     The command restores each image with 0 to 8 references, and with wrong or changed references. Wrong references show
     another person. Changed references are in another order, repeated, blurred, of another pose, or least like the
-    target. The result is RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the files are
-    counterfactuals-judge.*.
+    target. The result is RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the names of the files
+    begin with counterfactuals-judge.
 
     Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg
     """
@@ -191,7 +192,7 @@ def counterfactuals(
             f"{count} of {result['images']} have {k} or more" for k, count in result["have"].items() if k != "0"
         )
         typer.echo(
-            f"Images by number of references: {counts}. If an image has fewer references than a system may use, the "
+            f"Images by number of references: {counts}. If an image has fewer references than a system can use, the "
             "system uses all references of the image."
         )
         typer.echo(

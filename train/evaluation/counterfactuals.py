@@ -31,13 +31,13 @@ def counterfactuals(
     options: EvaluationOptions | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Measures a run with 0, 1, 2, 4 and 8 references, and with counterfactual systems, and returns the result.
+    """Measures a run with 0, 1, 2, 4 and 8 references, measures the counterfactual systems, and returns the result.
 
     Each counterfactual system gets `options.references` references: in another order, copies of one reference, blurred,
     of another pose, least like the target, or of another person. The result is written to RUN/counterfactuals.json and
     RUN/counterfactuals.parquet. With a judge or with several steps, the files have other names (`name_result_file`).
-    The key `have` has the number of images with at least K references, for each K. If an image has fewer references
-    than a system may use, the system uses all references of the image. The key `largest_change_by_order` is the largest
+    The key `have` maps each K to the number of images with at least K references. If an image has fewer references than
+    a system can use, the system uses all references of the image. The key `largest_change_by_order` is the largest
     difference of a pixel between two orders of the same references, in levels of 0..255. Raises the same errors as
     `evaluate`.
     """
@@ -51,7 +51,7 @@ def counterfactuals(
     largest = 0
 
     def compare_orders(row: Row, image: np.ndarray) -> None:
-        """Compares the results of two orders of the references for one face. The usual order is measured first."""
+        """Compares the restorations of a face with two orders of the references. The usual order is measured first."""
         nonlocal largest
         if row["key"] == str(options.references):
             last.update(face=row["face_id"], image=image)

@@ -35,10 +35,11 @@ def evaluate(
 
     The result is written to RUN/evaluation.json. A row for each image and system is written to RUN/evaluation.parquet.
     With a judge or with several steps, the files have other names (`name_result_file`). The systems are the LQ image
-    itself, and restorations without references, with each number of references in `options`, and with wrong references.
-    `options.judge` measures identity. Without a judge, the dataset's own recognizer measures identity, although a
-    restorer with an identity loss was trained with this recognizer. With `with_images`, the restored images are written
-    beside the result (train/evaluation/image_folders.py). Raises BadInput, LedgerError or FaceModelError.
+    itself, the restoration without references, the restorations with each number of references in `options`, and the
+    restoration with wrong references. `options.judge` measures identity. Without a judge, the dataset's own recognizer
+    measures identity. The identity loss of a restorer also uses this recognizer. With `with_images`, the restored
+    images are written beside the result (train/evaluation/image_folders.py). Raises BadInput, LedgerError or
+    FaceModelError.
     """
     options = options or EvaluationOptions()
     stem = run / name_result_file("evaluation", options.judge, options.steps)
@@ -78,7 +79,7 @@ def compare(
         raise BadInput(f"Two of the compared folders have the name {repeated}: rename one of them.")
     images = ImageFolders(out / "comparison", with_images)
     evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images))
-    for run in runs:  # whatever cannot be compared is refused before anything is measured
+    for run in runs:  # an unsuitable run or folder raises BadInput before anything is measured
         evaluator.load_run(run)
     for folder in folders:
         evaluator.load_folder(folder)
@@ -109,7 +110,7 @@ def compare(
 
 
 def _call_all(write: OnImage, page_images: PageImages | None) -> OnImage:
-    """Returns a function that gives each image to the folders, and to the images of the page if there is a page."""
+    """Returns a function that gives each image to `write`, and to `page_images` if there is a page."""
     if page_images is None:
         return write
 

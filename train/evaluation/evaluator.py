@@ -102,11 +102,11 @@ class Evaluator:
     ) -> None:
         """Prepares an evaluation, but loads nothing yet.
 
-        A system may use up to `most_references` references of an image. If `most_references` is None, a system may use
+        A system can use up to `most_references` references of an image. If `most_references` is None, a system can use
         up to `options.references`. Metrics that look at references always compare with the first `options.references`
         references, so that a system gets the same figures from `evaluate` and from `counterfactuals`. `on_image` is
-        called with each image that was measured. If `with_poor` is true, the poor references
-        (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
+        called with each image that was measured. If `with_poor` is true, each case also has its poor references
+        (train/evaluation/cases.py). Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
@@ -140,7 +140,7 @@ class Evaluator:
         return [name for name in select_image_metrics(self.options.metrics) if name not in self.missing_metrics]
 
     def load_run(self, run: Path) -> None:
-        """Loads a run's newest checkpoint and checks that the run can be measured on the set, before any is measured.
+        """Loads a run's newest checkpoint, and checks that the run can be measured on the set.
 
         Raises BadInput if the run does not fit the set. Raises LedgerBroken if the run was trained on a person of the
         set.
@@ -154,7 +154,7 @@ class Evaluator:
         self.models[run], self.recognizers[run] = model, recognizer
 
     def load_folder(self, folder: Path) -> None:
-        """Finds the file of each image in a folder of restored images. Raises BadInput as `match_files`."""
+        """Finds the file of each image in a folder of restored images. Raises the errors of `match_files`."""
         if self.frozen_set is None:
             self._prepare_without_run()
         assert self.frozen_set is not None
@@ -163,7 +163,7 @@ class Evaluator:
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """Returns the rows of a run's newest checkpoint.
 
-        `label` is put in front of the key of each restoration, and not in front of the key of the LQ image.
+        `label` is put in front of the key of each restoration, but not in front of the key of the LQ image.
 
         Raises the same errors as `load_run`.
         """
@@ -183,7 +183,7 @@ class Evaluator:
         return rows
 
     def measure_folder(self, folder: Path, progress: Progress, with_input: bool) -> tuple[list[Row], list[str]]:
-        """Returns the rows of a folder of restored images, and the names of its files that match no image.
+        """Returns the rows of a folder of restored images, and the names of the files that match no image.
 
         If `with_input` is true, the rows of the LQ images are added.
         """
@@ -229,7 +229,7 @@ class Evaluator:
             },
             "interval": describe_interval(people),
             "without_wrong_references": sum(not case.wrong for case in cases),
-            # the number of images whose references were left out, for each system with references
+            # for each system with references: the number of images for which references were left out
             "left_out": {
                 key: sum(row["left_out"] > 0 for row in rows if row["key"] == key)
                 for key in dict.fromkeys(row["key"] for row in rows if row["references"])
@@ -287,8 +287,9 @@ class Evaluator:
         return self.frozen_set
 
     def _prepare_without_run(self) -> None:
-        """Loads the frozen set and the metrics without a run: the set may have any image size, and the dataset names
-        the recognizer."""
+        """Loads the frozen set and the metrics without a run: the set can have any image size, and the dataset names
+        the recognizer.
+        """
         self.frozen_set = read_frozen_set(self.dataset, None, self.lq_set, self.options.references, self.options.seed)
         spec, self.dataset_recognizer = _read_recognizer(self.dataset)
         self._load_metrics(load_faces(self.options.judge or self.options.faces or spec))

@@ -1,6 +1,6 @@
 """Writes the restored images of an evaluation beside its result, so that `likeness review` can show them.
 
-The images of a result STEM.json are STEM-images/<number>/<face_id>.png. A number stands for a system.
+The images of a result STEM.json are STEM-images/<number>/<face_id>.png. Each system has a number.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from train.evaluation.aggregate import Row
 
 
 class ImageFolders:
-    """The folders of the images of one evaluation. `publish` puts the folders in place when all images are written.
+    """Writes the images of one evaluation into a temporary folder. `publish` gives this folder its final name.
 
-    If the images of an earlier evaluation have the same name, `publish` removes them, because their figures are gone.
+    `publish` removes the images of an earlier evaluation with the same name, because the new result replaces the result
+    of that evaluation.
     """
 
     def __init__(self, stem: Path, is_wanted: bool) -> None:
@@ -36,7 +37,9 @@ class ImageFolders:
             write_atomically(self._temporary / str(number) / f"{row['face_id']}.png", encode_png(image))
 
     def publish(self) -> dict[str, Any]:
-        """Puts the folders in place. Returns the key `image_folders` of the result: key of a system -> its folder."""
+        """Gives the temporary folder its final name. Returns the result's entry `image_folders`: key of a system ->
+        folder.
+        """
         shutil.rmtree(self._folder, ignore_errors=True)
         if not self._numbers:
             return {}

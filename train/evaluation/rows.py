@@ -121,10 +121,11 @@ def make_embedder(recognizer: FaceModels) -> Embed:
 def match_files(
     folder: Path, cases: Sequence[Case], without_case: Collection[str] = ()
 ) -> tuple[dict[str, Path], list[str]]:
-    """Returns the file of each case in a folder, by face id, and the names of files that match no image of the set.
+    """Returns a dict from face ids of cases to files of `folder`, and the names of the files that match no image of the
+    set.
 
-    `without_case` has the faces of the set that have no case, because they have no reference. The files of these faces
-    are neither measured nor returned.
+    `without_case` has the faces of the set that have no case, because the faces have no reference. The files of these
+    faces are neither measured nor returned.
 
     A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
     face id and an underscore, because many scripts name their results in this way. Raises BadInput if `folder` is not a

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from train.recipes.recipes import Recipe
 
 _TRAINING, _MODELS, _MACHINE = "Training", "Models", "Machine"
-# The command `iterate` also has these options.
+# The commands `train` and `iterate` share the following options.
 BaseModel = Annotated[
     str | None,
     flag(
@@ -73,8 +73,8 @@ def train(
 ) -> None:
     """Train a face restorer that uses reference photos of the same person.
 
-    RUN gets config.json, snapshot/, stats.jsonl, TensorBoard events, samples/*.png and checkpoint-<images>/. Write
-    `accelerate launch -m likeness train` to train on several GPUs.
+    The command writes config.json, snapshot/, stats.jsonl, TensorBoard events, samples/*.png and checkpoint-<images>/
+    into RUN. Write `accelerate launch -m likeness train` to train on several GPUs.
 
     Example: likeness train DATASET --recipe tiny --out RUN
     """

@@ -34,7 +34,7 @@ def get_world_size() -> int:
 
 
 def join_processes() -> None:
-    """Connects this process to the other processes. Before this call, the processes may run different code."""
+    """Connects this process to the other processes. Before this call, processes can run different code."""
     if get_world_size() > 1:
         from accelerate import PartialState
 

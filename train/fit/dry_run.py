@@ -38,7 +38,7 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     return [
         f"Base: {settings.base_model}. Preset: {recipe.preset}{others}. "
         f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
-        f"Numbers of references, one of which is drawn for each image with equal chances: {counts}. "
+        f"Each image gets one of these numbers of references, with equal chances: {counts}. "
         f"Share of images with references of another person: {recipe.wrong_share:.0%}. "
         f"Augmentation: {recipe.augment}."
         + (
@@ -190,8 +190,8 @@ def _embedding_dim(dataset: Path) -> int:
 def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
-    `recipe.reference_counts` are the numbers of references, which the images get in turn. Each image has as many
-    reference slots as the largest of these numbers.
+    The images get the numbers of references in `recipe.reference_counts` in turn. Each image has as many reference
+    slots as the largest of these numbers.
     """
     preset = find_training_preset(recipe.preset, recipe.presets)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size

@@ -75,12 +75,12 @@ def build(
     Raises BadInput if a loss or the base cannot be loaded. Raises ModelUnavailable if the recognizer cannot be loaded.
     """
     join_processes()
-    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
+    AcceleratorState._reset_state()  # an earlier run in this process can have used another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision={"fp32": "no", "bf16": "bf16"}[precision],
-        # If the images of a process have no references, its layers for references get no gradient. By default, DDP
-        # raises an error for layers without gradients.
+        # If the images of a process have no references, the layers that encode references get no gradient in this
+        # process. By default, DDP raises an error for layers without gradients.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     device, network = accelerator.device, None
@@ -96,7 +96,7 @@ def build(
         if recipe.discriminator:
             discriminator = build_discriminator(recipe, model.base.discriminator_channels, model.base.prompt_dim)
     model = model.to(device).train()
-    if recipe.base == TINY:  # With bf16, channels_last shortens a step from 1.02 s to .88 s on two busy cores (ours).
+    if recipe.base == TINY:  # Measured with bf16 on two busy cores: channels_last shortens a step from 1.02 s to .88 s.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _adamw(model, recipe, BETAS)
     average = Average(model)
@@ -128,7 +128,7 @@ def _keep_freed_memory() -> None:
 
     By default, glibc takes the memory of each large tensor from the system and later returns this memory. The system
     fills memory with zeros whenever it gives memory to glibc. With this setting, the training of recipe tiny
-    processed 9.9 instead of 8.4 images/s (ours; one thread, batch 16, no identity loss, AMD EPYC).
+    processed 9.9 instead of 8.4 images/s in our measurement (one thread, batch 16, no identity loss, AMD EPYC).
     """
     if not sys.platform.startswith("linux"):
         return

@@ -137,8 +137,8 @@ class Objective(nn.Module):
     ) -> torch.Tensor:
         """Returns the unweighted loss `name` as a scalar.
 
-        `pixels` has `image` and `target` for the losses in OF_PIXELS, with limited resolution if the recipe says so.
-        `embedding` is the embedding of `image`, (B,d), or None.
+        `pixels` has `image` and `target` for the losses in OF_PIXELS, with limited resolution if the recipe limits the
+        resolution. `embedding` is the embedding of `image`, (B,d), or None.
         """
         match name:
             # The next losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
@@ -194,7 +194,7 @@ def _usable(batch: dict[str, Any]) -> torch.Tensor:
 
 
 def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
-    """Returns K tensors (n,) int64: the images whose reference in slot k shows the target's own person.
+    """Returns K tensors (n,) int64: the indices of the images whose reference in slot k shows the target's own person.
 
     `to_device` finds the images on the CPU and adds them to the batch as `usable_rows`. If a batch has no
     `usable_rows`, this function finds the images itself and waits for the device.

@@ -29,7 +29,8 @@ from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
 
-# The entries of config.json that must not change. The value of each entry is its name in the error message.
+# The keys are the entries of config.json that must not change. The values are the names of the entries in error
+# messages.
 _COMPARED = {
     "recipe": "recipe",
     "seed": "seed",

@@ -24,9 +24,9 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
 
     The line has the mean PSNR in dB and the mean cosine to the target's embedding. PSNR and cosine are measured for the
     input ("lq"), for faces restored with references ("restored"), and for faces restored without references ("alone").
-    Pixels outside the photo do not count: PSNR leaves these pixels out, and for the recognizer they are replaced by the
-    target's pixels. `began` is the value of time.monotonic() at the start of the command. Raises Diverged if a restored
-    face contains NaN or infinity.
+    Pixels outside the photo do not count: PSNR leaves these pixels out, and the recognizer sees the target's pixels
+    instead. `began` is the value of time.monotonic() at the start of the command. Raises Diverged if a restored face
+    contains NaN or infinity.
     """
     if faces is None or log is None:
         return
