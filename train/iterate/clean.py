@@ -63,7 +63,7 @@ class CleaningJob:
 
 @dataclass(frozen=True)
 class RoundRestorer:
-    """Holds the facts about the restorer of a round that the ledger records with each version."""
+    """Holds facts about the restorer of a round. The ledger records these facts with each version."""
 
     iteration: str
     round: int
@@ -88,7 +88,7 @@ def clean_targets(
 ) -> None:
     """Restores each target that has a defect, with the restorer of round `number`, and records each finished batch.
 
-    `run` is the folder of the round. `snapshot` has the training data of the round, and also the references.
+    `run` is the folder of the round. `snapshot` has the training data of the round, including the references.
     """
     checkpoint = find_newest_checkpoint(run)
     restorer = RoundRestorer(job.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))

@@ -48,9 +48,9 @@ def iterate(
 ) -> None:
     """Train a restorer, use it to clean soft, noisy and blocky training targets, and train again on the best versions.
 
-    A cleaned target replaces the original only if the cleaned target measures better and still shows the same person.
-    The files of the originals never change. The splits `val` and `test` never contain a cleaned image. If the command
-    is stopped, the same command resumes.
+    A cleaned target replaces the original only if the cleaned target has better measures and shows the same person. The
+    files of the originals never change. The splits `val` and `test` never contain a cleaned image. If the command is
+    stopped, the same command resumes.
 
     Example: likeness iterate DATASET --rounds 2
     """

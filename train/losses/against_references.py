@@ -27,9 +27,10 @@ def spatial_min_loss(
 
     d is the LPIPS distance at a location.
 
-    `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input. K may be 0. `usable_rows`
-    has one (n,) int64 array for each of the K slots: the samples whose reference in this slot shows the person of the
-    target. With several references, the minimum is over all references (ours, because ReFine has only one reference).
+    `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input. K can be 0. `usable_rows`
+    has one (n,) int64 array for each of the K slots: the indices of the samples whose reference in this slot shows the
+    person of the target. With several references, the minimum is over all references (ours, because ReFine has only one
+    reference).
     """
     size = (restored.shape[-2], restored.shape[-1])
     ours = lpips(restored)

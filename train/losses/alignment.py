@@ -49,8 +49,8 @@ def face_alignment_loss(restored: torch.Tensor, target: torch.Tensor, landmarks:
 
     The images are (B,3,S,S) in 0..1. An image gradient is a difference of neighbouring pixels. `landmarks` (B,5,2) are
     the landmarks of the target, in pixels: eyes, nose, corners of the mouth. Each region averages the absolute
-    differences of the gradients over its mask. A mask with a sum below one pixel counts as one pixel. The result is the
-    mean over scales, regions and images. A region outside the image adds exactly 0.
+    differences of the gradients over its mask. If the sum of a mask is below 1, the average divides by 1. The result is
+    the mean over scales, regions and images. A region outside the image adds exactly 0.
     """
     masks = make_region_masks(landmarks.to(restored.dtype), restored.shape[-1])
     total = restored.new_zeros(())

@@ -27,7 +27,7 @@ def decide_identity_loss(losses: Mapping[str, float], spec: str, has_onnx: bool,
 
 
 def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, Any]) -> list[str]:
-    """Returns a list with a notice if the recipe has losses that use the recognizer and `decision` turns them off.
+    """Returns a list with a notice if `decision` turns off losses of the recipe.
 
     Returns an empty list if no loss is turned off.
     """
@@ -44,7 +44,7 @@ def identity_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def reference_identity_loss(restored: torch.Tensor, references: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
     """Returns 1 - cosine of the restored face to its references, averaged over the references (ours) and the batch.
 
-    `reference_identity` is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K may be 0.
+    `reference_identity` is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K can be 0.
     `usable`, (B,K) bool, is False if a slot is empty or shows another person. A face without usable references adds
     exactly 0 to the sum over the batch. The sum is always divided by B, so that a batch in parts has the same gradient
     as the whole batch (ours).

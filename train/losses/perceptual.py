@@ -1,8 +1,8 @@
 """Computes the perceptual distances LPIPS and DISTS from the layers of a VGG16. LPIPS also works with AlexNet.
 
-Files in torchmetrics contain the weights for the layers. There are two reasons why we do not use the modules of
-torchmetrics. The constructors of the modules download the backbone. A call of a module compares only two images, so a
-loss with several references would run the restored image through the backbone once for each reference.
+The package torchmetrics contains files with the learned weights of the layers. There are two reasons why we do not use
+the modules of torchmetrics. The constructors of the modules download the backbone. A call of a module compares only two
+images, so a loss with several references would run the restored image through the backbone once for each reference.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
 
     The image is resized bilinearly, without antialiasing. The published script lets the PNG library convert the image
     to gray. The PNG library rounds gray values down, but cv2.cvtColor rounds gray values to the nearest level. With
-    cv2.cvtColor, half of the pixels would differ by one level. `prepare_input` therefore also writes a PNG and reads
-    the PNG as gray.
+    cv2.cvtColor, half of the pixels would differ by one level. `prepare_input` therefore writes a PNG and lets the PNG
+    library convert the PNG to gray.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
@@ -85,7 +85,7 @@ def _network(path: Path) -> nn.Module:
 
 
 class FaceResNet18(nn.Module):
-    """Builds a ResNet-18 of improved blocks (IR, Deng et al. 2019) on one channel.
+    """Builds a ResNet-18 of improved blocks (IR, Deng et al. 2019) for images with one channel.
 
     The tensors have the same names as in the file resnet18_110.pth.
     """

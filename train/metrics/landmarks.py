@@ -13,12 +13,12 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# The numbers are indices of the 68 iBUG points: EYES has the brows and the eyes, and MOUTH has the mouth. ASFFNet also
-# compares these points when it chooses a reference.
+# The numbers are indices of the 68 iBUG points: EYES has the brows and the eyes, and MOUTH has the mouth. ASFFNet
+# compares the same points when it chooses a reference.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# The box is the median of the boxes that dlib's detector finds in FFHQ crops of 512 px of 46 web photos (ours). The box
-# is the same for all images, so errors of a detector do not change the distances.
+# The box is the median of the boxes that dlib's detector finds in the 512 px FFHQ crops of 46 web photos (ours). The
+# box is the same for all images, so errors of a detector do not change the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
 # Points coincide in a direction if their spread in this direction is at most this number of pixels (ours). The spread
 # is the root of the sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13

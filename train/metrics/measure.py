@@ -165,7 +165,9 @@ Analyse = Callable[[np.ndarray], np.ndarray]  # A function that maps an image to
 
 
 def _remember(analyse: Analyse) -> Analyse:
-    """Returns `analyse` with a cache by the content of images. All systems share their targets and references."""
+    """Returns `analyse` with a cache by the content of images, because all systems have the same targets and
+    references.
+    """
     results: dict[bytes, np.ndarray] = {}
 
     def analyse_once(image: np.ndarray) -> np.ndarray:

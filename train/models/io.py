@@ -1,5 +1,6 @@
-"""Defines the inputs and the outputs of a restoration step. If the recipe lacks a part, its fields are None or
-empty."""
+"""Defines the inputs and the outputs of a restoration step. If the recipe lacks a part, the fields of this part are
+None or empty.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ class Places(NamedTuple):
     The model selects rows by these indices. With a boolean mask on a GPU, the CPU would wait until the GPU has counted
     the selected rows. The indices are computed on the CPU, so a training step does not wait.
 
-    Each image has K slots for references, and a slot may be empty.
+    Each image has K slots for references, and a slot can be empty.
     """
 
     filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k.
@@ -43,7 +44,7 @@ class Conditions:
     train/models/restorer.py makes the conditions from a batch, and the two bases read the conditions.
     """
 
-    present: torch.Tensor  # (B,K) bool, False for an empty slot; K may be 0.
+    present: torch.Tensor  # (B,K) bool, False for an empty slot; K can be 0.
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places.
     prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder.
     maps: list[torch.Tensor] = field(default_factory=list)  # Part `maps`: (B,2C,h,w) for each scale, finest first.

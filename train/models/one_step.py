@@ -52,7 +52,7 @@ def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch
     """Returns x0 = (z - sqrt(1 - a) eps) / sqrt(a), where a is alpha-bar, eps is `noise`, and z is the latent.
 
     The formula is OSDFace's step (infer.py), which takes the LQ latent as the noisy latent z. The computation is in
-    float32 or more, also if the UNet ran in bf16. OSDFace computes the formula in float64.
+    float32 or more, even if the UNet ran in bf16. OSDFace computes the formula in float64.
     """
     share, precise = signal_share(timestep), torch.promote_types(z.dtype, torch.float32)
     z, noise = z.to(precise), noise.to(precise)

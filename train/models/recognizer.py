@@ -62,8 +62,8 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> R
     import onnx2torch
 
     try:
-        # If `convert` gets a path, `convert` writes a file into the folder of the ONNX file. Other processes may read
-        # this folder, and the disk may be full. Therefore `convert` gets the loaded model instead of a path.
+        # If `convert` gets a path, `convert` writes a file into the folder of the ONNX file. Other processes can read
+        # this folder, and the disk can be full. Therefore `convert` gets the loaded model instead of a path.
         network = freeze(onnx2torch.convert(onnx.load(str(onnx_file))))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
@@ -76,7 +76,7 @@ def freeze(network: fx.GraphModule) -> fx.GraphModule:
     """Joins each batch norm with the convolution before it, and replaces each PReLU, in place. Returns the network.
 
     The network must not be trained afterwards. Without these two changes, the recognizer takes 1.5 times as long on a
-    CPU (ours): torch's PReLU also computes the gradient of its slopes.
+    CPU (measured), for example because torch's PReLU computes the gradient of its slopes.
     """
     from onnx2torch.node_converters.activations import OnnxPReLU
 

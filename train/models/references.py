@@ -1,4 +1,4 @@
-"""Encodes the references and pools their features. The references may have any order and any number."""
+"""Encodes any number of references and pools the features. The order of the references does not matter."""
 
 from __future__ import annotations
 

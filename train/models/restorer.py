@@ -76,15 +76,15 @@ class Restorer(nn.Module):
     ) -> Restoration:
         """Restores a batch.
 
-        `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, aligned to the template of
-        `lq`. With part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty
-        slot. `embeddings` is (B,K,d). Each row has length 1, and is the embedding of a reference by the recognizer in
+        `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, aligned to the template of `lq`.
+        With part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
+        `embeddings` is (B,K,d). Each row has length 1, and is the embedding of a reference by the recognizer in
         `facts`. A Restorer does not use `target`. The model of recipe vre has the same arguments and uses `target`.
-        `step` is (B,) int64, the number of the step that learns from each image. `step` is None in a restoration, and
-        in the training of a restorer with a single step. `places` is the result of `find_places(present, step)`. If
-        `places` is None, this method computes the places and waits for the device.
+        `step` is (B,) int64: for each image, the number of the step that learns from the image. `step` is None in a
+        restoration, and in the training of a restorer with a single step. `places` is the result of
+        `find_places(present, step)`. If `places` is None, this method computes the places and waits for the device.
 
-        K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
+        K can be 0 and can differ between calls. The order of the references does not matter. With `step`, the result
         for each image comes from the step that learns from this image. Before a later step, the first step runs without
         gradients.
         """

@@ -54,7 +54,7 @@ class Schedule:
 def add_noise(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
     """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise`.
 
-    The step before predicted x0 and eps.
+    The previous step predicted x0 and eps.
 
     The formula is DDIM without random noise (Song et al. 2021, Eq. 12 with sigma 0). After the first step, eps is the
     scaled difference between the LQ latent and the clean latent. So each step after the first sees the LQ latent and

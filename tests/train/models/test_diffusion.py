@@ -240,8 +240,8 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
 @pytest.mark.parametrize(
     ("unet", "vae", "schedule", "why"),
     [
-        ({"in_channels": 9}, {}, {}, "has 9 input channels and 4 output channels, but its VAE has 4"),
-        ({}, {"latent_channels": 8}, {}, "has 4 input channels and 4 output channels, but its VAE has 8"),
+        ({"in_channels": 9}, {}, {}, "has 9 input channels and 4 output channels, but the base's VAE has 4"),
+        ({}, {"latent_channels": 8}, {}, "has 4 input channels and 4 output channels, but the base's VAE has 8"),
         ({}, {}, {"prediction_type": "v_prediction"}, "prediction_type is v_prediction and should be epsilon"),
         ({}, {}, {"beta_end": 0.02}, "beta_end is 0.02 and should be 0.012"),
         (
@@ -252,7 +252,7 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
                 "up_block_types": ("UpDecoderBlock2D",) * 3,
             },
             {},
-            "its VAE has 3 levels, but the recipe needs 4",
+            "the base's VAE has 3 levels, but the recipe needs 4",
         ),
     ],
 )

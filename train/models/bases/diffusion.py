@@ -20,8 +20,9 @@ from train.models.config import ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
 
-# We have not seen the list of layers that OSDFace adapted. The LoRA training of diffusers adapts the layers in ADAPTED,
-# and OSDFace's file has the file name of that training. Every attention block has the four layers of ADAPTED.
+# We have not seen the list of layers that OSDFace adapted. We adapt the layers that the LoRA training of diffusers
+# adapts, because OSDFace's file has the file name that this training writes. Every attention block has the four layers
+# of ADAPTED.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # The number of tokens in the learned prompt, as in a prompt from Stable Diffusion's text encoder.
 SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.
@@ -168,7 +169,8 @@ class _Shift(nn.Module):
 
 
 def base_fingerprint(base_model: str) -> str:
-    """Returns the sha256 of the schedule and of the UNet and VAE config entries that differ from diffusers' defaults.
+    """Returns the sha256 of the schedule and of all entries in the configs of UNet and VAE that differ from the
+    defaults.
 
     A copy of the model in another folder has the same fingerprint. A copy of the model that another version of
     diffusers saved with more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput
@@ -200,20 +202,20 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     why = None
     if not latent == inputs == outputs:
         why = (
-            f"its UNet has {inputs} input channels and {outputs} output channels, but its VAE has {latent} latent "
-            "channels"
+            f"the base's UNet has {inputs} input channels and {outputs} output channels, but the base's VAE has "
+            f"{latent} latent channels"
         )
     elif len(vae["block_out_channels"]) != 4:
-        why = f"its VAE has {len(vae['block_out_channels'])} levels, but the recipe needs 4"
+        why = f"the base's VAE has {len(vae['block_out_channels'])} levels, but the recipe needs 4"
     elif unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
-        why = "its UNet needs other inputs than a latent, a timestep and a prompt"
+        why = "the base's UNet needs other inputs than a latent, a timestep and a prompt"
     elif not isinstance(unet.get("cross_attention_dim"), int):
-        why = "its UNet does not take exactly one prompt"
+        why = "the base's UNet does not take exactly one prompt"
     elif wrong := [name for name, value in SCHEDULE.items() if schedule.get(name, value) != value]:
-        why = f"its scheduler's {wrong[0]} is {schedule[wrong[0]]} and should be {SCHEDULE[wrong[0]]}"
+        why = f"in the base's scheduler, {wrong[0]} is {schedule[wrong[0]]} and should be {SCHEDULE[wrong[0]]}"
     elif "maps" in config.parts and len(config.reference_channels) > len(unet["block_out_channels"]):
         levels = len(config.reference_channels)
-        why = f"its UNet has {len(unet['block_out_channels'])} levels, but the recipe needs {levels}"
+        why = f"the base's UNet has {len(unet['block_out_channels'])} levels, but the recipe needs {levels}"
     if why is not None:
         raise BadInput(
             f"{base_model} cannot be the base of this recipe, because {why}: give Stable Diffusion 2.1-base or a model "

@@ -28,7 +28,7 @@ class ExtendedAttention(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.enter = nn.Linear(reference_channels, channels)
-        # On a CPU in bf16, torch's scaled-dot-product attention takes twice as long as AttnProcessor (ours).
+        # On a CPU in bf16, torch's scaled-dot-product attention takes twice as long as AttnProcessor (measured).
         self.attention = Attention(
             channels, heads=HEADS, dim_head=channels // HEADS, bias=True, processor=AttnProcessor()
         )

@@ -1,8 +1,8 @@
 """Trains the HQ dictionary and the LQ dictionary of recipe `vre`, and their association (OSDFace's stage 1).
 
-OSDFace describes this stage in its GitHub issue 11: two VQ autoencoders reconstruct images, one HQ and one LQ. The HQ
-autoencoder trains for 50 epochs and the LQ autoencoder for 10 epochs, without the association. Then both autoencoders
-train for 10 epochs with an association loss of weight 1.
+OSDFace describes this stage in its GitHub issue 11: one VQ autoencoder reconstructs HQ images, and another reconstructs
+LQ images. The HQ autoencoder trains for 50 epochs and the LQ autoencoder for 10 epochs, without the association. Then
+both autoencoders train for 10 epochs with an association loss of weight 1.
 
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
 association starts after the HQ autoencoder's share of the epochs, which is 50/60 (ours).

@@ -45,7 +45,7 @@ class VQ(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """Holds a codebook. The search for the nearest code runs in float32, also if the encoder ran in bf16."""
+    """Holds a codebook. The search for the nearest code runs in float32, even if the encoder ran in bf16."""
 
     def __init__(self, codes: int, dim: int) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ RECIPE = "vre"  # the recipe that trains the dictionaries
 
 
 class Vre(nn.Module):
-    """Makes a prompt from an LQ face. The projection trains; the encoder and the codebook are frozen.
+    """Makes a prompt from an LQ face. Training changes the projection; the encoder and the codebook are frozen.
 
     The encoder and the codebook have random weights until `load_dictionary` is called.
     """
@@ -49,7 +49,7 @@ class Vre(nn.Module):
         Raises BadInput if `folder` has no dictionary, or a dictionary of another shape.
         """
         theirs, tensors = read_lq_dictionary(folder)
-        # A dictionary can make any number of tokens from an input of any range, so `tokens` and `doubly_normalised` may
+        # A dictionary can make any number of tokens from an input of any range, so `tokens` and `doubly_normalised` can
         # differ.
         shape = replace(theirs, tokens=self.config.tokens, doubly_normalised=self.config.doubly_normalised)
         if shape != self.config:

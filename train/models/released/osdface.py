@@ -40,7 +40,7 @@ PROJECTION = "embedding_change_weights.pth"
 EMBEDDER = "associate_2.ckpt"
 TOKENS = 77  # from infer.py, because no tensor shows this number
 EMBEDDER_PREFIX = "vqvae_LQ."
-EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py also reads only these tensors
+EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py reads the same tensors
 
 _ADAPTER = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)"
@@ -116,7 +116,7 @@ def merge(
 ) -> None:
     """Adds the matrix product up @ down to each weight that the adapters name.
 
-    `unet` may already have new adapters, whose matrices "up" are zero. Raises BadInput if the UNet lacks a weight or
+    `unet` can already have new adapters, whose matrices "up" are zero. Raises BadInput if the UNet lacks a weight or
     has a weight of another shape.
     """
     weights = {
@@ -180,8 +180,8 @@ def read_tensors(file: Path, inside: str | None = None) -> dict[str, torch.Tenso
 
     `inside` is the key of the state dict, or None if the whole file is the state dict.
 
-    torch.load first reads the file with weights_only=True. torch.load refuses old Lightning files, because they contain
-    other classes than tensors. Our own unpickler reads old Lightning files. The unpickler rebuilds tensors, and
+    torch.load first reads the file with weights_only=True. torch.load refuses old Lightning files, because these files
+    contain other classes than tensors. Our own unpickler reads old Lightning files. The unpickler rebuilds tensors, and
     replaces every other class or function by a placeholder that does nothing. Neither torch.load with weights_only=True
     nor our unpickler runs code of the file.
     """
