@@ -113,7 +113,7 @@ UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
 def unpickling(tree: ast.AST) -> Iterator[str]:
-    """Yields the calls and imports of a module that may run code from a file."""
+    """Yields those calls and imports of a module that could run code from a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]

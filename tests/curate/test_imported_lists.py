@@ -249,7 +249,7 @@ def test_why_says_what_a_list_says(made, tmp_path):
     assert "no target" not in "\n".join(explain_photo(tmp_path / "back", f"{target}.png")[0])
 
 
-# the following tests check references that a target may not have
+# the following tests check references that a target must not have
 
 
 def face(number: int, **changes) -> Face:
@@ -272,7 +272,7 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
         face(3),  # the same person in another split, with --split-by photos
         face(4, duplicate_of="f0", **copy),  # the same picture as the target
         face(5, duplicate_of="f1", **copy),
-        face(6),  # set aside
+        face(6),  # this face is set aside
         face(8),  # another copy of the picture of the target, with a face of its own
     ]
     owner = {"f2": "q"}

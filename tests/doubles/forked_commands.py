@@ -83,7 +83,7 @@ class ForkedCommand:
 
 
 class Forker:
-    """Starts the process that is forked for each command. This process looks for modules in `paths` first."""
+    """Starts the process that is forked for each command. The started process looks for modules in `paths` first."""
 
     def __init__(self, paths: str) -> None:
         ours, theirs = socket.socketpair()

@@ -48,7 +48,7 @@ def random_inception(folder: Path, seed: int = 0) -> Path:
 
 
 def random_resnet18_110(folder: Path, seed: int = 0) -> Path:
-    """Writes a file with the name of the recognizer of the published Deg. Returns the folder.
+    """Writes a file with the name of the recognizer of the published metric Deg. Returns the folder.
 
     The tensors have the names that DataParallel gives.
     """

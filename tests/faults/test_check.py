@@ -1,4 +1,4 @@
-"""Tests that `likeness manifest check` finds one flipped bit in any file of the commands, and names the file."""
+"""Tests that `likeness manifest check` finds a flipped bit in any file that a command wrote, and names the file."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MUST = "`manifest check` ends with exit code 1 and names the file."
 
 
 def flipped(path: Path, rng: np.random.Generator) -> bytes:
-    """Flips one bit of the file, and returns the bytes from before."""
+    """Flips one bit of the file, and returns the bytes that the file had before."""
     before = path.read_bytes()
     data = bytearray(before)
     data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))

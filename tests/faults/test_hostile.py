@@ -1,6 +1,6 @@
 """Tests more than 300 hostile files: each file gets a row with a reason, and time and memory are limited.
 
-No file outside the folder may be read or changed.
+Curation must not read or change any file outside the folder.
 """
 
 import hashlib

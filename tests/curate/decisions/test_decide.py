@@ -252,7 +252,7 @@ def test_what_contradicts_is_named_and_refused_and_nothing_is_recorded(made):
     with pytest.raises(BadInput, match=r"decision 3 \(lock\).*decision 4 \(split\)"):
         say(dataset, "split", face["3/1"])
     assert len(rows(dataset, DecisionRow)) == 3
-    # a whole person that was merged may not be split off again
+    # a decision must not split off a whole person that an earlier decision merged
     say(dataset, "merge", who(dataset)[face["2/0"]], who(dataset)[face["4/0"]])
     with pytest.raises(BadInput, match=r"decision 4 \(merge\).*decision 5 \(split\)"):
         say(dataset, "split", *(face[f"4/{n}"] for n in range(4)))
@@ -443,7 +443,7 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     assert len(done.notices) == 5 and done.notices[0].startswith(
         "The log already contains this decision as decision 1 ("
     )
-    # If the file has more lines, only the new lines are recorded. A decision that was undone may be made again.
+    # If the file has more lines, only the new lines are recorded. A decision that was undone can be made again.
     file.write_text(file.read_text() + "\n" + json.dumps({"kind": "undo", "undoes": 3, "number": 6}))
     assert [kind for _, kind, _ in decide(dataset, read_decision_file(file)).decisions] == ["undo"]
     x0 = next(row for row in rows(dataset, Face) if row.face_id == face["3/0"])

@@ -44,7 +44,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pair(original: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Two equal datasets."""
+    """Makes two equal datasets."""
     return tuple(shutil.copytree(original / "dataset", tmp_path / name) for name in ("one", "other"))  # type: ignore
 
 

@@ -177,7 +177,7 @@ def test_a_hash_of_one_pixel_and_of_a_line():
 
 def test_clipped_and_dark_are_shares_of_the_square_around_the_face():
     image = np.full((100, 100, 3), 128, np.uint8)
-    # the square around the face is from 30 to 70
+    # the square around the face reaches from 30 to 70 px along both axes
     points = np.array([[40, 40], [60, 40], [50, 50], [42, 60], [58, 60]], np.float32)
     assert measure.measure_dark(image, points) == measure.measure_clipped(image, points) == 0
     image[:50] = 16

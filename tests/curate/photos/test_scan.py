@@ -85,7 +85,7 @@ def test_folders_deeper_than_python_calls(tmp_path):
         folder.mkdir()
     (made[-1] / "x").write_bytes(b"")
     assert len(list(walk_files([tmp_path]))) == 1 and len(made) > 1000
-    for folder in reversed(made):  # the clean-up of pytest is recursive and would fail
+    for folder in reversed(made):  # pytest cannot remove so deep a tree, because it removes trees by recursion
         for inside in folder.glob("x"):
             inside.unlink()
         folder.rmdir()

@@ -19,7 +19,7 @@ from tests.doubles.review import Review, review_dataset
 
 
 def find_faces(review: Review) -> dict[str, str]:
-    """Returns a dict from `<person>/<number>` to the id of the face in this photo."""
+    """Returns a dict from `<person>/<number>` to the id of the face in the photo with this number."""
     place = {row.photo_id: path_of(row.uri) for row in rows(review.session.dataset, File)}
     faces = review.session.read().people.faces.values()
     return {f"{place[f.photo_id].parent.name[6:]}/{place[f.photo_id].stem}": f.face_id for f in faces}

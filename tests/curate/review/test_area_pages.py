@@ -112,7 +112,7 @@ def test_a_page_says_why_the_ledger_cannot_be_read(made: Path, tmp_path: Path) -
 def test_each_reason_has_a_tab_with_its_items_and_their_pictures(client: TestClient) -> None:
     page = client.get("/unused").text
     tabs = find_links(page, r"\?kind=[^\"]+")
-    assert len(tabs) >= 4 and page.count("aria-current") == 2  # the page and the tab
+    assert len(tabs) >= 4 and page.count("aria-current") == 2  # the current page and the current tab
     for tab in tabs:
         shown = client.get("/unused" + tab.replace("&amp;", "&")).text
         assert shown.count("<figure") >= 1

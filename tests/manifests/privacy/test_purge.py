@@ -123,7 +123,7 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
     left = {path: sha256_file(path) for path in own.rglob("*.png")}
     assert left.items() <= before.items(), "pictures of others changed"
     assert not (own / PENDING_NAME).exists() and read_unfinished_plan(own) is None
-    # what the ledger remembers contains no name
+    # the data that the ledger keeps contains no name
     assert [row.name for row in rows(own, Identity) if row.name] == []
     log = rows(own, DecisionRow)
     assert {row.kind for row in log} == {"lock", "drop", "undo"}

@@ -62,8 +62,7 @@ def test_each_reason_is_shown_with_a_bounded_number_of_pictures(dataset: Path, m
 @pytest.mark.parametrize("change_photo", [{"consent": " No "}, {"status": "dropped", "reason": "consent_missing"}, {}])
 def test_nobody_is_shown_who_opted_out_or_whose_photo_may_not_be_used(dataset: Path, change_photo: dict) -> None:
     one, other = rows(dataset, Face)[:2]
-    # The second face is in the photo of the first face, so the picture of the second face could show the first face
-    # too.
+    # Both faces are in one photo, so the picture of the second face could also show the first face.
     drop(dataset, [replace(other, photo_id=one.photo_id)], "too_dark")
     drop(dataset, [one], "too_dark" if change_photo else "opted_out")
     photo = next(row for row in rows(dataset, Photo) if row.photo_id == one.photo_id)

@@ -102,7 +102,7 @@ def same(one: Case, other: Case) -> bool:
 
 
 def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path, tmp_path: Path) -> None:
-    """Tests the same photos with other names, in another order, in other folders, with two workers."""
+    """Tests a second dataset of the same photos: other names, another order, other folders, and two workers."""
     for number, path in enumerate(sorted((album / "photos").rglob("*.png"), reverse=True)):
         place = tmp_path / "Ferien" / str(number % 5) / f"IMG {number:03d} ü.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -417,7 +417,10 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
 
 @pytest.mark.shared_data
 def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_data: Path, tmp_path: Path) -> None:
-    """Tests 6 people with 6 photos each, once with other names and in another order."""
+    """Tests two datasets of 6 people with 6 photos each.
+
+    In the second, the photos have other names and another order.
+    """
     models = f"insightface:{shared_data / 'weights' / 'insightface_small'}"
     for name in ("one", "two"):
         photos = tmp_path / name

@@ -1,4 +1,4 @@
-"""Tests which references each row of the counterfactuals gets, and paired differences against hand calculations."""
+"""Tests which references each row of the counterfactuals gets. Compares paired differences with hand calculations."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: P
 
 
 def folder_of(made: Path, folder: Path, restore: Callable[[np.ndarray], np.ndarray]) -> tuple[Path, list[str]]:
-    """Writes a folder of images that another system restored, for all images of the test set."""
+    """Writes `restore(target)` for each image of the test set, in place of the images of another system."""
     folder.mkdir()
     cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     for case in cases:

@@ -62,7 +62,10 @@ def objective_of(weights: Path, *losses: str) -> Objective:
 
 
 def batch_of(seed: int = 0) -> dict[str, Any]:
-    """Returns a batch of four faces with 3, 1, 2 and no references. The 2 references show another person."""
+    """Returns a batch of four faces with 3, 1, 2 and no references.
+
+    The 2 references of the third face show another person.
+    """
     draw = torch.Generator().manual_seed(seed)
     preset = find_preset("codeformer")
     return {

@@ -1,4 +1,4 @@
-"""Tests that a recipe is equal after writing and reading, that values have paths, and that errors are sentences."""
+"""Tests that a recipe is equal after writing and reading, that keys like loss.edge work, and that errors are clear."""
 
 import json
 import subprocess

@@ -124,7 +124,7 @@ def test_random_is_not_the_nearest_and_has_no_favourites():
     shared = [len(set(found[target]) & set(near[target])) for target in found]
     assert np.mean(shared) < 4
     used = np.unique([ref for refs in found.values() for ref in refs], return_counts=True)[1]
-    # on average, a reference is used 8 times, and none is used much more often
+    # on average, a reference is used 8 times, and no reference is used much more often
     assert len(used) == 40 and used.max() < 24
     # one more photo does not change the order of the others
     more = {row.target: row.refs for row in pairs(rows("t" * 41), rules=PairRules(max_references=8))}

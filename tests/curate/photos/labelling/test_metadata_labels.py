@@ -159,7 +159,7 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
         assert [row.label for row in rows(dataset, Label)] == ["Bob"]
         (photos / "1.jpg.txt").write_text("written after the purge")
     assert b"Annabella" not in (dataset / "manifest.duckdb").read_bytes()
-    curated(photos, dataset, labels="metadata")  # the files still contain her name
+    curated(photos, dataset, labels="metadata")  # the files still contain the erased name
     assert not [row for row in rows(dataset, Label) if row.label != "Bob"]
     left = {path_of(row.uri).name for row in rows(dataset, File) if row.uri.startswith("file:")}
     beside = {"0.jpg", "1.jpg", "0.jpg.xmp", "1.jpg.xmp", "0.jpg.json"}
@@ -237,7 +237,7 @@ def test_a_table_may_give_boxes(tmp_path):
     assert labelled(dataset) == {
         ("a.jpg", "left"): "Ann",
         ("a.jpg", "right"): "Bob",
-        ("b.jpg", "left"): "Ann",  # the largest face of the photo, because no box names a face
+        ("b.jpg", "left"): "Ann",  # no box names a face, so the largest face gets the label
         ("b.jpg", "right"): "Bob",
     }
     assert names_of(dataset) == {"Ann", "Bob"}

@@ -83,7 +83,7 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     page.get_by_role("button", name="Use this copy").first.click()
     page.get_by_role("button", name="Chosen").wait_for()
     page.keyboard.press("u")
-    page.get_by_role("button", name="Use this copy").nth(1).wait_for()  # the page is read again after the undo
+    page.get_by_role("button", name="Use this copy").nth(1).wait_for()  # after the undo, the page reloads
     assert page.get_by_role("button", name="Chosen").count() == 0
     server.stop()
     assert [row.kind for row in rows(tmp_path / "dataset", DecisionRow)] == ["prefer", "undo"]
