@@ -34,9 +34,9 @@ from record_result import record_result
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.review.ask.questions import CALM, PEOPLE, Odds, Question, Questions
 
-NEAR = 0.1  # a mean cosine is near the threshold if it differs by at most this (ours)
-SEEDS = 5  # number of random orders; the table has the median
-BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # limits of the probabilities in the table of the calibration
+NEAR = 0.1  # A mean cosine is near the threshold if it differs by at most this (ours).
+SEEDS = 5  # The number of random orders. The table has the median over these orders.
+BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # The limits of the probabilities in the table of the calibration.
 # Chooses one of the open questions. The arguments are the open questions, and the mean cosine of each of them.
 Choose = Callable[[Sequence[Question], np.ndarray], Question | None]
 

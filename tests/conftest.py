@@ -39,8 +39,8 @@ settings.register_profile("free")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-# The files and folders with the longest tests. They run first, so that all processes of pytest-xdist end at about the
-# same time.
+# The files and folders with the longest tests. These tests run first, so that all processes of pytest-xdist end at
+# about the same time.
 LONGEST = ("faults", "test_run.py", "train/recipes/test_recipes.py", "train/fit")
 
 

@@ -1,9 +1,9 @@
 """The situation `covered`: faces with masks or dark glasses, and drawn faces, in a small and in a large collection.
 
 The covered faces are faces of known people and of strangers. Known people also have plain photos, in which the face is
-not covered. Goals: no two known people are joined, and few covered faces are with a wrong person. Two known people
-count as joined if one person of the curation has a quarter or more of the plain photos of each of them. A person that
-curation marks as doubtful does not count as joining people.
+not covered. Goals: no two known people are joined, and few covered faces are grouped with a wrong person. Two known
+people count as joined if one person of the curation has a quarter or more of the plain photos of each of them. A person
+that curation marks as doubtful does not count as joining people.
 """
 
 from __future__ import annotations

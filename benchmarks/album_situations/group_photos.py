@@ -68,7 +68,7 @@ def is_held_out(person: str) -> bool:
 
 
 def cut_parts(photos: Sequence[Path], models: FaceModels) -> tuple[list[Portrait], list[np.ndarray]]:
-    """Cuts portraits with one clear, frontal face, and faceless squares of GROUND x GROUND pixels, out of photos."""
+    """Cuts two kinds of parts out of photos: portraits with one clear, frontal face, and squares of the background."""
     portraits, grounds = list[Portrait](), list[np.ndarray]()
     for path in photos:
         image = decode(path)

@@ -268,12 +268,12 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
     faces = [
         face(0),
         face(1),
-        face(2),  # somebody else
-        face(3),  # the same person in another split, with --split-by photos
-        face(4, duplicate_of="f0", **copy),  # the same picture as the target
+        face(2),  # Another person.
+        face(3),  # The same person in another split, with --split-by photos.
+        face(4, duplicate_of="f0", **copy),  # The same picture as the target.
         face(5, duplicate_of="f1", **copy),
-        face(6),  # this face is set aside
-        face(8),  # another copy of the picture of the target, with a face of its own
+        face(6),  # This face is set aside.
+        face(8),  # Another copy of the picture of the target, with a face of its own.
     ]
     owner = {"f2": "q"}
     splits = [Split(f"f{n}", owner.get(f"f{n}", "p"), "train", "photos") for n in (0, 1, 2, 8)]

@@ -80,8 +80,8 @@ def central(data: bytes, at: int, value: bytes, number: int = 0) -> bytes:
 def archives(save: Callable[..., object], rng: np.random.Generator, photo: Photo) -> bytes:
     """Writes all archives, and returns one good zip file.
 
-    `save` also gets the reasons that are right for an archive. These reasons are for the row of the archive, not for
-    the rows of its members.
+    `save` also gets the allowed reasons of each archive. These reasons are for the row of the archive, not for the rows
+    of its members.
     """
     good = zipped([("folder/", b""), ("folder/a.png", photo()), ("letter.txt", b"Dear photograph")])
     zips(save, photo, good)

@@ -1,8 +1,8 @@
 """Writes more than 300 bad files, which are small on disk: `python tests/doubles/hostile_corpus.py FOLDER`.
 
-`build` writes the files below FOLDER/offered. Some files try to reach a file in FOLDER/outside. `build` returns for
-each file the reasons that are right. `ok` means that a decoder is allowed to accept the file. The same random generator
-gives the same files.
+`build` writes the files below FOLDER/offered. Some files try to reach a file in FOLDER/outside. `build` returns the
+allowed reasons of each file. `ok` means that a decoder is allowed to accept the file. The same random generator gives
+the same files.
 """
 
 import io
@@ -312,7 +312,7 @@ def special(folder: Path, outside: Path, may: dict[Path, set[str]]) -> None:
 def build(folder: Path, rng: np.random.Generator) -> dict[Path, set[str]]:
     """Writes the corpus into `folder`/offered. Also writes a photo, which nobody must read, into `folder`/outside.
 
-    Returns for each file the reasons that are right.
+    Returns the allowed reasons of each file.
     """
     offered, outside = folder / "offered", folder / "outside"
     outside.mkdir(parents=True)

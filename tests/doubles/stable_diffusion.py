@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-WIDTHS = (16, 24, 32, 32)  # SD 2.1: 320, 640, 1280, 1280
-PROMPT = 24  # cross_attention_dim; SD 2.1: 1024
-# the other settings of SD 2.1-base's unet/config.json, with smaller sizes
+WIDTHS = (16, 24, 32, 32)  # SD 2.1: 320, 640, 1280, 1280.
+PROMPT = 24  # The cross_attention_dim. SD 2.1: 1024.
+# The other settings of SD 2.1-base's unet/config.json, with smaller sizes.
 UNET: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": WIDTHS,

@@ -432,8 +432,8 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     say(dataset, "lock", face["2/0"])
     say(dataset, "drop", face["3/0"])
     say(dataset, "rename", face["2/0"], name="Ann")
-    again = say(dataset, "lock", face["2/1"])  # the decision names all faces of the person, as before
-    # the decision is new, because the rename about the same faces came after the first lock
+    again = say(dataset, "lock", face["2/1"])  # The decision names all faces of the person, as before.
+    # The decision is new, because the rename about the same faces came after the first lock.
     assert again.decisions == ((5, "lock", again.decisions[0][2]),)
     state = contents(dataset)
     file = tmp_path / "decisions.jsonl"

@@ -23,8 +23,8 @@ def test_a_picture_is_a_collage_if_it_shows_a_known_person_twice():
     assert find_collages(vectors, labels, pictures, 0.3) == {"strip": 1}
     order = np.random.default_rng(0).permutation(13)
     assert find_collages(vectors[order], labels[order], [pictures[i] for i in order], 0.3) == {"strip": 1}
-    assert find_collages(vectors, labels, pictures, 1.01) == {}  # no face reaches this threshold
-    # the person has only two faces in other pictures, so the picture is not a collage
+    assert find_collages(vectors, labels, pictures, 1.01) == {}  # No face reaches this threshold.
+    # The person has only two faces in other pictures, so the picture is not a collage.
     known = [*"ab", *["strip"] * 8, *"hij"]
     assert find_collages(vectors, np.array([0] * 9 + [1] * 4), known, 0.3) == {}
 

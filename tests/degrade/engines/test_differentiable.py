@@ -244,7 +244,7 @@ def test_jpeg_has_the_gradient_of_the_same_transform_without_rounding(size):
     weights = torch.rand(hq.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gradients = [torch.autograd.grad((jpeg(hq, [50], each) * weights).sum(), hq)[0] for each in (True, False)]
     assert torch.allclose(*gradients, atol=1e-12)
-    # without rounding, JPEG only loses chroma, because it halves the size of the chroma
+    # without rounding, JPEG only loses chroma, because JPEG halves the size of the chroma
     assert (jpeg(hq, [5], rounding=False) - hq).abs().max() < 0.2
     even = torch.full_like(hq, 0.4)
     assert (jpeg(even, [5], rounding=False) - even).abs().max() < 1e-4

@@ -272,7 +272,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     rows = {row["key"]: row for row in result["rows"]}
     assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "perfect", "broken"]
     assert rows["perfect"]["psnr"]["mean"] == 100 and rows["perfect"]["id_target"]["mean"] == pytest.approx(1)
-    # Three of the images cannot be measured. They are counted and named, but not included in the mean.
+    # Three of the images cannot be measured. The result counts and names these images, but leaves them out of the mean.
     assert rows["broken"]["images"] == len(faces) and rows["broken"]["unmeasured"] == 3
     assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
     reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}

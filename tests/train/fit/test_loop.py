@@ -235,7 +235,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
         raise OSError(28, "No space left on device")
 
     if full == "grid":
-        (tmp_path / "stats.jsonl").unlink()  # training then first writes stats.jsonl again
+        (tmp_path / "stats.jsonl").unlink()  # so the next run first writes this whole file
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
     monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
     with pytest.raises(

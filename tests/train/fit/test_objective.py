@@ -282,7 +282,7 @@ def discriminator_of(kind: str) -> nn.Module:
         torch.manual_seed(0)
         discriminator = build_discriminator(recipe_of(discriminator=kind, parts=("vre",)), 48, 16)
     assert discriminator is not None
-    return discriminator.eval()  # in this mode, the norms of the weights do not change, so two calls give equal results
+    return discriminator.eval()  # so the norms of the weights do not change, and two calls give equal results
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])

@@ -53,7 +53,7 @@ def test_pixel() -> None:
     a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     b[0, 0, 0, 0] = 0.6
     assert float(pixel_loss(a, b)) == pytest.approx((0.6 - 0.05) / 12)
-    b[0, 0, 0, 0] = 0.06  # of a small difference, the square counts
+    b[0, 0, 0, 0] = 0.06  # the loss squares a small difference
     assert float(pixel_loss(a, b)) == pytest.approx(0.06**2 / 0.2 / 12)
 
 
@@ -63,11 +63,11 @@ def test_detail_sees_strength_and_not_place() -> None:
     fine[..., ::2] = 0.2
     flat = torch.full_like(fine, 0.1)
     assert float(detail_loss(image, image)) == 0
-    assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)  # the picture is moved by a pixel
-    # the missing stripes have the strength .1 at the first of three scales, which counts as .09
+    assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)  # The picture is moved by a pixel.
+    # The missing stripes have the strength .1 at the first of three scales, which counts as .09.
     assert float(detail_loss(flat, fine)) == pytest.approx(0.09 / 3, rel=0.1)
-    assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # a change of brightness does not count
-    soft = torch.full_like(fine, 0.1, requires_grad=True)  # without any detail, the gradient is still finite
+    assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # A change of brightness does not count.
+    soft = torch.full_like(fine, 0.1, requires_grad=True)  # Without any detail, the gradient is still finite.
     detail_loss(soft, fine).backward()
     assert soft.grad is not None and bool(torch.isfinite(soft.grad).all())
 

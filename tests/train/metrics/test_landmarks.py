@@ -54,7 +54,7 @@ def test_affine_distance_is_the_closed_form(reduction: str) -> None:
         left = x @ (pinv(x) @ g) - g
         rows = np.sqrt((left**2).sum(1))
         assert found == pytest.approx(math.sqrt((left**2).sum()) if reduction == "fro" else rows.mean(), abs=1e-5)
-        # relative to the centre of the target, in sides of the crop
+        # relative to the centre of the target; the unit is the side of the crop
         p, g = (p - g.mean(0)) / 512, (g - g.mean(0)) / 512
         x = np.hstack([p, np.ones((22, 1))])
         matrix = np.linalg.inv(x.T @ x) @ x.T @ g
@@ -110,7 +110,7 @@ def test_points_that_coincide_in_a_direction_are_not_stretched_in_it(target: np.
 def test_but_its_norm_says_so() -> None:
     target = scattered(0)
     assert affine_change(target, target) == pytest.approx([0, 0], abs=1e-9)
-    # the shift is measured in sides of the crop
+    # the unit of the shift is the side of the crop
     assert affine_change(target + np.array([30, 40]), target) == pytest.approx([50 / 512] * 2, abs=1e-9)
     centres = target.mean(1, keepdims=True)
     assert affine_change(centres + 2 * (target - centres), target) == pytest.approx([math.sqrt(0.5)] * 2, abs=1e-9)

@@ -561,7 +561,7 @@ def test_a_broken_profile_and_a_photo_read_at_half_size_are_said(
 
 
 def read_smaller(path: Path) -> Picture:
-    """Reads a photo with a limit between its number of pixels and the number at half size."""
+    """Reads a photo under a limit of pixels that the photo exceeds, but the photo at half size does not."""
     pixels = len(doubles.photo([0], 0)) ** 2
     return decode_picture(path, 2 * pixels, keep_original=True)
 

@@ -71,9 +71,9 @@ def test_a_clock_that_ran_backwards_is_found_by_the_numbers_of_the_files():
         ("IMG_0003.JPG", "IMG_0004.JPG"), "out_of_order"
     )
     assert doubts(*series([0, 1, 900, 2, 3])) == {"IMG_0003.JPG": "out_of_order"}
-    assert doubts(*series([1, 0, 2, 1])) == {}  # the dates differ by less than a day
-    assert doubts(*series([900, 901]), *series([0, 1], first=500)) == {}  # the camera began its numbers again
-    assert doubts(*series([900, 0, 1], camera=None)) == {}  # no camera named these files
+    assert doubts(*series([1, 0, 2, 1])) == {}  # The dates differ by less than a day.
+    assert doubts(*series([900, 901]), *series([0, 1], first=500)) == {}  # The camera began its numbers again.
+    assert doubts(*series([900, 0, 1], camera=None)) == {}  # No camera named these files.
     assert doubts(*(file(f"ann_{n}.jpg", JUNE + timedelta(days=-n * 9)) for n in range(4))) == {}
 
 

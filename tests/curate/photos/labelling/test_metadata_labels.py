@@ -77,8 +77,8 @@ def test_a_region_is_turned_with_its_photo(orientation):
     assert place(stored, None) == pytest.approx(LEFT) and place(stored, stored_size) == pytest.approx(LEFT)
     # the region was written for a smaller copy
     assert place(stored, (stored_size[0] / 2, stored_size[1] / 2)) == pytest.approx(LEFT)
-    assert place(LEFT, (WIDTH, WIDTH)) is None  # the region was written for another crop
-    if orientation >= 5:  # the program that wrote the region saw the upright picture
+    assert place(LEFT, (WIDTH, WIDTH)) is None  # The region was written for another crop.
+    if orientation >= 5:  # The program that wrote the region saw the upright picture.
         assert place(LEFT, SIZE) == pytest.approx(LEFT)
     # another file of the photo stores the same samples with the orientation 1
     other = File("file:///b.jpg", "p", 1, 1, "ok", orientation=1)
