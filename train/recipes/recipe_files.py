@@ -53,8 +53,8 @@ def tabulate(recipe: Recipe) -> dict[str, Any]:
 def read_recipe(source: Path, base: str | None = None) -> Recipe:
     """Returns the recipe of a TOML file, or of the folder of a run or of a checkpoint.
 
-    A file without the key `base` uses `base`, which is TINY or DIFFUSION. Raises BadInput if the file cannot be read,
-    or if it does not describe a recipe.
+    A file without the key `base` uses the argument `base`, which is TINY or DIFFUSION. Raises BadInput if the file
+    cannot be read or does not describe a recipe.
     """
     if source.is_dir():
         source = source / RECIPE_FILE if (source / RECIPE_FILE).is_file() else source / RUN_CONFIG
@@ -76,7 +76,7 @@ def read_recipe(source: Path, base: str | None = None) -> Recipe:
     except (ValueError, RecursionError) as error:  # ValueError means invalid TOML, JSON or UTF-8
         kind = "JSON" if source.name == RUN_CONFIG else "TOML"
         raise BadInput(f"{source} is not valid {kind}: {str(error).splitlines()[0]}") from None
-    except (TypeError, KeyError, AttributeError):  # the key recipe is missing, or it is only a name
+    except (TypeError, KeyError, AttributeError):  # the key recipe is missing, or its value is a name
         raise BadInput(f"{source} contains no recipe: give the folder of a run, or a .toml file.") from None
     return build_recipe(str(source), table, base)
 
@@ -136,7 +136,8 @@ def change_recipe(recipe: Recipe, place: str, path: str, value: Any) -> Recipe:
 def split_change(option: str, change: str) -> tuple[str, Any]:
     """Returns the path and the value of a text such as `loss.identity=2`.
 
-    The value is read as TOML, or as a text if it is not valid TOML. Raises BadInput if the sign = is missing.
+    The value is read as TOML. A value that is not valid TOML is read as a text. Raises BadInput if the sign = is
+    missing.
     """
     path, sign, text = change.partition("=")
     if not sign or not path.strip():
@@ -148,7 +149,7 @@ def split_change(option: str, change: str) -> tuple[str, Any]:
 
 
 def use_preset(recipe: Recipe, preset: str) -> Recipe:
-    """Returns the recipe with this preset. The recipe holds the numbers of a preset that was read from a file.
+    """Returns the recipe with this preset. The numbers of a preset that was read from a file become part of the recipe.
 
     Raises BadInput if there is no such preset.
     """

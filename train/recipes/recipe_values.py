@@ -73,7 +73,7 @@ def read_value(place: str, key: str, kind: Any, value: Any) -> Any:
     if kind is Any:
         return value
     accepted = (int, float) if kind is float else (kind,)
-    if type(value) not in accepted:  # for Python, True is an int; a recipe does not accept True as a number
+    if type(value) not in accepted:  # in Python, True is an int, but a recipe does not accept True as a number
         raise BadInput(f"{place}: {key} is {value!r}; it must be {_TYPES[kind]}.")
     if kind in (int, float):
         _check_number(place, key, value, *_LIMITS.get(field, _ANY_NUMBER))

@@ -1,7 +1,7 @@
 """Defines the recipes of training as aligned tables, so that two recipes can be compared at a glance.
 
-A recipe names the degradation, the losses, and the inputs that condition the restoration step. A base sets the sizes:
-pixels, channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
+A recipe names the degradation, the losses, and the inputs of the restoration step. A base sets the sizes: pixels,
+channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Recipe:
     # --- images ---
     size: int  # pixels
     preset: str  # The name of a degradation preset, which is applied at `size`.
-    # The shares of the images that are degraded by another preset than `preset`, by the name of this other preset. The
-    # name may also be "mild" or "clean" (train/data/sampling.py).
+    # Maps the name of another preset to the share of the images that this other preset degrades. The name can be "mild"
+    # or "clean", see train/data/sampling.py.
     mixture: dict[str, float]
-    # the presets that are not built in, by name; each value has the keys of a preset file (degrade/preset_files.py)
+    # presets that are not built in, by name; the values have the keys of a preset file (degrade/preset_files.py)
     presets: dict[str, dict[str, Any]]
     # A target with fine detail is used this number of times in an epoch. If the number is above 1, a target without
     # fine detail gets no clean or mild inputs (train/data/sampling.py).
@@ -153,15 +153,15 @@ _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
 LATE_FROM = 12_800  # After this number of images, recipe `tiny` uses its factors in _LATE_FACTORS (ours).
-# The shares of the images that are degraded by another preset than the recipe's preset (ours). A restorer that was
-# trained only on strong degradations makes a clear face worse.
+# The shares of the images that other presets than the recipe's preset degrade (ours). A restorer that was trained only
+# on strong degradations makes a clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {
     "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }
 # tiny: a target with fine detail is used this number of times in an epoch, because most of our targets are soft (ours)
 FINE_REPEATS = 4
 GRAY_SHARE = 0.1  # Base tiny: share of gray images (ours).
-COOLDOWN_SHARE = 0.15  # The cooldown is at most this share of a run (ours), which keeps short runs useful.
+COOLDOWN_SHARE = 0.15  # The cooldown is at most this share of a run, so that short runs stay useful (ours).
 
 RECIPES = tuple(_RECIPES)
 

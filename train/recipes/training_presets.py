@@ -9,8 +9,8 @@ from degrade.preset_files import read_preset_table
 from degrade.presets import PRESETS, find_preset
 from degrade.sampling import Preset
 
-# The preset `mild` (ours) draws mild defects, which training targets also have. The presets from papers almost never
-# draw a mild defect. A restorer that was trained only on strong defects makes a good face worse.
+# The preset `mild` (ours) draws mild defects, like the defects of training targets. The presets from papers almost
+# never draw a mild defect. A restorer that was trained only on strong defects makes a good face worse.
 MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
 CLEAN = Preset("clean", blur=None, down=None, noise=None, jpeg=None, resize="bilinear")  # changes nothing
 _OURS = {MILD.name: MILD, CLEAN.name: CLEAN}

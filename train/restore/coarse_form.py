@@ -1,4 +1,4 @@
-"""Gives a restored face the colours and the shading of its input, if the input shows them clearly.
+"""Gives a restored face the colours and the shading of its input, if the input shows colours and shading clearly.
 
 A network that adds detail also changes colours and shading a little, so colours and shading are taken from the input.
 StableSR's colour fix corrects the low frequencies in the same way. The condition and both numbers in this file are
@@ -29,9 +29,9 @@ BLUR = 0.5
 def keep_coarse_form(face: InputFace, restored: np.ndarray, cosine: float, same_person: float) -> np.ndarray:
     """Returns the restored face with the low frequencies of the input, or `restored` if the input is not readable.
 
-    `restored` and the result are float32 (S, S, 3) in 0..255. The result may be slightly outside this range. `cosine`
-    is the recognizer's cosine of the input and `restored`. `same_person` is the recognizer's lowest mean cosine for one
-    person.
+    `restored` and the result are float32 (S, S, 3) in 0..255. The result can be slightly outside this range. `cosine`
+    is the recognizer's cosine of the input and `restored`. `same_person` is the recognizer's threshold: faces with a
+    mean cosine of `same_person` or more count as one person.
     """
     if cosine < same_person + READABLE_SHARE * (1 - same_person):
         return restored

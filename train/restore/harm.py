@@ -19,7 +19,7 @@ RESTORED = "restored"
 # The reasons for which a face is kept.
 ALREADY_SHARP = "already_sharp"
 LESS_SHARP = "less_sharp"
-LESS_ALIKE = "less_alike"  # The restored face is less like the references than the face in the photo.
+LESS_ALIKE = "less_alike"  # The restored face is less like the references than the face in the photo is.
 OTHER_FACE = "other_face"  # There are no references, and the restored face is not like the face in the photo.
 DISAGREES = "disagrees"
 
@@ -35,7 +35,7 @@ class HarmLimits:
     # The sharpness of the result, divided by the sharpness of the input, must be at least this number. A difference of
     # 5% is not visible.
     min_sharpness_ratio: float = 0.95
-    # The mean cosine to the references may not fall by more than this number. Of the results that dlib finds nearer to
+    # The mean cosine to the references must not fall by more than this number. Of the results that dlib finds nearer to
     # the truth than their input, 95% lose less cosine than this number.
     max_identity_loss: float = 0.006
     # Without references, the cosine of the result to the input must be at least `same_person` plus this share of the
@@ -57,11 +57,12 @@ class HarmMeasures:
     sharpness_ratio: float  # Sharpness of the result divided by the sharpness of the input.
     agreement: float  # PSNR in dB, see `measure_agreement`.
     identity_before: float | None  # Mean cosine of the input to the references; None without references.
-    identity_after: float  # Mean cosine of the result to the references; without references, its cosine to the input.
+    # Mean cosine of the result to the references; without references, the cosine of the result to the input.
+    identity_after: float
 
 
 def is_already_sharp(face: InputFace, limits: HarmLimits) -> bool:
-    """Returns whether a face of a photo is already sharper than the restorer's size can write."""
+    """Returns whether a face of a photo is already sharper than any face that the restorer can write."""
     return face.own_size >= face.crop.shape[0] and measure_fineness(face) >= limits.max_fineness
 
 
@@ -71,7 +72,7 @@ def measure_harm(
     """Returns the measures of a result, uint8 (S, S, 3).
 
     `embeddings` are the unit embeddings (d,) of the input and of the result. `references` are the unit embeddings
-    (K, d) of the references that were used. K may be 0.
+    (K, d) of the references that were used. K can be 0.
     """
     before, after = embeddings
     return HarmMeasures(
@@ -84,15 +85,15 @@ def measure_harm(
 
 
 def find_harm(measures: HarmMeasures, same_person: float, limits: HarmLimits) -> tuple[str, str] | None:
-    """Returns (reason, explanation) if the result is worse than the input, or None if it may be used.
+    """Returns (reason, explanation) if the result is worse than the input, otherwise None.
 
-    `same_person` is the recognizer's lowest mean cosine for faces of one person. The explanation continues a sentence
-    like "The face was kept, because".
+    `same_person` is the recognizer's threshold: faces with a mean cosine of `same_person` or more count as one person.
+    The explanation continues a sentence like "The face was kept, because".
     """
     before, after = measures.identity_before, measures.identity_after
     if before is not None and after < before - limits.max_identity_loss:
         return LESS_ALIKE, (
-            f"the restored face is less like the references than the face in the photo (mean cosine {after:.3f}, "
+            f"the restored face is less like the references than the face in the photo is (mean cosine {after:.3f}, "
             f"before {before:.3f})"
         )
     least = same_person + limits.min_identity_to_input * (1 - same_person)

@@ -32,7 +32,7 @@ def find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
 
 
 def is_kept_out(path: Path, kept_out: KeptOutList | None, read_original: ReadOriginal) -> bool:
-    """Returns whether a file is a kept-out photo or a copy of one.
+    """Returns whether a file is a kept-out photo or a copy of a kept-out photo.
 
     Copies are found in the same way as in `likeness curate` (manifests/privacy/picture_marks.py). A file that cannot be
     read does not count as kept out.

@@ -22,7 +22,7 @@ class FaceOutcome:
     """Tells what happened to one face of a photo, in fields and as a `sentence` for the user."""
 
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
-    similarity: float | None  # Mean cosine to the references that were used; None without references.
+    similarity: float | None  # Mean cosine of the face to the references that were used; None without references.
     restored: bool
     decision: str  # "restored", or one of the reasons in train/restore/harm.py for which the face was kept
     sentence: str

@@ -18,7 +18,7 @@ _JPEG_SUFFIXES, _LOSSLESS_SUFFIXES = (".jpg", ".jpeg"), (".png", ".tif", ".tiff"
 
 
 class PhotoOutput(NamedTuple):
-    """Names the two files that `restore` may write for one photo. `restore` writes one of the two files."""
+    """Names the two possible output files of one photo. `restore` writes one of the two files."""
 
     photo: Path
     own: Path  # Used if the photo is copied, or keeps its format.
@@ -36,11 +36,11 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
 
     Photos of a folder keep their subfolders and their names in `out`. A photo that becomes a PNG gets the suffix .png
     instead of its own. If another photo of the folder has the same name apart from the suffix, .png is added to the
-    whole name, for example a.jpg.png. The names of two such PNG files differ in more than case. A photo that is given
-    twice is restored once. In a folder, `restore` skips files whose names begin with a dot, because systems and editors
-    make such files. `restore` also skips files that are not regular, everything inside `out` if `out` is below the
-    folder, and links to folders. Raises BadInput if there is nothing to restore, if two photos would have the same
-    file, if an input would be overwritten, or if `out` is a file.
+    whole name, for example a.jpg.png. The names of two such PNG files differ in more than upper and lower case. A photo
+    that is given twice is restored once. In a folder, `restore` skips files whose names begin with a dot, because
+    systems and editors make such files. `restore` also skips files that are not regular, everything inside `out` if
+    `out` is below the folder, and links to folders. Raises BadInput if there is nothing to restore, if two photos would
+    have the same output file, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: give a folder with --out.")
@@ -67,7 +67,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
         if real_path not in unique or len(place.parts) > len(unique[real_path][1].parts):
             unique[real_path] = path, place
     photos = list(unique.values())
-    # a.jpg may become a.png. If the folder also contains a.webp, a.jpg may become a.jpg.png. On some systems, a.png and
+    # a.jpg can become a.png. If the folder also contains a.webp, a.jpg can become a.jpg.png. On some systems, a.png and
     # A.png are one file.
     stems = [fold_name(place.with_suffix("")) for _, place in photos]
     stem_counts = Counter(stems)

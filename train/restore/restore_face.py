@@ -55,7 +55,8 @@ class PhotoFace:
 
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
     landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop.
-    crop_landmarks: np.ndarray | None  # (5, 2) in pixels of the crop; None if they are too inexact to warp references.
+    # (5, 2) in pixels of the crop; None if no landmarks are exact enough to warp references
+    crop_landmarks: np.ndarray | None
     measured: InputFace
     compared: FaceInPhoto
     # Restores the face without references, float32 (S, S, 3) in 0..255. Later calls return the first result.
@@ -103,8 +104,9 @@ def _prepare_restoration(crop: np.ndarray, setup: RestoreSetup) -> Callable[[], 
 def _describe(
     crop: np.ndarray, large: np.ndarray, restore_alone: Callable[[], np.ndarray], setup: RestoreSetup
 ) -> FaceInPhoto:
-    """Returns the values of a face that decide which references it gets. `large` is the crop before it was shrunk to
-    the restorer's size."""
+    """Returns the values of a face that decide which references the face gets. `large` is the crop before the crop was
+    shrunk to the restorer's size.
+    """
     return FaceInPhoto(
         embed_face(crop, setup.models),
         hash_face(large),
@@ -157,5 +159,5 @@ def _keep(
     explanation: str,
     measures: harm.HarmMeasures | None = None,
 ) -> FaceOutcome:
-    sentence = f"{name} was kept as it is, because {explanation}; --always restores this face too."
+    sentence = f"{name} was kept as it is, because {explanation}; give --always to restore this face anyway."
     return FaceOutcome(face.box, choice.similarity, False, decision, sentence, choice.uses, measures)

@@ -69,7 +69,7 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
     if "warped" in setup.model.config.parts and any(
         outcome.references and face.crop_landmarks is None for outcome, face in zip(outcomes, faces, strict=True)
     ):
-        notices.append("No landmarks were found on a face, so the references were not warped.")
+        notices.append("At least one face has no usable landmarks, so the references of this face were not warped.")
     if not any(outcome.restored for outcome in outcomes):
         return _copy_photo(output, " ".join(notices) or None, outcomes)
     notices += _describe_reading(picture.notice)
@@ -123,7 +123,9 @@ def _find_faces(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Phot
 def _find_face_in_box(
     image: np.ndarray, box: tuple[float, float, float, float], models: FaceModels, setup: RestoreSetup
 ) -> PhotoFace:
-    """Returns the face in --box, with the landmarks of the mean face if the detector finds none."""
+    """Returns the face in --box. If the detector finds no face in the box, the face gets the landmarks of the mean
+    face.
+    """
     face = find_face_in_box(image, box, models)
     corner, extent = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
     landmarks5 = corner + LANDMARKS_IN_BOX * extent if face is None else face.landmarks5
@@ -142,7 +144,7 @@ def _take_crop(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Photo
 
 
 def _resize_crop(crop: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a square crop to the restorer's size: by area averaging if it is larger, bicubically if it is smaller."""
+    """Resizes a square crop to the restorer's size: a larger crop by area averaging, a smaller crop bicubically."""
     if crop.shape[0] >= size:
         return shrink(crop, size)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)

@@ -79,7 +79,7 @@ def restore(
     outputs, unreadable_folders = plan_outputs(inputs, out)
     reference_files = list_reference_files(references, [output.photo for output in outputs])
     if reference_files and not REFERENCE_PARTS & set(model.config.parts):
-        say("This restorer uses no references. The references only serve to check the restored faces.")
+        say("This restorer uses no references. The references are used only to check the restored faces.")
     kept_out = find_kept_out_list(Path(checkpoint))
     with open_readers(limited) as (read, read_original):
         reference_files = drop_kept_out_references(reference_files, kept_out, read_original, say)

@@ -377,7 +377,7 @@ def test_a_restorer_that_looks_at_no_reference_says_what_they_are_for(
 ) -> None:
     marking.config, notices = replace(marking.config, parts=("vre",)), list[str]()
     restore([save("one.png", [5])], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", say=notices.append)
-    assert len(notices) == 1 and "The references only serve to check" in notices[0]
+    assert len(notices) == 1 and "The references are used only to check" in notices[0]
     restore([save("two.png", [5])], [], tmp_path, tmp_path / "o", say=notices.append)
     assert len(notices) == 1
 

@@ -25,9 +25,9 @@ _UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original, np.ndarray] | None:
     """Returns the original with changed samples, and a mask of the faces. Returns None if no sample changes.
 
-    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Alpha does not
-    change. Samples outside the mask do not change either. A broken colour profile is ignored here, because the decoder
-    also ignores a broken profile.
+    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Alpha, and samples
+    outside the mask, do not change. A broken colour profile is ignored here, because the decoder also ignores a broken
+    profile.
     """
     original = picture.original
     assert original is not None

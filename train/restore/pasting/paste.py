@@ -1,8 +1,7 @@
 """Compute the change of a photo's pixels that pastes a restored face into the photo.
 
-The change is the difference between the network's output and its input, and only this difference is added to the photo.
-So the photo keeps the detail that is too fine for the network's size. If the network changes nothing, every pixel stays
-as it was.
+The change is the network's output minus the network's input. Only this difference is added to the photo, so the photo
+keeps the detail that is too fine for the network's size. If the network changes nothing, every pixel stays as it was.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ FEATHER = 0.3
 # Next to pixels that do not come from the photo, the mask rises from 0 to 1 over this fraction of the crop's side
 # (ours).
 _BORDER_FEATHER = 0.04
-# A face may be narrower or shorter than the mean face by this factor, and wider or longer by its inverse (ours). The
-# landmarks of a profile are almost on one line, and an ellipse through them would be empty.
+# The ellipse shrinks along an axis by this factor at most, and grows by the inverse at most (ours). Without this limit,
+# the ellipse of a profile would be almost empty, because the landmarks of a profile are almost on one line.
 _LEAST_STRETCH = 0.65
 # Standard deviation of the low frequencies that are matched at the edge, as a fraction of the crop's side (ours).
 _LOW_FREQUENCIES = 0.1
@@ -121,7 +120,7 @@ def match_edge(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def blend_patches(patches: Sequence[Patch]) -> list[Patch]:
-    """Returns patches whose weights have a sum of at most 1 at each pixel, so that faces may overlap."""
+    """Returns patches whose weights have a sum of at most 1 at each pixel, so that faces can overlap."""
     if len(patches) < 2:
         return list(patches)
     blended = []
@@ -160,7 +159,7 @@ def _resize_to_photo(
     """Maps a change (S, S, 3) and its mask (S, S) to a patch of `size` (width, height) pixels by the similarity `back`.
 
     If the crop has more pixels than its area of the photo, the crop is first reduced by area averages, which prevents
-    aliasing. If the crop has fewer pixels, it is enlarged bicubically.
+    aliasing. If the crop has fewer pixels, the crop is enlarged bicubically.
     """
     side, scale = mask.shape[0], compute_scale(back)  # photo pixels per crop pixel
     if scale < 1:

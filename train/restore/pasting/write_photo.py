@@ -22,7 +22,7 @@ from manifests.runtime.files import write_atomically
 from train.restore.pasting.own_samples import change_samples
 from train.restore.pasting.paste import Patch
 
-# The formats in which a restored photo is written, if the photo has this format. Other photos are written as PNG.
+# A photo in one of these formats is restored into a file of the same format. Other photos become a PNG.
 OWN_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP")
 
 

@@ -17,7 +17,7 @@ from train.restore.references.reference_photos import ReferenceFace, ReferencePh
 # A reference is a near-duplicate of the photo if a face of the reference and a face of the photo have 256-bit hashes
 # that differ in few bits, and a cosine of at least MIN_COSINE. The limits for the number of bits, one for a plain copy
 # and one for a mirrored copy, are from DedupeRules in curate/config.py. MIN_COSINE (ours) is below the .80 of
-# DedupeRules, because the photo may be a degraded copy of the reference.
+# DedupeRules, because the photo can be a degraded copy of the reference.
 MAX_FACE_BITS, MAX_MIRRORED_FACE_BITS = 54, 40
 MIN_COSINE = 0.35
 
@@ -26,7 +26,7 @@ _MOST_NAMES = 4  # a sentence names at most this many references
 
 @dataclass(frozen=True)
 class FaceInPhoto:
-    """Holds the values of a face that decide which references it gets."""
+    """Holds the values of a face that decide which references the face gets."""
 
     embedding: np.ndarray  # float32 (d,), unit length.
     phash: str  # See `curate.faces.measure.hash_face`.
@@ -82,8 +82,8 @@ def choose_references(
     A face gets the references of the person whose mean cosine to the face is highest and at least `same_person`. If the
     only face of a photo matches nobody, the face gets the references of the main person in two cases: the user
     `pointed` at the face, or the face is degraded and `confirm_references` confirms the references. With `trust`, the
-    face that is most like the references gets all references, whatever the cosines are. A reference that is a copy of
-    the photo is never used.
+    face that is most like the references gets all references, even if the cosines are low. A reference that is a copy
+    of the photo is never used.
     """
     people, notices = _leave_out_copies(faces, photo_sha256, people)
     if not people:

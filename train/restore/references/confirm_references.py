@@ -1,4 +1,5 @@
-"""Decides whether references may show the person of a face, even if the face is too degraded for the recognizer.
+"""Decides whether references count as photos of the person of a face, even if the recognizer does not recognize the
+face.
 
 `restore` and `evaluate` use the same decision. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
 RESTORED_SHARE on 352 faces of people of the split `val`, degraded by the preset `codeformer`. Each face had four
@@ -14,10 +15,10 @@ import numpy as np
 
 REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of a restorer that use references
 
-# A face with a `sharpness` below this number counts as degraded: the recognizer may not recognize its person. The least
-# sharp of 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a sharpness
-# below .35. The recognizer recognized the person of 22 of the 23 photos. The photo whose person was not recognized has
-# a sharpness of .13.
+# A face with a `sharpness` below this number counts as degraded: the recognizer can fail to recognize the person. The
+# least sharp of 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a
+# sharpness below .35. The recognizer recognized the person of 22 of the 23 photos. The photo whose person was not
+# recognized has a sharpness of .13.
 DEGRADED_SHARPNESS = 0.35
 # A face with a `sharpness` below this number cannot be recognized, not even after it was restored.
 ILLEGIBLE_SHARPNESS = 0.12
@@ -41,12 +42,13 @@ def confirm_references(
     same_person: float,
     embed_restored: Callable[[], np.ndarray],
 ) -> Confirmation:
-    """Returns whether references may show the person of a face.
+    """Decides whether references count as photos of the person of a face.
 
     `embedding` (d,) and `references` (K, d) are unit embeddings. K is 1 or more. `sharpness` is the sharpness of the
-    face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's lowest mean cosine for one
-    person. `embed_restored` restores the face without references and returns the unit embedding (d,) of the result.
-    `embed_restored` is called only if the cosine and the sharpness of the face do not decide.
+    face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's threshold: faces with a mean
+    cosine of `same_person` or more count as one person. `embed_restored` restores the face without references and
+    returns the unit embedding (d,) of the result. `embed_restored` is called only if the cosine and the sharpness of
+    the face do not decide.
     """
     cosine = float((references @ embedding).mean())
     if cosine >= same_person:
@@ -66,7 +68,7 @@ def confirm_references(
 
 
 def describe_cosine(cosine: float, least: float, when: str = "") -> str:
-    """Returns the mean cosine of a face to its references, and the least cosine, in words."""
+    """Returns the mean cosine of a face to its references, and the least cosine that is needed, in words."""
     return f"mean cosine {cosine:.2f}{when}, at least {least:.2f} needed"
 
 

@@ -36,8 +36,8 @@ def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[Re
 
     All faces of all photos are grouped by average linkage: two groups are one person if their mean cosine is at least
     `same_person`. If a photo shows a person twice, only the face that is most like the other faces of the person
-    counts. The order of the photos does not matter for the groups. A person who is in only one photo also counts, even
-    if the photo shows several people.
+    counts. The order of the photos does not matter for the groups. A person counts even if the person is in only one
+    photo, and even if this photo shows several people.
     """
     owners = [(photo, face) for photo in photos for face in photo.faces]
     if not owners:
@@ -60,7 +60,9 @@ def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[Re
 
 
 def select_main_people(people: Sequence[ReferencePerson]) -> list[ReferencePerson]:
-    """Returns the person who is in the most photos, or several people if they are in equally many photos."""
+    """Returns the person who is in the most photos. If several people are in equally many photos, returns all of these
+    people.
+    """
     return [person for person in people if len(person.photos) == len(people[0].photos)]
 
 
@@ -74,7 +76,7 @@ def describe_people(people: Sequence[ReferencePerson], same_person: float, trust
     if len(main) > 1 and len(alone) > 1:
         sentences.append(
             f"The references show {len(main)} people, each in {format_count(len(main[0].photos), 'photo')}. Each face "
-            "is restored with the references of the person that it is most like."
+            "is restored with the references of the person that the face is most like."
         )
     in_main = {id(photo) for person in main for photo in person.photos}
     odd = {id(photo): photo for person in people for photo in person.photos if id(photo) not in in_main}

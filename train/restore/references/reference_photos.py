@@ -28,7 +28,7 @@ from train.restore.output_paths import list_photos
 
 @dataclass(frozen=True)
 class References:
-    """Holds the K references that a restorer gets, crops of one person with their embeddings. K may be 0."""
+    """Holds the K references of a restorer, all of one person, with their embeddings. K can be 0."""
 
     crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template.
     embeddings: torch.Tensor  # float32 (K, d) unit rows.
@@ -139,8 +139,8 @@ def warp_references(model: Restorer, references: References, landmarks5: np.ndar
     """Warps the references so that their landmarks fit `landmarks5` (5, 2) of an input, in pixels of the LQ crop.
 
     Only a restorer with the part `warped` (ReFine) warps references; other restorers get the references unchanged. If
-    the input has no landmarks, all references stay unchanged. A reference also stays unchanged if it has no landmarks,
-    or if train/data/warp.py refuses to warp it.
+    the input has no landmarks, all references stay unchanged. A reference stays unchanged if the reference has no
+    landmarks, or if train/data/warp.py refuses the warp.
     """
     if "warped" not in model.config.parts or landmarks5 is None or not len(references.crops):
         return references
