@@ -151,7 +151,7 @@ def describe_summary(summary: Summary) -> str:
 
 
 def _describe_leaking(summary: Summary) -> str:
-    """Returns the share of each split that leaks to another split."""
+    """Returns for each split the share of its faces that leak to another split."""
     shares = [
         f"{count / total:.2%} of {name} ({count} of {format_count(total, 'face')})"
         for name, (count, total) in summary.leaking.items()

@@ -28,8 +28,8 @@ class DedupeRules:
     # can be .9.
     max_photo_bits: int = 6  # Two copies of a photo have 64-bit hashes that differ in at most 6 bits.
     min_cosine_same_photo: float = 0.35  # The cosine of the two faces must be at least this number.
-    # The intersection over union of the two boxes must be at least `min_overlap_same_photo`. Boxes are shares of the
-    # photo's sides.
+    # The intersection over union of the two boxes must be at least `min_overlap_same_photo`. Before the comparison, the
+    # coordinates of each box are divided by the width and height of its photo.
     min_overlap_same_photo: float = 0.5
     # Rule 2 finds cropped copies of a picture. The 256-bit hashes of the two aligned faces differ in at most
     # `max_face_bits` bits. Of 12,480 pairs of different photos of one person, only 3 pairs have hashes that differ in
@@ -42,8 +42,8 @@ class DedupeRules:
     # `same_person` is used instead.
     min_cosine_same_face: float = 0.80
     # If the cosine of two faces of one photo is at least `min_cosine_one_person`, the two faces may show one person
-    # (ours). If `FaceModels.same_person` is greater, `same_person` is used instead. A low number does little harm,
-    # because the number only affects which one of several copies is used.
+    # (ours). If `FaceModels.same_person` is greater, `same_person` is used instead. A low value of
+    # `min_cosine_one_person` does little harm, because the value only affects which one of several copies is used.
     min_cosine_one_person: float = 0.30
     # Rule 3 moves the first aligned face onto the second aligned face, and correlates the pixels that both photos
     # contain. The numbers of rule 3 are ours. We chose the numbers of rule 3 from measurements on 1,177 copies of
@@ -84,7 +84,7 @@ class GroupRules:
 
 @dataclass(frozen=True)
 class SplitRules:
-    """Rules for splitting people into train, val and test."""
+    """Rules that divide the people into train, val and test."""
 
     policy: str = "identity"  # "identity", or "photos" for a collection of one person.
     val: float = 0.1  # Share of the people in val.
@@ -166,9 +166,9 @@ class CurateConfig:
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" fills landmarks68
     # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, the limit is
-    # 16 pixels. If the limit of the filter `too_small` is less than 16 pixels, the limit of `too_small` is used.
+    # the smaller of two numbers: 16 pixels, and the limit of the filter `too_small`.
     min_face: float | None = None
-    # Labels of `folder`, `FILE.csv` or `truth:metadata` are taken as truth. Labels of `hint`, `hint:FILE.csv` or
+    # Labels from `folder`, `FILE.csv` or `truth:metadata` are taken as truth. Labels from `hint`, `hint:FILE.csv` or
     # `metadata` are only compared with the grouping.
     labels: str | None = None
     sidecar: str | None = None  # FILE.csv with source, licence and consent of photos.

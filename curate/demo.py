@@ -145,7 +145,8 @@ def _rotate(points: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _change_light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns the photo, float32 (s, s, 3), with random light from one side, shadow, colours and contrast."""
+    """Returns the photo, float32 (s, s, 3), with a random side light and shadow, and with random colours and contrast.
+    """
     axis = np.linspace(-1, 1, len(photo), dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
     angle = rng.uniform(0, 2 * np.pi)
@@ -161,8 +162,8 @@ def _change_light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(0.5 + (photo - 0.5) * rng.uniform(0.8, 1.15), np.float32)
 
 
-# The demo also writes six other files: a group photo, two copies, an image without a face, a broken image, and a text.
-# With the extra files, the demo shows reasons why curation drops files and faces.
+# Besides the variations, the demo writes six files: a group photo, two copies, an image without a face, a broken image,
+# and a text file. The six files show reasons why curation drops files and faces.
 _EXTRA_NAMES = ("everyone.jpg", "a-00-copy.jpg", "a-01-saved-again.jpg", "coffee.png", "truncated.jpg", "letter.jpg")
 
 

@@ -20,14 +20,15 @@ DEFAULT = FilterSet(
     "default",
     2,
     (
-        # A face with 16 px between its eyes has a detector box about 35 px wide, and its 512 px crop shows about 65 px
-        # of the photo. Smaller faces are enlarged more than twice for ArcFace (ours).
+        # The limit of 16 px is ours. ArcFace gets smaller faces enlarged more than twice. A face with 16 px between its
+        # eyes has a detector box about 35 px wide, and its 512 px crop shows about 65 px of the photo.
         Filter("too_small", "inter_ocular_px < 16"),
         Filter("low_score", "det_score < detector_min_score"),
-        # The detector and the recognizer contradict each other about which turn makes the face upright.
+        # `turn_unclear` drops a face if the detector and the recognizer do not agree on the turn that makes the face
+        # upright.
         Filter("turn_unclear", "turn IS NULL"),
-        # In a second look at the aligned crop, the detector finds different landmarks, or no face
-        # (curate/faces/second_look.py).
+        # `landmarks_do_not_fit` drops a face if the detector, in a second look at the aligned crop, finds different
+        # landmarks or no face (curate/faces/second_look.py).
         Filter("landmarks_do_not_fit", "landmark_error > 0.3"),
         # A box may reach outside the photo by a quarter of its own size (ours). Faces that reach further outside are
         # poor targets.
@@ -36,14 +37,14 @@ DEFAULT = FilterSet(
             "greatest(-box[1], box[3] - width) > 0.25 * (box[3] - box[1]) OR "
             "greatest(-box[2], box[4] - height) > 0.25 * (box[4] - box[2])",
         ),
-        # If a head is turned by more than 75 degrees, one eye is hidden, and five landmarks align the face badly
-        # (ours).
+        # If a head is turned by more than 75 degrees, one eye is hidden, and five landmarks align the face badly. The
+        # limits of 75 and 60 degrees are ours.
         Filter("turned_away", "abs(yaw) > 75 OR abs(pitch) > 60"),
-        # In 836 web photos, the softest 2% of the faces have a sharpness below .12 (ours). Faces with a sharpness below
-        # .12 are out of focus or come from enlarged thumbnails.
+        # The limit of .12 is ours. In 836 web photos, 2% of the faces have a sharpness below .12. These faces are out
+        # of focus or come from enlarged thumbnails.
         Filter("too_blurred", "sharpness < 0.12"),
         # Exposure is the mean luma of the inner face, from 0 to 1. Faces that are darker than .08 or brighter than .95
-        # have lost detail (ours).
+        # have lost detail. Both limits are ours.
         Filter("too_dark", "exposure < 0.08"),
         Filter("too_bright", "exposure > 0.95"),
     ),
@@ -78,7 +79,9 @@ STRICT = FilterSet(
 
 
 def _make_rung(name: str, enlarged: str) -> FilterSet:
-    """Returns the filters of `strict`, but with the predicate `enlarged`. Adds the filter `padded`."""
+    """Returns a set with the filters of `strict` and the filter `padded`. `enlarged` is the predicate of the filter
+    `enlarged`.
+    """
     filters = (Filter(rule.reason, enlarged) if rule.reason == "enlarged" else rule for rule in STRICT.filters)
     return FilterSet(name, 1, (*filters, Filter("padded", PADDED)))
 
@@ -86,8 +89,9 @@ def _make_rung(name: str, enlarged: str) -> FilterSet:
 # The sets `hq256` and `hq512` are for targets of 256 px and of 512 px. `hq256` and `hq512` have the filters of `strict`
 # and two more conditions. At most 2% of the crop lies outside the photo (ours). The part of the photo that the crop
 # shows is at least 256 px wide for `hq256`, and at least 512 px wide for `hq512`, so a crop of the target size is not
-# enlarged. A crop of 512 px with an `upsample` of 2 shows 256 px of the photo. Of the sets `photos` and `people_crops`,
-# `default` keeps 2,757 faces, `strict` keeps 848, `hq256` keeps 173 and `hq512` keeps 45.
+# enlarged. A crop of 512 px with an `upsample` of 2 shows 256 px of the photo. In the photos of ../shared/data/photos
+# and ../shared/data/people_crops, `default` keeps 2,757 faces, `strict` keeps 848, `hq256` keeps 173 and `hq512` keeps
+# 45.
 HQ256 = _make_rung("hq256", "upsample > 2")
 HQ512 = _make_rung("hq512", "upsample > 1")
 RUNGS = (DEFAULT, STRICT, HQ256, HQ512)  # each set drops all faces that the previous set drops

@@ -112,7 +112,7 @@ def _describe_photos(photos: Sequence[Photo]) -> list[str]:
 def _describe_kinds(files: dict[str, int]) -> list[str]:
     """Returns a notice for each kind of picture that needs a missing library.
 
-    The notice has the command that installs it.
+    The notice contains the command that installs the library.
     """
     return [
         f"{format_count(files[reason], f'{name} picture')} {'was' if files[reason] == 1 else 'were'} not read, because "
@@ -149,7 +149,7 @@ def _describe_result(
 
 
 def describe_missing_targets(pairing: dict[str, Any], splits: Sequence[Split]) -> str:
-    """Returns a notice about a dataset without targets. The notice advises only steps that can change the causes.
+    """Returns a notice about a dataset without targets. The notice advises only steps that can remove a cause.
 
     `pairing` is what the stage `pair` recorded as its detail: its rules, and the number of faces for each reason.
     """

@@ -1,9 +1,9 @@
 """Applies decisions: updates identities, splits and pairs.
 
-`decide` records decisions and applies them at once. `record_decisions` (record.py) only records them, and
-`apply_decisions_of` applies them later. A decision is refused if it contradicts an earlier decision, or if it joins
-people who are in different frozen splits. No face model is loaded. The faces are grouped again from their recorded
-embeddings, with the settings of the last curation.
+`decide` records decisions and applies them at once. `record_decisions` (record.py) only records decisions, and
+`apply_decisions_of` applies recorded decisions later. A decision is refused if it contradicts an earlier decision, or
+if it joins people who are in different frozen splits. No face model is loaded. The faces are grouped again from their
+recorded embeddings, with the settings of the last curation.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def decide(
 ) -> Outcome:
     """Records either all requested decisions or no decision, and updates identities, splits and pairs.
 
-    A request has the same keys as a line of the decision file (docs/curate.md). Decisions that were recorded and not
-    applied are applied too. If `dry_run` is true, nothing is written.
+    A request has the same keys as a line of the decision file (docs/curate.md). Earlier decisions that were recorded
+    and not applied are also applied. If `dry_run` is true, nothing is written.
 
     Raises BadInput, and records nothing, if a request is malformed or names an unknown face or person. Raises BadInput,
     and records nothing, if decisions contradict each other, or if a decision joins people of different frozen splits.
@@ -86,7 +86,7 @@ def decide(
 def apply_decisions_of(dataset: Path, dry_run: bool = False, progress: Progress = lambda *_: None) -> Outcome:
     """Updates identities, splits and pairs by all decisions that are recorded and not yet applied.
 
-    If an earlier call was killed, the call does the rest of its work. If `dry_run` is true, nothing is written.
+    If an earlier call was killed, this call does the work that is left. If `dry_run` is true, nothing is written.
 
     Raises BadInput, and changes nothing, if decisions contradict each other or if the people cannot be divided into
     splits.
@@ -108,7 +108,7 @@ def _apply(
     dry_run: bool,
     progress: Progress,
 ) -> Outcome:
-    """Records `new`, and applies these and all other decisions that are not yet applied.
+    """Records the decisions `new`, and applies all decisions that are not yet applied, including `new`.
 
     All changes are computed before anything is written, so that a refused decision changes nothing. The phrases of the
     decisions are left out of the result.
@@ -126,8 +126,8 @@ def _apply(
         _, changes = compute_near_duplicates(ledger, faces, log, config, same_person)
         row_of = {face.face_id: face for face in changes}
         faces = [row_of.get(face.face_id, face) for face in faces]
-    # The ids of the people follow the decisions one after the other. The last command of the log is left out, because
-    # its effect on the ids follows from the groups.
+    # The ids of the people are updated for each command of the log in turn. The last command is left out, because the
+    # new groups show its effect on the ids.
     batches = read_decision_batches(ledger)
     groups = compute_groups(ledger, faces, log, config, progress, batches if new else batches[:-1])
     try:
@@ -163,7 +163,9 @@ def _apply(
 def _apply_names(
     ledger: Ledger, log: Sequence[Decision], new: Sequence[Decision], last: int, applied: int, dry_run: bool
 ) -> Outcome:
-    """Records `new`, and gives people the names of the log. `applied` is the number of decisions that are applied."""
+    """Records the decisions `new`, and gives people the names from the log. `applied` is the number of decisions that
+    are applied.
+    """
     ledger_people = ledger.read_rows(Identity)
     people, notices = compute_names(ledger, ledger.read_rows(Face), log)
     if not dry_run:
@@ -201,7 +203,7 @@ def _find_moves(
 
 
 def _describe_frozen_images(ledger: Ledger, face_ids: Sequence[str]) -> list[str]:
-    """Returns a notice if frozen sets contain images of the faces `face_ids`, which leave the dataset.
+    """Returns a notice if frozen sets contain images of `face_ids`, the faces that leave the dataset.
 
     Otherwise returns [].
     """

@@ -20,15 +20,17 @@ _MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characte
 
 
 class FaceLookup:
-    """Finds the faces and identities that a request names, in the people after all recorded decisions."""
+    """Finds the faces and identities that a request names. All recorded decisions count, also decisions that are not
+    applied yet.
+    """
 
     def __init__(self, people: PeopleNow) -> None:
-        """The lookup follows `people`: it finds the people after each decision that `people` follows."""
+        """If `people` changes because of a decision, the lookup finds the changed people."""
         self._face, self._finder = people.faces, people.finder
         self._identity, self._members = people.identity_of, people.members
 
     def complete_id(self, word: object) -> str:
-        """Returns the id of the only identity or face whose id begins with `word`.
+        """Returns the full id of the identity or face whose id begins with `word`.
 
         Raises BadInput if no id, or more than one id, begins with `word`.
         """
@@ -113,7 +115,7 @@ class FaceLookup:
         )
 
     def find_other_members(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
-        """Returns, as witnesses, the faces of an identity that are not in `faces`."""
+        """Returns the faces of an identity that are not in `faces`. The returned faces are witnesses."""
         excluded = {self._find_today(face) for face in faces}
         return name_single_witness(
             replace(self.locate(face_id), witness=True)
@@ -171,7 +173,7 @@ class FaceLookup:
 
 
 def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
-    """Returns the faces as a tuple. A single face is not marked as a witness."""
+    """Returns the faces as a tuple. If there is only one face, the returned face is not a witness."""
     locations = tuple(faces)
     return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
 

@@ -29,7 +29,9 @@ NAME_KEYS = {"rename": "name", "assign": "split", "drop": "reason"}  # kind -> t
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A decision of the log, and whether the decision still applies."""
+    """A decision of the log, with the undo that takes the decision back, and with the faces that are not in use any
+    more.
+    """
 
     decision: Decision
     time: datetime  # Time at which the decision was recorded.

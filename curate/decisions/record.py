@@ -1,4 +1,4 @@
-"""Records decisions without a grouping. The pass of apply.py brings people, splits and pairs up to date later.
+"""Records decisions without a grouping. `apply_decisions_of` (decide.py) updates people, splits and pairs later.
 
 A recorded decision is never refused later, unless the photos change. Everything that can be wrong with a decision is
 therefore checked here: its form, the ids that it names, earlier decisions that it contradicts, and frozen splits.
@@ -28,7 +28,7 @@ from manifests.privacy.keys import ensure_key, read_key
 
 @dataclass
 class Desk:
-    """Everything in memory that a request is checked against. `record_decisions` keeps it up to date."""
+    """The data in memory with which each request is checked. `record_decisions` keeps the data up to date."""
 
     people: PeopleNow
     lookup: FaceLookup
@@ -71,8 +71,9 @@ def read_version(ledger: Ledger) -> tuple[object, ...]:
 def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | None = None) -> Recorded:
     """Records either all requested decisions or no decision. People, splits and pairs stay as they are.
 
-    A request has the same keys as a line of the decision file (docs/curate.md). If `desk` is None, or if another
-    command has changed the ledger since, the desk is read again. Raises BadInput in the same cases as `decide`.
+    A request has the same keys as a line of the decision file (docs/curate.md). The desk is read again if `desk` is
+    None, or if another command has changed the ledger since `desk` was read. Raises BadInput in the same cases as
+    `decide`.
     """
     with Ledger.open(dataset, write=True) as ledger:
         if desk is None or desk.version != read_version(ledger):
@@ -105,7 +106,7 @@ def make_rows(decisions: Sequence[Decision]) -> list[DecisionRow]:
 
 
 def find_frozen_rows(faces: Sequence[Face], splits: Sequence[Split]) -> dict[str, Split]:
-    """Returns a dict from each face in use to its split row, for the people whom a frozen set keeps in a split."""
+    """Returns face -> split row, for the faces in use of each person whom a frozen set keeps in a split."""
     representative = {face.face_id: face.representative for face in faces}
     return {
         representative[row.face_id]: row

@@ -19,7 +19,8 @@ from manifests.ledger.records import SPLITS
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
-# The photo and the box of a face. A `FaceLocation` also says whether the face is a witness, and a place does not.
+# A place is the photo and the box of a face. A `FaceLocation` is a place with the information whether the face is a
+# witness.
 Place = tuple[str, tuple[float, ...]]
 
 # Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
@@ -51,15 +52,16 @@ def parse_requests(
 
     The numbers of the new decisions follow `last_number`, the last number that was ever used. A requested decision
     counts as contained in the log if two conditions hold. An active decision of the log is equal to the requested
-    decision. No later decision of the log names its faces, except later decisions that are also requested. If a
-    decision file gets new lines at its end and is used again, only the new lines are therefore recorded.
+    decision. No later decision of the log names the faces of the requested decision, except later decisions that are
+    themselves requested. If a decision file gets new lines at its end and is used again, only the new lines are
+    therefore recorded.
 
     Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
     repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
     active = {replace(decision, number=0): decision.number for decision in select_active(log)}
-    # place -> number of the last active decision that names the place; decisions that are requested again do not count
+    # place -> number of the last active decision that names the place; decisions that are requested again are left out
     last = {
         place: number
         for decision, number in active.items()
@@ -233,8 +235,8 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
                 "`rest` names only faces that move, or faces of the target person. Name other faces, or leave rest out."
             )
     else:
-        # By default, the rest is all other faces of the people to whom the moved faces belong now. The faces of the
-        # target person are left out.
+        # By default, the rest consists of all other faces of the people to whom the moved faces belong now, without the
+        # faces of the target person.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
         own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
         rest = name_single_witness(

@@ -39,7 +39,7 @@ def read_crop(dataset: Path, face_id: str) -> np.ndarray:
 
 
 def crop_batch(photos: Sequence[tuple[Sequence[Source], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
-    """Cuts the crops of faces from their photos again, by their recorded landmarks.
+    """Cuts the crops of faces from the photos again, with the recorded landmarks.
 
     Returns the new ledger rows of the faces.
 

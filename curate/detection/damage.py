@@ -9,8 +9,8 @@ import numpy as np
 
 # The numbers of the damages are ours. We compared the embeddings of 700 web photos before and after each damage
 # (MobileFaceNet). The mean cosine of the embeddings before and after a damage was .02 to .25. Four damages are enough
-# for the calibration: faces with nine other damages, for example drawn edges or a face upside down, also have a low
-# worth (docs/grouping.md).
+# to calibrate the worth of faces (worth.py): after nine other damages, for example drawn edges or a turn upside down, a
+# face has a low worth as well (docs/grouping.md).
 _BLUR = 0.04  # Standard deviation of the blur, as a share of the side of the crop.
 _BLOCKS = 16  # Number of blocks of one colour along a side of the crop.
 _NOISE = 50.0  # Standard deviation of the noise, 0 to 255.

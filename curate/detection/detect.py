@@ -48,7 +48,7 @@ def start_worker() -> None:
 
 
 def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
-    """Searches every photo that this detector has not searched yet, and records its faces.
+    """Searches every photo that this detector has not searched yet, and records the faces.
 
     If an earlier detector found a face and this detector does not find the face, the face is dropped.
     """

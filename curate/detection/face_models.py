@@ -14,7 +14,7 @@ from manifests.ledger.records import Model
 
 
 def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
-    """Loads the face models of `--faces SPEC`, and records their files. A dataset has one recognizer for good.
+    """Loads the face models of `--faces SPEC`, and records their files. A dataset never changes its recognizer.
 
     Raises BadInput if `spec` names another recognizer, because embeddings of two recognizers cannot be compared.
     """

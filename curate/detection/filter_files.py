@@ -100,7 +100,7 @@ def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
 
 
 def find_min_inter_ocular(filters: FilterSet) -> float:
-    """Returns the number N of a filter `too_small` whose predicate is `inter_ocular_px < N`. Otherwise returns inf."""
+    """Returns N if the set has a filter `too_small` with the predicate `inter_ocular_px < N`. Otherwise returns inf."""
     numbers = [
         re.fullmatch(r"inter_ocular_px < ([0-9.e+-]+)", rule.sql)
         for rule in filters.filters

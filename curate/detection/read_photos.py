@@ -18,9 +18,9 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 
-# Two photos are in memory together only if they have at most MAX_PIXELS_AHEAD pixels together (ours). If two photos
-# have more pixels, the second photo is decoded after the first photo was used. Without MAX_PIXELS_AHEAD, two photos
-# could need more memory than the largest single photo.
+# Two photos are in memory at the same time only if the sum of their pixels is at most MAX_PIXELS_AHEAD (ours). If two
+# photos have more pixels, the second photo is decoded after the first photo was used. Without MAX_PIXELS_AHEAD, two
+# photos could need more memory than the largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
 
@@ -43,7 +43,8 @@ def list_sources(ledger: Ledger) -> dict[str, tuple[Source, ...]]:
 
 
 def rank_place(sources: Sequence[Source]) -> tuple[str, int]:
-    """Returns a key that sorts photos by archive and by position in it, so that each archive is unpacked one time.
+    """Returns a key that sorts photos by archive, and by position in the archive, so that each archive is unpacked one
+    time.
 
     Photos that also exist as files outside an archive come first.
     """
@@ -81,7 +82,8 @@ def read_photos(
 ) -> Iterator[tuple[Photo, np.ndarray | str]]:
     """Yields each photo with its pixels, or with the reason why it cannot be read.
 
-    While the caller uses one photo, the next photo is decoded if the two photos have at most MAX_PIXELS_AHEAD pixels.
+    While the caller uses one photo, the next photo is decoded if the sum of the pixels of both is at most
+    MAX_PIXELS_AHEAD.
     """
     with ThreadPoolExecutor(1) as reader:
         next_image: Future[np.ndarray | None] | None = None

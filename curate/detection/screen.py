@@ -32,8 +32,8 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import FAILURES, BatchMap
 
-# The reasons that the stage `screen` may replace, although other stages gave them to a face. A face with a reason
-# outside _REPLACEABLE, for example a face that opted out, keeps its row.
+# The reasons of other stages that the stage `screen` may replace. A face with a reason outside _REPLACEABLE, for
+# example a face that opted out, keeps its row.
 _REPLACEABLE = {
     None,
     NEAR_DUPLICATE,

@@ -3,8 +3,8 @@
 The embeddings of all unrecognisable faces point in nearly one direction, whatever the cause: blur, noise, a mask or a
 drawing (Deng et al. 2021, "Harnessing Unrecognizable Faces"). The embeddings of two unrecognisable faces are therefore
 similar, even if the faces show different people. The embedding of an unrecognisable face is also short before it is
-normalised. The worth of a face is the length of the embedding without its part in the direction of the unrecognisable
-faces.
+normalised. To compute the worth of a face, the part of its embedding in the direction of the unrecognisable faces is
+subtracted. The worth follows from the length of the rest.
 
 The calibration needs no labels. The stage damages copies of some good faces of the collection until nobody can be
 recognised. The scale of the worth is chosen so that the median of the damaged faces is 0 and the median of the good
@@ -28,12 +28,12 @@ from manifests.ledger.records import NEAR_DUPLICATE, Face
 from manifests.runtime.files import sha256_bytes
 
 _VERSION = 1  # Change this number with the damages or the formula, so that every dataset is calibrated again.
-# Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. The share of
-# clear faces that count as poor was always between .07 and .17.
+# Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. With each
+# number, a share of .07 to .17 of the clear faces counted as poor.
 _SAMPLE = 64
 _MIN_SAMPLE = 4  # With fewer than 4 good faces, the worth is not calibrated (ours).
-# If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). The embeddings of
-# the recognizer then do not distinguish damaged faces from good faces.
+# If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). With such a
+# recognizer, the worth does not distinguish damaged faces from good faces.
 _MAX_CONFUSION, _MIDDLE = 0.1, 0.5
 
 

@@ -78,7 +78,8 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Returns `image` (H, W, 3) mapped by a similarity, uint8 (size, size, 3). Pixels outside the image are OUTSIDE.
+    """Returns `image` (H, W, 3) mapped by a similarity, uint8 (size, size, 3). Pixels outside the image get the colour
+    OUTSIDE.
 
     If the similarity shrinks the image, the image is first made smaller by averaging areas, which prevents aliasing. If
     the similarity enlarges the image, only bilinear interpolation is used. Coordinate 0 is the centre of the first
@@ -111,14 +112,14 @@ def align_face(image: np.ndarray, landmarks5: np.ndarray, template: np.ndarray, 
 
 
 def find_valid_pixels(landmarks5: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
-    """Returns which pixels of the aligned crop contain no part of OUTSIDE, bool (size, size).
+    """Returns which pixels of the aligned crop lie completely inside the photo, bool (size, size).
 
-    `landmarks5` (5, 2) are in pixels of the photo, which is `width` x `height`. The crop has the FFHQ template. The
-    value of a pixel is False if the photo and OUTSIDE are mixed in the pixel.
+    `landmarks5` (5, 2) are in pixels of the photo, which is `width` x `height`. The crop has the FFHQ template. If a
+    pixel mixes colours of the photo with the colour OUTSIDE, its value is False.
     """
     back = invert_affine(fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    # A crop pixel is computed from the part of the photo within `reach` photo pixels around its centre. `reach` is
-    # half the width of a crop pixel, and a margin for the interpolation.
+    # A crop pixel is computed from the part of the photo within `reach` photo pixels around its centre. `reach` is half
+    # the width of a crop pixel plus a margin for the interpolation.
     reach = max(0.5 * compute_scale(back), 0.5) + 0.5
     x, y = transform_points(np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).reshape(-1, 2), back).T
     inside = (x >= reach - 0.5) & (x <= width - 0.5 - reach) & (y >= reach - 0.5) & (y <= height - 0.5 - reach)

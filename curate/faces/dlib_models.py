@@ -132,8 +132,8 @@ def load_dlib() -> FaceModels:
         same_person=SAME_PERSON,
         detect_small=detect_small,
         measure_reach=lambda width, height: EYES if width * height <= MAX_ENLARGED else 2 * EYES,
-        # The lengths of dlib's embeddings say nothing about a face: blurred and noisy faces have embeddings that are as
-        # long as those of clear faces (ours, 60 web faces). dlib therefore has no `embed_raw`.
+        # The length of dlib's embedding says nothing about a face. We measured 60 web faces: the embeddings of blurred
+        # and noisy faces are as long as the embeddings of clear faces. dlib therefore has no `embed_raw`.
         strangers_near_zero=False,  # The mean cosine of two different people is .83, but differs between women and men.
         files=(
             ModelFile("detector", _find_library(), DETECTOR_LICENCE),

@@ -1,4 +1,4 @@
-"""Finds the faces of a photo, also small faces in large photos, and faces that lie on their side or upside down."""
+"""Finds the faces of a photo, including small faces in large photos, faces on their side and faces upside down."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIN_EYES = 16.0
 # A face counts as large enough if the side of its box is at least BOX_IN_EYES times the smallest allowed distance
 # between the eyes (ours). The box of a frontal face is 2.2 times as wide as the distance between its eyes.
 BOX_IN_EYES = 2.0
-# If a face of a photo is surely upright, the other faces of the photo need no second look at a score of
+# If one face of a photo is surely upright, the other faces of the photo need no second look if their score is
 # SURE_BESIDE_SURE or more (ours). Of the faces that the detector finds in turned photos, 75% have a score below .69.
 # Most of the remaining 25% have a roll near 90, and a face with a roll near 90 always gets a second look.
 SURE_BESIDE_SURE = 0.7
@@ -26,13 +26,13 @@ _SAME_PLACE = 0.4
 
 
 def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: float = MIN_EYES) -> list[Detection]:
-    """Returns the faces of a photo, uint8 (H, W, 3), also the faces that lie on their side or upside down.
+    """Returns the faces of a photo, uint8 (H, W, 3), including faces on their side and faces upside down.
 
     The scale of the search is chosen for faces whose eyes are at least `min_eyes` pixels apart. Smaller faces are also
     returned if the detector finds them. Faces with a low score or implausible landmarks get a second look
-    (curate/faces/second_look.py). If a face is turned by about 90, 180 or 270 degrees, the detector also searches the
-    whole photo at the turn of the face. If the landmarks of no face fit, the detector searches the photo turned by all
-    three angles.
+    (curate/faces/second_look.py). If a face is turned by about 90, 180 or 270 degrees, the whole photo is turned so
+    that this face is upright, and searched again. If no face has landmarks that fit, the photo is turned by all three
+    angles, and searched each time.
 
     Boxes and landmarks are in pixels of the photo before any turn. The first landmark is the eye that is on the left
     when the face is upright. `align_face` therefore turns every face upright. The result also contains faces for which
@@ -112,7 +112,7 @@ def _look_at_turn(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes
 def _choose_next_turn(
     faces: Sequence[Detection], models: FaceModels | FaceDetector, min_eyes: float, looked: set[int]
 ) -> int | None:
-    """Returns the next angle by which the photo must be turned for a search, or None if no more search is needed."""
+    """Returns the angle by which the photo must be turned for the next search, or None if no other search is needed."""
     fitting = [face for face in faces if _is_usable(face, models, min_eyes) and fits(face)]
     turns = sorted({face.turn for face in fitting}) if fitting else (90, 270, 180)
     return next((turn for turn in turns if turn not in looked), None)

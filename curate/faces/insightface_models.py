@@ -32,8 +32,9 @@ from curate.faces.scrfd_faces import (
 PACK_ROOT = Path("~/.insightface/models").expanduser()
 LICENCE = "InsightFace model licence: non-commercial research only, unless the pack says otherwise"
 
-# Number of faces in one call of the recognizer. Larger batches do not fit into the processor's cache. MobileFaceNet
-# takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch of 16 (ours).
+# Number of faces in one call of the recognizer (ours). Larger batches do not fit into the processor's cache. In our
+# measurement, MobileFaceNet takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch
+# of 16.
 EMBED_BATCH = 4
 
 # Two groups of faces show one person if their mean cosine is SAME_PERSON or more. We measured SAME_PERSON on web photos
@@ -43,7 +44,9 @@ SAME_PERSON = 0.30
 
 
 def list_packs(root: Path = PACK_ROOT) -> list[str]:
-    """Returns the sorted names of the packs in insightface's own folder that have ONNX files. buffalo_l is first."""
+    """Returns the names of the packs with ONNX files in insightface's own folder: first buffalo_l, then the others,
+    sorted.
+    """
     if not root.is_dir():
         return []
     names = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and any(folder.glob("*.onnx")))
@@ -160,10 +163,10 @@ def _start_session(model: Any, threads: int) -> Any:
 def replace_prelu(model: Any) -> Any:
     """Replaces each PRelu of a network by s x + (1 - s) max(x, 0), in place. Returns the network.
 
-    The embeddings change by 1e-6. Without PRelu, MobileFaceNet takes 3.1 ms instead of 5.1 ms for a face (ours).
-    onnxruntime computes convolutions in a blocked memory layout. onnxruntime has no PRelu for the blocked layout, so it
-    would convert the data before and after each PRelu. The product with s is written as a 1 x 1 convolution with one
-    group for each channel, which onnxruntime computes in the blocked layout.
+    The embeddings change by 1e-6. In our measurement, MobileFaceNet takes 5.1 ms for a face with PRelu, and 3.1 ms
+    without PRelu. onnxruntime computes convolutions in a blocked memory layout. onnxruntime has no PRelu for the
+    blocked layout, so it would convert the data before and after each PRelu. The product with s is written as a 1 x 1
+    convolution with one group for each channel, which onnxruntime computes in the blocked layout.
     """
     from onnx import helper, numpy_helper
 

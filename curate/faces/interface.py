@@ -19,7 +19,7 @@ class Detection:
     score: float  # Score of the detection, on the detector's own scale.
     # The counterclockwise turn of the photo that makes the face upright: 0, 90, 180 or 270 degrees.
     turn: int = 0
-    # The detector may look a second time, at the aligned crop of the face (curate/faces/second_look.py). The error is
+    # The detector can look a second time, at the aligned crop of the face (curate/faces/second_look.py). The error is
     # the root mean square distance between the landmarks of the two looks, divided by the distance between the eyes of
     # a frontal face. The error is infinite if the second look finds no face, and None without a second look.
     landmark_error: float | None = None
@@ -77,8 +77,8 @@ class FaceModels:
     dim: int  # Number of values in an embedding.
     min_score: float  # Detections with a score below `min_score` are ignored.
     same_person: float  # Two groups of faces with a mean cosine of `same_person` or more show one person.
-    # Whether the cosines between faces of different people are near 0. If they are near 0, the grouping estimates its
-    # own threshold and does not use `same_person`.
+    # Whether the cosines between faces of different people are near 0. If the cosines are near 0, the grouping
+    # estimates its own threshold and does not use `same_person`.
     strangers_near_zero: bool
     files: tuple[ModelFile, ...]
     # Path of the recognizer's ONNX file, which training converts to a torch network. `recognizer_onnx` is None if the

@@ -103,9 +103,9 @@ def measure_noise(gray: np.ndarray) -> float:
 
     We measured 36 web faces with 80 pixels between the eyes. Before the measurement, we halved the size of the 36
     faces, which removes most of their noise. On the 36 halved faces, `measure_noise` returns 1.5, and Immerkaer's mean
-    is 2.4. The median of the diagonal band of a wavelet is 2.2 for the wavelet Haar and 1.8 for the wavelet db2. If
-    noise with a standard deviation of 5, 10 or 20 is added to the faces, `measure_noise` returns 5.7, 10.4 or 19.8
-    (ours).
+    is 2.4. The same median over the diagonal band of a wavelet is 2.2 for the wavelet Haar and 1.8 for the wavelet db2.
+    If noise with a standard deviation of 5, 10 or 20 is added to the halved faces, `measure_noise` returns 5.7, 10.4 or
+    19.8.
 
     A high result means that the photo has noise. Low results are unreliable, because sharp skin and hair give 1 to 4,
     and JPEG and enlarging remove noise. An image with a side of less than 8 pixels gives 0.
@@ -156,10 +156,11 @@ def measure_clipped(image: np.ndarray, landmarks5: np.ndarray) -> float:
 def measure_dark(image: np.ndarray, landmarks5: np.ndarray) -> float:
     """Returns the share of a face's pixels whose three channels are all 16 or less, 0 to 1.
 
-    `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. A pixel whose three channels
-    are all 16 or less shows no structure (ours). In most photos, hair, nostrils and shadows contain dark pixels. For
-    98% of 1,000 web faces, the share of dark pixels is at most .11. If the brightness of the 1,000 web faces is divided
-    by eight, the share of dark pixels is at most .40 for 98% of the faces (benchmarks/target_measures.py).
+    `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. The limit of 16 is ours: a
+    pixel whose three channels are all 16 or less shows no structure. In most photos, hair, nostrils and shadows contain
+    dark pixels. For 98% of 1,000 web faces, the share of dark pixels is at most .11. If the brightness of the 1,000 web
+    faces is divided by eight, the share of dark pixels is at most .40 for 98% of the faces
+    (benchmarks/target_measures.py).
     """
     square = _cut_square(image, landmarks5)
     return float((square.max(2) <= 16).mean()) if square.size else 0.0

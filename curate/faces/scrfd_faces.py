@@ -30,21 +30,22 @@ SURE_SCORE = 0.81
 EYES_IN_INPUT = 6.6
 # If an input of at most LARGER_INPUT times the usual side is large enough for a photo, the detector gets a larger input
 # instead of the usual input (ours). In the larger input, the eyes of the smallest faces are EYES_IN_LARGER_INPUT pixels
-# apart, and the detector also returns faint faces (ours). In our tuning photos of 2 megapixels, a distance of 5.7 finds
-# 85% of 199 faces with a box 35 pixels wide. Distances of 6.0 and 6.6 find 91% of the 199 faces.
+# apart, and the detector also returns faint faces (ours). Our tuning photos of 2 megapixels show 199 faces with a box
+# 35 pixels wide. With a distance of 5.7, the detector finds 85% of the 199 faces. With distances of 6.0 and 6.6, the
+# detector finds 91%.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # Even larger photos are also searched in tiles. In a tile, the eyes of the smallest faces are EYES_IN_TILE pixels apart
-# (ours). In 30 tuning photos of 12 and 24 megapixels, a distance of 6.6 finds 93.7% of the faces with 16 pixels or more
-# between the eyes, and a distance of 7.0 finds 94.1%. A search with a distance of 6.7 takes 8% less time than a search
-# with 7.0.
+# (ours). In 30 tuning photos of 12 and 24 megapixels, the detector finds 93.7% of the faces with 16 pixels or more
+# between the eyes if the distance is 6.6, and 94.1% if the distance is 7.0. A search with a distance of 6.7 takes 8%
+# less time than a search with 7.0.
 EYES_IN_TILE = 6.7
 # The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 and 1024 pixels, the detector
 # finds as many faces, but takes more time, because smaller tiles overlap more.
 TILE = 2048
 # In a larger input and in tiles, the detector also returns faint faces: faces with a score from FAINT_SCORE to
 # MIN_SCORE (ours). `find_faces` keeps a faint face if a second look confirms the face. In our photos of 12 to 42
-# megapixels, a limit of .5 finds about 87% of the faces with a box 35 pixels wide, a limit of .3 finds 92%, and a limit
-# of .2 finds 94%. With lower limits, the detector returns many more false faint faces on textured backgrounds.
+# megapixels, about 87% of the faces with a box 35 pixels wide are found with a limit of .5, 92% with a limit of .3, and
+# 94% with a limit of .2. With lower limits, the detector returns many more false faint faces on textured backgrounds.
 FAINT_SCORE = 0.25
 # Neighbouring tiles share a strip of TILE_OVERLAP pixels of the input (ours). A face that does not fit into the strip
 # is found at the next coarser scale, where its box is 24 pixels wide or more.

@@ -41,8 +41,8 @@ SURE_LANDMARK_ERROR = 0.08
 MIN_SCORE_MARGIN = 0.05
 # A second look confirms a faint face if the score of the look is at least MIN_CONFIRMED_SCORE (ours).
 MIN_CONFIRMED_SCORE = 0.6
-# If the second look shrinks a part of a photo, the part is first halved until the scale is at least _HALVED_BELOW
-# (ours).
+# If the second look must shrink a part of a photo, the part is first halved repeatedly, until the remaining scale is at
+# least _HALVED_BELOW (ours).
 _HALVED_BELOW = 1 / 8
 # The landmarks of a face are plausible if yaw, pitch and roll of the head are at most _MAX_YAW, _MAX_PITCH and
 # _MAX_ROLL degrees (ours). The filter `turned_away` has the same limits of yaw and pitch. A frontal face that lies on
@@ -69,16 +69,15 @@ def is_sure(face: Detection, least_score: float) -> bool:
 
 
 def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
-    """Returns the face with its turn and its landmark error, which a second look at the face's aligned crop finds.
+    """Returns the face with the turn and the landmark error that a second look at its aligned crop finds.
 
     The detector first looks at the crop without a turn. If the first look leaves a doubt, the detector also looks at
     the crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
 
     If a turned crop has the best score, the recognizer compares the face at the new turn and without a turn. The
-    landmarks of the new turn replace the landmarks of the face if the recognizer prefers the new turn. They also
-    replace the landmarks if the score of the new turn is clearly better and the recognizer has no preference. If the
-    score of the new turn is clearly better but the recognizer prefers the crop without a turn, `is_turn_clear` becomes
-    False.
+    landmarks of the new turn replace the landmarks of the face in two cases: the recognizer prefers the new turn, or
+    the score of the new turn is clearly better and the recognizer has no preference. If the score of the new turn is
+    clearly better but the recognizer prefers the crop without a turn, `is_turn_clear` becomes False.
 
     If the crop without a turn has the best score but the landmarks do not fit, a third look checks the landmarks of the
     second look. If the landmarks of the second look fit, they replace the landmarks of the face.
@@ -111,7 +110,7 @@ def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDete
 def is_faint(face: Detection, models: FaceModels | FaceDetector) -> bool:
     """Returns whether the score of a face is below the detector's lowest score.
 
-    A second look must confirm a face with a lower score.
+    A faint face is kept only if a second look confirms it.
     """
     return face.score < min(models.min_score, models.sure_score)
 
@@ -130,7 +129,7 @@ def set_turn(face: Detection) -> Detection:
 
 
 def _confirm(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
-    """Returns a faint face.
+    """Returns the faint face `face`.
 
     If a second look finds an upright face with the same landmarks, the face gets the look's score.
     """
@@ -173,7 +172,7 @@ def _warp_part(photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     while compute_scale(shifted) < _HALVED_BELOW and min(part.shape[:2]) > 1:
         height, width = (side // 2 for side in part.shape[:2])
         part = cv2.resize(part[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-        # The pixel centre u of the halved picture is at 2 u + .5 in the picture before.
+        # The pixel centre u of the halved picture is at 2 u + .5 in the picture before it was halved.
         shifted[:, 2] += shifted[:, :2] @ [0.5, 0.5]
         shifted[:, :2] *= 2
     return warp(part, shifted, CROP)

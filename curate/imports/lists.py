@@ -223,7 +223,7 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 
 
 def _find_pictures(source: Path) -> Path:
-    """Returns the folder that contains the pictures of the lists. It is used if --originals is not given.
+    """Returns the folder that contains the pictures of the lists. This folder is used if --originals is not given.
 
     An export of Likeness has the pictures in the folder images512x512 beside the lists. If this folder does not exist,
     returns the folder of the lists.
@@ -261,7 +261,9 @@ class _Pictures:
         return self._paths[name]
 
     def _find_normalised(self, name: str) -> Path | None:
-        """Returns the file whose name differs only in Unicode normalisation or in the kind of slash, or None."""
+        """Returns the file whose name differs from `name` only in Unicode normalisation or in the kind of slash, or
+        None.
+        """
         if self._by_name is None:
             paths = [path for path in walk_files([self._root]) if isinstance(path, Path)]
             self._by_name = {normalise_name(path.relative_to(self._root)): path for path in paths}
@@ -341,8 +343,8 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
     """Returns picture -> label. A target and its references get one label.
 
-    If pictures are connected through other targets and references, they also get one label. The labels are numbered in
-    the order of their first paths.
+    Pictures that a chain of other targets and references connects also get one label. The labels are numbered in the
+    order of their first paths.
     """
     parent: dict[Path, Path] = {}
 

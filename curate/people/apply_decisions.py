@@ -165,7 +165,7 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     count, old = np.bincount(labels), _RowsByNumber(grouping.labels)
 
     # A face is measured again if its group has faces of several old groups, or if its old group was divided. If one
-    # face of a group is measured again, all faces of the group are.
+    # face of a group is measured again, all faces of the group are measured again.
     pairs = np.unique(np.stack([labels, grouping.labels], axis=1), axis=0)  # (group, old group)
     mixed = np.bincount(pairs[:, 0]) > 1
     divided = np.bincount(pairs[:, 1], minlength=len(old.count)) > 1

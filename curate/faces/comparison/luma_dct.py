@@ -1,7 +1,7 @@
 """Stores an aligned face as the low frequencies of its luma. Compares two stored faces to find copies of one picture.
 
 `encode_luma` makes the text that is stored. `compare_tangents` compares many pairs of faces quickly and coarsely.
-`register` compares two faces exactly: it moves the first face onto the second face, and correlates the pixels that both
+`register` compares two faces exactly: it moves the second face onto the first face, and correlates the pixels that both
 photos contain.
 """
 
@@ -93,7 +93,8 @@ def keep_common_pixels(one: np.ndarray, other: np.ndarray, real: np.ndarray) -> 
 
 
 def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Returns the difference of the two faces of each pair, float (m,), from 0 to 1. Small moves count little.
+    """Returns the difference of the two faces of each pair, float (m,), from 0 to 1. A small move of a face changes
+    little.
 
     `frequencies` are float32 (n, FREQUENCIES, FREQUENCIES). `one` and `other`, int (m,), are the rows of the two faces
     of each pair. `mirrored`, bool (m,), is True if the second face of the pair must be mirrored first.
@@ -167,7 +168,7 @@ def _cut(picture: np.ndarray) -> np.ndarray:
 
 
 def _draw(frequencies: np.ndarray) -> np.ndarray:
-    """Returns the picture of stored frequencies, float32 (SIDE, SIDE)."""
+    """Returns the luma that belongs to stored frequencies, float32 (SIDE, SIDE)."""
     return np.asarray(_COSINES[:FREQUENCIES].T @ frequencies @ _COSINES[:FREQUENCIES], np.float32)
 
 

@@ -4,7 +4,7 @@ A picture has eight variants: four turns, each plain or mirrored. If a picture i
 frequencies with an odd number along the mirrored axis change their signs. If a picture is transposed, its frequencies
 are transposed. A hash has a bit for each frequency. The hash of a variant therefore has the bits of the picture's hash
 in a different order, and some bits are inverted. The result is not exact, because the median frequency of a picture is
-not exactly 0. Up to 8 of 64 bits may differ from the hash of the mirrored pixels (measured on 96 photos).
+not exactly 0. In 96 photos, at most 8 of the 64 bits differ from the hash of the mirrored pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def unpack_hashes(hashes: Sequence[str]) -> np.ndarray:
 
 
 def turn_hashes(hashes: np.ndarray, variant: int) -> np.ndarray:
-    """Returns the hashes, uint8 (n, bytes), that n pictures have after they are turned to `variant`.
+    """Returns the hashes of the variant number `variant` of n pictures, uint8 (n, bytes).
 
     `hashes` are the hashes of the pictures. A hash has side * side bits, row by row, as
     `curate.faces.measure.hash_picture` makes it.

@@ -99,7 +99,7 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
 
 
 def merge_by_given_odds(graph: Graph, evidence: Evidence, alpha: float) -> np.ndarray:
-    """Merges groups by the log odds of `evidence` with the concentration `alpha`. Both stay constant.
+    """Merges groups by the log odds of `evidence` with the constant concentration `alpha`.
 
     Returns the final label of each group of `graph`, int64 (g,).
     """

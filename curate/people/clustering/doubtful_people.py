@@ -8,8 +8,8 @@ from scipy.special import ndtri
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.weak_faces import WEAK_FACTOR
 
-# Let c be the cosine of the two faces of a group. The group is doubtful if _EXPECTED_PAIRS or more pairs of strangers
-# in the collection are expected to have a cosine of c or more (ours).
+# Let c be the cosine of the faces of a group of two faces. The group is doubtful if _EXPECTED_PAIRS or more pairs of
+# strangers in the collection are expected to have a cosine of c or more (ours).
 _EXPECTED_PAIRS = 0.2
 # In a large collection, a cosine of _MOST_SPREADS times the spread of the cosines between strangers is enough, and a
 # group with a higher mean cosine is not doubtful (ours). In web photos, 95% of the pairs of faces of one person have a
@@ -36,8 +36,8 @@ def find_doubtful_groups(
     `is_strong` and of `has_formed`, (n,), belongs to the face `embeddings[order[i]]`. `spread` is the spread of the
     cosines between strangers.
 
-    The limit depends on the number of people, and each face of a doubtful group counts as a person. The search starts
-    with all groups doubtful, and repeats until no group changes.
+    The limit depends on the number of people, and each face of a doubtful group counts as a person. The search first
+    counts all groups as doubtful, and repeats until no group changes.
     """
     groups = int(labels.max()) + 1
     rows = np.flatnonzero(is_strong | has_formed)

@@ -6,8 +6,8 @@ calibrated without labels (threshold.py). The negative cosines show the spread o
 are faces of different people. The number of people determines how much evidence two faces need. Groups are compared by
 the cosine of their centres, so one poor face cannot join two people.
 
-Weak faces, which say little about their person, join the groups last, and form a group only by clear evidence
-(weak_faces.py). Groups that strangers may have formed by chance are marked (doubtful_people.py).
+Weak faces, which say little about their person, join the groups last. Weak faces form a group of their own only if the
+evidence is clear (weak_faces.py). Groups that strangers may have formed by chance are marked (doubtful_people.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_wea
 from manifests.errors import BadInput
 
 # Two faces with a cosine of COPIES or more are near-copies, and count as one face (ours). Near-copies come from copies
-# of one picture, or from one burst. If `same_person` is given, the limit is same_person + COPIES (1 - same_person).
+# of one picture, or from one burst of photos. If `same_person` is given, the limit is same_person + COPIES (1 -
+# same_person).
 COPIES = 0.95
 # Two faces are compared only if their cosine reaches a minimum. The minimum cosine is _MIN_SPREADS times the spread of
 # the cosines between strangers. If `same_person` is given, the minimum cosine is `same_person` minus
@@ -96,8 +97,9 @@ def group_embeddings(
     (curate/detection/worth.py). A face with a worth below WEAK is weak: it may join a person of two strong faces or
     more, but it never makes two people one. If `same_person` is not given, three weak faces or more may form a person
     by clear evidence. A face that a link names is not weak. Without `worth`, no face is weak. `is_main`, bool (n,), is
-    True for the largest face of each photo. Weak faces in the background of photos show strangers more often than the
-    main faces do, and therefore have a limit of their own. Without `is_main`, every face is a main face.
+    True for the largest face of each photo. A weak face in the background of a photo is more often the face of somebody
+    who has no other face in the collection. Weak faces in the background therefore have a limit of their own. Without
+    `is_main`, every face is a main face.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.
@@ -157,7 +159,7 @@ def group_embeddings(
     )
 
     # Merge the strong groups, then let the weak groups join. The cosines of weak faces to strangers are not more widely
-    # spread than the negative cosines, so TAIL_FACTOR is removed from the spread. Last, faces that are still alone may
+    # spread than the negative cosines, so the spread is divided by TAIL_FACTOR. Last, faces that are still alone may
     # form people. Estimate the share of the pairs of strangers that reach the threshold.
     strong_graph = select_groups(graph, np.flatnonzero(strong))
     if same_person is None:

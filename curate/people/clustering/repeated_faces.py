@@ -34,7 +34,8 @@ def join_repeated_faces(
     linked: np.ndarray,
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the groups after single faces joined a person of their photo, and the rows that the photo repeats.
+    """Returns the groups after single faces joined a person of their photo, and the rows that show a person a second
+    time.
 
     The first result is int64 (n,). The second result has the rows that joined a person who has another face in the same
     photo, int64 (k,). Row i is the unit vector `embeddings[order[i]]`, float32 (d,). `photos` and `labels`, int64 (n,),
