@@ -145,7 +145,7 @@ def _rotate(points: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _change_light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns the photo, float32 (s, s, 3), with a random side light and shadow, and with random colours and contrast."""
+    """Returns the photo, float32 (s, s, 3), with a random side light, shadow, colour balance and contrast."""
     axis = np.linspace(-1, 1, len(photo), dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
     angle = rng.uniform(0, 2 * np.pi)

@@ -16,8 +16,8 @@ from manifests.runtime.text import format_count
 # A face looks like a person if it is more similar to the person than a quarter of the person's own faces (ours). In
 # eight of 836 web photos, a face looks like the person of another face in the photo. Six of the eight photos are
 # collages or posters. Two of the eight photos show blurred spectators, who look like a group of blurred faces of
-# several people. At least four more collages are not found. With a quantile of .2, the face of a woman would look like
-# her sister.
+# several people. At least four more collages are not found. With a fifth instead of a quarter, the face of a woman
+# would look like her sister.
 _QUANTILE = 0.25
 _EXAMPLES = 3  # largest number of file names in a notice
 
@@ -51,7 +51,8 @@ def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_perso
 
 
 def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[str], threshold: float) -> dict[str, int]:
-    """Returns the pictures that look like collages (picture -> number of faces that look like another of its people).
+    """Returns the pictures that look like collages: picture -> number of faces that look like the person of another
+    face.
 
     A picture looks like a collage if a face of one group also looks like the person of another group in the picture.
     The person of the other group must have two or more faces in other pictures. A picture also looks like a collage if
@@ -97,8 +98,8 @@ def _describe_person(vectors: np.ndarray) -> tuple[np.ndarray, float]:
 def describe_collages(names: Sequence[str], faces: int, allowed: bool) -> list[str]:
     """Returns a notice about the pictures that look like collages, or an empty list.
 
-    `names` are the file names of the pictures, and `faces` counts the faces that look like another person of their
-    picture. `allowed` says whether --collages is given.
+    `names` are the file names of the pictures. `faces` is the number of faces that look like the person of another face
+    in the same picture. `allowed` says whether --collages is given.
     """
     if not names:
         return []

@@ -53,7 +53,9 @@ def describe_contradiction(
 
 
 def describe_empty_part(decision: Decision, active: Sequence[Decision], later: int, faces: Sequence[str]) -> str:
-    """Returns a sentence for the user: `decision` gives faces to a person, but decision `later` removes all of them."""
+    """Returns a sentence for the user: `decision` gives faces to a person, but decision `later` removes all these
+    faces.
+    """
     kinds = {one.number: one.kind for one in active}
     examples = ", ".join(face[:12] for face in faces[:3]) + (f" and {len(faces) - 3} more" if len(faces) > 3 else "")
     return (

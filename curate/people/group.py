@@ -60,9 +60,9 @@ def compute_groups(
 ) -> GroupRows:
     """Groups the faces with the status ok, with labels and decisions as constraints. Nothing is written.
 
-    `followed` are decisions that the last grouping does not contain, one list for each command that recorded them. The
-    ids of people, and the faces that a locked person accepts, follow from the people after these decisions. The result
-    is therefore the same as if each command had grouped the faces.
+    `followed` are the decisions that were recorded after the last grouping, in one list for each command. The ids of
+    people, and the faces that a locked person accepts, follow from the people after these decisions. The result is
+    therefore the same as if each command had grouped the faces.
 
     Raises BadInput if decisions contradict each other.
     """

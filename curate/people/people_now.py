@@ -2,9 +2,9 @@
 
 `likeness decide` and the review in the browser name people by their ids at the time of the request. A decision that is
 recorded and not applied may have merged or split these people. The class PeopleNow says which face belongs to which
-person after all recorded decisions. The people are the groups of the last grouping, changed by the constraints that the
-decisions since then put on the clustering. The next grouping can differ, because it also compares embeddings again: a
-face that a split takes out of a person may then join a third person.
+person after all recorded decisions. To find these people, PeopleNow applies the constraints of all later decisions to
+the groups of the last grouping. The result of the next grouping can be different, because the next grouping compares
+the embeddings again: a face that a split takes out of a person can then join a third person.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Change:
 
     faces: list[Face]  # The new rows of the faces that a decision drops, or that an undo brings back.
     owner: dict[str, str]  # The person of each face of the people whom the decisions may change.
-    identities: list[Identity]  # The rows of these people.
+    identities: list[Identity]  # The new rows of the people whom the decisions may change.
     gone: frozenset[str]  # The ids that do not exist any more.
     left: frozenset[str]  # The faces that belong to no person any more.
 
@@ -60,7 +60,7 @@ class PeopleNow:
         for row in sorted(memberships, key=lambda row: row.face_id):
             self.members[row.identity_id].append(row.face_id)
         self._followed: list[Decision] = []
-        self._held: list[Decision] = []  # the newest decisions of the log, if they contradict the log
+        self._held: list[Decision] = []  # the newest decisions, as long as they contradict earlier decisions of the log
         self._key, self._labels = key, labels or {}
         self._grouped = {one.number for one in select_active(log)}  # active decisions that the grouping contains
         self._group_of = dict(self.identity_of)  # face -> group of the last grouping
@@ -69,7 +69,7 @@ class PeopleNow:
         for face in faces:
             if face.duplicate_of is not None:
                 self._copies[face.duplicate_of].append(face.face_id)
-        # The faces that each decision names. For an undo, these are the faces of the decision that it takes back.
+        # The faces that each decision names. An undo names the faces of the decision that it takes back.
         self._named: dict[int, set[str]] = {}
         self._numbers: dict[str, list[int]] = defaultdict(list)  # face -> numbers of the decisions that name the face
         self._by_number: dict[int, Decision] = {}
@@ -84,7 +84,7 @@ class PeopleNow:
         return [*self._followed, *self._held]
 
     def plan(self, decisions: Sequence[Decision]) -> Change:
-        """Returns what `decisions`, the next decisions of the log, change. Nothing is changed.
+        """Returns the change that `decisions`, the next decisions of the log, will cause. The people stay as they are.
 
         Raises BadInput if decisions contradict each other.
         """
@@ -158,7 +158,7 @@ class PeopleNow:
         return change
 
     def hold(self, decisions: Sequence[Decision]) -> None:
-        """Adds decisions to the log that contradict the log. The next call of `follow` follows them too."""
+        """Adds decisions that contradict the log to the log. The next call of `follow` follows these decisions, too."""
         self._held += decisions
 
     def _add_to_log(self, decisions: Sequence[Decision]) -> None:
@@ -172,7 +172,7 @@ class PeopleNow:
     def _find_named(self, decision: Decision, new: Sequence[Decision] = ()) -> set[str]:
         """Returns the faces that a decision names, and the faces that are used instead of these faces.
 
-        `new` are decisions that are not in the log yet. An undo may take one of them back.
+        `new` are decisions that are not in the log yet. If `decision` is an undo, it can take a decision of `new` back.
         """
         while decision.kind == "undo":
             if decision.undoes in self._named:
@@ -185,7 +185,8 @@ class PeopleNow:
         return {name for face in found if face is not None for name in (face.face_id, face.representative)}
 
     def _select_connected(self, faces: set[str], new: Sequence[Decision]) -> tuple[list[Decision], set[str]]:
-        """Returns all decisions, and all people, that are connected with `faces`, and then `new`.
+        """Returns all decisions that are connected with `faces`, followed by `new`, and all people that are connected
+        with `faces`.
 
         A decision is connected with a person if it names a face of the person. The other decisions and people have no
         effect on the groups of `faces`.
@@ -239,9 +240,10 @@ class PeopleNow:
         return list(rows.values())
 
     def _restore_rows(self, drop: Decision) -> list[Face]:
-        """Returns the rows that the faces of a drop get if the drop, which the grouping contains, is taken back.
+        """Returns the rows that the faces of a drop get if the drop is taken back. The last grouping contains the drop.
 
-        The grouping decides which of the faces are near-duplicates of each other, so all of them become faces in use.
+        The next grouping finds out which of the faces are near-duplicates of each other, so all of the faces become
+        faces in use.
         """
         found = (self.finder.find(place)[0] for place in drop.parts[0])
         return [
@@ -285,8 +287,9 @@ def _part_sides(groups: np.ndarray, sides: Sequence[Sequence[int]]) -> None:
 def follow_batches(people: PeopleNow, batches: Sequence[Sequence[Decision]]) -> None:
     """Follows decisions that were recorded, one batch after the other. A batch has the decisions of one command.
 
-    If a batch contradicts the log, because the photos or labels have changed since, it waits for the next batch, which
-    may take the cause back. A batch that still contradicts the log at the end changes no person.
+    A batch can contradict the log because photos or labels have changed since. Such a batch waits for the next batch,
+    which may take the cause of the contradiction back. A batch that still contradicts the log at the end changes no
+    person.
     """
     for batch in batches:
         try:

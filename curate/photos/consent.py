@@ -152,7 +152,7 @@ def normalise_path(path: Path) -> str:
 
 
 def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:
-    """Records source, licence and consent of photos, and drops the photos that may not be used.
+    """Records source, licence and consent of photos, and drops the photos whose use is not allowed.
 
     The crops and embeddings of a dropped photo's faces are erased. If the CSV does not name a photo, the photo keeps
     the values of earlier runs. If a dropped photo may be used again, the recorded faces of the photo are screened
@@ -219,7 +219,7 @@ def _report_copies(
 
 
 def find_consent_problem(consent: str | None, require: bool) -> str | None:
-    """Returns the reason why a photo with the consent `consent` may not be used, or None if the photo may be used."""
+    """Returns why a photo with the consent `consent` must not be used, or None if the photo may be used."""
     if consent in CONSENT_REFUSALS:
         return NO_CONSENT
     return CONSENT_MISSING if require and consent != "yes" else None

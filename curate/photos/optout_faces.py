@@ -116,7 +116,9 @@ def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]
 
 
 def _load_models(ledger: Ledger) -> FaceModels:
-    """Returns the face models of the dataset. Raises BadInput if no recognizer is recorded, or if its file changed."""
+    """Returns the face models of the dataset. Raises BadInput if no recognizer is recorded, or if the file of the
+    recognizer changed.
+    """
     recognizers = [row for row in ledger.read_rows(Model) if row.role == "recognizer"]
     if not recognizers:
         raise BadInput(f"{ledger.dataset} has no recognizer to compare faces with. Run `likeness curate` first.")

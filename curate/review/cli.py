@@ -19,12 +19,13 @@ def review(
     token: Annotated[bool, flag("--token")] = False,
     run: Annotated[list[Path] | None, flag("--run", default="runs inside the dataset", repeat=True)] = None,
 ) -> None:
-    """Look at the people of a dataset in a browser, and put wrong groups right.
+    """Look at the people of a dataset in a browser, and correct wrong groups.
 
     The command starts a server on this machine, and opens the browser. Every act in the browser is recorded at once, as
     the same decision that `likeness decide` records. Ctrl-C ends the command.
 
-    The command prints a link with a token. The link opens the pages one time, and nobody else can see the pages.
+    The command prints a link with a token. The link works one time, and only the browser that opened the link can see
+    the pages.
 
     Example: likeness review DATASET
     """

@@ -162,5 +162,5 @@ def _answer_applying(request: Request, error: Exception) -> Response:
 
 
 def _answer_likeness_error(request: Request, error: Exception) -> Response:
-    """Answers an error that a user can mend with the sentence of the error."""
+    """Sends the sentence of an error that a user can correct."""
     return fail(request, str(error))

@@ -26,7 +26,7 @@ ARGUMENTS = {
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
     "SQL": "One SELECT statement; docs/ledger.md lists the tables",
     "ACTION": "Merge, split, move, drop, rename, lock, prefer, together, apart, assign or undo; or list or apply",
-    "ID...": "Ids of people or faces, or their first six characters; for undo, the number of a decision",
+    "ID...": "Ids of people or faces, or the first six characters of each id; for undo, the number of a decision",
 }
 
 # This table maps an option to its metavar and its meaning. The metavar of a switch is empty, because a switch has no
@@ -42,7 +42,7 @@ FLAGS = {
     # options for the input
     "--run": ("RUN", "The folder of a training run"),
     "--set": ("NAME", "The name of a frozen set of the dataset"),
-    "--benchmark": ("BENCH", "The folder of a benchmark with photos of this dataset"),
+    "--benchmark": ("BENCH", "The folder of a benchmark that was made from the photos of this dataset"),
     "--split": ("SPLIT", "The split to use: train, val or test"),
     "--originals": ("FOLDER", "The folder of the original images"),
     "--split-lists": ("FOLDER", "The folder that contains train_image.txt, val_image.txt and test_image.txt"),
@@ -59,7 +59,7 @@ FLAGS = {
     "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
-        "The source of labels: folder or FILE.csv; or hint, hint:FILE.csv or metadata, which do not change the groups",
+        "The source of labels: folder or FILE.csv; labels of hint, hint:FILE.csv or metadata do not change the groups",
     ),
     "--same-person": (
         "COSINE",
@@ -124,7 +124,7 @@ FLAGS = {
     "--compile": ("", "Compile the model with torch.compile"),
     # models and weights
     "--base-model": ("FOLDER", "The folder of a diffusion model in the layout of the diffusers library"),
-    "--vre": ("RUN", "The folder of a training run of the recipe vre; this recipe uses the model of that run"),
+    "--vre": ("RUN", "The folder of a training run of the recipe vre, whose model the new training uses"),
     "--weights": ("FOLDER", "The folder that contains the weights of the networks for metrics"),
     "--steps": ("N", "The number of sampling steps of a restoration, from 1 to 8"),
     # restoring
@@ -135,7 +135,7 @@ FLAGS = {
     "--aligned": ("", "Use this option if the photos are square face crops in the layout of FFHQ"),
     "--box": (
         "X0,Y0,X1,Y1",
-        "The box of the face in pixels, for a photo in which no face is found; if none is found in the box either, "
+        "The box of the face in pixels, for a photo in which no face is found; if no face is found in the box either, "
         "the face counts as upright",
     ),
     # measuring

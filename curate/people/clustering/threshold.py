@@ -62,8 +62,8 @@ class Evidence:
         # sizes of the groups.
         norms = (self.mean_within + (1 - self.mean_within) / a) * (self.mean_within + (1 - self.mean_within) / b)
         expected = self.mean_within / np.sqrt(norms)
-        # The log density within a person falls as a normal log density below `expected`, and is constant above it. The
-        # log density between strangers falls as a normal log density above 0, and is constant below 0.
+        # The log density within a person is a normal log density below `expected`, and constant above `expected`. The
+        # log density between strangers is a normal log density above 0, and constant below 0.
         same = -0.5 * (np.minimum(cosine - expected, 0) / SPREAD_WITHIN) ** 2 - np.log(SPREAD_WITHIN)
         strangers = -0.5 * (np.maximum(cosine, 0) / self.spread) ** 2 - np.log(self.spread)
         return np.asarray(same - strangers + np.log(large) - CAUTION * np.log(small))
@@ -76,7 +76,7 @@ class Evidence:
         return float(cosines[enough.argmax()]) if enough.any() else 1.0
 
     def estimate_false_match_rate(self, cosine: float) -> float:
-        """Returns the estimated share of pairs of strangers' faces that have a cosine of at least `cosine`."""
+        """Returns the estimated share of the pairs of strangers that have a cosine of at least `cosine`."""
         return float(np.exp(log_ndtr(-cosine / self.spread)))
 
 

@@ -28,11 +28,11 @@ from curate.people.clustering.threshold import Evidence, solve_concentration
 WEAK = 0.66
 _MIN_FACES = 2  # A weak face joins only people with 2 strong faces or more (near-copies count as one face).
 # At most the share _CHANCE of the weak faces is expected to join a wrong person by chance (ours). With a larger share,
-# more weak faces join their own person.
+# more weak faces join their own person, and more weak faces join a wrong person.
 _CHANCE = 0.005
-# The cosine to the person must also be at least _LEAST_SPREADS times the spread of the cosines between strangers
-# (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as photos of
-# strangers were added.
+# In any case, the cosine to the person must be at least _LEAST_SPREADS times the spread of the cosines between
+# strangers (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as
+# photos of strangers were added.
 _LEAST_SPREADS = 3.2
 _CANDIDATES = 4  # A weak face is compared with its 4 nearest people.
 # The following three numbers are ours. We chose the three numbers on collections of 200 clear photos and 100 degraded
@@ -57,9 +57,10 @@ def join_weak_groups(
 
     `strong`, bool (g,), is True for groups with a strong face. `merged` are the labels of the strong groups after the
     merging. A weak group joins the nearest person if the cosine to the person's centre is so high that few weak faces
-    reach it by chance. `spread` is the standard deviation of the cosines between strangers. If `same_person` is given,
-    the mean cosine to the person's faces must be `same_person` or more. `main`, bool (g,), is True for groups with the
-    largest face of a photo. Groups in the background of photos, with False, have a limit of their own.
+    reach this cosine by chance. `spread` is the standard deviation of the cosines between strangers. If `same_person`
+    is given, the mean cosine to the person's faces must be `same_person` or more. `main`, bool (g,), is True for groups
+    with the largest face of a photo. Groups with the value False are in the background of photos, and have a limit of
+    their own.
     """
     sums, sizes, photo_counts = graph.sums, graph.sizes, graph.photo_counts
     labels = np.empty(len(strong), np.int64)
@@ -94,7 +95,7 @@ def join_weak_groups(
             blocked[:, column] = shared > 0
 
     # Join each weak group to its nearest person, if the similarity is high enough. If the nearest person has another
-    # face in the same photo, the weak group stays alone. The second nearest person is probably somebody else.
+    # face in the same photo, the weak group stays alone, because the second nearest person is probably somebody else.
     best = similarity.argmax(axis=1)
     value, person = similarity[np.arange(len(weak)), best], near[np.arange(len(weak)), best]
     value[blocked[np.arange(len(weak)), best]] = -np.inf
@@ -135,9 +136,9 @@ def _select_likely(cosines: np.ndarray, people: int, spread: float) -> np.ndarra
     """Returns which weak faces join their nearest person, bool (w,).
 
     `cosines` (w,) are the cosines of w weak faces to the nearest of `people` people. The faces that do not join count
-    as strangers. The limit is chosen so that at most the share _CHANCE of the w faces is expected to reach it by
-    chance. With fewer strangers, the limit is therefore lower, but it is never lower than _LEAST_SPREADS times
-    `spread`.
+    as strangers. The limit of the cosine is chosen so that at most the share _CHANCE of the w faces is expected to
+    reach the limit by chance. With fewer strangers, the limit is therefore lower, but never lower than _LEAST_SPREADS
+    times `spread`.
     """
     joins = np.zeros(len(cosines), bool)
     while True:

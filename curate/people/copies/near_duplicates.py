@@ -102,7 +102,7 @@ def find_successors(
 
 
 def select_replaced_faces(faces: Iterable[Face]) -> list[Face]:
-    """Returns the faces whose files were overwritten, if another face in use shows their picture."""
+    """Returns the faces whose files were overwritten and whose picture a face in use shows."""
     return [face for face in faces if face.reason == FILE_REPLACED and face.duplicate_of is not None]
 
 
@@ -123,8 +123,8 @@ def find_near_duplicates(
     The original of each set of near-duplicates becomes the representative (manifests/ledger/original_copies.py). If a
     set contains a face of `preferred`, the last such face becomes the representative instead.
 
-    Some photos show one person twice, for example photo-booth strips. A face of a photo-booth strip becomes a
-    representative only if all its copies are in photos that show one person twice.
+    Some photos show one person twice, for example photo-booth strips. A face in such a photo becomes a representative
+    only if all its copies are also in such photos.
 
     Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped by a decision. `photos` are the
     photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n, d). The arguments `faces`,

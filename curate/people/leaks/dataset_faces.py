@@ -40,7 +40,7 @@ class Rules:
 
 
 def read_faces(ledger: Ledger, query: str = FACES_WITH_SPLITS) -> list[FaceLine]:
-    """Returns the faces of all splits and their near-duplicates, ordered by face id.
+    """Returns the faces of all splits, and the near-duplicates of these faces, ordered by face id.
 
     Raises LedgerBroken if the photo of a face has no row.
     """
@@ -57,7 +57,8 @@ def read_faces(ledger: Ledger, query: str = FACES_WITH_SPLITS) -> list[FaceLine]
 
 
 def read_unused_frozen_faces(ledger: Ledger) -> list[FaceLine]:
-    """Returns the faces of frozen sets that the dataset does not use any more, ordered by face id.
+    """Returns the faces that are in frozen sets although the dataset does not use these faces any more, ordered by face
+    id.
 
     Raises LedgerBroken in the same case as `read_faces`.
     """

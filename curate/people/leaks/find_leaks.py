@@ -12,8 +12,8 @@ The grouping joins two faces whose cosine reaches a threshold. Some pairs of fac
 reach the threshold of the grouping. The false match rate is the estimated share of the pairs of strangers that reach
 the threshold. A pair that reaches the threshold is therefore a leak only if other photos confirm the leak. Let A and B
 be the two faces of a pair. Other photos confirm the leak if the mean cosine of A to all faces of B's person in B's
-split also reaches the threshold, or the reverse. All pairs that reach the threshold are counted. The expected number of
-pairs of strangers that reach the threshold is also reported.
+split also reaches the threshold, or if the same is true with A and B exchanged. All pairs that reach the threshold are
+counted. The expected number of pairs of strangers that reach the threshold is also reported.
 
 Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
 comparison computes 1.7e9 cosines of 512 dimensions. docs/benchmarks.md contains the measured time.
@@ -103,7 +103,7 @@ class LeakSearch:
     """What a search for leaks reads from a ledger. `find_leaks` explains the other fields."""
 
     faces: list[FaceLine]
-    unused: list[FaceLine]  # the faces of frozen sets that the dataset does not use any more
+    unused: list[FaceLine]  # faces that are in frozen sets, and that the dataset does not use any more
     vectors: np.ndarray  # the embeddings of `faces`, and then of `unused`
     references: np.ndarray  # the references of the table `pairs`
     policy: str

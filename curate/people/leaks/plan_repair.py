@@ -37,8 +37,8 @@ def plan_repair(
     """Returns the decisions that end `leaks`.
 
     `faces` maps face ids to the faces that were searched. Faces in `locked` are never dropped. If `with_moves` is
-    false, no person changes its split. Leaks of the kinds identity and photo are left out, because `curate` itself ends
-    them when it divides the people into splits again.
+    false, no person changes its split. Leaks of the kinds identity and photo are left out, because `curate` ends these
+    leaks when it divides the people into splits again.
     """
     plan = RepairPlan()
     size = Counter(line.person for line in faces.values() if line.copy_of is None)

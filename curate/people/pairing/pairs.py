@@ -131,7 +131,7 @@ def make_pairs(
     A reference shows the same person as the target in a different picture. A near-duplicate is never a reference. If a
     photo contains a copy of any face in the target's photo, no face of the photo is a reference, because the photo may
     also contain a copy of the target that was not found. With `--split-by photos`, the references of val and test come
-    from train, because a personal restorer also gets its training photos as references.
+    from train, because a personal restorer gets photos of its training set as references.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     picture_number = np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64)

@@ -127,10 +127,10 @@ def make_splits(
     If faces are split by identity, the split of a person who shares no photo follows from a hash of the person's
     smallest face_id. The name of a person has no effect on the person's split. People who share photos go to the same
     split, if the splits do not become too small (shared_photos.py). If three or more people have two photos or more,
-    every split gets people, except if too many faces would be set aside. A person with a single face has no references.
-    A person with a single face gets the split of the person with the most faces in the same photo, so that the photo
-    can be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, the rules
-    for people apply to photos, and copies of a photo stay together.
+    every split gets people, unless too many faces would be set aside. A person with a single face has no references. A
+    person with a single face gets the split of the person with the most faces in the same photo, so that the photo can
+    be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, the rules for
+    people apply to photos, and copies of a photo stay together.
 
     If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
     have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the
@@ -150,8 +150,8 @@ def make_splits(
 
     The faces of the identities in `doubtful` are set aside, except faces to which a locked row applies. Each face of a
     doubtful identity counts as a person with a single face. Doubtful faces are used neither for training nor for tests.
-    Rows of `before` with the reason `doubtful_person`, rows of `frozen`, and `together` have therefore no effect on
-    their splits.
+    Rows of `before` with the reason `doubtful_person`, rows of `frozen`, and `together` therefore do not change the
+    splits of doubtful faces.
 
     Raises BadInput if a person has locked rows of two splits, if locked rows have a different policy than
     `rules.policy`, or if the shares of val and test leave no share for train.

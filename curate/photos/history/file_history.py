@@ -53,10 +53,10 @@ def _may_stand_for_photo(file: File) -> bool:
 
 
 def mark_left_out(files: Iterable[File], left_out: Mapping[str, str | None]) -> list[File]:
-    """Returns the changed rows of the files of earlier scans that are in a folder or archive that is now left out.
+    """Returns the changed rows of files of earlier scans that are now left out, alone or with their folder or archive.
 
-    `left_out` maps the uri of a file or folder that is left out to the reason. The size is removed from a row, so that
-    a later scan without this rule reads the file again.
+    `left_out` maps the uri of a file or folder that is left out to the reason. The size is removed from each row, so
+    that a later scan reads the file again if the file is no longer left out.
     """
     rows = []
     for file in files if left_out else ():

@@ -79,7 +79,7 @@ class FrameChange:
 
 
 def find_turn(old_orientation: int, new_orientation: int) -> Turn:
-    """Returns the matrix that maps the upright photo of the old EXIF orientation to that of the new orientation."""
+    """Returns the matrix from the old upright photo to the new upright photo, for a change of the EXIF orientation."""
     (a, b), (c, d) = (np.array(_TURNS[new_orientation]) @ np.array(_TURNS[old_orientation]).T).tolist()
     return (a, b), (c, d)
 

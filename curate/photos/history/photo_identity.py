@@ -1,4 +1,4 @@
-"""Finds out which known photo a file contains, also if a program has changed the metadata of the file.
+"""Finds out which known photo a file contains, even if a program has changed the metadata of the file.
 
 The first search compares the sha256 of the file, which does not depend on the version of the decoder. The second search
 compares the sha256 of the stored samples, which does not depend on the metadata. The third search compares the path of

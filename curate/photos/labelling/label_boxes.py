@@ -18,7 +18,7 @@ class PhotoLabels:
 
     boxes: dict[str, list[tuple[str, Box]]] = field(default_factory=lambda: defaultdict(list))  # Photo -> (label, box).
     whole: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # Photo -> labels without a box.
-    placed: set[str] = field(default_factory=set)  # Photos whose metadata has a region, also if it is not used.
+    placed: set[str] = field(default_factory=set)  # Photos whose metadata has a region, even if the region is not used.
     unused: Counter[str] = field(default_factory=Counter)  # Why regions are not used -> number of regions.
 
     def make_rows(self, truth: bool, is_metadata: bool) -> tuple[list[Label], list[str]]:

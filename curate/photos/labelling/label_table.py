@@ -55,7 +55,7 @@ def read_label_csv(table: Path) -> list[LabelLine]:
         if not label.isprintable() or len(label) > MAX_NAME:
             raise BadInput(
                 f"{table}, line {number}: the label is too long or has several lines. Write one line of at most "
-                f"{MAX_NAME} characters. If the label looks right, an earlier quote may not be closed."
+                f"{MAX_NAME} characters. If the label looks right, look for an earlier quote that is not closed."
             )
         lines.append(LabelLine(photo, label, _read_box(f"{table}, line {number}", box)))
     if not lines:

@@ -33,7 +33,7 @@ def label(ledger: Ledger, config: CurateConfig, map_batches: BatchMap) -> None:
     """Records the labels of `--labels`. If `--labels` is not given, records the labels of imported lists.
 
     Each run replaces the labels of the earlier run. To keep labels, the user must therefore repeat `--labels` in every
-    run. Photos that may not be used, and faces that opted out, get no labels.
+    run. Photos whose use is not allowed, and faces that opted out, get no labels.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     usable = find_usable_photos(photos)
@@ -116,7 +116,7 @@ def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:
 def label_faces(
     labels: Iterable[Label], faces: Sequence[Face], photos: Mapping[str, Photo]
 ) -> tuple[dict[str, str], list[str]]:
-    """Returns the labels of faces (face_id -> label), and notices about copies with different labels and empty boxes.
+    """Returns face_id -> label, and notices about copies with different labels, and about boxes that fit no face.
 
     A label without a box belongs to the largest accepted face of its photo. `faces` are the faces with the status ok
     and the near-duplicates. The label of a near-duplicate counts for its representative. If the representative has a

@@ -122,7 +122,7 @@ def place_box(region: Region, photo: Photo, file: File, metadata: FileMetadata) 
 def _turn_size(size: tuple[float, float], orientation: int) -> tuple[float, float]:
     """Returns the width and height of a picture after a turn by an EXIF orientation.
 
-    The inverse turn has the same effect.
+    The inverse turn gives the same width and height.
     """
     return (size[1], size[0]) if orientation >= 5 else size
 

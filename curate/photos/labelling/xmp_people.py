@@ -79,7 +79,7 @@ def read_xmp_people(packet: bytes) -> NamedPeople:
 def clean_name(text: str) -> str | None:
     """Returns a name in NFC without blanks at its ends.
 
-    Returns "" if the text stands for nobody, and None if it is no name.
+    Returns "" if the text stands for nobody, and None if the text is no name.
     """
     name = unicodedata.normalize("NFC", text).strip()
     if name in _NOBODY:

@@ -1,1 +1,1 @@
-"""Asks the user the questions whose answers change most: the queue, its page, and the decisions of the answers."""
+"""Asks the user the questions whose answers correct most, and turns the answers into decisions."""

@@ -24,15 +24,15 @@ PICTURES = 12  # Largest number of pictures of each side of a question (ours).
 
 
 class Asker:
-    """The questions about the people of a review. The questions follow everything that is recorded."""
+    """The questions about the people of a review. The questions change with each recorded decision."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.Lock()
         self._queue: Questions | None = None
         self._face_ids: list[str] = []  # the faces of the queue
-        self._owner: dict[str, str] = {}  # the person of each face, as the queue knows it
-        self._log: list[int] = []  # the numbers of the decisions that the queue knows
+        self._owner: dict[str, str] = {}  # face -> person, as of the last update of the queue
+        self._log: list[int] = []  # the numbers of the decisions at the last update of the queue
         self._answered = 0  # number of answers in this session
 
     def describe(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Asker:
     def answer(self, name: object, answer: object) -> None:
         """Records the answer to the question with the id `name`. A question that is skipped records nothing.
 
-        Raises BadInput if another question is the next one now, or if the answer is refused.
+        Raises BadInput if the next question is now a different question, or if the answer is refused.
         """
         if answer not in ANSWERS:
             raise BadInput("An answer is yes, no or skip.")
@@ -114,7 +114,8 @@ def read_odds(ledger: Ledger, dimensions: int) -> Odds:
 def make_request(question: Question, yes: bool, view: View) -> dict[str, Any]:
     """Returns the request that an answer stands for.
 
-    If two sets of faces of one person show one person, the request is a merge that names the faces by their places.
+    If the answer confirms that two parts of a person are one person, the request is a merge that names the faces by
+    their places.
     """
     if question.kind == PEOPLE:
         return {"kind": "merge" if yes else "apart", "sides": list(question.people)}
@@ -153,7 +154,7 @@ def _list_answers(log: Sequence[Decision], view: View) -> Iterator[tuple[list[st
 
 
 def _describe(question: Question, view: View) -> dict[str, Any]:
-    """Returns a question for the page."""
+    """Returns a question as the page needs it."""
     sides = []
     for faces, person in zip((question.one, question.other), (*question.people, question.people[0]), strict=False):
         identity = view.people.identities[person]
@@ -169,7 +170,7 @@ def _describe(question: Question, view: View) -> dict[str, Any]:
     return {
         "id": name_question(question),
         "kind": question.kind,
-        "title": titles.get(question.kind, "Do these two parts of a person show the same person?"),
+        "title": titles.get(question.kind, "Do these two groups of faces show the same person?"),
         "yes": "The two people are merged." if question.kind == PEOPLE else "The person stays as it is.",
         "no": "The two people stay apart." if question.kind == PEOPLE else f"The person loses {one}.",
         "sides": sides,

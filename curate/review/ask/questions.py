@@ -1,11 +1,11 @@
-"""Chooses the question whose answer changes most.
+"""Chooses the question whose answer is expected to correct most wrong pairs of faces.
 
-A question is about two sets of faces. For a question about two people, the sets are these people. For a question about
-a face, the sets are the face and the other faces of its person. For a question about two parts of a person, the sets
-are the parts. The calibrated evidence of the grouping gives the log odds that the two sets show one person. The
-probability that the present people are wrong follows from these odds. A wrong question costs one wrong pair of faces
-for each face of the first set and each face of the second set. The gain of a question is therefore the probability
-times the number of these pairs. The question with the largest gain comes first.
+A question is about two sets of faces. For a question about two people, the sets are the faces of each person. For a
+question about a face, the sets are the face and the other faces of its person. For a question about two parts of a
+person, the sets are the parts. The calibrated evidence of the grouping gives the log odds that the two sets show one
+person. The probability that the present people are wrong about the two sets follows from these odds. If the present
+people are wrong, each face of the first set forms a wrong pair with each face of the second set. The gain of a question
+is therefore the probability times the number of these pairs. The question with the largest gain comes first.
 
 docs/review.md explains the numbers, and benchmarks/review_questions.py measures the order.
 """
@@ -25,12 +25,12 @@ from curate.people.clustering.threshold import Evidence
 from manifests.report.suggestions import divide_faces
 
 # The log odds of the evidence are divided by CALM, because the faces of a person are not independent pictures of the
-# person (ours). benchmarks/review_questions.py prints how often the present people are wrong, by these odds.
+# person (ours). benchmarks/review_questions.py prints for ranges of these odds how often the present people are wrong.
 CALM = 2.0
 LIKELY = 0.05  # A question whose probability is lower is unlikely to show an error (ours).
 _LEAST_GAIN = 0.02  # A question with a smaller expected number of wrong pairs is never asked (ours).
-_NEAREST = 16  # Each person is compared with so many people whose centres are nearest (ours).
-_LEAST_FOR_PARTS = 4  # Least number of faces of a person whose two parts are a question (ours).
+_NEAREST = 16  # Each person is compared with the 16 people whose centres are nearest (ours).
+_LEAST_FOR_PARTS = 4  # Two parts of a person are a question only if the person has 4 faces or more (ours).
 _PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step; limits the memory.
 
 PEOPLE, FACE, PARTS = "people", "face", "parts"  # the kinds of questions
@@ -68,7 +68,7 @@ class Question:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A question of the queue, as long as the people of `versions` have not changed."""
+    """A question of the queue. The question is current as long as the people of `versions` have not changed."""
 
     kind: str
     versions: tuple[tuple[str, int], ...]
@@ -82,7 +82,7 @@ class _Entry:
 
 
 class Questions:
-    """The queue of questions about the people of a dataset. The queue follows every change of the people."""
+    """The queue of questions about the people of a dataset. `follow` updates the queue after a change of the people."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Questions:
         self._photo_of = [
             photo_of[face] if face in photo_of and faces_in[photo_of[face]] > 1 else None for face in face_ids
         ]
-        self._photos: dict[str, Counter[str]] = {}  # person -> these photos, with the number of the person's faces
+        self._photos: dict[str, Counter[str]] = {}  # person -> (photo with several faces -> the person's faces in it)
         self._rows: dict[str, list[int]] = {}  # person -> sorted rows of the clear faces
         for row, person in sorted(self._person_of.items()):
             if row not in self._unclear:
@@ -119,8 +119,8 @@ class Questions:
         self._norms = np.ones(len(self._centres), np.float32)  # the lengths of the sums of the embeddings
         self._version: dict[str, int] = {}
         self._apart: list[tuple[int, int]] = []  # two rows whose people are known to be two people
-        self._apart_now: set[frozenset[str | None]] = set()  # the people of these rows
-        # two sets of rows that are known to be one person, by the first row of each of them
+        self._apart_now: set[frozenset[str | None]] = set()  # the people of the rows in `_apart`
+        # two sets of rows that are known to be one person, by the first row of each set
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
         self._skipped: set[tuple[object, ...]] = set()
@@ -133,14 +133,16 @@ class Questions:
             self._ask_about_faces(person)
 
     def keep_apart(self, one: Iterable[str], other: Iterable[str]) -> None:
-        """Two sets of faces show two people. No question asks whether their people are one person."""
+        """Records that two sets of faces show two people. No later question asks whether these are one person."""
         first, second = self._find_rows(one), self._find_rows(other)
         if first and second:
             self._apart.append((first[0], second[0]))
             self._apart_now.add(frozenset((self._person_of.get(first[0]), self._person_of.get(second[0]))))
 
     def keep_together(self, one: Iterable[str], other: Iterable[str]) -> None:
-        """Two sets of faces show one person. No question asks whether a part of one set is another person."""
+        """Records that two sets of faces show one person. No later question asks whether one of the sets is another
+        person.
+        """
         first, second = frozenset(self._find_rows(one)), frozenset(self._find_rows(other))
         if first and second:
             self._same.setdefault(min(first), []).append((first, second))
@@ -151,17 +153,19 @@ class Questions:
         self._apart, self._apart_now, self._same = [], set(), {}
 
     def set_locked(self, people: Iterable[str]) -> None:
-        """No question is about these people, because the user has confirmed their faces."""
+        """Sets the people about whom no question is asked, because the user has confirmed the faces of these people."""
         self._locked = set(people)
 
     def skip(self, question: Question) -> None:
-        """The question is asked again only after its people have changed."""
+        """Skips a question. The question is asked again only after one of its people has changed."""
         self._skipped.update(
             islice((entry.key for entry in self._iterate_entries() if self._show(entry) == question), 1)
         )
 
     def follow(self, owner: Mapping[str, str | None]) -> None:
-        """Follows a change of the people. `owner` maps each face that may have moved to its person, or to None."""
+        """Updates the queue after a change of the people. `owner` maps each face that may have moved to its person, or
+        to None.
+        """
         changed: dict[str, None] = {}
         for face, person in owner.items():
             row = self._row.get(face)
@@ -224,7 +228,7 @@ class Questions:
         return all(self._version.get(person) == version for person, version in entry.versions)
 
     def _is_open(self, entry: _Entry) -> bool:
-        """Returns whether the answer of a current entry is not known."""
+        """Returns whether a current entry still needs an answer."""
         people = [person for person, _ in entry.versions]
         if self._locked.intersection(people) or entry.key in self._skipped:
             return False
@@ -274,7 +278,7 @@ class Questions:
         """Adds the questions about a person and the people with the nearest centres.
 
         `cosines` are the cosines of the person's centre to the centres of all people, float32 (people,). `seen` are the
-        pairs that the queue has already.
+        pairs of people that are already in the queue.
         """
         sizes = self._sizes[: len(self._people)]
         cosines = np.where(sizes > 0, cosines, -2.0)

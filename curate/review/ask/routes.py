@@ -1,4 +1,4 @@
-"""The page that asks the question whose answer changes most."""
+"""The page that asks the question whose answer is expected to correct most."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_BYTES = 4096  # the largest answer (ours)
 
 
 def show_page(request: Request) -> Response:
-    """The page. A script fills it with questions."""
+    """Sends the page. A script fills the page with questions."""
     return render(request, "ask.html.j2")
 
 
@@ -27,7 +27,7 @@ def send_question(request: Request) -> Response:
 
 
 async def receive_answer(request: Request) -> Response:
-    """Records an answer, and answers the next question. If nothing was recorded, answers an error."""
+    """Records an answer, and sends the next question. If nothing was recorded, sends an error."""
     words = await read_json(request, _MOST_BYTES)
     if not isinstance(words, dict):
         raise BadInput("The answer is not a JSON object.")

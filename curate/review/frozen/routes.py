@@ -43,7 +43,7 @@ def send_lq(request: Request) -> Response:
 
 
 def send_crop(request: Request) -> Response:
-    """Sends the crop of a face, area-resized to the side in the path."""
+    """Sends the crop of a face, resized by area averages to the side that the path names."""
     session = get_session(request)
     face, side = request.path_params["face"], request.path_params["side"]
     if not 16 <= side <= _CROP:

@@ -1,6 +1,7 @@
 """Finds the pairs of faces that leak between splits, for the page that shows them side by side.
 
-The ledger has the counts of the last search only, because pairs name faces. The page searches again in the background.
+The ledger has the counts of the last search, but no pairs, because pairs name faces. To show pairs, the page searches
+again in the background.
 """
 
 from __future__ import annotations
@@ -159,6 +160,6 @@ def describe_repair(repair: Repair) -> str:
     return (
         f"The repair ended {repair.leaks_before - repair.leaks_after} of {format_count(repair.leaks_before, 'leak')}. "
         f"{format_count(repair.targets_moved, 'target')} moved to another split, and {repair.targets_lost} of "
-        f"{format_count(repair.targets, 'target')} are no targets any more. "
+        f"{format_count(repair.targets, 'target')} are not targets any more. "
         + (f"You can take back {decisions}." if numbers else "No decision was recorded.")
     )

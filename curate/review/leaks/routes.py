@@ -27,7 +27,7 @@ from curate.review.web.pages import fail, get_session, render
 from curate.review.web.reading import open_ledger
 
 NAVIGATION = [("/leaks", "Leaks")]
-# name of a work -> the function that runs in the background, and a function that describes its result for the page
+# name of a job -> the function that runs in the background, and a function that describes its result for the page
 _WORKS: dict[str, tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]] = {
     "search": (search_pairs, lambda pairs: {}),
     "plan": (plan_repair, lambda plan: {"sentence": describe_plan(plan), "decides": has_decisions(plan)}),
@@ -36,7 +36,7 @@ _WORKS: dict[str, tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]] = 
 
 
 def show_leaks(request: Request) -> Response:
-    """The counts of the last search, and the pairs as soon as the search of this page is done."""
+    """Sends the page with the counts of the last search, and with the pairs if the search for this page has ended."""
     session = get_session(request)
     with open_ledger(request) as ledger:
         audit = read_audit(ledger)
@@ -51,7 +51,7 @@ def show_leaks(request: Request) -> Response:
 
 
 def start_work(request: Request) -> Response:
-    """Starts the plan of a repair, or the repair itself. The answer has the key with which `read_work` is asked."""
+    """Starts the job that the path names. The answer contains the key of the job, which `read_work` needs."""
     session = get_session(request)
     function, _ = _find_work(request)
     if function is run_repair and session.read_only:
@@ -63,7 +63,7 @@ def start_work(request: Request) -> Response:
 
 
 def read_work(request: Request) -> Response:
-    """Sends how far a work is."""
+    """Sends the progress of a job, and its result after its end."""
     function, describe = _find_work(request)
     status, result = request.app.state.jobs.find(function).read(request.query_params.get("key", ""))
     return answer_status(status, **({} if result is None else describe(result)))

@@ -4,9 +4,9 @@ The map depends on the embeddings only, and two computations on one machine give
 DATASET/map/, in a file whose name is a hash of the faces and their embeddings. If the faces change, the next map gets
 another name, and the old file is removed.
 
-The cost on one core that other programs used too: 26 seconds for 10,000 faces, and 120 seconds and .85 GiB for 100,000
-faces of 512 dimensions (`python benchmarks/face_map.py`, benchmarks/results/face_map.json). The number of iterations is
-fixed, so the time is bounded. The search for neighbours grows faster than the number of faces.
+On one core that other programs also used, the map of 10,000 faces takes 26 seconds. The map of 100,000 faces of 512
+dimensions takes 120 seconds and .85 GiB (`python benchmarks/face_map.py`, benchmarks/results/face_map.json). The number
+of iterations is fixed. The time of the search for neighbours grows faster than the number of faces.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from manifests.ledger.paths import MAPS
 from manifests.runtime.files import ARRAY_ERRORS, write_atomically
 
 VERSION = 1  # raise this number if the same embeddings get another map
-NEIGHBOURS = 30  # the neighbours of each face that shape the map; three times the perplexity, as t-SNE's paper advises
+# The number of neighbours of each face that shape the map: three times the perplexity, as t-SNE's paper advises.
+NEIGHBOURS = 30
 PERPLEXITY = NEIGHBOURS / 3  # (ours) most people of a collection have fewer than 30 faces
-# (ours) Fewer faces than LEAST have too few neighbours for t-SNE. Their map shows the two principal components.
+# If there are fewer faces than LEAST (ours), the faces have too few neighbours for t-SNE. The map then shows the two
+# principal components of the embeddings.
 LEAST = 3 * NEIGHBOURS
 EXACT = 20_000  # above this number of faces, the search for neighbours is approximate (ours)
 # The two phases of openTSNE: iterations, exaggeration and momentum. Our first phase has 100 iterations (ours). openTSNE
-# has 250 there, but on 100,000 synthetic faces, more than 100 iterations do not change the picture.
+# has 250 there, but on 100,000 synthetic faces, more than 100 iterations do not change the map visibly.
 _PHASES = ((100, 12.0, 0.5), (250, 1.0, 0.8))
 _STEP = 10  # iterations between two reports
 SIDE = 65535  # the coordinates are integers from 0 to SIDE
@@ -55,7 +57,7 @@ def hash_faces(face_ids: Sequence[str], shards: Sequence[str], rows: Sequence[in
 
 
 def read_key(ledger: Ledger) -> tuple[str, tuple[str, ...]]:
-    """Returns the hash that names today's map, and the faces of the map, ordered by face id.
+    """Returns the hash that names the present map, and the faces of the map, ordered by face id.
 
     The map has all faces that are used and have an embedding.
     """
@@ -78,7 +80,8 @@ def read_map(dataset: Path, key: str, face_ids: tuple[str, ...]) -> FaceMap | No
 
 
 def compute_map(dataset: Path, report: Report) -> np.ndarray:
-    """Computes today's map, and returns the places of its faces. The map is stored in the dataset if that is possible.
+    """Computes the present map, and returns the places of its faces. The map is stored in the dataset if that is
+    possible.
 
     On a disk without room or without write access, the map is not stored.
     """
@@ -109,7 +112,8 @@ def place_faces(embeddings: np.ndarray, report: Report = lambda *_: None) -> np.
 
     report("Looking for the neighbours of each face", 0, 1)
     near = find_neighbours(embeddings, np.arange(n), NEIGHBOURS, -1.0, EXACT)
-    # A search that is approximate may find fewer neighbours. The missing ones count as the face itself, far away.
+    # An approximate search may find fewer neighbours. The face itself, at a large distance, replaces each missing
+    # neighbour.
     rows = np.where(near.rows < 0, np.arange(n)[:, None], near.rows).astype(np.int64)
     distances = np.sqrt(np.maximum(2 - 2 * np.where(near.rows < 0, -1.0, near.cosines), 0.0))
     # With one thread, the result does not depend on the machine's number of cores.

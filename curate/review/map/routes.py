@@ -24,7 +24,7 @@ _HUES, _ALONE = 360, 360  # the number of hues, and the hue of a person with one
 
 
 def show_map(request: Request) -> Response:
-    """The map. If the map was not computed yet, its computation starts in the background."""
+    """Sends the page of the map. If the map was not computed yet, its computation starts in the background."""
     key, face_map = _find_map(request)
     job = request.app.state.jobs.find(compute_map)
     if face_map is None:
@@ -34,7 +34,7 @@ def show_map(request: Request) -> Response:
 
 
 def read_progress(request: Request) -> Response:
-    """Sends how far the computation of a map is."""
+    """Sends the progress of the computation of a map."""
     return answer_status(request.app.state.jobs.find(compute_map).read(request.query_params.get("key", ""))[0])
 
 
@@ -61,7 +61,7 @@ def read_face(request: Request) -> Response:
 
 
 async def select_faces(request: Request) -> Response:
-    """Stores the rows that a lasso selected, and answers the link to the page of the selection."""
+    """Stores the rows that a lasso selected, and sends the link to the page of the selection."""
     body = await read_json(request, _MOST_BYTES)
     rows = body.get("rows") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, int) and not isinstance(row, bool) for row in rows):
@@ -108,12 +108,12 @@ def _select_faces(face_map: FaceMap, rows: list[int]) -> list[str]:
 
 
 def _find_map(request: Request) -> tuple[str, FaceMap | None]:
-    """Returns the key of today's map, and the map if it was computed."""
+    """Returns the key of the present map, and the map if it was computed."""
     session = get_session(request)
     with open_ledger(request) as ledger:
         key, face_ids = read_key(ledger)
     face_map = read_map(session.dataset, key, face_ids)
-    if face_map is None:  # the dataset may be read-only, so that the map is only in memory
+    if face_map is None:  # if the dataset is read-only, the map is only in memory
         _, places = request.app.state.jobs.find(compute_map).read(key)
         face_map = None if places is None else FaceMap(face_ids, places)
     if face_map is not None:

@@ -1,4 +1,4 @@
-"""Receives the acts of the user, and answers the state of the session."""
+"""Receives the acts of the user, and sends the state of the session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_BYTES = 16 * 2**20  # the largest act (ours): the ids of 400,000 faces
 
 
 async def receive_act(request: Request) -> Response:
-    """Performs an act. Answers a sentence and the new state, or an error if nothing was recorded."""
+    """Performs an act. Sends a sentence and the new state, or an error if nothing was recorded."""
     session = get_session(request)
     act = await read_json(request, _MOST_BYTES)
     answer = await run_in_threadpool(perform, session, act)
@@ -23,7 +23,7 @@ async def receive_act(request: Request) -> Response:
 
 
 def show_state(request: Request) -> Response:
-    """Sends the state of the session, after a look whether another command changed the ledger."""
+    """Checks whether another command changed the ledger, and sends the state of the session."""
     session = get_session(request)
     session.read()
     return JSONResponse({"state": session.describe_state()})

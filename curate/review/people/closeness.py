@@ -11,7 +11,7 @@ from scipy.cluster.vq import kmeans2
 from curate.review.session.view import View
 from manifests.ledger.ledger import Ledger
 
-_LEAST_FACES = 3  # a person needs this many faces before two people are proposed (ours)
+_LEAST_FACES = 3  # a person with fewer faces is not divided into two proposed people (ours)
 
 
 def find_closest_people(dataset: Path, view: View, person: str, count: int) -> list[dict[str, Any]]:
@@ -40,8 +40,8 @@ def find_closest_people(dataset: Path, view: View, person: str, count: int) -> l
 def propose_two(dataset: Path, view: View, person: str) -> list[str]:
     """Returns the faces of a person that may show another person: the smaller of two clusters of the embeddings.
 
-    The two clusters start from the two faces with the lowest similarity: the least typical face, and the face that is
-    least similar to it. The list is empty if the person has fewer than three faces.
+    The two clusters start from two faces: the least typical face, and the face that is least similar to the least
+    typical face. The list is empty if the person has fewer than three faces.
     """
     own = view.people.members.get(person, [])
     if len(own) < _LEAST_FACES:

@@ -1,4 +1,4 @@
-"""Says everything about a face that helps to judge it: its numbers, its photo, and why it is with its person."""
+"""Collects what helps a user to judge a face: its measures, its photo, and why the face belongs to its person."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def list_numbers(view: View, face: Face) -> list[tuple[str, str]]:
     row = view.numbers.get(face.face_id)
     numbers: list[tuple[str, float | None, str]] = [
         ("Similarity to the person", row.confidence if row else None, "{:.2f}"),
-        ("Ahead of the next person", row.margin if row else None, "{:.2f}"),
-        ("How much the face says (worth)", row.worth if row else None, "{:.2f}"),
+        ("Lead over the next most similar person", row.margin if row else None, "{:.2f}"),
+        ("Recognisability (worth)", row.worth if row else None, "{:.2f}"),
         ("Size of the face in the photo", measure_width(face), "{:.0f} px"),
         ("Between the eyes", face.inter_ocular_px, "{:.0f} px"),
         ("Sharpness", face.sharpness, "{:.3f}"),

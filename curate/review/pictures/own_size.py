@@ -25,7 +25,8 @@ _MARGIN = 0.7  # half the side of the square around a face, as a multiple of the
 def encode_file(path: Path, side: int | None = None) -> bytes | None:
     """Returns the picture of a file as PNG, or None if the file cannot be read.
 
-    If `side` is smaller than the picture, the picture is area-resized, as `likeness degrade` does with a crop.
+    If `side` is smaller than the picture, the picture is resized by area averages, as `likeness degrade` resizes a
+    crop.
     """
     try:
         return encode_bytes(path.read_bytes(), side)

@@ -77,7 +77,7 @@ def send_photo(request: Request) -> Response:
 
 
 def _find_secret_faces(request: Request, photos: Sequence[RestoredPhoto]) -> set[str]:
-    """Returns the faces of frozen images of which nobody may see a picture. A face of no photo counts as secret."""
+    """Returns the faces of frozen images whose pictures nobody may see. A face without a photo counts as secret."""
     view = get_session(request).read()
     faces = {photo.lq[1] for photo in photos if photo.lq is not None}
     return {face for face in faces if face not in view.people.faces or view.people.faces[face].photo_id in view.secret}

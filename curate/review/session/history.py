@@ -1,4 +1,4 @@
-"""Finds what undo and redo take back. Both are decisions of the log, so they work across restarts.
+"""Finds what undo and redo take back. Each undo and each redo is a decision of the log, so both work after a restart.
 
 One act in the browser can record several decisions. Undo takes all decisions of the act back.
 """
@@ -11,7 +11,7 @@ from manifests.ledger.decision_log import Decision, find_undos
 
 
 def find_undo(log: Sequence[Decision], batch_of: Mapping[int, object]) -> list[int]:
-    """Returns the numbers of the newest act that is in force, the newest number first.
+    """Returns the numbers of the decisions of the newest act that is in force, the newest number first.
 
     `batch_of` maps the number of a decision to a value that all decisions of one act share.
     """
@@ -23,7 +23,7 @@ def find_undo(log: Sequence[Decision], batch_of: Mapping[int, object]) -> list[i
 def find_redo(log: Sequence[Decision], batch_of: Mapping[int, object]) -> list[int]:
     """Returns the numbers of the undos that redo takes back, the newest number first.
 
-    The list is empty if the newest act is not an undo: a new act ends what redo could bring back.
+    The list is empty if the newest act is not an undo: after a new act, earlier undos can no longer be taken back.
     """
     undone, kind_of = find_undos(log), {one.number: one.kind for one in log}
     newest_act = max((one.number for one in log if one.kind != "undo"), default=0)

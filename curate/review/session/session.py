@@ -28,11 +28,11 @@ Item = TypeVar("Item")
 Stamp = tuple[tuple[int, int, int], ...]
 IDLE = 20.0  # seconds without an act before decisions are applied (ours)
 PATIENCE = 2.0  # seconds that an act waits for the end of another command (ours)
-_IDLE_FACTOR = 3.0  # and at least this many times the seconds of the last pass (ours)
+_IDLE_FACTOR = 3.0  # decisions also wait at least this many times as long as the last pass took (ours)
 
 
 class Applying(LikenessError):
-    """An act came while decisions are applied. The browser repeats the act."""
+    """An act came while decisions were being applied. The browser repeats the act."""
 
 
 class Session:
@@ -159,7 +159,9 @@ class Session:
             return f"{verb}: {format_count(len(taken), 'decision')} ({', '.join(sorted(kinds))})."
 
     def mark_seen(self, person: str | None = None) -> int:
-        """Counts the faces that joined `person`, or all faces, as seen. Returns the number of these faces."""
+        """Marks the faces that joined `person` as seen, or the faces that joined any person. Returns the number of
+        these faces.
+        """
         with self.lock:
             self.check_writable()
             view = self.read()

@@ -1,6 +1,6 @@
-"""Holds what the pages show in memory: people, faces and files. The ledger is read in one short connection.
+"""Keeps in memory what the pages show: people, faces and files. The ledger is read in one short connection.
 
-People and faces are those after all recorded decisions, also after decisions that are not applied yet
+The people follow from all recorded decisions, including decisions that are not applied yet
 (curate/people/people_now.py). The numbers of a face, such as its confidence, come from the last grouping.
 """
 
@@ -85,7 +85,7 @@ class View:
         self.batch_of: dict[int, object] = dict(ledger.query("SELECT decision_id, made FROM decisions").iter_rows())
         self.unapplied = count_unapplied_decisions(ledger)
         self.is_finished = is_curation_finished(ledger)
-        self.embeddings: tuple[list[str], np.ndarray] | None = None  # closeness.py reads them when they are needed
+        self.embeddings: tuple[list[str], np.ndarray] | None = None  # set by closeness.py at the first use
         self.joined: set[str] = set()  # the faces that joined a person since the last visit
         self._faces_of_decision: dict[int, set[str]] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall

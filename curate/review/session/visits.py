@@ -18,7 +18,7 @@ class Visit:
     """The faces that the user has seen."""
 
     def __init__(self, dataset: Path, identity_of: Mapping[str, str]) -> None:
-        """Reads the file. On the first visit, all faces `identity_of` count as seen."""
+        """Reads the file. On the first visit, all faces of `identity_of` count as seen."""
         self._path = dataset / VISIT_NAME
         self.seen = _read(self._path)  # face -> the person with whom the user has seen the face
         if not self.seen:
@@ -27,14 +27,15 @@ class Visit:
     def find_joined(self, identity_of: Mapping[str, str], by_decision: Iterable[str]) -> set[str]:
         """Returns the faces that joined a person whom the user knows.
 
-        `by_decision` are the faces that a decision put into their person. These faces are no surprise.
+        `by_decision` are the faces that a decision put into their person. These faces are left out, because the user
+        made the decision.
         """
         known = set(self.seen.values())
         joined = {face for face, person in identity_of.items() if self.seen.get(face) != person and person in known}
         return joined - set(by_decision)
 
     def mark_seen(self, identity_of: Mapping[str, str]) -> None:
-        """Counts these faces as seen with these people."""
+        """Marks each face of `identity_of` as seen with its person."""
         self.seen.update(identity_of)
 
     def save(self) -> None:

@@ -53,8 +53,8 @@ ADVICE = {
     "trash": "Move the file out of the bin, and curate again.",
     "system_folder": "Move the file out of the system folder, and curate again.",
 }  # fmt: skip
-_FILTER_ADVICE = "A filter dropped these faces. To use them, curate again with other filters (--filters)."
-_FILE_ADVICE = "Likeness could not read these files. Mend or convert a file, and curate again."
+_FILTER_ADVICE = "A filter dropped these faces. To use the faces, curate again with other filters (--filters)."
+_FILE_ADVICE = "Likeness could not read these files. Repair or convert a file, and curate again."
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class UnusedItem:
     used: str | None  # the face that is used instead of a near-duplicate
     facts: str  # measures of a face in words
     can_show: bool  # whether a picture may be shown
-    drop: int | None = None  # number of the decision that dropped the face; None if another decision took it back
+    drop: int | None = None  # number of the decision that dropped the face; None if an undo took the decision back
     dropped_with: int = 0  # number of faces that this decision names
     why: str = ""  # the reason that the user gave for this decision
 

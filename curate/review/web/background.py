@@ -1,4 +1,4 @@
-"""Runs one slow function in a process of its own, so that pages stay quick, and says how far the function is."""
+"""Runs one slow function in a process of its own, so that pages stay quick, and reports the function's progress."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Job:
     """A function that runs in another process, one call at a time. The result of the last call is kept.
 
     The function gets the arguments of `start`, and then a function of type Report. The function and its arguments must
-    be picklable. With `in_thread`, the function runs in this process; the tests use this.
+    be picklable. With `in_thread`, the function runs in a thread of this process, as in the tests.
     """
 
     def __init__(self, function: Callable[..., Any], in_thread: bool = False) -> None:

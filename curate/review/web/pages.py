@@ -39,7 +39,7 @@ def render_error(request: Request, sentence: str, status: int) -> Response:
 
 
 def fail(request: Request, sentence: str) -> Response:
-    """Returns an error that the user can mend."""
+    """Returns an error that the user can correct."""
     return render_error(request, sentence, 409)
 
 
@@ -85,13 +85,15 @@ async def read_json(request: Request, most_bytes: int) -> object:
 
 
 def read_number(request: Request, name: str, default: int) -> int:
-    """Returns a parameter of the request as a whole number of 0 or more, or `default` if it is no such number."""
+    """Returns a parameter of the request as a whole number of 0 or more, or `default` if the parameter is no such
+    number.
+    """
     value = request.query_params.get(name, "")
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else default
 
 
 def read_decimal(request: Request, name: str) -> float:
-    """Returns a parameter of the request as a number of 0 or more, or 0 if it is no such number."""
+    """Returns a parameter of the request as a number of 0 or more, or 0 if the parameter is no such number."""
     try:
         value = float(request.query_params.get(name, ""))
     except ValueError:

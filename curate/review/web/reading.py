@@ -20,7 +20,7 @@ from manifests.ledger.records import Face
 
 @contextmanager
 def open_ledger(request: Request) -> Iterator[Ledger]:
-    """Yields the ledger of the review, open for reading. The server's other threads wait until it is closed.
+    """Yields the ledger of the review, open for reading. The server's other threads wait until the ledger is closed.
 
     Raises LedgerLocked with a sentence for a page if another command writes to the ledger.
     """
@@ -42,7 +42,7 @@ def open_ledger(request: Request) -> Iterator[Ledger]:
 
 @dataclass(frozen=True)
 class FaceOwner:
-    """The person of a face, with the decisions that are recorded but not applied."""
+    """The person of a face after all recorded decisions, including decisions that are not applied yet."""
 
     identity_id: str
     title: str  # the name of the person, or the id

@@ -15,12 +15,12 @@ document.addEventListener("click", async (event) => {
   isOwnAct = false;
 });
 
-/* After an undo, or a decision of another command, a page with such buttons is read again. */
+/* A page with such buttons is loaded again after an undo, and after a decision of another command. */
 document.addEventListener("change", () => {
   if (!isOwnAct && document.querySelector("button[data-done]")) location.reload();
 });
 
-/* Asks `path` until the work is done, and shows in `box` how far it is. Returns the answer of the finished work.
+/* Requests `path` until the work is done, and shows the progress in `box`. Returns the answer of the finished work.
    `box` has a paragraph and a progress bar. */
 async function waitForWork(path, box) {
   const text = box.querySelector("p"), bar = box.querySelector("progress");

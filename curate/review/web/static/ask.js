@@ -22,8 +22,8 @@ function show(answer) {
   document.getElementById("waiting").hidden = true;
   for (const id of ["sides", "reason", "answers"]) document.getElementById(id).hidden = !question;
   document.getElementById("remaining").textContent = answer.likely
-    ? `about ${count(answer.likely, "answer")} until the rest is unlikely to be wrong`
-    : "the rest is unlikely to be wrong";
+    ? `about ${count(answer.likely, "answer")} until no error is likely`
+    : "no error is likely any more";
   const title = document.getElementById("question");
   if (!question) {
     title.textContent = "No question is left";
@@ -33,8 +33,8 @@ function show(answer) {
   document.getElementById("sides").dataset.question = question.id;
   document.getElementById("sides").replaceChildren(...question.sides.map((side) => makeSide(side, side.count === 1)));
   const chance = question.probability < 0.01 ? "less than 1%" : `about ${Math.round(100 * question.probability)}%`;
-  document.getElementById("reason").textContent = `The people are wrong here with a probability of ${chance}. The answer `
-    + `is about ${count(question.pairs, "pair")} of faces. Yes: ${question.yes} No: ${question.no}`;
+  document.getElementById("reason").textContent = `The present people are wrong here with a probability of ${chance}. `
+    + `The answer decides about ${count(question.pairs, "pair")} of faces. Yes: ${question.yes} No: ${question.no}`;
   for (const button of document.querySelectorAll("#answers button")) button.disabled = !state.can_write && button.dataset.answer !== "skip";
 }
 

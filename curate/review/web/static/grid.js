@@ -21,7 +21,7 @@ class Grid {
     new ResizeObserver(() => this.layout()).observe(root);
   }
 
-  /* Reads the rows again. The selection stays where the rows are still there. */
+  /* Reads the rows again. Selected rows that still exist stay selected. */
   async reload(keepPlace = true) {
     this.generation += 1;
     this.parts.clear();
@@ -88,7 +88,7 @@ class Grid {
         this.cells.set(index, cell);
       }
       if (again || cell.row !== row) this.fill(cell, index, row);
-      // the order in the document is the order on the screen, for readers of screens
+      // the order in the document is the order on the screen, for screen readers
       if (!cell.isConnected) { if (previous) previous.after(cell); else this.root.prepend(cell); }
       previous = cell;
     }
@@ -136,7 +136,7 @@ class Grid {
 
   describeSelection() { return [...this.selected].join(); }
 
-  /* Clears the selection after an act, but keeps what was selected while the server worked. */
+  /* Clears the selection after an act, but keeps the rows that were selected while the server worked. */
   unselect(chosen) { if (this.describeSelection() === chosen) this.select([]); }
 
   toggle(index) {
@@ -148,7 +148,7 @@ class Grid {
     this.select(ids);
   }
 
-  /* Selects all rows, also those that are not read yet. */
+  /* Selects all rows, including rows that are not read yet. */
   async selectAll() {
     if (!this.total) return;
     this.anchor = 0;

@@ -2,14 +2,14 @@
 "use strict";
 
 const SIDE = 65535;
-const MARGIN = 10; // pixels around the map, so that a point at the edge is whole
+const MARGIN = 10; // pixels around the map, so that points at the edge are drawn completely
 const ALONE = 360; // the hue number of a person with one face
 
 class FaceMap {
   constructor(canvas, points) {
     this.canvas = canvas; this.points = points; this.count = points.length / 3;
     this.key = canvas.dataset.key;
-    this.scale = 1; this.left = 0; this.top = 0; // the visible part: left and top as shares of the map, 1 / scale wide
+    this.scale = 1; this.left = 0; this.top = 0; // the visible part, in shares of the map: its width is 1 / scale
     this.lasso = []; this.selected = []; this.frame = null; this.isMoving = false;
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
     canvas.addEventListener("pointermove", (event) => this.drag(event));
@@ -58,7 +58,7 @@ class FaceMap {
     return [((event.clientX - box.left) * devicePixelRatio - edge) / side, ((event.clientY - box.top) * devicePixelRatio - top) / side];
   }
 
-  /* Returns the place on the map, as shares of the map, of a place in the visible square. */
+  /* Converts a place in the visible square to a place on the map, as shares of the map. */
   onMap(x, y) { return [this.left + x / this.scale, this.top + y / this.scale]; }
 
   zoom(factor, x, y) {

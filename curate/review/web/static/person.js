@@ -96,7 +96,7 @@ function drawFace(cell, row) {
     if (grid.total) grid.focus(grid.focusIndex);
   }
 
-  /* Acts on more than MANY faces are confirmed. */
+  /* The user must confirm an act on more than MANY faces. */
   const MANY = 1;
   async function confirmed(faces, title, text, yes) {
     if (!faces.length) { say("Select faces first.", true); return false; }
@@ -117,7 +117,8 @@ function drawFace(cell, row) {
     },
     async out() {
       const faces = targets();
-      if (!await confirmed(faces, "Not this person?", "leave this person, each for itself.", "Not this person")) return;
+      const text = "leave this person. Each face becomes a person of its own.";
+      if (!await confirmed(faces, "Not this person?", text, "Not this person")) return;
       await perform({ requests: faces.map((face) => ({ kind: "split", faces: [face] })) });
     },
     async move() {
@@ -145,7 +146,7 @@ function drawFace(cell, row) {
       const { faces } = await request(`/api/people/${person}/two`);
       if (!faces.length) { say("No second person can be proposed."); return; }
       grid.select(faces);
-      say(`${count(faces.length, "face")} may show another person. Look at them, then press s.`);
+      say(`${count(faces.length, "face")} may show another person. Press s to make a new person of these faces.`);
     },
     seen() { act({ act: "seen", person }); },
     clear() { if (grid.selected.size) grid.select([]); else location.href = "/"; },

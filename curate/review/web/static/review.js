@@ -30,7 +30,7 @@ async function request(path, body) {
 
 /* --- the state of the session --- */
 
-let revision = 0; // of the state that the page shows
+let revision = 0; // the revision of the state that the page shows
 const state = { can_write: true };
 
 function showState(news) {
@@ -114,7 +114,7 @@ function parameters(form) {
   return new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
 }
 
-/* Keeps the form in the address of the page, and calls `change` after a change. */
+/* Keeps the values of the form in the address of the page, and calls `change` after each change of a value. */
 function rememberForm(form, change) {
   for (const [name, value] of new URLSearchParams(location.search)) {
     if (form.elements[name]) form.elements[name].value = value;
@@ -133,7 +133,7 @@ function rememberForm(form, change) {
 
 /* --- dialogs --- */
 
-/* Asks for a text if `label` is given, and otherwise for a yes. Resolves to the text, to true, or to null.
+/* Asks for a text if `label` is given, and otherwise for a yes. Resolves to the text, to true, or to null (Cancel).
    `suggestions` are texts that the field offers. */
 function ask({ title, text = "", label = "", value = "", yes = "OK", suggestions = [] }) {
   const dialog = document.getElementById("ask"), input = document.getElementById("ask-input");

@@ -60,7 +60,7 @@ function drawSelectedFace(cell, row) {
     out() {
       const title = "Not this person";
       return perform(async (faces) => {
-        const text = `${count(faces.length, "face")} leave their people, each for itself.`;
+        const text = `${count(faces.length, "face")} leave their people. Each face becomes a person of its own.`;
         if (faces.length > 1 && !await ask({ title: `${title}?`, text, yes: title })) return null; // one face: no question
         return faces.map((face) => ({ kind: "split", faces: [face] }));
       });
