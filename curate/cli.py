@@ -195,7 +195,10 @@ def optout(
     photo_list: Annotated[Path | None, flag("--photo-list", default="none")] = None,
     face: Annotated[list[Path] | None, flag("--face", repeat=True)] = None,
     remember_face: Annotated[bool, flag("--remember-face")] = False,
-    run: Annotated[list[Path] | None, flag("--run", " outside the dataset, to clean it too", repeat=True)] = None,
+    run: Annotated[
+        list[Path] | None,
+        flag("--run", " outside the dataset, to erase the photos or faces from this run", repeat=True),
+    ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,

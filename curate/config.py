@@ -41,8 +41,8 @@ class DedupeRules:
     # The cosine of the two faces must be at least `min_cosine_same_face`. If `FaceModels.same_person` is greater,
     # `same_person` is used instead.
     min_cosine_same_face: float = 0.80
-    # If the cosine of two faces of one photo is at least `min_cosine_one_person`, the two faces may show one person
-    # (ours). If `FaceModels.same_person` is greater, `same_person` is used instead. A low value of
+    # If the cosine of two faces of one photo is at least `min_cosine_one_person` (ours), the two faces possibly show
+    # one person. If `FaceModels.same_person` is greater, `same_person` is used instead. A low value of
     # `min_cosine_one_person` does little harm, because the value only affects which one of several copies is used.
     min_cosine_one_person: float = 0.30
     # Rule 3 moves the first aligned face onto the second aligned face, and correlates the pixels that both photos
@@ -79,7 +79,7 @@ class GroupRules:
     # Two groups of faces are one person if their mean cosine is at least `same_person` (average linkage). If
     # `same_person` is None, the threshold for ArcFace is estimated from the collection, and dlib has a fixed threshold.
     same_person: float | None = None
-    one_person_may_appear_twice: bool = False  # whether two faces of one photo may show one person, as in collages
+    one_person_may_appear_twice: bool = False  # whether the grouping can join two faces of one photo, as in collages
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class PairRules:
     # LOW and HIGH for every split.
     policy: str = "random"
     min_photos: int = 2  # A person with fewer photos has no targets.
-    min_references: int = 1  # A face with fewer usable references is not a target.
+    min_references: int = 1  # A face with fewer references that can be used is not a target.
     # A target keeps at most 16 references. Training draws at most 4 of the 16 references (ours).
     max_references: int = 16
 

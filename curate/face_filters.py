@@ -30,8 +30,8 @@ DEFAULT = FilterSet(
         # `landmarks_do_not_fit` drops a face if the detector, in a second look at the aligned crop, finds different
         # landmarks or no face (curate/faces/second_look.py).
         Filter("landmarks_do_not_fit", "landmark_error > 0.3"),
-        # A box may reach outside the photo by a quarter of its own size (ours). Faces that reach further outside are
-        # poor targets.
+        # The limit of a quarter is ours. If the box of a face reaches outside the photo by more than a quarter of the
+        # box's width or height, the face is a poor target.
         Filter(
             "cut_by_border",
             "greatest(-box[1], box[3] - width) > 0.25 * (box[3] - box[1]) OR "

@@ -48,7 +48,7 @@ class Recorded:
 
 
 def read_desk(ledger: Ledger) -> Desk:
-    """Reads faces, people and decisions of a ledger. With 100,000 faces, this takes some seconds.
+    """Reads faces, people and decisions of a ledger. Reading 100,000 faces takes some seconds.
 
     Raises BadInput if no curation of the dataset has finished, and LedgerError if the dataset has no key.
     """

@@ -59,7 +59,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
     if config.landmarks == "dlib":
         _record_landmark_models(ledger)
     finished = ledger.find_finished("detect", settings)
-    if config.landmarks is None:  # a run without --landmarks also accepts the rows of an earlier run with 68 landmarks
+    if config.landmarks is None:  # rows of an earlier run with 68 landmarks are accepted, too
         finished |= ledger.find_finished("detect", {**settings, "landmarks": "dlib"})
     min_eyes = choose_min_eyes(config)
     photos = _list_photos(ledger, finished, min_eyes)

@@ -102,7 +102,7 @@ def _is_whole(crop: Path, face: Face) -> bool:
 
 
 def list_photo_facts(photo: Photo) -> PhotoFacts:
-    """Returns the facts about a photo that filters may use."""
+    """Returns the facts that filters may use about a photo."""
     return PhotoFacts(photo.width, photo.height, photo.jpeg_quality, photo.gray)
 
 

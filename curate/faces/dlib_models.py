@@ -24,8 +24,8 @@ LANDMARKS_LICENCE = "trained on iBUG 300-W: the dataset's licence excludes comme
 TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], [49.957, 102.520], [97.996, 102.333]])
 
 # dlib's detector finds faces with a box of 80 px or more. If the photo is enlarged to twice its size, the detector also
-# finds faces of 40 px, whose eyes are EYES pixels apart. A photo with more than MAX_ENLARGED pixels is divided into
-# tiles before it is enlarged, because the enlarged photo needs much memory (ours).
+# finds faces of 40 px, whose eyes are EYES pixels apart. A photo with more than MAX_ENLARGED pixels (ours) is divided
+# into tiles, and the tiles are enlarged, because the whole enlarged photo would need much memory.
 EYES = 16
 MAX_ENLARGED = 4_000_000
 # Neighbouring tiles share a strip of TILE_OVERLAP pixels (ours). A face that does not fit into the strip is found at

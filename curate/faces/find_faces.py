@@ -89,7 +89,7 @@ def _look_at_turn(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes
     turned = photo if turn == 0 else np.ascontiguousarray(np.rot90(photo, turn // 90))
     seen = models.detect(turned) if models.detect_small is None else models.detect_small(turned, min_eyes)
     usable = [_is_usable(face, models, min_eyes) for face in seen]
-    # if one face is surely upright, the other faces are probably upright too, so a lower score is enough for them
+    # if one face is surely upright, the other faces are probably upright, so they need only a lower score
     any_sure = any(large and is_sure(face, models.sure_score) for face, large in zip(seen, usable, strict=True))
     least_score = min(models.sure_score, SURE_BESIDE_SURE) if any_sure else models.sure_score
     faces = []

@@ -37,8 +37,8 @@ LICENCE = "InsightFace model licence: non-commercial research only, unless the p
 # of 16.
 EMBED_BATCH = 4
 
-# Two groups of faces show one person if their mean cosine is SAME_PERSON or more. We measured SAME_PERSON on web photos
-# with a MobileFaceNet pack (ours). Restoration uses SAME_PERSON to decide whether a face and its references show one
+# Two groups of faces show one person if their mean cosine is SAME_PERSON or more. SAME_PERSON is our measurement on web
+# photos with a MobileFaceNet pack. Restoration uses SAME_PERSON to decide whether a face and its references show one
 # person. The grouping does not use SAME_PERSON, but estimates a threshold from the collection.
 SAME_PERSON = 0.30
 

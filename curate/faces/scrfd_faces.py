@@ -30,14 +30,14 @@ SURE_SCORE = 0.81
 EYES_IN_INPUT = 6.6
 # If an input of at most LARGER_INPUT times the usual side is large enough for a photo, the detector gets a larger input
 # instead of the usual input (ours). In the larger input, the eyes of the smallest faces are EYES_IN_LARGER_INPUT pixels
-# apart, and the detector also returns faint faces (ours). Our tuning photos of 2 megapixels show 199 faces with a box
+# apart (ours), and the detector returns faint faces, too. Our tuning photos of 2 megapixels show 199 faces with a box
 # 35 pixels wide. With a distance of 5.7, the detector finds 85% of the 199 faces. With distances of 6.0 and 6.6, the
 # detector finds 91%.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
-# Even larger photos are also searched in tiles. In a tile, the eyes of the smallest faces are EYES_IN_TILE pixels apart
-# (ours). In 30 tuning photos of 12 and 24 megapixels, the detector finds 93.7% of the faces with 16 pixels or more
-# between the eyes if the distance is 6.6, and 94.1% if the distance is 7.0. A search with a distance of 6.7 takes 8%
-# less time than a search with 7.0.
+# If a photo is too large for the larger input, the detector searches the whole photo, and then tiles of the photo. In a
+# tile, the eyes of the smallest faces are EYES_IN_TILE pixels apart (ours). In 30 tuning photos of 12 and 24
+# megapixels, the detector finds 93.7% of the faces with 16 pixels or more between the eyes if the distance is 6.6, and
+# 94.1% if the distance is 7.0. A search with a distance of 6.7 takes 8% less time than a search with 7.0.
 EYES_IN_TILE = 6.7
 # The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 and 1024 pixels, the detector
 # finds as many faces, but takes more time, because smaller tiles overlap more.
@@ -64,7 +64,7 @@ def make_detect(detector: Scrfd) -> Detect:
 
 
 def make_detect_small(detector: Scrfd) -> DetectSmall:
-    """Returns the function that also looks for small faces. See `FaceModels.detect_small`."""
+    """Returns the function that looks for faces of all sizes, including small faces. See `FaceModels.detect_small`."""
     usual = detector.input_side
     detect = make_detect(detector)
     faint = replace(detector, threshold=FAINT_SCORE)

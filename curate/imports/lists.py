@@ -253,7 +253,7 @@ class _Pictures:
             path = Path(os.path.normpath(self._root / name))
             if "\0" in name or self._real_root not in Path(os.path.realpath(path)).parents:
                 raise BadInput(
-                    f"{where}: {name!r} leads out of the folder {self._root}. Name only pictures in this folder."
+                    f"{where}: {name!r} leads out of the folder {self._root}. Name only pictures inside the folder."
                 )
             self._paths[name] = path if path.is_file() else self._find_normalised(name)
             if self._paths[name] is None:

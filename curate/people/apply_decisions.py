@@ -92,7 +92,7 @@ def _join_blocks(labels: np.ndarray, blocks: _RowsByNumber) -> np.ndarray:
 
 
 def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, before: Sequence[str | None]) -> np.ndarray:
-    """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
+    """Returns the owner of each face, int64 (n,). Faces with different owners must not be in one group.
 
     An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
     locked identity, a face that belonged to a different identity before has an owner of n or more. A face with the

@@ -39,7 +39,8 @@ def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: Dedu
 
 
 def find_repeating_photos(faces: Sequence[Face], vectors: np.ndarray, same_person: float) -> set[str]:
-    """Returns the ids of the photos in which two faces may show one person: their cosine is `same_person` or more.
+    """Returns the ids of the photos in which two faces have a cosine of `same_person` or more, and so possibly show one
+    person.
 
     `vectors` are the unit embeddings of `faces`, float32 (n, d).
     """

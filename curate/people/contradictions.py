@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from manifests.ledger.decision_log import Decision
 
-# The rows of two faces, and the number of the decision that makes the two faces one person. The number 0 stands for a
-# label.
+# A link has the rows of two faces, and the number of the decision that makes the two faces one person. The number 0
+# stands for a label.
 Link = tuple[int, int, int]
 _UNDO = "Take one of the decisions back with `likeness decide DATASET undo NUMBER`."
 

@@ -231,7 +231,7 @@ def _measure_worth(
 
 
 def _find_main_faces(faces: Sequence[Face], face_ids: Sequence[str], picture_of: Mapping[str, str]) -> np.ndarray:
-    """Returns whether each of the faces `face_ids` is the largest of its picture, bool (n,)."""
+    """Returns for each of the faces `face_ids` whether it is the largest face of its picture, bool (n,)."""
     size_of = {face.face_id: face.inter_ocular_px for face in faces}
     largest: dict[str, tuple[float, str]] = {}  # picture -> distance between the eyes, and id, of its largest face
     for face_id in face_ids:

@@ -9,8 +9,7 @@ from pathlib import Path
 from manifests.errors import BadInput
 from manifests.runtime.text import format_count
 
-# in countries with a decimal comma, spreadsheet programs write semicolons; in their format "Unicode text", they write
-# tabs
+# in countries with a decimal comma, spreadsheet programs write semicolons; their format "Unicode text" has tabs
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 

@@ -162,7 +162,7 @@ def _make_hidden_row(uri: str, kept_out: KeptOutList, reason: str) -> File:
 def _make_lost_row(lost: FailedUnit) -> File:
     """Returns the row of a file that no worker process could read.
 
-    The row keeps the file's size and modification time, so the file is not read again until it changes.
+    The row keeps the file's size and modification time, so the file is not read again until the file changes.
     """
     if isinstance(lost.unit, Member):
         path, uri = (

@@ -92,7 +92,9 @@ def make_unread_row(path: Path, status: str, reason: str) -> File:
 
 
 def _is_archive(path: Path, mode: int) -> bool:
-    """Returns whether a file is an archive. `--include` may name the members of an archive."""
+    """Returns whether a file is an archive. If --include leaves out an archive by its name, the members are compared
+    with --include instead.
+    """
     if not stat.S_ISREG(mode):
         return False
     try:

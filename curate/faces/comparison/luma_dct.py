@@ -150,11 +150,11 @@ def register(one: np.ndarray, other: np.ndarray, one_real: np.ndarray, other_rea
     return float(x @ y / np.sqrt(max(float((x @ x) * (y @ y)), 1e-12)))
 
 
-_ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 1e-3)  # more than 10 steps change no result (ours)
+_ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 1e-3)  # 10 steps (ours): more steps change no result
 _SAME = np.eye(2)
 _CENTRE = np.array([(SIDE - 1) / 2, (SIDE - 1) / 2, 1])
 # The largest moves between the faces of two copies of one picture (ours). _MOST_TURN limits the change of each entry of
-# the matrix: .25 is a scale of 1.25 or a turn of 14 degrees. _MOST_SHIFT is in pixels of the stored picture.
+# the matrix: .25 is a scale of 1.25 or a turn of 14 degrees. _MOST_SHIFT is in pixels of the stored part of a face.
 _MOST_TURN, _MOST_SHIFT = 0.25, 6.0
 _LEAST_PIXELS = SIDE * SIDE // 4  # Two faces that share less than a quarter of their pixels are not compared (ours).
 _EDGE = np.pad(np.ones((SIDE - 2, SIDE - 2), bool), 1)  # False at the border, where a move mixes in black.

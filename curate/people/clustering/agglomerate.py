@@ -78,8 +78,8 @@ class MergeResult:
 def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
     """Merges groups by calibrated log odds. `spread` is the spread of the cosines between strangers (threshold.py).
 
-    While groups merge, the number of groups falls, and the concentration α of the prior (threshold.py) falls with it.
-    With a smaller α, two groups need a lower score to merge.
+    While groups merge, the number of groups falls, and the concentration α of the prior (threshold.py) falls, too. With
+    a smaller α, two groups need a lower score to merge.
     """
     groups = _Groups(graph)
     faces = max(len(graph.sizes), 1)  # faces that constraints joined before the merging count as one face here

@@ -33,7 +33,7 @@ RANDOM_FACTOR = 1.09
 # poor photos form separate groups.
 MEAN_WITHIN, SPREAD_WITHIN = 0.55, 0.16
 # The prior odds of two groups of m and n faces, m <= n, are n / (m^CAUTION α). A wrong merge of two large groups, for
-# example of sisters, does more harm than a missing merge, because it makes many wrong pairs of faces.
+# example of sisters, does more harm than a missing merge, because a wrong merge makes many wrong pairs of faces.
 CAUTION = 1.5
 # During merging, the groups contain only the most similar faces of each person. The mean cosine within the groups is
 # therefore too high by SELECTION_BIAS.

@@ -28,7 +28,7 @@ from curate.people.clustering.threshold import Evidence, solve_concentration
 WEAK = 0.66
 _MIN_FACES = 2  # A weak face joins only people with 2 strong faces or more (near-copies count as one face).
 # At most the share _CHANCE of the weak faces is expected to join a wrong person by chance (ours). With a larger share,
-# more weak faces join their own person, and more weak faces join a wrong person.
+# more weak faces join a person: their own person or a wrong person.
 _CHANCE = 0.005
 # In any case, the cosine to the person must be at least _LEAST_SPREADS times the spread of the cosines between
 # strangers (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as

@@ -37,5 +37,5 @@ def audit_dataset(dataset: Path, limit: int = 20, progress: Progress = lambda *_
 
 
 def _make_detail(leaks: Leaks) -> dict[str, Any]:
-    """Returns the counts of a search without its examples, because the examples name faces."""
+    """Returns the counts of a search. The examples of the search are left out, because examples name faces."""
     return {key: value for key, value in leaks.as_json().items() if key not in ("examples", "limit", "ok")}

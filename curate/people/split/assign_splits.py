@@ -78,8 +78,8 @@ def assign_splits(
         members[unit].append(face)
     fixed_splits = _find_fixed_splits(unit_of, owner, before, listed_splits)
 
-    # Assign a split to each unit that can have references. If the unit has no fixed split, it gets the split of the
-    # units with which it shares photos.
+    # Assign a split to each unit that can have references. A unit without a fixed split gets the split of the units
+    # with which the unit shares photos.
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
     split_of = {unit: fixed_splits[unit] for unit in useful if unit in fixed_splits}
     shared = find_shared_photos(faces, unit_of, set(useful))

@@ -85,7 +85,7 @@ def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
     clear = [file for file in files if file.uri not in doubts]
     seconds = Counter((file.camera_model, file.taken) for file in {file.photo_id: file for file in clear}.values())
     for file in clear:
-        # a date without a time is stored as noon, so it says nothing about the clock of the camera
+        # a date without a time is stored as noon, which says nothing about the clock of the camera
         has_time = file.taken is not None and file.taken.time() != _NOON
         if has_time and seconds[file.camera_model, file.taken] > _MAX_PHOTOS_A_SECOND:
             doubts[file.uri] = SAME_SECOND
@@ -95,7 +95,7 @@ def find_doubts(files: Sequence[File], present: datetime) -> dict[str, str]:
 
 
 def _find_impossible(taken: datetime, present: datetime) -> str | None:
-    """Returns the reason why a camera with a correct clock cannot write the date `taken`, or None if it can."""
+    """Returns why a camera with a correct clock cannot write the date `taken`, or None if the date is possible."""
     if taken < _FIRST_PHOTO:
         return BEFORE_PHOTOGRAPHY
     if taken > present + _DAY:  # a day, because `taken` is in the time zone of the camera

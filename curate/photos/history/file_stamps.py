@@ -24,8 +24,8 @@ def is_unchanged(row: File | None, status: os.stat_result) -> bool:
     """Returns whether a file was read before, and still has the size and the times of its row.
 
     A program can set the time of the last change (mtime) to any value, but only the system sets the ctime. If a file
-    was changed, its ctime is therefore different, even if its size and mtime are not. If a file could not be read
-    because a library was missing, and the library is installed now, the file counts as changed.
+    was changed, its ctime is therefore different, even if its size and its mtime are the same. If a file could not be
+    read because a library was missing, and the library is installed now, the file counts as changed.
     """
     if row is None or row.bytes is None or (row.reason in EXTRAS and is_installed(row.reason)):
         return False

@@ -23,7 +23,7 @@ from manifests.runtime.uris import is_missing
 # A file that was saved again under its old path contains the same photo if the 256-bit hashes before and after differ
 # in at most MAX_BITS_SAVED_AGAIN bits (ours).
 MAX_BITS_SAVED_AGAIN = 12
-# the proportions, width / height, may change by 2%, because of rounding to pixels (ours)
+# the proportions, width / height, may change by 2% (ours), because of rounding to pixels
 MAX_CHANGE_OF_PROPORTIONS = 0.02
 
 

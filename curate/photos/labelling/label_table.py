@@ -1,4 +1,4 @@
-"""Reads the labels in a CSV file with the columns photo and label, and matches them with files.
+"""Reads the labels in a CSV file with the columns photo and label, and finds the photo of each label.
 
 The columns x, y, w and h may give the box of a face, for photos of several people.
 """
@@ -21,7 +21,7 @@ from manifests.runtime.uris import normalise_name
 
 EXAMPLES = 5  # largest number of examples in a notice
 _BOX_COLUMNS = ("x", "y", "w", "h")
-# a box may reach over the border of its photo by .5% of the side, because people round numbers (ours)
+# a box may reach over the border of its photo by .5% of the side (ours), because people round numbers
 _ROUNDING = 0.005
 
 

@@ -24,10 +24,10 @@ from scipy.special import expit
 from curate.people.clustering.threshold import Evidence
 from manifests.report.suggestions import divide_faces
 
-# The log odds of the evidence are divided by CALM, because the faces of a person are not independent pictures of the
-# person (ours). benchmarks/review_questions.py prints for ranges of these odds how often the present people are wrong.
+# The log odds of the evidence are divided by CALM (ours), because the faces of a person are not independent pictures of
+# the person. benchmarks/review_questions.py prints for ranges of these odds how often the present people are wrong.
 CALM = 2.0
-LIKELY = 0.05  # A question whose probability is lower is unlikely to show an error (ours).
+LIKELY = 0.05  # The limit is ours: a question with a lower probability is unlikely to show an error.
 _LEAST_GAIN = 0.02  # A question with a smaller expected number of wrong pairs is never asked (ours).
 _NEAREST = 16  # Each person is compared with the 16 people whose centres are nearest (ours).
 _LEAST_FOR_PARTS = 4  # Two parts of a person are a question only if the person has 4 faces or more (ours).
@@ -56,7 +56,7 @@ class Question:
     kind: str  # PEOPLE, FACE or PARTS
     one: tuple[str, ...]  # The faces that would move: the smaller person, the face, or the smaller part.
     other: tuple[str, ...]
-    people: tuple[str, ...]  # The id of the person of `one`, and of `other` if it is another person.
+    people: tuple[str, ...]  # The ids of the people of `one` and `other`, or only one id if both are one person.
     probability: float  # The probability that the present people are wrong about `one` and `other`.
     cosine: float  # The cosine of the centres of `one` and `other`.
 

@@ -37,7 +37,7 @@ class CopyView:
     eyes: int  # distance between the eyes in pixels
     is_kept: bool
     reason: str  # why the copy is not used; continues "This copy". Empty for the copy that is used.
-    is_hidden: bool  # whether no picture of the photo may be shown
+    is_hidden: bool  # whether it is forbidden to show a picture of the photo
     is_next: bool = False  # whether a decision that is not yet applied chose this copy
 
 

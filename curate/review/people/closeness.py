@@ -38,7 +38,7 @@ def find_closest_people(dataset: Path, view: View, person: str, count: int) -> l
 
 
 def propose_two(dataset: Path, view: View, person: str) -> list[str]:
-    """Returns the faces of a person that may show another person: the smaller of two clusters of the embeddings.
+    """Returns those faces of a person that possibly show another person: the smaller of two clusters of the embeddings.
 
     The two clusters start from two faces: the least typical face, and the face that is least similar to the least
     typical face. The list is empty if the person has fewer than three faces.

@@ -82,7 +82,7 @@ def list_closest(request: Request) -> Response:
 
 
 def propose_split(request: Request) -> Response:
-    """Sends the faces of a person that may show another person: the smaller of two groups."""
+    """Sends those faces of a person that possibly show another person: the smaller of two groups."""
     session = get_session(request)
     with session.lock:
         view = session.read()

@@ -84,7 +84,7 @@ def _find_secret_faces(request: Request, photos: Sequence[RestoredPhoto]) -> set
 
 
 def _list_pictures(photo: RestoredPhoto, allowed: set[str], secret: set[str]) -> tuple[str, ...]:
-    """Returns the pictures of a photo that may be shown: lq, restored and truth.
+    """Returns which pictures of a photo may be shown: lq, restored and truth.
 
     `allowed` are photo ids, and `secret` are face ids of frozen images.
     """
