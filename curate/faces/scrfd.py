@@ -80,7 +80,7 @@ class Scrfd:
         return [(side, side, True) for side in self.sizes]
 
     def _find_candidates(self, image: np.ndarray, square: tuple[int, int, bool]) -> Candidates:
-        """Resizes the image to fit into one square. Returns all detections above the threshold, also if they overlap."""
+        """Resizes the image to fit one square. Returns all detections above the threshold, even if they overlap."""
         width, height, is_free = square
         # The image keeps its aspect ratio, and fills the width or the height of the square.
         ratio = image.shape[0] / image.shape[1]
