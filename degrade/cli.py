@@ -78,9 +78,9 @@ def degrade(
 ) -> None:
     """Make a frozen set: low-quality (LQ) images that anyone can make again, byte for byte.
 
-    The set of a dataset is in DATASET/lq/<preset>-<split>-<size>-s<seed>/, and its parameters are in the ledger. For
-    any other folder, --out names the folder of the set. A set contains PNG files, theta.jsonl and card.json. If the
-    command is interrupted, run the same command again to continue.
+    The set of a dataset is in DATASET/lq/<preset>-<split>-<size>-s<seed>/, and the parameters of the set are in the
+    ledger. For any other folder, --out names the folder of the set. A set contains PNG files, theta.jsonl and
+    card.json. If the command is interrupted, run the same command again to continue.
 
     Example: likeness degrade DATASET --preset gfpgan --split test --seed 0
 
@@ -157,7 +157,7 @@ def describe_poor_targets(summary: SetSummary) -> str:
             f"{size} px in their photo."
         )
     if summary.padded:
-        notes += f" {summary.padded} of {summary.images} targets have more than 2% outside their photo."
+        notes += f" {summary.padded} of {summary.images} targets have more than 2% of their crop outside the photo."
     return notes
 
 
@@ -223,7 +223,7 @@ def verify(
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Make the images of frozen sets again, compare them byte for byte with the files, and change nothing.
+    """Make the images of frozen sets again, compare the new images byte for byte with the files, and change nothing.
 
     Exit codes: 0 if every image and every file has the recorded bytes, 1 if anything differs.
 

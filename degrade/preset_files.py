@@ -4,7 +4,7 @@ The keys of a preset file are the fields of `degrade.sampling.Preset`.
 
     down = [2, 16]              # required, like resize; a range is [low, high]
     resize = "bilinear"
-    blur = [0.5, 8]             # without this key, there is no blur step; noise and jpeg work in the same way
+    blur = [0.5, 8]             # without this key, there is no blur step; the same holds for noise and jpeg
     noise = [0, 15]
     jpeg = [40, 95]
 
@@ -150,8 +150,8 @@ def _check_keys(place: str, table: dict[str, Any], valid_keys: set[str]) -> None
 def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:
     """Returns one checked value of a preset. Ranges and pairs become tuples. Raises BadInput if the value is not valid.
 
-    If `in_order` is True, the value belongs to one round of a second-order chain. In a round of a second-order chain,
-    no value may be null, and `resize` is three probabilities.
+    If `in_order` is True, the value belongs to one round of a second-order chain. In such a round, no value can be
+    null, and `resize` is three probabilities.
     """
     if key == "kernels":
         return _read_shares(place, value)

@@ -1,4 +1,4 @@
-"""Lists the presets. Each preset has one line with the ranges of its paper or code, and a comment with the source."""
+"""Lists the presets. Each preset has one line with its ranges. A comment names the paper or the code of each preset."""
 
 from __future__ import annotations
 

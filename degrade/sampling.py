@@ -1,7 +1,7 @@
 """Draws a θ from a preset. The numbers of a θ are drawn from the ranges of the preset.
 
 The same generator must always give the same steps, because every frozen set depends on the order of the draws.
-To keep this order, a number that the preset does not use is not drawn. A new setting may add random draws only to
+To keep this order, a number that a preset does not use is not drawn. A new setting must therefore add draws only to
 presets that use the setting.
 """
 
@@ -172,11 +172,11 @@ class Order:
 class SecondOrder:
     """Holds the ranges of Real-ESRGAN's chain (feed_data in realesrgan_model.py).
 
-    After two rounds, the image is resized to 1/`small` of its side and may be filtered by a sinc kernel. The resize to
-    1/`small` and the sinc filter come together before the second JPEG or after the JPEG, each with a probability of
-    1/2. Every resize
-    uses area, bilinear or bicubic interpolation. In θ, each resize of Real-ESRGAN's chain is a `downsample` step. The
-    factor of a `downsample` step is relative to the image before the step, so the same θ fits images of any size.
+    After two rounds, the image is resized to 1/`small` of its side, and filtered by a sinc kernel with the probability
+    `final_sinc`. With a probability of 1/2, the resize to 1/`small` and the sinc filter come before the second JPEG,
+    otherwise after the second JPEG. Every resize uses area, bilinear or bicubic interpolation. In θ, each resize of
+    Real-ESRGAN's chain is a `downsample` step. The factor of a `downsample` step is relative to the image before the
+    step, so the same θ fits images of any size.
     """
 
     first: Order

@@ -141,6 +141,6 @@ def _shorten(value: object, to_text: Callable[[object], str] = repr) -> str:
     """Returns the value as text on one line, cut to 40 characters."""
     try:
         text = to_text(value).replace("\n", " ")
-    except (ValueError, RecursionError):  # the value is an integer of more than 4300 digits, or a deeply nested list
+    except (ValueError, RecursionError):  # the value is an integer of more than 4,300 digits, or a deeply nested list
         return f"a {type(value).__name__} too large to print"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,1 +1,3 @@
-"""Contains three more engines that apply a θ: a differentiable engine in torch, BasicSR's code, and albumentations."""
+"""Contains three engines besides the exact engine: a differentiable engine in torch, BasicSR's code, and
+albumentations.
+"""

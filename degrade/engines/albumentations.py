@@ -37,7 +37,7 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
     stay clean. An additional target is degraded only if `only` names it. `images` is a stack (N, H, W, 3). A float32
     result has values on the 1/255 grid, like the content of an 8-bit file.
 
-    Raises BadInput for an unknown preset. A call raises BadInput if an image is gray, RGBA or 16-bit, or if it is too
+    Raises BadInput for an unknown preset. A call raises BadInput for an image that is gray, RGBA or 16-bit, or too
     small for its θ.
     """
 

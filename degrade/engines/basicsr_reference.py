@@ -1,9 +1,9 @@
-"""Runs a θ with the literature's own code, BasicSR's degradations.py (`--engine basicsr`).
+"""Runs a θ with BasicSR's degradations.py, the code that published papers used (`--engine basicsr`).
 
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
-The tests compare the exact engine with BasicSR's code. Users can run BasicSR's code to degrade images as in the
-literature. Kernels, noise and JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and
+The tests compare the exact engine with BasicSR's code. Users can run BasicSR's code to degrade images as published
+papers did. Kernels, noise and JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and
 torchvision as GFPGAN's ffhq_degradation_dataset.py. A function `random_*` of BasicSR draws numbers and then calls a
 deterministic function with these numbers. basicsr_reference.py calls the deterministic function directly, with the
 numbers of θ. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is ours.
@@ -42,7 +42,7 @@ _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2
 
 
 class _Numbers:
-    """Replaces numpy.random inside BasicSR. Each method returns the numbers in `ready` and empties `ready`."""
+    """Replaces numpy.random inside BasicSR. Each method returns `ready`, and then sets `ready` to None."""
 
     ready: NDArray[Any] | None = None
 
@@ -85,7 +85,7 @@ def load_basicsr() -> Any:
 
 
 def apply(hq: Image, theta: Theta) -> Image:
-    """Degrades one image by a θ with the literature's code.
+    """Degrades one image by a θ with BasicSR's code.
 
     The arguments and the result are as in `degrade.operations.apply.apply`. Raises BadInput if the θ or the image is
     not valid, or if basicsr is not installed. Also raises BadInput if `imresize` cannot reach the size of the result

@@ -4,10 +4,10 @@
 
 Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers as in the
 exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. If a step of the exact
-engine rounds to 8 bits, the step also rounds and clips in the torch engine, but the gradient passes unchanged
+engine rounds to 8 bits, the same step of the torch engine rounds and clips, but the gradient passes unchanged
 (straight-through). Noise and colour clip without rounding. A clipped value has the gradient 0.
 
-Every random number of Poisson noise depends on all pixels of the image without the noise. A JPEG magnifies a difference
+Every random number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference
 in the last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs the first
 steps of this θ, on the CPU. Before and after Poisson noise, and before every JPEG except the last, the image of the
 exact engine replaces the image of the torch engine. The gradient passes straight through. The expected value of a noisy
@@ -40,8 +40,8 @@ from manifests.errors import BadInput
 def apply(hq: Tensor, thetas: Sequence[Theta]) -> Tensor:
     """Degrades each image of a batch by its own θ.
 
-    `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. float64 is computed and
-    returned as float64. Every type except float64 is computed and returned as float32, even under autocast, because
+    `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. For a float64 tensor, the
+    computation and the result are in float64. For all other types, both are in float32, even under autocast, because
     bfloat16 cannot represent steps of 1/255. The result has the shape of `hq`, values on the 1/255 grid, and a gradient
     with respect to `hq`. Raises BadInput if the batch or a θ is not valid.
     """
@@ -155,7 +155,7 @@ def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _mirror_border(images: Tensor, border: int) -> Tensor:
-    """Adds a mirrored border (OpenCV's BORDER_REFLECT_101). The border may be wider than the image."""
+    """Adds a mirrored border (OpenCV's BORDER_REFLECT_101). The border can be wider than the image."""
     if border < min(images.shape[-2:]):
         return torch.nn.functional.pad(images, (border, border, border, border), mode="reflect")
     for axis in (-2, -1):

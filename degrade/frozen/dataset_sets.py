@@ -131,10 +131,10 @@ def make_set(
 
     The set contains one image for every face of the split that has the status ok and is not a near-duplicate. A face
     gets no image if a test filter allows the face only as a reference. The 512 px crop is area-resized to `size` and
-    degraded by a θ that depends on (seed, preset, face_id). A set of val or test locks its split. An image of a
-    finished set that is missing, or whose bytes have changed, is made again with the recorded bytes. `progress` is
-    called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for the
-    literature's own code.
+    degraded by a θ that depends on (seed, preset, face_id). A set of val or test locks its split. If an image of a
+    finished set is missing, or if its bytes have changed, the image is made again with the recorded bytes. `progress`
+    is called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for BasicSR's
+    code.
 
     Raises BadInput if an option is not valid or if another set has the same name. Raises LedgerBroken if a crop is
     missing or has changed since the set was begun.
@@ -298,7 +298,7 @@ class _Plan:
         folder, started = self.ledger.dataset / "lq" / self.name, utc_now()
         if self.file_hashes and _hash_set_files(folder) == self.file_hashes:
             return
-        # If an earlier command was killed, the files may be complete but not recorded.
+        # If an earlier command was killed, the files can be complete but not recorded.
         if not self.file_hashes and _is_complete(folder):
             self.ledger.record(STAGE, self.records_unit, self.config, detail=_hash_set_files(folder), started=started)
             return
@@ -309,7 +309,7 @@ class _Plan:
             names = describe_path("file", Path(f"{row.face_id}.png")) | describe_path("source", source)
             origin = {"size": self.size, "engine": self.engine, "theta": json.loads(row.theta)}
             rows.append({**names, **origin, "source_sha256": sha256_file(crop), "sha256": row.sha256})
-        # The card names the dataset by a path relative to the set, because the dataset may be moved.
+        # The card names the dataset by a path relative to the set, because users can move the dataset.
         card = make_card(self.preset, self.seed, self.size, Path("../.."), self.engine) | {"split": self.split}
         finish_set(folder, card, encode_rows(rows), len(rows), [])
         self.ledger.record(STAGE, self.records_unit, self.config, detail=_hash_set_files(folder), started=started)

@@ -1,8 +1,8 @@
 """Makes frozen sets from plain folders. A set has PNG files, theta.jsonl and card.json.
 
-At the beginning, card.json is written with `complete` false. The card with `complete` false marks the output folder as
-a set of Likeness. When every image is finished, theta.jsonl is written. At the end, card.json is written again with
-`complete` true. The files of a set contain no time, so the same command gives the same bytes.
+At the beginning, card.json is written with `complete` false, and marks the output folder as a set of Likeness. When
+every image is finished, theta.jsonl is written. At the end, card.json is written again with `complete` true. The files
+of a set contain no time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def _is_image(path: Path) -> bool:
 def choose_output_names(sources: list[Path]) -> list[Path]:
     """Returns the name of the PNG of each source, for example a/b.png for a/b.jpg.
 
-    If two sources would get the same name, each PNG also keeps the ending of its source, for example a/b.jpg.png. Names
-    that differ only in case or in their Unicode form count as the same, because on many systems they name one file.
+    If two sources would get the same name, each PNG keeps the ending of its source before .png, for example
+    a/b.jpg.png. Names that differ only in case or in their Unicode form count as the same, because on many systems such
+    names name one file.
     """
     counts = Counter(fold_name(source.with_suffix(".png")) for source in sources)
     # If another PNG already has the longer name, more endings are added until the name is free.
@@ -132,11 +133,11 @@ def degrade_folder(
 ) -> FolderSummary:
     """Makes, finishes or repairs a set in the folder `out`, with one degraded image for every image below `folder`.
 
-    θ depends on (seed, preset, path below `folder`). Without `size`, an image keeps its size. With `size`, an image
-    whose longer side is larger is first area-resized to `size`. An image that cannot be decoded, or is too small for
-    its θ, is skipped, and the card lists this image. A missing or changed image of a finished set is made again with
-    the recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is
-    `exact`, or `basicsr` for the literature's own code.
+    θ depends on (seed, preset, path below `folder`). Without `size`, an image keeps its size. If the longer side of an
+    image is larger than `size`, the image is first area-resized to `size`. An image that cannot be decoded, or is too
+    small for its θ, is skipped, and the card lists this image. A missing or changed image of a finished set is made
+    again with the recorded bytes. `progress` is called with the number of images finished since the last call. `engine`
+    is `exact`, or `basicsr` for BasicSR's code.
 
     Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. When
     BadInput is raised, nothing is written.
@@ -160,7 +161,7 @@ def degrade_folder(
         return FolderSummary(str(out), checked_preset.name, seed, size, len(sources), 0, 0, skipped=())
     with lock_folder(out):
         remove_temporary_files(out)
-        # The check is repeated under the lock, because another process may have made the set in the meantime.
+        # The check is repeated under the lock, because another process can have made the set in the meantime.
         if images := _count_finished(out, card, sources):
             written, repaired = _repair_set(folder, out, workers, progress)
             skipped = [(name, reason) for name, reason in read_card(out)["skipped"]]
@@ -216,7 +217,7 @@ def _make_set(
 def _remove_empty_set(out: Path) -> None:
     """Removes the card of a set that has no image.
 
-    If `lock_folder` created the folder, `lock_folder` later removes it, because it is empty.
+    If `lock_folder` created the folder, `lock_folder` later removes the empty folder.
     """
     if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
         (out / CARD).unlink()
@@ -268,7 +269,7 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
     Returns 0 if the set is not finished. Raises BadInput if `out` contains anything except this set.
     """
     existing_card = read_output_card(out)
-    # The versions of Likeness in the two cards are not compared. Another version of Likeness may finish or repair a
+    # The versions of Likeness in the two cards are not compared. Another version of Likeness can finish or repair a
     # set, because the other keys of the card determine all bytes.
     keys = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
     if existing_card is not None and (different := [key for key in keys if existing_card.get(key) != keys[key]]):

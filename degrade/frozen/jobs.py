@@ -40,7 +40,7 @@ JobsFunction = Callable[[Sequence[Any]], list[Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """Describes the work for one image: area-resize `source` to `size`, then degrade it by `theta`."""
+    """Describes the work for one image: area-resize `source` to `size`, then degrade the resized image by `theta`."""
 
     source: Path
     size: int | None  # the longer side of the image in pixels; None keeps the size of the source
@@ -69,7 +69,8 @@ class Comparison:
     disk_sha256: str | None
     regenerated_sha256: str | None
     source_sha256: str | None
-    difference: int | None  # the largest difference of a pixel between both images in 1/255; 255 if the sizes differ
+    # the largest difference of a pixel between the two images, in 1/255; 255 if the sizes differ
+    difference: int | None
 
 
 def check_engine(engine: str) -> None:

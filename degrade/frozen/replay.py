@@ -37,10 +37,10 @@ def replay(
 ) -> FolderSummary:
     """Makes the set of the file `thetas` again in the folder `out`, from the clean images below `source`.
 
-    `source` is the folder or the dataset from which the set was made; the folder may have been moved. A clean image
-    that is not in its old place is found by its content, anywhere below `source`, for example in an export. The images
-    and theta.jsonl of the new set get the bytes of the original set. The card of the new set differs from the original
-    card only in the path of the source and in the versions. If the replay was interrupted, a second call continues the
+    `source` is the folder or the dataset from which the set was made, even if this folder was moved. A clean image that
+    is not in its old place is found by its content, anywhere below `source`, for example in an export. The images and
+    theta.jsonl of the new set get the bytes of the original set. The card of the new set differs from the original card
+    only in the path of the source and in the versions. If the replay was interrupted, a second call continues the
     replay. A second call also makes missing and changed images again.
 
     If a clean image is missing or has changed, or if `out` contains anything except this set, raises BadInput and
@@ -96,7 +96,7 @@ def replay(
             cause = "; ".join(compare_versions(_read_card_beside(thetas) or {})) or guess
             raise BadInput(
                 f"{_list_names(different)} of {len(rows)} images differ from the bytes that {thetas} records and were "
-                f"not written. The cause may be: {cause}. `likeness verify --originals {source}` on the original set "
+                f"not written. Possible causes: {cause}. `likeness verify --originals {source}` on the original set "
                 "shows the difference."
             )
         if not complete or not (out / THETAS).is_file():

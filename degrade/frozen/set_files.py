@@ -2,7 +2,7 @@
 
 theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
 `sha256`. `file` and `source` are plain paths. `source` is relative to the folder or dataset of the clean images. The
-name of a file may contain bytes that are not UTF-8. In a plain path, U+FFFD takes the place of such a byte. The keys
+name of a file can contain bytes that are not UTF-8. In a plain path, U+FFFD takes the place of such a byte. The keys
 `file_encoded` and `source_encoded` have the same paths with every byte, percent-encoded. Likeness reads the encoded
 paths. Earlier versions of Likeness wrote only the encoded paths, under the keys `file` and `source`.
 Before the degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its
@@ -39,7 +39,7 @@ _ROW_KEYS = (*_PATHS, *(f"{key}_encoded" for key in _PATHS), "source_sha256", "s
 
 
 def encode_name(path: Path) -> str:
-    """Returns a path as percent-encoded text. The path may contain any bytes."""
+    """Returns a path as percent-encoded text. The path can contain any bytes."""
     return quote_from_bytes(os.fsencode(path), safe="/")
 
 
@@ -66,7 +66,7 @@ def _complete_paths(fields: dict[str, Any], keys: tuple[str, ...]) -> dict[str, 
 
 
 def make_card(preset: Preset | None, seed: int | None, size: int | None, source: Path, engine: str) -> dict[str, Any]:
-    """Returns the card of a set that has no image yet. `source` may be relative to the set."""
+    """Returns the card of a set that has no image yet. `source` can be relative to the set."""
     return {
         "preset": dataclasses.asdict(preset) if preset else None,
         "seed": seed,
@@ -251,7 +251,7 @@ def _to_tuples(value: Any) -> Any:
 
 
 def compare_versions(card: dict[str, Any]) -> tuple[str, ...]:
-    """Returns a text for each library whose version here differs from the version with which the set was made."""
+    """Returns a text for each library whose version on this machine differs from the version that made the set."""
     installed = {"numpy": np.__version__, "opencv": cv2.__version__}
     recorded = {name: version for name, version in card.get("tools", {}).items() if name in installed}
     return tuple(

@@ -185,7 +185,7 @@ def _summarize(
 
 
 def _check_set_files(verification: Verification, out: Path) -> Verification:
-    """Returns the verification with the problems of theta.jsonl and card.json, and with the version differences.
+    """Adds the problems of theta.jsonl and card.json, and the differences of versions, to a verification.
 
     theta.jsonl must be the file that the card names. The preset and the seed of the card must give the θ of all lines.
     """

@@ -1,9 +1,9 @@
 """Runs a θ with the exact engine: `apply` runs the steps of a θ on a float32 RGB image (H, W, 3) in 0..1.
 
-The usual chain of the literature is blur, downsample, noise, JPEG and upsample. Some presets change the colours at the
-end of the chain. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise
-clips to 0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and rounds to
-8 bits, so the result of `apply` is exactly the content of a PNG.
+The usual chain in published papers is blur, downsample, noise, JPEG and upsample. Some presets change the colours at
+the end of the chain. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py.
+Noise clips to 0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and
+rounds to 8 bits, so the result of `apply` is exactly the content of a PNG.
 
 A θ is plain JSON with a version and all parameters:
 
@@ -14,10 +14,10 @@ A θ is plain JSON with a version and all parameters:
         {"op": "jpeg", "quality": 73},
         {"op": "upsample", "interpolation": "bilinear"}]}
 
-Every step of a θ of version 1 runs separately. The same steps in a θ of version 2 run faster (`blur.fast_blur`). Before
-the next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two versions may
-therefore differ, so a θ of version 1 always runs as version 1. The key `preset` of a θ has no effect. Lengths are in
-pixels of the image, angles are in radians, and the sigma of noise is in 1/255.
+Every step of a θ of version 1 runs separately. In a θ of version 2, the same steps run faster (`blur.fast_blur`).
+Before the next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two
+versions can therefore differ, so a θ of version 1 always runs as version 1. The key `preset` of a θ has no effect.
+Lengths are in pixels of the image, angles are in radians, and the sigma of noise is in 1/255.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def check_image(image: Any) -> None:
 def check_sizes(height: int, width: int, theta: Theta) -> None:
     """Raises BadInput if a checked θ does not fit an image of this size.
 
-    A θ does not fit if it leaves less than one pixel, makes too many pixels, or changes the size of the image.
+    A θ does not fit if a step leaves less than one pixel or makes too many pixels, or if the result has another size
+    than the image.
     """
     size = (height, width)
     for number, step in enumerate(theta["steps"], 1):

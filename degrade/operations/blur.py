@@ -162,7 +162,8 @@ _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
 def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -> int:
-    """Returns the largest number of separable passes that together cost at most as much as the other method.
+    """Returns the largest number of separable passes that cost at most as much as OpenCV's filter or the Fourier
+    transform.
 
     The costs are computed from counts of multiplications and not measured, so every machine chooses the same method.
     """

@@ -17,8 +17,8 @@ from degrade.theta import GAUSSIAN
 
 Kernel = NDArray[np.float64]
 
-# TOLERANCE is the largest absolute weight of a 2-D kernel that the separable passes may miss (ours). The missing weight
-# changes each pixel by less than 0.25/255.
+# The separable passes can miss at most this absolute weight of a 2-D kernel (ours). The missing weight changes each
+# pixel by less than 0.25/255.
 TOLERANCE = 1e-3
 _SMALLEST_SIGMA = 0.01  # pixels (ours); a Gaussian this small does not blur on a pixel grid
 
@@ -127,9 +127,9 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
     """Returns the kernel as a sum of at most `max_products` outer products, or None if more products are needed.
 
     The result is (columns, rows), each float64 (rank, taps) with an odd number of taps. The kernel is the sum of the
-    outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. A Gaussian of any angle needs three
-    to ten products. A cross approximation finds these outer products. It needs only elementwise arithmetic. With
-    an SVD, a kernel would have .5 fewer products on average. But LAPACK computes the SVD, and its results differ in the
+    outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. A Gaussian of any angle needs three to
+    ten products. A cross approximation finds these outer products with elementwise arithmetic only. With an SVD, a
+    kernel would have .5 fewer products on average. But LAPACK computes the SVD, and the results of LAPACK differ in the
     last bits between processors.
     """
     if step["kernel"] == "iso":

@@ -90,7 +90,7 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
 
     `resize` turns `count` input pixels into `rows` output pixels. Each output pixel has one row of input indices and
     one row of weights. The input indices are int64 (rows, taps). The weights are float64 (rows, taps), and each row has
-    the sum 1. At the border, a row may contain an index twice.
+    the sum 1. At the border, a row can contain an index twice.
     """
     if interpolation == "imresize":
         return _imresize_taps(count, rows)

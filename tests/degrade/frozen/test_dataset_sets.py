@@ -82,7 +82,7 @@ def test_the_summary_and_the_card_count_targets_that_are_enlarged_or_partly_outs
     assert (made.enlarged, made.padded) == (1, 1)
     assert describe_poor_targets(made) == (
         f" 1 of {made.images} targets are enlarged to 32 px, because they are smaller than 32 px in their photo. 1 of "
-        f"{made.images} targets have more than 2% outside their photo."
+        f"{made.images} targets have more than 2% of their crop outside the photo."
     )
     assert f"| codeformer | 32 | {made.images} | 1 | 1 |" in (dataset / "card.md").read_text()
 
