@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The states of a finding. NOTE means that a feature is missing or slow. WRONG means that a command fails.
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
-# MEMORY_GIB is ours. Training the recipe tiny takes 2.2 GiB in the training process and 1.7 GiB in the worker process
+# We chose MEMORY_GIB. Training the recipe tiny takes 2.2 GiB in the training process and 1.7 GiB in the worker process
 # (docs/train.md). Curation takes at most 2 GiB for each worker process (docs/curate.md).
 MEMORY_GIB = 6
 DISK_GIB = 10  # this number is ours; a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB

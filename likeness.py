@@ -1,4 +1,4 @@
-"""The command line `likeness`: defines the main commands, and adds the commands of all folders.
+"""The command line `likeness`: defines the main commands, and adds the commands that the folders define.
 
 A command imports its stages when it runs, so that the help and the errors of arguments do not wait for torch.
 manifests/exit_codes.py turns errors into exit codes.
@@ -212,8 +212,8 @@ def _print_plan(
 def _find_judge(run: Path) -> str | None:
     """Returns "dlib" if dlib is installed and the run's loss uses the dataset's recognizer. Otherwise returns None.
 
-    A recognizer overrates a restorer whose loss used this recognizer. A second recognizer therefore also measures the
-    identity.
+    A recognizer overrates a restorer whose loss used this recognizer. `run` therefore measures the identity with the
+    dataset's recognizer and again with dlib.
     """
     from importlib.util import find_spec
 

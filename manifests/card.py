@@ -79,7 +79,7 @@ def render_card(ledger: Ledger) -> str:
         table(("what", "reason", "how many"), _DROPPED),
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), _SPLITS),
         "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images", "enlarged", "more than 2% outside"), _SETS),
-        "The column `enlarged` counts the targets that have more pixels than the part of the photo that they show. The "
+        "The column `enlarged` counts the targets that have more pixels than the photo has in the same place. The "
         "column `more than 2% outside` counts the targets of which more than 2% lies outside the photo.\n",
         "## Cleaned pictures\n\n" + table(("iteration", "round", "versions"), _CLEANED),
         "A restorer made the cleaned pictures. Only training faces have cleaned pictures. The cleaned pictures are not "
@@ -90,7 +90,7 @@ def render_card(ledger: Ledger) -> str:
         "recognizer makes more errors for some people than for others.\n"
         "- Photos, faces and people were not balanced by age, sex or skin colour. The distribution of age, sex and "
         "skin colour is unknown.\n"
-        "- Source, licence and consent are statements of the supplier of the photos, which Likeness does not check. "
+        "- The supplier of the photos states source, licence and consent, and Likeness does not check the statements. "
         "Consent for a photo is not the consent of all people in the photo.\n"
         "- Face embeddings and crops are personal data. Ids are valid only in this dataset.\n",
     )

@@ -1,8 +1,9 @@
-"""Knows which decisions of the log the people, splits and pairs of a dataset contain.
+"""Records which decisions of the log are already applied to the people, splits and pairs of a dataset.
 
-A decision is recorded first and applied later. `likeness decide` does both at once. The stage `group` keeps the number
-of the last decision that the people contain. The stage `apply` keeps the number of the last decision that people,
-splits, pairs and the search for leaks contain. If a command was killed between the two stages, the two numbers differ.
+A decision is first recorded and then applied; `likeness decide` usually does both in one call. The stage `group` keeps
+the number of the last decision that is applied to the people. The stage `apply` keeps the number of the last decision
+that is applied to people, splits, pairs and the search for leaks. If a command was killed between the two stages, the
+two numbers differ.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ LAST_DECISION = "last_decision"  # the key of the number in the detail of both s
 
 
 def read_last_decision(ledger: Ledger) -> int:
-    """Returns the number of the newest decision that is recorded or was recorded before a purge, or 0."""
+    """Returns the number of the newest decision, even if a purge has removed it. Returns 0 without a decision."""
     newest = ledger.query("SELECT coalesce(max(decision_id), 0) AS n FROM decisions")["n"][0]
     return max(int(newest), read_grouped_decision(ledger), _read_applied_decision(ledger))
 
 
 def read_grouped_decision(ledger: Ledger) -> int:
-    """Returns the number of the last decision that the tables `identities` and `memberships` contain, or 0."""
+    """Returns the number of the last decision that is applied to `identities` and `memberships`, or 0."""
     return int(ledger.read_detail("group").get(LAST_DECISION, 0))
 
 
 def read_decision_batches(ledger: Ledger) -> list[list[Decision]]:
-    """Returns the decisions that the table `memberships` does not contain, from the oldest to the newest.
+    """Returns the decisions that are not yet applied to the table `memberships`, from the oldest to the newest.
 
     The decisions that one command recorded together have the same time, and are in one list.
     """
@@ -42,7 +43,7 @@ def read_decision_batches(ledger: Ledger) -> list[list[Decision]]:
 
 
 def mark_decisions_applied(ledger: Ledger, number: int) -> None:
-    """Records that people, splits, pairs and the search for leaks contain the decisions up to `number`."""
+    """Records that the decisions up to `number` are applied to people, splits, pairs and the search for leaks."""
     ledger.record(APPLY_STAGE, "all", {}, detail={LAST_DECISION: number})
 
 

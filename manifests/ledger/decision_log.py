@@ -2,8 +2,8 @@
 
 A decision names a face by the hash of its photo and a box. A later detection may move the box of a face a little. The
 face of a decision is therefore the photo's face whose box today has the largest overlap with the recorded box. If the
-intersection over union of the two boxes is below 0.5, the face is not the face of the decision. The module
-curate/people/links.py derives the consequences of the decisions.
+intersection over union of these two boxes is below 0.5, today's dataset does not have the face of the decision. The
+module curate/people/links.py derives the consequences of the decisions.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ CREATE TABLE files (
     mtime_ns BIGINT,  -- time of the last change in nanoseconds since 1970, from 1677 to 2262; a member has its archive's time
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,
-    ctime_ns BIGINT,  -- time at which the system last saw a change of the file or of its name, like mtime_ns
+    ctime_ns BIGINT,  -- time at which the system last saw a change of the file or of its name, in the unit of mtime_ns
     sha256      VARCHAR, -- sha256 of the bytes that were decoded; NULL if the file was never decoded
     samples     VARCHAR, -- sha256 of the stored samples, before the orientation and the colour profile were applied
     orientation INTEGER, -- EXIF orientation of the file, 1 to 8
@@ -95,7 +95,7 @@ CREATE TABLE faces (
     clipped         FLOAT,               -- share of the face's pixels with a channel of 254 or more, from 0 to 1
     dark            FLOAT,               -- share of the face's pixels with three channels of 16 or less, from 0 to 1
     embedding_norm  FLOAT,               -- length of the embedding as the recognizer returned it; NULL if the lengths of
-                                         -- this recognizer mean nothing
+                                         -- this recognizer's embeddings say nothing about the faces
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -121,14 +121,14 @@ CREATE TABLE memberships (
                                 -- 1 for a clear face; NULL if unknown (docs/grouping.md)
 );
 
--- A row is one decision that a user made about faces. Rows of this table are only added.
+-- A row is one decision that a user made about faces. A new decision adds a row and changes no older row.
 CREATE TABLE decisions (
     decision_id BIGINT PRIMARY KEY, -- number of the decision: 1, 2, ... in the order in which decisions were made
-    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock, apart, prefer, together or undo
+    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock, prefer, together, apart, assign or undo
     faces       JSON NOT NULL,      -- lists of faces; docs/curate.md explains the form
     made        TIMESTAMP NOT NULL, -- UTC time of the decision
-    name        VARCHAR,            -- name of the person if the kind is rename, split if the kind is assign, the user's
-                                    -- reason if the kind is drop
+    name        VARCHAR,            -- the person's name for the kind rename; train, val or test for the kind assign; the
+                                    -- user's reason for the kind drop
     undoes      BIGINT              -- number of the decision that an undo takes back
 );
 
@@ -165,7 +165,7 @@ CREATE TABLE pairs (
 -- A row puts one face into a split. The split depends on the identity or on the photo of the face.
 -- A row with a reason is a face that is not used.
 -- Reason photo_spans_splits: the photo of the face also shows a person of another split.
--- Reason doubtful_person: the grouping may have joined faces of strangers in the person of the face.
+-- Reason doubtful_person: the grouping may have made the person of the face from faces of strangers.
 -- Reason listed_in_another_split: an imported list puts most faces of the person into another split.
 CREATE TABLE splits (
     face_id     VARCHAR PRIMARY KEY,

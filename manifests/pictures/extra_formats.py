@@ -64,8 +64,11 @@ def find_kind(file: BinaryIO) -> str | None:
 
 
 def _find_tiff_kind(file: BinaryIO, head: bytes) -> str | None:
-    """Returns RAW if a TIFF holds sensor data, and OTHER_PICTURE if it only begins with a preview of a picture in a
-    SubIFD. Returns None for any other TIFF."""
+    """Returns RAW if a TIFF contains sensor data.
+
+    Returns OTHER_PICTURE if the first picture of the TIFF is only a preview, and the full picture is in a SubIFD
+    without sensor data. Returns None for any other TIFF.
+    """
     if head[8:10] == b"CR":  # Canon CR2
         return RAW
     try:

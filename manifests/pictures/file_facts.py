@@ -1,4 +1,4 @@
-"""Reads facts about the file of a picture that tell whether the picture is an original or a copy."""
+"""Reads facts about a picture's file that help to decide whether the picture is an original or a copy."""
 
 from __future__ import annotations
 

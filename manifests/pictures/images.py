@@ -57,8 +57,8 @@ from manifests.pictures.stored_samples import StoredSamples, identify_samples, s
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
 # // 4 // 3. The 102 megapixels of a medium-format camera are allowed.
 MAX_PIXELS = 178_956_970
-# A JPEG with at most this many times `max_pixels` is decoded at half its width and height (ours). The cameras of some
-# phones write 200 megapixels.
+# A JPEG of more than `max_pixels` pixels, but at most this many times as many, is decoded at half its width and height
+# (ours). The cameras of some phones write 200 megapixels.
 _MAX_TIMES_HALVED = 4
 # The formats have Pillow's names. A phone's MPO file begins with a JPEG, and is decoded as this JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
@@ -73,7 +73,7 @@ NOTICE_MEANINGS = {
 }
 
 OUT_OF_MEMORY = "out_of_memory"
-# Each text explains a reason of UndecodableImage, as the end of a sentence that begins with a file.
+# Each text explains a reason of UndecodableImage, as the end of a sentence that begins with a file name.
 MEANINGS = {
     "empty_file": "is empty",
     "not_an_image": f"is not a picture in a known format ({', '.join(FORMATS)})",
@@ -108,7 +108,7 @@ _PICTURE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW)
 class UndecodableImage(Exception):
     """A picture cannot be decoded. `reason` is a key of MEANINGS.
 
-    The text of the exception is the end of a sentence that begins with the file.
+    The text of the exception is the end of a sentence that begins with a file name.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

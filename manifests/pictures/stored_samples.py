@@ -56,7 +56,8 @@ def identify_samples(image: Image.Image, turned_by: int, orientation: int) -> St
 def describe_decoder(file_format: str) -> str:
     """Returns the name of a format and the versions of its decoder.
 
-    An example is `JPEG, Pillow 12.0, libjpeg_turbo 3.1`. The samples of a file may change if this text changes.
+    An example is `JPEG, Pillow 12.0, libjpeg_turbo 3.1`. If this text changes, the decoder may return other samples for
+    the same file.
     """
     if (package := _PACKAGES.get(file_format)) is not None:
         return f"{file_format}, {package} {find_version(package)}"

@@ -199,7 +199,8 @@ def erase_dropped_faces(ledger: Ledger) -> None:
 
 
 def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
-    """Remove the crops, cleaned versions and low-quality images of these faces, and forget the faces in the review.
+    """Remove the crops, cleaned versions and low-quality images of these faces, and what `likeness review` stores of
+    the faces.
 
     Embedding shards that no face uses, and half-written files in the dataset, are removed too.
     """

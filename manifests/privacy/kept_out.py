@@ -26,7 +26,7 @@ from manifests.runtime.uris import uri_of
 
 @dataclass(frozen=True)
 class KeptOutList:
-    """The list of photos and faces that must stay out of a dataset. The list is also sent to worker processes."""
+    """The list of photos and faces that must stay out of a dataset. Each worker process gets a copy of the list."""
 
     key: bytes = b""
     photos: Mapping[str, str] = field(default_factory=dict)  # Maps the mark of a photo to "opted_out" or "purged".

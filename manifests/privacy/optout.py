@@ -43,8 +43,8 @@ def plan_optout(
     """Returns the plan that removes these photos from the dataset, and keeps the photos out in the future.
 
     Each photo is the sha256 of a file's bytes, a path to a file, or a name that `plan_purge` accepts. `read_photo`
-    reads a file outside the dataset and returns its row, or None if the file cannot be decoded. Copies of a photo that
-    was not read cannot be recognized. Raises BadInput if a photo is an archive or cannot be found.
+    reads a file outside the dataset and returns its row, or None if the file cannot be decoded. If a file cannot be
+    decoded, Likeness cannot recognize copies of the photo. Raises BadInput if a photo is an archive or cannot be found.
     """
     inside: list[str] = []
     outside: dict[str, Photo | None] = {}  # sha256 of a file -> its photo

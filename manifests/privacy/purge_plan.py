@@ -130,9 +130,9 @@ def _find_photo(ledger: Ledger, photo: str) -> set[str]:
 def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> set[str]:
     """Returns these photos and all copies of these photos.
 
-    A copy is a photo with a near-duplicate of a face in these photos. A photo is also a copy if one of its faces has
-    the same embedding and the same perceptual hash as a face in these photos. The third kind of copy is a photo that
-    the marks of these photos would keep out of a later run.
+    There are three kinds of copies: a photo with a near-duplicate of a face in these photos; a photo with a face that
+    has the same embedding and the same perceptual hash as a face in these photos; and a photo that the marks of these
+    photos would keep out of a later run.
     """
     photo_of = {face.face_id: face.photo_id for face in faces}
     duplicates: dict[str, set[str]] = {}
@@ -237,10 +237,10 @@ def _plan_photos(
 
 
 def _find_companions(files: Sequence[File], photo_ids: Collection[str]) -> set[str]:
-    """Returns the uris of the files beside these photos whose names contain the name of one of the photos.
+    """Returns the uris of files that lie beside one of these photos and have the photo's name in their own name.
 
-    The companions of `a.jpg` are, for example, `a.jpg.xmp` and `a.jpg.json`, and also `a.xmp` if no other photo is
-    named `a`.
+    The companions of `a.jpg` are, for example, `a.jpg.xmp` and `a.jpg.json`. `a.xmp` is a companion if no other photo
+    is named `a`.
     """
     own = {str(display_path(row.uri)) for row in files if row.photo_id in photo_ids}
     stems = {str(Path(path).with_suffix("")) for path in own}
@@ -263,7 +263,7 @@ def _cut_suffixes(path: Path) -> Iterator[Path]:
 
 
 def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:
-    """Returns the hashes of the samples and the perceptual hashes of these photos that no other photo shares."""
+    """Returns the sample hashes and perceptual hashes of these photos, without hashes that other photos have."""
     own: set[str] = set()
     others: set[str] = set()
     for photo in ledger.read_rows(Photo):
@@ -273,7 +273,7 @@ def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:
 
 
 def _find_own_embeddings(ledger: Ledger, face_ids: Collection[str]) -> list[str]:
-    """Returns, in hex, the embeddings of these faces that no other face shares."""
+    """Returns, in hex, the embeddings of these faces, without embeddings that other faces have."""
     faces = ledger.read_rows(Face)
     own = {embedding for _, embedding in _read_embeddings(ledger, [face for face in faces if face.face_id in face_ids])}
     others = [face for face in faces if face.face_id not in face_ids]

@@ -1,4 +1,4 @@
-"""Reads the faces that are not used, by reason, with pictures of some of them, for the page dropped.html.
+"""Reads the faces that are not used, by reason, with pictures of some of these faces, for the page dropped.html.
 
 No picture shows a person who opted out, or comes from a photo whose consent forbids its use. Purged faces have no row.
 """

@@ -172,7 +172,7 @@ def _explain_unmeasured_images(result: Result) -> list[str]:
 
 
 def _explain_partial_metrics(result: Result) -> list[str]:
-    """Returns notices about the metrics that only some images of a system have."""
+    """Returns notices about the metrics that were measured for only some images of a system."""
     titles_of: dict[tuple[str, int, int, str], list[str]] = {}
     for row in result["rows"]:
         measured = row["images"] - row["unmeasured"]
@@ -218,8 +218,8 @@ def _explain_marks(result: Result) -> list[str]:
         return []
     return [
         f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one figure in "
-        "twenty is marked. With few people, more figures are marked. A difference of fewer than five images, or a "
-        "difference that is printed as zero, is never marked. n/m means that the mean difference is above zero for n "
+        "twenty is marked. With few people, more figures are marked. A difference that was measured on fewer than five "
+        "images, or that is printed as zero, is never marked. n/m means that the mean difference is above zero for n "
         "of m people."
     ]
 

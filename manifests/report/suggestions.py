@@ -1,8 +1,8 @@
 """Finds pairs of people who may be one person, and people whose faces may show two people.
 
-The page suggestions.html shows the suggestions. The suggestions are computed from the embeddings alone. A suggestion
-that a decision contradicts is not shown: locked people, two people whom a decision separates, and two parts of a person
-that a decision joins.
+The page suggestions.html shows the suggestions. The suggestions are computed from the embeddings alone. No suggestion
+contradicts a decision. The page therefore leaves out locked people, two people whom a decision separates, and two parts
+of a person that a decision joins.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def find_splits(faces: EmbeddedFaces, decisions: UserDecisions, threshold: float
     unlike the embeddings of all other faces.
 
     We tested the function on web photos (benchmarks/split_suggestions.py). Of 65 people whose faces all have one label,
-    the function returns none. 550 times, we put faces of two of these people together, with 4 and 2 to 10 and 10 faces.
-    The function returns all 550 mixed people.
+    the function returns none. In 550 tests, we put faces of two of these people together: 4 and 2, 10 and 3, or 10 and
+    10 faces. The function returns the mixed person in all 550 tests.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, person in enumerate(faces.people):

@@ -3,7 +3,7 @@
 Members are read into memory one by one, and no archive is unpacked to disk. The name of a member is only a label in the
 member's row, and no path is made from the name. A problem of a member becomes the reason in the member's row. A problem
 of a whole archive becomes the reason in the archive's row. Archives are read in worker processes (workers.py), so an
-archive that crashes a library only ends a worker process.
+archive that crashes a library ends only a worker process.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
 # We chose the four limits below. Compression hardly makes a photo smaller. If the members together have more than 1 GiB
-# plus 100 times the bytes of the archive, the archive does not contain photos.
+# plus 100 times the bytes of the archive, the archive cannot contain only photos.
 MAX_MEMBER_BYTES = 2**28  # The largest size of one member in bytes, because a member is read into memory.
 MAX_MEMBERS = 250_000  # Members after this number are not read, and the reason in the archive's row is TOO_MANY.
 MAX_GROWTH = 100  # The largest total size of all members, in bytes for each byte of the archive.
-MAX_GROWTH_BYTES = 2**30  # The limit of all members is MAX_GROWTH * the archive's size + this number.
+MAX_GROWTH_BYTES = 2**30  # All members together may have MAX_GROWTH * the archive's size + this number.
 
 _SKIP_BYTES = 2**24  # number of bytes that are decompressed at a time to skip a member
 
@@ -275,7 +275,8 @@ class _Zip:
 
 
 class _Tar:
-    """An open tar file, which can only be read forwards. To read an earlier member, reading begins again."""
+    """An open tar file, which can only be read forwards. To read an earlier member, reading starts again at the first
+    member."""
 
     def __init__(self, archive: Path, size: int) -> None:
         self.file = archive.open("rb")

@@ -57,12 +57,12 @@ def normalise_name(name: str | Path) -> str:
 
 
 def fold_name(name: str | Path) -> str:
-    """Returns a name such that two names are equal if a system without upper and lower case takes them for one."""
+    """Returns a form of a name that is equal for all names that a case-insensitive system treats as one name."""
     return normalise_name(name).casefold()
 
 
 def is_end_of_path(name: str, path: Path) -> bool:
-    """Returns whether a name that a user wrote is a path, its file name, or the end of the path after a slash."""
+    """Returns whether `name`, which a user wrote, is the whole `path`, its file name, or its end after a slash."""
     return f"/{normalise_name(path)}".endswith(f"/{normalise_name(name)}")
 
 

@@ -1,4 +1,4 @@
-"""Writes the folder shape of CelebRef-HQ: `images/PERSON/NUMBER.png`, and a list of pictures for each split.
+"""Writes the folder layout of CelebRef-HQ: `images/PERSON/NUMBER.png`, and a list of pictures for each split.
 
 A person's folder has five digits, and the pictures of a person are numbered from 0, as in DMDNet's examples. DMDNet
 published CelebRef-HQ without a split. The lists `lists/SPLIT_image.txt` therefore are ours. `likeness manifest import

@@ -2,7 +2,7 @@
 
 The call `load_dataset("imagefolder", ...)` reads the folder. The library `datasets` turns the column `file_name` into
 the column `image`. If a frozen set is exported, `datasets` turns the column `lq_file_name` into the column `lq`. The
-format webdataset also uses the function `describe_faces`, so both formats contain the same facts of a face.
+format webdataset also uses the function `describe_faces`, so both formats contain the same facts about a face.
 """
 
 from __future__ import annotations

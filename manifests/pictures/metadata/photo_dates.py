@@ -55,7 +55,7 @@ class _Field:
 
 
 def read_photo_date(image: Image.Image, exif: Image.Exif, xmp: bytes) -> PhotoDate:
-    """Returns the date of an open picture. `exif` and `xmp` are its EXIF block and its XMP packet, or empty."""
+    """Returns the date of an open picture. `exif` and `xmp` are its EXIF block and XMP packet; both may be empty."""
     names = (_to_text(_read_tag(exif, tag)) for tag in _CAMERA)
     camera = " ".join(name for name in names if name)[:_MAX_MODEL] or None
     dates = [_read_date(field) for field in _read_fields(image, exif, xmp)]

@@ -19,12 +19,12 @@ Value = Element | str  # the value of a property: an element, or the text of an 
 
 
 class BrokenXml(Exception):
-    """An XML text cannot be used. The text of the exception is the end of a sentence that begins with the file."""
+    """An XML text cannot be used. The text of the exception is the end of a sentence that begins with a file name."""
 
 
 class _RefuseDocumentType(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise BrokenXml("has a document type, which may expand to any size")
+        raise BrokenXml("has a document type, whose entities may expand to any size")
 
 
 def parse_xml(data: bytes) -> Element:

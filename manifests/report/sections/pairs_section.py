@@ -17,7 +17,7 @@ from manifests.report.thumbnails import make_thumbnail
 
 PAIRS = 8  # Number of targets that the page shows.
 REFERENCES = 4  # Number of references that the page shows for each target.
-TOP = 10  # The page shows the share of all targets that belongs to this many people, the people with the most targets.
+TOP = 10  # The page shows which share of all targets the TOP people with the most targets have.
 MIN_COUNTS = (1, 2, 4, 8)  # The table counts targets with at least these numbers of references.
 DEGREES = 10  # Width of a bin of yaw or pitch.
 COSINE = 0.05  # Width of a bin of similarity.

@@ -11,7 +11,7 @@ from manifests.report.plots import draw_curves
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from manifests.report.thumbnails import embed_image
 
-GRIDS = 2  # Number of sample grids that the page shows for each run, the newest grids.
+GRIDS = 2  # Number of sample grids that the page shows for each run; the page shows the newest grids.
 FACES = 48  # Number of faces that the page shows for each sheet of restored photos.
 RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these files.
 SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these files.
