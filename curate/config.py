@@ -45,10 +45,10 @@ class DedupeRules:
     # one person. If `FaceModels.same_person` is greater, `same_person` is used instead. A low value of
     # `min_cosine_one_person` does little harm, because the value only affects which one of several copies is used.
     min_cosine_one_person: float = 0.30
-    # Rule 3 moves the first aligned face onto the second aligned face, and correlates the pixels that both photos
-    # contain. The numbers of rule 3 are ours. We chose the numbers of rule 3 from measurements on 1,177 copies of
-    # eleven kinds. We also measured similar faces in different photos of one person, among 2,871 faces. The highest
-    # correlation of two different photos is .96.
+    # Rule 3 moves one aligned face onto the other aligned face, and correlates the pixels that both photos contain. The
+    # numbers of rule 3 are ours. We chose the numbers of rule 3 from measurements on 1,177 copies of eleven kinds. We
+    # also measured similar faces in different photos of one person, among 2,871 faces. The highest correlation of two
+    # different photos is .96.
     min_correlation_same_pixels: float = 0.965
     min_cosine_same_pixels: float = 0.45  # For 4 of 1,177 copies, the cosine to the original is below .45.
     # Rule 3 takes much time, so it is applied only to two faces that pass a faster test. The fast test uses the tangent

@@ -23,7 +23,9 @@ def import_lists(
     ] = None,
     split_lists: Annotated[
         Path | None,
-        flag("--split-lists", ", with an image or a person per line", default="refldm: id_based_ffhq_split"),
+        flag(
+            "--split-lists", "; each line of a file names an image or a person", default="refldm: id_based_ffhq_split"
+        ),
     ] = None,
     faces: Annotated[str, flag("--faces", ONE_RECOGNIZER)] = "auto",
     landmarks: Annotated[str | None, flag("--landmarks", default="none")] = None,

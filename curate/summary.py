@@ -40,7 +40,7 @@ class Summary:
     files: dict[str, int]  # Status or reason -> number of files; `photos` and `faces` have the same form.
     photos: dict[str, int]
     faces: dict[str, int]
-    identities: int  # Number of people with two photos or more, without doubtful people.
+    identities: int  # Number of people with two photos or more. Doubtful people do not count.
     alone: int  # Number of people with one photo.
     largest: int  # Number of photos of the person with the most photos.
     pairs: dict[str, int]  # Split -> number of targets with references.

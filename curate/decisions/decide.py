@@ -53,7 +53,7 @@ class Outcome:
     # frozen set.
     split_changes: tuple[tuple[str, str, str], ...] = ()
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
-    applied: int = 0  # number of decisions that were applied, with those that were recorded before the command
+    applied: int = 0  # number of applied decisions, including decisions that were recorded before the command
     only_names: bool = False  # whether these decisions are renames, so that no face can move
 
 

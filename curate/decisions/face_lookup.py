@@ -140,7 +140,7 @@ class FaceLookup:
         return self._find_today(location) in self._identity
 
     def find_copies(self, location: FaceLocation) -> tuple[FaceLocation, ...]:
-        """Returns the other copies of the picture at a location, without copies that are not in use."""
+        """Returns the other copies of the face at a location. Copies that are not in use are left out."""
         face, _ = self._finder.find(location)
         if face is None:
             return ()

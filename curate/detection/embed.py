@@ -54,7 +54,7 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
 
 
 def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
-    """Returns the faces in batches to embed.
+    """Divides the faces into batches.
 
     The faces of each lost shard are one batch, in their old order. The other faces form the last batches, sorted by id,
     with FACES_A_BATCH faces in each batch.

@@ -42,8 +42,8 @@ class WorthScale:
     """The calibration of the worth for one recognizer and one collection."""
 
     centre: tuple[float, ...]  # (d,), of length 1: the direction of the embeddings of unrecognisable faces.
-    low: float  # Median result of `_measure_lengths` for the damaged faces, which has the worth 0.
-    high: float  # Median result of `_measure_lengths` for the good faces, which has the worth 1.
+    low: float  # Median result of `_measure_lengths` for the damaged faces. This result means a worth of 0.
+    high: float  # Median result of `_measure_lengths` for the good faces. This result means a worth of 1.
 
 
 def record_worth_scale(ledger: Ledger, models: FaceModels) -> None:

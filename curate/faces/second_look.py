@@ -63,7 +63,9 @@ class Look(NamedTuple):
 
 
 def is_sure(face: Detection, least_score: float) -> bool:
-    """Returns whether a face has a score of `least_score` or more, and the plausible landmarks of an upright face."""
+    """Returns whether a face has a score of `least_score` or more, and landmarks that are plausible for an upright
+    face.
+    """
     yaw, pitch, roll = estimate_pose(face.landmarks5)
     return face.score >= least_score and abs(yaw) <= _MAX_YAW and abs(pitch) <= _MAX_PITCH and abs(roll) <= _MAX_ROLL
 

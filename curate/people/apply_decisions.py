@@ -42,7 +42,7 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
 def regroup_by_links(
     labels: np.ndarray, links: Links, before: Sequence[str | None], vectors: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns the labels of `apply_decisions`, int64 (n,).
+    """Returns the labels of the grouping that `apply_decisions` returns, int64 (n,).
 
     `labels` are the labels of the clustering, int64 (n,) with n of 1 or more. Without `vectors`, a face without a
     constraint joins the part with the most faces if its group is divided.

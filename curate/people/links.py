@@ -69,7 +69,7 @@ class Links:
 
 
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
-    """Returns the ids of the representatives that active decisions of the kind drop name.
+    """Returns the ids of the representatives that are named by active decisions of the kind `drop`.
 
     In the rows `faces`, the current near-duplicates must be marked. A face that a decision dropped earlier must be ok
     or a near-duplicate in `faces`, because a decision does not find a face with another status.
@@ -85,7 +85,8 @@ def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> 
 
 
 def find_preferred_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> list[str]:
-    """Returns the ids of the faces that active decisions of the kind prefer name, the last decision last.
+    """Returns the ids of the faces that are named by active decisions of the kind `prefer`, in the order of the
+    decisions.
 
     In the rows `faces`, the last known near-duplicates must be marked.
     """
@@ -276,8 +277,8 @@ def _collect_constraints(
             rows = sorted({row for part in joined for row in part})
             constraints.must_links += [(rows[0], row, number) for row in rows[1:]]
             constraints.review_rows.update(rows if kind == "merge" else parts[0])
-    # In a split or a move, the faces of the first part leave the person of the last part. The sides of the kind apart
-    # are different people.
+    # In a split or a move, the faces of the first part leave the person of the last part. The sides of a decision of
+    # the kind `apart` are different people.
     separated = [(parts[0], parts[-1])] if kind in ("split", "move") else []
     separated = list(combinations(parts, 2)) if kind == "apart" else separated
     for leaving, staying in separated:

@@ -51,7 +51,9 @@ class PeopleNow:
         key: bytes,
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        """`log` are the decisions that `memberships` contain. `labels` maps a face to its label if labels are truth."""
+        """`log` are the decisions that are already applied to `memberships`. `labels` maps a face to its label if
+        labels are truth.
+        """
         self.faces = {face.face_id: face for face in faces}
         self.finder = FaceFinder(faces)
         self.identities = {row.identity_id: row for row in identities}

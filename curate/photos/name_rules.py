@@ -40,9 +40,9 @@ class NameRules:
     """The patterns of `--exclude` and `--include`.
 
     A pattern without a slash is compared with the name of the file and of each folder above the file. A pattern with a
-    slash is compared with the path of the file and of each folder, below the folder that the user named. `*` matches
-    any characters, including slashes. A file is left out if a pattern of `exclude` matches. If `include` has patterns,
-    a file that matches none of them is also left out.
+    slash is compared with the path of the file and with the path of each folder above the file. These paths begin below
+    the folder that the user named. `*` matches any characters, including slashes. A file is left out if a pattern of
+    `exclude` matches. If `include` has patterns, a file that matches none of them is also left out.
     """
 
     exclude: tuple[str, ...] = ()

@@ -80,7 +80,7 @@ def _read_files(dataset: Path) -> tuple[list[File], bytes]:
 def check_refused_hashes(ledger: Ledger, sidecar: str) -> None:
     """Raises BadInput if a line that refuses consent has the sha256 of no photo.
 
-    Photos of the ledger and kept-out photos count.
+    The photos of the ledger and the kept-out photos are searched.
     """
     kept_out, photos = read_kept_out_list(ledger), {file.photo_id for file in ledger.read_rows(File)}
     raise_unmatched(

@@ -3,8 +3,8 @@
 The first step finds the nearest neighbours of every face. The second step joins near-copies of a face into one face.
 The third step merges groups of faces by the log odds that two groups show one person (agglomerate.py). The odds are
 calibrated without labels (threshold.py). The negative cosines show the spread of the cosines between strangers, which
-are faces of different people. The number of people determines how much evidence two faces need. Groups are compared by
-the cosine of their centres, so one poor face cannot join two people.
+are faces of different people. The number of people determines how much evidence two faces need to merge. Groups are
+compared by the cosine of their centres, so one poor face cannot join two people.
 
 Weak faces, which say little about their person, join the groups last. Weak faces form a group of their own only if the
 evidence is clear (weak_faces.py). Groups that strangers may have formed by chance are marked (doubtful_people.py).
@@ -97,9 +97,9 @@ def group_embeddings(
     (curate/detection/worth.py). A face with a worth below WEAK is weak: it may join a person of two strong faces or
     more, but it never makes two people one. If `same_person` is not given, three weak faces or more may form a person
     by clear evidence. A face that a link names is not weak. Without `worth`, no face is weak. `is_main`, bool (n,), is
-    True for the largest face of each photo. A weak face in the background of a photo is more often the face of somebody
-    who has no other face in the collection. Weak faces in the background therefore have a limit of their own. Without
-    `is_main`, every face is a main face.
+    True for the largest face of each photo. Compared with weak main faces, weak faces in the background more often show
+    somebody who has no other face in the collection. Weak faces in the background therefore have a limit of their own.
+    Without `is_main`, every face is a main face.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.

@@ -77,7 +77,9 @@ def _make_inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.Inde
 
 
 def _measure_recall(embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, min_cosine: float) -> float:
-    """Returns the share of true neighbours that `rows` contains, from an exact search for _RECALL_QUERIES rows."""
+    """Returns the share of true neighbours that `rows` contains. An exact search finds the true neighbours of
+    _RECALL_QUERIES rows.
+    """
     n, k = rows.shape
     queries = np.unique(np.linspace(0, n - 1, _RECALL_QUERIES).astype(np.int64))
     exact = faiss.ResultHeap(len(queries), k + 1, keep_max=True)

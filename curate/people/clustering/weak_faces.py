@@ -36,8 +36,8 @@ _CHANCE = 0.005
 _LEAST_SPREADS = 3.2
 _CANDIDATES = 4  # A weak face is compared with its 4 nearest people.
 # The following three numbers are ours. We chose the three numbers on collections of 200 clear photos and 100 degraded
-# strangers, so that no strangers form a person. We also used a person who has seven weak faces among eight faces
-# (docs/grouping.md). Weak faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least
+# photos of strangers, so that no strangers form a person. We also used a person who has seven weak faces among eight
+# faces (docs/grouping.md). Weak faces form a person of at least _MIN_FOUNDERS faces, each with a worth of at least
 # _MIN_WORTH.
 _MIN_FOUNDERS, _MIN_WORTH = 3, 0.25
 # For weak faces, the spread of the cosines between strangers is multiplied by WEAK_FACTOR, because weak faces of

@@ -80,7 +80,7 @@ def find_successors(
     embeddings: np.ndarray,
     rules: DedupeRules,
 ) -> list[Face]:
-    """Returns the rows of the faces whose files were overwritten, in the same order.
+    """Returns the rows of the faces `replaced`, whose files were overwritten, in the same order.
 
     If a face in use shows the picture of an overwritten face, `duplicate_of` in the row of the overwritten face names
     the face in use. The face in use then inherits the identity, the split and the decisions of the overwritten face.
@@ -118,7 +118,7 @@ def find_near_duplicates(
     rules: DedupeRules,
     preferred: Sequence[str] = (),
 ) -> list[Face]:
-    """Returns the new row of every face, in the same order.
+    """Returns the new row of every face, in the order of `faces`.
 
     The original of each set of near-duplicates becomes the representative (manifests/ledger/original_copies.py). If a
     set contains a face of `preferred`, the last such face becomes the representative instead.

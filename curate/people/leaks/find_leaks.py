@@ -100,7 +100,7 @@ class Leaks:
 
 @dataclass(frozen=True)
 class LeakSearch:
-    """What a search for leaks reads from a ledger. `find_leaks` explains the other fields."""
+    """The data that a search for leaks reads from a ledger. `find_leaks` explains the other fields."""
 
     faces: list[FaceLine]
     unused: list[FaceLine]  # faces that are in frozen sets, and that the dataset does not use any more

@@ -30,7 +30,7 @@ from manifests.ledger.records import SPLITS, Face, Split
 MAX_LOSS = 0.1
 # To fill an empty split, up to the share MAX_LOSS_FOR_A_SPLIT of a group's faces may be set aside (ours). For example,
 # a whole class is in one photo, and each person has four photos. If the class is divided between two splits, the faces
-# of the class photo are set aside, which are a quarter of all faces.
+# of the class photo are set aside. These faces are a quarter of all faces.
 MAX_LOSS_FOR_A_SPLIT = 0.25
 
 

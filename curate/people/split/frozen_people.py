@@ -1,4 +1,4 @@
-"""Finds out whether a new person is a known person of a frozen set whose frozen faces are no longer used.
+"""Finds out whether a new person is already in a frozen set, with faces that the dataset does not use any more.
 
 All files of a person in a frozen set may be overwritten, or all faces of the person may be dropped. The embeddings of
 unused frozen faces stay in the dataset, and show whether a new person is a person of the frozen set. A new person who

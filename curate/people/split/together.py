@@ -18,8 +18,8 @@ def find_people_together(
 ) -> list[tuple[str, ...]]:
     """Returns the identities of each active decision `together`.
 
-    A side of a decision means the person to whom most faces of the side belong now. A side without faces of a person is
-    left out.
+    A side of a decision means the person to whom most faces of the side belong now. A side whose faces belong to no
+    person is left out.
     """
     finder, owner = FaceFinder(faces), {row.face_id: row.identity_id for row in memberships}
     people = []

@@ -1,7 +1,7 @@
 """The last part of the stage `scan`: chooses the date of each photo, and finds out whether the date can be trusted.
 
 Some doubts about the date of a file follow from the dates of other files. For example, the dates of a series of photos
-show that a clock was reset. The doubts are therefore found again in every run, when all files are known.
+show that a clock was reset. Every run therefore looks for doubts again, as soon as all files are known.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ BEFORE_PHOTOGRAPHY, IN_FUTURE, EPOCH = "before_photography", "in_future", "epoch
 CLOCK_RESET, SAME_SECOND, OUT_OF_ORDER = "clock_reset", "same_second", "out_of_order"
 
 _FIRST_PHOTO = datetime(1826, 1, 1)  # Niépce's oldest photo that still exists is from 1826 or 1827.
-# The first days of the clocks of old Macs (1904), Unix (1970) and DOS (1980). In some time zones, the first day becomes
-# the day before.
+# The first days of the clocks of old Macs (1904), Unix (1970) and DOS (1980). In some time zones, such a clock starts
+# on the day before.
 _EPOCHS = (datetime(1904, 1, 1), datetime(1970, 1, 1), datetime(1980, 1, 1))
 _NOON = time(12)
 _DAY = timedelta(days=1)

@@ -125,7 +125,7 @@ def make_request(question: Question, yes: bool, view: View) -> dict[str, Any]:
 
 
 def name_question(question: Question) -> str:
-    """Returns an id of a question. The id changes with each face of the question."""
+    """Returns an id of a question. If a face of the question changes, the id changes."""
     text = "|".join((question.kind, *sorted(question.one), "", *sorted(question.other)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

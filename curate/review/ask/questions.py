@@ -214,10 +214,7 @@ class Questions:
                 heapq.heappush(self._heap, item)
 
     def count_likely(self) -> int:
-        """Returns the number of open questions with a probability of LIKELY or more.
-
-        If there is no such question, no question is left to which the evidence gives a probability of LIKELY.
-        """
+        """Returns the number of open questions with a probability of LIKELY or more."""
         self._likely = {entry for entry in self._likely if self._is_current(entry)}
         return len({entry.key for entry in self._likely if self._is_open(entry)})
 

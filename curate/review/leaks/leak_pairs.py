@@ -50,7 +50,7 @@ class LeakEnd:
 
 @dataclass(frozen=True)
 class LeakPair:
-    """Two faces that leak, side by side."""
+    """A pair of faces that leak."""
 
     kind: str
     one: LeakEnd
@@ -66,7 +66,7 @@ class Audit:
     key: str  # a hash of the splits, the near-duplicates and the pairs
     counts: Mapping[str, int]  # kind -> number of leaks in the last search
     problems: tuple[str, ...]  # sentences of `manifest check`
-    is_current: bool  # whether the last search saw the present splits
+    is_current: bool  # whether the splits are still the same as in the last search
     expected: float  # expected number of pairs of strangers that reach the threshold for one person
     unchecked: tuple[str, ...]
 

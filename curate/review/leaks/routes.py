@@ -1,4 +1,4 @@
-"""The page of the leaks: the pairs that leak side by side, and a repair."""
+"""The page of the leaks, which shows the two faces of each pair side by side, and offers a repair."""
 
 from __future__ import annotations
 

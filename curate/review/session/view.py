@@ -205,7 +205,9 @@ class View:
         min_sharpness: float = 0,
         joined: bool = False,
     ) -> list[str]:
-        """Returns the faces of a person in an order of FACE_ORDERS. `joined` keeps only faces that joined lately."""
+        """Returns the faces of a person in an order of FACE_ORDERS. If `joined` is true, only faces that joined since
+        the last visit are returned.
+        """
         faces = (self.people.faces[face] for face in self.people.members.get(identity_id, ()))
         chosen = [
             face

@@ -85,7 +85,9 @@ class UnusedItem:
 
 
 def read_reasons(ledger: Ledger) -> list[Reason]:
-    """Returns the reasons for which files, photos and faces are not used. The order is that of KINDS, then by count."""
+    """Returns the reasons for which files, photos and faces are not used. The reasons are sorted by kind, in the order
+    of KINDS, and then by count.
+    """
     reasons = []
     for kind, items in _ITEMS.items():
         rows = ledger.query(f"SELECT reason, count(*) AS n FROM ({items}) GROUP BY 1 ORDER BY n DESC, 1").rows()
