@@ -72,6 +72,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         *models.notices,
         *(notice for stage in ("label", "group") for notice in ledger.read_detail(stage).get("notices", ())),
         *notices,
+        *_describe_accepted(ledger.read_detail("screen").get("kept_by_decision", 0)),
         *_describe_photos(photos),
         *_describe_kinds(files),
         *_describe_result(ledger, files, len(faces), people, splits, pairs),
@@ -97,6 +98,11 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         rungs=count_rungs(pairs, faces, {photo.photo_id: photo for photo in photos}, models.min_score),
         leaking={name: (count, leaks["faces_of"][name]) for name, count in leaks["leaking"].items()},
     )
+
+
+def _describe_accepted(count: int) -> list[str]:
+    """Returns a notice about `count` faces that decisions keep in use, although a filter drops them, or []."""
+    return [f"Decisions keep {format_count(count, 'face')} in use that a filter drops."] if count else []
 
 
 def _describe_photos(photos: Sequence[Photo]) -> list[str]:

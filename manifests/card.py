@@ -12,6 +12,7 @@ from typing import Any
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import ENLARGED, PADDED
 from manifests.runtime.files import remove_temporary_files, write_atomically
+from manifests.runtime.text import format_count
 
 CARD = "card.md"
 _ROWS = 20  # the card lists at most this many sources and this many licences, the most frequent first (ours)
@@ -75,7 +76,7 @@ def render_card(ledger: Ledger) -> str:
         "The ledger contains a mark for each photo and face that is kept out. A mark is computed with the dataset's "
         "secret key. Without this key, nobody can find out which photo a mark stands for.\n",
         "## Models\n\n" + table(("role", "file", "licence", "sha256 begins"), _MODELS),
-        "## Filters\n\n" + _format_filters(ledger.read_detail("filters")),
+        "## Filters\n\n" + _format_filters(ledger.read_detail("filters")) + _format_kept(ledger.read_detail("screen")),
         table(("what", "reason", "how many"), _DROPPED),
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), _SPLITS),
         "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images", "enlarged", "more than 2% outside"), _SETS),
@@ -106,6 +107,15 @@ def _format_filters(detail: dict[str, Any]) -> str:
         for rule in detail.get(kind, ())
     ]
     return f"{detail['name']}, version {detail['version']}:\n\n" + _format_table(("reason", "where", "effect"), rows)
+
+
+def _format_kept(screening: dict[str, Any]) -> str:
+    """Returns a sentence about the faces that decisions kept in the last screening, or ""."""
+    count = screening.get("kept_by_decision", 0)
+    if not count:
+        return ""
+    faces = format_count(count, "face")
+    return f"\nIn the last curation, decisions kept {faces} in use that a filter drops.\n"
 
 
 def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

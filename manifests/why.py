@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
+from manifests.filter_facts import describe_filters, find_overridden_filters
 from manifests.ledger.applied_decisions import describe_unapplied_decisions
 from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
 from manifests.ledger.decision_log import Decision, FaceFinder, read_decisions, select_active
-from manifests.ledger.filters import Filter, list_filter_columns
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original
 from manifests.ledger.records import Face, Label, ListEntry, Photo
@@ -57,6 +57,7 @@ class _Facts:
     history: dict[str, list[dict[str, Any]]]  # Maps a face id to attempts to clean the face, and to training rounds.
     worse: dict[str, str]  # Maps the face id of a near-duplicate to the reason why another copy is the original.
     filters: dict[str, str]  # Maps a face id to a text about the filter that removed the face.
+    overridden: dict[str, str]  # Maps a face that a decision accepts to the reason of the filter that would drop it.
     pairing: dict[str, Any]  # The rules by which references were chosen.
 
 
@@ -139,7 +140,8 @@ def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str,
         decisions=_read_decisions_by_face(ledger),
         history=read_history(ledger, [row["face_id"] for row in all_faces]),
         worse=_compare_copies(ledger, {row["duplicate_of"] for row in all_faces} - {None}),
-        filters=_describe_filters(ledger, all_faces),
+        filters=describe_filters(ledger, all_faces),
+        overridden=find_overridden_filters(ledger, all_faces),
         pairing=ledger.read_detail("pair"),
     )
 
@@ -179,32 +181,6 @@ def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[Decision]]:
     return {face: list(own.values()) for face, own in decisions.items()}
 
 
-def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict from each face id that a filter removed to a text with the filter and the face's measures."""
-    texts: dict[str, str] = {}
-    filter_sets = ledger.read_details("filters")  # the newest first
-    for face in faces:
-        rules = [
-            (filter_set, rule)
-            for filter_set in filter_sets
-            for rule in (*filter_set["filters"], *filter_set.get("test_filters", ()))
-            if rule["reason"] == (face["reason"] or face["no_target"])
-        ]
-        if not rules:
-            continue
-        filter_set, rule = rules[0]
-        names = sorted(list_filter_columns(Filter(rule["reason"], rule["sql"])) - {"width", "height"})
-        values: dict[str, Any] = {}
-        if names:
-            sql = f"SELECT {', '.join(names)} FROM faces WHERE face_id = ?"
-            values = ledger.query(sql, face["face_id"]).row(0, named=True)
-        texts[face["face_id"]] = (
-            f" by {rule['sql']}, filters {filter_set['name']}, version {filter_set['version']} "
-            f"({', '.join(f'{name} {_format_value(value)}' for name, value in values.items())})"
-        )
-    return texts
-
-
 def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list[str], dict[str, Any]]:
     """Returns the sentences about one file, and the facts as a dict."""
     uri, photo_id = file["uri"], file["photo_id"]
@@ -240,7 +216,7 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
         text = _describe_face(face, facts.pairing) + facts.filters.get(face_id, "")
         if decisions:
             text += f"; decision{'s' if len(decisions) > 1 else ''} "
-            text += ", ".join(map(_describe_decision, decisions))
+            text += ", ".join(_describe_decision(one, face, facts.overridden.get(face_id)) for one in decisions)
         lines.append(f"  face {face_id[:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {text}")
         lines += [f"    {sentence}" for sentence in describe_history(history)]
         faces.append(face)
@@ -279,9 +255,20 @@ def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
     return f"{text}, {row['split']}, not a target: {_describe_unpaired(row, pairing)}"
 
 
-def _describe_decision(decision: Decision) -> str:
-    reason = f": {decision.name}" if decision.kind == "drop" and decision.name else ""
-    return f"{decision.number} ({decision.kind}{reason})"
+def _describe_decision(decision: Decision, face: dict[str, Any], overridden: str | None) -> str:
+    """Returns the number and the kind of a decision that names a face, and what is special about the decision.
+
+    `overridden` is the reason of the filter that would drop the face without the decision.
+    """
+    note = ""
+    if decision.kind == "drop" and decision.name:
+        note = f": {decision.name}"
+    elif decision.kind == "accept" and overridden is not None:
+        if face["status"] == "ok" or face["duplicate_of"] is not None:
+            note = f": without this decision, the filter {overridden} drops the face"
+        elif face["reason"] == overridden:
+            note = ": the next `likeness curate` uses the face"
+    return f"{decision.number} ({decision.kind}{note})"
 
 
 def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
@@ -320,9 +307,3 @@ def _starts_id(photo_id: str, photo: str) -> bool:
 
 def _format_status(row: dict[str, Any]) -> str:
     return row["status"] if row["reason"] is None else f"{row['status']}, {row['reason']}"
-
-
-def _format_value(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(f"{part:.4g}" for part in value) + "]"
-    return "unknown" if value is None else f"{value:.4g}"

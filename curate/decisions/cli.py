@@ -37,12 +37,13 @@ def decide(
 
     `merge ID ID` joins two people into one person. `split FACE...` separates the faces from their person.
     `move FACE... --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use, for the reason
-    of `--reason TEXT` if you give one. `rename ID --name NAME` gives a person a name. `lock ID` keeps the faces of a
-    person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture instead of its
-    near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID --split SPLIT`
-    puts a person into a split. `apart ID ID` says that two people are not one person. `undo NUMBER` takes a decision
-    back. `list` prints all decisions. `apply` updates people, splits and references by decisions that another command
-    only recorded, for example `likeness review`.
+    of `--reason TEXT` if you give one. `accept FACE...` uses faces that a filter dropped, from the next `likeness
+    curate` on, because this needs the face models. `rename ID --name NAME` gives a person a name. `lock ID` keeps the
+    faces of a person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture instead
+    of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID --split
+    SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `undo NUMBER` takes a
+    decision back. `list` prints all decisions. `apply` updates people, splits and references by decisions that another
+    command only recorded, for example `likeness review`.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
@@ -129,6 +130,8 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
         lines.append(f"The command {verb} {format_count(outcome.applied, 'decision')}.")
     elif not outcome.decisions and not notices:
         return "All decisions are applied already."
+    if outcome.only_filters:
+        return "\n".join([*lines, *notices])
     if outcome.only_names:
         verb = "would be" if dry_run else "is now"
         lines += [

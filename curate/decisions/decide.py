@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curate.config import CurateConfig
+from curate.decisions.accept import describe_next_curation, is_about_filters
 from curate.decisions.record import check_frozen_people, list_phrases, make_rows, read_desk
 from curate.decisions.requests import Request, parse_requests
 from curate.decisions.settings import read_curation_settings
@@ -54,7 +55,8 @@ class Outcome:
     split_changes: tuple[tuple[str, str, str], ...] = ()
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
     applied: int = 0  # number of applied decisions, including decisions that were recorded before the command
-    only_names: bool = False  # whether these decisions are renames, so that no face can move
+    only_names: bool = False  # whether these decisions change names at most, so that no face can move
+    only_filters: bool = False  # whether these decisions have an effect only on the filters of the next curation
 
 
 def decide(
@@ -116,11 +118,16 @@ def _apply(
     log = [*read_decisions(ledger), *new]
     last = new[-1].number if new else read_last_decision(ledger)
     unapplied = [*read_unapplied_decisions(ledger), *new]
-    # A rename moves no face, so the faces are not grouped again.
-    if all(decision.kind == "rename" for decision in unapplied):
-        return _apply_names(ledger, log, new, last, len(unapplied), dry_run)
-
     faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
+    later = describe_next_curation(log, unapplied, faces)
+    # A rename moves no face, and only a curation uses an accepted face, so the faces are not grouped again.
+    about_filters = [is_about_filters(decision, log) for decision in unapplied]
+    if all(own or one.kind == "rename" for one, own in zip(unapplied, about_filters, strict=True)):
+        outcome = _apply_names(ledger, faces, log, new, last, dry_run)
+        waits = all(about_filters)
+        notices = (*outcome.notices, *later)
+        return replace(outcome, notices=notices, applied=len(unapplied), only_names=not waits, only_filters=waits)
+
     changes: list[Face] = []
     if any(decision.kind in ("drop", "prefer", "undo") for decision in unapplied):
         _, changes = compute_near_duplicates(ledger, faces, log, config, same_person)
@@ -154,26 +161,24 @@ def _apply(
         (),
         _find_moves(memberships, groups.memberships),
         len(groups.identities),
-        (*describe_split_changes(split_changes), *frozen, *groups.detail["notices"]),
+        (*describe_split_changes(split_changes), *frozen, *groups.detail["notices"], *later),
         tuple((new_row.face_id, old_row.split, new_row.split) for old_row, new_row in split_changes),
         applied=len(unapplied),
     )
 
 
 def _apply_names(
-    ledger: Ledger, log: Sequence[Decision], new: Sequence[Decision], last: int, applied: int, dry_run: bool
+    ledger: Ledger, faces: Sequence[Face], log: Sequence[Decision], new: Sequence[Decision], last: int, dry_run: bool
 ) -> Outcome:
-    """Records the decisions `new`, and gives people the names from the log. `applied` is the number of decisions that
-    are applied.
-    """
+    """Records the decisions `new`, and gives people the names from the log. `faces` are the faces of the ledger."""
     ledger_people = ledger.read_rows(Identity)
-    people, notices = compute_names(ledger, ledger.read_rows(Face), log)
+    people, notices = compute_names(ledger, faces, log)
     if not dry_run:
         ledger.record(APPLY_STAGE, "all", {}, [*make_rows(new), *people], detail={LAST_DECISION: last})
     old = {row.identity_id: row.name for row in ledger_people}
     names = [(row.identity_id, old[row.identity_id], row.name) for row in people]
     changes = tuple(change for change in names if change[1] != change[2])
-    return Outcome((), (), len(people), tuple(notices), names=changes, applied=applied, only_names=True)
+    return Outcome((), (), len(people), tuple(notices), names=changes)
 
 
 def _describe_waiting(count: int) -> list[str]:

@@ -8,10 +8,11 @@ decision means.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from curate.decisions.accept import check_acceptable
 from curate.people.people_now import PeopleNow
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import FaceLocation
@@ -24,8 +25,12 @@ class FaceLookup:
     applied yet.
     """
 
-    def __init__(self, people: PeopleNow) -> None:
-        """If `people` changes because of a decision, the lookup finds the changed people."""
+    def __init__(self, people: PeopleNow, gone: Collection[str] = ()) -> None:
+        """If `people` changes because of a decision, the lookup finds the changed people.
+
+        `gone` are the ids of the photos that no file contains.
+        """
+        self._people, self._gone = people, gone
         self._face, self._finder = people.faces, people.finder
         self._identity, self._members = people.identity_of, people.members
 
@@ -71,6 +76,26 @@ class FaceLookup:
                 locations[self.locate(face_id)] = None
         if not locations:
             raise BadInput("The decision names no face. Give the id of a face or of a person.")
+        return tuple(locations)
+
+    def find_filtered_faces(self, names: object) -> tuple[FaceLocation, ...]:
+        """Returns the locations of named faces that filters dropped. `names` has the same form as in `find_faces`.
+
+        Raises BadInput if a named face cannot be accepted (see check_acceptable).
+        """
+        locations: dict[FaceLocation, None] = {}
+        for name in names if isinstance(names, list) else [names]:
+            if isinstance(name, dict):
+                locations[parse_location(name)] = None
+                continue
+            full_id = self.complete_id(name)
+            if full_id not in self._face:
+                raise BadInput(f"The faces of the person {full_id} are in use already. Name a face that is not in use.")
+            face = self._face[full_id]
+            check_acceptable(face, self._people.log, face.photo_id not in self._gone)
+            locations[self.locate(full_id)] = None
+        if not locations:
+            raise BadInput("The decision names no face. Give the id of a face.")
         return tuple(locations)
 
     def find_person(self, names: object) -> tuple[FaceLocation, ...]:

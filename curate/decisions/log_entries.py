@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from curate.decisions.settings import read_curation_settings
+from curate.detection.filter_files import is_dropped_by_filter
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     Decision,
     FaceFinder,
+    FaceLocation,
     encode_faces,
     find_undos,
     find_unused_faces,
@@ -49,9 +51,20 @@ def read_log_entries(dataset: Path) -> list[LogEntry]:
     entries = []
     for decision, row in zip(decisions, rows, strict=True):
         unused = find_unused_faces(decision, finder)
-        missing = tuple(f"{location.photo_id[:12]}: {reason}" for location, reason in unused)
-        entries.append(LogEntry(decision, row.made, undo_of.get(decision.number), missing))
+        undone_by = undo_of.get(decision.number)
+        waits = "; the next `likeness curate` uses the face" if decision.kind == "accept" and undone_by is None else ""
+        missing = tuple(
+            f"{location.photo_id[:12]}: {reason}{waits if _is_filtered(location, finder) else ''}"
+            for location, reason in unused
+        )
+        entries.append(LogEntry(decision, row.made, undone_by, missing))
     return entries
+
+
+def _is_filtered(location: FaceLocation, finder: FaceFinder) -> bool:
+    """Returns whether a filter dropped the face at a location."""
+    face, _ = finder.find(location)
+    return face is not None and is_dropped_by_filter(face)
 
 
 def format_entry(entry: LogEntry) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.decisions.accept import read_gone_photos
 from curate.decisions.face_lookup import FaceLookup
 from curate.decisions.requests import ParsedRequests, Request, parse_requests
 from curate.decisions.settings import read_curation_settings
@@ -60,7 +61,8 @@ def read_desk(ledger: Ledger) -> Desk:
     people = PeopleNow(faces, ledger.read_rows(Membership), identities, log, read_key(ledger), labels)
     follow_batches(people, batches)
     frozen = find_frozen_rows(faces, ledger.read_rows(Split))
-    return Desk(people, FaceLookup(people), frozen, read_last_decision(ledger), read_version(ledger))
+    lookup = FaceLookup(people, read_gone_photos(ledger))
+    return Desk(people, lookup, frozen, read_last_decision(ledger), read_version(ledger))
 
 
 def read_version(ledger: Ledger) -> tuple[object, ...]:

@@ -135,6 +135,9 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
         return _parse_split(request, lookup)
     if kind == "prefer":
         return [_parse_prefer(request, lookup)]
+    if kind == "accept":
+        faces = lookup.find_filtered_faces(request["faces"])
+        return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} used in spite of the filters")]
     faces = lookup.find_faces(request["faces"], whole=kind in ("rename", "lock", "assign"))
     if kind == "move":
         return [_parse_move(request, faces, lookup)]

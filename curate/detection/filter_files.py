@@ -14,7 +14,7 @@ from curate.face_filters import FILTER_SETS, TEST_FILTERS
 from curate.photos.name_rules import LEFT_OUT
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
-from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE
+from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE, Face
 
 # A filter in a file of the user must not have a reserved word as its reason. Reserved words are the statuses of faces,
 # and the reasons of other stages.
@@ -40,6 +40,11 @@ RESERVED = {
     "listed_in_another_split",
 }
 BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for rule in filters.every)
+
+
+def is_dropped_by_filter(face: Face) -> bool:
+    """Returns whether a filter dropped a face, and not another stage or a decision."""
+    return face.status == "dropped" and face.reason not in RESERVED
 
 
 def load_filters(name: str) -> FilterSet:

@@ -22,7 +22,7 @@ from curate.detection.read_photos import list_sources, rank_place
 from curate.detection.reasons import CROP_MISSING, PHOTO_VANISHED
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
-from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_accepts, read_decisions, select_active
 from manifests.ledger.filters import FilterSet, PhotoFacts, find_removals
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
@@ -51,7 +51,8 @@ _DOUBTFUL_CROP = {CROP_MISSING, PHOTO_VANISHED, *FAILURES}
 def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress: Progress) -> None:
     """Records which faces the filters accept, and why the other faces are dropped.
 
-    If the crop of an accepted face is missing, the crop is cut from the photo again.
+    No filter drops a face that a decision accepts. If the crop of an accepted face is missing, the crop is cut from the
+    photo again.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     usable_photos = find_usable_photos(photos)
@@ -60,6 +61,10 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
     faces = [face for face in ledger.read_rows(Face) if face.reason in replaceable and face.photo_id in usable_photos]
     facts = {photo: list_photo_facts(row) for photo, row in photos.items()}
     removals = find_removals(faces, [facts[face.photo_id] for face in faces], config.screen)
+    accepts = find_accepts(select_active(read_decisions(ledger)), faces)
+    is_accepted = np.array([face.face_id in accepts for face in faces], bool)
+    kept_by_decision = int(removals[is_accepted].any(1).sum())
+    removals[is_accepted] = False
     new_rows: list[Face] = []
     to_crop: list[Face] = []
     for face, reason in zip(faces, pick_first_reasons(removals, config.screen), strict=True):
@@ -78,7 +83,8 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
         if row != face:
             new_rows.append(row)
     new_rows += _crop(ledger, to_crop, map_batches, progress)
-    ledger.record("screen", "all", config.screen, new_rows, detail=count_removals(removals, config.screen))
+    counts = {**count_removals(removals, config.screen), "kept_by_decision": kept_by_decision}
+    ledger.record("screen", "all", config.screen, new_rows, detail=counts)
 
 
 def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress: Progress) -> list[Face]:

@@ -19,6 +19,7 @@ from itertools import combinations
 
 import numpy as np
 
+from curate.detection.filter_files import is_dropped_by_filter
 from curate.people.clustering.components import label_components
 from curate.people.contradictions import Link, describe_contradiction, describe_empty_part, find_chain
 from manifests.errors import BadInput
@@ -233,10 +234,21 @@ def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) 
             row = row_of.get(face.representative) if face is not None else None
             if row is not None:
                 rows[row] = rows.get(row, True) and location.witness
-            elif not (decision.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION):
+            elif not _is_expected(decision, face):
                 missing.append(MissingFace(decision.number, location, reason_not_in_use or "not in use"))
         parts.append(rows)
     return _Resolved(decision, parts), missing
+
+
+def _is_expected(decision: Decision, face: Face | None) -> bool:
+    """Returns whether a decision explains why its face is not in use: it drops the face, or the face waits for it.
+
+    A face that a decision accepts waits for the next curation.
+    """
+    if face is None:
+        return False
+    is_dropped_here = decision.kind == "drop" and face.reason == DROPPED_BY_DECISION
+    return is_dropped_here or (decision.kind == "accept" and is_dropped_by_filter(face))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
@@ -31,6 +31,7 @@ PARTS = {
     "split": ("faces", "rest"),
     "move": ("faces", "to", "rest"),
     "drop": ("faces",),
+    "accept": ("faces",),
     "rename": ("faces",),
     "lock": ("faces",),
     "assign": ("faces",),
@@ -121,6 +122,17 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
     return undos
 
 
+def find_undone_decision(decision: Decision, decisions: Iterable[Decision]) -> Decision:
+    """Returns the decision that an undo takes back. If this is an undo too, the search goes on from there.
+
+    A decision of another kind is returned as it is. So is an undo whose decision a purge removed.
+    """
+    by_number = {one.number: one for one in decisions}
+    while decision.kind == "undo" and decision.undoes in by_number:
+        decision = by_number[decision.undoes]
+    return decision
+
+
 class FaceFinder:
     """Finds today's face at the location that a decision names."""
 
@@ -176,6 +188,20 @@ def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str
             if face is not None:
                 drops[face.face_id] = decision
     return drops
+
+
+def find_accepts(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
+    """Returns a dict from each face that a decision of the kind accept names to the newest such decision.
+
+    Undone decisions of `decisions` count too. If two faces overlap the recorded box, the decision names the face with
+    the larger overlap, also if this face is not in use.
+    """
+    accepts = [decision for decision in decisions if decision.kind == "accept"]
+    photos = {location.photo_id for decision in accepts for location in decision.parts[0]}
+    # a finder prefers faces in use, so it gets all faces as faces in use
+    finder = FaceFinder(replace(face, status="ok") for face in faces if face.photo_id in photos)
+    found = [(finder.find(location)[0], decision) for decision in accepts for location in decision.parts[0]]
+    return {face.face_id: decision for face, decision in found if face is not None}
 
 
 def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:

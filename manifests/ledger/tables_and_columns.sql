@@ -124,7 +124,8 @@ CREATE TABLE memberships (
 -- A row is one decision that a user made about faces. A new decision adds a row and changes no older row.
 CREATE TABLE decisions (
     decision_id BIGINT PRIMARY KEY, -- number of the decision: 1, 2, ... in the order in which decisions were made
-    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock, prefer, together, apart, assign or undo
+    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign or
+                                    -- undo
     faces       JSON NOT NULL,      -- lists of faces; docs/curate.md explains the form
     made        TIMESTAMP NOT NULL, -- UTC time of the decision
     name        VARCHAR,            -- the person's name for the kind rename; train, val or test for the kind assign; the

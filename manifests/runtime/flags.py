@@ -25,7 +25,9 @@ ARGUMENTS = {
     "SOURCE": "The folder of the published images, or one CSV file",
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
     "SQL": "One SELECT statement; docs/ledger.md lists the tables",
-    "ACTION": "Merge, split, move, drop, rename, lock, prefer, together, apart, assign or undo; or list or apply",
+    "ACTION": (
+        "Merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign or undo; or list or apply"
+    ),
     "ID...": "Ids of people or faces, or the first six characters of each id; for undo, the number of a decision",
 }
 

@@ -22,7 +22,9 @@ SET = "codeformer-test-32-s0"
 
 
 def make_dataset(root: Path) -> Path:
-    """Curates photos of eight people, with near-duplicates, a photo without a face and a broken file.
+    """Curates photos of eight people, with near-duplicates, two faces that are too small, and a broken file.
+
+    One photo shows no face.
 
     The dataset has a frozen set of 32 px.
     """
@@ -32,6 +34,7 @@ def make_dataset(root: Path) -> Path:
         doubles.save(
             photos / "copies" / f"small{number}.png", cv2.resize(picture, None, fx=0.75, fy=0.75, interpolation=3)
         )
+        doubles.save(photos / f"tiny{number}.png", doubles.photo([1], 5 + number, side=40))
     doubles.save(photos / "empty.png", np.zeros((80, 80, 3), np.uint8))
     shutil.copy(photos / "person1" / "0.png", photos / "again.png")
     (photos / "broken.jpg").write_bytes(b"no picture")

@@ -52,6 +52,7 @@ def describe_requests(requests: list[Mapping[str, Any]]) -> str:
         "move": f"{format_count(faces, 'face')} moved.",
         "drop": f"{format_count(faces, 'face')} dropped{reason}.",
         "rename": f"The name is {first.get('name')}.",
+        "accept": f"The next `likeness curate` uses {format_count(faces, 'face')} that a filter dropped.",
         "lock": "The person is locked.",
         "prefer": "This copy is used as soon as the decisions are applied.",
         "assign": f"The person is in the split {first.get('split')}.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from curate.detection.filter_files import is_dropped_by_filter
 from curate.review.session.view import View, measure_width
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_drops, select_active
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_accepts, find_drops, select_active
 from manifests.ledger.records import Face
 from manifests.runtime.uris import is_missing
 
@@ -19,7 +20,7 @@ def describe_face_fully(view: View, face: Face) -> dict[str, Any]:
         "person": person,
         "status": face.status,
         "reason": face.reason,
-        "why": explain_place(view, face, person),
+        "why": explain_place(view, face, person) + explain_acceptance(view, face),
         "numbers": list_numbers(view, face),
         "copies": [
             {"id": copy.face_id, "file": files_of[0].name if (files_of := view.files.get(copy.photo_id)) else ""}
@@ -52,12 +53,21 @@ def explain_place(view: View, face: Face, person: str | None) -> str:
     )
 
 
+def explain_acceptance(view: View, face: Face) -> str:
+    """Returns a sentence about a decision that accepts the face, or "". The sentence begins with a space."""
+    accept = find_accepts(select_active(view.people.log), [face]).get(face.face_id)
+    if accept is None:
+        return ""
+    when = "The next `likeness curate` uses the face" if is_dropped_by_filter(face) else "No filter drops the face"
+    return f" {when}, because decision {accept.number} accepts it."
+
+
 def find_decisions(view: View, face: Face) -> list[int]:
     """Returns the numbers of the decisions in force that name a face directly."""
     return [
         decision.number
         for decision in select_active(view.people.log)
-        if decision.kind != "rename"
+        if decision.kind not in ("rename", "accept")
         and any(
             place.photo_id == face.photo_id and not place.witness and view.people.finder.find(place)[0] == face
             for part in decision.parts

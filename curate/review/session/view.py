@@ -169,6 +169,8 @@ class View:
         if self._decided is None:
             decided = set()
             for decision in select_active(self.people.log):
+                if decision.kind == "accept":  # says nothing about a person
+                    continue
                 faces = self._faces_of_decision.get(decision.number)
                 if faces is None:
                     found = (self.people.finder.find(place)[0] for part in decision.parts for place in part)

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_drops, read_decisions
+from curate.decisions.accept import read_gone_photos
+from curate.detection.filter_files import RESERVED, is_dropped_by_filter
+from manifests.ledger.decision_log import (
+    DROPPED_BY_DECISION,
+    Decision,
+    find_accepts,
+    find_drops,
+    read_decisions,
+    select_active,
+)
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE, Face
 from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT, SECRET_PHOTOS
@@ -17,6 +26,7 @@ from manifests.privacy.keys import HIDDEN_PREFIX
 from manifests.report.sections.intake_section import explain_reason
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
+from manifests.runtime.workers import FAILURES
 
 # Each kind of item has a table in which a row is an item: id, photo_id, face_id, reason. A face that is used, but set
 # aside when the people were divided into splits, is an item of its own kind.
@@ -53,7 +63,11 @@ ADVICE = {
     "trash": "Move the file out of the bin, and curate again.",
     "system_folder": "Move the file out of the system folder, and curate again.",
 }  # fmt: skip
-_FILTER_ADVICE = "A filter dropped these faces. To use the faces, curate again with other filters (--filters)."
+_FILTER_ADVICE = (
+    "A filter dropped these faces. To use a face after all, press its button, and curate again, because this needs the "
+    "face models. To use many of the faces, curate again with other filters (--filters)."
+)
+_FAILURE_ADVICE = "No filter dropped these faces. If the cause ends, the next curation uses them."
 _FILE_ADVICE = "Likeness could not read these files. Repair or convert a file, and curate again."
 
 
@@ -79,9 +93,8 @@ class UnusedItem:
     used: str | None  # the face that is used instead of a near-duplicate
     facts: str  # measures of a face in words
     can_show: bool  # whether a picture may be shown
-    drop: int | None = None  # number of the decision that dropped the face; None if an undo took the decision back
-    dropped_with: int = 0  # number of faces that this decision names
-    why: str = ""  # the reason that the user gave for this decision
+    can_accept: bool = False  # whether a filter dropped the face, so that a decision can accept the face
+    decision: Decision | None = None  # the decision in force that dropped the face, or that accepts the face
 
 
 def read_reasons(ledger: Ledger) -> list[Reason]:
@@ -96,7 +109,8 @@ def read_reasons(ledger: Ledger) -> list[Reason]:
 
 
 def _advise(kind: str, code: str) -> str:
-    return ADVICE.get(code, _FILE_ADVICE if kind in ("file", "photo") else _FILTER_ADVICE)
+    face_advice = _FAILURE_ADVICE if code in RESERVED or code in FAILURES else _FILTER_ADVICE
+    return ADVICE.get(code, _FILE_ADVICE if kind in ("file", "photo") else face_advice)
 
 
 def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> list[UnusedItem]:
@@ -111,7 +125,13 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             WHERE i.reason = ? ORDER BY md5(i.id) LIMIT ? OFFSET ?""",
         code, limit, start,
     ).rows(named=True)  # fmt: skip
-    drops = _read_drops(ledger) if code == DROPPED_BY_DECISION else {}
+    faces = _read_faces(ledger, rows)
+    filtered = [face for face in faces if is_dropped_by_filter(face)]
+    gone = read_gone_photos(ledger) if filtered else set()
+    can_accept = {face.face_id for face in filtered if face.photo_id not in gone}
+    decisions = read_decisions(ledger)
+    decision_of = find_accepts(select_active(decisions), filtered)
+    decision_of |= find_drops(decisions, [face for face in faces if face.reason == DROPPED_BY_DECISION])
     return [
         UnusedItem(
             row["id"],
@@ -121,16 +141,15 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             row["duplicate_of"],
             _describe_measures(row),
             row["photo_id"] is not None and not row["secret"],
-            *drops.get(row["face_id"], (None, 0, "")),
+            row["face_id"] in can_accept,
+            decision_of.get(row["face_id"]),
         )
         for row in rows
     ]
 
 
-def _read_drops(ledger: Ledger) -> dict[str, tuple[int, int, str]]:
-    """Returns a dict from each dropped face to the number, the number of faces, and the reason of its decision."""
-    drops = find_drops(read_decisions(ledger), ledger.read_rows(Face, "reason = ?", DROPPED_BY_DECISION))
-    return {face: (one.number, len(one.parts[0]), one.name or "") for face, one in drops.items()}
+def _read_faces(ledger: Ledger, rows: list[dict[str, Any]]) -> list[Face]:
+    return ledger.read_rows(Face, "list_contains(?, face_id)", [row["face_id"] for row in rows if row["face_id"]])
 
 
 def may_show_photos(ledger: Ledger, photo_ids: Sequence[str]) -> set[str]:

@@ -185,4 +185,4 @@ def read_filters(ledger: Ledger) -> dict[str, Any]:
         rows = ledger.query(_FACES_OF_FILTER, rule["reason"], DROPPED_FACES).rows()
         rule["words"] = explain_reason(rule["reason"])
         rule["faces"] = [image for sha256, box, uri in rows if (image := crop_photo(uri, sha256, box, 64))]
-    return {"test_filters": [], **screening} if screening else {}
+    return {"test_filters": [], "kept_by_decision": 0, **screening} if screening else {}

@@ -24,7 +24,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Membership, Photo
 from manifests.privacy.erase import remove_files
 from tests.doubles import curation as doubles
-from tests.doubles.review import open_review
+from tests.doubles.review import open_review, review_dataset
 from tests.doubles.reviewed_dataset import SET, make_restored_folder, make_result
 
 
@@ -97,6 +97,40 @@ def test_another_copy_is_chosen_and_a_dropped_face_is_used_after_all(made: Path,
     assert find_acts(client.get("/unused?kind=face&reason=decided").text) == []
     apply_decisions_of(dataset)
     assert {face.status for face in doubles.rows(dataset, Face) if face.face_id in used} == {"ok"}
+
+
+def test_a_face_that_a_filter_dropped_is_used_after_all(made: Path, tmp_path: Path) -> None:
+    dataset, twin, page = tmp_path / "dataset", tmp_path / "twin", "/unused?kind=face&reason=too_small"
+    shutil.copytree(made, dataset)
+    shutil.copytree(made, twin)
+    with review_dataset(dataset) as review:
+        first, second = find_acts(review.client.get(page).text)
+        accepted = review.act(**first)
+        assert accepted["sentence"] == "The next `likeness curate` uses 1 face that a filter dropped."
+        assert accepted["state"]["unapplied"] == 1 and accepted["state"]["undo"] == "accept"
+        text = review.client.get(page).text
+        assert text.count("uses this face, because decision 1 accepts it.") == 1 and "Take back" in text
+        assert sorted(map(str, find_acts(text))) == sorted(
+            map(str, [{"requests": [{"kind": "undo", "undoes": 1}]}, second])
+        )
+        apply_decisions_of(dataset)
+        assert review.get("/api/state")["state"]["unapplied"] == 0
+        review.act(act="undo")
+        assert find_acts(review.client.get(page).text) == [first, second]
+        review.act(act="redo")
+        (face,) = first["requests"][0]["faces"]
+        assert review.refuse(requests=[{"kind": "drop", "faces": [face]}]).startswith(
+            f"The face {face[:12]} is not in use"
+        )
+    for request in (first["requests"][0], {"kind": "undo", "undoes": 1}, {"kind": "undo", "undoes": 2}):
+        decide(twin, [request])
+    tables = [
+        {name: table for name, table in doubles.contents(one).items() if name != "stages"} for one in (dataset, twin)
+    ]
+    assert tables[0] == tables[1]
+    with review_dataset(dataset) as review:  # after a restart
+        review.act(act="undo")
+        assert find_acts(review.client.get(page).text) == [first, second]
 
 
 def test_a_page_says_why_the_ledger_cannot_be_read(made: Path, tmp_path: Path) -> None:

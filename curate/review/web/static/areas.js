@@ -2,7 +2,7 @@
 "use strict";
 
 /* A button with the attribute data-act performs this act. data-ask is a sentence to confirm, and data-done the text of
-   the button afterwards. */
+   the button afterwards. If an element of the class `then` follows the button, it is shown afterwards. */
 let isOwnAct = false;
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-done]");
@@ -10,8 +10,11 @@ document.addEventListener("click", async (event) => {
   const { act: body, ask: sentence, done } = button.dataset;
   if (sentence && !await ask({ title: button.textContent, text: sentence, yes: button.textContent })) return;
   button.disabled = isOwnAct = true;
-  if (await act(JSON.parse(body))) button.textContent = done;
-  else button.disabled = false;
+  if (await act(JSON.parse(body))) {
+    button.textContent = done;
+    const then = button.nextElementSibling;
+    if (then && then.matches(".then")) then.hidden = false;
+  } else button.disabled = false;
   isOwnAct = false;
 });
 

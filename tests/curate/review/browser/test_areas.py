@@ -85,8 +85,17 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     page.keyboard.press("u")
     page.get_by_role("button", name="Use this copy").nth(1).wait_for()  # after the undo, the page reloads
     assert page.get_by_role("button", name="Chosen").count() == 0
+    # a face that a filter dropped, by the keyboard alone
+    page.goto(f"{server.base}/unused?kind=face&reason=too_small")
+    page.get_by_role("button", name="Use it after all").first.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("The next likeness curate uses this face. Undo u takes this back.").wait_for()
+    page.reload()
+    page.get_by_text("uses this face, because decision 3 accepts it.").wait_for()
+    page.keyboard.press("u")
+    page.get_by_role("button", name="Use it after all").nth(1).wait_for()
     server.stop()
-    assert [row.kind for row in rows(tmp_path / "dataset", DecisionRow)] == ["prefer", "undo"]
+    assert [row.kind for row in rows(tmp_path / "dataset", DecisionRow)] == ["prefer", "undo", "accept", "undo"]
 
 
 def test_a_repair_of_leaks_is_planned_first(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,93 @@
+"""Checks which faces the decision `accept` may name, and says what the next curation does with them.
+
+A face that a filter dropped has no crop and no embedding. To use the face, the stages `screen` and `embed` of the next
+curation make the crop and the embedding, so this decision has no effect before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from curate.detection.filter_files import is_dropped_by_filter
+from curate.detection.reasons import PHOTO_VANISHED
+from curate.photos.history.file_history import FILE_REPLACED
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import (
+    DROPPED_BY_DECISION,
+    Decision,
+    find_accepts,
+    find_drops,
+    find_undone_decision,
+    select_active,
+)
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import NEAR_DUPLICATE, Face
+from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT
+from manifests.runtime.text import format_count
+
+# selects the photos that no file contains any more
+_GONE_PHOTOS = """SELECT photo_id FROM photos
+                  WHERE photo_id NOT IN (SELECT photo_id FROM files WHERE status = 'ok' AND photo_id IS NOT NULL)"""
+# maps the reason of a face that is not in use to the cause, for the sentence that refuses the decision
+_CAUSES = {
+    NO_CONSENT: "the consent for its photo is refused",
+    CONSENT_MISSING: "no consent for its photo is known",
+    OPTED_OUT: "its person opted out",
+    PHOTO_VANISHED: "its photo is gone",
+    FILE_REPLACED: "its photo is gone",
+}
+
+
+def read_gone_photos(ledger: Ledger) -> set[str]:
+    """Returns the ids of the photos that no file contains any more, as the last curation found the files."""
+    return set(ledger.query(_GONE_PHOTOS)["photo_id"])
+
+
+def check_acceptable(face: Face, log: Sequence[Decision], has_file: bool) -> None:
+    """Raises BadInput unless a filter dropped the face, and the next curation can use the face.
+
+    `log` are all recorded decisions. `has_file` is whether a file contains the photo of the face.
+    """
+    name, drop = face.face_id[:12], find_drops(log, [face]).get(face.face_id)
+    if drop is not None:
+        raise BadInput(f"Decision {drop.number} dropped the face {name}. To use the face, give: undo {drop.number}.")
+    if face.reason == DROPPED_BY_DECISION:
+        raise BadInput(
+            f"A decision dropped the face {name} with a copy of it. To use the face, undo this decision: `likeness "
+            "decide DATASET list` prints its number."
+        )
+    if face.reason == NEAR_DUPLICATE:
+        raise BadInput(f"Another copy of the face {name} is in use. To use this copy instead, give: prefer {name}.")
+    if face.status == "ok":
+        raise BadInput(f"The face {name} is in use already. Leave this face out.")
+    cause = None if is_dropped_by_filter(face) else _CAUSES.get(str(face.reason), "no filter dropped the face")
+    if cause is None and not has_file:
+        cause = "its photo is gone"
+    if cause is not None:
+        raise BadInput(f"The face {name} ({face.reason}) cannot be accepted, because {cause}. Leave this face out.")
+
+
+def is_about_filters(decision: Decision, log: Iterable[Decision]) -> bool:
+    """Returns whether a decision accepts faces, or takes back or restores a decision that does.
+
+    `log` are all recorded decisions. No face can move because of such a decision.
+    """
+    return find_undone_decision(decision, log).kind == "accept"
+
+
+def describe_next_curation(log: Sequence[Decision], decisions: Iterable[Decision], faces: Sequence[Face]) -> list[str]:
+    """Returns notices about the faces that the next curation uses, or screens again, because of `decisions`.
+
+    `log` are all recorded decisions, and `faces` are the faces of the ledger.
+    """
+    about_filters = [find_undone_decision(one, log) for one in decisions if is_about_filters(one, log)]
+    named, accepted = find_accepts(about_filters, faces), find_accepts(select_active(log), faces)
+    rows = [face for face in faces if face.face_id in named]
+    used = sum(face.face_id in accepted and is_dropped_by_filter(face) for face in rows)
+    screened = sum(face.face_id not in accepted and not is_dropped_by_filter(face) for face in rows)
+    notices = []
+    if used:
+        notices.append(f"The next `likeness curate` uses {format_count(used, 'face')} that a filter dropped.")
+    if screened:
+        notices.append(f"The next `likeness curate` applies the filters to {format_count(screened, 'face')} again.")
+    return notices
