@@ -89,7 +89,9 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     page.goto(f"{server.base}/unused?kind=face&reason=too_small")
     page.get_by_role("button", name="Use it after all").first.focus()
     page.keyboard.press("Enter")
-    page.get_by_text("The next likeness curate uses this face. Undo u takes this back.").wait_for()
+    told = page.locator(".then:not([hidden])")
+    told.wait_for()
+    assert told.inner_text() == "The next likeness curate uses this face. Undo u takes this back."
     page.reload()
     page.get_by_text("uses this face, because decision 3 accepts it.").wait_for()
     page.keyboard.press("u")
