@@ -46,14 +46,14 @@ def check_run_folder(run: Path) -> None:
 def name_result_file(stem: str, judge: str | None, steps: int) -> str:
     """Returns the name of a result file without its suffix.
 
-    Results of different kinds have different files. The name ends in `-<steps>-steps` if `steps` is above 1, and in
-    `-judge` if a judge is named.
+    Each kind of result has its own file. The name ends in `-<steps>-steps` if `steps` is above 1, and in `-judge` if a
+    judge is named.
     """
     return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 
 
 def check_output_files(*paths: Path | None) -> None:
-    """Raises BadInput if a path is a folder, or if a folder in the path is really a file.
+    """Raises BadInput if a path is a folder, or if a folder in the path is a file.
 
     Commands call this function before they start slow work. A path that is None is skipped.
     """

@@ -99,8 +99,8 @@ def _make_cut_kernel(step: Step) -> Kernel:
 def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image:
     """Blurs by a real Fourier transform and its inverse, and then runs the resize of `next_step` if there is one.
 
-    The transform is scipy's pocketfft, whose result does not depend on the processor. The kernel does not change if it
-    is turned by 180 degrees, so its transform is real. Rows that the resize skips are never transformed back.
+    The transform is scipy's pocketfft, whose result does not depend on the processor. A turn by 180 degrees does not
+    change the kernel, so the transform of the kernel is real. Rows that the resize skips are never transformed back.
     """
     height, width = image.shape[:2]
     half = len(kernel) // 2

@@ -1,7 +1,7 @@
 """Makes blur kernels and decomposes them into a few separable passes.
 
 The kernels have the same numbers as in BasicSR's degradations.py. The motion kernel is ours. Each kernel is float64,
-has the sum 1, and does not change if it is turned by 180 degrees.
+has the sum 1, and is symmetric: a turn by 180 degrees does not change the kernel.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
     kernel = make_kernel(step)
     half = support_radius(kernel, TOLERANCE / 8)
     middle = kernel.shape[0] // 2
-    # The kernel does not change if it is turned by 180 degrees. Therefore, the kernel is a sum of products of two even
-    # vectors and of products of two odd vectors. One quarter of the kernel is enough to find all of these products.
+    # A turn by 180 degrees does not change the kernel. Therefore, the kernel is a sum of products of two even vectors
+    # and of products of two odd vectors. One quarter of the kernel is enough to find all of these products.
     right, left = kernel[middle:, middle:][: half + 1, : half + 1], kernel[middle:, middle::-1][: half + 1, : half + 1]
     columns: list[Kernel] = []
     rows: list[Kernel] = []

@@ -41,8 +41,8 @@ def quantise(image: Image) -> Image:
 def shrink(pixels: Pixels, size: int | None) -> Pixels:
     """Area-resizes a uint8 RGB image (H, W, 3) so that its longer side is `size` pixels.
 
-    Returns the image unchanged if it is not larger than `size`, or if `size` is None. Frozen sets shrink a 512 px crop
-    with this function and then degrade the crop. The shrunk crop is also the target of the restored face.
+    Returns the image unchanged if its longer side is at most `size`, or if `size` is None. Frozen sets shrink a 512 px
+    crop with this function and then degrade the crop. The shrunk crop is also the target of the restored face.
     """
     height, width = pixels.shape[:2]
     if size is None or max(height, width) <= size:

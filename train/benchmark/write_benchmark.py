@@ -36,7 +36,7 @@ def read_card(out: Path) -> dict[str, Any]:
 def write_benchmark(
     out: Path, card: dict[str, Any], files: dict[str, bytes], copies: list[tuple[str, str, Path]], progress: Progress
 ) -> int:
-    """Writes the files of a benchmark that are missing or different, and returns their number.
+    """Writes the files of a benchmark that are missing or different, and returns the number of written files.
 
     `files` maps names to contents. `copies` has (name, picture, file of the dataset) for each PNG. The card is written
     first with `complete` false and last with `complete` true, so that an unfinished benchmark is recognized.

@@ -22,16 +22,16 @@ from curate.faces.measure import compute_luma, crop_inner_face, measure_noise
 
 # The corners (x, y) of the inner face of curate.faces.measure.crop_inner_face, as fractions of the crop.
 _INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85]])
-# If a detail is below this number, in levels of 0 to 255, a ratio of two details uses this number instead of the
-# detail, because ratios of smaller details are unreliable (ours).
+# If a detail is below this number of levels (ours), a ratio of two details uses this number instead of the detail,
+# because ratios of smaller details are unreliable. Levels are from 0 to 255.
 _SMALLEST_DETAIL = 0.1
-# `measure_noise` returns up to 4 levels for sharp skin and hair without noise, so only larger values count as noise
-# (ours).
+# `measure_noise` returns up to 4 levels for sharp skin and hair without noise, so only values above this number (ours)
+# count as noise.
 _UNCERTAIN_NOISE = 4.0
 # Standard deviations of the blurs that an input can have, in pixels at the resolution of the input (ours).
 _BLURS = (0.0, 0.35, 0.7, 1.4)
-# If the noise of a restored face is more than this factor times the noise of its input, the increase can be new noise
-# (ours). A smaller increase can be detail, because `measure_noise` also counts detail.
+# If the noise of a restored face is more than this factor (ours) times the noise of its input, the increase can be new
+# noise. A smaller increase can be detail, because `measure_noise` also counts detail.
 _MORE_NOISE = 1.25
 # The variance of the error of rounding to levels.
 _ROUNDING = 1 / 12

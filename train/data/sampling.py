@@ -17,10 +17,10 @@ from train.recipes.recipes import Recipe
 from train.recipes.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # Each seed for the augmentation of a reference is below this number.
-# If less than this share of the targets has fine detail, no target is repeated. Otherwise the model would see a few
-# faces too often (ours).
+# If less than this share (ours) of the targets has fine detail, no target is repeated. Otherwise the model would see a
+# few faces too often.
 FINE_SHARE = 0.1
-FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has this step (ours)
+FIRST_STEP_SHARE = 0.5  # this share (ours) of the images trains the first step, because every restoration has this step
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def draw_preset_name(recipe: Recipe, seed: int, turn: int, face_id: str, is_fine
     """Returns the name of the preset that degrades the target in this turn: a name in `recipe.mixture`, or
     `recipe.preset`.
 
-    `is_fine` says whether the target has fine detail. A target without fine detail never gets a clean or mild input.
-    From a soft target with a clean input, a model would learn that a soft face needs no change (ours).
+    `is_fine` says whether the target has fine detail. A target without fine detail never gets a clean or mild input
+    (ours). From a soft target with a clean input, a model would learn that a soft face needs no change.
     """
     if not recipe.mixture:
         return recipe.preset

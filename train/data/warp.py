@@ -4,7 +4,7 @@ ReFine warps each reference before the model reads it. We have not seen a publis
 the affine map that fits the five landmarks best (least squares). Reference and input are already aligned to the same
 template. The face of a turned head is still narrower than a frontal face after alignment. A similarity transform cannot
 widen the narrower face, but an affine map can. An affine map does not bend lines, so a wrong landmark cannot tear the
-face apart. A warp that stretches the face too much is refused.
+face apart. `affine` refuses a map that stretches the face too much.
 """
 
 from __future__ import annotations

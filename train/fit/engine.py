@@ -29,7 +29,8 @@ from train.models.restorer import Restorer
 from train.recipes.recipes import TINY, VRE, Recipe, build_model_config
 
 BETAS = (0.9, 0.99)  # Betas of the model's AdamW (ours).
-# The discriminator's AdamW has less momentum than the model's AdamW, because the model changes during training (ours).
+# Betas of the discriminator's AdamW (ours), with less momentum than the model's AdamW, because the model changes during
+# training.
 DISCRIMINATOR_BETAS = (0.5, 0.99)
 WEIGHT_DECAY = 0.01  # Weight decay of both optimizers; torch's default for AdamW.
 # The numbers of two options of glibc's mallopt (malloc.h).

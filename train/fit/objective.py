@@ -106,7 +106,7 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Any], restored: Restoration) -> dict[str, torch.Tensor]:
         """Returns the terms by name: float32 scalars, averaged over the batch and without their weights.
 
-        There is one term for each name in `recipe.losses`, but none for "gan". train/data/dataset.py makes `batch`.
+        There is one term for each name in `recipe.losses`, but no term for "gan". train/data/dataset.py makes `batch`.
         Gradients reach only `restored`.
         """
         # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32.

@@ -49,7 +49,7 @@ class Settings:
     base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout.
     vre: Path | None = None  # The folder of a run of recipe vre; its LQ dictionary makes the prompt.
     weights: Path | None = None  # The folder with the backbones of perceptual losses, or None for torch hub's cache.
-    precision: str | None = None  # One of PRECISIONS; None for bf16 if the GPU or the CPU has it, else fp32.
+    precision: str | None = None  # One of PRECISIONS. None means bf16 if the GPU or the CPU supports bf16, else fp32.
     accumulate: int = 1  # The number of parts of a batch, which are computed one after the other.
     compile: bool = False  # True compiles the model with torch.compile.
     identity: bool = True  # False turns off the losses that use the dataset's recognizer.

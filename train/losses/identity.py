@@ -42,12 +42,13 @@ def identity_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def reference_identity_loss(restored: torch.Tensor, references: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    """Returns 1 - cosine of the restored face to its references, averaged over the references (ours) and the batch.
+    """Returns 1 - cosine of the restored face to its references, averaged over the batch and (ours) over the
+    references.
 
     `reference_identity` is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K can be 0.
     `usable`, (B,K) bool, is False if a slot is empty or shows another person. A face without usable references adds
-    exactly 0 to the sum over the batch. The sum is always divided by B, so that a batch in parts has the same gradient
-    as the whole batch (ours).
+    exactly 0 to the sum over the batch. The sum is always divided by B (ours), so that a batch in parts has the same
+    gradient as the whole batch.
     """
     references = references.masked_fill(~usable[..., None], 0)
     apart = 1 - (restored[:, None] * references).sum(2)

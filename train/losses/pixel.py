@@ -16,7 +16,7 @@ LARGE_DIFFERENCE = 0.1
 LARGE_STRENGTH = 0.02  # `detail_loss` uses this limit as `pixel_loss` uses LARGE_DIFFERENCE (ours).
 DETAIL_SQUARE = 16  # The side in pixels of the squares of `detail_loss` (ours).
 SMALL_SQUARE = (
-    1e-5  # added to a mean square, because a root has no finite gradient at 0 (ours); sqrt(1e-5) is .8 of 255 levels
+    1e-5  # added (ours) to a mean square, because a root has no finite gradient at 0; sqrt(1e-5) is .8 of 255 levels
 )
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
@@ -104,10 +104,11 @@ def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
 
 
 def ms_ssim_exponents(size: int) -> tuple[float, ...]:
-    """Returns the exponents of the scales that torchmetrics accepts at `size` pixels, divided by their sum (ours).
+    """Returns the exponents of the scales that torchmetrics accepts at `size` pixels, divided by the sum of the
+    exponents (ours).
 
     An image of 176 px or more has five scales, an image of 128 px has four, an image of 64 px has three, and an image
-    below 11 px has none.
+    below 11 px has no scale.
     """
     fitting = [e for scale, e in enumerate(EXPONENTS) if size // max(1 << scale, scale**2) >= WINDOW]
     return tuple(exponent / sum(fitting) for exponent in fitting)

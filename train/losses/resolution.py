@@ -14,7 +14,7 @@ def limit_resolution(images: torch.Tensor, upsample: torch.Tensor) -> torch.Tens
     Apply the function to the restored face and to its target. A loss between the two results then compares only the
     frequencies that the target really has. Let u be the enlargement. A photo pixel averages over a square, which has
     the variance u^2 / 12. Bilinear enlargement adds a triangle, which has the variance u^2 / 6. The Gaussian here has
-    the variance (u^2 - 1) / 4 (ours), so an image that was not enlarged stays as it is.
+    the variance (u^2 - 1) / 4 (ours), so an image that was not enlarged does not change.
     """
     variance = (upsample.float().square() - 1).clamp(min=0) / 4
     x = torch.arange(-_RADIUS, _RADIUS + 1, device=images.device, dtype=torch.float32)

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import t
 
 RESAMPLES = 2000
-# If there are fewer people than this number, images are resampled instead of people. If there are fewer images than
-# this number, no difference is marked, because the differences of few images can agree by chance (ours).
+# If there are fewer people than this number (ours), images are resampled instead of people. If there are fewer images
+# than this number, no difference is marked, because the differences of few images can agree by chance.
 MIN_UNITS = 5
 
 
@@ -33,7 +33,8 @@ def bootstrap_unit(people: Sequence[str]) -> str:
 
 
 def coverage(units: int) -> float:
-    """Returns the share of bootstrap intervals that contain the true mean, for samples of `units` normal values (ours).
+    """Returns the share of 95% bootstrap intervals that contain the true mean, for samples of `units` normal values.
+    The formula is ours.
 
     The share tends to .95 for many units. The share is about .85 for 5 units and .93 for 20 units. Let n be the number
     of units. The variance of a bootstrap divides by n, not by n - 1. The quantiles of a bootstrap come from the normal

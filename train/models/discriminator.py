@@ -1,4 +1,4 @@
-"""Defines the two discriminators, which learn in training to separate restored faces from true faces.
+"""Defines the two discriminators. In training, a discriminator learns to separate restored faces from true faces.
 
 Both discriminators return a logit for every patch (ours). Spectral normalisation of every layer (Miyato et al. 2018)
 keeps training stable without a gradient penalty. The discriminators have no other normalisation, so the logits of an

@@ -62,7 +62,7 @@ def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch
 def noise_of_correction(z: torch.Tensor, correction: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
     """Returns the noise eps for which x0 = z + correction.
 
-    The last layer of a new UNet is zero, so its correction is zero. A new restorer therefore returns its input (ours).
+    The last layer of a new UNet is zero (ours), so its correction is zero. A new restorer therefore returns its input.
     """
     share, correction = signal_share(timestep), correction.to(z.dtype)
     return (z - share**0.5 * (z + correction)) / (1 - share) ** 0.5

@@ -83,7 +83,7 @@ def freeze(network: fx.GraphModule) -> fx.GraphModule:
     network.eval()
     modules = dict(network.named_modules())
     for node in [node for node in network.graph.nodes if node.op == "call_module"]:
-        # Nodes of torch.fx have broad types. A node of these layers has the node before it as its first argument.
+        # Nodes of torch.fx have broad types. The first argument of a node of these layers is the node before.
         name, module, inputs = str(node.target), modules[str(node.target)], cast("tuple[Any, ...]", node.args)
         before = inputs[0]
         if isinstance(module, nn.BatchNorm2d) and before.op == "call_module" and len(before.users) == 1:

@@ -34,8 +34,8 @@ DISCRIMINATORS = ("", "latent", "image")  # The values of Recipe.discriminator.
 class Recipe:
     """Holds all settings of a run except its data, its seed and its length.
 
-    `images` is the default length of a run. Before the cooldown, the schedules do not depend on the length. If two runs
-    differ only in their length, they have the same weights until the cooldown of the shorter run.
+    `images` is the default length of a run. Before the cooldown, the schedules do not depend on the length. Two runs
+    that differ only in their length have the same weights until the cooldown of the shorter run.
     """
 
     name: str
@@ -158,10 +158,10 @@ LATE_FROM = 12_800  # After this number of images, recipe `tiny` uses its factor
 _MIXTURES: dict[str, dict[str, float]] = {
     "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }
-# tiny: a target with fine detail is used this number of times in an epoch, because most of our targets are soft (ours)
+# tiny: a target with fine detail is used this number of times (ours) in an epoch, because most of our targets are soft
 FINE_REPEATS = 4
 GRAY_SHARE = 0.1  # Base tiny: share of gray images (ours).
-COOLDOWN_SHARE = 0.15  # The cooldown is at most this share of a run, so that short runs stay useful (ours).
+COOLDOWN_SHARE = 0.15  # The cooldown is at most this share (ours) of a run, so that short runs stay useful.
 
 RECIPES = tuple(_RECIPES)
 

@@ -29,8 +29,8 @@ class HarmLimits:
     """Holds the thresholds of a restored face. Each threshold is ours; see the docstring of this file."""
 
     # A face is already sharper than the restorer can write if the side of its crop covers at least as many photo pixels
-    # as the restorer's size, and if it has at least this fineness. Most sharp photos have .30 or more. Of the 67 faces
-    # in the photos of benchmarks/real_photos.py, 66 have .22 or less.
+    # as the restorer's size, and if the face has at least this fineness. Most sharp photos have .30 or more. Of the 67
+    # faces in the photos of benchmarks/real_photos.py, 66 have .22 or less.
     max_fineness: float = 0.30
     # The sharpness of the result, divided by the sharpness of the input, must be at least this number. A difference of
     # 5% is not visible.

@@ -1,4 +1,4 @@
-"""Restore one face of a photo, or keep it, and explain the decision in a sentence."""
+"""Restore or keep one face of a photo, and explain the decision in a sentence."""
 
 from __future__ import annotations
 

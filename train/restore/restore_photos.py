@@ -50,12 +50,12 @@ def restore(
 ) -> list[PhotoOutcome]:
     """Restores photos, and all photos of folders, into the folder `out`, and logs them in OUT/restored.jsonl.
 
-    A face is kept as it is if it is already sharper than the restorer can write, or if the result would be worse than
-    the face (train/restore/harm.py). With `always`, no face is kept unchanged. The result is mixed with the photo by
-    `strength`, from 0 (a copy of the photo) to 1.
+    A face is kept unchanged if the face is already sharper than the restorer can write, or if the result would be worse
+    than the face (train/restore/harm.py). With `always`, no face is kept unchanged. The result is mixed with the photo
+    by `strength`, from 0 (a copy of the photo) to 1.
 
-    Each face gets the references that show the same person, or none (train/restore/references/choose_references.py).
-    With `trust_references`, every reference counts as a photo of the person, whatever the recognizer says.
+    Each face gets only references that show the same person (train/restore/references/choose_references.py). With
+    `trust_references`, every reference counts as a photo of the person, whatever the recognizer says.
 
     A result has the format, the depth, the colour profile, the metadata and the modification time of its photo
     (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.
@@ -67,8 +67,8 @@ def restore(
     restored face. If `limited` is true, a worker process decodes the photos, within the limits of
     manifests/runtime/workers.py.
 
-    Returns an outcome for each photo, and also for each folder that cannot be read. A photo that fails does not stop
-    the other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
+    Returns an outcome for each photo, and for each folder that cannot be read. A photo that fails does not stop the
+    other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
     this call would overwrite a file in `out` that was not made from the same photo with the same settings.
     """
     _check_box(box, inputs, aligned)

@@ -124,7 +124,7 @@ class DiffusionBase(nn.Module):
 
     @torch.no_grad()
     def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
-        """Passes every reference once through the UNet without adapters or noise. The prompt is zeros (our choice).
+        """Passes every reference once through the UNet without adapters or noise. The prompt is zeros (ours).
 
         The frozen UNet of InstantRestore uses the prompt of its text encoder, and noise with a standard deviation of
         0.04.

@@ -34,10 +34,10 @@ class ReferencePerson:
 def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[ReferencePerson]:
     """Returns the people of the references, the person in most photos first.
 
-    All faces of all photos are grouped by average linkage: two groups are one person if their mean cosine is at least
-    `same_person`. If a photo shows a person twice, only the face that is most like the other faces of the person
-    counts. The order of the photos does not matter for the groups. A person counts even if the person is in only one
-    photo, and even if this photo shows several people.
+    All faces of all photos are grouped by average linkage: two groups are one person if the mean cosine between the
+    groups is at least `same_person`. If a photo shows a person twice, only the face that is most like the other faces
+    of the person counts. The order of the photos does not matter for the groups. A person counts even if the person is
+    in only one photo, and even if this photo shows several people.
     """
     owners = [(photo, face) for photo in photos for face in photo.faces]
     if not owners:

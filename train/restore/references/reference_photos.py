@@ -64,7 +64,7 @@ class ReferencePhoto:
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
     """Lists the reference photos as (file, folder). `folder` is None if the user gave the file itself.
 
-    A photo in a folder of references is left out if it is also one of `inputs`, because a photo must not be its own
+    A photo in a folder of references is left out if the photo is one of `inputs`, because a photo must not be its own
     reference. Raises BadInput if a folder of references contains no file that can be used.
     """
     own = {os.path.realpath(path) for path in inputs}
