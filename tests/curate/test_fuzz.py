@@ -86,5 +86,5 @@ def test_an_archive_answers_members_or_a_reason_whatever_the_bytes(tmp_path):
     batches = [[(tmp_path, n) for n in numbers[start : start + A_BATCH]] for start in range(0, len(numbers), A_BATCH)]
     with open_pool(1) as run:
         said = [said for found in run(wrong_archives, batches) for said in found]
-    # in some archives, tarfile walks backwards for ever, and the time limit ends this
+    # in some archives, tarfile walks backwards for ever, and only the time limit ends the reading
     assert [one for one in said if not one.endswith("timed_out")] == []

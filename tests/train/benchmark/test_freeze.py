@@ -56,7 +56,7 @@ def curated(photos: Path, dataset: Path) -> Path:
 def crowd_of(dataset: Path) -> Path:
     """Moves the people of val and three people of train to test, and makes a frozen test set.
 
-    With several people in test, references of another person can be shown.
+    With several people in test, a case can show references of another person.
     """
     with Ledger.open(dataset, write=True) as ledger:
         rows = [

@@ -125,7 +125,7 @@ def test_a_nan_is_found_at_the_next_line_of_the_log(
     steps: list[int] = []
     with pytest.raises(Diverged, match=r"step 3 \(after 8 images"):
         run(tmp_path, taken, 400, checkpoint_every=400, progress=lambda _, done, __: steps.append(done))
-    assert steps[-1] == 16 and not list_checkpoints(tmp_path)  # the losses are read after step 4
+    assert steps[-1] == 16 and not list_checkpoints(tmp_path)  # training reads the losses after step 4
 
 
 def test_a_sample_that_is_not_finite_ends_the_training_and_is_not_written(

@@ -93,7 +93,7 @@ def restored_of(seed: int = 1, prompt: int | None = 16, **terms: torch.Tensor) -
 
 
 def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tuple[dict[str, Any], Restoration]:
-    """Returns the samples `order` of a batch."""
+    """Returns the samples at the positions `order` of a batch."""
     picked = {k: [v[i] for i in order] if isinstance(v, list) else v[order] for k, v in batch.items()}
     return picked, Restoration(restored.image[order], restored.latent[order], None)
 

@@ -232,7 +232,7 @@ def test_bfloat16_where_autocast_wants_it_has_gradients_too(recipe: str) -> None
     with torch.autocast("cpu", torch.bfloat16):
         done = model(lq, references, present, embeddings)
         nobody = model(lq, references[:, :0], present[:, :0], embeddings[:, :0])
-    # the features of the double of refine are wide, so bf16 rounds them coarsely
+    # the double of `refine` has large features, and bf16 rounds large numbers coarsely
     assert done.image.dtype == torch.float32
     assert torch.allclose(done.image, exact, atol=0.15 if recipe == "refine" else 0.02)
     (done.image.sum() + nobody.image.sum()).backward()
@@ -441,7 +441,7 @@ def test_the_recognizer_sees_the_crop_that_curation_showed_it(size: int) -> None
 
 
 def test_the_recognizer_is_frozen_and_lets_gradients_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # the folder of a snapshot may be read-only
+    # the folder of a snapshot can be read-only
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda *_, **__: pytest.fail("a file was written"))
     recognizer = load_recognizer(recognizer_onnx(tmp_path / "r.onnx"), FACTS, 32)
     faces = torch.rand(2, 3, 32, 32, requires_grad=True)
