@@ -160,7 +160,9 @@ class PeopleNow:
         return change
 
     def hold(self, decisions: Sequence[Decision]) -> None:
-        """Adds decisions that contradict the log to the log. The next call of `follow` follows these decisions, too."""
+        """Adds decisions to the log, although they contradict the log. The next call of `follow` follows these
+        decisions, too.
+        """
         self._held += decisions
 
     def _add_to_log(self, decisions: Sequence[Decision]) -> None:

@@ -101,12 +101,12 @@ def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray
 
     The difference is the tangent distance (Simard, LeCun and Denker 1993). The first face, and its changes by small
     shifts, turns, scalings and shears, span a linear space. The second face is approximated by a vector of the linear
-    space. The difference is the share of the squared luma of the second face that the approximation misses. The
+    space. The difference is 1 minus the share of the second face's squared luma that the approximation explains. The
     difference is also computed with the two faces exchanged, and the smaller difference is returned.
     """
     coarse = frequencies[:, :_COARSE, :_COARSE]
     plain, flipped = (_normalise(part.reshape(len(part), -1)) for part in (coarse, mirror(coarse)))
-    # Each face has seven vectors: the face itself, and its changes by six small moves. Let p be the products of a
+    # Each face has seven vectors: the face itself, and its changes by six small moves. Let p be the dot products of a
     # vector with the seven vectors. Then p @ weights @ p is the share of the vector that lies in the span of the seven
     # vectors.
     moves = (plain @ _make_move_operators()).reshape(len(plain), 6, -1)

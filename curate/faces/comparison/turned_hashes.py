@@ -40,7 +40,7 @@ def turn_hashes(hashes: np.ndarray, variant: int) -> np.ndarray:
 
 
 def count_different_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the number of different bits of each pair of hashes, int64 (m,).
+    """Returns for each pair of hashes the number of bits that differ, int64 (m,).
 
     Both arguments are uint8 (m, bytes). The number of bytes is a multiple of 8.
     """

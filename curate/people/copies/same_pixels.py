@@ -59,8 +59,8 @@ def _find_limits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the largest allowed tangent distance of each pair, float (m,), and whether a face is cut, bool (m,).
 
-    A pair with the limit 0 is not compared. A face is cut if pixels inside the photo of the other face lie outside its
-    own photo.
+    A pair with the limit 0 is not compared. A face of the pair counts as cut if at least the share `min_share_of_cut`
+    of the pixels lies inside only one of the two photos.
     """
     above = cosine - rules.min_cosine_to_register
     limit = np.where(above >= 0, rules.max_difference_if_similar + rules.difference_per_cosine * above, 0.0)

@@ -126,7 +126,7 @@ def _read_result(path: Path, *changed: int) -> Result:
 def list_images(result: Result, system: str, metric: str, start: int, limit: int) -> list[ResultImage]:
     """Returns up to `limit` images of a system, from number `start` on. The image with the worst figure comes first.
 
-    Images without a figure come first of all. `system` is a key of `result.systems`, and `metric` a key of
+    Images without a figure come before all other images. `system` is a key of `result.systems`, and `metric` a key of
     `result.metrics`.
     """
     own = result.rows.filter(pl.col("key") == system)
