@@ -6,9 +6,9 @@ The benchmark restores faces of people of the splits `val` and `test`, on whom t
 benchmark uses a face only if two conditions hold: its crop was not enlarged, and at most a tenth of the crop lies
 outside the photo. The input is the crop itself, as in `likeness restore --always`. Each face is restored without
 references. If the table `pairs` of the dataset has references for a face, the face is also restored with up to four
-references. The benchmark prints the PSNR between the result and the input, over the pixels that come from the photo. It
-also prints the cosine between the embeddings of the result and of the input. The judge, a recognizer that no loss uses,
-computes these embeddings."""
+references. The benchmark prints the PSNR between the result and the input, over the pixels that come from the photo.
+The benchmark also prints the cosine between the embeddings of the result and of the input. The judge, a recognizer that
+no loss uses, computes these embeddings."""
 
 from __future__ import annotations
 

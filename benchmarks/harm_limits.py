@@ -50,7 +50,7 @@ Row = Mapping[str, float | str | bool | None]
 def measure_faces(
     dataset: Path, run: Path, lq_set: str, presets: Sequence[str], judge_spec: str, most: int | None
 ) -> list[Row]:
-    """Restores the faces of a frozen set, degraded by each preset, and returns a row for each result."""
+    """Degrades the faces of a frozen set with each preset, restores the faces, and returns a row for each result."""
     from degrade.operations.apply import apply
     from degrade.operations.pixels import to_float, to_uint8
     from train.data.face_measures import InputFace, describe_crop, measure_fineness

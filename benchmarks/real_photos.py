@@ -14,10 +14,11 @@ each restored face:
 
 - lq_input: the LQ input,
 - unsharp_mask: the LQ input after the unsharp mask of Pillow with its own settings (radius 2 px, 150%, threshold 3),
-- faint_mask: the LQ input after a weak unsharp mask. The amount of the faint mask is chosen so that its results have
-  the same median sharpness ratio as the restored faces. The faint mask changes almost nothing, so its result agrees
-  with the input very well,
+- faint_mask: the LQ input after a weak unsharp mask,
 - restored: the restored face.
+
+The amount of the faint mask is chosen so that its results have the same median sharpness ratio as the restored faces.
+The faint mask changes almost nothing, so its results agree with the input very well.
 
 | column | meaning |
 |---|---|

@@ -5,8 +5,8 @@
 
 The time of an act runs from the request of the browser to the answer. The answer comes after the decision is recorded
 and the view is changed. The last line is JSON with the median and the 95th percentile of each act in milliseconds.
-`cpu_p95` is the 95th percentile of the processor time of this process, which other programs on the machine disturb
-less.
+`cpu_p95` is the 95th percentile of the processor time of this process. Other programs on the machine change processor
+times less than wall-clock times.
 """
 
 from __future__ import annotations

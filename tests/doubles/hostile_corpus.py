@@ -102,7 +102,7 @@ def zeros(count: int) -> bytes:
 def tiff(*directories: list[tuple[int, int, int, int]], following: tuple[int, ...] = (), data: bytes = b"") -> bytes:
     """Returns a little-endian TIFF. Each directory is a list of (tag, type, count, value).
 
-    `following` contains the offset of the next directory, for each directory.
+    For each directory, `following` contains the offset of the next directory.
     """
     out, starts = b"", []
     for entries in directories:

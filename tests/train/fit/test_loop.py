@@ -97,7 +97,7 @@ def break_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoint(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The figures are read with the checkpoint after step 8. Step 6 fails, and steps 7 and 8 use broken weights.
+    # Training reads the figures with the checkpoint after step 8. Step 6 fails, and steps 7 and 8 use broken weights.
     steps: list[int] = []
     with monkeypatch.context() as broken:
         break_step(broken, 6)
