@@ -24,10 +24,10 @@ def freeze(
     lq_set: Annotated[str | None, flag("--set", default="the only set of the split")] = None,
     split: Annotated[str, flag("--split")] = "test",
     max_references: Annotated[int, flag("--max-references", low=1)] = 4,
-    seed: Annotated[int, flag("--seed", "; the references are random", low=0, high=MAX_SEED)] = 0,
+    seed: Annotated[int, flag("--seed", "; the references are drawn at random", low=0, high=MAX_SEED)] = 0,
     with_images: Annotated[bool, flag("--with-images")] = False,
     with_embeddings: Annotated[
-        bool, flag("--with-embeddings", "; with images and embeddings, nobody needs the dataset to use the benchmark")
+        bool, flag("--with-embeddings", "; a benchmark with images and embeddings can be used without the dataset")
     ] = False,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,

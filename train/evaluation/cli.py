@@ -15,11 +15,18 @@ _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
 # The commands `evaluate` and `counterfactuals` share the following options.
 Dataset = Annotated[Path, argument("DATASET|BENCH")]
 LqSet = Annotated[str | None, flag("--set", default="the only set that fits the restorer")]
-BenchmarkFolder = Annotated[Path | None, flag("--benchmark", "; the benchmark may be without images", default="none")]
+BenchmarkFolder = Annotated[Path | None, flag("--benchmark", "; the benchmark can be without images", default="none")]
 Metrics = Annotated[str | None, flag("--metrics", default="the usual ones", panel=_MEASURING)]
 Judge = Annotated[str | None, flag("--judge", default="the dataset's models", panel=_MEASURING)]
 Seed = Annotated[
-    int, flag("--seed", "; the references and the intervals are random", low=0, high=MAX_SEED, panel=_MEASURING)
+    int,
+    flag(
+        "--seed",
+        "; the references and the bootstrap samples are drawn at random",
+        low=0,
+        high=MAX_SEED,
+        panel=_MEASURING,
+    ),
 ]
 Steps = Annotated[
     int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)

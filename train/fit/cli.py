@@ -34,12 +34,22 @@ VreRun = Annotated[Path | None, flag("--vre", default="none", panel=_MODELS)]
 Weights = Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)]
 PresetName = Annotated[str | None, flag("--preset", default="the recipe's preset", panel=_TRAINING)]
 Steps = Annotated[
-    int | None, flag("--steps", " at most", default="the recipe's number", low=1, high=8, panel=_TRAINING)
+    int | None,
+    flag(
+        "--steps",
+        "; a restoration can also use fewer steps",
+        default="the recipe's number",
+        low=1,
+        high=8,
+        panel=_TRAINING,
+    ),
 ]
 
 
 def train(
-    source: Annotated[Path | None, argument("DATASET|SNAPSHOT", "; only --show-recipe works without it")] = None,
+    source: Annotated[
+        Path | None, argument("DATASET|SNAPSHOT", "; only --show-recipe works without this argument")
+    ] = None,
     out: Annotated[
         Path | None,
         flag("--out", "; to resume, run the same command with the same folder", default=False, metavar="RUN"),
@@ -49,7 +59,8 @@ def train(
     minutes: Annotated[float | None, flag("--minutes", default="no limit", low=0, panel=_TRAINING)] = None,
     preset: PresetName = None,
     size: Annotated[
-        int | None, flag("--size", "; the restorer has the same size", default="the recipe's size", panel=_TRAINING)
+        int | None,
+        flag("--size", "; the restorer works at the same size", default="the recipe's size", panel=_TRAINING),
     ] = None,
     batch: Annotated[int | None, flag("--batch", default="the recipe's number", panel=_TRAINING)] = None,
     rate: Annotated[float | None, flag("--rate", default="the recipe's rate", panel=_TRAINING)] = None,

@@ -31,7 +31,13 @@ def iterate(
     recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
     images: Annotated[
         int | None,
-        flag("--images", "; each round sees this number", default="the recipe's number", low=1, panel=_TRAINING),
+        flag(
+            "--images",
+            "; each round trains on this number of images",
+            default="the recipe's number",
+            low=1,
+            panel=_TRAINING,
+        ),
     ] = None,
     preset: PresetName = None,
     mild: Annotated[float, flag("--mild", low=0, high=1, panel=_TRAINING)] = MILD_SHARE,
