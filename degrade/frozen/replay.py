@@ -39,9 +39,9 @@ def replay(
 
     `source` is the folder or the dataset from which the set was made, even if this folder was moved. A clean image that
     is not in its old place is found by its content, anywhere below `source`, for example in an export. The images and
-    theta.jsonl of the new set get the bytes of the original set. The card of the new set differs from the original card
-    only in the path of the source and in the versions. If the replay was interrupted, a second call continues the
-    replay. A second call also makes missing and changed images again.
+    theta.jsonl of the new set have the same bytes as in the original set. The card of the new set differs from the
+    original card only in the path of the source and in the versions. If the replay was interrupted, a second call
+    continues the replay. A second call also makes missing and changed images again.
 
     If a clean image is missing or has changed, or if `out` contains anything except this set, raises BadInput and
     writes nothing. Also raises BadInput if the bytes of an image differ from the recorded bytes. The message names the

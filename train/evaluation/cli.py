@@ -155,9 +155,9 @@ def counterfactuals(
     """Test whether a restorer uses its references.
 
     The command restores each image with 0 to 8 references, and with wrong or changed references. Wrong references show
-    another person. Changed references are in another order, repeated, blurred, of another pose, or least like the
-    target. The result is RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the names of the files
-    begin with counterfactuals-judge.
+    another person. Changed references are reordered, repeated or blurred, show another pose, or are the references
+    least like the target. The result is RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the
+    names of the files begin with counterfactuals-judge.
 
     Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg
     """
