@@ -103,7 +103,10 @@ def _format_filters(detail: dict[str, Any]) -> str:
         return "None recorded.\n"
     rows = [
         [str(rule["reason"]), f"`{rule['sql']}`", effect]
-        for kind, effect in (("filters", "the face is dropped"), ("test_filters", "the face is no target of the test"))
+        for kind, effect in (
+            ("filters", "the face is dropped"),
+            ("test_filters", "the face is not a target in the test"),
+        )
         for rule in detail.get(kind, ())
     ]
     return f"{detail['name']}, version {detail['version']}:\n\n" + _format_table(("reason", "where", "effect"), rows)

@@ -22,7 +22,7 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import find_blocking_file, sha256_bytes
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all chunks of a PNG with other names are metadata
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # a chunk of a PNG with any other name is metadata
 
 
 class OutputFolder:

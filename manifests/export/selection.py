@@ -84,7 +84,7 @@ class ExportedPair:
 
     target: str
     references: tuple[str, ...]
-    similarities: tuple[float, ...]  # cosine of each reference to the target
+    similarities: tuple[float, ...]  # Cosine of each reference to the target.
     gap_days: tuple[int | None, ...]  # Days between each reference and the target; None if a date is unknown.
     split: str
 

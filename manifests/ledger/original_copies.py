@@ -1,8 +1,9 @@
 """Chooses which copy of a picture is the original, and says why the other copies are not.
 
 Copies of one picture show the same face, so their measures can be compared. First, copies of about the same size form a
-group. The best group has the most real detail: a smaller copy has lost detail, and an enlarged copy has gained none.
-The copies in the best group are compared by a list of questions. The first question whose answers differ decides.
+group. The best group has the most real detail: a smaller copy has lost detail, and an enlarged copy has gained no
+detail. The copies in the best group are compared by a list of questions. The first question whose answers differ
+decides.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LOSSLESS = ("PNG", "TIFF", "BMP", "JPEG2000")
 _RANKS = {"RAW": 0, **dict.fromkeys(_LOSSLESS, 1), "HEIF": 2, "JPEG": 3, "MPO": 3}
 
 SMALLER = "is smaller"
-ENLARGED = "is larger, but has no more detail"
+ENLARGED = "is larger, but does not show more detail"
 REPEATS = "is in a picture that shows one person twice"
 
 

@@ -10,7 +10,7 @@ from manifests.runtime.files import find_blocking_file
 LEDGER_NAME = "manifest.duckdb"
 # a dataset has these folders; every file in these folders has a row in the ledger
 PARTS = ("faces", "embeddings", "lq", "versions")
-MAPS = "map"  # this folder has the map of faces that `likeness review` computed; it can be computed again
+MAPS = "map"  # This folder contains the map of faces of `likeness review`. The map can be computed again.
 PENDING_NAME = "purge.pending"  # This file contains the plan of an unfinished purge.
 THUMBNAILS = "thumbnails"  # This folder contains the thumbnails of `likeness review`.
 VISIT_NAME = "review_visit.json"  # This file contains the faces that the user of `likeness review` has seen.

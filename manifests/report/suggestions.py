@@ -163,11 +163,11 @@ def find_splits(faces: EmbeddedFaces, decisions: UserDecisions, threshold: float
 
 
 def divide_faces(vectors: np.ndarray) -> tuple[np.ndarray, float, float] | None:
-    """Returns two parts of a person's faces, `between` and `within`, or None if one part is below MIN_GROUP.
+    """Divides a person's faces into two parts, or returns None if one part has fewer than MIN_GROUP faces.
 
-    `vectors` are unit embeddings, float32 (n, d). The parts are a bool array (n,) that is true for the smaller part.
-    First, the faces are divided along the direction in which they differ most. Then each face moves to the part whose
-    mean is nearer, until no face moves (2-means).
+    Returns a bool array (n,) that is true for the smaller part, and the numbers `between` and `within` of a
+    SplitSuggestion. `vectors` are unit embeddings, float32 (n, d). First, the faces are divided along the direction in
+    which they differ most. Then each face moves to the part whose mean is nearer, until no face moves (2-means).
     """
     centred = vectors - vectors.mean(0)
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
