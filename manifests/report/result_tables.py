@@ -186,7 +186,7 @@ def _explain_partial_metrics(result: Result) -> list[str]:
             key = row["system"], measured - figure["images"], measured, why
             titles_of.setdefault(key, []).append(metric["title"])
     return [
-        f"Without {', '.join(titles)}: {without} of {format_count(measured, 'image')} of {system} ({why})."
+        f"Images without {', '.join(titles)}: {without} of {format_count(measured, 'image')} of {system} ({why})."
         for (system, without, measured, why), titles in titles_of.items()
     ]
 
