@@ -114,7 +114,7 @@ def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
 
 
 def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
-    """Adds the data that depends on the position of a step in the chain, and returns the step.
+    """Returns the step with the data that depends on the position of the step in the chain.
 
     The added data is the kernel, the size of the result, or the image before and after Poisson noise.
     """

@@ -3,8 +3,8 @@
 theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
 `sha256`. `file` and `source` are plain paths. `source` is relative to the folder or dataset of the clean images. The
 name of a file can contain bytes that are not UTF-8. In a plain path, U+FFFD takes the place of such a byte. The keys
-`file_encoded` and `source_encoded` have the same paths with every byte, percent-encoded. Likeness reads the encoded
-paths. Earlier versions of Likeness wrote only the encoded paths, under the keys `file` and `source`.
+`file_encoded` and `source_encoded` contain the same paths percent-encoded, which loses no byte. Likeness reads the
+encoded paths. Earlier versions of Likeness wrote only the encoded paths, under the keys `file` and `source`.
 Before the degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its
 size. `sha256` is the hash of the degraded image. From theta.jsonl and the sources, the set can be made again. None of
 the three files contains a time, so the same command gives the same bytes.
@@ -206,7 +206,9 @@ def _check_row(row: Row) -> None:
             )
     file = decode_name(row["file_encoded"])
     if file.suffix != ".png" or file.name.startswith("."):
-        raise BadInput(f"The file {make_printable(file)} does not have the name of a PNG, which ends in .png.")
+        raise BadInput(
+            f"The file {make_printable(file)} must have a name that ends in .png and does not begin with a dot."
+        )
 
 
 def hash_folder(folder: Path) -> dict[str, Path]:

@@ -85,10 +85,10 @@ class Projection(nn.Module):
 def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the nearest distinct codes of each image, sorted by distance, and a mask.
 
-    `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Every code is
-    smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The codes are
-    (B,tokens) int64, and the mask is (B,tokens) bool. If an image has fewer than `tokens` distinct codes, the mask is
-    False at the end of the image's row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
+    For each position, `code` (B,P) int64 is the nearest code, and `distance` (B,P) is the distance to this code. Every
+    code is smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The codes
+    are (B,tokens) int64, and the mask is (B,tokens) bool. If an image has fewer than `tokens` distinct codes, the mask
+    is False at the end of the image's row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
     """
     # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
     b, positions = code.shape

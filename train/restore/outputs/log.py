@@ -38,7 +38,7 @@ def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str) ->
 def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: str | None) -> list[Entry]:
     """Returns the lines of earlier calls that stay in the log. `outputs` are the files of this call.
 
-    A line does not stay if this call can write the file of the line, or if this call tries the photo again after a
+    A line is dropped if this call can write the file of the line, or if this call tries the photo again after a
     failure. If an output file of this call exists already, the file must show the same photo, restored with the same
     settings. Raises BadInput if an existing file shows another photo, was restored with other settings, or is not in
     the log. If `settings` is None, the settings are not compared.
