@@ -149,7 +149,7 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
 
 
 def _find_names_of_people(ledger: Ledger, plan: PurgePlan) -> set[str]:
-    """Returns the names of the purged people, also names that later decisions replaced."""
+    """Returns the names of the purged people, including names that later decisions replaced."""
     names = {row.name for row in ledger.read_rows(Identity) if row.identity_id in plan.people and row.name}
     for row in ledger.read_rows(DecisionRow, "kind = 'rename'"):
         if row.name and all(face.photo_id in plan.photos for face in parse_decision(row).parts[0]):
