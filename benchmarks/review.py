@@ -27,10 +27,13 @@ from curate.config import CurateConfig
 from curate.review.server import make_app
 from curate.review.session.session import Session
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import shard_path
 from manifests.ledger.records import Face, File, Identity, Membership, Split
 from manifests.privacy.keys import ensure_key
 from manifests.runtime.files import sha256_bytes
 
+DIMENSIONS = 64  # the length of an embedding (ours); with more, random people are never similar
+NOISE = 0.8  # the length of the noise beside the mean of a person, which has the length 1 (ours)
 GOAL = 100.0  # milliseconds (ours): an answer within .1 s feels immediate
 
 
@@ -71,13 +74,20 @@ def measure(client: TestClient, session: Session, acts: int) -> dict[str, list[t
     def post(name: str, **body: Any) -> None:
         clock(name, lambda: client.post("/api/act", json=body))
 
-    def clock(name: str, work: Callable[[], Any]) -> None:
+    def clock(name: str, work: Callable[[], Any]) -> Any:
         start, cpu = time.perf_counter(), time.process_time()
         answer = work()
         spent = time.perf_counter() - start, time.process_time() - cpu
         times.setdefault(name, []).append((1000 * spent[0], 1000 * spent[1]))
         assert answer.status_code == 200, answer.text
+        return answer
 
+    def answer(word: str) -> None:
+        asked = clock("next question", lambda: client.get("/api/ask")).json()
+        body = {"question": asked["question"]["id"], "answer": word}
+        clock(f"answer {word}", lambda: client.post("/api/ask", json=body))
+
+    clock("first question", lambda: client.get("/api/ask"))
     for number in range(acts):
         one, other, third, fourth, fifth, sixth = (next(large) for _ in range(6))
         post("merge", requests=[{"kind": "merge", "sides": [one, other]}])
@@ -91,6 +101,8 @@ def measure(client: TestClient, session: Session, acts: int) -> dict[str, list[t
         start = int(rng.integers(0, len(people)))
         clock("wall", lambda start=start: client.get("/api/people", params={"start": start}))  # type: ignore[misc]
         clock("faces", lambda person=sixth: client.get(f"/api/people/{person}/faces"))  # type: ignore[misc]
+        clock("similar people", lambda person=sixth: client.get(f"/api/people/{person}/closest"))  # type: ignore[misc]
+        answer(("yes", "no", "skip")[number % 3])
         clock("search", lambda number=number: client.get("/api/people", params={"search": f"person {number}"}))  # type: ignore[misc]
     return times
 
@@ -101,10 +113,29 @@ def describe(values: list[tuple[float, float]]) -> dict[str, float]:
     return {name: round(float(value), 1) for name, value in figures.items()}
 
 
+def write_embeddings(dataset: Path, rng: np.random.Generator, sizes: np.ndarray) -> str:
+    """Writes random embeddings of people with these numbers of faces, one person after the other. Returns the shard.
+
+    A face is the mean of its person plus noise. Two faces of a person have a cosine of about .6, and two people have
+    normally distributed cosines, so that some people are similar and the page has questions to ask.
+    """
+    means = rng.standard_normal((len(sizes), DIMENSIONS)).astype(np.float32)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    noise = rng.standard_normal((sizes.sum(), DIMENSIONS)).astype(np.float32)
+    faces = means.repeat(sizes, axis=0) + NOISE * noise / np.sqrt(DIMENSIONS)
+    faces /= np.linalg.norm(faces, axis=1, keepdims=True)
+    name = sha256_bytes(faces.tobytes())
+    path = shard_path(dataset, name)
+    path.parent.mkdir(parents=True)
+    np.save(path, faces)
+    return name
+
+
 def write_dataset(dataset: Path, people: int, mean_faces: int) -> int:
-    """Writes a ledger with random people, and returns the number of faces. Faces have no crops and no embeddings."""
+    """Writes a ledger with random people, and returns the number of faces. Faces have no crops."""
     rng = np.random.default_rng(1)
     sizes = 1 + rng.poisson(mean_faces - 1, people)
+    shard, row = write_embeddings(dataset, rng, sizes), 0
     faces: list[Face] = []
     memberships, splits, identities, files = [], [], [], []
     for number, size in enumerate(sizes.tolist()):
@@ -115,8 +146,12 @@ def write_dataset(dataset: Path, people: int, mean_faces: int) -> int:
             face = photo[:32]
             files.append(File(f"file:///photos/{number}/{place}.jpg", photo, 1, 1, "ok", sha256=photo))
             faces.append(
-                Face(face, photo, (10.0, 10.0, 90.0, 110.0), (0.0,) * 10, None, 0.9, 40.0, 0, 0, 0, 0.4, 0, 0.5, 1, "0")
-            )
+                Face(
+                    face, photo, (10.0, 10.0, 90.0, 110.0), (0.0,) * 10, None, 0.9, 40.0, 0, 0, 0, 0.4, 0, 0.5, 1, "0",
+                    shard=shard, shard_row=row,
+                )
+            )  # fmt: skip
+            row += 1
             memberships.append(Membership(face, person, float(rng.uniform(0.3, 0.9)), float(rng.uniform(0, 0.5))))
             splits.append(Split(face, person, ("train", "val", "test")[number % 3], "identity"))
     settings = {"config": asdict(CurateConfig()), "same_person": 0.4}

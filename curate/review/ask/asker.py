@@ -31,7 +31,9 @@ class Asker:
         self._lock = threading.Lock()
         self._queue: Questions | None = None
         self._face_ids: list[str] = []  # the faces of the queue
-        self._owner: dict[str, str] = {}  # face -> person, as of the last update of the queue
+        # the view at the last update of the queue, and the length of its list `moves`
+        self._view: View | None = None
+        self._moves = 0
         self._log: list[int] = []  # the numbers of the decisions at the last update of the queue
         self._answered = 0  # number of answers in this session
 
@@ -73,18 +75,21 @@ class Asker:
         with self._session.lock:
             view = self._session.read()
             face_ids, vectors = read_embeddings(self._session.dataset, view)
-            owner, log = dict(view.people.identity_of), list(view.people.log)
+            owner, log, moves = view.people.identity_of, list(view.people.log), len(view.moves)
+            # a view that was read again can differ in every face
+            faces = view.moves[self._moves :] if view is self._view else face_ids
+            moved = {face: owner.get(face) for face in faces}
             locked = {row.identity_id for row in view.people.identities.values() if row.locked}
         if self._queue is None or face_ids != self._face_ids:
             unclear = [face for face, row in view.numbers.items() if row.worth is not None and row.worth < WEAK]
             with Ledger.open(self._session.dataset) as ledger:
                 odds = read_odds(ledger, vectors.shape[1] if vectors.size else 1)
             photo_of = {face: view.people.faces[face].photo_id for face in face_ids}
-            self._queue = Questions(face_ids, vectors, owner, odds, unclear, photo_of)
-            self._face_ids, self._owner, self._log = face_ids, owner, []
-        moved = {face: owner.get(face) for face in self._face_ids if owner.get(face) != self._owner.get(face)}
+            person_of = {face: person for face, person in moved.items() if person is not None}
+            self._queue = Questions(face_ids, vectors, person_of, odds, unclear, photo_of)
+            self._face_ids, self._log = face_ids, []
         self._queue.follow(moved)
-        self._owner = owner
+        self._view, self._moves = view, moves
         numbers = [one.number for one in log]
         if numbers != self._log:
             self._queue.forget_answers()

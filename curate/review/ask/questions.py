@@ -33,6 +33,9 @@ _NEAREST = 16  # Each person is compared with the 16 people whose centres are ne
 _LEAST_FOR_PARTS = 4  # Two parts of a person are a question only if the person has 4 faces or more (ours).
 _PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step; limits the memory.
 
+# the kind of a question, the people with their versions, and the rows of the part
+_Key = tuple[str, frozenset[tuple[str, int]], frozenset[int]]
+
 PEOPLE, FACE, PARTS = "people", "face", "parts"  # the kinds of questions
 
 
@@ -77,7 +80,7 @@ class _Entry:
     cosine: float
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def key(self) -> _Key:
         return self.kind, frozenset(self.versions), self.part
 
 
@@ -123,9 +126,10 @@ class Questions:
         # two sets of rows that are known to be one person, by the first row of each set
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
-        self._skipped: set[tuple[object, ...]] = set()
+        self._skipped: set[_Key] = set()
         self._heap: list[tuple[float, int, _Entry]] = []
-        self._likely: set[_Entry] = set()
+        self._likely: dict[_Key, _Entry] = {}  # key -> a current entry with a probability of LIKELY
+        self._likely_of: dict[str, set[_Key]] = {}  # person -> keys of `_likely` about the person
         self._numbers = count()
         self._set_centres(self._rows)
         self._compare_all_people()
@@ -215,8 +219,13 @@ class Questions:
 
     def count_likely(self) -> int:
         """Returns the number of open questions with a probability of LIKELY or more."""
-        self._likely = {entry for entry in self._likely if self._is_current(entry)}
-        return len({entry.key for entry in self._likely if self._is_open(entry)})
+        # A question can be closed only if it is about a locked person or about one of these people. The other questions
+        # are open.
+        people = {person for pair in self._apart_now for person in pair}
+        people |= {self._person_of.get(row) for row in self._same}
+        people |= {person for _, versions, _ in self._skipped for person, _ in versions}
+        keys = {key for person in self._locked | people for key in self._likely_of.get(person or "", ())}
+        return len(self._likely) - sum(not self._is_open(self._likely[key]) for key in keys & self._likely.keys())
 
     def _find_rows(self, faces: Iterable[str]) -> list[int]:
         return [self._row[face] for face in faces if face in self._row]
@@ -263,6 +272,8 @@ class Questions:
             self._photos[person] = Counter(photo for photo in photos if photo is not None)
             self._sizes[slot] = len(self._rows[person])
             self._version[person] = self._version.get(person, 0) + 1
+            for key in self._likely_of.pop(person, set()):
+                self._likely.pop(key, None)
 
     def _compare_all_people(self) -> None:
         centres, seen = self._centres[: len(self._people)], set[tuple[int, int]]()
@@ -333,4 +344,6 @@ class Questions:
         entry = _Entry(kind, versions, part, float(probability), float(cosine))
         heapq.heappush(self._heap, (-float(gain), next(self._numbers), entry))
         if probability >= LIKELY:
-            self._likely.add(entry)
+            self._likely[entry.key] = entry
+            for person in people:
+                self._likely_of.setdefault(person, set()).add(entry.key)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
+from scipy.sparse import csr_array
 
 from curate.review.session.view import View
 from manifests.ledger.ledger import Ledger
@@ -25,8 +26,10 @@ def find_closest_people(dataset: Path, view: View, person: str, count: int) -> l
     people = [name for name in view.people.identities if view.people.members.get(name)]
     number_of = {name: number for number, name in enumerate(people)}
     owner = np.array([number_of.get(view.people.identity_of.get(face, ""), -1) for face in face_ids])
-    means = np.zeros((len(people), vectors.shape[1]), np.float32)
-    np.add.at(means, owner[owner >= 0], vectors[owner >= 0])
+    rows = np.flatnonzero(owner >= 0)
+    ones = np.ones(len(rows), np.float32)
+    # the sum of each person's embeddings, float32 (people, d), as a product with a sparse matrix of ones
+    means = csr_array((ones, (owner[rows], rows)), (len(people), len(owner))) @ vectors
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     cosines = means @ means[number_of[person]]
     cosines[number_of[person]] = -2.0

@@ -87,6 +87,7 @@ class View:
         self.is_finished = is_curation_finished(ledger)
         self.embeddings: tuple[list[str], np.ndarray] | None = None  # set by closeness.py at the first use
         self.joined: set[str] = set()  # the faces that joined a person since the last visit
+        self.moves: list[str] = []  # the faces of the people whom decisions changed since the ledger was read
         self._faces_of_decision: dict[int, set[str]] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall
         self._texts: dict[str, str] = {}  # identity -> the text that a search looks through
@@ -102,6 +103,7 @@ class View:
         self._decided = self._assigned = None
         self._rows = {person: row for person, row in self._rows.items() if not row["assigned"]}
         if recorded.change is not None:
+            self.moves += [*recorded.change.owner, *recorded.change.left]
             self._forget(recorded.change)
 
     def _forget(self, change: Change) -> None:
