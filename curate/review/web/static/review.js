@@ -144,6 +144,8 @@ function ask({ title, text = "", label = "", value = "", yes = "OK", suggestions
   document.querySelector("#ask-label span").textContent = label;
   document.getElementById("ask-yes").textContent = yes;
   input.value = value;
+  if (suggestions.length) input.setAttribute("list", "ask-suggestions");
+  else input.removeAttribute("list");
   document.getElementById("ask-suggestions").replaceChildren(...suggestions.map((one) => make("option", { value: one })));
   dialog.returnValue = "no";
   dialog.showModal();
