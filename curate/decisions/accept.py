@@ -1,7 +1,7 @@
 """Checks which faces the decision `accept` may name, and says what the next curation does with them.
 
-A face that a filter dropped has no crop and no embedding. To use the face, the stages `screen` and `embed` of the next
-curation make the crop and the embedding, so this decision has no effect before.
+A face that a filter dropped has no crop and no embedding. The stages `screen` and `embed` of the next curation make the
+crop and the embedding. The decision `accept` therefore has no effect before the next curation.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def check_acceptable(face: Face, log: Sequence[Decision], has_file: bool) -> Non
 
 
 def is_about_filters(decision: Decision, log: Iterable[Decision]) -> bool:
-    """Returns whether a decision accepts faces, or takes back or restores a decision that does.
+    """Returns whether a decision accepts faces, or takes back or restores a decision that accepts faces.
 
     `log` are all recorded decisions. No face can move because of such a decision.
     """

@@ -2,7 +2,7 @@
 "use strict";
 
 /* A button with the attribute data-act performs this act. data-ask is a sentence to confirm, and data-done the text of
-   the button afterwards. If an element of the class `then` follows the button, it is shown afterwards. */
+   the button afterwards. If an element of the class `then` follows the button, this element is shown afterwards. */
 let isOwnAct = false;
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-done]");
