@@ -38,7 +38,7 @@ def decide(
     `merge ID ID` joins two people into one person. `split FACE...` separates the faces from their person. `move FACE...
     --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use, for the reason of `--reason
     TEXT` if you give one. `accept FACE...` uses faces that a filter dropped, from the next `likeness curate` on,
-    because only that command loads the face models. `rename ID --name NAME` gives a person a name. `lock ID` keeps the
+    because `likeness decide` loads no face models. `rename ID --name NAME` gives a person a name. `lock ID` keeps the
     faces of a person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture instead
     of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID --split
     SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `undo NUMBER` takes a
