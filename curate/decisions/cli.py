@@ -27,6 +27,7 @@ def decide(
     name: Annotated[str | None, flag("--name")] = None,
     split: Annotated[str | None, flag("--split", "; for assign")] = None,
     reason: Annotated[str | None, flag("--reason")] = None,
+    consent: Annotated[str | None, flag("--consent")] = None,
     file: Annotated[Path | None, flag("--file")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json", "; the action `list` then prints lines that --file can read")] = False,
@@ -41,9 +42,10 @@ def decide(
     because `likeness decide` loads no face models. `rename ID --name NAME` gives a person a name. `lock ID` keeps the
     faces of a person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture instead
     of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID --split
-    SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `undo NUMBER` takes a
-    decision back. `list` prints all decisions. `apply` updates people, splits and references by decisions that another
-    command only recorded, for example `likeness review`.
+    SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `consent ID... --consent
+    VALUE` sets the consent for photos: yes, no or withdrawn. The id of a face means its photo, and the id of a person
+    means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. `apply` updates
+    people, splits and references by decisions that another command only recorded, for example `likeness review`.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
@@ -55,7 +57,8 @@ def decide(
     from manifests.errors import BadInput
 
     owners = (("--to", to, "move"), ("--from", split_from, "split"), ("--name", name, "rename"))
-    for option, value, owner in (*owners, ("--split", split, "assign"), ("--reason", reason, "drop")):
+    owners = (*owners, ("--split", split, "assign"), ("--reason", reason, "drop"), ("--consent", consent, "consent"))
+    for option, value, owner in owners:
         if value is not None and action != owner:
             raise BadInput(f"Only the action {owner} takes {option}. Leave {option} out, or use the action {owner}.")
     if action is not None and file is not None:
@@ -87,7 +90,18 @@ def decide(
         lines = (
             read_decision_file(file)
             if file is not None
-            else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name, split=split, reason=reason)]
+            else [
+                _build_line(
+                    str(action),
+                    ids or [],
+                    to=to,
+                    rest=split_from,
+                    name=name,
+                    split=split,
+                    reason=reason,
+                    consent=consent,
+                )
+            ]
         )
         with show_progress("faces", as_json) as progress:
             outcome = record_and_apply(dataset, lines, dry_run, progress)
@@ -114,6 +128,10 @@ def _build_line(action: str, ids: list[str], **options: str | None) -> dict[str,
         return {"kind": action, "undoes": int(ids[0])}
     if action in ("merge", "together", "apart"):
         return {"kind": action, "sides": list(ids)}
+    if action == "consent":
+        return {"kind": action, "photos": list(ids)} | {
+            key: value for key, value in options.items() if value is not None
+        }
     if action in ("rename", "lock", "assign") and len(ids) != 1:
         raise BadInput(f"The action {action} takes one id, but the command has {len(ids)}. Give the id of one person.")
     return {"kind": action, "faces": list(ids)} | {key: value for key, value in options.items() if value is not None}
@@ -149,11 +167,11 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
 
 def _describe_entry(entry: LogEntry) -> str:
     decision = entry.decision
-    what = (
-        f"takes back decision {decision.undoes}"
-        if decision.kind == "undo"
-        else format_count(sum(map(len, decision.parts)), "face")
-    )
+    what = format_count(sum(map(len, decision.parts)), "face")
+    if decision.kind == "undo":
+        what = f"takes back decision {decision.undoes}"
+    elif decision.photos:
+        what = format_count(len(decision.photos), "photo")
     form = " ({})" if decision.kind == "drop" else " {}"
     name = form.format(decision.name) if decision.name else ""
     state = "" if entry.undone_by is None else f", undone by decision {entry.undone_by}"

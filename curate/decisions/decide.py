@@ -1,4 +1,4 @@
-"""Applies decisions: updates identities, splits and pairs.
+"""Applies decisions: updates identities, splits and pairs, and erases faces of photos without consent.
 
 `decide` records decisions and applies them at once. `record_decisions` (record.py) only records decisions, and
 `apply_decisions_of` applies recorded decisions later. A decision is refused if it contradicts an earlier decision, or
@@ -8,12 +8,14 @@ recorded embeddings, with the settings of the last curation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curate.config import CurateConfig
 from curate.decisions.accept import describe_next_curation, is_about_filters
+from curate.decisions.consent_plan import plan_consent
+from curate.decisions.consent_requests import check_sidecar
 from curate.decisions.record import check_frozen_people, list_phrases, make_rows, read_desk
 from curate.decisions.requests import Request, parse_requests
 from curate.decisions.settings import read_curation_settings
@@ -33,9 +35,10 @@ from manifests.ledger.applied_decisions import (
     read_last_decision,
     read_unapplied_decisions,
 )
-from manifests.ledger.decision_log import Decision, read_decisions
+from manifests.ledger.decision_log import CONSENT_KIND, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Degradation, Face, Identity, Membership, Split
+from manifests.ledger.records import Degradation, Face, Identity, Membership, remove_embedding
+from manifests.privacy.erase import erase_dropped_faces
 from manifests.privacy.keys import ensure_key
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
@@ -75,11 +78,12 @@ def decide(
         if not dry_run:
             ensure_key(ledger)
         desk = read_desk(ledger)
-        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.last_number)
+        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number)
         if not parsed.decisions:
             return Outcome((), (), len(ledger.read_rows(Identity)), tuple(parsed.notices))
         waiting = count_unapplied_decisions(ledger)
         notices = [*parsed.notices, *_describe_waiting(waiting)]
+        check_sidecar(parsed.decisions, desk.photos)
         check_frozen_people(parsed.decisions, desk.people.finder, desk.frozen)
         outcome = _apply(ledger, config, same_person, parsed.decisions, dry_run, progress)
         return replace(outcome, decisions=list_phrases(parsed), notices=(*notices, *outcome.notices))
@@ -128,31 +132,38 @@ def _apply(
         notices = (*outcome.notices, *later)
         return replace(outcome, notices=notices, applied=len(unapplied), only_names=not waits, only_filters=waits)
 
-    changes: list[Face] = []
-    if any(decision.kind in ("drop", "prefer", "undo") for decision in unapplied):
-        _, changes = compute_near_duplicates(ledger, faces, log, config, same_person)
-        row_of = {face.face_id: face for face in changes}
-        faces = [row_of.get(face.face_id, face) for face in faces]
+    consent = plan_consent(ledger, log, unapplied)
+    changes = consent.changes.faces
+    faces = _replace_rows(faces, changes)
+    if any(decision.kind in ("drop", "prefer", CONSENT_KIND, "undo") for decision in unapplied):
+        _, copies = compute_near_duplicates(ledger, faces, log, config, same_person)
+        changes = [*changes, *copies]  # a face without consent is no copy
+        faces = _replace_rows(faces, copies)
     # The ids of the people are updated for each command of the log in turn. The last command is left out, because the
     # new groups show its effect on the ids.
     batches = read_decision_batches(ledger)
     groups = compute_groups(ledger, faces, log, config, progress, batches if new else batches[:-1])
+    remaining = [remove_embedding(face) if face.face_id in consent.erased else face for face in faces]
     try:
-        rows, _ = compute_splits(ledger, faces, groups.identities, groups.memberships, config, log)
+        rows, _ = compute_splits(ledger, remaining, groups.identities, groups.memberships, config, log, consent.splits)
     except BadInput as error:
         raise BadInput(f"Nothing is {'recorded' if new else 'applied'}: {error}") from None
-    split_changes = find_split_changes(ledger.read_rows(Split), rows)
-    frozen = _describe_frozen_images(ledger, [face.face_id for face in changes if face.status != "ok"])
+    split_changes = find_split_changes(consent.splits, rows)
+    leaving = {face.face_id for face in changes if face.status != "ok"} - consent.erased
+    frozen = _describe_frozen_images(ledger, leaving)
 
     if not dry_run:
         ledger.record(
             "group",
             "all",
             config.group,
-            [*make_rows(new), *changes, *groups.identities, *groups.memberships],
+            [*make_rows(new), *consent.changes.photos, *changes, *groups.identities, *groups.memberships],
             replace=(Identity, Membership),
+            delete=consent.changes.deletions,
             detail=groups.detail,
         )
+        if consent.touches_consent:
+            erase_dropped_faces(ledger)
         split_faces(ledger, config)
         pair_faces(ledger, config)
         audit_leaks(ledger, progress)
@@ -161,7 +172,7 @@ def _apply(
         (),
         _find_moves(memberships, groups.memberships),
         len(groups.identities),
-        (*describe_split_changes(split_changes), *frozen, *groups.detail["notices"], *later),
+        (*consent.notices, *describe_split_changes(split_changes), *frozen, *groups.detail["notices"], *later),
         tuple((new_row.face_id, old_row.split, new_row.split) for old_row, new_row in split_changes),
         applied=len(unapplied),
     )
@@ -191,6 +202,12 @@ def _describe_waiting(count: int) -> list[str]:
     ]
 
 
+def _replace_rows(faces: Sequence[Face], changes: Sequence[Face]) -> list[Face]:
+    """Returns the rows `faces`, with the rows of `changes` in place of those with the same id."""
+    row_of = {face.face_id: face for face in changes}
+    return [row_of.get(face.face_id, face) for face in faces]
+
+
 def _find_moves(
     before: Sequence[Membership], after: Sequence[Membership]
 ) -> tuple[tuple[str, str | None, str | None], ...]:
@@ -207,12 +224,11 @@ def _find_moves(
     )
 
 
-def _describe_frozen_images(ledger: Ledger, face_ids: Sequence[str]) -> list[str]:
-    """Returns a notice if frozen sets contain images of `face_ids`, the faces that leave the dataset.
+def _describe_frozen_images(ledger: Ledger, leaving: Collection[str]) -> list[str]:
+    """Returns a notice if frozen sets contain images of `leaving`, the faces that leave the dataset.
 
     Otherwise returns [].
     """
-    leaving = set(face_ids)
     rows = [row for row in ledger.read_rows(Degradation) if row.face_id in leaving]
     if not rows:
         return []

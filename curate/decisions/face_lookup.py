@@ -17,7 +17,7 @@ from curate.people.people_now import PeopleNow
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import FaceLocation
 
-_MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characters would match too many ids
+MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characters would match too many ids
 
 
 class FaceLookup:
@@ -30,7 +30,7 @@ class FaceLookup:
 
         `gone` are the ids of the photos that no file contains.
         """
-        self._people, self._gone = people, gone
+        self.people, self._gone = people, gone
         self._face, self._finder = people.faces, people.finder
         self._identity, self._members = people.identity_of, people.members
 
@@ -39,9 +39,9 @@ class FaceLookup:
 
         Raises BadInput if no id, or more than one id, begins with `word`.
         """
-        if not isinstance(word, str) or len(word) < _MIN_PREFIX:
+        if not isinstance(word, str) or len(word) < MIN_PREFIX:
             raise BadInput(
-                f"{word!r} is not an id. Give at least the first {_MIN_PREFIX} characters of the id of a person or of "
+                f"{word!r} is not an id. Give at least the first {MIN_PREFIX} characters of the id of a person or of "
                 "a face."
             )
         is_person = word.startswith("p-")
@@ -92,7 +92,7 @@ class FaceLookup:
             if full_id not in self._face:
                 raise BadInput(f"The faces of the person {full_id} are in use already. Name a face that is not in use.")
             face = self._face[full_id]
-            check_acceptable(face, self._people.log, face.photo_id not in self._gone)
+            check_acceptable(face, self.people.log, face.photo_id not in self._gone)
             locations[self.locate(full_id)] = None
         if not locations:
             raise BadInput("The decision names no face. Give the id of a face.")

@@ -26,7 +26,8 @@ from manifests.ledger.decision_log import (
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
-NAME_KEYS = {"rename": "name", "assign": "split", "drop": "reason"}  # kind -> the key of `Decision.name` in a file
+# kind -> the key of `Decision.name` in a file
+NAME_KEYS = {"rename": "name", "assign": "split", "drop": "reason", "consent": "consent"}
 
 
 @dataclass(frozen=True)

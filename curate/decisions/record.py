@@ -1,7 +1,9 @@
 """Records decisions without a grouping. `apply_decisions_of` (decide.py) updates people, splits and pairs later.
 
 A recorded decision is never refused later, unless the photos change. Everything that can be wrong with a decision is
-therefore checked here: its form, the ids that it names, earlier decisions that it contradicts, and frozen splits.
+therefore checked here: its form, the ids that it names, earlier decisions that it contradicts, frozen splits, and the
+sidecar with the consent. The consent of a photo changes at once, so that no page shows a photo without consent. The
+photo is dropped later.
 """
 
 from __future__ import annotations
@@ -9,10 +11,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from curate.decisions.accept import read_gone_photos
+from curate.decisions.consent_requests import (
+    PhotoConsents,
+    check_sidecar,
+    find_changed_consents,
+    read_photo_consents,
+)
 from curate.decisions.face_lookup import FaceLookup
 from curate.decisions.requests import ParsedRequests, Request, parse_requests
 from curate.decisions.settings import read_curation_settings
@@ -23,7 +31,7 @@ from manifests.errors import BadInput
 from manifests.ledger.applied_decisions import read_decision_batches, read_grouped_decision, read_last_decision
 from manifests.ledger.decision_log import Decision, FaceFinder, encode_faces, read_decisions
 from manifests.ledger.ledger import Ledger, utc_now
-from manifests.ledger.records import DecisionRow, Face, Identity, Membership, Split
+from manifests.ledger.records import DecisionRow, Face, Identity, Membership, Photo, Split
 from manifests.privacy.keys import ensure_key, read_key
 
 
@@ -33,6 +41,7 @@ class Desk:
 
     people: PeopleNow
     lookup: FaceLookup
+    photos: PhotoConsents
     frozen: Mapping[str, Split]  # The row of each face that a frozen set of its split keeps in this split.
     last_number: int  # The number of the newest decision that was ever recorded.
     version: tuple[object, ...]  # The state of the ledger that the desk was read from.
@@ -46,6 +55,7 @@ class Recorded:
     notices: tuple[str, ...]
     change: Change | None  # None if the log contains all requested decisions already.
     desk: Desk  # The desk after the decisions: the given desk, or another one if another command changed the ledger.
+    consents: Mapping[str, str | None] = field(default_factory=dict)  # The new consent of each photo that gets another.
 
 
 def read_desk(ledger: Ledger) -> Desk:
@@ -61,8 +71,8 @@ def read_desk(ledger: Ledger) -> Desk:
     people = PeopleNow(faces, ledger.read_rows(Membership), identities, log, read_key(ledger), labels)
     follow_batches(people, batches)
     frozen = find_frozen_rows(faces, ledger.read_rows(Split))
-    lookup = FaceLookup(people, read_gone_photos(ledger))
-    return Desk(people, lookup, frozen, read_last_decision(ledger), read_version(ledger))
+    lookup, photos = FaceLookup(people, read_gone_photos(ledger)), read_photo_consents(ledger)
+    return Desk(people, lookup, photos, frozen, read_last_decision(ledger), read_version(ledger))
 
 
 def read_version(ledger: Ledger) -> tuple[object, ...]:
@@ -81,16 +91,21 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         if desk is None or desk.version != read_version(ledger):
             ensure_key(ledger)
             desk = read_desk(ledger)
-        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.last_number)
+        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number)
         new = parsed.decisions
         if not new:
             return Recorded((), tuple(parsed.notices), None, desk)
+        check_sidecar(new, desk.photos)
         check_frozen_people(new, desk.people.finder, desk.frozen)
         _check_frozen_groups(desk.people.plan(new), desk.frozen)
-        ledger.record("decide", "all", {}, make_rows(new))
+        consents = find_changed_consents([*desk.people.log, *new], desk.photos)
+        photos = ledger.read_rows(Photo, "list_contains(?, photo_id)", list(consents)) if consents else []
+        photos = [replace(photo, consent=consents[photo.photo_id]) for photo in photos]
+        ledger.record("decide", "all", {}, [*make_rows(new), *photos])
         desk.version = read_version(ledger)
     desk.last_number = new[-1].number
-    return Recorded(list_phrases(parsed), tuple(parsed.notices), desk.people.follow(new), desk)
+    desk.photos.now.update(consents)
+    return Recorded(list_phrases(parsed), tuple(parsed.notices), desk.people.follow(new), desk, consents)
 
 
 def list_phrases(parsed: ParsedRequests) -> tuple[tuple[int, str, str], ...]:

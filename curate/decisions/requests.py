@@ -12,15 +12,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from curate.decisions.consent_requests import PhotoConsents, parse_consent
 from curate.decisions.face_lookup import FaceLookup, name_single_witness
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import MAX_NAME, PARTS, SIDED, Decision, FaceLocation, find_undos, select_active
+from manifests.ledger.decision_log import (
+    CONSENT_KIND,
+    MAX_NAME,
+    PARTS,
+    SIDED,
+    Decision,
+    FaceLocation,
+    find_undos,
+    select_active,
+)
 from manifests.ledger.records import SPLITS
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
 # A place is the photo and the box of a face. A `FaceLocation` is a place with the information whether the face is a
-# witness.
+# witness. The place of a photo has an empty box.
 Place = tuple[str, tuple[float, ...]]
 
 # Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
@@ -31,6 +41,8 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
     "name": "Give the name: --name NAME, or `name` in a file.",
     "split": "Give the split: --split train, val or test, or `split` in a file.",
+    "photos": "Name the photos, faces or people of the decision.",
+    "consent": "Give the consent: --consent yes, no or withdrawn, or `consent` in a file.",
     "sides": "Name two people or more as the sides.",
     "undoes": "Give the number of the decision to take back.",
 }
@@ -46,7 +58,7 @@ class ParsedRequests:
 
 
 def parse_requests(
-    log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup, last_number: int
+    log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup, photos: PhotoConsents, last_number: int
 ) -> ParsedRequests:
     """Returns the requested decisions, without the decisions that the log already contains.
 
@@ -58,7 +70,7 @@ def parse_requests(
 
     Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """
-    parsed = _parse_all(requests, lookup)
+    parsed = _parse_all(requests, lookup, photos)
     repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
     active = {replace(decision, number=0): decision.number for decision in select_active(log)}
     # place -> number of the last active decision that names the place; decisions that are requested again are left out
@@ -96,7 +108,9 @@ def parse_requests(
     return result
 
 
-def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tuple[Decision, str]]]:
+def _parse_all(
+    requests: Sequence[Request], lookup: FaceLookup, photos: PhotoConsents
+) -> list[list[tuple[Decision, str]]]:
     """Returns the decisions of each request.
 
     Each decision comes with a phrase for the user. All decisions have the number 0. For an undo, the list of decisions
@@ -110,7 +124,7 @@ def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tup
                 if own in numbers:
                     raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
                 numbers.add(own)
-            parsed.append([] if request.get("kind") == "undo" else _parse_request(request, lookup))
+            parsed.append([] if request.get("kind") == "undo" else _parse_request(request, lookup, photos))
     return parsed
 
 
@@ -123,7 +137,7 @@ def _add_line_to_errors(request: Request) -> Iterator[None]:
         raise BadInput(f"{request.get('_where', '')}{error}") from None
 
 
-def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
+def _parse_request(request: Request, lookup: FaceLookup, photos: PhotoConsents) -> list[tuple[Decision, str]]:
     """Returns the decisions of a request, and a phrase for each decision that describes the decision to the user.
 
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
@@ -133,6 +147,8 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
         return [_parse_sides(kind, request, lookup)]
     if kind == "split":
         return _parse_split(request, lookup)
+    if kind == CONSENT_KIND:
+        return [parse_consent(request, lookup.people, photos)]
     if kind == "prefer":
         return [_parse_prefer(request, lookup)]
     if kind == "accept":
@@ -177,7 +193,9 @@ def _check_keys(request: Request) -> str:
     if not isinstance(kind, str) or kind not in PARTS:
         raise BadInput(f"{kind!r} is not a kind of decision. Give one of {', '.join(PARTS)}.")
     parts = ("sides",) if kind in SIDED else PARTS[kind]
-    extra = {"rename": {"name"}, "assign": {"split"}, "undo": {"undoes"}}.get(kind, set())
+    extra = {"rename": {"name"}, "assign": {"split"}, CONSENT_KIND: {"photos", "consent"}, "undo": {"undoes"}}.get(
+        kind, set()
+    )
     optional = {"reason"} if kind == "drop" else set()
     if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra, *optional}):
         raise BadInput(f"A {kind} has no key {unknown[0]!r}. Leave this key out.")
@@ -288,8 +306,8 @@ _LIST_HELP = "`likeness decide DATASET list` prints the numbers."
 
 
 def _find_places(decision: Decision) -> set[Place]:
-    """Returns the places of all faces of a decision."""
-    return {_get_place(face) for part in decision.parts for face in part}
+    """Returns the places of all faces and photos of a decision."""
+    return {_get_place(face) for part in decision.parts for face in part} | {(photo, ()) for photo in decision.photos}
 
 
 def _get_place(face: FaceLocation) -> Place:

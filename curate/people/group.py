@@ -24,6 +24,7 @@ from manifests.ledger.applied_decisions import LAST_DECISION, find_last_number, 
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
+from manifests.privacy.erase import NO_CONSENT
 from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
@@ -153,14 +154,15 @@ def _follow(
 ) -> list[Membership]:
     """Returns the memberships after the decisions `followed`, which are the newest decisions of `decisions`.
 
-    `faces` may contain the drops of `followed` already. A face that has a membership was in use before these drops.
+    `faces` may contain the drops of `followed` already, also those of photos that lost their consent. A face that has
+    a membership was in use before these drops.
     """
     new = {one.number for batch in followed for one in batch}
     log = [one for one in decisions if one.number < min(new)]
     members = {row.face_id for row in memberships}
     faces = [
         replace(face, status="ok", reason=None)
-        if face.face_id in members and face.reason == DROPPED_BY_DECISION
+        if face.face_id in members and face.reason in (DROPPED_BY_DECISION, NO_CONSENT)
         else face
         for face in faces
     ]

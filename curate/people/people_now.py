@@ -18,8 +18,9 @@ import numpy as np
 from curate.people.apply_decisions import regroup_by_links
 from curate.people.identities import choose_ids, name_groups
 from curate.people.links import resolve_links
+from curate.people.refused_photos import plan_refusals
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, FaceFinder, select_active
+from manifests.ledger.decision_log import CONSENT_KIND, DROPPED_BY_DECISION, Decision, FaceFinder, select_active
 from manifests.ledger.records import Face, Identity, Membership
 
 
@@ -27,7 +28,8 @@ from manifests.ledger.records import Face, Identity, Membership
 class Change:
     """What decisions change."""
 
-    faces: list[Face]  # The new rows of the faces that a decision drops, or that an undo brings back.
+    # The new rows of the faces that a decision drops, whose photo loses its consent, or that an undo brings back.
+    faces: list[Face]
     owner: dict[str, str]  # The person of each face of the people whom the decisions may change.
     identities: list[Identity]  # The new rows of the people whom the decisions may change.
     gone: frozenset[str]  # The ids that do not exist any more.
@@ -76,6 +78,7 @@ class PeopleNow:
         self._numbers: dict[str, list[int]] = defaultdict(list)  # face -> numbers of the decisions that name the face
         self._by_number: dict[int, Decision] = {}
         self._dropped: dict[int, list[Face]] = {}  # number of a drop -> rows of its faces before the drop
+        self._allowed: dict[str, Face] = {}  # face of a photo without consent -> its row if the photo is allowed again
         self._add_to_log(log)
         for one in log:
             if one.kind == "drop":
@@ -91,12 +94,13 @@ class PeopleNow:
         Raises BadInput if decisions contradict each other.
         """
         decisions = [*self._held, *decisions]
-        changed_faces = self._plan_drops(decisions)
+        changed_faces, _ = self._plan_faces(decisions)
         row_of = {face.face_id: face for face in changed_faces}
         gone = {face.face_id for face in changed_faces if face.status != "ok"}
         # A face that comes back joins the other faces of its group again, if the last grouping contained the face.
         back = {face.face_id for face in changed_faces if face.status == "ok"} & self._group_of.keys()
         named = {name for one in decisions for name in self._find_named(one, decisions)}
+        named |= {face.face_id for face in changed_faces}
         named |= {name for face in back for name in self._group_members[self._group_of[face]]}
         log, people = self._select_connected(named, decisions)
         members = {face for person in people for face in self.members[person]}
@@ -141,6 +145,7 @@ class PeopleNow:
         """
         change = self.plan(decisions)
         decisions, self._held = [*self._held, *decisions], []
+        _, self._allowed = self._plan_faces(decisions)
         for one in decisions:
             if one.kind == "drop":
                 self._dropped[one.number] = self._find_copies(one)
@@ -158,6 +163,14 @@ class PeopleNow:
             self.members[change.owner[face]].append(face)
         self._add_to_log(decisions)
         return change
+
+    def list_photos(self, person: str) -> list[str]:
+        """Returns the photos that show a person, also the photos of near-duplicates, sorted."""
+        photos = set()
+        for face in self.members.get(person, ()):
+            copies = (self.faces[copy] for copy in self._copies.get(face, ()))
+            photos |= {self.faces[face].photo_id, *(copy.photo_id for copy in copies if copy.duplicate_of == face)}
+        return sorted(photos)
 
     def hold(self, decisions: Sequence[Decision]) -> None:
         """Adds decisions to the log, although they contradict the log. The next call of `follow` follows these
@@ -211,6 +224,13 @@ class PeopleNow:
                     numbers.add(number)
                     waiting |= self._named[number] - seen
         return [*(self._by_number[number] for number in sorted(numbers)), *new], people
+
+    def _plan_faces(self, new: Sequence[Decision]) -> tuple[list[Face], dict[str, Face]]:
+        """Returns the new rows of the faces that `new` drops or brings back, and the next value of `_allowed`."""
+        drops = self._plan_drops(new)
+        if not drops and not any(one.kind in (CONSENT_KIND, "undo") for one in new):
+            return [], self._allowed
+        return plan_refusals([*self._followed, *new], self.finder, self._allowed, drops)
 
     def _plan_drops(self, new: Sequence[Decision]) -> list[Face]:
         """Returns the new rows of the faces that `new` drops or brings back."""

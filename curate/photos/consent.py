@@ -1,4 +1,8 @@
-"""The stage `consent` reads source, licence and consent of photos from a CSV, and drops photos without consent."""
+"""The stage `consent` reads source, licence and consent of photos from a CSV, and drops photos without consent.
+
+Decisions of the kind consent also set the consent of photos. The strictest value counts. `likeness decide` applies such
+decisions with the same function as the stage.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from curate.photos.csv_tables import read_csv
 from manifests.errors import BadInput
-from manifests.ledger.ledger import Ledger
+from manifests.ledger.decision_log import Decision, find_decided_consent, read_decisions
+from manifests.ledger.ledger import Deletion, Ledger
 from manifests.ledger.records import Face, File, Photo, Record
 from manifests.privacy.erase import (
     CONSENT_MISSING,
@@ -151,6 +156,25 @@ def normalise_path(path: Path) -> str:
     return normalise_name(os.path.normpath(path.absolute()))
 
 
+@dataclass(frozen=True)
+class ConsentChanges:
+    """What the consent of the photos changes in the ledger. Every row differs from the row in the ledger."""
+
+    photos: list[Photo] = field(default_factory=list)
+    faces: list[Face] = field(default_factory=list)  # Faces of photos that may not be used, with the status dropped.
+    lost: set[str] = field(default_factory=set)  # Photos that may not be used any more.
+    regained: set[str] = field(default_factory=set)  # Photos that may be used again.
+    to_detect: list[str] = field(
+        default_factory=list
+    )  # Photos of `regained` in which the detector looks for faces again.
+    notices: list[str] = field(default_factory=list)  # About copies of photos that lose their consent.
+
+    @property
+    def deletions(self) -> list[Deletion]:
+        """The completion marks to delete, so that the stage `detect` searches the photos of `to_detect`."""
+        return [("stages", "unit", self.to_detect)] if self.to_detect else []
+
+
 def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:
     """Records source, licence and consent of photos, and drops the photos whose use is not allowed.
 
@@ -162,40 +186,73 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
     notices: list[str] = []
     if sidecar is not None:
         cells, notices = match_sidecar(read_sidecar(Path(sidecar)), ledger.read_rows(File), roots)
+    changes = compute_consent(ledger, read_decisions(ledger), require, cells)
+    rows: list[Record] = [*changes.photos, *changes.faces]
+    config = {"require_consent": require}
+    ledger.record("consent", "all", config, rows, delete=changes.deletions, detail=config)
+    erase_dropped_faces(ledger)
+    return [*notices, *changes.notices]
+
+
+def read_require_consent(ledger: Ledger) -> bool:
+    """Returns whether the last curation dropped the photos without a known consent (`--require-consent`)."""
+    return bool(ledger.read_detail("consent").get("require_consent", False))
+
+
+def compute_consent(
+    ledger: Ledger, decisions: Sequence[Decision], require: bool, cells: Mapping[str, Mapping[str, str]] | None = None
+) -> ConsentChanges:
+    """Returns what the sidecar and the decisions about consent change. Nothing is written.
+
+    `decisions` is the whole log. `cells` has the new cells of the sidecar, as `match_sidecar` returns them. If
+    `require` is true, a photo whose consent is unknown may not be used.
+    """
+    decided, cells = find_decided_consent(decisions), cells or {}
     faces: dict[str, list[Face]] = defaultdict(list)
     for face in ledger.read_rows(Face):
         faces[face.photo_id].append(face)
-    rows: list[Record] = []
-    to_detect: list[str] = []
+    changes = ConsentChanges()
     in_use, refused = set[str](), set[str]()  # photos that may be used now, and photos that lose their consent now
     for photo in ledger.read_rows(Photo):
-        changes: dict[str, Any] = {**cells.get(photo.photo_id, {})}
-        row = replace(photo, **changes)
-        reason = find_consent_problem(row.consent, require)
+        told = dict(cells.get(photo.photo_id, {}))
+        sidecar_consent = told.pop("consent", photo.sidecar_consent)
+        consent = find_strictest_consent(sidecar_consent, decided.get(photo.photo_id))
+        row = replace(photo, **cast(Any, told), sidecar_consent=sidecar_consent, consent=consent)
+        reason = find_consent_problem(consent, require)
+        was_refused = photo.reason in (NO_CONSENT, CONSENT_MISSING)
         if reason is not None:
             row = replace(row, status="dropped", reason=reason)
-            rows += [
+            changes.faces.extend(
                 replace(face, status="dropped", reason=reason, duplicate_of=None)
                 for face in faces[photo.photo_id]
                 if face.reason not in (reason, OPTED_OUT)
-            ]
-        elif photo.reason in (NO_CONSENT, CONSENT_MISSING):
+            )
+            if not was_refused:
+                changes.lost.add(photo.photo_id)
+        elif was_refused:
             row = replace(row, status="ok", reason=None)
+            changes.regained.add(photo.photo_id)
             if not faces[photo.photo_id]:
                 # The ledger does not say whether a photo without faces was ever searched, so the photo is searched now.
-                to_detect.append(photo.photo_id)
+                changes.to_detect.append(photo.photo_id)
         if row.status == "ok":
             in_use.add(photo.photo_id)
         elif row.reason == NO_CONSENT and photo.reason != NO_CONSENT:
             refused.add(photo.photo_id)
         if row != photo:
-            rows.append(row)
+            changes.photos.append(row)
     if refused:
-        notices += _report_copies(ledger.read_rows(File), refused, in_use, faces)
-    config = {"require_consent": require}
-    ledger.record("consent", "all", config, rows, delete=[("stages", "unit", to_detect)] if to_detect else [])
-    erase_dropped_faces(ledger)
-    return notices
+        changes.notices.extend(_report_copies(ledger.read_rows(File), refused, in_use, faces))
+    return changes
+
+
+def find_strictest_consent(sidecar: str | None, decided: str | None) -> str | None:
+    """Returns the consent that counts for a photo: the stricter of the sidecar's value and of the decided value.
+
+    None stands for an unknown consent, and any known value takes precedence over it.
+    """
+    known = [value for value in (sidecar, decided) if value is not None]
+    return max(known, key=CONSENT.index, default=None)
 
 
 def _report_copies(

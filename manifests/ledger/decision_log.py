@@ -4,6 +4,8 @@ A decision names a face by the hash of its photo and a box. A later detection ma
 face of a decision is therefore the photo's face whose box today has the largest overlap with the recorded box. If the
 intersection over union of these two boxes is below 0.5, today's dataset does not have the face of the decision. The
 module curate/people/links.py derives the consequences of the decisions.
+
+A decision of the kind consent names photos, and no faces. The module curate/photos/consent.py applies these decisions.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ MAX_NAME = 255
 MIN_OVERLAP = 0.5  # Least intersection over union of a recorded box and today's box (ours; usual for detectors).
 # These kinds have one list of lists, named `sides`, with a list for each person.
 SIDED = ("merge", "together", "apart")
+CONSENT_KIND = "consent"  # Decisions of this kind have one list of photo ids, named `photos`.
 # Maps each other kind of decision to the names of its lists of faces.
 PARTS = {
     "merge": (),
@@ -36,6 +39,7 @@ PARTS = {
     "lock": ("faces",),
     "assign": ("faces",),
     "prefer": ("faces", "rest"),
+    CONSENT_KIND: (),
     "undo": (),
 }
 
@@ -57,7 +61,7 @@ class FaceLocation:
 class Decision:
     """A decision with its lists of faces, in the order of PARTS. A side of a SIDED kind is one person.
 
-    `name` is the name of a rename, the split of an assign, or the reason of a drop.
+    `name` is the name of a rename, the split of an assign, the reason of a drop, or the consent: yes, no or withdrawn.
     """
 
     number: int
@@ -65,6 +69,7 @@ class Decision:
     parts: tuple[tuple[FaceLocation, ...], ...] = ()
     name: str | None = None
     undoes: int | None = None
+    photos: tuple[str, ...] = ()  # Sorted ids of photos. Only decisions of the kind consent have photos.
 
 
 def read_decisions(ledger: Ledger) -> list[Decision]:
@@ -74,7 +79,9 @@ def read_decisions(ledger: Ledger) -> list[Decision]:
 
 def parse_decision(row: DecisionRow) -> Decision:
     """Converts a row of the table `decisions` to a decision."""
-    return Decision(row.decision_id, row.kind, decode_faces(row.kind, json.loads(row.faces)), row.name, row.undoes)
+    lists = json.loads(row.faces)
+    photos = tuple(lists["photos"]) if row.kind == CONSENT_KIND else ()
+    return Decision(row.decision_id, row.kind, decode_faces(row.kind, lists), row.name, row.undoes, photos)
 
 
 def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
@@ -90,7 +97,9 @@ def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocati
 
 
 def encode_faces(decision: Decision) -> dict[str, list]:
-    """Returns a decision's faces in the JSON form of the column `faces` and of a decisions file."""
+    """Returns a decision's faces or photos in the JSON form of the column `faces` and of a decisions file."""
+    if decision.kind == CONSENT_KIND:
+        return {"photos": list(decision.photos)}
     lists = [
         [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in part]
         for part in decision.parts
@@ -131,6 +140,19 @@ def find_undone_decision(decision: Decision, decisions: Iterable[Decision]) -> D
     while decision.kind == "undo" and decision.undoes in by_number:
         decision = by_number[decision.undoes]
     return decision
+
+
+def find_decided_consent(decisions: Iterable[Decision]) -> dict[str, str]:
+    """Returns a dict from each photo to its consent in the newest decision in force: yes, no or withdrawn.
+
+    The dict leaves out the photos that no decision in force names.
+    """
+    return {
+        photo: str(decision.name)
+        for decision in select_active(decisions)
+        if decision.kind == CONSENT_KIND
+        for photo in decision.photos
+    }
 
 
 class FaceFinder:

@@ -38,6 +38,7 @@ class Photo:
     source: str | None = None
     licence: str | None = None
     consent: str | None = None
+    sidecar_consent: str | None = None
     status: str = "ok"
     reason: str | None = None
     notice: str | None = None

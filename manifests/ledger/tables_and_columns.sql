@@ -37,7 +37,10 @@ CREATE TABLE photos (
     phash    VARCHAR NOT NULL,    -- 64-bit perceptual hash of the whole picture, as hex digits
     source   VARCHAR,             -- where the photo comes from, according to the sidecar file
     licence  VARCHAR,             -- the licence of the photo, according to the sidecar file
-    consent  VARCHAR,             -- yes, no or withdrawn, from the sidecar file; NULL if the sidecar file has no entry
+    consent  VARCHAR,             -- the consent that counts: yes, no, withdrawn, or NULL if it is unknown; the strictest of
+                                  -- `sidecar_consent` and of the newest decision in force about the photo, also of a
+                                  -- decision that is recorded and not applied yet
+    sidecar_consent VARCHAR,      -- yes, no or withdrawn, from the sidecar file; NULL if the sidecar file has no entry
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,             -- why the photo was dropped, for example no_face, no_consent or consent_missing
     notice   VARCHAR,             -- NULL, broken_colour_profile or read_at_half_size
@@ -124,12 +127,13 @@ CREATE TABLE memberships (
 -- A row is one decision that a user made about faces. A new decision adds a row and changes no older row.
 CREATE TABLE decisions (
     decision_id BIGINT PRIMARY KEY, -- number of the decision: 1, 2, ... in the order in which decisions were made
-    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign or
-                                    -- undo
-    faces       JSON NOT NULL,      -- lists of faces; docs/curate.md explains the form
+    kind        VARCHAR NOT NULL,   -- merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign,
+                                    -- consent or undo
+    faces       JSON NOT NULL,      -- lists of faces, or the list `photos` for the kind consent; docs/curate.md explains
+                                    -- the form
     made        TIMESTAMP NOT NULL, -- UTC time of the decision
     name        VARCHAR,            -- the person's name for the kind rename; train, val or test for the kind assign; the
-                                    -- user's reason for the kind drop
+                                    -- user's reason for the kind drop; yes, no or withdrawn for the kind consent
     undoes      BIGINT              -- number of the decision that an undo takes back
 );
 

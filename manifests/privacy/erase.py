@@ -31,11 +31,14 @@ from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # These values of photos.consent forbid the use of a photo.
-# Selects the photos of which nobody may see a picture: the consent forbids it, or a person in the photo opted out.
-SECRET_PHOTOS = (
-    f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} OR lower(trim(consent)) IN {CONSENT_REFUSALS} "
+# Selects the photos that were dropped with all their data, and the photos with a face that was dropped so.
+ERASED_PHOTOS = (
+    f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
 )
+# Selects the photos of which nobody may see a picture: the consent forbids it, or a person in the photo opted out. A
+# decision about the consent changes photos.consent when it is recorded, so it counts here before it is applied.
+SECRET_PHOTOS = f"{ERASED_PHOTOS} UNION SELECT photo_id FROM photos WHERE lower(trim(consent)) IN {CONSENT_REFUSALS}"
 # Selects the photos of which a report shows no picture: the secret photos, and the photos that are not used.
 HIDDEN_PHOTOS = f"SELECT photo_id FROM photos WHERE status <> 'ok' UNION {SECRET_PHOTOS}"
 # these tables have a column face_id
@@ -95,16 +98,22 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
             targets.add(pair.target)
     erasure.deletions.append(("pairs", "target", sorted(targets)))
 
-    # if every locked face is removed, lock the remaining faces, because models were trained on the splits
-    splits = ledger.read_rows(Split)
-    locked = {row.face_id for row in splits if row.locked}
-    if locked and locked <= removed:
-        erasure.rows += [replace(row, locked=True) for row in splits if row.face_id not in removed]
-
+    erasure.rows += lock_splits(ledger.read_rows(Split), removed)
     erasure.details += plan_audit_update(ledger, removed)
     _rewrite_shards(ledger, removed, erasure)
     _shrink_sets(ledger, removed, erasure)
     return erasure
+
+
+def lock_splits(splits: Sequence[Split], removed: Collection[str]) -> list[Split]:
+    """Returns the rows of the faces that are not removed, locked, if every locked face is removed; otherwise [].
+
+    Models were trained on the splits, so at least one row must stay locked.
+    """
+    locked = {row.face_id for row in splits if row.locked}
+    if not locked or not locked <= set(removed):
+        return []
+    return [replace(row, locked=True) for row in splits if row.face_id not in removed]
 
 
 def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:

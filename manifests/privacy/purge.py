@@ -23,7 +23,7 @@ from typing import Any
 from manifests.card import write_card
 from manifests.errors import LedgerError
 from manifests.ledger.connection import rewrite_ledger
-from manifests.ledger.decision_log import SIDED, encode_faces, parse_decision
+from manifests.ledger.decision_log import CONSENT_KIND, SIDED, encode_faces, parse_decision
 from manifests.ledger.ledger import Deletion, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
 from manifests.ledger.records import DecisionRow, File, Identity, Label, ListEntry, Photo, Purge, Record
@@ -158,24 +158,29 @@ def _find_names_of_people(ledger: Ledger, plan: PurgePlan) -> set[str]:
 
 
 def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tuple[list[DecisionRow], list[int]]:
-    """Removes the faces of these photos from decisions, and the reasons of drops that contain one of `texts`.
+    """Removes these photos and their faces from decisions, and the reasons of drops that contain one of `texts`.
 
-    Returns the changed decisions, and the numbers of the empty decisions. A decision is empty if too few of its faces
-    are left. A decision that undoes an empty decision is empty too. Unchanged decisions are not returned.
+    Returns the changed decisions, and the numbers of the empty decisions. A decision is empty if too few of its faces,
+    or none of its photos, are left. A decision that undoes an empty decision is empty too. Unchanged decisions are not
+    returned.
     """
     changes: list[DecisionRow] = []
     empty: set[int] = set()
     for row in ledger.read_rows(DecisionRow):
         act = parse_decision(row)
         parts = tuple(tuple(face for face in part if face.photo_id not in photos) for part in act.parts)
+        rest = tuple(photo for photo in act.photos if photo not in photos)
         name = None if act.kind == "drop" and _contains(row.name, texts) else row.name
-        if parts == act.parts and name == row.name:
+        if (parts, rest, name) == (act.parts, act.photos, row.name):
             continue
-        sides = [part for part in parts if part]
-        # a decision with sides needs faces of two people; every other decision needs a face in its first list
-        if (act.kind in SIDED and len(sides) > 1) or (act.kind not in SIDED and parts[0]):
-            faces = encode_faces(replace(act, parts=tuple(sides) if act.kind in SIDED else parts))
-            changes.append(DecisionRow(row.decision_id, row.kind, json.dumps(faces), row.made, name, row.undoes))
+        if act.kind in SIDED:
+            parts = tuple(part for part in parts if part)
+            is_empty = len(parts) < 2  # the decision needs faces of two people
+        else:
+            is_empty = not (rest if act.kind == CONSENT_KIND else parts[0])
+        if not is_empty:
+            faces = encode_faces(replace(act, parts=parts, photos=rest))
+            changes.append(replace(row, faces=json.dumps(faces), name=name))
         else:
             empty.add(row.decision_id)
     while undos := {row.decision_id for row in ledger.read_rows(DecisionRow) if row.undoes in empty} - empty:

@@ -26,9 +26,12 @@ ARGUMENTS = {
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
     "SQL": "One SELECT statement; docs/ledger.md lists the tables",
     "ACTION": (
-        "Merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign or undo; or list or apply"
+        "Merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign, consent or undo; or list or "
+        "apply"
     ),
-    "ID...": "Ids of people or faces, or the first six characters of each id; for undo, the number of a decision",
+    "ID...": (
+        "Ids of people, faces or photos, or the first six characters of each id; for undo, the number of a decision"
+    ),
 }
 
 # This table maps an option to its metavar and its meaning. The metavar of a switch is empty, because a switch has no
@@ -90,6 +93,7 @@ FLAGS = {
     "--from": ("ID", "For split: the id of the person to whom the faces do not belong"),
     "--name": ("NAME", "For rename: the name of the person"),
     "--reason": ("TEXT", "For drop: why the faces are not used, in your own words"),
+    "--consent": ("VALUE", "For consent: yes, no or withdrawn"),
     "--file": ("FILE", "A file of decisions in JSON lines; if one decision is wrong, no decision is recorded"),
     # review
     "--port": ("PORT", "The port of the server"),

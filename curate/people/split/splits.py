@@ -62,10 +62,12 @@ def compute_splits(
     memberships: Sequence[Membership],
     config: CurateConfig,
     decisions: Sequence[Decision],
+    before: Sequence[Split] | None = None,
 ) -> tuple[list[Split], list[str]]:
     """Returns the split rows for `faces`, `identities` and `memberships`, and notices about imported lists.
 
-    Nothing is written. `decisions` is the whole log of decisions.
+    Nothing is written. `decisions` is the whole log of decisions. `before` are the split rows of the last run, and None
+    stands for the rows of the ledger.
 
     Raises BadInput in the same cases as `make_splits`. Raises LedgerBroken if an identity or a photo is in two splits.
     """
@@ -74,7 +76,7 @@ def compute_splits(
     identity_of = {row.face_id: row.identity_id for row in memberships}
     assigned = find_assigned_splits(decisions, FaceFinder(faces), identity_of)
     listed_splits = {**listed_splits, **{face: assigned[p] for face, p in identity_of.items() if p in assigned}}
-    before = ledger.read_rows(Split)
+    before = ledger.read_rows(Split) if before is None else before
     successors = {face.face_id: face.representative for face in select_replaced_faces(faces)}
     frozen_rows = [row for row in before if row.reason != DOUBTFUL_PERSON]
     frozen = find_frozen_people(ledger, faces, memberships, frozen_rows, successors)

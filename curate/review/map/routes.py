@@ -16,7 +16,7 @@ from starlette.routing import Route
 from curate.review.map.face_map import FaceMap, compute_map, read_key, read_map
 from curate.review.web.background import answer_status
 from curate.review.web.pages import answer_part, get_session, read_json, render
-from curate.review.web.reading import find_owners, open_ledger
+from curate.review.web.reading import find_face, find_owners, open_ledger
 
 NAVIGATION = [("/map", "Map")]
 _MOST_BYTES = 16 * 2**20  # the largest selection (ours): two million rows
@@ -54,8 +54,9 @@ def send_points(request: Request) -> Response:
 
 
 def read_face(request: Request) -> Response:
-    """Sends the face of a row of the map, and its person."""
+    """Sends the face of a row of the map, and its person. 404 if no picture of the face may be shown."""
     (face,) = _select_faces(_require_map(request), [int(request.path_params["row"])])
+    find_face(request, face)
     (owner,) = find_owners(request, [face])
     return JSONResponse({"face": face, "person": owner.title if owner else "no person"})
 

@@ -50,7 +50,7 @@ def _send(request: Request, read: Callable[[Session, View, Face], bytes | None])
     session = get_session(request)
     view = session.read()
     face = view.people.faces.get(request.path_params["face"])
-    data = None if face is None or face.photo_id in view.hidden else read(session, view, face)
+    data = None if face is None or view.is_hidden(face.photo_id) else read(session, view, face)
     if data is None:
         raise HTTPException(404, "This picture is not available.")
     return Response(data, media_type="image/webp")

@@ -79,8 +79,7 @@ def send_photo(request: Request) -> Response:
 def _find_secret_faces(request: Request, photos: Sequence[RestoredPhoto]) -> set[str]:
     """Returns the faces of frozen images whose pictures nobody may see. A face without a photo counts as secret."""
     view = get_session(request).read()
-    faces = {photo.lq[1] for photo in photos if photo.lq is not None}
-    return {face for face in faces if face not in view.people.faces or view.people.faces[face].photo_id in view.secret}
+    return {photo.lq[1] for photo in photos if photo.lq is not None and not view.may_show(photo.lq[1])}
 
 
 def _list_pictures(photo: RestoredPhoto, allowed: set[str], secret: set[str]) -> tuple[str, ...]:

@@ -83,6 +83,10 @@ class Session:
         self._view = view
         self.revision += 1
 
+    def may_show(self, face_id: str) -> bool:
+        """Returns whether pictures of a face may be shown."""
+        return self._view.may_show(face_id)
+
     @property
     def notice(self) -> str:
         """What every page says at its top."""

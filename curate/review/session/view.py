@@ -7,7 +7,7 @@ The people follow from all recorded decisions, including decisions that are not 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from manifests.ledger.decision_log import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import is_curation_finished
 from manifests.ledger.records import Face, Identity
-from manifests.privacy.erase import HIDDEN_PHOTOS, SECRET_PHOTOS
+from manifests.privacy.erase import CONSENT_REFUSALS, ERASED_PHOTOS
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 
@@ -78,9 +78,8 @@ class View:
         for face in self.people.faces.values():
             if face.duplicate_of is not None:
                 self._copies[face.duplicate_of].append(face.face_id)
-        # Photos whose people are not shown on the pages of people, and photos of which no page shows a picture.
-        self.hidden: set[str] = set(ledger.query(HIDDEN_PHOTOS)["photo_id"])
-        self.secret: set[str] = set(ledger.query(SECRET_PHOTOS)["photo_id"])
+        self._erased: set[str] = set(ledger.query(ERASED_PHOTOS)["photo_id"])
+        self._unused: set[str] = set(ledger.query("SELECT photo_id FROM photos WHERE status <> 'ok'")["photo_id"])
         # number of a decision -> a value that the decisions of one command share
         self.batch_of: dict[int, object] = dict(ledger.query("SELECT decision_id, made FROM decisions").iter_rows())
         self.unapplied = count_unapplied_decisions(ledger)
@@ -113,6 +112,27 @@ class View:
         for person in {*change.gone, *(row.identity_id for row in change.identities)}:
             self._rows.pop(person, None)
             self._texts.pop(person, None)
+
+    # photos without consent
+
+    @property
+    def consents(self) -> Mapping[str, str | None]:
+        """The consent of each photo, after all recorded decisions. None stands for an unknown consent."""
+        return self.desk.photos.now
+
+    def is_secret(self, photo_id: str) -> bool:
+        """Returns whether nobody may see a picture of a photo, as SECRET_PHOTOS in manifests/privacy/erase.py says."""
+        consent = (self.consents.get(photo_id) or "").strip().lower()
+        return photo_id in self._erased or consent in CONSENT_REFUSALS
+
+    def is_hidden(self, photo_id: str) -> bool:
+        """Returns whether the pages of people show no picture of a photo, as HIDDEN_PHOTOS says."""
+        return photo_id in self._unused or self.is_secret(photo_id)
+
+    def may_show(self, face_id: str) -> bool:
+        """Returns whether pictures of a face may be shown. The answer for a face of no photo is False."""
+        face = self.people.faces.get(face_id)
+        return face is not None and not self.is_secret(face.photo_id)
 
     def mark_joined(self, faces: Iterable[str]) -> None:
         """Sets the faces that joined a person since the last visit."""

@@ -58,7 +58,7 @@ def find_face(request: Request, face_id: str) -> Face:
     face = view.people.faces.get(face_id)
     if face is None:
         raise HTTPException(404, "There is no face with this id.")
-    if face.photo_id in view.secret:
+    if not view.may_show(face_id):
         raise HTTPException(404, "This picture is not available.")
     return face
 
