@@ -55,6 +55,7 @@ def describe_requests(requests: list[Mapping[str, Any]]) -> str:
         "accept": f"The next `likeness curate` uses {format_count(faces, 'face')} that a filter dropped.",
         "lock": "The person is locked.",
         "prefer": "This copy is used as soon as the decisions are applied.",
+        "consent": f"The consent is {first.get('consent')}.",
         "assign": f"The person is in the split {first.get('split')}.",
     }
     return sentences.get(kind, f"The decision is recorded ({kind}).")

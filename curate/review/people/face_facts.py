@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from curate.detection.filter_files import is_dropped_by_filter
+from curate.review.people.consent_facts import describe_consent_of_photo
 from curate.review.session.view import View, measure_width
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_accepts, find_drops, select_active
 from manifests.ledger.records import Face
@@ -12,7 +13,7 @@ from manifests.runtime.uris import is_missing
 
 
 def describe_face_fully(view: View, face: Face) -> dict[str, Any]:
-    """Returns the numbers of a face, the reasons for its place, its copies and the file of its photo."""
+    """Returns the numbers of a face, the reasons for its place, its copies, and the file and consent of its photo."""
     files = view.files.get(face.photo_id, [])
     person = view.people.identity_of.get(face.face_id)
     return {
@@ -27,6 +28,7 @@ def describe_face_fully(view: View, face: Face) -> dict[str, Any]:
             for copy in view.find_copies(face.face_id)
         ],
         "path": files[0].path if files else "",
+        "consent": describe_consent_of_photo(view, face),
         "is_gone": not files or all(is_missing(file.uri) for file in files),
     }
 

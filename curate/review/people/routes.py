@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from curate.review.people.closeness import find_closest_people, propose_two
-from curate.review.session.view import FACE_ORDERS, ORDERS, SHOWN
+from curate.review.people.consent_facts import describe_consent_of_person
+from curate.review.session.view import FACE_ORDERS, ORDERS, SHOWN, View
 from curate.review.web.pages import answer_part, choose, get_session, read_decimal, read_number, render
 
 NAVIGATION = [("/", "People")]
 _CLOSEST = 8  # the number of similar people that the page of a person shows (ours)
-_GONE = "There is no person with this id. The person may have been merged, or may have another id now."
+_GONE = (
+    "There is no person with this id. The person may have been merged, may have another id now, or may have no photo "
+    "that may be used."
+)
 
 
 def show_people(request: Request) -> Response:
@@ -37,9 +43,7 @@ def show_person(request: Request) -> Response:
     """The page of a person."""
     session = get_session(request)
     with session.lock:
-        person = session.read().find_person(request.path_params["person"])
-    if person is None:
-        raise HTTPException(404, _GONE)
+        person = _find_person(session.read(), request.path_params["person"])
     return render(request, "person.html.j2", person=person)
 
 
@@ -47,10 +51,8 @@ def describe_person(request: Request) -> Response:
     """Sends the row of a person."""
     session = get_session(request)
     with session.lock:
-        person = session.read().find_person(request.path_params["person"])
+        person = _find_person(session.read(), request.path_params["person"])
         state = session.describe_state()
-    if person is None:
-        raise HTTPException(404, _GONE)
     return JSONResponse({"person": person, "state": state})
 
 
@@ -59,9 +61,7 @@ def list_faces(request: Request) -> Response:
     session, query = get_session(request), request.query_params
     with session.lock:
         view = session.read()
-        person = view.find_person(request.path_params["person"])
-        if person is None:
-            raise HTTPException(404, _GONE)
+        person = _find_person(view, request.path_params["person"])
         faces = view.list_faces(
             person["id"],
             choose(query.get("order"), FACE_ORDERS, "typical"),
@@ -70,6 +70,14 @@ def list_faces(request: Request) -> Response:
             joined=query.get("show") == "joined",
         )
         return answer_part(request, faces, view.describe_face, person=person)
+
+
+def _find_person(view: View, identity_id: str) -> dict[str, Any]:
+    """Returns the row of a person, with the consent for all photos. Raises HTTPException 404 without such a person."""
+    person = view.find_person(identity_id)
+    if person is None:
+        raise HTTPException(404, _GONE)
+    return {**person, "consent": describe_consent_of_person(view, identity_id)}
 
 
 def list_closest(request: Request) -> Response:

@@ -50,8 +50,9 @@ ADVICE = {
     "photo_spans_splits": "The photo also shows a person of another split. To use the face, put both people into one "
     "split.",
     "listed_in_another_split": "The imported list puts the person into another split. Change the list.",
-    NO_CONSENT: "The consent file forbids the use of these photos. No picture is shown.",
-    CONSENT_MISSING: "The consent file does not name these photos. No picture is shown.",
+    NO_CONSENT: "The sidecar or a decision forbids the use of these photos. No picture is shown.",
+    CONSENT_MISSING: "Neither the sidecar nor a decision allows the use of these photos. You can set the consent for "
+    "each photo here. No picture is shown.",
     OPTED_OUT: "A person in these photos opted out. No picture is shown.",
     "same_file": "Another file has the same picture, and that file is used.",
     "file_moved": "Another file contains the photo, and that file is used.",
@@ -95,6 +96,7 @@ class UnusedItem:
     can_show: bool  # whether a picture may be shown
     can_accept: bool = False  # whether a filter dropped the face, so that a decision can accept the face
     decision: Decision | None = None  # the decision in force that dropped the face, or that accepts the face
+    consent: str | None = None  # the consent for a photo that is not used because of its consent; "" if it is unknown
 
 
 def read_reasons(ledger: Ledger) -> list[Reason]:
@@ -120,8 +122,9 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
     """
     rows = ledger.query(
         f"""SELECT i.*, f.duplicate_of, f.inter_ocular_px, f.sharpness, f.yaw, f.det_score,
-                   i.photo_id IN ({SECRET_PHOTOS}) AS secret
+                   i.photo_id IN ({SECRET_PHOTOS}) AS secret, coalesce(p.consent, '') AS consent
             FROM ({_ITEMS[kind]}) i LEFT JOIN faces f ON f.face_id = i.face_id
+            LEFT JOIN photos p ON p.photo_id = i.photo_id
             WHERE i.reason = ? ORDER BY md5(i.id) LIMIT ? OFFSET ?""",
         code, limit, start,
     ).rows(named=True)  # fmt: skip
@@ -143,6 +146,7 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             row["photo_id"] is not None and not row["secret"],
             row["face_id"] in can_accept,
             decision_of.get(row["face_id"]),
+            row["consent"] if kind == "photo" and code in (NO_CONSENT, CONSENT_MISSING) else None,
         )
         for row in rows
     ]

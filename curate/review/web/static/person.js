@@ -51,6 +51,9 @@ function drawFace(cell, row) {
     document.querySelector(".head [data-act=seen]").hidden = !row.joined;
     document.querySelector(".head [data-act=two]").disabled = row.faces < 3;
     document.getElementById("split").value = row.assigned || "";
+    document.getElementById("consent").value = row.consent.value;
+    document.getElementById("consent-title").textContent = row.consent.photos === 1 ? "Consent for the photo of this person"
+      : `Consent for all ${row.consent.photos.toLocaleString("en")} photos of this person`;
     if (isNew) showClosest();
   }
 
@@ -164,6 +167,10 @@ function drawFace(cell, row) {
     event.target.value = row.assigned || "";
   });
 
+  watchConsent(document.getElementById("consent"), () => ({
+    photos: [person], value: row.consent.value, several: row.consent.photos, others: row.consent.others,
+  }), () => {});
+
   /* --- the dialog with one face --- */
 
   const viewer = {
@@ -188,6 +195,8 @@ function drawFace(cell, row) {
       const gone = facts.is_gone ? " The photo is gone or was moved since the curation." : "";
       document.getElementById("face-path").textContent = `${facts.path}${gone}`;
       document.getElementById("face-source").alt = facts.is_gone ? "The photo is gone" : "The photo, with a frame around the face";
+      this.consent = { photos: [face.id], ...facts.consent };
+      document.getElementById("face-consent").value = facts.consent.value;
       document.getElementById("face-why").textContent = `Why the face is here: ${facts.why}`;
       document.getElementById("face-numbers").replaceChildren(...facts.numbers.map(([title, value]) =>
         make("div", {}, make("dt", { text: title }), make("dd", { text: value }))));
@@ -208,6 +217,11 @@ function drawFace(cell, row) {
   document.getElementById("face-previous").addEventListener("click", () => viewer.step(-1));
   document.getElementById("face-next").addEventListener("click", () => viewer.step(1));
   document.getElementById("face-pick").addEventListener("click", () => grid.toggle(grid.focusIndex));
+  const photoConsent = document.getElementById("face-consent");
+  watchConsent(photoConsent, () => viewer.consent, (chosen) => {
+    if (REFUSALS.includes(chosen)) viewer.close();
+    else photoConsent.value = viewer.consent.value = chosen;
+  });
   document.getElementById("face-close").addEventListener("click", () => viewer.close());
   viewer.box.addEventListener("close", () => { if (grid.total) grid.focus(grid.focusIndex); });
 

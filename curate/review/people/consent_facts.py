@@ -1,0 +1,41 @@
+"""Says what a menu for the consent shows: the present consent, and which photos and faces a choice touches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from curate.review.session.view import View
+from manifests.ledger.records import Face
+
+MIXED = "mixed"  # the value of the menu if the photos of a person have different consents
+
+
+def describe_consent_of_photo(view: View, face: Face) -> dict[str, Any]:
+    """Returns the consent for the photo of a face, "" if it is unknown, and the number of other people's faces."""
+    person = view.people.identity_of.get(face.representative)
+    return {
+        "value": view.consents.get(face.photo_id) or "",
+        "others": _count_others(view, [face.photo_id], person),
+    }
+
+
+def describe_consent_of_person(view: View, person: str) -> dict[str, Any]:
+    """Returns the consent for all photos of a person, the number of the photos, and of other people's faces in them.
+
+    The value is MIXED if the photos have different consents.
+    """
+    photos = view.people.list_photos(person)
+    values = {view.consents.get(photo) or "" for photo in photos}
+    return {
+        "value": values.pop() if len(values) == 1 else MIXED,
+        "photos": len(photos),
+        "others": _count_others(view, photos, person),
+    }
+
+
+def _count_others(view: View, photos: Sequence[str], person: str | None) -> int:
+    """Returns the number of faces in these photos that belong to other people than `person`."""
+    owner = view.people.identity_of
+    faces = view.people.finder.select_photos(photos)
+    return sum(owner.get(face.representative, person) != person for face in faces)
