@@ -56,8 +56,14 @@ def decide(
     """
     from manifests.errors import BadInput
 
-    owners = (("--to", to, "move"), ("--from", split_from, "split"), ("--name", name, "rename"))
-    owners = (*owners, ("--split", split, "assign"), ("--reason", reason, "drop"), ("--consent", consent, "consent"))
+    owners = (
+        ("--to", to, "move"),
+        ("--from", split_from, "split"),
+        ("--name", name, "rename"),
+        ("--split", split, "assign"),
+        ("--reason", reason, "drop"),
+        ("--consent", consent, "consent"),
+    )
     for option, value, owner in owners:
         if value is not None and action != owner:
             raise BadInput(f"Only the action {owner} takes {option}. Leave {option} out, or use the action {owner}.")

@@ -73,7 +73,7 @@ FLAGS = {
     "--collages": ("", "Allow two faces of one photo to be the same person, if the photo looks like a collage"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
-    "--require-consent": ("", "Drop every photo that has no consent in a sidecar"),
+    "--require-consent": ("", "Drop every photo for which neither a sidecar nor a decision gives consent"),
     "--allow-unmatched": ("", "Accept a sidecar that refuses consent for photos that are not found"),
     # files
     "--exclude": ("GLOB", "Leave out files and folders with this name, or with this path below PHOTOS"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.ledger.decision_log import find_undos, read_decisions
+from manifests.ledger.decision_log import Decision, find_undos, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Label
 from manifests.report.plots import draw_similarities
 from manifests.report.thumbnails import make_thumbnail
+from manifests.runtime.text import format_count
 
 PEOPLE = 12  # Number of people on the page; the person with the most faces comes first.
 FACES = 12  # Number of faces that the page shows for each person.
@@ -72,13 +73,20 @@ def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
         {
             "number": decision.number,
             "kind": decision.kind,
-            "faces": len({(face.photo_id, face.box) for part in decision.parts for face in part}),
-            "name": f"({decision.name})" if decision.kind == "drop" and decision.name else decision.name or "",
+            "faces": len({(face.photo_id, face.box) for part in decision.parts for face in part}) or "",
+            "name": _describe_name(decision),
             "undone_by": undo_of.get(decision.number),
             "undoes": decision.undoes,
         }
         for decision in decisions[: -DECISIONS - 1 : -1]
     ]
+
+
+def _describe_name(decision: Decision) -> str:
+    """Returns what a decision says besides its faces: a name, a split, a reason, or the consent for some photos."""
+    if decision.photos:
+        return f"{decision.name} for {format_count(len(decision.photos), 'photo')}"
+    return f"({decision.name})" if decision.kind == "drop" and decision.name else decision.name or ""
 
 
 def draw_similarity_histogram(ledger: Ledger) -> str:
