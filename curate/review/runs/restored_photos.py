@@ -46,7 +46,8 @@ def find_restored_folders(folders: Sequence[Path]) -> list[Path]:
 def read_restored_photos(ledger: Ledger, folder: Path) -> list[RestoredPhoto]:
     """Returns the restored photos of a folder. The photo that is least like its references comes first.
 
-    Lines of the log that are broken or that name no file inside the folder are left out.
+    Lines of the log that are broken or that name no file inside the folder are left out. A restored image of a frozen
+    set is left out if the set does not have the image any more, for example because its photo lost its consent.
     """
     lines = (folder / LOG).read_bytes().splitlines()
     entries = [entry for line in lines if (entry := _parse(line, folder)) is not None]
@@ -58,7 +59,9 @@ def read_restored_photos(ledger: Ledger, folder: Path) -> list[RestoredPhoto]:
     for entry, uri in zip(entries, uris, strict=True):
         source = Path(entry["source"])
         lq = (source.parent.name, source.stem)
-        is_lq = source.parent.parent.resolve() == lq_folder and lq in images
+        is_lq = source.parent.parent.resolve() == lq_folder
+        if is_lq and lq not in images:
+            continue
         photos.append(
             RestoredPhoto(
                 entry["place"],

@@ -7,13 +7,15 @@ import re
 import shutil
 from pathlib import Path
 
+from curate.review.server import AREAS
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import THUMBNAILS, VISIT_NAME
 from manifests.ledger.records import Photo
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
+from tests.doubles.curation import find_problems
 from tests.doubles.review import review_dataset
-from tests.doubles.reviewed_dataset import SET, make_result
+from tests.doubles.reviewed_dataset import SET, make_restored_folder, make_result
 
 
 def test_a_purge_removes_the_person_from_the_files_of_the_review(dataset: Path):
@@ -51,24 +53,50 @@ def test_no_picture_of_a_photo_without_consent_is_shown(dataset: Path):
             assert review.client.get(f"/{kind}/{face}.webp").status_code == 404
 
 
-def test_no_area_shows_a_picture_of_a_photo_without_consent(made: Path, tmp_path: Path):
+def test_no_address_shows_a_photo_after_its_consent_was_refused(made: Path, tmp_path: Path):
     dataset = tmp_path / "dataset"
     shutil.copytree(made, dataset)
     make_result(dataset, dataset / "run")
+    make_restored_folder(dataset, dataset / "restored")
     with Ledger.open(dataset) as ledger:
-        face, photo = ledger.query("SELECT face_id, photo_id FROM degradations JOIN faces USING (face_id)").row(0)
+        face, photo = ledger.query(
+            "SELECT face_id, photo_id FROM degradations JOIN faces USING (face_id) ORDER BY face_id"
+        ).row(0)
     with review_dataset(dataset) as review:
-        links = re.findall(r"/picture/restored/[^\"]+", review.client.get("/runs").text)
-        restored = next(link for link in links if face in link)
-        pictures = (
-            f"/picture/face/{face}.webp",
+        get, person = review.client.get, review.session.read().people.identity_of[face]
+        (folder,) = re.findall(r"/restored\?folder=[^\"]+", get("/runs").text)
+        restored = [link for link in re.findall(r"/picture/restored/[^\"]+", get("/runs").text) if face in link]
+        restored += re.findall(r"/picture/photo/\w+/1/\w+\.png", get(folder).text)  # an image of the frozen set
+        pictures = [
+            *(f"/{kind}/{face}.webp" for kind in ("thumbnail", "crop", "source", "picture/face")),
             f"/picture/photo/{photo}.webp",
             f"/picture/crop/64/{face}.png",
             f"/picture/lq/{SET}/{face}.png",
-            restored,
-        )
-        assert [review.client.get(link).status_code for link in pictures] == [200] * 5
-        with Ledger.open(dataset, write=True) as ledger:
-            (row,) = ledger.read_rows(Photo, "photo_id = ?", photo)
-            ledger.record("consent", "test", {}, [Photo(**{**vars(row), "consent": "withdrawn"})])
-        assert [review.client.get(link).status_code for link in pictures] == [404] * 5
+            *restored,
+        ]
+        # every route of a picture is tested
+        routes = [route for area in AREAS for route in area.ROUTES if route.path.endswith((".webp", ".png"))]
+        assert all(any(route.path_regex.match(link) for link in pictures) for route in routes) and len(pictures) == 11
+        pages = ("/sets", "/runs", folder, "/copies", "/leaks", "/unused", f"/person/{person}")
+
+        def look() -> tuple[set[int], list[str]]:
+            """Returns the statuses of the pictures, and the pictures in pages."""
+            links = [link for page in pages for link in re.findall(r'src="(/[^"]+)"', get(page).text)]
+            shown = [row["id"] for row in review.get(f"/api/people/{person}/faces").get("rows", [])]
+            shown += [row["best"] for row in review.list_people()]
+            return {get(link).status_code for link in pictures}, sorted((set(links) | set(shown)) & {*pictures, face})
+
+        statuses, shown = look()
+        assert statuses == {200} and len(shown) == 6
+        review.decide({"kind": "consent", "photos": [face], "consent": "no"})
+        assert review.session.read().unapplied == 1 and look() == ({404}, [])
+        review.act(act="undo")
+        assert look() == (statuses, shown)
+        review.act(act="redo")
+        assert look() == ({404}, [])
+    with review_dataset(dataset) as review:  # the decision is applied
+        own = [link for link in pictures if not link.startswith(folder.replace("/restored?folder=", "/picture/photo/"))]
+        assert {review.client.get(link).status_code for link in own} == {404}
+        page = review.client.get(folder).text
+        assert "photo.png" in page and "set.png" not in page  # the photo that was restored is not known any more
+    assert not (dataset / "lq" / SET / f"{face}.png").exists() and find_problems(dataset) == []
