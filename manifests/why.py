@@ -53,7 +53,7 @@ class _Facts:
     faces: dict[str, list[dict[str, Any]]]  # Maps a photo id to the rows of the photo's faces.
     labels: dict[str, list[Label]]  # Maps a photo id to the photo's labels.
     is_target: dict[str, bool]  # Maps a photo id to whether an imported list names references for the photo.
-    decisions: dict[str, list[Decision]]  # Maps a face id to the face's decisions in force, the oldest first.
+    decisions: dict[str, list[Decision]]  # Maps the id of a face or photo to its decisions in force, the oldest first.
     history: dict[str, list[dict[str, Any]]]  # Maps a face id to attempts to clean the face, and to training rounds.
     worse: dict[str, str]  # Maps the face id of a near-duplicate to the reason why another copy is the original.
     filters: dict[str, str]  # Maps a face id to a text about the filter that removed the face.
@@ -137,7 +137,7 @@ def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str,
         faces=faces,
         labels=_group_by_photo(ledger.read_rows(Label)),
         is_target={row.photo_id: row.refs is not None for row in ledger.read_rows(ListEntry)},
-        decisions=_read_decisions_by_face(ledger),
+        decisions=_read_decisions_by_id(ledger),
         history=read_history(ledger, [row["face_id"] for row in all_faces]),
         worse=_compare_copies(ledger, {row["duplicate_of"] for row in all_faces} - {None}),
         filters=describe_filters(ledger, all_faces),
@@ -169,8 +169,8 @@ def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
     return reasons
 
 
-def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[Decision]]:
-    """Returns a dict from face id to the active decisions that name the face, the oldest first."""
+def _read_decisions_by_id(ledger: Ledger) -> dict[str, list[Decision]]:
+    """Returns a dict from the id of a face or photo to the active decisions that name it, the oldest first."""
     finder = FaceFinder(ledger.read_rows(Face))
     decisions: dict[str, dict[int, Decision]] = {}
     for decision in select_active(read_decisions(ledger)):
@@ -178,7 +178,9 @@ def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[Decision]]:
             face, _ = finder.find(location)
             if face is not None:
                 decisions.setdefault(face.face_id, {})[decision.number] = decision
-    return {face: list(own.values()) for face, own in decisions.items()}
+        for photo_id in decision.photos:
+            decisions.setdefault(photo_id, {})[decision.number] = decision
+    return {own_id: list(own.values()) for own_id, own in decisions.items()}
 
 
 def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list[str], dict[str, Any]]:
@@ -196,6 +198,8 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     if picture is not None:
         line = f"  photo {photo_id[:12]}, {picture['width']} x {picture['height']}: {_format_status(picture)}"
         line += "".join(f", {name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name])
+        consents = [one.number for one in facts.decisions.get(photo_id, []) if one.name == picture["consent"]]
+        line += f" (decision {consents[-1]})" if consents else ""
         line += _describe_date(picture)
         if labels:
             hint = "" if labels[0].truth else " as a hint" if len(labels) == 1 else " as hints"

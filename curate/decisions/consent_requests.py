@@ -79,6 +79,25 @@ def check_sidecar(decisions: Iterable[Decision], photos: PhotoConsents) -> None:
                 )
 
 
+def describe_copies(decisions: Iterable[Decision], people: PeopleNow, photos: PhotoConsents) -> list[str]:
+    """Returns a notice if photos whose use the decisions forbid have copies that stay in use, or [].
+
+    `people` does not follow the decisions yet.
+    """
+    refused = {photo for one in decisions if one.name in CONSENT_REFUSALS for photo in one.photos}
+    originals = {face.representative for face in people.finder.select_photos(refused)}
+    copies = (
+        {face.photo_id for face in people.faces.values() if face.representative in originals} if originals else set()
+    )
+    copies -= refused | {photo for photo in copies if photos.now[photo] in CONSENT_REFUSALS}
+    if not copies:
+        return []
+    number, verb = format_count(len(copies), "copy", "copies"), "stays" if len(copies) == 1 else "stay"
+    return [
+        f"{number} of photos without consent {verb} in use, because the consent for a photo does not cover its copies."
+    ]
+
+
 def find_changed_consents(log: Sequence[Decision], photos: PhotoConsents) -> dict[str, str | None]:
     """Returns the new consent of each photo whose consent changes. `log` is the whole log with the new decisions."""
     decided = find_decided_consent(log)

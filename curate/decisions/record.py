@@ -18,6 +18,7 @@ from curate.decisions.accept import read_gone_photos
 from curate.decisions.consent_requests import (
     PhotoConsents,
     check_sidecar,
+    describe_copies,
     find_changed_consents,
     read_photo_consents,
 )
@@ -98,6 +99,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         check_sidecar(new, desk.photos)
         check_frozen_people(new, desk.people.finder, desk.frozen)
         _check_frozen_groups(desk.people.plan(new), desk.frozen)
+        notices = [*parsed.notices, *describe_copies(new, desk.people, desk.photos)]
         consents = find_changed_consents([*desk.people.log, *new], desk.photos)
         photos = ledger.read_rows(Photo, "list_contains(?, photo_id)", list(consents)) if consents else []
         photos = [replace(photo, consent=consents[photo.photo_id]) for photo in photos]
@@ -105,7 +107,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         desk.version = read_version(ledger)
     desk.last_number = new[-1].number
     desk.photos.now.update(consents)
-    return Recorded(list_phrases(parsed), tuple(parsed.notices), desk.people.follow(new), desk, consents)
+    return Recorded(list_phrases(parsed), tuple(notices), desk.people.follow(new), desk, consents)
 
 
 def list_phrases(parsed: ParsedRequests) -> tuple[tuple[int, str, str], ...]:

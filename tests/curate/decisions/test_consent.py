@@ -24,6 +24,7 @@ from manifests.ledger.records import DecisionRow, Degradation, Face, File, Membe
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.report.build_report import build_report
+from manifests.why import explain_photo
 from tests.doubles.curation import album, contents, curated, files, install, photo, rows, save
 from tests.doubles.review import review_dataset
 from tests.places import SHARED, Run
@@ -99,10 +100,12 @@ def test_a_refusal_erases_the_faces_of_a_photo_and_an_undo_brings_them_back(
         assert not crop_path(dataset, face.face_id).exists() and not list((dataset / "lq").rglob(f"{face.face_id}.png"))
     assert {face.reason for face in rows(dataset, Face) if face.photo_id in (both, with_copy)} == {"no_consent"}
     assert [face.status for face in find_faces(dataset, COPY)] == ["ok"] and check_ledger(dataset) == []
+    assert explain_photo(dataset, BOTH)[0][1].endswith(": dropped, no_consent, consent no (decision 1)")
 
     # acts in the browser, which are recorded first and applied later, give the same ledger
     with review_dataset(twin) as review:
-        review.decide(set_consent("no", *names))
+        said = review.decide(set_consent("no", *names))
+        assert said["notices"][0].startswith("1 copy of photos without consent stays in use, because the consent for")
         assert read_consents(twin, BOTH) == ("no", None, "ok", None) and crop_path(twin, faces[0].face_id).exists()
     assert strip(twin) == strip(dataset) and files(twin) == files(dataset)
 

@@ -1,0 +1,63 @@
+"""Tests the menus for the consent in Chromium: of one photo, and of all photos of a person, with a question before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from manifests.ledger.records import DecisionRow, Membership
+from tests.doubles.browser import CHROMIUM, Hand, Server
+from tests.doubles.curation import rows
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+def test_a_refusal_asks_first_and_hides_the_photo_until_it_is_undone(dataset: Path, page: Page) -> None:
+    members = rows(dataset, Membership)
+    person = members[0].identity_id
+    own = sorted(row.face_id for row in members if row.identity_id == person)
+    hand, server = Hand(page, with_keyboard=True), Server(dataset)
+    page.goto(server.link)
+    page.goto(f"{server.base}/person/{person}")
+
+    # the photo of a face; the menu is found by its label, as by a reader of screens
+    hand.open(own[0])
+    page.wait_for_selector("#face[open]")
+    hand.wait("document.getElementById('face-numbers').children.length > 0")
+    photo = page.get_by_label("Consent for this photo")
+    assert photo.input_value() == "" and photo.locator("option:disabled").inner_text() == "unknown"
+    photo.select_option("no")
+    page.wait_for_selector("#ask[open]")
+    assert "Its crops and embeddings are erased when the decision is applied." in page.inner_text("#ask-text")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#ask:not([open])", state="attached")
+    assert photo.input_value() == "" and rows(dataset, DecisionRow) == []
+    photo.select_option("no")
+    hand.confirm()
+    page.wait_for_selector(f'.cell[data-id="{own[0]}"]', state="detached")
+    hand.wait("!document.getElementById('face').open")
+    hand.undo()
+    page.wait_for_selector(f'.cell[data-id="{own[0]}"]')
+
+    # all photos of the person
+    every = page.get_by_label("Consent for all 5 photos of this person")
+    assert every.input_value() == ""
+    every.select_option("yes")
+    hand.confirm()
+    hand.wait("document.getElementById('consent').value === 'yes'")
+    every.select_option("withdrawn")
+    page.wait_for_selector("#ask[open]")
+    text = page.inner_text("#ask-text")
+    assert text.startswith("The consent is set for 5 photos of this person. The photos are not shown any more.")
+    hand.confirm()
+    page.wait_for_url(f"{server.base}/")  # the person is gone
+    server.stop()
+    assert [(row.kind, row.name) for row in rows(dataset, DecisionRow)] == [
+        ("consent", "no"),
+        ("undo", None),
+        ("consent", "yes"),
+        ("consent", "withdrawn"),
+    ]
+    assert person not in {row.identity_id for row in rows(dataset, Membership)}
