@@ -122,7 +122,7 @@ def test_a_near_duplicate_in_two_splits(dataset):
     kept = {row.face_id: row for row in table(dataset, Split)}[copy.duplicate_of]
     other = "val" if kept.split != "val" else "test"
     neighbour = next(face for face in table(dataset, Face) if face.photo_id != copy.photo_id and not face.duplicate_of)
-    # The face of another person, in another split, is now in the photo of the copy.
+    # Move a face of another person into the photo that contains `copy`, and put this face into another split.
     tamper(
         dataset,
         replace(neighbour, photo_id=copy.photo_id),

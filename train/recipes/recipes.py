@@ -134,7 +134,7 @@ _LOSSES: dict[str, dict[str, float]] = {
     "instant":    {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
     "idm":        {"pixel": 1.0, "edge": 1.0},
 }
-# The table `_BASES` sets the sizes of each base. The numbers of base tiny are ours. For the diffusion base, the size
+# The table `_BASES` sets the image size, the widths and the schedule of each base. The numbers of base tiny are ours. For the diffusion base, the size
 # 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third
 # party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
 _BASES = {

@@ -241,7 +241,7 @@ def _make_leaks(
 
 
 def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
-    """Returns a leak for each person or photo in two splits, and for each pair of such splits.
+    """For each person or photo that is in several splits, returns one leak for each pair of these splits.
 
     `what` is "person" or "photo". The leak names the smallest face id in each of the two splits.
     """

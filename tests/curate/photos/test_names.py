@@ -1,4 +1,7 @@
-"""Tests names: rules leave files out, and names in lists match files in any Unicode form and with either slash."""
+"""Tests that rules about names leave files out, and that a name in a list finds its file.
+
+The name may be in another Unicode form, or may have backslashes.
+"""
 
 import unicodedata
 import zipfile
