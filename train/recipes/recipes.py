@@ -134,9 +134,10 @@ _LOSSES: dict[str, dict[str, float]] = {
     "instant":    {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
     "idm":        {"pixel": 1.0, "edge": 1.0},
 }
-# The table `_BASES` sets the image size, the widths and the schedule of each base. The numbers of base tiny are ours. For the diffusion base, the size
-# 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third
-# party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
+# The table `_BASES` sets the image size, the widths and the schedule of each base. The numbers of base tiny are ours.
+# For the diffusion base, the size 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from
+# a re-implementation by a third party. The reference widths, the batch, the length and the schedule of the diffusion
+# base are ours.
 _BASES = {
     #           size f  channels        references      refine lora images   batch rate warmup decay   cool   clip ema
     TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  32,    0,  22_400,  8,   1e-3, 400,   8_000,   3_200, 1.0, 800),
