@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -115,6 +116,19 @@ def rewrite_ledger(dataset: Path) -> None:
         Path(f"{path}.wal").unlink(missing_ok=True)
     except duckdb.Error as error:
         raise LedgerError(f"{path} could not be rewritten: {first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def explain_query_errors() -> Iterator[None]:
+    """Raises BadInput for an error of DuckDB in a SELECT, and KeyboardInterrupt after Ctrl-C."""
+    try:
+        yield
+    except (duckdb.Error, RuntimeError) as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
+        if not isinstance(error, duckdb.Error):
+            raise
+        raise BadInput(f"The query of the ledger failed: {first_line(error)}") from None
 
 
 def is_interrupt(error: Exception) -> bool:

@@ -29,7 +29,19 @@ from manifests.ledger.records import Face, File, Identity, Membership, Model, Pa
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
-from tests.doubles.curation import album, contents, curated, files, install, models, photo, rows, save, use_models
+from tests.doubles.curation import (
+    album,
+    contents,
+    curated,
+    curated_album,
+    files,
+    install,
+    models,
+    photo,
+    rows,
+    save,
+    use_models,
+)
 from tests.doubles.png import png
 
 
@@ -107,8 +119,7 @@ def test_the_same_command_again_changes_nothing_and_looks_at_nothing(tmp_path, l
 
 
 def test_one_more_photo_is_the_only_one_looked_at(tmp_path, looked_at):
-    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path)
     people, shards = {m.face_id: m.identity_id for m in rows(dataset, Membership)}, files(dataset)
     looked_at.clear()
     save(photos / "new.png", photo([1], 77))
@@ -120,8 +131,7 @@ def test_one_more_photo_is_the_only_one_looked_at(tmp_path, looked_at):
 
 
 def test_a_hundred_more_photos_are_the_only_ones_looked_at(tmp_path, looked_at):
-    photos, dataset = album(tmp_path / "photos", people=4, each=3), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=4, each=3)
     before, kept = contents(dataset)["faces"], files(dataset)
     looked_at.clear()
     for number in range(100):
@@ -197,8 +207,7 @@ def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypat
 
 
 def test_noise_is_measured_and_a_filter_on_it_needs_no_detection(tmp_path, looked_at):
-    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=3, each=2)
     faces = rows(dataset, Face)
     assert all(face.noise is not None and face.noise > 0 for face in faces)
     looked_at.clear()
@@ -297,8 +306,7 @@ def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_com
 
 
 def test_an_overwritten_photo_leaves_with_its_faces_and_comes_back_with_its_file(tmp_path, monkeypatch):
-    photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=3, each=3)
     before, shards = contents(dataset), files(dataset)
     path = photos / "person0" / "0.png"
     data = path.read_bytes()
@@ -390,8 +398,7 @@ def test_a_collage_of_one_person_leaves_that_person_whole(tmp_path):
 
 
 def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=4, each=20), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=4, each=20)
     before, whole = contents(dataset), files(dataset)
     shards = sorted((dataset / "embeddings").iterdir())
     assert len(shards) == 3
@@ -407,8 +414,7 @@ def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
 
 
 def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=2, each=3), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=2, each=3)
     crop = next((dataset / "faces").rglob("*.png"))
     whole = crop.read_bytes()
     crop.write_bytes(b"no picture")
@@ -431,8 +437,7 @@ def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
 
 
 def test_another_recognizer_is_refused_and_nothing_changes(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=2, each=2)
     before = contents(dataset)
     with pytest.raises(BadInput, match="Give --faces double"):
         curated(photos, dataset, faces="other")
@@ -441,8 +446,7 @@ def test_another_recognizer_is_refused_and_nothing_changes(tmp_path):
 
 
 def test_another_detector_looks_again_and_what_it_misses_is_marked(tmp_path, monkeypatch):
-    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=3, each=2)
     other = replace(models("double").files[0], path=Path(curate.pipeline.__file__))
 
     def another(spec: str):
@@ -507,8 +511,7 @@ def frozen(dataset: Path, split: str) -> list[Split]:
 
 
 def test_a_run_that_moves_people_into_a_frozen_split_says_so_and_moves_nobody_else(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=5, each=4)
     held = frozen(dataset, "test")
     before = {row.face_id: row.split for row in rows(dataset, Split)}
     assert curated(photos, dataset).notices == ()
@@ -527,8 +530,7 @@ def test_a_run_that_moves_people_into_a_frozen_split_says_so_and_moves_nobody_el
 
 
 def test_another_split_policy_than_the_frozen_sets_is_refused_before_anything_is_done(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=5, each=4)
     frozen(dataset, "test")
     before = contents(dataset)
     save(photos / "new.png", photo([3], 99))
@@ -538,8 +540,7 @@ def test_another_split_policy_than_the_frozen_sets_is_refused_before_anything_is
 
 
 def test_ids_stay_when_people_are_added(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=3, each=3)
     before = {m.face_id: m.identity_id for m in rows(dataset, Membership)}
     person = rows(dataset, Identity)[0]
     decide(dataset, [{"kind": "rename", "faces": [person.identity_id], "name": "Ann"}])

@@ -36,7 +36,7 @@ from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why import explain_photo
 from tests.doubles import curation as doubles
-from tests.doubles.curation import album, curated, install, models, photo, rows, save, use_models
+from tests.doubles.curation import album, curated, curated_album, install, models, photo, rows, save, use_models
 from tests.doubles.metadata import encode_again, rate
 
 
@@ -163,8 +163,7 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
 
 
 def test_withdrawn_consent_takes_what_was_made_and_given_again_needs_no_new_detection(tmp_path, looked_at):
-    photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=5, each=4)
     before = {row.face_id: row for row in rows(dataset, Face)}
     make_set(dataset, "codeformer", "train", 0, 64, workers=1)
     target = next(row for row in rows(dataset, Pair) if row.split == "train")
@@ -298,8 +297,7 @@ def test_a_member_that_was_kept_out_and_is_broken_now_does_not_get_its_name_back
 
 
 def test_a_file_that_holds_something_else_now_comes_in_and_the_other_way_round(tmp_path):
-    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path)
     one = photos / "person0" / "0.png"
     bytes_before = one.read_bytes()
     purge(dataset, plan_optout(dataset, [str(one)]))
@@ -388,8 +386,7 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
 
 
 def test_a_remembered_face_is_kept_out_of_later_photos_before_anything_is_written(tmp_path, example, monkeypatch):
-    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path)
     done = opt_out_faces(dataset, [example], remember=True)
     assert done.remembered == 1
     (row,) = rows(dataset, KeptOutMark)
@@ -423,8 +420,7 @@ def test_faces_accepted_later_are_compared_too(tmp_path, example):
 
 
 def test_an_example_must_show_one_face(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
-    curated(photos, dataset)
+    _, dataset = curated_album(tmp_path, people=2, each=2)
     for people, said in (([], "no usable face"), ([1, 2], "2 usable faces")):
         path = save(tmp_path / "x.png", photo(people, 0))
         with pytest.raises(BadInput, match=said):
@@ -433,8 +429,7 @@ def test_an_example_must_show_one_face(tmp_path):
 
 
 def test_an_example_is_decoded_in_a_process_of_its_own(tmp_path, example, monkeypatch):
-    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
-    curated(photos, dataset)
+    _, dataset = curated_album(tmp_path)
     (letter := tmp_path / "letter.jpg").write_text("Dear photograph")
     monkeypatch.setattr(manifests.pictures.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     assert len(opt_out_faces(dataset, [example], remember=False, dry_run=True).faces) == 3
@@ -450,8 +445,7 @@ def cli(*words: object):
 
 
 def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, example):
-    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
-    curated(photos, dataset)
+    _, dataset = curated_album(tmp_path)
     before = doubles.contents(dataset)
     for words, said in (
         ((), "Name the photos or faces to keep out"),

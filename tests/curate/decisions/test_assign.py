@@ -12,15 +12,14 @@ from curate.decisions.log_entries import format_entry, read_log_entries
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Split
-from tests.doubles.curation import album, curated, find_problems, install, rows
+from tests.doubles.curation import curated, curated_album, find_problems, install, rows
 from tests.places import Run
 
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     install(monkeypatch)
-    curated(album(tmp_path / "photos", people=5, each=3), tmp_path / "dataset")
-    return tmp_path / "photos", tmp_path / "dataset"
+    return curated_album(tmp_path, people=5, each=3)
 
 
 def find_splits(dataset: Path) -> dict[str, set[str]]:

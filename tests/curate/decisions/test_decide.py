@@ -30,7 +30,7 @@ from manifests.ledger.decision_log import Decision, FaceLocation, measure_overla
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Degradation, Face, File, Identity, Membership, Pair, Split
 from manifests.runtime.uris import path_of
-from tests.doubles.curation import album, contents, curated, find_problems, install, photo, rows, save
+from tests.doubles.curation import album, contents, curated, curated_album, find_problems, install, photo, rows, save
 
 
 @pytest.fixture(autouse=True)
@@ -65,14 +65,11 @@ def say(dataset: Path, kind: str, *faces: str, **more):
 
 @pytest.fixture
 def made(tmp_path) -> tuple[Path, Path]:
-    photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
-    curated(photos, dataset)
-    return photos, dataset
+    return curated_album(tmp_path, people=5, each=4)
 
 
 def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_and_rules_change(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=14, each=4), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=14, each=4)
     face = faces_of(dataset)
     apart, together = [], []
     for i in range(10):  # a decision says that the first photo of each of ten people shows another person

@@ -17,7 +17,7 @@ from curate.people.split.together import move_together
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Membership, Split
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import curated, curated_album, install, rows
 from tests.places import Run
 
 
@@ -62,7 +62,7 @@ def test_only_the_smaller_people_move_and_frozen_people_stay() -> None:
 def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes a dataset in which decisions divide people. The two parts of a person are in two splits."""
     install(monkeypatch)
-    curated(album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset")
+    curated_album(tmp_path, people=5, each=4)
     split_of = {row.face_id: row.split for row in rows(tmp_path / "dataset", Split)}
     by_person: dict[str, list[str]] = {}
     for row in rows(tmp_path / "dataset", Membership):
@@ -106,8 +106,7 @@ def test_a_search_that_is_missing_or_older_than_the_splits_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch)
-    dataset = tmp_path / "dataset"
-    curated(album(tmp_path / "photos"), dataset)
+    _, dataset = curated_album(tmp_path)
     assert check_ledger(dataset) == []
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("double", "forget", {}, delete=[("stages", "stage", ["leaks"])])

@@ -14,7 +14,7 @@ from degrade.frozen.dataset_sets import make_set
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Membership, Split
-from tests.doubles.curation import album, curated, find_dataset_leaks, install, photo, rows, save
+from tests.doubles.curation import curated, curated_album, find_dataset_leaks, install, photo, rows, save
 from tests.doubles.metadata import encode_again, rate
 
 
@@ -35,8 +35,7 @@ def splits_of_folders(dataset: Path) -> dict[str, set[str]]:
 
 
 def test_frozen_people_stay_in_test_and_a_planted_picture_of_theirs_is_found(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=6), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=6)
     make_set(dataset, "codeformer", "test", 0, 64, workers=1)
     before = splits_of_folders(dataset)
     (frozen,) = [name for name, splits in before.items() if splits == {"test"}]
@@ -89,8 +88,7 @@ def test_files_that_are_written_again_change_no_frozen_person(tmp_path, change):
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_the_same_face_in_an_edited_file_keeps_names_drops_splits_and_ids(tmp_path, freeze):
-    photos, dataset = album(tmp_path / "photos", people=4), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=4)
     people = sorted(row.identity_id for row in rows(dataset, Identity))
     dropped = min(row.face_id for row in rows(dataset, Membership) if row.identity_id == people[1])
     decide(dataset, [{"kind": "rename", "faces": [people[0]], "name": "Ann"}, {"kind": "drop", "faces": [dropped]}])

@@ -17,7 +17,7 @@ from manifests.report.build_report import build_report
 from manifests.report.dropped_page import read_dropped_faces
 from manifests.report.people_pages import list_people
 from manifests.report.sections.intake_section import read_filters
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import curated_album, install, rows
 from tests.doubles.exports import change
 
 
@@ -25,8 +25,8 @@ from tests.doubles.exports import change
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes a dataset of four people with three photos each."""
     install(monkeypatch)
-    curated(album(tmp_path / "photos"), tmp_path / "dataset")
-    return tmp_path / "dataset"
+    _, dataset = curated_album(tmp_path)
+    return dataset
 
 
 def groups(dataset: Path) -> dict[str, dict]:

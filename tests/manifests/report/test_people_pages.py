@@ -17,7 +17,7 @@ from manifests.privacy.erase import erase_faces
 from manifests.report import people_pages
 from manifests.report.build_report import build_report
 from manifests.report.people_pages import list_orders, list_people, shorten_ids
-from tests.doubles.curation import album, curated, install, photo, rows, save
+from tests.doubles.curation import curated, curated_album, install, photo, rows, save
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes a dataset of five people with three photos each. A page shows two people."""
     install(monkeypatch)
     monkeypatch.setattr(people_pages, "PEOPLE_A_PAGE", 2)
-    curated(album(tmp_path / "photos", people=5), tmp_path / "dataset")
-    return tmp_path / "dataset"
+    _, dataset = curated_album(tmp_path, people=5)
+    return dataset
 
 
 def test_everybody_is_on_a_page_with_ids_that_decide_accepts_and_the_file(dataset: Path) -> None:

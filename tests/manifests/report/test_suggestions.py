@@ -22,7 +22,7 @@ from manifests.report.suggestions import (
     read_embedded_faces,
     read_user_decisions,
 )
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import curated_album, install, rows
 from tests.doubles.exports import change
 
 
@@ -30,8 +30,8 @@ from tests.doubles.exports import change
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes a dataset of five people with three photos each."""
     install(monkeypatch)
-    curated(album(tmp_path / "photos", people=5), tmp_path / "dataset")
-    return tmp_path / "dataset"
+    _, dataset = curated_album(tmp_path, people=5)
+    return dataset
 
 
 def suggestions(dataset: Path):

@@ -11,15 +11,14 @@ import manifests.report.sections.targets_section as section
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Pair, Photo
 from manifests.report.build_report import build_report
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import curated_album, install, rows
 
 
 def test_the_report_has_a_histogram_of_each_measure_of_the_targets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch)
-    dataset = tmp_path / "dataset"
-    curated(album(tmp_path / "photos"), dataset)
+    _, dataset = curated_album(tmp_path)
     targets = {pair.target: pair.split for pair in rows(dataset, Pair)}
     trained = min(face for face, split in targets.items() if split == "train")
     with Ledger.open(dataset, write=True) as ledger:

@@ -17,7 +17,7 @@ from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
-from tests.doubles.curation import album, curated, find_problems, install, photo, rows, save
+from tests.doubles.curation import album, curated, curated_album, find_problems, install, photo, rows, save
 from tests.doubles.metadata import embed_xmp, laugh, microsoft, mwg, names, packet, rect64
 
 SIZE = WIDTH, HEIGHT = 360, 180  # the size of a photo of two people
@@ -167,8 +167,7 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
 
 
 def test_the_name_of_somebody_who_opted_out_names_nobody_in_later_photos(tmp_path):
-    photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
-    curated(photos, dataset)
+    photos, dataset = curated_album(tmp_path, people=2, each=2)
     opt_out_faces(dataset, [save(tmp_path / "example.png", photo([0], 99))], remember=True)
     whole = (0.0, 0.0, 1.0, 1.0)  # this region is the whole photo, and overlaps no face enough
     embed_xmp(couple(photos / "new.jpg"), packet(mwg([("Ann", LEFT)], SIZE)))

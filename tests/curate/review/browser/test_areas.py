@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from curate.decisions.decide import decide
 from manifests.ledger.records import DecisionRow, Face, Membership
 from tests.doubles.browser import CHROMIUM, Server
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import curated_album, install, rows
 from tests.doubles.reviewed_dataset import make_result
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -108,8 +108,7 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
 
 def test_a_repair_of_leaks_is_planned_first(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    dataset = tmp_path / "dataset"
-    curated(album(tmp_path / "photos", people=3, each=4), dataset)
+    _, dataset = curated_album(tmp_path, people=3, each=4)
     faces: dict[str, list[str]] = {}
     for row in rows(dataset, Membership):
         faces.setdefault(row.identity_id, []).append(row.face_id)
