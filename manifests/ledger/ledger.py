@@ -93,7 +93,7 @@ class Ledger:
     def _fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Returns the rows of one SELECT of ours. A polars frame, as `query` returns, would take twice the time."""
         with explain_query_errors():
-            return cast(list[tuple[Any, ...]], self._con.execute(sql, list(parameters)).fetchall())
+            return self._con.execute(sql, list(parameters)).fetchall()
 
     def read_table(self, name: str) -> pl.DataFrame:
         """Returns a whole table as a polars frame. The rows are ordered by the table's key."""

@@ -53,8 +53,8 @@ def kill_when(process: Process, reached: Callable[[], bool]) -> bool:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = album(tmp_path_factory.mktemp("resume") / "photos", people=5, each=16)
-    for number in range(3):
+    folder = album(tmp_path_factory.mktemp("resume") / "photos", people=5, each=4)
+    for number in range(2):
         save(folder / f"all{number}.png", photo([0, 1, 2, 3, 4], 200 + number))
     shutil.copy(folder / "person0" / "0.png", folder / "copy.png")
     (folder / "letter.jpg").write_text("Dear photograph")
@@ -81,7 +81,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
         (dataset / "manifest.duckdb.wal").exists() and (dataset / "manifest.duckdb.wal").stat().st_size > 30_000
     ),
     "at the first crop": lambda dataset: crops(dataset) >= 1,
-    "after some batches": lambda dataset: crops(dataset) >= 70,
+    "after some batches": lambda dataset: crops(dataset) >= 17,
     "as the last embeddings are written": lambda dataset: len(list((dataset / "embeddings").glob("*"))) >= 2,
 }
 
@@ -101,7 +101,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(photos, uninterrupted, 
 def test_killed_again_and_again_with_two_workers(photos, uninterrupted, tmp_path):
     dataset = tmp_path / "dataset"
     kills = 0
-    for target in (1, 30, 70):
+    for target in (1, 10, 20):
         process = start(photos, dataset, workers=2, delay=0.005)
         if not kill_when(process, lambda target=target: crops(dataset) >= target):
             break

@@ -23,7 +23,9 @@ import pytest
 import curate.detection.detect
 import curate.detection.embed
 import curate.detection.face_models
+import curate.detection.screen
 import curate.photos.optout_faces
+import curate.photos.scan
 import curate.pipeline
 import manifests.privacy.keys
 from curate.config import CurateConfig
@@ -43,6 +45,7 @@ from manifests.runtime.workers import open_pool
 # .58.
 PEOPLE = [d for d in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, d)) in (1, 3)]
 SIDE = 120
+BATCH = 8  # files in a batch of the script, so that a few photos are several batches
 CLOCKS = ("started", "finished", "made", "ctime_ns")
 
 
@@ -199,4 +202,7 @@ def files(dataset: Path) -> dict[str, bytes]:
 if __name__ in ("__main__", "__mp_main__"):  # worker processes import this script again, and need the doubles
     install(pytest.MonkeyPatch())
 if __name__ == "__main__":
+    for module in (curate.photos.scan, curate.detection.detect, curate.detection.screen):
+        for name in ("FILES_A_BATCH", "PHOTOS_A_BATCH"):
+            vars(module).update({name: BATCH} if hasattr(module, name) else {})
     run([Path(sys.argv[1])], Path(sys.argv[2]), CurateConfig(), int(sys.argv[3]))

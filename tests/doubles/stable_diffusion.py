@@ -20,6 +20,13 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 8,
     "use_linear_projection": True,
 }
+# replaces entries of UNET, for tests of training: three levels instead of four, and 7 attention blocks instead of 10
+SHALLOW: dict[str, Any] = {
+    "block_out_channels": WIDTHS[:3],
+    "down_block_types": ("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 2,
+    "attention_head_dim": (2, 3, 4),
+}
 VAE: dict[str, Any] = {
     "block_out_channels": (8, 8, 16, 16),
     "down_block_types": ("DownEncoderBlock2D",) * 4,

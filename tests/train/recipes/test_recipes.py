@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from curate.faces.align import FFHQ_512, scale_template
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
-from tests.doubles.stable_diffusion import write_mini_sd
+from tests.doubles.stable_diffusion import SHALLOW, write_mini_sd
 from tests.doubles.training import DIM, finder, models_of, picture, small, snapshot
 from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
@@ -43,7 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot
     """
     folder = tmp_path_factory.mktemp("settings")
     weights = random_vgg16(folder / "weights")
-    bases = {TINY: TINY, DIFFUSION: str(write_mini_sd(folder / "sd"))}
+    bases = {TINY: TINY, DIFFUSION: str(write_mini_sd(folder / "sd", SHALLOW))}
 
     def of(recipe: Recipe) -> Settings:
         told = Settings(base_model=bases[recipe.base], weights=weights)
