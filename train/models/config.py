@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from manifests.errors import BadInput
+
 # The refinement of base tiny turns each square of 2 x 2 pixels into one position (ours), so the refinement works at
 # half the resolution.
 REFINEMENT_SHRINK = 2
+STYLEGAN_SIZES = (64, 128, 256, 512)  # Sides of an image in pixels (ours). The release has 256.
+SMALLEST_MAP = 4  # Side of the smallest feature map in pixels.
+# A level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most the limit.
+STYLEGAN_WIDTH = 16384
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,53 @@ class VreConfig:
 
 
 @dataclass(frozen=True)
+class StyleganConfig:
+    """Describes the shape of ReFine's generator and of its discriminator.
+
+    The default values are the numbers of ReFineFIR's release. A laptop needs a smaller `limit`, for example 64 (ours).
+    Raises BadInput if a number is out of range.
+    """
+
+    size: int = 256  # Side of the image in pixels.
+    multiplier: int = 2  # Multiplies the channels of the levels that are below the limit.
+    limit: int = 512  # The largest number of channels of a level, and the length of a style.
+    references: int = 1  # Number of warped references in the input of the encoder.
+    identity: int = 512  # Length of the identity embedding.
+
+    def __post_init__(self) -> None:
+        if self.size not in STYLEGAN_SIZES:
+            raise BadInput(f"The size {self.size} is not possible: give {', '.join(map(str, STYLEGAN_SIZES))}.")
+        if min(self.multiplier, self.limit, self.references, self.identity) < 1:
+            raise BadInput("The multiplier, the limit, the references and the embedding need 1 or more.")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Returns the sides of the levels in pixels, smallest first: 4, 8, ..., `size`."""
+        return tuple(2**power for power in range(2, self.size.bit_length()))
+
+    @property
+    def styles(self) -> int:
+        """Returns the number of styles: two for each level, one of which serves the next level too. 14 at 256 px."""
+        return 2 * len(self.sizes)
+
+    @property
+    def inputs(self) -> int:
+        """Returns the number of channels of the encoder's input: the LQ image and the warped references."""
+        return 3 + 3 * self.references
+
+    def channels(self, size: int) -> int:
+        """Returns the number of channels of the level with maps of `size` px."""
+        return max(1, min(self.limit, self.multiplier * STYLEGAN_WIDTH // size))
+
+
+REFINEFIR = StyleganConfig()  # ReFineFIR's release.
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Describes the resolved architecture of a restorer. train/recipes/recipes.py gives the source of each number."""
 
-    base: str  # recipes.TINY or recipes.DIFFUSION.
+    base: str  # recipes.TINY, recipes.DIFFUSION or "stylegan".
     base_model: str  # "tiny", or the folder or hub name of the diffusion model.
     size: int  # The side of the restorer's image in pixels.
     parts: tuple[str, ...]  # The parts that condition the UNet, see recipes.PARTS.
@@ -44,6 +93,12 @@ class ModelConfig:
     embedding_dim: int  # Length of the recognizer's embeddings, which condition the model.
     vre: VreConfig
     steps: int = 1  # number of restoration steps in training, see train/models/step_schedule.py
+    stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
+
+    @property
+    def most_references(self) -> int | None:
+        """Returns the largest number of references that the restorer reads, or None if there is no limit."""
+        return None if self.stylegan is None else self.stylegan.references
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
@@ -52,4 +107,9 @@ class ModelConfig:
         def tuples(some: dict[str, Any]) -> dict[str, Any]:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in some.items()}
 
-        return cls(**{**tuples(fields), "vre": VreConfig(**tuples(fields["vre"]))})
+        stylegan = fields.get("stylegan")
+        nested = {
+            "vre": VreConfig(**tuples(fields["vre"])),
+            "stylegan": None if stylegan is None else StyleganConfig(**stylegan),
+        }
+        return cls(**{**tuples(fields), **nested})

@@ -49,7 +49,8 @@ class Conditions:
     prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder.
     maps: list[torch.Tensor] = field(default_factory=list)  # Part `maps`: (B,2C,h,w) for each scale, finest first.
     identity: torch.Tensor | None = None  # Part `embedding`: (B,d), the mean embedding or a learned vector.
-    references: torch.Tensor | None = None  # Part `extended` on diffusion: (B,K,3,S,S) in 0..1.
+    # Part `extended` on diffusion, and base stylegan: (B,K,3,S,S) in 0..1.
+    references: torch.Tensor | None = None
     tokens: torch.Tensor | None = None  # Part `extended` on tiny: (B,N,C), from the middle maps of all references.
     token_mask: torch.Tensor | None = None  # (B,N) bool, False for tokens of an empty slot.
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from manifests.errors import BadInput
 from train.models import one_step
+from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.tiny import TinyBase
 from train.models.checkpoint_files import CONFIG, WEIGHTS, find_newest_checkpoint, write_model_files
 from train.models.config import ModelConfig
@@ -40,7 +41,7 @@ class Restorer(nn.Module):
         super().__init__()
         parts, tiny = set(config.parts), config.base == "tiny"
         self._base_sha256: str | None = None
-        if not tiny:
+        if not tiny and config.stylegan is None:
             config, self._base_sha256 = _locate_base(config)
         self.config = config
         self.facts = dict(facts or {})
@@ -54,8 +55,10 @@ class Restorer(nn.Module):
             self.references = ReferenceEncoder(config.reference_channels, config.latent_factor, maps, tokens)
         if "embedding" in parts:
             self.embedding = MeanEmbedding(config.embedding_dim)
+        # Embeds the references in place of the recognizer, if the restorer has an identity encoder of its own.
+        self.identity_encoder: nn.Module | None = None
         # Build the base first. The embedders make prompts with the token length of the base.
-        self.base = TinyBase(config) if tiny else _diffusion(config)
+        self.base: Any = _build_base(config)
         self.vre, self.identity = None, None
         if "vre" in parts:
             self.vre = Vre(config.vre, self.base.prompt_dim)
@@ -165,8 +168,8 @@ class Restorer(nn.Module):
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
             prompt = self.identity(lq, references, present, filled, embeddings, prompt)
-        # Part `extended` on a diffusion base reads the pictures themselves.
-        raw = "extended" in self.config.parts and tokens is None
+        # Part `extended` on a diffusion base reads the pictures themselves, and so does base stylegan.
+        raw = self.config.stylegan is not None or ("extended" in self.config.parts and tokens is None)
         return Conditions(
             present=present,
             filled=filled,
@@ -224,9 +227,9 @@ class Restorer(nn.Module):
                 "`likeness train` as --vre."
             )
         # Check that the base is the base that the training used.
-        if config.base == "tiny":
-            if base_model not in (None, "tiny"):
-                raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model out.")
+        if config.base == "tiny" or config.stylegan is not None:
+            if base_model not in (None, config.base):
+                raise BadInput(f"{folder} was trained on {config.base}, which needs no base: leave --base-model out.")
         else:
             config = replace(config, base_model=base_model or config.base_model)
             _check_base(folder, config.base_model, recorded)
@@ -251,7 +254,11 @@ def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
     return config, base_fingerprint(config.base_model)
 
 
-def _diffusion(config: ModelConfig) -> Any:
+def _build_base(config: ModelConfig) -> Any:
+    if config.base == "tiny":
+        return TinyBase(config)
+    if config.stylegan is not None:
+        return StyleganBase(config.stylegan)
     from train.models.bases.diffusion import DiffusionBase  # for base tiny, peft and transformers are not imported
 
     return DiffusionBase(config)

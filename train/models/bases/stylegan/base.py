@@ -1,0 +1,48 @@
+"""Defines the base `stylegan` of a restorer: ReFine's generator in the place of a UNet."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from train.models import one_step
+from train.models.bases.stylegan.generator import Generator
+from train.models.config import StyleganConfig
+from train.models.io import Conditions
+
+
+class StyleganBase(nn.Module):
+    """Wraps the generator. The latent of this base is the image itself in -1..1."""
+
+    prompt_dim = 0  # The generator reads no prompt.
+    discriminator_channels = 3
+
+    def __init__(self, shape: StyleganConfig) -> None:
+        super().__init__()
+        self.generator = Generator(shape)
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """Returns the latent (B,3,S,S) in -1..1 of an image (B,3,S,S) in 0..1."""
+        return 2 * image - 1
+
+    def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """Returns the noise eps, in the shape of z, for which x0 is the output of the generator.
+
+        The generator reads the first references of each image. If an image has fewer references than the generator
+        reads, its references are repeated. An empty slot is black, as is the area around a face that was warped with a
+        mesh (ours).
+        """
+        references, present = conditions.references, conditions.present
+        assert references is not None and conditions.identity is not None
+        read = self.generator.shape.references
+        pictures = z.new_full((len(z), read, *z.shape[1:]), -1)
+        if count := present.shape[1]:
+            slots = torch.arange(read, device=z.device) % count
+            filled = present[:, slots, None, None, None]
+            pictures = torch.where(filled, self.encode(references[:, slots]), pictures)
+        restored = self.generator(torch.cat([z, pictures.flatten(1, 2)], 1), conditions.identity)
+        return one_step.noise_of_correction(z, restored - z, timestep)
+
+    def decode(self, x0: torch.Tensor) -> torch.Tensor:
+        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
+        return (x0 + 1) / 2

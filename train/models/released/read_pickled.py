@@ -1,0 +1,78 @@
+"""Reads pickled checkpoints of other authors without running their code, and loads their tensors into a module."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from manifests.errors import BadInput
+
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # torch.load names a class or function that it refuses in this form
+_MOST_NAMES = 3  # A sentence names at most this many tensors.
+
+
+def read_pickled(file: Path, source: str) -> dict[str, Any]:
+    """Returns the dict that torch.save wrote into a file.
+
+    torch.load reads the file with weights_only=True, so the file may contain only tensors and plain Python values. The
+    class argparse.Namespace is admitted too, because trainers save their options. `source` says which file to take.
+    Raises BadInput if the file is missing, is broken, or names any other class or function.
+    """
+    if not file.is_file():
+        raise BadInput(f"{file} does not exist: put {source} there.")
+    try:
+        # Tensors that nobody uses, such as the state of an optimizer, stay on the disk if the file is a zip archive.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            read = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # a broken or hostile file can raise any error
+        if match := _FORBIDDEN.search(str(error)):
+            raise BadInput(
+                f"{file} names {match[1]}, which can run code when the file is read, so Likeness does not read the "
+                f"file: take {source}."
+            ) from error
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadInput(f"{file} is not a readable file of torch.save ({why}): take {source}.") from error
+    if not isinstance(read, Mapping):
+        raise BadInput(f"{file} contains no dict of tensors: take {source}.")
+    return {str(name): value for name, value in read.items()}
+
+
+def load_tensors(
+    module: nn.Module, tensors: Mapping[str, Any], file: Path, source: str, optional: Sequence[str] = ()
+) -> None:
+    """Loads the tensors of a file into a module, in place.
+
+    The file may lack tensors whose names end with a text of `optional`. `source` says which file to take. Raises
+    BadInput, with at most three names, if the file lacks other tensors, if it has unknown tensors, or if tensors have
+    another shape or contain NaN or infinity.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in tensors and not name.endswith(tuple(optional))]
+    unknown = [name for name in tensors if name not in own]
+    for names, what in ((missing, "lacks"), (unknown, "has unknown tensors:")):
+        if names:
+            raise BadInput(f"{file} {what} {_list(names)}: take {source}.")
+    if wrong := [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]:
+        raise BadInput(f"{file} has values that are not tensors: {_list(wrong)}: take {source}.")
+    shapes = [
+        f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+        for name, tensor in tensors.items()
+        if tensor.shape != own[name].shape
+    ]
+    if shapes:
+        raise BadInput(f"{file} has tensors with another shape: {_list(shapes)}: take {source}.")
+    if wrong := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        raise BadInput(f"{file} has tensors with NaN or infinity: {_list(wrong)}: take {source}.")
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def _list(names: Sequence[str]) -> str:
+    others = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {others} more" if others > 0 else "")
