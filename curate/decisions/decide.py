@@ -123,13 +123,12 @@ def _apply(
     last = new[-1].number if new else read_last_decision(ledger)
     unapplied = [*read_unapplied_decisions(ledger), *new]
     faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
-    later = describe_next_curation(log, unapplied, faces)
     # A rename moves no face, and only a curation uses an accepted face, so the faces are not grouped again.
     about_filters = [is_about_filters(decision, log) for decision in unapplied]
     if all(own or one.kind == "rename" for one, own in zip(unapplied, about_filters, strict=True)):
         outcome = _apply_names(ledger, faces, log, new, last, dry_run)
         waits = all(about_filters)
-        notices = (*outcome.notices, *later)
+        notices = (*outcome.notices, *describe_next_curation(log, unapplied, faces))
         return replace(outcome, notices=notices, applied=len(unapplied), only_names=not waits, only_filters=waits)
 
     consent = plan_consent(ledger, log, unapplied)
@@ -139,6 +138,7 @@ def _apply(
         _, copies = compute_near_duplicates(ledger, faces, log, config, same_person)
         changes = [*changes, *copies]  # a face without consent is no copy
         faces = _replace_rows(faces, copies)
+    later = describe_next_curation(log, unapplied, faces)
     # The ids of the people are updated for each command of the log in turn. The last command is left out, because the
     # new groups show its effect on the ids.
     batches = read_decision_batches(ledger)

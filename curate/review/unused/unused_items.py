@@ -94,7 +94,9 @@ class UnusedItem:
     used: str | None  # the face that is used instead of a near-duplicate
     facts: str  # measures of a face in words
     can_show: bool  # whether a picture may be shown
-    can_accept: bool = False  # whether a filter dropped the face, so that a decision can accept the face
+    can_accept: bool = (
+        False  # whether a decision can accept the face: a filter dropped the face, and its picture is shown
+    )
     decision: Decision | None = None  # the decision in force that dropped the face, or that accepts the face
     consent: str | None = None  # the consent for a photo that is not used because of its consent; "" if it is unknown
 
@@ -144,7 +146,7 @@ def read_items(ledger: Ledger, kind: str, code: str, start: int, limit: int) -> 
             row["duplicate_of"],
             _describe_measures(row),
             row["photo_id"] is not None and not row["secret"],
-            row["face_id"] in can_accept,
+            row["face_id"] in can_accept and not row["secret"],
             decision_of.get(row["face_id"]),
             row["consent"] if kind == "photo" and code in (NO_CONSENT, CONSENT_MISSING) else None,
         )

@@ -18,6 +18,7 @@ from curate.decisions.record import record_decisions
 from curate.face_filters import STRICT
 from curate.review.people.face_facts import describe_face_fully
 from curate.review.session.view import read_view
+from curate.review.unused.unused_items import read_items
 from manifests.card import render_card
 from manifests.check import check_ledger
 from manifests.errors import BadInput
@@ -157,6 +158,20 @@ def test_what_cannot_be_accepted_is_refused_with_a_sentence(dataset: Path) -> No
         with pytest.raises(BadInput, match=f"cannot be accepted, because .*{cause}.* Leave this face out"):
             decide(dataset, [{"kind": "accept", "faces": [tiny.face_id]}])
     assert rows(dataset, DecisionRow) == log
+
+
+def test_a_face_whose_photo_loses_its_consent_is_not_promised(dataset: Path) -> None:
+    tiny = find_tiny(dataset).face_id
+    no_consent = {"kind": "consent", "photos": [tiny], "consent": "no"}
+    record_decisions(dataset, [no_consent])
+    with Ledger.open(dataset) as ledger:
+        (item,) = read_items(ledger, "face", "too_small", 0, 9)
+    assert not item.can_show and not item.can_accept
+    with pytest.raises(BadInput, match="because the consent for its photo is refused"):
+        decide(dataset, [{"kind": "accept", "faces": [tiny]}])
+    decide(dataset, [{"kind": "undo", "undoes": 1}])
+    outcome = decide(dataset, [{"kind": "accept", "faces": [tiny]}, no_consent])
+    assert not any("The next `likeness curate`" in notice for notice in outcome.notices)
 
 
 def test_a_photo_that_vanished_later_is_said(made: Path, dataset: Path) -> None:
