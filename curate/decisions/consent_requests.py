@@ -89,7 +89,7 @@ def describe_copies(decisions: Iterable[Decision], people: PeopleNow, photos: Ph
     copies = (
         {face.photo_id for face in people.faces.values() if face.representative in originals} if originals else set()
     )
-    copies -= refused | {photo for photo in copies if photos.now[photo] in CONSENT_REFUSALS}
+    copies -= refused | {photo for photo in copies if photos.now.get(photo) in CONSENT_REFUSALS}
     if not copies:
         return []
     number, verb = format_count(len(copies), "copy", "copies"), "stays" if len(copies) == 1 else "stay"
