@@ -32,6 +32,7 @@ class Marking(torch.nn.Module):
         )
         double = doubles.models("double")
         self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
+        self.identity_encoder = None
         self.seen: list[int] = []
 
     def forward(

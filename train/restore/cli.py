@@ -21,7 +21,8 @@ _MODELS, _PAGE = "Models", "Page"
 def restore(
     photos: Annotated[list[Path], argument("PHOTOS...")],
     run: Annotated[
-        Path, flag("--run", ", or of one checkpoint; write osdface:FOLDER for the released weights of OSDFace")
+        Path,
+        flag("--run", ", or of one checkpoint; osdface:FOLDER and refinefir:FOLDER name released weights of others"),
     ],
     out: Annotated[Path, flag("--out", "; the command writes each restored photo into this folder", metavar="FOLDER")],
     reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
@@ -56,6 +57,7 @@ def restore(
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
+    from train.models.released import PREFIXES
     from train.restore.output_paths import plan_outputs
     from train.restore.outputs.log import select_earlier_entries
     from train.run_folders import check_output_files
@@ -68,7 +70,7 @@ def restore(
         outputs = [(one.photo, one.png if aligned else one.expect(lossless)) for one in plan]
         _print_plan(outputs, unreadable, as_json)
         return
-    if not str(run).startswith("osdface:"):
+    if not str(run).startswith(PREFIXES):
         from train.models.checkpoint_files import find_newest_checkpoint
 
         find_newest_checkpoint(run)  # a wrong folder gives an error at once, before the slow import of torch

@@ -18,6 +18,7 @@ from train.data.face_measures import InputFace, measure_agreement, measure_finen
 RESTORED = "restored"
 # The reasons for which a face is kept.
 ALREADY_SHARP = "already_sharp"
+NO_REFERENCE = "no_reference"  # The restorer needs a reference, and no reference shows the person of the face.
 LESS_SHARP = "less_sharp"
 LESS_ALIKE = "less_alike"  # The restored face is less like the references than the face in the photo is.
 OTHER_FACE = "other_face"  # There are no references, and the restored face is not like the face in the photo.

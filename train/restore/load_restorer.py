@@ -11,15 +11,14 @@ from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from train.data.tensors import to_tensor
+from train.models.released import OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
 from train.models.step_schedule import check_steps
 from train.restore.references.reference_photos import References
 
-OSDFACE_PREFIX = "osdface:"  # --run osdface:FOLDER names a folder with the released weights of OSDFace
-
 
 def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: int = 1) -> Restorer:
-    """Loads a restorer from a checkpoint folder, from a run (its newest checkpoint), or from osdface:FOLDER.
+    """Loads a restorer from a checkpoint folder, a run, osdface:FOLDER or refinefir:FOLDER.
 
     `base_model` is the folder of the diffusion model. The released weights of OSDFace need `base_model`, and so does a
     restorer whose diffusion model was moved. `steps` is the number of steps in which a face is restored. `steps` must
@@ -34,8 +33,14 @@ def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: 
 
 
 def _load(name: str, base_model: str | None) -> Restorer:
-    if not name.startswith(OSDFACE_PREFIX):
+    if not name.startswith(PREFIXES):
         return Restorer.from_pretrained(Path(name), base_model)
+    if name.startswith(REFINEFIR):
+        if base_model is not None:
+            raise BadInput(f"{name} needs no diffusion model: leave --base-model out.")
+        from train.models.released.refinefir import load_refinefir
+
+        return load_refinefir(Path(name.removeprefix(REFINEFIR)))
     if base_model is None:
         raise BadInput(
             f"{name} needs the diffusion model Stable Diffusion 2.1-base in the layout of diffusers: give its folder "
@@ -43,7 +48,12 @@ def _load(name: str, base_model: str | None) -> Restorer:
         )
     from train.models.released.osdface import load_osdface
 
-    return load_osdface(Path(name.removeprefix(OSDFACE_PREFIX)), base_model)
+    return load_osdface(Path(name.removeprefix(OSDFACE)), base_model)
+
+
+def needs_reference(model: Restorer) -> bool:
+    """Returns whether the restorer restores no face without a reference (ReFineFIR)."""
+    return bool(model.facts.get("needs_reference"))
 
 
 def move_to_device(model: Restorer) -> Restorer:
@@ -54,8 +64,8 @@ def move_to_device(model: Restorer) -> Restorer:
 def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     """Loads the face models that a restorer was trained with.
 
-    `spec` is a --faces value that replaces the recorded value if the files were moved. The released weights of OSDFace
-    record no recognizer, so these weights work with any face models. Raises BadInput if the recognizer is not the
+    `spec` is a --faces value that replaces the recorded value if the files were moved. Released weights record no
+    recognizer, so they work with any face models. Raises BadInput if the recognizer is not the
     recorded recognizer.
     """
     recorded = model.facts.get("recognizer")

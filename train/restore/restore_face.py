@@ -19,12 +19,17 @@ from train.data.landmarks import map_to_crop
 from train.models.restorer import Restorer
 from train.restore import harm
 from train.restore.coarse_form import keep_coarse_form
-from train.restore.load_restorer import restore_crop
+from train.restore.load_restorer import needs_reference, restore_crop
 from train.restore.outcomes import FaceOutcome
 from train.restore.pasting.paste import round_to_levels
 from train.restore.references.choose_references import FaceInPhoto, ReferenceChoice
 from train.restore.references.reference_people import ReferencePerson
-from train.restore.references.reference_photos import References, join_references, warp_references
+from train.restore.references.reference_photos import (
+    References,
+    embed_references,
+    join_references,
+    warp_references,
+)
 
 # A function of type OnFace is called for each restored face. The arguments are the photo's path, the LQ crop at the
 # restorer's size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are
@@ -111,7 +116,7 @@ def _describe(
         embed_face(crop, setup.models),
         hash_face(large),
         measure_sharpness(large),
-        lambda: embed_face(round_to_levels(restore_alone()), setup.models),
+        None if needs_reference(setup.model) else lambda: embed_face(round_to_levels(restore_alone()), setup.models),
     )
 
 
@@ -128,8 +133,12 @@ def restore_face(
         size = setup.model.config.size
         reason = f"it is already sharper than a restorer of {size} x {size} pixels can write"
         return _keep(face, choice, name, harm.ALREADY_SHARP, reason), None
+    if not choice.faces and needs_reference(setup.model):
+        why = f"this restorer needs a reference, and the face has none{choice.note}"
+        return FaceOutcome(face.box, None, False, harm.NO_REFERENCE, f"{name} was kept as it is, because {why}."), None
+    choice = choice.limit(setup.model.config.most_references)
     references = join_references(choice.faces, setup.model.config.size, setup.models.dim)
-    warped = warp_references(setup.model, references, face.crop_landmarks)
+    warped = warp_references(setup.model, embed_references(setup.model, references), face.crop_landmarks)
     restored = restore_crop(setup.model, face.crop, warped) if choice.faces else face.restore_alone()
     cosine = float(face.compared.embedding @ embed_face(round_to_levels(restored), setup.models))
     restored = keep_coarse_form(face.measured, restored, cosine, setup.models.same_person)

@@ -14,7 +14,7 @@ from manifests.pictures.untrusted_images import open_readers
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files
 from manifests.runtime.progress import Progress
 from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
-from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device
+from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, needs_reference
 from train.restore.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs
 from train.restore.outputs.log import make_entry, select_earlier_entries, write_log
@@ -83,6 +83,10 @@ def restore(
     kept_out = find_kept_out_list(Path(checkpoint))
     with open_readers(limited) as (read, read_original):
         reference_files = drop_kept_out_references(reference_files, kept_out, read_original, say)
+        if needs_reference(model) and not reference_files:
+            raise BadInput("This restorer needs a reference: give a photo of the same person with --reference.")
+        if model.facts.get("warp"):
+            say(f"Notice: {model.facts['warp']}")
         reference_photos = read_references(reference_files, model, models, say, read)
         embeddings = [face.embedding for photo in reference_photos for face in photo.faces]
         if kept_out is not None and embeddings and kept_out.matches(np.stack(embeddings)).any():

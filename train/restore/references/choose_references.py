@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -31,8 +31,9 @@ class FaceInPhoto:
     embedding: np.ndarray  # float32 (d,), unit length.
     phash: str  # See `curate.faces.measure.hash_face`.
     sharpness: float  # See `curate.faces.measure.measure_sharpness`.
-    # Restores the face without references, and returns the unit embedding (d,) of the result.
-    embed_restored: Callable[[], np.ndarray]
+    # Restores the face without references, and returns the unit embedding (d,) of the result. None if the restorer
+    # needs a reference.
+    embed_restored: Callable[[], np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ class ReferenceChoice:
     def similarity(self) -> float | None:
         """Returns the mean cosine of the references to the face, or None without references."""
         return round(float(np.mean([use.cosine for use in self.uses])), 3) if self.uses else None
+
+    def limit(self, most: int | None) -> ReferenceChoice:
+        """Returns the choice with only the `most` references that are most like the face. None means no limit."""
+        if most is None or len(self.uses) <= most:
+            return self
+        rows = sorted(range(len(self.uses)), key=lambda row: -self.uses[row].cosine)[:most]
+        uses = tuple(self.uses[row] for row in rows)
+        if most == 1:
+            uses = (replace(uses[0], cosine_to_others=None),)
+        count = "one reference" if most == 1 else f"{most} references"
+        note = f", the most similar of {len(self.uses)}, because this restorer uses {count}{self.note}"
+        return ReferenceChoice(tuple(self.faces[row] for row in rows), uses, note)
 
     def describe(self) -> str:
         """Returns "with 2 references (a.jpg 0.61, b.jpg 0.55)", or "without references", with the note."""

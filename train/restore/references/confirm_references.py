@@ -40,7 +40,7 @@ def confirm_references(
     sharpness: float,
     references: np.ndarray,
     same_person: float,
-    embed_restored: Callable[[], np.ndarray],
+    embed_restored: Callable[[], np.ndarray] | None,
 ) -> Confirmation:
     """Decides whether references count as photos of the person of a face.
 
@@ -48,7 +48,8 @@ def confirm_references(
     face, see `curate.faces.measure.measure_sharpness`. `same_person` is the recognizer's threshold: faces with a mean
     cosine of `same_person` or more count as one person. `embed_restored` restores the face without references and
     returns the unit embedding (d,) of the result. `embed_restored` is called only if the cosine and the sharpness of
-    the face do not decide.
+    the face do not decide. `embed_restored` is None if the restorer cannot restore without references. The embedding
+    of the face itself then takes the place of the result.
     """
     cosine = float((references @ embedding).mean())
     if cosine >= same_person:
@@ -59,8 +60,10 @@ def confirm_references(
     if sharpness < ILLEGIBLE_SHARPNESS:
         note = f", although the face is too degraded to confirm that the references show its person ({needed})"
         return Confirmation(True, note)
-    after, least = float((references @ embed_restored()).mean()), RESTORED_SHARE * same_person
-    needed = describe_cosine(after, least, " when the face is restored without references")
+    least = RESTORED_SHARE * same_person
+    after = cosine if embed_restored is None else float((references @ embed_restored()).mean())
+    when = "" if embed_restored is None else " when the face is restored without references"
+    needed = describe_cosine(after, least, when)
     if after >= least:
         note = f", although the face is so degraded that it is only a little like the references ({needed})"
         return Confirmation(True, note)

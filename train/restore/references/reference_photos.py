@@ -135,6 +135,20 @@ def _read_face(image: np.ndarray, face: Detection, size: int, models: FaceModels
     return ReferenceFace((x0, y0, x1, y1), shrink(crop, size), embed_face(crop, models), landmarks5, hash_face(crop))
 
 
+def embed_references(model: Restorer, references: References) -> References:
+    """Returns the references with the embeddings that the restorer reads.
+
+    A restorer with an identity encoder of its own (ReFineFIR) embeds the crops again, before they are warped. Other
+    restorers read the embeddings of the recognizer.
+    """
+    if model.identity_encoder is None or not len(references.crops):
+        return references
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        embeddings = model.identity_encoder(references.crops.to(device)).cpu()
+    return replace(references, embeddings=embeddings)
+
+
 def warp_references(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
     """Warps the references so that their landmarks fit `landmarks5` (5, 2) of an input, in pixels of the LQ crop.
 
