@@ -1,10 +1,10 @@
 """Warps a reference so that its landmarks are close to the landmarks of the input, as in ReFine.
 
-ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
-the affine map that fits the five landmarks best (least squares). Reference and input are already aligned to the same
-template. The face of a turned head is still narrower than a frontal face after alignment. A similarity transform cannot
-widen the narrower face, but an affine map can. An affine map does not bend lines, so a wrong landmark cannot tear the
-face apart. `affine` refuses a map that stretches the face too much.
+ReFine warps each reference before the model reads it. ReFine's release warps with a mesh of 468 points, and leaves the
+area around the face black. We use the affine map that fits the five landmarks best (least squares). Reference and input
+are already aligned to the same template. The face of a turned head is still narrower than a frontal face after
+alignment. A similarity transform cannot widen the narrower face, but an affine map can. An affine map does not bend
+lines, so a wrong landmark cannot tear the face apart. `affine` refuses a map that stretches the face too much.
 """
 
 from __future__ import annotations

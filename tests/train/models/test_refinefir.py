@@ -16,12 +16,16 @@ from tests.doubles.refinefir import (
     State,
     encode_identity,
     generate,
+    make_discriminator,
     make_encoder,
     make_generator,
     write_release,
 )
+from train.models.bases.stylegan.discriminator import StyleganDiscriminator
+from train.models.bases.stylegan.generator import Generator
 from train.models.config import StyleganConfig
 from train.models.released.refinefir import load_refinefir
+from train.models.released.stylegan2 import load_stylegan2
 from train.models.restorer import Restorer
 
 
@@ -139,3 +143,30 @@ def test_a_broken_or_missing_file_is_a_sentence(name: str, tmp_path: Path) -> No
     (folder / name).unlink()
     with pytest.raises(BadInput, match=f"lacks {name}: put ReFineFIR's latest.pt and model_ir_se50.pth there"):
         load(folder)
+
+
+def test_training_can_start_from_stylegan2(tmp_path: Path) -> None:
+    file, generator, discriminator = tmp_path / "start.pt", Generator(SHAPE), StyleganDiscriminator(SHAPE)
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    released = {
+        name.removeprefix("decoder."): tensor
+        for name, tensor in make_generator().items()
+        if name.startswith("decoder.") and ".fuser" not in name
+    }
+    torch.save({"g_ema": released, "d": make_discriminator(), "g_optim": {}}, file)
+    load_stylegan2(file, generator, discriminator)
+    after = generator.state_dict()
+    for name, tensor in after.items():
+        old = name.startswith("encoder.") or ".fuser" in name
+        assert torch.equal(tensor, before[name] if old else released[name.removeprefix("decoder.")]), name
+    saved = torch.load(file, weights_only=True)["d"]
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in discriminator.state_dict().items())
+    del released["conv1.noise.weight"]
+    torch.save({"g_ema": released, "d": saved}, file)
+    with pytest.raises(BadInput, match=r"start\.pt lacks conv1\.noise\.weight: take"):
+        load_stylegan2(file, generator, discriminator)
+    torch.save({"g_ema": released}, file)
+    with pytest.raises(BadInput, match="has no dict of tensors with the name d: take"):
+        load_stylegan2(file, generator, discriminator)
+    with pytest.raises(BadInput, match="does not exist: put the stylegan2-256-550000"):
+        load_stylegan2(tmp_path / "none.pt", generator, discriminator)
