@@ -72,7 +72,7 @@ def crowd_of(dataset: Path) -> Path:
 @pytest.fixture(scope="module")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("freeze")
-    doubles.album(root / "photos", people=12, each=4)
+    doubles.curated_album(root, people=12, each=4)
     return root
 
 
@@ -82,7 +82,7 @@ def made(album: Path) -> Path:
 
     The tests must not change the dataset.
     """
-    return crowd_of(curated(album / "photos", album / "dataset"))
+    return crowd_of(album / "dataset")
 
 
 @pytest.fixture

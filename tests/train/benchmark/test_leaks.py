@@ -37,11 +37,9 @@ RULES = Rules(6, 0.35, 0.5, 54, 40, 0.8, same_person=0.5, false_match_rate=0.01)
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes a clean dataset of twelve people with a frozen test set. The tests must not change the dataset."""
     root = tmp_path_factory.mktemp("leaks")
-    with pytest.MonkeyPatch.context() as patch:
-        doubles.install(patch)
-        doubles.curated(doubles.album(root / "photos", people=12, each=4), root / "dataset")
-    make_set(root / "dataset", "codeformer", "test", 0, SIZE, workers=1)
-    return root / "dataset"
+    _, dataset = doubles.curated_album(root, people=12, each=4)
+    make_set(dataset, "codeformer", "test", 0, SIZE, workers=1)
+    return dataset
 
 
 @pytest.fixture

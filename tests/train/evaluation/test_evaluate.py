@@ -58,11 +58,9 @@ TWO = EvaluationOptions(references=2, metrics=("psnr", "ssim", "id_target", "id_
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes a dataset of twelve people with a frozen test set."""
     root = tmp_path_factory.mktemp("evaluate")
-    with pytest.MonkeyPatch.context() as patch:
-        doubles.install(patch)
-        doubles.curated(doubles.album(root / "photos", people=12, each=4), root / "dataset")
-    make_set(root / "dataset", "codeformer", "test", 0, SIZE, workers=1)
-    return root / "dataset"
+    _, dataset = doubles.curated_album(root, people=12, each=4)
+    make_set(dataset, "codeformer", "test", 0, SIZE, workers=1)
+    return dataset
 
 
 @pytest.fixture(scope="module")

@@ -465,9 +465,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     marking: Marking, save: Callable[..., Path], tmp_path: Path
 ) -> None:
     dataset, run = tmp_path / "dataset", tmp_path / "dataset" / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        doubles.install(patch)
-        doubles.curated(doubles.album(tmp_path / "photos", people=3, each=2), dataset)
+    doubles.curated_album(tmp_path, people=3, each=2)
     out, photo = save("folder/out.png", [5], 1), save("one.png", [5])
     save("folder/fine.png", [5], 2)
     said: list[str] = []
