@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from typing import Any
 
@@ -21,6 +20,7 @@ from curate.review.web.reading import find_face, find_owners, open_ledger
 NAVIGATION = [("/map", "Map")]
 _MOST_BYTES = 16 * 2**20  # the largest selection (ours): two million rows
 _HUES, _ALONE = 360, 360  # the number of hues, and the hue of a person with one face
+_GOLDEN = (5**0.5 - 1) / 2  # the step from hue to hue, in turns: the hues of few people then differ much
 
 
 def show_map(request: Request) -> Response:
@@ -44,10 +44,10 @@ def send_points(request: Request) -> Response:
     The hue is from 0 to 359. The hue of a face whose person has no other face is 360.
     """
     face_map = _require_map(request)
-    hues = [
-        _ALONE if owner is None or owner.faces < 2 else zlib.crc32(owner.identity_id.encode()) % _HUES
-        for owner in find_owners(request, face_map.face_ids)
-    ]
+    owners = find_owners(request, face_map.face_ids)
+    several = sorted({owner.identity_id for owner in owners if owner is not None and owner.faces > 1})
+    hue_of = {identity_id: round(number * _HUES * _GOLDEN) % _HUES for number, identity_id in enumerate(several)}
+    hues = [_ALONE if owner is None else hue_of.get(owner.identity_id, _ALONE) for owner in owners]
     hue = np.array(hues, np.uint16).reshape(-1, 1)
     points = np.concatenate([face_map.places, hue], axis=1).astype("<u2")
     return Response(points.tobytes(), media_type="application/octet-stream")

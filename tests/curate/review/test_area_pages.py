@@ -244,6 +244,8 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
     points = np.frombuffer(client.get(f"/api/map/points?key={key}").content, "<u2").reshape(-1, 3)
     people = {row.face_id: row.identity_id for row in doubles.rows(dataset, Membership)}
     assert len(points) == len(people) and points[:, 2].max() < 360
+    hues = np.sort(np.unique(points[:, 2]).astype(int))
+    assert len(hues) == len(set(people.values())) and np.diff(hues).min() > 20  # each of the eight people has a colour
     face = client.get(f"/api/map/face/0?key={key}").json()
     assert face == {"face": min(people), "person": people[min(people)]}
     link = client.post(f"/api/map/selection?key={key}", json={"rows": [2, 0, 1, 1]}).json()["link"]

@@ -12,7 +12,7 @@ function drawPerson(cell, row) {
     make("div", { class: "tags" }, ...fresh, ...tags.map((tag) => make("span", { class: "tag", text: tag }))),
     make("span", { class: "pick", title: "Select" }),
     make("div", { class: "text" }, make("b", { text: name }), make("span", { text: count(row.faces, "face") }),
-      make("span", { text: facts })),
+      make("span", { text: facts, title: "The mean similarity of the faces, and the similarity of the least typical face" })),
   );
 }
 

@@ -44,10 +44,11 @@ function drawFace(cell, row) {
     row = news;
     document.getElementById("name").textContent = row.name || shortId(row.id);
     document.title = document.title.replace(/^.*? – /, `${row.name || shortId(row.id)} – `);
-    document.getElementById("facts").textContent = [
+    const facts = [
       count(row.faces, "face"), `alike ${twoPlaces(row.mean)}`, `least ${twoPlaces(row.weakest)}`,
       row.locked && "locked", row.doubtful && "doubtful", row.split && `split ${row.split}`, `id ${row.id}`,
-    ].filter(Boolean).join(" · ");
+    ].filter(Boolean);
+    document.getElementById("facts").replaceChildren(...facts.flatMap((fact, place) => [place ? " · " : "", make("span", { text: fact })]));
     document.querySelector(".head [data-act=seen]").hidden = !row.joined;
     document.querySelector(".head [data-act=two]").disabled = row.faces < 3;
     document.getElementById("split").value = row.assigned || "";
@@ -67,7 +68,8 @@ function drawFace(cell, row) {
       return make("div", { class: "near" },
         make("a", { href: `/person/${one.id}` }, make("img", { src: `/thumbnail/${one.best}.webp`, alt: "" }),
           make("b", { text: name })),
-        make("span", { class: "quiet", text: `${count(one.faces, "face")}, alike ${twoPlaces(one.cosine)} ` }),
+        make("span", { class: "quiet", text: count(one.faces, "face") }),
+        make("span", { class: "quiet", text: `alike ${twoPlaces(one.cosine)}` }),
         make("button", { type: "button", text: "Same person", "aria-label": `${name} is the same person`,
           onclick: () => merge(one) }));
     }));
@@ -149,7 +151,7 @@ function drawFace(cell, row) {
       const { faces } = await request(`/api/people/${person}/two`);
       if (!faces.length) { say("No second person can be proposed."); return; }
       grid.select(faces);
-      say(`${count(faces.length, "face")} may show another person. Press s to make a new person of these faces.`);
+      say(`${count(faces.length, "face")} may show another person. “New person” makes a new person of these faces.`);
     },
     seen() { act({ act: "seen", person }); },
     clear() { if (grid.selected.size) grid.select([]); else location.href = "/"; },

@@ -83,6 +83,8 @@ function say(sentence, isBad = false) {
   (dialog || document.body).append(box); // a modal dialog lies above everything else
   box.textContent = sentence;
   box.classList.toggle("bad", isBad);
+  const dock = dialog ? null : document.querySelector(".dock:not([hidden])");
+  box.style.bottom = dock ? `${dock.offsetHeight + 12}px` : ""; // the message does not cover the buttons
   box.hidden = false;
   clearTimeout(messageTimer);
   messageTimer = setTimeout(() => { box.hidden = true; }, isBad ? 12000 : 5000);
@@ -106,7 +108,8 @@ function count(number, one, several) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : several || one + "s"}`;
 }
 
-function twoPlaces(value) { return value.toFixed(2).replace(/^(-?)0\./, "$1."); }
+/* Returns a number with two decimal places, such as .50, -.25 and 1.00. There is no -.00. */
+function twoPlaces(value) { return value.toFixed(2).replace("-0.00", "0.00").replace(/^(-?)0\./, "$1."); }
 
 function shortId(id) { return id.slice(0, 10); }
 

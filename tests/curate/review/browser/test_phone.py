@@ -1,0 +1,63 @@
+"""Tests the pages of the review on a narrow screen with touch: sizes of the controls, and the place of messages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.doubles.browser import CHROMIUM, Server
+from tests.doubles.reviewed_dataset import make_result
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+PAGES = ("/", "/ask", "/map", "/copies", "/unused?kind=face&reason=too_small", "/sets", "/runs", "/leaks")
+LEAST = 40  # pixels: the least height of a control for a finger (ours)
+
+# Returns the controls that are too low, or that lie beyond the right edge of the screen, as text.
+FIND_FAULTS = """(least) => [...document.querySelectorAll("header a, button, select, input, .reasons a")]
+  .map((one) => [one, one.getBoundingClientRect()])
+  .filter(([one, box]) => box.height && (box.height < least || (box.right > innerWidth && !one.closest(".strip"))))
+  .map(([one, box]) => `${one.outerHTML.slice(0, 60)}: ${Math.round(box.height)} px`)"""
+
+
+def test_every_page_suits_a_phone(browser: Browser, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "dataset")
+    make_result(made, tmp_path / "dataset" / "run")
+    server = Server(tmp_path / "dataset")
+    context = browser.new_context(
+        viewport={"width": 375, "height": 812}, has_touch=True, is_mobile=True, reduced_motion="reduce"
+    )
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.goto(server.link)
+    page.locator(".cell img").first.wait_for()
+    page.keyboard.press("m")  # nothing is selected, so a message says what to do
+    page.locator(".cell .pick").first.tap()
+    person = page.locator(".cell").first.get_attribute("data-id")
+    pages = {path: page.evaluate(FIND_FAULTS, LEAST) for path in [page.url]}
+    for path in (*PAGES, f"/person/{person}"):
+        page.goto(f"{server.base}{path}")
+        if path == "/map":
+            page.locator("#map").wait_for()  # the page loads itself again when the map is computed
+        pages[path] = page.evaluate(FIND_FAULTS, LEAST)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375, f"{path} scrolls sideways"
+    assert {path: faults for path, faults in pages.items() if faults} == {}
+
+    # a message leaves the buttons of the selection free, and no key is shown
+    page.locator(".cell img").first.wait_for()
+    page.locator(".cell .pick").first.tap()
+    page.evaluate("say('The message has so many words that it needs two lines on a phone.')")
+    message, dock = page.locator("#message").bounding_box(), page.locator("#dock").bounding_box()
+    assert message is not None and dock is not None
+    assert message["y"] + message["height"] <= dock["y"] and message["width"] > 300
+    assert page.locator("#dock kbd").first.is_hidden()
+    assert page.evaluate("[-.001, -.25, .5, 1].map(twoPlaces)") == [".00", "-.25", ".50", "1.00"]
+
+    # the dialog with the keys begins with its title
+    page.locator("#keys").tap()
+    assert page.evaluate("document.getElementById('help').scrollTop") == 0
+    context.close()
+    server.stop()
