@@ -151,6 +151,7 @@ function drawFace(cell, row) {
       const { faces } = await request(`/api/people/${person}/two`);
       if (!faces.length) { say("No second person can be proposed."); return; }
       grid.select(faces);
+      grid.focus(grid.rows.findIndex((one) => one && faces.includes(one.id)));
       say(`${count(faces.length, "face")} may show another person. “New person” makes a new person of these faces.`);
     },
     seen() { act({ act: "seen", person }); },
