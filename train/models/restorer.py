@@ -34,10 +34,10 @@ class Restorer(nn.Module):
     The model has only the parts that the recipe names. `facts` has facts for users of the weights, with the keys
     `recipe`, `images`, `recognizer` and `template`. `images` is the number of images seen. `recognizer` has the keys
     spec, sha256, licence, size, template, mean, std and dim. `template` has the five points of the crop at 512 px.
-    Raises BadInput if the base of `config` cannot be loaded.
+    `base` replaces the base that `config` describes. Raises BadInput if the base of `config` cannot be loaded.
     """
 
-    def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None) -> None:
+    def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None, base: Any = None) -> None:
         super().__init__()
         parts, tiny = set(config.parts), config.base == "tiny"
         self._base_sha256: str | None = None
@@ -58,7 +58,7 @@ class Restorer(nn.Module):
         # Embeds the references in place of the recognizer, if the restorer has an identity encoder of its own.
         self.identity_encoder: nn.Module | None = None
         # Build the base first. The embedders make prompts with the token length of the base.
-        self.base: Any = _build_base(config)
+        self.base: Any = _build_base(config) if base is None else base
         self.vre, self.identity = None, None
         if "vre" in parts:
             self.vre = Vre(config.vre, self.base.prompt_dim)

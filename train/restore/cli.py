@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count, make_printable
 
@@ -22,7 +23,11 @@ def restore(
     photos: Annotated[list[Path], argument("PHOTOS...")],
     run: Annotated[
         Path,
-        flag("--run", ", or of one checkpoint; osdface:FOLDER and refinefir:FOLDER name released weights of others"),
+        flag(
+            "--run",
+            ", or of one checkpoint; osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER name released weights "
+            "of others",
+        ),
     ],
     out: Annotated[Path, flag("--out", "; the command writes each restored photo into this folder", metavar="FOLDER")],
     reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
@@ -35,6 +40,17 @@ def restore(
     steps: Annotated[
         int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
     ] = 1,
+    seed: Annotated[
+        int | None,
+        flag(
+            "--seed",
+            "; only instantrestore:FOLDER draws random numbers",
+            low=0,
+            high=MAX_SEED,
+            default="0",
+            panel=_MODELS,
+        ),
+    ] = None,
     faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
     base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,
     weights: Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)] = None,
@@ -89,6 +105,7 @@ def restore(
             base_model=base_model,
             faces=faces,
             steps=steps,
+            seed=seed,
             aligned=aligned,
             box=corners,
             strength=strength,

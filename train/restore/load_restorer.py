@@ -11,28 +11,34 @@ from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from train.data.tensors import to_tensor
-from train.models.released import OSDFACE, PREFIXES, REFINEFIR
+from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
 from train.models.step_schedule import check_steps
 from train.restore.references.reference_photos import References
 
 
-def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: int = 1) -> Restorer:
-    """Loads a restorer from a checkpoint folder, a run, osdface:FOLDER or refinefir:FOLDER.
+def load_restorer(
+    checkpoint: str | Path, base_model: str | None = None, steps: int = 1, seed: int | None = None
+) -> Restorer:
+    """Loads a restorer from a checkpoint folder, from a run (its newest checkpoint), or from released weights.
 
-    `base_model` is the folder of the diffusion model. The released weights of OSDFace need `base_model`, and so does a
-    restorer whose diffusion model was moved. `steps` is the number of steps in which a face is restored. `steps` must
-    not be larger than the number of steps in training. Raises BadInput if the restorer cannot be loaded with these
-    arguments.
+    The released weights are osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER. `base_model` is the folder of
+    the diffusion model. The released weights of OSDFace and InstantRestore need `base_model`, and so does a restorer
+    whose diffusion model was moved. `steps` is the number of steps in which a face is restored. `steps` must not be
+    larger than the number of steps in training. `seed` is the seed of the noise. Only instantrestore:FOLDER draws
+    noise, and its default is 0. Raises BadInput if the restorer cannot be loaded with these arguments.
     """
     check_steps(steps)
-    model = _load(str(checkpoint), base_model)
+    model = _load(str(checkpoint), base_model, seed)
     if steps > 1:
         model.set_steps(steps)
     return model
 
 
-def _load(name: str, base_model: str | None) -> Restorer:
+def _load(name: str, base_model: str | None, seed: int | None) -> Restorer:
+    instantrestore = name.startswith(INSTANTRESTORE)
+    if seed is not None and not instantrestore:
+        raise BadInput(f"--seed {seed} has no effect, because this restorer draws no noise: leave --seed out.")
     if not name.startswith(PREFIXES):
         return Restorer.from_pretrained(Path(name), base_model)
     if name.startswith(REFINEFIR):
@@ -42,17 +48,21 @@ def _load(name: str, base_model: str | None) -> Restorer:
 
         return load_refinefir(Path(name.removeprefix(REFINEFIR)))
     if base_model is None:
+        needed = "sd-turbo" if instantrestore else "Stable Diffusion 2.1-base"
         raise BadInput(
-            f"{name} needs the diffusion model Stable Diffusion 2.1-base in the layout of diffusers: give its folder "
-            "with --base-model."
+            f"{name} needs the diffusion model {needed} in the layout of diffusers: give its folder with --base-model."
         )
+    if instantrestore:
+        from train.models.released.instantrestore import load_instantrestore
+
+        return load_instantrestore(Path(name.removeprefix(INSTANTRESTORE)), base_model, seed or 0)
     from train.models.released.osdface import load_osdface
 
     return load_osdface(Path(name.removeprefix(OSDFACE)), base_model)
 
 
 def needs_reference(model: Restorer) -> bool:
-    """Returns whether the restorer restores no face without a reference (ReFineFIR)."""
+    """Returns whether the restorer restores no face without a reference (ReFineFIR, InstantRestore)."""
     return bool(model.facts.get("needs_reference"))
 
 

@@ -37,6 +37,7 @@ def restore(
     base_model: str | None = None,
     faces: str | None = None,
     steps: int = 1,
+    seed: int | None = None,
     aligned: bool = False,
     box: tuple[float, float, float, float] | None = None,
     strength: float = 1.0,
@@ -60,11 +61,11 @@ def restore(
     A result has the format, the depth, the colour profile, the metadata and the modification time of its photo
     (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
-    `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
-    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the
-    inputs are square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is
-    the box of the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each
-    restored face. If `limited` is true, a worker process decodes the photos, within the limits of
+    `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model`, `steps` and `seed` are
+    as in `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true,
+    the inputs are square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1)
+    is the box of the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets
+    each restored face. If `limited` is true, a worker process decodes the photos, within the limits of
     manifests/runtime/workers.py.
 
     Returns an outcome for each photo, and for each folder that cannot be read. A photo that fails does not stop the
@@ -74,7 +75,7 @@ def restore(
     _check_box(box, inputs, aligned)
     if not 0 <= strength <= 1:
         raise BadInput(f"--strength {strength:g} is not a share: give a number from 0 to 1.")
-    model = move_to_device(load_restorer(checkpoint, base_model, steps))
+    model = move_to_device(load_restorer(checkpoint, base_model, steps, seed))
     models = load_restorer_faces(model, faces)
     outputs, unreadable_folders = plan_outputs(inputs, out)
     reference_files = list_reference_files(references, [output.photo for output in outputs])

@@ -383,7 +383,7 @@ def test_a_restorer_that_looks_at_no_reference_says_what_they_are_for(
 
 
 def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str, str | None]] = []
+    asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(
         Restorer,
         "from_pretrained",
@@ -392,13 +392,25 @@ def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monke
     module = ModuleType("train.models.released.osdface")
     module.load_osdface = lambda folder, base_model: asked.append(("osdface", str(folder), base_model))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.models.released.osdface", module)
+    other = ModuleType("train.models.released.instantrestore")
+    other.load_instantrestore = lambda folder, base_model, seed: asked.append(
+        ("instant", str(folder), base_model, seed)
+    )  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "train.models.released.instantrestore", other)
     load_restorer(tmp_path)
     load_restorer(tmp_path, "sd21")
     load_restorer(Path(f"osdface:{tmp_path}"), "sd21")
     here = str(tmp_path)
     assert asked == [("run", here, None), ("run", here, "sd21"), ("osdface", here, "sd21")]
-    with pytest.raises(BadInput, match="give its folder with --base-model"):
-        load_restorer(f"osdface:{tmp_path}")
+    for name in ("osdface", "instantrestore"):
+        with pytest.raises(BadInput, match="give its folder with --base-model"):
+            load_restorer(f"{name}:{tmp_path}")
+    load_restorer(f"instantrestore:{tmp_path}", "turbo")
+    load_restorer(Path(f"instantrestore:{tmp_path}"), "turbo", seed=7)
+    assert asked[3:] == [("instant", here, "turbo", 0), ("instant", here, "turbo", 7)]
+    for name in (here, f"osdface:{here}"):
+        with pytest.raises(BadInput, match="--seed 7 has no effect, because this restorer draws no noise"):
+            load_restorer(name, "sd21", seed=7)
 
 
 def test_released_weights_name_no_recognizer_and_any_finds_the_faces(

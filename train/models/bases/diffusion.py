@@ -193,8 +193,13 @@ def _drop_defaults(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the configs of the UNet and the VAE of a base. Raises BadInput if the restorer cannot use the base."""
+def check_base(
+    config: ModelConfig, advice: str = "give Stable Diffusion 2.1-base or a model with the same architecture"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the configs of the UNet and the VAE of a base. Raises BadInput if the restorer cannot use the base.
+
+    The message of the error ends with `advice`.
+    """
     base_model = config.base_model
     unet, vae = _config(UNet2DConditionModel, base_model, "unet"), _config(AutoencoderKL, base_model, "vae")
     schedule = _config(DDIMScheduler, base_model, "scheduler")
@@ -217,10 +222,7 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         levels = len(config.reference_channels)
         why = f"the base's UNet has {len(unet['block_out_channels'])} levels, but the recipe needs {levels}"
     if why is not None:
-        raise BadInput(
-            f"{base_model} cannot be the base of this recipe, because {why}: give Stable Diffusion 2.1-base or a model "
-            "with the same architecture."
-        )
+        raise BadInput(f"{base_model} cannot be the base of this recipe, because {why}: {advice}.")
     return unet, vae
 
 

@@ -7,8 +7,9 @@ to the references and to the LQ latent.
 
 The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN), as with the
 option use_adain in InstantRestore's final config. The LQ latent also attends to its own keys. InstantRestore's code
-attends to these keys by default, but InstantRestore's final config removes the keys (train_input: false). We keep the
-keys of the LQ latent, because an image without references has no other keys.
+attends to these keys by default, but InstantRestore's final config removes the keys (train_input: false). Recipe
+`instant` keeps the keys of the LQ latent, because an image without references has no other keys. The released weights
+of InstantRestore use the options of their own config.
 """
 
 from __future__ import annotations
@@ -30,15 +31,21 @@ class Extension:
 
     A layer with gradient checkpointing reads the keys and values again when gradients are computed. Therefore the
     forward and backward passes of a batch must end before the next batch starts.
+
+    `reference_unet` is the UNet that sees the references, or None if `unet` also sees the references. With `adain`, the
+    values of each reference get the statistics of the LQ latent's values. With `reads_input`, the LQ latent also
+    attends to its own keys. Without `reads_input`, only an image without references attends to its own keys.
     """
 
-    def __init__(self, unet: Any) -> None:
+    def __init__(self, unet: Any, reference_unet: Any = None, *, adain: bool = True, reads_input: bool = True) -> None:
         self.unet = unet
         self.layers = []
         for name, module in unet.up_blocks.named_modules():
             if name.endswith(".attn1"):
-                self.layers.append(_Attention())
+                self.layers.append(_Attention(adain, reads_input))
                 module.set_processor(self.layers[-1])
+                if reference_unet is not None:
+                    reference_unet.up_blocks.get_submodule(name).set_processor(self.layers[-1])
 
     def forget(self) -> None:
         """Removes the keys and values of all references."""
@@ -71,9 +78,10 @@ class Extension:
 class _Attention:
     """Replaces the attention processor of one layer in diffusers by torch's scaled-dot-product attention."""
 
-    def __init__(self) -> None:
-        self.keeps = False
-        # Holds the keys of the references, and their values with mean 0 and standard deviation 1.
+    def __init__(self, adain: bool, reads_input: bool) -> None:
+        self.adain, self.reads_input, self.keeps = adain, reads_input, False
+        # Holds the keys of the references, and their values. With `adain`, the values have mean 0 and standard
+        # deviation 1.
         self.references: tuple[torch.Tensor, torch.Tensor] | None = None
         self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None if every slot has a reference
 
@@ -81,10 +89,12 @@ class _Attention:
         """Moves keys and values (n,N,C) of the n references into slots (B,K N,C). Empty slots are zero and masked."""
         assert self.references is not None
         keys, values = self.references
-        mean, deviation = _moments(values)
-        # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives the values of the
-        # references the statistics of the LQ latent.
-        slots = [place_in_slots(rows, present, filled).flatten(1, 2) for rows in (keys, (values - mean) / deviation)]
+        if self.adain:
+            # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives the values of
+            # the references the statistics of the LQ latent.
+            mean, deviation = _moments(values)
+            values = (values - mean) / deviation
+        slots = [place_in_slots(rows, present, filled).flatten(1, 2) for rows in (keys, values)]
         places = keys.shape[1]
         self.references = slots[0], slots[1]
         every_slot = len(filled) == present.numel()
@@ -106,15 +116,29 @@ class _Attention:
         if self.keeps:
             self.references = key, value
         elif self.references is not None:
-            if self.mask is not None:
-                mask = F.pad(self.mask, (key.shape[1], 0), value=True)
-            mean, deviation = _moments(value)
-            key = torch.cat([key, self.references[0].to(key.dtype)], 1)
-            value = torch.cat([value, (self.references[1] * deviation + mean).to(value.dtype)], 1)
+            key, value, mask = self._extend(key, value)
         query, key, value = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scale)
         out: torch.Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2).to(hidden_states.dtype))
         return out
+
+    def _extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Returns the keys and values (B,M,C) that the LQ latent reads, and their mask (B,1,1,M) bool or None.
+
+        `key` and `value` are those of the LQ latent, (B,N,C).
+        """
+        assert self.references is not None
+        more = [tensor.to(key.dtype) for tensor in self.references]
+        if self.adain:
+            mean, deviation = _moments(value)
+            more[1] = (self.references[1] * deviation + mean).to(value.dtype)
+        if self.mask is None and not self.reads_input:
+            return more[0], more[1], None
+        mask = None
+        if self.mask is not None:
+            own = torch.ones_like(self.mask[..., :1]) if self.reads_input else ~self.mask.any(-1, keepdim=True)
+            mask = torch.cat([own.expand(-1, -1, -1, key.shape[1]), self.mask], -1)
+        return torch.cat([key, more[0]], 1), torch.cat([value, more[1]], 1), mask
 
 
 def _moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,107 @@
+"""Defines the one-step restoration of InstantRestore, in the order of operations of the authors' code.
+
+The source is pix2pix_turbo.py and attn_processors.py of snap-research/InstantRestore. FreeU changes both UNets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from train.models.bases.extended_attention import Extension
+from train.models.io import Conditions
+from train.models.step_schedule import add_noise
+
+TIMESTEP = 249  # inference/test.py pins the timestep of the LQ latent
+REFERENCE_TIMESTEP = 1  # The timestep of the reference latents.
+FREEU = {"s1": 0.9, "s2": 0.2, "b1": 1.4, "b2": 1.6}
+DRAWS = 4  # Random draws of a restoration, see `InstantRestoreBase`.
+
+
+class InstantRestoreBase(nn.Module):
+    """Holds the two UNets and the two VAEs of InstantRestore.
+
+    `unet` and `vae` restore the LQ image, and have the trained adapters merged into their weights. `reference_unet` and
+    `reference_vae` read the references, and are not trained. `prompt` (1,77,D) is the output of the text encoder.
+    `clip` is the largest absolute value of the clean latent, or None for no limit.
+
+    A restoration draws four random latents from `seed`, in this order: the draw from the posterior of the LQ image, the
+    draw from the posterior of a reference, the noise of a reference, and the noise of the LQ latent. All images of a
+    batch get the same draws, and so do all references (ours). So the result of an image depends neither on the other
+    images of the batch nor on the order of the references. The authors' code sets no seed.
+    """
+
+    prompt: torch.Tensor
+
+    def __init__(
+        self,
+        unet: Any,
+        vae: Any,
+        reference_unet: Any,
+        reference_vae: Any,
+        prompt: torch.Tensor,
+        *,
+        adain: bool,
+        reads_input: bool,
+        clip: float | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.unet, self.vae = unet, vae
+        self.reference_unet, self.reference_vae = reference_unet, reference_vae
+        self.register_buffer("prompt", prompt, persistent=False)
+        self.prompt_dim = prompt.shape[-1]
+        self.scaling = float(vae.config.scaling_factor)
+        self.clip, self.seed = clip, seed
+        for model in (unet, reference_unet):
+            model.enable_freeu(**FREEU)
+        self.extension = Extension(unet, reference_unet, adain=adain, reads_input=reads_input)
+        self.requires_grad_(False)
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """Returns the noisy latent (B,4,S/8,S/8) at TIMESTEP of an image (B,3,S,S) in 0..1."""
+        posterior = self.vae.encode(image * 2 - 1).latent_dist
+        draws = self._draw(posterior.mean)
+        return add_noise(self._sample(posterior, draws[0]), draws[3], TIMESTEP)
+
+    def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """Returns the noise eps in the shape of z.
+
+        An image without references attends only to itself. The authors' code does the same if it gets no references,
+        but their network saw references in all of its training.
+        """
+        self.extension.forget()
+        if conditions.references is not None and len(conditions.filled):
+            self._show(conditions.references, conditions.present, conditions.filled)
+        noise: torch.Tensor = self.unet(z, timestep, encoder_hidden_states=self._repeat_prompt(z)).sample
+        return noise
+
+    @torch.no_grad()
+    def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
+        """Passes every reference once through the frozen UNet, whose layers keep the keys and values."""
+        with self.extension.keeping(present, filled):
+            posterior = self.reference_vae.encode(references.flatten(0, 1)[filled] * 2 - 1).latent_dist
+            draws = self._draw(posterior.mean)
+            z = add_noise(self._sample(posterior, draws[1]), draws[2], REFERENCE_TIMESTEP)
+            self.reference_unet(z, REFERENCE_TIMESTEP, encoder_hidden_states=self._repeat_prompt(z))
+
+    def decode(self, x0: torch.Tensor) -> torch.Tensor:
+        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
+        if self.clip is not None:
+            x0 = x0.clamp(-self.clip, self.clip)
+        image: torch.Tensor = self.vae.decode(x0 / self.scaling).sample / 2 + 0.5
+        return image
+
+    def _draw(self, latents: torch.Tensor) -> torch.Tensor:
+        """Returns normal random numbers (DRAWS,1,4,h,w) for latents (n,4,h,w). They are the same on every device."""
+        draws = torch.randn(DRAWS, 1, *latents.shape[1:], generator=torch.Generator().manual_seed(self.seed))
+        return draws.to(latents)
+
+    def _sample(self, posterior: Any, draw: torch.Tensor) -> torch.Tensor:
+        z: torch.Tensor = (posterior.mean + posterior.std * draw) * self.scaling
+        return z
+
+    def _repeat_prompt(self, z: torch.Tensor) -> torch.Tensor:
+        return self.prompt.expand(len(z), -1, -1)
