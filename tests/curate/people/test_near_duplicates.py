@@ -239,7 +239,8 @@ def test_a_strip_never_stands_for_the_single_photos_that_it_shows():
     one_person = unit([1, 0, 0, 0], [1, 0.6, 0, 0], [1, 0, 0.6, 0])
     found = kept([*singles, *strip], photos, np.concatenate([one_person] * 2))
     assert found == {"s0": None, "s1": None, "s2": None, "a0": "s0", "a1": "s1", "a2": "s2"}
-    # the faces of a group photo of three people are larger, so they represent the small faces
+    # If the strip shows three people, the strip is a group photo. Its faces are larger than the single faces, so the
+    # faces of the strip represent the single faces.
     three_people = np.eye(4, dtype=np.float32)[:3]
     found = kept([*singles, *strip], photos, np.concatenate([three_people] * 2))
     assert found == {"s0": "a0", "s1": "a1", "s2": "a2", "a0": None, "a1": None, "a2": None}

@@ -34,7 +34,7 @@ class TinyBase(nn.Module):
         return latent.encode(image, self.factor)
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps, in the shape of z, for which x0 = z + correction.
+        """Returns the noise eps in the shape of z. Without this noise, z becomes x0 = z + correction.
 
         The UNet and the refinement compute the correction.
         `timestep` is one number, or a tensor (B,) with a number per image.

@@ -151,7 +151,8 @@ def restart(quantize: Quantizer, vectors: torch.Tensor, idle: torch.Tensor, imag
     same new codes. `idle` (codes,) int64 counts images since each code was last chosen, and is updated in place. The
     method is the random restart of Jukebox (Dhariwal 2020, section 3.1).
     """
-    # Find the codes that this batch chooses, (codes,), and draw a vector of the batch for every code, (codes,dim).
+    # `chosen` (codes,) is 1 for each code that a vector of this batch chooses, and 0 for the others. `rows` (codes,dim)
+    # has one random vector of this batch for each code.
     weight = quantize.embedding.weight
     code, _ = quantize.nearest(vectors)
     chosen = torch.zeros_like(idle).scatter_(0, code.flatten(), 1)
