@@ -24,8 +24,8 @@ _PREFIX = 6  # the least number of characters of an id that a user may give; few
 
 _FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
 _PHOTOS = """
-    SELECT photo_id, width, height, source, licence, consent, status, reason, taken::VARCHAR AS taken, taken_offset,
-        taken_from, taken_doubt FROM photos"""
+    SELECT photo_id, width, height, source, licence, consent, sidecar_consent, status, reason,
+        taken::VARCHAR AS taken, taken_offset, taken_from, taken_doubt FROM photos"""
 _PHOTOS_OF_FACE = "SELECT photo_id FROM faces WHERE starts_with(face_id, ?)"
 _PHOTOS_OF_PERSON = "SELECT photo_id FROM faces JOIN memberships USING (face_id) WHERE starts_with(identity_id, ?)"
 # person_photos: the number of distinct photos in which the person has a face in a split
@@ -198,8 +198,9 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     if picture is not None:
         line = f"  photo {photo_id[:12]}, {picture['width']} x {picture['height']}: {_format_status(picture)}"
         line += "".join(f", {name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name])
-        consents = [one.number for one in facts.decisions.get(photo_id, []) if one.name == picture["consent"]]
-        line += f" (decision {consents[-1]})" if consents else ""
+        newest = facts.decisions.get(photo_id, [])[-1:]
+        if picture["consent"] != picture["sidecar_consent"]:
+            line += "".join(f" (decision {one.number})" for one in newest if one.name == picture["consent"])
         line += _describe_date(picture)
         if labels:
             hint = "" if labels[0].truth else " as a hint" if len(labels) == 1 else " as hints"

@@ -84,7 +84,9 @@ def describe_next_curation(log: Sequence[Decision], decisions: Iterable[Decision
     named, accepted = find_accepts(about_filters, faces), find_accepts(select_active(log), faces)
     rows = [face for face in faces if face.face_id in named]
     used = sum(face.face_id in accepted and is_dropped_by_filter(face) for face in rows)
-    screened = sum(face.face_id not in accepted and not is_dropped_by_filter(face) for face in rows)
+    screened = sum(
+        face.face_id not in accepted and not is_dropped_by_filter(face) and face.reason not in _CAUSES for face in rows
+    )
     notices = []
     if used:
         notices.append(f"The next `likeness curate` uses {format_count(used, 'face')} that a filter dropped.")

@@ -47,7 +47,8 @@ def _describe_changes(changes: ConsentChanges) -> list[str]:
     """Returns a notice about photos that may not be used any more, and a notice about photos that may be used again."""
     notices = []
     if changes.lost:
-        photos, faces = format_count(len(changes.lost), "photo"), format_count(len(changes.faces), "face")
+        in_use = sum(face.photo_id in changes.lost for face in changes.faces)
+        photos, faces = format_count(len(changes.lost), "photo"), format_count(in_use, "face")
         notices.append(
             f"{photos} with {faces} may not be used any more. What was made of these faces is erased: crops, "
             "embeddings, low-quality images and thumbnails."

@@ -15,6 +15,7 @@ If a purge was killed, the next `likeness manifest purge DATASET` reads the plan
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +37,9 @@ from manifests.privacy.purge_plan import PurgePlan
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
+
+# A text with fewer characters must be a whole word of a reason, because many words contain "ed" or "ann" (ours).
+SHORT = 4
 
 
 @dataclass(frozen=True)
@@ -189,5 +193,13 @@ def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tupl
 
 
 def _contains(text: str | None, parts: set[str]) -> bool:
-    """Returns whether a text contains one of `parts`, in small or capital letters."""
-    return text is not None and any(part.casefold() in text.casefold() for part in parts)
+    """Returns whether a text contains one of `parts`, in small or capital letters.
+
+    A part with fewer than SHORT characters must be a whole word.
+    """
+    if text is None:
+        return False
+    return any(
+        re.search(rf"(?<![^\W\d_]){re.escape(part)}(?![^\W\d_])" if len(part) < SHORT else re.escape(part), text, re.I)
+        for part in parts
+    )

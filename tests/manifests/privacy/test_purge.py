@@ -97,7 +97,7 @@ def everything(dataset: Path) -> bytes:
 
 def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
     ann, other = person_of(own)["person0"], min(faces_in(own, "person2"))
-    reasons = ("ANN again", "like both.png", f"as {min(faces_in(own, 'person0'))}", "not a face")
+    reasons = ("ANN again", "like both.png", f"as {min(faces_in(own, 'person0'))}", "a planned drawing")
     outcome = decide(own, [{"kind": "drop", "faces": [other], "reason": reason} for reason in reasons])
     decide(own, [{"kind": "undo", "undoes": number} for number, *_ in outcome.decisions])
     listed = [row.photo_id for row in rows(own, File) if "/person0/" in row.uri or "/person5/" in row.uri]
@@ -127,7 +127,7 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
     assert [row.name for row in rows(own, Identity) if row.name] == []
     log = rows(own, DecisionRow)
     assert {row.kind for row in log} == {"lock", "drop", "undo"}
-    assert [row.name for row in log if row.kind == "drop"] == [None, None, None, "not a face"]
+    assert [row.name for row in log if row.kind == "drop"] == [None, None, None, "a planned drawing"]
     (noted,) = rows(own, Purge)
     assert json.loads(noted.removed)["photos"] == 6
     marks = rows(own, KeptOutMark)
