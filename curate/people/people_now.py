@@ -145,10 +145,10 @@ class PeopleNow:
         """
         change = self.plan(decisions)
         decisions, self._held = [*self._held, *decisions], []
-        _, self._allowed = self._plan_faces(decisions)
         for one in decisions:
             if one.kind == "drop":
                 self._dropped[one.number] = self._find_copies(one)
+        _, self._allowed = self._plan_faces(decisions)
         self.faces.update((face.face_id, face) for face in change.faces)
         self.finder.replace_faces(change.faces)
         for person in change.gone | {row.identity_id for row in change.identities}:
@@ -248,7 +248,11 @@ class PeopleNow:
         dropped = [
             replace(face, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None) for face in gone.values()
         ]
-        return [row for row in (*dropped, *back) if self.faces[row.face_id] != row]
+        return [row for row in (*dropped, *back) if self._find_allowed(row.face_id) != row]
+
+    def _find_allowed(self, face: str) -> Face:
+        """Returns the row that a face has, or would have if the consent for its photo was not refused."""
+        return self._allowed.get(face, self.faces[face])
 
     def _find_copies(self, drop: Decision) -> list[Face]:
         """Returns the rows of the named faces and their near-duplicates, as the rows were before any drop."""
@@ -256,7 +260,7 @@ class PeopleNow:
         for face, cause in map(self.finder.find, drop.parts[0]):
             if face is not None and not cause:
                 same = (face.representative, *self._copies.get(face.representative, ()))
-                rows |= {name: self.faces[name] for name in same}
+                rows |= {name: self._find_allowed(name) for name in same}
             elif face is not None:  # another decision may drop the face already
                 rows |= {
                     row.face_id: row for every in self._dropped.values() for row in every if row.face_id == face.face_id
