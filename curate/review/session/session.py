@@ -21,6 +21,7 @@ from curate.review.session.visits import Visit
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerLocked, LedgerMissing, LikenessError
 from manifests.ledger.paths import LEDGER_NAME, check_ledger_exists
+from manifests.privacy.erase import ERASURE_REASONS
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 
@@ -78,6 +79,10 @@ class Session:
             return self._view
 
     def _show(self, view: View) -> None:
+        # the ledger may have lost faces to a purge or a refused consent: the file of the visit must not name them again
+        self._visit.forget_all_but(
+            {face.face_id for face in view.people.faces.values() if face.reason not in ERASURE_REASONS}
+        )
         by_decision = {face for face, row in view.numbers.items() if row.source == "review"}
         view.mark_joined(self._visit.find_joined(view.people.identity_of, by_decision))
         self._view = view
@@ -172,10 +177,15 @@ class Session:
             owner = view.people.identity_of
             faces = {face: owner[face] for face in view.joined if face in owner and person in (None, owner[face])}
             self._visit.mark_seen(faces)
-            self._visit.save()
+            self._save_visit()
             view.mark_joined(view.joined - faces.keys())
             self.revision += 1
             return len(faces)
+
+    def _save_visit(self) -> None:
+        """Saves which faces the user has seen. While another command writes, nothing is saved: it may be a purge."""
+        if not self._busy:
+            self._visit.save()
 
     def check_writable(self) -> None:
         """Raises an error if nothing can be recorded at present."""
@@ -239,7 +249,7 @@ class Session:
             if self.read_only:
                 return
             view = self.read()
-            self._visit.save()
+            self._save_visit()
             if view.unapplied and not self._busy:
                 say(f"Applying {format_count(view.unapplied, 'decision')}.")
                 outcome = apply_decisions_of(self.dataset, progress=progress)

@@ -1,13 +1,14 @@
 """Remembers which faces the user has seen with which person, to find the faces that joined a person since then.
 
 The file DATASET/review_visit.json maps the id of each seen person to the ids of its faces. A purge removes the faces of
-a purged person from the file.
+a purged person from the file. A review that is open during the purge forgets these faces too, and also the faces of
+photos that may not be used any more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from manifests.ledger.paths import VISIT_NAME
@@ -37,6 +38,10 @@ class Visit:
     def mark_seen(self, identity_of: Mapping[str, str]) -> None:
         """Marks each face of `identity_of` as seen with its person."""
         self.seen.update(identity_of)
+
+    def forget_all_but(self, faces: Container[str]) -> None:
+        """Forgets all seen faces that are not in `faces`."""
+        self.seen = {face: person for face, person in self.seen.items() if face in faces}
 
     def save(self) -> None:
         """Writes the file."""

@@ -31,6 +31,19 @@ def test_a_purge_removes_the_person_from_the_files_of_the_review(dataset: Path):
     assert set(seen) == {row["id"] for row in people[1:]}
 
 
+def test_a_review_that_is_open_during_a_purge_or_a_refusal_saves_no_face_that_is_gone(dataset: Path):
+    with review_dataset(dataset) as review:
+        gone, refused, *kept = [row["id"] for row in review.list_people()]
+        members = review.session.read().people.members
+        faces = {*members[gone], *members[refused]}
+        review.decide({"kind": "consent", "photos": [refused], "consent": "no"})
+        review.act(act="apply")
+        review.session.wait()
+        purge(dataset, plan_purge(dataset, [gone]))
+    text = (dataset / VISIT_NAME).read_text()
+    assert set(json.loads(text)) == set(kept) and not any(face in text for face in faces)
+
+
 def test_a_broken_list_of_seen_faces_counts_as_a_first_visit(dataset: Path):
     (dataset / VISIT_NAME).write_text('{"p-1": 7}')
     with review_dataset(dataset) as review:
