@@ -79,7 +79,8 @@ function drawFace(cell, row) {
   document.addEventListener("change", async () => {
     try {
       await request(`/api/people/${person}`);
-      grid.reload();
+      await grid.reload();
+      await viewer.refresh();
     } catch (error) {
       say(error.message, true);
       setTimeout(() => { location.href = "/"; }, 1500);
@@ -178,6 +179,9 @@ function drawFace(cell, row) {
 
   const viewer = {
     box: document.getElementById("face"),
+    face: null, // the id of the face that the dialog shows
+    consent: null, // the consent for the photo of this face, or null until the server has answered
+    turn: 0, // counts the calls of `show`: only the answer for the newest call is shown
     isOpen() { return this.box.open; },
     close() { if (this.box.open) this.box.close(); },
     async show(index) {
@@ -185,6 +189,13 @@ function drawFace(cell, row) {
       const face = grid.rows[index];
       if (!face) return;
       grid.focusIndex = index;
+      if (!this.box.open || face.id !== this.face) {
+        this.face = face.id;
+        this.consent = null;
+        photoConsent.disabled = true;
+      }
+      this.turn += 1;
+      const turn = this.turn;
       if (!this.box.open) this.box.showModal();
       document.getElementById("face-title").textContent = `Face ${index + 1} of ${grid.total}`;
       document.getElementById("face-crop").src = `/crop/${face.id}.webp`;
@@ -194,12 +205,13 @@ function drawFace(cell, row) {
       this.showPick();
       let facts;
       try { facts = await request(`/api/faces/${face.id}`); } catch (error) { say(error.message, true); return; }
-      if (grid.current() !== face) return;
+      if (turn !== this.turn) return;
       const gone = facts.is_gone ? " The photo is gone or was moved since the curation." : "";
       document.getElementById("face-path").textContent = `${facts.path}${gone}`;
       document.getElementById("face-source").alt = facts.is_gone ? "The photo is gone" : "The photo, with a frame around the face";
       this.consent = { photos: [face.id], ...facts.consent };
-      document.getElementById("face-consent").value = facts.consent.value;
+      photoConsent.value = facts.consent.value;
+      photoConsent.disabled = false;
       document.getElementById("face-why").textContent = `Why the face is here: ${facts.why}`;
       document.getElementById("face-numbers").replaceChildren(...facts.numbers.map(([title, value]) =>
         make("div", {}, make("dt", { text: title }), make("dd", { text: value }))));
@@ -207,6 +219,14 @@ function drawFace(cell, row) {
       copies.hidden = !facts.copies.length;
       copies.querySelector(".strip").replaceChildren(...facts.copies.map((copy) => make("div", { class: "near" },
         make("img", { src: `/thumbnail/${copy.id}.webp`, alt: "" }), make("span", { text: copy.file }))));
+    },
+    /* Shows the face again after the dataset has changed. If the face has left the person, the dialog closes. */
+    async refresh() {
+      if (!this.box.open) return;
+      await grid.fetchPart(Math.floor(grid.focusIndex / PART));
+      const index = grid.rows.findIndex((one) => one && one.id === this.face);
+      if (index >= 0) await this.show(index);
+      else if (!grid.stale) this.close(); // while the grid loads its rows again, the next call of `refresh` decides
     },
     showPick() {
       const face = grid.current();
@@ -223,7 +243,6 @@ function drawFace(cell, row) {
   const photoConsent = document.getElementById("face-consent");
   watchConsent(photoConsent, () => viewer.consent, (chosen) => {
     if (REFUSALS.includes(chosen)) viewer.close();
-    else photoConsent.value = viewer.consent.value = chosen;
   });
   document.getElementById("face-close").addEventListener("click", () => viewer.close());
   viewer.box.addEventListener("close", () => { if (grid.total) grid.focus(grid.focusIndex); });

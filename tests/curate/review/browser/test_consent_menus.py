@@ -34,6 +34,22 @@ def test_a_refusal_asks_first_and_hides_the_photo_until_it_is_undone(dataset: Pa
     page.keyboard.press("Escape")
     page.wait_for_selector("#ask:not([open])", state="attached")
     assert photo.input_value() == "" and rows(dataset, DecisionRow) == []
+
+    # the open dialog shows the present consent, and the menu waits for the facts of the face that the dialog shows
+    menu = "document.getElementById('face-consent')"
+    photo.select_option("yes")
+    hand.wait(f"{menu}.value === 'yes'")
+    page.evaluate("document.getElementById('undo').click()")
+    hand.wait(f"{menu}.value === ''")
+    there, back = ("next", "previous") if page.locator("#face-next").is_enabled() else ("previous", "next")
+    page.route("**/api/faces/*", lambda route: route.abort())
+    page.evaluate(f"document.getElementById('face-{there}').click()")
+    hand.wait(f"!document.getElementById('face-crop').src.includes('{own[0]}')")
+    assert photo.is_disabled()
+    page.unroute("**/api/faces/*")
+    page.evaluate(f"document.getElementById('face-{back}').click()")
+    hand.wait(f"!{menu}.disabled && document.getElementById('face-crop').src.includes('{own[0]}')")
+
     photo.select_option("no")
     hand.confirm()
     page.wait_for_selector(f'.cell[data-id="{own[0]}"]', state="detached")
@@ -55,6 +71,8 @@ def test_a_refusal_asks_first_and_hides_the_photo_until_it_is_undone(dataset: Pa
     page.wait_for_url(f"{server.base}/")  # the person is gone
     server.stop()
     assert [(row.kind, row.name) for row in rows(dataset, DecisionRow)] == [
+        ("consent", "yes"),
+        ("undo", None),
         ("consent", "no"),
         ("undo", None),
         ("consent", "yes"),
