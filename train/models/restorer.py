@@ -24,6 +24,8 @@ from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.step_schedule import Schedule, add_noise
 
+# Random buffers of base stylegan. They are not trained, and a checkpoint has them.
+_NOISES = "base.generator.decoder.noises."
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # Suffixes of files that can run code when they are read.
 BASE_SHA256 = "base_sha256"  # In config.json: the fingerprint of the base when the checkpoint was written.
 
@@ -184,7 +186,8 @@ class Restorer(nn.Module):
     def weights(self) -> dict[str, torch.Tensor]:
         """Returns the tensors of a checkpoint by name. The frozen tensors of the base are left out."""
         state = self.state_dict()
-        return {n: tensor for n, tensor in state.items() if not n.startswith("base.") or n in self._trained}
+        saved = {name for name in state if not name.startswith("base.") or name.startswith(_NOISES)}
+        return {name: tensor for name, tensor in state.items() if name in saved or name in self._trained}
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit, or has NaN or infinity."""

@@ -175,6 +175,9 @@ def test_a_restorer_on_this_base_is_saved_and_loaded(tmp_path: Path) -> None:
     tiny = build_model_config(find_recipe("tiny"), SHAPE.identity, "tiny")
     config = replace(tiny, base="stylegan", base_model="stylegan", size=64, parts=("warped", "embedding"))
     model = Restorer(replace(config, stylegan=SHAPE), {"recipe": "refine"}).eval()
+    for name, weight in model.named_parameters():
+        if name.endswith("noise.weight"):
+            weight.fill_(1)  # the result depends on the random buffers
     model.save_pretrained(tmp_path)
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.config.most_references == 1

@@ -40,8 +40,9 @@ def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrS
     """Returns a restorer with ReFineFIR's released weights in `folder`, in eval mode.
 
     The restorer needs one reference. Its argument `references` is the warped reference, and its argument `embeddings`
-    is the embedding of the reference before the warp by the restorer's own `identity_encoder`. Raises BadInput if a
-    file is missing or broken, contains code, or has another size or layout.
+    is the embedding of the reference before the warp by the restorer's own `identity_encoder`. Do not save this
+    restorer: `Restorer.from_pretrained` builds no identity encoder. Raises BadInput if a file is missing or broken,
+    contains code, or has another size or layout.
     """
     folder = Path(folder)
     for name in (GENERATOR, ENCODER):
