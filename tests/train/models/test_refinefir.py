@@ -73,7 +73,9 @@ def test_a_file_with_code_is_refused_and_runs_nothing(name: str, zipped: bool, t
     folder, mark = write_release(tmp_path / "release", make_generator(), make_encoder()), tmp_path / "mark"
     state = {"g": make_generator(), "args": Evil(mark)} if name == "latest.pt" else {"x": Evil(mark)}
     torch.save(state, folder / name, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(BadInput, match=rf"{name} names posix\.system, which can run code when the file is read") as why:
+    with pytest.raises(
+        BadInput, match=rf"{name} names posix\.system, and Likeness reads only tensors and .*: take"
+    ) as why:
         load(folder)
     assert "\n" not in str(why.value) and not mark.exists()
     torch.save({"g": {}, "args": slice(3)}, folder / "latest.pt")  # a harmless class is refused too
@@ -96,6 +98,12 @@ def resize(state: State) -> None:
     state["encoder.conv1.0.weight"] = torch.ones(8, 9, 1, 1)
 
 
+def swap_bias(make: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[State], None]:
+    """Returns a change of a state that replaces a bias by the result of `make`."""
+    name = "encoder.conv1.1.bias"
+    return lambda state: state.update({name: make(state[name])})
+
+
 def break_value(state: State) -> None:
     state["encoder.conv1.1.bias"][2] = torch.nan
 
@@ -108,6 +116,21 @@ def break_value(state: State) -> None:
         (resize, r"another shape: encoder\.conv1\.0\.weight \(8, 9, 1, 1\) instead of \(8, 6, 1, 1\): take"),
         (break_value, r"NaN or infinity: encoder\.conv1\.1\.bias: take"),
         (lambda state: state.update({"encoder.conv1.1.bias": 3}), r"values that are not tensors: encoder\.conv1"),
+        (
+            swap_bias(lambda bias: torch.full_like(bias, 1e300, dtype=torch.float64)),
+            r"infinity: encoder\.conv1\.1\.bias",
+        ),
+        (
+            swap_bias(lambda bias: (bias * torch.nan).to(torch.float8_e4m3fn)),
+            r"NaN or infinity: encoder\.conv1\.1\.bias",
+        ),
+        (
+            swap_bias(lambda bias: bias.to(torch.complex64)),
+            r"not dense arrays of real numbers: encoder\.conv1\.1\.bias",
+        ),
+        (swap_bias(lambda bias: bias.to_sparse()), "not dense arrays of real numbers"),
+        (swap_bias(lambda bias: bias.to("meta")), "not dense arrays of real numbers"),
+        (swap_bias(lambda bias: torch.quantize_per_tensor(bias, 0.1, 0, torch.qint8)), "not dense arrays of real"),
     ],
 )
 def test_a_generator_of_another_layout_is_a_sentence(change: Callable[[State], None], why: str, tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ from manifests.errors import BadInput
 
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # torch.load names a class or function that it refuses in this form
 _MOST_NAMES = 3  # A sentence names at most this many tensors.
+_REAL = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}
 
 
 def read_pickled(file: Path, source: str) -> dict[str, Any]:
@@ -34,8 +38,8 @@ def read_pickled(file: Path, source: str) -> dict[str, Any]:
     except Exception as error:  # a broken or hostile file can raise any error
         if match := _FORBIDDEN.search(str(error)):
             raise BadInput(
-                f"{file} names {match[1]}, which can run code when the file is read, so Likeness does not read the "
-                f"file: take {source}."
+                f"{file} names {match[1]}, and Likeness reads only tensors and plain values, because other classes "
+                f"can run code: take {source}."
             ) from error
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInput(f"{file} is not a readable file of torch.save ({why}): take {source}.") from error
@@ -50,8 +54,9 @@ def load_tensors(
     """Loads the tensors of a file into a module, in place.
 
     The file may lack tensors whose names end with a text of `optional`. `source` says which file to take. Raises
-    BadInput, with at most three names, if the file lacks other tensors, if it has unknown tensors, or if tensors have
-    another shape or contain NaN or infinity.
+    BadInput, with at most three names, if the file lacks other tensors, if it has unknown tensors, or if tensors
+    are not dense arrays of real numbers on the CPU, have another shape, or contain NaN or infinity in the type that the
+    module has.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors and not name.endswith(tuple(optional))]
@@ -61,6 +66,8 @@ def load_tensors(
             raise BadInput(f"{file} {what} {_list(names)}: take {source}.")
     if wrong := [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]:
         raise BadInput(f"{file} has values that are not tensors: {_list(wrong)}: take {source}.")
+    if wrong := [name for name, tensor in tensors.items() if not _is_dense_and_real(tensor)]:
+        raise BadInput(f"{file} has tensors that are not dense arrays of real numbers: {_list(wrong)}: take {source}.")
     shapes = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
         for name, tensor in tensors.items()
@@ -68,9 +75,20 @@ def load_tensors(
     ]
     if shapes:
         raise BadInput(f"{file} has tensors with another shape: {_list(shapes)}: take {source}.")
-    if wrong := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+    if wrong := [name for name, tensor in tensors.items() if not _is_finite(tensor, own[name].dtype)]:
         raise BadInput(f"{file} has tensors with NaN or infinity: {_list(wrong)}: take {source}.")
     module.load_state_dict(dict(tensors), strict=False)
+
+
+def _is_dense_and_real(tensor: torch.Tensor) -> bool:
+    """Returns False for a sparse, nested, quantized or complex tensor, and for a tensor without values (meta)."""
+    dense = tensor.layout == torch.strided and not tensor.is_nested
+    return dense and tensor.device.type == "cpu" and tensor.dtype in _REAL
+
+
+def _is_finite(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Returns whether the values are finite after the copy into a tensor of `dtype`. 1e300 is infinite in float32."""
+    return bool(torch.isfinite(tensor.to(dtype if dtype.is_floating_point else torch.float64)).all())
 
 
 def _list(names: Sequence[str]) -> str:
