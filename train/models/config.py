@@ -94,11 +94,12 @@ class ModelConfig:
     vre: VreConfig
     steps: int = 1  # number of restoration steps in training, see train/models/step_schedule.py
     stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
+    reference_limit: int | None = None  # Other bases: the largest number of references, or None for no limit.
 
     @property
     def most_references(self) -> int | None:
         """Returns the largest number of references that the restorer reads, or None if there is no limit."""
-        return None if self.stylegan is None else self.stylegan.references
+        return self.reference_limit if self.stylegan is None else self.stylegan.references
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:

@@ -280,7 +280,8 @@ def test_released_weights_restore_as_published(
     lq, references = torch.rand(1, 3, SIZE, SIZE), torch.rand(count, 3, SIZE, SIZE)
     folder = write(tmp_path / "weights", state, use_adain=adain, train_input=own)
     model = load_instantrestore(folder, str(base), seed=5)
-    assert model.config.size == 512 and model.timesteps == (249,) and not model.training
+    assert model.config.size == 512 and model.config.most_references == 4
+    assert model.config.timestep == 249 and model.timesteps == (249,) and not model.training
     restored = run(model, lq, references)
     assert float((restored - published(state, base, lq, references, 5, adain, own)).abs().max()) < 1e-4
     if count == 2:  # each option, the seed and the references change the result, and the order does not
@@ -296,6 +297,26 @@ def test_an_image_without_references_does_not_disturb_a_batch(state: State, base
     together = model(lq, references, torch.tensor([[True, False], [False, False]]), torch.zeros(2, 2, 0)).image
     assert torch.allclose(together[:1], run(model, lq[:1], references[0, :1]), atol=1e-5)
     assert torch.allclose(together[1:], run(model, lq[1:], references[1, :0]), atol=1e-5)
+
+
+class EarlierTextModel(torch.nn.Module):
+    """Is a text encoder with the part `text_model`, as in transformers 5.0."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        self.text_model = CLIPTextModel(config)
+
+    def forward(self, ids: torch.Tensor) -> Any:
+        return self.text_model(ids)
+
+
+def test_both_layouts_of_the_text_encoder_are_read(
+    state: State, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "weights", state)
+    prompt = load_instantrestore(folder, str(base)).base.prompt
+    monkeypatch.setattr("transformers.CLIPTextModel", EarlierTextModel)
+    assert torch.equal(load_instantrestore(folder, str(base)).base.prompt, prompt)
 
 
 class Evil:

@@ -26,7 +26,7 @@ from torch import nn
 from manifests.errors import BadInput
 from train.models.bases.diffusion import check_base
 from train.models.released.adapters import add_adapters, merge_adapters
-from train.models.released.instantrestore_base import InstantRestoreBase
+from train.models.released.instantrestore_base import TIMESTEP, InstantRestoreBase
 from train.models.released.read_pickled import load_tensors, read_pickled
 from train.models.restorer import Restorer
 from train.recipes.recipes import DIFFUSION, build_model_config, find_recipe
@@ -36,6 +36,7 @@ FILES = "*_ckpt.pt"
 SOURCE = "InstantRestore's own file, and give sd-turbo as --base-model"
 ADVICE = "give sd-turbo in the layout of diffusers"
 PROMPT = "A high-quality photo of a person; professional, 8k"  # from pix2pix_turbo.py
+MOST_REFERENCES = 4  # The training used four references, and inference/test.py takes the first four.
 # The layers that pix2pix_turbo.py adapts, as in `add_adapters`.
 _ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_shortcut", "conv_out")
@@ -43,7 +44,7 @@ ADAPTED_UNET = (*_ATTENTION, *_CONVOLUTIONS, "proj_in", "proj_out", "ff.net.2", 
 ADAPTED_VAE = (*_ATTENTION, *_CONVOLUTIONS, "conv_in")
 UNET_ADAPTER, VAE_ADAPTER = "default", "vae_skip"
 # The settings in `cfg` that change the result, with the defaults of the authors' train_config.py. The final
-# configuration of the authors has rank 32, AdaIN, and no keys of the input.
+# configuration of the authors has rank 32, AdaIN, and attention that does not read the input.
 CHOICES: dict[str, int | bool] = {
     "lora_rank_unet": 16,
     "lora_rank_vae": 16,
@@ -75,6 +76,7 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
     file = find_checkpoint(Path(source))
     recipe = replace(find_recipe("instant", DIFFUSION), lora_rank=0)
     config = build_model_config(recipe, 0, base_model)
+    config = replace(config, timestep=TIMESTEP, reference_limit=MOST_REFERENCES)
     unet_config, vae_config = check_base(config, ADVICE)
     prompt_ids = read_prompt(base_model)
     # Read the file, and build the networks with the authors' names for all tensors.
@@ -89,7 +91,8 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
             "text_encoder": _build_text_encoder(base_model),
         }
     )
-    load_tensors(nn.ModuleDict({"net": networks}), read_state(checkpoint, file), file, SOURCE)
+    tensors = read_state(checkpoint, file, networks["text_encoder"])
+    load_tensors(nn.ModuleDict({"net": networks}), tensors, file, SOURCE)
     # Merge the adapters, and compute the prompt once.
     for name in ("unet", "vae"):
         rank = int(settings[f"lora_rank_{name}"])
@@ -151,19 +154,21 @@ def read_settings(checkpoint: Mapping[str, Any], file: Path) -> dict[str, int | 
     return settings
 
 
-def read_state(checkpoint: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def read_state(checkpoint: Mapping[str, Any], file: Path, text_encoder: nn.Module) -> dict[str, Any]:
     """Returns the tensors of a checkpoint by name. Raises BadInput if the checkpoint has no state dict.
 
     As in the authors' code, a name loses the part `module`, which training on several GPUs adds. The tensors of the
-    text encoder lose the part `text_model`, which transformers dropped in version 5.
+    text encoder lose the part `text_model` if `text_encoder` has no such part. transformers dropped the part
+    `text_model` after version 5.0.
     """
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping):
         raise BadInput(f"{file} contains no tensors under state_dict: take {SOURCE}.")
     names = {name: str(name).replace(".module.", ".") for name in state}
-    return {
-        plain.replace("net.text_encoder.text_model.", "net.text_encoder."): state[name] for name, plain in names.items()
-    }
+    if not hasattr(text_encoder, "text_model"):
+        long, short = "net.text_encoder.text_model.", "net.text_encoder."
+        names = {name: plain.replace(long, short) for name, plain in names.items()}
+    return {plain: state[name] for name, plain in names.items()}
 
 
 def read_prompt(base_model: str) -> torch.Tensor:

@@ -14,7 +14,7 @@ from train.models.bases.extended_attention import Extension
 from train.models.io import Conditions
 from train.models.step_schedule import add_noise
 
-TIMESTEP = 249  # inference/test.py pins the timestep of the LQ latent
+TIMESTEP = 249  # The timestep of the LQ latent and of the UNet, from inference/test.py.
 REFERENCE_TIMESTEP = 1  # The timestep of the reference latents.
 FREEU = {"s1": 0.9, "s2": 0.2, "b1": 1.4, "b2": 1.6}
 DRAWS = 4  # Random draws of a restoration, see `InstantRestoreBase`.
