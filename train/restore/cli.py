@@ -44,7 +44,7 @@ def restore(
         int | None,
         flag(
             "--seed",
-            "; only instantrestore:FOLDER draws random numbers",
+            "; only `instantrestore:` draws random numbers",
             low=0,
             high=MAX_SEED,
             default="0",

@@ -25,8 +25,8 @@ def load_restorer(
     The released weights are osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER. `base_model` is the folder of
     the diffusion model. The released weights of OSDFace and InstantRestore need `base_model`, and so does a restorer
     whose diffusion model was moved. `steps` is the number of steps in which a face is restored. `steps` must not be
-    larger than the number of steps in training. `seed` is the seed of the noise. Only instantrestore:FOLDER draws
-    noise, and its default is 0. Raises BadInput if the restorer cannot be loaded with these arguments.
+    larger than the number of steps in training. `seed` is the seed of the noise. Only `instantrestore:` draws noise,
+    and the default is 0. Raises BadInput if the restorer cannot be loaded with these arguments.
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model, seed)
@@ -75,8 +75,7 @@ def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     """Loads the face models that a restorer was trained with.
 
     `spec` is a --faces value that replaces the recorded value if the files were moved. Released weights record no
-    recognizer, so they work with any face models. Raises BadInput if the recognizer is not the
-    recorded recognizer.
+    recognizer, so they work with any face models. Raises BadInput if the recognizer is not the recorded recognizer.
     """
     recorded = model.facts.get("recognizer")
     if recorded is None:

@@ -52,8 +52,9 @@ def restore(
     """Restores photos, and all photos of folders, into the folder `out`, and logs them in OUT/restored.jsonl.
 
     A face is kept unchanged if the face is already sharper than the restorer can write, or if the result would be worse
-    than the face (train/restore/harm.py). With `always`, no face is kept unchanged. The result is mixed with the photo
-    by `strength`, from 0 (a copy of the photo) to 1.
+    than the face (train/restore/harm.py). With `always`, these faces are restored too. A face without a reference is
+    kept unchanged, even with `always`, if the restorer needs a reference. The result is mixed with the photo by
+    `strength`, from 0 (a copy of the photo) to 1.
 
     Each face gets only references that show the same person (train/restore/references/choose_references.py). With
     `trust_references`, every reference counts as a photo of the person, whatever the recognizer says.
