@@ -12,7 +12,7 @@ from typing import Any
 
 from curate.decisions.face_lookup import MIN_PREFIX
 from curate.people.people_now import PeopleNow
-from curate.photos.consent import CONSENT, find_strictest_consent
+from curate.photos.consent import CONSENT, find_consent_problem, find_strictest_consent, read_require_consent
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import CONSENT_KIND, Decision, find_decided_consent
 from manifests.ledger.ledger import Ledger
@@ -31,13 +31,20 @@ class PhotoConsents:
     sidecar: dict[str, str | None]  # photo -> the consent in the sidecar
     now: dict[str, str | None]  # photo -> the consent that counts, with all recorded decisions
     photo_of_file: dict[str, str]  # sha256 of a file -> its photo
+    require: bool = False  # whether a photo whose consent is unknown may not be used
+
+    def may_use(self, consent: str | None) -> bool:
+        """Returns whether a photo with this consent may be used."""
+        return find_consent_problem(consent, self.require) is None
 
 
 def read_photo_consents(ledger: Ledger) -> PhotoConsents:
     """Reads the consent of all photos."""
     rows = ledger.query(_PHOTOS).rows()
     files: dict[str, str] = dict(ledger.query(_FILES).iter_rows())
-    return PhotoConsents({row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}, files)
+    return PhotoConsents(
+        {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}, files, read_require_consent(ledger)
+    )
 
 
 def parse_consent(request: Mapping[str, Any], people: PeopleNow, photos: PhotoConsents) -> tuple[Decision, str]:
@@ -104,6 +111,18 @@ def find_changed_consents(log: Sequence[Decision], photos: PhotoConsents) -> dic
     named = {photo for decision in log for photo in decision.photos if photo in photos.now}
     consents = {photo: find_strictest_consent(photos.sidecar[photo], decided.get(photo)) for photo in sorted(named)}
     return {photo: consent for photo, consent in consents.items() if consent != photos.now[photo]}
+
+
+def describe_lost_photos(consents: Mapping[str, str | None], photos: PhotoConsents) -> list[str]:
+    """Returns a notice if photos may not be used any more with their new consents, or [].
+
+    `photos` has the consents before the change.
+    """
+    lost = sum(photos.may_use(photos.now[photo]) and not photos.may_use(new) for photo, new in consents.items())
+    if not lost:
+        return []
+    number, its = format_count(lost, "photo"), "Its" if lost == 1 else "Their"
+    return [f"{number} may not be used any more. {its} crops and embeddings are erased when the decision is applied."]
 
 
 def _find_photos(name: object, people: PeopleNow, photos: PhotoConsents) -> set[str]:

@@ -19,6 +19,7 @@ from curate.decisions.consent_requests import (
     PhotoConsents,
     check_sidecar,
     describe_copies,
+    describe_lost_photos,
     find_changed_consents,
     read_photo_consents,
 )
@@ -27,6 +28,7 @@ from curate.decisions.requests import ParsedRequests, Request, parse_requests
 from curate.decisions.settings import read_curation_settings
 from curate.people.group import read_true_labels
 from curate.people.people_now import Change, PeopleNow, follow_batches
+from curate.people.refused_photos import ConsentRule
 from curate.people.split.assign_splits import describe_two_frozen_splits
 from manifests.errors import BadInput
 from manifests.ledger.applied_decisions import read_decision_batches, read_grouped_decision, read_last_decision
@@ -69,10 +71,12 @@ def read_desk(ledger: Ledger) -> Desk:
     log = [one for one in read_decisions(ledger) if one.number <= grouped]
     faces, identities = ledger.read_rows(Face), ledger.read_rows(Identity)
     labels = read_true_labels(ledger, faces)
-    people = PeopleNow(faces, ledger.read_rows(Membership), identities, log, read_key(ledger), labels)
+    photos = read_photo_consents(ledger)
+    rule = ConsentRule(photos.sidecar, photos.require)
+    people = PeopleNow(faces, ledger.read_rows(Membership), identities, log, read_key(ledger), labels, rule)
     follow_batches(people, batches)
     frozen = find_frozen_rows(faces, ledger.read_rows(Split))
-    lookup, photos = FaceLookup(people, read_gone_photos(ledger)), read_photo_consents(ledger)
+    lookup = FaceLookup(people, read_gone_photos(ledger))
     return Desk(people, lookup, photos, frozen, read_last_decision(ledger), read_version(ledger))
 
 
@@ -101,6 +105,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         _check_frozen_groups(desk.people.plan(new), desk.frozen)
         notices = [*parsed.notices, *describe_copies(new, desk.people, desk.photos)]
         consents = find_changed_consents([*desk.people.log, *new], desk.photos)
+        notices += describe_lost_photos(consents, desk.photos)
         photos = ledger.read_rows(Photo, "list_contains(?, photo_id)", list(consents)) if consents else []
         photos = [replace(photo, consent=consents[photo.photo_id]) for photo in photos]
         ledger.record("decide", "all", {}, [*make_rows(new), *photos])

@@ -19,12 +19,13 @@ from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
 from curate.people.links import Links, resolve_links
 from curate.people.people_now import PeopleNow, follow_batches
+from curate.people.refused_photos import read_consent_rule
 from curate.photos.labelling.labels import label_faces
 from manifests.ledger.applied_decisions import LAST_DECISION, find_last_number, read_decision_batches
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
-from manifests.privacy.erase import NO_CONSENT
+from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT
 from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
@@ -162,13 +163,14 @@ def _follow(
     members = {row.face_id for row in memberships}
     faces = [
         replace(face, status="ok", reason=None)
-        if face.face_id in members and face.reason in (DROPPED_BY_DECISION, NO_CONSENT)
+        if face.face_id in members and face.reason in (DROPPED_BY_DECISION, NO_CONSENT, CONSENT_MISSING)
         else face
         for face in faces
     ]
     usable = {face.face_id for face in faces if face.status == "ok"}
     memberships = [row for row in memberships if row.face_id in usable]
-    people = PeopleNow(faces, memberships, ledger.read_rows(Identity), log, read_key(ledger), labels)
+    rule = read_consent_rule(ledger)
+    people = PeopleNow(faces, memberships, ledger.read_rows(Identity), log, read_key(ledger), labels, rule)
     follow_batches(people, followed)
     row_of = {row.face_id: row for row in memberships}
     return [replace(row_of[face], identity_id=person) for face, person in sorted(people.identity_of.items())]

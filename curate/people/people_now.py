@@ -18,7 +18,7 @@ import numpy as np
 from curate.people.apply_decisions import regroup_by_links
 from curate.people.identities import choose_ids, name_groups
 from curate.people.links import resolve_links
-from curate.people.refused_photos import plan_refusals
+from curate.people.refused_photos import ConsentRule, plan_refusals
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import CONSENT_KIND, DROPPED_BY_DECISION, Decision, FaceFinder, select_active
 from manifests.ledger.records import Face, Identity, Membership
@@ -52,9 +52,10 @@ class PeopleNow:
         log: Sequence[Decision],
         key: bytes,
         labels: Mapping[str, str] | None = None,
+        rule: ConsentRule | None = None,
     ) -> None:
         """`log` are the decisions that are already applied to `memberships`. `labels` maps a face to its label if
-        labels are truth.
+        labels are truth. Without a `rule`, only decisions refuse the use of a photo.
         """
         self.faces = {face.face_id: face for face in faces}
         self.finder = FaceFinder(faces)
@@ -65,7 +66,7 @@ class PeopleNow:
             self.members[row.identity_id].append(row.face_id)
         self._followed: list[Decision] = []
         self._held: list[Decision] = []  # the newest decisions, as long as they contradict earlier decisions of the log
-        self._key, self._labels = key, labels or {}
+        self._key, self._labels, self._rule = key, labels or {}, rule or ConsentRule()
         self._grouped = {one.number for one in select_active(log)}  # active decisions that the grouping contains
         self._group_of = dict(self.identity_of)  # face -> group of the last grouping
         self._group_members = {person: tuple(own) for person, own in self.members.items()}
@@ -230,7 +231,7 @@ class PeopleNow:
         drops = self._plan_drops(new)
         if not drops and not any(one.kind in (CONSENT_KIND, "undo") for one in new):
             return [], self._allowed
-        return plan_refusals([*self._followed, *new], self.finder, self._allowed, drops)
+        return plan_refusals([*self._followed, *new], self._rule, self.finder, self._allowed, drops)
 
     def _plan_drops(self, new: Sequence[Decision]) -> list[Face]:
         """Returns the new rows of the faces that `new` drops or brings back."""

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+from curate.photos.consent import find_consent_problem, find_strictest_consent, read_require_consent
 from manifests.ledger.decision_log import Decision, FaceFinder, find_decided_consent
+from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
-from manifests.privacy.erase import CONSENT_REFUSALS, ERASURE_REASONS, NO_CONSENT
+from manifests.privacy.erase import ERASURE_REASONS
 
 
-def find_refused_photos(log: Iterable[Decision]) -> set[str]:
-    """Returns the photos whose use the newest decision in force forbids."""
-    return {photo for photo, consent in find_decided_consent(log).items() if consent in CONSENT_REFUSALS}
+@dataclass(frozen=True)
+class ConsentRule:
+    """What decides about the use of a photo, apart from decisions."""
+
+    sidecar: Mapping[str, str | None] = field(default_factory=dict)  # photo -> the consent in the sidecar
+    require: bool = False  # whether a photo whose consent is unknown may not be used
+
+
+def read_consent_rule(ledger: Ledger) -> ConsentRule:
+    """Reads the consents of the sidecar, and whether the last curation used `--require-consent`."""
+    sidecar = dict(ledger.query("SELECT photo_id, sidecar_consent FROM photos").iter_rows())
+    return ConsentRule(sidecar, read_require_consent(ledger))
+
+
+def find_refused_photos(log: Iterable[Decision], rule: ConsentRule) -> dict[str, str]:
+    """Returns photo -> reason for the photos in decisions whose use is forbidden now.
+
+    A decision that was taken back counts too: without the decision, a photo can be without a known consent.
+    """
+    log = list(log)
+    decided = find_decided_consent(log)
+    named = {photo for decision in log for photo in decision.photos}
+    reasons = {
+        photo: find_consent_problem(find_strictest_consent(rule.sidecar.get(photo), decided.get(photo)), rule.require)
+        for photo in named
+    }
+    return {photo: reason for photo, reason in reasons.items() if reason is not None}
 
 
 def plan_refusals(
-    log: Sequence[Decision], finder: FaceFinder, allowed: Mapping[str, Face], changes: Sequence[Face]
+    log: Sequence[Decision],
+    rule: ConsentRule,
+    finder: FaceFinder,
+    allowed: Mapping[str, Face],
+    changes: Sequence[Face],
 ) -> tuple[list[Face], dict[str, Face]]:
     """Returns the new rows of faces whose rows change, and the next value of `allowed`.
 
@@ -25,13 +55,13 @@ def plan_refusals(
     change. A face that was erased already keeps its row.
     """
     rows = {face.face_id: face for face in changes}
-    refused = find_refused_photos(log)
+    refused = find_refused_photos(log, rule)
     next_allowed: dict[str, Face] = {}
-    for face in finder.select_photos(sorted(refused | {face.photo_id for face in allowed.values()})):
+    for face in finder.select_photos(sorted({*refused, *(face.photo_id for face in allowed.values())})):
         row = rows.pop(face.face_id, None) or allowed.get(face.face_id, face)
         if face.photo_id in refused and row.reason not in ERASURE_REASONS:
             next_allowed[face.face_id] = row
-            row = replace(row, status="dropped", reason=NO_CONSENT, duplicate_of=None)
+            row = replace(row, status="dropped", reason=refused[face.photo_id], duplicate_of=None)
         if row != face:
             rows[face.face_id] = row
     return list(rows.values()), next_allowed

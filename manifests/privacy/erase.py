@@ -36,9 +36,17 @@ ERASED_PHOTOS = (
     f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
 )
+# Whether the last curation used `--require-consent`: then a photo without the consent yes may not be used.
+_REQUIRES_CONSENT = (
+    "'true' IN (SELECT detail ->> '$.require_consent' FROM stages WHERE stage = 'consent' AND detail IS NOT NULL "
+    "ORDER BY finished DESC LIMIT 1)"
+)
 # Selects the photos of which nobody may see a picture: the consent forbids it, or a person in the photo opted out. A
 # decision about the consent changes photos.consent when it is recorded, so it counts here before it is applied.
-SECRET_PHOTOS = f"{ERASED_PHOTOS} UNION SELECT photo_id FROM photos WHERE lower(trim(consent)) IN {CONSENT_REFUSALS}"
+SECRET_PHOTOS = (
+    f"{ERASED_PHOTOS} UNION SELECT photo_id FROM photos WHERE lower(trim(consent)) IN {CONSENT_REFUSALS} "
+    f"OR (lower(trim(consent)) IS DISTINCT FROM 'yes' AND {_REQUIRES_CONSENT})"
+)
 # Selects the photos of which a report shows no picture: the secret photos, and the photos that are not used.
 HIDDEN_PHOTOS = f"SELECT photo_id FROM photos WHERE status <> 'ok' UNION {SECRET_PHOTOS}"
 # these tables have a column face_id

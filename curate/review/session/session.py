@@ -164,8 +164,9 @@ class Session:
             by_number = {one.number: one for one in log}
             taken = [by_number[number] for number in numbers]
             kinds = {by_number[int(one.undoes or 0)].kind if one.kind == "undo" else one.kind for one in taken}
-            self.record([{"kind": "undo", "undoes": number} for number in numbers])
-            return f"{verb}: {format_count(len(taken), 'decision')} ({', '.join(sorted(kinds))})."
+            notices = self.record([{"kind": "undo", "undoes": number} for number in numbers])
+            sentence = f"{verb}: {format_count(len(taken), 'decision')} ({', '.join(sorted(kinds))})."
+            return " ".join([sentence, *notices])
 
     def mark_seen(self, person: str | None = None) -> int:
         """Marks the faces that joined `person` as seen, or the faces that joined any person. Returns the number of

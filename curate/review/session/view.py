@@ -23,7 +23,7 @@ from manifests.ledger.decision_log import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import is_curation_finished
 from manifests.ledger.records import Face, Identity
-from manifests.privacy.erase import CONSENT_REFUSALS, ERASED_PHOTOS
+from manifests.privacy.erase import ERASED_PHOTOS
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 
@@ -123,7 +123,7 @@ class View:
     def is_secret(self, photo_id: str) -> bool:
         """Returns whether nobody may see a picture of a photo, as SECRET_PHOTOS in manifests/privacy/erase.py says."""
         consent = (self.consents.get(photo_id) or "").strip().lower()
-        return photo_id in self._erased or consent in CONSENT_REFUSALS
+        return photo_id in self._erased or not self.desk.photos.may_use(consent or None)
 
     def is_hidden(self, photo_id: str) -> bool:
         """Returns whether the pages of people show no picture of a photo, as HIDDEN_PHOTOS says."""

@@ -182,7 +182,17 @@ def test_the_strictest_of_sidecar_and_decision_counts(original: Path, dataset: P
     curated(original / "photos", dataset, sidecar=str(table), require_consent=True)
     assert [face.status for face in find_faces(dataset, "person1/0.png")] == ["ok"]
     assert read_consents(dataset, names[1]) == ("withdrawn", "yes", "dropped", "no_consent")
-    decide(dataset, [{"kind": "undo", "undoes": number} for number in (2, 1)])
+    (face,) = find_faces(dataset, "person1/0.png")
+    with review_dataset(dataset) as review:  # the photo is hidden before the undo is applied
+        people = review.session.read().people
+        pictures = [f"/crop/{face.face_id}.webp", f"/picture/photo/{face.photo_id}.webp"]
+        assert {review.client.get(link).status_code for link in pictures} == {200}
+        assert face.face_id in people.identity_of
+        for _ in range(2):
+            said = review.act(act="undo")["sentence"]
+        assert "1 photo may not be used any more. Its crops and embeddings are erased when the" in said
+        assert face.face_id not in people.identity_of
+        assert {review.client.get(link).status_code for link in pictures} == {404}
     assert read_consents(dataset, names[1]) == ("yes", "yes", "ok", None)
     # without a decision, the photo has no consent again, and the last curation required consent
     assert read_consents(dataset, "person1/0.png") == (None, None, "dropped", "consent_missing")
