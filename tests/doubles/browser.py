@@ -101,13 +101,13 @@ class Hand:
         """Chooses a person in the dialog that looks for people."""
         self.page.wait_for_selector("#choose[open]")
         self.page.keyboard.type(identity_id)
+        if self.with_keyboard:
+            self.page.keyboard.press("Enter")  # at once: the list may still show other people
+            return
         choice = self.page.locator(f'#choose-list button:has(span:text-matches("{identity_id[:10]}"))')
         choice.first.wait_for()
         self.wait("document.querySelectorAll('#choose-list button').length === 1")
-        if self.with_keyboard:
-            self.page.keyboard.press("Enter")
-        else:
-            choice.click()
+        choice.click()
 
     def wait(self, condition: str) -> None:
         """Waits until a condition in JavaScript is true. Playwright itself needs eval, which the pages forbid."""

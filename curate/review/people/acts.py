@@ -37,19 +37,24 @@ def perform(session: Session, act: object) -> dict[str, Any]:
     for request in requests:
         if not isinstance(request, Mapping) or request.get("kind") not in PARTS:
             raise BadInput("The act has a request of an unknown kind.")
+    person = session.read().people.identities.get(str(requests[0].get("to")))
+    to = "" if person is None else f" to {person.name or person.identity_id}"
     notices = session.record(requests)
-    return {"sentence": describe_requests(requests), "notices": notices}
+    return {"sentence": describe_requests(requests, to), "notices": notices}
 
 
-def describe_requests(requests: list[Mapping[str, Any]]) -> str:
-    """Returns a sentence about requests of one kind, for the message on the page."""
+def describe_requests(requests: list[Mapping[str, Any]], to: str = "") -> str:
+    """Returns a sentence about requests of one kind, for the message on the page.
+
+    `to` says where the faces of a move go, as in " to Ann", or is empty.
+    """
     first = requests[0]
     kind, faces = str(first["kind"]), sum(_count(request.get("faces")) for request in requests)
     reason = f" ({first['reason']})" if first.get("reason") else ""
     sentences = {
         "merge": f"{format_count(_count(first.get('sides')), 'person', 'people')} are one person.",
         "split": f"{format_count(faces, 'face')} taken out of the person.",
-        "move": f"{format_count(faces, 'face')} moved.",
+        "move": f"{format_count(faces, 'face')} moved{to}.",
         "drop": f"{format_count(faces, 'face')} dropped{reason}.",
         "rename": f"The name is {first.get('name')}.",
         "accept": f"The next `likeness curate` uses {format_count(faces, 'face')} that a filter dropped.",

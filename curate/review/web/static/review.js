@@ -178,7 +178,7 @@ function choosePerson(title, without = []) {
   const list = document.getElementById("choose-list");
   document.getElementById("choose-title").textContent = title;
   input.value = "";
-  let chosen = null, turn = 0;
+  let chosen = null, turn = 0, shown = null;
   const show = async () => {
     turn += 1;
     const own = turn, words = new URLSearchParams({ search: input.value, count: 30 });
@@ -195,17 +195,18 @@ function choosePerson(title, without = []) {
     const buttons = [...list.children], place = buttons.indexOf(document.activeElement);
     if (event.key === "ArrowDown") buttons[Math.min(place + 1, buttons.length - 1)]?.focus();
     else if (event.key === "ArrowUp") (place > 0 ? buttons[place - 1] : input).focus();
-    else if (event.key === "Enter" && event.target === input) buttons[0]?.click();
+    // the list may still show the people from before the last letter
+    else if (event.key === "Enter" && event.target === input) shown.then(() => list.firstElementChild?.click());
     else return;
     event.preventDefault();
   };
-  input.oninput = show;
+  input.oninput = () => { shown = show(); };
   dialog.onkeydown = onKey;
   document.getElementById("choose-close").onclick = () => dialog.close();
   list.replaceChildren();
   dialog.showModal();
   input.focus();
-  show();
+  shown = show();
   return new Promise((done) => { dialog.addEventListener("close", () => done(chosen), { once: true }); });
 }
 
