@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from manifests.ledger.decision_log import find_accepts, read_decisions, select_active
-from manifests.ledger.filters import Filter, FilterSet, PhotoFacts, find_removals, list_filter_columns
+from manifests.ledger.filters import Filter, FilterSet, find_removals, list_filter_columns, list_photo_facts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Photo
 
@@ -49,7 +49,7 @@ def find_overridden_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict
     rules = FilterSet(newest["name"], newest["version"], tuple(Filter(**rule) for rule in newest["filters"]))
     rows = ledger.read_rows(Face, "list_contains(?, face_id)", list(accepted))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
-    facts = [PhotoFacts(p.width, p.height, p.jpeg_quality, p.gray) for p in (photos[row.photo_id] for row in rows)]
+    facts = [list_photo_facts(photos[row.photo_id]) for row in rows]
     removals = find_removals(rows, facts, rules)
     return {
         row.face_id: rules.filters[int(removed.argmax())].reason

@@ -17,7 +17,7 @@ from manifests.ledger.decision_log import (
     Decision,
     find_accepts,
     find_drops,
-    find_undone_decision,
+    resolve_undos,
     select_active,
 )
 from manifests.ledger.ledger import Ledger
@@ -67,20 +67,12 @@ def check_acceptable(face: Face, log: Sequence[Decision], has_file: bool) -> Non
         raise BadInput(f"The face {name} ({face.reason}) cannot be accepted, because {cause}. Leave this face out.")
 
 
-def is_about_filters(decision: Decision, log: Iterable[Decision]) -> bool:
-    """Returns whether a decision accepts faces, or takes back or restores a decision that accepts faces.
-
-    `log` are all recorded decisions. No face can move because of such a decision.
-    """
-    return find_undone_decision(decision, log).kind == "accept"
-
-
 def describe_next_curation(log: Sequence[Decision], decisions: Iterable[Decision], faces: Sequence[Face]) -> list[str]:
     """Returns notices about the faces that the next curation uses, or screens again, because of `decisions`.
 
     `log` are all recorded decisions, and `faces` are the faces of the ledger.
     """
-    about_filters = [find_undone_decision(one, log) for one in decisions if is_about_filters(one, log)]
+    about_filters = [one for one in resolve_undos(decisions, log) if one.kind == "accept"]
     named, accepted = find_accepts(about_filters, faces), find_accepts(select_active(log), faces)
     rows = [face for face in faces if face.face_id in named]
     used = sum(face.face_id in accepted and is_dropped_by_filter(face) for face in rows)

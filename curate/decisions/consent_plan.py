@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from curate.photos.consent import ConsentChanges, compute_consent, read_require_consent
-from manifests.ledger.decision_log import CONSENT_KIND, Decision, find_undone_decision
+from manifests.ledger.decision_log import CONSENT_KIND, Decision, resolve_undos
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_faces_with_reason
 from manifests.ledger.records import Degradation, Split
@@ -31,7 +31,7 @@ def plan_consent(ledger: Ledger, log: Sequence[Decision], unapplied: Sequence[De
     If an earlier call was killed before its faces were erased, these faces are in `erased` too.
     """
     splits = ledger.read_rows(Split)
-    if not any(find_undone_decision(decision, log).kind == CONSENT_KIND for decision in unapplied):
+    if not any(decision.kind == CONSENT_KIND for decision in resolve_undos(unapplied, log)):
         return ConsentPlan(splits)
     changes = compute_consent(ledger, log, read_require_consent(ledger))
     lost = {face.face_id for face in changes.faces}

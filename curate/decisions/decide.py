@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curate.config import CurateConfig
-from curate.decisions.accept import describe_next_curation, is_about_filters
+from curate.decisions.accept import describe_next_curation
 from curate.decisions.consent_plan import plan_consent
 from curate.decisions.consent_requests import check_sidecar
 from curate.decisions.record import check_frozen_people, list_phrases, make_rows, read_desk
@@ -35,7 +35,7 @@ from manifests.ledger.applied_decisions import (
     read_last_decision,
     read_unapplied_decisions,
 )
-from manifests.ledger.decision_log import CONSENT_KIND, Decision, read_decisions
+from manifests.ledger.decision_log import CONSENT_KIND, Decision, read_decisions, resolve_undos
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Identity, Membership, remove_embedding
 from manifests.privacy.erase import erase_dropped_faces
@@ -122,15 +122,16 @@ def _apply(
     log = [*read_decisions(ledger), *new]
     last = new[-1].number if new else read_last_decision(ledger)
     unapplied = [*read_unapplied_decisions(ledger), *new]
-    faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
+    faces = ledger.read_rows(Face)
     # A rename moves no face, and only a curation uses an accepted face, so the faces are not grouped again.
-    about_filters = [is_about_filters(decision, log) for decision in unapplied]
+    about_filters = [decision.kind == "accept" for decision in resolve_undos(unapplied, log)]
     if all(own or one.kind == "rename" for one, own in zip(unapplied, about_filters, strict=True)):
         outcome = _apply_names(ledger, faces, log, new, last, dry_run)
         waits = all(about_filters)
         notices = (*outcome.notices, *describe_next_curation(log, unapplied, faces))
         return replace(outcome, notices=notices, applied=len(unapplied), only_names=not waits, only_filters=waits)
 
+    memberships = ledger.read_rows(Membership)
     consent = plan_consent(ledger, log, unapplied)
     changes = consent.changes.faces
     faces = _replace_rows(faces, changes)

@@ -8,7 +8,7 @@ decision means.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,11 +63,7 @@ class FaceLookup:
         faces of its identity. Raises BadInput if a name is unknown, or if a named face is not in use.
         """
         locations: dict[FaceLocation, None] = {}
-        for name in names if isinstance(names, list) else [names]:
-            if isinstance(name, dict):
-                locations[parse_location(name)] = None
-                continue
-            full_id = self.complete_id(name)
+        for full_id in self._read_names(names, locations):
             face_ids = self._members.get(full_id, [full_id])
             if whole and full_id not in self._members:
                 face_ids = self._members[self.find_identity(self.locate(full_id))]
@@ -78,17 +74,21 @@ class FaceLookup:
             raise BadInput("The decision names no face. Give the id of a face or of a person.")
         return tuple(locations)
 
+    def _read_names(self, names: object, locations: dict[FaceLocation, None]) -> Iterator[str]:
+        """Yields the whole id of each name. A name that is a location is added to `locations` instead."""
+        for name in names if isinstance(names, list) else [names]:
+            if isinstance(name, dict):
+                locations[parse_location(name)] = None
+            else:
+                yield self.complete_id(name)
+
     def find_filtered_faces(self, names: object) -> tuple[FaceLocation, ...]:
         """Returns the locations of named faces that filters dropped. `names` has the same form as in `find_faces`.
 
         Raises BadInput if a named face cannot be accepted (see check_acceptable).
         """
         locations: dict[FaceLocation, None] = {}
-        for name in names if isinstance(names, list) else [names]:
-            if isinstance(name, dict):
-                locations[parse_location(name)] = None
-                continue
-            full_id = self.complete_id(name)
+        for full_id in self._read_names(names, locations):
             if full_id not in self._face:
                 raise BadInput(f"The faces of the person {full_id} are in use already. Name a face that is not in use.")
             face = self._face[full_id]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curate.decisions.accept import read_gone_photos
@@ -58,7 +58,6 @@ class Recorded:
     notices: tuple[str, ...]
     change: Change | None  # None if the log contains all requested decisions already.
     desk: Desk  # The desk after the decisions: the given desk, or another one if another command changed the ledger.
-    consents: Mapping[str, str | None] = field(default_factory=dict)  # The new consent of each photo that gets another.
 
 
 def read_desk(ledger: Ledger) -> Desk:
@@ -112,7 +111,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         desk.version = read_version(ledger)
     desk.last_number = new[-1].number
     desk.photos.now.update(consents)
-    return Recorded(list_phrases(parsed), tuple(notices), desk.people.follow(new), desk, consents)
+    return Recorded(list_phrases(parsed), tuple(notices), desk.people.follow(new), desk)
 
 
 def list_phrases(parsed: ParsedRequests) -> tuple[tuple[int, str, str], ...]:

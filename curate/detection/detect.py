@@ -18,7 +18,7 @@ from curate.detection.filter_files import find_min_inter_ocular
 from curate.detection.measure_faces import measure_face
 from curate.detection.read_photos import Source, list_sources, rank_place, read_photos
 from curate.detection.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
-from curate.detection.screen import find_reasons, list_photo_facts
+from curate.detection.screen import find_reasons
 from curate.detection.shards import embed_and_write
 from curate.faces.align import crop_for_recognizer
 from curate.faces.errors import FaceModelError
@@ -28,7 +28,7 @@ from curate.faces.load import load_faces_once
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
 from curate.photos.optout_faces import strip_identity
-from manifests.ledger.filters import FilterSet, PhotoFacts
+from manifests.ledger.filters import FilterSet, PhotoFacts, list_photo_facts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Model, Photo, Record
 from manifests.privacy.erase import OPTED_OUT

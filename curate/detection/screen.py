@@ -23,7 +23,7 @@ from curate.detection.reasons import CROP_MISSING, PHOTO_VANISHED
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_accepts, read_decisions, select_active
-from manifests.ledger.filters import FilterSet, PhotoFacts, find_removals
+from manifests.ledger.filters import FilterSet, PhotoFacts, find_removals, list_photo_facts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
@@ -105,11 +105,6 @@ def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress
 
 def _is_whole(crop: Path, face: Face) -> bool:
     return crop.is_file() and sha256_file(crop) == face.crop_sha256
-
-
-def list_photo_facts(photo: Photo) -> PhotoFacts:
-    """Returns the facts that filters may use about a photo."""
-    return PhotoFacts(photo.width, photo.height, photo.jpeg_quality, photo.gray)
 
 
 def find_reasons(faces: Sequence[Face], photos: Sequence[PhotoFacts], filters: FilterSet) -> list[str | None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from curate.detection.filter_files import insert_min_score
-from curate.detection.screen import find_reasons, list_photo_facts
+from curate.detection.screen import find_reasons
 from curate.face_filters import RUNGS
+from manifests.ledger.filters import list_photo_facts
 from manifests.ledger.records import Face, Pair, Photo
 
 

@@ -131,15 +131,18 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
     return undos
 
 
-def find_undone_decision(decision: Decision, decisions: Iterable[Decision]) -> Decision:
-    """Returns the decision that an undo takes back. If this is an undo too, the search goes on from there.
+def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> list[Decision]:
+    """Returns `decisions` with each undo replaced by the decision that the undo takes back or restores.
 
-    A decision of another kind is returned as it is. So is an undo whose decision a purge removed.
+    `log` are all recorded decisions. An undo stays as it is if a purge removed its decision.
     """
-    by_number = {one.number: one for one in decisions}
-    while decision.kind == "undo" and decision.undoes in by_number:
-        decision = by_number[decision.undoes]
-    return decision
+    by_number = {one.number: one for one in log}
+    resolved = []
+    for decision in decisions:
+        while decision.kind == "undo" and decision.undoes in by_number:
+            decision = by_number[decision.undoes]
+        resolved.append(decision)
+    return resolved
 
 
 def find_decided_consent(decisions: Iterable[Decision]) -> dict[str, str]:

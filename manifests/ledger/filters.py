@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from manifests.errors import BadInput
 from manifests.ledger.connection import first_line
-from manifests.ledger.records import Face
+from manifests.ledger.records import Face, Photo
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -66,6 +66,11 @@ class PhotoFacts(NamedTuple):
     height: int  # Pixels.
     jpeg_quality: int | None = None  # 1 to 100; None if the file is not a JPEG.
     gray: bool | None = None  # Whether the photo has no colours.
+
+
+def list_photo_facts(photo: Photo) -> PhotoFacts:
+    """Returns the facts that filters may use about a photo."""
+    return PhotoFacts(photo.width, photo.height, photo.jpeg_quality, photo.gray)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from curate.config import CurateConfig, SplitRules
-from curate.detection.screen import find_reasons, list_photo_facts
+from curate.detection.screen import find_reasons
 from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
 from curate.people.copies.near_duplicates import select_replaced_faces, select_usable_faces
 from curate.people.split.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
@@ -22,7 +22,7 @@ from curate.people.split.split_notes import describe_empty_splits, describe_spli
 from curate.people.split.together import find_people_together, move_together
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.decision_log import Decision, FaceFinder, read_decisions
-from manifests.ledger.filters import FilterSet, PhotoFacts
+from manifests.ledger.filters import FilterSet, PhotoFacts, list_photo_facts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, Face, Identity, ListEntry, Membership, Photo, Split
 from manifests.runtime.text import format_count
