@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.decisions.face_lookup import MIN_PREFIX
-from curate.people.people_now import PeopleNow
+from curate.people.pending.people_now import PeopleNow
 from curate.photos.consent import CONSENT, find_consent_problem, find_strictest_consent, read_require_consent
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import CONSENT_KIND, Decision, find_decided_consent

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from curate.decisions.accept import check_acceptable
-from curate.people.people_now import PeopleNow
+from curate.people.pending.people_now import PeopleNow
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import FaceLocation
 

@@ -27,8 +27,8 @@ from curate.decisions.face_lookup import FaceLookup
 from curate.decisions.requests import ParsedRequests, Request, parse_requests
 from curate.decisions.settings import read_curation_settings
 from curate.people.group import read_true_labels
-from curate.people.people_now import Change, PeopleNow, follow_batches
-from curate.people.refused_photos import ConsentRule
+from curate.people.pending.people_now import Change, PeopleNow, follow_batches
+from curate.people.pending.refused_photos import ConsentRule
 from curate.people.split.assign_splits import describe_two_frozen_splits
 from manifests.errors import BadInput
 from manifests.ledger.applied_decisions import read_decision_batches, read_grouped_decision, read_last_decision

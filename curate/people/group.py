@@ -10,16 +10,16 @@ import numpy as np
 
 from curate.config import CurateConfig
 from curate.detection.worth import measure_worth, read_worth_scale
-from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.confidence import count_cosines
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.people.collages import describe_collages, describe_repeated_faces, find_collages
+from curate.people.constraints.apply_decisions import apply_decisions
+from curate.people.constraints.links import Links, resolve_links
 from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
-from curate.people.links import Links, resolve_links
-from curate.people.people_now import PeopleNow, follow_batches
-from curate.people.refused_photos import read_consent_rule
+from curate.people.pending.people_now import PeopleNow, follow_batches
+from curate.people.pending.refused_photos import read_consent_rule
 from curate.photos.labelling.labels import label_faces
 from manifests.ledger.applied_decisions import LAST_DECISION, find_last_number, read_decision_batches
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions

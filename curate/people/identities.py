@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from curate.people.clustering.group_embeddings import Grouping
-from curate.people.links import Links
+from curate.people.constraints.links import Links
 from manifests.ledger.records import Identity, Membership
 from manifests.privacy.keys import compute_mark
 

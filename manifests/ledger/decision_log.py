@@ -3,7 +3,7 @@
 A decision names a face by the hash of its photo and a box. A later detection may move the box of a face a little. The
 face of a decision is therefore the photo's face whose box today has the largest overlap with the recorded box. If the
 intersection over union of these two boxes is below 0.5, today's dataset does not have the face of the decision. The
-module curate/people/links.py derives the consequences of the decisions.
+module curate/people/constraints/links.py derives the consequences of the decisions.
 
 A decision of the kind consent names photos, and no faces. The module curate/photos/consent.py applies these decisions.
 """

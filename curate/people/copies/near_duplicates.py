@@ -19,8 +19,8 @@ from curate.faces.comparison.turned_hashes import VARIANTS, count_different_bits
 from curate.faces.interface import FaceModels
 from curate.people.clustering.components import label_components
 from curate.people.collages import find_repeated_frames, find_repeating_photos
+from curate.people.constraints.links import find_dropped_faces, find_preferred_faces
 from curate.people.copies.same_picture import find_copies
-from curate.people.links import find_dropped_faces, find_preferred_faces
 from curate.photos.history.file_history import FILE_REPLACED
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger

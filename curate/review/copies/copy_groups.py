@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from curate.people.links import find_preferred_faces
+from curate.people.constraints.links import find_preferred_faces
 from manifests.ledger.decision_log import read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original

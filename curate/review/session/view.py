@@ -1,7 +1,7 @@
 """Keeps in memory what the pages show: people, faces and files. The ledger is read in one short connection.
 
 The people follow from all recorded decisions, including decisions that are not applied yet
-(curate/people/people_now.py). The numbers of a face, such as its confidence, come from the last grouping.
+(curate/people/pending/people_now.py). The numbers of a face, such as its confidence, come from the last grouping.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from curate.decisions.record import Recorded, read_desk
 from curate.decisions.settings import read_curation_settings
-from curate.people.people_now import Change
+from curate.people.pending.people_now import Change
 from curate.people.split.assigned import find_assigned_splits
 from manifests.ledger.applied_decisions import count_unapplied_decisions
 from manifests.ledger.decision_log import select_active

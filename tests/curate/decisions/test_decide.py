@@ -21,9 +21,9 @@ from curate.decisions.decide import decide
 from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries
 from curate.detection.filter_files import set_min_inter_ocular
 from curate.face_filters import DEFAULT, STRICT
-from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.group_embeddings import Grouping
-from curate.people.links import Links, resolve_links
+from curate.people.constraints.apply_decisions import apply_decisions
+from curate.people.constraints.links import Links, resolve_links
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import Decision, FaceLocation, measure_overlap, select_active

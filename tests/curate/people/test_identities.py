@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.people.clustering.group_embeddings import Grouping
+from curate.people.constraints.links import Links
 from curate.people.identities import make_identities
-from curate.people.links import Links
 from manifests.ledger.records import Identity, Membership
 
 KEY = bytes(32)

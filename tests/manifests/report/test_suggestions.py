@@ -11,7 +11,7 @@ import pytest
 
 from curate.decisions.decide import decide
 from curate.decisions.face_lookup import FaceLookup
-from curate.people.people_now import PeopleNow
+from curate.people.pending.people_now import PeopleNow
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Identity, Membership
 from manifests.report.build_report import build_report

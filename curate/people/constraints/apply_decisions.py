@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from curate.people.clustering.group_embeddings import Grouping
-from curate.people.links import Links
+from curate.people.constraints.links import Links
 
 
 def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, before: Sequence[str | None]) -> Grouping:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curate.people.apply_decisions import regroup_by_links
+from curate.people.constraints.apply_decisions import regroup_by_links
+from curate.people.constraints.links import resolve_links
 from curate.people.identities import choose_ids, name_groups
-from curate.people.links import resolve_links
-from curate.people.refused_photos import ConsentRule, plan_refusals
+from curate.people.pending.refused_photos import ConsentRule, plan_refusals
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import CONSENT_KIND, DROPPED_BY_DECISION, Decision, FaceFinder, select_active
 from manifests.ledger.records import Face, Identity, Membership

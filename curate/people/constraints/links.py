@@ -21,7 +21,7 @@ import numpy as np
 
 from curate.detection.filter_files import is_dropped_by_filter
 from curate.people.clustering.components import label_components
-from curate.people.contradictions import Link, describe_contradiction, describe_empty_part, find_chain
+from curate.people.constraints.contradictions import Link, describe_contradiction, describe_empty_part, find_chain
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     DROPPED_BY_DECISION,
