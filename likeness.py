@@ -65,7 +65,7 @@ from manifests.runtime.flags import argument, flag
 from manifests.runtime.json_log import log, log_as_json
 
 if TYPE_CHECKING:
-    from curate.summary import Summary
+    from curate.run.summary import Summary
     from train.recipes.recipes import Recipe
 
 RECIPE = "tiny"  # the recipe of `run` and `demo`, because this recipe needs no download
@@ -138,9 +138,9 @@ def run(
     from curate.photos.walk import check_photo_paths
 
     check_photo_paths(photos)  # report a wrong path before the slow imports of duckdb and OpenCV
-    from curate.check_options import check_options
     from curate.config import CurateConfig, PairRules, SplitRules
     from curate.detection.filter_files import load_filters
+    from curate.run.check_options import check_options
     from manifests.runtime.workers import count_cores
     from train.recipes.recipes import find_recipe
     from train.run_folders import check_run_folder
@@ -154,7 +154,7 @@ def run(
     if dry_run:
         _print_plan(photos, out, folder, recipe, images, as_json)
         return
-    from curate.pipeline import curate as curate_photos
+    from curate.run.pipeline import curate as curate_photos
     from degrade.frozen.dataset_sets import make_set, plan_set
     from manifests.report.build_report import build_report
     from manifests.runtime.progress import show_progress
@@ -256,8 +256,8 @@ def demo(
 
     Example: likeness demo --out demo_dataset
     """
-    from curate.check_options import check_dataset_folder
     from curate.demo import NOTICE, write_demo_photos
+    from curate.run.check_options import check_dataset_folder
     from degrade.sampling import make_generator
     from train.recipes.recipes import find_recipe
 

@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/curation_speed.json")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # insightface calls functions that scikit-image deprecates
-    for package in ("curate.pipeline", "insightface.app"):
+    for package in ("curate.run.pipeline", "insightface.app"):
         importlib.import_module(package)  # the imports of curation and of the loop are not timed
     photos = sorted(path for path in options.photos.resolve().rglob("*") if path.is_file())[:: options.every]
     folder = options.faces.removeprefix("insightface:")

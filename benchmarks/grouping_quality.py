@@ -33,7 +33,7 @@ from record_result import record_result
 from curate.config import CurateConfig
 from curate.detection.worth import measure_worth, read_worth_scale
 from curate.people.clustering.group_embeddings import group_embeddings
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.uris import path_of
 

@@ -19,7 +19,7 @@ from manifests.runtime.text import format_count
 if TYPE_CHECKING:
     from curate.photos.name_rules import NameRules
     from curate.photos.optout_faces import OptoutResult
-    from curate.summary import Summary
+    from curate.run.summary import Summary
 
 # Help texts that the commands `run` and `manifest import` share with `curate`.
 ARCHIVES = ", and zip or tar archives of photos"
@@ -75,10 +75,10 @@ def curate(
     from curate.photos.walk import check_photo_paths
 
     check_photo_paths(photos)  # a wrong path is reported before the slow imports of duckdb and OpenCV
-    from curate.check_options import check_number, check_options
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
     from curate.photos.name_rules import NameRules
+    from curate.run.check_options import check_number, check_options
     from manifests.runtime.workers import count_cores
 
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "a number of pixels")
@@ -107,7 +107,7 @@ def curate(
     if dry_run:
         _print_plan(photos, out, NameRules(config.exclude, config.include), as_json)
         return
-    from curate.pipeline import curate as curate_photos
+    from curate.run.pipeline import curate as curate_photos
     from manifests.runtime.progress import show_progress
 
     with show_progress("items", as_json) as progress:

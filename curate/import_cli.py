@@ -42,10 +42,10 @@ def import_lists(
 
     Example: likeness manifest import FFHQ-Ref --format refldm --originals images1024x1024 --out DATASET
     """
-    from curate.check_options import check_dataset_folder, check_options
     from curate.config import CurateConfig, PairRules
     from curate.detection.filter_files import load_filters
     from curate.imports.lists import read_lists
+    from curate.run.check_options import check_dataset_folder, check_options
     from manifests.runtime.workers import count_cores
 
     config = CurateConfig(faces=faces, landmarks=landmarks, screen=load_filters(filters), pairs=PairRules(pairs))
@@ -72,7 +72,7 @@ def import_lists(
         for notice in lists.notices:
             typer.echo(f"Note: {notice}")
         return
-    from curate.pipeline import curate
+    from curate.run.pipeline import curate
     from manifests.runtime.progress import show_progress
 
     with show_progress("items", as_json) as progress:

@@ -171,7 +171,7 @@ def test_a_signal_during_training_ends_the_whole_job(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("went on after the signal")
 
-    monkeypatch.setattr("curate.pipeline.curate", nothing)
+    monkeypatch.setattr("curate.run.pipeline.curate", nothing)
     monkeypatch.setattr("curate.cli.describe_summary", lambda _: "")
     monkeypatch.setattr("degrade.cli.describe_poor_targets", lambda _: "")
     monkeypatch.setattr("degrade.frozen.dataset_sets.plan_set", nothing)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from curate.config import CurateConfig
 from curate.detection.detect import start_worker
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Pair, Split
 from manifests.pictures.images import decode

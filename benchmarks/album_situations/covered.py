@@ -20,7 +20,7 @@ from insightface_loop import find_faces_in_loop, group_by_best_peer, has_peers
 
 from curate.config import CurateConfig
 from curate.faces.load import load_faces_once
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.pictures.images import decode
 
 JOINED = 0.25  # A group counts as a group of a person if it has at least this share of the person's plain photos.

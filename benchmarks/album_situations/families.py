@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from curate.config import CurateConfig
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair, Split
 from manifests.pictures.images import decode

@@ -28,7 +28,7 @@ from curate.faces.find_faces import find_faces
 from curate.faces.interface import Detection, FaceModels
 from curate.faces.load import load_faces_once
 from curate.faces.measure import measure_eye_distance
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, File
 from manifests.pictures.images import decode

@@ -22,7 +22,7 @@ from insightface_loop import find_faces_in_loop, group_by_best_peer, has_peers
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, align_face
 from curate.faces.load import load_faces_once
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of

@@ -22,7 +22,7 @@ from PIL import Image
 
 from curate.config import CurateConfig, GroupRules
 from curate.detection.detect import start_worker
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Membership
 from manifests.pictures.images import decode

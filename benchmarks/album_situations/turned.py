@@ -21,7 +21,7 @@ from insightface_loop import find_faces_in_loop, group_by_best_peer, has_peers
 
 from curate.config import CurateConfig
 from curate.detection.detect import start_worker
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, File, Membership, Photo
 from manifests.pictures.images import decode

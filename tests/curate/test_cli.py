@@ -100,7 +100,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
 
 
 def test_notices_and_what_was_set_aside_are_told():
-    from curate.summary import Summary
+    from curate.run.summary import Summary
 
     summary = Summary("dlib", {}, {}, {}, 0, 0, 0, {"train": 0}, 3, 0.925, 0.003, ("Look here.",))
     told = cli.describe_summary(summary)

@@ -20,7 +20,7 @@ from curate.decisions.decide import decide
 from curate.imports.listed_faces import make_listed_pairs
 from curate.imports.lists import read_lists
 from curate.people.split.splits import make_splits
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.export.export_dataset import export_dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from curate.people.split.faces_set_aside import PHOTO_SPANS_SPLITS
-from curate.summary import describe_missing_targets
+from curate.run.summary import describe_missing_targets
 from manifests.ledger.records import Split
 
 ASIDE = [Split(str(n), "p", "train", "identity", status="dropped", reason=PHOTO_SPANS_SPLITS) for n in range(4)]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from curate.check_options import check_number
 from curate.config import GroupRules, SplitRules
 from curate.faces.errors import NoSuchModels
 from curate.faces.load import load_faces
+from curate.run.check_options import check_number
 from manifests.errors import BadInput
 from tests.doubles.commands import call_curate
 from tests.doubles.curation import album, curated, install, photo, save, use_models

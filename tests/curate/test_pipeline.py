@@ -12,7 +12,7 @@ import pytest
 
 import curate.detection.detect
 import curate.people.split.splits
-import curate.pipeline
+import curate.run.pipeline
 from curate.config import CurateConfig, GroupRules, SplitRules
 from curate.decisions.decide import decide
 from curate.detection.crops import read_crop
@@ -78,7 +78,7 @@ def by_name(dataset: Path) -> dict[str, str]:
 def test_an_album_becomes_people_pairs_and_splits(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
     told = []
-    summary = curate.pipeline.curate([photos], dataset, CurateConfig(), progress=lambda *step: told.append(step))
+    summary = curate.run.pipeline.curate([photos], dataset, CurateConfig(), progress=lambda *step: told.append(step))
     assert (summary.files, summary.photos, summary.faces) == ({"ok": 20}, {"ok": 20}, {"ok": 20})
     assert (summary.identities, summary.alone, summary.largest, summary.set_aside) == (5, 0, 4, 0)
     assert sum(summary.pairs.values()) == 20 and min(summary.pairs.values()) >= 4 and summary.notices == ()
@@ -200,7 +200,7 @@ def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypat
 
     none = FilterSet("none", 1, (Filter("not_today", "true"),))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(curate.pipeline, "screen", killed)
+        patch.setattr(curate.run.pipeline, "screen", killed)
         curated(photos, dataset, screen=none)
     assert reasons(dataset, Face) == {"not_today": 6} and check_ledger(dataset) == [UNFINISHED]
     assert curated(photos, dataset).faces == {"ok": 6} and check_ledger(dataset) == []
@@ -266,7 +266,7 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
     photos, dataset = tmp_path / "photos", tmp_path / "dataset"
     first = save(photos / "a.png", photo([0], 0))
     shutil.copy(first, photos / "b.png")
-    scan = curate.pipeline.scan
+    scan = curate.run.pipeline.scan
 
     def scan_then_lose(*arguments):
         told = scan(*arguments)
@@ -274,7 +274,7 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
         return told
 
     with monkeypatch.context() as patch:
-        patch.setattr(curate.pipeline, "scan", scan_then_lose)
+        patch.setattr(curate.run.pipeline, "scan", scan_then_lose)
         summary = curated(photos, dataset)
     assert summary.faces == {"ok": 1} and by_name(dataset) == {"a.png": "ok", "b.png": "same_file"}
     # the crop can be cut again from the file that is left
@@ -287,7 +287,7 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
 def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_comes_back(tmp_path, monkeypatch):
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
     gone, changed = photos / "person0" / "0.png", photos / "person1" / "0.png"
-    data, scan = gone.read_bytes(), curate.pipeline.scan
+    data, scan = gone.read_bytes(), curate.run.pipeline.scan
 
     def scan_then_lose(*arguments):
         told = scan(*arguments)
@@ -296,7 +296,7 @@ def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_com
         return told
 
     with monkeypatch.context() as patch:
-        patch.setattr(curate.pipeline, "scan", scan_then_lose)
+        patch.setattr(curate.run.pipeline, "scan", scan_then_lose)
         summary = curated(photos, dataset)
     assert summary.photos == {"file_vanished_or_changed": 2, "ok": 4} and summary.faces == {"ok": 4}
     assert check_ledger(dataset) == []
@@ -447,7 +447,7 @@ def test_another_recognizer_is_refused_and_nothing_changes(tmp_path):
 
 def test_another_detector_looks_again_and_what_it_misses_is_marked(tmp_path, monkeypatch):
     photos, dataset = curated_album(tmp_path, people=3, each=2)
-    other = replace(models("double").files[0], path=Path(curate.pipeline.__file__))
+    other = replace(models("double").files[0], path=Path(curate.run.pipeline.__file__))
 
     def another(spec: str):
         plain = models(spec)
@@ -462,7 +462,9 @@ def test_another_detector_looks_again_and_what_it_misses_is_marked(tmp_path, mon
     lost = summary.faces["not_found_again"]
     assert lost == 2 and summary.faces["ok"] == 6 - lost and summary.photos["no_face"] == lost
     assert check_ledger(dataset) == []
-    assert [row.file for row in rows(dataset, Model) if row.role == "detector"] == [Path(curate.pipeline.__file__).name]
+    assert [row.file for row in rows(dataset, Model) if row.role == "detector"] == [
+        Path(curate.run.pipeline.__file__).name
+    ]
     assert curated(photos, dataset).faces == summary.faces
 
 
@@ -673,7 +675,7 @@ def test_what_cannot_be_a_dataset_is_a_sentence(tmp_path):
     with pytest.raises(BadInput, match="--split"):
         curated(photos, tmp_path / "dataset", split=SplitRules(policy="sideways"))
     with Ledger.open(tmp_path / "locked", write=True), pytest.raises((LedgerLocked, BadInput)):
-        curate.pipeline.curate([photos], tmp_path / "locked", CurateConfig(), workers=0)
+        curate.run.pipeline.curate([photos], tmp_path / "locked", CurateConfig(), workers=0)
 
 
 def test_a_dataset_among_the_photos_is_not_curated_again(tmp_path):

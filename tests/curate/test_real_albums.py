@@ -10,7 +10,7 @@ import pytest
 
 from curate.config import CurateConfig
 from curate.faces.load import load_faces_once
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
 

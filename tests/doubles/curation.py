@@ -26,14 +26,14 @@ import curate.detection.face_models
 import curate.detection.screen
 import curate.photos.optout_faces
 import curate.photos.scan
-import curate.pipeline
+import curate.run.pipeline
 import manifests.privacy.keys
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, FFHQ_512
 from curate.faces.interface import Detection, FaceModels, ModelFile, normalise_rows
 from curate.people.leaks.find_leaks import Leaks, find_ledger_leaks
-from curate.pipeline import curate as run
-from curate.summary import Summary
+from curate.run.pipeline import curate as run
+from curate.run.summary import Summary
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
@@ -116,7 +116,7 @@ def models(spec: str) -> FaceModels:
 def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> None:
     """Replaces the function that loads face models by `load`, in every module of curate that loads face models."""
     for module in (
-        curate.pipeline,
+        curate.run.pipeline,
         curate.detection.face_models,
         curate.detection.detect,
         curate.detection.embed,
@@ -130,7 +130,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
     # A spawned process does not have the doubles, so with one worker, curation runs in this process. Only a script that
     # installs the doubles can use more workers, because each worker imports the script.
     patch.setattr(
-        curate.pipeline, "open_pool", lambda workers, start: open_pool(None if workers == 1 else workers, start)
+        curate.run.pipeline, "open_pool", lambda workers, start: open_pool(None if workers == 1 else workers, start)
     )
     # a fixed key, so that two datasets can be compared
     patch.setattr(manifests.privacy.keys, "create_key", lambda: bytes(32))

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.places import REPOSITORY
 
-LIBRARIES = ["curate.pipeline", "degrade.frozen.dataset_sets", "manifests.pictures.untrusted_images", "pytest"]
+LIBRARIES = ["curate.run.pipeline", "degrade.frozen.dataset_sets", "manifests.pictures.untrusted_images", "pytest"]
 spawn_or_fork = multiprocessing.get_context
 
 

@@ -10,7 +10,7 @@ from curate.config import CurateConfig
 from curate.detection.damage import DAMAGES
 from curate.detection.worth import choose_good_faces, find_worth_scale, measure_worth
 from curate.faces.interface import normalise_rows
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
 from tests.doubles import curation as doubles

@@ -13,7 +13,7 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels, normalise_rows
 from curate.faces.load import load_faces
 from curate.faces.measure import estimate_pose
-from curate.pipeline import curate
+from curate.run.pipeline import curate
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership, Model

@@ -135,7 +135,7 @@ def test_a_refusal_that_matches_nothing_ends_the_run_before_a_photo_is_read(tmp_
     fine = f"file;consent\n{NFC};no\na.zip\\b\\c.png;no\n#recycle/old.png;no\n"
     table.write_text(fine + "nowhere.png;yes\nZoe.png;no\nC:\\a.png;withdrawn\n", encoding="utf-8-sig")
     with monkeypatch.context() as patch:
-        patch.setattr("curate.pipeline.scan", None)
+        patch.setattr("curate.run.pipeline.scan", None)
         with pytest.raises(BadInput, match=r"matches 2 lines without consent: line 6 \(Zoe\.png\), line 7 \(C:"):
             curated(photos, dataset, sidecar=str(table))
     summary = curated(photos, dataset, sidecar=str(table), allow_unmatched=True)

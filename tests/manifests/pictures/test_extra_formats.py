@@ -9,7 +9,7 @@ from PIL import Image
 
 from curate.photos.history.file_stamps import is_unchanged, stamp_row
 from curate.photos.read_files import scan_batch
-from curate.summary import _describe_kinds
+from curate.run.summary import _describe_kinds
 from manifests.ledger.records import File
 from manifests.pictures import extra_formats, images
 from manifests.pictures.embedded_metadata import read_embedded_metadata

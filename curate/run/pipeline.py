@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from curate.check_options import check_options
 from curate.config import CurateConfig
 from curate.detection.detect import detect, start_worker
 from curate.detection.embed import embed
@@ -32,7 +31,8 @@ from curate.photos.name_rules import NameRules
 from curate.photos.optout_faces import keep_out
 from curate.photos.refusals import check_refusals, check_refused_hashes
 from curate.photos.scan import scan
-from curate.summary import Summary, summarise
+from curate.run.check_options import check_options
+from curate.run.summary import Summary, summarise
 from manifests.card import write_card
 from manifests.ledger.applied_decisions import mark_decisions_applied, read_last_decision
 from manifests.ledger.filters import FilterSet, check_filters
