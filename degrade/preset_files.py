@@ -45,12 +45,16 @@ _PAIRS = {"shift": (_SHARE, Number(0, 255)), "motion": (_SHARE, Number(0, 255))}
 # `_VALUES` contains the valid values of every other key.
 _VALUES: dict[str, Number | OneOf] = {
     "resize": OneOf(INTERPOLATIONS),
+    "upsample": OneOf(INTERPOLATIONS),
     "kernel": _ODD,
     "save": _FLAG,
     "whole": _FLAG,
+    "full_size": _FLAG,
     "small": Number(1, 100),
     **dict.fromkeys(("jitter", "gray", "iso", "gray_noise", "sinc", "blurred", "gaussian", "final_sinc"), _SHARE),
 }
+# The keys that describe a simple chain. A preset with a second-order chain has none of these keys.
+_SIMPLE_CHAIN = {"blur", "down", "noise", "jpeg", "save", "whole", "full_size", "motion", "gray_noise"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -84,7 +88,7 @@ def read_preset_table(place: str, content: dict[str, Any]) -> Preset:
             "and start with a letter or a digit."
         )
     if "orders" in table:
-        if extra := sorted(table.keys() & {"blur", "down", "noise", "jpeg", "save", "whole", "motion", "gray_noise"}):
+        if extra := sorted(table.keys() & _SIMPLE_CHAIN):
             raise BadInput(f"{place} has both {extra[0]} and orders: leave one of them out.")
         table["orders"] = _read_orders(f"{place}, orders", table["orders"])
     _check_keys(place, table, {field.name for field in fields(Preset)})

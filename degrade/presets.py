@@ -51,8 +51,11 @@ _REAL_ESRGAN = SecondOrder(
 #   side of the input. The bicubic resize to the full size is ours.
 # `bicubic-x8`: ReFine says "x8 SR task = bicubic". Our chain shrinks with MATLAB's imresize, rounds to 8 bits, and
 #   enlarges with imresize.
+# `refine`: the numbers and the order of the steps are from ReFineFIR's refinefir/degradation.py, for images of 256 px.
+#   The noise comes before the downsample, and JPEG comes last, at full size. The downsample is torch's `area`. The
+#   release compresses JPEG with DiffJPEG. Our JPEG is libjpeg's.
 # `severe`: every number is ours. This preset is for restoration with references, when the degraded face alone is not
-#   recognizable. We have not seen the ranges of ReFine ("severe"), OSDFace and HonestFace.
+#   recognizable. We have not seen the ranges of OSDFace and HonestFace.
 _TABLE = (
     #      name               blur sigma down       noise     JPEG       resize      shift, then others by name
     Preset("gfpgan",          (0.1, 10), (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
@@ -67,6 +70,8 @@ _TABLE = (
     Preset("instantrestore",  (0.1, 12), (1, 12),   (10, 20), (10, 20),  "bilinear", iso=0, whole=True),
     Preset("real-esrgan",     None,      None,      None,     None,      "bicubic",  orders=_REAL_ESRGAN),
     Preset("bicubic-x8",      None,      (8, 8),    None,     None,      "imresize", save=True),
+    Preset("refine",          (0.1, 5),  (0.8, 8),  (0, 50),  (60, 100), "pool",     kernel=21, upsample="bilinear",
+           full_size=True),
     Preset("severe",          (4, 16),   (8, 32),   (5, 25),  (20, 70),  "bilinear", motion=(0.2, 41), gray_noise=0.2),
 )
 # fmt: on

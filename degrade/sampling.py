@@ -28,6 +28,10 @@ _JITTER: tuple[tuple[str, Range], ...] = (
     ("hue", (-0.1, 0.1)),
 )
 
+# The order of the steps in a θ. Most presets add the noise to the small image, and also compress the small image.
+_CHAIN = ("blur", "downsample", "quantise", "noise", "jpeg", "upsample")
+_FULL_SIZE_CHAIN = ("blur", "noise", "downsample", "quantise", "upsample", "jpeg")
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -42,7 +46,7 @@ class Preset:
     down: Range | None  # The factor by which each side is divided; a factor below 1 enlarges the image.
     noise: Range | None  # The sigma of the noise, in 1/255.
     jpeg: Range | None  # The quality; the draw is truncated to a whole number, so the upper end itself never occurs.
-    resize: str  # The interpolation of both resizes, down and up.
+    resize: str  # The interpolation of the downsample, and also of the upsample if `upsample` is None.
     shift: Range = (0, 0)  # The probability of a colour shift, and the largest change of a channel in 1/255.
     jitter: float = 0  # The probability of changing brightness, contrast, saturation and hue, in random order.
     gray: float = 0  # The probability of a gray image.
@@ -52,17 +56,24 @@ class Preset:
     whole: bool = False  # True draws the factor from the whole numbers of the range, both ends included.
     motion: Range = (0, 0)  # The probability of a motion kernel, and the largest length of the kernel in pixels.
     gray_noise: float = 0  # The probability that all three channels share one noise value.
+    upsample: str | None = None  # The interpolation of the upsample.
+    full_size: bool = False  # True adds the noise before the downsample, and compresses JPEG after the upsample.
     # A second-order chain in place of blur, down, noise and JPEG. `resize` and the colour changes stay in use.
     orders: SecondOrder | None = None
 
     def sample(self, rng: np.random.Generator) -> Theta:
         """Returns a complete θ for `degrade.operations.apply`."""
-        steps = self._sample_steps(rng) if self.orders is None else self.orders.sample_steps(rng)
-        steps.append({"op": "upsample", "interpolation": self.resize})
+        upsample: Step = {"op": "upsample", "interpolation": self.upsample or self.resize}
+        if self.orders is not None:
+            steps = [*self.orders.sample_steps(rng), upsample]
+        else:
+            drawn = {step["op"]: step for step in (*self._sample_steps(rng), upsample)}
+            steps = [drawn[op] for op in (_FULL_SIZE_CHAIN if self.full_size else _CHAIN) if op in drawn]
         steps += self._sample_colour(rng)
         return {"version": VERSION, "preset": self.name, "steps": steps}
 
     def _sample_steps(self, rng: np.random.Generator) -> list[Step]:
+        """Returns the steps of the chain except the upsample, in the order of the draws."""
         steps: list[Step] = []
         if self.blur is not None:
             steps.append({"op": "blur", **self._sample_kernel(rng, self.blur)})

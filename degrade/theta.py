@@ -17,7 +17,7 @@ VERSION = 2  # the version of a new θ; the docstring of degrade.operations.appl
 Theta = dict[str, Any]
 Step = dict[str, Any]
 
-INTERPOLATIONS = ("bilinear", "bicubic", "area", "imresize")
+INTERPOLATIONS = ("bilinear", "bicubic", "area", "pool", "imresize")
 GAUSSIAN, SHAPED = ("iso", "aniso"), ("generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
 

@@ -133,6 +133,12 @@ def _blur(image: Image, **step: Any) -> Image:
 
 
 def _resize(image: Image, height: int, width: int, interpolation: str) -> Image:
+    if interpolation == "pool":
+        import torch
+
+        planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+        pooled = torch.nn.functional.interpolate(planes, size=(height, width), mode="area")[0].numpy()
+        return np.ascontiguousarray(pooled.transpose(1, 2, 0))
     if interpolation != "imresize":
         return np.asarray(cv2.resize(image, (width, height), interpolation=_OPENCV[interpolation]), np.float32)
     from basicsr.utils.matlab_functions import imresize

@@ -1,4 +1,4 @@
-"""Resizes images with OpenCV's bilinear, bicubic and area interpolation or with MATLAB's imresize.
+"""Resizes images with OpenCV's bilinear, bicubic and area interpolation, with torch's pooling or MATLAB's imresize.
 
 `resize_taps` and `resize_matrix` return the 1-D weights of the interpolation.
 """
@@ -24,11 +24,13 @@ def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
     """Resizes to (height, width) without clipping.
 
     `bilinear`, `bicubic` and `area` are interpolations of OpenCV. Of OpenCV's methods, only `area` shrinks without
-    aliasing. `imresize` is MATLAB's antialiased bicubic interpolation, which super-resolution papers call "bicubic".
+    aliasing. `pool` is torch's adaptive average pooling, which `torch.nn.functional.interpolate` calls `area`.
+    `imresize` is MATLAB's antialiased bicubic interpolation, which super-resolution papers call "bicubic".
     """
-    if interpolation != "imresize":
+    if interpolation in _OPENCV:
         return np.asarray(cv2.resize(image, (width, height), interpolation=_OPENCV[interpolation]), np.float32)
-    return _imresize_rows(_imresize_rows(image, height).transpose(1, 0, 2), width).transpose(1, 0, 2)
+    rows = _resize_rows(image, height, interpolation)
+    return _resize_rows(rows.transpose(1, 0, 2), width, interpolation).transpose(1, 0, 2)
 
 
 def downsampled_size(height: int, width: int, factor: float) -> tuple[int, int]:
@@ -42,8 +44,8 @@ def downsample(image: Image, factor: float, interpolation: str) -> Image:
     return resize(image, height, width, interpolation)
 
 
-def _imresize_rows(image: Image, rows: int) -> Image:
-    index, weight = _imresize_taps(image.shape[0], rows)
+def _resize_rows(image: Image, rows: int, interpolation: str) -> Image:
+    index, weight = resize_taps(image.shape[0], rows, interpolation)
     starts = np.arange(rows + 1) * index.shape[1]
     matrix = sparse.csr_array((weight.astype(np.float32).ravel(), index.ravel(), starts), (rows, image.shape[0]))
     flat = np.ascontiguousarray(image).reshape(image.shape[0], -1)
@@ -85,6 +87,19 @@ def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
     return np.minimum(index, count - 1), weight / weight.sum(axis=1, keepdims=True)
 
 
+def _pool_taps(count: int, rows: int) -> tuple[Index, Weights]:
+    """Returns the weights of torch's adaptive average pooling.
+
+    An output pixel is the mean of all input pixels that its area touches. A pixel that the area touches in part has the
+    same weight as a pixel inside the area.
+    """
+    row = np.arange(rows)
+    first, end = row * count // rows, -(-(row + 1) * count // rows)
+    index = first[:, None] + np.arange((end - first).max())
+    weight = np.where(index < end[:, None], 1.0, 0.0)
+    return np.minimum(index, count - 1), weight / weight.sum(axis=1, keepdims=True)
+
+
 def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weights]:
     """Returns the indices and the weights of the pixels that `resize` reads along one axis.
 
@@ -94,6 +109,8 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
     """
     if interpolation == "imresize":
         return _imresize_taps(count, rows)
+    if interpolation == "pool":
+        return _pool_taps(count, rows)
     scale = count / rows
     if interpolation == "area" and scale >= 1:
         return _area_taps(count, rows)

@@ -31,7 +31,7 @@ def test_a_draw_is_complete_plain_json_and_inside_its_ranges(name, seed, key):
     assert not preset.whole or found["downsample"]["factor"] == int(found["downsample"]["factor"])
     if preset.blur:
         blur = found["blur"]
-        assert blur["size"] == 41 and -np.pi <= blur["angle"] <= np.pi
+        assert blur["size"] == preset.kernel and -np.pi <= blur["angle"] <= np.pi
         if blur["kernel"] == "motion":
             assert 0 <= blur["length"] <= preset.motion[1]
         else:
@@ -103,6 +103,7 @@ STEPS = {
     "gfpgan": "203b3dd21322d87958f7fc1664408040ece235c7e00d90c6fd849c605fde62bd",
     "codeformer": "543702f8008292aa0f6a7c55ff53b9e279c84c2d141e1f45e6311b2774d16762",
     "bicubic-x8": "bd4981f780a48eaf59e9b8f386d746ba59e5f16b418796def11a75c45dfc934d",
+    "refine": "ad470defd798b4a9b48ccfc175b3a3d8978fa76e947bf72906fdd6ba6c6339ce",
 }
 
 
