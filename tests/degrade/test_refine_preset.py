@@ -18,7 +18,9 @@ SIDE = 64
 def picture(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     wave = np.sin(np.arange(SIDE) / 5)[:, None, None] * np.cos(np.arange(SIDE) / 7)[None, :, None]
-    return np.clip(0.5 + 0.4 * wave * rng.uniform(-1, 1, 3) + rng.uniform(-0.1, 0.1, (SIDE, SIDE, 3)), 0, 1).astype("f4")
+    return np.clip(0.5 + 0.4 * wave * rng.uniform(-1, 1, 3) + rng.uniform(-0.1, 0.1, (SIDE, SIDE, 3)), 0, 1).astype(
+        "f4"
+    )
 
 
 def blur(image: np.ndarray, step: dict) -> np.ndarray:
