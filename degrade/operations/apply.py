@@ -1,9 +1,10 @@
 """Runs a θ with the exact engine: `apply` runs the steps of a θ on a float32 RGB image (H, W, 3) in 0..1.
 
 The usual chain in published papers is blur, downsample, noise, JPEG and upsample. ReFine's chain is blur, noise,
-downsample, upsample and JPEG. Some presets change the colours at the end of the chain. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py.
-Noise clips to 0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and
-rounds to 8 bits, so the result of `apply` is exactly the content of a PNG.
+downsample, upsample and JPEG. Some presets change the colours at the end of the chain. Clipping and rounding follow
+BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise clips to 0..1 and does not round. JPEG rounds
+to 8 bits, as every encoder does. The end of the chain clips and rounds to 8 bits, so the result of `apply` is exactly
+the content of a PNG.
 
 A θ is plain JSON with a version and all parameters:
 
