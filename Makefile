@@ -43,10 +43,10 @@ test: $(STAMP)
 faults: $(STAMP)
 	rm -f faults.jsonl
 	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/faults -rs; \
-	code=$$?; PYTHONPATH=. $(BIN)/python tests/doubles/faults.py faults.jsonl > faults.tmp; mv faults.tmp benchmarks/results/faults.md; exit $$code
+	code=$$?; PYTHONPATH=. $(BIN)/python tests/doubles/faults/faults.py faults.jsonl > faults.tmp; mv faults.tmp benchmarks/results/faults.md; exit $$code
 
 fuzz: $(STAMP)
-	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/curate/test_fuzz.py
+	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/manifests/pictures/test_fuzz.py
 	HYPOTHESIS_PROFILE=free $(BIN)/python -m pytest --numprocesses logical $$(grep --extended-regexp --recursive --files-with-matches "^from hypothesis|FUZZ$$" tests --include="test_*.py")
 
 lint: $(STAMP)

@@ -28,8 +28,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest
 from hypothesis import settings
 
-from tests.doubles.forked_commands import start_python
-from tests.doubles.forked_workers import fork_workers
+from tests.doubles.commands.forked_commands import start_python
+from tests.doubles.commands.forked_workers import fork_workers
 from tests.places import SHARED, Run
 
 fork_workers()
@@ -42,7 +42,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # The files and folders with the longest tests. These tests run first, so that all processes of pytest-xdist end at
 # about the same time.
-LONGEST = ("faults", "test_run.py", "train/recipes/test_recipes.py", "train/fit")
+LONGEST = ("faults", "command_line/test_run.py", "train/recipes/test_recipes.py", "train/fit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -138,7 +138,7 @@ def test_no_file_is_unpickled_but_by_the_unpickler_that_makes_tensors_alone() ->
         if said := sorted(unpickling(ast.parse(path.read_text(encoding="utf-8")))):
             found[str(path.relative_to(REPOSITORY))] = said
     # train/models/released/osdface.py builds an unpickler that replaces every object by one that does nothing
-    # (tests/train/models/test_osdface.py).
+    # (tests/train/models/released/test_osdface.py).
     assert found == {"train/models/released/osdface.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
 
 

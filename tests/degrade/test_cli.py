@@ -15,8 +15,8 @@ from degrade.presets import PRESETS
 from manifests.errors import BadInput, LedgerMissing
 from manifests.pictures.images import decode
 from manifests.pictures.png_files import encode_png
-from tests.doubles.forked_commands import start_python
-from tests.doubles.lq_sets import toy_dataset, toy_picture
+from tests.doubles.commands.forked_commands import start_python
+from tests.doubles.frozen.lq_sets import toy_dataset, toy_picture
 from tests.places import REPOSITORY
 
 app = typer.Typer()

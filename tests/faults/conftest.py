@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.doubles.faults import World
+from tests.doubles.faults.faults import World
 
 
 @pytest.fixture(scope="session")

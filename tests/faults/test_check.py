@@ -7,8 +7,8 @@ import pytest
 
 from manifests.check import check_ledger
 from manifests.ledger.paths import LEDGER_NAME
-from tests.doubles import faults as doubles
-from tests.doubles.faults import SEED, tried
+from tests.doubles.faults import faults as doubles
+from tests.doubles.faults.faults import SEED, tried
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.doubles import faults as doubles
-from tests.doubles.faults import FULL, SEED, Point, Stage, World, differences, finish, paused, points, remains, tried
+from tests.doubles.faults import faults as doubles
+from tests.doubles.faults.faults import (
+    FULL,
+    SEED,
+    Point,
+    Stage,
+    World,
+    differences,
+    finish,
+    paused,
+    points,
+    remains,
+    tried,
+)
 
 pytestmark = pytest.mark.slow
 

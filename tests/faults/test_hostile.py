@@ -26,7 +26,7 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.uris import display_path, parse_member_uri, path_of
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as curate_doubles
-from tests.doubles.hostile_corpus import build
+from tests.doubles.pictures.hostile_corpus import build
 from tests.places import REPOSITORY
 
 GIB = 2**20  # KiB

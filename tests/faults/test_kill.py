@@ -6,8 +6,8 @@ The tests here use a few moments. `make faults` uses the moments of all stages, 
 import numpy as np
 import pytest
 
-from tests.doubles import faults as doubles
-from tests.doubles.faults import FULL, SEED, Point, Stage, points, tried
+from tests.doubles.faults import faults as doubles
+from tests.doubles.faults.faults import FULL, SEED, Point, Stage, points, tried
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from manifests.check import check_ledger
 from manifests.ledger.records import File, Photo
 from manifests.runtime.files import sha256_file
 from manifests.runtime.uris import uri_of
-from tests.doubles import faults as doubles
 from tests.doubles.curation import photo, rows, save
-from tests.doubles.faults import Point, World, differences, finish, paused, remains, tried
+from tests.doubles.faults import faults as doubles
+from tests.doubles.faults.faults import Point, World, differences, finish, paused, remains, tried
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ A command that reads while another command writes must get its data, or a messag
 
 import pytest
 
-from tests.doubles import faults as doubles
-from tests.doubles.faults import FULL, Point, Stage, World, differences, finish, paused, remains, tried
+from tests.doubles.faults import faults as doubles
+from tests.doubles.faults.faults import FULL, Point, Stage, World, differences, finish, paused, remains, tried
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import torch
 from torchvision.models import vgg16
 
 from manifests.errors import BadInput
-from tests.doubles.weights import random_vgg16
+from tests.doubles.models.weights import random_vgg16
 from train.backbones import fetch_weights, get_file_name, load_backbone
 
 

@@ -26,7 +26,7 @@ from manifests.privacy.purge_plan import plan_purge
 from manifests.report.build_report import build_report
 from manifests.why import explain_photo
 from tests.doubles.curation import album, contents, curated, files, install, photo, rows, save
-from tests.doubles.review import review_dataset
+from tests.doubles.review.client import review_dataset
 from tests.places import SHARED, Run
 
 BOTH, COPY = "both.png", "copies/small.png"

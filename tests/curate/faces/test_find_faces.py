@@ -20,7 +20,7 @@ from curate.faces.measure import estimate_pose, measure_eye_distance
 from curate.faces.second_look import CROP, fits, look_again
 from curate.faces.tiled_search import list_tiles, search_in_tiles
 from manifests.pictures.images import decode
-from tests.doubles.face_models import EITHER
+from tests.doubles.faces.face_models import EITHER
 
 FACE = np.kron(np.array([[1, 2], [3, 4]]), np.ones((40, 40))).astype(np.uint8) * 60
 

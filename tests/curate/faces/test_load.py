@@ -19,7 +19,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership, Model
 from manifests.pictures.images import decode
 from tests.doubles.curation import contents, curated, files, find_problems, rows
-from tests.doubles.face_models import EITHER, PACK, offline, shared
+from tests.doubles.faces.face_models import EITHER, PACK, offline, shared
 from tests.places import SHARED
 
 

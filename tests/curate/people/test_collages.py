@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from curate.people.collages import describe_collages, describe_repeated_faces, find_collages, find_repeating_photos
-from tests.doubles.faces import face
+from tests.doubles.faces.face_rows import face
 
 
 def looks(person: int, count: int, seed: int, spread: float = 0.5) -> np.ndarray:

@@ -15,7 +15,7 @@ from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Membership, Split
 from tests.doubles.curation import curated, curated_album, find_dataset_leaks, install, photo, rows, save
-from tests.doubles.metadata import encode_again, rate
+from tests.doubles.pictures.metadata import encode_again, rate
 
 
 @pytest.fixture(autouse=True)

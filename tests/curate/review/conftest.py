@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.curation import album, curated, install
-from tests.doubles.reviewed_dataset import make_dataset
+from tests.doubles.review.reviewed_dataset import make_dataset
 
 
 @pytest.fixture(scope="session")

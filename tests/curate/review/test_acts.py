@@ -15,7 +15,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, File, Membership
 from manifests.runtime.uris import path_of
 from tests.doubles.curation import contents, curated, find_problems, photo, rows, save
-from tests.doubles.review import Review, review_dataset
+from tests.doubles.review.client import Review, review_dataset
 
 
 def find_faces(review: Review) -> dict[str, str]:

@@ -18,7 +18,7 @@ from manifests.ledger.records import Face, Photo
 from manifests.pictures.images import decode
 from manifests.runtime.files import sha256_file
 from tests.doubles import curation as doubles
-from tests.doubles.reviewed_dataset import SET, make_result
+from tests.doubles.review.reviewed_dataset import SET, make_result
 
 
 def test_groups_of_copies_say_which_copy_is_used_and_why_the_others_are_not(made: Path) -> None:

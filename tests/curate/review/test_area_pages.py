@@ -24,8 +24,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Membership, Photo
 from manifests.privacy.erase import remove_files
 from tests.doubles import curation as doubles
-from tests.doubles.review import open_review, review_dataset
-from tests.doubles.reviewed_dataset import SET, make_restored_folder, make_result
+from tests.doubles.review.client import open_review, review_dataset
+from tests.doubles.review.reviewed_dataset import SET, make_restored_folder, make_result
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from curate.review.ask.questions import FACE, Question
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Identity, Membership
 from tests.doubles.curation import contents, rows
-from tests.doubles.review import Review, review_dataset
+from tests.doubles.review.client import Review, review_dataset
 
 
 def ask(review: Review) -> dict[str, Any]:

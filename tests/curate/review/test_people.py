@@ -9,7 +9,7 @@ import pytest
 from curate.decisions.decide import decide
 from manifests.ledger.records import Identity, Membership
 from tests.doubles.curation import album, curated, install, rows
-from tests.doubles.review import review_dataset
+from tests.doubles.review.client import review_dataset
 
 
 def test_the_wall_shows_all_people_of_the_ledger(dataset: Path):

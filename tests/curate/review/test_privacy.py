@@ -14,8 +14,8 @@ from manifests.ledger.records import Photo
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from tests.doubles.curation import find_problems
-from tests.doubles.review import review_dataset
-from tests.doubles.reviewed_dataset import SET, make_restored_folder, make_result
+from tests.doubles.review.client import review_dataset
+from tests.doubles.review.reviewed_dataset import SET, make_restored_folder, make_result
 
 
 def test_a_purge_removes_the_person_from_the_files_of_the_review(dataset: Path):

@@ -18,7 +18,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME, THUMBNAILS, VISIT_NAME
 from manifests.ledger.records import DecisionRow
 from tests.doubles.curation import rows
-from tests.doubles.review import review_dataset
+from tests.doubles.review.client import review_dataset
 from tests.places import Run
 
 _HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"

@@ -12,7 +12,7 @@ from degrade.operations.apply import apply, apply_to_pixels
 from degrade.operations.pixels import to_float, to_uint8
 from degrade.theta import check_theta
 from manifests.errors import BadInput
-from tests.doubles.lq_sets import toy_picture
+from tests.doubles.frozen.lq_sets import toy_picture
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 A = pytest.importorskip("albumentations", reason="needs the extra albumentations", exc_type=ImportError)

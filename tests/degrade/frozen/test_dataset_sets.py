@@ -23,7 +23,7 @@ from manifests.ledger.records import Degradation, Face, Split
 from manifests.pictures.images import decode
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_bytes, sha256_file
-from tests.doubles.lq_sets import OPTIONS, SET, contents, toy_dataset, toy_face, toy_picture
+from tests.doubles.frozen.lq_sets import OPTIONS, SET, contents, toy_dataset, toy_face, toy_picture
 from tests.places import REPOSITORY
 
 

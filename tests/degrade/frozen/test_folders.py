@@ -17,7 +17,7 @@ from manifests.errors import BadInput
 from manifests.pictures.images import FORMATS, UndecodableImage, decode
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_file
-from tests.doubles.lq_sets import files, toy_picture
+from tests.doubles.frozen.lq_sets import files, toy_picture
 
 
 @pytest.fixture

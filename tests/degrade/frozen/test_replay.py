@@ -28,7 +28,7 @@ from manifests.errors import BadInput
 from manifests.ledger.paths import crop_path
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_file
-from tests.doubles.lq_sets import OPTIONS, SET, contents, files, toy_dataset, toy_face, toy_picture
+from tests.doubles.frozen.lq_sets import OPTIONS, SET, contents, files, toy_dataset, toy_face, toy_picture
 from tests.places import REPOSITORY
 
 

@@ -14,9 +14,9 @@ from manifests.ledger.records import File
 from manifests.pictures import extra_formats, images
 from manifests.pictures.embedded_metadata import read_embedded_metadata
 from manifests.pictures.images import UndecodableImage, decode, decode_picture, is_picture
-from tests.doubles.pictures import close, quarters, saved
-from tests.doubles.profiles import profile_of
-from tests.doubles.raw_files import with_preview
+from tests.doubles.pictures.pictures import close, quarters, saved
+from tests.doubles.pictures.profiles import profile_of
+from tests.doubles.pictures.raw_files import with_preview
 
 # The picture of `quarters()` as HEIC, encoded by pillow-heif: one file upright, and one file stored turned with EXIF
 # orientation 6.

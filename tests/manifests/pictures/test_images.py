@@ -21,9 +21,9 @@ from manifests.pictures.images import (
     is_picture,
     turn_upright,
 )
-from tests.doubles.pictures import COLOURS, close, quarters, saved
-from tests.doubles.png import png
-from tests.doubles.profiles import converted, gray_profile, profile_of
+from tests.doubles.pictures.pictures import COLOURS, close, quarters, saved
+from tests.doubles.pictures.png import png
+from tests.doubles.pictures.profiles import converted, gray_profile, profile_of
 
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}

@@ -16,7 +16,7 @@ from manifests.pictures import untrusted_images
 from manifests.pictures.untrusted_images import open_reader, read_picture
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
-from tests.doubles.misbehaviour import ODD, reads_oddly, short
+from tests.doubles.commands.misbehaviour import ODD, reads_oddly, short
 
 
 def test_a_photo_is_read_the_same_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from manifests.errors import BadInput, LikenessError
 from manifests.runtime.workers import FailedUnit, count_cores, guard_units, is_retry, open_pool
-from tests.doubles.misbehaviour import RIGHT, misbehave, short
+from tests.doubles.commands.misbehaviour import RIGHT, misbehave, short
 from tests.places import REPOSITORY
 
 

@@ -9,7 +9,7 @@ import pytest
 from curate.faces.align import FFHQ_512, find_valid_pixels
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Photo
-from tests.doubles.lq_sets import toy_face
+from tests.doubles.frozen.lq_sets import toy_face
 from train.benchmark.crop_geometry import CropGeometry, read_geometries
 
 

@@ -25,8 +25,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Face, Membership, Split
 from tests.doubles import curation as doubles
-from tests.doubles.frozen_benchmarks import contents, forge
-from tests.doubles.restorers import Copying
+from tests.doubles.frozen.frozen_benchmarks import contents, forge
+from tests.doubles.models.restorers import Copying
 from tests.places import REPOSITORY, Run
 from train.benchmark.freeze import FreezeSummary, freeze
 from train.benchmark.frozen_benchmark import (

@@ -22,8 +22,8 @@ from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Pair, Photo, Split
 from tests.doubles import curation as doubles
-from tests.doubles.frozen_benchmarks import contents, forge
-from tests.doubles.restorers import SIZE
+from tests.doubles.frozen.frozen_benchmarks import contents, forge
+from tests.doubles.models.restorers import SIZE
 from tests.places import Run
 from train.benchmark.cli import _list_numbers
 from train.benchmark.freeze import freeze

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from curate.faces.align import FFHQ_512, scale_template
 from degrade.operations.pixels import shrink
 from manifests.pictures.images import decode
-from tests.doubles.textures import make_texture
+from tests.doubles.pictures.textures import make_texture
 from train.data.face_measures import (
     InputFace,
     describe_crop,

@@ -33,7 +33,7 @@ from manifests.pictures.images import decode
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.result_tables import make_difference_rows, make_notices
 from tests.doubles import curation as doubles
-from tests.doubles.restorers import SIZE, Copying
+from tests.doubles.models.restorers import SIZE, Copying
 from train.benchmark.draw_references import _draw_wrong
 from train.evaluation.aggregate import describe_interval
 from train.evaluation.cases import read_frozen_set

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import BadInput
-from tests.doubles.stable_diffusion import write_mini_sd
+from tests.doubles.models.stable_diffusion import write_mini_sd
 from tests.doubles.training import snapshot
 from tests.places import Run
 from train.fit.cli import run_training

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.doubles.stable_diffusion import write_mini_sd
+from tests.doubles.models.stable_diffusion import write_mini_sd
+from tests.doubles.models.weights import random_vgg16
 from tests.doubles.training import dataset, finder, recognizer_onnx, small, snapshot
-from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
 from train.fit.dry_run import measure_training
 from train.fit.settings import Settings

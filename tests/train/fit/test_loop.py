@@ -19,7 +19,7 @@ import train.fit.engine
 import train.fit.loop
 import train.fit.step
 from manifests.errors import BadInput, LikenessError
-from tests.doubles.forked_commands import Process, start_python
+from tests.doubles.commands.forked_commands import Process, start_python
 from tests.doubles.training import ADVERSARIAL, SMALL, finder, snapshot
 from tests.doubles.training_runs import lines, run, same_weights
 from tests.places import REPOSITORY

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from degrade.presets import find_preset
 from manifests.errors import BadInput
-from tests.doubles.weights import random_vgg16
+from tests.doubles.models.weights import random_vgg16
 from train.fit.objective import (
     Objective,
     build_discriminator,

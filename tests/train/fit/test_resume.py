@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.forked_commands import start_python
+from tests.doubles.commands.forked_commands import start_python
 from tests.doubles.training import ADVERSARIAL, SMALL
 from tests.doubles.training_runs import lines, run, same_weights
 from tests.places import REPOSITORY

@@ -22,7 +22,7 @@ from manifests.ledger.records import CleanedVersion, Face, File, Pair, Split, Tr
 from manifests.report.build_report import build_report
 from manifests.runtime.files import lock_folder, sha256_file
 from manifests.why import explain_photo
-from tests.doubles.forked_commands import start_python
+from tests.doubles.commands.forked_commands import start_python
 from tests.doubles.iteration import BOUNDS, OPTIONS, run, sharpened, soft_dataset
 from tests.doubles.training import SMALL, models_of, recognizer_onnx
 from tests.places import REPOSITORY

@@ -11,7 +11,7 @@ from scipy.linalg import sqrtm
 from torch import nn
 
 from manifests.errors import BadInput
-from tests.doubles.weights import random_inception
+from tests.doubles.models.weights import random_inception
 from train.metrics.fid import INCEPTION, explain_missing, fid, frechet_distance, load_inception
 
 

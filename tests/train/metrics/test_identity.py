@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
 from manifests.errors import BadInput
-from tests.doubles.weights import random_resnet18_110
+from tests.doubles.models.weights import random_resnet18_110
 from train.metrics.deg_recognizer import (
     SCRIPT,
     STATE,

@@ -14,7 +14,7 @@ from torchmetrics.functional.image import (
     learned_perceptual_image_patch_similarity,
 )
 
-from tests.doubles.weights import random_alexnet, random_vgg16
+from tests.doubles.models.weights import random_alexnet, random_vgg16
 from train.backbones import load_backbone
 from train.metrics.lpips_dists import BACKBONE, explain_missing, load_metric
 

@@ -18,8 +18,8 @@ from degrade.operations.apply import apply_to_pixels
 from degrade.presets import find_preset
 from manifests.errors import BadInput
 from manifests.pictures.images import decode
+from tests.doubles.models.weights import random_alexnet, random_resnet18_110, random_vgg16
 from tests.doubles.training import models_of, picture
-from tests.doubles.weights import random_alexnet, random_resnet18_110, random_vgg16
 from train.backbones import get_file_name
 from train.metrics.landmarks import find_5_points
 from train.metrics.measure import build_measure, explain_missing

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from curate.faces.align import FFHQ_512, scale_template
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
-from tests.doubles.stable_diffusion import SHALLOW, write_mini_sd
+from tests.doubles.models.stable_diffusion import SHALLOW, write_mini_sd
+from tests.doubles.models.weights import random_vgg16
 from tests.doubles.training import DIM, finder, models_of, picture, small, snapshot
-from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
 from train.fit.loop import train
 from train.fit.settings import Settings

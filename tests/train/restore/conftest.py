@@ -11,7 +11,7 @@ import train.restore.coarse_form
 import train.restore.harm
 import train.restore.load_restorer
 from tests.doubles import curation as doubles
-from tests.doubles.restorers import NO_LIMITS, Marking
+from tests.doubles.models.restorers import NO_LIMITS, Marking
 from train.models.restorer import Restorer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.doubles.textures import make_texture
+from tests.doubles.pictures.textures import make_texture
 from train.data.face_measures import describe_crop, measure_agreement
 from train.restore.coarse_form import READABLE_SHARE, keep_coarse_form
 

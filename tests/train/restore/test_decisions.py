@@ -19,7 +19,7 @@ from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.pictures.images import decode
 from tests.doubles import curation as doubles
-from tests.doubles.restorers import NO_LIMITS, SIZE, Marking, find_green
+from tests.doubles.models.restorers import NO_LIMITS, SIZE, Marking, find_green
 from tests.places import Run
 from train.restore.harm import ALREADY_SHARP, LESS_ALIKE, RESTORED, HarmLimits
 from train.restore.outcomes import FaceOutcome

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.doubles.textures import make_texture
+from tests.doubles.pictures.textures import make_texture
 from train.data.face_measures import describe_crop
 from train.restore.harm import (
     DISAGREES,

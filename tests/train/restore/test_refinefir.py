@@ -11,7 +11,7 @@ import torch
 import train.models.released.refinefir
 from manifests.errors import BadInput
 from tests.doubles import curation as doubles
-from tests.doubles.refinefir import (
+from tests.doubles.models.refinefir import (
     ENCODER,
     SHAPE,
     encode_identity,
@@ -20,7 +20,7 @@ from tests.doubles.refinefir import (
     make_generator,
     write_release,
 )
-from tests.doubles.restorers import Marking
+from tests.doubles.models.restorers import Marking
 from train.restore.load_restorer import load_restorer
 from train.restore.references.reference_photos import References, read_references
 from train.restore.restore_photos import restore

@@ -37,9 +37,9 @@ from manifests.report.sections.run_section import read_run
 from manifests.runtime.uris import fold_name
 from manifests.runtime.workers import open_pool
 from tests.doubles import curation as doubles
-from tests.doubles.forked_commands import start_python
-from tests.doubles.misbehaviour import ODD, reads_oddly
-from tests.doubles.restorers import SIZE, Marking, find_green
+from tests.doubles.commands.forked_commands import start_python
+from tests.doubles.commands.misbehaviour import ODD, reads_oddly
+from tests.doubles.models.restorers import SIZE, Marking, find_green
 from train.data.tensors import to_image, to_tensor
 from train.models.io import Restoration
 from train.models.restorer import Restorer
@@ -176,7 +176,7 @@ for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(encoding="utf-8", errors="strict")  # as PYTHONIOENCODING=utf-8:strict does
 import train.models.checkpoint_files, train.restore.load_restorer, likeness
 from tests.doubles import curation as curate_doubles
-from tests.doubles.restorers import Marking
+from tests.doubles.models.restorers import Marking
 from train.models.restorer import Restorer
 train.restore.load_restorer.load_faces = curate_doubles.models
 train.models.checkpoint_files.find_newest_checkpoint = lambda run: run

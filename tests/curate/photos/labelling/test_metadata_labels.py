@@ -18,7 +18,7 @@ from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
 from tests.doubles.curation import album, curated, curated_album, find_problems, install, photo, rows, save
-from tests.doubles.metadata import embed_xmp, laugh, microsoft, mwg, names, packet, rect64
+from tests.doubles.pictures.metadata import embed_xmp, laugh, microsoft, mwg, names, packet, rect64
 
 SIZE = WIDTH, HEIGHT = 360, 180  # the size of a photo of two people
 LEFT = (40 / WIDTH, 30 / HEIGHT, 160 / WIDTH, 150 / HEIGHT)

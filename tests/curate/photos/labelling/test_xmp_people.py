@@ -8,7 +8,7 @@ import pytest
 from curate.photos.labelling.picasa import find_picasa_people, parse_picasa_file
 from curate.photos.labelling.xmp_people import MAX_REGIONS, NamedPeople, Region, read_xmp_people
 from manifests.pictures.metadata.xmp import MAX_XMP, BrokenXml, parse_xml
-from tests.doubles.metadata import laugh, microsoft, mwg, names, packet, rect64
+from tests.doubles.pictures.metadata import laugh, microsoft, mwg, names, packet, rect64
 
 BOX = (0.25, 0.25, 0.5, 0.75)
 SIZE = (400.0, 300.0)

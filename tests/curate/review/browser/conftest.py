@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.doubles.browser import CHROMIUM
+from tests.doubles.review.browser import CHROMIUM
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from playwright.sync_api import Page
 
 from curate.decisions.decide import decide
 from manifests.ledger.records import DecisionRow, Face, Membership
-from tests.doubles.browser import CHROMIUM, Server
 from tests.doubles.curation import curated_album, install, rows
-from tests.doubles.reviewed_dataset import make_result
+from tests.doubles.review.browser import CHROMIUM, Server
+from tests.doubles.review.reviewed_dataset import make_result
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 

@@ -9,8 +9,8 @@ from playwright.sync_api import Page
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Identity, Membership
-from tests.doubles.browser import CHROMIUM, Hand, Server
 from tests.doubles.curation import rows
+from tests.doubles.review.browser import CHROMIUM, Hand, Server
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 

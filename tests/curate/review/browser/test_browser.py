@@ -12,8 +12,8 @@ from playwright.sync_api import Page
 from curate.decisions.decide import decide
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Identity, Membership
-from tests.doubles.browser import CHROMIUM, Hand, Server
 from tests.doubles.curation import contents, rows
+from tests.doubles.review.browser import CHROMIUM, Hand, Server
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Page
 
 from manifests.ledger.records import DecisionRow, Membership
-from tests.doubles.browser import CHROMIUM, Hand, Server
 from tests.doubles.curation import rows
+from tests.doubles.review.browser import CHROMIUM, Hand, Server
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.doubles.browser import CHROMIUM, Server
-from tests.doubles.reviewed_dataset import make_result
+from tests.doubles.review.browser import CHROMIUM, Server
+from tests.doubles.review.reviewed_dataset import make_result
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 

@@ -1,0 +1,191 @@
+"""Counts the moments of a command under test, and kills or stops all processes of the command at a given moment.
+
+A moment is a call that changes the disk: a file is flushed, renamed or removed, or a ledger is opened, committed or
+closed. `record STAGE` is the moment at which the commit of a stage begins. startup/sitecustomize.py calls `install`
+in every process of the command. The command is therefore the real command, `python -m likeness ...`, and the moments of
+its worker processes also count. The variables of the environment are:
+
+    FAULTS_LOG   a file that gets a line of LINE bytes for each moment of any process
+    FAULTS_AT    "37" for the 37th moment; "commit scan" for the first moment whose line begins so; empty for no fault
+    FAULTS_DO    "kill" or "stop": SIGKILL or SIGSTOP to the whole process group
+    FAULTS_WHEN  "before" or "after" the call, or a number of milliseconds after the start of the call
+
+`install` also makes the work small: the people and face models of tests/doubles/curation.py, a restorer of a few
+thousand weights, batches of a few files, and a checkpoint every eight images.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import importlib.abc
+import importlib.machinery
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+LINE = 64
+CHECKPOINT_EVERY = 8  # images
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+def install() -> None:
+    for name in ("replace", "rename", "fsync", "unlink", "rmdir"):
+        plain = getattr(os, name)
+        counted = moment(name, plain)
+        setattr(os, name, counted)
+        if plain in os.supports_dir_fd:
+            os.supports_dir_fd.add(counted)  # shutil.rmtree checks that the function is in this set
+    sys.meta_path.insert(0, _Afterwards(_PATCHES))
+
+
+def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | None = None) -> Callable[..., Any]:
+    """Returns `plain` as a function that counts a moment, and disturbs the command if FAULTS_AT names this moment."""
+
+    @functools.wraps(plain)
+    def counted(*told: Any, **options: Any) -> Any:
+        line = f"{kind} {named(*told) if named else _name(told)}"
+        # a temporary file that was renamed already, and a DuckDB database without a file, do not count as moments
+        if line.endswith((".tmp", ":memory:")):
+            return plain(*told, **options)
+        due = _due(line)
+        when = os.environ.get("FAULTS_WHEN", "before")
+        if due and when == "before":
+            _strike()
+        if due and when not in ("before", "after"):
+            threading.Timer(float(when) / 1000, _strike).start()
+        try:
+            return plain(*told, **options)
+        finally:  # even if the call raises an error, for example because the file to remove is missing
+            if due and when == "after":
+                _strike()
+
+    return counted
+
+
+def _name(told: tuple[Any, ...]) -> str:
+    """Returns the file name of the last path among the arguments."""
+    paths = [item for item in told if isinstance(item, str | bytes | os.PathLike)]
+    return Path(os.fsdecode(paths[-1])).name if paths else ""
+
+
+def _due(line: str) -> bool:
+    """Writes the line of a moment to the log. Returns whether FAULTS_AT names this moment."""
+    log = os.environ["FAULTS_LOG"]
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.write(file, line.encode()[: LINE - 1].ljust(LINE - 1) + b"\n")
+        count = os.fstat(file).st_size // LINE
+    finally:
+        os.close(file)
+    at = os.environ.get("FAULTS_AT", "")
+    return count == int(at) if at.isdigit() else bool(at) and line.startswith(at)
+
+
+def _strike() -> None:
+    number = _SIGNALS[os.environ["FAULTS_DO"]]
+    os.environ["FAULTS_AT"] = ""  # only one time: a process that continues after a stop gets no other fault
+    os.killpg(0, number)
+    if number == signal.SIGKILL:
+        time.sleep(60)  # no other thread may continue before the signal arrives
+
+
+class _Afterwards(importlib.abc.MetaPathFinder):
+    """Calls a function with a module as soon as the module has been imported."""
+
+    def __init__(self, patches: dict[str, Callable[[ModuleType], None]]) -> None:
+        self._patches = dict(patches)
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        patch = self._patches.pop(name, None)
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if patch else None
+        if patch is None or spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def run_and_patch(module: ModuleType) -> None:
+            run(module)
+            patch(module)
+
+        spec.loader.exec_module = run_and_patch  # type: ignore[method-assign]
+        return spec
+
+
+def _duckdb(module: ModuleType) -> None:
+    connection = module.DuckDBPyConnection
+    execute = connection.execute
+    committed = moment("commit", execute, lambda *_: "")
+    connection.execute = lambda self, sql, *more: (committed if sql == "COMMIT" else execute)(self, sql, *more)
+    connection.close = moment("close", connection.close, lambda *_: "")
+    module.connect = moment("connect", module.connect)
+
+
+def _ledger(module: ModuleType) -> None:
+    """Counts each call of `Ledger.record` as a moment with the name of the stage."""
+    record = module.Ledger.record
+    module.Ledger.record = moment("record", record, lambda self, stage, *_: stage)
+
+
+def _constants(**constants: Any) -> Callable[[ModuleType], None]:
+    def patch(module: ModuleType) -> None:
+        for name, value in constants.items():
+            assert hasattr(module, name), name
+            setattr(module, name, value)
+
+    return patch
+
+
+def _faces(module: ModuleType) -> None:
+    def double(spec: str = "auto", threads: int = 1) -> Any:
+        from tests.doubles.curation import models
+
+        return models(spec)
+
+    module.load_faces = module.load_faces_once = double
+
+
+def _recipes(module: ModuleType) -> None:
+    #                size f  channels      references   refine lora images batch rate warmup decay cool clip ema
+    module._BASES[module.TINY] = (32, 4, (16, 16, 24), (8, 16, 16), 4, 0, 24, 4, 1e-3, 8, 16, 0, 1.0, 8)
+
+
+def _loop(module: ModuleType) -> None:
+    module.train = functools.partial(module.train, checkpoint_every=CHECKPOINT_EVERY)
+    module.LOG_EVERY = CHECKPOINT_EVERY
+
+
+def _cleaning(module: ModuleType) -> None:
+    # The pictures of the doubles are not faces, so the bounds are wide. The tests check only that the bounds are used.
+    assert hasattr(module, "Bounds")
+    module.Bounds = functools.partial(module.Bounds, clean_noise=50.0, clean_blockiness=50.0, change=200.0)
+
+
+def _attempts(module: ModuleType) -> None:
+    def sharpen(*told: Any) -> Any:
+        from tests.doubles.iteration import sharpened
+
+        return sharpened(*told)
+
+    _constants(run_model=sharpen, BATCH=2)(module)
+
+
+_PATCHES: dict[str, Callable[[ModuleType], None]] = {
+    "duckdb": _duckdb,
+    "manifests.ledger.ledger": _ledger,
+    # a fixed key, so that two datasets can be compared
+    "manifests.privacy.keys": _constants(create_key=lambda: bytes(32)),
+    "curate.faces.load": _faces,
+    "curate.photos.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
+    "degrade.frozen.dataset_sets": _constants(BATCH=4),
+    "train.recipes.recipes": _recipes,
+    "train.iterate.acceptance": _cleaning,
+    "train.iterate.clean": _attempts,
+    "train.fit.loop": _loop,
+}
