@@ -230,9 +230,20 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         if not isinstance(value, torch.Tensor):
             return value
         on_device = value.to(device, non_blocking=True)
-        return on_device.float() / 255 if on_device.dtype == torch.uint8 else on_device
+        return on_device.float().div_(255) if on_device.dtype == torch.uint8 else on_device
 
-    return {name: value if name == "row" else move(value) for name, value in batch.items()}
+    def move_references(slots: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+        # Convert only the slots that have a reference, because most slots are empty.
+        pictures = torch.zeros(slots.shape, device=device)
+        pictures.flatten(0, 1)[filled.to(device, non_blocking=True)] = move(slots.flatten(0, 1)[filled])
+        return pictures
+
+    moved = {name: value if name == "row" else move(value) for name, value in batch.items() if name != "references"}
+    if "references" in batch:
+        places = batch.get("places")
+        slots = batch["references"]
+        moved["references"] = move(slots) if places is None else move_references(slots, places.filled)
+    return moved
 
 
 def batches(

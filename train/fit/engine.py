@@ -88,7 +88,7 @@ def build(
     if device.type == "cpu":
         _keep_freed_memory()
     if recognizer is not None:
-        network = load_recognizer(recognizer[0], recognizer[1], recipe.size).to(device)
+        network = load_recognizer(recognizer[0], recognizer[1], recipe.size, precision).to(device)
     objective = Objective(recipe, recipe.size, network, settings.weights).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
