@@ -213,6 +213,8 @@ def collate(samples: list[Batch]) -> Batch:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch on the device, with images as float32 in 0..1. `theta` and `row` stay on the CPU.
 
+    If the batch has `present`, every slot without a reference is zero in `references`.
+
     The function first adds the entries `places` (see `find_places`) and `usable_rows`, which it computes on the CPU.
     `usable_rows` has one tensor (n,) int64 for each reference slot: the indices of the images whose reference in this
     slot shows the person of the target.

@@ -1,5 +1,7 @@
 """Computes the losses of a recipe in float32, and the loss of the discriminator.
 
+In a training in bf16, the recognizer computes its embeddings in bf16.
+
 The sources of the losses, and the networks that the losses use:
 
     `pixel`, `edge` and `detail` are ours.
@@ -109,7 +111,8 @@ class Objective(nn.Module):
         There is one term for each name in `recipe.losses`, but no term for "gan". train/data/dataset.py makes `batch`.
         Gradients reach only `restored`.
         """
-        # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32.
+        # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32. Only the recognizer has a
+        # precision of its own.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
             # (B,d) with rows of length 1. The losses "identity" and "reference_identity" share this embedding.

@@ -193,6 +193,11 @@ def test_pictures_reach_the_device_as_floats(taken: Snapshot) -> None:
     batch = to_device({"lq": torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)}, torch.device("cpu"))
     assert batch["lq"].dtype == torch.float32 and float(batch["lq"].max()) == 1.0
     assert to_device({"theta": [{"version": 2}]}, torch.device("cpu")) == {"theta": [{"version": 2}]}
+    references = torch.randint(1, 256, (2, 3, 3, 4, 4), dtype=torch.uint8)
+    present = torch.tensor([[True, False, True], [False, True, False]])
+    moved = to_device({"references": references, "present": present}, torch.device("cpu"))["references"]
+    assert torch.equal(moved[present], references[present].float() / 255)
+    assert not moved[~present].any()
 
 
 def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:

@@ -12,7 +12,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from curate.faces.align import ARCFACE_112
-from train.models.recognizer import Recognizer, load_recognizer
+from train.models.recognizer import Recognizer, freeze, load_recognizer
 
 SIZE = 112
 FACTS = {"size": SIZE, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 128.0}
@@ -82,6 +82,35 @@ def test_the_recognizer_computes_what_its_file_says(tmp_path: Path) -> None:
     (expected * direction).sum().backward()
     assert ours.grad is not None and plain.grad is not None
     torch.testing.assert_close(ours.grad, plain.grad, atol=1e-7, rtol=1e-4)
+
+
+def test_bf16_changes_the_embeddings_little_and_returns_float32(tmp_path: Path) -> None:
+    write_network(tmp_path / "recognizer.onnx")
+    full, reduced = (load_recognizer(tmp_path / "recognizer.onnx", FACTS, 256, name) for name in ("fp32", "bf16"))
+    faces = torch.rand(3, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", enabled=False):  # as in train/fit/objective.py
+        embedding, expected = reduced(faces), full(faces)
+    assert embedding.dtype == torch.float32
+    assert not torch.equal(embedding, expected)
+    assert (embedding * expected).sum(1).min() > 0.999
+
+
+def test_a_depthwise_convolution_with_a_stride_runs_in_float32() -> None:
+    class Layers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.depthwise = torch.nn.Conv2d(4, 4, 3, stride=2, groups=4)
+            self.pointwise = torch.nn.Conv2d(4, 4, 1)
+
+        def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.depthwise(values), self.pointwise(values)
+
+    layers, values = Layers(), torch.rand(1, 4, 8, 8)
+    expected = layers.depthwise(values)
+    with torch.autocast("cpu", torch.bfloat16):
+        depthwise, pointwise = freeze(fx.symbolic_trace(layers))(values)
+    assert torch.equal(depthwise, expected)
+    assert pointwise.dtype == torch.bfloat16
 
 
 def test_the_recognizer_has_no_slow_layers_left(tmp_path: Path) -> None:
