@@ -90,6 +90,11 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
         and "likeness.py" in names
     )
     assert "doctor.py" in names
+    web = REPOSITORY / "curate" / "review" / "web"
+    pages = {
+        str(file.relative_to(REPOSITORY)) for kind in ("*.j2", "*.js", "*.css", "*.svg") for file in web.rglob(kind)
+    }
+    assert len(pages) > 20 and pages <= set(names)
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.startswith("likeness")} == {
         "curate",

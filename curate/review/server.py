@@ -134,10 +134,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _read_static_files() -> dict[str, tuple[bytes, str]]:
-    """Returns a dict from the name of each file in static/ to its bytes and its media type."""
-    folder = resources.files("curate.review.web") / "static"
+    """Returns a dict from the name of each file in the folders of static/ to its bytes and its media type."""
     return {
         file.name: (file.read_bytes(), _TYPES[file.name.rpartition(".")[2]])
+        for folder in (resources.files("curate.review.web") / "static").iterdir()
         for file in folder.iterdir()
         if file.name.rpartition(".")[2] in _TYPES
     }
