@@ -7,7 +7,7 @@ its embedding, which is biometric data. Only the command `likeness manifest opto
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_faces_with_reason, read_recognizers
 from manifests.ledger.records import KeptOutMark, Photo
 from manifests.privacy.erase import OPTED_OUT
-from manifests.privacy.keys import compute_mark, hide_uri, read_key
+from manifests.privacy.keys import HIDDEN_PREFIX, compute_mark, hide_uri, read_key
 from manifests.privacy.picture_marks import NO_PICTURES, KeptOutPictures, arrange_marks, find_copies
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import uri_of
@@ -113,6 +113,17 @@ def open_kept_out_list(dataset: Path) -> KeptOutList:
     with Ledger.open(dataset) as ledger:
         recognizers = read_recognizers(ledger)
         return read_kept_out_list(ledger, recognizers[0].sha256 if len(recognizers) == 1 else None)
+
+
+def find_kept_out_files(ledger: Ledger, uris: Iterable[str], hashes: Iterable[str]) -> set[str]:
+    """Returns those of these uris and of these sha256 hashes that belong to files that are kept out."""
+    hidden = set(ledger.query("SELECT uri FROM files WHERE starts_with(uri, ?)", HIDDEN_PREFIX)["uri"])
+    marks = set(ledger.query("SELECT mark FROM kept_out WHERE kind = 'photo'")["mark"])
+    if not hidden and not marks:
+        return set()
+    key = read_key(ledger)
+    found = {uri for uri in uris if hide_uri(key, uri) in hidden}
+    return found | {sha256 for sha256 in hashes if compute_mark(key, "photo", sha256) in marks}
 
 
 def find_kept_out_reason(ledger: Ledger, photo: str) -> str | None:

@@ -80,8 +80,9 @@ def remove_faces_from_runs(
 ) -> Counter[str]:
     """Remove these face ids from every snapshot, benchmark and run below `folders`.
 
-    All sample grids and pages are removed, because they show pictures without names. A file with results for single
-    faces is removed if it names one of the face ids, or one of the identity ids in `people`. A folder that a killed
+    All sample grids and pages are removed, because they show pictures without names. All restored images of evaluations
+    are removed, because no file names the references that were used. A file with results for single faces is removed if
+    it names one of the face ids, or one of the identity ids in `people`. A folder that a killed
     process left unfinished is completed or removed. Returns the number of removed or rewritten items of each kind.
     """
     wanted, counts = set(faces), Counter[str]()
@@ -93,7 +94,7 @@ def remove_faces_from_runs(
         if "config.json" in names and _read_snapshot_hash(place) is not None:
             counts += _clean_run(place, wanted | set(people))
         if place.parent.name.endswith(_IMAGES):
-            counts += _remove_restored_images(place, wanted)
+            counts += _remove_restored_images(place)
         if "faces.jsonl" in names and _contains_any(place / "faces.jsonl", wanted):
             _remove_benchmark(place)
             counts["benchmarks"] += 1
@@ -162,9 +163,9 @@ def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
     return counts
 
 
-def _remove_restored_images(folder: Path, faces: set[str]) -> Counter[str]:
-    """Remove the restored images of these faces, which an evaluation wrote. Returns their number."""
-    images = [path for path in sorted(folder.glob("*.png")) if path.stem in faces]
+def _remove_restored_images(folder: Path) -> Counter[str]:
+    """Remove the restored images that an evaluation wrote into a folder. Returns their number."""
+    images = sorted(folder.glob("*.png"))
     for path in images:
         path.unlink()
     return Counter({"restored images": len(images)}) if images else Counter()

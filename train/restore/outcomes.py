@@ -15,6 +15,7 @@ class ReferenceUse:
     cosine: float  # Cosine of the reference to the face in the photo.
     cosine_to_others: float | None  # Mean cosine to the other references of the face; None for the only reference.
     box: tuple[float, ...] | None  # x0, y0, x1, y1 of the face in the reference; None if the reference shows one face.
+    sha256: str  # of the reference's file, as hex
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Reads the folders of `likeness restore` for the review: each restored photo beside the photo before the restoration.
 
-The log restored.jsonl of a folder names the photos (train/restore/outputs/log.py). A photo is shown only if the ledger
-knows it: as a file of the dataset, or as an image of a frozen set. An image of a frozen set also has a truth.
+The log restored.jsonl of a folder names the photos and the references (train/restore/outputs/log.py). The photo before
+the restoration is shown only if the ledger knows it: as a file of the dataset, or as an image of a frozen set. An image
+of a frozen set also has a truth. If the ledger forbids a picture of the photo or of a reference, no picture is shown.
 """
 
 from __future__ import annotations
@@ -13,15 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.review.runs.used_files import KnownFiles, UsedFile
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.text import make_printable
-from manifests.runtime.uris import uri_of
 
 LOG = "restored.jsonl"
 UNKNOWN = "The photo before the restoration is not in this dataset, so it is not shown."
-
-_FILES = """
-SELECT u.uri, u.sha256, u.photo_id FROM files u WHERE u.status = 'ok' AND list_contains(?, u.uri)"""
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,18 @@ class RestoredPhoto:
     file: Path
     similarity: float | None  # least mean cosine of a face to its references; None without references
     sentences: tuple[str, ...]  # what happened to the photo and to its faces
-    before: tuple[str, str, str] | None  # uri, sha256 and photo id of the photo in the dataset
+    before: tuple[str, str] | None  # uri and sha256 of the photo in the dataset
     lq: tuple[str, str] | None  # name of the frozen set and face id, if the photo is an image of a frozen set
+    is_secret: bool  # whether nobody may see a picture
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Which pictures are shown: lq, restored and truth."""
+        if self.is_secret:
+            return ()
+        if self.lq is not None:
+            return ("lq", "restored", "truth")
+        return ("restored",) if self.before is None else ("lq", "restored")
 
 
 def find_restored_folders(folders: Sequence[Path]) -> list[Path]:
@@ -46,31 +54,29 @@ def find_restored_folders(folders: Sequence[Path]) -> list[Path]:
 def read_restored_photos(ledger: Ledger, folder: Path) -> list[RestoredPhoto]:
     """Returns the restored photos of a folder. The photo that is least like its references comes first.
 
-    Lines of the log that are broken or that name no file inside the folder are left out. A restored image of a frozen
-    set is left out if the set does not have the image any more, for example because its photo lost its consent.
+    Lines of the log that are broken or that name no file inside the folder are left out. A restored photo is left out
+    if a purge or an opt-out removed the photo or one of its references, or if a frozen set does not have the image any
+    more.
     """
     lines = (folder / LOG).read_bytes().splitlines()
     entries = [entry for line in lines if (entry := _parse(line, folder)) is not None]
-    uris = [uri_of(entry["source"]) for entry in entries]
-    files = {uri: (uri, sha256, photo) for uri, sha256, photo in ledger.query(_FILES, uris).iter_rows()}
-    images = set(ledger.query("SELECT lq_set, face_id FROM degradations").iter_rows())
-    lq_folder = (ledger.dataset / "lq").resolve()
+    known = KnownFiles(ledger, {file for entry in entries for file in (entry["source"], *entry["references"])})
     photos = []
-    for entry, uri in zip(entries, uris, strict=True):
-        source = Path(entry["source"])
-        lq = (source.parent.name, source.stem)
-        is_lq = source.parent.parent.resolve() == lq_folder
-        if is_lq and lq not in images:
+    for entry in entries:
+        source: UsedFile = entry["source"]
+        used = [source, *entry["references"]]
+        if any(known.is_gone(file) for file in used):
             continue
         photos.append(
             RestoredPhoto(
                 entry["place"],
-                make_printable(source.name),
+                make_printable(Path(source.path).name),
                 folder / entry["place"],
                 entry["similarity"],
                 entry["sentences"],
-                files.get(uri),
-                lq if is_lq else None,
+                known.find_before(source),
+                source.frozen_image,
+                any(known.is_secret(file) for file in used),
             )
         )
     return sorted(photos, key=lambda photo: (math.inf if photo.similarity is None else photo.similarity, photo.place))
@@ -90,9 +96,18 @@ def _parse(line: bytes, folder: Path) -> dict[str, Any] | None:
         sentences = [str(face["sentence"]) for face in entry["faces"]]
         return {
             "place": place,
-            "source": str(entry["source"]),
+            "source": UsedFile(str(entry["source"]), _read_hash(entry.get("source_sha256"))),
+            "references": [
+                UsedFile(str(use["file"]), _read_hash(use.get("sha256")))
+                for face in entry["faces"]
+                for use in face.get("references", ())
+            ],
             "similarity": min(map(float, similarities), default=None),
             "sentences": (*sentences, *([str(entry["reason"])] if entry["reason"] else [])),
         }
-    except (ValueError, LookupError, TypeError, OSError):
+    except (ValueError, LookupError, TypeError, AttributeError, OSError):
         return None
+
+
+def _read_hash(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -11,10 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from curate.review.pictures.own_size import answer_png, encode_bytes, encode_file
-from curate.review.runs.restored_photos import UNKNOWN, RestoredPhoto, find_restored_folders, read_restored_photos
+from curate.review.runs.restored_photos import UNKNOWN, find_restored_folders, read_restored_photos
 from curate.review.runs.run_results import list_run_folders
-from curate.review.unused.unused_items import may_show_photos
-from curate.review.web.pages import get_session, render
+from curate.review.web.pages import render
 from curate.review.web.paging import make_paging
 from curate.review.web.reading import open_ledger
 from manifests.ledger.ledger import Ledger
@@ -38,16 +36,10 @@ def show_restored(request: Request) -> Response:
         folder = _find_folder(request, ledger)
         photos = read_restored_photos(ledger, folder)
         paging = make_paging(request, len(photos), _PHOTOS)
-        shown = photos[paging.start : paging.end]
-        allowed = may_show_photos(ledger, [photo.before[2] for photo in shown if photo.before])
         sizes = read_set_sizes(ledger)
-    secret = _find_secret_faces(request, shown)
     return render(
         request, "restored.html.j2", folder=folder.name, name=name_folder(folder), paging=paging, sizes=sizes,
-        photos=[
-            (place, photo, _list_pictures(photo, allowed, secret)) for place, photo in enumerate(shown, paging.start)
-        ],
-        unknown=UNKNOWN,
+        photos=list(enumerate(photos[paging.start : paging.end], paging.start)), unknown=UNKNOWN,
     )  # fmt: skip
 
 
@@ -59,11 +51,9 @@ def send_photo(request: Request) -> Response:
         if path["number"] >= len(photos):
             raise HTTPException(404)
         photo, dataset = photos[path["number"]], ledger.dataset
-        allowed = may_show_photos(ledger, [photo.before[2]] if photo.before else [])
-        pictures = _list_pictures(photo, allowed, _find_secret_faces(request, [photo]))
         side = read_set_sizes(ledger)[photo.lq[0]] if photo.lq else None
     data = None
-    if path["when"] in pictures:
+    if path["when"] in photo.pictures:
         match path["when"], photo.lq, photo.before:
             case "restored", _, _:
                 data = encode_file(photo.file)
@@ -71,27 +61,9 @@ def send_photo(request: Request) -> Response:
                 data = encode_file(dataset / "lq" / lq_set / f"{face}.png")
             case "truth", (_, face), _:
                 data = encode_file(crop_path(dataset, face), side)
-            case "lq", _, (uri, sha256, _):
+            case "lq", _, (uri, sha256):
                 data = _read_known(uri, sha256)
     return answer_png(data)
-
-
-def _find_secret_faces(request: Request, photos: Sequence[RestoredPhoto]) -> set[str]:
-    """Returns the faces of frozen images whose pictures nobody may see. A face without a photo counts as secret."""
-    view = get_session(request).read()
-    return {photo.lq[1] for photo in photos if photo.lq is not None and not view.may_show(photo.lq[1])}
-
-
-def _list_pictures(photo: RestoredPhoto, allowed: set[str], secret: set[str]) -> tuple[str, ...]:
-    """Returns which pictures of a photo may be shown: lq, restored and truth.
-
-    `allowed` are photo ids, and `secret` are face ids of frozen images.
-    """
-    if photo.lq is not None:
-        return () if photo.lq[1] in secret else ("lq", "restored", "truth")
-    if photo.before is None:
-        return ("restored",)
-    return ("lq", "restored") if photo.before[2] in allowed else ()
 
 
 def _read_known(uri: str, sha256: str) -> bytes | None:

@@ -7,14 +7,19 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from curate.review.server import AREAS
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import THUMBNAILS, VISIT_NAME
 from manifests.ledger.records import Photo
+from manifests.pictures.png_files import encode_png
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
+from manifests.runtime.files import write_atomically
+from manifests.runtime.uris import path_of
 from tests.doubles.curation import find_problems
-from tests.doubles.review.client import review_dataset
+from tests.doubles.review.client import Review, review_dataset
 from tests.doubles.review.reviewed_dataset import SET, make_restored_folder, make_result
 
 
@@ -108,8 +113,58 @@ def test_no_address_shows_a_photo_after_its_consent_was_refused(made: Path, tmp_
         review.act(act="redo")
         assert look() == ({404}, [])
     with review_dataset(dataset) as review:  # the decision is applied
-        own = [link for link in pictures if not link.startswith(folder.replace("/restored?folder=", "/picture/photo/"))]
-        assert {review.client.get(link).status_code for link in own} == {404}
+        base = folder.replace("/restored?folder=", "/picture/photo/")
+        # now the number 1 stands for the photo that the dataset does not know
+        gone = [link for link in pictures if link != f"{base}/1/restored.png"]
+        assert {review.client.get(link).status_code for link in gone} == {404}
         page = review.client.get(folder).text
         assert "photo.png" in page and "set.png" not in page  # the photo that was restored is not known any more
     assert not (dataset / "lq" / SET / f"{face}.png").exists() and find_problems(dataset) == []
+
+
+def test_no_restored_photo_is_shown_if_its_photo_or_a_reference_is_refused_or_purged(dataset: Path, tmp_path: Path):
+    with Ledger.open(dataset) as ledger:
+        files = ledger.query("SELECT uri, sha256, photo_id FROM files ORDER BY uri LIMIT 6").rows()
+        face = ledger.query("SELECT min(face_id) FROM faces WHERE photo_id = ?", files[4][2]).item()
+    paths = [str(path_of(uri)) for uri, *_ in files]
+    hashes, moved = [sha256 for _, sha256, _ in files], str(tmp_path / "moved.png")
+    # name of the restored photo -> path and sha256 of the photo, and of the reference if there is one
+    log = {
+        "old": [(paths[0], None)],
+        "moved": [(moved, hashes[0])],
+        "overwritten": [(paths[1], hashes[0])],
+        "reference": [(paths[1], hashes[1]), (moved, hashes[0])],
+        "crop": [(str(tmp_path / f"{face}.png"), None)],
+        "crop of somebody": [(str(tmp_path / f"{'0' * 32}.png"), None)],
+        "frozen image": [(str(tmp_path / "gone" / "lq" / SET / f"{face}.png"), None)],
+        "stranger": [(moved, "0" * 64)],
+        "other": [(paths[1], hashes[1]), (paths[2], hashes[2])],
+    }
+    lines = []
+    for name, (source, *references) in log.items():
+        write_atomically(tmp_path / "out" / f"{name}.png", encode_png(np.full((9, 9, 3), 77, np.uint8)))
+        uses = [{"file": file, "sha256": sha256} for file, sha256 in references]
+        line = {"place": f"{name}.png", "source": source[0], "source_sha256": source[1], "status": "ok", "reason": None}
+        lines.append({**line, "faces": [{"similarity": None, "sentence": f"<{name}>", "references": uses}]})
+    (tmp_path / "out" / "restored.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def look(review: Review) -> tuple[set[str], set[str]]:
+        """Returns the photos that the page names, and the photos of which the page shows a picture."""
+        review.client.app._app.state.runs = (tmp_path / "out",)  # type: ignore[attr-defined]
+        (folder,) = re.findall(r"/restored\?folder=[^\"]+", review.client.get("/runs").text)
+        cases = re.findall(r"&lt;([\w ]+)&gt;(.*?)</section>", review.client.get(folder).text, re.DOTALL)
+        links = {name: re.findall(r'src="([^"]+restored.png)"', text) for name, text in cases}
+        assert all(review.client.get(link).status_code == 200 for (link,) in filter(None, links.values()))
+        return set(links), {name for name, own in links.items() if own}
+
+    lost = {"crop of somebody", "frozen image"}
+    with review_dataset(dataset) as review:
+        assert look(review) == (set(log) - lost, set(log) - lost)
+        review.decide({"kind": "consent", "photos": [files[0][2], files[4][2]], "consent": "no"})
+        refused = {"old", "moved", "overwritten", "reference", "crop"}
+        assert look(review) == (set(log) - lost, {"stranger", "other"})
+    with review_dataset(dataset) as review:  # the decision is applied
+        assert look(review) == (set(log) - lost, {"stranger", "other"})
+    purge(dataset, plan_purge(dataset, photos=[files[0][2], files[4][2]]))
+    with review_dataset(dataset) as review:
+        assert look(review) == ({"stranger", "other"},) * 2 and refused == set(log) - lost - {"stranger", "other"}

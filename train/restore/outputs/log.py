@@ -2,8 +2,9 @@
 
 The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
 of PhotoOutcome (train/restore/outcomes.py). The line of a photo also has `source`, the absolute path of the photo, and
-`place`, the path of the restored file inside OUT. The field `settings` is a hash of the restorer, the references and
-the options.
+`place`, the path of the restored file inside OUT. The field `source_sha256` is the sha256 of the photo's file, or None
+if nothing was written or the file is gone. With this hash, `likeness review` knows the photo even if its file was moved
+or overwritten. The field `settings` is a hash of the restorer, the references and the options.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
-from manifests.runtime.files import write_atomically
+from manifests.runtime.files import sha256_file, write_atomically
 from manifests.runtime.text import make_printable
 from train.restore.output_paths import PhotoOutput
 
@@ -30,6 +31,7 @@ def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str) ->
     return {
         **outcome,
         "source": _make_absolute(output.photo),
+        "source_sha256": None if outcome["output"] is None else _hash_file(output.photo),
         "place": str(place.relative_to(out)),
         "settings": settings,
     }
@@ -77,6 +79,13 @@ def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: 
 def write_log(out: Path, entries: Sequence[Entry]) -> None:
     """Writes OUT/restored.jsonl with these lines."""
     write_atomically(out / LOG, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries).encode())
+
+
+def _hash_file(path: Path) -> str | None:
+    try:
+        return sha256_file(path)
+    except OSError:
+        return None
 
 
 def _make_absolute(path: Path) -> str:

@@ -138,6 +138,7 @@ def _use(face: FaceInPhoto, person: ReferencePerson, note: str = "") -> Referenc
             round(float(cosines[row]), 3),
             round(float((among[row].sum() - among[row, row]) / (count - 1)), 3) if count > 1 else None,
             used.box if len(photo.faces) > 1 else None,
+            photo.sha256,
         )
         for row, (photo, used) in enumerate(zip(person.photos, person.faces, strict=True))
     ]

@@ -1,0 +1,94 @@
+"""Finds the photos of the dataset that a restoration read: the photo that was restored, and its references.
+
+A file is known by its sha256, so a file that was moved, copied or overwritten later is still known. Logs of earlier
+versions have no sha256; then the path counts. The name of a crop and of an image of a frozen set is a face id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.ledger.ledger import Ledger
+from manifests.privacy.erase import SECRET_PHOTOS
+from manifests.privacy.kept_out import find_kept_out_files
+from manifests.runtime.uris import uri_of
+
+_FILES = """
+SELECT uri, sha256, photo_id FROM files
+WHERE photo_id IS NOT NULL AND (uri IN (SELECT unnest($1::VARCHAR[])) OR sha256 IN (SELECT unnest($2::VARCHAR[])))
+ORDER BY status <> 'ok', uri"""
+_PHOTOS = "SELECT photo_id FROM photos WHERE photo_id IN (SELECT unnest($1::VARCHAR[]))"
+_FACES = "SELECT face_id, photo_id FROM faces WHERE face_id IN (SELECT unnest($1::VARCHAR[]))"
+
+
+@dataclass(frozen=True)
+class UsedFile:
+    """A file that a restoration read."""
+
+    path: str
+    sha256: str | None  # None if the log does not have it
+
+    @property
+    def face_id(self) -> str | None:
+        """The face that the name of a crop or of a frozen image stands for, or None for another name."""
+        stem = Path(self.path).stem
+        return stem if re.fullmatch("[0-9a-f]{32}", stem) else None
+
+    @property
+    def frozen_image(self) -> tuple[str, str] | None:
+        """The name of the frozen set and the face id, if the path has the form lq/SET/FACE.png; otherwise None."""
+        folder = Path(self.path).parent
+        return (folder.name, self.face_id) if self.face_id is not None and folder.parent.name == "lq" else None
+
+
+class KnownFiles:
+    """What the ledger says about the files that a folder of restored photos names."""
+
+    def __init__(self, ledger: Ledger, files: Collection[UsedFile]) -> None:
+        uris, hashes = [uri_of(one.path) for one in files], [one.sha256 for one in files if one.sha256 is not None]
+        faces = [one.face_id for one in files if one.face_id is not None]
+        # uri or sha256 -> the files of the ledger: uri, sha256 and photo id, a file in use first
+        self._files: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for row in ledger.query(_FILES, uris, hashes).iter_rows():
+            for key in {row[0], row[1]} - {None}:
+                self._files[key].append(row)
+        self._photos = set(ledger.query(_PHOTOS, hashes)["photo_id"])
+        self._photo_of: dict[str, str] = dict(ledger.query(_FACES, faces).iter_rows())
+        self._images = set(ledger.query("SELECT lq_set, face_id FROM degradations").iter_rows())
+        self._secret = set(ledger.query(SECRET_PHOTOS)["photo_id"])
+        self._kept_out = find_kept_out_files(ledger, uris, hashes)
+
+    def is_gone(self, file: UsedFile) -> bool:
+        """Returns whether nothing of a file may be named: a purge or an opt-out removed its photo, its frozen set does
+        not have the image any more, or its name is the id of a face that the ledger does not have.
+        """
+        if {uri_of(file.path), file.sha256} & self._kept_out:
+            return True
+        if file.frozen_image is not None and file.frozen_image not in self._images:
+            return True
+        return file.face_id is not None and file.face_id not in self._photo_of
+
+    def is_secret(self, file: UsedFile) -> bool:
+        """Returns whether nobody may see a picture that was made of a file."""
+        return not self._secret.isdisjoint(self._find_photos(file))
+
+    def find_before(self, file: UsedFile) -> tuple[str, str] | None:
+        """Returns the uri and the sha256 of a file of the dataset with the same bytes, or None."""
+        for uri, sha256, _ in self._find_rows(file):
+            if file.sha256 in (None, sha256):
+                return uri, sha256
+        return None
+
+    def _find_rows(self, file: UsedFile) -> list[tuple[str, str, str]]:
+        return self._files.get(file.sha256 or "") or self._files.get(uri_of(file.path), [])
+
+    def _find_photos(self, file: UsedFile) -> set[str]:
+        if file.face_id is not None:
+            return {self._photo_of[file.face_id]} if file.face_id in self._photo_of else set()
+        if file.sha256 is not None and file.sha256 in self._photos:
+            return {file.sha256, *(photo for *_, photo in self._files.get(file.sha256, ()))}
+        return {photo for *_, photo in self._find_rows(file)}
