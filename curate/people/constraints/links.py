@@ -19,32 +19,16 @@ from itertools import combinations
 
 import numpy as np
 
-from curate.detection.filter_files import is_dropped_by_filter
 from curate.people.clustering.components import label_components
 from curate.people.constraints.contradictions import Link, describe_contradiction, describe_empty_part, find_chain
+from curate.people.constraints.resolve_faces import MissingFace, ResolvedDecision, resolve_decisions
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import (
-    DROPPED_BY_DECISION,
-    Decision,
-    FaceFinder,
-    FaceLocation,
-    find_undos,
-    select_active,
-)
+from manifests.ledger.decision_log import Decision, FaceFinder, select_active
 from manifests.ledger.records import Face
 
 # If a decision separates a face from many faces, the clustering gets at most MAX_CANNOT_LINKS cannot-links for the face
 # (ours). After the clustering, `apply_decisions` also separates the face from all other faces of the decision.
 MAX_CANNOT_LINKS = 32
-
-
-@dataclass(frozen=True)
-class MissingFace:
-    """A face that a decision names and that is not in use now."""
-
-    number: int  # number of the decision
-    face: FaceLocation
-    reason_not_in_use: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +97,7 @@ def resolve_links(
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     active = select_active(decisions)
-    resolved, missing = _resolve_all(decisions, active, finder or FaceFinder(faces), row_of)
+    resolved, missing = resolve_decisions(decisions, active, finder or FaceFinder(faces), row_of)
     last_named: dict[int, int] = {}  # row -> number of the last split or move that names the row
     for one in resolved:
         if one.decision.kind in ("split", "move"):
@@ -166,92 +150,6 @@ def resolve_links(
 
 
 @dataclass
-class _Resolved:
-    """A decision whose faces are row numbers of the current faces."""
-
-    decision: Decision
-    parts: list[dict[int, bool]]  # For each part of the decision: row -> whether the face is only a witness.
-
-    def get_joined_parts(self) -> list[dict[int, bool]]:
-        """Returns the parts that a merge or a move joins into one person."""
-        return self.parts if self.decision.kind == "merge" else self.parts[:2]
-
-    def get_rows(self, part: int, last_named: Mapping[int, int]) -> list[int]:
-        """Returns the rows of a part, without the witnesses that a later split or move names."""
-        number = self.decision.number
-        return sorted(
-            row for row, witness in self.parts[part].items() if not (witness and last_named.get(row, 0) > number)
-        )
-
-    def release_witnesses(self, undone_decision: _Resolved) -> None:
-        """Removes the witnesses that are in a part only because of the merge or move `undone_decision`.
-
-        If a part contains faces from several sides of `undone_decision`, only the witnesses of one side stay. A side
-        stays if one of its faces is named directly. If a part has no face that is named directly, the largest side
-        stays.
-        """
-        for part in self.parts:
-            sides = [set(part) & set(side) for side in undone_decision.get_joined_parts()]
-            if sum(map(bool, sides)) > 1:
-                staying = max(
-                    sides, key=lambda side: (any(not part[row] for row in side), len(side), -min(side, default=0))
-                )
-                for row in set().union(*sides) - staying:
-                    if part[row]:
-                        del part[row]
-
-
-def _resolve_all(
-    decisions: Sequence[Decision], active: Sequence[Decision], finder: FaceFinder, row_of: Mapping[str, int]
-) -> tuple[list[_Resolved], list[MissingFace]]:
-    """Returns the active decisions with faces as row numbers, and the faces that are not in use.
-
-    Witnesses that are in a part only because of an undone decision are left out.
-    """
-    resolved: list[_Resolved] = []
-    missing: list[MissingFace] = []
-    for decision in active:
-        one, missing_faces = _resolve(decision, finder, row_of)
-        resolved.append(one)
-        missing += missing_faces
-    undo_of = find_undos(decisions)
-    for decision in decisions:
-        if decision.kind in ("merge", "move") and decision.number in undo_of:
-            undone_decision, _ = _resolve(decision, finder, row_of)
-            for one in resolved:  # decisions that were made while the undone decision was active
-                if decision.number < one.decision.number < undo_of[decision.number]:
-                    one.release_witnesses(undone_decision)
-    return resolved, missing
-
-
-def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[MissingFace]]:
-    """Returns the decision with row numbers in place of faces, and the faces of the decision that are not in use."""
-    parts, missing = [], []
-    for locations in decision.parts:
-        rows: dict[int, bool] = {}
-        for location in locations:
-            face, reason_not_in_use = finder.find(location)
-            row = row_of.get(face.representative) if face is not None else None
-            if row is not None:
-                rows[row] = rows.get(row, True) and location.witness
-            elif not _is_expected(decision, face):
-                missing.append(MissingFace(decision.number, location, reason_not_in_use or "not in use"))
-        parts.append(rows)
-    return _Resolved(decision, parts), missing
-
-
-def _is_expected(decision: Decision, face: Face | None) -> bool:
-    """Returns whether a decision explains why its face is not in use: it drops the face, or the face waits for it.
-
-    A face that a decision accepts waits for the next curation.
-    """
-    if face is None:
-        return False
-    is_dropped_here = decision.kind == "drop" and face.reason == DROPPED_BY_DECISION
-    return is_dropped_here or (decision.kind == "accept" and is_dropped_by_filter(face))
-
-
-@dataclass
 class _Constraints:
     """The constraints that have been collected from decisions. Row numbers stand for faces."""
 
@@ -265,7 +163,7 @@ class _Constraints:
 
 
 def _collect_constraints(
-    one: _Resolved,
+    one: ResolvedDecision,
     constraints: _Constraints,
     active: Sequence[Decision],
     last_named: Mapping[int, int],

@@ -9,7 +9,7 @@ the embeddings again: a face that a split takes out of a person can then join a 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ import numpy as np
 from curate.people.constraints.apply_decisions import regroup_by_links
 from curate.people.constraints.links import resolve_links
 from curate.people.identities import choose_ids, name_groups
+from curate.people.pending.earlier_groups import restore_groups
 from curate.people.pending.refused_photos import ConsentRule, plan_refusals
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import CONSENT_KIND, DROPPED_BY_DECISION, Decision, FaceFinder, select_active
@@ -118,7 +119,7 @@ class PeopleNow:
         if not face_ids:
             return Change(changed_faces, {}, [], frozenset(people), frozenset(members))
         before = [self.identity_of.get(face) for face in face_ids]
-        groups = regroup_by_links(self._find_groups(face_ids, log, finder), links, before)
+        groups = regroup_by_links(restore_groups(self._group_of, self._grouped, face_ids, log, finder), links, before)
 
         rows_of: dict[int, list[int]] = defaultdict(list)
         for row, group in enumerate(groups.tolist()):
@@ -148,7 +149,7 @@ class PeopleNow:
         decisions, self._held = [*self._held, *decisions], []
         for one in decisions:
             if one.kind == "drop":
-                self._dropped[one.number] = self._find_copies(one)
+                self._dropped[one.number] = self._find_dropped_rows(one)
         _, self._allowed = self._plan_faces(decisions)
         self.faces.update((face.face_id, face) for face in change.faces)
         self.finder.replace_faces(change.faces)
@@ -167,11 +168,13 @@ class PeopleNow:
 
     def list_photos(self, person: str) -> list[str]:
         """Returns the photos that show a person, also the photos of near-duplicates, sorted."""
-        photos = set()
-        for face in self.members.get(person, ()):
-            copies = (self.faces[copy] for copy in self._copies.get(face, ()))
-            photos |= {self.faces[face].photo_id, *(copy.photo_id for copy in copies if copy.duplicate_of == face)}
-        return sorted(photos)
+        faces = (row for face in self.members.get(person, ()) for row in (self.faces[face], *self.find_copies(face)))
+        return sorted({row.photo_id for row in faces})
+
+    def find_copies(self, face: str) -> list[Face]:
+        """Returns the rows of the near-duplicates that a face stands for."""
+        rows = (self.faces[copy] for copy in self._copies.get(face, ()))
+        return [row for row in rows if row.duplicate_of == face]
 
     def hold(self, decisions: Sequence[Decision]) -> None:
         """Adds decisions to the log, although they contradict the log. The next call of `follow` follows these
@@ -239,7 +242,7 @@ class PeopleNow:
             return []
         before = {one.number for one in select_active(self._followed) if one.kind == "drop"}
         after = {one.number: one for one in select_active([*self._followed, *new]) if one.kind == "drop"}
-        rows_of = {number: self._dropped.get(number) or self._find_copies(one) for number, one in after.items()}
+        rows_of = {number: self._dropped.get(number) or self._find_dropped_rows(one) for number, one in after.items()}
         still = {face.face_id for rows in rows_of.values() for face in rows}
         back = [
             face for number in sorted(before - after.keys()) for face in self._dropped[number]
@@ -255,7 +258,7 @@ class PeopleNow:
         """Returns the row that a face has, or would have if the consent for its photo was not refused."""
         return self._allowed.get(face, self.faces[face])
 
-    def _find_copies(self, drop: Decision) -> list[Face]:
+    def _find_dropped_rows(self, drop: Decision) -> list[Face]:
         """Returns the rows of the named faces and their near-duplicates, as the rows were before any drop."""
         rows: dict[str, Face] = {}
         for face, cause in map(self.finder.find, drop.parts[0]):
@@ -280,37 +283,6 @@ class PeopleNow:
             for face in dict.fromkeys(face for face in found if face is not None)
             if face.reason == DROPPED_BY_DECISION
         ]
-
-    def _find_groups(self, face_ids: Sequence[str], log: Sequence[Decision], finder: FaceFinder) -> np.ndarray:
-        """Returns the group of each face in the last grouping, without the decisions that were taken back since.
-
-        The result is int64 (n,). If a merge or a move was taken back, its sides are different groups again. If a split
-        or a move was taken back, its faces join the largest group of the other faces again.
-        """
-        row_of = {face: row for row, face in enumerate(face_ids)}
-        names = [self._group_of.get(face, face) for face in face_ids]
-        groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
-        active = {one.number for one in select_active(log)}
-        for one in reversed([one for one in log if one.number in self._grouped and one.number not in active]):
-            found = [[finder.find(place)[0] for place in part] for part in one.parts]
-            parts = [
-                [row_of[face.representative] for face in part if face is not None and face.representative in row_of]
-                for part in found
-            ]
-            if one.kind in ("merge", "move"):
-                _part_sides(groups, parts if one.kind == "merge" else parts[:2])
-            if one.kind in ("split", "move") and parts[0] and parts[-1]:
-                ((largest, _),) = Counter(groups[parts[-1]].tolist()).most_common(1)
-                groups[parts[0]] = largest
-        return groups
-
-
-def _part_sides(groups: np.ndarray, sides: Sequence[Sequence[int]]) -> None:
-    """Gives each side of a merge a group of its own, except the largest side. Changes `groups`, int64 (n,)."""
-    for group in {int(groups[row]) for side in sides for row in side}:
-        own = [[row for row in side if groups[row] == group] for side in sides]
-        for side in sorted(filter(None, own), key=lambda side: (-len(side), side))[1:]:
-            groups[side] = groups.max() + 1
 
 
 def follow_batches(people: PeopleNow, batches: Sequence[Sequence[Decision]]) -> None:

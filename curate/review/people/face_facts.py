@@ -25,7 +25,7 @@ def describe_face_fully(view: View, face: Face) -> dict[str, Any]:
         "numbers": list_numbers(view, face),
         "copies": [
             {"id": copy.face_id, "file": files_of[0].name if (files_of := view.files.get(copy.photo_id)) else ""}
-            for copy in view.find_copies(face.face_id)
+            for copy in view.people.find_copies(face.face_id)
         ],
         "path": files[0].path if files else "",
         "consent": describe_consent_of_photo(view, face),

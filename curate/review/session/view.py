@@ -74,10 +74,6 @@ class View:
         self.files: dict[str, list[PhotoFile]] = defaultdict(list)  # photo -> its files; the first file is in use
         for photo, uri, sha256 in ledger.query(_FILES).iter_rows():
             self.files[photo].append(PhotoFile(uri, sha256))
-        self._copies: dict[str, list[str]] = defaultdict(list)  # face -> the near-duplicates that it stands for
-        for face in self.people.faces.values():
-            if face.duplicate_of is not None:
-                self._copies[face.duplicate_of].append(face.face_id)
         self._erased: set[str] = set(ledger.query(ERASED_PHOTOS)["photo_id"])
         self._unused: set[str] = set(ledger.query("SELECT photo_id FROM photos WHERE status <> 'ok'")["photo_id"])
         # number of a decision -> a value that the decisions of one command share
@@ -253,16 +249,11 @@ class View:
             "sharpness": round(face.sharpness, 3),
             "confidence": numbers.confidence if numbers else None,
             "margin": numbers.margin if numbers else None,
-            "copies": len(self.find_copies(face_id)),
+            "copies": len(self.people.find_copies(face_id)),
             "file": files[0].name if files else "",
             "joined": face_id in self.joined,
             "has_crop": face.crop_sha256 is not None,
         }
-
-    def find_copies(self, face_id: str) -> list[Face]:
-        """Returns the near-duplicates that a face stands for."""
-        rows = (self.people.faces[copy] for copy in self._copies.get(face_id, ()))
-        return [row for row in rows if row.duplicate_of == face_id]
 
 
 def measure_width(face: Face) -> float:
