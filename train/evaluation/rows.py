@@ -21,6 +21,7 @@ from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import Read
 from manifests.runtime.text import make_printable
 from train.data.landmarks import find_landmarks
+from train.data.mesh import find_warp_points, warps_references
 from train.data.tensors import to_image, to_tensor
 from train.evaluation.aggregate import Row
 from train.evaluation.cases import Case
@@ -77,8 +78,13 @@ def measure_systems(
         same_person = recognizer.same_person
         return confirm_references(embed_input(), sharpness, vectors, same_person, embed_restored).confirmed
 
-    warps, checks = "warped" in model.config.parts, bool(REFERENCE_PARTS & set(model.config.parts))
-    lq_landmarks = find_landmarks(case.lq, recognizer) if warps else None
+    parts = model.config.parts
+    warps, checks = warps_references(parts), bool(REFERENCE_PARTS & set(parts))
+
+    def find_points(crop: np.ndarray) -> np.ndarray | None:
+        return find_warp_points(parts, crop, find_landmarks(crop, recognizer))
+
+    lq_points = find_points(case.lq) if warps else None
     for system in systems:
         row = _start_row(case, system.key, system.name)
         if not system.restores:
@@ -93,8 +99,8 @@ def measure_systems(
         if system.source == "wrong" and len(references.crops):
             row["shown_identity_id"] = case.wrong_identity_id
         if warps:
-            own_landmarks = tuple(find_landmarks(to_image(crop), recognizer) for crop in references.crops)
-            references = warp_references(model, replace(references, landmarks=own_landmarks), lq_landmarks)
+            own_points = tuple(find_points(to_image(crop)) for crop in references.crops)
+            references = warp_references(model, replace(references, landmarks=own_points), lq_points)
         alone = not len(references.crops)
         restored = restore_alone() if alone else run_model(model, to_tensor(case.lq)[None], references)[0]
         if not is_finite(restored):

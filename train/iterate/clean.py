@@ -26,6 +26,7 @@ from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.progress import Progress
 from train.data.crops import read_cleaned_crop, read_crop
+from train.data.mesh import find_warp_points
 from train.data.snapshot import Snapshot
 from train.data.tensors import to_image, to_tensor
 from train.evaluation.rows import make_embedder
@@ -174,6 +175,10 @@ def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References
     if not len(rows):
         return join_references((), size, dim)
     crops = torch.stack([to_tensor(snapshot.crops[ref]) for ref in rows])
-    landmarks = tuple(snapshot.landmarks[ref] for ref in rows)
-    references = References(crops, torch.from_numpy(snapshot.embeddings[rows]), landmarks)
-    return warp_references(model, references, snapshot.landmarks[row])
+
+    def find_points(face: int) -> np.ndarray | None:
+        return find_warp_points(model.config.parts, np.array(snapshot.crops[face]), snapshot.landmarks[face])
+
+    points = tuple(find_points(ref) for ref in rows)
+    references = References(crops, torch.from_numpy(snapshot.embeddings[rows]), points)
+    return warp_references(model, references, find_points(row))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
-import cv2
 import numpy as np
 
 from curate.faces.align import FFHQ_SIZE
-from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
@@ -17,26 +14,10 @@ from train.data.landmarks import find_landmarks
 # compares the same points when it chooses a reference.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# The box is the median of the boxes that dlib's detector finds in the 512 px FFHQ crops of 46 web photos (ours). The
-# box is the same for all images, so errors of a detector do not change the distances.
-BOX = np.array([98, 138, 409, 455], np.float32)
 # Points coincide in a direction if their spread in this direction is at most this number of pixels (ours). The spread
 # is the root of the sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13
 # pixels, so points with a tiny spread would have a shape that consists of rounding errors.
 COINCIDENT = 1e-7
-
-
-def explain_missing() -> str | None:
-    """Returns in one sentence why dlib cannot find the 68 points on this machine, or None if dlib can find them."""
-    if importlib.util.find_spec("dlib") is None:
-        return "dlib is not installed: pip install 'likeness[offline]'."
-    from curate.faces.dlib_models import find_model_folder
-
-    try:
-        find_model_folder()
-    except FaceModelError as error:
-        return str(error)
-    return None
 
 
 def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
@@ -48,20 +29,6 @@ def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
     if landmarks is None:
         return np.full((5, 2), math.nan)
     return np.asarray((np.asarray(landmarks, np.float64) + 0.5) * (FFHQ_SIZE / image.shape[0]) - 0.5)
-
-
-def find_68_points(image: np.ndarray) -> np.ndarray:
-    """Returns the 68 iBUG points of an aligned crop, uint8 (S, S, 3), even if the crop shows no face.
-
-    The image is first resized to 512 px. The result is (68, 2), in pixels of the resized crop. dlib returns whole
-    pixels.
-    """
-    from curate.faces.dlib_models import find_landmarks68
-
-    if image.shape[0] != FFHQ_SIZE:
-        interpolation = cv2.INTER_AREA if image.shape[0] > FFHQ_SIZE else cv2.INTER_LINEAR
-        image = cv2.resize(image, (FFHQ_SIZE, FFHQ_SIZE), interpolation=interpolation)
-    return find_landmarks68(image, BOX).astype(np.float64)
 
 
 def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:

@@ -31,8 +31,10 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
+from train.data import landmarks68
+from train.data.landmarks68 import find_68_points
 from train.data.tensors import to_tensor
-from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
+from train.metrics import deg_recognizer, fid, lpips_dists, no_reference
 from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target, same_person
 from train.metrics.landmarks import (
     EYES,
@@ -40,7 +42,6 @@ from train.metrics.landmarks import (
     affine_change,
     affine_distance,
     find_5_points,
-    find_68_points,
     point_distance,
 )
 from train.metrics.psnr_ssim import ms_ssim, psnr, ssim, vif
@@ -82,7 +83,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
         return fid.explain_missing(weights)
     if name == "deg_published":
         return deg_recognizer.explain_missing(weights)
-    return landmarks.explain_missing() if name in _LANDMARKS else None
+    return landmarks68.explain_missing() if name in _LANDMARKS else None
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -19,6 +19,8 @@ RESTORED = "restored"
 # The reasons for which a face is kept.
 ALREADY_SHARP = "already_sharp"
 NO_REFERENCE = "no_reference"  # The restorer needs a reference, and no reference shows the person of the face.
+# The restorer warps every reference to a mesh, and the landmarks of the face were not found (ReFineFIR).
+NO_LANDMARKS = "no_landmarks"
 LESS_SHARP = "less_sharp"
 LESS_ALIKE = "less_alike"  # The restored face is less like the references than the face in the photo is.
 OTHER_FACE = "other_face"  # There are no references, and the restored face is not like the face in the photo.

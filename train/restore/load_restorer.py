@@ -10,6 +10,7 @@ import torch
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
+from train.data.mesh import MESH, check_landmark_model
 from train.data.tensors import to_tensor
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
@@ -30,6 +31,8 @@ def load_restorer(
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model, seed)
+    if MESH in model.config.parts:
+        check_landmark_model("This restorer")
     if steps > 1:
         model.set_steps(steps)
     return model

@@ -16,6 +16,7 @@ from degrade.operations.pixels import shrink
 from manifests.pictures.untrusted_images import ReadOriginal
 from train.data.face_measures import InputFace, describe_crop, describe_face
 from train.data.landmarks import map_to_crop
+from train.data.mesh import MESH, find_warp_points, warps_references
 from train.models.restorer import Restorer
 from train.restore import harm
 from train.restore.coarse_form import keep_coarse_form
@@ -60,8 +61,8 @@ class PhotoFace:
 
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
     landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop.
-    # (5, 2) in pixels of the crop; None if no landmarks are exact enough to warp references
-    crop_landmarks: np.ndarray | None
+    # The points of the crop for the warp, (n, 2) in pixels of the crop; None if no points are exact enough.
+    points: np.ndarray | None
     measured: InputFace
     compared: FaceInPhoto
     # Restores the face without references, float32 (S, S, 3) in 0..255. Later calls return the first result.
@@ -87,16 +88,21 @@ def cut_face(
     compared = _describe(crop, large, restore_alone, setup)
     corners = tuple(round(float(edge), 1) for edge in box)
     crop_landmarks = map_to_crop(landmarks5, size) if exact else None
+    points = find_warp_points(setup.model.config.parts, crop, crop_landmarks)
     measured = describe_face(image, landmarks5, crop)
-    return PhotoFace(corners, landmarks5, crop_landmarks, measured, compared, restore_alone)
+    return PhotoFace(corners, landmarks5, points, measured, compared, restore_alone)
 
 
 def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | None, setup: RestoreSetup) -> PhotoFace:
-    """Returns the face of an aligned image, uint8 (N, N, 3). `crop` is the image at the restorer's size."""
+    """Returns the face of an aligned image, uint8 (N, N, 3).
+
+    `crop` is the image at the restorer's size. `crop_landmarks` (5, 2) are in pixels of the crop.
+    """
     restore_alone = _prepare_restoration(crop, setup)
     compared = _describe(crop, image, restore_alone, setup)
     box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
-    return PhotoFace(box, None, crop_landmarks, describe_crop(image, crop), compared, restore_alone)
+    points = find_warp_points(setup.model.config.parts, crop, crop_landmarks)
+    return PhotoFace(box, None, points, describe_crop(image, crop), compared, restore_alone)
 
 
 def _prepare_restoration(crop: np.ndarray, setup: RestoreSetup) -> Callable[[], np.ndarray]:
@@ -133,12 +139,17 @@ def restore_face(
         size = setup.model.config.size
         reason = f"it is already sharper than a restorer of {size} x {size} pixels can write"
         return _keep(face, choice, name, harm.ALREADY_SHARP, reason), None
+    if warps_references(setup.model.config.parts):
+        choice = choice.name_unwarped(leave_out=_needs_mesh(setup.model))
     if not choice.faces and needs_reference(setup.model):
         why = f"this restorer needs a reference, and the face has none{choice.note}"
         return FaceOutcome(face.box, None, False, harm.NO_REFERENCE, f"{name} was kept as it is, because {why}."), None
+    if face.points is None and _needs_mesh(setup.model):
+        why = "this restorer warps references to the landmarks of the face, and the landmarks were not found"
+        return FaceOutcome(face.box, None, False, harm.NO_LANDMARKS, f"{name} was kept as it is, because {why}."), None
     choice = choice.limit(setup.model.config.most_references)
     references = join_references(choice.faces, setup.model.config.size, setup.models.dim)
-    warped = warp_references(setup.model, embed_references(setup.model, references), face.crop_landmarks)
+    warped = warp_references(setup.model, embed_references(setup.model, references), face.points)
     restored = restore_crop(setup.model, face.crop, warped) if choice.faces else face.restore_alone()
     cosine = float(face.compared.embedding @ embed_face(round_to_levels(restored), setup.models))
     restored = keep_coarse_form(face.measured, restored, cosine, setup.models.same_person)
@@ -158,6 +169,14 @@ def restore_face(
     sentence = f"{name} was restored {choice.describe()}{although}."
     uses = choice.uses
     return FaceOutcome(face.box, choice.similarity, True, harm.RESTORED, sentence, uses, measures), mixed
+
+
+def _needs_mesh(model: Restorer) -> bool:
+    """Returns whether the restorer cannot use a reference that is not warped (ReFineFIR).
+
+    The release of ReFineFIR ends with an error if no landmarks are found on the photo or on the reference.
+    """
+    return MESH in model.config.parts and needs_reference(model)
 
 
 def _keep(

@@ -15,6 +15,7 @@ from manifests.errors import BadInput
 from manifests.pictures import images
 from manifests.runtime.files import sha256_file
 from train.data.landmarks import find_landmarks
+from train.data.mesh import warps_references
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import PhotoOutput
 from train.restore.pasting.paste import Patch, make_patch, round_to_levels
@@ -66,8 +67,8 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
             patch = make_patch(image, face.crop, crop, face.landmarks5)
             patches += [patch] if patch is not None else []
     notices = list(choice.notices)
-    if "warped" in setup.model.config.parts and any(
-        outcome.references and face.crop_landmarks is None for outcome, face in zip(outcomes, faces, strict=True)
+    if warps_references(setup.model.config.parts) and any(
+        outcome.references and face.points is None for outcome, face in zip(outcomes, faces, strict=True)
     ):
         notices.append("At least one face has no usable landmarks, so the references of this face were not warped.")
     if not any(outcome.restored for outcome in outcomes):
@@ -139,7 +140,7 @@ def _take_crop(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Photo
         reason = f"An aligned crop is square, but this image has {width} x {height} pixels: leave out --aligned."
         return PhotoOutcome(str(path), None, "failed", reason)
     lq = _resize_crop(image, setup.model.config.size)
-    landmarks5 = find_landmarks(lq, setup.models) if "warped" in setup.model.config.parts else None
+    landmarks5 = find_landmarks(lq, setup.models) if warps_references(setup.model.config.parts) else None
     return [take_crop(image, lq, landmarks5, setup)]
 
 

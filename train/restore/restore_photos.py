@@ -13,6 +13,9 @@ from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import open_readers
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files
 from manifests.runtime.progress import Progress
+from manifests.runtime.text import format_count, make_printable
+from train.data.mesh import warps_references
+from train.restore.harm import NO_LANDMARKS
 from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
 from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, needs_reference
 from train.restore.outcomes import PhotoOutcome
@@ -20,7 +23,7 @@ from train.restore.output_paths import plan_outputs
 from train.restore.outputs.log import make_entry, select_earlier_entries, write_log
 from train.restore.references.confirm_references import REFERENCE_PARTS
 from train.restore.references.reference_people import describe_people, find_people
-from train.restore.references.reference_photos import list_reference_files, read_references
+from train.restore.references.reference_photos import ReferencePhoto, list_reference_files, read_references
 from train.restore.restore_face import OnFace, RestoreSetup
 from train.restore.restore_photo import restore_photo
 
@@ -87,9 +90,9 @@ def restore(
         reference_files = drop_kept_out_references(reference_files, kept_out, read_original, say)
         if needs_reference(model) and not reference_files:
             raise BadInput("This restorer needs a reference: give a photo of the same person with --reference.")
-        if model.facts.get("warp"):
-            say(f"Notice: {model.facts['warp']}")
         reference_photos = read_references(reference_files, model, models, say, read)
+        if warps_references(model.config.parts):
+            _say_unwarped(reference_photos, say)
         embeddings = [face.embedding for photo in reference_photos for face in photo.faces]
         if kept_out is not None and embeddings and kept_out.matches(np.stack(embeddings)).any():
             raise BadInput(
@@ -145,7 +148,25 @@ def restore(
                     progress("restore", len(outcomes), len(outputs))
             finally:
                 log()
+        decisions = [face.decision for outcome in outcomes for face in outcome.faces]
+        if count := decisions.count(NO_LANDMARKS):
+            faces_of_photos = format_count(len(decisions), "face")
+            say(
+                f"The landmarks for the warp were not found on {count} of {faces_of_photos} in the photos: "
+                f"{'this face was' if count == 1 else 'these faces were'} kept."
+            )
     return [*outcomes, *failed_folders]
+
+
+def _say_unwarped(photos: Sequence[ReferencePhoto], say: Callable[[str], None]) -> None:
+    """Says how many faces of the references have no points for the warp, and in which photos."""
+    faces = [(photo, face) for photo in photos for face in photo.faces]
+    missing = [make_printable(photo.path) for photo, face in faces if face.landmarks is None]
+    if missing:
+        say(
+            f"The landmarks for the warp were not found on {len(missing)} of {format_count(len(faces), 'face')} in the "
+            f"references: {', '.join(dict.fromkeys(missing))}."
+        )
 
 
 def _check_box(box: tuple[float, float, float, float] | None, inputs: Sequence[Path], aligned: bool) -> None:

@@ -16,14 +16,13 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.pictures.images import decode
+from train.data.landmarks68 import explain_missing, find_68_points
 from train.metrics.landmarks import (
     EYES,
     MOUTH,
     affine_change,
     affine_distance,
-    explain_missing,
     find_5_points,
-    find_68_points,
     point_distance,
 )
 

@@ -24,13 +24,7 @@ from train.recipes.recipes import find_recipe
 
 GENERATOR = "latest.pt"
 SOURCE = "ReFineFIR's own latest.pt"
-PARTS = ("warped", "embedding")
-# The difference between the release and this restorer, as a sentence for the user.
-WARP = (
-    "ReFineFIR was trained with references that a mesh of 468 points warps onto the photo, with black around the face. "
-    "Likeness warps with an affine map that fits five landmarks, and keeps the area around the face. So the results "
-    "can differ from ReFineFIR's own results."
-)
+PARTS = ("mesh", "embedding")
 # StyleGAN2's mapping network. The release has it, and never calls it.
 _UNUSED = re.compile(r"decoder\.style\.\d+\.(weight|bias)")
 _LEVEL = re.compile(r"encoder\.convs\.(\d+)\.1\.weight")
@@ -65,7 +59,7 @@ def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrS
         vre=tiny.vre,
         stylegan=shape,
     )
-    facts = {"recipe": "refine", "released": "ReFineFIR", "needs_reference": True, "warp": WARP}
+    facts = {"recipe": "refine", "released": "ReFineFIR", "needs_reference": True}
     model = Restorer(config, facts)
     load_tensors(model.base.generator, tensors, folder / GENERATOR, SOURCE)
     model.identity_encoder = load_ir_se50(folder / ENCODER, encoder)

@@ -61,6 +61,23 @@ class ReferenceChoice:
         note = f", the most similar of {len(self.uses)}, because this restorer uses {count}{self.note}"
         return ReferenceChoice(tuple(self.faces[row] for row in rows), uses, note)
 
+    def name_unwarped(self, leave_out: bool) -> ReferenceChoice:
+        """Returns the choice with a `note` that names the references on which no points for the warp were found.
+
+        If `leave_out` is True, these references are left out.
+        """
+        kept = [row for row, face in enumerate(self.faces) if face.landmarks is not None]
+        if len(kept) == len(self.faces):
+            return self
+        missing = [self.uses[row].file.rsplit("/", 1)[-1] for row in range(len(self.faces)) if row not in kept]
+        names = ", ".join(make_printable(name) for name in missing[:_MOST_NAMES])
+        others = f" and {len(missing) - _MOST_NAMES} others" if len(missing) > _MOST_NAMES else ""
+        was = f"{'was' if len(missing) == 1 else 'were'} {'left out' if leave_out else 'not warped'}"
+        note = f"{self.note}; {names}{others} {was}, because the landmarks for the warp were not found"
+        if not leave_out:
+            return replace(self, note=note)
+        return ReferenceChoice(tuple(self.faces[row] for row in kept), tuple(self.uses[row] for row in kept), note)
+
     def describe(self) -> str:
         """Returns "with 2 references (a.jpg 0.61, b.jpg 0.55)", or "without references", with the note."""
         if not self.uses:

@@ -21,6 +21,7 @@ from manifests.pictures.untrusted_images import Read, read_picture
 from manifests.runtime.files import sha256_file
 from manifests.runtime.text import make_printable
 from train.data.landmarks import map_to_crop
+from train.data.mesh import MESH, find_warp_points, warp_by_mesh, warps_references
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.output_paths import list_photos
@@ -32,7 +33,8 @@ class References:
 
     crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template.
     embeddings: torch.Tensor  # float32 (K, d) unit rows.
-    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, or None if no landmarks were found.
+    # The points of each crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py); None if none were found.
+    landmarks: tuple[np.ndarray | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class ReferenceFace:
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels.
     crop: np.ndarray  # uint8 (S, S, 3), FFHQ template.
     embedding: np.ndarray  # float32 (d,), unit length.
-    landmarks: np.ndarray | None  # (5, 2) in pixels of the crop.
+    # The points of the crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py); None if none were found.
+    landmarks: np.ndarray | None
     phash: str  # See `curate.faces.measure.hash_face`.
 
     @property
@@ -108,7 +111,7 @@ def read_references(
         except BadInput as error:
             reasons.append(str(error))
             continue
-        faces = [_read_face(image, face, model.config.size, models) for face in detections]
+        faces = [_read_face(image, face, model, models) for face in detections]
         photos.append(ReferencePhoto(path, sha256_file(path), tuple(faces)))
     if files and not photos:
         count = len(reasons) - 1
@@ -128,11 +131,12 @@ def join_references(faces: Sequence[ReferenceFace], size: int, dim: int) -> Refe
     return References(crops, embeddings, tuple(face.landmarks for face in faces))
 
 
-def _read_face(image: np.ndarray, face: Detection, size: int, models: FaceModels) -> ReferenceFace:
-    crop = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
+def _read_face(image: np.ndarray, face: Detection, model: Restorer, models: FaceModels) -> ReferenceFace:
+    large, size = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE), model.config.size
     x0, y0, x1, y1 = (round(float(edge), 1) for edge in face.box)
-    landmarks5 = map_to_crop(face.landmarks5, size)
-    return ReferenceFace((x0, y0, x1, y1), shrink(crop, size), embed_face(crop, models), landmarks5, hash_face(crop))
+    crop = shrink(large, size)
+    points = find_warp_points(model.config.parts, crop, map_to_crop(face.landmarks5, size))
+    return ReferenceFace((x0, y0, x1, y1), crop, embed_face(large, models), points, hash_face(large))
 
 
 def embed_references(model: Restorer, references: References) -> References:
@@ -149,20 +153,21 @@ def embed_references(model: Restorer, references: References) -> References:
     return replace(references, embeddings=embeddings)
 
 
-def warp_references(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
-    """Warps the references so that their landmarks fit `landmarks5` (5, 2) of an input, in pixels of the LQ crop.
+def warp_references(model: Restorer, references: References, points: np.ndarray | None) -> References:
+    """Warps the references so that their points fit the `points` (n, 2) of an input, in pixels of the LQ crop.
 
-    Only a restorer with the part `warped` (ReFine) warps references; other restorers get the references unchanged. If
-    the input has no landmarks, all references stay unchanged. A reference stays unchanged if the reference has no
-    landmarks, or if train/data/warp.py refuses the warp.
+    `find_warp_points` (train/data/mesh.py) finds the points. Only a restorer with the part `warped` or `mesh` (ReFine)
+    warps references; other restorers get the references unchanged. If the input has no points, all references stay
+    unchanged. A reference stays unchanged if the reference has no points, or if train/data/warp.py refuses the warp.
     """
-    if "warped" not in model.config.parts or landmarks5 is None or not len(references.crops):
+    if not warps_references(model.config.parts) or points is None or not len(references.crops):
         return references
     from train.data.warp import warp_to
 
+    warp = warp_by_mesh if MESH in model.config.parts else warp_to
     crops = list(references.crops)
     for i, own in zip(range(len(crops)), references.landmarks, strict=True):
         if own is not None:
             with suppress(ValueError):
-                crops[i] = to_tensor(warp_to(to_image(crops[i]), own, landmarks5))
+                crops[i] = to_tensor(warp(to_image(crops[i]), own, points))
     return replace(references, crops=torch.stack(crops))
