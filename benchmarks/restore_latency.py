@@ -23,7 +23,8 @@ import torch
 from record_result import record_result
 
 from train.models.restorer import Restorer
-from train.recipes.recipes import DIFFUSION, TINY, build_model_config, find_recipe
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import DIFFUSION, TINY, find_recipe
 
 DIM = 512  # the dimension of the embeddings of the usual ArcFace packs
 REFERENCES = 4

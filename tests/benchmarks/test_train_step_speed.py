@@ -15,7 +15,7 @@ from restore_latency import time_calls
 from train_step_speed import read_speed
 
 from train.models.restorer import Restorer
-from train.recipes.recipes import build_model_config
+from train.recipes.model_configs import build_model_config
 
 
 def stats(path: Path, speeds: list[float]) -> Path:

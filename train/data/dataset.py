@@ -35,6 +35,7 @@ from train.data.sampling import (
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
 from train.models.io import Places, find_places
+from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import Recipe
 from train.recipes.training_presets import find_training_preset
 
@@ -53,8 +54,10 @@ class TrainingFaces(Dataset[Batch]):
 
     If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if the detector found
     landmarks on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks on
-    the LQ image. If the recipe has the loss `cycle`, a sample has `theta`, the parameters of its degradation. If the
-    recipe has several steps, a sample has `step`, the number of the step that the sample trains.
+    the LQ image. If the recipe uses IR-SE50, a sample has `unwarped`, (Kmax,3,S,S) uint8: the references before
+    augmentation and warp, some of them mirrored. If the recipe has the loss `cycle`, a sample has `theta`, the
+    parameters of its degradation. If the recipe has several steps, a sample has `step`, the number of the step that the
+    sample trains.
 
     Raises BadInput if the snapshot and the recipe have different crop sizes. Raises FaceModelError if the recipe warps
     the references and the detector cannot be loaded.
@@ -123,8 +126,11 @@ class TrainingFaces(Dataset[Batch]):
         references = np.zeros((slots, size, size, 3), np.uint8)
         embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
         warped = np.zeros(slots, bool)
+        unwarped = np.zeros_like(references) if find_encoder_shape(self.recipe) is not None else None
         for slot, row in enumerate(sample.references):
             crop, points = _read_face(snapshot, row, sample.flip)
+            if unwarped is not None:
+                unwarped[slot] = _read_face(snapshot, row, bool(sample.mirrors) and sample.mirrors[slot])[0]
             if sample.seeds:
                 crop, points = augment_reference(crop, points, sample.seeds[slot])
             if lq_landmarks is not None:
@@ -147,6 +153,8 @@ class TrainingFaces(Dataset[Batch]):
         if self.warps_references:
             packed["found"] = torch.tensor(lq_landmarks is not None)
             packed["warped"] = torch.from_numpy(warped)
+        if unwarped is not None:
+            packed["unwarped"] = torch.from_numpy(unwarped).permute(0, 3, 1, 2).contiguous()
         if "cycle" in self.recipe.losses:
             packed["theta"] = theta
         if self.recipe.steps > 1:

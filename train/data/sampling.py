@@ -13,6 +13,7 @@ import numpy as np
 from degrade.sampling import Preset, make_generator
 from degrade.theta import Theta
 from train.data.snapshot import Snapshot
+from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import Recipe
 from train.recipes.training_presets import CLEAN, MILD
 
@@ -34,6 +35,8 @@ class Sample:
     seeds: tuple[int, ...] = ()  # One seed for each reference; empty if references are not augmented.
     step: int = 0  # The number of the step that the sample trains.
     turn: int = 0  # See `find_turn`.
+    # For each reference, whether the identity encoder sees it mirrored (ReFine); empty if IR-SE50 is not used.
+    mirrors: tuple[bool, ...] = ()
 
 
 def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple[np.ndarray, frozenset[str]]:
@@ -83,9 +86,12 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
         possible = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
     references = tuple(int(row) for row in rng.choice(possible, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
-    # The step is drawn last, and only if the recipe has several steps. So the number of steps changes no other choice.
+    # The step and the mirrors are drawn last, and only if the recipe needs them. So they change no other choice.
     step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST_STEP_SHARE else 0
-    return Sample(target, references, flip, not strangers, seeds, step, turn)
+    mirrors: tuple[bool, ...] = ()
+    if find_encoder_shape(recipe) is not None:
+        mirrors = tuple(bool(coin) for coin in rng.integers(2, size=len(references)))
+    return Sample(target, references, flip, not strangers, seeds, step, turn, mirrors)
 
 
 def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:

@@ -32,7 +32,7 @@ from train.models.restorer import Restorer
 from train.restore.load_restorer import run_model
 from train.restore.output_paths import list_photos
 from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
-from train.restore.references.reference_photos import References, join_references, warp_references
+from train.restore.references.reference_photos import References, embed_references, join_references, warp_references
 
 # A function of type OnImage is called with each row and its image, uint8 (S, S, 3). Outside the photo, the image has
 # the pixels of the target.
@@ -98,6 +98,7 @@ def measure_systems(
             row["left_out"], references = len(references.crops), nothing
         if system.source == "wrong" and len(references.crops):
             row["shown_identity_id"] = case.wrong_identity_id
+        references = embed_references(model, references)
         if warps:
             own_points = tuple(find_points(to_image(crop)) for crop in references.crops)
             references = warp_references(model, replace(references, landmarks=own_points), lq_points)

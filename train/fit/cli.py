@@ -160,15 +160,15 @@ def _apply_changes(recipe: Recipe, changes: list[str], losses: list[str], short:
 
 
 def _check_base(recipe: Recipe, base_model: str | None) -> None:
-    from train.recipes.recipes import TINY
+    from train.recipes.recipes import DIFFUSION, STYLEGAN, TINY
 
-    if recipe.base != TINY and base_model in (None, TINY):
+    if recipe.base == DIFFUSION and base_model in (None, TINY):
         raise BadInput(
             f"Recipe {recipe.name} trains a diffusion model: give --base-model FOLDER (Stable Diffusion 2.1-base in "
             "diffusers' layout)."
         )
-    if recipe.base == TINY and base_model not in (None, TINY):
-        raise BadInput(f"Recipe {recipe.name} uses the base tiny: leave --base-model {base_model} out.")
+    if (recipe.base == STYLEGAN and base_model is not None) or (recipe.base == TINY and base_model not in (None, TINY)):
+        raise BadInput(f"Recipe {recipe.name} uses the base {recipe.base}: leave --base-model {base_model} out.")
 
 
 def run_training(

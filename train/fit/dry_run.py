@@ -21,7 +21,9 @@ from train.fit.engine import Engine, build
 from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
 from train.fit.step import compute_gradients
 from train.losses.names import THROUGH_RECOGNIZER
-from train.recipes.recipes import DIFFUSION, Recipe
+from train.recipes.model_configs import find_encoder_shape
+from train.recipes.recipes import DIFFUSION, RECOGNIZER, Recipe
+from train.recipes.schedules import DROP
 from train.recipes.training_presets import find_training_preset
 
 UPDATES = 3  # number of timed updates, which follow one update without timing (ours)
@@ -36,7 +38,7 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     others = "".join(f" ({name} for {share:.0%} of the images)" for name, share in recipe.mixture.items())
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
     return [
-        f"Base: {settings.base_model}. Preset: {recipe.preset}{others}. "
+        f"Base: {settings.base_model if recipe.base == DIFFUSION else recipe.base}. Preset: {recipe.preset}{others}. "
         f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
         f"Each image gets one of these numbers of references, with equal chances: {counts}. "
         f"Share of images with references of another person: {recipe.wrong_share:.0%}. "
@@ -51,12 +53,16 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
         + (f" After {recipe.late_from} images, these weights are multiplied: {late}." if late else "")
         + f" Discriminator: {recipe.discriminator or 'none'}.",
         f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
-        f"rises to {recipe.rate:g} over the first {recipe.warmup} images, and falls after {recipe.decay_from} images"
+        + (f"rises to {recipe.rate:g} over the first {recipe.warmup} images" if recipe.warmup else f"{recipe.rate:g}")
+        + (f", and falls after {recipe.decay_from} images" if recipe.decay_from else "")
+        + (f", and falls to {DROP:.0%} after every {recipe.drop_every} images" if recipe.drop_every else "")
         + (f". Over the last {recipe.cooldown} images, the rate falls to zero" if recipe.cooldown else "")
-        + f". Largest norm of the gradient: "
-        f"{recipe.clip:g}. EMA half-life: {recipe.ema} images. Timestep: {recipe.timestep}."
+        + f". AdamW's first beta: {recipe.beta1:g}. Weight decay: {recipe.weight_decay:g}. Largest norm of the "
+        f"gradient: {recipe.clip or 'no limit'}. Identity encoder: {recipe.identity_encoder}. "
+        f"EMA half-life: {recipe.ema} images. Timestep: {recipe.timestep}."
         + (f" Steps: {recipe.steps}." if recipe.steps > 1 else "")
-        + (f" LoRA rank: {recipe.lora_rank}." if recipe.lora_rank else ""),
+        + (f" LoRA rank: {recipe.lora_rank}." if recipe.lora_rank else "")
+        + (f" Largest number of channels: {recipe.channel_limit}." if recipe.channel_limit else ""),
     ]
 
 
@@ -72,7 +78,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         check_albumentations()
     facts = resolve_with_recognizer(recipe, *_recognizer_of(source, taken), settings)
     run = drop_inactive_losses(recipe, facts)
-    if taken is None:
+    if taken is None and recipe.identity_encoder == RECOGNIZER:
         run = replace(run, losses={n: weight for n, weight in run.losses.items() if n not in THROUGH_RECOGNIZER})
     on_gpu = torch.cuda.is_available()
     # On a CPU, a diffusion model needs minutes for a batch, so a single update of one image is timed.
@@ -209,6 +215,7 @@ def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch
         "landmarks": torch.rand(count, 5, 2, generator=draw) * size,
         "valid": torch.ones(count, 1, size, size, dtype=torch.bool),
         "upsample": torch.ones(count),
+        **({"unwarped": torch.rand(count, slots, 3, size, size, generator=draw)} if find_encoder_shape(recipe) else {}),
         "found": torch.ones(count, dtype=torch.bool),
         "warped": shown,
         "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],

@@ -24,15 +24,17 @@ from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective, build_discriminator
 from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint
+from train.models.identity_encoder import IdentityEncoder
 from train.models.recognizer import Recognizer, load_recognizer
+from train.models.released.ir_se50 import find_ir_se50, load_ir_se50
 from train.models.restorer import Restorer
-from train.recipes.recipes import TINY, VRE, Recipe, build_model_config
+from train.recipes.model_configs import build_model_config, find_encoder_shape
+from train.recipes.recipes import TINY, VRE, Recipe
 
-BETAS = (0.9, 0.99)  # Betas of the model's AdamW (ours).
-# Betas of the discriminator's AdamW (ours), with less momentum than the model's AdamW, because the model changes during
-# training.
-DISCRIMINATOR_BETAS = (0.5, 0.99)
-WEIGHT_DECAY = 0.01  # Weight decay of both optimizers; torch's default for AdamW.
+BETA2 = 0.99  # The second beta of both AdamWs. It is ReFine's number, and ours for the other recipes.
+# The first beta of the discriminator's AdamW. It is ReFine's number, and ours for the other recipes. The discriminator
+# has less momentum than most models, because the model changes during training.
+DISCRIMINATOR_BETA1 = 0.5
 # The numbers of two options of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
@@ -44,7 +46,8 @@ class Engine:
     accelerator: Accelerator
     recipe: Recipe  # the recipe without the losses that are turned off
     objective: Objective
-    recognizer: Recognizer | None
+    recognizer: Recognizer | IdentityEncoder | None  # computes the embeddings of the identity losses
+    encoder: IdentityEncoder | None  # embeds the references in place of the recognizer, if the recipe uses IR-SE50
     model: Restorer  # the model that is saved and that restores the samples
     stepped: (
         nn.Module
@@ -84,11 +87,15 @@ def build(
         # process. By default, DDP raises an error for layers without gradients.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    device, network = accelerator.device, None
+    device = accelerator.device
+    network: Recognizer | IdentityEncoder | None = None
     if device.type == "cpu":
         _keep_freed_memory()
     if recognizer is not None:
         network = load_recognizer(recognizer[0], recognizer[1], recipe.size, precision).to(device)
+    encoder, encoder_shape = None, find_encoder_shape(recipe)
+    if encoder_shape is not None:
+        network = encoder = load_ir_se50(find_ir_se50(settings.weights), encoder_shape).to(device)
     objective = Objective(recipe, recipe.size, network, settings.weights).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -96,23 +103,26 @@ def build(
         discriminator = None
         if recipe.discriminator:
             discriminator = build_discriminator(recipe, model.base.discriminator_channels, model.base.prompt_dim)
+    if isinstance(model, Restorer) and model.identity_encoder is not None:
+        model.identity_encoder = encoder
     model = model.to(device).train()
     if recipe.base == TINY:  # Measured with bf16 on two busy cores: channels_last shortens a step from 1.02 s to .88 s.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _adamw(model, recipe, BETAS)
+    optimizer = _adamw(model, recipe, recipe.beta1)
     average = Average(model)
     if settings.compile:
         model.compile()
     discriminator_stepped, discriminator_optimizer = None, None
     if discriminator is not None:
         discriminator = discriminator.to(device).train()
-        discriminator_optimizer = _adamw(discriminator, recipe, DISCRIMINATOR_BETAS)
+        discriminator_optimizer = _adamw(discriminator, recipe, DISCRIMINATOR_BETA1)
         discriminator_stepped = accelerator.prepare_model(discriminator)
     return Engine(
         accelerator=accelerator,
         recipe=recipe,
         objective=objective,
         recognizer=network,
+        encoder=encoder,
         model=model,
         stepped=accelerator.prepare_model(model),
         average=average,
@@ -152,8 +162,10 @@ def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restor
     return model
 
 
-def _adamw(module: nn.Module, recipe: Recipe, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(find_trained(module).values(), lr=recipe.rate, betas=betas, weight_decay=WEIGHT_DECAY)
+def _adamw(module: nn.Module, recipe: Recipe, beta1: float) -> torch.optim.Optimizer:
+    """Returns AdamW for the trained parameters of a module. Without weight decay, AdamW is Adam."""
+    parameters, betas = find_trained(module).values(), (beta1, BETA2)
+    return torch.optim.AdamW(parameters, lr=recipe.rate, betas=betas, weight_decay=recipe.weight_decay)
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from train.fit.settings import (
 from train.fit.step import compute_gradients
 from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
-from train.recipes.recipes import Recipe, compute_ema_decay, compute_rate
+from train.recipes.recipes import Recipe
+from train.recipes.schedules import compute_ema_decay, compute_rate
 
 LOG_EVERY = 320  # images between two lines of stats.jsonl and between two reads of the figures
 CHECKPOINT_EVERY = (

@@ -7,8 +7,9 @@ The sources of the losses, and the networks that the losses use:
     `pixel`, `edge` and `detail` are ours.
     `mse` is from OSDFace.
     `ea_dists` is from OSDFace and uses vgg16.
-    `identity` is from OSDFace, HonestFace and InstantRestore, and uses the dataset's recognizer as a torch module.
-    `reference_identity` is from ReFine, and uses the dataset's recognizer as a torch module.
+    `identity` is from OSDFace, HonestFace and InstantRestore, and uses the recipe's identity encoder: the dataset's
+        recognizer as a torch module, or IR-SE50.
+    `reference_identity` is from ReFine, and uses the recipe's identity encoder.
     `lpips` and `ms_ssim` are from InstantRestore. `lpips` uses vgg16.
     `spatial_min` and `cycle` are from ReFine and use vgg16.
     `face_alignment` is HonestFace's idea with our formula.
@@ -53,8 +54,11 @@ from train.losses.pixel import (
 )
 from train.losses.resolution import limit_resolution
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
+from train.models.identity_encoder import IdentityEncoder
 from train.models.io import Restoration
 from train.models.recognizer import Recognizer
+from train.models.released.ir_se50 import find_ir_se50
+from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import Recipe
 
 
@@ -64,11 +68,14 @@ def list_backbones(recipe: Recipe) -> set[str]:
 
 
 def check_weights(recipe: Recipe, folder: Path | None) -> None:
-    """Loads each backbone that the recipe needs. Raises BadInput if a backbone is missing and cannot be downloaded.
+    """Loads each backbone that the recipe needs, and looks for the file of IR-SE50.
 
+    Raises BadInput if a backbone is missing and cannot be downloaded, or if the file of IR-SE50 is missing.
     Call this function before any long work. `folder` is the value of --weights. A missing backbone is downloaded into
-    torch hub's cache.
+    torch hub's cache if possible.
     """
+    if find_encoder_shape(recipe) is not None:
+        find_ir_se50(folder)
     for backbone in sorted(list_backbones(recipe)):
         load_backbone(backbone, folder)
 
@@ -82,7 +89,13 @@ class Objective(nn.Module):
     are too small.
     """
 
-    def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        size: int,
+        recognizer: Recognizer | IdentityEncoder | None,
+        weights: Path | None = None,
+    ) -> None:
         super().__init__()
         self.names = tuple(recipe.losses)
         self.limit_resolution = recipe.limit_resolution and any(name in OF_PIXELS for name in self.names)

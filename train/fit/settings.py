@@ -23,8 +23,10 @@ from train.fit.distributed import get_world_size
 from train.losses.identity import decide_identity_loss, describe_identity_loss
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
+from train.models.released.ir_se50 import find_ir_se50
 from train.models.step_schedule import check_steps
-from train.recipes.recipes import DIFFUSION, TINY, VRE, Recipe, build_model_config
+from train.recipes.model_configs import build_model_config, find_encoder_shape
+from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, TINY, VRE, Recipe
 from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
@@ -38,6 +40,7 @@ _COMPARED = {
     "identity_loss": "identity loss",
     "base_sha256": "base model",
     "vre": "VRE",
+    "identity_encoder": "identity encoder",
     "precision": "precision",
 }
 
@@ -46,9 +49,10 @@ _COMPARED = {
 class Settings:
     """Holds the settings of a run, apart from its data, its recipe, its seed and its number of images."""
 
-    base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout.
+    base_model: str = TINY  # A folder or hub name in diffusers' layout, or "tiny" for every other base.
     vre: Path | None = None  # The folder of a run of recipe vre; its LQ dictionary makes the prompt.
-    weights: Path | None = None  # The folder with the backbones of perceptual losses, or None for torch hub's cache.
+    # The folder with the backbones of perceptual losses and with IR-SE50, or None for torch hub's cache.
+    weights: Path | None = None
     precision: str | None = None  # One of PRECISIONS. None means bf16 if the GPU or the CPU supports bf16, else fp32.
     accumulate: int = 1  # The number of parts of a batch, which are computed one after the other.
     compile: bool = False  # True compiles the model with torch.compile.
@@ -63,6 +67,8 @@ def resolve_with_recognizer(
     Raises BadInput in the same cases as `resolve_settings`.
     """
     spec = snapshot_facts["recognizer"]["spec"]
+    if recipe.identity_encoder == GRAY_IR_SE50:
+        spec, has_onnx = "IR-SE50", True
     return resolve_settings(recipe, settings) | {
         "identity_loss": decide_identity_loss(recipe.losses, spec, has_onnx, settings.identity)
     }
@@ -87,16 +93,17 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         raise BadInput("Recipe vre does not train a restorer: leave --steps out.")
     if settings.precision not in (None, *PRECISIONS):
         raise BadInput(f"--precision {settings.precision} is unknown: give {' or '.join(PRECISIONS)}.")
-    if (recipe.base == TINY) != (settings.base_model == TINY):
+    if (recipe.base == DIFFUSION) != (settings.base_model != TINY):
         raise BadInput(
             f"Recipe {recipe.name} uses the base {recipe.base}, which cannot be used with --base-model "
-            f"{settings.base_model}: {'leave --base-model out' if recipe.base == TINY else 'give another folder'}."
+            f"{settings.base_model}: {'give another folder' if recipe.base == DIFFUSION else 'leave --base-model out'}."
         )
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
-        "base_model": settings.base_model,
+        "base_model": settings.base_model if recipe.base == DIFFUSION else recipe.base,
         "base_sha256": _base_sha256(recipe, settings.base_model),
         "vre": _dictionary(recipe, settings.vre),
+        "identity_encoder": _identity_encoder(recipe, settings.weights),
         "precision": settings.precision or _usual_precision(),
         "accumulate": settings.accumulate,
         "compile": settings.compile,
@@ -161,8 +168,8 @@ def drop_inactive_losses(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
 
 
 def find_recognizer(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the ONNX file and the facts of the recognizer, or None if no loss of this run needs the recognizer."""
-    if not facts["identity_loss"]["on"] or taken.recognizer_onnx is None:
+    """Returns the ONNX file and the facts of the dataset's recognizer, or None if no loss of this run needs them."""
+    if not facts["identity_loss"]["on"] or taken.recognizer_onnx is None or facts["identity_encoder"] is not None:
         return None
     return taken.recognizer_onnx, taken.recognizer
 
@@ -179,6 +186,8 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
         **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),
+        # A restorer that never saw an image without references in training restores no such image.
+        **({} if 0 in recipe.reference_counts else {"needs_reference": True}),
     }
 
 
@@ -213,6 +222,11 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     if trained_as != "vre":
         raise BadInput(f"{vre} is not a run of recipe vre: give the folder of a run of recipe vre with --vre.")
     return {"checkpoint": folder.name, "sha256": sha256_file(folder / WEIGHTS)}
+
+
+def _identity_encoder(recipe: Recipe, weights: Path | None) -> str | None:
+    """Returns the sha256 of the file of IR-SE50, or None if the recipe does not use IR-SE50."""
+    return None if find_encoder_shape(recipe) is None else sha256_file(find_ir_se50(weights))
 
 
 def _usual_precision() -> str:

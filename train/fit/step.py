@@ -2,11 +2,12 @@
 
 The CPU does not wait for the device here, because this file reads no number from the device. The rows of a batch are
 selected by indices that `train.data.dataset.to_device` computed on the CPU. There is one exception: the cycle loss of
-recipe refine runs a part of the degradation on the CPU, and therefore waits.
+ReFine's recipes runs a part of the degradation on the CPU, and therefore waits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -19,8 +20,9 @@ from train.fit.distributed import get_rank
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.fit.objective import discriminator_loss, generator_term
+from train.fit.reference_embeddings import embed_references
 from train.models.io import Restoration, fill_invalid
-from train.recipes.recipes import find_loss_weights
+from train.recipes.schedules import find_loss_weights
 
 
 def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, torch.Tensor]:
@@ -50,6 +52,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
         # Compute the gradients of the model. The processes exchange gradients only after the last part. The term
         # "gan" gives the discriminator no gradient.
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
+            batch = embed_references(engine.encoder, batch)
             inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
             restored = engine.stepped(*inputs, step=batch.get("step"), places=batch["places"])
             true_latent = None
@@ -93,8 +96,9 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
 
 
 def _clip_gradients(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
-    """Scales the gradients down to a norm of at most `clip`. Returns the norm before scaling."""
-    return nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    """Scales the gradients down to a norm of at most `clip`, if `clip` is not 0. Returns the norm before scaling."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return nn.utils.clip_grad_norm_(parameters, clip or math.inf)
 
 
 @contextmanager

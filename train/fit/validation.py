@@ -13,6 +13,7 @@ from train.data import dataset as data
 from train.fit.engine import Engine
 from train.fit.figures import Diverged
 from train.fit.logbook import Logbook
+from train.fit.reference_embeddings import embed_references
 
 GRID = 8  # Number of images in samples/*.png.
 VALIDATION = 32  # Number of images that are measured.
@@ -36,6 +37,7 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
         for start in range(0, len(faces["lq"]), engine.recipe.batch):
             chosen = slice(start, start + engine.recipe.batch)
             batch = data.to_device({name: part[chosen] for name, part in faces.items()}, engine.device)
+            batch = embed_references(engine.encoder, batch)
             nobody = torch.zeros_like(batch["present"])
             restored, alone = (
                 engine.model(batch["lq"], batch["references"], present, batch["embeddings"]).image

@@ -41,7 +41,7 @@ from train.iterate.acceptance import (
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.restore.load_restorer import load_restorer, move_to_device, run_model
-from train.restore.references.reference_photos import References, join_references, warp_references
+from train.restore.references.reference_photos import References, embed_references, join_references, warp_references
 
 STAGE = "iterate"
 BATCH = 64  # Number of targets that are recorded together.
@@ -58,7 +58,7 @@ class CleaningJob:
     iteration: str
     models: FaceModels  # the face models, with the recognizer of the dataset
     bounds: Bounds
-    base_model: str
+    base_model: str | None
     steps: int  # number of steps in which a target is restored
 
 
@@ -181,4 +181,5 @@ def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References
 
     points = tuple(find_points(ref) for ref in rows)
     references = References(crops, torch.from_numpy(snapshot.embeddings[rows]), points)
+    references = embed_references(model, references)
     return warp_references(model, references, find_points(row))

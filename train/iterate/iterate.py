@@ -46,7 +46,7 @@ from train.fit.objective import check_weights
 from train.fit.settings import Settings, check_images, resolve_settings
 from train.iterate.acceptance import RULE, Bounds
 from train.iterate.clean import STAGE, CleaningJob, clean_targets, find_defects
-from train.recipes.recipes import VRE, Recipe
+from train.recipes.recipes import DIFFUSION, VRE, Recipe
 from train.run_folders import RUN_CONFIG
 
 OPTIONS_FILE = "iterate.json"
@@ -140,7 +140,8 @@ def _run_rounds(
     # Take the snapshot of the originals, compute the id of the iteration, and remove what a killed call left behind.
     snapshot = _take_snapshot(dataset, out, 0, options, models, {})
     iteration = _claim_folder(out, snapshot, options)
-    job = CleaningJob(dataset, iteration, models, options.bounds, options.settings.base_model, options.recipe.steps)
+    base_model = options.settings.base_model if options.recipe.base == DIFFUSION else None
+    job = CleaningJob(dataset, iteration, models, options.bounds, base_model, options.recipe.steps)
     targets = [snapshot.face_ids[row] for row in snapshot.targets("train")]
     remove_temporary_files(dataset / VERSIONS_FOLDER / iteration)
     _drop_stray_versions(dataset)

@@ -10,18 +10,21 @@ import torch
 from train.losses.names import THROUGH_RECOGNIZER
 
 
-def decide_identity_loss(losses: Mapping[str, float], spec: str, has_onnx: bool, wanted: bool) -> dict[str, Any]:
-    """Returns whether the losses that use the recognizer are on, and why: {"on": bool, "why": str}.
+def decide_identity_loss(
+    losses: Mapping[str, float], spec: str, can_be_trained_through: bool, wanted: bool
+) -> dict[str, Any]:
+    """Returns whether the losses that use the identity encoder are on, and why: {"on": bool, "why": str}.
 
-    `losses` has the weights of a recipe's losses, by name. `spec` names the recognizer. `has_onnx` tells whether the
-    recognizer has an ONNX file. `wanted` is False if --no-identity was given.
+    `losses` has the weights of a recipe's losses, by name. `spec` names the identity encoder. The dataset's recognizer
+    needs an ONNX file, so that gradients can pass through it; IR-SE50 needs no such file. `wanted` is False if
+    --no-identity was given.
     """
     weights = ", ".join(f"{name} {losses[name]:g}" for name in THROUGH_RECOGNIZER if name in losses)
     if not weights:
         return {"on": False, "why": "no loss of the recipe uses the recognizer"}
     if not wanted:
         return {"on": False, "why": "--no-identity turns the loss off"}
-    if not has_onnx:
+    if not can_be_trained_through:
         return {"on": False, "why": f"the recognizer {spec} has no ONNX file, which this loss needs"}
     return {"on": True, "why": f"{weights}, computed with {spec}"}
 

@@ -77,11 +77,28 @@ REFINEFIR = StyleganConfig()  # ReFineFIR's release.
 
 
 @dataclass(frozen=True)
+class IrSeShape:
+    """Describes the shape of the identity encoder IR-SE50. The default values are the numbers of IR-SE50."""
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # Channels of each stage.
+    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage. The first unit halves the map.
+    squeeze: int = 16  # The squeeze has the channels of its unit divided by this number.
+
+    @property
+    def dim(self) -> int:
+        """Returns the length of an embedding."""
+        return self.widths[-1]
+
+
+IR_SE50 = IrSeShape()
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Describes the resolved architecture of a restorer. train/recipes/recipes.py gives the source of each number."""
 
-    base: str  # recipes.TINY, recipes.DIFFUSION or "stylegan".
-    base_model: str  # "tiny", or the folder or hub name of the diffusion model.
+    base: str  # recipes.TINY, recipes.DIFFUSION or recipes.STYLEGAN.
+    base_model: str  # "tiny", "stylegan", or the folder or hub name of the diffusion model.
     size: int  # The side of the restorer's image in pixels.
     parts: tuple[str, ...]  # The parts that condition the UNet, see recipes.PARTS.
     timestep: int  # The timestep of the first call of the UNet.
@@ -90,10 +107,12 @@ class ModelConfig:
     reference_channels: tuple[int, ...]  # Widths of the reference encoder.
     refine_channels: int  # Base tiny: width of the refinement at half the resolution; 0 for no refinement.
     lora_rank: int  # Base diffusion: rank of the adapters on the frozen UNet.
-    embedding_dim: int  # Length of the recognizer's embeddings, which condition the model.
+    embedding_dim: int  # Length of the identity embeddings, which condition the model.
     vre: VreConfig
     steps: int = 1  # number of restoration steps in training, see train/models/step_schedule.py
     stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
+    # The encoder that embeds the references, or None if the recognizer of the dataset embeds the references.
+    identity_encoder: IrSeShape | None = None
     reference_limit: int | None = None  # Other bases: the largest number of references, or None for no limit.
 
     @property
@@ -108,9 +127,10 @@ class ModelConfig:
         def tuples(some: dict[str, Any]) -> dict[str, Any]:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in some.items()}
 
-        stylegan = fields.get("stylegan")
+        stylegan, encoder = fields.get("stylegan"), fields.get("identity_encoder")
         nested = {
             "vre": VreConfig(**tuples(fields["vre"])),
             "stylegan": None if stylegan is None else StyleganConfig(**stylegan),
+            "identity_encoder": None if encoder is None else IrSeShape(**tuples(encoder)),
         }
         return cls(**{**tuples(fields), **nested})

@@ -18,6 +18,7 @@ from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.tiny import TinyBase
 from train.models.checkpoint_files import CONFIG, WEIGHTS, find_newest_checkpoint, write_model_files
 from train.models.config import ModelConfig
+from train.models.identity_encoder import IdentityEncoder, IrSe
 from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
@@ -57,8 +58,11 @@ class Restorer(nn.Module):
             self.references = ReferenceEncoder(config.reference_channels, config.latent_factor, maps, tokens)
         if "embedding" in parts:
             self.embedding = MeanEmbedding(config.embedding_dim)
-        # Embeds the references in place of the recognizer, if the restorer has an identity encoder of its own.
+        # Embeds the references in place of the recognizer, if the restorer has an identity encoder of its own. The
+        # encoder is frozen, and a checkpoint has its weights.
         self.identity_encoder: nn.Module | None = None
+        if config.identity_encoder is not None:
+            self.identity_encoder = IdentityEncoder(IrSe(config.identity_encoder))
         # Build the base first. The embedders make prompts with the token length of the base.
         self.base: Any = _build_base(config) if base is None else base
         self.vre, self.identity = None, None

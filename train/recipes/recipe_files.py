@@ -27,9 +27,9 @@ from degrade.preset_files import describe_preset, read_preset_table
 from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
 from train.losses.names import BY_MODEL
-from train.models.config import REFINEMENT_SHRINK
+from train.models.config import REFINEMENT_SHRINK, STYLEGAN_SIZES
 from train.recipes.recipe_values import NONE, check_name, read_value
-from train.recipes.recipes import DIFFUSION, RECIPES, TINY, VRE, Recipe, find_recipe
+from train.recipes.recipes import DIFFUSION, RECIPES, STYLEGAN, STYLEGAN_PARTS, TINY, VRE, Recipe, find_recipe
 from train.recipes.training_presets import TRAINING_PRESETS, find_training_preset
 from train.run_folders import RUN_CONFIG
 
@@ -53,8 +53,8 @@ def tabulate(recipe: Recipe) -> dict[str, Any]:
 def read_recipe(source: Path, base: str | None = None) -> Recipe:
     """Returns the recipe of a TOML file, or of the folder of a run or of a checkpoint.
 
-    A file without the key `base` uses the argument `base`, which is TINY or DIFFUSION. Raises BadInput if the file
-    cannot be read or does not describe a recipe.
+    A file without the key `base` uses the argument `base`, which is TINY, DIFFUSION or None. Raises BadInput if the
+    file cannot be read or does not describe a recipe.
     """
     if source.is_dir():
         source = source / RECIPE_FILE if (source / RECIPE_FILE).is_file() else source / RUN_CONFIG
@@ -196,6 +196,9 @@ def _check_together(place: str, recipe: Recipe) -> None:
         raise BadInput(f"{place}: the table loss is empty; give one loss or more.")
     if recipe.name != VRE and (own := [loss for loss in recipe.losses if loss in BY_MODEL]):
         raise BadInput(f"{place}: the loss {own[0]} belongs to recipe vre; keep the name vre, or leave this loss out.")
+    if recipe.base == STYLEGAN:
+        _check_stylegan(place, recipe)
+        return
     # Each level of the UNet after the first halves the latent. The VAE of a diffusion model shrinks the image by 8, and
     # its UNet shrinks the latent by 8.
     step = 64 if recipe.base == DIFFUSION else recipe.latent_factor * 2 ** max(0, len(recipe.channels) - 1)
@@ -204,6 +207,19 @@ def _check_together(place: str, recipe: Recipe) -> None:
     if recipe.size % step:
         reason = f"with latent_factor {recipe.latent_factor}, " if recipe.base == TINY else ""
         raise BadInput(f"{place}: size is {recipe.size}; {reason}it must be a multiple of {step}.")
+
+
+def _check_stylegan(place: str, recipe: Recipe) -> None:
+    if recipe.size not in STYLEGAN_SIZES:
+        sizes = ", ".join(map(str, STYLEGAN_SIZES))
+        raise BadInput(f"{place}: size is {recipe.size}; the base stylegan has the sizes {sizes}.")
+    if not recipe.channel_limit:
+        raise BadInput(f"{place}: channel_limit is 0; the base stylegan needs 1 or more, for example 64.")
+    if "embedding" not in recipe.parts or (other := [part for part in recipe.parts if part not in STYLEGAN_PARTS]):
+        why = f"it cannot have {other[0]}" if "embedding" in recipe.parts else "it needs embedding"
+        raise BadInput(f"{place}: the base stylegan can have the parts {', '.join(STYLEGAN_PARTS)}, and {why}.")
+    if recipe.steps > 1:
+        raise BadInput(f"{place}: steps is {recipe.steps}; the base stylegan restores in 1 step.")
 
 
 def _format_table(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:

@@ -14,16 +14,17 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
 from train.losses.names import LOSSES
-from train.recipes.recipes import AUGMENTS, DIFFUSION, DISCRIMINATORS, PARTS, TINY
+from train.recipes.recipes import AUGMENTS, DIFFUSION, DISCRIMINATORS, IDENTITY_ENCODERS, PARTS, STYLEGAN, TINY
 
 NONE = "none"  # TOML has no null: this text stands for None in a field that can be None
 
 # The valid texts of a field, and the valid keys of a table.
 _CHOICES: dict[str, Collection[str]] = {
-    "base": (TINY, DIFFUSION),
+    "base": (TINY, DIFFUSION, STYLEGAN),
     "parts": PARTS,
     "augment": AUGMENTS,
     "discriminator": DISCRIMINATORS,
+    "identity_encoder": IDENTITY_ENCODERS,
     "loss": LOSSES,
     "late_factors": LOSSES,
 }
@@ -37,10 +38,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "gray_share": (0, 1),
     "wrong_share": (0, 1),
     "rate": (1e-9, 1),
-    "clip": (1e-9, math.inf),
-    **dict.fromkeys(
-        ("batch", "images", "decay_from", "ema", "latent_factor", "channels", "fine_repeats"), (1, math.inf)
-    ),
+    "beta1": (0, 0.999),
+    **dict.fromkeys(("batch", "images", "ema", "latent_factor", "channels", "fine_repeats"), (1, math.inf)),
     "reference_channels": (1, math.inf),
 }
 _ANY_NUMBER = (0.0, math.inf)  # no number of a recipe is negative

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests.errors import BadInput
-from train.models.config import ModelConfig, VreConfig
+from train.models.config import VreConfig
 
 VRE = "vre"  # Recipe `vre` trains OSDFace's visual representation embedder (VRE) and no restorer.
 TINY = "tiny"  # Base `tiny` is a small UNet on a space-to-depth latent, trained from scratch without a download.
+STYLEGAN = "stylegan"  # Base `stylegan` is ReFine's generator, which restores without a UNet and without a latent.
 DIFFUSION = "diffusion"  # Base `diffusion` is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
 
 # The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
@@ -26,8 +27,13 @@ PARTS = (
     "identity",  # HonestFace's embedder makes the tokens p_F from the references, and p_I from LQ and references.
 )
 
+EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
+STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan has only these parts, and always embedding.
 AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
 DISCRIMINATORS = ("", "latent", "image")  # The values of Recipe.discriminator.
+# The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50 on the gray face (ReFine).
+RECOGNIZER, GRAY_IR_SE50 = "recognizer", "ir_se50"
+IDENTITY_ENCODERS = (RECOGNIZER, GRAY_IR_SE50)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Recipe:
     """
 
     name: str
-    base: str  # TINY or DIFFUSION.
+    base: str  # TINY, DIFFUSION or STYLEGAN.
     # --- images ---
     size: int  # pixels
     preset: str  # The name of a degradation preset, which is applied at `size`.
@@ -62,10 +68,14 @@ class Recipe:
     refine_channels: int  # Base tiny: the width of the refinement at half the resolution.
     lora_rank: int  # Base diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank.
     vre: VreConfig
+    channel_limit: int  # Base stylegan: the largest number of channels of a level, and the length of a style.
     # --- references ---
     reference_counts: tuple[int, ...]  # The number of references of each image is drawn from these numbers.
     wrong_share: float  # This share of the images gets references of another person.
     augment: str  # "flip" flips target and references together, and "each" also augments each reference.
+    # One of IDENTITY_ENCODERS. It computes the embeddings of the identity losses, and the embeddings of references that
+    # the model reads.
+    identity_encoder: str
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
     # After `late_from` images, the weight of each of these losses is multiplied by its factor.
@@ -78,11 +88,15 @@ class Recipe:
     # --- optimisation: the schedules count the images used in training ---
     images: int
     batch: int
-    rate: float  # AdamW's learning rate after the warm-up.
+    rate: float  # The learning rate after the warm-up.
+    beta1: float  # AdamW's first beta, the momentum of the model.
+    weight_decay: float  # AdamW's weight decay; 0 gives Adam.
     warmup: int  # images
-    decay_from: int  # After this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2).
+    # After this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2); 0 for never.
+    decay_from: int
+    drop_every: int  # After every `drop_every` images, the rate is multiplied by DROP (ReFine); 0 for never.
     cooldown: int  # Over this number of images at the end, the rate falls linearly to zero (compute_rate).
-    clip: float  # The largest allowed norm of the gradient.
+    clip: float  # The largest allowed norm of the gradient; 0 for no limit.
     ema: int  # The half-life of the averaged weights, in images.
 
 
@@ -102,9 +116,15 @@ class Recipe:
 # Recipe honestface takes its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.
 #
-# Recipe refine takes its losses from the ReFine paper. ReFine uses one reference, but we use up to four (ours). The
-# weights, the timestep, the base and the preset `severe` of recipe refine are ours. Our one-step UNet replaces ReFine's
-# GAN and its StyleGAN2 decoder.
+# Recipe refine follows the release of ReFine (JianWang-CMU/RefineFIR, train.py): the generator, one reference, flips,
+# the losses and their weights, Adam with its rate and its betas, the batch and the length. The preset `severe`, the
+# average of the weights and the affine warp are ours. The timestep has no effect on the base stylegan.
+#
+# Recipe refine-small is recipe refine for a laptop. All its numbers that differ from recipe refine are ours.
+#
+# Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote it before the release of ReFine.
+# ReFine uses one reference, but we use up to four (ours). The weights, the timestep, the base and the preset `severe`
+# are ours. Our one-step UNet replaces ReFine's generator.
 #
 # Recipe instant takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and the
 # weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The reference
@@ -116,23 +136,28 @@ class Recipe:
 # contains the LQ face, and DDIM keeps this noise in the later steps.
 # fmt: off
 _RECIPES = {
-    #             preset            parts                              t    steps counts        wrong augm.  discr.
-    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.2, "flip", ""),
-    "vre":        ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip", ""),
-    "osdface":    ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip", "latent"),
-    "honestface": ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each", "latent"),
-    "refine":     ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each", "image"),
-    "instant":    ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each", "image"),
-    "idm":        ("codeformer",     (),                                399, 4, (0,),            0.0, "flip", ""),
+    #               preset            parts                              t    steps counts        wrong augm.
+    "tiny":         ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.2, "flip"),
+    "vre":          ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip"),
+    "osdface":      ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip"),
+    "honestface":   ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each"),
+    "refine":       ("severe",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
+    "refine-small": ("severe",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
+    "refine-unet":  ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each"),
+    "instant":      ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each"),
+    "idm":          ("codeformer",     (),                                399, 4, (0,),            0.0, "flip"),
 }
+_DISCRIMINATORS = {"osdface": "latent", "honestface": "latent", "refine-unet": "image", "instant": "image"}
 _LOSSES: dict[str, dict[str, float]] = {
-    "tiny":       {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1},
-    "vre":        {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
-    "osdface":    {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
-    "honestface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
-    "refine":     {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
-    "instant":    {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
-    "idm":        {"pixel": 1.0, "edge": 1.0},
+    "tiny":         {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1},
+    "vre":          {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
+    "osdface":      {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
+    "honestface":   {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
+    "refine":       {"spatial_min": 10.0, "cycle": 20.0, "reference_identity": 1.0},
+    "refine-small": {"spatial_min": 10.0, "cycle": 20.0, "reference_identity": 1.0},
+    "refine-unet":  {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
+    "instant":      {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
+    "idm":          {"pixel": 1.0, "edge": 1.0},
 }
 # The table `_BASES` sets the image size, the widths and the schedule of each base. The numbers of base tiny are ours.
 # For the diffusion base, the size 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from
@@ -148,7 +173,16 @@ _VRES = {
     TINY:      VreConfig(128,  32, (1, 2, 2, 4),       256,  128, 77),
     DIFFUSION: VreConfig(512,  64, (1, 2, 2, 2, 4, 8), 1024, 512, 77),
 }
+# The recipes on base stylegan. The numbers of refine are ReFine's, except the last two columns (ours). ReFine trains
+# 800,000 steps of 4 images, and its rate drops every 300,000 steps.
+_STYLEGANS = {
+    #                size limit encoder       images     batch rate  drop every cooldown ema
+    "refine":       (256, 512, GRAY_IR_SE50, 3_200_000, 4,    2e-3, 1_200_000, 0,       4_000),
+    "refine-small": (128, 64,  RECOGNIZER,   4_800,     4,    2e-3, 0,         700,     400),
+}
 # fmt: on
+BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta is ours, and the weight decay is torch's default for AdamW.
+REFINE_BETA1 = 0.5  # ReFine's first beta. ReFine has no weight decay.
 # The factors of loss weights late in a run (ours, docs/train.md, What was tried).
 _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
@@ -162,36 +196,40 @@ _MIXTURES: dict[str, dict[str, float]] = {
 # tiny: a target with fine detail is used this number of times (ours) in an epoch, because most of our targets are soft
 FINE_REPEATS = 4
 GRAY_SHARE = 0.1  # Base tiny: share of gray images (ours).
-COOLDOWN_SHARE = 0.15  # The cooldown is at most this share (ours) of a run, so that short runs stay useful.
 
 RECIPES = tuple(_RECIPES)
+STYLEGAN_RECIPES = tuple(_STYLEGANS)  # These recipes have a base of their own, and no other recipe has this base.
 
 
 def find_recipe(name: str, base: str | None = None) -> Recipe:
-    """Returns the recipe with the given name for a base, TINY or DIFFUSION.
+    """Returns the recipe with the given name for a base.
 
-    If `base` is None, the recipe `tiny` uses TINY. Raises BadInput if no recipe has this name, or if `base` is None and
-    the recipe is not `tiny`.
+    If `base` is None, the recipe `tiny` uses TINY. The recipes in STYLEGAN_RECIPES use only STYLEGAN, and every other
+    recipe uses TINY or DIFFUSION. Raises BadInput if no recipe has this name, or if the recipe does not run on the
+    base. Raises BadInput also if `base` is None and the recipe needs a base.
     """
     if name not in _RECIPES:
         raise BadInput(
             f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}. Give a recipe, a .toml file, or the "
             "folder of a run."
         )
-    if base is None and name != TINY:
+    if name in _STYLEGANS and base not in (None, STYLEGAN):
+        raise BadInput(
+            f"Recipe {name} trains ReFine's generator, which needs no base: leave --base-model out. Recipe refine-unet "
+            "runs on a base."
+        )
+    if name not in _STYLEGANS and base == STYLEGAN:
+        raise BadInput(f"Recipe {name} does not run on the base stylegan: take {' or '.join(STYLEGAN_RECIPES)}.")
+    if base is None and name not in (TINY, *_STYLEGANS):
         raise BadInput(
             f"Recipe {name} needs a base: give --base-model FOLDER (Stable Diffusion 2.1-base in diffusers' layout), "
             "or --base-model tiny to try the recipe on a laptop."
         )
-    base = base or TINY
-    preset, parts, timestep, steps, counts, wrong, augment, discriminator = _RECIPES[name]
-    size, factor, channels, references, refine, rank, images, batch, rate, warmup, decay, cooldown, clip, ema = _BASES[
-        base
-    ]
+    base = STYLEGAN if name in _STYLEGANS else base or TINY
+    preset, parts, timestep, steps, counts, wrong, augment = _RECIPES[name]
     return Recipe(
         name=name,
         base=base,
-        size=size,
         preset=preset,
         mixture=dict(_MIXTURES.get(name, {}) if base == TINY else {}),
         presets={},
@@ -200,12 +238,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         parts=parts,
         timestep=timestep,
         steps=steps,
-        latent_factor=factor,
-        channels=channels,
-        reference_channels=references,
-        refine_channels=refine,
-        lora_rank=rank,
-        vre=_VRES[base],
+        vre=_VRES[TINY if base == STYLEGAN else base],
         reference_counts=counts,
         wrong_share=wrong,
         augment=augment,
@@ -213,61 +246,60 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         late_factors=dict(_LATE_FACTORS.get(name, {})),
         late_from=LATE_FROM if name in _LATE_FACTORS else 0,
         limit_resolution=name == TINY,
-        discriminator=discriminator,
-        images=images,
-        batch=batch,
-        rate=rate,
-        warmup=warmup,
-        decay_from=decay,
-        cooldown=cooldown,
-        clip=clip,
-        ema=ema,
+        discriminator=_DISCRIMINATORS.get(name, ""),
+        **(_find_stylegan_sizes(name) if base == STYLEGAN else _find_unet_sizes(base)),
     )
 
 
-def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> ModelConfig:
-    """Returns the model configuration of a recipe; `embedding_dim` is the length of the recognizer's embeddings."""
-    return ModelConfig(
-        base=recipe.base,
-        base_model=base_model,
-        size=recipe.size,
-        parts=recipe.parts,
-        timestep=recipe.timestep,
-        latent_factor=recipe.latent_factor,
-        channels=recipe.channels,
-        reference_channels=recipe.reference_channels,
-        refine_channels=recipe.refine_channels,
-        lora_rank=recipe.lora_rank,
-        embedding_dim=embedding_dim,
-        vre=recipe.vre,
-        steps=recipe.steps,
-    )
+def _find_unet_sizes(base: str) -> dict[str, Any]:
+    """Returns the fields of Recipe that follow from the base TINY or DIFFUSION."""
+    size, factor, channels, references, refine, rank, images, batch, rate, warmup, decay, cooldown, clip, ema = _BASES[
+        base
+    ]
+    return {
+        "size": size,
+        "latent_factor": factor,
+        "channels": channels,
+        "reference_channels": references,
+        "refine_channels": refine,
+        "lora_rank": rank,
+        "channel_limit": 0,
+        "identity_encoder": RECOGNIZER,
+        "images": images,
+        "batch": batch,
+        "rate": rate,
+        "beta1": BETA1,
+        "weight_decay": WEIGHT_DECAY,
+        "warmup": warmup,
+        "decay_from": decay,
+        "drop_every": 0,
+        "cooldown": cooldown,
+        "clip": clip,
+        "ema": ema,
+    }
 
 
-def compute_rate(recipe: Recipe, images: int, end: int) -> float:
-    """Returns the learning rate after `images` images of a run that ends after `end` images.
-
-    The rate rises linearly during the warm-up and is then constant. After `decay_from` images, the rate is multiplied
-    by sqrt(decay_from / images). Over the last `cooldown` images, but at most over COOLDOWN_SHARE of the run, the rate
-    falls linearly to zero.
-    """
-    warm = min(1.0, (images + recipe.batch) / max(recipe.warmup, 1))
-    cooldown = min(recipe.cooldown, COOLDOWN_SHARE * end)
-    cold = min(1.0, (end - images) / cooldown) if cooldown else 1.0
-    return recipe.rate * warm * min(1.0, (recipe.decay_from / max(images, 1)) ** 0.5) * cold
-
-
-def find_loss_weights(recipe: Recipe, images: int) -> dict[str, float]:
-    """Returns the weight of each loss of the recipe after `images` images."""
-    if images < recipe.late_from:
-        return recipe.losses
-    return {name: weight * recipe.late_factors.get(name, 1.0) for name, weight in recipe.losses.items()}
-
-
-def compute_ema_decay(recipe: Recipe, images: int) -> float:
-    """Returns the factor (0..1) that multiplies the averaged weights at each step.
-
-    The half-life of the average is `ema` images, but at most 5% of `images`, the images of the run up to now (edm2).
-    """
-    half_life = min(recipe.ema, max(images, 1) * 0.05)
-    return float(0.5 ** (recipe.batch / half_life))
+def _find_stylegan_sizes(name: str) -> dict[str, Any]:
+    """Returns the fields of Recipe that follow from the table _STYLEGANS."""
+    size, limit, encoder, images, batch, rate, drop_every, cooldown, ema = _STYLEGANS[name]
+    return {
+        "size": size,
+        "latent_factor": 1,
+        "channels": (),
+        "reference_channels": (),
+        "refine_channels": 0,
+        "lora_rank": 0,
+        "channel_limit": limit,
+        "identity_encoder": encoder,
+        "images": images,
+        "batch": batch,
+        "rate": rate,
+        "beta1": REFINE_BETA1,
+        "weight_decay": 0.0,
+        "warmup": 0,
+        "decay_from": 0,
+        "drop_every": drop_every,
+        "cooldown": cooldown,
+        "clip": 0.0,
+        "ema": ema,
+    }

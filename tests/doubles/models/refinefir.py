@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from train.models.config import StyleganConfig
-from train.models.released.ir_se50 import IrSeShape
+from train.models.config import IrSeShape, StyleganConfig
 
 State = dict[str, torch.Tensor]
 

@@ -53,7 +53,7 @@ def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_t
     monkeypatch.setattr("train.data.take_snapshot.take_snapshot", lambda *_, **__: pytest.fail("it was taken"))
     nine = write_mini_sd(tmp_path / "nine", {"in_channels": 9})
     for name, settings, said in (
-        ("refine", Settings(base_model=str(nine)), "has 9 input channels and 4 output channels"),
+        ("refine-unet", Settings(base_model=str(nine)), "has 9 input channels and 4 output channels"),
         ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is not a folder"),
         ("osdface", Settings(), "give the folder of this run with --vre RUN"),
     ):

@@ -26,7 +26,7 @@ def test_a_recipe_that_warps_and_closes_the_cycle_is_measured(
     else:
         source = dataset(tmp_path / "dataset", recognizer_onnx(tmp_path / "recognizer.onnx"))
     settings = Settings(weights=random_vgg16(tmp_path / "weights"))
-    told = measure_training(source, small("refine"), 0, settings)
+    told = measure_training(source, small("refine-unet"), 0, settings)
     assert any(sentence.startswith("Speed: ") for sentence in told)
     assert of_a_snapshot == any(
         "the detector of double on this machine finds the landmarks" in sentence for sentence in told

@@ -32,7 +32,9 @@ from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
 from train.models.io import Restoration
 from train.models.restorer import Restorer
-from train.recipes.recipes import Recipe, build_model_config, compute_ema_decay, compute_rate, find_recipe
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import Recipe, find_recipe
+from train.recipes.schedules import compute_ema_decay, compute_rate
 
 WEIGHTS = "training/weights.safetensors"
 

@@ -26,7 +26,7 @@ from train.losses.names import LOSSES
 from train.losses.pixel import sobel_magnitude
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration
-from train.recipes.recipes import RECIPES, TINY, Recipe, find_recipe
+from train.recipes.recipes import RECIPES, STYLEGAN_RECIPES, TINY, Recipe, find_recipe
 
 SIZE, BATCH, SLOTS, DIM = 32, 4, 3, 8
 ALL = tuple(name for name in LOSSES if name not in ("gan", "reconstruction", "codebook", "association"))
@@ -51,6 +51,9 @@ class Recognizer(nn.Module):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_vgg16(tmp_path_factory.mktemp("weights"))
+
+
+TABLE = {name: find_recipe(name, None if name in STYLEGAN_RECIPES else TINY) for name in RECIPES}
 
 
 def recipe_of(*losses: str, **changes: Any) -> Recipe:
@@ -103,7 +106,7 @@ def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tup
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_trained_by_its_own_losses(weights: Path, name: str) -> None:
-    recipe = find_recipe(name, TINY)
+    recipe = TABLE[name]
     by_model = {term: torch.tensor(2.0, dtype=torch.bfloat16) for term in ("reconstruction", "codebook", "association")}
     objective = Objective(recipe, SIZE, Recognizer(), weights)  # type: ignore[arg-type]
     terms = objective(batch_of(), restored_of(**by_model))
@@ -220,18 +223,20 @@ def test_ms_ssim_needs_a_window() -> None:
 
 
 def test_which_recipes_need_a_backbone() -> None:
-    table = {name: list_backbones(find_recipe(name, TINY)) for name in RECIPES}
+    table = {name: list_backbones(recipe) for name, recipe in TABLE.items()}
     assert {name for name, found in table.items() if found == {"vgg16"}} == {
         "osdface",
         "honestface",
         "refine",
+        "refine-small",
+        "refine-unet",
         "instant",
     }
     assert {name for name, found in table.items() if not found} == {"idm", "tiny", "vre"}
 
 
 def test_every_loss_of_every_recipe_is_known() -> None:
-    assert {loss for name in RECIPES for loss in find_recipe(name, TINY).losses} <= set(LOSSES)
+    assert {loss for recipe in TABLE.values() for loss in recipe.losses} <= set(LOSSES)
 
 
 @pytest.mark.parametrize("checked", [check_weights, lambda recipe, folder: Objective(recipe, SIZE, None, folder)])
@@ -252,10 +257,10 @@ def test_a_missing_backbone_stops_a_recipe_before_it_trains(
 
 
 def test_each_recipe_has_the_discriminator_it_names() -> None:
-    kinds = {name: build_discriminator(find_recipe(name, TINY), 48, 16) for name in RECIPES}
+    kinds = {name: build_discriminator(recipe, 48, 16) for name, recipe in TABLE.items()}
     assert {name for name, kind in kinds.items() if kind is None} == {"idm", "tiny", "vre"}
     assert {name for name, kind in kinds.items() if isinstance(kind, LatentDiscriminator)} == {"osdface", "honestface"}
-    assert {name for name, kind in kinds.items() if isinstance(kind, PatchDiscriminator)} == {"refine", "instant"}
+    assert {name for name, kind in kinds.items() if isinstance(kind, PatchDiscriminator)} == {"refine-unet", "instant"}
     with pytest.raises(BadInput, match="no discriminator pixel"):
         build_discriminator(recipe_of(discriminator="pixel"), 48, None)
 

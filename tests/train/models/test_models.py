@@ -30,10 +30,11 @@ from train.models.prompts.honestface import GRID, TOKENS
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.references import pool
 from train.models.restorer import Restorer
-from train.recipes.recipes import RECIPES, TINY, build_model_config, find_recipe
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import RECIPES, STYLEGAN_RECIPES, TINY, find_recipe
 
 FACTS = {"size": 112, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 127.5}
-RESTORING = [name for name in RECIPES if name != "vre"]
+RESTORING = [name for name in RECIPES if name not in ("vre", *STYLEGAN_RECIPES)]
 VRE = VreConfig(size=32, channels=4, multipliers=(1, 2), codes=8, dim=6, tokens=5)
 
 
@@ -232,9 +233,9 @@ def test_bfloat16_where_autocast_wants_it_has_gradients_too(recipe: str) -> None
     with torch.autocast("cpu", torch.bfloat16):
         done = model(lq, references, present, embeddings)
         nobody = model(lq, references[:, :0], present[:, :0], embeddings[:, :0])
-    # the double of `refine` has large features, and bf16 rounds large numbers coarsely
+    # the double of `refine-unet` has large features, and bf16 rounds large numbers coarsely
     assert done.image.dtype == torch.float32
-    assert torch.allclose(done.image, exact, atol=0.15 if recipe == "refine" else 0.02)
+    assert torch.allclose(done.image, exact, atol=0.15 if recipe == "refine-unet" else 0.02)
     (done.image.sum() + nobody.image.sum()).backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.requires_grad)
 
@@ -249,7 +250,7 @@ def test_a_part_that_a_recipe_does_not_name_does_not_exist() -> None:
     assert holds("tiny") == plain | {"references", "join", "attend", "embedding", "modulate"}
     assert holds("osdface") == plain | {"vre", "prompted"}
     assert holds("honestface") == plain | {"vre", "identity", "prompted"}
-    assert holds("refine") == plain | {"references", "join", "embedding", "modulate"}
+    assert holds("refine-unet") == plain | {"references", "join", "embedding", "modulate"}
     assert holds("instant") == plain | {"references", "attend"}
     extended = Restorer(config_of("instant")).state_dict()
     assert not any(name.startswith(("references.nothing", "references.encoder.blocks.2")) for name in extended)

@@ -19,7 +19,7 @@ from train.models import one_step
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.models.step_schedule import MOST_STEPS, Schedule, add_noise
-from train.recipes.recipes import build_model_config
+from train.recipes.model_configs import build_model_config
 from train.restore.load_restorer import load_restorer
 
 SEVERAL = replace(SMALL, name="several", steps=4)

@@ -31,7 +31,7 @@ from train.recipes.recipe_files import (
     tabulate,
     use_preset,
 )
-from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, TINY, Recipe, find_recipe
+from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, STYLEGAN_RECIPES, TINY, Recipe, find_recipe
 from train.recipes.training_presets import MILD, TRAINING_PRESETS, find_training_preset
 
 SHARES = st.floats(0, 0.3)
@@ -66,7 +66,9 @@ def write(path: Path, text: str) -> Path:
 @given(name=st.sampled_from(RECIPES), base=st.sampled_from([TINY, DIFFUSION]), changes=CHANGES)
 @settings(deadline=None, max_examples=30)
 def test_a_recipe_is_equal_after_writing_and_reading(name: str, base: str, changes: dict[str, Any]) -> None:
-    usual = find_recipe(name, base)
+    usual = find_recipe(name, None if name in STYLEGAN_RECIPES else base)
+    if name in STYLEGAN_RECIPES:  # the base stylegan allows only some parts and sizes
+        changes = {key: value for key, value in changes.items() if key not in ("parts", "steps", "size")}
     if name == "vre":  # the losses and the name of the recipe vre cannot be changed
         changes = {key: value for key, value in changes.items() if key not in ("name", "loss")}
     changed = build_recipe("here", {**tabulate(usual), **changes})

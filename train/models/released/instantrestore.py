@@ -29,7 +29,8 @@ from train.models.released.adapters import add_adapters, merge_adapters
 from train.models.released.instantrestore_base import TIMESTEP, InstantRestoreBase
 from train.models.released.read_pickled import load_tensors, read_pickled
 from train.models.restorer import Restorer
-from train.recipes.recipes import DIFFUSION, build_model_config, find_recipe
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import DIFFUSION, find_recipe
 
 FINAL = "final_model_ckpt.pt"
 FILES = "*_ckpt.pt"

@@ -1,131 +1,32 @@
-"""Defines IR-SE50, the identity encoder of pSp and ReFineFIR, and loads its released file `model_ir_se50.pth`.
-
-IR-SE50 is a residual network with squeeze and excitation, which was trained with ArcFace. The tensors have the names of
-the public repository JianWang-CMU/RefineFIR. ReFine gives the encoder a gray face, so the colours of a photo do not
-change the identity.
-"""
+"""Finds and loads `model_ir_se50.pth`, the released weights of the identity encoder IR-SE50."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-
+from manifests.errors import BadInput
+from train.backbones import find_local_file
+from train.models.config import IR_SE50, IrSeShape
+from train.models.identity_encoder import IdentityEncoder, IrSe
 from train.models.released.read_pickled import load_tensors, read_pickled
 
 FILE = "model_ir_se50.pth"
 SOURCE = f"the {FILE} of pSp or ReFineFIR"
-FACE, ROWS, COLUMNS, CROP = 256, slice(35, 223), slice(32, 220), 112  # In pixels, from id_loss.py.
 COUNTER = "num_batches_tracked"  # A file of an old torch lacks this tensor of a batch norm.
-STEM = 64  # Channels of the first layer.
-LAST_MAP = 7  # Side of the last map in pixels.
 
 
-@dataclass(frozen=True)
-class IrSeShape:
-    """Holds the sizes of the network. The default values are the sizes of IR-SE50."""
+def find_ir_se50(folder: Path | None) -> Path:
+    """Returns the path of FILE in `folder`, which is the value of --weights, or else in the cache of torch hub.
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)  # Channels of each stage. The last number is also the length of an
-    # embedding.
-    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage. The first unit halves the map.
-    squeeze: int = 16  # The squeeze has the channels of its unit divided by this number.
-
-
-IR_SE50 = IrSeShape()
-
-
-class Squeeze(nn.Module):
-    """Multiplies each channel of a map by a share that follows from the means of all channels."""
-
-    def __init__(self, channels: int, squeeze: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // squeeze, 1, bias=False)
-        self.fc2 = nn.Conv2d(channels // squeeze, channels, 1, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns a map like x (B,C,h,w)."""
-        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
-
-
-class Unit(nn.Module):
-    """Adds two convolutions with a squeeze to a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, squeeze: int) -> None:
-        super().__init__()
-        self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
-        if inputs != outputs:
-            self.shortcut_layer = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            Squeeze(outputs, squeeze),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns (B,outputs,h,w) for x (B,inputs,H,W)."""
-        return self.res_layer(x) + self.shortcut_layer(x)
-
-
-class IrSe(nn.Module):
-    """Computes unit embeddings (B,d) of face crops (B,3,112,112) in -1..1."""
-
-    def __init__(self, shape: IrSeShape = IR_SE50) -> None:
-        super().__init__()
-        last = shape.widths[-1]
-        self.input_layer = nn.Sequential(nn.Conv2d(3, STEM, 3, padding=1, bias=False), nn.BatchNorm2d(STEM))
-        self.input_layer.append(nn.PReLU(STEM))
-        units, before = list[nn.Module](), STEM
-        for width, count in zip(shape.widths, shape.units, strict=True):
-            for number in range(count):
-                units.append(Unit(before, width, 1 if number else 2, shape.squeeze))
-                before = width
-        self.body = nn.Sequential(*units)
-        # Dropout does nothing in eval mode, so an identity has its place.
-        linear = nn.Linear(last * LAST_MAP**2, last)
-        self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(last), nn.Identity(), nn.Flatten(), linear, nn.BatchNorm1d(last)
-        )
-
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Returns unit embeddings (B,d)."""
-        return F.normalize(self.output_layer(self.body(self.input_layer(crops))))
-
-
-def embed_gray(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Returns unit embeddings (B,d) of the gray versions of images (B,3,S,S) in -1..1.
-
-    The images are aligned to the FFHQ template. The gray value is the mean of the three channels. The gray image is
-    resized to 256 px (area), cropped, and pooled to 112 px. Gradients pass through to the images.
+    Raises BadInput if the file is in neither folder. Likeness does not download the file.
     """
-    gray = images.mean(1, keepdim=True)
-    if gray.shape[-1] != FACE:
-        gray = F.interpolate(gray, (FACE, FACE), mode="area")
-    crops = F.adaptive_avg_pool2d(gray[:, :, ROWS, COLUMNS], CROP)
-    return network(crops.expand(-1, 3, -1, -1))
-
-
-class IdentityEncoder(nn.Module):
-    """Computes unit embeddings of faces (B,3,S,S) in 0..1, like train.models.recognizer.Recognizer.
-
-    The network is frozen. Gradients pass through the network to the faces, so a loss can use an IdentityEncoder in
-    place of a Recognizer.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-
-    def forward(self, faces: torch.Tensor) -> torch.Tensor:
-        """Returns unit embeddings (B,d)."""
-        return embed_gray(self.network, 2 * faces - 1)
+    file = find_local_file(FILE, folder)
+    if file is None:
+        raise BadInput(
+            f"The identity encoder ir_se50 needs the file {FILE}, which is missing: put {SOURCE} into a folder and "
+            "give --weights FOLDER, or write --change identity_encoder=recognizer."
+        )
+    return file
 
 
 def load_ir_se50(file: Path, shape: IrSeShape = IR_SE50) -> IdentityEncoder:

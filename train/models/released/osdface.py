@@ -33,7 +33,8 @@ from manifests.errors import BadInput
 from train.models.config import VreConfig
 from train.models.prompts.vq import ATTENTION
 from train.models.restorer import Restorer
-from train.recipes.recipes import DIFFUSION, build_model_config, find_recipe
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import DIFFUSION, find_recipe
 
 LORA = "pytorch_lora_weights.safetensors"
 PROJECTION = "embedding_change_weights.pth"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
-from train.models.config import REFINEFIR, SMALLEST_MAP, ModelConfig, StyleganConfig
+from train.models.config import IR_SE50, REFINEFIR, SMALLEST_MAP, IrSeShape, ModelConfig, StyleganConfig
 from train.models.released.ir_se50 import FILE as ENCODER
-from train.models.released.ir_se50 import IR_SE50, IrSeShape, load_ir_se50
+from train.models.released.ir_se50 import load_ir_se50
 from train.models.released.read_pickled import load_tensors, read_pickled
 from train.models.restorer import Restorer
 from train.recipes.recipes import find_recipe
@@ -34,9 +34,8 @@ def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrS
     """Returns a restorer with ReFineFIR's released weights in `folder`, in eval mode.
 
     The restorer needs one reference. Its argument `references` is the warped reference, and its argument `embeddings`
-    is the embedding of the reference before the warp by the restorer's own `identity_encoder`. Do not save this
-    restorer: `Restorer.from_pretrained` builds no identity encoder. Raises BadInput if a file is missing or broken,
-    contains code, or has another size or layout.
+    is the embedding of the reference before the warp by the restorer's own `identity_encoder`. Raises BadInput if a
+    file is missing or broken, contains code, or has another size or layout.
     """
     folder = Path(folder)
     for name in (GENERATOR, ENCODER):
@@ -58,6 +57,7 @@ def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrS
         embedding_dim=shape.identity,
         vre=tiny.vre,
         stylegan=shape,
+        identity_encoder=encoder,
     )
     facts = {"recipe": "refine", "released": "ReFineFIR", "needs_reference": True}
     model = Restorer(config, facts)

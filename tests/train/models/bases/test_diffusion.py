@@ -17,10 +17,11 @@ from tests.doubles.training import DIM, small
 from train.models.bases.diffusion import TOKENS, base_fingerprint
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer
-from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, build_model_config
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, STYLEGAN_RECIPES
 
 SIZE = 64
-RESTORING = [name for name in RECIPES if name != "vre"]
+RESTORING = [name for name in RECIPES if name not in ("vre", *STYLEGAN_RECIPES)]
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +101,9 @@ def test_every_part_at_once(folder: Path) -> None:
 def test_as_new_the_parts_change_nothing_of_what_the_frozen_model_gives(folder: Path) -> None:
     lq, *seen = inputs(2)
     torch.manual_seed(3)
-    plain = Restorer(config_of("refine", folder, ("warped",))).eval()
+    plain = Restorer(config_of("refine-unet", folder, ("warped",))).eval()
     torch.manual_seed(3)
-    whole = Restorer(config_of("refine", folder, ("maps", "warped", "embedding"))).eval()
+    whole = Restorer(config_of("refine-unet", folder, ("maps", "warped", "embedding"))).eval()
     assert plain.base.prompt is not None and plain.base.prompt.shape == (1, TOKENS, PROMPT)
     whole.base.prompt.copy_(plain.base.prompt)
     assert torch.allclose(whole(lq, *seen).image, plain(lq, *seen).image, atol=1e-6)
@@ -259,7 +260,7 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
 def test_a_base_of_another_kind_is_refused(unet, vae, schedule, why, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     write_mini_sd(tmp_path, unet, vae, schedule)
     with pytest.raises(BadInput, match=why):
-        Restorer(config_of("refine", tmp_path))
+        Restorer(config_of("refine-unet", tmp_path))
 
 
 def test_a_base_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,5 +280,5 @@ def test_a_base_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch: py
 
 
 def test_the_levels_that_maps_join_have_the_unets_widths(folder: Path) -> None:
-    joins = Restorer(config_of("refine", folder)).base.joins
+    joins = Restorer(config_of("refine-unet", folder)).base.joins
     assert [join.weight.shape[:2] for join in joins] == [(w, 2 * c) for w, c in zip(WIDTHS, (8, 16, 16), strict=False)]

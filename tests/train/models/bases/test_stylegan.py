@@ -22,9 +22,10 @@ from tests.doubles.models.refinefir import (
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.bases.stylegan.generator import Generator
 from train.models.config import REFINEFIR, StyleganConfig
-from train.models.released.ir_se50 import IdentityEncoder, IrSe, embed_gray
+from train.models.identity_encoder import IdentityEncoder, IrSe, embed_gray
 from train.models.restorer import Restorer
-from train.recipes.recipes import build_model_config, find_recipe
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import find_recipe
 
 
 @pytest.fixture(autouse=True)

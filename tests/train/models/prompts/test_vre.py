@@ -16,7 +16,8 @@ from train.models.io import Restoration
 from train.models.prompts.dictionary import IDLE, Dictionary, association, restart
 from train.models.prompts.vq import BETA, VQ, Quantizer
 from train.models.prompts.vre import Vre, distinct
-from train.recipes.recipes import DIFFUSION, TINY, build_model_config, find_recipe
+from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import DIFFUSION, TINY, find_recipe
 
 MINI = VreConfig(size=32, channels=8, multipliers=(1, 2), codes=16, dim=8, tokens=4)
 PUBLISHED = find_recipe("osdface", DIFFUSION).vre
