@@ -117,8 +117,8 @@ class Recipe:
 # base, timestep, weights and degradation, so we use the values of OSDFace.
 #
 # Recipe refine follows the release of ReFine (JianWang-CMU/RefineFIR, train.py): the generator, one reference, flips,
-# the losses and their weights, Adam with its rate and its betas, the batch and the length. The preset `severe`, the
-# average of the weights and the affine warp are ours. The timestep has no effect on the base stylegan.
+# the degradation, the losses and their weights, Adam with its rate and its betas, the batch and the length. The average
+# of the weights and the affine warp are ours. The timestep has no effect on the base stylegan.
 #
 # Recipe refine-small is recipe refine for a laptop. All its numbers that differ from recipe refine are ours.
 #
@@ -141,8 +141,8 @@ _RECIPES = {
     "vre":          ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip"),
     "osdface":      ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip"),
     "honestface":   ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each"),
-    "refine":       ("severe",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
-    "refine-small": ("severe",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
+    "refine":       ("refine",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
+    "refine-small": ("refine",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
     "refine-unet":  ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each"),
     "instant":      ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each"),
     "idm":          ("codeformer",     (),                                399, 4, (0,),            0.0, "flip"),

@@ -10,10 +10,10 @@ from torch import nn
 
 import train.recipes.model_configs
 from manifests.errors import BadInput
-from tests.doubles.refinefir import ENCODER, encode_identity, make_encoder
+from tests.doubles.models.refinefir import ENCODER, encode_identity, make_encoder
+from tests.doubles.models.weights import random_vgg16
 from tests.doubles.training import finder, snapshot
 from tests.doubles.training_runs import lines, run, same_weights
-from tests.doubles.weights import random_vgg16
 from train.data.dataset import TrainingFaces, collate, to_device
 from train.data.snapshot import Snapshot
 from train.fit.objective import check_weights
