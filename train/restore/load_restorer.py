@@ -100,11 +100,13 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
     on its own device.
     """
     batch, count, device = len(lq), len(references.crops), next(model.parameters(), lq).device
+    # Without references, the embeddings of the recognizer can have another length than the restorer reads.
+    embeddings = references.embeddings if count else torch.zeros(0, model.config.embedding_dim)
     restored = model(
         lq.to(device),
         references.crops.to(device).expand(batch, -1, -1, -1, -1),
         torch.ones(batch, count, dtype=torch.bool, device=device),
-        references.embeddings.to(device).expand(batch, -1, -1),
+        embeddings.to(device).expand(batch, -1, -1),
     )
     return restored.image.cpu()
 
