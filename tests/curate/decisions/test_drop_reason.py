@@ -22,19 +22,16 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 from manifests.report.build_report import build_report
 from manifests.why import explain_photo
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import curated_album, rows
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes a dataset of three people with three photos each. Decision 1 drops two faces for a reason."""
-    folder = tmp_path_factory.mktemp("reason")
-    with pytest.MonkeyPatch.context() as patch:
-        install(patch)
-        curated(album(folder / "photos", people=3, each=3), folder / "dataset")
-    faces = [face.face_id for face in rows(folder / "dataset", Face)]
-    assert call(folder / "dataset", "drop", *faces[:2], "--reason", "  <b>a statue</b> ").exit_code == 0
-    return folder / "dataset"
+    _, dataset = curated_album(tmp_path_factory.mktemp("reason"), people=3, each=3)
+    faces = [face.face_id for face in rows(dataset, Face)]
+    assert call(dataset, "drop", *faces[:2], "--reason", "  <b>a statue</b> ").exit_code == 0
+    return dataset
 
 
 def call(dataset: Path, *words: str) -> Any:

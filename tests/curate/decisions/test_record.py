@@ -22,7 +22,7 @@ from manifests.ledger.records import DecisionRow, Face, File, Identity, Membersh
 from manifests.report.build_report import build_report
 from manifests.report.suggestions import read_user_decisions
 from manifests.runtime.uris import path_of
-from tests.doubles.curation import album, curated, install, rows
+from tests.doubles.curation import curated, curated_album, install, rows
 from tests.places import Run
 
 STATE = (Face, Identity, Membership, Split, Pair)
@@ -33,19 +33,11 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("original")
-    with pytest.MonkeyPatch.context() as patch:
-        install(patch)
-        curated(album(folder / "photos", people=5, each=4), folder / "dataset")
-    return folder
-
-
 @pytest.fixture
-def pair(original: Path, tmp_path: Path) -> tuple[Path, Path]:
+def pair(tmp_path: Path) -> tuple[Path, Path]:
     """Makes two equal datasets."""
-    return tuple(shutil.copytree(original / "dataset", tmp_path / name) for name in ("one", "other"))  # type: ignore
+    _, dataset = curated_album(tmp_path, people=5, each=4)
+    return dataset, shutil.copytree(dataset, tmp_path / "other")
 
 
 def read_state(dataset: Path) -> list[list[Any]]:
@@ -137,7 +129,7 @@ def split_two(dataset: Path) -> tuple[Desk, str]:
 
 
 def test_curate_applies_what_was_recorded_and_other_commands_say_what_to_do(
-    original: Path, pair: tuple[Path, Path], command: Run
+    tmp_path: Path, pair: tuple[Path, Path], command: Run
 ) -> None:
     dataset, _ = pair
     _, face = split_two(dataset)
@@ -146,7 +138,7 @@ def test_curate_applies_what_was_recorded_and_other_commands_say_what_to_do(
         with pytest.raises(BadInput, match=r"2 decisions of .* are not applied yet"):
             act()
     assert sentence in command("manifest", "show", dataset).stdout.replace("\n", " ")
-    curated(original / "photos", dataset)
+    curated(tmp_path / "photos", dataset)
     assert count_waiting(dataset) == 0
     assert [face] in read_people(dataset).values()
     assert "not applied" not in command("manifest", "check", dataset).stdout

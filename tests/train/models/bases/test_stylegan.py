@@ -1,6 +1,5 @@
 """Tests ReFine's generator and discriminator, and the gray identity encoder, against the published operations."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +25,6 @@ from train.models.identity_encoder import IdentityEncoder, IrSe, embed_gray
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import find_recipe
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.mark.parametrize("batch", [1, 3])

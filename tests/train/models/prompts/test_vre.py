@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,6 @@ from train.recipes.recipes import DIFFUSION, TINY, find_recipe
 
 MINI = VreConfig(size=32, channels=8, multipliers=(1, 2), codes=16, dim=8, tokens=4)
 PUBLISHED = find_recipe("osdface", DIFFUSION).vre
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def config_of(vre: VreConfig = MINI) -> ModelConfig:

@@ -47,9 +47,8 @@ State = dict[str, torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
         yield
 
 

@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,6 @@ from train.models.config import StyleganConfig
 from train.models.released.refinefir import load_refinefir
 from train.models.released.stylegan2 import load_stylegan2
 from train.models.restorer import Restorer
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def load(folder: Path, shape: StyleganConfig = SHAPE) -> Restorer:
