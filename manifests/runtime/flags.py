@@ -132,6 +132,7 @@ FLAGS = {
     "--base-model": ("FOLDER", "The folder of a diffusion model in the layout of the diffusers library"),
     "--vre": ("RUN", "The folder of a training run of the recipe vre, whose model the new training uses"),
     "--weights": ("FOLDER", "The folder that contains the weights of the networks for losses and metrics"),
+    "--start": ("FOLDER", "The folder with StyleGAN2's weights, from which recipe refine starts"),
     "--steps": ("N", "The number of sampling steps of a restoration, from 1 to 8"),
     # restoring
     "--strength": ("SHARE", "The share of the restored face in the result, from 0 to 1; 0 copies the photo"),

@@ -170,13 +170,19 @@ def _load_trained(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Non
 
 
 def _get_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, torch.Tensor]:
-    names = list(find_trained(module))
+    names = _name_parameters(optimizer, module)
     states = optimizer.state_dict()["state"]
     return {f"{names[i]}|{kind}": value for i, state in states.items() for kind, value in state.items()}
 
 
+def _name_parameters(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[str]:
+    """Returns the names of the parameters in the order of the optimizer. The groups of parameters change this order."""
+    names = {id(parameter): name for name, parameter in find_trained(module).items()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    numbers = {name: i for i, name in enumerate(find_trained(module))}
+    numbers = {name: i for i, name in enumerate(_name_parameters(optimizer, module))}
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         name, kind = key.rsplit("|", 1)

@@ -75,6 +75,7 @@ def train(
     base_model: BaseModel = None,
     vre: VreRun = None,
     weights: Weights = None,
+    start: Annotated[Path | None, flag("--start", default="random weights", panel=_MODELS)] = None,
     snapshot: Annotated[Path | None, flag("--snapshot", default="RUN/snapshot", panel=_MACHINE)] = None,
     workers: Annotated[int, flag("--workers", low=0, panel=_MACHINE)] = 1,
     precision: Annotated[str | None, flag("--precision", default="bf16 if possible", panel=_MACHINE)] = None,
@@ -109,7 +110,9 @@ def train(
         check_ledger_exists(source)
     from train.fit.settings import Settings
 
-    settings = Settings(base_model or TINY, vre, weights, precision, accumulate, compile_model, identity)
+    settings = Settings(
+        base_model or TINY, vre, weights, start, precision, accumulate, compile_model, identity=identity
+    )
     if dry_run:
         _print_plan(source, out, chosen, images, seed, settings)
         return

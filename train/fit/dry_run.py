@@ -18,6 +18,7 @@ from train.data.augment import check_albumentations
 from train.data.sampling import draw_theta
 from train.data.snapshot import FACTS, Snapshot, load_snapshot
 from train.fit.engine import Engine, build
+from train.fit.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
 from train.fit.step import compute_gradients
 from train.losses.names import THROUGH_RECOGNIZER
@@ -51,7 +52,8 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
         ),
         f"Losses: {losses}."
         + (f" After {recipe.late_from} images, these weights are multiplied: {late}." if late else "")
-        + f" Discriminator: {recipe.discriminator or 'none'}.",
+        + f" Discriminator: {recipe.discriminator or 'none'}."
+        + (f" Weight of R1: {recipe.r1:g}, every {recipe.r1_every} steps." if recipe.r1 else ""),
         f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
         + (f"rises to {recipe.rate:g} over the first {recipe.warmup} images" if recipe.warmup else f"{recipe.rate:g}")
         + (f", and falls after {recipe.decay_from} images" if recipe.decay_from else "")
@@ -133,6 +135,9 @@ def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
         compute_gradients(engine, [batch], number, seed)
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.step()
+    if engine.discriminator_optimizer is not None and is_penalty_due(engine.recipe, number * engine.recipe.batch):
+        compute_penalty_gradients(engine, [batch])
+        engine.discriminator_optimizer.step()
     engine.average.follow(0.5)
     return sum(storages.values())
 

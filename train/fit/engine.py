@@ -23,14 +23,22 @@ from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective, build_discriminator
 from train.fit.settings import Settings
+from train.losses.names import ADVERSARIAL
+from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.checkpoint_files import find_newest_checkpoint
+from train.models.discriminator import FaceDiscriminator
 from train.models.identity_encoder import IdentityEncoder
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.released.ir_se50 import find_ir_se50, load_ir_se50
+from train.models.released.stylegan2 import FILE as STYLEGAN2
+from train.models.released.stylegan2 import load_stylegan2
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config, find_encoder_shape
 from train.recipes.recipes import TINY, VRE, Recipe
 
+# The names of parameters of StyleGAN2's decoder begin with DECODER, and the names of ReFine's fusers with FUSER.
+DECODER = "base.generator.decoder."
+FUSER = f"{DECODER}fuser"
 BETA2 = 0.99  # The second beta of both AdamWs. It is ReFine's number, and ours for the other recipes.
 # The first beta of the discriminator's AdamW. It is ReFine's number, and ours for the other recipes. The discriminator
 # has less momentum than most models, because the model changes during training.
@@ -101,14 +109,16 @@ def build(
         torch.manual_seed(seed)
         model = _new_model(recipe, embedding_dim, settings)
         discriminator = None
-        if recipe.discriminator:
+        if recipe.discriminator and ADVERSARIAL in recipe.losses:
             discriminator = build_discriminator(recipe, model.base.discriminator_channels, model.base.prompt_dim)
+        if settings.start is not None:
+            _load_start(settings.start, model, discriminator)
     if isinstance(model, Restorer) and model.identity_encoder is not None:
         model.identity_encoder = encoder
     model = model.to(device).train()
     if recipe.base == TINY:  # Measured with bf16 on two busy cores: channels_last shortens a step from 1.02 s to .88 s.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _adamw(model, recipe, recipe.beta1)
+    optimizer = _adamw(model, recipe, recipe.beta1, 1.0 if settings.start is None else recipe.decoder_share)
     average = Average(model)
     if settings.compile:
         model.compile()
@@ -162,10 +172,27 @@ def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restor
     return model
 
 
-def _adamw(module: nn.Module, recipe: Recipe, beta1: float) -> torch.optim.Optimizer:
-    """Returns AdamW for the trained parameters of a module. Without weight decay, AdamW is Adam."""
-    parameters, betas = find_trained(module).values(), (beta1, BETA2)
-    return torch.optim.AdamW(parameters, lr=recipe.rate, betas=betas, weight_decay=recipe.weight_decay)
+def _load_start(folder: Path, model: Restorer, discriminator: nn.Module | None) -> None:
+    """Loads StyleGAN2's weights in `folder` into the decoder, and into a face discriminator."""
+    generator = model.base.generator
+    network = discriminator.network if isinstance(discriminator, FaceDiscriminator) else None
+    load_stylegan2(folder / STYLEGAN2, generator, network or StyleganDiscriminator(generator.shape))
+
+
+def _adamw(module: nn.Module, recipe: Recipe, beta1: float, decoder_share: float = 1.0) -> torch.optim.Optimizer:
+    """Returns AdamW for the trained parameters of a module. Without weight decay, AdamW is Adam.
+
+    The entry `share` of a group of parameters multiplies the rate. StyleGAN2's decoder has the share `decoder_share`.
+    The fusers of the decoder have the share 1, because StyleGAN2 has no fusers.
+    """
+    trained = find_trained(module)
+    decoder = [name for name in trained if name.startswith(DECODER) and not name.startswith(FUSER)]
+    if decoder_share == 1:
+        decoder = []
+    groups = [{"params": [p for name, p in trained.items() if name not in set(decoder)], "share": 1.0}]
+    if decoder:
+        groups.append({"params": [trained[name] for name in decoder], "share": decoder_share})
+    return torch.optim.AdamW(groups, lr=recipe.rate, betas=(beta1, BETA2), weight_decay=recipe.weight_decay)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from train.fit.checkpoints import load_checkpoint, save_checkpoint, sweep_run
 from train.fit.distributed import StopVote, get_rank, get_world_size, run_on_first
 from train.fit.engine import build, compile_failures
 from train.fit.figures import UnreadFigures
+from train.fit.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.logbook import Logbook
 from train.fit.settings import (
     Settings,
@@ -124,11 +125,15 @@ def train(
                 figures = compute_gradients(engine, parts, seen, seed)
             unread.add(seen, figures, [batch["row"] for batch in loaded])
 
-            # Update the model and the discriminator, one step each. Then update the averaged weights.
+            # Update the model and the discriminator, one step each. At some steps, R1 updates the discriminator once
+            # more. Then update the averaged weights.
             for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
                 for group in optimizer.param_groups:
-                    group["lr"] = compute_rate(recipe, seen, end)
+                    group["lr"] = compute_rate(recipe, seen, end) * group["share"]
                 optimizer.step()
+            if engine.discriminator_optimizer is not None and is_penalty_due(recipe, seen):
+                compute_penalty_gradients(engine, parts)
+                engine.discriminator_optimizer.step()
             engine.average.follow(compute_ema_decay(recipe, seen))
             seen += recipe.batch
             progress("train", min(seen, end), end)

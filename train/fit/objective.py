@@ -53,13 +53,14 @@ from train.losses.pixel import (
     sobel_magnitude,
 )
 from train.losses.resolution import limit_resolution
-from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
+from train.models.config import StyleganConfig
+from train.models.discriminator import FaceDiscriminator, LatentDiscriminator, PatchDiscriminator
 from train.models.identity_encoder import IdentityEncoder
 from train.models.io import Restoration
 from train.models.recognizer import Recognizer
 from train.models.released.ir_se50 import find_ir_se50
 from train.recipes.model_configs import find_encoder_shape
-from train.recipes.recipes import Recipe
+from train.recipes.recipes import DISCRIMINATORS, Recipe
 
 
 def list_backbones(recipe: Recipe) -> set[str]:
@@ -235,18 +236,21 @@ def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | 
             return LatentDiscriminator(latent_channels, prompt_dim if prompted else None)
         case "image":
             return PatchDiscriminator()
+        case "stylegan":
+            return FaceDiscriminator(StyleganConfig(recipe.size, limit=recipe.channel_limit))
     raise BadInput(
-        f'There is no discriminator {recipe.discriminator}: write "latent", "image" or "" (no discriminator).'
+        f"There is no discriminator {recipe.discriminator}: write {', '.join(filter(None, DISCRIMINATORS))}, or leave "
+        "the text empty."
     )
 
 
 def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
-    """Returns the loss "gan": the mean of softplus(-logit) over all patches of the restored faces.
+    """Returns the loss "gan": the mean of softplus(-logit) over all logits of the restored faces.
 
     No gradient goes through the prompt (ours). If a gradient went through the prompt, training would change the prompt
     to deceive the discriminator, and the prompt would describe the face less well.
     """
-    # (B,1,h,w): one logit for each patch of each restored face.
+    # (B,1,h,w): one logit for each patch of each restored face, or (B,1): one logit for each restored face.
     logits = discriminator(restored.image, restored.latent, _fact(restored.prompt))
     return F.softplus(-logits.float()).mean()
 
@@ -259,6 +263,8 @@ def discriminator_loss(
     `true_latent` is the latent of the target, in the shape of `restored.latent`. Each true face gets the prompt of its
     restored face. No gradient reaches the model. A single call of the discriminator gets true and restored faces
     together, because DDP expects a single call before each backward pass.
+
+    ReFine's loss is twice as large, and so is its R1. Adam's steps do not depend on a common factor of all losses.
     """
     # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
     prompt = _fact(restored.prompt)
@@ -267,8 +273,9 @@ def discriminator_loss(
         torch.cat([batch["target"].detach().to(image.dtype), image]),
         torch.cat([true_latent.detach().to(latent.dtype), latent]),
         None if prompt is None else torch.cat([prompt, prompt]),
+        halves=True,
     ).float()
-    # Both (B,1,h,w). A true face should have a high logit, and a restored face a low logit.
+    # Both (B,1,h,w) or (B,1). A true face should have a high logit, and a restored face a low logit.
     true_logits, restored_logits = logits.chunk(2)
     return (F.softplus(-true_logits).mean() + F.softplus(restored_logits).mean()) / 2
 

@@ -23,10 +23,12 @@ from train.fit.distributed import get_world_size
 from train.losses.identity import decide_identity_loss, describe_identity_loss
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
+from train.models.config import REFINEFIR
 from train.models.released.ir_se50 import find_ir_se50
+from train.models.released.stylegan2 import FILE as STYLEGAN2
 from train.models.step_schedule import check_steps
 from train.recipes.model_configs import build_model_config, find_encoder_shape
-from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, TINY, VRE, Recipe
+from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, STYLEGAN, TINY, VRE, Recipe
 from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
@@ -41,6 +43,7 @@ _COMPARED = {
     "base_sha256": "base model",
     "vre": "VRE",
     "identity_encoder": "identity encoder",
+    "start": "start",
     "precision": "precision",
 }
 
@@ -53,6 +56,7 @@ class Settings:
     vre: Path | None = None  # The folder of a run of recipe vre; its LQ dictionary makes the prompt.
     # The folder with the backbones of perceptual losses and with IR-SE50, or None for torch hub's cache.
     weights: Path | None = None
+    start: Path | None = None  # The folder with StyleGAN2's weights, from which recipe refine starts.
     precision: str | None = None  # One of PRECISIONS. None means bf16 if the GPU or the CPU supports bf16, else fp32.
     accumulate: int = 1  # The number of parts of a batch, which are computed one after the other.
     compile: bool = False  # True compiles the model with torch.compile.
@@ -104,6 +108,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         "base_sha256": _base_sha256(recipe, settings.base_model),
         "vre": _dictionary(recipe, settings.vre),
         "identity_encoder": _identity_encoder(recipe, settings.weights),
+        "start": _start(recipe, settings.start),
         "precision": settings.precision or _usual_precision(),
         "accumulate": settings.accumulate,
         "compile": settings.compile,
@@ -227,6 +232,23 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
 def _identity_encoder(recipe: Recipe, weights: Path | None) -> str | None:
     """Returns the sha256 of the file of IR-SE50, or None if the recipe does not use IR-SE50."""
     return None if find_encoder_shape(recipe) is None else sha256_file(find_ir_se50(weights))
+
+
+def _start(recipe: Recipe, folder: Path | None) -> str | None:
+    """Returns the sha256 of StyleGAN2's weights, or None without --start."""
+    if folder is None:
+        return None
+    if recipe.base != STYLEGAN:
+        raise BadInput(f"Recipe {recipe.name} has no StyleGAN2 decoder: leave --start out, or take the recipe refine.")
+    if (recipe.size, recipe.channel_limit) != (REFINEFIR.size, REFINEFIR.limit):
+        raise BadInput(
+            f"--start needs the release's sizes: recipe {recipe.name} has size {recipe.size} and channel_limit "
+            f"{recipe.channel_limit}, and the weights have {REFINEFIR.size} and {REFINEFIR.limit}. Leave --start out, "
+            "or take the recipe refine."
+        )
+    if not (folder / STYLEGAN2).is_file():
+        raise BadInput(f"{folder} contains no {STYLEGAN2}: put this file of ReFineFIR's README there.")
+    return sha256_file(folder / STYLEGAN2)
 
 
 def _usual_precision() -> str:

@@ -89,13 +89,13 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
 
-    sums["gradient"] = _clip_gradients(engine.optimizer, recipe.clip)
+    sums["gradient"] = clip_gradients(engine.optimizer, recipe.clip)
     if engine.discriminator_optimizer is not None:
-        sums["discriminator_gradient"] = _clip_gradients(engine.discriminator_optimizer, recipe.clip)
+        sums["discriminator_gradient"] = clip_gradients(engine.discriminator_optimizer, recipe.clip)
     return sums
 
 
-def _clip_gradients(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
+def clip_gradients(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
     """Scales the gradients down to a norm of at most `clip`, if `clip` is not 0. Returns the norm before scaling."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     return nn.utils.clip_grad_norm_(parameters, clip or math.inf)

@@ -1,8 +1,13 @@
-"""Defines the two discriminators. In training, a discriminator learns to separate restored faces from true faces.
+"""Defines the discriminators. In training, a discriminator learns to separate restored faces from true faces.
 
-Both discriminators return a logit for every patch (ours). Spectral normalisation of every layer (Miyato et al. 2018)
-keeps training stable without a gradient penalty. The discriminators have no other normalisation, so the logits of an
-image do not depend on the other images of its batch.
+The latent and the patch discriminator return a logit for every patch (ours). Spectral normalisation of every layer
+(Miyato et al. 2018) keeps training stable without a gradient penalty. These two discriminators have no other
+normalisation, so the logits of an image do not depend on the other images of its batch.
+
+The face discriminator is StyleGAN2's, and returns one logit for an image. Its logits depend on the other images of the
+batch. The penalty R1 keeps its training stable.
+
+If `halves` is True, a discriminator gets true faces, and then as many restored faces.
 """
 
 from __future__ import annotations
@@ -13,6 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
+
+from train.models.bases.stylegan.discriminator import StyleganDiscriminator
+from train.models.config import StyleganConfig
 
 # The widths of the levels of the latent discriminator (ours). Each level halves the resolution.
 LATENT_WIDTHS = (128, 256, 512)
@@ -39,7 +47,9 @@ class LatentDiscriminator(nn.Module):
         self.prompt = None if prompt_dim is None else _Reading(LATENT_WIDTHS[-1], prompt_dim)
         self.last = spectral_norm(nn.Conv2d(LATENT_WIDTHS[-1], 1, 3, padding=1))
 
-    def forward(self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+    ) -> torch.Tensor:
         """Returns logits (B,1,h/4,w/4) for latent (B,C,h,w) and prompt (B,N,prompt_dim). The image is not used."""
         x = F.leaky_relu(self.first(latent), SLOPE)
         for level in self.levels:
@@ -90,7 +100,9 @@ class PatchDiscriminator(nn.Module):
         )
         self.last = spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 
-    def forward(self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+    ) -> torch.Tensor:
         """Returns logits (B,1,h,h), where h is about S/8, for an image (B,3,S,S) in 0..1.
 
         Latent and prompt are not used.
@@ -99,3 +111,21 @@ class PatchDiscriminator(nn.Module):
         for level in self.levels:
             x = F.leaky_relu(level(x), SLOPE)
         return self.last(x)
+
+
+class FaceDiscriminator(nn.Module):
+    """Returns a logit for a whole image with StyleGAN2's discriminator, as in ReFine."""
+
+    def __init__(self, shape: StyleganConfig) -> None:
+        super().__init__()
+        self.network = StyleganDiscriminator(shape)
+
+    def forward(
+        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+    ) -> torch.Tensor:
+        """Returns logits (B,1) for an image (B,3,S,S) in 0..1. Latent and prompt are not used.
+
+        The network compares the images of a call. So with `halves`, each half is a call of its own.
+        """
+        parts = (2 * image - 1).chunk(2 if halves else 1)
+        return torch.cat([self.network(part) for part in parts])

@@ -26,7 +26,7 @@ from typing import Any, get_type_hints
 from degrade.preset_files import describe_preset, read_preset_table
 from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
-from train.losses.names import BY_MODEL
+from train.losses.names import ADVERSARIAL, BY_MODEL
 from train.models.config import REFINEMENT_SHRINK, STYLEGAN_SIZES
 from train.recipes.recipe_values import NONE, check_name, read_value
 from train.recipes.recipes import DIFFUSION, RECIPES, STYLEGAN, STYLEGAN_PARTS, TINY, VRE, Recipe, find_recipe
@@ -196,8 +196,14 @@ def _check_together(place: str, recipe: Recipe) -> None:
         raise BadInput(f"{place}: the table loss is empty; give one loss or more.")
     if recipe.name != VRE and (own := [loss for loss in recipe.losses if loss in BY_MODEL]):
         raise BadInput(f"{place}: the loss {own[0]} belongs to recipe vre; keep the name vre, or leave this loss out.")
-    if recipe.base == STYLEGAN:
+    if ADVERSARIAL in recipe.losses and not recipe.discriminator:
+        raise BadInput(f"{place}: the loss gan needs a discriminator; set the key discriminator, or remove the loss.")
+    if recipe.r1 and recipe.discriminator != "stylegan":
+        raise BadInput(f'{place}: r1 is {recipe.r1:g}; only the discriminator "stylegan" has R1, so write r1 = 0.')
+    if STYLEGAN in (recipe.base, recipe.discriminator):
         _check_stylegan(place, recipe)
+    if recipe.base == STYLEGAN:
+        _check_stylegan_base(place, recipe)
         return
     # Each level of the UNet after the first halves the latent. The VAE of a diffusion model shrinks the image by 8, and
     # its UNet shrinks the latent by 8.
@@ -212,9 +218,12 @@ def _check_together(place: str, recipe: Recipe) -> None:
 def _check_stylegan(place: str, recipe: Recipe) -> None:
     if recipe.size not in STYLEGAN_SIZES:
         sizes = ", ".join(map(str, STYLEGAN_SIZES))
-        raise BadInput(f"{place}: size is {recipe.size}; the base stylegan has the sizes {sizes}.")
+        raise BadInput(f"{place}: size is {recipe.size}; the networks of stylegan have the sizes {sizes}.")
     if not recipe.channel_limit:
-        raise BadInput(f"{place}: channel_limit is 0; the base stylegan needs 1 or more, for example 64.")
+        raise BadInput(f"{place}: channel_limit is 0; the networks of stylegan need 1 or more, for example 64.")
+
+
+def _check_stylegan_base(place: str, recipe: Recipe) -> None:
     if "embedding" not in recipe.parts or (other := [part for part in recipe.parts if part not in STYLEGAN_PARTS]):
         why = f"it cannot have {other[0]}" if "embedding" in recipe.parts else "it needs embedding"
         raise BadInput(f"{place}: the base stylegan can have the parts {', '.join(STYLEGAN_PARTS)}, and {why}.")

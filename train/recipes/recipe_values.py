@@ -39,7 +39,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "wrong_share": (0, 1),
     "rate": (1e-9, 1),
     "beta1": (0, 0.999),
-    **dict.fromkeys(("batch", "images", "ema", "latent_factor", "channels", "fine_repeats"), (1, math.inf)),
+    "decoder_share": (1e-9, 1),
+    **dict.fromkeys(("batch", "images", "ema", "r1_every", "latent_factor", "channels", "fine_repeats"), (1, math.inf)),
     "reference_channels": (1, math.inf),
 }
 _ANY_NUMBER = (0.0, math.inf)  # no number of a recipe is negative

@@ -30,7 +30,7 @@ PARTS = (
 EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
 STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan has only these parts, and always embedding.
 AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
-DISCRIMINATORS = ("", "latent", "image")  # The values of Recipe.discriminator.
+DISCRIMINATORS = ("", "latent", "image", "stylegan")  # The values of Recipe.discriminator.
 # The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50 on the gray face (ReFine).
 RECOGNIZER, GRAY_IR_SE50 = "recognizer", "ir_se50"
 IDENTITY_ENCODERS = (RECOGNIZER, GRAY_IR_SE50)
@@ -68,7 +68,9 @@ class Recipe:
     refine_channels: int  # Base tiny: the width of the refinement at half the resolution.
     lora_rank: int  # Base diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank.
     vre: VreConfig
-    channel_limit: int  # Base stylegan: the largest number of channels of a level, and the length of a style.
+    # Base stylegan and discriminator stylegan: the largest number of channels of a level. The base also has styles of
+    # this length.
+    channel_limit: int
     # --- references ---
     reference_counts: tuple[int, ...]  # The number of references of each image is drawn from these numbers.
     wrong_share: float  # This share of the images gets references of another person.
@@ -83,12 +85,18 @@ class Recipe:
     late_from: int  # images
     # True: the losses in OF_PIXELS compare only the detail that a target holds (train/losses/resolution.py)
     limit_resolution: bool
-    # "" for no discriminator, "latent" for restored latents and prompts, or "image" for restored images
+    # "" for no discriminator, "latent" for restored latents and prompts, "image" for patches of restored images, or
+    # "stylegan" for whole restored images
     discriminator: str
+    # Discriminator stylegan: the weight of R1, the squared gradient of the logits of true faces; 0 for no R1. R1 is
+    # computed at every step whose number, counted from 0, is a multiple of `r1_every`.
+    r1: float
+    r1_every: int  # steps
     # --- optimisation: the schedules count the images used in training ---
     images: int
     batch: int
     rate: float  # The learning rate after the warm-up.
+    decoder_share: float  # Base stylegan: with --start, the rate of StyleGAN2's decoder is this share of the rate.
     beta1: float  # AdamW's first beta, the momentum of the model.
     weight_decay: float  # AdamW's weight decay; 0 gives Adam.
     warmup: int  # images
@@ -117,7 +125,8 @@ class Recipe:
 # base, timestep, weights and degradation, so we use the values of OSDFace.
 #
 # Recipe refine follows the release of ReFine (JianWang-CMU/RefineFIR, train.py): the generator, one reference, flips,
-# the degradation, the losses and their weights, Adam with its rate and its betas, the batch and the length. The average
+# the degradation, the losses and their weights, the discriminator with R1, Adam with its rates and its betas, the batch
+# and the length. The average
 # of the weights and the affine warp are ours. The timestep has no effect on the base stylegan.
 #
 # Recipe refine-small is recipe refine for a laptop. All its numbers that differ from recipe refine are ours.
@@ -147,14 +156,21 @@ _RECIPES = {
     "instant":      ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each"),
     "idm":          ("codeformer",     (),                                399, 4, (0,),            0.0, "flip"),
 }
-_DISCRIMINATORS = {"osdface": "latent", "honestface": "latent", "refine-unet": "image", "instant": "image"}
+_DISCRIMINATORS = {
+    "osdface":      "latent",
+    "honestface":   "latent",
+    "refine":       "stylegan",
+    "refine-small": "stylegan",
+    "refine-unet":  "image",
+    "instant":      "image",
+}
 _LOSSES: dict[str, dict[str, float]] = {
     "tiny":         {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1},
     "vre":          {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
     "osdface":      {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
     "honestface":   {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
-    "refine":       {"spatial_min": 10.0, "cycle": 20.0, "reference_identity": 1.0},
-    "refine-small": {"spatial_min": 10.0, "cycle": 20.0, "reference_identity": 1.0},
+    "refine":       {"spatial_min": 10.0, "cycle": 20.0, "reference_identity": 1.0, "gan": 1.0},
+    "refine-small": {"spatial_min": 10.0, "cycle": 20.0, "reference_identity": 1.0, "gan": 1.0},
     "refine-unet":  {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
     "instant":      {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
     "idm":          {"pixel": 1.0, "edge": 1.0},
@@ -183,6 +199,8 @@ _STYLEGANS = {
 # fmt: on
 BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta is ours, and the weight decay is torch's default for AdamW.
 REFINE_BETA1 = 0.5  # ReFine's first beta. ReFine has no weight decay.
+R1, R1_EVERY = 10.0, 16  # ReFine's weight of R1, and its number of steps between two computations.
+DECODER_SHARE = 0.2  # ReFine divides the rate of the pretrained decoder by 5.
 # The factors of loss weights late in a run (ours, docs/train.md, What was tried).
 _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
@@ -264,10 +282,13 @@ def _find_unet_sizes(base: str) -> dict[str, Any]:
         "refine_channels": refine,
         "lora_rank": rank,
         "channel_limit": 0,
+        "r1": 0.0,
+        "r1_every": 1,
         "identity_encoder": RECOGNIZER,
         "images": images,
         "batch": batch,
         "rate": rate,
+        "decoder_share": 1.0,
         "beta1": BETA1,
         "weight_decay": WEIGHT_DECAY,
         "warmup": warmup,
@@ -290,10 +311,13 @@ def _find_stylegan_sizes(name: str) -> dict[str, Any]:
         "refine_channels": 0,
         "lora_rank": 0,
         "channel_limit": limit,
+        "r1": R1,
+        "r1_every": R1_EVERY,
         "identity_encoder": encoder,
         "images": images,
         "batch": batch,
         "rate": rate,
+        "decoder_share": DECODER_SHARE,
         "beta1": REFINE_BETA1,
         "weight_decay": 0.0,
         "warmup": 0,

@@ -1,4 +1,8 @@
-"""Tests recipe refine: ReFine's generator is trained, resumed, saved and restored, with IR-SE50 as identity encoder."""
+"""Tests recipe refine: its losses, its discriminator with R1, its start, and that its training resumes exactly.
+
+The losses are computed again from the published order of operations, without the networks of Likeness
+(tests/doubles/models/refinefir.py).
+"""
 
 import json
 from dataclasses import replace
@@ -6,19 +10,34 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchmetrics
 from torch import nn
+from torch.nn import functional as F
 
+import train.fit.settings
 import train.recipes.model_configs
+from degrade.engines import differentiable
 from manifests.errors import BadInput
-from tests.doubles.models.refinefir import ENCODER, encode_identity, make_encoder
+from tests.doubles.models.refinefir import (
+    ENCODER,
+    SHAPE,
+    encode_identity,
+    judge,
+    make_discriminator,
+    make_encoder,
+    make_generator,
+)
 from tests.doubles.models.weights import random_vgg16
 from tests.doubles.training import finder, snapshot
 from tests.doubles.training_runs import lines, run, same_weights
 from train.data.dataset import TrainingFaces, collate, to_device
 from train.data.snapshot import Snapshot
+from train.fit.engine import build
+from train.fit.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.objective import check_weights
 from train.fit.reference_embeddings import embed_references
-from train.fit.settings import Settings
+from train.fit.settings import Settings, resolve_settings
+from train.fit.step import compute_gradients
 from train.models.released.ir_se50 import load_ir_se50
 from train.models.restorer import Restorer
 from train.recipes.recipes import Recipe, find_recipe
@@ -48,10 +67,10 @@ def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_three_steps_in_one_go_are_three_steps_with_a_rest(tmp_path: Path, faces: Snapshot, weights: Path) -> None:
-    settings = Settings(precision="fp32", weights=weights)
-    run(tmp_path / "whole", faces, 6, REFINE, settings=settings)
-    run(tmp_path / "parts", faces, 2, REFINE, settings=settings)
-    run(tmp_path / "parts", faces, 6, REFINE, settings=settings)
+    settings, recipe = Settings(precision="fp32", weights=weights), replace(REFINE, r1_every=2)
+    run(tmp_path / "whole", faces, 6, recipe, settings=settings)
+    run(tmp_path / "parts", faces, 2, recipe, settings=settings)
+    run(tmp_path / "parts", faces, 6, recipe, settings=settings)
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     assert lines(tmp_path / "whole", "val")[-1]["identity_restored"] <= 1
 
@@ -65,6 +84,124 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest(tmp_path: Path, faces
     lq, present = torch.rand(1, 3, 64, 64), torch.ones(1, 1, dtype=torch.bool)
     done = [model(lq, image[None, None], present, expected[i][None, None]).image for i, image in enumerate(images)]
     assert done[0].shape == lq.shape and not torch.equal(*done)
+
+
+def lpips_by_hand(weights: Path, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Returns LPIPS at each location (B,1,S,S) of two images (B,3,S,S) in 0..1, from the layers of VGG16."""
+    loaded = torch.load(weights / "vgg16-397923af.pth")
+    state = {name.removeprefix("features."): tensor.float() for name, tensor in loaded.items()}
+    heads = torch.load(
+        Path(torchmetrics.functional.image.__file__).parent / "lpips_models" / "vgg.pth", map_location="cpu"
+    )
+    shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
+    scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+    images, total, head = [(2 * image - 1 - shift) / scale for image in (one, other)], torch.zeros(()), 0
+    for number in range(30):  # relu follows each convolution, and the taps are the last layers before a pooling
+        if f"{number}.weight" in state:
+            images = [F.conv2d(x, state[f"{number}.weight"], state[f"{number}.bias"], padding=1) for x in images]
+        elif number in (4, 9, 16, 23):
+            images = [F.max_pool2d(x, 2) for x in images]
+        else:
+            images = [x.clamp(min=0) for x in images]
+        if number in (3, 8, 15, 22, 29):
+            a, b = (x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in images)
+            part = F.conv2d((a - b).square(), heads[f"lin{head}.model.1.weight"])
+            total, head = total + F.interpolate(part, one.shape[-2:], mode="bilinear"), head + 1
+    return total
+
+
+def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
+    engine = build(REFINE, 16, 0, Settings(weights=weights), "fp32", None)
+    made = TrainingFaces(faces, REFINE, 0)
+    batch = to_device(collate([made[i] for i in range(4)]), torch.device("cpu"))
+    figures = compute_gradients(engine, [batch], 0, 0)
+
+    # The restored faces (B,3,S,S) in 0..1, with gradients. The generator and the identity encoder have tests of their
+    # own (test_stylegan.py, test_refinefir.py).
+    state = torch.load(weights / "model_ir_se50.pth")
+    identity = encode_identity(state, 2 * batch["unwarped"][:, 0] - 1)
+    model = engine.model
+    generated = model.base.generator(2 * torch.cat([batch["lq"], batch["references"][:, 0]], 1) - 1, identity)
+    restored = torch.where(batch["valid"], (generated + 1) / 2, batch["target"])
+    images = {"target": batch["target"], "reference": batch["references"][:, 0], "lq": batch["lq"]}
+    degraded = differentiable.apply(restored.clamp(0, 1), batch["theta"])
+    network = engine.discriminator.network
+    judged = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    terms = {
+        "spatial_min": torch.minimum(
+            lpips_by_hand(weights, restored, images["target"]), lpips_by_hand(weights, restored, images["reference"])
+        ).mean(),
+        "cycle": lpips_by_hand(weights, degraded, images["lq"]).mean(),
+        "reference_identity": (1 - (encode_identity(state, 2 * restored - 1) * identity).sum(1)).mean(),
+        "gan": F.softplus(-judge(judged, 2 * restored - 1)).mean(),
+    }
+    for name, term in terms.items():
+        assert figures[name].item() == pytest.approx(term.item(), rel=1e-4), name
+    total = 10 * terms["spatial_min"] + 20 * terms["cycle"] + terms["reference_identity"] + terms["gan"]
+    assert figures["loss"].item() == pytest.approx(total.item(), rel=1e-4)
+
+    # The gradient of the generator is the gradient of the total, and nothing limits its norm.
+    (parameter,) = (p for name, p in model.named_parameters() if name.endswith("decoder.conv1.conv.weight"))
+    (gradient,) = torch.autograd.grad(total, parameter)
+    torch.testing.assert_close(parameter.grad, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item())
+
+    # The gradient of the discriminator comes from its own loss alone. True and restored faces are judged apart.
+    last = {name: judged[name].requires_grad_() for name in ("final_linear.1.weight", "convs.0.0.weight")}
+    true, made_up = judge(judged, 2 * batch["target"] - 1), judge(judged, 2 * restored.detach() - 1)
+    loss = (F.softplus(-true).mean() + F.softplus(made_up).mean()) / 2
+    assert figures["discriminator"].item() == pytest.approx(loss.item(), rel=1e-4)
+    for name, expected in zip(last, torch.autograd.grad(loss, list(last.values())), strict=True):
+        torch.testing.assert_close(network.get_parameter(name).grad, expected, rtol=1e-3, atol=1e-6)
+
+    # R1 has the weight 10 / 2 and counts for 16 steps. Both losses of the discriminator are halved.
+    compute_penalty_gradients(engine, [batch])
+    target = (2 * batch["target"] - 1).requires_grad_()
+    (slope,) = torch.autograd.grad(judge(judged, target).sum(), target, create_graph=True)
+    penalty = 10 / 2 * 16 / 2 * slope.square().sum((1, 2, 3)).mean()
+    for name, expected in zip(last, torch.autograd.grad(penalty, list(last.values())), strict=True):
+        torch.testing.assert_close(network.get_parameter(name).grad, expected, rtol=1e-3, atol=1e-6)
+    assert network.get_parameter("final_linear.1.bias").grad == 0
+
+
+def test_r1_is_due_at_every_sixteenth_step() -> None:
+    recipe = find_recipe("refine")
+    due = [step for step in range(50) if is_penalty_due(recipe, step * recipe.batch)]
+    assert due == [0, 16, 32, 48]
+    assert not is_penalty_due(find_recipe("refine-unet", "tiny"), 0)
+
+
+def test_training_starts_from_stylegan2_and_then_its_decoder_is_slower(
+    tmp_path: Path, faces: Snapshot, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(precision="fp32", weights=weights, start=tmp_path)
+    with pytest.raises(BadInput, match="size 64 and channel_limit 8, and the weights have 256 and 512"):
+        run(tmp_path / "run", faces, 2, REFINE, settings=settings)
+    with pytest.raises(BadInput, match="tiny has no StyleGAN2 decoder"):
+        resolve_settings(find_recipe("tiny"), settings)
+    monkeypatch.setattr(train.fit.settings, "REFINEFIR", SHAPE)
+    with pytest.raises(BadInput, match="contains no stylegan2-256-550000"):
+        run(tmp_path / "run", faces, 2, REFINE, settings=settings)
+    state = {name.removeprefix("decoder."): v for name, v in make_generator().items() if name.startswith("decoder.")}
+    released = {name: v for name, v in state.items() if not name.startswith("fuser")}
+    judging = make_discriminator()
+    torch.save({"g_ema": released, "d": judging}, tmp_path / "stylegan2-256-550000.pt")
+
+    engine = build(REFINE, 16, 0, settings, "fp32", None)
+    decoder, network = engine.model.base.generator.decoder, engine.discriminator.network
+    assert torch.equal(decoder.convs[0].conv.weight, released["convs.0.conv.weight"])
+    assert torch.equal(network.final_conv[0].weight, judging["final_conv.0.weight"])
+    shares = {id(p): group["share"] for group in engine.optimizer.param_groups for p in group["params"]}
+    assert shares[id(decoder.convs[0].conv.weight)] == 0.2 and shares[id(decoder.fuser1.conv[0].weight)] == 1
+    assert shares[id(engine.model.base.generator.encoder.conv1[0].weight)] == 1
+    assert len(shares) == len([p for p in engine.model.parameters() if p.requires_grad])
+
+    # Groups of parameters have another order than the parameters, and the training still resumes exactly.
+    run(tmp_path / "whole", faces, 4, REFINE, settings=settings)
+    run(tmp_path / "parts", faces, 2, REFINE, settings=settings)
+    run(tmp_path / "parts", faces, 4, REFINE, settings=settings)
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    with pytest.raises(BadInput, match="belongs to another start"):
+        run(tmp_path / "parts", faces, 6, REFINE, settings=replace(settings, start=None))
 
 
 def test_a_laptop_needs_no_ir_se50(tmp_path: Path, faces: Snapshot, weights: Path) -> None:
