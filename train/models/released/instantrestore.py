@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from peft import LoraConfig
 from torch import nn
 
 from manifests.errors import BadInput
 from train.models.bases.diffusion import check_base
-from train.models.released.adapters import add_adapters, merge_adapters
 from train.models.released.instantrestore_base import TIMESTEP, InstantRestoreBase
 from train.models.released.read_pickled import load_tensors, read_pickled
 from train.models.restorer import Restorer
@@ -38,7 +38,7 @@ SOURCE = "InstantRestore's own file, and give sd-turbo as --base-model"
 ADVICE = "give sd-turbo in the layout of diffusers"
 PROMPT = "A high-quality photo of a person; professional, 8k"  # from pix2pix_turbo.py
 MOST_REFERENCES = 4  # The training used four references, and inference/test.py takes the first four.
-# The layers that pix2pix_turbo.py adapts, as in `add_adapters`.
+# The layers that pix2pix_turbo.py adapts. peft adapts a layer if its name is one of these, or ends with a dot and one.
 _ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_shortcut", "conv_out")
 ADAPTED_UNET = (*_ATTENTION, *_CONVOLUTIONS, "proj_in", "proj_out", "ff.net.2", "ff.net.0.proj")
@@ -95,9 +95,10 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
     tensors = read_state(checkpoint, file, networks["text_encoder"])
     load_tensors(nn.ModuleDict({"net": networks}), tensors, file, SOURCE)
     # Merge the adapters, and compute the prompt once.
-    for name in ("unet", "vae"):
-        rank = int(settings[f"lora_rank_{name}"])
-        merge_adapters(networks[name], (rank // 2) / rank)
+    for part in ("unet", "vae"):
+        network: Any = networks[part]
+        network.fuse_lora()
+        network.unload_lora()
     with torch.no_grad():
         prompt = networks["text_encoder"].eval()(prompt_ids)[0]
     schedule: dict[str, Any] = dict(DDPMScheduler.load_config(base_model, subfolder="scheduler"))
@@ -187,11 +188,15 @@ def read_prompt(base_model: str) -> torch.Tensor:
 
 
 def _build(kind: Any, config: dict[str, Any], targets: tuple[str, ...] = (), rank: int = 0, adapter: str = "") -> Any:
-    """Returns a model of diffusers with empty weights, and with adapters on the layers `targets`."""
+    """Returns a model of diffusers with empty weights, and with adapters on the layers `targets`.
+
+    `adapter` is peft's name of the adapters, which is a part of the names of their tensors.
+    """
     with torch.device("meta"):  # no time is lost on random weights
         model = kind.from_config(config)
         if targets:
-            add_adapters(model, targets, rank, adapter)
+            lora = LoraConfig(r=rank, lora_alpha=rank // 2, target_modules=list(targets), init_lora_weights=False)
+            model.add_adapter(lora, adapter)
     return model.to_empty(device="cpu")
 
 
