@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
 import pytest
 
 import curate.decisions.decide
+import manifests.privacy.erase
 from curate.decisions.decide import apply_decisions_of, decide
 from curate.decisions.log_entries import format_entry, read_log_entries
 from curate.decisions.record import record_decisions
@@ -95,7 +98,7 @@ def test_a_refusal_erases_the_faces_of_a_photo_and_an_undo_brings_them_back(
     assert done.returncode == 0 and "2 photos with 3 faces may not be used any more" in done.stdout
     assert done.stdout.splitlines()[1:] == tried.stdout.splitlines()[1:]  # a dry run says the same
     assert "1 copy of photos without consent stays in use" in done.stdout and COPY in done.stdout
-    assert ("This frozen set loses images: lq/codeformer-train-32-s0." in done.stdout) == bool(frozen)
+    assert frozen and "This frozen set loses images: lq/codeformer-train-32-s0." in done.stdout
     for face in faces:
         assert not crop_path(dataset, face.face_id).exists() and not list((dataset / "lq").rglob(f"{face.face_id}.png"))
     assert {face.reason for face in rows(dataset, Face) if face.photo_id in (both, with_copy)} == {"no_consent"}
@@ -224,14 +227,25 @@ def test_decisions_recorded_one_by_one_give_the_ledger_of_decide(dataset: Path, 
 
 def test_a_pass_that_was_killed_is_finished_by_the_next(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     twin = Path(shutil.copytree(dataset, tmp_path / "twin"))
+    faces = find_faces(dataset, BOTH)
     requests = [set_consent("no", find_photos(dataset)[BOTH])]
     decide(twin, requests)
-    with monkeypatch.context() as patch:
-        patch.setattr(curate.decisions.decide, "erase_dropped_faces", lambda ledger: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            decide(dataset, requests)
-    assert all(crop_path(dataset, face.face_id).exists() for face in find_faces(dataset, BOTH))
-    apply_decisions_of(dataset)
+
+    def kill(module: ModuleType, name: str, work: Callable[[], object]) -> list[Path]:
+        """Ends `work` at the first call of a function of a module. Returns the crops and LQ images that are left."""
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                work()
+        paths = [crop_path(dataset, face.face_id) for face in faces]
+        return [path for path in (*paths, *(dataset / "lq").rglob(f"{faces[0].face_id}.png")) if path.exists()]
+
+    assert len(kill(curate.decisions.decide, "erase_dropped_faces", lambda: decide(dataset, requests))) == 3
+    # between two files: after the first crop, before the list of a frozen set, before the thumbnails
+    for name, left in (("find_version_files", 2), ("_shrink_set_files", 0), ("_forget_in_review", 0)):
+        assert len(kill(manifests.privacy.erase, name, lambda: apply_decisions_of(dataset))) == left
+    with review_dataset(dataset) as review:  # the next start shows nothing of the photo, and finishes the work
+        assert {review.client.get(f"/crop/{face.face_id}.webp").status_code for face in faces} == {404}
     assert strip(dataset) == strip(twin) and files(dataset) == files(twin) and check_ledger(dataset) == []
 
 
