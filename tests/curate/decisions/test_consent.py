@@ -247,6 +247,8 @@ def test_a_pass_that_was_killed_is_finished_by_the_next(dataset: Path, tmp_path:
     with review_dataset(dataset) as review:  # the next start shows nothing of the photo, and finishes the work
         assert {review.client.get(f"/crop/{face.face_id}.webp").status_code for face in faces} == {404}
     assert strip(dataset) == strip(twin) and files(dataset) == files(twin) and check_ledger(dataset) == []
+    lists = [{path.name: path.read_bytes() for path in (one / "lq").rglob("*.*")} for one in (dataset, twin)]
+    assert lists[0] == lists[1] and "theta.jsonl" in lists[0]
 
 
 def test_a_purge_removes_the_photo_from_the_log(dataset: Path):
