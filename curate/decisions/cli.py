@@ -163,11 +163,9 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
             for person, old, new in outcome.names
         ]
         return "\n".join([*lines, *([] if outcome.names else ["No person gets another name."]), *notices])
-    people = len({person for face in outcome.moves for person in face[1:] if person})
-    faces, owners = format_count(len(outcome.moves), "face"), format_count(people, "person", "people")
+    faces = format_count(len(outcome.moves), "face")
     total = f"The dataset then has {format_count(outcome.people, 'person', 'people')}."
-    verb = "changes its" if len(outcome.moves) == 1 else "change their"
-    lines.append(f"{faces} of {owners} {verb} person. {total}" if outcome.moves else f"No face moves. {total}")
+    lines.append(f"The person of {faces} changes. {total}" if outcome.moves else f"No face moves. {total}")
     return "\n".join([*lines, *notices])
 
 

@@ -1,4 +1,6 @@
-"""Lists the names of all losses by the network that they use. train/fit/objective.py computes the losses."""
+"""Lists the names of all losses. Losses that need the same network are in one list. train/fit/objective.py computes
+the losses.
+"""
 
 ADVERSARIAL = "gan"
 BY_MODEL = ("reconstruction", "codebook", "association")

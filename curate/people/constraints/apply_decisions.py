@@ -1,8 +1,9 @@
 """Applies decisions and labels to a grouping, after the clustering.
 
-The clustering gets only links between two faces. Some decisions cannot be expressed as links between two faces. For
-example, a locked identity accepts no face of another identity. Another example is a decision that separates one face
-from all faces of a person with many faces. The functions of this file enforce all decisions after the clustering.
+The clustering knows a decision only as links between two faces. Some decisions cannot be expressed as links between two
+faces. For example, a locked identity accepts no face of another identity. Another example is a decision that separates
+one face from all faces of a person with many faces. The functions of this file enforce all decisions after the
+clustering.
 """
 
 from __future__ import annotations

@@ -151,7 +151,10 @@ def label_faces(
 
 
 def _describe_empty(photos: Sequence[str]) -> list[str]:
-    """Returns a notice about boxes of labels that no face in use fits. `photos` has the photo of each box."""
+    """Returns a notice that counts the boxes of labels without a matching face in use.
+
+    `photos` has the photo of each box.
+    """
     if not photos:
         return []
     boxes = "1 box of a label fits" if len(photos) == 1 else f"{len(photos)} boxes of labels fit"
