@@ -32,7 +32,8 @@ from grouping_scores import score_pairs
 from record_result import record_result
 
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
-from curate.review.ask.questions import CALM, PEOPLE, Odds, Question, Questions
+from curate.review.ask.question import CALM, PEOPLE, Odds, Question
+from curate.review.ask.questions import Questions
 
 NEAR = 0.1  # A mean cosine is near the threshold if it differs by at most this (ours).
 SEEDS = 5  # The number of random orders. The table has the median over these orders.

@@ -91,7 +91,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
     None, or if another command has changed the ledger since `desk` was read. Raises BadInput in the same cases as
     `decide`.
     """
-    with Ledger.open(dataset, write=True) as ledger:
+    with Ledger.open(dataset, write=True, check_tables=desk is None) as ledger:
         if desk is None or desk.version != read_version(ledger):
             ensure_key(ledger)
             desk = read_desk(ledger)

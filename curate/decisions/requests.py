@@ -22,6 +22,7 @@ from manifests.ledger.decision_log import (
     SIDED,
     Decision,
     FaceLocation,
+    Place,
     find_undos,
     select_active,
 )
@@ -29,10 +30,6 @@ from manifests.ledger.records import SPLITS
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
-# A place is the photo and the box of a face. A `FaceLocation` is a place with the information whether the face is a
-# witness. The place of a photo has an empty box.
-Place = tuple[str, tuple[float, ...]]
-
 # Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
 # used. The value of `undoes` in the same file may be the `number` of another line.
 _LIST_KEYS = {"number", "made", "state", "missing"}
@@ -72,13 +69,15 @@ def parse_requests(
     """
     parsed = _parse_all(requests, lookup, photos)
     repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
-    active = {replace(decision, number=0): decision.number for decision in select_active(log)}
+    wanted = {place for decision in repeated_decisions for place in decision.places}
+    # only decisions about the same places matter, and a log can have thousands of other decisions
+    active = {replace(one, number=0): one.number for one in select_active(log) if not wanted.isdisjoint(one.places)}
     # place -> number of the last active decision that names the place; decisions that are requested again are left out
     last = {
         place: number
         for decision, number in active.items()
         if decision not in repeated_decisions
-        for place in _find_places(decision)
+        for place in decision.places
     }
 
     result = ParsedRequests([], [], [])
@@ -89,7 +88,7 @@ def parse_requests(
         with _add_line_to_errors(request):
             own = request.get("number")
             for decision, phrase in decisions or [_parse_undo(request, [*log, *result.decisions], number_of)]:
-                places = _find_places(decision)
+                places = decision.places
                 same = active.get(decision)
                 if same is not None and not any(last.get(at, 0) > same or at in new_places for at in places):
                     result.notices.append(
@@ -303,11 +302,6 @@ def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[in
 
 
 _LIST_HELP = "`likeness decide DATASET list` prints the numbers."
-
-
-def _find_places(decision: Decision) -> set[Place]:
-    """Returns the places of all faces and photos of a decision."""
-    return {_get_place(face) for part in decision.parts for face in part} | {(photo, ()) for photo in decision.photos}
 
 
 def _get_place(face: FaceLocation) -> Place:

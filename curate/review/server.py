@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
+import time
 import webbrowser
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -53,6 +55,7 @@ AREAS: list[ModuleType] = [
     curate.review.leaks.routes,
     curate.review.pictures.routes,
 ]
+_QUESTIONS_AFTER = 1.0  # seconds from the first page to the work on the questions (ours): the pictures come first
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -82,6 +85,7 @@ def serve(
     say(f"Open {app.link}\nEnd the review with Ctrl-C.")
     if open_browser:
         webbrowser.open(app.link)
+    threading.Thread(target=_make_questions, args=(pages,), daemon=True).start()
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
     )
@@ -92,6 +96,13 @@ def serve(
         listener.close()
         pages.state.jobs.stop()
         session.close(say)
+
+
+def _make_questions(pages: Starlette) -> None:
+    """Waits until the first page is loaded, and then makes the queue of questions, so that no user waits for it."""
+    pages.state.first_page.wait()
+    time.sleep(_QUESTIONS_AFTER)
+    pages.state.asker.prepare()
 
 
 def make_app(session: Session, runs: Sequence[Path] = ()) -> Starlette:
@@ -108,6 +119,7 @@ def make_app(session: Session, runs: Sequence[Path] = ()) -> Starlette:
     app.state.session = session
     app.state.runs = tuple(runs)
     app.state.asker = Asker(session)
+    app.state.first_page = threading.Event()  # set when a page is rendered
     app.state.jobs = Jobs()
     app.state.selections = Selections()
     app.state.face_map = ("", None)  # the key and the map that the page of the map showed last

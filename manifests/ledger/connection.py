@@ -15,7 +15,7 @@ from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, check_ledger_exist
 from manifests.runtime.files import find_blocking_file
 
 
-def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.DuckDBPyConnection:
+def open_connection(dataset: Path, write: bool, during_purge: bool, check_tables: bool) -> duckdb.DuckDBPyConnection:
     """Returns a connection to DATASET/manifest.duckdb. `Ledger.open` explains the parameters and the errors."""
     path = dataset / LEDGER_NAME
     if (file := find_blocking_file(dataset)) is not None:
@@ -26,12 +26,14 @@ def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.Du
             f"A purge of {dataset} was stopped before its end. Finish the purge with "
             f"`likeness manifest purge {dataset}`."
         )
-    if not write:
+    if not (write and check_tables):
         check_ledger_exists(dataset)
     con = _connect(path, write)
     try:
         # a SELECT of the user may read the ledger only, and no other file
         con.execute("SET enable_external_access = false")
+        if not check_tables:
+            return con
         if write:
             create_schema(con, str(path))
         elif read_version(con) == 0:

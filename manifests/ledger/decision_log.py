@@ -14,6 +14,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
@@ -57,6 +58,11 @@ class FaceLocation:
     witness: bool = False
 
 
+# A place is the photo and the box of a face. A FaceLocation is a place with the information whether the face is a
+# witness. The place of a photo has an empty box.
+Place = tuple[str, tuple[float, ...]]
+
+
 @dataclass(frozen=True)
 class Decision:
     """A decision with its lists of faces, in the order of PARTS. A side of a SIDED kind is one person.
@@ -70,6 +76,13 @@ class Decision:
     name: str | None = None
     undoes: int | None = None
     photos: tuple[str, ...] = ()  # Sorted ids of photos. Only decisions of the kind consent have photos.
+
+    @cached_property
+    def places(self) -> frozenset[Place]:
+        """The places of all faces and photos of the decision."""
+        return frozenset(
+            [*((face.photo_id, face.box) for part in self.parts for face in part), *((one, ()) for one in self.photos)]
+        )
 
 
 def read_decisions(ledger: Ledger) -> list[Decision]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from curate.people.clustering.threshold import MEAN_WITHIN, Evidence, estimate_spread
 from curate.people.clustering.weak_faces import WEAK
-from curate.review.ask.questions import FACE, PEOPLE, Odds, Question, Questions
+from curate.review.ask.question import FACE, PEOPLE, Odds, Question
+from curate.review.ask.questions import Questions
 from curate.review.people.closeness import read_embeddings
 from curate.review.session.session import Session
 from curate.review.session.view import View
-from manifests.errors import BadInput
+from manifests.errors import BadInput, LikenessError
 from manifests.ledger.decision_log import Decision, FaceLocation, select_active
 from manifests.ledger.ledger import Ledger
 
-ANSWERS = ("yes", "no", "skip")
+ANSWERS = ("yes", "no", "mixed", "skip")
 PICTURES = 12  # Largest number of pictures of each side of a question (ours).
 
 
@@ -34,7 +36,7 @@ class Asker:
         # the view at the last update of the queue, and the length of its list `moves`
         self._view: View | None = None
         self._moves = 0
-        self._log: list[int] = []  # the numbers of the decisions at the last update of the queue
+        self._active: list[Decision] = []  # the decisions in force at the last update of the queue
         self._answered = 0  # number of answers in this session
 
     def describe(self) -> dict[str, Any]:
@@ -49,13 +51,19 @@ class Asker:
                 "answered": self._answered,
             }
 
-    def answer(self, name: object, answer: object) -> None:
-        """Records the answer to the question with the id `name`. A question that is skipped records nothing.
+    def prepare(self) -> None:
+        """Makes the queue, which takes seconds for many faces. After an error, the first question makes the queue."""
+        with self._lock, suppress(LikenessError):
+            self._follow()
 
+    def answer(self, name: object, answer: object) -> str | None:
+        """Records the answer to the question with the id `name`, and returns None.
+
+        The answers mixed and skip record nothing. Mixed returns the person whose faces most likely show several people.
         Raises BadInput if the next question is now a different question, or if the answer is refused.
         """
         if answer not in ANSWERS:
-            raise BadInput("An answer is yes, no or skip.")
+            raise BadInput("An answer is yes, no, mixed or skip.")
         with self._lock:
             view = self._follow()
             assert self._queue is not None
@@ -66,9 +74,12 @@ class Asker:
                 )
             if answer == "skip":
                 self._queue.skip(question)
-                return
+                return None
+            if answer == "mixed":
+                return self._queue.put_away_mixed(question)
             self._session.record([make_request(question, answer == "yes", view)])
             self._answered += 1
+            return None
 
     def _follow(self) -> View:
         """Brings the queue up to date with the view, and returns the view."""
@@ -87,15 +98,16 @@ class Asker:
             photo_of = {face: view.people.faces[face].photo_id for face in face_ids}
             person_of = {face: person for face, person in moved.items() if person is not None}
             self._queue = Questions(face_ids, vectors, person_of, odds, unclear, photo_of)
-            self._face_ids, self._log = face_ids, []
+            self._face_ids, self._active = face_ids, []
         self._queue.follow(moved)
-        self._view, self._moves = view, moves
-        numbers = [one.number for one in log]
-        if numbers != self._log:
+        active = select_active(log)
+        known = len(self._active)
+        if view is not self._view or active[:known] != self._active:  # for example, a decision was taken back
             self._queue.forget_answers()
-            for one, other, is_same in _list_answers(log, view):
-                (self._queue.keep_together if is_same else self._queue.keep_apart)(one, other)
-            self._log = numbers
+            known = 0
+        for one, other, is_same in _list_answers(active[known:], view):
+            (self._queue.keep_together if is_same else self._queue.keep_apart)(one, other)
+        self._view, self._moves, self._active = view, moves, active
         self._queue.set_locked(locked)
         return view
 
@@ -140,14 +152,14 @@ def _list_places(faces: Sequence[str], view: View) -> list[dict[str, Any]]:
     return [{"photo": place.photo_id, "box": list(place.box), "witness": len(faces) > 1} for place in places]
 
 
-def _list_answers(log: Sequence[Decision], view: View) -> Iterator[tuple[list[str], list[str], bool]]:
-    """Yields what the decisions in force say: two sets of faces, and whether the sets show one person."""
+def _list_answers(active: Sequence[Decision], view: View) -> Iterator[tuple[list[str], list[str], bool]]:
+    """Yields what these decisions in force say: two sets of faces, and whether the sets show one person."""
 
     def find_faces(part: Sequence[FaceLocation]) -> list[str]:
         found = (view.people.finder.find(place)[0] for place in part)
         return [face.representative for face in found if face is not None]
 
-    for one in select_active(log):
+    for one in active:
         parts = [find_faces(part) for part in one.parts]
         if one.kind in ("split", "move"):
             yield parts[0], parts[-1], False
@@ -178,6 +190,7 @@ def _describe(question: Question, view: View) -> dict[str, Any]:
         "title": titles.get(question.kind, "Do these two groups of faces show the same person?"),
         "yes": "The two people are merged." if question.kind == PEOPLE else "The person stays as it is.",
         "no": "The two people stay apart." if question.kind == PEOPLE else f"The person loses {one}.",
+        "mixed": "One side shows several people. The page of this person opens, so that you can put it right.",
         "sides": sides,
         "probability": question.probability,
         "pairs": len(question.one) * len(question.other),

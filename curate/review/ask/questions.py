@@ -16,17 +16,15 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from functools import cached_property
+from itertools import count
 
 import numpy as np
 from scipy.special import expit
 
-from curate.people.clustering.threshold import Evidence
+from curate.review.ask.question import FACE, PARTS, PEOPLE, Odds, Question
 from manifests.report.suggestions import divide_faces
 
-# The log odds of the evidence are divided by CALM (ours), because the faces of a person are not independent pictures of
-# the person. benchmarks/review_questions.py prints for ranges of these odds how often the present people are wrong.
-CALM = 2.0
 LIKELY = 0.05  # The limit is ours: a question with a lower probability is unlikely to show an error.
 _LEAST_GAIN = 0.02  # A question with a smaller expected number of wrong pairs is never asked (ours).
 _NEAREST = 16  # Each person is compared with the 16 people whose centres are nearest (ours).
@@ -35,38 +33,6 @@ _PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in 
 
 # the kind of a question, the people with their versions, and the rows of the part
 _Key = tuple[str, frozenset[tuple[str, int]], frozenset[int]]
-
-PEOPLE, FACE, PARTS = "people", "face", "parts"  # the kinds of questions
-
-
-@dataclass(frozen=True)
-class Odds:
-    """The log odds that two sets of faces show one person."""
-
-    evidence: Evidence
-    log_alpha: float
-
-    def compute(self, cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Returns the log odds, float64 (m,). `cosine` is the cosine of the centres of `a` and of `b` faces, (m,)."""
-        odds = self.evidence.compute_log_odds(cosine, cosine, a.astype(np.float64), b.astype(np.float64))
-        return np.asarray((odds - self.log_alpha) / CALM)
-
-
-@dataclass(frozen=True)
-class Question:
-    """Do the faces of `one` and of `other` show one person?"""
-
-    kind: str  # PEOPLE, FACE or PARTS
-    one: tuple[str, ...]  # The faces that would move: the smaller person, the face, or the smaller part.
-    other: tuple[str, ...]
-    people: tuple[str, ...]  # The ids of the people of `one` and `other`, or only one id if both are one person.
-    probability: float  # The probability that the present people are wrong about `one` and `other`.
-    cosine: float  # The cosine of the centres of `one` and `other`.
-
-    @property
-    def gain(self) -> float:
-        """The expected number of wrong pairs of faces that the answer corrects."""
-        return self.probability * len(self.one) * len(self.other)
 
 
 @dataclass(frozen=True)
@@ -79,7 +45,7 @@ class _Entry:
     probability: float
     cosine: float
 
-    @property
+    @cached_property
     def key(self) -> _Key:
         return self.kind, frozenset(self.versions), self.part
 
@@ -127,9 +93,12 @@ class Questions:
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
         self._skipped: set[_Key] = set()
+        self._mixed: set[tuple[str, int]] = set()  # people with their versions about whom no question makes sense
         self._heap: list[tuple[float, int, _Entry]] = []
         self._likely: dict[_Key, _Entry] = {}  # key -> a current entry with a probability of LIKELY
         self._likely_of: dict[str, set[_Key]] = {}  # person -> keys of `_likely` about the person
+        self._closed: set[_Key] = set()  # the keys of `_likely` that need no answer
+        self._unchecked: set[str | None] = set()  # the people whose keys must be checked again before a count
         self._numbers = count()
         self._set_centres(self._rows)
         self._compare_all_people()
@@ -141,7 +110,9 @@ class Questions:
         first, second = self._find_rows(one), self._find_rows(other)
         if first and second:
             self._apart.append((first[0], second[0]))
-            self._apart_now.add(frozenset((self._person_of.get(first[0]), self._person_of.get(second[0]))))
+            people = frozenset((self._person_of.get(first[0]), self._person_of.get(second[0])))
+            self._apart_now.add(people)
+            self._unchecked |= people
 
     def keep_together(self, one: Iterable[str], other: Iterable[str]) -> None:
         """Records that two sets of faces show one person. No later question asks whether one of the sets is another
@@ -151,20 +122,44 @@ class Questions:
         if first and second:
             self._same.setdefault(min(first), []).append((first, second))
             self._same.setdefault(min(second), []).append((second, first))
+            self._unchecked |= {self._person_of.get(min(first)), self._person_of.get(min(second))}
 
     def forget_answers(self) -> None:
         """Forgets what `keep_apart` and `keep_together` said. Skipped questions stay skipped."""
+        self._unchecked |= {person for people in self._apart_now for person in people}
+        self._unchecked |= {self._person_of.get(row) for row in self._same}
         self._apart, self._apart_now, self._same = [], set(), {}
 
     def set_locked(self, people: Iterable[str]) -> None:
         """Sets the people about whom no question is asked, because the user has confirmed the faces of these people."""
-        self._locked = set(people)
+        new = set(people)
+        self._unchecked |= new ^ self._locked
+        self._locked = new
 
     def skip(self, question: Question) -> None:
         """Skips a question. The question is asked again only after one of its people has changed."""
-        self._skipped.update(
-            islice((entry.key for entry in self._iterate_entries() if self._show(entry) == question), 1)
-        )
+        entry = next((one for one in self._iterate_entries() if self._show(one) == question), None)
+        if entry is not None:
+            self._skipped.add(entry.key)
+            self._unchecked.update(question.people)
+
+    def put_away_mixed(self, question: Question) -> str:
+        """Skips a question, and returns the person of the question whose faces most likely show several people.
+
+        Until this person has changed, no question is asked about the person.
+        """
+        self.skip(question)
+        doubts = {
+            person: max(
+                (entry.probability for key in self._likely_of.get(person, ()) if key[0] != PEOPLE
+                 for entry in [self._likely.get(key)] if entry is not None), default=0.0
+            )
+            for person in question.people
+        }  # fmt: skip
+        mixed = max(question.people, key=lambda person: (doubts[person], len(self._rows[person]), person))
+        self._mixed.add((mixed, self._version[mixed]))
+        self._unchecked.add(mixed)
+        return mixed
 
     def follow(self, owner: Mapping[str, str | None]) -> None:
         """Updates the queue after a change of the people. `owner` maps each face that may have moved to its person, or
@@ -189,6 +184,7 @@ class Questions:
             self._rows[person].sort()
         self._apart_now = {frozenset(map(self._person_of.get, rows)) for rows in self._apart}
         self._set_centres(changed)
+        self._unchecked |= changed.keys()
         for person in changed:
             if self._rows[person]:
                 slot = self._slot[person]
@@ -219,13 +215,11 @@ class Questions:
 
     def count_likely(self) -> int:
         """Returns the number of open questions with a probability of LIKELY or more."""
-        # A question can be closed only if it is about a locked person or about one of these people. The other questions
-        # are open.
-        people = {person for pair in self._apart_now for person in pair}
-        people |= {self._person_of.get(row) for row in self._same}
-        people |= {person for _, versions, _ in self._skipped for person, _ in versions}
-        keys = {key for person in self._locked | people for key in self._likely_of.get(person or "", ())}
-        return len(self._likely) - sum(not self._is_open(self._likely[key]) for key in keys & self._likely.keys())
+        keys = {key for person in self._unchecked for key in self._likely_of.get(person or "", ())}
+        for key in keys & self._likely.keys():
+            (self._closed.discard if self._is_open(self._likely[key]) else self._closed.add)(key)
+        self._unchecked.clear()
+        return len(self._likely) - len(self._closed)
 
     def _find_rows(self, faces: Iterable[str]) -> list[int]:
         return [self._row[face] for face in faces if face in self._row]
@@ -236,7 +230,7 @@ class Questions:
     def _is_open(self, entry: _Entry) -> bool:
         """Returns whether a current entry still needs an answer."""
         people = [person for person, _ in entry.versions]
-        if self._locked.intersection(people) or entry.key in self._skipped:
+        if self._locked.intersection(people) or entry.key in self._skipped or self._mixed.intersection(entry.versions):
             return False
         if entry.kind == PEOPLE:
             return frozenset(people) not in self._apart_now
@@ -274,6 +268,7 @@ class Questions:
             self._version[person] = self._version.get(person, 0) + 1
             for key in self._likely_of.pop(person, set()):
                 self._likely.pop(key, None)
+                self._closed.discard(key)
 
     def _compare_all_people(self) -> None:
         centres, seen = self._centres[: len(self._people)], set[tuple[int, int]]()

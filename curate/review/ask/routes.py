@@ -20,10 +20,10 @@ def show_page(request: Request) -> Response:
     return render(request, "ask.html.j2")
 
 
-def send_question(request: Request) -> Response:
-    """Sends the next question, or null as `question`."""
+def send_question(request: Request, open_person: str | None = None) -> Response:
+    """Sends the next question, or null as `question`. The script then opens the page of `open_person`."""
     described = _get_asker(request).describe()
-    return JSONResponse({**described, "state": get_session(request).describe_state()})
+    return JSONResponse({**described, "open": open_person, "state": get_session(request).describe_state()})
 
 
 async def receive_answer(request: Request) -> Response:
@@ -31,8 +31,8 @@ async def receive_answer(request: Request) -> Response:
     words = await read_json(request, _MOST_BYTES)
     if not isinstance(words, dict):
         raise BadInput("The answer is not a JSON object.")
-    await run_in_threadpool(_get_asker(request).answer, words.get("question"), words.get("answer"))
-    return await run_in_threadpool(send_question, request)
+    mixed = await run_in_threadpool(_get_asker(request).answer, words.get("question"), words.get("answer"))
+    return await run_in_threadpool(send_question, request, mixed)
 
 
 def _get_asker(request: Request) -> Asker:

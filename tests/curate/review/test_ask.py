@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import curate.review.ask.asker
+import curate.review.server
 from curate.decisions.decide import apply_decisions_of
 from curate.decisions.record import record_decisions
 from curate.review.ask.asker import make_request
-from curate.review.ask.questions import FACE, Question
+from curate.review.ask.question import FACE, Question
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Identity, Membership
 from tests.doubles.curation import contents, rows
@@ -97,7 +102,7 @@ def test_an_answer_can_be_undone_and_an_old_question_is_refused(dataset: Path) -
         refused = review.client.post("/api/ask", json={"question": first["id"], "answer": "yes"})
         assert refused.status_code == 409 and "have changed" in refused.json()["error"]
         assert (
-            "yes, no or skip"
+            "yes, no, mixed or skip"
             in review.client.post("/api/ask", json={"question": "x", "answer": "maybe"}).json()["error"]
         )
         for body in ("[1]", "{", '{"answer": "yes"}'):
@@ -109,6 +114,32 @@ def test_an_answer_can_be_undone_and_an_old_question_is_refused(dataset: Path) -
         review.act(act="undo")
         assert ask(review)["question"] == first != second
         assert len(rows(dataset, DecisionRow)) == 2
+
+
+def test_mixed_opens_a_person_of_the_question_and_records_nothing(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curate.review.server, "_QUESTIONS_AFTER", 0.0)
+    half, _ = muddle(dataset)
+    with review_dataset(dataset) as review:
+        pages = review.client.app._app  # type: ignore[attr-defined]
+        pages.state.first_page.clear()
+        thread = threading.Thread(target=curate.review.server._make_questions, args=(pages,))
+        thread.start()
+        review.client.get("/")  # after the first page, the server makes the queue
+        thread.join()
+        monkeypatch.setattr(curate.review.ask.asker, "Questions", None)  # the queue is not made again
+        question = ask(review)["question"]
+        while set(half) not in list_faces(question):
+            question = reply(review, question, "skip")["question"]
+        answer = reply(review, question, "mixed")
+        people = {side["person"] for side in question["sides"]}
+        assert answer["open"] in people and answer["question"] != question and rows(dataset, DecisionRow) == []
+        assert review.client.get(f"/person/{answer['open']}?mixed=1").status_code == 200
+        asked = answer["question"]
+        while asked is not None:  # until the person has changed, no question is about the person
+            assert answer["open"] not in {side["person"] for side in asked["sides"]}
+            asked = reply(review, asked, "skip")["question"]
 
 
 def test_yes_to_a_face_is_a_decision_that_later_runs_keep(dataset: Path) -> None:

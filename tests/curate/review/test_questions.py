@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
 from curate.people.clustering.threshold import Evidence
-from curate.review.ask.questions import FACE, PARTS, PEOPLE, Odds, Question, Questions
+from curate.review.ask.question import FACE, PARTS, PEOPLE, Odds, Question
+from curate.review.ask.questions import LIKELY, Questions
 
 ODDS = Odds(Evidence(spread=0.11, mean_within=0.55), log_alpha=2.0)
 DIMENSIONS = 64
@@ -77,6 +80,16 @@ def test_locked_people_unclear_faces_and_skipped_questions_are_left_out() -> Non
     assert not any("p0" in one.people for one in list_all(unclear))
 
 
+def test_a_mixed_person_is_put_away_until_the_person_changes() -> None:
+    # p0 shows person 0 and person 1, and p1 shows only person 0
+    queue = make_queue([0] * 5 + [1] * 5 + [0] * 3, [0] * 10 + [1] * 3)
+    question = next(one for one in queue.iterate() if one.kind == PEOPLE)
+    assert set(question.people) == {"p0", "p1"} and queue.put_away_mixed(question) == "p0"
+    assert not any("p0" in one.people for one in queue.iterate())
+    queue.follow(dict.fromkeys([f"f{row:03}" for row in range(5, 10)], "p2"))
+    assert any(one.kind == PEOPLE and set(one.people) == {"p0", "p1"} for one in queue.iterate())
+
+
 def test_two_people_in_one_photo_are_less_likely_one_person() -> None:
     truth, groups = [0] * 4, [0] * 2 + [1] * 2
     alone = make_queue(truth, groups, photo_of={"f000": "a", "f001": "b", "f002": "c", "f003": "d"}).find_next()
@@ -96,6 +109,23 @@ def test_the_queue_after_changes_is_the_queue_of_the_changed_people(seed: int) -
         groups[moved] = rng.integers(0, 8)
         queue.follow({f"f{row:03}": f"p{groups[row]}" for row in moved})
     fresh = make_queue(truth.tolist(), groups.tolist())
+    answered = deepcopy(queue)
+    for change in range(12):  # the count of the questions that are left follows every answer
+        question = next((one for one in answered.iterate() if one.probability >= LIKELY), None)
+        if question is None:
+            break
+        match change % 4:
+            case 0 if question.kind == PEOPLE:
+                answered.keep_apart(question.one, question.other)
+            case 1 if question.kind != PEOPLE:
+                answered.keep_together(question.one, question.other)
+            case 2:
+                answered.put_away_mixed(question)
+            case _:
+                answered.skip(question)
+        answered.set_locked([f"p{change % 3}"] if change % 2 else [])
+        left = {(one.kind, one.people, one.one) for one in answered.iterate() if one.probability >= LIKELY}
+        assert answered.count_likely() == len(left)
 
     def describe(questions: list[Question]) -> set[tuple[object, ...]]:
         return {(one.kind, frozenset(one.people), frozenset(one.one), round(one.gain, 3)) for one in questions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page
@@ -62,9 +63,24 @@ def test_a_divided_person_is_asked_about_and_the_answer_is_undone(
     find_parts()
     reply("no")
     assert [row.kind for row in rows(dataset, DecisionRow)] == ["merge", "undo", "apart"]
+    # mixed opens the page of a person with a proposal, and nothing is asked about the person until the person changes
+    asked = page.locator("#sides a").evaluate_all("links => links.map(link => link.pathname)")
+    if with_keyboard:
+        page.keyboard.press("m")
+    else:
+        page.get_by_role("button", name="Mixed: one side shows several people; open the person").click()
+    page.wait_for_url("**/person/*?mixed=1")
+    page.locator("#message:has-text('may show another person')").wait_for()
+    assert page.locator("#dock").is_visible() and urlsplit(page.url).path in asked
+    mixed = urlsplit(page.url).path
+    page.click("#back")
+    page.wait_for_url("**/ask")
+    page.wait_for_selector("#remaining:not(:empty)")
     for _ in range(60):
+        assert page.locator(f"#sides a[href='{mixed}']").count() == 0
         if page.text_content("#question") == "No question is left":
             break
         reply("skip")
     assert page.text_content("#question") == "No question is left" and page.locator("#answers").is_hidden()
+    assert len(rows(dataset, DecisionRow)) == 3
     server.stop()

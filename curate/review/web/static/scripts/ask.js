@@ -34,8 +34,9 @@ function show(answer) {
   document.getElementById("sides").replaceChildren(...question.sides.map((side) => makeSide(side, side.count === 1)));
   const chance = question.probability < 0.01 ? "less than 1%" : `about ${Math.round(100 * question.probability)}%`;
   document.getElementById("reason").textContent = `The present people are wrong here with a probability of ${chance}. `
-    + `The answer decides about ${count(question.pairs, "pair")} of faces. Yes: ${question.yes} No: ${question.no}`;
-  for (const button of document.querySelectorAll("#answers button")) button.disabled = !state.can_write && button.dataset.answer !== "skip";
+    + `The answer decides about ${count(question.pairs, "pair")} of faces. Yes: ${question.yes} No: ${question.no} `
+    + `Mixed: ${question.mixed}`;
+  for (const button of document.querySelectorAll("#answers button")) button.disabled = !state.can_write && !["mixed", "skip"].includes(button.dataset.answer);
 }
 
 async function load() {
@@ -54,7 +55,10 @@ async function reply(word) {
   isBusy = true;
   turn += 1;
   try {
-    show(await request("/api/ask", { question: question.id, answer: word }));
+    const answer = await request("/api/ask", { question: question.id, answer: word });
+    if (!answer.open) { show(answer); return; }
+    question = null; // the keys do nothing until the page of the person opens
+    location.href = `/person/${answer.open}?mixed=1`;
   } catch (error) {
     say(error.message, true);
     await load();
@@ -68,7 +72,7 @@ document.getElementById("answers").addEventListener("click", (event) => {
   if (button) reply(button.dataset.answer);
 });
 document.addEventListener("keydown", (event) => {
-  const word = { y: "yes", n: "no", s: "skip" }[event.key];
+  const word = { y: "yes", n: "no", m: "mixed", s: "skip" }[event.key];
   if (!word || isTyping(event) || hasModifier(event) || event.repeat) return;
   event.preventDefault();
   reply(word);

@@ -26,6 +26,7 @@ function drawFace(cell, row) {
     source: (start, rows) => `${root.dataset.source}?${parameters(form)}&start=${start}&count=${rows}`,
     open: (row, index) => viewer.show(index),
   });
+  const back = document.getElementById("back");
   let row = null;
   rememberForm(form, () => { grid.select([]); grid.reload(false); });
   root.addEventListener("rows", (event) => {
@@ -152,11 +153,11 @@ function drawFace(cell, row) {
       const { faces } = await request(`/api/people/${person}/two`);
       if (!faces.length) { say("No second person can be proposed."); return; }
       grid.select(faces);
-      grid.focus(grid.rows.findIndex((one) => one && faces.includes(one.id)));
+      grid.focus(Math.max(0, grid.rows.findIndex((one) => one && faces.includes(one.id))));
       say(`${count(faces.length, "face")} may show another person. “New person” makes a new person of these faces.`);
     },
     seen() { act({ act: "seen", person }); },
-    clear() { if (grid.selected.size) grid.select([]); else location.href = "/"; },
+    clear() { if (grid.selected.size) grid.select([]); else location.href = back.href; },
   };
   for (const bar of [dock, document.querySelector(".head")]) {
     bar.addEventListener("click", (event) => {
@@ -261,5 +262,8 @@ function drawFace(cell, row) {
     else if (!grid.key(event)) return;
     event.preventDefault();
   });
-  grid.reload(false);
+  /* The page Questions opens the page of a person after the answer "mixed": a proposal is selected at once. */
+  const isMixed = new URLSearchParams(location.search).has("mixed");
+  if (isMixed) { back.href = "/ask"; back.textContent = "← Questions"; }
+  grid.reload(false).then(() => { if (isMixed) acts.two(); });
 })();
