@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Each process of the tests uses one thread, because pytest-xdist starts one process for each core. The results of tests
@@ -71,6 +73,19 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """Yields an empty folder that other users of the machine may read.
+
+    `tmp_path` cannot be used instead: each new run of pytest on the machine closes the folder of all `tmp_path` to
+    other users, also during the tests of an earlier run.
+    """
+    with tempfile.TemporaryDirectory(prefix="likeness-public-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture

@@ -105,18 +105,16 @@ for item in walk_files([Path(sys.argv[1])]):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="dropping privileges needs root")
-def test_what_may_not_be_read_is_a_row_and_the_rest_is_unharmed(tmp_path):
-    save(tmp_path / "p" / "ok.png", photo([], 0))
-    for name in ("closed", "listed", "secret.png"):
-        save(tmp_path / "p" / name / "x.png" if "." not in name else tmp_path / "p" / name, photo([], 1))
-    for folder in (*reversed(tmp_path.parents[:-2]), tmp_path, tmp_path / "p"):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o755)
-    (tmp_path / "p" / "closed").chmod(0o000)
-    (tmp_path / "p" / "listed").chmod(0o744)
-    (tmp_path / "p" / "secret.png").chmod(0o000)
+def test_what_may_not_be_read_is_a_row_and_the_rest_is_unharmed(public_folder):
+    photos = public_folder / "p"
+    save(photos / "ok.png", photo([], 0))
+    for name in ("closed/x.png", "listed/x.png", "secret.png"):
+        save(photos / name, photo([], 1))
+    (photos / "closed").chmod(0o000)
+    (photos / "listed").chmod(0o744)
+    (photos / "secret.png").chmod(0o000)
     ran = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, str(tmp_path / "p"), str(tmp_path / "p" / "ok.png")],
+        [sys.executable, "-c", AS_NOBODY, str(photos), str(photos / "ok.png")],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
