@@ -29,7 +29,7 @@ from train.evaluation.systems import Embed, System, select_references
 from train.metrics.measure import Measure
 from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
-from train.restore.load_restorer import run_model
+from train.restore.load_restorer import needs_reference, run_model
 from train.restore.output_paths import list_photos
 from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
 from train.restore.references.reference_photos import References, embed_references, join_references, warp_references
@@ -76,7 +76,8 @@ def measure_systems(
     def is_confirmed(references: References) -> bool:
         vectors, sharpness = references.embeddings.numpy(), measure_sharpness(case.lq)
         same_person = recognizer.same_person
-        return confirm_references(embed_input(), sharpness, vectors, same_person, embed_restored).confirmed
+        alone = None if needs_reference(model) else embed_restored
+        return confirm_references(embed_input(), sharpness, vectors, same_person, alone).confirmed
 
     parts = model.config.parts
     warps, checks = warps_references(parts), bool(REFERENCE_PARTS & set(parts))

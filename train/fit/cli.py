@@ -229,8 +229,12 @@ def run_training(
         run_on_first(prepare)
         progress = stack.enter_context(show_progress("images", quiet or get_rank() > 0))
         ending = loop(out, folder, chosen, images, seed, minutes, workers, chosen_settings, say=say, progress=progress)
-    pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
-    say(f"trained: {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
+    pace = ""
+    if ending.images_per_second:
+        step = chosen.batch / ending.images_per_second
+        pace = f", {ending.images_per_second:.1f} images/s, {step:.2f} s a step"
+        pace += f", {ending.data_wait:.1%} of the time waiting for data"
+    say(f"trained: {ending.images} images seen{pace}: {ending.checkpoint}")
     leave_processes()
     return ending
 

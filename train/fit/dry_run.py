@@ -88,8 +88,10 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
     recognizer = None if taken is None else find_recognizer(taken, facts)
     engine = build(run, dim, seed, settings, facts["precision"], recognizer)
-    faces = None if taken is None else data.TrainingFaces(taken, recipe, seed)
-    batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
+    if taken is None:
+        batch = make_random_batch(recipe, dim, count, seed)
+    else:
+        batch = next(data.batches(data.TrainingFaces(taken, recipe, seed), 0, count, 0, 0, 1))
     batch = data.to_device(batch, engine.device)
 
     # The first update measures the activations and is not timed. The updates after the first are timed.
@@ -198,7 +200,7 @@ def _embedding_dim(dataset: Path) -> int:
         return int(read_recognizer(ledger).dim or 0)
 
 
-def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
+def make_random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
     The images get the numbers of references in `recipe.reference_counts` in turn. Each image has as many reference

@@ -206,7 +206,7 @@ def test_training_starts_from_stylegan2_and_then_its_decoder_is_slower(
 
 def test_a_laptop_needs_no_ir_se50(tmp_path: Path, faces: Snapshot, weights: Path) -> None:
     recipe = replace(find_recipe("refine-small"), **CHANGES)
-    run(tmp_path, faces, 2, recipe, settings=Settings(precision="fp32", weights=weights))
+    run(tmp_path, faces, 2, recipe, settings=Settings(precision="bf16", weights=weights))
     facts = json.loads((tmp_path / "config.json").read_text())
     assert facts["base_model"] == "stylegan" and facts["identity_encoder"] is None
     assert Restorer.from_pretrained(tmp_path).identity_encoder is None

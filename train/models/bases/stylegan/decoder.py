@@ -23,7 +23,7 @@ class Fuser(nn.Module):
     def forward(self, decoded: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """Returns mask * decoded + (1 - mask) * encoded. All tensors are (B,C,h,w)."""
         mask = torch.sigmoid(self.conv(torch.cat([decoded, encoded], 1)))
-        return torch.lerp(encoded, decoded, mask)
+        return torch.lerp(encoded, decoded, mask.to(decoded.dtype))
 
 
 class ConstantInput(nn.Module):
