@@ -24,6 +24,7 @@ from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augment_reference, check_albumentations
 from train.data.landmarks import find_landmarks
+from train.data.mesh import MESH, check_landmark_model, find_warp_points, warp_by_mesh, warps_references
 from train.data.sampling import (
     Sample,
     draw_gray,
@@ -52,9 +53,9 @@ class TrainingFaces(Dataset[Batch]):
     (1,S,S) bool, is False for pixels of the crop that lie outside its photo. `upsample`, float32, is the number of crop
     pixels per photo pixel along a side.
 
-    If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if the detector found
-    landmarks on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks on
-    the LQ image. If the recipe uses IR-SE50, a sample has `unwarped`, (Kmax,3,S,S) uint8: the references before
+    If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if landmarks for the
+    warp were found on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks
+    on the LQ image. If the recipe uses IR-SE50, a sample has `unwarped`, (Kmax,3,S,S) uint8: the references before
     augmentation and warp, some of them mirrored. If the recipe has the loss `cycle`, a sample has `theta`, the
     parameters of its degradation. If the recipe has several steps, a sample has `step`, the number of the step that the
     sample trains.
@@ -86,7 +87,7 @@ class TrainingFaces(Dataset[Batch]):
     @property
     def warps_references(self) -> bool:
         """Returns True if the recipe warps the references to the landmarks that the detector finds on the LQ image."""
-        return "warped" in self.recipe.parts
+        return warps_references(self.recipe.parts)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -122,7 +123,8 @@ class TrainingFaces(Dataset[Batch]):
         valid = snapshot.valid(sample.target)
         valid = np.ascontiguousarray(valid[:, ::-1]) if sample.flip else valid
         lq = shrink(to_uint8(apply(to_float(source), theta)), size)
-        lq_landmarks = self._find_lq_landmarks(lq) if self.warps_references else None
+        parts = self.recipe.parts
+        to = find_warp_points(parts, lq, self._find_lq_landmarks(lq)) if self.warps_references else None
         references = np.zeros((slots, size, size, 3), np.uint8)
         embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
         warped = np.zeros(slots, bool)
@@ -133,9 +135,10 @@ class TrainingFaces(Dataset[Batch]):
                 unwarped[slot] = _read_face(snapshot, row, bool(sample.mirrors) and sample.mirrors[slot])[0]
             if sample.seeds:
                 crop, points = augment_reference(crop, points, sample.seeds[slot])
-            if lq_landmarks is not None:
+            own = find_warp_points(parts, crop, points) if to is not None else None
+            if to is not None and own is not None:
                 with suppress(ValueError):  # if `warp_to` raises ValueError, the reference is not warped
-                    crop, warped[slot] = warp_to(crop, points, lq_landmarks), True
+                    crop, warped[slot] = (warp_by_mesh if MESH in parts else warp_to)(crop, own, to), True
             references[slot] = crop
             embeddings[slot] = snapshot.embeddings[row]  # the embedding of the crop before augmentation
         packed: Batch = {
@@ -151,7 +154,7 @@ class TrainingFaces(Dataset[Batch]):
             "upsample": torch.tensor(float(snapshot.upsample[sample.target])),
         }
         if self.warps_references:
-            packed["found"] = torch.tensor(lq_landmarks is not None)
+            packed["found"] = torch.tensor(to is not None)
             packed["warped"] = torch.from_numpy(warped)
         if unwarped is not None:
             packed["unwarped"] = torch.from_numpy(unwarped).permute(0, 3, 1, 2).contiguous()
@@ -171,10 +174,13 @@ def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
     """If the recipe warps references, checks that a face detector can be loaded.
 
     Returns a notice if the recipe needs a detector and the snapshot contains no detector, otherwise "". Raises BadInput
-    if the recipe needs a detector and no detector can be loaded.
+    if the recipe needs a detector and no detector can be loaded, or if the recipe needs dlib's landmarks and dlib is
+    not installed.
     """
-    if "warped" not in recipe.parts:
+    if not warps_references(recipe.parts):
         return ""
+    if MESH in recipe.parts:
+        check_landmark_model(f"Recipe {recipe.name}")
     spec = snapshot.recognizer["spec"]
     try:
         snapshot.load_detector()

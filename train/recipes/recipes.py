@@ -20,7 +20,8 @@ DIFFUSION = "diffusion"  # Base `diffusion` is a model in diffusers' layout, for
 # The parts of a model that can condition the restoration step. A model contains only the parts that its recipe names.
 PARTS = (
     "maps",  # The UNet reads feature maps, which are pooled over all references of the image (ours).
-    "warped",  # The references are first warped to the landmarks that a detector finds on the LQ input (ReFine).
+    "warped",  # An affine map warps the references to the landmarks that a detector finds on the LQ input (ours).
+    "mesh",  # A mesh of landmarks warps the references, in place of the affine map, and the rest is black (ReFine).
     "embedding",  # The UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1).
     "extended",  # Self-attention also reads the keys and values of the references (InstantRestore).
     "vre",  # OSDFace's visual representation embedder computes the prompt.
@@ -127,7 +128,7 @@ class Recipe:
 # Recipe refine follows the release of ReFine (JianWang-CMU/RefineFIR, train.py): the generator, one reference, flips,
 # the degradation, the losses and their weights, the discriminator with R1, Adam with its rates and its betas, the batch
 # and the length. The average
-# of the weights and the affine warp are ours. The timestep has no effect on the base stylegan.
+# of the weights and the landmarks of the mesh are ours. The timestep has no effect on the base stylegan.
 #
 # Recipe refine-small is recipe refine for a laptop. All its numbers that differ from recipe refine are ours.
 #
@@ -150,8 +151,8 @@ _RECIPES = {
     "vre":          ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip"),
     "osdface":      ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip"),
     "honestface":   ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each"),
-    "refine":       ("refine",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
-    "refine-small": ("refine",         ("warped", "embedding"),           399, 1, (1,),            0.0, "flip"),
+    "refine":       ("refine",         ("mesh", "embedding"),             399, 1, (1,),            0.0, "flip"),
+    "refine-small": ("refine",         ("mesh", "embedding"),             399, 1, (1,),            0.0, "flip"),
     "refine-unet":  ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each"),
     "instant":      ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each"),
     "idm":          ("codeformer",     (),                                399, 4, (0,),            0.0, "flip"),

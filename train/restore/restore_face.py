@@ -172,11 +172,12 @@ def restore_face(
 
 
 def _needs_mesh(model: Restorer) -> bool:
-    """Returns whether the restorer cannot use a reference that is not warped (ReFineFIR).
+    """Returns whether a reference that is not warped is left out (ReFineFIR).
 
-    The release of ReFineFIR ends with an error if no landmarks are found on the photo or on the reference.
+    ReFineFIR's code ends with an error if no landmarks are found on the photo or on the reference. A restorer that
+    Likeness trained uses such a reference without a warp, as in its training and in `evaluate`.
     """
-    return MESH in model.config.parts and needs_reference(model)
+    return MESH in model.config.parts and "released" in model.facts
 
 
 def _keep(

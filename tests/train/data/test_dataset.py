@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+import train.data.mesh
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceDetector
 from degrade.operations.apply import apply
 from degrade.operations.pixels import to_float, to_uint8
 from manifests.errors import BadInput
+from tests.doubles.faces.mesh_points import mean_face
 from tests.doubles.training import SMALL, finder, real_snapshot, snapshot
 from train.data.augment import augment_reference
 from train.data.dataset import Batch, TrainingFaces, batches, check_detector, fixed_batch, to_device
+from train.data.mesh import find_mesh_points
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
 from train.data.warp import warp_to
-from train.fit.loop import train
+from train.fit.loop import train as train_restorer
 from train.models.restorer import Restorer
 from train.recipes.recipes import Recipe, find_recipe
 from train.restore.references.reference_photos import References, warp_references
@@ -131,6 +134,45 @@ def test_references_are_warped_to_the_landmarks_of_the_input_as_restoring_does(t
     assert 0 < sum(found) < len(found)
 
 
+def test_the_mesh_of_the_recipe_warps_references_as_restoring_does_and_failures_are_counted(
+    taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(image: np.ndarray) -> np.ndarray:
+        """Returns other points for each image. For a third of the images, the points do not agree with the detector."""
+        number = int(image.sum()) % 30
+        return mean_face() + np.array([8, -8]) + (number / 10 if number % 3 else 200)
+
+    monkeypatch.setattr(train.data.mesh, "find_68_points", find)
+    parts = (*SMALL.parts, "mesh")
+    recipe = replace(EVERYTHING, parts=parts, augment="flip", wrong_share=0.0, reference_counts=(2,))
+    faces, plain = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=()), 0)
+    model: Restorer = SimpleNamespace(config=SimpleNamespace(parts=parts))  # type: ignore[assignment]
+    warped = list[bool]()
+    for index in range(24):
+        sample, item, still = draw_sample(taken, faces.targets, recipe, 0, index), faces[index], plain[index]
+        lq, seen = item["lq"].permute(1, 2, 0).numpy(), finder().detect(item["lq"].permute(1, 2, 0).numpy())
+        to = find_mesh_points(lq, seen[0].landmarks5 if seen else None)
+        assert bool(item["found"]) == (to is not None)
+        for slot, row in enumerate(sample.references):
+            before, five = still["references"][slot].permute(1, 2, 0).numpy(), taken.landmarks[row].copy()
+            if sample.flip:
+                five = five[[1, 0, 2, 4, 3]] * [-1, 1] + [taken.size - 1, 0]
+            own = find_mesh_points(before, five)
+            shown = References(still["references"][slot : slot + 1] / 255, torch.zeros(1, 1), (own,))
+            expected = warp_references(model, shown, to).crops[0]
+            assert torch.allclose(item["references"][slot] / 255, expected, atol=1e-6)
+            warped.append(to is not None and own is not None)
+            assert bool(item["warped"][slot]) == warped[-1]
+            if warped[-1]:  # the corners are black, and without a warp they are not
+                assert not expected[:, :2].any() and not expected[:, :, :2].any()
+            else:
+                assert torch.equal(item["references"][slot], still["references"][slot])
+    assert 0 < sum(warped) < len(warped)
+    monkeypatch.setattr(train.data.mesh, "explain_missing", lambda: "dlib is not installed.")
+    with pytest.raises(BadInput, match=r"Recipe small warps references .* of dlib\. dlib is not inst"):
+        check_detector(taken, recipe)
+
+
 def test_a_reference_whose_landmarks_nothing_can_be_warped_by_stays_as_aligned_and_is_counted(taken: Snapshot) -> None:
     recipe = replace(EVERYTHING, augment="flip", reference_counts=(2,))
     broken = replace(taken, landmarks=np.zeros_like(taken.landmarks))
@@ -157,7 +199,7 @@ def test_what_finds_the_landmarks_is_said_or_its_absence_is_refused(
     with pytest.raises(BadInput, match=r"small needs a face detector .* of double cannot be loaded: dlib is not"):
         check_detector(taken, EVERYTHING)
     with pytest.raises(BadInput, match="needs a face detector to warp references"):
-        train(tmp_path / "run", taken.folder, EVERYTHING, 4, workers=0)
+        train_restorer(tmp_path / "run", taken.folder, EVERYTHING, 4, workers=0)
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 """Tests `restore` with ReFineFIR's released layout: one reference for each face, and none is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -85,6 +86,19 @@ def test_one_reference_guides_each_face(
         load_restorer(run, "sd21")
     with pytest.raises(BadInput, match="trained for one step"):
         load_restorer(run, steps=2)
+
+
+def test_a_restorer_that_was_trained_here_uses_references_without_landmarks_and_names_them(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.data.mesh, "find_68_points", lambda image: mean_face() + 100)
+    marking.config = replace(marking.config, parts=("maps", "mesh"))
+    notices = list[str]()
+    (row,) = restore([save("a.png", [5])], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", say=notices.append)
+    (face,) = row.faces
+    assert face.restored and "r.png was not warped, because the landmarks for the warp were not found" in face.sentence
+    assert "the references of this face were not warped" in str(row.reason)
+    assert any("not found on 1 of 1 face in the references" in notice for notice in notices)
 
 
 def test_faces_and_references_without_landmarks_are_counted_named_and_not_used(
