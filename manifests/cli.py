@@ -116,7 +116,7 @@ def why(
     Example: likeness manifest why DATASET holiday/IMG_0042.jpg
     """
     check_ledger_exists(dataset)
-    from manifests.why import explain_photo
+    from manifests.why.explain_photo import explain_photo
 
     lines, rows = explain_photo(dataset, photo)
     typer.echo(json.dumps(rows) if as_json else "\n".join(lines))

@@ -25,7 +25,7 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_end_of_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # the least number of characters of an id that a user may give, as in manifests/why.py
+_PREFIX = 6  # the least number of characters of an id that a user may give, as in manifests/why/explain_photo.py
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from curate import cli
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.records import Pair, Split
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.commands.command_tables import call_curate
 from tests.doubles.curation import album, install, photo, rows, save
 

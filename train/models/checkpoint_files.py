@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # Suffixes of files that can run code when they are read.
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -50,6 +51,27 @@ def find_newest_checkpoint(folder: Path) -> Path:
     if not checkpoints:
         raise BadInput(f"{folder} contains no checkpoint: give a folder that `likeness train --out` wrote.")
     return checkpoints[-1]
+
+
+def find_checkpoint_folder(folder: Path) -> Path:
+    """Returns what `find_newest_checkpoint` returns.
+
+    The error names pickled weights, if `folder` is a file or contains only such weights.
+    """
+    reason = "pickled weights can run code when they are read, so Likeness never reads them"
+    if folder.is_file():
+        why = reason if folder.suffix in PICKLED else "a checkpoint is a folder"
+        raise BadInput(f"{folder} is a file ({why}): give a folder that `likeness train --out` wrote.")
+    try:
+        return find_newest_checkpoint(folder)
+    except BadInput:
+        pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLED]
+        if not pickled:
+            raise
+        raise BadInput(
+            f"{folder} contains {pickled[0]} and no {WEIGHTS} ({reason}): give a folder that `likeness train --out` "
+            "wrote."
+        ) from None
 
 
 def write_model_files(

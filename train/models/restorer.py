@@ -16,7 +16,7 @@ from manifests.errors import BadInput
 from train.models import one_step
 from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.tiny import TinyBase
-from train.models.checkpoint_files import CONFIG, WEIGHTS, find_newest_checkpoint, write_model_files
+from train.models.checkpoint_files import CONFIG, WEIGHTS, find_checkpoint_folder, write_model_files
 from train.models.config import ModelConfig
 from train.models.identity_encoder import IdentityEncoder, IrSe
 from train.models.io import Conditions, Places, Restoration, find_places
@@ -27,7 +27,6 @@ from train.models.step_schedule import Schedule, add_noise
 
 # Random buffers of base stylegan. They are not trained, and a checkpoint has them.
 _NOISES = "base.generator.decoder.noises."
-PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # Suffixes of files that can run code when they are read.
 BASE_SHA256 = "base_sha256"  # In config.json: the fingerprint of the base when the checkpoint was written.
 
 
@@ -221,7 +220,7 @@ class Restorer(nn.Module):
         vre, or only pickled weights, which are never read. Raises BadInput if the base is missing or differs from the
         base in training.
         """
-        folder = _checkpoint_folder(Path(folder))
+        folder = find_checkpoint_folder(Path(folder))
         # Read the architecture and the facts.
         try:
             described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -269,23 +268,6 @@ def _build_base(config: ModelConfig) -> Any:
     from train.models.bases.diffusion import DiffusionBase  # for base tiny, peft and transformers are not imported
 
     return DiffusionBase(config)
-
-
-def _checkpoint_folder(folder: Path) -> Path:
-    reason = "pickled weights can run code when they are read, so Likeness never reads them"
-    if folder.is_file():
-        why = reason if folder.suffix in PICKLED else "a checkpoint is a folder"
-        raise BadInput(f"{folder} is a file ({why}): give a folder that `likeness train --out` wrote.")
-    try:
-        return find_newest_checkpoint(folder)
-    except BadInput:
-        pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLED]
-        if not pickled:
-            raise
-        raise BadInput(
-            f"{folder} contains {pickled[0]} and no {WEIGHTS} ({reason}): give a folder that `likeness train --out` "
-            "wrote."
-        ) from None
 
 
 def _check_base(folder: Path, base_model: str, recorded: str | None) -> None:

@@ -5,30 +5,27 @@ Between two requests, no connection to the ledger is open, so that other command
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from curate.decisions.decide import apply_decisions_of
 from curate.decisions.record import record_decisions
 from curate.decisions.requests import Request
 from curate.review.session.history import find_redo, find_undo
+from curate.review.session.ledger_access import find_read_only, read_stamp, retry
 from curate.review.session.view import View, read_view
 from curate.review.session.visits import Visit
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerLocked, LedgerMissing, LikenessError
-from manifests.ledger.paths import LEDGER_NAME, check_ledger_exists
+from manifests.ledger.paths import check_ledger_exists
 from manifests.privacy.erase import ERASURE_REASONS
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 
-Item = TypeVar("Item")
-Stamp = tuple[tuple[int, int, int], ...]
 IDLE = 20.0  # seconds without an act before decisions are applied (ours)
-PATIENCE = 2.0  # seconds that an act waits for the end of another command (ours)
 _IDLE_FACTOR = 3.0  # decisions also wait at least this many times as long as the last pass took (ours)
 
 
@@ -43,14 +40,14 @@ class Session:
         """Reads the ledger. Raises LedgerError if the ledger cannot be read."""
         self.dataset = dataset
         self.name = dataset.resolve().name
-        self.read_only = _find_read_only(dataset)  # a sentence, or "" if decisions can be recorded
+        self.read_only = find_read_only(dataset)  # a sentence, or "" if decisions can be recorded
         self.lock = threading.RLock()  # the server answers requests in several threads
         self.revision = 0  # rises with each change of the view
         self._busy = ""  # a sentence about another command that uses the ledger, or ""
         self._failure = ""  # why decisions could not be applied, or ""
         self._idle, self._last_act, self._pass_seconds = idle, time.monotonic(), 0.0
         self._pass: threading.Thread | None = None  # the thread that applies decisions
-        self._stamp = _read_stamp(dataset)
+        self._stamp = read_stamp(dataset)
         self._view = read_view(dataset)
         self._visit = Visit(dataset, self._view.people.identity_of)
         self._show(self._view)
@@ -67,7 +64,7 @@ class Session:
         """
         with self.lock:
             check_ledger_exists(self.dataset)
-            stamp = _read_stamp(self.dataset)
+            stamp = read_stamp(self.dataset)
             if self._pass is None and (stamp != self._stamp or self._busy):
                 try:
                     view = read_view(self.dataset)
@@ -134,9 +131,9 @@ class Session:
             view = self.read()
             if self._busy:
                 raise LedgerLocked(f"{self._busy} Nothing is recorded. Do this again when the other command has ended.")
-            recorded = _retry(lambda: record_decisions(self.dataset, requests, view.desk))
+            recorded = retry(lambda: record_decisions(self.dataset, requests, view.desk))
             self._last_act = time.monotonic()
-            self._stamp = _read_stamp(self.dataset)
+            self._stamp = read_stamp(self.dataset)
             if recorded.desk is not view.desk:  # another command changed the ledger in between
                 self._show(read_view(self.dataset))
                 return list(recorded.notices)
@@ -272,34 +269,3 @@ class Session:
             f"{format_count(view.unapplied, 'decision')} are recorded and not applied yet. Run `likeness decide "
             f"{self.dataset} apply`."
         )
-
-
-def _retry(work: Callable[[], Item]) -> Item:
-    """Returns the result of `work`. While another process reads the ledger, `work` is repeated for PATIENCE seconds."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return work()
-        except LedgerLocked:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-
-
-def _find_read_only(dataset: Path) -> str:
-    if os.access(dataset, os.W_OK) and os.access(dataset / LEDGER_NAME, os.W_OK):
-        return ""
-    return f"{dataset} is read-only. The pages show the dataset, but nothing can be changed."
-
-
-def _read_stamp(dataset: Path) -> Stamp:
-    """Returns numbers that change when a process writes to the ledger."""
-    stamps = []
-    for name in (LEDGER_NAME, f"{LEDGER_NAME}.wal"):
-        try:
-            status = (dataset / name).stat()
-        except OSError:
-            stamps.append((0, 0, 0))
-        else:
-            stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(stamps)

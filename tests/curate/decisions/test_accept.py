@@ -26,7 +26,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face, File, Identity, Membership, Photo
 from manifests.report.build_report import build_report
 from manifests.runtime.uris import path_of
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import album, contents, curated, install, photo, rows, save
 from tests.doubles.exports import change
 

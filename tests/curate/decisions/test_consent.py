@@ -27,7 +27,7 @@ from manifests.ledger.records import DecisionRow, Degradation, Face, File, Membe
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.report.build_report import build_report
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import album, contents, curated, files, install, photo, rows, save
 from tests.doubles.review.client import review_dataset
 from tests.places import SHARED, Run

@@ -21,7 +21,7 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 from manifests.report.build_report import build_report
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import curated_album, rows
 
 

@@ -28,7 +28,7 @@ from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Label, ListEntry, Membership, Pair, Split
 from manifests.runtime.uris import path_of
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import album, contents, curated, install, photo, rows, save
 from tests.doubles.exports import LQ_SET, dataset_of, freeze, pairs_of, splits_of, write_csv
 from train.benchmark.draw_references import draw_references

@@ -18,7 +18,7 @@ from manifests.errors import BadInput
 from manifests.ledger.records import File, Photo
 from manifests.privacy.optout import plan_optout
 from manifests.runtime.uris import path_of, uri_of
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import album, curated, install, photo, rows, save
 
 NFC, NFD = (unicodedata.normalize(form, "Zoë.png") for form in ("NFC", "NFD"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import curate.review.session.ledger_access
 import curate.review.session.session
 from curate.review.server import serve
 from curate.review.session.session import Session
@@ -35,7 +36,7 @@ def hold_ledger(dataset: Path) -> subprocess.Popen[str]:
 
 
 def test_another_command_delays_no_page_and_no_decision_is_lost(dataset: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(curate.review.session.session, "PATIENCE", 0.1)
+    monkeypatch.setattr(curate.review.session.ledger_access, "PATIENCE", 0.1)
     with review_dataset(dataset) as review:
         person = review.list_people()[0]["id"]
         request = {"kind": "rename", "faces": [person], "name": "Ada"}
@@ -64,7 +65,7 @@ def test_a_dataset_that_is_deleted_while_it_is_open_gives_a_sentence(dataset: Pa
 
 
 def test_a_read_only_dataset_is_shown_and_not_changed(dataset: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(curate.review.session.session, "_find_read_only", lambda folder: f"{folder} is read-only.")
+    monkeypatch.setattr(curate.review.session.session, "find_read_only", lambda folder: f"{folder} is read-only.")
     with review_dataset(dataset) as review:
         row = review.list_people()[0]
         assert "is read-only" in review.client.get("/").text

@@ -31,7 +31,7 @@ from manifests.runtime import archives
 from manifests.runtime.archives import ArchiveError, Member, count_members, read_bytes, read_entry, read_member
 from manifests.runtime.uris import display_path, member_uri, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import open_pool
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles import curation as curate_doubles
 from tests.doubles.commands.misbehaviour import RIGHT, misbehave, short
 from tests.doubles.curation import album, curated, photo, rows, save

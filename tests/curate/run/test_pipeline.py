@@ -28,7 +28,7 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, File, Identity, Membership, Model, Pair, Photo, Split
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import (
     album,
     contents,

@@ -34,7 +34,7 @@ from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles import curation as doubles
 from tests.doubles.curation import album, curated, curated_album, install, models, photo, rows, save, use_models
 from tests.doubles.pictures.metadata import encode_again, rate

@@ -42,7 +42,7 @@ from manifests.privacy.purge_plan import plan_purge
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles import curation as doubles
 
 rows = doubles.rows

@@ -21,7 +21,7 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.records import CleanedVersion, Face, File, Pair, Split, TrainingImage
 from manifests.report.build_report import build_report
 from manifests.runtime.files import lock_folder, sha256_file
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.commands.forked_commands import start_python
 from tests.doubles.iteration import BOUNDS, OPTIONS, run, sharpened, soft_dataset
 from tests.doubles.training import SMALL, models_of, recognizer_onnx

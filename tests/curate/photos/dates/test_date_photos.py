@@ -11,7 +11,7 @@ from curate.config import PairRules, SplitRules
 from curate.photos.dates.date_photos import choose_dates, find_doubts
 from manifests.ledger.records import Face, File, Pair, Photo
 from manifests.report.build_report import build_report
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import curated, find_problems, install, photo, rows
 
 PRESENT = datetime(2026, 11, 29, 12)

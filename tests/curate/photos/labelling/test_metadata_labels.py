@@ -16,7 +16,7 @@ from manifests.ledger.records import Face, File, Identity, Label, Photo
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.uris import path_of
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import album, curated, curated_album, find_problems, install, photo, rows, save
 from tests.doubles.pictures.metadata import embed_xmp, laugh, microsoft, mwg, names, packet, rect64
 

@@ -10,7 +10,7 @@ from manifests.errors import BadInput
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_file
 from manifests.runtime.uris import path_of
-from manifests.why import explain_photo
+from manifests.why.explain_photo import explain_photo
 from tests.doubles.curation import album, curated, install, photo, rows, save
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
-from manifests.filter_facts import describe_filters, find_overridden_filters
 from manifests.ledger.applied_decisions import describe_unapplied_decisions
 from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
 from manifests.ledger.decision_log import Decision, FaceFinder, read_decisions, select_active
@@ -19,6 +18,8 @@ from manifests.privacy.kept_out import find_kept_out_reason
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_end_of_path, is_missing, uri_of
+from manifests.why.describe_face import describe_decision, describe_face, format_status
+from manifests.why.filter_facts import describe_filters, find_overridden_filters
 
 _PREFIX = 6  # the least number of characters of an id that a user may give; fewer would match too many ids (ours)
 
@@ -192,11 +193,11 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     name = photo if hidden or uri is None else display_path(uri)
     place = "no file contains the photo any more" if uri is None else make_printable(name)
     missing = ", the file does not exist any more" if not exists and uri and photo_id else ""
-    lines = [f"{place}: {_format_status(file)}{missing}"]
+    lines = [f"{place}: {format_status(file)}{missing}"]
 
     picture, labels = facts.photos.get(photo_id), facts.labels.get(photo_id, [])
     if picture is not None:
-        line = f"  photo {photo_id[:12]}, {picture['width']} x {picture['height']}: {_format_status(picture)}"
+        line = f"  photo {photo_id[:12]}, {picture['width']} x {picture['height']}: {format_status(picture)}"
         line += "".join(f", {name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name])
         newest = facts.decisions.get(photo_id, [])[-1:]
         if picture["consent"] != picture["sidecar_consent"]:
@@ -218,10 +219,10 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
         drops = [one.name for one in decisions if one.kind == "drop"]
         face = {**row, "worse": worse, "decisions": [(one.number, one.kind) for one in decisions], "listed": listed}
         face |= {"drop_reason": drops[-1] if drops else None, **by_kind}
-        text = _describe_face(face, facts.pairing) + facts.filters.get(face_id, "")
+        text = describe_face(face, facts.pairing) + facts.filters.get(face_id, "")
         if decisions:
             text += f"; decision{'s' if len(decisions) > 1 else ''} "
-            text += ", ".join(_describe_decision(one, face, facts.overridden.get(face_id)) for one in decisions)
+            text += ", ".join(describe_decision(one, face, facts.overridden.get(face_id)) for one in decisions)
         lines.append(f"  face {face_id[:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {text}")
         lines += [f"    {sentence}" for sentence in describe_history(history)]
         faces.append(face)
@@ -240,62 +241,6 @@ def _describe_date(photo: dict[str, Any]) -> str:
     return f", {date} ({photo['taken_from']}{doubt})"
 
 
-def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    if row["duplicate_of"] is not None:
-        why = f", which is used because this copy {row['worse']}" if row["worse"] else ""
-        return f"dropped, the same picture as face {row['duplicate_of'][:12]}{why}"
-    if row["status"] != "ok":
-        return _format_status(row)
-    if row["identity_id"] is None:
-        return "ok, not grouped yet"
-    name = "" if row["name"] is None else f", {row['name']}"
-    source = {"review": ", by review", "label": ", by label"}.get(row["source"], "")
-    text = f"ok, identity {row['identity_id']}{name} (confidence {row['confidence']:.2f}{source})"
-    if row["split_reason"] is not None:
-        return f"{text}, set aside: {row['split_reason']}"
-    if row["split"] is None:
-        return text
-    if row["is_target"]:
-        return f"{text}, {row['split']}"
-    return f"{text}, {row['split']}, not a target: {_describe_unpaired(row, pairing)}"
-
-
-def _describe_decision(decision: Decision, face: dict[str, Any], overridden: str | None) -> str:
-    """Returns the number and the kind of a decision that names a face, and what is special about the decision.
-
-    `overridden` is the reason of the filter that would drop the face without the decision.
-    """
-    note = ""
-    if decision.kind == "drop" and decision.name:
-        note = f": {decision.name}"
-    elif decision.kind == "accept" and overridden is not None:
-        if face["status"] == "ok" or face["duplicate_of"] is not None:
-            note = f": without this decision, the filter {overridden} drops the face"
-        elif face["reason"] == overridden:
-            note = ": the next `likeness curate` uses the face"
-    return f"{decision.number} ({decision.kind}{note})"
-
-
-def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    """Returns why a face in a split is not a target. `pairing` contains the rules by which references were chosen."""
-    if row["listed"] is not None:
-        return (
-            "an imported list names references of this face, but none of the references can be used"
-            if row["listed"]
-            else "no imported list names this face as a target"
-        )
-    if row["no_target"] is not None:
-        return str(row["no_target"])
-    photos, min_photos = row["person_photos"], pairing.get("min_photos", 2)
-    if photos < 2:
-        worth = "" if row["worth"] is None else f" (worth of the face {row['worth']:.2f}, docs/grouping.md)"
-        return f"the person has no other usable photo{worth}"
-    if photos < min_photos:
-        return f"too_few_photos, this person has {photos} and --min-photos is {min_photos}"
-    references, policy = pairing.get("min_references", 1), pairing.get("policy", "random")
-    return f"too_few_references, --min-references is {references} with --pairs {policy}"
-
-
 def _matches(row: dict[str, Any], photo: str) -> bool:
     """Returns whether `photo` is the path, the end of the path, or the beginning of the photo id of a file."""
     if row["uri"].startswith(HIDDEN_PREFIX):
@@ -308,7 +253,3 @@ def _matches(row: dict[str, Any], photo: str) -> bool:
 
 def _starts_id(photo_id: str, photo: str) -> bool:
     return len(photo) >= _PREFIX and photo_id.startswith(photo)
-
-
-def _format_status(row: dict[str, Any]) -> str:
-    return row["status"] if row["reason"] is None else f"{row['status']}, {row['reason']}"

@@ -1,0 +1,48 @@
+"""Looks at the file of the ledger between two requests: whether it can be written, and whether it has changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from manifests.errors import LedgerLocked
+from manifests.ledger.paths import LEDGER_NAME
+
+Item = TypeVar("Item")
+Stamp = tuple[tuple[int, int, int], ...]
+PATIENCE = 2.0  # seconds that an act waits for the end of another command (ours)
+
+
+def retry(work: Callable[[], Item]) -> Item:
+    """Returns the result of `work`. While another process reads the ledger, `work` is repeated for PATIENCE seconds."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return work()
+        except LedgerLocked:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def find_read_only(dataset: Path) -> str:
+    """Returns a sentence if decisions cannot be recorded, because the files are read-only, or ""."""
+    if os.access(dataset, os.W_OK) and os.access(dataset / LEDGER_NAME, os.W_OK):
+        return ""
+    return f"{dataset} is read-only. The pages show the dataset, but nothing can be changed."
+
+
+def read_stamp(dataset: Path) -> Stamp:
+    """Returns numbers that change when a process writes to the ledger."""
+    stamps = []
+    for name in (LEDGER_NAME, f"{LEDGER_NAME}.wal"):
+        try:
+            status = (dataset / name).stat()
+        except OSError:
+            stamps.append((0, 0, 0))
+        else:
+            stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(stamps)

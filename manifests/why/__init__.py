@@ -1,0 +1,1 @@
+"""Explains what happened to one photo: `likeness manifest why`."""
