@@ -273,8 +273,8 @@ def test_recipe_tiny_is_the_network_of_the_published_figures() -> None:
 
 def test_tiny_never_waits_for_peft_or_transformers() -> None:
     code = (
-        "import sys; from train.models.restorer import Restorer; from train.recipes.recipes import find_recipe, "
-        "build_model_config; "
+        "import sys; from train.models.restorer import Restorer; from train.recipes.recipes import find_recipe; "
+        "from train.recipes.model_configs import build_model_config; "
         "Restorer(build_model_config(find_recipe('tiny'), 16)); assert not {'peft', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -92,6 +92,25 @@ def test_a_missing_key_has_the_value_of_the_named_recipe_and_a_table_is_replaced
     assert choose_recipe(str(mine), None, None, 2).steps == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("tiny", "loss.gan=1", "the loss gan needs a discriminator"),
+        ("tiny", "r1=10", "only the discriminator .stylegan. has R1"),
+        ("tiny", "base=stylegan", "does not run on the base stylegan: take refine or refine-small"),
+        ("tiny", "discriminator=stylegan", "channel_limit is 0; the networks of stylegan need 1 or more"),
+        ("refine", "base=tiny", "needs no base: leave --base-model out. Recipe refine-unet runs on a base"),
+        ("refine", "size=96", "size is 96; the networks of stylegan have the sizes 64, 128, 256, 512"),
+        ("refine", "parts=['warped']", "can have the parts warped, mesh, embedding, and it needs embedding"),
+        ("refine", "parts=['maps', 'embedding']", "and it cannot have maps"),
+        ("refine", "steps=2", "restores in 1 step"),
+    ],
+)
+def test_a_recipe_that_its_networks_cannot_train_is_a_sentence(name: str, text: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        change_recipe(find_recipe(name), f"--change {text}", *split_change("--change", text))
+
+
 def test_a_change_has_a_path_and_the_latent_factor_follows_the_size() -> None:
     tiny = find_recipe("tiny")
     for text, expected in (
