@@ -195,7 +195,7 @@ _VRES = {
 _STYLEGANS = {
     #                size limit encoder       images     batch rate  drop every cooldown ema
     "refine":       (256, 512, GRAY_IR_SE50, 3_200_000, 4,    2e-3, 1_200_000, 0,       4_000),
-    "refine-small": (128, 64,  RECOGNIZER,   4_800,     4,    2e-3, 0,         700,     400),
+    "refine-small": (128, 64,  RECOGNIZER,   4_000,     4,    2e-3, 0,         600,     400),
 }
 # fmt: on
 BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta is ours, and the weight decay is torch's default for AdamW.
