@@ -17,6 +17,10 @@ from curate.review.web.access import Access
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
+# Every wait ends when the page has the expected state. These limits only end a test that would wait for ever.
+PATIENCE = 60_000  # milliseconds
+WORK = 240_000  # milliseconds for work in another process, which first imports its libraries
+
 
 class Server:
     """A running review. The link `link` opens the pages, and works only one time."""
@@ -111,7 +115,8 @@ class Hand:
 
     def wait(self, condition: str) -> None:
         """Waits until a condition in JavaScript is true. Playwright itself needs eval, which the pages forbid."""
-        for _ in range(500):
+        end = time.monotonic() + PATIENCE / 1000
+        while time.monotonic() < end:
             if self.page.evaluate(condition):
                 return
             time.sleep(0.02)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from curate.decisions.decide import decide
 from manifests.ledger.records import DecisionRow, Face, Membership
 from tests.doubles.curation import curated_album, install, rows
-from tests.doubles.review.browser import CHROMIUM, Server
+from tests.doubles.review.browser import CHROMIUM, WORK, Server
 from tests.doubles.review.reviewed_dataset import make_result
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -22,8 +22,8 @@ def test_the_map_selects_with_a_lasso_and_with_the_keyboard(page: Page, made: Pa
     server = Server(tmp_path / "dataset")
     page.goto(server.link)
     page.goto(f"{server.base}/map")  # the page waits for the map, and then shows it
-    canvas = page.locator("#map")
-    canvas.wait_for()
+    canvas = page.locator("#map:not([aria-busy])")
+    canvas.wait_for(timeout=WORK)
     faces = sum(face.status == "ok" for face in rows(made, Face))
     canvas.focus()
     page.keyboard.press("ArrowLeft")
@@ -34,9 +34,9 @@ def test_the_map_selects_with_a_lasso_and_with_the_keyboard(page: Page, made: Pa
         page.keyboard.press("Shift+ArrowRight")
         page.keyboard.press("Shift+ArrowDown")
     page.keyboard.press("Enter")
-    assert page.locator("#chosen").inner_text() == f"{faces} faces selected."
+    page.locator(f"#chosen:text-is('{faces} faces selected.')").wait_for()
     page.keyboard.press("Escape")
-    assert page.locator("#show").is_disabled()
+    page.locator("#show:disabled").wait_for()
     box = canvas.bounding_box()
     assert box is not None
     right, bottom = box["x"] + box["width"] - 2, box["y"] + box["height"] - 2
@@ -45,12 +45,13 @@ def test_the_map_selects_with_a_lasso_and_with_the_keyboard(page: Page, made: Pa
     for x, y in ((right, box["y"] + 2), (right, bottom), (box["x"] + 2, bottom)):
         page.mouse.move(x, y, steps=3)
     page.mouse.up()
-    assert page.locator("#chosen").inner_text() == f"{faces} faces selected."
+    page.locator(f"#chosen:text-is('{faces} faces selected.')").wait_for()
     page.locator("#show").click()
     page.wait_for_url("**/selection*")
     page.locator(".cell img").first.wait_for()
-    assert page.locator("#total").inner_text().startswith(f"{faces} faces of ")
+    page.locator(f"#total:has-text('{faces} faces of ')").wait_for()
     page.locator(".cell .pick").first.click()
+    page.locator("#dock:not([hidden])").wait_for()
     page.keyboard.press("d")
     page.wait_for_selector("#ask[open]")
     page.keyboard.press("Enter")  # without a reason
@@ -116,9 +117,9 @@ def test_a_repair_of_leaks_is_planned_first(page: Page, tmp_path: Path, monkeypa
     server = Server(dataset)
     page.goto(server.link)
     page.goto(f"{server.base}/leaks")
-    page.locator(".pair").first.wait_for()
+    page.locator(".pair").first.wait_for(timeout=WORK)
     page.get_by_role("button", name="Show what a repair would do").click()
-    page.get_by_role("button", name="Repair", exact=True).wait_for()
+    page.get_by_role("button", name="Repair", exact=True).wait_for(timeout=WORK)
     assert "You can take each decision back." in page.locator("#plan-text").inner_text()
     assert page.locator("#plan").is_hidden()
     server.stop()

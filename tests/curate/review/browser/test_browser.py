@@ -13,7 +13,7 @@ from curate.decisions.decide import decide
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Identity, Membership
 from tests.doubles.curation import contents, rows
-from tests.doubles.review.browser import CHROMIUM, Hand, Server
+from tests.doubles.review.browser import CHROMIUM, PATIENCE, Hand, Server
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
@@ -28,7 +28,8 @@ def find_people(dataset: Path) -> dict[str, list[str]]:
 
 def wait_for_decisions(server: Server, number: int) -> list[DecisionRow]:
     """Waits until the ledger has a decision with this number, and returns all decisions."""
-    for _ in range(500):
+    end = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < end:
         log = server.session.read().people.log
         if log and log[-1].number >= number:
             with server.session.lock:  # no act writes while this test reads

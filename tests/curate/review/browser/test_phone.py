@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.doubles.review.browser import CHROMIUM, Server
+from tests.doubles.review.browser import CHROMIUM, PATIENCE, WORK, Server
 from tests.doubles.review.reviewed_dataset import make_result
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -30,7 +30,7 @@ def test_every_page_suits_a_phone(browser: Browser, made: Path, tmp_path: Path) 
     context = browser.new_context(
         viewport={"width": 375, "height": 812}, has_touch=True, is_mobile=True, reduced_motion="reduce"
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(server.link)
     page.locator(".cell img").first.wait_for()
@@ -41,7 +41,7 @@ def test_every_page_suits_a_phone(browser: Browser, made: Path, tmp_path: Path) 
     for path in (*PAGES, f"/person/{person}"):
         page.goto(f"{server.base}{path}")
         if path == "/map":
-            page.locator("#map").wait_for()  # the page loads itself again when the map is computed
+            page.locator("#map").wait_for(timeout=WORK)  # the page loads itself again when the map is computed
         pages[path] = page.evaluate(FIND_FAULTS, LEAST)
         assert page.evaluate("document.documentElement.scrollWidth") <= 375, f"{path} scrolls sideways"
     assert {path: faults for path, faults in pages.items() if faults} == {}

@@ -1,6 +1,7 @@
 /* Two images on top of each other, with a border that a pointer or a slider moves. */
 "use strict";
 
+const LEAST_FOR_LABELS = 150; // pixels: on a smaller image, the two labels would cover the image (ours)
 const TITLES = { lq: "before", restored: "restored", truth: "truth" };
 
 function startCompare(stacks) {
@@ -30,10 +31,13 @@ function startCompare(stacks) {
       }
       stack.querySelector(".left").textContent = TITLES[left];
       stack.querySelector(".right").textContent = isSingle ? "" : TITLES[right];
-      stack.querySelector(".right").hidden = stack.querySelector(".edge").hidden = isSingle;
+      const isSmall = width < LEAST_FOR_LABELS; // the menu above says which image is on the left
+      stack.querySelector(".left").hidden = isSmall;
+      stack.querySelector(".right").hidden = isSmall || isSingle;
+      stack.querySelector(".edge").hidden = isSingle;
       stack.querySelector(".edge").style.left = `${share}%`;
       if (isSingle) return;
-      slider.style.maxWidth = `${width}px`;
+      slider.style.width = `${Math.max(width, LEAST_FOR_LABELS)}px`;
       slider.setAttribute("aria-valuetext", `${share}% ${TITLES[left]}, ${100 - share}% ${TITLES[right]}`);
     };
     if (slider) {

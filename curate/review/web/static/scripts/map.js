@@ -81,9 +81,10 @@ class FaceMap {
   paint() {
     const pen = this.canvas.getContext("2d"), [side, edge, top] = this.square();
     const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const size = Math.max(1.5, Math.min(10, 3 + Math.log2(this.scale) - Math.log10(Math.max(1, this.count / 2000)))) * devicePixelRatio;
+    const size = Math.max(1.5, Math.min(10, 3 + Math.log2(this.scale) - Math.log10(Math.max(20, this.count) / 2000))) * devicePixelRatio;
     pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
     const unit = (side * this.scale) / SIDE, x0 = edge - this.left * side * this.scale, y0 = top - this.top * side * this.scale;
+    const pale = isDark ? 0.4 : 0.25; // how much of the colour is left of a face that is not selected
     let hue = -1;
     for (const row of this.order()) {
       const at = row * 3;
@@ -91,7 +92,7 @@ class FaceMap {
         hue = this.points[at + 2];
         pen.fillStyle = hue === ALONE ? (isDark ? "#8b8f96" : "#8a8a88") : `hsl(${hue} 70% ${isDark ? 65 : 42}%)`;
       }
-      pen.globalAlpha = this.chosen && !this.chosen[row] ? 0.2 : 1; // faces that are not selected become pale
+      pen.globalAlpha = this.chosen && !this.chosen[row] ? pale : 1;
       pen.fillRect(x0 + this.points[at] * unit - size / 2, y0 + this.points[at + 1] * unit - size / 2, size, size);
     }
     pen.globalAlpha = 1;
@@ -220,5 +221,6 @@ if (map) {
   fetch(`/api/map/points?key=${map.dataset.key}`).then(async (answer) => {
     if (!answer.ok) throw new Error((await answer.json()).error);
     new FaceMap(map, new Uint16Array(await answer.arrayBuffer()));
+    map.removeAttribute("aria-busy"); // the map has its faces, and answers keys and the pointer
   }).catch((error) => say(error.message, true));
 }
