@@ -13,7 +13,6 @@ docs/review.md explains the numbers, and benchmarks/review_questions.py measures
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,14 +21,13 @@ from itertools import count
 import numpy as np
 from scipy.special import expit
 
+from curate.review.ask.centres import Centres
 from curate.review.ask.question import FACE, PARTS, PEOPLE, Odds, Question
 from manifests.report.suggestions import divide_faces
 
 LIKELY = 0.05  # The limit is ours: a question with a lower probability is unlikely to show an error.
 _LEAST_GAIN = 0.02  # A question with a smaller expected number of wrong pairs is never asked (ours).
-_NEAREST = 16  # Each person is compared with the 16 people whose centres are nearest (ours).
 _LEAST_FOR_PARTS = 4  # Two parts of a person are a question only if the person has 4 faces or more (ours).
-_PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step; limits the memory.
 
 # the kind of a question, the people with their versions, and the rows of the part
 _Key = tuple[str, frozenset[tuple[str, int]], frozenset[int]]
@@ -71,21 +69,11 @@ class Questions:
         self._row = {face: row for row, face in enumerate(face_ids)}
         self._unclear = {self._row[face] for face in unclear if face in self._row}
         self._person_of = {self._row[face]: person for face, person in person_of.items() if face in self._row}
-        photo_of = photo_of or {}
-        faces_in = Counter(photo_of.values())  # only photos with several faces matter
-        self._photo_of = [
-            photo_of[face] if face in photo_of and faces_in[photo_of[face]] > 1 else None for face in face_ids
-        ]
-        self._photos: dict[str, Counter[str]] = {}  # person -> (photo with several faces -> the person's faces in it)
         self._rows: dict[str, list[int]] = {}  # person -> sorted rows of the clear faces
         for row, person in sorted(self._person_of.items()):
             if row not in self._unclear:
                 self._rows.setdefault(person, []).append(row)
-        self._people: list[str] = []  # slot -> person
-        self._slot: dict[str, int] = {}
-        self._centres = np.zeros((max(2 * len(self._rows), 16), vectors.shape[1]), np.float32)
-        self._sizes = np.zeros(len(self._centres), np.int64)  # 0: the person of the slot does not exist now
-        self._norms = np.ones(len(self._centres), np.float32)  # the lengths of the sums of the embeddings
+        self._centres = Centres(vectors, face_ids, photo_of or {}, len(self._rows))
         self._version: dict[str, int] = {}
         self._apart: list[tuple[int, int]] = []  # two rows whose people are known to be two people
         self._apart_now: set[frozenset[str | None]] = set()  # the people of the rows in `_apart`
@@ -101,7 +89,9 @@ class Questions:
         self._unchecked: set[str | None] = set()  # the people whose keys must be checked again before a count
         self._numbers = count()
         self._set_centres(self._rows)
-        self._compare_all_people()
+        seen: set[tuple[int, int]] = set()
+        for slot, cosines in self._centres.compare_all():
+            self._ask_about_people(slot, cosines, seen)
         for person in self._rows:
             self._ask_about_faces(person)
 
@@ -187,8 +177,7 @@ class Questions:
         self._unchecked |= changed.keys()
         for person in changed:
             if self._rows[person]:
-                slot = self._slot[person]
-                self._ask_about_people(slot, self._centres[: len(self._people)] @ self._centres[slot])
+                self._ask_about_people(*self._centres.compare(person))
                 self._ask_about_faces(person)
 
     def find_next(self) -> Question | None:
@@ -252,30 +241,11 @@ class Questions:
     def _set_centres(self, people: Iterable[str]) -> None:
         """Computes the centres of people again. Questions about their earlier faces are not current any more."""
         for person in people:
-            slot = self._slot.setdefault(person, len(self._people))
-            if slot == len(self._people):
-                self._people.append(person)
-            if slot >= len(self._centres):
-                self._centres = np.concatenate([self._centres, np.zeros_like(self._centres)])
-                self._sizes = np.concatenate([self._sizes, np.zeros_like(self._sizes)])
-                self._norms = np.concatenate([self._norms, np.ones_like(self._norms)])
-            total = self._vectors[self._rows[person]].sum(0)
-            self._norms[slot] = max(float(np.linalg.norm(total)), 1e-12)
-            self._centres[slot] = total / self._norms[slot]
-            photos = (self._photo_of[row] for row in self._rows[person])
-            self._photos[person] = Counter(photo for photo in photos if photo is not None)
-            self._sizes[slot] = len(self._rows[person])
+            self._centres.set(person, self._rows[person])
             self._version[person] = self._version.get(person, 0) + 1
             for key in self._likely_of.pop(person, set()):
                 self._likely.pop(key, None)
                 self._closed.discard(key)
-
-    def _compare_all_people(self) -> None:
-        centres, seen = self._centres[: len(self._people)], set[tuple[int, int]]()
-        for start in range(0, len(centres), _PEOPLE_AT_ONCE):
-            cosines = centres[start : start + _PEOPLE_AT_ONCE] @ centres.T
-            for slot, row in enumerate(cosines, start):
-                self._ask_about_people(slot, row, seen)
 
     def _ask_about_people(self, slot: int, cosines: np.ndarray, seen: set[tuple[int, int]] | None = None) -> None:
         """Adds the questions about a person and the people with the nearest centres.
@@ -283,16 +253,10 @@ class Questions:
         `cosines` are the cosines of the person's centre to the centres of all people, float32 (people,). `seen` are the
         pairs of people that are already in the queue.
         """
-        sizes = self._sizes[: len(self._people)]
-        cosines = np.where(sizes > 0, cosines, -2.0)
-        cosines[slot] = -2.0
-        near = np.argpartition(-cosines, min(_NEAREST, len(cosines) - 1))[:_NEAREST]
-        near = near[cosines[near] > -1.5]
-        shared = np.array([self._count_shared_photos(slot, other) for other in near.tolist()])
-        cosines[near] -= shared / (self._norms[near] * self._norms[slot])
-        odds = self._odds.compute(cosines[near], np.full(len(near), sizes[slot]), sizes[near])
-        probabilities = expit(odds)
-        gains = probabilities * sizes[near] * sizes[slot]
+        near, cosines = self._centres.find_nearest(slot, cosines)
+        size, sizes = self._centres.sizes[slot], self._centres.sizes[near]
+        probabilities = expit(self._odds.compute(cosines, np.full(len(near), size), sizes))
+        gains = probabilities * sizes * size
         for place in np.flatnonzero(gains >= _LEAST_GAIN).tolist():
             other = int(near[place])
             pair = (min(slot, other), max(slot, other))
@@ -300,13 +264,8 @@ class Questions:
                 continue
             if seen is not None:
                 seen.add(pair)
-            people = (self._people[pair[0]], self._people[pair[1]])
-            self._add(PEOPLE, people, frozenset(), probabilities[place], cosines[near[place]], gains[place])
-
-    def _count_shared_photos(self, slot: int, other: int) -> int:
-        """Returns the number of pairs of faces of two people that are in one photo."""
-        one, two = sorted((self._photos[self._people[place]] for place in (slot, other)), key=len)
-        return sum(number * two[photo] for photo, number in one.items())
+            people = (self._centres.people[pair[0]], self._centres.people[pair[1]])
+            self._add(PEOPLE, people, frozenset(), probabilities[place], cosines[place], gains[place])
 
     def _ask_about_faces(self, person: str) -> None:
         """Adds the questions about the single faces and about the two parts of a person."""
