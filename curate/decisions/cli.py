@@ -34,6 +34,9 @@ def decide(
 ) -> None:
     """Record decisions about which faces show the same person. Every later run keeps the decisions.
 
+    The newest decision about a face counts: a decision takes older decisions back that it contradicts, and the command
+    prints their numbers.
+
     The people, splits and references of the dataset change immediately. The actions are:
 
     `merge ID ID` joins two people into one person. `split FACE...` separates the faces from their person. `move FACE...
@@ -49,8 +52,8 @@ def decide(
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
-    The exit code is 0 if the decision is recorded. The exit code is 2, and nothing is recorded, if the decision
-    contradicts another decision or names an unknown id. The exit code is 1 if the ledger fails.
+    The exit code is 0 if the decision is recorded. The exit code is 2, and nothing is recorded, if the decision names
+    an unknown id, contradicts a label, or joins people of two frozen splits. The exit code is 1 if the ledger fails.
 
     Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
     """
@@ -170,6 +173,8 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
 
 
 def _describe_entry(entry: LogEntry) -> str:
+    from curate.decisions.log_entries import describe_state
+
     decision = entry.decision
     what = format_count(sum(map(len, decision.parts)), "face")
     if decision.kind == "undo":
@@ -178,7 +183,7 @@ def _describe_entry(entry: LogEntry) -> str:
         what = format_count(len(decision.photos), "photo")
     form = " ({})" if decision.kind == "drop" else " {}"
     name = form.format(decision.name) if decision.name else ""
-    state = "" if entry.undone_by is None else f", undone by decision {entry.undone_by}"
+    state = f", {words}" if (words := describe_state(entry, "decision ")) else ""
     more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""
     unused = (
         f", {format_count(len(entry.missing), 'face')} not in use ({'; '.join(entry.missing[:3])}{more})"

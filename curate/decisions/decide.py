@@ -1,9 +1,9 @@
 """Applies decisions: updates identities, splits and pairs, and erases faces of photos without consent.
 
 `decide` records decisions and applies them at once. `record_decisions` (record.py) only records decisions, and
-`apply_decisions_of` applies recorded decisions later. A decision is refused if it contradicts an earlier decision, or
-if it joins people who are in different frozen splits. No face model is loaded. The faces are grouped again from their
-recorded embeddings, with the settings of the last curation.
+`apply_decisions_of` applies recorded decisions later. A decision takes earlier decisions back that it contradicts
+(take_back.py). A decision is refused if it joins people who are in different frozen splits. No face model is loaded.
+The faces are grouped again from their recorded embeddings, with the settings of the last curation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from curate.decisions.consent_requests import check_sidecar
 from curate.decisions.record import check_frozen_people, list_phrases, make_rows, read_desk
 from curate.decisions.requests import Request, parse_requests
 from curate.decisions.settings import read_curation_settings
+from curate.decisions.take_back import describe_taken_back, take_older_back
 from curate.people.copies.near_duplicates import compute_near_duplicates
 from curate.people.group import compute_groups, compute_names
 from curate.people.leaks.audit import audit_leaks
@@ -35,7 +36,7 @@ from manifests.ledger.applied_decisions import (
     read_last_decision,
     read_unapplied_decisions,
 )
-from manifests.ledger.decision_log import CONSENT_KIND, Decision, read_decisions, resolve_undos
+from manifests.ledger.decision_log import CONSENT_KIND, DROP, Decision, read_decisions, resolve_undos
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Identity, Membership, remove_embedding
 from manifests.privacy.erase import erase_dropped_faces
@@ -71,7 +72,8 @@ def decide(
     and not applied are also applied. If `dry_run` is true, nothing is written.
 
     Raises BadInput, and records nothing, if a request is malformed or names an unknown face or person. Raises BadInput,
-    and records nothing, if decisions contradict each other, or if a decision joins people of different frozen splits.
+    and records nothing, if a decision contradicts a label, if an undo makes older decisions contradict each other, or
+    if a decision joins people of different frozen splits.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         config, same_person = read_curation_settings(ledger)
@@ -82,10 +84,11 @@ def decide(
         if not parsed.decisions:
             return Outcome((), (), len(ledger.read_rows(Identity)), tuple(parsed.notices))
         waiting = count_unapplied_decisions(ledger)
-        notices = [*parsed.notices, *_describe_waiting(waiting)]
         check_sidecar(parsed.decisions, desk.photos)
         check_frozen_people(parsed.decisions, desk.people.finder, desk.frozen)
-        outcome = _apply(ledger, config, same_person, parsed.decisions, dry_run, progress)
+        new, _ = take_older_back(desk.people, parsed.decisions)
+        notices = [*parsed.notices, *describe_taken_back(desk.people.log, new), *_describe_waiting(waiting)]
+        outcome = _apply(ledger, config, same_person, new, dry_run, progress)
         return replace(outcome, decisions=list_phrases(parsed), notices=(*notices, *outcome.notices))
 
 
@@ -135,7 +138,8 @@ def _apply(
     consent = plan_consent(ledger, log, unapplied)
     changes = consent.changes.faces
     faces = _replace_rows(faces, changes)
-    if any(decision.kind in ("drop", "prefer", CONSENT_KIND, "undo") for decision in unapplied):
+    kinds = ("drop", "prefer", CONSENT_KIND, "undo")
+    if any(one.kind in kinds or any(taken.effect == DROP for taken in one.takes_back) for one in unapplied):
         _, copies = compute_near_duplicates(ledger, faces, log, config, same_person)
         changes = [*changes, *copies]  # a face without consent is no copy
         faces = _replace_rows(faces, copies)

@@ -15,7 +15,7 @@ from typing import Any
 from curate.decisions.accept import check_acceptable
 from curate.people.pending.people_now import PeopleNow
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import FaceLocation
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, FaceLocation, find_drops
 
 MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characters would match too many ids
 
@@ -56,11 +56,12 @@ class FaceLookup:
         cause = " The person may have been merged, or may have another id now." if is_person else ""
         raise BadInput(f"There is no {what} with the id {word}.{cause} {help_text}")
 
-    def find_faces(self, names: object, whole: bool = False) -> tuple[FaceLocation, ...]:
+    def find_faces(self, names: object, whole: bool = False, may_be_dropped: bool = False) -> tuple[FaceLocation, ...]:
         """Returns the locations of the named faces. The id of an identity names all faces of the identity.
 
         `names` is an id, a location, or a list of ids and locations. If `whole` is true, the id of a face names all
-        faces of its identity. Raises BadInput if a name is unknown, or if a named face is not in use.
+        faces of its identity. If `may_be_dropped` is true, a face may be named that a decision in force dropped. Raises
+        BadInput if a name is unknown, or if another named face is not in use.
         """
         locations: dict[FaceLocation, None] = {}
         for full_id in self._read_names(names, locations):
@@ -68,7 +69,8 @@ class FaceLookup:
             if whole and full_id not in self._members:
                 face_ids = self._members[self.find_identity(self.locate(full_id))]
             for face_id in face_ids:
-                self._check_in_use(face_id)
+                if not (may_be_dropped and self._is_dropped_by_name(face_id)):
+                    self._check_in_use(face_id)
                 locations[self.locate(face_id)] = None
         if not locations:
             raise BadInput("The decision names no face. Give the id of a face or of a person.")
@@ -190,6 +192,11 @@ class FaceLookup:
         """Returns the id of the representative of a face. If `full_id` is the id of an identity, returns this id."""
         face = self._face.get(full_id)
         return full_id if face is None else face.representative
+
+    def _is_dropped_by_name(self, face_id: str) -> bool:
+        """Returns whether a decision in force that names the face dropped it."""
+        face = self._face[face_id]
+        return face.reason == DROPPED_BY_DECISION and bool(find_drops(self.people.log, [face]))
 
     def _check_in_use(self, face_id: str) -> None:
         face = self._face[face_id]

@@ -6,6 +6,7 @@ The log can be written as a decision file, and then be applied to another datase
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,9 +20,11 @@ from manifests.ledger.decision_log import (
     FaceFinder,
     FaceLocation,
     encode_faces,
+    find_takers,
     find_undos,
     find_unused_faces,
     parse_decision,
+    select_in_force,
 )
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
@@ -32,7 +35,7 @@ NAME_KEYS = {"rename": "name", "assign": "split", "drop": "reason", "consent": "
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A decision of the log, with the undo that takes the decision back, and with the faces that are not in use any
+    """A decision of the log, with the decisions that take the decision back, and with the faces that are not in use any
     more.
     """
 
@@ -40,6 +43,8 @@ class LogEntry:
     time: datetime  # Time at which the decision was recorded.
     undone_by: int | None  # Number of the undo that takes the decision back.
     missing: tuple[str, ...]  # A phrase for each face that is not in use, with the photo and the reason.
+    taken_back_by: tuple[int, ...] = ()  # Numbers of newer decisions in force that take effects of the decision back.
+    is_void: bool = False  # Whether newer decisions take all effects of the decision back.
 
 
 def read_log_entries(dataset: Path) -> list[LogEntry]:
@@ -48,7 +53,11 @@ def read_log_entries(dataset: Path) -> list[LogEntry]:
         read_curation_settings(ledger)  # raises BadInput if no curation of the dataset has finished
         rows, faces = ledger.read_rows(DecisionRow), ledger.read_rows(Face)
     decisions, finder = [parse_decision(row) for row in rows], FaceFinder(faces)
-    undo_of = find_undos(decisions)
+    undo_of, takers = find_undos(decisions), find_takers(decisions)
+    taking: dict[int, set[int]] = defaultdict(set)  # number -> the decisions in force that take the decision back
+    for one in select_in_force(decisions):
+        for taken in one.takes_back:
+            taking[taken.number].add(one.number)
     entries = []
     for decision, row in zip(decisions, rows, strict=True):
         unused = find_unused_faces(decision, finder)
@@ -58,7 +67,10 @@ def read_log_entries(dataset: Path) -> list[LogEntry]:
             f"{location.photo_id[:12]}: {reason}{waits if _is_filtered(location, finder) else ''}"
             for location, reason in unused
         )
-        entries.append(LogEntry(decision, row.made, undone_by, missing))
+        number = decision.number
+        entries.append(
+            LogEntry(decision, row.made, undone_by, missing, tuple(sorted(taking[number])), number in takers)
+        )
     return entries
 
 
@@ -81,8 +93,19 @@ def format_entry(entry: LogEntry) -> dict[str, Any]:
         line[NAME_KEYS[decision.kind]] = decision.name
     if decision.undoes is not None:
         line["undoes"] = decision.undoes
-    state = "in force" if entry.undone_by is None else f"undone by {entry.undone_by}"
+    state = describe_state(entry) or "in force"
     return line | {"made": entry.time.isoformat(timespec="seconds"), "state": state, "missing": list(entry.missing)}
+
+
+def describe_state(entry: LogEntry, noun: str = "") -> str:
+    """Returns which decisions take the decision of an entry back, or "" if no decision does.
+
+    `noun` stands before the numbers.
+    """
+    if entry.undone_by is not None:
+        return f"undone by {noun}{entry.undone_by}"
+    numbers = ", ".join(map(str, entry.taken_back_by))
+    return f"taken back {'' if entry.is_void else 'in part '}by {noun}{numbers}" if numbers else ""
 
 
 def read_decision_file(path: Path) -> list[dict[str, Any]]:

@@ -1,9 +1,9 @@
 """Records decisions without a grouping. `apply_decisions_of` (decide.py) updates people, splits and pairs later.
 
 A recorded decision is never refused later, unless the photos change. Everything that can be wrong with a decision is
-therefore checked here: its form, the ids that it names, earlier decisions that it contradicts, frozen splits, and the
-sidecar with the consent. The consent of a photo changes at once, so that no page shows a photo without consent. The
-photo is dropped later.
+therefore checked here: its form, the ids that it names, frozen splits, the sidecar with the consent, and contradictions
+that the decision does not end by taking older decisions back (take_back.py). The consent of a photo changes at once, so
+that no page shows a photo without consent. The photo is dropped later.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from curate.decisions.consent_requests import (
 from curate.decisions.face_lookup import FaceLookup
 from curate.decisions.requests import ParsedRequests, Request, parse_requests
 from curate.decisions.settings import read_curation_settings
+from curate.decisions.take_back import describe_taken_back, take_older_back
 from curate.people.group import read_true_labels
 from curate.people.pending.people_now import Change, PeopleNow, follow_batches
 from curate.people.pending.refused_photos import ConsentRule
@@ -96,13 +97,14 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
             ensure_key(ledger)
             desk = read_desk(ledger)
         parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number)
-        new = parsed.decisions
-        if not new:
+        if not parsed.decisions:
             return Recorded((), tuple(parsed.notices), None, desk)
-        check_sidecar(new, desk.photos)
-        check_frozen_people(new, desk.people.finder, desk.frozen)
-        _check_frozen_groups(desk.people.plan(new), desk.frozen)
-        notices = [*parsed.notices, *describe_copies(new, desk.people, desk.photos)]
+        check_sidecar(parsed.decisions, desk.photos)
+        check_frozen_people(parsed.decisions, desk.people.finder, desk.frozen)
+        new, change = take_older_back(desk.people, parsed.decisions)
+        _check_frozen_groups(change, desk.frozen)
+        notices = [*parsed.notices, *describe_taken_back(desk.people.log, new)]
+        notices += describe_copies(new, desk.people, desk.photos)
         consents = find_changed_consents([*desk.people.log, *new], desk.photos)
         notices += describe_lost_photos(consents, desk.photos)
         photos = ledger.read_rows(Photo, "list_contains(?, photo_id)", list(consents)) if consents else []
@@ -111,7 +113,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         desk.version = read_version(ledger)
     desk.last_number = new[-1].number
     desk.photos.now.update(consents)
-    return Recorded(list_phrases(parsed), tuple(notices), desk.people.follow(new), desk)
+    return Recorded(list_phrases(parsed), tuple(notices), desk.people.follow(new, change), desk)
 
 
 def list_phrases(parsed: ParsedRequests) -> tuple[tuple[int, str, str], ...]:

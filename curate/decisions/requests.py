@@ -14,6 +14,7 @@ from typing import Any
 
 from curate.decisions.consent_requests import PhotoConsents, parse_consent
 from curate.decisions.face_lookup import FaceLookup, name_single_witness
+from curate.decisions.take_back import TAKING_KINDS, parse_taken_back, take_drops_back
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     CONSENT_KIND,
@@ -23,8 +24,9 @@ from manifests.ledger.decision_log import (
     Decision,
     FaceLocation,
     Place,
+    find_takers,
     find_undos,
-    select_active,
+    select_in_force,
 )
 from manifests.ledger.records import SPLITS
 from manifests.runtime.text import format_count
@@ -60,22 +62,26 @@ def parse_requests(
     """Returns the requested decisions, without the decisions that the log already contains.
 
     The numbers of the new decisions follow `last_number`, the last number that was ever used. A requested decision
-    counts as contained in the log if two conditions hold. An active decision of the log is equal to the requested
-    decision. No later decision of the log names the faces of the requested decision, except later decisions that are
-    themselves requested. If a decision file gets new lines at its end and is used again, only the new lines are
-    therefore recorded.
+    counts as contained in the log if two conditions hold. A decision in force is equal to the requested decision. No
+    later decision of the log names the faces of the requested decision, except later decisions that are themselves
+    requested. If a decision file gets new lines at its end and is used again, only the new lines are therefore
+    recorded.
 
     Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup, photos)
-    repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
+    repeated_decisions = {replace(decision, takes_back=()) for decisions in parsed for decision, _ in decisions}
     wanted = {place for decision in repeated_decisions for place in decision.places}
     # only decisions about the same places matter, and a log can have thousands of other decisions
-    active = {replace(one, number=0): one.number for one in select_active(log) if not wanted.isdisjoint(one.places)}
-    # place -> number of the last active decision that names the place; decisions that are requested again are left out
+    in_force = {
+        replace(one, number=0, takes_back=()): one.number
+        for one in select_in_force(log)
+        if not wanted.isdisjoint(one.places)
+    }
+    # place -> number of the last decision in force that names the place, without decisions that are requested again
     last = {
         place: number
-        for decision, number in active.items()
+        for decision, number in in_force.items()
         if decision not in repeated_decisions
         for place in decision.places
     }
@@ -89,7 +95,7 @@ def parse_requests(
             own = request.get("number")
             for decision, phrase in decisions or [_parse_undo(request, [*log, *result.decisions], number_of)]:
                 places = decision.places
-                same = active.get(decision)
+                same = in_force.get(replace(decision, takes_back=()))
                 if same is not None and not any(last.get(at, 0) > same or at in new_places for at in places):
                     result.notices.append(
                         f"The log already contains this decision as decision {same} ({decision.kind}): {phrase}. The "
@@ -98,11 +104,14 @@ def parse_requests(
                     number_of |= {own: same} if isinstance(own, int) else {}
                     continue
                 number += 1
-                result.decisions.append(replace(decision, number=number))
+                known = {one.number for one in (*log, *result.decisions)} if decision.takes_back else set()
+                taken_back = (replace(one, number=number_of.get(one.number, one.number)) for one in decision.takes_back)
+                kept = tuple(one for one in taken_back if one.number in known)
+                result.decisions.append(replace(decision, number=number, takes_back=kept))
                 result.phrases.append(phrase)
                 new_places |= places
                 if decision.kind == "undo":
-                    active = {one: of for one, of in active.items() if of != decision.undoes}
+                    in_force = {one: of for one, of in in_force.items() if of != decision.undoes}
                 number_of |= {own: number} if isinstance(own, int) else {}
     return result
 
@@ -123,7 +132,10 @@ def _parse_all(
                 if own in numbers:
                     raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
                 numbers.add(own)
-            parsed.append([] if request.get("kind") == "undo" else _parse_request(request, lookup, photos))
+            decisions = [] if request.get("kind") == "undo" else _parse_request(request, lookup, photos)
+            if "takes_back" in request and decisions:
+                decisions[0] = replace(decisions[0][0], takes_back=parse_taken_back(request)), decisions[0][1]
+            parsed.append(decisions)
     return parsed
 
 
@@ -153,7 +165,7 @@ def _parse_request(request: Request, lookup: FaceLookup, photos: PhotoConsents) 
     if kind == "accept":
         faces = lookup.find_filtered_faces(request["faces"])
         return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} used in spite of the filters")]
-    faces = lookup.find_faces(request["faces"], whole=kind in ("rename", "lock", "assign"))
+    faces = lookup.find_faces(request["faces"], kind in ("rename", "lock", "assign"), may_be_dropped=kind == "move")
     if kind == "move":
         return [_parse_move(request, faces, lookup)]
     if kind == "rename":
@@ -195,7 +207,7 @@ def _check_keys(request: Request) -> str:
     extra = {"rename": {"name"}, "assign": {"split"}, CONSENT_KIND: {"photos", "consent"}, "undo": {"undoes"}}.get(
         kind, set()
     )
-    optional = {"reason"} if kind == "drop" else set()
+    optional = {"reason"} if kind == "drop" else {"takes_back"} if kind in TAKING_KINDS else set()
     if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra, *optional}):
         raise BadInput(f"A {kind} has no key {unknown[0]!r}. Leave this key out.")
     if missing := [part for part in (*parts, *sorted(extra)) if part != "rest" and part not in request]:
@@ -263,7 +275,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
             face for identity in own for face in lookup.find_other_members([*faces, *target], identity)
         )
     phrase = f"{_describe(faces)} {_is_or_are(faces)} moved to the person of {_describe(target)}"
-    return Decision(0, "move", (faces, target, rest)), phrase
+    return Decision(0, "move", (faces, target, rest), takes_back=take_drops_back(lookup.people, faces)), phrase
 
 
 def _parse_prefer(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
@@ -292,7 +304,7 @@ def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[in
     kinds = {decision.number: decision.kind for decision in log}
     if number not in kinds:
         raise BadInput(f"There is no decision {number}. {_LIST_HELP}")
-    undo_of = find_undos(log)
+    undo_of = {**find_takers(log), **find_undos(log)}
     if number in undo_of:
         undo = undo_of[number]
         raise BadInput(

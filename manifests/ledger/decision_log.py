@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
@@ -27,6 +28,10 @@ MIN_OVERLAP = 0.5  # Least intersection over union of a recorded box and today's
 # These kinds have one list of lists, named `sides`, with a list for each person.
 SIDED = ("merge", "together", "apart")
 CONSENT_KIND = "consent"  # Decisions of this kind have one list of photo ids, named `photos`.
+# The effects of a decision on a face that a newer decision can take back. A move makes its faces one person with other
+# faces, and makes them two people with the faces that they leave. Each other kind has at most one effect.
+ONE_PERSON, TWO_PEOPLE, DROP = EFFECTS = ("one person", "two people", "drop")
+_EFFECT_OF = {"merge": ONE_PERSON, "lock": ONE_PERSON, "split": TWO_PEOPLE, "apart": TWO_PEOPLE, "drop": DROP}
 # Maps each other kind of decision to the names of its lists of faces.
 PARTS = {
     "merge": (),
@@ -64,10 +69,21 @@ Place = tuple[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
+class TakenBack:
+    """An effect that an older decision has no longer on some of its faces, because a newer decision says otherwise."""
+
+    number: int  # Number of the older decision.
+    faces: tuple[FaceLocation, ...]  # Some faces of the older decision.
+    effect: str  # ONE_PERSON, TWO_PEOPLE or DROP
+
+
+@dataclass(frozen=True)
 class Decision:
     """A decision with its lists of faces, in the order of PARTS. A side of a SIDED kind is one person.
 
     `name` is the name of a rename, the split of an assign, the reason of a drop, or the consent: yes, no or withdrawn.
+    `takes_back` are effects of older decisions that this decision contradicts. If this decision is undone, the older
+    decisions have these effects again.
     """
 
     number: int
@@ -76,6 +92,7 @@ class Decision:
     name: str | None = None
     undoes: int | None = None
     photos: tuple[str, ...] = ()  # Sorted ids of photos. Only decisions of the kind consent have photos.
+    takes_back: tuple[TakenBack, ...] = ()
 
     @cached_property
     def places(self) -> frozenset[Place]:
@@ -94,7 +111,10 @@ def parse_decision(row: DecisionRow) -> Decision:
     """Converts a row of the table `decisions` to a decision."""
     lists = json.loads(row.faces)
     photos = tuple(lists["photos"]) if row.kind == CONSENT_KIND else ()
-    return Decision(row.decision_id, row.kind, decode_faces(row.kind, lists), row.name, row.undoes, photos)
+    taken_back = tuple(
+        TakenBack(one["number"], _decode_part(one["faces"]), one["effect"]) for one in lists.get("takes_back", [])
+    )
+    return Decision(row.decision_id, row.kind, decode_faces(row.kind, lists), row.name, row.undoes, photos, taken_back)
 
 
 def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
@@ -103,25 +123,94 @@ def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocati
     A list that the JSON does not contain is returned empty.
     """
     parts = lists["sides"] if kind in SIDED else [lists.get(part, []) for part in PARTS[kind]]
-    return tuple(
-        tuple(FaceLocation(face["photo"], tuple(face["box"]), bool(face.get("witness", False))) for face in part)
-        for part in parts
-    )
+    return tuple(map(_decode_part, parts))
+
+
+def _decode_part(part: Iterable[Mapping[str, Any]]) -> tuple[FaceLocation, ...]:
+    return tuple(FaceLocation(face["photo"], tuple(face["box"]), bool(face.get("witness", False))) for face in part)
+
+
+def _encode_part(part: Iterable[FaceLocation]) -> list[dict[str, Any]]:
+    return [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in part]
 
 
 def encode_faces(decision: Decision) -> dict[str, list]:
     """Returns a decision's faces or photos in the JSON form of the column `faces` and of a decisions file."""
     if decision.kind == CONSENT_KIND:
         return {"photos": list(decision.photos)}
-    lists = [
-        [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in part]
-        for part in decision.parts
-    ]
-    return {"sides": lists} if decision.kind in SIDED else dict(zip(PARTS[decision.kind], lists, strict=True))
+    lists = [_encode_part(part) for part in decision.parts]
+    encoded: dict[str, list] = (
+        {"sides": lists} if decision.kind in SIDED else dict(zip(PARTS[decision.kind], lists, strict=True))
+    )
+    if decision.takes_back:
+        encoded["takes_back"] = [
+            {"number": one.number, "faces": _encode_part(one.faces), "effect": one.effect}
+            for one in decision.takes_back
+        ]
+    return encoded
+
+
+def change_locations(decision: Decision, change: Callable[[FaceLocation], FaceLocation | None]) -> Decision:
+    """Returns the decision with `change(location)` in place of each location. Locations with None are left out."""
+
+    def change_part(part: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
+        return tuple(face for face in map(change, part) if face is not None)
+
+    taken_back = (replace(one, faces=change_part(one.faces)) for one in decision.takes_back)
+    return replace(
+        decision,
+        parts=tuple(map(change_part, decision.parts)),
+        takes_back=tuple(one for one in taken_back if one.faces),
+    )
 
 
 def select_active(decisions: Iterable[Decision]) -> list[Decision]:
-    """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not returned."""
+    """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not returned.
+
+    Effects that a newer decision takes back are left out: a decision has only the faces on which it has an effect. A
+    move can become two decisions with one number, because it can keep one of its two effects on some faces.
+    """
+    taken: dict[int, list[TakenBack]] = defaultdict(list)
+    active: list[Decision] = []
+    for decision in reversed(select_in_force(decisions)):
+        active += reversed(_narrow(decision, taken[decision.number]) if decision.number in taken else [decision])
+        for one in decision.takes_back:
+            taken[one.number].append(one)
+    return active[::-1]
+
+
+def _narrow(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
+    """Returns the decision without the effects `taken`, or [] if no effect is left."""
+    gone: dict[str, set[tuple[object, ...]]] = defaultdict(set)  # effect -> places of the faces without the effect
+    for one in taken:
+        gone[one.effect] |= {(face.photo_id, face.box) for face in one.faces}
+
+    def keep(part: Iterable[FaceLocation], effect: str) -> tuple[FaceLocation, ...]:
+        return tuple(face for face in part if (face.photo_id, face.box) not in gone[effect])
+
+    if decision.kind == "move":
+        faces, to, rest = decision.parts
+        joined, parted = keep(faces, ONE_PERSON), keep(faces, TWO_PEOPLE)
+        to, rest = keep(to, ONE_PERSON), keep(rest, TWO_PEOPLE)
+        both = tuple(face for face in joined if face in set(parted))
+        narrowed = [
+            replace(decision, parts=(both, to, rest)),
+            replace(decision, parts=(tuple(face for face in joined if face not in set(parted)), to, ())),
+            replace(decision, kind="split", parts=(tuple(face for face in parted if face not in set(both)), rest)),
+        ]
+        return [one for one in narrowed if len(one.parts[0]) > 1 or (one.parts[0] and any(one.parts[1:]))]
+    if decision.kind not in _EFFECT_OF:
+        return [decision]
+    parts = tuple(keep(part, _EFFECT_OF[decision.kind]) for part in decision.parts)
+    is_empty = sum(map(bool, parts)) < 2 if decision.kind in SIDED else not (parts[0] and parts[-1])
+    return [] if is_empty else [replace(decision, parts=parts)]
+
+
+def select_in_force(decisions: Iterable[Decision]) -> list[Decision]:
+    """Returns the decisions that are not undone, as they were recorded, ordered from the oldest to the newest.
+
+    Undos are not returned.
+    """
     undone: set[int] = set()
     active = []
     # from the newest to the oldest, because a later undo can cancel an earlier undo
@@ -142,6 +231,16 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
         if decision.kind == "undo" and decision.number not in undos:
             undos[int(decision.undoes or 0)] = decision.number
     return undos
+
+
+def find_takers(decisions: Sequence[Decision]) -> dict[int, int]:
+    """Returns a dict from the number of a decision without any effect to the newest decision that takes it back.
+
+    A decision that is not undone can be without effect, because newer decisions take all of its effects back.
+    """
+    in_force = select_in_force(decisions)
+    active = {one.number for one in select_active(in_force)}
+    return {taken.number: one.number for one in in_force for taken in one.takes_back if taken.number not in active}
 
 
 def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> list[Decision]:

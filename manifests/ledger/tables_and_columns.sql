@@ -129,7 +129,8 @@ CREATE TABLE decisions (
     decision_id BIGINT PRIMARY KEY, -- number of the decision: 1, 2, ... in the order in which decisions were made
     kind        VARCHAR NOT NULL,   -- merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign,
                                     -- consent or undo
-    faces       JSON NOT NULL,      -- lists of faces, or the list `photos` for the kind consent; docs/curate.md explains
+    faces       JSON NOT NULL,      -- lists of faces, or the list `photos` for the kind consent; the list `takes_back`
+                                    -- has the older decisions that the decision takes back; docs/curate.md explains
                                     -- the form
     made        TIMESTAMP NOT NULL, -- UTC time of the decision
     name        VARCHAR,            -- the person's name for the kind rename; train, val or test for the kind assign; the

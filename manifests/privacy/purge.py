@@ -24,7 +24,7 @@ from typing import Any
 from manifests.card import write_card
 from manifests.errors import LedgerError
 from manifests.ledger.connection import rewrite_ledger
-from manifests.ledger.decision_log import CONSENT_KIND, SIDED, encode_faces, parse_decision
+from manifests.ledger.decision_log import CONSENT_KIND, SIDED, change_locations, encode_faces, parse_decision
 from manifests.ledger.ledger import Deletion, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
 from manifests.ledger.records import DecisionRow, File, Identity, Label, ListEntry, Photo, Purge, Record
@@ -172,10 +172,11 @@ def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tupl
     empty: set[int] = set()
     for row in ledger.read_rows(DecisionRow):
         act = parse_decision(row)
-        parts = tuple(tuple(face for face in part if face.photo_id not in photos) for part in act.parts)
+        left = change_locations(act, lambda face: None if face.photo_id in photos else face)
+        parts, taken_back = left.parts, left.takes_back
         rest = tuple(photo for photo in act.photos if photo not in photos)
         name = None if act.kind == "drop" and _contains(row.name, texts) else row.name
-        if (parts, rest, name) == (act.parts, act.photos, row.name):
+        if (parts, rest, name, taken_back) == (act.parts, act.photos, row.name, act.takes_back):
             continue
         if act.kind in SIDED:
             parts = tuple(part for part in parts if part)
@@ -183,7 +184,7 @@ def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tupl
         else:
             is_empty = not (rest if act.kind == CONSENT_KIND else parts[0])
         if not is_empty:
-            faces = encode_faces(replace(act, parts=parts, photos=rest))
+            faces = encode_faces(replace(act, parts=parts, photos=rest, takes_back=taken_back))
             changes.append(replace(row, faces=json.dumps(faces), name=name))
         else:
             empty.add(row.decision_id)

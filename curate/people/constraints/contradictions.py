@@ -1,16 +1,46 @@
-"""Makes sentences that explain which decisions contradict each other."""
+"""Describes which decisions contradict each other, for the user and for a newer decision that takes older ones back."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from manifests.errors import BadInput
 from manifests.ledger.decision_log import Decision
 
 # A link has the rows of two faces, and the number of the decision that makes the two faces one person. The number 0
 # stands for a label.
 Link = tuple[int, int, int]
 _UNDO = "Take one of the decisions back with `likeness decide DATASET undo NUMBER`."
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A decision that separates faces which other decisions make one person. All faces are ids."""
+
+    number: int  # the decision that separates `leaving` from `staying`
+    newest: int  # the newest of the decisions that contradict each other
+    leaving: frozenset[str]  # the faces of one side that belong to the one person
+    staying: frozenset[str]  # the faces of the other side that belong to the one person
+    others_leave: bool  # whether the first side also has faces outside the one person
+    others_stay: bool  # whether the second side also has faces outside the one person
+
+
+class Contradiction(BadInput):
+    """Decisions contradict each other. The message describes the first contradiction.
+
+    `joined` has the faces that each decision makes one person: pairs of the number of the decision and the ids of the
+    faces. The number 0 stands for a label.
+    """
+
+    def __init__(
+        self, sentence: str, conflicts: Sequence[Conflict], joined: Sequence[tuple[int, frozenset[str]]]
+    ) -> None:
+        super().__init__(sentence)
+        self.conflicts, self.joined = conflicts, joined
 
 
 def find_chain(links: Sequence[Link], start: int, end: int) -> list[Link]:
@@ -52,13 +82,27 @@ def describe_contradiction(
     )
 
 
-def describe_empty_part(decision: Decision, active: Sequence[Decision], later: int, faces: Sequence[str]) -> str:
-    """Returns a sentence for the user: `decision` gives faces to a person, but decision `later` removes all these
-    faces.
+def make_conflict(
+    number: int,
+    newest: int,
+    leaving: Sequence[int],
+    staying: Sequence[int],
+    is_shared: np.ndarray,
+    face_ids: Sequence[str],
+) -> Conflict:
+    """Returns the conflict of decision `number`, which separates the rows `leaving` from the rows `staying`.
+
+    `is_shared` marks the rows that other decisions make one person, bool (n,).
     """
-    kinds = {one.number: one.kind for one in active}
-    examples = ", ".join(face[:12] for face in faces[:3]) + (f" and {len(faces) - 3} more" if len(faces) > 3 else "")
-    return (
-        f"Contradiction: decision {decision.number} ({decision.kind}) gives faces {examples} to a person, but decision "
-        f"{later} ({kinds[later]}) takes all of these faces away. {_UNDO}"
-    )
+    sides = [[face_ids[row] for row in side if is_shared[row]] for side in (leaving, staying)]
+    others = [len(own) < len(side) for own, side in zip(sides, (leaving, staying), strict=True)]
+    return Conflict(number, newest, frozenset(sides[0]), frozenset(sides[1]), *others)
+
+
+def list_joined(links: Sequence[Link], face_ids: Sequence[str]) -> list[tuple[int, frozenset[str]]]:
+    """Returns the faces that each decision joins. Each link of a label is an item of its own, with the number 0."""
+    joined: dict[int, set[str]] = defaultdict(set)
+    for one, other, number in links:
+        joined[number] |= {face_ids[one], face_ids[other]}
+    labels = [(0, frozenset((face_ids[one], face_ids[other]))) for one, other, number in links if number == 0]
+    return [(number, frozenset(faces)) for number, faces in joined.items() if number] + labels

@@ -7,7 +7,7 @@ decision means, even if the identity is split or grows later.
 A decision always applies to faces that it names directly. A decision no longer applies to a witness if a later split or
 move names the witness directly. One wrong face can therefore leave a merged identity, and the merge still applies to
 the other faces. A decision also no longer applies to a witness if the merge or move that brought the witness into the
-identity is undone. Decisions that contradict each other in any other way raise BadInput with the numbers of the
+identity is undone. Decisions that contradict each other in any other way raise Contradiction with the numbers of the
 decisions. Nothing in this file reads or writes the ledger.
 """
 
@@ -20,10 +20,16 @@ from itertools import combinations
 import numpy as np
 
 from curate.people.clustering.components import label_components
-from curate.people.constraints.contradictions import Link, describe_contradiction, describe_empty_part, find_chain
+from curate.people.constraints.contradictions import (
+    Contradiction,
+    Link,
+    describe_contradiction,
+    find_chain,
+    list_joined,
+    make_conflict,
+)
 from curate.people.constraints.resolve_faces import MissingFace, ResolvedDecision, resolve_decisions
-from manifests.errors import BadInput
-from manifests.ledger.decision_log import Decision, FaceFinder, select_active
+from manifests.ledger.decision_log import Decision, FaceFinder, select_active, select_in_force
 from manifests.ledger.records import Face
 
 # If a decision separates a face from many faces, the clustering gets at most MAX_CANNOT_LINKS cannot-links for the face
@@ -92,19 +98,22 @@ def resolve_links(
 
     `faces` are all faces of the ledger, and `decisions` is the whole log. `labels` maps face_id -> label, if labels are
     truth. A decision takes precedence over a label: the label of a face that a split or move names is ignored. A
-    decision about a near-duplicate applies to the representative. Raises BadInput with the numbers of the decisions if
-    decisions contradict each other.
+    decision about a near-duplicate applies to the representative. Raises Contradiction with the numbers of the
+    decisions if decisions contradict each other.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
-    active = select_active(decisions)
-    resolved, missing = resolve_decisions(decisions, active, finder or FaceFinder(faces), row_of)
-    last_named: dict[int, int] = {}  # row -> number of the last split or move that names the row
-    for one in resolved:
-        if one.decision.kind in ("split", "move"):
-            last_named.update((row, one.decision.number) for row in one.parts[0])
+    active, finder = select_active(decisions), finder or FaceFinder(faces)
+    resolved, missing = resolve_decisions(decisions, active, finder, row_of)
+    # row -> number of the last split or move that names the row, also if a newer decision took the split or move back
+    last_named: dict[int, int] = {}
+    for decision in select_in_force(decisions):
+        if decision.kind in ("split", "move"):
+            found = (finder.find(location)[0] for location in decision.parts[0])
+            rows = (row_of.get(face.representative) for face in found if face is not None)
+            last_named |= {row: decision.number for row in rows if row is not None}
     constraints = _Constraints()
     for one in resolved:
-        _collect_constraints(one, constraints, active, last_named, face_ids)
+        _collect_constraints(one, constraints, last_named)
 
     # Faces with one label are one person. A link joins the first face of a label with each of its other faces.
     row_labels = {
@@ -124,15 +133,20 @@ def resolve_links(
     pairs = np.array([(a, b) for a, b, _ in constraints.must_links], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
     cannot_links: set[tuple[int, int]] = set()
+    sentences, conflicts = [], []
     for number, leaving, staying in constraints.separations:
         own = {int(block[row]): row for row in reversed(leaving)}
         other = {int(block[row]): row for row in reversed(staying)}
         for shared in sorted(set(own) & set(other)):
             chain = find_chain(constraints.must_links, own[shared], other[shared])
-            raise BadInput(describe_contradiction(number, active, chain, row_labels, face_ids))
+            sentences.append(describe_contradiction(number, active, chain, row_labels, face_ids))
+            newest = max(number, *(step for *_, step in chain))
+            conflicts.append(make_conflict(number, newest, leaving, staying, block == shared, face_ids))
         others = list(other.values())
         sample = [others[place] for place in _space_evenly(len(others), MAX_CANNOT_LINKS)]
         cannot_links |= {(min(a, b), max(a, b)) for a in own.values() for b in sample}
+    if sentences:
+        raise Contradiction(sentences[0], conflicts, list_joined(constraints.must_links, face_ids))
     locked = frozenset(int(block[row]) for row in constraints.locks)
     return Links(
         must_links=tuple((a, b) for a, b, _ in constraints.must_links),
@@ -162,28 +176,18 @@ class _Constraints:
     notices: list[str] = field(default_factory=list)
 
 
-def _collect_constraints(
-    one: ResolvedDecision,
-    constraints: _Constraints,
-    active: Sequence[Decision],
-    last_named: Mapping[int, int],
-    face_ids: Sequence[str],
-) -> None:
+def _collect_constraints(one: ResolvedDecision, constraints: _Constraints, last_named: Mapping[int, int]) -> None:
     """Adds the constraints of a decision to `constraints`.
 
-    Raises BadInput if later decisions name all faces of a part, so that no face is left for this decision.
+    If later decisions name all faces of a part, the decision has no effect on the part.
     """
     kind, number = one.decision.kind, one.decision.number
     parts = [one.get_rows(part, last_named) for part in range(len(one.parts))]
     # A merge makes its sides one person. A move makes its faces and the target person one person.
     if kind in ("merge", "move"):
         joined = parts if kind == "merge" else parts[:2]
-        for part, rows in enumerate(joined):
-            if one.parts[part] and not rows:
-                later = max(last_named[row] for row in one.parts[part])
-                faces = [face_ids[row] for row in sorted(one.parts[part])]
-                raise BadInput(describe_empty_part(one.decision, active, later, faces))
-        if sum(map(bool, joined)) > 1:
+        # If later decisions name all faces of the person to whom a move goes, the moved faces stay together.
+        if sum(map(bool, joined)) > 1 or (kind == "move" and len(parts[0]) > 1):
             rows = sorted({row for part in joined for row in part})
             constraints.must_links += [(rows[0], row, number) for row in rows[1:]]
             constraints.review_rows.update(rows if kind == "merge" else parts[0])

@@ -21,7 +21,7 @@ from curate.people.identities import choose_ids, name_groups
 from curate.people.pending.earlier_groups import restore_groups
 from curate.people.pending.refused_photos import ConsentRule, plan_refusals
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import CONSENT_KIND, DROPPED_BY_DECISION, Decision, FaceFinder, select_active
+from manifests.ledger.decision_log import CONSENT_KIND, DROP, DROPPED_BY_DECISION, Decision, FaceFinder, select_active
 from manifests.ledger.records import Face, Identity, Membership
 
 
@@ -100,10 +100,14 @@ class PeopleNow:
         row_of = {face.face_id: face for face in changed_faces}
         gone = {face.face_id for face in changed_faces if face.status != "ok"}
         # A face that comes back joins the other faces of its group again, if the last grouping contained the face.
-        back = {face.face_id for face in changed_faces if face.status == "ok"} & self._group_of.keys()
+        used = {face.face_id for face in changed_faces if face.status == "ok"}
+        back = used & self._group_of.keys()
         named = {name for one in decisions for name in self._find_named(one, decisions)}
         named |= {face.face_id for face in changed_faces}
         named |= {name for face in back for name in self._group_members[self._group_of[face]]}
+        # A move says to whom a face belongs, also if the last grouping does not contain the face.
+        moved = (self.finder.find(place)[0] for one in decisions if one.kind == "move" for place in one.parts[0])
+        back |= used & {face.face_id for face in moved if face is not None}
         log, people = self._select_connected(named, decisions)
         members = {face for person in people for face in self.members[person]}
         face_ids = sorted((members | back) - gone)
@@ -140,12 +144,13 @@ class PeopleNow:
             changed_faces, owner, identities, frozenset(people - set(id_of.values())), frozenset(members - owner.keys())
         )
 
-    def follow(self, decisions: Sequence[Decision]) -> Change:
+    def follow(self, decisions: Sequence[Decision], change: Change | None = None) -> Change:
         """Changes the people as `decisions`, the next decisions of the log, say. Returns what changed.
 
-        Raises BadInput, and changes nothing, if decisions contradict each other.
+        `change` is the result of `plan` for `decisions`, if the caller has it. Raises BadInput, and changes nothing, if
+        decisions contradict each other.
         """
-        change = self.plan(decisions)
+        change = change or self.plan(decisions)
         decisions, self._held = [*self._held, *decisions], []
         for one in decisions:
             if one.kind == "drop":
@@ -202,7 +207,8 @@ class PeopleNow:
             if undone is None:
                 return set()
             decision = undone
-        found = (self.finder.find(place)[0] for part in decision.parts for place in part)
+        parts = [*decision.parts, *(taken.faces for taken in decision.takes_back)]
+        found = (self.finder.find(place)[0] for part in parts for place in part)
         return {name for face in found if face is not None for name in (face.face_id, face.representative)}
 
     def _select_connected(self, faces: set[str], new: Sequence[Decision]) -> tuple[list[Decision], set[str]]:
@@ -238,21 +244,28 @@ class PeopleNow:
 
     def _plan_drops(self, new: Sequence[Decision]) -> list[Face]:
         """Returns the new rows of the faces that `new` drops or brings back."""
-        if not any(one.kind in ("drop", "undo") for one in new):
+        if not any(one.kind in ("drop", "undo") or one.takes_back for one in new):
             return []
-        before = {one.number for one in select_active(self._followed) if one.kind == "drop"}
-        after = {one.number: one for one in select_active([*self._followed, *new]) if one.kind == "drop"}
-        rows_of = {number: self._dropped.get(number) or self._find_dropped_rows(one) for number, one in after.items()}
-        still = {face.face_id for rows in rows_of.values() for face in rows}
-        back = [
-            face for number in sorted(before - after.keys()) for face in self._dropped[number]
-            if face.face_id not in still
-        ]  # fmt: skip
-        gone = {face.face_id: face for number in after.keys() - before for face in rows_of[number]}
-        dropped = [
-            replace(face, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None) for face in gone.values()
-        ]
+        before = self._list_dropped(self._followed)
+        after = self._list_dropped([*self._followed, *new])
+        back = [row for face, row in before.items() if face not in after]
+        gone = [row for face, row in after.items() if face not in before]
+        dropped = [replace(face, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None) for face in gone]
         return [row for row in (*dropped, *back) if self._find_allowed(row.face_id) != row]
+
+    def _list_dropped(self, log: Sequence[Decision]) -> dict[str, Face]:
+        """Returns the faces that the drops of `log` drop, with their rows before the drops."""
+        rows: dict[str, Face] = {}
+        shrunk = {taken.number for one in log for taken in one.takes_back if taken.effect == DROP}
+        for drop in select_active(log):
+            if drop.kind == "drop":
+                own = self._dropped.get(drop.number) or self._find_dropped_rows(drop)
+                if drop.number in shrunk:  # a newer decision uses some of the faces again, with their copies
+                    found = {face.face_id for face, _ in map(self.finder.find, drop.parts[0]) if face is not None}
+                    still = {row.representative for row in own if row.face_id in found}
+                    own = [row for row in own if row.representative in still]
+                rows |= {row.face_id: row for row in own}
+        return rows
 
     def _find_allowed(self, face: str) -> Face:
         """Returns the row that a face has, or would have if the consent for its photo was not refused."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from curate.faces.align import MIRRORED_LANDMARKS
 from curate.faces.measure import estimate_pose
-from manifests.ledger.decision_log import encode_faces, parse_decision
+from manifests.ledger.decision_log import change_locations, encode_faces, parse_decision
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import DecisionRow, Face, remove_embedding
@@ -99,15 +99,14 @@ def move_rows(ledger: Ledger, changes: Iterable[FrameChange]) -> list[Face | Dec
             crop_path(ledger.dataset, face.face_id).unlink(missing_ok=True)
     for row in ledger.read_rows(DecisionRow):
         decision = parse_decision(row)
-        parts = tuple(
-            tuple(
+        moved = change_locations(
+            decision,
+            lambda face: (
                 replace(face, box=change_of[face.photo_id].move_box(face.box)) if face.photo_id in change_of else face
-                for face in part
-            )
-            for part in decision.parts
+            ),
         )
-        if parts != decision.parts:
-            rows.append(replace(row, faces=json.dumps(encode_faces(replace(decision, parts=parts)))))
+        if moved != decision:
+            rows.append(replace(row, faces=json.dumps(encode_faces(moved))))
     return rows
 
 

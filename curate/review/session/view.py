@@ -83,7 +83,7 @@ class View:
         self.embeddings: tuple[list[str], np.ndarray] | None = None  # set by closeness.py at the first use
         self.joined: set[str] = set()  # the faces that joined a person since the last visit
         self.moves: list[str] = []  # the faces of the people whom decisions changed since the ledger was read
-        self._faces_of_decision: dict[int, set[str]] = {}
+        self._faces_of_decision: dict[int, tuple[object, set[str]]] = {}  # number -> parts and faces of the decision
         self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall
         self._texts: dict[str, str] = {}  # identity -> the text that a search looks through
         self._assigned: dict[str, str] | None = None  # person -> the split that a decision chooses
@@ -189,11 +189,11 @@ class View:
             for decision in select_active(self.people.log):
                 if decision.kind == "accept":  # says nothing about a person
                     continue
-                faces = self._faces_of_decision.get(decision.number)
-                if faces is None:
+                parts, faces = self._faces_of_decision.get(decision.number, ((), set()))
+                if parts is not decision.parts:  # a newer decision can take a decision back for some faces
                     found = (self.people.finder.find(place)[0] for part in decision.parts for place in part)
                     faces = {face.face_id for face in found if face is not None}
-                    self._faces_of_decision[decision.number] = faces
+                    self._faces_of_decision[decision.number] = decision.parts, faces
                 decided |= {self.people.identity_of[face] for face in faces if face in self.people.identity_of}
             self._decided = decided
         return self._decided

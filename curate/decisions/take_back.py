@@ -1,0 +1,197 @@
+"""Lets the newest decision win: a newer decision takes back what older decisions say about the same faces.
+
+If the user moves a face a second time, the second move contradicts the first move. The second move then takes the first
+move back, but only for this face, and only the effect that contradicts: the first move no longer says to whom the face
+belongs, and still says to whom the face does not belong. The newer decision stores what it takes back
+(`Decision.takes_back`). If the newer decision is undone, the older decisions count again.
+
+A newer split or move takes back that older decisions keep its faces with the person whom the faces leave. A newer
+merge, move or lock takes back that older decisions keep the people apart. A decision never takes back a label.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from curate.decisions.face_lookup import parse_location
+from curate.people.constraints.contradictions import Conflict, Contradiction
+from curate.people.pending.people_now import Change, PeopleNow
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import (
+    DROP,
+    EFFECTS,
+    ONE_PERSON,
+    TWO_PEOPLE,
+    Decision,
+    FaceLocation,
+    TakenBack,
+    select_active,
+    select_in_force,
+)
+
+TAKING_KINDS = ("merge", "split", "move", "apart", "lock")  # the kinds of decisions that can take older decisions back
+
+
+@dataclass(frozen=True)
+class _Release:
+    """A newer decision takes an effect of an older decision back for some faces, which are ids."""
+
+    newer: int
+    older: int
+    faces: frozenset[str]
+    effect: str
+
+
+def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[Decision], Change]:
+    """Returns the decisions `new` with what they take back, and the change that they cause.
+
+    Raises Contradiction if a decision contradicts a label, or if the newest decision of a contradiction is not new.
+    """
+    decisions = list(new)
+    while True:
+        try:
+            return decisions, people.plan(decisions)
+        except Contradiction as error:
+            numbers = {one.number for one in new}
+            # A face that leaves its person can end other contradictions too, so leaving comes first.
+            releases = [one for one in _list_leaving(error) if one.newer in numbers]
+            releases = releases or [one for one in _list_joining(error) if one.newer in numbers]
+            before, decisions = decisions, _add_releases(people, decisions, releases)
+            if decisions == before:
+                raise
+
+
+def take_drops_back(people: PeopleNow, faces: Iterable[FaceLocation]) -> tuple[TakenBack, ...]:
+    """Returns what a move of dropped faces takes back: the drops, and that older decisions made the faces one person
+    with other faces. Without dropped faces, the result is empty.
+    """
+    log = select_in_force(people.log)
+    taken: tuple[TakenBack, ...] = ()
+    for face in faces:
+        row, cause = people.finder.find(face)
+        if row is None or not cause:
+            continue
+        drops = [one for one in log if one.kind == "drop" and _find_places(people, one, {row.face_id})]
+        holds = [one for one in log if one.kind in ("merge", "move", "lock")] if drops else []
+        for one, effect in [*((drop, DROP) for drop in drops), *((hold, ONE_PERSON) for hold in holds)]:
+            places = tuple(at for at in _find_places(people, one, {row.face_id}) if not at.witness)
+            taken = _merge_taken([*taken, *([TakenBack(one.number, places, effect)] if places else [])])
+    return taken
+
+
+def parse_taken_back(request: Mapping[str, Any]) -> tuple[TakenBack, ...]:
+    """Returns what the key `takes_back` of a line in a decision file says. Raises BadInput if the value is wrong."""
+    lines = request["takes_back"]
+    if not isinstance(lines, list):
+        raise BadInput("takes_back is not a list. Leave takes_back out, and Likeness finds its value.")
+    taken = []
+    for line in lines:
+        if (
+            not isinstance(line, dict)
+            or set(line) != {"number", "faces", "effect"}
+            or not isinstance(line["number"], int)
+            or not isinstance(line["faces"], list)
+            or not all(isinstance(face, dict) for face in line["faces"])
+            or line["effect"] not in EFFECTS
+        ):
+            raise BadInput(
+                "An item of takes_back needs the keys number, faces and effect. Leave takes_back out, and Likeness "
+                "finds its value."
+            )
+        taken.append(TakenBack(line["number"], tuple(map(parse_location, line["faces"])), line["effect"]))
+    return tuple(taken)
+
+
+def describe_taken_back(log: Sequence[Decision], new: Sequence[Decision]) -> list[str]:
+    """Returns a sentence for each older decision that `new` takes back. `log` are the decisions before `new`."""
+    before = set().union(*(_list_entries(one) for one in select_in_force(log)))
+    numbers = {number for one in new for number, *_ in _list_entries(one) - before}
+    kinds = {one.number: one.kind for one in [*log, *new]}
+    still = {one.number for one in select_active([*log, *new])} if numbers else set()
+    return [
+        f"Decision {number} ({kinds[number]}) is taken back{' in part' if number in still else ''}."
+        for number in sorted(numbers & kinds.keys())
+    ]
+
+
+def _list_leaving(error: Contradiction) -> list[_Release]:
+    """Returns what newer splits and moves take back, so that their faces can leave their person."""
+    releases = []
+    for conflict in error.conflicts:
+        if conflict.newest == conflict.number:
+            releases += _find_holds(conflict, error.joined)
+    return releases
+
+
+def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]) -> list[_Release]:
+    """Returns the decisions that keep leaving faces with faces that are connected to the staying faces."""
+    # the sets of faces that are connected without the leaving faces
+    groups: list[set[str]] = []
+    for _, faces in joined:
+        own = set(faces - conflict.leaving)
+        touching = [group for group in groups if group & own]
+        groups = [group for group in groups if not group & own]
+        groups.append(own.union(*touching))
+    staying = set(conflict.staying).union(*(group for group in groups if group & conflict.staying))
+    return [
+        _Release(conflict.newest, number, faces & conflict.leaving, ONE_PERSON)
+        for number, faces in joined
+        if number and number < conflict.newest and faces & conflict.leaving and faces & staying
+    ]
+
+
+def _list_joining(error: Contradiction) -> list[_Release]:
+    """Returns what newer merges, moves and locks take back, so that faces can be one person."""
+    releases = []
+    for one in error.conflicts:
+        if one.number < one.newest:
+            # as much as possible of the older decision stays
+            faces = one.staying if one.others_stay and not one.others_leave else one.leaving
+            releases.append(_Release(one.newest, one.number, faces, TWO_PEOPLE))
+    return releases
+
+
+def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: Iterable[_Release]) -> list[Decision]:
+    """Returns the decisions with what they take back according to `releases`."""
+    decision_of = {one.number: one for one in select_in_force([*people.log, *decisions])}
+    taken: dict[int, list[TakenBack]] = defaultdict(list)
+    for one in releases:
+        older = decision_of.get(one.older)
+        places = _find_places(people, older, one.faces) if older is not None else ()
+        if older is None or not places:
+            continue
+        taken[one.newer].append(TakenBack(one.older, places, one.effect))
+        # What the older decision takes back stays taken back if the user undoes the older decision later.
+        for earlier in older.takes_back:
+            same = tuple(at for at in earlier.faces if _find_face(people, at) in one.faces)
+            taken[one.newer] += [replace(earlier, faces=same)] if same else []
+    return [
+        replace(one, takes_back=_merge_taken([*one.takes_back, *taken[one.number]])) if one.number in taken else one
+        for one in decisions
+    ]
+
+
+def _merge_taken(taken: Iterable[TakenBack]) -> tuple[TakenBack, ...]:
+    """Returns one item for each older decision and effect."""
+    faces: dict[tuple[int, str], dict[FaceLocation, None]] = {}
+    for one in taken:
+        faces.setdefault((one.number, one.effect), {}).update(dict.fromkeys(one.faces))
+    return tuple(TakenBack(number, tuple(named), effect) for (number, effect), named in sorted(faces.items()))
+
+
+def _find_places(people: PeopleNow, decision: Decision, faces: Iterable[str]) -> tuple[FaceLocation, ...]:
+    """Returns the locations of a decision at which the faces with these ids are today."""
+    wanted = set(faces)
+    return tuple(dict.fromkeys(at for part in decision.parts for at in part if _find_face(people, at) in wanted))
+
+
+def _find_face(people: PeopleNow, location: FaceLocation) -> str | None:
+    face, _ = people.finder.find(location)
+    return None if face is None else face.representative
+
+
+def _list_entries(decision: Decision) -> set[tuple[int, str, FaceLocation]]:
+    return {(taken.number, taken.effect, at) for taken in decision.takes_back for at in taken.faces}

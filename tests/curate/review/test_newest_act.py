@@ -1,0 +1,205 @@
+"""Tests that the newest act about a face counts, that one undo brings the former state back, and that redo works."""
+
+from __future__ import annotations
+
+import copy
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.decisions.decide import decide
+from curate.decisions.record import Desk, read_desk
+from curate.decisions.requests import parse_requests
+from curate.decisions.take_back import take_older_back
+from curate.people.pending.people_now import follow_batches
+from curate.review.session.history import find_redo, find_undo
+from manifests.ledger.decision_log import Decision
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import DecisionRow, File
+from manifests.runtime.uris import path_of
+from tests.doubles.curation import contents, find_problems, rows
+from tests.doubles.review.client import Review, review_dataset
+
+Requests = list[dict[str, Any]]
+
+
+def name_faces(dataset: Path, desk: Desk) -> dict[str, str]:
+    """Returns a dict from `<person>/<number>` to the id of the face in the photo with this number."""
+    place = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
+    faces = desk.people.faces.values()
+    return {f"{place[one.photo_id].parent.name[6:]}/{place[one.photo_id].stem}": one.face_id for one in faces}
+
+
+@pytest.fixture(scope="module")
+def read_once(curated_once: Path) -> tuple[Desk, dict[str, str]]:
+    """Returns the desk of a dataset of four people with five photos each, and its faces. No test changes the desk."""
+    with Ledger.open(curated_once / "dataset") as ledger:
+        desk = read_desk(ledger)
+    return desk, name_faces(curated_once / "dataset", desk)
+
+
+def copy_desk(desk: Desk) -> Desk:
+    desk = copy.deepcopy(desk)
+    desk.lookup.people = desk.people
+    return desk
+
+
+def record(desk: Desk, requests: Requests) -> list[Decision]:
+    """Records decisions in memory, as the review does, and returns them."""
+    parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number)
+    new, change = take_older_back(desk.people, parsed.decisions)
+    desk.people.follow(new, change)
+    desk.last_number += len(new)
+    return new
+
+
+def list_people(desk: Desk, without: set[str] | None = None) -> set[frozenset[str]]:
+    own = (frozenset(faces) - (without or set()) for faces in desk.people.members.values())
+    return {faces for faces in own if faces}
+
+
+def make_requests(kind: str, desk: Desk, face: dict[str, str]) -> Requests:
+    """Returns the requests of an act about the face 0/0. The other faces of this person and three people stay known."""
+    of, one = desk.people.identity_of, face["0/0"]
+    first, second, third = (of[face[f"{number}/4"]] for number in range(3))
+    others = [face[f"0/{number}"] for number in range(1, 5)]
+    return {
+        "move to second": [{"kind": "move", "faces": [one], "to": second}],
+        "move to third": [{"kind": "move", "faces": [one], "to": third}],
+        "move back": [{"kind": "move", "faces": [one, others[0]], "to": first}],
+        "move two": [{"kind": "move", "faces": [one, others[0]], "to": second}],
+        "new person": [{"kind": "split", "faces": [one]}],
+        "two out": [{"kind": "split", "faces": [one]}, {"kind": "split", "faces": [others[0]]}],
+        "move others": [{"kind": "move", "faces": others, "to": third}],
+        "move all of second": [{"kind": "move", "faces": [face[f"1/{n}"] for n in range(5)], "to": third}],
+        "merge": [{"kind": "merge", "sides": [of.get(one), second if of.get(one) == first else first]}],
+        "apart": [{"kind": "apart", "sides": [first, second]}],
+        "merge three": [{"kind": "merge", "sides": [first, second, third]}],
+        "lock": [{"kind": "lock", "faces": [of.get(one)]}],
+        "drop": [{"kind": "drop", "faces": [one, others[0]]}],
+    }[kind]
+
+
+# pairs of an older act and a newer act that contradicts it
+PAIRS = [
+    ("move to second", "move to third"), ("move to second", "move back"), ("move two", "move to third"),
+    ("move two", "move back"), ("move to second", "new person"), ("move two", "two out"), ("move two", "move others"),
+    ("move to second", "move all of second"), ("move to second", "merge"), ("new person", "move back"),
+    ("two out", "move back"), ("new person", "merge"), ("apart", "merge"), ("apart", "merge three"),
+    ("lock", "move two"), ("lock", "new person"), ("lock", "two out"), ("lock", "move others"),
+    ("merge", "move all of second"), ("move others", "move to third"), ("move others", "merge"),
+    ("drop", "move to third"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("older", "newer"), PAIRS)
+def test_the_newer_of_two_acts_counts(read_once: tuple[Desk, dict[str, str]], older: str, newer: str):
+    desk, face = copy_desk(read_once[0]), read_once[1]
+    record(desk, make_requests(older, desk, face))
+    before, dropped = list_people(desk), {one for one, row in desk.people.faces.items() if row.status != "ok"}
+    requests = make_requests(newer, desk, face)
+    target = [one for request in requests for one in desk.people.members.get(request.get("to"), ())]
+    sides = [one for request in requests for side in request.get("sides", ()) for one in desk.people.members[side]]
+    new = record(desk, requests)
+    named, of = {one for request in requests for one in request.get("faces", ())}, desk.people.identity_of
+    if requests[0]["kind"] == "move":
+        assert len({of[one] for one in {*named, *target}}) == 1
+    if requests[0]["kind"] == "merge":
+        assert len({of[one] for one in sides}) == 1
+    if requests[0]["kind"] == "split":
+        assert all(set(desk.people.members[of[one]]) <= named for one in named)
+    if requests[0]["kind"] != "merge":  # all other faces stay where they are
+        assert list_people(desk, named) == {one - named for one in before if one - named}
+    record(desk, [{"kind": "undo", "undoes": one.number} for one in reversed(new)])
+    assert list_people(desk) == before
+    assert {one for one, row in desk.people.faces.items() if row.status != "ok"} == dropped
+
+
+def draw_act(desk: Desk, rng: random.Random) -> Requests:
+    """Returns an act as the pages of the review send it, or no request."""
+    people = sorted(person for person, faces in desk.people.members.items() if faces)
+    person, other = rng.sample(people, 2) if len(people) > 1 else (people[0], people[0])
+    members = desk.people.members[person]
+    faces = rng.sample(members, min(len(members), rng.choice((1, 1, 2, 3, 5))))
+    dropped = sorted(one for one, row in desk.people.faces.items() if row.status != "ok")
+    kind = rng.choice(("move", "move", "move", "split", "out", "merge", "merge", "apart", "drop", "use"))
+    if kind in ("split", "out") and len(faces) == len(members):
+        return []
+    if kind == "out":
+        return [{"kind": "split", "faces": [one]} for one in faces]
+    if kind in ("merge", "apart"):
+        return [{"kind": kind, "sides": [person, other]}] if person != other else []
+    if kind == "use":
+        return [{"kind": "move", "faces": dropped[:2], "to": person}] if dropped else []
+    if kind == "move":
+        return [{"kind": kind, "faces": faces, "to": other}] if person != other else []
+    return [{"kind": kind, "faces": faces}]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_no_sequence_of_acts_is_refused_and_each_act_can_be_undone_and_redone(
+    read_once: tuple[Desk, dict[str, str]], seed: int
+):
+    desk, rng = copy_desk(read_once[0]), random.Random(seed)
+    batches: list[list[Decision]] = []
+    batch_of: dict[int, object] = {}
+    for _ in range(10):
+        if not (requests := draw_act(desk, rng)):
+            continue
+        before = list_people(desk)
+        batches.append(record(desk, requests))  # raises Contradiction if the act is refused
+        after = list_people(desk)
+        batch_of |= {one.number: len(batches) for one in batches[-1]}
+        other, batch = copy_desk(desk), dict(batch_of)
+        undone = record(other, [{"kind": "undo", "undoes": n} for n in find_undo(other.people.log, batch)])
+        assert list_people(other) == before
+        batch |= {one.number: "undo" for one in undone}
+        record(other, [{"kind": "undo", "undoes": n} for n in find_redo(other.people.log, batch)])
+        assert list_people(other) == after
+    again = copy_desk(read_once[0])
+    follow_batches(again.people, batches)  # as after a restart
+    assert list_people(again) == list_people(desk)
+
+
+def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_ledger(dataset: Path, tmp_path: Path):
+    twin = tmp_path / "twin"
+    shutil.copytree(dataset, twin)
+
+    def describe(review: Review) -> set[frozenset[str]]:
+        return list_people(review.session.read().desk)
+
+    with review_dataset(dataset) as review:
+        desk = review.session.read().desk
+        face = name_faces(dataset, desk)
+        one, states, of = face["0/0"], [describe(review)], review.session.read().people.identity_of
+        acts = [{"kind": "move", "faces": [one], "to": of[face[f"{number}/1"]]} for number in (1, 2, 0, 3)]
+        sentences = []
+        for act in [*acts, {"kind": "split", "faces": [one]}]:
+            sentences.append(review.decide(act)["notices"])
+            states.append(describe(review))
+        assert sentences[1:3] == [["Decision 1 (move) is taken back in part."], [
+            "Decision 1 (move) is taken back.", "Decision 2 (move) is taken back in part.",
+        ]]  # fmt: skip
+        assert frozenset([one]) in states[-1]
+        for state in reversed(states[:-1]):
+            review.act(act="undo")
+            assert describe(review) == state
+        for state in states[1:3]:
+            review.act(act="redo")
+            assert describe(review) == state
+    with review_dataset(dataset) as review:  # a restart, after which the decisions are applied
+        assert describe(review) == states[2]
+        for state in states[3:]:
+            review.act(act="redo")
+            assert describe(review) == state
+        sentence = review.act(act="undo")["sentence"]
+        assert sentence == "Undone: 1 decision (split)." and describe(review) == states[4]
+    for act in acts:
+        decide(twin, [act])
+    assert find_problems(dataset) == find_problems(twin) == []
+    assert contents(dataset)["memberships"] == contents(twin)["memberships"]
+    made = {(row.decision_id, row.kind, row.faces) for row in rows(twin, DecisionRow)}
+    assert made <= {(row.decision_id, row.kind, row.faces) for row in rows(dataset, DecisionRow)}
