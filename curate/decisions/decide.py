@@ -16,7 +16,7 @@ from curate.config import CurateConfig
 from curate.decisions.accept import describe_next_curation
 from curate.decisions.consent_plan import plan_consent
 from curate.decisions.consent_requests import check_sidecar
-from curate.decisions.record import check_frozen_people, list_phrases, make_rows, read_desk
+from curate.decisions.record import check_frozen_people, describe_same_names, list_phrases, make_rows, read_desk
 from curate.decisions.requests import Request, parse_requests
 from curate.decisions.settings import read_curation_settings
 from curate.decisions.take_back import describe_taken_back, take_older_back
@@ -87,7 +87,8 @@ def decide(
         check_sidecar(parsed.decisions, desk.photos)
         check_frozen_people(parsed.decisions, desk.people.finder, desk.frozen)
         new, _ = take_older_back(desk.people, parsed.decisions)
-        notices = [*parsed.notices, *describe_taken_back(desk.people.log, new), *_describe_waiting(waiting)]
+        notices = [*parsed.notices, *describe_taken_back(desk.people.log, new)]
+        notices += [*describe_same_names(new, desk.people), *_describe_waiting(waiting)]
         outcome = _apply(ledger, config, same_person, new, dry_run, progress)
         return replace(outcome, decisions=list_phrases(parsed), notices=(*notices, *outcome.notices))
 

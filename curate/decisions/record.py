@@ -104,7 +104,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         new, change = take_older_back(desk.people, parsed.decisions)
         _check_frozen_groups(change, desk.frozen)
         notices = [*parsed.notices, *describe_taken_back(desk.people.log, new)]
-        notices += describe_copies(new, desk.people, desk.photos)
+        notices += [*describe_same_names(new, desk.people), *describe_copies(new, desk.people, desk.photos)]
         consents = find_changed_consents([*desk.people.log, *new], desk.photos)
         notices += describe_lost_photos(consents, desk.photos)
         photos = ledger.read_rows(Photo, "list_contains(?, photo_id)", list(consents)) if consents else []
@@ -119,6 +119,27 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
 def list_phrases(parsed: ParsedRequests) -> tuple[tuple[int, str, str], ...]:
     """Returns the number, the kind and a phrase for each decision."""
     return tuple((one.number, one.kind, phrase) for one, phrase in zip(parsed.decisions, parsed.phrases, strict=True))
+
+
+def describe_same_names(decisions: Sequence[Decision], people: PeopleNow) -> list[str]:
+    """Returns a sentence for each new name that another person has too. `people` does not follow the decisions yet."""
+    sentences = []
+    for decision in decisions:
+        if decision.kind == "rename" and decision.name:
+            found = (people.finder.find(location)[0] for location in decision.parts[0])
+            own = {people.identity_of.get(face.representative) for face in found if face is not None}
+            others = [
+                row.identity_id
+                for row in people.identities.values()
+                if row.name is not None
+                and row.name.casefold() == decision.name.casefold()
+                and row.identity_id not in own
+                and people.members.get(row.identity_id)
+            ]
+            if others:
+                number = "Another person has" if len(others) == 1 else f"{len(others)} other people have"
+                sentences.append(f"{number} this name too ({', '.join(sorted(others)[:3])}).")
+    return sentences
 
 
 def make_rows(decisions: Sequence[Decision]) -> list[DecisionRow]:

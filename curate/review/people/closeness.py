@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,68 @@ def find_closest_people(dataset: Path, view: View, person: str, count: int) -> l
 
     `cosine` in a row is the cosine of the mean embeddings. The list is empty if there is no such person.
     """
-    if not view.people.members.get(person):
-        return []
+    return find_people_like(dataset, view, view.people.members.get(person, ()), count, (person,))
+
+
+def find_people_like(
+    dataset: Path,
+    view: View,
+    faces: Collection[str],
+    count: int,
+    without: Collection[str] = (),
+    only: Collection[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Returns the rows of at most `count` people who are most similar to some faces, the most similar person first.
+
+    `cosine` in a row is the cosine of two mean embeddings: of `faces`, and of the person's other faces. The people
+    `without` are left out, and all people outside `only` if `only` is given. A person without other faces is left out.
+    The list is empty if none of `faces` has an embedding.
+    """
+    people, cosines = _compare_with_people(dataset, view, faces)
+    allowed = np.array([name not in without and (only is None or name in only) for name in people], bool)
+    allowed &= ~np.isnan(cosines)
+    best = np.argsort(np.where(allowed, -cosines, np.inf), kind="stable")[: min(count, int(allowed.sum()))]
+    return [_describe(view, people[row], float(cosines[row])) for row in best.tolist()]
+
+
+def find_similar_people(dataset: Path, view: View, face: str, person: str) -> dict[str, Any]:
+    """Returns how similar a face is to the other faces of its person, and to the most similar other person.
+
+    `own` is a cosine, or None if the person has no other face. `closest` is the row of the other person, or None.
+    """
+    people, cosines = _compare_with_people(dataset, view, [face])
+    own = next((float(one) for name, one in zip(people, cosines, strict=True) if name == person), np.nan)
+    others = np.where([name == person for name in people], np.nan, cosines) if people else cosines
+    best = None if np.isnan(others).all() else int(np.nanargmax(others))
+    closest = None if best is None else _describe(view, people[best], float(others[best]))
+    return {"own": None if np.isnan(own) else own, "closest": closest}
+
+
+def _compare_with_people(dataset: Path, view: View, faces: Collection[str]) -> tuple[list[str], np.ndarray]:
+    """Returns the people, and the cosine of each person's mean embedding with the mean embedding of `faces`.
+
+    The cosines are float64 (people,). `faces` do not count for their own people. The cosine of a person without other
+    faces is NaN, and all cosines are NaN if none of `faces` has an embedding.
+    """
     face_ids, vectors = read_embeddings(dataset, view)
     people = [name for name in view.people.identities if view.people.members.get(name)]
-    number_of = {name: number for number, name in enumerate(people)}
-    owner = np.array([number_of.get(view.people.identity_of.get(face, ""), -1) for face in face_ids])
-    rows = np.flatnonzero(owner >= 0)
+    chosen, number_of = set(faces), {name: number for number, name in enumerate(people)}
+    owner = np.array([number_of.get(view.people.identity_of.get(face, ""), -1) for face in face_ids], np.int64)
+    is_chosen = np.array([face in chosen for face in face_ids], bool)
+    if not is_chosen.any():
+        return people, np.full(len(people), np.nan)
+    rows = np.flatnonzero((owner >= 0) & ~is_chosen)
     ones = np.ones(len(rows), np.float32)
     # the sum of each person's embeddings, float32 (people, d), as a product with a sparse matrix of ones
-    means = csr_array((ones, (owner[rows], rows)), (len(people), len(owner))) @ vectors
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    cosines = means @ means[number_of[person]]
-    cosines[number_of[person]] = -2.0
-    best = np.argsort(-cosines, kind="stable")[: min(count, len(people) - 1)]
-    return [
-        {**view.describe_person(view.people.identities[people[row]]), "cosine": float(cosines[row])}
-        for row in best.tolist()
-    ]
+    sums = csr_array((ones, (owner[rows], rows)), (len(people), len(owner))) @ vectors
+    mean = vectors[is_chosen].sum(0)
+    lengths = np.maximum(np.linalg.norm(sums, axis=1) * np.linalg.norm(mean), 1e-12)
+    has_faces = np.bincount(owner[rows], minlength=len(people)) > 0
+    return people, np.where(has_faces, (sums @ mean) / lengths, np.nan)
+
+
+def _describe(view: View, person: str, cosine: float) -> dict[str, Any]:
+    return {**view.describe_person(view.people.identities[person]), "cosine": cosine}
 
 
 def propose_two(dataset: Path, view: View, person: str) -> list[str]:

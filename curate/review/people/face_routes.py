@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from curate.review.people.closeness import find_similar_people
 from curate.review.people.face_facts import describe_face_fully
 from curate.review.pictures.source_photo import draw_source_photo
 from curate.review.pictures.thumbnails import read_crop, read_thumbnail
@@ -43,7 +44,9 @@ def describe_face(request: Request) -> Response:
         face = view.people.faces.get(request.path_params["face"])
         if face is None:
             raise HTTPException(404, "There is no face with this id.")
-        return JSONResponse(describe_face_fully(view, face))
+        person = view.people.identity_of.get(face.face_id)
+        near = {} if person is None else find_similar_people(session.dataset, view, face.face_id, person)
+        return JSONResponse({**describe_face_fully(view, face), **near})
 
 
 def _send(request: Request, read: Callable[[Session, View, Face], bytes | None]) -> Response:

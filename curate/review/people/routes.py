@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from curate.review.people.closeness import find_closest_people, propose_two
+from curate.review.people.closeness import find_closest_people, find_people_like, propose_two
 from curate.review.people.consent_facts import describe_consent_of_person
 from curate.review.session.view import FACE_ORDERS, ORDERS, SHOWN, View
-from curate.review.web.pages import answer_part, choose, get_session, read_decimal, read_number, render
+from curate.review.web.pages import (
+    answer_part,
+    choose,
+    get_session,
+    read_decimal,
+    read_json,
+    read_number,
+    render,
+)
+from manifests.errors import BadInput
 
 NAVIGATION = [("/", "People")]
 _CLOSEST = 8  # the number of similar people that the page of a person shows (ours)
+_CHOICES = 30  # the number of people that the dialog for a move shows (ours)
+_MOST_BYTES = 16 * 2**20  # the largest request with faces (ours): the ids of 400,000 faces
 _GONE = (
     "There is no person with this id. The person may have been merged, may have another id now, or may have no photo "
     "that may be used."
@@ -89,6 +101,33 @@ def list_closest(request: Request) -> Response:
     return JSONResponse({"rows": rows})
 
 
+def _read_names(names: object) -> list[str]:
+    """Returns a list of ids. Raises BadInput if `names` is something else."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput("The request needs the lists faces and without.")
+    return names
+
+
+async def list_similar(request: Request) -> Response:
+    """Sends the people who are most similar to the faces of the request.
+
+    The request is {"faces": [...], "without": [...], "search": "..."}. The people `without` are left out. If `search`
+    is not empty, only people whom the search finds are sent.
+    """
+    session, wish = get_session(request), await read_json(request, _MOST_BYTES)
+    wish = wish if isinstance(wish, dict) else {}
+    faces, without = _read_names(wish.get("faces")), _read_names(wish.get("without"))
+    search = str(wish.get("search", "")).strip()
+
+    def find_rows() -> list[dict[str, Any]]:
+        with session.lock:
+            view = session.read()
+            only = {row["id"] for row in view.list_people(search)} if search else None
+            return find_people_like(session.dataset, view, faces, _CHOICES, without, only)
+
+    return JSONResponse({"rows": await run_in_threadpool(find_rows)})
+
+
 def propose_split(request: Request) -> Response:
     """Sends those faces of a person that possibly show another person: the smaller of two groups."""
     session = get_session(request)
@@ -105,5 +144,6 @@ ROUTES = [
     Route("/api/people/{person}", describe_person),
     Route("/api/people/{person}/faces", list_faces),
     Route("/api/people/{person}/closest", list_closest),
+    Route("/api/similar", list_similar, methods=["POST"]),
     Route("/api/people/{person}/two", propose_split),
 ]

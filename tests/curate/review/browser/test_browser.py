@@ -109,7 +109,15 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     wait_for_decisions(server, 8)
     decide(twin, [{"kind": "lock", "faces": [kept]}])
     page.wait_for_selector("#facts:has-text('locked')")
-    assert "8 decisions not yet applied" in page.inner_text("#unapplied")
+    if with_keyboard:
+        page.focus("#split")
+        page.keyboard.press("v")
+    else:
+        page.select_option("#split", "val")
+    wait_for_decisions(server, 9)
+    decide(twin, [{"kind": "assign", "faces": [kept], "split": "val"}])
+    page.wait_for_selector("#facts:has-text('split val')")
+    assert "9 decisions not yet applied" in page.inner_text("#unapplied")
 
     server.stop()
     assert strip(dataset) == strip(twin)
@@ -117,16 +125,16 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     server = Server(dataset)
     page.goto(server.link)
     page.wait_for_selector(".cell img")
-    for undone, total in enumerate((9, 10, 12, 13, 14, 15, 16), 1):
+    for undone, total in enumerate((10, 11, 12, 14, 15, 16, 17, 18), 1):
         hand.undo()
         wait_for_decisions(server, total)
         hand.wait(f"state.revision === {server.session.revision}")
         assert undone
     hand.redo()
-    wait_for_decisions(server, 17)
+    wait_for_decisions(server, 19)
     hand.wait(f"state.revision === {server.session.revision}")
     hand.undo()
-    wait_for_decisions(server, 18)
+    wait_for_decisions(server, 20)
     server.stop()
     assert describe(dataset) == start and [fourth, third] == [find_people(dataset)[four], find_people(dataset)[three]]
 

@@ -111,7 +111,10 @@ class Grid {
 
   hasFocus() { return this.root.contains(document.activeElement); }
 
-  current() { return this.rows[this.focusIndex]; }
+  /* Returns the row that the user sees at an index. While the rows are read again, the cells still show the old rows. */
+  rowAt(index) { return this.cells.get(index)?.row || this.rows[index]; }
+
+  current() { return this.rowAt(this.focusIndex); }
 
   focus(index) {
     if (!this.total) return;
@@ -134,13 +137,14 @@ class Grid {
     this.root.dispatchEvent(new CustomEvent("selection"));
   }
 
-  describeSelection() { return [...this.selected].join(); }
-
-  /* Clears the selection after an act, but keeps the rows that were selected while the server worked. */
-  unselect(chosen) { if (this.describeSelection() === chosen) this.select([]); }
+  /* Takes rows out of the selection after an act. Rows that the user selected while the server worked stay selected. */
+  unselect(ids) {
+    const gone = new Set(ids);
+    this.select([...this.selected].filter((id) => !gone.has(id)));
+  }
 
   toggle(index) {
-    const row = this.rows[index];
+    const row = this.rowAt(index);
     if (!row) return;
     const ids = new Set(this.selected);
     if (!ids.delete(row.id)) ids.add(row.id);

@@ -12,6 +12,8 @@ async function work(name, label) {
   }
 }
 
+let hasPlan = false; // whether a plan is being made or is shown
+
 function startRepair() {
   const plan = document.getElementById("plan"), repair = document.getElementById("repair");
   const text = document.getElementById("plan-text");
@@ -29,17 +31,26 @@ function startRepair() {
     }
   }
 
-  plan.addEventListener("click", () => run(plan, "plan", "The repair is being planned.", (answer) => {
-    plan.hidden = true;
-    repair.hidden = !answer.decides;
-    repair.focus();
-  }));
+  plan.addEventListener("click", () => {
+    hasPlan = true;
+    run(plan, "plan", "The repair is being planned.", (answer) => {
+      plan.hidden = true;
+      repair.hidden = !answer.decides;
+      repair.focus();
+    });
+  });
   repair.addEventListener("click", () => run(repair, "repair", "The leaks are being repaired.", () => {
     repair.hidden = true;
     document.querySelector(".repair").append(make("a", { href: "/leaks", class: "button", text: "Search again" }));
   }));
 }
 
+/* Shows the pairs after the search. Loading the page again would lose a plan, so the user does that with a link. */
+function showPairs(search) {
+  if (!hasPlan) location.reload();
+  else search.replaceChildren(make("a", { href: "/leaks", class: "button", text: "Show the pairs" }));
+}
+
 const search = document.getElementById("search");
-if (search) waitForWork(search.dataset.work, search).then(() => location.reload()).catch((error) => say(error.message, true));
+if (search) waitForWork(search.dataset.work, search).then(() => showPairs(search)).catch((error) => say(error.message, true));
 if (document.getElementById("plan")) startRepair();

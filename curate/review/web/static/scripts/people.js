@@ -47,7 +47,7 @@ function drawPerson(cell, row) {
   }
 
   async function perform(body) {
-    const chosen = grid.describeSelection();
+    const chosen = [...grid.selected];
     const answer = await act(body);
     if (answer) { grid.unselect(chosen); grid.focus(grid.focusIndex); }
   }

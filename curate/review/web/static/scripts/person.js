@@ -84,7 +84,7 @@ function drawFace(cell, row) {
       await viewer.refresh();
     } catch (error) {
       say(error.message, true);
-      setTimeout(() => { location.href = "/"; }, 1500);
+      if (!(error instanceof NoAnswer)) setTimeout(() => { location.href = "/"; }, 1500);
     }
   });
 
@@ -95,7 +95,7 @@ function drawFace(cell, row) {
   }
 
   async function perform(body) {
-    const chosen = grid.describeSelection();
+    const chosen = [...grid.selected];
     const answer = await act(body);
     if (!answer) return;
     viewer.close();
@@ -131,7 +131,7 @@ function drawFace(cell, row) {
     async move() {
       const faces = targets();
       if (!faces.length) { say("Select faces first.", true); return; }
-      const other = await choosePerson(`Move ${count(faces.length, "face")} to …`, [person]);
+      const other = await choosePerson(`Move ${count(faces.length, "face")} to …`, [person], faces);
       if (other) await perform({ requests: [{ kind: "move", faces, to: other.id }] });
     },
     async drop() {
@@ -214,12 +214,22 @@ function drawFace(cell, row) {
       photoConsent.value = facts.consent.value;
       photoConsent.disabled = false;
       document.getElementById("face-why").textContent = `Why the face is here: ${facts.why}`;
+      this.showClosest(facts);
       document.getElementById("face-numbers").replaceChildren(...facts.numbers.map(([title, value]) =>
         make("div", {}, make("dt", { text: title }), make("dd", { text: value }))));
       const copies = document.getElementById("face-copies");
       copies.hidden = !facts.copies.length;
       copies.querySelector(".strip").replaceChildren(...facts.copies.map((copy) => make("div", { class: "near" },
         make("img", { src: `/thumbnail/${copy.id}.webp`, alt: "" }), make("span", { text: copy.file }))));
+    },
+    /* Says which other person the face is most like. */
+    showClosest({ closest, own }) {
+      const line = document.getElementById("face-closest");
+      line.hidden = !closest;
+      if (!closest) return;
+      const here = own === null ? "" : `, this person ${twoPlaces(own)}`;
+      line.replaceChildren("Most like: ", make("a", { href: `/person/${closest.id}`, text: closest.name || shortId(closest.id) }),
+        ` (cosine ${twoPlaces(closest.cosine)}${here})`);
     },
     /* Shows the face again after the dataset has changed. If the face has left the person, the dialog closes. */
     async refresh() {

@@ -4,6 +4,9 @@
 
 /* --- requests --- */
 
+/* The server does not answer. */
+class NoAnswer extends Error {}
+
 async function request(path, body) {
   const options = body === undefined ? {} : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
@@ -13,7 +16,7 @@ async function request(path, body) {
     try {
       answer = await fetch(path, options);
     } catch {
-      throw new Error("The review does not answer. The command `likeness review` may have ended.");
+      throw new NoAnswer("The review does not answer. The command `likeness review` may have ended.");
     }
     const isJson = (answer.headers.get("Content-Type") || "").startsWith("application/json");
     const value = isJson ? await answer.json() : { error: await answer.text() };
@@ -69,7 +72,7 @@ async function act(body) {
     return answer;
   } catch (error) {
     say(error.message, true);
-    document.dispatchEvent(new CustomEvent("change"));
+    if (!(error instanceof NoAnswer)) document.dispatchEvent(new CustomEvent("change"));
     return null;
   }
 }
@@ -172,8 +175,9 @@ async function askDrop(faces) {
   return { kind: "drop", faces, ...(reason && { reason }) };
 }
 
-/* Lets the user choose a person. `others` are rows that stand above the search. Resolves to a row or to null. */
-function choosePerson(title, without = []) {
+/* Lets the user choose a person. The people who are most like `faces`, or most like the first person of `without`, come
+   first. The people `without` are left out. Resolves to a row or to null. */
+function choosePerson(title, without = [], faces = []) {
   const dialog = document.getElementById("choose"), input = document.getElementById("choose-input");
   const list = document.getElementById("choose-list");
   document.getElementById("choose-title").textContent = title;
@@ -181,15 +185,18 @@ function choosePerson(title, without = []) {
   let chosen = null, turn = 0, shown = null;
   const show = async () => {
     turn += 1;
-    const own = turn, words = new URLSearchParams({ search: input.value, count: 30 });
-    const path = input.value || !without.length ? `/api/people?${words}` : `/api/people/${without[0]}/closest`;
+    const own = turn, search = input.value, words = new URLSearchParams({ search, count: 30 });
+    const path = search || !without.length ? `/api/people?${words}` : `/api/people/${without[0]}/closest`;
     let rows = [];
-    try { rows = (await request(path)).rows; } catch (error) { say(error.message, true); }
+    try {
+      ({ rows } = await (faces.length ? request("/api/similar", { faces, without, search }) : request(path)));
+    } catch (error) { say(error.message, true); }
     if (own !== turn) return;
     list.replaceChildren(...rows.filter((row) => !without.includes(row.id)).map((row) => make("button", {
       type: "button", onclick: () => { chosen = row; dialog.close(); },
     }, make("img", { src: `/thumbnail/${row.best}.webp`, alt: "" }),
-    make("span", { text: `${row.name || shortId(row.id)}, ${count(row.faces, "face")}` }))));
+    make("span", { text: `${row.name || shortId(row.id)}, ${count(row.faces, "face")}` }),
+    make("span", { class: "cosine", text: row.cosine === undefined ? "" : `cosine ${twoPlaces(row.cosine)}` }))));
   };
   const onKey = (event) => {
     const buttons = [...list.children], place = buttons.indexOf(document.activeElement);

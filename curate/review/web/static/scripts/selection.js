@@ -43,7 +43,7 @@ function drawSelectedFace(cell, row) {
     if (!faces.length) { say("Choose faces first.", true); return; }
     const requests = await make_requests(faces);
     if (!requests) return;
-    const chosen = grid.describeSelection();
+    const chosen = [...grid.selected];
     if (!await act({ requests })) return;
     grid.unselect(chosen);
     if (grid.total) grid.focus(grid.focusIndex);
@@ -53,9 +53,9 @@ function drawSelectedFace(cell, row) {
     async move() {
       const faces = targets();
       if (!faces.length) { say("Choose faces first.", true); return; }
-      const other = await choosePerson(`Move ${count(faces.length, "face")} to …`);
+      const other = await choosePerson(`Move ${count(faces.length, "face")} to …`, [], faces);
       if (!other) return;
-      if (await act({ requests: [{ kind: "move", faces, to: other.id }] })) grid.select([]);
+      if (await act({ requests: [{ kind: "move", faces, to: other.id }] })) grid.unselect(faces);
     },
     out() {
       const title = "Not this person";
