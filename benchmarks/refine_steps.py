@@ -27,11 +27,11 @@ from train.backbones import get_file_name
 from train.data.dataset import to_device
 from train.fit.dry_run import make_random_batch
 from train.fit.engine import build
-from train.fit.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.settings import Settings
-from train.fit.step import compute_gradients
+from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
+from train.fit.steps.step import compute_gradients
 from train.models.config import IR_SE50
-from train.models.identity_encoder import IrSe
+from train.models.identity.identity_encoder import IrSe
 from train.models.released.ir_se50 import FILE
 from train.recipes.recipes import STYLEGAN_RECIPES, find_recipe
 

@@ -1,8 +1,8 @@
 """Finds faces in the files of training runs, snapshots and benchmarks, and removes the faces from these files.
 
-The functions depend on the layout of a run (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py)
-and on the layout of a benchmark (train/benchmark/frozen_benchmark.py). The package `manifests` does not import the
-package `train`.
+The functions depend on the layout of a run (train/data/snapshot.py, train/fit/log/logbook.py,
+train/evaluation/evaluate.py) and on the layout of a benchmark (train/benchmark/frozen_benchmark.py). The package
+`manifests` does not import the package `train`.
 """
 
 from __future__ import annotations

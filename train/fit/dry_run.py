@@ -18,9 +18,9 @@ from train.data.augment import check_albumentations
 from train.data.sampling import draw_theta
 from train.data.snapshot import FACTS, Snapshot, load_snapshot
 from train.fit.engine import Engine, build
-from train.fit.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
-from train.fit.step import compute_gradients
+from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
+from train.fit.steps.step import compute_gradients
 from train.losses.names import THROUGH_RECOGNIZER
 from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import DIFFUSION, RECOGNIZER, Recipe

@@ -27,8 +27,8 @@ from train.losses.names import ADVERSARIAL
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.discriminator import FaceDiscriminator
-from train.models.identity_encoder import IdentityEncoder
-from train.models.recognizer import Recognizer, load_recognizer
+from train.models.identity.identity_encoder import IdentityEncoder
+from train.models.identity.recognizer import Recognizer, load_recognizer
 from train.models.released.ir_se50 import find_ir_se50, load_ir_se50
 from train.models.released.stylegan2 import FILE as STYLEGAN2
 from train.models.released.stylegan2 import load_stylegan2

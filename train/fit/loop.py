@@ -19,9 +19,8 @@ from train.data.snapshot import load_snapshot
 from train.fit.checkpoints import load_checkpoint, save_checkpoint, sweep_run
 from train.fit.distributed import StopVote, get_rank, get_world_size, run_on_first
 from train.fit.engine import build, compile_failures
-from train.fit.figures import UnreadFigures
-from train.fit.gradient_penalty import compute_penalty_gradients, is_penalty_due
-from train.fit.logbook import Logbook
+from train.fit.log.figures import UnreadFigures
+from train.fit.log.logbook import Logbook
 from train.fit.settings import (
     Settings,
     check_images,
@@ -30,7 +29,8 @@ from train.fit.settings import (
     drop_inactive_losses,
     find_recognizer,
 )
-from train.fit.step import compute_gradients
+from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
+from train.fit.steps.step import compute_gradients
 from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
 from train.recipes.recipes import Recipe

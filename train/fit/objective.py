@@ -55,9 +55,9 @@ from train.losses.pixel import (
 from train.losses.resolution import limit_resolution
 from train.models.config import StyleganConfig
 from train.models.discriminator import FaceDiscriminator, LatentDiscriminator, PatchDiscriminator
-from train.models.identity_encoder import IdentityEncoder
+from train.models.identity.identity_encoder import IdentityEncoder
+from train.models.identity.recognizer import Recognizer
 from train.models.io import Restoration
-from train.models.recognizer import Recognizer
 from train.models.released.ir_se50 import find_ir_se50
 from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import DISCRIMINATORS, Recipe

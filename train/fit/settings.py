@@ -26,7 +26,7 @@ from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.config import REFINEFIR
 from train.models.released.ir_se50 import find_ir_se50
 from train.models.released.stylegan2 import FILE as STYLEGAN2
-from train.models.step_schedule import check_steps
+from train.models.timesteps.step_schedule import check_steps
 from train.recipes.model_configs import build_model_config, find_encoder_shape
 from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, STYLEGAN, TINY, VRE, Recipe
 from train.run_folders import RUN_CONFIG, check_run_folder

@@ -11,9 +11,9 @@ from torch import nn
 
 from train.data import dataset as data
 from train.fit.engine import Engine
-from train.fit.figures import Diverged
-from train.fit.logbook import Logbook
-from train.fit.reference_embeddings import embed_references
+from train.fit.log.figures import Diverged
+from train.fit.log.logbook import Logbook
+from train.fit.steps.reference_embeddings import embed_references
 
 GRID = 8  # Number of images in samples/*.png.
 VALIDATION = 32  # Number of images that are measured.

@@ -109,7 +109,7 @@ class ModelConfig:
     lora_rank: int  # Base diffusion: rank of the adapters on the frozen UNet.
     embedding_dim: int  # Length of the identity embeddings, which condition the model.
     vre: VreConfig
-    steps: int = 1  # number of restoration steps in training, see train/models/step_schedule.py
+    steps: int = 1  # number of restoration steps in training, see train/models/timesteps/step_schedule.py
     stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
     # The encoder that embeds the references, or None if the recognizer of the dataset embeds the references.
     identity_encoder: IrSeShape | None = None

@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from manifests.errors import BadInput
-from train.models import one_step
 from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.tiny import TinyBase
 from train.models.checkpoint_files import CONFIG, WEIGHTS, find_checkpoint_folder, write_model_files
 from train.models.config import ModelConfig
-from train.models.identity_encoder import IdentityEncoder, IrSe
+from train.models.identity.identity_encoder import IdentityEncoder, IrSe
 from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
-from train.models.step_schedule import Schedule, add_noise
+from train.models.timesteps import one_step
+from train.models.timesteps.step_schedule import Schedule, add_noise
 
 # Random buffers of base stylegan. They are not trained, and a checkpoint has them.
 _NOISES = "base.generator.decoder.noises."

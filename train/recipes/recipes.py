@@ -62,7 +62,7 @@ class Recipe:
     # --- model ---
     parts: tuple[str, ...]  # Names from PARTS; recipe VRE has no parts, because it trains the embedder itself.
     timestep: int  # The timestep of the first step.
-    steps: int  # The largest number of steps in a restoration, see train/models/step_schedule.py.
+    steps: int  # The largest number of steps in a restoration, see train/models/timesteps/step_schedule.py.
     latent_factor: int  # Base tiny: the factor of space-to-depth.
     channels: tuple[int, ...]  # Base tiny: the widths of the UNet.
     reference_channels: tuple[int, ...]  # The widths of the reference encoder.

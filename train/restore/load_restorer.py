@@ -14,7 +14,7 @@ from train.data.mesh import MESH, check_landmark_model
 from train.data.tensors import to_tensor
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
-from train.models.step_schedule import check_steps
+from train.models.timesteps.step_schedule import check_steps
 from train.restore.references.reference_photos import References
 
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train.data.dataset
 import train.fit.engine
 import train.fit.loop
-import train.fit.step
+import train.fit.steps.step
 from manifests.errors import BadInput, LikenessError
 from tests.doubles.commands.forked_commands import Process, start_python
 from tests.doubles.training import ADVERSARIAL, SMALL, finder, snapshot
@@ -26,7 +26,7 @@ from tests.places import REPOSITORY
 from train.data.dataset import TrainingFaces
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
-from train.fit.figures import Diverged
+from train.fit.log.figures import Diverged
 from train.fit.objective import Objective
 from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
@@ -220,8 +220,8 @@ def test_a_step_waits_for_no_number(
 def test_a_discriminator_that_is_no_number_stops_it_too(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
-    honest = getattr(train.fit.step, name)
-    monkeypatch.setattr(train.fit.step, name, lambda *arguments: honest(*arguments) * float("nan"))
+    honest = getattr(train.fit.steps.step, name)
+    monkeypatch.setattr(train.fit.steps.step, name, lambda *arguments: honest(*arguments) * float("nan"))
     with pytest.raises(Diverged, match=rf"{said}.* became NaN or infinite in step 1 \(after 0 images"):
         run(tmp_path, taken, recipe=ADVERSARIAL)
     assert not list_checkpoints(tmp_path)
@@ -239,7 +239,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
     if full == "grid":
         (tmp_path / "stats.jsonl").unlink()  # so the next run first writes this whole file
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
-    monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
+    monkeypatch.setattr(f"train.fit.log.logbook.{where}", fails)
     with pytest.raises(
         LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last complete"
     ):

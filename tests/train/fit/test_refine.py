@@ -33,11 +33,11 @@ from tests.doubles.training_runs import lines, run, same_weights
 from train.data.dataset import TrainingFaces, collate, to_device
 from train.data.snapshot import Snapshot
 from train.fit.engine import build
-from train.fit.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.objective import check_weights
-from train.fit.reference_embeddings import embed_references
 from train.fit.settings import Settings, resolve_settings
-from train.fit.step import compute_gradients
+from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
+from train.fit.steps.reference_embeddings import embed_references
+from train.fit.steps.step import compute_gradients
 from train.models.released.ir_se50 import load_ir_se50
 from train.models.restorer import Restorer
 from train.recipes.recipes import Recipe, find_recipe

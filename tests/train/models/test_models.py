@@ -24,12 +24,12 @@ from tests.doubles.training import DIM, SMALL, picture, recognizer_onnx
 from tests.places import REPOSITORY
 from train.models import latent
 from train.models.config import ModelConfig, VreConfig
+from train.models.identity.recognizer import Recognizer, load_recognizer
 from train.models.io import Conditions, Restoration
-from train.models.one_step import clean_from_noise, noise_of_correction, signal_share
 from train.models.prompts.honestface import GRID, TOKENS
-from train.models.recognizer import Recognizer, load_recognizer
 from train.models.references import pool
 from train.models.restorer import Restorer
+from train.models.timesteps.one_step import clean_from_noise, noise_of_correction, signal_share
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import RECIPES, STYLEGAN_RECIPES, TINY, find_recipe
 

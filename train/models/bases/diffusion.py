@@ -29,7 +29,7 @@ SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRest
 # Standard deviation of the random numbers with which the learned prompt starts (ours). Tokens that are equal at the
 # start would stay equal in training.
 SPREAD = 0.02
-# The schedule of Stable Diffusion, which the formulas in train/models/one_step.py need.
+# The schedule of Stable Diffusion, which the formulas in train/models/timesteps/one_step.py need.
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,

@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from train.models import latent, one_step
+from train.models import latent
 from train.models.bases.refine import Refinement
 from train.models.bases.unet import PROMPT_DIM, TinyUNet
 from train.models.config import ModelConfig
 from train.models.io import Conditions
+from train.models.timesteps import one_step
 
 
 class TinyBase(nn.Module):

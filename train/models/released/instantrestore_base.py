@@ -12,7 +12,7 @@ from torch import nn
 
 from train.models.bases.extended_attention import Extension
 from train.models.io import Conditions
-from train.models.step_schedule import add_noise
+from train.models.timesteps.step_schedule import add_noise
 
 TIMESTEP = 249  # The timestep of the LQ latent and of the UNet, from inference/test.py.
 REFERENCE_TIMESTEP = 1  # The timestep of the reference latents.

@@ -7,7 +7,7 @@ from pathlib import Path
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 from train.models.config import IR_SE50, IrSeShape
-from train.models.identity_encoder import IdentityEncoder, IrSe
+from train.models.identity.identity_encoder import IdentityEncoder, IrSe
 from train.models.released.read_pickled import load_tensors, read_pickled
 
 FILE = "model_ir_se50.pth"

@@ -21,7 +21,7 @@ from tests.doubles.models.refinefir import (
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.bases.stylegan.generator import Generator
 from train.models.config import REFINEFIR, StyleganConfig
-from train.models.identity_encoder import IdentityEncoder, IrSe, embed_gray
+from train.models.identity.identity_encoder import IdentityEncoder, IrSe, embed_gray
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import find_recipe

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from train.models import one_step
 from train.models.bases.stylegan.generator import Generator
 from train.models.config import StyleganConfig
 from train.models.io import Conditions
+from train.models.timesteps import one_step
 
 
 class StyleganBase(nn.Module):

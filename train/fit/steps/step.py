@@ -20,7 +20,7 @@ from train.fit.distributed import get_rank
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.fit.objective import discriminator_loss, generator_term
-from train.fit.reference_embeddings import embed_references
+from train.fit.steps.reference_embeddings import embed_references
 from train.models.io import Restoration, fill_invalid
 from train.recipes.schedules import find_loss_weights
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from manifests.errors import BadInput
-from train.models.one_step import signal_share
+from train.models.timesteps.one_step import signal_share
 
 MOST_STEPS = 8  # the largest number of steps (ours)
 

@@ -12,7 +12,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from curate.faces.align import ARCFACE_112
-from train.models.recognizer import Recognizer, freeze, load_recognizer
+from train.models.identity.recognizer import Recognizer, freeze, load_recognizer
 
 SIZE = 112
 FACTS = {"size": SIZE, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 128.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from train.data.dataset import Batch
-from train.models.identity_encoder import IdentityEncoder
+from train.models.identity.identity_encoder import IdentityEncoder
 
 
 @torch.no_grad()

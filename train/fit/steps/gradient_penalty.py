@@ -6,7 +6,7 @@ import torch
 
 from train.data.dataset import Batch
 from train.fit.engine import Engine
-from train.fit.step import clip_gradients
+from train.fit.steps.step import clip_gradients
 from train.models.discriminator import FaceDiscriminator
 from train.recipes.recipes import Recipe
 

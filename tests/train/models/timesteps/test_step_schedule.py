@@ -15,10 +15,10 @@ from train.data.dataset import TrainingFaces, batches
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
 from train.fit.loop import train
-from train.models import one_step
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.models.step_schedule import MOST_STEPS, Schedule, add_noise
+from train.models.timesteps import one_step
+from train.models.timesteps.step_schedule import MOST_STEPS, Schedule, add_noise
 from train.recipes.model_configs import build_model_config
 from train.restore.load_restorer import load_restorer
 

@@ -94,7 +94,7 @@ def embed_gray(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 class IdentityEncoder(nn.Module):
-    """Computes unit embeddings of faces (B,3,S,S) in 0..1, like train.models.recognizer.Recognizer.
+    """Computes unit embeddings of faces (B,3,S,S) in 0..1, like train.models.identity.recognizer.Recognizer.
 
     The network is frozen and always in eval mode. Gradients pass through the network to the faces, so a loss can use an
     IdentityEncoder in place of a Recognizer.

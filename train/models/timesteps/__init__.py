@@ -1,0 +1,1 @@
+"""Computes the timesteps of a restoration, and the latents between the timesteps."""
