@@ -41,6 +41,7 @@ def measure(colour: float) -> dict[str, float]:
         recipe=SimpleNamespace(batch=people),
         device=torch.device("cpu"),
         recognizer=lambda images: images.mean((2, 3)),
+        encoder=None,
     )
     log: Any = SimpleNamespace(write=lambda kind, seen, seconds, line: values.update(line), grid=lambda *images: None)
     validate(log, 0, engine=engine, faces=faces, began=0.0)
