@@ -15,9 +15,10 @@ import curate.decisions.decide
 from curate.decisions.decide import apply_decisions_of, decide
 from curate.decisions.record import Desk, read_desk, record_decisions
 from curate.people.leaks.audit import audit_dataset
-from manifests.errors import BadInput
+from manifests.errors import BadInput, LedgerMissing
 from manifests.ledger.applied_decisions import count_unapplied_decisions
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import DecisionRow, Face, File, Identity, Membership, Pair, Split
 from manifests.report.build_report import build_report
 from manifests.report.suggestions import read_user_decisions
@@ -203,6 +204,10 @@ def test_a_desk_that_another_command_made_old_is_read_again(pair: tuple[Path, Pa
     assert result.desk is not desk and result.decisions[0][0] == 4 and len(result.desk.people.members[one]) == 8
     again = record_decisions(dataset, [{"kind": "lock", "faces": [one]}], result.desk)
     assert again.decisions == () and again.change is None and "contains this decision" in again.notices[0]
+    (dataset / LEDGER_NAME).unlink()
+    with pytest.raises(LedgerMissing):  # no empty ledger is made
+        record_decisions(dataset, [{"kind": "lock", "faces": [other]}], again.desk)
+    assert not (dataset / LEDGER_NAME).exists()
 
 
 def test_frozen_splits_are_checked_before_anything_is_recorded(pair: tuple[Path, Path]) -> None:
