@@ -74,6 +74,8 @@ class Centres:
         cosines[slot] = -2.0
         near = np.argpartition(-cosines, min(_NEAREST, len(cosines) - 1))[:_NEAREST]
         near = near[cosines[near] > -1.5]
+        if not self._photos[self.people[slot]]:  # no face of the person shares its photo with another face
+            return near, cosines[near]
         shared = np.array([self._count_shared_photos(slot, other) for other in near.tolist()])
         return near, (cosines[near] - shared / (self._norms[near] * self._norms[slot])).astype(np.float32)
 

@@ -139,17 +139,15 @@ class Questions:
         Until this person has changed, no question is asked about the person.
         """
         self.skip(question)
-        doubts = {
-            person: max(
-                (entry.probability for key in self._likely_of.get(person, ()) if key[0] != PEOPLE
-                 for entry in [self._likely.get(key)] if entry is not None), default=0.0
-            )
-            for person in question.people
-        }  # fmt: skip
-        mixed = max(question.people, key=lambda person: (doubts[person], len(self._rows[person]), person))
+        mixed = max(question.people, key=lambda person: (self._doubt(person), len(self._rows[person]), person))
         self._mixed.add((mixed, self._version[mixed]))
         self._unchecked.add(mixed)
         return mixed
+
+    def _doubt(self, person: str) -> float:
+        """Returns the largest probability that a face or a part of a person is wrong, or 0 if no error is likely."""
+        own = (key for key in self._likely_of.get(person, ()) if key[0] != PEOPLE and key in self._likely)
+        return max((self._likely[key].probability for key in own), default=0.0)
 
     def follow(self, owner: Mapping[str, str | None]) -> None:
         """Updates the queue after a change of the people. `owner` maps each face that may have moved to its person, or
