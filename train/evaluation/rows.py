@@ -32,7 +32,13 @@ from train.models.restorer import Restorer
 from train.restore.load_restorer import needs_reference, run_model
 from train.restore.output_paths import list_photos
 from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
-from train.restore.references.reference_photos import References, embed_references, join_references, warp_references
+from train.restore.references.reference_photos import (
+    References,
+    embed_references,
+    join_references,
+    limit_references,
+    warp_references,
+)
 
 # A function of type OnImage is called with each row and its image, uint8 (S, S, 3). Outside the photo, the image has
 # the pixels of the target.
@@ -94,6 +100,7 @@ def measure_systems(
         references = select_references(case, system, embed)
         if references is None:
             continue
+        references = limit_references(model, references)
         row["references"] = len(references.crops)
         if checks and len(references.crops) and not system.trust and not is_confirmed(references):
             row["left_out"], references = len(references.crops), nothing

@@ -41,7 +41,13 @@ from train.iterate.acceptance import (
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.restore.load_restorer import load_restorer, move_to_device, run_model
-from train.restore.references.reference_photos import References, embed_references, join_references, warp_references
+from train.restore.references.reference_photos import (
+    References,
+    embed_references,
+    join_references,
+    limit_references,
+    warp_references,
+)
 
 STAGE = "iterate"
 BATCH = 64  # Number of targets that are recorded together.
@@ -181,5 +187,5 @@ def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References
 
     points = tuple(find_points(ref) for ref in rows)
     references = References(crops, torch.from_numpy(snapshot.embeddings[rows]), points)
-    references = embed_references(model, references)
+    references = embed_references(model, limit_references(model, references))
     return warp_references(model, references, find_points(row))

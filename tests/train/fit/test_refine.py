@@ -41,6 +41,8 @@ from train.fit.steps.step import compute_gradients
 from train.models.released.ir_se50 import load_ir_se50
 from train.models.restorer import Restorer
 from train.recipes.recipes import Recipe, find_recipe
+from train.restore.load_restorer import run_model
+from train.restore.references.reference_photos import References, join_references, limit_references
 
 CHANGES = {"size": 64, "channel_limit": 8, "batch": 2, "images": 6, "ema": 4, "preset": "mild"}
 REFINE: Recipe = replace(find_recipe("refine"), **CHANGES)
@@ -84,6 +86,10 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest(tmp_path: Path, faces
     lq, present = torch.rand(1, 3, 64, 64), torch.ones(1, 1, dtype=torch.bool)
     done = [model(lq, image[None, None], present, expected[i][None, None]).image for i, image in enumerate(images)]
     assert done[0].shape == lq.shape and not torch.equal(*done)
+    # `evaluate` also restores without references. The recognizer of its dataset can have embeddings of any length.
+    assert run_model(model, lq, join_references((), 64, ENCODER.dim + 1)).isfinite().all()
+    three = limit_references(model, References(images[[0, 1, 1]], expected[[0, 1, 1]]))
+    assert torch.equal(three.crops, images[:1]) and torch.equal(three.embeddings, expected[:1])
 
 
 def lpips_by_hand(weights: Path, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

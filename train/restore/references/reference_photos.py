@@ -139,6 +139,13 @@ def _read_face(image: np.ndarray, face: Detection, model: Restorer, models: Face
     return ReferenceFace((x0, y0, x1, y1), crop, embed_face(large, models), points, hash_face(large))
 
 
+def limit_references(model: Restorer, references: References) -> References:
+    """Returns the first references, and at most as many as the restorer reads (ReFine, InstantRestore)."""
+    most = model.config.most_references
+    crops, embeddings, landmarks = references.crops[:most], references.embeddings[:most], references.landmarks[:most]
+    return replace(references, crops=crops, embeddings=embeddings, landmarks=landmarks)
+
+
 def embed_references(model: Restorer, references: References) -> References:
     """Returns the references with the embeddings that the restorer reads.
 
