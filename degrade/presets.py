@@ -49,8 +49,8 @@ _REAL_ESRGAN = SecondOrder(
 #   colours.
 # `real-esrgan`: the numbers are those of _REAL_ESRGAN above. The result of Real-ESRGAN's chain has a quarter of the
 #   side of the input. The bicubic resize to the full size is ours.
-# `bicubic-x8`: ReFine says "x8 SR task = bicubic". Our chain shrinks with MATLAB's imresize, rounds to 8 bits, and
-#   enlarges with imresize.
+# `bicubic-x8`: ReFine says "x8 SR task = bicubic". We have not seen how ReFine resizes. Our chain shrinks with MATLAB's
+#   imresize, rounds to 8 bits, and enlarges with imresize.
 # `refine`: the numbers and the order of the steps are from ReFineFIR's refinefir/degradation.py, for images of 256 px.
 #   The noise comes before the downsample, and JPEG comes last, at full size. The downsample is torch's `area`. The
 #   release compresses JPEG with DiffJPEG. Our JPEG is libjpeg's.

@@ -15,6 +15,8 @@ Result = dict[str, Any]
 
 DASH = "–"  # A cell contains this text if its figure could not be measured.
 MARK = "*"  # This mark follows a paired difference whose interval excludes zero.
+# The identity to the references (IPS) rises if a restorer copies a reference. The other two metrics show the copying.
+IPS, COPYING = "id_references", ("id_target", "copy_ratio")
 
 
 def make_title(result: Result) -> str:
@@ -111,6 +113,7 @@ def make_notices(result: Result) -> list[str]:
         *_explain_partial_metrics(result),
         *_explain_extra_files(result),
         *_explain_missing_metrics(result),
+        *_explain_copying(result),
         *_explain_marks(result),
     ]
 
@@ -210,6 +213,17 @@ def _explain_missing_metrics(result: Result) -> list[str]:
     for name, reason in result["not_measured"].items():
         titles_of.setdefault(reason, []).append(result["metrics"][name]["title"])
     return [f"Not measured: {', '.join(titles)}. {reason}" for reason, titles in titles_of.items()]
+
+
+def _explain_copying(result: Result) -> list[str]:
+    """Returns a notice if the result has IPS without a metric of COPYING."""
+    missing = [name for name in COPYING if name not in result["metrics"]]
+    if IPS not in result["metrics"] or not missing:
+        return []
+    return [
+        "The identity to the references (IPS) also rises if a restorer copies a reference. To see copying, add "
+        f"{' and '.join(missing)} to --metrics."
+    ]
 
 
 def _explain_marks(result: Result) -> list[str]:

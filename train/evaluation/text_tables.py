@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from manifests.report.result_tables import (
+    COPYING,
+    IPS,
     Result,
     make_difference_headings,
     make_difference_rows,
@@ -24,16 +26,19 @@ from manifests.report.result_tables import (
 
 def print_result(result: Result) -> None:
     """Prints the tables and notices of a result. Values have three digits. Metrics that do not fit into the terminal
-    are left out."""
+    are left out. IPS is also left out if a metric of COPYING does not fit, because IPS alone rewards copying."""
     console = Console()
     room = max(3, (console.width - 16) // 12)  # metrics per table
-    short = {**result, "metrics": dict(list(result["metrics"].items())[:room])}
+    names = list(result["metrics"])[:room]
+    if any(name in result["metrics"] and name not in names for name in COPYING):
+        names = [name for name in names if name != IPS]
+    short = {**result, "metrics": {name: result["metrics"][name] for name in names}}
     parts: list[Any] = [_make_table(make_title(result), "system", make_headings(short), make_system_rows(short, 3))]
     if result["differences"]:
         rows = make_difference_rows(short, 3)
         parts.append(_make_table("Paired differences", "", make_difference_headings(short), rows))
     notices = make_notices(result)
-    if others := [metric["title"] for metric in list(result["metrics"].values())[room:]]:
+    if others := [metric["title"] for name, metric in result["metrics"].items() if name not in names]:
         notices.append(
             f"This terminal is too narrow for {', '.join(others)}: write all metrics into a file with --markdown FILE."
         )

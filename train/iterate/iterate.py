@@ -1,6 +1,6 @@
 """Iterate: train, clean the training targets with the trained restorer, and train again on the cleaned targets.
 
-IDM (arXiv 2307.08996) published the idea under the name extrinsic learning. Everything else in this method is ours.
+The idea is from the abstract of IDM (arXiv 2307.08996), under the name extrinsic learning. Everything else is ours.
 Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored
 with references of the same person. A result that passes all checks of `Bounds` becomes a version of the face. The next
 round is trained from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so

@@ -1,6 +1,6 @@
 """Computes HonestFace's masked face alignment loss by a formula of ours.
 
-We have not seen HonestFace's own formula.
+We have not seen HonestFace's own formula. A figure of its authors names the loss.
 
 The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
 changes if the eyes, the nose or the mouth is displaced a little. Therefore the face alignment loss compares image

@@ -119,10 +119,10 @@ class Recipe:
 # epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11.
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
-# from OSDFace's infer.py and from a figure of the paper. The loss weights .1 and .01 are from a re-implementation by a
-# third party. We have not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice.
+# from OSDFace's infer.py and from a figure of its authors. The loss weights .1 and .01 are from a re-implementation by a
+# third party. We have not seen OSDFace's own weights and degradation ranges, so the preset osediff-face is our choice.
 #
-# Recipe honestface takes its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's
+# Recipe honestface takes its parts and losses from a figure of HonestFace's authors. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.
 #
 # Recipe refine follows the release of ReFine (JianWang-CMU/RefineFIR, train.py): the generator, one reference, flips,
@@ -138,8 +138,8 @@ class Recipe:
 #
 # Recipe instant takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and the
 # weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The reference
-# count 0 of recipe instant is ours. InstantRestore's landmark-attention loss is left out, because InstantRestore's
-# landmark extractor was not released.
+# count 0 of recipe instant is ours. InstantRestore's landmark-attention loss is left out. Its landmark extractor is not
+# part of the released code, as the authors' README says.
 #
 # Recipe idm trains a conditional denoiser that refines a face in a few steps without references. The idea of recipe idm
 # is from the abstract of IDM (arXiv 2307.08996). Every number of recipe idm is ours. The noise of the first step

@@ -1,8 +1,8 @@
 """Writes the folder layout of CelebRef-HQ: `images/PERSON/NUMBER.png`, and a list of pictures for each split.
 
-A person's folder has five digits, and the pictures of a person are numbered from 0, as in DMDNet's examples. DMDNet
-published CelebRef-HQ without a split. The lists `lists/SPLIT_image.txt` therefore are ours. `likeness manifest import
---format labelled-folder --split-lists` reads the lists.
+A person's folder has five digits, and the pictures of a person are numbered from 0, as in DMDNet's examples. We have
+seen no split of CelebRef-HQ in DMDNet's repository. The lists `lists/SPLIT_image.txt` therefore are ours. `likeness
+manifest import --format labelled-folder --split-lists` reads the lists.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ both autoencoders train for 10 epochs with an association loss of weight 1.
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
 association starts after the HQ autoencoder's share of the epochs, which is 50/60 (ours).
 
-OSDFace calls the association a "diagonal correlation" and gives no formula. OSDFace's networks have the layout of
-DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial temperature. In our
-training, the temperature stays constant.
+OSDFace's poster calls the association a "diagonal correlation". We have not seen OSDFace's formula. OSDFace's networks
+have the layout of DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial
+temperature. In our training, the temperature stays constant.
 
-The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours. Without restarts, only 12 of 256
-codes stayed in use on base tiny after 600 images. With 12 codes, most of the 77 tokens of a prompt were empty.
+The L1 loss for the reconstruction is from a re-implementation (ManaswiYadamreddy/CRAFT). The restarts of unused codes
+are ours. Without restarts, only 12 of 256 codes stayed in use on base tiny after 600 images. With 12 codes, most of the
+77 tokens of a prompt were empty.
 """
 
 from __future__ import annotations

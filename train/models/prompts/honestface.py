@@ -1,4 +1,4 @@
-"""Defines HonestFace's identity embedder, as the pipeline figure of the paper shows it.
+"""Defines HonestFace's identity embedder, as the pipeline figure of its authors shows it.
 
 The figure of HonestFace shows two branches. A face identity encoder sees only the references and gives the tokens p_F.
 A facial feature extractor sees the references and the LQ face and gives the tokens p_I. The tokens p_F and p_I are
