@@ -44,10 +44,10 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
     """Returns how far target points (B, n, 2) are from restored points (B, n, 2) after the best affine map (ALD).
 
     We have not seen HonestFace's formula of ALD, so this formula is ours. The distance is the residual of the
-    least-squares affine map from the restored points to the target points. ASFFNet chooses a reference by this residual.
-    `reduction` is "fro" for the Frobenius norm, or "mean" for the mean distance over points. The distance is 0 for a
-    face that was only moved, turned or stretched as a whole. `affine_change` measures how much a face was moved, turned
-    or stretched. The distance is NaN if a point is NaN.
+    least-squares affine map from the restored points to the target points. ASFFNet chooses a reference by this
+    residual. `reduction` is "fro" for the Frobenius norm, or "mean" for the mean distance over points. The distance
+    is 0 for a face that was only moved, turned or stretched as a whole. `affine_change` measures how much a face was
+    moved, turned or stretched. The distance is NaN if a point is NaN.
 
     If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. In
     a test, we moved, turned and stretched random restored points with a spread of 0.0001 pixels or more. The distance

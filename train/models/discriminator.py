@@ -33,7 +33,7 @@ SLOPE = 0.2  # Slope of the leaky ReLU below zero.
 class LatentDiscriminator(nn.Module):
     """Returns logits that tell whether a clean latent belongs to a true face, and whether the face fits the prompt.
 
-    Figures of the authors of HonestFace and OSDFace show a discriminator that sees the latent and the prompt. The layers
+    Figures of HonestFace's and OSDFace's authors show a discriminator that sees the latent and the prompt. The layers
     of this network are ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is
     None if the recipe has no prompt.
     """

@@ -119,8 +119,8 @@ class Recipe:
 # epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11.
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
-# from OSDFace's infer.py and from a figure of its authors. The loss weights .1 and .01 are from a re-implementation by a
-# third party. We have not seen OSDFace's own weights and degradation ranges, so the preset osediff-face is our choice.
+# from OSDFace's infer.py and from a figure of its authors. The loss weights .1 and .01 are from a re-implementation by
+# a third party. We have not seen OSDFace's own weights and degradation ranges. The preset osediff-face is our choice.
 #
 # Recipe honestface takes its parts and losses from a figure of HonestFace's authors. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.
