@@ -19,9 +19,10 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from manifests.errors import LikenessError
+from train.fit.adversary import build_discriminator
 from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
-from train.fit.objective import Objective, build_discriminator
+from train.fit.objective import Objective
 from train.fit.settings import Settings
 from train.losses.names import ADVERSARIAL
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
@@ -110,7 +111,10 @@ def build(
         model = _new_model(recipe, embedding_dim, settings)
         discriminator = None
         if recipe.discriminator and ADVERSARIAL in recipe.losses:
-            discriminator = build_discriminator(recipe, model.base.discriminator_channels, model.base.prompt_dim)
+            latent, prompt = (
+                (model.base.discriminator_channels, model.base.prompt_dim) if recipe.name != VRE else (0, 0)
+            )
+            discriminator = build_discriminator(recipe, latent, prompt)
         if settings.start is not None:
             _load_start(settings.start, model, discriminator)
     if isinstance(model, Restorer) and model.identity_encoder is not None:
@@ -165,7 +169,7 @@ def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restor
         from train.models.prompts.dictionary import Dictionary
 
         # The engine calls, saves and averages a Dictionary in the same way as a Restorer.
-        return Dictionary(config)  # type: ignore[return-value]
+        return Dictionary(config, freeze_hq=recipe.freeze_hq)  # type: ignore[return-value]
     model = Restorer(config)
     if settings.vre is not None and model.vre is not None:
         model.vre.load_dictionary(find_newest_checkpoint(settings.vre))

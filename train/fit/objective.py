@@ -1,4 +1,4 @@
-"""Computes the losses of a recipe in float32, and the loss of the discriminator.
+"""Computes the losses of a recipe in float32. train/fit/adversary.py computes the adversarial losses.
 
 In a training in bf16, the recognizer computes its embeddings in bf16.
 
@@ -15,6 +15,7 @@ The sources of the losses, and the networks that the losses use:
     `face_alignment` is HonestFace's idea with our formula.
     `gan` is the non-saturating loss (Goodfellow 2014), and uses a discriminator.
     `reconstruction`, `codebook` and `association` are from OSDFace's stage 1, and the model itself computes them.
+    `reconstruction_lpips` is the perceptual loss of OSDFace's stage 1 with LPIPS (ours). It uses vgg16.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from manifests.errors import BadInput
 from train.backbones import load_backbone
@@ -53,14 +53,12 @@ from train.losses.pixel import (
     sobel_magnitude,
 )
 from train.losses.resolution import limit_resolution
-from train.models.config import StyleganConfig
-from train.models.discriminator import FaceDiscriminator, LatentDiscriminator, PatchDiscriminator
 from train.models.identity.identity_encoder import IdentityEncoder
 from train.models.identity.recognizer import Recognizer
 from train.models.io import Restoration
 from train.models.released.ir_se50 import find_ir_se50
 from train.recipes.model_configs import find_encoder_shape
-from train.recipes.recipes import DISCRIMINATORS, Recipe
+from train.recipes.recipes import Recipe
 
 
 def list_backbones(recipe: Recipe) -> set[str]:
@@ -186,6 +184,8 @@ class Objective(nn.Module):
                 with torch.no_grad():
                     layers = self.lpips(target)
                 return self.lpips.distance(self.lpips(image), layers).mean()
+            case "reconstruction_lpips":
+                return self._compare_reconstructions(restored)
             case "spatial_min":
                 assert self.lpips is not None
                 # (B,K,3,S,S). The loss must not use an empty slot, or a reference of another person.
@@ -200,8 +200,18 @@ class Objective(nn.Module):
                 # OSDFace adds DISTS of the edge maps to DISTS of the images.
                 edges = self.dists(sobel_magnitude(image), sobel_magnitude(target))
                 return (self.dists(image, target) + edges).mean()
-        # The model itself computes the losses of recipe vre.
+        # The model itself computes the other losses of recipe vre.
         return restored.terms[name].float()
+
+    def _compare_reconstructions(self, restored: Restoration) -> torch.Tensor:
+        """Returns the sum over the HQ and the LQ autoencoder of LPIPS between the reconstruction and the input."""
+        assert self.lpips is not None
+        total = torch.zeros((), device=restored.image.device)
+        for again, truth in restored.pairs:
+            with torch.no_grad():
+                layers = self.lpips(truth.float())
+            total = total + self.lpips.distance(self.lpips(again.float()), layers).mean()
+        return total
 
 
 def _usable(batch: dict[str, Any]) -> torch.Tensor:
@@ -220,66 +230,3 @@ def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
         rows: list[torch.Tensor] = batch["usable_rows"]
         return rows
     return [slot.nonzero()[:, 0] for slot in _usable(batch).unbind(1)]
-
-
-def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | None) -> nn.Module | None:
-    """Returns the discriminator of a recipe with random weights, or None if the recipe has no discriminator.
-
-    If the recipe has the part `vre` or `identity`, the latent discriminator also sees the prompt. A token of the prompt
-    has `prompt_dim` numbers.
-    """
-    match recipe.discriminator:
-        case "":
-            return None
-        case "latent":
-            prompted = "vre" in recipe.parts or "identity" in recipe.parts
-            return LatentDiscriminator(latent_channels, prompt_dim if prompted else None)
-        case "image":
-            return PatchDiscriminator()
-        case "stylegan":
-            return FaceDiscriminator(StyleganConfig(recipe.size, limit=recipe.channel_limit))
-    raise BadInput(
-        f"There is no discriminator {recipe.discriminator}: write {', '.join(filter(None, DISCRIMINATORS))}, or leave "
-        "the text empty."
-    )
-
-
-def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
-    """Returns the loss "gan": the mean of softplus(-logit) over all logits of the restored faces.
-
-    No gradient goes through the prompt (ours). If a gradient went through the prompt, training would change the prompt
-    to deceive the discriminator, and the prompt would describe the face less well.
-    """
-    # (B,1,h,w): one logit for each patch of each restored face, or (B,1): one logit for each restored face.
-    logits = discriminator(restored.image, restored.latent, _fact(restored.prompt))
-    return F.softplus(-logits.float()).mean()
-
-
-def discriminator_loss(
-    discriminator: nn.Module, batch: dict[str, Any], restored: Restoration, true_latent: torch.Tensor
-) -> torch.Tensor:
-    """Returns the binary cross entropy of the discriminator's logits for true faces and for restored faces.
-
-    `true_latent` is the latent of the target, in the shape of `restored.latent`. Each true face gets the prompt of its
-    restored face. No gradient reaches the model. A single call of the discriminator gets true and restored faces
-    together, because DDP expects a single call before each backward pass.
-
-    ReFine's loss is twice as large, and so is its R1. Adam's steps do not depend on a common factor of all losses.
-    """
-    # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
-    prompt = _fact(restored.prompt)
-    image, latent = restored.image.detach(), restored.latent.detach()
-    logits = discriminator(
-        torch.cat([batch["target"].detach().to(image.dtype), image]),
-        torch.cat([true_latent.detach().to(latent.dtype), latent]),
-        None if prompt is None else torch.cat([prompt, prompt]),
-        halves=True,
-    ).float()
-    # Both (B,1,h,w) or (B,1). A true face should have a high logit, and a restored face a low logit.
-    true_logits, restored_logits = logits.chunk(2)
-    return (F.softplus(-true_logits).mean() + F.softplus(restored_logits).mean()) / 2
-
-
-def _fact(prompt: torch.Tensor | None) -> torch.Tensor | None:
-    """Returns the prompt without its gradient."""
-    return None if prompt is None else prompt.detach()

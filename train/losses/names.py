@@ -4,8 +4,9 @@ the losses.
 
 ADVERSARIAL = "gan"
 BY_MODEL = ("reconstruction", "codebook", "association")
+OF_DICTIONARY = (*BY_MODEL, "reconstruction_lpips")  # only recipe vre has these losses
 THROUGH_RECOGNIZER = ("identity", "reference_identity")
-THROUGH_LPIPS = ("lpips", "spatial_min", "cycle")
+THROUGH_LPIPS = ("lpips", "spatial_min", "cycle", "reconstruction_lpips")
 THROUGH_DISTS = ("ea_dists",)
 THROUGH_BACKBONE = THROUGH_LPIPS + THROUGH_DISTS
 OF_PIXELS = ("pixel", "edge", "detail", "mse")

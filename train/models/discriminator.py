@@ -113,6 +113,26 @@ class PatchDiscriminator(nn.Module):
         return self.last(x)
 
 
+class DictionaryDiscriminator(nn.Module):
+    """Judges the reconstructions of recipe vre with two patch discriminators, one for HQ faces and one for LQ faces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hq, self.lq = PatchDiscriminator(), PatchDiscriminator()
+
+    def forward(
+        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+    ) -> torch.Tensor:
+        """Returns logits (2B,1,h,h) for images (2B,3,S,S) in 0..1: B HQ faces, then B LQ faces.
+
+        With `halves`, `image` has 2B true faces and then 2B reconstructions. Latent and prompt are not used.
+        """
+        calls = 2 if halves else 1
+        groups = image.chunk(2 * calls)
+        hq, lq = self.hq(torch.cat(groups[::2]), latent, prompt), self.lq(torch.cat(groups[1::2]), latent, prompt)
+        return torch.cat([part for pair in zip(hq.chunk(calls), lq.chunk(calls), strict=True) for part in pair])
+
+
 class FaceDiscriminator(nn.Module):
     """Returns a logit for a whole image with StyleGAN2's discriminator, as in ReFine."""
 

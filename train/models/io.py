@@ -80,6 +80,9 @@ class Restoration(NamedTuple):
     latent: torch.Tensor  # The clean latent, from which the image is decoded.
     prompt: torch.Tensor | None  # (B,N,D), the prompt of the UNet, or None if no part makes a prompt.
     terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # Losses that the model itself computes (recipe vre).
+    # Recipe vre: the reconstruction and the input of the HQ and of the LQ autoencoder, each (B,3,s,s) in 0..1. The
+    # reconstructions are not clamped.
+    pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
 
 
 def fill_invalid(
@@ -87,8 +90,8 @@ def fill_invalid(
 ) -> Restoration:
     """Returns the restoration with the target's pixels in place of the pixels that are not valid.
 
-    So the losses of train/fit/objective.py ignore the pixels that are not valid. The losses in `restored.terms` (recipe
-    vre) do not ignore pixels that are not valid.
+    So the losses of train/fit/objective.py ignore the pixels that are not valid. The losses of `restored.terms` and
+    `restored.pairs` (recipe vre) do not ignore pixels that are not valid.
 
     `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. `true_latent` is the latent of the target, or None. If
     `true_latent` is given, the latent is filled in the same way. A position of the latent is valid if all its pixels

@@ -26,7 +26,7 @@ from typing import Any, get_type_hints
 from degrade.preset_files import describe_preset, read_preset_table
 from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
-from train.losses.names import ADVERSARIAL, BY_MODEL
+from train.losses.names import ADVERSARIAL, OF_DICTIONARY
 from train.models.config import REFINEMENT_SHRINK, STYLEGAN_SIZES
 from train.recipes.recipe_values import NONE, check_name, read_value
 from train.recipes.recipes import DIFFUSION, RECIPES, STYLEGAN, STYLEGAN_PARTS, TINY, VRE, Recipe, find_recipe
@@ -194,10 +194,17 @@ def _check_together(place: str, recipe: Recipe) -> None:
         raise BadInput(f"{place}: the shares of mixture add up to {sum(recipe.mixture.values()):g}; give at most 1.")
     if not recipe.losses:
         raise BadInput(f"{place}: the table loss is empty; give one loss or more.")
-    if recipe.name != VRE and (own := [loss for loss in recipe.losses if loss in BY_MODEL]):
+    if recipe.name != VRE and (own := [loss for loss in recipe.losses if loss in OF_DICTIONARY]):
         raise BadInput(f"{place}: the loss {own[0]} belongs to recipe vre; keep the name vre, or leave this loss out.")
     if ADVERSARIAL in recipe.losses and not recipe.discriminator:
         raise BadInput(f"{place}: the loss gan needs a discriminator; set the key discriminator, or remove the loss.")
+    if recipe.name != VRE and recipe.freeze_hq:
+        raise BadInput(f"{place}: freeze_hq is true; only recipe vre has an HQ autoencoder, so write false.")
+    if recipe.discriminator and (recipe.name == VRE) != (recipe.discriminator == "dictionary"):
+        other = "only the discriminator" if recipe.name == VRE else "no discriminator"
+        raise BadInput(
+            f"{place}: discriminator is {recipe.discriminator}; recipe {recipe.name} can have {other} dictionary."
+        )
     if recipe.r1 and recipe.discriminator != "stylegan":
         raise BadInput(f'{place}: r1 is {recipe.r1:g}; only the discriminator "stylegan" has R1, so write r1 = 0.')
     if STYLEGAN in (recipe.base, recipe.discriminator):

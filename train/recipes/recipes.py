@@ -31,7 +31,7 @@ PARTS = (
 EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
 STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan has only these parts, and always embedding.
 AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
-DISCRIMINATORS = ("", "latent", "image", "stylegan")  # The values of Recipe.discriminator.
+DISCRIMINATORS = ("", "latent", "image", "stylegan", "dictionary")  # The values of Recipe.discriminator.
 # The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50 on the gray face (ReFine).
 RECOGNIZER, GRAY_IR_SE50 = "recognizer", "ir_se50"
 IDENTITY_ENCODERS = (RECOGNIZER, GRAY_IR_SE50)
@@ -86,13 +86,14 @@ class Recipe:
     late_from: int  # images
     # True: the losses in OF_PIXELS compare only the detail that a target holds (train/losses/resolution.py)
     limit_resolution: bool
-    # "" for no discriminator, "latent" for restored latents and prompts, "image" for patches of restored images, or
-    # "stylegan" for whole restored images
+    # "" for no discriminator, "latent" for restored latents and prompts, "image" for patches of restored images,
+    # "stylegan" for whole restored images, or "dictionary" for the reconstructions of recipe vre
     discriminator: str
     # Discriminator stylegan: the weight of R1, the squared gradient of the logits of true faces; 0 for no R1. R1 is
     # computed at every step whose number, counted from 0, is a multiple of `r1_every`.
     r1: float
     r1_every: int  # steps
+    freeze_hq: bool  # Recipe vre: True freezes the HQ autoencoder as soon as the association starts.
     # --- optimisation: the schedules count the images used in training ---
     images: int
     batch: int
@@ -116,7 +117,12 @@ class Recipe:
 # recipe tiny by measurement (docs/train.md, What was tried).
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
-# epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11.
+# epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11. The other losses are from
+# re-implementations by third parties, and so is the frozen HQ autoencoder during the association
+# (ManaswiYadamreddy/CRAFT). We have not seen OSDFace's own losses. CRAFT's L1 has the weight 1 for images in -1..1. Our
+# `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the weight 1, and compares
+# features of VGG19. LPIPS is our choice. The weight of `gan` is .8 in CRAFT and .01 in another account. We use .01,
+# because .8 comes with a warm-up that our training does not have.
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
 # from OSDFace's infer.py and from a figure of its authors. The loss weights .1 and .01 are from a re-implementation by
@@ -158,6 +164,7 @@ _RECIPES = {
     "idm":          ("codeformer",     (),                                399, 4, (0,),            0.0, "flip"),
 }
 _DISCRIMINATORS = {
+    "vre":          "dictionary",
     "osdface":      "latent",
     "honestface":   "latent",
     "refine":       "stylegan",
@@ -167,7 +174,8 @@ _DISCRIMINATORS = {
 }
 _LOSSES: dict[str, dict[str, float]] = {
     "tiny":         {"pixel": 2.5, "edge": 2.5, "detail": 5.0, "identity": 0.1},
-    "vre":          {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
+    "vre":          {"reconstruction": 2.0, "reconstruction_lpips": 1.0, "codebook": 1.0, "association": 1.0,
+                     "gan": 0.01},
     "osdface":      {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
     "honestface":   {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
     "refine":       {"spatial_min": 10.0, "cycle": 20.0, "reference_identity": 1.0, "gan": 1.0},
@@ -266,6 +274,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         late_from=LATE_FROM if name in _LATE_FACTORS else 0,
         limit_resolution=name == TINY,
         discriminator=_DISCRIMINATORS.get(name, ""),
+        freeze_hq=name == VRE,
         **(_find_stylegan_sizes(name) if base == STYLEGAN else _find_unet_sizes(base)),
     )
 

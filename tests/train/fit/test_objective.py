@@ -13,23 +13,17 @@ from torch.nn import functional as F
 from degrade.presets import find_preset
 from manifests.errors import BadInput
 from tests.doubles.models.weights import random_vgg16
-from train.fit.objective import (
-    Objective,
-    build_discriminator,
-    check_weights,
-    discriminator_loss,
-    generator_term,
-    list_backbones,
-)
+from train.fit.adversary import build_discriminator, discriminator_loss, generator_term
+from train.fit.objective import Objective, check_weights, list_backbones
 from train.losses.identity import identity_loss, reference_identity_loss
-from train.losses.names import LOSSES
+from train.losses.names import BY_MODEL, LOSSES, OF_DICTIONARY
 from train.losses.pixel import sobel_magnitude
-from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
+from train.models.discriminator import DictionaryDiscriminator, LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration
 from train.recipes.recipes import RECIPES, STYLEGAN_RECIPES, TINY, Recipe, find_recipe
 
 SIZE, BATCH, SLOTS, DIM = 32, 4, 3, 8
-ALL = tuple(name for name in LOSSES if name not in ("gan", "reconstruction", "codebook", "association"))
+ALL = tuple(name for name in LOSSES if name not in ("gan", *OF_DICTIONARY))
 READ_REFERENCES = ("reference_identity", "spatial_min")
 
 
@@ -107,9 +101,10 @@ def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tup
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_trained_by_its_own_losses(weights: Path, name: str) -> None:
     recipe = TABLE[name]
-    by_model = {term: torch.tensor(2.0, dtype=torch.bfloat16) for term in ("reconstruction", "codebook", "association")}
+    by_model = {term: torch.tensor(2.0, dtype=torch.bfloat16) for term in BY_MODEL}
     objective = Objective(recipe, SIZE, Recognizer(), weights)  # type: ignore[arg-type]
-    terms = objective(batch_of(), restored_of(**by_model))
+    restored = restored_of(**by_model)._replace(pairs=((torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)),) * 2)
+    terms = objective(batch_of(), restored)
     assert list(terms) == [loss for loss in recipe.losses if loss != "gan"]
     assert all(term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values())
 
@@ -231,8 +226,9 @@ def test_which_recipes_need_a_backbone() -> None:
         "refine-small",
         "refine-unet",
         "instant",
+        "vre",
     }
-    assert {name for name, found in table.items() if not found} == {"idm", "tiny", "vre"}
+    assert {name for name, found in table.items() if not found} == {"idm", "tiny"}
 
 
 def test_every_loss_of_every_recipe_is_known() -> None:
@@ -258,7 +254,8 @@ def test_a_missing_backbone_stops_a_recipe_before_it_trains(
 
 def test_each_recipe_has_the_discriminator_it_names() -> None:
     kinds = {name: build_discriminator(recipe, 48, 16) for name, recipe in TABLE.items()}
-    assert {name for name, kind in kinds.items() if kind is None} == {"idm", "tiny", "vre"}
+    assert {name for name, kind in kinds.items() if kind is None} == {"idm", "tiny"}
+    assert {name for name, kind in kinds.items() if isinstance(kind, DictionaryDiscriminator)} == {"vre"}
     assert {name for name, kind in kinds.items() if isinstance(kind, LatentDiscriminator)} == {"osdface", "honestface"}
     assert {name for name, kind in kinds.items() if isinstance(kind, PatchDiscriminator)} == {"refine-unet", "instant"}
     with pytest.raises(BadInput, match="no discriminator pixel"):

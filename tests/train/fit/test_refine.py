@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchmetrics
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ import train.fit.settings
 import train.recipes.model_configs
 from degrade.engines import differentiable
 from manifests.errors import BadInput
+from tests.doubles.models.lpips import lpips_by_hand
 from tests.doubles.models.refinefir import (
     ENCODER,
     SHAPE,
@@ -90,30 +90,6 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest(tmp_path: Path, faces
     assert run_model(model, lq, join_references((), 64, ENCODER.dim + 1)).isfinite().all()
     three = limit_references(model, References(images[[0, 1, 1]], expected[[0, 1, 1]]))
     assert torch.equal(three.crops, images[:1]) and torch.equal(three.embeddings, expected[:1])
-
-
-def lpips_by_hand(weights: Path, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Returns LPIPS at each location (B,1,S,S) of two images (B,3,S,S) in 0..1, from the layers of VGG16."""
-    loaded = torch.load(weights / "vgg16-397923af.pth")
-    state = {name.removeprefix("features."): tensor.float() for name, tensor in loaded.items()}
-    heads = torch.load(
-        Path(torchmetrics.functional.image.__file__).parent / "lpips_models" / "vgg.pth", map_location="cpu"
-    )
-    shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
-    scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
-    images, total, head = [(2 * image - 1 - shift) / scale for image in (one, other)], torch.zeros(()), 0
-    for number in range(30):  # relu follows each convolution, and the taps are the last layers before a pooling
-        if f"{number}.weight" in state:
-            images = [F.conv2d(x, state[f"{number}.weight"], state[f"{number}.bias"], padding=1) for x in images]
-        elif number in (4, 9, 16, 23):
-            images = [F.max_pool2d(x, 2) for x in images]
-        else:
-            images = [x.clamp(min=0) for x in images]
-        if number in (3, 8, 15, 22, 29):
-            a, b = (x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in images)
-            part = F.conv2d((a - b).square(), heads[f"lin{head}.model.1.weight"])
-            total, head = total + F.interpolate(part, one.shape[-2:], mode="bilinear"), head + 1
-    return total
 
 
 def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:

@@ -20,7 +20,7 @@ from tests.doubles.training import SMALL
 from tests.places import Run
 from train.data.sampling import draw_preset_name
 from train.fit.cli import choose_recipe
-from train.losses.names import BY_MODEL, LOSSES
+from train.losses.names import LOSSES, OF_DICTIONARY
 from train.recipes.recipe_files import (
     RECIPE_FILE,
     build_recipe,
@@ -35,7 +35,7 @@ from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, STYLEGAN_RECIPES, T
 from train.recipes.training_presets import MILD, TRAINING_PRESETS, find_training_preset
 
 SHARES = st.floats(0, 0.3)
-WEIGHTS = st.dictionaries(st.sampled_from([name for name in LOSSES if name not in BY_MODEL]), st.floats(1e-6, 1e6))
+WEIGHTS = st.dictionaries(st.sampled_from([name for name in LOSSES if name not in OF_DICTIONARY]), st.floats(1e-6, 1e6))
 CHANGES = st.fixed_dictionaries(
     {},
     optional={

@@ -16,12 +16,13 @@ from torch import nn
 
 from degrade.sampling import make_generator
 from train.data import dataset as data
+from train.fit.adversary import discriminator_loss, generator_term
 from train.fit.distributed import get_rank
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
-from train.fit.objective import discriminator_loss, generator_term
 from train.fit.steps.reference_embeddings import embed_references
-from train.models.io import Restoration, fill_invalid
+from train.models.io import fill_invalid
+from train.models.prompts.dictionary import Dictionary
 from train.recipes.schedules import find_loss_weights
 
 
@@ -42,6 +43,8 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
     recipe, discriminator = engine.recipe, engine.discriminator
     weights = find_loss_weights(recipe, seen)
     sums: dict[str, torch.Tensor] = {}
+    if isinstance(engine.model, Dictionary):
+        engine.model.begin_step(seen)
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(parts):
@@ -56,7 +59,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
             inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
             restored = engine.stepped(*inputs, step=batch.get("step"), places=batch["places"])
             true_latent = None
-            if discriminator is not None:
+            if discriminator is not None and recipe.discriminator == "latent":
                 with torch.no_grad(), engine.accelerator.autocast():
                     true_latent = engine.model.base.encode(batch["target"]).float()
             restored = fill_invalid(restored, batch["target"], batch["valid"], true_latent)
@@ -70,14 +73,8 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
 
         # Compute the gradients of the discriminator on true and restored faces. No gradient reaches the model.
         if engine.discriminator_stepped is not None:
-            detached = Restoration(
-                restored.image.detach(),
-                restored.latent.detach(),
-                None if restored.prompt is None else restored.prompt.detach(),
-            )
-            assert true_latent is not None
             with nullcontext() if last else engine.accelerator.no_sync(engine.discriminator_stepped):
-                term = discriminator_loss(engine.discriminator_stepped, batch, detached, true_latent)
+                term = discriminator_loss(engine.discriminator_stepped, batch, restored, true_latent)
                 (term / len(parts)).backward()
             figures["discriminator"] = term
 

@@ -11,6 +11,9 @@ OSDFace's poster calls the association a "diagonal correlation". We have not see
 have the layout of DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial
 temperature. In our training, the temperature stays constant.
 
+A re-implementation freezes the HQ autoencoder during the association (ManaswiYadamreddy/CRAFT), and so does
+`freeze_hq`.
+
 The L1 loss for the reconstruction is from a re-implementation (ManaswiYadamreddy/CRAFT). The restarts of unused codes
 are ours. Without restarts, only 12 of 256 codes stayed in use on base tiny after 600 images. With 12 codes, most of the
 77 tokens of a prompt were empty.
@@ -18,6 +21,7 @@ are ours. Without restarts, only 12 of 256 codes stayed in use on base tiny afte
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +47,26 @@ class Dictionary(nn.Module):
     Without HQ faces, the network restores the LQ faces.
 
     `facts` has the keys that the facts of a Restorer have. `association_from` is the number of images after which the
-    association has a gradient.
+    association has a gradient. If `freeze_hq` is True, the HQ autoencoder then stays as it is.
     """
 
-    seen: torch.Tensor
     hq_idle: torch.Tensor
     lq_idle: torch.Tensor
 
-    def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None) -> None:
+    def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None, freeze_hq: bool = False) -> None:
         super().__init__()
         self.config = config
         self.facts = dict(facts or {})
         self.hq, self.lq = VQ(config.vre), VQ(config.vre)
         self.association_from = round(ALONE * find_recipe(RECIPE, config.base).images)
-        self.register_buffer(
-            "seen", torch.zeros((), dtype=torch.long)
-        )  # Number of images seen in training by all processes.
+        self.freeze_hq = freeze_hq
+        self.associates = False  # Whether the association has a gradient.
         for name in ("hq_idle", "lq_idle"):  # Number of images since each code was last chosen.
             self.register_buffer(name, torch.zeros(config.vre.codes, dtype=torch.long))
+
+    def begin_step(self, seen: int) -> None:
+        """Starts the association if the training has seen enough images. Call this function before each step."""
+        self.associates = seen >= self.association_from
 
     def forward(
         self,
@@ -78,7 +84,8 @@ class Dictionary(nn.Module):
         the result has the quantised vectors (B,dim,s,s).
 
         With `target`, the HQ dictionary reconstructs `image` from the target. With `target`, `terms` has
-        "reconstruction" (mean absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".
+        "reconstruction" (mean absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association". `pairs` has the
+        reconstructions and the inputs.
 
         Without `target`, each vector of the LQ face is replaced by the nearest HQ code, and the HQ decoder makes
         `image` from the codes (ours). The association loss makes LQ vectors and HQ codes comparable.
@@ -89,24 +96,29 @@ class Dictionary(nn.Module):
         if target is None:
             quantised = self.hq.quantize.replace(lq_vectors)
             return self._answer(quantised, self.hq.decode(quantised), lq, {})
-        true = self._sized(target)
-        hq_vectors = self.hq.encode(true)
-        # Restart unused codes before the search, so that the batch can choose the new codes.
+        true, frozen = self._sized(target), self.freeze_hq and self.associates
+        images = len(lq) * _world()
+        # Restart unused codes before the search, so that the batch can choose the new codes. Then quantise and decode
+        # both domains. The parameters of a frozen autoencoder get no gradient at all, so AdamW leaves them as they are.
+        with torch.no_grad() if frozen else nullcontext():
+            hq_vectors = self.hq.encode(true)
+            if self.training and not frozen:
+                restart(self.hq.quantize, hq_vectors, self.hq_idle, images)
+            hq_quantised, hq_codebook = self.hq.quantize(hq_vectors)
+            hq_again = self.hq.decode(hq_quantised)
         if self.training:
-            images = len(lq) * _world()
-            restart(self.hq.quantize, hq_vectors, self.hq_idle, images)
             restart(self.lq.quantize, lq_vectors, self.lq_idle, images)
-        # Quantise and decode both domains, then compute the three losses.
-        hq_quantised, hq_codebook = self.hq.quantize(hq_vectors)
         lq_quantised, lq_codebook = self.lq.quantize(lq_vectors)
-        hq_again, lq_again = self.hq.decode(hq_quantised), self.lq.decode(lq_quantised)
+        lq_again = self.lq.decode(lq_quantised)
+        joined = association(hq_vectors, lq_vectors)
         terms = {
             # The images of this network are in -1..1, so half of their error is the error of images in 0..1.
             "reconstruction": (_error(hq_again, true) + _error(lq_again, small)) / 2,
             "codebook": hq_codebook + lq_codebook,
-            "association": self._in_time(association(hq_vectors, lq_vectors), len(lq)),
+            "association": joined if self.associates else joined.detach(),
         }
-        return self._answer(hq_quantised, hq_again, target, terms)
+        pairs = tuple((again / 2 + 0.5, shown / 2 + 0.5) for again, shown in ((hq_again, true), (lq_again, small)))
+        return self._answer(hq_quantised, hq_again, target, terms)._replace(pairs=pairs)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes config.json and model.safetensors into `folder`."""
@@ -135,13 +147,6 @@ class Dictionary(nn.Module):
     ) -> Restoration:
         image = F.interpolate(decoded.float(), size=like.shape[-2:], mode="bilinear", align_corners=False) / 2 + 0.5
         return Restoration(image if self.training else image.clamp(0, 1), quantised, None, terms)
-
-    def _in_time(self, term: torch.Tensor, images: int) -> torch.Tensor:
-        """Returns the association loss. The loss has no gradient for the first `association_from` images."""
-        joined = self.seen >= self.association_from
-        if self.training:
-            self.seen += images * _world()
-        return torch.where(joined, term, term.detach())
 
 
 @torch.no_grad()

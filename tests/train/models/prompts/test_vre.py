@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from manifests.errors import BadInput
+from train.losses.names import BY_MODEL
 from train.models.config import ModelConfig, VreConfig
 from train.models.io import Restoration
 from train.models.prompts.dictionary import IDLE, Dictionary, association, restart
@@ -238,39 +239,62 @@ def test_the_terms_by_hand() -> None:
 
 
 def check_terms(model: Dictionary, lq: torch.Tensor, target: torch.Tensor, restored: Restoration) -> None:
-    assert set(restored.terms) == set(find_recipe("vre", TINY).losses)
+    assert set(restored.terms) == set(BY_MODEL)
     error = codebook = 0.0
-    vectors = []
+    vectors, pairs = [], iter(restored.pairs)
     for vq, image in ((model.hq, target), (model.lq, lq)):
         z = vq.encode(image * 2 - 1)
         code, _ = vq.quantize.nearest(z)
         rows = vq.quantize.embedding(code).transpose(1, 2).reshape(z.shape)
         codebook += (1 + BETA) * float((rows - z).square().mean())
-        error += float(((vq.decode(rows) + 1) / 2 - image).abs().mean())
+        again = (vq.decode(rows) + 1) / 2
+        error += float((again - image).abs().mean())
+        for shown, expected in zip(next(pairs), (again, image), strict=True):
+            torch.testing.assert_close(shown, expected, atol=1e-4, rtol=0)
         vectors.append(z)
     assert float(restored.terms["reconstruction"]) == pytest.approx(error, rel=1e-4)
     assert float(restored.terms["codebook"]) == pytest.approx(codebook, rel=1e-4)
     assert float(restored.terms["association"]) == pytest.approx(float(association(*vectors)), rel=1e-4)
 
 
-def test_the_association_joins_late_and_the_clock_is_saved() -> None:
+def test_the_association_joins_late() -> None:
     model = Dictionary(config_of()).train()
     assert model.association_from == round(50 / 60 * find_recipe("vre", TINY).images)
     lq, *nobody = shown()
 
-    def pull() -> float:
+    def pull(seen: int) -> float:
         model.zero_grad()
+        model.begin_step(seen)
         term = model(lq, *nobody, torch.rand_like(lq)).terms["association"]
         assert float(term.detach()) > 0
+        if not term.requires_grad:
+            return 0.0
         term.backward()
         return sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None)
 
     model.association_from = 3
-    assert pull() == 0 and pull() == 0  # the loss is 0 after 0 images and after 2 images
-    assert pull() > 0
-    assert int(model.state_dict()["seen"]) == 6
-    model.eval()(lq, *nobody, lq)
-    assert int(model.seen) == 6
+    assert pull(0) == 0 and pull(2) == 0  # the gradient is 0 after 0 images and after 2 images
+    assert pull(3) > 0
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_frozen_hq_autoencoder_gets_no_gradient_and_no_new_codes_while_the_association_trains(freeze: bool) -> None:
+    model = Dictionary(config_of(), freeze_hq=freeze).train()
+    lq, *nobody = shown()
+    for seen in (model.association_from - 1, model.association_from):
+        model.zero_grad()
+        with torch.no_grad():
+            for vq, idle in ((model.hq, model.hq_idle), (model.lq, model.lq_idle)):
+                vq.quantize.embedding.weight[4:] = 1e3
+                idle.fill_(IDLE)
+        model.begin_step(seen)
+        restored = model(lq, *nobody, torch.rand_like(lq))
+        (sum(restored.terms.values()) + sum(again.mean() for again, _ in restored.pairs)).backward()
+        reached = {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+        frozen = freeze and seen >= model.association_from
+        assert reached == ({"lq"} if frozen else {"hq", "lq"})
+        assert model.lq.quantize.embedding.weight.max() < 100
+        assert (model.hq.quantize.embedding.weight.max() < 100) == (not frozen)
 
 
 def test_a_code_that_nothing_chooses_starts_anew_at_a_vector() -> None:
@@ -305,7 +329,7 @@ def test_training_restarts_codes_and_restoring_does_not() -> None:
 
 def test_every_parameter_that_trains_has_a_gradient() -> None:
     model = Dictionary(config_of()).train()
-    model.association_from = 0
+    model.begin_step(model.association_from)
     lq, *nobody = shown()
     sum(model(lq, *nobody, torch.rand_like(lq)).terms.values()).backward()
     assert {n for n, p in model.named_parameters() if p.grad is None} == {

@@ -1,0 +1,100 @@
+"""Builds the discriminator of a recipe, and computes the adversarial losses of the model and of the discriminator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from manifests.errors import BadInput
+from train.models.config import StyleganConfig
+from train.models.discriminator import (
+    DictionaryDiscriminator,
+    FaceDiscriminator,
+    LatentDiscriminator,
+    PatchDiscriminator,
+)
+from train.models.io import Restoration
+from train.recipes.recipes import DISCRIMINATORS, Recipe
+
+
+def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | None) -> nn.Module | None:
+    """Returns the discriminator of a recipe with random weights, or None if the recipe has no discriminator.
+
+    If the recipe has the part `vre` or `identity`, the latent discriminator also sees the prompt. A token of the prompt
+    has `prompt_dim` numbers.
+    """
+    match recipe.discriminator:
+        case "":
+            return None
+        case "latent":
+            prompted = "vre" in recipe.parts or "identity" in recipe.parts
+            return LatentDiscriminator(latent_channels, prompt_dim if prompted else None)
+        case "image":
+            return PatchDiscriminator()
+        case "dictionary":
+            return DictionaryDiscriminator()
+        case "stylegan":
+            return FaceDiscriminator(StyleganConfig(recipe.size, limit=recipe.channel_limit))
+    raise BadInput(
+        f"There is no discriminator {recipe.discriminator}: write {', '.join(filter(None, DISCRIMINATORS))}, or leave "
+        "the text empty."
+    )
+
+
+def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
+    """Returns the loss "gan": the mean of softplus(-logit) over all logits of the restored faces.
+
+    Recipe vre has two autoencoders, and its loss is the sum over HQ and LQ.
+
+    No gradient goes through the prompt (ours). If a gradient went through the prompt, training would change the prompt
+    to deceive the discriminator, and the prompt would describe the face less well.
+    """
+    # (B,1,h,w): one logit for each patch of each restored face, or (B,1): one logit for each restored face.
+    image, _ = _list_images(batch, restored)
+    logits = discriminator(image, restored.latent, _fact(restored.prompt))
+    return F.softplus(-logits.float()).mean() * max(1, len(restored.pairs))
+
+
+def discriminator_loss(
+    discriminator: nn.Module, batch: dict[str, Any], restored: Restoration, true_latent: torch.Tensor | None
+) -> torch.Tensor:
+    """Returns the binary cross entropy of the discriminator's logits for true faces and for restored faces.
+
+    `true_latent` is the latent of the target, in the shape of `restored.latent`, or None if the discriminator sees only
+    images. In recipe vre, the true faces are the inputs of the two autoencoders. Each true face gets the prompt of its
+    restored face. No gradient reaches the model. A single call of the discriminator gets true and restored faces
+    together, because DDP expects a single call before each backward pass.
+
+    ReFine's loss is twice as large, and so is its R1. Adam's steps do not depend on a common factor of all losses.
+    """
+    # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
+    prompt, latent = _fact(restored.prompt), restored.latent.detach()
+    image, truth = (part.detach() for part in _list_images(batch, restored))
+    logits = discriminator(
+        torch.cat([truth.to(image.dtype), image]),
+        latent if true_latent is None else torch.cat([true_latent.detach().to(latent.dtype), latent]),
+        None if prompt is None else torch.cat([prompt, prompt]),
+        halves=True,
+    ).float()
+    # Both (B,1,h,w) or (B,1). A true face should have a high logit, and a restored face a low logit.
+    true_logits, restored_logits = logits.chunk(2)
+    return (F.softplus(-true_logits).mean() + F.softplus(restored_logits).mean()) / 2
+
+
+def _list_images(batch: dict[str, Any], restored: Restoration) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the restored faces and the true faces that a discriminator compares.
+
+    In recipe vre, these are the reconstructions and the inputs: the HQ faces, then the LQ faces.
+    """
+    if not restored.pairs:
+        return restored.image, batch["target"]
+    again, truth = zip(*restored.pairs, strict=True)
+    return torch.cat(again), torch.cat(truth)
+
+
+def _fact(prompt: torch.Tensor | None) -> torch.Tensor | None:
+    """Returns the prompt without its gradient."""
+    return None if prompt is None else prompt.detach()
