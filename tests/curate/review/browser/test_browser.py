@@ -18,6 +18,13 @@ from tests.doubles.review.browser import CHROMIUM, PATIENCE, Hand, Server
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 
+# every answer with faces comes half a second later
+_SLOW_FACES = """const quick = fetch; window.fetch = async (path, ...more) => {
+  if (String(path).includes("/faces?")) await new Promise((done) => { setTimeout(done, 500); });
+  return quick(path, ...more);
+};"""
+
+
 def find_people(dataset: Path) -> dict[str, list[str]]:
     """Returns a dict from each person of the ledger to the faces of the person, sorted."""
     people: dict[str, list[str]] = {}
@@ -97,6 +104,7 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
 
     page.wait_for_selector(f'.cell[data-id="{second[2]}"]', state="detached")
     hand.choose(first[0])
+    page.evaluate(_SLOW_FACES)
     hand.act("drop", "d")
     page.wait_for_selector("#ask[open]")
     assert len(page.query_selector_all("#ask-suggestions option")) == 4
@@ -104,7 +112,10 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     wait_for_decisions(server, 7)
     decide(twin, [{"kind": "drop", "faces": [first[0]], **({"reason": "not a face"} if with_keyboard else {})}])
 
+    hand.choose(first[1])  # while the page reads the faces again
     page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
+    hand.wait(f"document.querySelector('.cell[data-id=\"{first[1]}\"]').getAttribute('aria-selected') === 'true'")
+    assert page.inner_text("#dock .chosen") == "1 face of 5"
     hand.act("lock", "l", ".head")
     wait_for_decisions(server, 8)
     decide(twin, [{"kind": "lock", "faces": [kept]}])
