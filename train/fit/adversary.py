@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from train.models.discriminator import (
     PatchDiscriminator,
 )
 from train.models.io import Restoration
+from train.models.timesteps.step_schedule import add_noise
 from train.recipes.recipes import DISCRIMINATORS, Recipe
 
 
@@ -31,7 +32,7 @@ def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | 
             return None
         case "latent":
             prompted = "vre" in recipe.parts or "identity" in recipe.parts
-            return LatentDiscriminator(latent_channels, prompt_dim if prompted else None)
+            return LatentDiscriminator(latent_channels, prompt_dim if prompted else None, recipe.diffused_timesteps > 0)
         case "image":
             return PatchDiscriminator()
         case "dictionary":
@@ -44,27 +45,61 @@ def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | 
     )
 
 
-def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
+class Diffusion(NamedTuple):
+    """Holds the noise with which a discriminator sees latents.
+
+    A true face and its restored face have the same timestep and different noise, as in a re-implementation of OSDFace
+    (ManaswiYadamreddy/CRAFT).
+    """
+
+    timestep: torch.Tensor  # (B,) int64
+    noise: torch.Tensor  # (B,C,h,w) float32, standard normal, for the restored latents.
+    true_noise: torch.Tensor  # The same for the true latents.
+
+
+def draw_diffusion(timesteps: int, latent: torch.Tensor, draw: torch.Generator) -> Diffusion:
+    """Returns random timesteps from 0 to `timesteps` - 1, and random noise for latents in the shape of `latent`.
+
+    `draw` is a generator on the CPU, so the numbers are the same on every device.
+    """
+    timestep = torch.randint(timesteps, (len(latent),), generator=draw)
+    noise, true_noise = (torch.randn(latent.shape, generator=draw) for _ in range(2))
+    device = latent.device
+    return Diffusion(*(part.to(device, non_blocking=True) for part in (timestep, noise, true_noise)))
+
+
+def generator_term(
+    discriminator: nn.Module, batch: dict[str, Any], restored: Restoration, diffusion: Diffusion | None = None
+) -> torch.Tensor:
     """Returns the loss "gan": the mean of softplus(-logit) over all logits of the restored faces.
 
-    Recipe vre has two autoencoders, and its loss is the sum over HQ and LQ.
+    Recipe vre has two autoencoders, and its loss is the sum over HQ and LQ. If `diffusion` is given, the discriminator
+    sees the restored latents with noise.
 
     No gradient goes through the prompt (ours). If a gradient went through the prompt, training would change the prompt
     to deceive the discriminator, and the prompt would describe the face less well.
     """
     # (B,1,h,w): one logit for each patch of each restored face, or (B,1): one logit for each restored face.
     image, _ = _list_images(batch, restored)
-    logits = discriminator(image, restored.latent, _fact(restored.prompt))
+    latent, timestep = restored.latent, None
+    if diffusion is not None:
+        latent, timestep = add_noise(latent.float(), diffusion.noise, diffusion.timestep), diffusion.timestep
+    logits = discriminator(image, latent, _fact(restored.prompt), timestep=timestep)
     return F.softplus(-logits.float()).mean() * max(1, len(restored.pairs))
 
 
 def discriminator_loss(
-    discriminator: nn.Module, batch: dict[str, Any], restored: Restoration, true_latent: torch.Tensor | None
+    discriminator: nn.Module,
+    batch: dict[str, Any],
+    restored: Restoration,
+    true_latent: torch.Tensor | None,
+    diffusion: Diffusion | None = None,
 ) -> torch.Tensor:
     """Returns the binary cross entropy of the discriminator's logits for true faces and for restored faces.
 
     `true_latent` is the latent of the target, in the shape of `restored.latent`, or None if the discriminator sees only
-    images. In recipe vre, the true faces are the inputs of the two autoencoders. Each true face gets the prompt of its
+    images. If `diffusion` is given, the discriminator sees latents with noise. In recipe vre, the true faces are the
+    inputs of the two autoencoders. Each true face gets the prompt of its
     restored face. No gradient reaches the model. A single call of the discriminator gets true and restored faces
     together, because DDP expects a single call before each backward pass.
 
@@ -73,11 +108,18 @@ def discriminator_loss(
     # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
     prompt, latent = _fact(restored.prompt), restored.latent.detach()
     image, truth = (part.detach() for part in _list_images(batch, restored))
+    if true_latent is not None:
+        latent = torch.cat([true_latent.detach().to(latent.dtype), latent])
+    timestep = None
+    if diffusion is not None:
+        timestep = torch.cat([diffusion.timestep, diffusion.timestep])
+        latent = add_noise(latent.float(), torch.cat([diffusion.true_noise, diffusion.noise]), timestep)
     logits = discriminator(
         torch.cat([truth.to(image.dtype), image]),
-        latent if true_latent is None else torch.cat([true_latent.detach().to(latent.dtype), latent]),
+        latent,
         None if prompt is None else torch.cat([prompt, prompt]),
         halves=True,
+        timestep=timestep,
     ).float()
     # Both (B,1,h,w) or (B,1). A true face should have a high logit, and a restored face a low logit.
     true_logits, restored_logits = logits.chunk(2)

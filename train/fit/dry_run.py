@@ -53,6 +53,11 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
         f"Losses: {losses}."
         + (f" After {recipe.late_from} images, these weights are multiplied: {late}." if late else "")
         + f" Discriminator: {recipe.discriminator or 'none'}."
+        + (
+            f" The discriminator sees latents with noise for a timestep from 0 to {recipe.diffused_timesteps - 1}."
+            if recipe.diffused_timesteps
+            else ""
+        )
         + (f" Weight of R1: {recipe.r1:g}, every {recipe.r1_every} steps." if recipe.r1 else ""),
         f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
         + (f"rises to {recipe.rate:g} over the first {recipe.warmup} images" if recipe.warmup else f"{recipe.rate:g}")

@@ -7,7 +7,8 @@ normalisation, so the logits of an image do not depend on the other images of it
 The face discriminator is StyleGAN2's, and returns one logit for an image. Its logits depend on the other images of the
 batch. The penalty R1 keeps its training stable.
 
-If `halves` is True, a discriminator gets true faces, and then as many restored faces.
+If `halves` is True, a discriminator gets true faces, and then as many restored faces. Only the latent discriminator
+uses `timestep`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -35,10 +37,11 @@ class LatentDiscriminator(nn.Module):
 
     Figures of HonestFace's and OSDFace's authors show a discriminator that sees the latent and the prompt. The layers
     of this network are ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is
-    None if the recipe has no prompt.
+    None if the recipe has no prompt. If `diffused` is True, the latents have noise, and the network also sees the
+    timestep of the noise, as in two re-implementations of OSDFace.
     """
 
-    def __init__(self, channels: int, prompt_dim: int | None) -> None:
+    def __init__(self, channels: int, prompt_dim: int | None, diffused: bool = False) -> None:
         super().__init__()
         self.first = spectral_norm(nn.Conv2d(channels, LATENT_WIDTHS[0], 3, padding=1))
         self.levels = nn.ModuleList(
@@ -46,12 +49,25 @@ class LatentDiscriminator(nn.Module):
         )
         self.prompt = None if prompt_dim is None else _Reading(LATENT_WIDTHS[-1], prompt_dim)
         self.last = spectral_norm(nn.Conv2d(LATENT_WIDTHS[-1], 1, 3, padding=1))
+        self.time = spectral_norm(nn.Linear(LATENT_WIDTHS[0], LATENT_WIDTHS[0])) if diffused else None
 
     def forward(
-        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+        self,
+        image: torch.Tensor,
+        latent: torch.Tensor,
+        prompt: torch.Tensor | None,
+        halves: bool = False,
+        timestep: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns logits (B,1,h/4,w/4) for latent (B,C,h,w) and prompt (B,N,prompt_dim). The image is not used."""
-        x = F.leaky_relu(self.first(latent), SLOPE)
+        """Returns logits (B,1,h/4,w/4) for latent (B,C,h,w), prompt (B,N,prompt_dim) and timestep (B,).
+
+        The image is not used. The timestep is None if the latents have no noise.
+        """
+        x = self.first(latent)
+        if self.time is not None:
+            assert timestep is not None
+            x = x + self.time(get_timestep_embedding(timestep, LATENT_WIDTHS[0]).to(x.dtype))[:, :, None, None]
+        x = F.leaky_relu(x, SLOPE)
         for level in self.levels:
             x = F.leaky_relu(level(x), SLOPE)
         if self.prompt is not None:
@@ -101,7 +117,12 @@ class PatchDiscriminator(nn.Module):
         self.last = spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(
-        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+        self,
+        image: torch.Tensor,
+        latent: torch.Tensor,
+        prompt: torch.Tensor | None,
+        halves: bool = False,
+        timestep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns logits (B,1,h,h), where h is about S/8, for an image (B,3,S,S) in 0..1.
 
@@ -121,7 +142,12 @@ class DictionaryDiscriminator(nn.Module):
         self.hq, self.lq = PatchDiscriminator(), PatchDiscriminator()
 
     def forward(
-        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+        self,
+        image: torch.Tensor,
+        latent: torch.Tensor,
+        prompt: torch.Tensor | None,
+        halves: bool = False,
+        timestep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns logits (2B,1,h,h) for images (2B,3,S,S) in 0..1: B HQ faces, then B LQ faces.
 
@@ -141,7 +167,12 @@ class FaceDiscriminator(nn.Module):
         self.network = StyleganDiscriminator(shape)
 
     def forward(
-        self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None, halves: bool = False
+        self,
+        image: torch.Tensor,
+        latent: torch.Tensor,
+        prompt: torch.Tensor | None,
+        halves: bool = False,
+        timestep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns logits (B,1) for an image (B,3,S,S) in 0..1. Latent and prompt are not used.
 

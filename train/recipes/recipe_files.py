@@ -205,6 +205,11 @@ def _check_together(place: str, recipe: Recipe) -> None:
         raise BadInput(
             f"{place}: discriminator is {recipe.discriminator}; recipe {recipe.name} can have {other} dictionary."
         )
+    if recipe.diffused_timesteps and recipe.discriminator != "latent":
+        raise BadInput(
+            f'{place}: diffused_timesteps is {recipe.diffused_timesteps}; only the discriminator "latent" sees '
+            "latents, so write diffused_timesteps = 0."
+        )
     if recipe.r1 and recipe.discriminator != "stylegan":
         raise BadInput(f'{place}: r1 is {recipe.r1:g}; only the discriminator "stylegan" has R1, so write r1 = 0.')
     if STYLEGAN in (recipe.base, recipe.discriminator):

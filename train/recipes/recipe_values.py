@@ -34,6 +34,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "size": (32, 512),
     "steps": (1, 8),
     "timestep": (1, 999),
+    "diffused_timesteps": (0, 1000),
     "mixture": (0, 1),
     "gray_share": (0, 1),
     "wrong_share": (0, 1),

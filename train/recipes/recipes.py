@@ -89,6 +89,9 @@ class Recipe:
     # "" for no discriminator, "latent" for restored latents and prompts, "image" for patches of restored images,
     # "stylegan" for whole restored images, or "dictionary" for the reconstructions of recipe vre
     discriminator: str
+    # Discriminator latent: a timestep is drawn from this many timesteps, from 0 up, and the discriminator sees the
+    # latents with noise for this timestep. 0 shows latents without noise.
+    diffused_timesteps: int
     # Discriminator stylegan: the weight of R1, the squared gradient of the logits of true faces; 0 for no R1. R1 is
     # computed at every step whose number, counted from 0, is a multiple of `r1_every`.
     r1: float
@@ -126,7 +129,8 @@ class Recipe:
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
 # from OSDFace's infer.py and from a figure of its authors. The loss weights .1 and .01 are from a re-implementation by
-# a third party. We have not seen OSDFace's own weights and degradation ranges. The preset osediff-face is our choice.
+# a third party. In two re-implementations, the discriminator sees latents with noise for a random timestep. We have not
+# seen OSDFace's own formulas, weights and degradation ranges. The preset osediff-face is our choice.
 #
 # Recipe honestface takes its parts and losses from a figure of HonestFace's authors. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.
@@ -206,6 +210,9 @@ _STYLEGANS = {
     "refine-small": (128, 64,  RECOGNIZER,   4_000,     4,    2e-3, 0,         600,     400),
 }
 # fmt: on
+# The timesteps of the discriminator of recipe osdface: all timesteps of Stable Diffusion, as in a re-implementation by
+# a third party. Another one (ManaswiYadamreddy/CRAFT) stops before 500, to keep its training stable.
+_DIFFUSED_TIMESTEPS = {"osdface": 1000}
 BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta is ours, and the weight decay is torch's default for AdamW.
 REFINE_BETA1 = 0.5  # ReFine's first beta. ReFine has no weight decay.
 R1, R1_EVERY = 10.0, 16  # ReFine's weight of R1, and its number of steps between two computations.
@@ -275,6 +282,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         limit_resolution=name == TINY,
         discriminator=_DISCRIMINATORS.get(name, ""),
         freeze_hq=name == VRE,
+        diffused_timesteps=_DIFFUSED_TIMESTEPS.get(name, 0),
         **(_find_stylegan_sizes(name) if base == STYLEGAN else _find_unet_sizes(base)),
     )
 

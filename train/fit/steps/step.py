@@ -16,7 +16,7 @@ from torch import nn
 
 from degrade.sampling import make_generator
 from train.data import dataset as data
-from train.fit.adversary import discriminator_loss, generator_term
+from train.fit.adversary import Diffusion, discriminator_loss, draw_diffusion, generator_term
 from train.fit.distributed import get_rank
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
@@ -49,7 +49,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
         optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(parts):
         # Seed the random numbers of this part by the run's seed, the images seen, the part and the process.
-        torch.manual_seed(int(make_generator(seed, "train", "step", seen, number, get_rank()).integers(2**62)))
+        torch.manual_seed(_choose_seed(seed, "step", seen, number))
         last = number == len(parts) - 1
 
         # Compute the gradients of the model. The processes exchange gradients only after the last part. The term
@@ -64,9 +64,14 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
                     true_latent = engine.model.base.encode(batch["target"]).float()
             restored = fill_invalid(restored, batch["target"], batch["valid"], true_latent)
             terms = dict(engine.objective(batch, restored))
+            # The model and the discriminator get timesteps and noise of their own, or none.
+            diffusions: list[Diffusion | None] = [None, None]
+            if discriminator is not None and recipe.diffused_timesteps:
+                draw = torch.Generator().manual_seed(_choose_seed(seed, "diffusion", seen, number))
+                diffusions = [draw_diffusion(recipe.diffused_timesteps, restored.latent, draw) for _ in diffusions]
             if discriminator is not None:
                 with _without_gradients(discriminator):
-                    terms["gan"] = generator_term(discriminator, batch, restored)
+                    terms["gan"] = generator_term(discriminator, batch, restored, diffusions[0])
             loss = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=engine.device))
             (loss / len(parts)).backward()
         figures = {"loss": loss, **terms}
@@ -74,7 +79,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
         # Compute the gradients of the discriminator on true and restored faces. No gradient reaches the model.
         if engine.discriminator_stepped is not None:
             with nullcontext() if last else engine.accelerator.no_sync(engine.discriminator_stepped):
-                term = discriminator_loss(engine.discriminator_stepped, batch, restored, true_latent)
+                term = discriminator_loss(engine.discriminator_stepped, batch, restored, true_latent, diffusions[1])
                 (term / len(parts)).backward()
             figures["discriminator"] = term
 
@@ -90,6 +95,10 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
     if engine.discriminator_optimizer is not None:
         sums["discriminator_gradient"] = clip_gradients(engine.discriminator_optimizer, recipe.clip)
     return sums
+
+
+def _choose_seed(seed: int, purpose: str, seen: int, part: int) -> int:
+    return int(make_generator(seed, "train", purpose, seen, part, get_rank()).integers(2**62))
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
