@@ -14,7 +14,7 @@ from typing import Any
 
 from curate.decisions.consent_requests import PhotoConsents, parse_consent
 from curate.decisions.face_lookup import FaceLookup, name_single_witness
-from curate.decisions.take_back import TAKING_KINDS, parse_taken_back, take_drops_back
+from curate.decisions.take_back import TAKING_KINDS, merge_taken, parse_taken_back, take_drops_back
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     CONSENT_KIND,
@@ -92,7 +92,7 @@ def parse_requests(
     number = last_number
     for request, decisions in zip(requests, parsed, strict=True):
         with _add_line_to_errors(request):
-            own = request.get("number")
+            own, named = request.get("number"), parse_taken_back(request, number_of)
             for decision, phrase in decisions or [_parse_undo(request, [*log, *result.decisions], number_of)]:
                 places = decision.places
                 same = in_force.get(replace(decision, takes_back=()))
@@ -104,10 +104,8 @@ def parse_requests(
                     number_of |= {own: same} if isinstance(own, int) else {}
                     continue
                 number += 1
-                known = {one.number for one in (*log, *result.decisions)} if decision.takes_back else set()
-                taken_back = (replace(one, number=number_of.get(one.number, one.number)) for one in decision.takes_back)
-                kept = tuple(one for one in taken_back if one.number in known)
-                result.decisions.append(replace(decision, number=number, takes_back=kept))
+                taken_back = merge_taken([*decision.takes_back, *named])
+                result.decisions.append(replace(decision, number=number, takes_back=taken_back))
                 result.phrases.append(phrase)
                 new_places |= places
                 if decision.kind == "undo":
@@ -133,8 +131,6 @@ def _parse_all(
                     raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
                 numbers.add(own)
             decisions = [] if request.get("kind") == "undo" else _parse_request(request, lookup, photos)
-            if "takes_back" in request and decisions:
-                decisions[0] = replace(decisions[0][0], takes_back=parse_taken_back(request)), decisions[0][1]
             parsed.append(decisions)
     return parsed
 

@@ -78,13 +78,17 @@ def take_drops_back(people: PeopleNow, faces: Iterable[FaceLocation]) -> tuple[T
         holds = [one for one in log if one.kind in ("merge", "move", "lock")] if drops else []
         for one, effect in [*((drop, DROP) for drop in drops), *((hold, ONE_PERSON) for hold in holds)]:
             places = tuple(at for at in _find_places(people, one, {row.face_id}) if not at.witness)
-            taken = _merge_taken([*taken, *([TakenBack(one.number, places, effect)] if places else [])])
+            taken = merge_taken([*taken, *([TakenBack(one.number, places, effect)] if places else [])])
     return taken
 
 
-def parse_taken_back(request: Mapping[str, Any]) -> tuple[TakenBack, ...]:
-    """Returns what the key `takes_back` of a line in a decision file says. Raises BadInput if the value is wrong."""
-    lines = request["takes_back"]
+def parse_taken_back(request: Mapping[str, Any], number_of: Mapping[int, int]) -> tuple[TakenBack, ...]:
+    """Returns what the key `takes_back` of a line in a decision file says. Raises BadInput if the value is wrong.
+
+    `number_of` maps the number of an earlier line in the file to its number in the log. Other numbers are left out,
+    because the log can have another decision with the same number.
+    """
+    lines = request.get("takes_back", [])
     if not isinstance(lines, list):
         raise BadInput("takes_back is not a list. Leave takes_back out, and Likeness finds its value.")
     taken = []
@@ -101,7 +105,9 @@ def parse_taken_back(request: Mapping[str, Any]) -> tuple[TakenBack, ...]:
                 "An item of takes_back needs the keys number, faces and effect. Leave takes_back out, and Likeness "
                 "finds its value."
             )
-        taken.append(TakenBack(line["number"], tuple(map(parse_location, line["faces"])), line["effect"]))
+        faces = tuple(map(parse_location, line["faces"]))
+        if line["number"] in number_of:
+            taken.append(TakenBack(number_of[line["number"]], faces, line["effect"]))
     return tuple(taken)
 
 
@@ -169,12 +175,12 @@ def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: It
             same = tuple(at for at in earlier.faces if _find_face(people, at) in one.faces)
             taken[one.newer] += [replace(earlier, faces=same)] if same else []
     return [
-        replace(one, takes_back=_merge_taken([*one.takes_back, *taken[one.number]])) if one.number in taken else one
+        replace(one, takes_back=merge_taken([*one.takes_back, *taken[one.number]])) if one.number in taken else one
         for one in decisions
     ]
 
 
-def _merge_taken(taken: Iterable[TakenBack]) -> tuple[TakenBack, ...]:
+def merge_taken(taken: Iterable[TakenBack]) -> tuple[TakenBack, ...]:
     """Returns one item for each older decision and effect."""
     faces: dict[tuple[int, str], dict[FaceLocation, None]] = {}
     for one in taken:

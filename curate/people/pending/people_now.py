@@ -106,8 +106,10 @@ class PeopleNow:
         named |= {face.face_id for face in changed_faces}
         named |= {name for face in back for name in self._group_members[self._group_of[face]]}
         # A move says to whom a face belongs, also if the last grouping does not contain the face.
-        moved = (self.finder.find(place)[0] for one in decisions if one.kind == "move" for place in one.parts[0])
-        back |= used & {face.face_id for face in moved if face is not None}
+        if used - back:
+            active = select_active([*self._followed, *decisions])
+            moved = (self.finder.find(place)[0] for one in active if one.kind == "move" for place in one.parts[0])
+            back |= used & {face.face_id for face in moved if face is not None}
         log, people = self._select_connected(named, decisions)
         members = {face for person in people for face in self.members[person]}
         face_ids = sorted((members | back) - gone)
@@ -290,12 +292,14 @@ class PeopleNow:
         The next grouping finds out which of the faces are near-duplicates of each other, so all of the faces become
         faces in use.
         """
-        found = (self.finder.find(place)[0] for place in drop.parts[0])
-        return [
-            replace(face, status="ok", reason=None)
-            for face in dict.fromkeys(face for face in found if face is not None)
-            if face.reason == DROPPED_BY_DECISION
-        ]
+        rows: dict[str, Face] = {}
+        for face, cause in map(self.finder.find, drop.parts[0]):
+            if face is not None and not cause:  # for example, a newer move has taken the drop back for this face
+                same = (face.representative, *self._copies.get(face.representative, ()))
+                rows |= {name: self.faces[name] for name in same}
+            elif face is not None and face.reason == DROPPED_BY_DECISION:
+                rows[face.face_id] = replace(face, status="ok", reason=None)
+        return list(rows.values())
 
 
 def follow_batches(people: PeopleNow, batches: Sequence[Sequence[Decision]]) -> None:

@@ -56,11 +56,12 @@ class Asker:
         with self._lock, suppress(LikenessError):
             self._follow()
 
-    def answer(self, name: object, answer: object) -> str | None:
-        """Records the answer to the question with the id `name`, and returns None.
+    def answer(self, name: object, answer: object) -> dict[str, Any]:
+        """Records the answer to the question with the id `name`. Returns the notices of the decision as `notices`.
 
-        The answers mixed and skip record nothing. Mixed returns the person whose faces most likely show several people.
-        Raises BadInput if the next question is now a different question, or if the answer is refused.
+        The answers mixed and skip record nothing. For mixed, `open` is the person whose faces most likely show several
+        people; otherwise `open` is None. Raises BadInput if the next question is now a different question, or if the
+        answer is refused.
         """
         if answer not in ANSWERS:
             raise BadInput("An answer is yes, no, mixed or skip.")
@@ -74,12 +75,12 @@ class Asker:
                 )
             if answer == "skip":
                 self._queue.skip(question)
-                return None
+                return {"open": None, "notices": []}
             if answer == "mixed":
-                return self._queue.put_away_mixed(question)
-            self._session.record([make_request(question, answer == "yes", view)])
+                return {"open": self._queue.put_away_mixed(question), "notices": []}
+            notices = self._session.record([make_request(question, answer == "yes", view)])
             self._answered += 1
-            return None
+            return {"open": None, "notices": notices}
 
     def _follow(self) -> View:
         """Brings the queue up to date with the view, and returns the view."""

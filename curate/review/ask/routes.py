@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,10 +23,10 @@ def show_page(request: Request) -> Response:
     return render(request, "ask.html.j2")
 
 
-def send_question(request: Request, open_person: str | None = None) -> Response:
-    """Sends the next question, or null as `question`. The script then opens the page of `open_person`."""
+def send_question(request: Request, outcome: Mapping[str, Any] | None = None) -> Response:
+    """Sends the next question, or null as `question`. `outcome` is what the last answer did, as `Asker.answer` says."""
     described = _get_asker(request).describe()
-    return JSONResponse({**described, "open": open_person, "state": get_session(request).describe_state()})
+    return JSONResponse({**described, **(outcome or {}), "state": get_session(request).describe_state()})
 
 
 async def receive_answer(request: Request) -> Response:
@@ -31,8 +34,8 @@ async def receive_answer(request: Request) -> Response:
     words = await read_json(request, _MOST_BYTES)
     if not isinstance(words, dict):
         raise BadInput("The answer is not a JSON object.")
-    mixed = await run_in_threadpool(_get_asker(request).answer, words.get("question"), words.get("answer"))
-    return await run_in_threadpool(send_question, request, mixed)
+    outcome = await run_in_threadpool(_get_asker(request).answer, words.get("question"), words.get("answer"))
+    return await run_in_threadpool(send_question, request, outcome)
 
 
 def _get_asker(request: Request) -> Asker:

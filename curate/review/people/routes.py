@@ -112,7 +112,8 @@ async def list_similar(request: Request) -> Response:
     """Sends the people who are most similar to the faces of the request.
 
     The request is {"faces": [...], "without": [...], "search": "..."}. The people `without` are left out. If `search`
-    is not empty, only people whom the search finds are sent.
+    is not empty, only people whom the search finds are sent. If nobody can be compared with the faces, for example
+    because an undo brought them back and they have no embedding in memory, the largest people are sent without cosines.
     """
     session, wish = get_session(request), await read_json(request, _MOST_BYTES)
     wish = wish if isinstance(wish, dict) else {}
@@ -123,7 +124,8 @@ async def list_similar(request: Request) -> Response:
         with session.lock:
             view = session.read()
             only = {row["id"] for row in view.list_people(search)} if search else None
-            return find_people_like(session.dataset, view, faces, _CHOICES, without, only)
+            rows = find_people_like(session.dataset, view, faces, _CHOICES, without, only)
+            return rows or [row for row in view.list_people(search) if row["id"] not in without][:_CHOICES]
 
     return JSONResponse({"rows": await run_in_threadpool(find_rows)})
 

@@ -1,7 +1,8 @@
 """Finds the photos of the dataset that a restoration read: the photo that was restored, and its references.
 
 A file is known by its sha256, so a file that was moved, copied or overwritten later is still known. Logs of earlier
-versions have no sha256; then the path counts. The name of a crop and of an image of a frozen set is a face id.
+versions have no sha256; then the path counts. The name of a crop and of an image of a frozen set is a face id. A photo
+of the dataset can have a name of this form by chance.
 """
 
 from __future__ import annotations
@@ -64,13 +65,14 @@ class KnownFiles:
 
     def is_gone(self, file: UsedFile) -> bool:
         """Returns whether nothing of a file may be named: a purge or an opt-out removed its photo, its frozen set does
-        not have the image any more, or its name is the id of a face that the ledger does not have.
+        not have the image any more, or its name has the form of a face id and the ledger has neither the face nor the
+        file.
         """
         if {uri_of(file.path), file.sha256} & self._kept_out:
             return True
         if file.frozen_image is not None and file.frozen_image not in self._images:
             return True
-        return file.face_id is not None and file.face_id not in self._photo_of
+        return file.face_id is not None and not self._find_photos(file)
 
     def is_secret(self, file: UsedFile) -> bool:
         """Returns whether nobody may see a picture that was made of a file."""
@@ -87,8 +89,7 @@ class KnownFiles:
         return self._files.get(file.sha256 or "") or self._files.get(uri_of(file.path), [])
 
     def _find_photos(self, file: UsedFile) -> set[str]:
-        if file.face_id is not None:
-            return {self._photo_of[file.face_id]} if file.face_id in self._photo_of else set()
+        named = {self._photo_of[file.face_id]} if file.face_id is not None and file.face_id in self._photo_of else set()
         if file.sha256 is not None and file.sha256 in self._photos:
-            return {file.sha256, *(photo for *_, photo in self._files.get(file.sha256, ()))}
-        return {photo for *_, photo in self._find_rows(file)}
+            return {*named, file.sha256, *(photo for *_, photo in self._files.get(file.sha256, ()))}
+        return named | {photo for *_, photo in self._find_rows(file)}

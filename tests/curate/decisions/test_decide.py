@@ -306,6 +306,26 @@ def test_a_log_with_newer_decisions_can_be_applied_to_another_dataset_and_again(
         decide(other, [{**lines[2], "takes_back": [{"number": 1}]}])
 
 
+def test_takes_back_in_a_file_means_lines_of_the_file_and_a_drop_of_the_log_is_taken_back_too(made, tmp_path):
+    photos, dataset = made
+    face = faces_of(dataset)
+    say(dataset, "move", face["0/0"], to=face["1/0"])
+    say(dataset, "move", face["0/0"], to=face["2/0"])
+    line = format_entry(read_log_entries(dataset)[1])
+    assert [one["number"] for one in line["takes_back"]] == [1]
+    other = tmp_path / "other"
+    curated(photos, other)
+    say(other, "split", face["0/0"])  # decision 1 of this dataset is another decision
+    say(other, "drop", face["0/0"], face["0/1"])
+    say(other, "rename", face["3/0"], name="Ann")
+    place = {"photo": line["faces"][0]["photo"], "box": line["faces"][0]["box"]}
+    rename = {"kind": "rename", "number": 2, "faces": [face["3/1"]], "name": "Bob"}
+    decide(other, [rename, {**line, "number": 3, "rest": []}])
+    (taken,) = [json.loads(row.faces)["takes_back"] for row in rows(other, DecisionRow) if row.kind == "move"]
+    assert taken == [{"number": 2, "faces": [place], "effect": "drop"}]
+    assert who(other)[face["0/0"]] == who(other)[face["2/0"]] and face["0/1"] not in who(other)
+
+
 def test_a_log_that_contradicts_itself_is_named_at_replay_too(made):
     photos, dataset = made
     face = faces_of(dataset)

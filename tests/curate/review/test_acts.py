@@ -188,6 +188,12 @@ def test_the_people_who_are_most_like_some_faces_are_listed(dataset: Path):
         assert review.client.post("/api/similar", json={"faces": "all"}).status_code == 409
         facts = review.get(f"/api/faces/{face['1/0']}")
         assert facts["closest"]["id"] == other and facts["own"] < facts["closest"]["cosine"]
+    decide(dataset, [{"kind": "drop", "faces": [face["0/0"]]}])
+    with review_dataset(dataset) as review:
+        review.act(act="undo")  # the face is in use again, and has no embedding in memory
+        again = {"faces": [face["0/0"]], "without": [one], "search": other}
+        (row,) = review.client.post("/api/similar", json=again).json()["rows"]
+        assert row["id"] == other and "cosine" not in row
 
 
 @pytest.mark.parametrize(

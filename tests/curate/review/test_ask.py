@@ -116,6 +116,14 @@ def test_an_answer_can_be_undone_and_an_old_question_is_refused(dataset: Path) -
         assert len(rows(dataset, DecisionRow)) == 2
 
 
+def test_the_notices_of_an_answer_are_sent(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    muddle(dataset)
+    with review_dataset(dataset) as review:
+        question = ask(review)["question"]
+        monkeypatch.setattr(review.session, "record", lambda requests: ["Decision 1 (move) is taken back in part."])
+        assert reply(review, question, "no")["notices"] == ["Decision 1 (move) is taken back in part."]
+
+
 def test_mixed_opens_a_person_of_the_question_and_records_nothing(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from curate.decisions.decide import decide
-from curate.decisions.record import Desk, read_desk
+from curate.decisions.decide import apply_decisions_of, decide
+from curate.decisions.record import Desk, read_desk, record_decisions
 from curate.decisions.requests import parse_requests
 from curate.decisions.take_back import take_older_back
 from curate.people.pending.people_now import follow_batches
@@ -203,3 +203,27 @@ def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_led
     assert contents(dataset)["memberships"] == contents(twin)["memberships"]
     made = {(row.decision_id, row.kind, row.faces) for row in rows(twin, DecisionRow)}
     assert made <= {(row.decision_id, row.kind, row.faces) for row in rows(dataset, DecisionRow)}
+
+
+def test_a_drop_counts_again_after_an_undo_also_if_the_decisions_were_applied(dataset: Path):
+    def describe() -> tuple[set[frozenset[str]], set[str]]:
+        with Ledger.open(dataset) as ledger:
+            desk = read_desk(ledger)
+        return list_people(desk), {one for one, row in desk.people.faces.items() if row.status != "ok"}
+
+    with Ledger.open(dataset) as ledger:
+        desk = read_desk(ledger)
+    face = name_faces(dataset, desk)
+    decide(dataset, [{"kind": "drop", "faces": [face["0/0"], face["0/1"]]}])
+    dropped = describe()
+    assert dropped[1] == {face["0/0"], face["0/1"]}
+    to, rest = (desk.people.identity_of[face[name]] for name in ("1/0", "0/2"))
+    decide(dataset, [{"kind": "move", "faces": [face["0/0"]], "to": to, "rest": rest}])
+    moved = describe()
+    for number, state in ((2, dropped), (3, moved), (4, dropped)):  # undo, redo, undo
+        record_decisions(dataset, [{"kind": "undo", "undoes": number}])
+        assert describe() == state  # before the grouping
+    apply_decisions_of(dataset)
+    assert describe() == dropped and find_problems(dataset) == []
+    record_decisions(dataset, [{"kind": "undo", "undoes": 5}])  # the last grouping does not contain the face
+    assert describe() == moved

@@ -126,6 +126,7 @@ def test_no_restored_photo_is_shown_if_its_photo_or_a_reference_is_refused_or_pu
     with Ledger.open(dataset) as ledger:
         files = ledger.query("SELECT uri, sha256, photo_id FROM files ORDER BY uri LIMIT 6").rows()
         face = ledger.query("SELECT min(face_id) FROM faces WHERE photo_id = ?", files[4][2]).item()
+        used = ledger.query("SELECT min(face_id) FROM faces WHERE photo_id = ?", files[5][2]).item()
     paths = [str(path_of(uri)) for uri, *_ in files]
     hashes, moved = [sha256 for _, sha256, _ in files], str(tmp_path / "moved.png")
     # name of the restored photo -> path and sha256 of the photo, and of the reference if there is one
@@ -136,6 +137,8 @@ def test_no_restored_photo_is_shown_if_its_photo_or_a_reference_is_refused_or_pu
         "reference": [(paths[1], hashes[1]), (moved, hashes[0])],
         "crop": [(str(tmp_path / f"{face}.png"), None)],
         "crop of somebody": [(str(tmp_path / f"{'0' * 32}.png"), None)],
+        "name of a face": [(str(tmp_path / f"{used}.png"), hashes[0])],
+        "name like a face": [(str(tmp_path / f"{'1' * 32}.png"), hashes[2])],
         "frozen image": [(str(tmp_path / "gone" / "lq" / SET / f"{face}.png"), None)],
         "stranger": [(moved, "0" * 64)],
         "other": [(paths[1], hashes[1]), (paths[2], hashes[2])],
@@ -161,10 +164,11 @@ def test_no_restored_photo_is_shown_if_its_photo_or_a_reference_is_refused_or_pu
     with review_dataset(dataset) as review:
         assert look(review) == (set(log) - lost, set(log) - lost)
         review.decide({"kind": "consent", "photos": [files[0][2], files[4][2]], "consent": "no"})
-        refused = {"old", "moved", "overwritten", "reference", "crop"}
-        assert look(review) == (set(log) - lost, {"stranger", "other"})
+        refused = {"old", "moved", "overwritten", "reference", "crop", "name of a face"}
+        kept = {"stranger", "other", "name like a face"}
+        assert look(review) == (set(log) - lost, kept)
     with review_dataset(dataset) as review:  # the decision is applied
-        assert look(review) == (set(log) - lost, {"stranger", "other"})
+        assert look(review) == (set(log) - lost, kept)
     purge(dataset, plan_purge(dataset, photos=[files[0][2], files[4][2]]))
     with review_dataset(dataset) as review:
-        assert look(review) == ({"stranger", "other"},) * 2 and refused == set(log) - lost - {"stranger", "other"}
+        assert look(review) == (kept, kept) and refused == set(log) - lost - kept

@@ -56,6 +56,7 @@ async function reply(word) {
   turn += 1;
   try {
     const answer = await request("/api/ask", { question: question.id, answer: word });
+    if (answer.notices.length) say(answer.notices.join(" "));
     if (!answer.open) { show(answer); return; }
     question = null; // the keys do nothing until the page of the person opens
     location.href = `/person/${answer.open}?mixed=1`;
