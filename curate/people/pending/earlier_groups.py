@@ -1,4 +1,4 @@
-"""Takes decisions that were taken back out of the last grouping."""
+"""Takes decisions that were undone out of the last grouping."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from manifests.ledger.decision_log import Decision, FaceFinder, select_active
+from manifests.ledger.decision_log import Decision, FaceFinder, select_in_force
 
 
 def restore_groups(
@@ -17,18 +17,19 @@ def restore_groups(
     log: Sequence[Decision],
     finder: FaceFinder,
 ) -> np.ndarray:
-    """Returns the group of each face in the last grouping, without the decisions that were taken back since.
+    """Returns the group of each face in the last grouping, without the decisions that were undone since.
 
     `group_of` maps a face to its group in the last grouping, and `grouped` has the numbers of the decisions that were
-    active then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was taken back, its
-    sides are different groups again. If a split or a move was taken back, its faces join the largest group of the other
-    faces again.
+    in force then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was undone, its
+    sides are different groups again. If a split or a move was undone, its faces join the largest group of the other
+    faces again. A decision that a newer decision takes back counts as in force, because the newer decision also says
+    where the faces belong; if both are undone, both are taken out, the newer decision first.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     names = [group_of.get(face, face) for face in face_ids]
     groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    active = {one.number for one in select_active(log)}
-    for one in reversed([one for one in log if one.number in grouped and one.number not in active]):
+    in_force = {one.number for one in select_in_force(log)}
+    for one in reversed([one for one in log if one.number in grouped and one.number not in in_force]):
         found = [[finder.find(place)[0] for place in part] for part in one.parts]
         parts = [
             [row_of[face.representative] for face in part if face is not None and face.representative in row_of]

@@ -21,7 +21,15 @@ from curate.people.identities import choose_ids, name_groups
 from curate.people.pending.earlier_groups import restore_groups
 from curate.people.pending.refused_photos import ConsentRule, plan_refusals
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import CONSENT_KIND, DROP, DROPPED_BY_DECISION, Decision, FaceFinder, select_active
+from manifests.ledger.decision_log import (
+    CONSENT_KIND,
+    DROP,
+    DROPPED_BY_DECISION,
+    Decision,
+    FaceFinder,
+    select_active,
+    select_in_force,
+)
 from manifests.ledger.records import Face, Identity, Membership
 
 
@@ -68,7 +76,7 @@ class PeopleNow:
         self._followed: list[Decision] = []
         self._held: list[Decision] = []  # the newest decisions, as long as they contradict earlier decisions of the log
         self._key, self._labels, self._rule = key, labels or {}, rule or ConsentRule()
-        self._grouped = {one.number for one in select_active(log)}  # active decisions that the grouping contains
+        self._grouped = {one.number for one in select_in_force(log)}  # decisions in force that the grouping contains
         self._group_of = dict(self.identity_of)  # face -> group of the last grouping
         self._group_members = {person: tuple(own) for person, own in self.members.items()}
         self._copies: dict[str, list[str]] = defaultdict(list)  # face -> the near-duplicates that it stands for

@@ -227,3 +227,28 @@ def test_a_drop_counts_again_after_an_undo_also_if_the_decisions_were_applied(da
     assert describe() == dropped and find_problems(dataset) == []
     record_decisions(dataset, [{"kind": "undo", "undoes": 5}])  # the last grouping does not contain the face
     assert describe() == moved
+
+
+def test_undos_bring_every_former_state_back_after_the_decisions_were_applied(dataset: Path):
+    def describe() -> set[frozenset[str]]:
+        with Ledger.open(dataset) as ledger:
+            return list_people(read_desk(ledger))
+
+    with Ledger.open(dataset) as ledger:
+        desk = read_desk(ledger)
+    face = name_faces(dataset, desk)
+    first, second, third = (desk.people.identity_of[face[name]] for name in ("0/1", "1/1", "2/1"))
+    acts: Requests = [
+        {"kind": "split", "faces": [face["0/0"]]},
+        {"kind": "merge", "sides": [face["0/0"], first]},
+        {"kind": "move", "faces": [face["2/0"]], "to": second},
+        {"kind": "move", "faces": [face["2/0"], face["1/0"]], "to": third},
+    ]
+    states = [describe()]
+    for act in acts:
+        decide(dataset, [act])
+        states.append(describe())
+    assert len({frozenset(state) for state in states}) == 4  # the merge brings the first state back
+    for number in range(len(acts), 0, -1):
+        record_decisions(dataset, [{"kind": "undo", "undoes": number}])
+        assert describe() == states[number - 1]
