@@ -256,6 +256,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
         raise BadInput(
             "The faces of the move already belong to the target person. To keep the faces with this person, use lock."
         )
+    drops = take_drops_back(lookup.people, faces)
     if "rest" in request:
         rest = lookup.find_rest(request["rest"], [*faces, *target])
         if request["rest"] and not rest:
@@ -271,7 +272,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
             face for identity in own for face in lookup.find_other_members([*faces, *target], identity)
         )
     phrase = f"{_describe(faces)} {_is_or_are(faces)} moved to the person of {_describe(target)}"
-    return Decision(0, "move", (faces, target, rest), takes_back=take_drops_back(lookup.people, faces)), phrase
+    return Decision(0, "move", (faces, target, rest), takes_back=drops), phrase
 
 
 def _parse_prefer(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:

@@ -289,6 +289,17 @@ def test_a_move_of_a_dropped_face_takes_the_drop_back(made):
     assert not {face["0/0"], face["0/1"]} & who(dataset).keys()
 
 
+def test_a_dropped_face_that_is_moved_does_not_bring_its_old_person_along(made):
+    _, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    say(dataset, "drop", face["0/0"], face["0/1"])
+    say(dataset, "move", face["0/0"], to=face["1/0"])
+    after = who(dataset)
+    assert after[face["0/0"]] == after[face["1/0"]] == person[face["1/0"]]
+    assert after[face["0/2"]] == person[face["0/2"]]
+    assert find_problems(dataset) == []
+
+
 def test_a_log_with_newer_decisions_can_be_applied_to_another_dataset_and_again(made, tmp_path):
     photos, dataset = made
     face = faces_of(dataset)

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -384,18 +384,21 @@ def test_a_restorer_that_looks_at_no_reference_says_what_they_are_for(
 
 def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
+
+    def note(*words: object) -> SimpleNamespace:
+        asked.append(words)
+        return SimpleNamespace(config=SimpleNamespace(parts=()))
+
     monkeypatch.setattr(
         Restorer,
         "from_pretrained",
-        classmethod(lambda cls, folder, base_model=None: asked.append(("run", str(folder), base_model))),
+        classmethod(lambda cls, folder, base_model=None: note("run", str(folder), base_model)),
     )
     module = ModuleType("train.models.released.osdface")
-    module.load_osdface = lambda folder, base_model: asked.append(("osdface", str(folder), base_model))  # type: ignore[attr-defined]
+    module.load_osdface = lambda folder, base_model: note("osdface", str(folder), base_model)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.models.released.osdface", module)
     other = ModuleType("train.models.released.instantrestore")
-    other.load_instantrestore = lambda folder, base_model, seed: asked.append(
-        ("instant", str(folder), base_model, seed)
-    )  # type: ignore[attr-defined]
+    other.load_instantrestore = lambda folder, base_model, seed: note("instant", str(folder), base_model, seed)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.models.released.instantrestore", other)
     load_restorer(tmp_path)
     load_restorer(tmp_path, "sd21")
