@@ -80,8 +80,8 @@ class Grid {
     for (const [index, cell] of this.cells) if (!wanted.has(index)) { cell.remove(); this.cells.delete(index); }
     let previous = null;
     for (const index of [...wanted].sort((a, b) => a - b)) {
-      const row = this.rows[index];
-      if (!row) this.fetchPart(Math.floor(index / PART));
+      if (!this.rows[index]) this.fetchPart(Math.floor(index / PART));
+      const row = this.rows[index] || this.stale?.[index]; // the old rows stay until the new rows are there
       let cell = this.cells.get(index);
       if (!cell) {
         cell = make("div", { class: "cell", role: "option", tabindex: -1, "data-index": index });

@@ -33,12 +33,17 @@ function drawFace(cell, row) {
     document.getElementById("total").textContent = event.detail.total.toLocaleString("en");
     document.getElementById("empty").hidden = event.detail.total > 0;
     showPerson(event.detail.person);
+    showDock();
   });
   root.addEventListener("selection", () => {
-    dock.hidden = !grid.selected.size;
-    dock.querySelector(".chosen").textContent = `${count(grid.selected.size, "face")} of ${row ? row.faces : ""}`;
+    showDock();
     if (viewer.isOpen()) viewer.showPick();
   });
+
+  function showDock() {
+    dock.hidden = !grid.selected.size;
+    dock.querySelector(".chosen").textContent = `${count(grid.selected.size, "face")} of ${row ? row.faces : ""}`;
+  }
 
   function showPerson(news) {
     const isNew = !row || row.faces !== news.faces;
