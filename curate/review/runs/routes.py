@@ -20,7 +20,11 @@ from curate.review.runs.run_results import (
 from curate.review.web.pages import render
 from curate.review.web.paging import make_paging
 from curate.review.web.reading import find_face, open_ledger
+from manifests.ledger.applied_decisions import read_unapplied_decisions
+from manifests.ledger.decision_log import CONSENT_KIND, read_decisions, select_in_force
+from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_set_sizes
+from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.runtime.files import hash_config
 
 NAVIGATION = [("/runs", "Results")]
@@ -48,8 +52,15 @@ def show_runs(request: Request) -> Response:
 
 
 def send_restored(request: Request) -> Response:
-    """Sends a restored image at its own size. The path names a result and the number of one of its systems."""
+    """Sends a restored image at its own size. The path names a result and the number of one of its systems.
+
+    No file names the references of these images. While a decision about consent is not applied, no image is sent. When
+    a refusal is applied, all images are erased.
+    """
     path = request.path_params
+    with open_ledger(request) as ledger:
+        if _has_open_consent(ledger):
+            raise HTTPException(404)
     result = next((one for one in _read(request)[0] if _name(one) == path["result"]), None)
     if result is None or path["system"] >= len(result.systems):
         raise HTTPException(404)
@@ -62,6 +73,18 @@ def _read(request: Request) -> tuple[list[Result], list[str], dict[str, int]]:
     with open_ledger(request) as ledger:
         folders = list_run_folders(ledger, request.app.state.runs)
         return (*read_results(ledger, folders), read_set_sizes(ledger))
+
+
+def _has_open_consent(ledger: Ledger) -> bool:
+    """Returns True if a refusal, or an undo of an applied decision about consent, is recorded and not applied."""
+    waiting = read_unapplied_decisions(ledger)
+    if not any(one.kind in (CONSENT_KIND, "undo") for one in waiting):
+        return False
+    log, open_numbers = read_decisions(ledger), {one.number for one in waiting}
+    applied = {one.number for one in log if one.kind == CONSENT_KIND} - open_numbers
+    consents = [one for one in select_in_force(log) if one.kind == CONSENT_KIND]
+    refusals = {one.number for one in consents if one.name in CONSENT_REFUSALS}
+    return bool(refusals & open_numbers) or any(one.undoes in applied for one in waiting)
 
 
 def _name(result: Result) -> str:
