@@ -16,7 +16,6 @@ from curate.config import CurateConfig
 from curate.decisions.accept import describe_next_curation
 from curate.decisions.consent_plan import plan_consent
 from curate.decisions.consent_requests import check_sidecar
-from curate.decisions.old_people import name_old_people
 from curate.decisions.record import check_frozen_people, describe_same_names, list_phrases, make_rows, read_desk
 from curate.decisions.requests import Request, parse_requests
 from curate.decisions.settings import read_curation_settings
@@ -81,8 +80,9 @@ def decide(
         if not dry_run:
             ensure_key(ledger)
         desk = read_desk(ledger)
-        requests = name_old_people(requests, desk.lookup, ledger.read_embeddings)
-        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number)
+        parsed = parse_requests(
+            desk.people.log, requests, desk.lookup, desk.photos, desk.last_number, ledger.read_embeddings
+        )
         if not parsed.decisions:
             return Outcome((), (), len(ledger.read_rows(Identity)), tuple(parsed.notices))
         waiting = count_unapplied_decisions(ledger)

@@ -24,7 +24,6 @@ from curate.decisions.consent_requests import (
     read_photo_consents,
 )
 from curate.decisions.face_lookup import FaceLookup
-from curate.decisions.old_people import name_old_people
 from curate.decisions.requests import ParsedRequests, Request, parse_requests
 from curate.decisions.settings import read_curation_settings
 from curate.decisions.take_back import describe_taken_back, take_older_back
@@ -97,8 +96,9 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         if desk is None or desk.version != read_version(ledger):
             ensure_key(ledger)
             desk = read_desk(ledger)
-        requests = name_old_people(requests, desk.lookup, ledger.read_embeddings)
-        parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number)
+        parsed = parse_requests(
+            desk.people.log, requests, desk.lookup, desk.photos, desk.last_number, ledger.read_embeddings
+        )
         if not parsed.decisions:
             return Recorded((), tuple(parsed.notices), None, desk)
         check_sidecar(parsed.decisions, desk.photos)

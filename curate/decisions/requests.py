@@ -14,6 +14,7 @@ from typing import Any
 
 from curate.decisions.consent_requests import PhotoConsents, parse_consent
 from curate.decisions.face_lookup import FaceLookup, name_single_witness
+from curate.decisions.old_people import ReadEmbeddings, find_old_people
 from curate.decisions.take_back import TAKING_KINDS, merge_taken, parse_taken_back, take_drops_back
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
@@ -57,7 +58,12 @@ class ParsedRequests:
 
 
 def parse_requests(
-    log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup, photos: PhotoConsents, last_number: int
+    log: Sequence[Decision],
+    requests: Sequence[Request],
+    lookup: FaceLookup,
+    photos: PhotoConsents,
+    last_number: int,
+    read_embeddings: ReadEmbeddings,
 ) -> ParsedRequests:
     """Returns the requested decisions, without the decisions that the log already contains.
 
@@ -69,7 +75,7 @@ def parse_requests(
 
     Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """
-    parsed = _parse_all(requests, lookup, photos)
+    parsed = _parse_all(requests, lookup, photos, read_embeddings)
     repeated_decisions = {replace(decision, takes_back=()) for decisions in parsed for decision, _ in decisions}
     wanted = {place for decision in repeated_decisions for place in decision.places}
     # only decisions about the same places matter, and a log can have thousands of other decisions
@@ -115,7 +121,7 @@ def parse_requests(
 
 
 def _parse_all(
-    requests: Sequence[Request], lookup: FaceLookup, photos: PhotoConsents
+    requests: Sequence[Request], lookup: FaceLookup, photos: PhotoConsents, read: ReadEmbeddings
 ) -> list[list[tuple[Decision, str]]]:
     """Returns the decisions of each request.
 
@@ -130,7 +136,7 @@ def _parse_all(
                 if own in numbers:
                     raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
                 numbers.add(own)
-            decisions = [] if request.get("kind") == "undo" else _parse_request(request, lookup, photos)
+            decisions = [] if request.get("kind") == "undo" else _parse_request(request, lookup, photos, read)
             parsed.append(decisions)
     return parsed
 
@@ -144,7 +150,9 @@ def _add_line_to_errors(request: Request) -> Iterator[None]:
         raise BadInput(f"{request.get('_where', '')}{error}") from None
 
 
-def _parse_request(request: Request, lookup: FaceLookup, photos: PhotoConsents) -> list[tuple[Decision, str]]:
+def _parse_request(
+    request: Request, lookup: FaceLookup, photos: PhotoConsents, read: ReadEmbeddings
+) -> list[tuple[Decision, str]]:
     """Returns the decisions of a request, and a phrase for each decision that describes the decision to the user.
 
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
@@ -163,7 +171,7 @@ def _parse_request(request: Request, lookup: FaceLookup, photos: PhotoConsents) 
         return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} used in spite of the filters")]
     faces = lookup.find_faces(request["faces"], kind in ("rename", "lock", "assign"), may_be_dropped=kind == "move")
     if kind == "move":
-        return [_parse_move(request, faces, lookup)]
+        return [_parse_move(request, faces, lookup, read)]
     if kind == "rename":
         name = _parse_text(request, "name")
         return [(Decision(0, kind, (faces,), name), f"the person of {_describe(faces)} is called {name}")]
@@ -250,7 +258,9 @@ def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, s
     ]
 
 
-def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceLookup) -> tuple[Decision, str]:
+def _parse_move(
+    request: Request, faces: tuple[FaceLocation, ...], lookup: FaceLookup, read: ReadEmbeddings
+) -> tuple[Decision, str]:
     target = lookup.find_person(request["to"])
     if set(map(_get_place, faces)) <= set(map(_get_place, target)):
         raise BadInput(
@@ -264,12 +274,14 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
                 "`rest` names only faces that move, or faces of the target person. Name other faces, or leave rest out."
             )
     else:
-        # By default, the rest consists of all other faces of the people to whom the moved faces belong now, without the
-        # faces of the target person.
+        # By default, the rest consists of all other faces of the people to whom the moved faces belong now, or belonged
+        # before they were dropped, without the faces of the target person.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
-        own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
+        own = {lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity
+        if drops:
+            own |= find_old_people(lookup.people, faces, target_identity, read)
         rest = name_single_witness(
-            face for identity in own for face in lookup.find_other_members([*faces, *target], identity)
+            face for identity in sorted(own) for face in lookup.find_other_members([*faces, *target], identity)
         )
     phrase = f"{_describe(faces)} {_is_or_are(faces)} moved to the person of {_describe(target)}"
     return Decision(0, "move", (faces, target, rest), takes_back=drops), phrase

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from curate.decisions.decide import apply_decisions_of, decide
@@ -47,9 +49,14 @@ def copy_desk(desk: Desk) -> Desk:
     return desk
 
 
+def read_nothing(faces: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
+    """Stands for the embeddings of a ledger without embeddings."""
+    return [], np.zeros((0, 0), np.float32)
+
+
 def record(desk: Desk, requests: Requests) -> list[Decision]:
     """Records decisions in memory, as the review does, and returns them."""
-    parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number)
+    parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number, read_nothing)
     new, change = take_older_back(desk.people, parsed.decisions)
     desk.people.follow(new, change)
     desk.last_number += len(new)
