@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -34,6 +32,8 @@ import cv2
 import numpy as np
 from astronaut import make_astronaut
 from record_result import record_result
+from reference_benefit import run_likeness
+from train_step_speed import read_speed
 
 from degrade.presets import find_preset
 from train.data.face_measures import measure_detail
@@ -64,16 +64,6 @@ INTERVAL = 320  # the training writes the speed after each interval of this numb
 LQ_SET = "codeformer-val-256-s0"
 
 
-def run_likeness(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "likeness", *map(str, words)], stdout=sys.stderr, check=True)
-
-
-def read_rate(run: Path) -> float:
-    """Returns the median images/s of a training."""
-    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    return median([line["images_per_second"] for line in lines if line["kind"] == "train"])
-
-
 def measure_run(dataset: Path, run: Path, judge: str) -> dict[str, Any]:
     """Returns the figures of a run: one dict for each system, with the means over the images that all systems have."""
     sharpness: defaultdict[str, list[float]] = defaultdict(list)
@@ -95,7 +85,10 @@ def measure_run(dataset: Path, run: Path, judge: str) -> dict[str, Any]:
     for row in rows:
         keys[row["face_id"]].add(row["key"])
     common = {face for face, measured in keys.items() if measured == systems}
-    figures: dict[str, Any] = {"images": len(common), "images_per_second": round(read_rate(run), 2)}
+    figures: dict[str, Any] = {
+        "images": len(common),
+        "images_per_second": read_speed(run / "stats.jsonl")["images_per_second"],
+    }
     for key in sorted(systems):
         chosen = [row for row in rows if row["key"] == key and row["face_id"] in common]
         figures[key] = {name: round(float(np.mean([row[name] for row in chosen])), 4) for name in metrics}
