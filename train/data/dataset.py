@@ -6,7 +6,6 @@ Sample number i of a run has the same bytes on every machine and with any number
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -24,7 +23,7 @@ from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augment_reference, check_albumentations
 from train.data.landmarks import find_landmarks
-from train.data.mesh import MESH, check_landmark_model, find_warp_points, warp_by_mesh, warps_references
+from train.data.mesh import MESH, check_landmark_model, find_warp_points, warp_reference, warps_references
 from train.data.sampling import (
     Sample,
     draw_gray,
@@ -34,7 +33,6 @@ from train.data.sampling import (
     repeat_fine_targets,
 )
 from train.data.snapshot import Snapshot, load_snapshot
-from train.data.warp import warp_to
 from train.models.io import Places, find_places
 from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import Recipe
@@ -136,10 +134,9 @@ class TrainingFaces(Dataset[Batch]):
             if sample.seeds:
                 crop, points = augment_reference(crop, points, sample.seeds[slot])
             own = find_warp_points(parts, crop, points) if to is not None else None
-            if to is not None and own is not None:
-                with suppress(ValueError):  # if `warp_to` raises ValueError, the reference is not warped
-                    crop, warped[slot] = (warp_by_mesh if MESH in parts else warp_to)(crop, own, to), True
-            references[slot] = crop
+            moved = warp_reference(parts, crop, own, to)
+            warped[slot] = moved is not None
+            references[slot] = crop if moved is None else moved
             embeddings[slot] = snapshot.embeddings[row]  # the embedding of the crop before augmentation
         packed: Batch = {
             "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),

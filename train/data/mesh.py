@@ -57,6 +57,24 @@ def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.nd
     return find_mesh_points(crop, landmarks5) if MESH in parts else landmarks5
 
 
+def warp_reference(
+    parts: tuple[str, ...], image: np.ndarray, points: np.ndarray | None, to: np.ndarray | None
+) -> np.ndarray | None:
+    """Returns a reference, uint8 (S,S,3), after the warp of a restorer with these parts, from `points` to `to`.
+
+    The points are those of `find_warp_points`. The result is None if points are missing, or if train/data/warp.py
+    refuses the warp. The reference is then used without a warp.
+    """
+    from train.data.warp import warp_to
+
+    if points is None or to is None:
+        return None
+    try:
+        return (warp_by_mesh if MESH in parts else warp_to)(image, points, to)
+    except ValueError:
+        return None
+
+
 def find_mesh_points(crop: np.ndarray, landmarks5: np.ndarray | None) -> np.ndarray | None:
     """Returns the points of the mesh, float64 (83, 2), in pixels of an aligned crop, uint8 (S, S, 3).
 

@@ -99,9 +99,9 @@ def discriminator_loss(
 
     `true_latent` is the latent of the target, in the shape of `restored.latent`, or None if the discriminator sees only
     images. If `diffusion` is given, the discriminator sees latents with noise. In recipe vre, the true faces are the
-    inputs of the two autoencoders. Each true face gets the prompt of its
-    restored face. No gradient reaches the model. A single call of the discriminator gets true and restored faces
-    together, because DDP expects a single call before each backward pass.
+    inputs of the two autoencoders. Each true face gets the prompt of its restored face. No gradient reaches the model.
+    A single call of the discriminator gets true and restored faces together, because DDP expects a single call before
+    each backward pass.
 
     ReFine's loss is twice as large, and so is its R1. Adam's steps do not depend on a common factor of all losses.
     """

@@ -180,12 +180,11 @@ class Objective(nn.Module):
                 return reference_identity_loss(embedding, batch["embeddings"].detach().float(), _usable(batch))
             # The next losses compare features of VGG-16. The features of the target need no gradient.
             case "lpips":
-                assert self.lpips is not None
-                with torch.no_grad():
-                    layers = self.lpips(target)
-                return self.lpips.distance(self.lpips(image), layers).mean()
+                return self._measure_lpips(image, target)
             case "reconstruction_lpips":
-                return self._compare_reconstructions(restored)
+                # The sum over the HQ and the LQ autoencoder.
+                distances = [self._measure_lpips(again.float(), truth.float()) for again, truth in restored.pairs]
+                return torch.stack(distances).sum()
             case "spatial_min":
                 assert self.lpips is not None
                 # (B,K,3,S,S). The loss must not use an empty slot, or a reference of another person.
@@ -203,15 +202,12 @@ class Objective(nn.Module):
         # The model itself computes the other losses of recipe vre.
         return restored.terms[name].float()
 
-    def _compare_reconstructions(self, restored: Restoration) -> torch.Tensor:
-        """Returns the sum over the HQ and the LQ autoencoder of LPIPS between the reconstruction and the input."""
+    def _measure_lpips(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns the mean LPIPS of two batches of images (B,3,S,S) in 0..1. The target gets no gradient."""
         assert self.lpips is not None
-        total = torch.zeros((), device=restored.image.device)
-        for again, truth in restored.pairs:
-            with torch.no_grad():
-                layers = self.lpips(truth.float())
-            total = total + self.lpips.distance(self.lpips(again.float()), layers).mean()
-        return total
+        with torch.no_grad():
+            layers = self.lpips(target)
+        return self.lpips.distance(self.lpips(image), layers).mean()
 
 
 def _usable(batch: dict[str, Any]) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""Computes R1, the gradient penalty of StyleGAN2's discriminator, lazily at some steps (Karras et al. 2020)."""
+"""Computes R1, the gradient penalty of StyleGAN2's discriminator (Karras et al. 2020).
+
+As in StyleGAN2, R1 is computed only at some steps (`Recipe.r1_every`).
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from manifests.pictures.untrusted_images import Read, read_picture
 from manifests.runtime.files import sha256_file
 from manifests.runtime.text import make_printable
 from train.data.landmarks import map_to_crop
-from train.data.mesh import MESH, find_warp_points, warp_by_mesh, warps_references
+from train.data.mesh import find_warp_points, warp_reference, warps_references
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.output_paths import list_photos
@@ -169,12 +168,9 @@ def warp_references(model: Restorer, references: References, points: np.ndarray 
     """
     if not warps_references(model.config.parts) or points is None or not len(references.crops):
         return references
-    from train.data.warp import warp_to
-
-    warp = warp_by_mesh if MESH in model.config.parts else warp_to
     crops = list(references.crops)
     for i, own in zip(range(len(crops)), references.landmarks, strict=True):
-        if own is not None:
-            with suppress(ValueError):
-                crops[i] = to_tensor(warp(to_image(crops[i]), own, points))
+        warped = warp_reference(model.config.parts, to_image(crops[i]), own, points)
+        if warped is not None:
+            crops[i] = to_tensor(warped)
     return replace(references, crops=torch.stack(crops))
