@@ -126,8 +126,8 @@ def estimate_resolution(face: InputFace) -> int:
     """Returns the smallest side, S/16 to S pixels, to which the input crop can be shrunk without loss of detail (ours).
 
     The detail of each half octave is compared with the detail from S/32 to S/16 cycles per crop. In a sharp photo, all
-    half octaves have about the same detail. If a half octave has less than a quarter of the
-    detail of a sharp photo, this half octave and all higher frequencies count as lost.
+    half octaves have about the same detail. If a half octave has less than a quarter of the detail of a sharp photo,
+    this half octave and all higher frequencies count as lost.
     """
     size = face.crop.shape[0]
     coarse = measure_detail(face.crop, size / 32, size / 16, face.noise, face.own_size) / np.sqrt(2)

@@ -26,9 +26,9 @@ WARPED, MESH = "warped", "mesh"
 FOREHEAD = 0.5
 # dlib returns 68 points for every crop, even if the points are wrong. The five landmarks that follow from dlib's points
 # must be near the landmarks of the detector. AGREEMENT (ours) is the largest mean distance, as a share of the distance
-# between the eyes. benchmarks/landmark_error.py measured 261 web faces. On `codeformer`, dlib's points are nearer to
-# the points of the clean face than the mean points of all faces are, for 92% of the faces on which the two models agree
-# and for 78% of the others. On `severe`, this holds for 61% and 28%.
+# between the eyes. benchmarks/landmark_error.py measured 261 web faces. With `codeformer`, dlib's points are better
+# than the mean points of all faces (nearer to the points of the clean face) on 92% of the faces on which the two models
+# agree, and on 78% of the other faces. With `severe`, the two shares are 61% and 28%.
 AGREEMENT = 0.15
 
 
@@ -49,7 +49,8 @@ def warps_references(parts: tuple[str, ...]) -> bool:
 
 
 def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.ndarray | None) -> np.ndarray | None:
-    """Returns the points from which, or to which, a restorer with these parts warps an aligned crop.
+    """Returns the points that a restorer with these parts needs for a warp of an aligned crop, or for a warp to this
+    crop.
 
     The points are `landmarks5` (5, 2) of the crop, or the mesh points (83, 2) for the part `mesh`. The result is None
     if no points were found.

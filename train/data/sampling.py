@@ -18,8 +18,8 @@ from train.recipes.recipes import Recipe
 from train.recipes.training_presets import CLEAN, MILD
 
 MAX_SEED = 2**31  # Each seed for the augmentation of a reference is below this number.
-# If less than this share (ours) of the targets has fine detail, no target is repeated. Otherwise the model would see a
-# few faces too often.
+# If less than this share (ours) of the targets has fine detail, no target is repeated. Without this rule, the model
+# would see a few faces too often.
 FINE_SHARE = 0.1
 FIRST_STEP_SHARE = 0.5  # this share (ours) of the images trains the first step, because every restoration has this step
 
@@ -30,12 +30,13 @@ class Sample:
 
     target: int  # The row of the target in the snapshot.
     references: tuple[int, ...]  # The rows of the references in the snapshot.
-    flip: bool  # True mirrors the target and all references, so that an asymmetric face looks the same in all.
+    flip: bool  # True mirrors the target and all references, so that an asymmetric face looks the same in all images.
     right: bool = True  # False if the references show another person.
     seeds: tuple[int, ...] = ()  # One seed for each reference; empty if references are not augmented.
     step: int = 0  # The number of the step that the sample trains.
     turn: int = 0  # See `find_turn`.
-    # For each reference, whether the identity encoder sees it mirrored (ReFine); empty if IR-SE50 is not used.
+    # For each reference, whether the identity encoder sees this reference mirrored (ReFine); empty if IR-SE50 is not
+    # used.
     mirrors: tuple[bool, ...] = ()
 
 
@@ -86,7 +87,8 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
         possible = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
     references = tuple(int(row) for row in rng.choice(possible, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
-    # The step and the mirrors are drawn last, and only if the recipe needs them. So they change no other choice.
+    # The step and the mirrors are drawn last, and only if the recipe needs them. So these two draws change no other
+    # choice.
     step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST_STEP_SHARE else 0
     mirrors: tuple[bool, ...] = ()
     if find_encoder_shape(recipe) is not None:
@@ -129,6 +131,7 @@ def _order_targets(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _strangers(snapshot: Snapshot, target: int, count: int) -> tuple[str, ...]:
-    """Returns the other people in the split of the target who have at least `count` photos."""
+    """Returns the people who have at least `count` photos in the split of the target, except the person of the
+    target."""
     own, people = snapshot.identity_ids[target], snapshot.people[snapshot.splits[target]]
     return tuple(person for person, rows in people.items() if person != own and len(rows) >= count)

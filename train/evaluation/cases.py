@@ -33,8 +33,8 @@ class Case:
     wrong: tuple[np.ndarray, ...] = ()  # K images of another person, uint8 (S, S, 3), or () if nobody has enough photos
     wrong_embeddings: np.ndarray | None = None  # float32 (K, d).
     wrong_identity_id: str | None = None
-    # Images of the same person that are poor references, and their embeddings. The images "turned" have the yaw that
-    # differs most from the target's yaw. The images "unlike" have the lowest cosines to the target.
+    # Images of the same person that are poor references, and their embeddings. The images "turned" are those whose yaw
+    # differs most from the target's yaw. The images "unlike" are those with the lowest cosines to the target.
     poor: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
     valid: np.ndarray | None = None  # bool (S, S): the target's pixels that come from its photo; None for all pixels
 

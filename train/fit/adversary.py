@@ -103,7 +103,8 @@ def discriminator_loss(
     A single call of the discriminator gets true and restored faces together, because DDP expects a single call before
     each backward pass.
 
-    ReFine's loss is twice as large, and so is its R1. Adam's steps do not depend on a common factor of all losses.
+    ReFine's loss is twice as large as this loss, and ReFine's R1 is twice as large as ours. Adam's steps do not depend
+    on a common factor of all losses.
     """
     # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
     prompt, latent = _fact(restored.prompt), restored.latent.detach()

@@ -40,9 +40,9 @@ from train.recipes.recipes import TINY, VRE, Recipe
 # The names of parameters of StyleGAN2's decoder begin with DECODER, and the names of ReFine's fusers with FUSER.
 DECODER = "base.generator.decoder."
 FUSER = f"{DECODER}fuser"
-BETA2 = 0.99  # The second beta of both AdamWs. It is ReFine's number, and ours for the other recipes.
-# The first beta of the discriminator's AdamW. It is ReFine's number, and ours for the other recipes. The discriminator
-# has less momentum than most models, because the model changes during training.
+BETA2 = 0.99  # The second beta of both AdamWs. The number is ReFine's. For the other recipes, the number is ours.
+# The first beta of the discriminator's AdamW. The number is ReFine's. For the other recipes, the number is ours. The
+# discriminator has less momentum than most models, because the restorer changes during training.
 DISCRIMINATOR_BETA1 = 0.5
 # The numbers of two options of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -60,7 +60,7 @@ class Engine:
     model: Restorer  # the model that is saved and that restores the samples
     stepped: (
         nn.Module
-    )  # `model`, wrapped by accelerate: runs in the run's precision, and averages gradients of processes
+    )  # `model`, wrapped by accelerate: runs in the run's precision, and averages the gradients over all processes
     average: Average
     optimizer: torch.optim.Optimizer
     discriminator: nn.Module | None

@@ -191,7 +191,7 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
         **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),
-        # A restorer that never saw an image without references in training restores no such image.
+        # A restorer that saw references with every training image restores a face only with references.
         **({} if 0 in recipe.reference_counts else {"needs_reference": True}),
     }
 
@@ -247,7 +247,7 @@ def _start(recipe: Recipe, folder: Path | None) -> str | None:
             "or take the recipe refine."
         )
     if not (folder / STYLEGAN2).is_file():
-        raise BadInput(f"{folder} contains no {STYLEGAN2}: put this file of ReFineFIR's README there.")
+        raise BadInput(f"{folder} contains no {STYLEGAN2}: put the file there that ReFineFIR's README names.")
     return sha256_file(folder / STYLEGAN2)
 
 

@@ -41,7 +41,7 @@ class Bounds:
     clean_blockiness: float = 1.14
     # The original and the result are averaged over squares with a side of an eighth of the distance between the eyes.
     # The root mean square difference of these averages must not be above this number, in levels of 0..255. A difference
-    # in fine detail hardly changes the averages. If the averages differ, the result shows something else than the
+    # in fine detail hardly changes the averages. If the averages differ more, the result shows something other than the
     # original.
     change: float = 6.0
     cell: int = 4  # the side of a square in pixels, for a crop of 128 px with a distance of 32 px between the eyes

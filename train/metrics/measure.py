@@ -166,8 +166,8 @@ Analyse = Callable[[np.ndarray], np.ndarray]  # A function that maps an image to
 
 
 def _remember(analyse: Analyse) -> Analyse:
-    """Returns `analyse` with a cache by the content of images, because all systems have the same targets and
-    references.
+    """Returns `analyse` with a cache, because all systems have the same targets and references. The keys of the cache
+    are hashes of the images.
     """
     results: dict[bytes, np.ndarray] = {}
 

@@ -51,7 +51,9 @@ class StyleganConfig:
         if self.size not in STYLEGAN_SIZES:
             raise BadInput(f"The size {self.size} is not possible: give {', '.join(map(str, STYLEGAN_SIZES))}.")
         if min(self.multiplier, self.limit, self.references, self.identity) < 1:
-            raise BadInput("The multiplier, the limit, the references and the embedding need 1 or more.")
+            raise BadInput(
+                "The multiplier, the limit, the number of references and the length of the embedding must be 1 or more."
+            )
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -60,7 +62,8 @@ class StyleganConfig:
 
     @property
     def styles(self) -> int:
-        """Returns the number of styles: two for each level, one of which serves the next level too. 14 at 256 px."""
+        """Returns the number of styles: two for each level, one of which serves the next level too. At 256 px, it is
+        14."""
         return 2 * len(self.sizes)
 
     @property

@@ -102,8 +102,9 @@ class _Reading(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Returns a logit for every patch of 70 x 70 px of an image.
 
-    The discriminator finds seams around detail that the restorer copied from a reference (ReFine's reason). The layers
-    have the sizes of pix2pix (Isola et al. 2017). Each side of the image must have at least 16 px.
+    The discriminator finds seams around detail that the restorer copied from a reference. ReFine gives this reason for
+    its discriminator. The layers have the sizes of pix2pix (Isola et al. 2017). Each side of the image must have at
+    least 16 px.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Plac
 class Conditions:
     """Holds all inputs of a step except the latent. The order of the references does not matter.
 
-    train/models/restorer.py makes the conditions from a batch, and the two bases read the conditions.
+    train/models/restorer.py makes the conditions from a batch, and the bases read the conditions.
     """
 
     present: torch.Tensor  # (B,K) bool, False for an empty slot; K can be 0.
@@ -91,7 +91,7 @@ def fill_invalid(
     """Returns the restoration with the target's pixels in place of the pixels that are not valid.
 
     So the losses of train/fit/objective.py ignore the pixels that are not valid. The losses of `restored.terms` and
-    `restored.pairs` (recipe vre) do not ignore pixels that are not valid.
+    `restored.pairs` (recipe vre) use these pixels too.
 
     `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. `true_latent` is the latent of the target, or None. If
     `true_latent` is given, the latent is filled in the same way. A position of the latent is valid if all its pixels

@@ -25,7 +25,8 @@ from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.timesteps import one_step
 from train.models.timesteps.step_schedule import Schedule, add_noise
 
-# Random buffers of base stylegan. They are not trained, and a checkpoint has them.
+# Names of random buffers of base stylegan begin with this text. These buffers are not trained, and a checkpoint has
+# them.
 _NOISES = "base.generator.decoder.noises."
 BASE_SHA256 = "base_sha256"  # In config.json: the fingerprint of the base when the checkpoint was written.
 

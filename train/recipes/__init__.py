@@ -1,1 +1,1 @@
-"""The recipes of training: the table of recipes, their values, and the files that hold recipes."""
+"""Defines the recipes of training. Reads and writes the files that hold recipes, and checks the values of recipes."""

@@ -217,8 +217,8 @@ def _check_together(place: str, recipe: Recipe) -> None:
     if recipe.base == STYLEGAN:
         _check_stylegan_base(place, recipe)
         return
-    # Each level of the UNet after the first halves the latent. The VAE of a diffusion model shrinks the image by 8, and
-    # its UNet shrinks the latent by 8.
+    # Each level of the UNet after the first halves the latent. The VAE of a diffusion model shrinks the image by a
+    # factor of 8, and its UNet shrinks the latent by a factor of 8.
     step = 64 if recipe.base == DIFFUSION else recipe.latent_factor * 2 ** max(0, len(recipe.channels) - 1)
     if recipe.refine_channels:
         step = math.lcm(step, REFINEMENT_SHRINK)

@@ -29,7 +29,7 @@ PARTS = (
 )
 
 EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
-STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan has only these parts, and always embedding.
+STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan can have only these parts, and always has embedding.
 AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
 DISCRIMINATORS = ("", "latent", "image", "stylegan", "dictionary")  # The values of Recipe.discriminator.
 # The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50 on the gray face (ReFine).
@@ -121,7 +121,7 @@ class Recipe:
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
 # epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11. The other losses are from
-# re-implementations by third parties, and so is the frozen HQ autoencoder during the association
+# re-implementations by third parties. The frozen HQ autoencoder during the association is from one of them
 # (ManaswiYadamreddy/CRAFT). We have not seen OSDFace's own losses. CRAFT's L1 has the weight 1 for images in -1..1. Our
 # `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the weight 1, and compares
 # features of VGG19. LPIPS is our choice. The weight of `gan` is .8 in CRAFT and .01 in another account. We use .01,
@@ -211,7 +211,7 @@ _STYLEGANS = {
 }
 # fmt: on
 # The timesteps of the discriminator of recipe osdface: all timesteps of Stable Diffusion, as in a re-implementation by
-# a third party. Another one (ManaswiYadamreddy/CRAFT) stops before 500, to keep its training stable.
+# a third party. Another re-implementation (ManaswiYadamreddy/CRAFT) stops before 500, to keep its training stable.
 _DIFFUSED_TIMESTEPS = {"osdface": 1000}
 BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta is ours, and the weight decay is torch's default for AdamW.
 REFINE_BETA1 = 0.5  # ReFine's first beta. ReFine has no weight decay.

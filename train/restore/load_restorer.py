@@ -65,7 +65,7 @@ def _load(name: str, base_model: str | None, seed: int | None) -> Restorer:
 
 
 def needs_reference(model: Restorer) -> bool:
-    """Returns whether the restorer restores no face without a reference (ReFineFIR, InstantRestore)."""
+    """Returns whether the restorer restores a face only with a reference (ReFineFIR, InstantRestore)."""
     return bool(model.facts.get("needs_reference"))
 
 
@@ -100,7 +100,8 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
     on its own device.
     """
     batch, count, device = len(lq), len(references.crops), next(model.parameters(), lq).device
-    # Without references, the embeddings of the recognizer can have another length than the restorer reads.
+    # Without references, the empty array of embeddings has the length of the recognizer's embeddings, and the restorer
+    # may read embeddings of another length.
     embeddings = references.embeddings if count else torch.zeros(0, model.config.embedding_dim)
     restored = model(
         lq.to(device),

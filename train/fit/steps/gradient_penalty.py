@@ -33,9 +33,9 @@ def compute_penalty(discriminator: FaceDiscriminator, images: torch.Tensor) -> t
 def compute_penalty_gradients(engine: Engine, parts: list[Batch]) -> None:
     """Computes the gradients of R1 for a batch that comes in parts. The caller updates the discriminator.
 
-    ReFine updates the discriminator twice at such a step: with its loss, and then with R1. The weight is multiplied by
-    `r1_every`, so that R1 has the same effect as at every step. The loss of the discriminator has half of ReFine's
-    weight, and so has R1 (`discriminator_loss`).
+    At a step with R1, ReFine updates the discriminator twice: with its loss, and then with R1. The weight of R1 is
+    multiplied by `r1_every`, so that R1 has the same effect as if it were computed at every step. The loss of the
+    discriminator has half of ReFine's weight, and so has R1 (`discriminator_loss`).
     """
     recipe, discriminator, optimizer = engine.recipe, engine.discriminator, engine.discriminator_optimizer
     assert isinstance(discriminator, FaceDiscriminator) and optimizer is not None
@@ -44,7 +44,8 @@ def compute_penalty_gradients(engine: Engine, parts: list[Batch]) -> None:
         penalty = compute_penalty(discriminator, batch["target"])
         (recipe.r1 / 2 * recipe.r1_every / 2 * penalty / len(parts)).backward()
     for parameter in discriminator.parameters():
-        # R1 does not depend on the last bias. A gradient of zero, and not no gradient, lets Adam's moments decay.
+        # R1 does not depend on the last bias, so this bias has no gradient. Adam skips a parameter without a gradient.
+        # With a gradient of zero, Adam's moments of the bias decay.
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         if engine.accelerator.num_processes > 1:

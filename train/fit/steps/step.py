@@ -48,7 +48,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(parts):
-        # Seed the random numbers of this part by the run's seed, the images seen, the part and the process.
+        # The seed of this part's random numbers follows from the run's seed, the images seen, the part and the process.
         torch.manual_seed(_choose_seed(seed, "step", seen, number))
         last = number == len(parts) - 1
 

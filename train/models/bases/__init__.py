@@ -1,1 +1,1 @@
-"""Holds the networks that restore faces: a tiny UNet without pretrained weights, and Stable Diffusion with adapters."""
+"""Holds the networks that restore faces: a tiny UNet, Stable Diffusion with adapters, and ReFine's generator."""

@@ -46,8 +46,8 @@ class Refinement(nn.Module):
         is the LQ image in the first step. `context` (B,C,h,w) are features of the UNet.
         """
         both = torch.cat([restored, before], 1)
-        # Under autocast, the convolution would convert the number type. A conversion before the
-        # permutation is faster (measured).
+        # Under autocast, the convolution would convert the number type. A conversion before the permutation is faster
+        # than this conversion (measured).
         if torch.is_autocast_enabled(both.device.type):
             both = both.to(torch.get_autocast_dtype(both.device.type))
         h = self.enter(space_to_depth(both, REFINEMENT_SHRINK))

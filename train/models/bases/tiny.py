@@ -37,8 +37,8 @@ class TinyBase(nn.Module):
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
         """Returns the noise eps in the shape of z. Without this noise, z becomes x0 = z + correction.
 
-        The UNet and the refinement compute the correction.
-        `timestep` is one number, or a tensor (B,) with a number per image.
+        The UNet and the refinement compute the correction. `timestep` is one number, or a tensor (B,) with a number per
+        image.
         """
         correction, features = self.unet(z, conditions, timestep)
         if self.refine is not None:

@@ -69,7 +69,7 @@ class IrSe(nn.Module):
                 units.append(Unit(before, width, 1 if number else 2, shape.squeeze))
                 before = width
         self.body = nn.Sequential(*units)
-        # Dropout does nothing in eval mode, so an identity has its place.
+        # Dropout does nothing in eval mode, so nn.Identity takes its place.
         linear = nn.Linear(last * LAST_MAP**2, last)
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(last), nn.Identity(), nn.Flatten(), linear, nn.BatchNorm1d(last)

@@ -35,7 +35,8 @@ class Recognizer(nn.Module):
         matrix = fit_similarity(
             scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
         )
-        # If the recognizer's crop has fewer pixels per face, the face is first shrunk as in curate.faces.align.warp.
+        # If the recognizer's crop shows the face with fewer pixels than the face crop, the face crop is first shrunk as
+        # in curate.faces.align.warp.
         self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
         back = invert_affine(matrix)
@@ -73,17 +74,19 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int, prec
         network = freeze(onnx2torch.convert(onnx.load(str(onnx_file))))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
-            f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): give --no-identity."
+            f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): give --no-identity to "
+            "train without this loss."
         ) from error
     return Recognizer(network, facts, face_size, precision)
 
 
 def freeze(network: fx.GraphModule) -> fx.GraphModule:
-    """Joins each batch norm with the convolution before it, and replaces each PReLU and each depthwise convolution with
-    a stride, in place. Returns the network.
+    """Changes a network in place, so that it runs faster, and returns the network.
 
-    The network must not be trained afterwards. Without the first two changes, the recognizer takes 1.5 times as long on
-    a CPU (measured), for example because torch's PReLU computes the gradient of its slopes.
+    The function joins each batch norm with the convolution before it. A FrozenPRelu replaces each PReLU, and a
+    Float32Conv replaces each depthwise convolution that has a stride. The network must not be trained afterwards.
+    Without the first two changes, the recognizer takes 1.5 times as long on a CPU (measured), for example because
+    torch's PReLU computes the gradient of its slopes.
     """
     from onnx2torch.node_converters.activations import OnnxPReLU
 
@@ -153,6 +156,7 @@ class _FrozenPRelu(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         values, slopes = ctx.saved_tensors
-        # This is the gradient where the value is positive, and zero elsewhere. `torch.where` takes five times as long.
+        # `positive` is the gradient where the value is positive, and zero elsewhere. `torch.where` takes five times as
+        # long.
         positive = torch.ops.aten.threshold_backward(gradient, values, 0)
         return torch.addcmul(gradient * slopes, positive, 1 - slopes), None

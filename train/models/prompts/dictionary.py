@@ -11,8 +11,8 @@ OSDFace's poster calls the association a "diagonal correlation". We have not see
 have the layout of DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial
 temperature. In our training, the temperature stays constant.
 
-A re-implementation freezes the HQ autoencoder during the association (ManaswiYadamreddy/CRAFT), and so does
-`freeze_hq`.
+A re-implementation freezes the HQ autoencoder during the association (ManaswiYadamreddy/CRAFT). With `freeze_hq`, our
+training does the same.
 
 The L1 loss for the reconstruction is from a re-implementation (ManaswiYadamreddy/CRAFT). The restarts of unused codes
 are ours. Without restarts, only 12 of 256 codes stayed in use on base tiny after 600 images. With 12 codes, most of the

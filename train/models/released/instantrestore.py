@@ -38,7 +38,8 @@ SOURCE = "InstantRestore's own file, and give sd-turbo as --base-model"
 ADVICE = "give sd-turbo in the layout of diffusers"
 PROMPT = "A high-quality photo of a person; professional, 8k"  # from pix2pix_turbo.py
 MOST_REFERENCES = 4  # The training used four references, and inference/test.py takes the first four.
-# The layers that pix2pix_turbo.py adapts. peft adapts a layer if its name is one of these, or ends with a dot and one.
+# The layers that pix2pix_turbo.py adapts. peft adapts a layer if its name is one of these names, or ends with a dot and
+# one of these names.
 _ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_shortcut", "conv_out")
 ADAPTED_UNET = (*_ATTENTION, *_CONVOLUTIONS, "proj_in", "proj_out", "ff.net.2", "ff.net.0.proj")

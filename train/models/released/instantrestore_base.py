@@ -95,7 +95,8 @@ class InstantRestoreBase(nn.Module):
         return image
 
     def _draw(self, latents: torch.Tensor) -> torch.Tensor:
-        """Returns normal random numbers (DRAWS,1,4,h,w) for latents (n,4,h,w). They are the same on every device."""
+        """Returns normal random numbers (DRAWS,1,4,h,w) for latents (n,4,h,w). The numbers are the same on every
+        device."""
         draws = torch.randn(DRAWS, 1, *latents.shape[1:], generator=torch.Generator().manual_seed(self.seed))
         return draws.to(latents)
 

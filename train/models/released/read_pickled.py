@@ -54,9 +54,9 @@ def load_tensors(
     """Loads the tensors of a file into a module, in place.
 
     The file may lack tensors whose names end with a text of `optional`. `source` says which file to take. Raises
-    BadInput, with at most three names, if the file lacks other tensors, if it has unknown tensors, or if tensors
-    are not dense arrays of real numbers on the CPU, have another shape, or contain NaN or infinity in the type that the
-    module has.
+    BadInput if the file lacks other tensors or has unknown tensors. Raises BadInput also if a tensor is not a dense
+    array of real numbers on the CPU, has another shape, or contains NaN or infinity after the conversion to the
+    module's number type. The message names at most three tensors.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors and not name.endswith(tuple(optional))]

@@ -33,9 +33,9 @@ _LEVEL = re.compile(r"encoder\.convs\.(\d+)\.1\.weight")
 def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrSeShape = IR_SE50) -> Restorer:
     """Returns a restorer with ReFineFIR's released weights in `folder`, in eval mode.
 
-    The restorer needs one reference. Its argument `references` is the warped reference, and its argument `embeddings`
-    is the embedding of the reference before the warp by the restorer's own `identity_encoder`. Raises BadInput if a
-    file is missing or broken, contains code, or has another size or layout.
+    The restorer needs one reference. Its argument `references` is the warped reference. Its argument `embeddings` is
+    the embedding that the restorer's own `identity_encoder` computes from the reference before the warp. Raises
+    BadInput if a file is missing or broken, contains code, or has another size or layout.
     """
     folder = Path(folder)
     for name in (GENERATOR, ENCODER):

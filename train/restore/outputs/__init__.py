@@ -1,1 +1,1 @@
-"""What `restore` writes beside the photos: the log and the contact sheet."""
+"""Writes the log and the contact sheet, which `restore` writes beside the photos."""

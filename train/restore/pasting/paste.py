@@ -34,7 +34,7 @@ _BORDER_FEATHER = 0.04
 # The ellipse shrinks along an axis by this factor at most, and grows by the inverse at most (ours). Without this limit,
 # the ellipse of a profile would be almost empty, because the landmarks of a profile are almost on one line.
 _LEAST_STRETCH = 0.65
-# Standard deviation of the low frequencies that are matched at the edge, as a fraction of the crop's side (ours).
+# Standard deviation of the blur that gives the low frequencies, as a fraction of the crop's side (ours).
 _LOW_FREQUENCIES = 0.1
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # the weights of R, G, B in luma (ITU-R BT.601, as in JPEG)
 

@@ -26,7 +26,7 @@ class ReferencePerson:
         return np.stack([face.embedding for face in self.faces])
 
     def select(self, keep: Sequence[bool]) -> ReferencePerson:
-        """Returns the person with the photos for which `keep` is true."""
+        """Returns the person with only those photos for which `keep` is true."""
         rows = [row for row, kept in enumerate(keep) if kept]
         return ReferencePerson(tuple(self.photos[row] for row in rows), tuple(self.faces[row] for row in rows))
 

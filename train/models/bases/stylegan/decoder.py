@@ -37,8 +37,8 @@ class ConstantInput(nn.Module):
 class Decoder(nn.Module):
     """Decodes styles and encoder maps into an image.
 
-    The noise is a buffer, so equal inputs give equal images. The release has also StyleGAN2's mapping network, which
-    the release does not use. Our decoder has no mapping network.
+    The noise is a buffer, so equal inputs give equal images. The release also has StyleGAN2's mapping network, but does
+    not use it. Our decoder has no mapping network.
     """
 
     def __init__(self, shape: StyleganConfig) -> None:

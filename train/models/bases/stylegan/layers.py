@@ -108,7 +108,8 @@ class ConvLayer(nn.Sequential):
     """Joins a blur (if the layer halves the size), a convolution, and a bias with a leaky ReLU (with `activate`).
 
     The layer maps (B,inputs,H,W) to (B,outputs,H,W), or to (B,outputs,H/2,W/2) if the layer halves the size. `kernel`
-    is 1 or 3. Without `activate`, the convolution has a bias of its own only with `bias`.
+    is 1 or 3. With `activate`, the leaky ReLU has the bias. Without `activate`, the convolution has a bias if `bias` is
+    True.
     """
 
     def __init__(
