@@ -2,7 +2,7 @@
 face.
 
 `restore` and `evaluate` use the same decision. All numbers of this file are ours. We chose ILLEGIBLE_SHARPNESS and
-RESTORED_SHARE on 352 faces of people of the split `val`, degraded by the preset `codeformer`. Each face had four
+RESTORED_SHARE on 352 faces of people of the split `val`, degraded with the preset `codeformer`. Each face had four
 references of the right person, or of another person. docs/train.md says how many of these faces get their references.
 """
 
