@@ -342,7 +342,8 @@ def main() -> None:
     # cores, a training step takes 8.1 s with the default, and 1.9 s with PASSIVE. On idle cores, the default is not
     # faster than PASSIVE. torch reads the variable when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # If a script leaves a variable unset, --out "" would make the current directory a dataset.
+    # An empty argument is refused, because --out "" would make the current directory a dataset. A script gives --out ""
+    # if it passes a variable that is not set.
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
         exit_with_message("An argument is empty. Name a path or a value.", 2)
     words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]

@@ -286,7 +286,8 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return f"{result.lq_set}: {images} verified. The files and the images made again have the recorded bytes."
+        same = "The files, and the images that were made again, have the recorded bytes."
+        return f"{result.lq_set}: {images} verified. {same}"
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
@@ -305,11 +306,13 @@ def _describe_verification(result: Verification) -> str:
             lines.append(f"  {problem}: {len(names)} ({', '.join(map(make_printable, names[:10]))}{more})")
     if result.unreproduced_files and not (result.missing_files or result.changed_files):
         lines.append(
-            "  Every file on the disk has its recorded bytes. Only the images made again differ from the records."
+            "  Every file on the disk has its recorded bytes. Only the images that were made again differ from the "
+            "records."
         )
     if result.changed_files or result.unreproduced_files:
         lines.append(
-            f"  Largest difference of a pixel between a file and the image made again: {result.largest_difference}/255."
+            "  Largest difference of a pixel between a file and the image that was made again: "
+            f"{result.largest_difference}/255."
         )
     return "\n".join(lines)
 

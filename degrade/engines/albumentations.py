@@ -30,10 +30,10 @@ from albumentations.core.transforms_interface import (
 
 
 class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
-    """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`.
+    """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, with a θ that is drawn from `preset`.
 
     `preset` is the name of a preset in docs/degrade.md, or a .toml or .json file. A degraded image keeps its shape and
-    dtype. In one call, all images that `only` names are degraded by the same θ. All images that `only` does not name
+    dtype. In one call, all images that `only` names are degraded with the same θ. All images that `only` does not name
     stay clean. An additional target is degraded only if `only` names it. `images` is a stack (N, H, W, 3). A float32
     result has values on the 1/255 grid, like the content of an 8-bit file.
 

@@ -85,7 +85,7 @@ def load_basicsr() -> Any:
 
 
 def apply(hq: Image, theta: Theta) -> Image:
-    """Degrades one image by a θ with BasicSR's code.
+    """Degrades one image with a θ and BasicSR's code.
 
     The arguments and the result are as in `degrade.operations.apply.apply`. Raises BadInput if the θ or the image is
     not valid, or if basicsr is not installed. Also raises BadInput if `imresize` cannot reach the size of the result

@@ -38,7 +38,7 @@ from manifests.errors import BadInput
 
 
 def apply(hq: Tensor, thetas: Sequence[Theta]) -> Tensor:
-    """Degrades each image of a batch by its own θ.
+    """Degrades each image of a batch with its own θ.
 
     `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. For a float64 tensor, the
     computation and the result are in float64. For all other types, both are in float32, even under autocast, because

@@ -131,7 +131,7 @@ def make_set(
 
     The set contains one image for every face of the split that has the status ok and is not a near-duplicate. A face
     gets no image if a test filter allows the face only as a reference. The 512 px crop is area-resized to `size` and
-    degraded by a θ that depends on (seed, preset, face_id). A set of val or test locks its split. If an image of a
+    degraded with a θ that depends on (seed, preset, face_id). A set of val or test locks its split. If an image of a
     finished set is missing, or if its bytes have changed, the image is made again with the recorded bytes. `progress`
     is called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for BasicSR's
     code.

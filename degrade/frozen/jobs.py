@@ -40,7 +40,7 @@ JobsFunction = Callable[[Sequence[Any]], list[Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """Describes the work for one image: area-resize `source` to `size`, then degrade the resized image by `theta`."""
+    """Describes the work for one image: area-resize `source` to `size`, then degrade the resized image with `theta`."""
 
     source: Path
     size: int | None  # the longer side of the image in pixels; None keeps the size of the source
@@ -61,7 +61,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Holds the hashes of a frozen file, of the same image made again, and of the source.
+    """Holds the hashes of a frozen file, of the image that was made again, and of the source.
 
     A field is None if a file that the field needs could not be read.
     """

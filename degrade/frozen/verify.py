@@ -52,13 +52,13 @@ class Verification:
     files_without_source: tuple[str, ...]  # Images whose clean image is missing, has changed or cannot be read.
     unexpected_files: tuple[str, ...]  # Files that are on disk but not recorded.
     images_not_made: int  # The number of images that are missing because the command that makes the set was stopped.
-    largest_difference: int  # The largest difference of a pixel between a file and the image made again, in 1/255.
+    largest_difference: int  # The largest difference of a pixel between a file and its new image, in 1/255.
     # A text for each library whose version on this machine differs from the version that made the set.
     version_differences: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Returns whether every file on disk and every image made again matches its record.
+        """Returns whether every file on disk matches its record, and every image that was made again matches it too.
 
         A file without a record also gives False.
         """

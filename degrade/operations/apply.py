@@ -138,7 +138,7 @@ def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Itera
 
 
 def apply(hq: Image, theta: Theta) -> Image:
-    """Degrades one image by a θ.
+    """Degrades one image with a θ.
 
     `hq` is float32 RGB (H, W, 3) in 0..1 and is not changed. The result has the shape, the dtype and the range of `hq`,
     and its values are on the 1/255 grid. The same θ and image give the same bits for any number of workers and OpenCV

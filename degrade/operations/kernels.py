@@ -129,7 +129,7 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
     The result is (columns, rows), each float64 (rank, taps) with an odd number of taps. The kernel is the sum of the
     outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. A Gaussian of any angle needs three to
     ten products. A cross approximation finds these outer products with elementwise arithmetic only. With an SVD, a
-    kernel would have .5 fewer products on average. But LAPACK computes the SVD, and the results of LAPACK differ in the
+    kernel would need .5 fewer products on average. But LAPACK computes the SVD, and the results of LAPACK differ in the
     last bits between processors.
     """
     if step["kernel"] == "iso":
