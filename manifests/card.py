@@ -118,7 +118,7 @@ def _format_kept(screening: dict[str, Any]) -> str:
     if not count:
         return ""
     faces = format_count(count, "face")
-    return f"\nIn the last curation, decisions kept {faces} in use that a filter drops.\n"
+    return f"\nIn the last curation, decisions overruled the filters and kept {faces} in use.\n"
 
 
 def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -102,7 +102,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
 
 def _describe_accepted(count: int) -> list[str]:
     """Returns a notice about `count` faces that decisions keep in use, although a filter drops them, or []."""
-    return [f"Decisions keep {format_count(count, 'face')} in use that a filter drops."] if count else []
+    return [f"Decisions overrule the filters and keep {format_count(count, 'face')} in use."] if count else []
 
 
 def _describe_photos(photos: Sequence[Photo]) -> list[str]:

@@ -183,7 +183,7 @@ def _count_cleaned(selection: Selection) -> int:
 
 
 def _group_left_out(selection: Selection) -> dict[str, dict[str, int]]:
-    """Returns a dict from "faces", "targets" and "references" to a dict from reason to the number that is left out."""
+    """Returns a dict from "faces", "targets" and "references" to a dict from reason to the number of left-out items."""
     groups: dict[str, dict[str, int]] = {}
     for (kind, reason), count in sorted(selection.left_out.items()):
         if count:

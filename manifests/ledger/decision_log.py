@@ -28,8 +28,9 @@ MIN_OVERLAP = 0.5  # Least intersection over union of a recorded box and today's
 # These kinds have one list of lists, named `sides`, with a list for each person.
 SIDED = ("merge", "together", "apart")
 CONSENT_KIND = "consent"  # Decisions of this kind have one list of photo ids, named `photos`.
-# The effects of a decision on a face that a newer decision can take back. A move makes its faces one person with other
-# faces, and makes them two people with the faces that they leave. Each other kind has at most one effect.
+# A newer decision can take back these effects of a decision on a face. A move has two effects: its faces become one
+# person with other faces, and are no longer one person with the faces that they leave. Each other kind has at most one
+# effect.
 ONE_PERSON, TWO_PEOPLE, DROP = EFFECTS = ("one person", "two people", "drop")
 _EFFECT_OF = {"merge": ONE_PERSON, "lock": ONE_PERSON, "split": TWO_PEOPLE, "apart": TWO_PEOPLE, "drop": DROP}
 # Maps each other kind of decision to the names of its lists of faces.
@@ -70,7 +71,7 @@ Place = tuple[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class TakenBack:
-    """An effect that an older decision has no longer on some of its faces, because a newer decision says otherwise."""
+    """An effect that an older decision no longer has on some of its faces, because a newer decision says otherwise."""
 
     number: int  # Number of the older decision.
     faces: tuple[FaceLocation, ...]  # Some faces of the older decision.
@@ -151,7 +152,10 @@ def encode_faces(decision: Decision) -> dict[str, list]:
 
 
 def change_locations(decision: Decision, change: Callable[[FaceLocation], FaceLocation | None]) -> Decision:
-    """Returns the decision with `change(location)` in place of each location. Locations with None are left out."""
+    """Returns the decision with `change(location)` in place of each location.
+
+    A location for which `change` returns None is left out.
+    """
 
     def change_part(part: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
         return tuple(face for face in map(change, part) if face is not None)
@@ -167,8 +171,9 @@ def change_locations(decision: Decision, change: Callable[[FaceLocation], FaceLo
 def select_active(decisions: Iterable[Decision]) -> list[Decision]:
     """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not returned.
 
-    Effects that a newer decision takes back are left out: a decision has only the faces on which it has an effect. A
-    move can become two decisions with one number, because it can keep one of its two effects on some faces.
+    Effects that a newer decision takes back are left out: a returned decision has only the faces on which it still has
+    an effect. A move can become two decisions with one number, because it can keep one of its two effects on some
+    faces.
     """
     taken: dict[int, list[TakenBack]] = defaultdict(list)
     active: list[Decision] = []
@@ -234,7 +239,7 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
 
 
 def find_takers(decisions: Sequence[Decision]) -> dict[int, int]:
-    """Returns a dict from the number of a decision without any effect to the newest decision that takes it back.
+    """Returns number of a decision without any effect -> number of the newest decision that takes it back.
 
     A decision that is not undone can be without effect, because newer decisions take all of its effects back.
     """
@@ -316,7 +321,7 @@ class FaceFinder:
 
 
 def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
-    """Returns a dict from each face of `faces` that a drop in force names to the newest of these drops."""
+    """Returns face_id -> the newest drop in force that names the face, for each of `faces` that has such a drop."""
     finder = FaceFinder(faces)
     drops: dict[str, Decision] = {}
     for decision in select_active(decisions):
@@ -328,10 +333,10 @@ def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str
 
 
 def find_accepts(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
-    """Returns a dict from each face that a decision of the kind accept names to the newest such decision.
+    """Returns face_id -> the newest decision of the kind accept that names the face.
 
-    Undone decisions of `decisions` count too. If two faces overlap the recorded box, the decision names the face with
-    the larger overlap, also if this face is not in use.
+    Faces that no such decision names are left out. Undone decisions of `decisions` count too. If two faces overlap the
+    recorded box, the decision names the face with the larger overlap, even if this face is not in use.
     """
     accepts = [decision for decision in decisions if decision.kind == "accept"]
     photos = {location.photo_id for decision in accepts for location in decision.parts[0]}

@@ -51,8 +51,8 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False, check_tables: bool = True) -> Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
-        A process that has opened this ledger before can leave out `check_tables`. Then the version and the columns of
-        the ledger are not read again, which takes half of the time of opening.
+        A process that has opened this ledger before can pass `check_tables` as False. Then the version and the columns
+        of the ledger are not read again. To read them takes half of the time of opening.
 
         After an interrupted purge, the dataset may still contain data of a purged person. Only the purge itself uses
         `during_purge`, which opens a dataset whose purge is unfinished.

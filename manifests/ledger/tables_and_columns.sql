@@ -37,9 +37,9 @@ CREATE TABLE photos (
     phash    VARCHAR NOT NULL,    -- 64-bit perceptual hash of the whole picture, as hex digits
     source   VARCHAR,             -- where the photo comes from, according to the sidecar file
     licence  VARCHAR,             -- the licence of the photo, according to the sidecar file
-    consent  VARCHAR,             -- the consent that counts: yes, no, withdrawn, or NULL if it is unknown; the strictest of
-                                  -- `sidecar_consent` and of the newest decision in force about the photo, also of a
-                                  -- decision that is recorded and not applied yet
+    consent  VARCHAR,             -- the consent that counts: yes, no, withdrawn, or NULL if it is unknown; the
+                                  -- stricter of `sidecar_consent` and the newest decision in force about the photo,
+                                  -- even if this decision is recorded but not applied yet
     sidecar_consent VARCHAR,      -- yes, no or withdrawn, from the sidecar file; NULL if the sidecar file has no entry
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,             -- why the photo was dropped, for example no_face, no_consent or consent_missing

@@ -57,8 +57,8 @@ from manifests.pictures.stored_samples import StoredSamples, identify_samples, s
 # Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
 # // 4 // 3. The 102 megapixels of a medium-format camera are allowed.
 MAX_PIXELS = 178_956_970
-# A JPEG of more than `max_pixels` pixels, but at most this many times as many, is decoded at half its width and height
-# (ours). The cameras of some phones write 200 megapixels.
+# A JPEG that has more than `max_pixels` pixels, but at most this number times `max_pixels`, is decoded at half its
+# width and height (ours). The cameras of some phones write 200 megapixels.
 _MAX_TIMES_HALVED = 4
 # The formats have Pillow's names. A phone's MPO file begins with a JPEG, and is decoded as this JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")

@@ -31,7 +31,8 @@ from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # These values of photos.consent forbid the use of a photo.
-# Selects the photos that were dropped with all their data, and the photos with a face that was dropped so.
+# Selects the photos that were dropped with all their data, and the photos of faces that were dropped with all their
+# data.
 ERASED_PHOTOS = (
     f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
@@ -114,7 +115,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
 
 
 def lock_splits(splits: Sequence[Split], removed: Collection[str]) -> list[Split]:
-    """Returns the rows of the faces that are not removed, locked, if every locked face is removed; otherwise [].
+    """If every locked face is removed, returns the rows of the other faces as locked rows. Otherwise, returns [].
 
     Models were trained on the splits, so at least one row must stay locked.
     """
@@ -216,8 +217,8 @@ def erase_dropped_faces(ledger: Ledger) -> None:
 
 
 def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
-    """Remove the crops, cleaned versions and low-quality images of these faces, and what `likeness review` stores of
-    the faces.
+    """Remove the crops, cleaned versions and low-quality images of these faces, and the data that `likeness review`
+    stores about the faces.
 
     Embedding shards that no face uses, and half-written files in the dataset, are removed too.
     """
@@ -242,10 +243,10 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
 
 
 def _forget_in_review(ledger: Ledger, removed: set[str]) -> None:
-    """Remove the thumbnails of `likeness review`, which makes new ones, and remove faces from its list of seen faces.
+    """Remove all thumbnails of `likeness review`, and remove faces from its list of seen faces.
 
-    The list maps the id of a person to the faces that the user has seen with the person. People who are not in the
-    ledger are removed too. A broken list is removed.
+    `likeness review` makes new thumbnails. The list maps the id of a person to the faces that the user has seen with
+    the person. People who are not in the ledger are removed too. A broken list is removed.
     """
     shutil.rmtree(ledger.dataset / THUMBNAILS, ignore_errors=True)
     path = ledger.dataset / VISIT_NAME

@@ -34,7 +34,7 @@ def split_into_bands(phash256: str) -> list[int]:
 
 
 def find_copies(photos: Iterable[Photo], photo_ids: Iterable[str]) -> dict[str, set[str]]:
-    """Returns a dict that maps each of `photo_ids` that has copies to the photo ids of its copies."""
+    """Returns photo_id -> the photo ids of the photo's copies, for those of `photo_ids` that have copies."""
     bands = {photo.photo_id: split_into_bands(photo.phash256) for photo in photos if photo.phash256 is not None}
     photos_of: dict[tuple[int, int], list[str]] = defaultdict(list)  # (number, value) of a band -> photos
     for photo_id, values in bands.items():

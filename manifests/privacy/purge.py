@@ -38,7 +38,8 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
 
-# A text with fewer characters must be a whole word of a reason, because many words contain "ed" or "ann" (ours).
+# A drop can have a reason in the user's words. A name with fewer characters than this number counts as part of a reason
+# only if the name is a whole word of the reason, because many words contain "ed" or "ann" (ours).
 SHORT = 4
 
 
@@ -162,11 +163,11 @@ def _find_names_of_people(ledger: Ledger, plan: PurgePlan) -> set[str]:
 
 
 def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tuple[list[DecisionRow], list[int]]:
-    """Removes these photos and their faces from decisions, and the reasons of drops that contain one of `texts`.
+    """Removes these photos and their faces from decisions, and removes each reason of a drop that contains a text.
 
-    Returns the changed decisions, and the numbers of the empty decisions. A decision is empty if too few of its faces,
-    or none of its photos, are left. A decision that undoes an empty decision is empty too. Unchanged decisions are not
-    returned.
+    `texts` are the texts that no reason may contain. Returns the changed decisions, and the numbers of the empty
+    decisions. A decision is empty if too few of its faces, or none of its photos, are left. A decision that undoes an
+    empty decision is empty too. Unchanged decisions are not returned.
     """
     changes: list[DecisionRow] = []
     empty: set[int] = set()

@@ -54,7 +54,7 @@ def list_people(ledger: Ledger) -> People:
 
 
 def shorten_ids(ids: list[str], least: int) -> dict[str, str]:
-    """Returns a dict that maps each id to its short id: the shortest beginning with which no other id begins.
+    """Returns a dict that maps each id to its short id: the shortest beginning that no other id has.
 
     A short id has `least` characters or more. `ids` are sorted and all different.
     """

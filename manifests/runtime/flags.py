@@ -64,7 +64,7 @@ FLAGS = {
     "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
-        "The source of labels: folder or FILE.csv; labels of hint, hint:FILE.csv or metadata do not change the groups",
+        "The source of labels: folder or FILE.csv; labels from hint, hint:FILE.csv or metadata change no groups",
     ),
     "--same-person": (
         "COSINE",
@@ -149,7 +149,7 @@ FLAGS = {
     "--restored": ("FOLDER", "A folder of images that another system restored, with the file names of the set"),
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
-    "--fid-folder": ("FOLDER", "The folder of images that the metric fid_folder compares with"),
+    "--fid-folder": ("FOLDER", "The folder of images with which the metric fid_folder compares the restored images"),
     "--limit": ("N", "The largest number of leaks of each kind to list"),
     "--repair": ("", "Record decisions that end the leaks of a dataset"),
     "--hashes/--no-hashes": ("", "Compare the sha256 of every file, or only check that every file exists"),

@@ -11,7 +11,7 @@ from manifests.ledger.records import Face, Photo
 
 
 def describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict from each face id that a filter removed to a text with the filter and the face's measures."""
+    """Returns a dict from face id to a text with the filter that removed the face, and the measures of the face."""
     texts: dict[str, str] = {}
     filter_sets = ledger.read_details("filters")  # the newest first
     for face in faces:
@@ -37,7 +37,10 @@ def describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, s
 
 
 def find_overridden_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict from each of `faces` that a decision accepts, and that a filter would drop, to this reason."""
+    """Returns a dict from face id to the reason of the filter that would drop the face.
+
+    The dict contains only those of `faces` that a decision accepts although a filter would drop them.
+    """
     accepted = find_accepts(
         select_active(read_decisions(ledger)),
         ledger.read_rows(Face, "list_contains(?, face_id)", [row["face_id"] for row in faces]),

@@ -87,16 +87,16 @@ def test_an_accepted_face_is_used_by_the_next_curation_until_the_decision_is_tak
     assert {person[used.face_id]} == {
         person[face.face_id] for face in rows(dataset, Face) if face.photo_id in in_person0
     }
-    sentence = "Decisions keep 1 face in use that a filter drops."
+    sentence = "Decisions overrule the filters and keep 1 face in use."
     assert sentence in summary.notices and "too_small" not in summary.faces
     with Ledger.open(dataset) as ledger:
         counts = ledger.read_detail("screen")
         assert (counts["kept"], counts["kept_by_decision"], counts["filters"][0]["alone"]) == (11, 1, 0)
-        assert "decisions kept 1 face in use that a filter drops" in render_card(ledger)
+        assert "decisions overruled the filters and kept 1 face in use" in render_card(ledger)
     line = explain_photo(dataset, "tiny.png")[0][2]
     assert ": ok, identity p-" in line
     assert line.endswith("; decision 1 (accept: without this decision, the filter too_small drops the face)")
-    assert "A decision keeps 1 face of them in use" in build_report(dataset).read_text(encoding="utf-8")
+    assert "A filter would drop 1 face of the kept faces" in build_report(dataset).read_text(encoding="utf-8")
     view = read_view(dataset)
     why = describe_face_fully(view, used)["why"]
     assert why.startswith("The faces look alike") and why.endswith(
