@@ -130,8 +130,9 @@ def describe_summary(summary: Summary) -> str:
         return ", ".join(f"{count} {kind}" for kind, count in ok_first) or "none"
 
     unpaired = f"; no targets: {format_counts(summary.unpaired)}" if summary.unpaired else ""
+    shown = "its photo shows" if summary.set_aside == 1 else "their photos show"
     set_aside = (
-        f"; {format_count(summary.set_aside, 'face')} set aside, because one photo shows people of several splits"
+        f"; {format_count(summary.set_aside, 'face')} set aside, because {shown} people of several splits"
         if summary.set_aside
         else ""
     )

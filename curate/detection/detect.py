@@ -37,8 +37,8 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, FailedUnit
 
 # The filters screen at least FACES_A_QUERY faces in one query (ours). A query takes 2 ms for any number of faces, so
-# few queries save time. With a smaller number, the first crops are written earlier, and more crops are written while
-# the detector works.
+# fewer queries take less time. If FACES_A_QUERY is smaller, the first crops are written earlier, and more crops are
+# written while the detector works.
 FACES_A_QUERY = 16
 
 

@@ -39,8 +39,8 @@ LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # megapixels, the detector finds 93.7% of the faces with 16 pixels or more between the eyes if the distance is 6.6, and
 # 94.1% if the distance is 7.0. A search with a distance of 6.7 takes 8% less time than a search with 7.0.
 EYES_IN_TILE = 6.7
-# The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 and 1024 pixels, the detector
-# finds as many faces, but takes more time, because smaller tiles overlap more.
+# The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 or 1024 pixels, the detector
+# finds the same number of faces, but takes more time than with 2048 pixels, because smaller tiles overlap more.
 TILE = 2048
 # In a larger input and in tiles, the detector also returns faint faces: faces with a score from FAINT_SCORE to
 # MIN_SCORE (ours). `find_faces` keeps a faint face if a second look confirms the face. In our photos of 12 to 42

@@ -155,8 +155,8 @@ def _follow(
 ) -> list[Membership]:
     """Returns the memberships after the decisions `followed`, which are the newest decisions of `decisions`.
 
-    `faces` may contain the drops of `followed` already, also those of photos that lost their consent. A face that has
-    a membership was in use before these drops.
+    In `faces`, a face may already be dropped by a decision of `followed`, also because its photo lost the consent. A
+    dropped face with a membership was in use before `followed`.
     """
     new = {one.number for batch in followed for one in batch}
     log = [one for one in decisions if one.number < min(new)]
@@ -245,7 +245,7 @@ def _find_main_faces(faces: Sequence[Face], face_ids: Sequence[str], picture_of:
 
 
 def _describe_doubtful(identities: Sequence[Identity], memberships: Sequence[Membership]) -> list[str]:
-    """Returns a notice about the people that strangers may have formed by chance, or an empty list."""
+    """Returns a notice about the people whose faces may be faces of strangers, or an empty list."""
     doubtful = {person.identity_id for person in identities if person.doubtful}
     if not doubtful:
         return []
@@ -253,7 +253,7 @@ def _describe_doubtful(identities: Sequence[Identity], memberships: Sequence[Mem
     verb, their = ("is", "its") if len(doubtful) == 1 else ("are", "their")
     return [
         f"{format_count(len(doubtful), 'person', 'people')} with {format_count(faces, 'face')} {verb} set aside as "
-        f"doubtful, because strangers may have formed {'the person' if len(doubtful) == 1 else 'them'} by chance. "
+        "doubtful, because the grouping may have joined faces of strangers by chance. "
         f"`likeness report` shows {their} faces, and `likeness decide DATASET lock PERSON` confirms a person."
     ]
 

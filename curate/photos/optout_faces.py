@@ -1,4 +1,4 @@
-"""Finds the faces of a person who opts out, by an example photo.
+"""Finds the faces of a person who opts out, with an example photo.
 
 Erases the person's faces, and keeps them out of later runs.
 """

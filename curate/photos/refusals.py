@@ -102,9 +102,10 @@ def raise_unmatched(sidecar: str, lines: Sequence[SidecarLine]) -> None:
         return
     named = ", ".join(f"line {line.line} ({make_printable(line.file)})" for line in lines[:_EXAMPLES])
     more = f" and {len(lines) - _EXAMPLES} more" if len(lines) > _EXAMPLES else ""
+    refusals = format_count(len(lines), "line that refuses consent", "lines that refuse consent")
     raise BadInput(
-        f"{sidecar}: no photo matches {format_count(len(lines), 'line')} without consent: {named}{more}. Write the "
-        "path below the folder of photos. If the table also covers other photos, give --allow-unmatched."
+        f"{sidecar}: no photo matches {refusals}: {named}{more}. Write the path "
+        "below the folder of photos. If the table also covers other photos, give --allow-unmatched."
     )
 
 

@@ -93,8 +93,9 @@ def keep_common_pixels(one: np.ndarray, other: np.ndarray, real: np.ndarray) -> 
 
 
 def compare_tangents(frequencies: np.ndarray, one: np.ndarray, other: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Returns the difference of the two faces of each pair, float (m,), from 0 to 1. A small move of a face changes
-    little.
+    """Returns the difference of the two faces of each pair, float (m,), from 0 to 1.
+
+    A small move of a face changes the difference only a little.
 
     `frequencies` are float32 (n, FREQUENCIES, FREQUENCIES). `one` and `other`, int (m,), are the rows of the two faces
     of each pair. `mirrored`, bool (m,), is True if the second face of the pair must be mirrored first.

@@ -30,11 +30,11 @@ def find_doubtful_groups(
 ) -> np.ndarray:
     """Returns which groups are doubtful, bool (groups,).
 
-    A group is doubtful if the mean cosine between its strong faces is low. Strong faces are all faces that are not weak
-    (weak_faces.py). A group with fewer than two strong faces is not doubtful. In a group that weak faces formed
-    (form_weak_people), all faces count, and the mean cosine must be WEAK_FACTOR times as high. Row i of `labels`, of
-    `is_strong` and of `has_formed`, (n,), belongs to the face `embeddings[order[i]]`. `spread` is the spread of the
-    cosines between strangers.
+    A group is doubtful if the mean cosine between its strong faces is below a limit. Strong faces are all faces that
+    are not weak (weak_faces.py). A group with fewer than two strong faces is not doubtful. In a group that weak faces
+    formed (form_weak_people), all faces count, and the limit is WEAK_FACTOR times as high as in other groups. Row i of
+    `labels`, of `is_strong` and of `has_formed`, (n,), belongs to the face `embeddings[order[i]]`. `spread` is the
+    spread of the cosines between strangers.
 
     The limit depends on the number of people, and each face of a doubtful group counts as a person. The search first
     counts all groups as doubtful, and repeats until no group changes.

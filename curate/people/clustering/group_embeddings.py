@@ -7,7 +7,7 @@ are faces of different people. The number of people determines how much evidence
 compared by the cosine of their centres, so one poor face cannot join two people.
 
 Weak faces, which say little about their person, join the groups last. Weak faces form a group of their own only if the
-evidence is clear (weak_faces.py). Groups that strangers may have formed by chance are marked (doubtful_people.py).
+evidence is clear (weak_faces.py). Groups whose faces may be faces of strangers are marked (doubtful_people.py).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Grouping:
     # instead.
     false_match_rate: float
     recall: float = 1.0  # Share of the true near neighbours that the search found; 1 for an exact search.
-    # bool (n,): whether strangers may have formed the face's group by chance; None if unknown
+    # bool (n,): whether the faces of the face's group may be faces of strangers; None if unknown
     doubtful: np.ndarray | None = None
     # int64 (k,): the rows that belong to the same person as another face of their photo, although no link says so
     repeated: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))

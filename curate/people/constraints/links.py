@@ -104,7 +104,7 @@ def resolve_links(
     row_of = {face: row for row, face in enumerate(face_ids)}
     active, finder = select_active(decisions), finder or FaceFinder(faces)
     resolved, missing = resolve_decisions(decisions, active, finder, row_of)
-    # row -> number of the last split or move that names the row, also if a newer decision took the split or move back
+    # row -> number of the last split or move that names the row, even if a newer decision took the split or move back
     last_named: dict[int, int] = {}
     for decision in select_in_force(decisions):
         if decision.kind in ("split", "move"):

@@ -97,9 +97,9 @@ def _resolve(
 
 
 def _is_expected(decision: Decision, face: Face | None) -> bool:
-    """Returns whether a decision explains why its face is not in use: it drops the face, or the face waits for it.
+    """Returns whether a decision explains why its face is not in use.
 
-    A face that a decision accepts waits for the next curation.
+    The decision drops the face, or the decision accepts a face that only the next curation will use.
     """
     if face is None:
         return False

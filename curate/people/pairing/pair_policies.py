@@ -97,7 +97,10 @@ class FaceTable:
 
 
 def find_days(photo: Photo | None) -> tuple[float, float]:
-    """Returns the days since 1970 at which a photo was taken, by the clock of the camera and in UTC, or NaN."""
+    """Returns when a photo was taken, in days since 1970: by the clock of the camera, and in UTC.
+
+    A number is NaN if it is unknown.
+    """
     if photo is None or photo.taken is None or photo.taken_doubt is not None:
         return math.nan, math.nan
     local = (photo.taken - datetime(1970, 1, 1)).total_seconds() / 86400

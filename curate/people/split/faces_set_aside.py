@@ -56,7 +56,7 @@ def describe_faces_set_aside(rows: Sequence[Split], faces: Sequence[Face], froze
         (one, other) for shown in people.values() for one, other in combinations(sorted(shown), 2) if one[1] != other[1]
     )
     ((one, other), count) = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-    verb = "is" if len(aside) == 1 else "are"
+    verb, shown = ("is", "its photo shows") if len(aside) == 1 else ("are", "their photos show")
     example = f"{one[0]} ({one[1]}) and {other[0]} ({other[1]}) share {format_count(count, 'photo')}"
     if frozen:
         cause = "People keep their splits because a frozen set exists."
@@ -68,7 +68,7 @@ def describe_faces_set_aside(rows: Sequence[Split], faces: Sequence[Face], froze
         cause = "Val and test must show other people than train."
         way_out = "--split-by photos sets no face aside, but then val and test show people of train."
     return [
-        f"{format_count(len(aside), 'face')} {verb} set aside, because a photo shows people of two splits. For "
+        f"{format_count(len(aside), 'face')} {verb} set aside, because {shown} people of two splits. For "
         f"example, {example}. {cause} {way_out}"
     ]
 

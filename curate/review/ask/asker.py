@@ -191,7 +191,7 @@ def _describe(question: Question, view: View) -> dict[str, Any]:
         "title": titles.get(question.kind, "Do these two groups of faces show the same person?"),
         "yes": "The two people are merged." if question.kind == PEOPLE else "The person stays as it is.",
         "no": "The two people stay apart." if question.kind == PEOPLE else f"The person loses {one}.",
-        "mixed": "One side shows several people. The page of this person opens, so that you can put it right.",
+        "mixed": "One side shows several people. The page of this person opens, so that you can correct the person.",
         "sides": sides,
         "probability": question.probability,
         "pairs": len(question.one) * len(question.other),

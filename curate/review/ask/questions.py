@@ -105,8 +105,8 @@ class Questions:
             self._unchecked |= people
 
     def keep_together(self, one: Iterable[str], other: Iterable[str]) -> None:
-        """Records that two sets of faces show one person. No later question asks whether one of the sets is another
-        person.
+        """Records that two sets of faces show one person. No later question asks whether the sets show two
+        people.
         """
         first, second = frozenset(self._find_rows(one)), frozenset(self._find_rows(other))
         if first and second:

@@ -24,11 +24,11 @@ PAIRS = 200  # largest number of pairs of each kind that the page shows; the mos
 
 # Each text is the end of a sentence that begins with a number of pairs.
 MEANINGS = {
-    "identity": "of one person are in two splits",
-    "photo": "of one photo are in two splits",
-    "near_duplicate": "in two splits are near-duplicates",
-    "cosine": "in two splits seem to show one person",
-    "own_reference": "are a target and a reference that shows the target itself or its photo",
+    "identity": "of faces of one person are in two splits",
+    "photo": "of faces of one photo are in two splits",
+    "near_duplicate": "of faces in two splits are near-duplicates",
+    "cosine": "of faces in two splits seem to show one person",
+    "own_reference": "of faces are a target and a reference that shows the target itself or its photo",
 }
 _FACES = """
 SELECT f.face_id, m.identity_id, i.name, min(u.uri) FILTER (u.status = 'ok') AS uri
@@ -147,10 +147,11 @@ def describe_plan(repair: Repair) -> str:
     if not has_decisions(repair):
         return "No decision can end these leaks: the faces are in frozen sets."
     changes = [
-        f"{format_count(len(repair.together), 'person', 'people')} moved into the split of another person"
+        f"moves {format_count(len(repair.together), 'person', 'people')} into the split of another person"
     ] * bool(repair.together)
-    changes += [f"{format_count(len(repair.dropped), 'face')} dropped"] * bool(repair.dropped)
-    return f"The repair records decisions: {' and '.join(changes)}. You can take each decision back."
+    changes += [f"drops {format_count(len(repair.dropped), 'face')}"] * bool(repair.dropped)
+    records = "The repair records these changes as decisions. You can take each decision back."
+    return f"The repair {' and '.join(changes)}. {records}"
 
 
 def describe_repair(repair: Repair) -> str:

@@ -112,8 +112,9 @@ async def list_similar(request: Request) -> Response:
     """Sends the people who are most similar to the faces of the request.
 
     The request is {"faces": [...], "without": [...], "search": "..."}. The people `without` are left out. If `search`
-    is not empty, only people whom the search finds are sent. If nobody can be compared with the faces, for example
-    because an undo brought them back and they have no embedding in memory, the largest people are sent without cosines.
+    is not empty, only people whom the search finds are sent. The faces cannot be compared with people if they have
+    no embedding in memory, for example after an undo has brought the faces back. Then the largest people are sent,
+    without cosines.
     """
     session, wish = get_session(request), await read_json(request, _MOST_BYTES)
     wish = wish if isinstance(wish, dict) else {}

@@ -64,9 +64,10 @@ class KnownFiles:
         self._kept_out = find_kept_out_files(ledger, uris, hashes)
 
     def is_gone(self, file: UsedFile) -> bool:
-        """Returns whether nothing of a file may be named: a purge or an opt-out removed its photo, its frozen set does
-        not have the image any more, or its name has the form of a face id and the ledger has neither the face nor the
-        file.
+        """Returns whether the pages must not name a file.
+
+        A file must not be named in three cases: a purge or an opt-out removed its photo, its frozen set does not have
+        the image any more, or its name has the form of a face id and the ledger has neither the face nor the file.
         """
         if {uri_of(file.path), file.sha256} & self._kept_out:
             return True

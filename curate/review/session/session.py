@@ -26,7 +26,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 
 IDLE = 20.0  # seconds without an act before decisions are applied (ours)
-_IDLE_FACTOR = 3.0  # decisions also wait at least this many times as long as the last pass took (ours)
+_IDLE_FACTOR = 3.0  # decisions also wait at least this number times the duration of the last pass (ours)
 
 
 class Applying(LikenessError):
@@ -265,7 +265,8 @@ class Session:
     def _how_to_apply(self, view: View) -> str:
         if not view.unapplied:
             return ""
+        verb = "is" if view.unapplied == 1 else "are"
         return (
-            f"{format_count(view.unapplied, 'decision')} are recorded and not applied yet. Run `likeness decide "
+            f"{format_count(view.unapplied, 'decision')} {verb} recorded and not applied yet. Run `likeness decide "
             f"{self.dataset} apply`."
         )

@@ -126,7 +126,7 @@ class View:
         return photo_id in self._unused or self.is_secret(photo_id)
 
     def may_show(self, face_id: str) -> bool:
-        """Returns whether pictures of a face may be shown. The answer for a face of no photo is False."""
+        """Returns whether pictures of a face may be shown. Returns False for a face that the ledger does not have."""
         face = self.people.faces.get(face_id)
         return face is not None and not self.is_secret(face.photo_id)
 

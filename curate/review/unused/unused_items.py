@@ -65,8 +65,9 @@ ADVICE = {
     "system_folder": "Move the file out of the system folder, and curate again.",
 }  # fmt: skip
 _FILTER_ADVICE = (
-    "A filter dropped these faces. To use a face after all, press its button, and curate again, because the "
-    "review loads no face models. To use many of the faces, curate again with other filters (--filters)."
+    "A filter dropped these faces. To use a face after all, press its button, and curate again: the review "
+    "cannot use the face itself, because it loads no face models. To use many of the faces, curate again with other "
+    "filters (--filters)."
 )
 _FAILURE_ADVICE = "No filter dropped these faces. If the cause is removed, the next curation uses the faces."
 _FILE_ADVICE = "Likeness could not read these files. Repair or convert a file, and curate again."

@@ -136,7 +136,7 @@ def test_a_refusal_that_matches_nothing_ends_the_run_before_a_photo_is_read(tmp_
     table.write_text(fine + "nowhere.png;yes\nZoe.png;no\nC:\\a.png;withdrawn\n", encoding="utf-8-sig")
     with monkeypatch.context() as patch:
         patch.setattr("curate.run.pipeline.scan", None)
-        with pytest.raises(BadInput, match=r"matches 2 lines without consent: line 6 \(Zoe\.png\), line 7 \(C:"):
+        with pytest.raises(BadInput, match=r"matches 2 lines that refuse consent: line 6 \(Zoe\.png\), line 7 \(C:"):
             curated(photos, dataset, sidecar=str(table))
     summary = curated(photos, dataset, sidecar=str(table), allow_unmatched=True)
     assert summary.photos == {"no_consent": 2, "ok": 2}
@@ -144,7 +144,7 @@ def test_a_refusal_that_matches_nothing_ends_the_run_before_a_photo_is_read(tmp_
     # A photo that is missing from the folder is still known. A hash that no photo has is refused.
     (photos / NFD).unlink()
     table.write_text(fine + f"{'0' * 64};no\n", encoding="utf-16")
-    with pytest.raises(BadInput, match=r"matches 1 line without consent: line 5 \(0000"):
+    with pytest.raises(BadInput, match=r"matches 1 line that refuses consent: line 5 \(0000"):
         curated(photos, dataset, sidecar=str(table))
 
 

@@ -92,7 +92,7 @@ def test_another_copy_is_chosen_and_a_dropped_face_is_used_after_all(made: Path,
     apply_decisions_of(dataset)
     page = client.get("/unused?kind=face&reason=decided").text
     undo, other = find_acts(page)
-    assert undo == other and "dropped 2 faces. All of them are used again." in page
+    assert undo == other and "dropped 2 faces. Without this decision, all of them are used again." in page
     act(undo)
     assert find_acts(client.get("/unused?kind=face&reason=decided").text) == []
     apply_decisions_of(dataset)

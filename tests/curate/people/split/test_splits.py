@@ -196,7 +196,7 @@ def test_a_photo_of_people_of_two_frozen_splits_is_set_aside_and_the_note_says_w
     aside = {row.face_id: row.reason for row in rows if row.status != "ok"}
     assert aside == {a.face_id: PHOTO_SPANS_SPLITS, b.face_id: PHOTO_SPANS_SPLITS}
     (said,) = describe_faces_set_aside(rows, together, frozen=True, listed=False)
-    assert said.startswith("2 faces are set aside, because a photo shows people of two splits.")
+    assert said.startswith("2 faces are set aside, because their photos show people of two splits.")
     assert f"{a.identity_id} (train)" in said and f"{b.identity_id} (test)" in said and "share 1 photo." in said
     assert "frozen set" in said and "--split-by" not in said
     assert "--split-by photos" in describe_faces_set_aside(rows, together, frozen=False, listed=False)[0]
