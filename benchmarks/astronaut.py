@@ -1,7 +1,7 @@
 """Makes a degraded photo of the astronaut Eileen Collins, with references, for pictures that may be published.
 
-All photos are variations of one portrait (NASA, public domain) in scikit-image, made by `likeness demo`. The references
-are therefore more similar to the target than other photos of a person would be.
+`likeness demo` makes all photos as variations of one portrait in scikit-image (NASA, public domain). The references are
+therefore more similar to the target than other photos of a person would be.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Astronaut(NamedTuple):
 
 
 def make_astronaut(models: FaceModels, size: int, preset: Preset, seed: int, references: int = 2) -> Astronaut:
-    """Returns the faces at `size` px. `seed` draws the variations of the portrait and the degradation."""
+    """Returns the faces with `size` x `size` px. `seed` draws the variations of the portrait and the degradation."""
     sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
     crops: list[np.ndarray] = []
     valid = np.ones((size, size), bool)

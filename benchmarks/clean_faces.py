@@ -23,8 +23,10 @@ from load_judge import load_judge
 from record_result import record_result
 
 SPLITS = ("val", "test")
-MOST_OUTSIDE = 0.1  # The largest share of a crop outside its photo, as in the filter outside_photo.
-# Our goals for a restorer that does no harm: least PSNR in dB, least cosine, least number of faces and of people.
+# The largest share of a crop that may lie outside the photo; the filter outside_photo has the same limit.
+MOST_OUTSIDE = 0.1
+# Our goals for a restorer that does no harm: the least PSNR in dB, the least cosine, and the least numbers of faces and
+# of people for which a result counts.
 GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
 
 
@@ -93,7 +95,7 @@ def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, A
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns two rows, for faces restored without references and for faces restored with references.
+    """Returns one row for the faces restored without references, and one row for the faces restored with references.
 
     A row has the means, the lowest values, the number of faces and the number of people.
     """

@@ -2,14 +2,14 @@
 
     python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER [--keep]
 
-Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. Curation writes crops of
-512 px as PNG files and flushes the files to disk. Curation also writes embeddings in shards and keeps a ledger. The
-plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process, in which onnxruntime chooses its number of
-threads. The loop writes nothing. In each round, curation runs and then the loop runs. The times include loading the
-models. The figures are medians over the rounds.
+The benchmark runs curation only until the embeddings are written. Curation hashes the photos, and detects and measures
+faces. Curation writes crops of 512 px as PNG files and flushes the files to disk. Curation also writes embeddings in
+shards and keeps a ledger. The plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process, in which
+onnxruntime chooses its number of threads. The loop writes nothing. In each round, curation runs and then the loop runs.
+The times include loading the models. The figures are medians over the rounds.
 
-Then each step of curation is timed alone, in one process with one thread. The floor is the speed that curation would
-have if only detection and recognition took time.
+Then each step of curation is timed alone, in one process with one thread. `floor_photos_per_s` is the speed that
+curation would have if only detection and recognition took time.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ Boxes = dict[Path, np.ndarray]  # maps a photo to the boxes (n, 4) of its faces
 
 
 def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
-    """Curates the photos up to the embeddings. Returns the seconds of each stage."""
-    # imported here, because worker processes import this file again and do not need these modules
+    """Runs the stages of curation that end with the embeddings. Returns the seconds of each stage."""
+    # These modules are imported here, because worker processes import this file again and do not need these modules.
     from curate.detection.detect import detect
     from curate.detection.embed import embed
     from curate.detection.face_models import choose_face_models, insert_model_settings

@@ -4,7 +4,7 @@
 
 The comparison uses one core: OpenCV and torch have one thread. In each round, both engines degrade each image one time.
 The time of an image is the median over the rounds. A figure is the number of images divided by the sum of their times.
-Both engines read float32 in 0..1 and write float32 on the 1/255 grid. The package basicsr is the code of published
+Both engines read float32 in 0..1 and write float32 multiples of 1/255. The package basicsr is the code of published
 papers. basicsr gets noise numbers that numpy draws from the seed in θ. basicsr's own drawing of noise numbers would
 take longer. To install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not
 installed, the figures of basicsr are null.
@@ -143,7 +143,7 @@ def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
 def time_differentiable(
     device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int
 ) -> dict[str, float] | None:
-    """Returns the images per second of the torch engine, forward, and forward and backward together.
+    """Returns the images per second of the torch engine: forward alone, and forward and backward together.
 
     Returns None if the module of the torch engine is missing.
     """

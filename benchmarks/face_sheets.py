@@ -1,4 +1,4 @@
-"""Draws rows of faces with captions, and begins a new picture when a picture is full. The faces keep their size."""
+"""Draws rows of faces with captions, and begins a new picture when a picture is full. The faces are not resized."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cut_region(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def draw_tile(images: Sequence[np.ndarray], caption: str) -> Image.Image:
-    """Returns the images of a face, uint8 (h, w, 3) and of equal height, side by side above a caption."""
+    """Returns a tile: the images of a face, uint8 (h, w, 3) with the same h, side by side above a caption."""
     font = ImageFont.load_default(size=12)
     width = max(sum(image.shape[1] + 2 for image in images), int(font.getlength(caption)) + 2)
     tile = Image.new("RGB", (width, images[0].shape[0] + CAPTION), "white")

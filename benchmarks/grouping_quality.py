@@ -141,9 +141,10 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
 
 
 def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """If at least nine in ten faces of a group have the same label, returns the other faces of the group.
+    """Returns the suspects: faces whose label differs from the label of nearly all other faces of their group.
 
-    Only groups of ten or more faces are checked. A returned face looks like another person, or its label is wrong.
+    Only groups of ten or more faces are checked, and only if at least nine in ten of their faces have the same label. A
+    suspect looks like another person, or its label is wrong.
     """
     suspects = []
     for label, count in Counter(labels.tolist()).items():

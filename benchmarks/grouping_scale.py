@@ -48,15 +48,15 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
         sizes.append(np.where(rng.random(4096) < SINGLE, 1, several))
     person = np.repeat(np.arange(4096 * len(sizes)), np.concatenate(sizes))[:n]
     people = int(person[-1]) + 1
-    # `scale` contains a standard deviation for each dimension. The deviations fall geometrically, so random directions
-    # spread as in EFFECTIVE dimensions.
+    # `scale` contains a standard deviation for each dimension. The deviations fall geometrically, so the cosines
+    # between random directions spread as they would in a space of EFFECTIVE dimensions.
     scale = _make_spectrum()
     means = _normalise(rng.standard_normal((people, DIMENSIONS), np.float32) * scale)
     alike = np.flatnonzero(rng.random(people) < LOOK_ALIKE)
     other = (alike + 1 + rng.integers(0, people - 1, len(alike))) % people
     means[alike] = _normalise(means[alike] + rng.uniform(0.45, 0.65, (len(alike), 1)).astype(np.float32) * means[other])
     faces = np.empty((n, DIMENSIONS), np.float32)
-    # cosine of each face to its person's mean: .72 on average, and lower for one face in twenty
+    # The cosine of each face to the mean of its person is .72 on average, and lower for one face in twenty.
     near = np.clip(rng.normal(0.74, 0.08, n), 0.35, 0.95)
     near = np.where(rng.random(n) < 0.05, rng.uniform(0.2, 0.55, n), near).astype(np.float32)[:, None]
     for begin in range(0, n, 2**16):
@@ -67,7 +67,7 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     faces[copies] = _normalise(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
     order = rng.permutation(n)
     faces, person = faces[order], person[order]
-    # Put two people into three in ten photos: the face in the next row gets the same photo.
+    # Three in ten photos show a second person: the face in a chosen row gets the photo of the face in the row before.
     second = np.flatnonzero((rng.random(n - 1) < SECOND_FACE) & (person[1:] != person[:-1])) + 1
     photo = np.arange(n)
     photo[second] = photo[second - 1]

@@ -1,4 +1,4 @@
-"""Scores a grouping against labels: precision, recall and F over pairs of faces, and by BCubed."""
+"""Scores a grouping against labels, by precision, recall and F: over pairs of faces, and with the method BCubed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def score_pairs(truth: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
-    """Returns precision, recall and F over all pairs of faces. The labels are integers from 0, with the shape (n,)."""
+    """Returns precision, recall and F over all pairs of faces. `truth` and `groups` are integers from 0, (n,)."""
 
     def count_pairs(counts: np.ndarray) -> int:
         return int((counts * (counts - 1) // 2).sum())
@@ -41,9 +41,9 @@ def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dic
 
 
 def _count_cells(truth: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the label and group of every non-empty cell of the contingency table, (2, cells).
+    """Returns the label and the group of every non-empty cell of the contingency table, (2, cells).
 
-    Also returns the number of faces in each cell.
+    The second array is the number of faces in each cell, (cells,).
     """
     width = np.int64(groups.max()) + 1
     keys, count = np.unique(truth.astype(np.int64) * width + groups, return_counts=True)

@@ -7,11 +7,11 @@ the test set are a fixed list. `likeness iterate --rounds 2` trains the recipe `
 twice more on cleaned targets. `likeness train --steps 8` trains one more restorer, with eight sampling steps. Each of
 the four restorers is trained on the same number of images.
 
-All four restorers are measured on people whom no training saw, with 4 references of the person and without references.
-The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. The restorer of eight steps
-is measured with 1, 2, 4 and 8 steps, together with the time per face. Rounds are compared with round 0. Steps are
-compared with one step of the same restorer. Rounds and steps are not compared with each other, because `iterate` also
-trains on mild defects and `train` does not.
+All four restorers are measured on people who are in no training set, with 4 references of the person and without
+references. The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. The restorer of
+eight steps is measured with 1, 2, 4 and 8 steps, together with the time per face. Rounds are compared with round 0.
+Steps are compared with one step of the same restorer. Rounds and steps are not compared with each other, because
+`iterate` also trains on mild defects and `train` does not.
 
 If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. On a finished
 dataset, only the measurement runs. A result is kept only if it was measured on the fixed list of test people.
@@ -36,7 +36,7 @@ STEPS = (1, 2, 4, 8)
 REFERENCES = 4
 METRICS = ("psnr", "ssim", "id_target", "face_restored")
 SHOWN = (*METRICS, "sharpness")
-REPEATS = 20  # timed calls
+REPEATS = 20  # The number of timed calls.
 
 
 def run_iterate(dataset: Path, images: int) -> dict[str, Any]:

@@ -10,10 +10,11 @@ distance of dlib's 68 points, divided by the distance between the eyes of the cl
 
 The warp uses only the points that agree with the detector (train/data/mesh.py). `failures` is the share of degraded
 faces whose points do not agree, or in which the detector finds no face. `median`, `mean` and `p90` are over the other
-faces. `median_of_all` is over all faces. `median_of_mean_face` is the error of the mean points of all clean faces,
-without a look at the degraded face. `better` is the share of the faces on which dlib's points have a smaller error than
-the mean points: first among the faces that agree, then among the failures. `median_of_five` is the error of the
-detector's five landmarks, to which the affine warp moves the references, on all faces that the detector finds.
+faces. `median_of_all` is over all faces. `median_of_mean_face` is the error of a guess that does not use the degraded
+face: the mean points of all clean faces. `better` is the share of the faces on which dlib's points have a smaller error
+than the mean points: first among the faces that agree, then among the failures. `median_of_five` is the median error of
+the detector's five landmarks, over all faces that the detector finds. The affine warp moves the references to these
+five landmarks.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def find_on_lq(face: CleanFace, lq: np.ndarray, mean_points: np.ndarray, models:
 
 
 def summarise(found: Sequence[Found]) -> dict[str, Any]:
-    """Returns the figures of one strength. A figure without faces is None."""
+    """Returns the figures of one strength. A figure is None if no face has a value for it."""
 
     def median(values: list[float]) -> float | None:
         return round(float(np.median(values)), 4) if values else None
@@ -162,7 +163,7 @@ def main() -> None:
     check_landmark_model("This benchmark")
     models = load_faces(f"insightface:{options.models}")
     every = [path for path in options.photos.rglob("*") if path.is_file()]
-    # mixed by a hash, so that a small number of faces comes from many people
+    # The files are sorted by a hash, so that even a few faces come from many people.
     files = sorted(every, key=lambda path: hashlib.sha256(str(path.relative_to(options.photos)).encode()).digest())
     faces, left_out = read_clean_faces(files, models, options.size, options.faces)
     people = len({face.name.split("/")[0] for face in faces})

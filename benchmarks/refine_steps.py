@@ -3,8 +3,9 @@
     python benchmarks/refine_steps.py [--recipe refine|refine-small] [--steps N] [--batch N] [--weights FOLDER] [--keep]
 
 The pictures are random. Without --weights, the script writes random weights of VGG16 and IR-SE50 into a temporary
-folder, which are as fast as the real weights. Step 0 also computes R1. The script ends with an error if a loss is NaN
-or infinite. The time is processor time, because other programs may run on the machine.
+folder. Random weights are as fast as the real weights. Step 0 also computes the penalty R1 of the discriminator. The
+script ends with an error if a loss is NaN or infinite. The time is processor time, because other programs may run on
+the machine.
 """
 
 from __future__ import annotations

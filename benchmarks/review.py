@@ -32,8 +32,9 @@ from manifests.ledger.records import Face, File, Identity, Membership, Split
 from manifests.privacy.keys import ensure_key
 from manifests.runtime.files import sha256_bytes
 
-DIMENSIONS = 64  # the length of an embedding (ours); with more, random people are never similar
-NOISE = 0.8  # the length of the noise beside the mean of a person, which has the length 1 (ours)
+# the number of dimensions of an embedding (ours); with more dimensions, random people are never similar
+DIMENSIONS = 64
+NOISE = 0.8  # the length of the noise that is added to the mean of a person, which has the length 1 (ours)
 GOAL = 100.0  # milliseconds (ours): an answer within .1 s feels immediate
 
 
@@ -68,7 +69,7 @@ def measure(client: TestClient, session: Session, acts: int) -> dict[str, list[t
     people = list(session.read().people.identities)
     rng.shuffle(people)
     members = session.read().people.members
-    # people with four faces or more; an answer may have merged a person away
+    # Only people with four faces or more are used. A person may be gone, because an answer may merge two people.
     large = (person for person in people if len(members.get(person, ())) >= 4)
     times: dict[str, list[tuple[float, float]]] = {}
 
@@ -115,10 +116,11 @@ def describe(values: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def write_embeddings(dataset: Path, rng: np.random.Generator, sizes: np.ndarray) -> str:
-    """Writes random embeddings of people with these numbers of faces, one person after the other. Returns the shard.
+    """Writes random embeddings of people with these numbers of faces, one person after the other.
 
-    A face is the mean of its person plus noise. Two faces of a person have a cosine of about .6, and two people have
-    normally distributed cosines, so that some people are similar and the page has questions to ask.
+    A face is the mean of its person plus noise. Two faces of a person have a cosine of about .6. The cosines of two
+    people are normally distributed, so that some people are similar and the page has questions to ask. Returns the name
+    of the shard.
     """
     means = rng.standard_normal((len(sizes), DIMENSIONS)).astype(np.float32)
     means /= np.linalg.norm(means, axis=1, keepdims=True)

@@ -26,7 +26,7 @@ from curate.demo import SITTERS, write_demo_photos
 from degrade.sampling import make_generator
 
 WIDTH, HEIGHT = 1280, 640  # the size of the picture in pixels
-COLOURS = 160  # the colours of the picture (ours); more colours make the file larger
+COLOURS = 160  # the number of colours of the picture (ours); more colours make the file larger
 MOST_BYTES = 200_000
 SELECTED = 2  # the number of faces that the picture shows as selected
 NAME = "Eileen Collins"

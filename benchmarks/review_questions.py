@@ -1,15 +1,15 @@
-"""Measures how many answers of a user correct the people of a dataset, for three orders of the questions.
+"""Measures how many answers of a user halve the errors in the people of a dataset, for three orders of the questions.
 
     python benchmarks/review_questions.py DATASET --aliases ../shared/data/aliases.json [--people test] [--keep]
 
 DATASET is a curated dataset whose photos are in a folder for each person, and which was grouped without labels. The
 script takes the largest face of each photo, and the name of the folder as its label. The faces of the chosen people are
 grouped again from their embeddings. A simulated user answers with the labels. The same questions are asked in three
-orders: by the queue of `likeness review`, in random order among the questions whose mean cosine is within NEAR of the
-threshold and then among the others, and with the question nearest to the threshold first. The last two orders ask about
-two people before they ask about faces and parts, because the last two orders get better results this way. After each
-answer, the queue changes its questions. If an order does not halve the wrong pairs within --most answers, it counts as
-if it needed --most answers.
+orders. The first order is the queue of `likeness review`. The second order is random, but the questions whose mean
+cosine is within NEAR of the threshold come first. The third order begins with the question nearest to the threshold.
+The last two orders ask about two people before they ask about faces and parts, because this gives them better results.
+After each answer, the queue changes its questions. If an order does not halve the wrong pairs within --most answers, it
+counts as if it needed --most answers.
 
 The people for tuning and for testing are separated by a hash of the folder's name. A wrong pair is two faces of one
 label in two people, or two faces of two labels in one person.
@@ -38,7 +38,8 @@ from curate.review.ask.questions import Questions
 NEAR = 0.1  # A mean cosine is near the threshold if it differs by at most this (ours).
 SEEDS = 5  # The number of random orders. The table has the median over these orders.
 BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # The limits of the probabilities in the table of the calibration.
-# Chooses one of the open questions. The arguments are the open questions, and the mean cosine of each of them.
+# A function that chooses one of the open questions. Its arguments are the open questions, and the mean cosine of each
+# of them.
 Choose = Callable[[Sequence[Question], np.ndarray], Question | None]
 
 
@@ -135,10 +136,10 @@ def choose_at_random(threshold: float, rng: np.random.Generator) -> Choose:
 
 
 def _ask_about_people_first(choose: Choose) -> Choose:
-    """Returns an order in which the questions about faces and parts come after all questions about two people.
+    """Returns `choose` as an order that asks all questions about two people before the questions about faces and parts.
 
-    The cosine of a face to its person is often near the threshold although the face belongs to the person. This order
-    is therefore better for the baselines than one order for all kinds of questions.
+    The cosine of a face to its person is often near the threshold although the face belongs to the person. The
+    baselines therefore get better results with this order than with one order for all kinds of questions.
     """
 
     def choose_kind(questions: Sequence[Question], cosines: np.ndarray) -> Question | None:
@@ -151,12 +152,12 @@ def _ask_about_people_first(choose: Choose) -> Choose:
 
 
 def count_answers(wrong: Sequence[int], share: float) -> int | None:
-    """Returns after how many answers at most `share` of the first wrong pairs are left, or None if more are left."""
+    """Returns after how many answers at most `share` of the wrong pairs are left, or None if more are left."""
     return next((number for number, left in enumerate(wrong) if left <= share * wrong[0]), None)
 
 
 def measure_calibration(table: Table) -> list[dict[str, Any]]:
-    """Returns for each bin of probabilities the number of questions, and the number whose answer corrects a person."""
+    """Returns for each bin of probabilities how many questions there are, and how many answers correct a person."""
     rows = []
     for question in table.queue.iterate():
         one, other = ([int(face) for face in side] for side in (question.one, question.other))

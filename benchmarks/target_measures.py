@@ -2,10 +2,11 @@
 
     python benchmarks/target_measures.py DATASET [DATASET ...] --models FOLDER
 
-Each DATASET is curated with the face models of FOLDER, an InsightFace pack. The first measurement uses every DATASET.
-The other measurements use the first DATASET only. The script changes copies of accepted faces, and prints how well each
-measure separates the changed copies from the faces (AUC: .5 is chance, 1 is perfect). The script also prints which
-share of the copies a filter drops if its limit drops 5% of the unchanged faces.
+Each DATASET must have been curated with the face models of FOLDER, an InsightFace pack. The first measurement uses
+every DATASET. The other measurements use only the first DATASET. The script changes copies of accepted faces, and
+prints how well each measure separates the changed copies from the unchanged faces (AUC: .5 is chance, 1 is perfect).
+The script also prints which share of the copies a filter would drop if the limit of the filter dropped 5% of the
+unchanged faces.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def read_faces(dataset: Path, where: str, limit: int) -> list[tuple[np.ndarray, 
 
 
 def darken(image: np.ndarray, stops: int) -> np.ndarray:
-    """Returns the picture with 1 / 2**stops of its light, in sRGB."""
+    """Returns the picture with 1 / 2**stops of its light. The picture is in sRGB, and light is linear."""
     share = image / 255.0
     light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) / 2**stops
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
@@ -126,7 +127,7 @@ def measure_enlarged(dataset: Path) -> None:
 
 
 def measure_spectrum(image: np.ndarray, points: np.ndarray) -> float:
-    """Returns log10 of a ratio: the power from .30 to .48 cycles per pixel divided by the power from .12 to .22."""
+    """Returns log10 of (the power from .30 to .48 cycles per pixel / the power from .12 to .22 cycles per pixel)."""
     centre, reach = points.mean(0), measure.measure_eye_distance(points)
     (x0, y0), (x1, y1) = np.floor(centre - reach).clip(0).astype(int), np.ceil(centre + reach).clip(0).astype(int)
     luma = measure.compute_luma(np.ascontiguousarray(image[y0:y1, x0:x1]))

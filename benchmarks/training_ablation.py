@@ -4,14 +4,15 @@
 
 The restorers train on the snapshot. They are measured on the val people of DATASET with the preset `codeformer` and
 seed 0, by `likeness evaluate`. The script makes the frozen set if it is missing. The judge is a recognizer that no loss
-uses. A row that FOLDER already contains is not trained or measured again, so the script can be interrupted. `--row` may
-be repeated, and trains and measures these rows only. The table always has all rows that FOLDER contains.
+uses. A row that FOLDER already contains is not trained or measured again, so the script can be interrupted. With
+`--row`, which may be repeated, only the named rows are trained and measured. The table always has all rows that FOLDER
+contains.
 
 | column | meaning |
 |---|---|
 | psnr | PSNR in dB without references, and the same for the LQ input |
 | vif | visual information fidelity without references; LPIPS needs weights that this machine cannot download |
-| none, four, wrong | share of faces that the judge counts as the person, with 0, 4 and 4 wrong references |
+| none, four, wrong | share of faces that the judge counts as the person, with no, 4 right and 4 wrong references |
 | sharp | the detail of the face restored with 4 references divided by the detail of the target: median |
 | images/s | the speed of the training: median |
 
@@ -43,7 +44,7 @@ from train.evaluation.systems import list_systems
 from train.models.restorer import Restorer
 from train.restore.load_restorer import load_restorer_faces
 
-# Each row has the changes for `likeness train --change`. We chose the rows (ours).
+# Each row has the values that `likeness train --change` gets. We chose the rows (ours).
 ROWS: dict[str, tuple[str, ...]] = {
     "tiny": (),
     "no_detail_loss": ("loss.detail=0",),

@@ -1,4 +1,4 @@
-"""Sharpens a face of a photo with an unsharp mask, as a method that a restorer must beat."""
+"""Sharpens a face of a photo with an unsharp mask. A restorer must give better results than this simple method."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MOST_AMOUNT = 16.0  # The largest amount of sharpening (ours). The amount is the
 def sharpen_face(photo: np.ndarray, crop: np.ndarray, landmarks5: np.ndarray, amount: float) -> np.ndarray:
     """Returns a copy of the photo, uint8 (H, W, 3), in which one face is sharpened.
 
-    `crop` is the face at the restorer's size, uint8 (S, S, 3). `landmarks5` (5, 2) are in pixels of the photo. The face
-    is pasted as `restore` pastes a restored face.
+    `crop` is the face at the restorer's size, uint8 (S, S, 3). `landmarks5` (5, 2) are in pixels of the photo. The
+    sharpened face is pasted as `restore` pastes a restored face.
     """
     values = crop.astype(np.float32)
     sharp = np.clip(values + np.float32(amount) * (values - cv2.GaussianBlur(values, (0, 0), SIGMA)), 0, 255)

@@ -19,12 +19,13 @@ from pathlib import Path
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-# Some machines set PYTHONDONTWRITEBYTECODE. Then each of the many processes that the tests start would compile all of
-# our modules again.
+# Some machines set PYTHONDONTWRITEBYTECODE. With this variable, each of the many processes that the tests start would
+# compile all of our modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# A shell starts background jobs with SIGINT ignored. The tests of Ctrl-C need Python's usual handler of SIGINT.
+# If a shell starts a job in the background, the job ignores SIGINT. The tests of Ctrl-C need Python's usual handler of
+# SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
@@ -58,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keeps the garbage collector from searching all modules and tests again and again, which takes time."""
+    """Stops the garbage collector from searching all modules and tests again and again, which takes time."""
     gc.collect()
     gc.freeze()
 
@@ -107,7 +108,7 @@ def likeness() -> Run:
 def command(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Returns a function that runs a command in this process, for example `command("train", path)`.
 
-    This is faster than a new process, because the command does not import the libraries again.
+    This function is faster than `likeness`, because the command does not import the libraries again.
     """
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:

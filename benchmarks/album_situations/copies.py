@@ -1,6 +1,6 @@
 """The situation `copies`: photos and their copies, for example copies that phones, web sites and editors make.
 
-Goals: curation finds at least 98% of the copies, counted over all kinds together, and makes no leak (`_count_leaks`).
+Goals: curation finds at least 98% of all copies, whatever their kind, and makes no leak (see `_count_leaks`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 COPIED_PHOTOS = 3  # How many photos of each person are copied.
-# A photo is copied only if both its sides are in this range, in pixels. If a photo has the lower limit, its copy of a
-# third of the size still shows a face. If a photo has the upper limit, its copies are still made quickly.
+# A photo is copied only if both its sides are in this range, in pixels. A photo with sides of MIN_SIDE is just large
+# enough: its copy of a third of the size still shows a face. A photo with sides of MAX_SIDE is still copied quickly.
 MIN_SIDE, MAX_SIDE = 350, 1200
 
 
@@ -52,7 +52,7 @@ def turn(rgb: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def crop(rgb: np.ndarray, share: float) -> np.ndarray:
-    """Returns the middle of the picture, with `share` times its width and height."""
+    """Returns the middle part of the picture. The part has `share` times the width and `share` times the height."""
     height, width = rgb.shape[:2]
     x, y = round(width * (1 - share) / 2), round(height * (1 - share) / 2)
     return rgb[y : height - y, x : width - x]

@@ -2,8 +2,8 @@
 
 The portraits are pasted on a background. The background consists of parts of other photos, and these parts show no
 face. The boxes that the detector draws around the pasted faces are 35, 57 and 76 pixels wide. A frontal face with 16
-pixels between its eyes has a box about 35 pixels wide. The crop of such a face is 512 pixels wide, but shows only about
-65 pixels of the width of the photo.
+pixels between its eyes has a box about 35 pixels wide. The crop of such a face is 512 pixels wide, but it is enlarged
+from a part of the photo that is only about 65 pixels wide.
 
 Goals: in photos of every size, at least 95% of the faces with 16 or more pixels between the eyes are found. At most 1%
 of the accepted faces are false. At 12 megapixels, decoding and the search take at most 3 times as long as decoding and
@@ -111,9 +111,9 @@ def compose(
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates group photos of people who are held out of tuning.
 
-    Returns a dict of figures: the share of the faces that were found, for each size of the photos and width of the
-    boxes, and the share of the accepted faces that are no faces. The dict also has the times of `measure_times` for
-    each size.
+    Returns a dict of figures. For each size of the photos and each width of the boxes, the dict has the share of the
+    faces that were found. The dict also has the share of the accepted faces that are false, and for each size of the
+    photos the times of `measure_times`.
     """
     start_worker()
     spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
@@ -220,7 +220,7 @@ def _cut_portrait(image: np.ndarray, face: Detection) -> Portrait:
 def _is_near(box: np.ndarray, x: int, y: int) -> bool:
     """Returns whether the GROUND x GROUND part with the corner (x, y) is too near to the box of a face.
 
-    The distance must be at least half the longer side of the box.
+    A part is too near if its distance from the box is less than half the longer side of the box.
     """
     margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
     return bool(

@@ -1,9 +1,9 @@
 """The situation `strangers`: clean photos of some people, and one degraded photo of each of 100 strangers.
 
 A stranger is a face whose cosines to the clean people and to the other strangers are below UNLIKE. There are six kinds
-of damage. The photo of each stranger gets one kind, in turn. Goals: at most 1% of the strangers are grouped with
-another face. The recall of the pairs of clean faces is at most .5 percentage points below the recall without strangers.
-Each face of a person that curation marks as doubtful counts as a person of its own.
+of damage, and the photos of the strangers get the six kinds in turn. Goals: at most 1% of the strangers are grouped
+with another face. The recall of the pairs of clean faces is at most .5 percentage points below the recall without
+strangers. Each face of a person that curation marks as doubtful counts as a person of its own.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def is_held_out(person: str) -> bool:
 
 
 def find_strangers(files: list[Path], known: np.ndarray, spec: str) -> Iterator[np.ndarray]:
-    """Yields photos, RGB uint8 (SIDE, SIDE, 3).
+    """Yields photos, RGB uint8 (SIDE, SIDE, 3), one of each stranger.
 
-    Their faces are unlike the faces `known`, (n, d), and unlike each other.
+    The faces in these photos are unlike the faces with the embeddings `known`, (n, d), and unlike each other.
     """
     models = load_faces_once(spec)
     for file in files:
@@ -179,7 +179,7 @@ def read_people(dataset: Path) -> dict[Path, str]:
 
 
 def measure_recall(clean: list[Path], person_of: dict[Path, str]) -> float:
-    """Returns the recall over all pairs of photos from the same folder: the share of pairs in one person.
+    """Returns the recall: the share of the pairs of photos from one folder that show one person of the curation.
 
     Pairs with a photo without a face are left out.
     """

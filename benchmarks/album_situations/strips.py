@@ -1,9 +1,9 @@
 """The situation `strips`: photo-booth strips, grids and posters beside the single photos that they show.
 
 Each person has SINGLES photos of `people_crops`, each with one face. A strip is one picture that shows SHOWN of these
-photos again, in one of several layouts. A person counts as torn if the strips divide the person's own photos into more
-groups than before. In the album `unknown`, the photos of the strips do not exist as single photos. In this album,
-curation can join the faces of a strip only with the option --collages.
+photos again, in one of several layouts. A person counts as torn if the person's single photos are in more groups with
+the strips than without the strips. In the album `unknown`, the photos of the strips do not exist as single photos. In
+this album, curation can join the faces of a strip only with the option --collages.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def stack(frames: Sequence[np.ndarray], columns: int = 1, scale: float = 1.0) -> np.ndarray:
-    """Returns the frames in rows of `columns` frames, on white, RGB uint8. All frames have the same size."""
+    """Returns the frames in rows of `columns` frames on a white background, as one picture, RGB uint8.
+
+    All frames must have the same size.
+    """
     small = [resize(frame, scale) for frame in frames]
     height, width = small[0].shape[0] + GAP, small[0].shape[1] + GAP
     image = np.full((height * -(-len(small) // columns) + GAP, width * columns + GAP, 3), 255, np.uint8)
@@ -166,7 +169,7 @@ def _read_groups(dataset: Path) -> list[tuple[Path, str, str]]:
 
 
 def _count_groups(dataset: Path) -> Counter[str]:
-    """Returns the number of groups of each person's single photos."""
+    """Returns for each person the number of groups that contain the person's single photos."""
     groups = {(file.parent.name, group) for file, _, group in _read_groups(dataset) if file.suffix == ".png"}
     return Counter(person for person, _ in groups)
 

@@ -1,11 +1,11 @@
 """The situation `turned`: photos that are turned by 90, 180 or 270 degrees, without EXIF.
 
-The same photos are curated twice: as they are, and turned. A face counts as found and upright if the turned photo has
-an accepted face at the corresponding place. The directions of the crops of both faces must differ by less than 30
-degrees.
+The same photos are curated twice: as they are, and turned. A face counts as found and upright if two conditions hold:
+the turned photo has an accepted face at the corresponding place, and the directions of the crops of both faces differ
+by less than 30 degrees.
 
 Goals: at least 98% of the faces of turned photos are found and upright. The pair F of the grouping (the F score over
-all pairs of faces) is at most .01 lower with turned photos.
+all pairs of faces) is at most .01 lower with the turned photos than with the upright photos.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from manifests.runtime.uris import path_of
 
 PHOTOS_A_PERSON = 30
 MIN_SIDE = 150  # Photos with a side of fewer pixels are left out, because they are thumbnails.
-MAX_TILT = 30  # The crop of an upright face is turned by less than this angle, in degrees.
+# A turned face is upright if the directions of its crop and of its original crop differ by less than this, in degrees.
+MAX_TILT = 30
 
 
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:

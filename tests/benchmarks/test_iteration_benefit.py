@@ -15,7 +15,8 @@ LABELS = [f"round-{n}" for n in range(ROUNDS + 1)] + [f"{n}-steps" for n in STEP
 def rows() -> list[dict]:
     """Returns rows of six people with three photos each.
 
-    The figures of each run are .01 better than those of the run before. With references, the figures are .1 better.
+    The figures of each run are .01 above the figures of the run before. With references, the figures of a run are .11
+    above its figures without references.
     """
     found = []
     for place, key in enumerate(["lq", *(f"{label}/{of}" for label in LABELS for of in (0, REFERENCES))]):
@@ -32,13 +33,13 @@ def test_the_summary_has_every_system_and_each_compared_with_what_it_should_be_b
     apart = found.pop("differences")
     assert list(found) == ["lq", *(f"{label}/{of}" for label in LABELS for of in (0, REFERENCES))]
     assert set(found["lq"]) == {"psnr", "ssim", "id_target", "face_restored", "sharpness"}
-    for label in LABELS:  # the benefit of the references
+    for label in LABELS:  # the references are better than no references in every run
         assert apart[f"{label}: right - none"]["id_target"]["mean"] == pytest.approx(0.11)
         assert apart[f"{label}: right - none"]["id_target"]["excludes_zero"]
     assert apart["round-2 - round-0"]["sharpness"]["mean"] == pytest.approx(0.02)
     assert apart["round-1 - round-0, no reference"]["psnr"]["mean"] == pytest.approx(0.01)
     assert apart["8 steps - 1 step"]["id_target"]["mean"] == pytest.approx(0.03)
-    # The rounds are also trained on mild defects, and the restorer of eight steps is not. Therefore no difference
+    # The rounds are also trained on mild defects, but the restorer of eight steps is not. Therefore no difference
     # compares a round with a number of steps.
     assert len(apart) == len(LABELS) + 2 * ROUNDS + len(STEPS) - 1
     assert not [name for name in apart if "round" in name and "step" in name]

@@ -22,7 +22,7 @@ MODELS = doubles.models("double")
 
 @pytest.fixture
 def finding(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Returns a function that sets how many pixels dlib's double misses the points of a small crop by."""
+    """Returns a function that moves the points of dlib's double on small crops by a number of pixels."""
 
     def miss(pixels: float) -> None:
         def find(image: np.ndarray) -> np.ndarray:

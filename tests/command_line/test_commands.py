@@ -17,7 +17,7 @@ PARAMETERS = [
     pytest.param(parameter, id=f"{' '.join(words)} {spell(parameter)}")
     for words, command in ALL.items()
     for parameter in command.params
-    if parameter.name != "help"  # Typer's own
+    if parameter.name != "help"  # Typer adds --help itself
 ]
 
 

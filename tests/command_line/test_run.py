@@ -16,7 +16,7 @@ from tests.places import Run
 pytestmark = pytest.mark.slow
 
 
-VARIATIONS = 8  # photos of each person; the demo of a user has more
+VARIATIONS = 8  # the number of photos of each person; the demo of a user has more
 DEMO_WITH_FEWER_PHOTOS = f"""
 import functools, curate.demo, likeness
 curate.demo.write_demo_photos = functools.partial(curate.demo.write_demo_photos, variations={VARIATIONS})
@@ -40,7 +40,7 @@ def test_the_demo_runs_to_the_end_and_resumes(command: Run, dataset: Path, monke
         assert reason in first.stdout
     weights = next((dataset / "run").glob("checkpoint-*/model.safetensors"))
     before = weights.stat().st_mtime_ns
-    # The second call is a process of its own, with the exit code of a user's process.
+    # The second call runs in a process of its own, so its exit code is the exit code that a user gets.
     words = ["-c", DEMO_WITH_FEWER_PHOTOS, "demo", "--out", str(dataset), "--images", "16"]
     again = start_python(words, dict(os.environ))
     _, err = again.communicate(300)

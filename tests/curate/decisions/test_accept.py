@@ -1,4 +1,4 @@
-"""Tests the decision to use a face that a filter dropped: what it needs, when it has its effect, and how it ends."""
+"""Tests the decision to use a face that a filter dropped: what it needs, when it takes effect, and how it ends."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_an_accepted_face_is_used_by_the_next_curation_until_the_decision_is_tak
     assert why.startswith("The faces look alike") and why.endswith(
         "No filter drops the face, because decision 1 accepts it."
     )
-    assert not view.find_decided_people()  # the decision says nothing about the person
+    assert not view.find_decided_people()  # the decision is about the face, and not about its person
     again = decide(dataset, read_decision_file(tmp_path / "log.jsonl"))
     assert again.decisions == () and "already contains this decision" in again.notices[0]
     in_use = contents(dataset)

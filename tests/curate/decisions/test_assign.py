@@ -41,7 +41,7 @@ def test_a_person_goes_to_the_split_and_stays_there(made: tuple[Path, Path], com
     (entry,) = read_log_entries(dataset)
     line = format_entry(entry)
     assert line["kind"] == "assign" and line["split"] == "val" and "name" not in line
-    assert decide(dataset, [line]).decisions == ()  # the log contains the decision already
+    assert decide(dataset, [line]).decisions == ()  # the log already contains the decision, so it is not recorded again
     decide(dataset, [{"kind": "undo", "undoes": 1}])
     assert find_splits(dataset)[person] == split
 

@@ -1,4 +1,4 @@
-"""Tests the decision `consent`: what it hides at once, what it erases when it is applied, and what comes back."""
+"""Tests the decision `consent`: what is hidden at once, what is erased when it is applied, and what can come back."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_refusal_erases_the_faces_of_a_photo_and_an_undo_brings_them_back(
     assert tried.returncode == 0 and strip(dataset) == strip(twin)
     done = command("decide", dataset, "consent", *names, "--consent", "no")
     assert done.returncode == 0 and "2 photos with 3 faces may not be used any more" in done.stdout
-    assert done.stdout.splitlines()[1:] == tried.stdout.splitlines()[1:]  # a dry run says the same
+    assert done.stdout.splitlines()[1:] == tried.stdout.splitlines()[1:]  # the dry run printed the same lines
     assert "1 copy of photos without consent stays in use" in done.stdout and COPY in done.stdout
     assert frozen and "This frozen set loses images: lq/codeformer-train-32-s0." in done.stdout
     for face in faces:
@@ -105,7 +105,7 @@ def test_a_refusal_erases_the_faces_of_a_photo_and_an_undo_brings_them_back(
     assert [face.status for face in find_faces(dataset, COPY)] == ["ok"] and check_ledger(dataset) == []
     assert explain_photo(dataset, BOTH)[0][1].endswith(": dropped, no_consent, consent no (decision 1)")
 
-    # acts in the browser, which are recorded first and applied later, give the same ledger
+    # Acts in the browser give the same ledger, although they are recorded first and applied later.
     with review_dataset(twin) as review:
         said = review.decide(set_consent("no", *names))
         assert said["notices"][0].startswith("1 copy of photos without consent stays in use, because the consent for")
@@ -134,7 +134,8 @@ def test_an_undo_before_the_decision_is_applied_loses_nothing(original: Path, da
         review.act(act="redo")
         assert person not in people.members
         review.act(act="undo")
-        # a drop of a copy also drops the face that stands for the copy, which the refusal has dropped already
+        # A drop of the copy also drops the face that stands for the copy. The refusal has already dropped this face,
+        # and two undos still bring everything back.
         review.decide(set_consent("no", find_photos(dataset)["person2/0.png"]))
         review.decide({"kind": "drop", "faces": [find_faces(dataset, COPY)[0].face_id]})
         review.act(act="undo")
@@ -151,11 +152,11 @@ def test_the_consent_of_a_person_covers_all_photos_with_the_person(dataset: Path
     named = {name for name, photo_id in photos.items() if photo_id in json.loads(row.faces)["photos"]}
     assert named == {"person2/0.png", "person2/1.png", "person2/2.png", COPY} and row.name == "no"
     assert person not in {row.identity_id for row in rows(dataset, Membership)} and check_ledger(dataset) == []
-    # a decision is recorded one time, and the log is a decision file
+    # A line of the log can be given as a decision. The same decision is not recorded a second time.
     line = format_entry(read_log_entries(dataset)[0])
     assert line["photos"] == sorted(photos[name] for name in named) and line["consent"] == "no"
     assert decide(dataset, [line]).decisions == ()
-    # of two decisions about a photo, the newer one counts
+    # If two decisions are about the same photo, the newer one counts.
     decide(dataset, [set_consent("yes", photos["person2/1.png"])])
     assert read_consents(dataset, "person2/1.png") == ("yes", None, "ok", None)
     assert read_consents(dataset, "person2/2.png") == ("no", None, "dropped", "no_consent")
@@ -186,7 +187,7 @@ def test_the_strictest_of_sidecar_and_decision_counts(original: Path, dataset: P
     assert [face.status for face in find_faces(dataset, "person1/0.png")] == ["ok"]
     assert read_consents(dataset, names[1]) == ("withdrawn", "yes", "dropped", "no_consent")
     (face,) = find_faces(dataset, "person1/0.png")
-    with review_dataset(dataset) as review:  # the photo is hidden before the undo is applied
+    with review_dataset(dataset) as review:  # an undo hides the photo at once, even before the undo is applied
         people = review.session.read().people
         pictures = [f"/crop/{face.face_id}.webp", f"/picture/photo/{face.photo_id}.webp"]
         assert {review.client.get(link).status_code for link in pictures} == {200}
@@ -197,7 +198,7 @@ def test_the_strictest_of_sidecar_and_decision_counts(original: Path, dataset: P
         assert face.face_id not in people.identity_of
         assert {review.client.get(link).status_code for link in pictures} == {404}
     assert read_consents(dataset, names[1]) == ("yes", "yes", "ok", None)
-    # without a decision, the photo has no consent again, and the last curation required consent
+    # After the undo, the photo has no consent again. It stays out, because the last curation required consent.
     assert read_consents(dataset, "person1/0.png") == (None, None, "dropped", "consent_missing")
     assert [face.reason for face in find_faces(dataset, "person1/0.png")] == ["consent_missing"]
     assert check_ledger(dataset) == []
@@ -232,7 +233,7 @@ def test_a_pass_that_was_killed_is_finished_by_the_next(dataset: Path, tmp_path:
     decide(twin, requests)
 
     def kill(module: ModuleType, name: str, work: Callable[[], object]) -> list[Path]:
-        """Ends `work` at the first call of a function of a module. Returns the crops and LQ images that are left."""
+        """Stops `work` at the first call of a function of a module. Returns the crops and LQ images that are left."""
         with monkeypatch.context() as patch:
             patch.setattr(module, name, lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
@@ -241,10 +242,11 @@ def test_a_pass_that_was_killed_is_finished_by_the_next(dataset: Path, tmp_path:
         return [path for path in (*paths, *(dataset / "lq").rglob(f"{faces[0].face_id}.png")) if path.exists()]
 
     assert len(kill(curate.decisions.decide, "erase_dropped_faces", lambda: decide(dataset, requests))) == 3
-    # between two files: after the first crop, before the list of a frozen set, before the thumbnails
+    # The work stops after the first crop, then before the list of a frozen set, and then before the thumbnails.
     for name, left in (("find_version_files", 2), ("_shrink_set_files", 0), ("_forget_in_review", 0)):
         assert len(kill(manifests.privacy.erase, name, lambda: apply_decisions_of(dataset))) == left
-    with review_dataset(dataset) as review:  # the next start shows nothing of the photo, and finishes the work
+    # the review shows nothing of the photo when it starts again, and finishes the work
+    with review_dataset(dataset) as review:
         assert {review.client.get(f"/crop/{face.face_id}.webp").status_code for face in faces} == {404}
     assert strip(dataset) == strip(twin) and files(dataset) == files(twin) and check_ledger(dataset) == []
     lists = [{path.name: path.read_bytes() for path in (one / "lq").rglob("*.*")} for one in (dataset, twin)]
@@ -257,7 +259,7 @@ def test_a_purge_removes_the_photo_from_the_log(dataset: Path):
     decide(dataset, [set_consent("yes", one, other), set_consent("no", one), {"kind": "undo", "undoes": 2}])
     done = purge(dataset, plan_purge(dataset, photos=[one]))
     assert done.proof.remains == ()
-    (row,) = rows(dataset, DecisionRow)  # a decision without a photo is removed, together with its undo
+    (row,) = rows(dataset, DecisionRow)  # the decision about only this photo is removed, together with its undo
     assert (row.decision_id, json.loads(row.faces)) == (1, {"photos": [other]})
     assert read_consents(dataset, "person3/0.png")[0] == "yes"
 
@@ -289,7 +291,7 @@ def test_the_options_of_the_command_are_checked(original: Path, command: Run):
     assert refused.returncode == 2 and "Only the action consent takes --consent" in refused.stderr
     missing = command("decide", original / "dataset", "consent", find_photos(original / "dataset")[BOTH])
     assert missing.returncode == 2 and "Give the consent: --consent yes, no or withdrawn" in missing.stderr
-    # a decision file of another dataset may name photos that this dataset does not have
+    # A decision file of another dataset may name photos that are not in this dataset.
     known = find_photos(original / "dataset")[BOTH]
     outcome = decide(original / "dataset", [set_consent("no", known, "0" * 64)], dry_run=True)
     assert "1 photo (" in outcome.decisions[0][2] and "(1 photo not in the dataset)" in outcome.decisions[0][2]

@@ -73,13 +73,13 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
     face = faces_of(dataset)
     apart, together = [], []
     for group in (range(4), range(4, 8), range(8, 10)):
-        # a decision says that the first photo of each of ten people shows another person
+        # A decision takes the first photo of each of ten people away from its person.
         decide(dataset, [{"kind": "split", "faces": [face[f"{i}/0"]]} for i in group])
         apart += [(face[f"{i}/0"], [face[f"{i}/{n}"] for n in (1, 2, 3)]) for i in group]
         if (i := group[-1]) % 4 == 3:
             save(photos / f"person{i}" / f"new{i}.png", photo([i], 40 + i))
             curated(photos, dataset)
-    for i in range(10):  # the other person is the next of the ten people
+    for i in range(10):  # each of these first photos is joined with the next of the ten people
         before = who(dataset)
         other = face[f"{(i + 1) % 10}/1"]
         sides = [[f for f, p in before.items() if p == before[one]] for one in (face[f"{i}/0"], other)]
@@ -155,7 +155,7 @@ def test_a_move_takes_faces_from_one_person_to_another(made):
     assert done.notices == ("Decision 1 (move) is taken back in part.",)
     now = who(dataset)
     assert now[face["0/0"]] == now[face["2/0"]] != now[face["0/1"]] == now[face["1/0"]] and find_problems(dataset) == []
-    say(dataset, "move", face["0/0"], face["0/1"], to=face["0/2"])  # back to the first person
+    say(dataset, "move", face["0/0"], face["0/1"], to=face["0/2"])  # both faces go back to their first person
     assert [one.taken_back_by for one in read_log_entries(dataset)] == [(2, 3), (3,), ()]
     for line, state in zip(
         call(dataset, "list").stdout.splitlines(), ("by decision 2, 3", "in part by", ""), strict=True
@@ -182,7 +182,8 @@ def test_a_move_says_whom_its_faces_are_taken_from(made, form):
     assert {one["photo"] for one in line["rest"]} == {
         row.photo_id for row in rows(dataset, Face) if person[row.face_id] == person[face["2/0"]]
     }
-    say(dataset, "merge", face["0/0"], face["2/2"])  # the newest decision counts
+    # this decision contradicts the move, and the newest decision counts
+    say(dataset, "merge", face["0/0"], face["2/2"])
     assert who(dataset)[face["0/0"]] == who(dataset)[face["2/0"]] == who(dataset)[face["1/0"]]
 
 
@@ -202,7 +203,8 @@ def test_what_is_so_already_is_refused_and_not_recorded(made):
         with pytest.raises(BadInput, match="already belong to the target person"):
             say(dataset, "move", *faces, to=to)
     assert rows(dataset, DecisionRow) == []
-    say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of these two faces belonged to another person
+    # the move is allowed, because one of the two faces belonged to another person
+    say(dataset, "move", face["0/0"], face["1/0"], to=one)
     assert who(dataset)[face["1/0"]] == one
 
 
@@ -254,7 +256,8 @@ def test_the_newest_decision_counts(made):
         f"Decision {number} is taken back in part." for number in ("2 (merge)", "3 (lock)")
     )
     say(dataset, "merge", who(dataset)[face["2/0"]], who(dataset)[face["4/0"]])
-    say(dataset, "split", *(face[f"4/{n}"] for n in range(4)))  # a whole person that a decision merged
+    # before the merge, these four faces were one whole person
+    say(dataset, "split", *(face[f"4/{n}"] for n in range(4)))
     state = people(dataset)
     assert {frozenset(face[f"{i}/{n}"] for n in range(4)) for i in (1, 2, 3, 4)} < state
     assert {frozenset([face["0/1"]]), frozenset(face[f"0/{n}"] for n in (0, 2, 3))} < state
@@ -311,7 +314,8 @@ def test_a_log_with_newer_decisions_can_be_applied_to_another_dataset_and_again(
     other = tmp_path / "other"
     curated(photos, other)
     for _ in range(2):
-        decide(other, [{"kind": "rename", "faces": [face["3/0"]], "name": "Ann"}, *lines])  # other numbers
+        # the rename comes first, so the other decisions get other numbers than in `lines`
+        decide(other, [{"kind": "rename", "faces": [face["3/0"]], "name": "Ann"}, *lines])
         assert people(other) == people(dataset) and len(rows(other, DecisionRow)) == 4
     with pytest.raises(BadInput, match="An item of takes_back needs the keys"):
         decide(other, [{**lines[2], "takes_back": [{"number": 1}]}])
@@ -326,7 +330,7 @@ def test_takes_back_in_a_file_means_lines_of_the_file_and_a_drop_of_the_log_is_t
     assert [one["number"] for one in line["takes_back"]] == [1]
     other = tmp_path / "other"
     curated(photos, other)
-    say(other, "split", face["0/0"])  # decision 1 of this dataset is another decision
+    say(other, "split", face["0/0"])  # in this dataset, the number 1 is another decision than in the file
     say(other, "drop", face["0/0"], face["0/1"])
     say(other, "rename", face["3/0"], name="Ann")
     place = {"photo": line["faces"][0]["photo"], "box": line["faces"][0]["box"]}
@@ -437,7 +441,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     path.write_bytes(data)
     assert curated(photos, dataset).notices == ()
     assert who(dataset)[face["0/0"]] != who(dataset)[face["0/1"]]
-    # a decision about a photo that was never in the dataset
+    # A decision may name a photo that was never in the dataset. It then changes nothing.
     nowhere = {"photo": "ab" * 32, "box": [0, 0, 10, 10]}
     say(dataset, "lock", nowhere)
     before = people(dataset)
@@ -499,7 +503,7 @@ def test_a_decision_after_a_freeze_says_whose_split_changes_and_moves_nobody_els
     assert any("4 faces of 1 person change their split although a frozen set exists" in said for said in done.notices)
     after = {row.face_id: row.split for row in rows(dataset, Split)}
     assert {face for face in after if after[face] != before[face].split} == own
-    # the images of a dropped face stay in the frozen set
+    # If a face is dropped, the frozen set keeps its images.
     gone = say(dataset, "drop", frozen[1].face_id)
     assert "1 face leaves the dataset, but these frozen sets keep its images: lq/x-test." in gone.notices
 
@@ -511,8 +515,8 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     say(dataset, "lock", face["2/0"])
     say(dataset, "drop", face["3/0"])
     say(dataset, "rename", face["2/0"], name="Ann")
-    again = say(dataset, "lock", face["2/1"])  # The decision names all faces of the person, as before.
-    # The decision is new, because the rename about the same faces came after the first lock.
+    again = say(dataset, "lock", face["2/1"])  # this decision names all faces of the person, like the first lock
+    # The decision is still recorded as new, because the rename of the same faces came after the first lock.
     assert again.decisions == ((5, "lock", again.decisions[0][2]),)
     state = contents(dataset)
     file = tmp_path / "decisions.jsonl"
@@ -522,7 +526,7 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     assert len(done.notices) == 5 and done.notices[0].startswith(
         "The log already contains this decision as decision 1 ("
     )
-    # If the file has more lines, only the new lines are recorded. A decision that was undone can be made again.
+    # Only the new lines of a longer file are recorded. After the undo of a drop, the same drop can be recorded again.
     file.write_text(file.read_text() + "\n" + json.dumps({"kind": "undo", "undoes": 3, "number": 6}))
     assert [kind for _, kind, _ in decide(dataset, read_decision_file(file)).decisions] == ["undo"]
     x0 = next(row for row in rows(dataset, Face) if row.face_id == face["3/0"])
@@ -563,7 +567,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     file, rebuilt = tmp_path / "decisions.jsonl", tmp_path / "rebuilt"
     file.write_text("\n".join(lines) + "\n\n")
     curated(photos, rebuilt)
-    # this decision shifts the numbers in the log, so they differ from the numbers in the file
+    # Because of this decision, the numbers in the log differ from the numbers in the file.
     say(rebuilt, "rename", face["4/1"], name="First")
     decide(rebuilt, read_decision_file(file))
     assert people(rebuilt) == people(dataset) and find_problems(rebuilt) == []
@@ -721,7 +725,7 @@ def test_a_dropped_face_stays_dropped_when_a_filter_that_took_it_is_loosened(mad
         assert tally.items() <= ledger.read_detail("screen").items()
 
 
-# the following tests need no ledger
+# The tests below need no ledger.
 
 
 def face(n: int, **changes) -> Face:
@@ -806,8 +810,8 @@ def test_labels_and_locks_are_upheld_over_a_grouping_that_ignores_them():
     assert found.confidence[0] == pytest.approx(np.cos(0.1), abs=1e-6)
     between = (np.cos(1) + np.cos(0.9)) / 2
     assert found.margin[0] == pytest.approx(np.cos(0.1) - between, abs=1e-6)
-    # Faces 0 and 1 are locked. Face 2 belonged to another person. Faces 3 and 4 are new and join the most similar
-    # group.
+    # Faces 0 and 1 are locked. Face 2 belonged to another person. Faces 3 and 4 are new, and each of them joins the
+    # more similar group.
     locked = links([Decision(1, "lock", (named(0, 1),))], 5)
     found = apply_decisions(unit(0, 0.1, 1, 0.9, 0.2), one_group(5), locked, ["x", "x", "y", None, None])
     assert found.labels.tolist() == [0, 0, 1, 1, 0]

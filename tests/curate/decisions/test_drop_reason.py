@@ -1,4 +1,4 @@
-"""Tests the reason of a drop: it is checked, kept, and shown wherever Likeness says why the face is not used."""
+"""Tests the reason of a drop: it is checked, kept, and shown on every page and in every list that explains a drop."""
 
 from __future__ import annotations
 

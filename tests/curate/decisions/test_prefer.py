@@ -1,4 +1,4 @@
-"""Tests the decision to use another copy of a picture: it holds in later curations, and an undo takes it back."""
+"""Tests the decision to use another copy of a picture: later curations keep it, and an undo takes it back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read_copies(dataset: Path) -> dict[str, str]:
-    """Returns a dict from each face of the picture with copies to the face that is used."""
+    """Returns a dict from each face of the picture that has copies to the face that is used in its place."""
     faces = rows(dataset, Face)
     (original,) = {face.duplicate_of for face in faces} - {None}
     return {face.face_id: face.representative for face in faces if face.representative == original}
@@ -43,7 +43,8 @@ def test_the_preferred_copy_is_used_until_an_undo(made: Path) -> None:
     before = read_copies(made)
     (original,), (one, other) = set(before.values()), sorted(before.keys() - set(before.values()))
     people = {row.face_id: row.identity_id for row in rows(made, Membership)}
-    for number, face in enumerate((one, other, one), 1):  # the last decision counts, even if it repeats an earlier one
+    # the last decision counts, even if it repeats the first decision
+    for number, face in enumerate((one, other, one), 1):
         prefer(made, face)
         assert len(read_log_entries(made)) == number
         for later in range(1 + (number == 3)):

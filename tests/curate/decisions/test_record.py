@@ -58,10 +58,9 @@ def count_waiting(dataset: Path) -> int:
 
 
 def draw_request(rng: random.Random, dataset: Path, last: int) -> dict[str, Any]:
-    """Returns a random request. The faces of a split or a move show one person of the album.
+    """Returns a random request. All faces of a split or of a move show the same person of the album.
 
-    If a split named faces that show two people, the faces would be one person until the next grouping, which could
-    divide them.
+    If the faces showed two people, they would be one person only until the next grouping, which could divide them.
     """
     people, photo = read_people(dataset), {row.photo_id: path_of(row.uri).parent.name for row in rows(dataset, File)}
     shown = {row.face_id: photo[row.photo_id] for row in rows(dataset, Face)}
@@ -83,9 +82,9 @@ def draw_request(rng: random.Random, dataset: Path, last: int) -> dict[str, Any]
 
 
 def catch(act: Callable[[], Any]) -> tuple[Any, str]:
-    """Returns the result of a call and an empty text.
+    """Returns (result of the call, empty text).
 
-    If the call is refused, returns None and the sentence of the refusal.
+    If the call is refused, returns (None, sentence of the refusal).
     """
     try:
         return act(), ""
@@ -108,7 +107,7 @@ def test_decisions_recorded_one_by_one_and_applied_once_have_the_result_of_decid
             desk = record.desk
             assert record.decisions == outcome.decisions
             last = desk.last_number
-            # the people in memory are the people that `decide` has made
+            # The people in memory must be the people that `decide` made in the other dataset.
             assert {face: person for person, own in read_people(decided).items() for face in own} == dict(
                 desk.people.identity_of
             )
@@ -205,7 +204,7 @@ def test_a_desk_that_another_command_made_old_is_read_again(pair: tuple[Path, Pa
     again = record_decisions(dataset, [{"kind": "lock", "faces": [one]}], result.desk)
     assert again.decisions == () and again.change is None and "contains this decision" in again.notices[0]
     (dataset / LEDGER_NAME).unlink()
-    with pytest.raises(LedgerMissing):  # no empty ledger is made
+    with pytest.raises(LedgerMissing):  # the command must not make an empty ledger
         record_decisions(dataset, [{"kind": "lock", "faces": [other]}], again.desk)
     assert not (dataset / LEDGER_NAME).exists()
 
@@ -215,7 +214,7 @@ def test_frozen_splits_are_checked_before_anything_is_recorded(pair: tuple[Path,
     own = next(iter(read_people(dataset).values()))
     decide(dataset, [{"kind": "split", "faces": own[:2]}])
     splits = {row.face_id: row for row in rows(dataset, Split)}
-    with Ledger.open(dataset, write=True) as ledger:  # the two parts are in two frozen splits
+    with Ledger.open(dataset, write=True) as ledger:  # the two parts of the person are put into two frozen splits
         frozen = [
             Split(face, splits[face].identity_id, "test" if face in own[:2] else "train", "identity", locked=True)
             for face in own
@@ -242,7 +241,8 @@ def test_two_people_who_are_apart_stay_apart_until_the_user_merges_them(pair: tu
     with Ledger.open(dataset) as ledger:
         decisions = read_user_decisions(ledger)
     assert {(merged, other), (other, merged)} <= decisions.separated
-    for act in (record_decisions, decide):  # the newest decision counts
+    # this merge contradicts the decision `apart`, and the newest decision counts
+    for act in (record_decisions, decide):
         assert (
             act(dataset, [{"kind": "merge", "sides": [merged, other]}]).notices[0]
             == "Decision 1 (apart) is taken back."

@@ -1,4 +1,4 @@
-"""Tests that `manifest check` finds leaks, and that a repair ends leaks by decisions that later runs keep."""
+"""Tests that `manifest check` finds leaks, and that a repair ends the leaks with decisions that later runs keep."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_only_the_smaller_people_move_and_frozen_people_stay() -> None:
 
 @pytest.fixture
 def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes a dataset in which decisions divide people. The two parts of a person are in two splits."""
+    """Makes a dataset in which decisions divide people, until the two parts of one person are in two splits."""
     install(monkeypatch)
     curated_album(tmp_path, people=5, each=4)
     split_of = {row.face_id: row.split for row in rows(tmp_path / "dataset", Split)}
     by_person: dict[str, list[str]] = {}
     for row in rows(tmp_path / "dataset", Membership):
         by_person.setdefault(row.identity_id, []).append(row.face_id)
-    # a new person may get the same split as before by chance, so a decision is made for every person
+    # The new person may get the split of the old person by chance, so people are divided until two splits differ.
     for faces in by_person.values():
         decide(tmp_path / "dataset", [{"kind": "split", "faces": faces[:2]}])
         split_of = {row.face_id: row.split for row in rows(tmp_path / "dataset", Split)}
@@ -86,7 +86,7 @@ def test_the_check_reads_the_search_and_the_repair_ends_the_leaks(leaky: Path, c
     assert done.leaks_after == 0 and done.together[: len(plan.together)] == plan.together and not done.dropped
     assert check_ledger(leaky) == [] and len({row.identity_id for row in rows(leaky, Membership)}) == people
     assert [row.kind for row in rows(leaky, DecisionRow)][log:] == ["together"] * len(done.decisions)
-    # a later run keeps the repair, and an undo brings the leak back
+    # A later curation keeps the repair, and an undo of the repair brings the leak back.
     assert curated(leaky.parent / "photos", leaky).leaking == {name: (0, n) for name, n in count_faces(leaky).items()}
     assert repair_leaks(leaky).decisions == () and check_ledger(leaky) == []
     decide(leaky, [{"kind": "undo", "undoes": number} for number in done.decisions])

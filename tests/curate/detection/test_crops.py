@@ -1,4 +1,4 @@
-"""Tests that crops are read as they were written, pixel for pixel, and that every PNG reader opens them."""
+"""Tests that crops are read with the pixels with which they were written, and that every PNG reader opens them."""
 
 import io
 

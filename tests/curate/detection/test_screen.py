@@ -81,7 +81,7 @@ def test_roll_is_never_a_reason():
 
 
 def chain(face: Face, size: PhotoFacts, least_score: float) -> str | None:
-    """Applies the rules of the default filters as Python code, which is older than the rules in SQL."""
+    """Returns the reason to drop a face, or None, by Python code that is older than the SQL of the default filters."""
     if face.inter_ocular_px < 16:
         return "too_small"
     if face.det_score < least_score:
@@ -102,8 +102,8 @@ def around(low: float, high: float) -> st.SearchStrategy[float]:
     return st.floats(low, high, width=32)
 
 
-# The corners are at thirds of a pixel, so no box is exactly at the border of a photo. There, the old rule had a
-# tolerance of 1e-6.
+# The corners are at thirds of a pixel, so no box ends exactly at the border of a photo. At the border, `chain` and the
+# SQL filters differ, because `chain` has a tolerance of 1e-6.
 CORNERS = st.tuples(*[st.integers(-150, 600).map(lambda n: n + 1 / 3)] * 2, *[st.integers(1, 300)] * 2)
 FACES = st.builds(
     lambda corner, **measures: replace(
@@ -121,7 +121,7 @@ FACES = st.builds(
 
 @given(st.lists(FACES, max_size=20), st.sampled_from([0.3, 0.5]))
 def test_the_default_set_says_what_the_chain_of_ifs_said(faces, least_score):
-    # at these values, 32-bit and 64-bit numbers give different results
+    # Faces with exactly these values are left out, because 32-bit and 64-bit numbers compare differently there.
     at_a_threshold = np.float32([0.12, 0.08, 0.95, 0.3])
     faces = [face for face in faces if not np.isin(np.float32([face.sharpness, face.exposure, face.det_score]),
                                                    at_a_threshold).any()]  # fmt: skip
@@ -130,8 +130,8 @@ def test_the_default_set_says_what_the_chain_of_ifs_said(faces, least_score):
 
 
 def test_faces_are_compared_as_the_ledger_keeps_them():
-    # The 32-bit float .12 is less than the 64-bit float .12. The detection and a later screening must give the same
-    # result.
+    # As a 32-bit float, .12 is less than as a 64-bit float. Detection gets the 64-bit number, and a later screening
+    # gets the 32-bit number from the ledger. Both must give the same result.
     assert one(replace(GOOD, sharpness=0.12)) is None is one(replace(GOOD, sharpness=float(np.float32(0.12))))
 
 

@@ -1,4 +1,4 @@
-"""Tests that the worth of faces is calibrated if the lengths of the embeddings are informative, and only then."""
+"""Tests that worth is calibrated only if the lengths of embeddings tell good faces from damaged faces."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_a_damaged_crop_keeps_its_shape_and_comes_out_the_same_every_time():
 
 def test_faces_that_gather_in_one_place_have_no_worth_whoever_they_show():
     rng = np.random.default_rng(0)
-    # the direction of the only person, and the direction of damaged faces
+    # `person` is the direction of the only person, and `place` is the direction in which damaged faces gather.
     person, place = normalise_rows(rng.normal(size=(2, 64)))
     good = normalise_rows(person + rng.normal(0, 0.1, (32, 64)))
     damaged = [5 * normalise_rows(0.2 * good + place + rng.normal(0, 0.05, good.shape)) for _ in range(4)]
@@ -34,7 +34,7 @@ def test_faces_that_gather_in_one_place_have_no_worth_whoever_they_show():
     assert scale is not None and abs(np.array(scale.centre) @ person) < 0.2 < 0.9 < np.array(scale.centre) @ place
     strangers = normalise_rows(rng.normal(size=(50, 64)))
     assert measure_worth(strangers, np.full(50, 20.0), scale).min() > 0.7
-    # strangers with another kind of damage; the lengths of these embeddings are usual
+    # These strangers have another kind of damage, but embeddings of the usual length.
     hidden = normalise_rows(0.3 * strangers + place)
     assert measure_worth(hidden, np.full(50, 8.0), scale).max() < 0.3
 
@@ -98,7 +98,7 @@ def test_degraded_strangers_are_in_no_person_and_a_clear_person_stays_whole(shar
     for number, folder in enumerate(folders):
         for photo in sorted(folder.iterdir())[: 6 if number < 3 else 1]:
             image = cv2.imread(str(photo))
-            if number >= 3:  # a stranger
+            if number >= 3:  # all people from the fourth on are strangers with one damaged photo
                 image = damages[number % len(damages)](image, rng)
             (tmp_path / folder.name).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / folder.name / f"{photo.stem}.png"), image)

@@ -96,7 +96,7 @@ def test_identity_and_whole_shifts_copy_pixels_exactly():
 def test_shrinking_by_a_whole_factor_is_the_mean_of_its_block(factor):
     side = 24 * factor
     image = np.random.default_rng(factor).integers(0, 256, (side, side, 3), np.uint8)
-    # The centre of the first block is the centre of the first pixel of the result: (u + .5) / factor - .5.
+    # The first pixel of the result must be at the centre of the first block: (u + .5) / factor - .5.
     matrix = np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]])
     blocks = image.reshape(24, factor, 24, factor, 3).mean((1, 3))
     assert np.abs(warp(image, matrix, 24) - blocks).max() <= 0.51
@@ -111,8 +111,8 @@ def test_enlarging_keeps_centres_where_they_are():
 
 @pytest.mark.parametrize("scale", [0.31, 0.77, 1.0, 2.3])
 def test_landmarks_land_on_the_template(scale):
-    # The photo has a dot at each landmark, wide enough to survive the shrinking. In the crop, the dots must be at the
-    # template, up to a fraction of a pixel.
+    # The photo has a dot at each landmark. The dots are wide enough to stay visible when the photo is shrunk. In the
+    # crop, each dot must be within a fraction of a pixel of the template.
     landmarks = transform_points(FFHQ_512, matrix_of(1 / scale, 0.2, 90, 15)).astype(np.float32)
     side = int(landmarks.max() + 200)
     y, x = np.mgrid[:side, :side]
@@ -136,7 +136,8 @@ def test_a_template_at_another_size_honours_centres():
 def test_between_two_templates_is_the_fixed_similarity():
     assert np.allclose(fit_similarity(FFHQ_512, FFHQ_512), np.eye(2, 3))
     there = transform_points(FFHQ_512, fit_similarity(FFHQ_512, ARCFACE_112))
-    assert np.abs(there - ARCFACE_112).max() < 3  # the two templates are different mean faces
+    # the templates need not agree exactly, because they are two different mean faces
+    assert np.abs(there - ARCFACE_112).max() < 3
     assert 0.2 < compute_scale(fit_similarity(FFHQ_512, ARCFACE_112)) < 0.35
 
 
@@ -164,5 +165,5 @@ def test_what_lies_outside_the_photo_is_a_constant_and_not_valid(scale, angle):
     own = (crop == 200).all(-1)
     outside = (crop == OUTSIDE).all(-1)
     assert own[valid].all() and not valid[outside].any()
-    # at most a seam between the two areas belongs to neither area
+    # Only the pixels of a thin seam may belong to neither area.
     assert outside.any() and valid.any() and (own & ~valid).mean() < 0.05

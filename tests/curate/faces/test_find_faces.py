@@ -26,10 +26,10 @@ FACE = np.kron(np.array([[1, 2], [3, 4]]), np.ones((40, 40))).astype(np.uint8) *
 
 
 def make_detector(upside_down_score: float, shift: float = 0.0) -> FaceDetector:
-    """Returns a detector that finds the square FACE with a score of .9, with upright landmarks.
+    """Returns a detector that finds the square FACE with a score of .9 and with upright landmarks.
 
-    If the photo is upside down, the score is `upside_down_score`. In photos, but not in crops, the landmarks are wrong
-    by `shift` pixels. Two runs on an upside-down face find different landmarks.
+    If the photo is upside down, the score is `upside_down_score`. In photos, but not in crops, the landmarks are up to
+    2 x `shift` pixels wrong. If the detector looks at an upside-down face twice, it finds different landmarks.
     """
 
     def detect(image: np.ndarray) -> list[Detection]:
@@ -107,9 +107,9 @@ def test_tiles_cover_the_picture_and_every_small_face_is_whole_in_one_tile(size:
 
 
 def test_large_and_small_faces_are_found_once_in_tiles() -> None:
-    """Tests squares of 24 to 700 px on the borders of tiles.
+    """Tests squares of 24 to 700 px that lie on the borders of tiles.
 
-    A detector that saw only one tile would cut the squares.
+    A detector that saw only one tile would find only a part of each square.
     """
     image = np.zeros((1500, 2000, 3), np.uint8)
     corners = {(290, 290): 24, (10, 1450): 40, (1000, 100): 700, (565, 600): 60}
@@ -149,7 +149,7 @@ def test_small_faces_are_found_in_photos_of_all_sizes(shared_data: Path) -> None
     models = load_faces(f"insightface:{shared_data / 'weights' / 'insightface_small'}")
     crowd = decode(find_packaged_file("insightface", "data/images/t1.jpg"))
     expected = len(models.detect(crowd))
-    # the boxes of the faces are 34 to 42 px wide
+    # At this size, the boxes of the faces are 34 to 42 px wide.
     small = cv2.resize(crowd, None, fx=0.36, fy=0.36, interpolation=cv2.INTER_AREA)
     for width, height in ((1600, 1200), (2000, 1500), (6000, 4000), (9000, 700)):
         photo = np.full((height, width, 3), 90, np.uint8)

@@ -64,7 +64,7 @@ def test_turning_the_photo_turns_the_roll_and_mirroring_it_turns_the_yaw(spec, a
     plain = estimate_pose(models.detect(astronaut)[0].landmarks5)
     mirrored = estimate_pose(models.detect(np.ascontiguousarray(astronaut[:, ::-1]))[0].landmarks5)
     assert plain[0] == pytest.approx(-mirrored[0], abs=7)
-    turn = cv2.getRotationMatrix2D((220, 120), -20, 1.0)  # clockwise
+    turn = cv2.getRotationMatrix2D((220, 120), -20, 1.0)  # a negative angle turns the photo clockwise
     turned = estimate_pose(models.detect(cv2.warpAffine(astronaut, turn, (512, 512)))[0].landmarks5)
     assert turned[2] - plain[2] == pytest.approx(20, abs=5)
 
@@ -82,7 +82,7 @@ def test_embeddings_tell_people_apart_and_do_not_depend_on_the_batch(spec, crowd
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.allclose(found, np.concatenate([models.embed(crop[None]) for crop in crops]), atol=1e-3)
     assert (found @ found.T)[np.triu_indices(6, 1)].max() < max(models.same_person, 0.94)
-    # the same person in a smaller, mirrored picture
+    # A smaller, mirrored picture shows the same person.
     face = models.detect(astronaut)[0]
     own = embedded(models, astronaut, face.landmarks5)
     again = cv2.resize(np.ascontiguousarray(astronaut[:, ::-1]), None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
@@ -96,7 +96,7 @@ def test_identity_on_an_aligned_crop_is_identity_in_the_photo(spec, crowd):
     for face in models.detect(crowd):
         crop = align_face(crowd, face.landmarks5, FFHQ_512, FFHQ_SIZE)
         through = crop_for_recognizer(crop, models.template, models.size)
-        # the crop of the recognizer, cut directly from the photo
+        # This crop of the recognizer is cut directly from the photo.
         direct = align_face(crowd, face.landmarks5, models.template, models.size)
         a, b = models.embed(np.stack([through, direct]))
         assert a @ b > (0.98 if spec == "dlib" else 0.85)
@@ -169,12 +169,12 @@ def test_dlib_curates_packaged_photos_and_group_photos_saved_again_stay_whole(tm
     summary = curated(photos, dataset, faces="dlib", landmarks="dlib")
     faces = rows(dataset, Face)
     copies = [face for face in faces if face.duplicate_of]
-    # The six faces of the crowd and the mirrored face are near-duplicates of seven different faces.
+    # The six faces of the crowd and the mirrored face are near-duplicates of seven different faces of other files.
     assert len(copies) == 7 == len({face.duplicate_of for face in copies})
     assert summary.identities == 0 and summary.alone == 7 and check_ledger(dataset) == []
     assert all(face.landmarks68 is not None and len(face.landmarks68) == 136 for face in faces)
     assert {row.role for row in rows(dataset, Model)} == {"detector", "recognizer", "landmarks"}
-    # a later run without 68 landmarks keeps the recorded landmarks
+    # If a later run computes no 68 landmarks, the recorded landmarks stay.
     curated(photos, dataset, faces="dlib")
     assert rows(dataset, Face) == faces
 
@@ -182,7 +182,7 @@ def test_dlib_curates_packaged_photos_and_group_photos_saved_again_stay_whole(tm
 @shared
 @pytest.mark.slow
 def test_a_pack_curates_raw_photos_whatever_the_number_of_workers(tmp_path, monkeypatch):
-    # a fixed key, because the ids of identities depend on the key of the dataset
+    # The key is fixed, because the ids of identities depend on the key of the dataset.
     monkeypatch.setattr("manifests.privacy.keys.create_key", lambda: bytes(32))
     people = sorted(path for path in (SHARED / "photos").iterdir() if path.is_dir())[:6]
     photos = [photo for person in people for photo in sorted(person.iterdir())[:8]]
@@ -193,7 +193,7 @@ def test_a_pack_curates_raw_photos_whatever_the_number_of_workers(tmp_path, monk
         assert find_problems(dataset) == []
         told.append((contents(dataset), files(dataset)))
     assert told[0] == told[1]
-    assert summary.faces_from == PACK and summary.identities >= 6  # seven of eight faces of one person are weak
+    assert summary.faces_from == PACK and summary.identities >= 6  # one of the people has seven weak faces of eight
     with Ledger.open(dataset) as ledger:
         folders = ledger.query(
             "SELECT identity_id, count(DISTINCT regexp_extract(uri, '/([^/]+)/[^/]+$', 1)) AS folders, count(*) AS n "

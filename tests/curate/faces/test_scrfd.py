@@ -19,7 +19,7 @@ shared = pytest.mark.skipif(not PACK.is_dir(), reason=f"{PACK} is not there")
 class OneFace:
     """Acts as a detector network that has nine outputs and finds one face.
 
-    The anchor of the face is at row 3 and column 5 of stride 8. The box reaches 16 px to each side.
+    The face is found at row 3 and column 5 of the grid with stride 8. Its box reaches 16 px to each side of this place.
     """
 
     def __init__(self, shape: list) -> None:
@@ -53,7 +53,7 @@ def test_an_anchor_becomes_a_box_in_the_photos_pixels():
     ("photo", "shape", "seen"),
     [
         ((300, 300), [1, 3, "?", "?"], (640, 640)),
-        ((480, 640), [1, 3, "?", "?"], (544, 640)),  # 480 and the margin, rounded up to whole strides
+        ((480, 640), [1, 3, "?", "?"], (544, 640)),  # the height is 480 and the margin, rounded up to whole strides
         ((900, 600), [1, 3, "?", "?"], (640, 512)),
         ((480, 640), [1, 3, 640, 640], (640, 640)),  # a network with a fixed size gets pictures of this size
     ],
@@ -98,7 +98,7 @@ def test_a_pack_finds_and_embeds_what_insightface_does():
     theirs = app.models["recognition"].get_feat([np.ascontiguousarray(crop[:, :, ::-1]) for crop in crops])
     mine = models.embed(crops)
     assert np.allclose(mine, theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=1e-5)
-    # The bits of an embedding do not depend on the batch, so lost embeddings can be made again in any batch.
+    # The bits of an embedding do not depend on its batch, so a lost embedding can be made again in any batch.
     assert all(
         np.array_equal(mine[at : at + n], models.embed(crops[at : at + n])) for at, n in ((0, 1), (2, 3), (4, 5))
     )

@@ -79,7 +79,7 @@ def people(dataset: Path, name: dict[str, str] | None = None) -> set[frozenset[s
     return {frozenset(faces) for faces in found.values()}
 
 
-# round trips
+# --- round trips ---
 
 
 def test_refldm_out_and_in_again_is_the_same_people_targets_references_and_splits(made, tmp_path):
@@ -93,7 +93,7 @@ def test_refldm_out_and_in_again_is_the_same_people_targets_references_and_split
         "The column lq_image is not imported. Make a low-quality set of the dataset with `likeness degrade`."
         in summary.notices
     )
-    # the imported dataset is exported to the same lists
+    # The imported dataset can be exported again, and the list has as many lines as before.
     export_dataset(back, tmp_path / "again", "refldm", ExportOptions())
     frame = (tmp_path / "again" / "reference_mapping" / "train_references.csv").read_text()
     assert frame.count("\n") == 13
@@ -129,7 +129,7 @@ def test_celebref_out_and_in_again_is_the_same_people_and_splits(made, tmp_path)
     assert people(back, name) == people(made) and check_ledger(back) == []
 
 
-# the following tests check later runs
+# --- later runs ---
 
 
 def test_what_a_list_says_holds_on_every_later_run(made, tmp_path):
@@ -142,7 +142,7 @@ def test_what_a_list_says_holds_on_every_later_run(made, tmp_path):
     assert all(
         after[table] == before[table] for table in ("list_entries", "pairs", "splits", "memberships", "identities")
     )
-    shutil.rmtree(tmp_path / "lists")  # the lists are removed, but the ledger remembers them
+    shutil.rmtree(tmp_path / "lists")  # the lists are removed, but the ledger remembers what they say
     album(tmp_path / "more", people=7, each=2)
     curated(tmp_path / "more", back, pairs=PairRules("nearest"))
     named, splits = named_pairs(back), named_splits(back)
@@ -182,7 +182,7 @@ def test_people_listed_in_two_splits_are_set_aside_where_most_of_them_are_not(tm
     assert [row.reason for row in aside] == ["listed_in_another_split"] and check_ledger(dataset) == []
     assert any("1 face is set aside, because an imported list puts its photo" in notice for notice in summary.notices)
     assert "set aside: listed_in_another_split" in "\n".join(explain_photo(dataset, "1-2.png")[0])
-    # a decision that joins people of two listed splits makes no leak
+    # A decision may join people from two listed splits. This makes no leak.
     identity = {name: row.identity_id for row in rows(dataset, Membership) for name in [by_file(dataset)[row.face_id]]}
     decide(dataset, [{"kind": "merge", "sides": [identity["0-0"], identity["3-0"]]}])
     assert check_ledger(dataset) == [] and {named_splits(dataset).get(f"3-{n}", "aside") for n in range(3)} <= {
@@ -249,7 +249,7 @@ def test_why_says_what_a_list_says(made, tmp_path):
     assert "no target" not in "\n".join(explain_photo(tmp_path / "back", f"{target}.png")[0])
 
 
-# the following tests check references that a target must not have
+# --- references that a target must not have ---
 
 
 def face(number: int, **changes) -> Face:
@@ -268,12 +268,12 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
     faces = [
         face(0),
         face(1),
-        face(2),  # Another person.
-        face(3),  # The same person in another split, with --split-by photos.
-        face(4, duplicate_of="f0", **copy),  # The same picture as the target.
+        face(2),  # shows another person
+        face(3),  # is in another split, although it shows the same person, as with --split-by photos
+        face(4, duplicate_of="f0", **copy),  # shows the same picture as the target
         face(5, duplicate_of="f1", **copy),
-        face(6),  # This face is set aside.
-        face(8),  # Another copy of the picture of the target, with a face of its own.
+        face(6),  # is set aside
+        face(8),  # shows the same picture as the target in another photo, and counts as a face of its own
     ]
     owner = {"f2": "q"}
     splits = [Split(f"f{n}", owner.get(f"f{n}", "p"), "train", "photos") for n in (0, 1, 2, 8)]
@@ -319,7 +319,7 @@ def test_a_listed_face_is_in_its_split_or_in_none_and_nobody_is_on_two_sides(dat
     )
 
 
-# the command
+# --- the command ---
 
 
 def call(*words: object):

@@ -1,4 +1,4 @@
-"""Tests reading published lists: a line that contradicts another line, or leads out of its folder, is refused."""
+"""Tests reading published lists. A line that contradicts another line, or that leads out of its folder, is refused."""
 
 from pathlib import Path
 
@@ -84,7 +84,8 @@ def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pict
 def test_a_line_that_cannot_be_meant_is_refused_with_its_number(tmp_path, pictures, line, said):
     (tmp_path / "secret.png").write_bytes(b"secret")
     (pictures / "link.png").symlink_to(tmp_path / "secret.png")
-    table = listed(tmp_path, [["c.png", "['d.png',\n 'e.png']"], line])  # the first record contains a line break
+    # the first record contains a line break, so the wrong record is in line 4
+    table = listed(tmp_path, [["c.png", "['d.png',\n 'e.png']"], line])
     with pytest.raises(BadInput) as refused:
         read_lists(table, "refldm", pictures)
     assert said in str(refused.value) and f"{table}, line 4: " in str(refused.value)

@@ -1,4 +1,4 @@
-"""Tests that a person who is twice in one picture is found, and that two people in one picture stay two."""
+"""Tests that a person who is twice in one picture is found, and that two people in one picture stay two people."""
 
 import numpy as np
 import pytest
@@ -16,15 +16,15 @@ def looks(person: int, count: int, seed: int, spread: float = 0.5) -> np.ndarray
 
 def test_a_picture_is_a_collage_if_it_shows_a_known_person_twice():
     vectors = np.concatenate([looks(0, 9, 0), looks(1, 4, 0)])
-    # the second face of the person in the picture `strip`
+    # Face 8 is a second face of person 0 in the picture `strip`, but has another label.
     vectors[8] = vectors[:7].sum(0) / np.linalg.norm(vectors[:7].sum(0))
     labels = np.array([0] * 8 + [2] + [1] * 4)
     pictures = [*"abcdefg", "strip", "strip", "strip", *"hij"]
     assert find_collages(vectors, labels, pictures, 0.3) == {"strip": 1}
     order = np.random.default_rng(0).permutation(13)
     assert find_collages(vectors[order], labels[order], [pictures[i] for i in order], 0.3) == {"strip": 1}
-    assert find_collages(vectors, labels, pictures, 1.01) == {}  # No face reaches this threshold.
-    # The person has only two faces in other pictures, so the picture is not a collage.
+    assert find_collages(vectors, labels, pictures, 1.01) == {}  # no face reaches this threshold
+    # The person has only two faces in other pictures. This is too few to know the person, so the picture is no collage.
     known = [*"ab", *["strip"] * 8, *"hij"]
     assert find_collages(vectors, np.array([0] * 9 + [1] * 4), known, 0.3) == {}
 
@@ -33,7 +33,8 @@ def test_two_very_similar_faces_of_one_picture_make_a_collage():
     vectors = np.concatenate([looks(0, 2, 0, 0.1), looks(1, 4, 0)])
     labels, pictures = np.array([0, 1, 2, 2, 2, 2]), ["pair", "pair", *"abcd"]
     assert find_collages(vectors, labels, pictures, 0.3) == {"pair": 1}
-    assert find_collages(vectors, np.array([0, 0, 2, 2, 2, 2]), pictures, 0.3) == {}  # the two faces are one person
+    # the two faces already belong to one person
+    assert find_collages(vectors, np.array([0, 0, 2, 2, 2, 2]), pictures, 0.3) == {}
 
 
 def test_two_people_who_are_often_together_are_no_collage():

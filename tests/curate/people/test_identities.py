@@ -44,12 +44,12 @@ def test_ids_of_one_face_differ_with_the_key():
 
 
 def test_the_largest_overlap_keeps_the_id():
-    # if person x is divided, the larger part keeps the id x
+    # If person x is divided, the larger part keeps the id x.
     found = run("abcde", [0, 0, 0, 1, 1], dict.fromkeys("abcde", "x"))
     assert found["a"] == "x" != found["d"]
-    # if x and y are joined, the person gets the id of the larger part
+    # If the people x and y are joined, the joined person gets the id of the larger part.
     assert set(run("abcde", [0] * 5, {"a": "x", "b": "x", "c": "y", "d": "y", "e": "y"}).values()) == {"y"}
-    # each id is used once
+    # Two people never get the same id.
     found = run("abcd", [0, 0, 1, 1], {"a": "x", "b": "x", "c": "x", "d": "y"})
     assert found["a"] == "x" and found["c"] == "y"
 
@@ -73,7 +73,7 @@ def test_names_and_locks_stay_with_the_faces_they_were_given_to():
     named = {row.identity_id: row for row in found}
     assert named[ids["a"]] == Identity(ids["a"], "Ann", False) and named[ids["c"]].name is None
     assert named[ids["d"]] == Identity(ids["d"], "Bob", True)
-    # if two people are joined, the later of their names holds
+    # If two people are joined, the joined person gets the later of their names.
     together, _ = make_identities(list("abcde"), grouping(0, 0, 0, 0, 0), before, KEY, said)
     assert [row.name for row in together] == ["Bob"]
     labelled, members = make_identities(
@@ -86,8 +86,8 @@ def test_names_and_locks_stay_with_the_faces_they_were_given_to():
 
 def test_an_id_that_is_taken_is_not_given_again():
     (taken,) = set(run("a", [0]).values())
-    # The id that a face `a` would get belongs to the person of the faces b and c now. Face a stands alone and gets
-    # another id.
+    # Alone, face a would get the id `taken`. The person of the faces b and c now has this id, so face a gets another
+    # id.
     found = run("abc", [0, 1, 1], {"b": taken, "c": taken})
     assert found["b"] == found["c"] == taken != found["a"]
 

@@ -24,7 +24,7 @@ def face_models(monkeypatch):
 
 
 def splits_of_folders(dataset: Path) -> dict[str, set[str]]:
-    """Returns a dict from each folder of photos to the splits of the faces in use from this folder."""
+    """Returns a dict from each folder of photos to the splits of the folder's faces that are in use."""
     split = {row.face_id: row.split for row in rows(dataset, Split) if row.status == "ok"}
     folder = {row.photo_id: row.uri.split("/")[-2] for row in rows(dataset, File)}
     found: dict[str, set[str]] = {}
@@ -41,7 +41,7 @@ def test_frozen_people_stay_in_test_and_a_planted_picture_of_theirs_is_found(tmp
     (frozen,) = [name for name, splits in before.items() if splits == {"test"}]
     person = int(frozen[-1])
     old = (photos / frozen / "0.png").read_bytes()
-    for number in range(3):  # the old files are replaced by other photos of the person
+    for number in range(3):  # the files of the frozen set are replaced by other photos of the person
         save(photos / frozen / f"{number}.png", photo([person], 50 + number))
     summary = curated(photos, dataset)
     assert splits_of_folders(dataset) == before and summary.photos["file_replaced"] == 3
@@ -96,7 +96,8 @@ def test_the_same_face_in_an_edited_file_keeps_names_drops_splits_and_ids(tmp_pa
         make_set(dataset, "codeformer", "test", 0, 64, workers=1)
     names = {row.identity_id: row.name for row in rows(dataset, Identity)}
     splits = splits_of_folders(dataset)
-    for path in photos.rglob("*.png"):  # Each photo is cropped, so it is another photo, but shows the same face.
+    # each photo is cropped, so it counts as another photo, but it shows the same face
+    for path in photos.rglob("*.png"):
         save(path, np.ascontiguousarray(cv2.imread(str(path))[24:154, 36:164, ::-1]))
     for _ in range(2):
         summary = curated(photos, dataset)

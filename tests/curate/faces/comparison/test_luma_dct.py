@@ -1,4 +1,4 @@
-"""Tests that a moved or mirrored face counts as the same pixels, and another face or equal padding does not."""
+"""Tests which faces count as the same pixels: moved and mirrored faces do. Other faces and equal padding do not."""
 
 import cv2
 import numpy as np

@@ -48,7 +48,10 @@ def faces(draw):
 
 @st.composite
 def links(draw, n: int):
-    """Draws links that cannot contradict each other, because each face belongs to a hidden team."""
+    """Draws pairs of faces that must be one person, and pairs of faces that must not be one person.
+
+    The pairs cannot contradict each other, because each face belongs to a hidden team.
+    """
     team = [draw(st.integers(0, 3)) for _ in range(n)]
     pairs = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=6))
     return [p for p in pairs if team[p[0]] == team[p[1]]], [p for p in pairs if team[p[0]] != team[p[1]]]
@@ -60,13 +63,13 @@ def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, rand
     vectors, photos = given_faces
     order = list(range(len(vectors)))
     random.shuffle(order)
-    # equal faces get equal worth
+    # Equal faces get equal worth, so their order cannot matter.
     worth = np.array([0.3 if zlib.crc32(row.tobytes()) % 3 == 0 else 1.0 for row in vectors])
     one = group_embeddings(vectors, photos, same_person=same_person, neighbours=neighbours, worth=worth)
     other = group_embeddings(
         vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours, worth=worth[order]
     )
-    # equal faces of one photo cannot be told apart, so the groups are compared by the vectors that they contain
+    # Equal faces of one photo cannot be told apart, so two groups count as equal if they contain the same vectors.
     held = [(vectors[i].tobytes(), photos[i]) for i in range(len(vectors))]
 
     def told(labels, at):
@@ -156,7 +159,7 @@ def test_many_people_of_one_photo_need_more_evidence_than_few_people_of_many():
     few, _ = crowd(10, 60, spread=0.9, d=128)
     many, _ = crowd(600, 1, spread=0.9, d=128)
     assert group_embeddings(many).threshold > group_embeddings(few).threshold + 0.03
-    # a threshold given by the user replaces the calibrated threshold
+    # If the user gives a threshold, it replaces the calibrated threshold.
     assert len(set(group_embeddings(few, same_person=0.95).labels.tolist())) > len(
         set(group_embeddings(few).labels.tolist())
     )
@@ -194,7 +197,7 @@ def test_an_inverted_file_finds_nearly_what_the_exact_search_finds():
 
 def test_a_recognizer_whose_strangers_are_alike_is_grouped_by_a_mean_cosine():
     vectors, truth = crowd(12, 9, d=64, spread=0.7)
-    # the cosines between strangers are about .8
+    # In these embeddings, the cosines between strangers are about .8.
     shifted = unit(np.concatenate([vectors, np.full((len(vectors), 1), 2.0, np.float32)], axis=1))
     found = group_embeddings(shifted, same_person=0.87)
     assert partition(found.labels) == partition(truth) and 0 <= found.false_match_rate < 0.02
@@ -254,11 +257,11 @@ def test_what_people_said_wins_over_likeness():
     vectors = unit([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 0, 1]])
     labels = group_embeddings(vectors, None, [(0, 2)], [(0, 1)], same_person=0.5).labels
     assert labels[0] == labels[2] != labels[1]
-    # a link says that two faces of one photo are the same person
+    # A link can say that two faces of one photo are the same person.
     labels = group_embeddings(vectors, ["p", "p", "q", "r"], [(0, 1)], same_person=0.5).labels
     assert labels[0] == labels[1]
-    # Faces 0 and 1 of one photo are each linked with another face, and all four faces look alike. The faces of the
-    # photo still stay apart, each with its linked face.
+    # Faces 0 and 1 of one photo are each linked with another face, and all four faces look alike. Faces 0 and 1 still
+    # stay two people, each together with its linked face.
     vectors = unit([[1, 0, 0], [1, 0.1, 0], [1, 0, 0.1], [1, 0.1, 0.1]])
     labels = group_embeddings(vectors, ["p", "p", "q", "r"], [(0, 2), (1, 3)], same_person=0.2).labels
     assert labels[0] == labels[2] != labels[1] == labels[3]
@@ -298,9 +301,9 @@ def test_weak_faces_form_no_person_and_join_no_two(same_person):
     assert len(set(labels[48:78].tolist())) == 30 and not set(labels[48:78].tolist()) & set(labels[:48].tolist())
     assert partition(labels[:48]) == partition(truth)
     assert labels[79] == labels[truth.tolist().index(2)]
-    # without the worth, the strangers become one person
+    # If the worth is not given, the strangers become one person.
     assert len(set(group_embeddings(rows, None, same_person=same_person).labels[48:78].tolist())) < 5
-    # a link joins two weak faces, and two faces of a photo stay two people
+    # A link can join two weak faces. A weak face does not join a face of its own photo.
     linked = group_embeddings(rows, None, [(48, 49)], same_person=same_person, worth=worth).labels
     assert linked[48] == linked[49]
     photos = [f"p{i}" for i in range(len(rows))]
@@ -323,7 +326,7 @@ def mix(cosine: float, centre: np.ndarray, rng: np.random.Generator) -> np.ndarr
 def test_a_weak_face_joins_nobody_if_its_nearest_person_is_in_its_photo():
     vectors, truth = crowd(6, 6, d=128, spread=0.9)
     first, second = (unit(vectors[truth == person].sum(0)[None])[0] for person in (0, 1))
-    weak = unit([first + 0.85 * second])  # nearest to person 0, and near to person 1
+    weak = unit([first + 0.85 * second])  # this weak face is nearest to person 0, and near to person 1
     rows, worth = np.concatenate([vectors, weak]), np.array([1.0] * len(vectors) + [0.3])
     photos = [f"p{i}" for i in range(len(rows))]
     labels = group_embeddings(rows, photos, worth=worth).labels
@@ -348,19 +351,19 @@ def test_background_faces_do_not_raise_the_limit_for_main_faces():
         return bool(labels[face] == labels[home])
 
     assert joins(241, None) and joins(len(rows), main)
-    assert not joins(len(rows), None)  # strangers among the main faces raise the limit
+    assert not joins(len(rows), None)  # if the strangers count as main faces, they raise the limit
 
 
 def test_three_weak_faces_of_clear_evidence_form_a_person_and_two_do_not():
     vectors, truth = crowd(8, 6, d=128, spread=0.9)
     worth = np.where(np.isin(truth, (0, 1)), 0.5, 1.0)
-    keep = np.flatnonzero((truth != 1) | (np.cumsum(truth == 1) <= 2))  # keeps only two faces of person 1
+    keep = np.flatnonzero((truth != 1) | (np.cumsum(truth == 1) <= 2))  # only two faces of person 1 are kept
     rows, worth, people = vectors[keep], worth[keep], truth[keep]
     labels = group_embeddings(rows, worth=worth).labels
     assert len(set(labels[people == 0].tolist())) == 1 and len(set(labels[people == 1].tolist())) == 2
     assert partition(labels[people > 1]) == partition(people[people > 1]) and len(set(labels.tolist())) == 9
     assert len(set(group_embeddings(rows, worth=worth, same_person=0.4).labels[people == 0].tolist())) == 6
-    # two faces of one photo, and faces that a decision separates, stay two people
+    # Two weak faces stay two people if they are in one photo, or if a decision separates them.
     photos = [f"p{i}" for i in range(len(rows))]
     one, other = np.flatnonzero(people == 0)[:2].tolist()
     photos[other] = photos[one]
@@ -386,13 +389,15 @@ def test_a_weak_face_below_the_limit_joins_nobody(linked):
 def test_groups_of_strangers_cannot_hide_each_other_and_groups_of_weak_faces_need_more():
     def find(cosine: float, weak: bool) -> list[bool]:
         rng = np.random.default_rng(2)
-        basis = np.linalg.qr(rng.normal(size=(64, 24)))[0].T  # four centres, and 20 more directions, one for each face
+        # four directions for the people, and one more direction for each of the 20 faces
+        basis = np.linalg.qr(rng.normal(size=(64, 24)))[0].T
         rows = np.concatenate([np.sqrt(cosine) * basis[:4].repeat(5, 0) + np.sqrt(1 - cosine) * basis[4:]])
         labels, every, nothing = np.arange(4).repeat(5), np.ones(20, bool), np.zeros(20, bool)
         strong, formed = (nothing, every) if weak else (every, nothing)
         return find_doubtful_groups(rows.astype(np.float32), np.arange(20), labels, strong, formed, 0.1).tolist()
 
-    # Four people alone would need a mean cosine of .16. With 20 strangers, .28 is needed, and .36 for weak faces.
+    # If the four groups were people, a mean cosine of .16 would be enough. The search begins with 20 strangers, so a
+    # group needs .28, and a group of weak faces needs .36.
     assert find(0.25, False) == [True] * 4 and find(0.3, False) == [False] * 4
     assert find(0.3, True) == [True] * 4 and find(0.4, True) == [False] * 4
 

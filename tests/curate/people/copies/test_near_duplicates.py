@@ -1,4 +1,4 @@
-"""Tests that copies of a picture are near-duplicates, and that a collage or another picture of the person is not."""
+"""Tests that copies of a picture are near-duplicates, and that collages and other pictures of the person are not."""
 
 from dataclasses import replace
 from functools import partial
@@ -58,10 +58,10 @@ def test_equal_size_keeps_the_smaller_id():
 @pytest.mark.parametrize(
     ("phash", "vector", "box", "said"),
     [
-        ("000000000000003f", [1, 0.2], None, "a"),  # 6 bits differ: a copy.
-        ("000000000000007f", [1, 0.2], None, None),  # 7 bits differ: another picture.
-        (ZERO, [0.34, 0.94], None, None),  # Another person is at the same place.
-        (ZERO, [1, 0.2], (160.0, 100.0, 260.0, 200.0), None),  # The face is at another place in the picture.
+        ("000000000000003f", [1, 0.2], None, "a"),  # the hashes differ in 6 bits, so the face is a copy
+        ("000000000000007f", [1, 0.2], None, None),  # the hashes differ in 7 bits, so the face is in another picture
+        (ZERO, [0.34, 0.94], None, None),  # another person is at the same place
+        (ZERO, [1, 0.2], (160.0, 100.0, 260.0, 200.0), None),  # the face is at another place in the picture
         (ZERO, [1, 0.2], (120.0, 100.0, 220.0, 200.0), "a"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_poor_copy_far_down_the_list_of_a_much_photographed_face_is_found_by_i
     photos = [photo(f.photo_id, rng.bytes(8).hex()) for f in faces[:-1]]
     photos.append(photo("q", photos[0].phash))
     near = rng.normal([5, 0, 0], 0.01, (60, 3))
-    near[0] = [5, 3, 0]  # of all faces, the original is the least similar to its copy
+    near[0] = [5, 3, 0]  # of all faces, the original 000 is the least similar to its copy `poor`
     vectors = unit(*near, [5, -3, 0])
     assert (vectors[-1] @ vectors.T).argsort()[0] == 0
     assert kept(faces, photos, vectors) == {f.face_id: None for f in faces[:-1]} | {"poor": "000"}
@@ -125,7 +125,7 @@ def test_copies_are_found_where_there_are_too_many_faces_to_compare_all(monkeypa
     rng = np.random.default_rng(5)
     people = unit(*rng.normal(size=(1000, 32)))
     hashes = [rng.bytes(32) for _ in people]
-    # the copy is cropped, so the hash of its photo differs
+    # Each copy is cropped: the hash of its face differs in one bit, and the hash of its photo is another hash.
     again = [bytes([one[0] ^ 1, *one[1:]]).hex() for one in hashes]
     names = rng.permutation(2000)
     faces = [face(f"{name:04}", f"p{name}", 40, phash=one.hex()) for name, one in zip(names, hashes, strict=False)]
@@ -159,7 +159,7 @@ def test_faces_with_the_same_pixels_are_copies_also_moved_mirrored_or_cut_by_the
         "other": encode_luma(picture(2), valid),
         "unknown": None,
     }
-    # The hash of each face differs in 60 bits from the hash of face a, which is too many for the rule about hashes.
+    # The hash of each face differs from the hash of face a in 60 bits. This is too many for the rule about hashes.
     rng = np.random.default_rng(0)
     hashes = np.zeros((len(lumas), 256), np.uint8) + rng.integers(0, 2, 256, np.uint8)
     for row in hashes[1:]:
@@ -225,7 +225,7 @@ def test_photos_that_hold_copies_are_linked_however_long_the_chain():
 
 def test_a_collage_does_not_make_one_picture_of_the_photos_it_holds():
     faces = [face("a", "p"), face("b", "q"), face("c", "r"), *(copy(f"x{i}", "x", "abc"[i]) for i in range(3))]
-    again = copy("d", "s", "a")  # another copy of the whole photo of face a
+    again = copy("d", "s", "a")  # another copy of the photo of face a, which shows the whole photo
     photos = {name: photo(name, phash * 16) for name, phash in zip("pqrxs", "035f0", strict=True)}
     assert find_pictures([*faces, again], photos, 6) == {"p": "p", "s": "p", "q": "q", "r": "r", "x": "x"}
     assert set(find_linked_photos([*faces, again]).values()) == {"p"}
@@ -239,8 +239,8 @@ def test_a_strip_never_stands_for_the_single_photos_that_it_shows():
     one_person = unit([1, 0, 0, 0], [1, 0.6, 0, 0], [1, 0, 0.6, 0])
     found = kept([*singles, *strip], photos, np.concatenate([one_person] * 2))
     assert found == {"s0": None, "s1": None, "s2": None, "a0": "s0", "a1": "s1", "a2": "s2"}
-    # If the strip shows three people, the strip is a group photo. Its faces are larger than the single faces, so the
-    # faces of the strip represent the single faces.
+    # If the strip shows three people, it counts as a group photo. Its faces represent the single faces, because its
+    # faces are larger.
     three_people = np.eye(4, dtype=np.float32)[:3]
     found = kept([*singles, *strip], photos, np.concatenate([three_people] * 2))
     assert found == {"s0": "a0", "s1": "a1", "s2": "a2", "a0": None, "a1": None, "a2": None}

@@ -1,4 +1,4 @@
-"""Tests that references show the same person in another picture of the same split, in the order of a policy."""
+"""Tests that references show the same person in another picture of the same split, and the order of each policy."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -46,7 +46,7 @@ def pairs(splits, photos=None, rules=NEAREST):
 
 
 def refs_of(faces, rules, vectors=None, photos=None) -> dict[str, tuple[str, ...]]:
-    """Returns the references of each target. All faces are training photos of one person."""
+    """Returns the references of each target. All faces show one person and are in train."""
     splits = [Split(face.face_id, "x", "train", "identity") for face in faces]
     same = np.tile(np.float32([1, 0]), (len(faces), 1))
     made, _ = make_pairs(splits, faces, same if vectors is None else vectors, rules, photos=photos)
@@ -124,9 +124,9 @@ def test_random_is_not_the_nearest_and_has_no_favourites():
     shared = [len(set(found[target]) & set(near[target])) for target in found]
     assert np.mean(shared) < 4
     used = np.unique([ref for refs in found.values() for ref in refs], return_counts=True)[1]
-    # on average, a reference is used 8 times, and no reference is used much more often
+    # A reference is used 8 times on average, and no reference is used three times as often.
     assert len(used) == 40 and used.max() < 24
-    # one more photo does not change the order of the others
+    # If one more photo is added, the order of the other references does not change.
     more = {row.target: row.refs for row in pairs(rows("t" * 41), rules=PairRules(max_references=8))}
     assert all([r for r in more[t] if r != "x40"] == list(found[t])[: 8 - ("x40" in more[t])] for t in found)
 

@@ -92,7 +92,7 @@ def test_nothing_crosses_a_split_whatever_the_collection_and_what_was_locked(col
     assert all(len(sides) == 1 for sides in side_of_photo.values())
     if rules.policy == "identity":
         assert all(len(sides) == 1 for sides in side_of_person.values())
-    # If a split is locked, or the rows have another order, a second run changes nothing.
+    # A second run changes nothing, even if a split is locked and the rows have another order.
     wanted = data.draw(st.sampled_from(SPLITS))
     before = [replace(row, locked=row.split == wanted) for row in first]
     again = make_splits(faces[::-1], members[::-1], before, rules)
@@ -133,7 +133,7 @@ def test_shares_are_about_right_for_many():
 
 
 def shown_in(photos: list[str]) -> tuple[list[Face], list[Membership]]:
-    """Returns a face for each letter of each photo. A letter is a person."""
+    """Returns a face for each letter of each photo. Each letter stands for a person."""
     cells = [(f"{who}{number:03}", number, who) for number, people in enumerate(photos) for who in people]
     return [face(name, f"photo {n}") for name, n, _ in cells], [member(name, who) for name, _, who in cells]
 
@@ -160,7 +160,7 @@ def test_one_photo_of_everybody_costs_its_faces_and_no_split_is_empty():
 def test_families_who_know_each_other_part_where_fewest_faces_are_lost():
     families = ["".join(chr(ord("A") + 4 * f + i) for i in range(4)) for f in range(12)]
     photos = [family for family in families for _ in range(5)]
-    # each family has one photo with a person of the next family
+    # Each family has one photo that also shows a person of the next family.
     photos += [one[0] + other[0] for one, other in pairwise(families)]
     rows = make_splits(*shown_in(photos), [], RULES)
     side = {row.identity_id: row.split for row in rows}
@@ -243,11 +243,11 @@ def test_a_locked_row_stays_while_its_face_is_not_accepted_and_decides_for_the_c
     first = make_splits(faces, members, [], RULES)
     locked = [replace(row, split="test", locked=True) for row in first[:1]]
     gone = first[0].face_id
-    # the face is not accepted any more
+    # First, the face is not accepted any more.
     rows = make_splits(faces[1:], members[1:], locked, RULES)
     assert rows[0] == replace(locked[0], status="dropped", reason=FACE_DROPPED)
     assert make_splits(faces, members, rows[:1], RULES)[0] == locked[0]
-    # a larger copy was added and represents the face
+    # Then a larger copy is added, which represents the face.
     copy = face("zzz", "photo larger")
     moved = [face(gone, faces[0].photo_id, "zzz"), *faces[1:], copy]
     rows = make_splits(moved, [*members[1:], member("zzz", "p0")], locked, RULES)
@@ -271,10 +271,10 @@ def test_once_a_split_is_locked_nobody_moves_whoever_comes_and_goes(collection, 
     before = frozen(first, data.draw(st.sampled_from(SPLITS)))
     if not any(row.locked for row in before):
         return
-    # new people and photos are added, and some faces are missing for a while
+    # New people and photos are added, and some faces are missing in this run and come back in the next run.
     new = data.draw(st.lists(st.tuples(st.integers(0, 12), st.integers(50, 60)), unique=True, max_size=10))
     away = {row.face_id for row in data.draw(st.lists(st.sampled_from(members), max_size=5))}
-    # a person is new if all known faces of the person are missing
+    # A person whose known faces are all missing would count as a new person, so such a person gets no new photos.
     lost = {row.identity_id for row in members} - {row.identity_id for row in members if row.face_id not in away}
     new = [(p, q) for p, q in new if f"person{p}" not in lost]
     come = [(face(f"!{p:02}{q:02}", f"photo{q}"), member(f"!{p:02}{q:02}", f"person{p}")) for p, q in new]
@@ -302,7 +302,7 @@ def test_who_joins_a_locked_person_moves_and_is_told_and_nobody_else_does():
     first = make_splits(faces, members, [], RULES)
     before = frozen(first, "test")
     person = {row.split: row.identity_id for row in before}
-    # The person of val is joined with the person of test. Then val is empty, and train does not change.
+    # The person of val is joined with the person of test. After that, val is empty, and train has not changed.
     merged = [replace(row, identity_id=person["test"]) if row.identity_id == person["val"] else row for row in members]
     then = make_splits(faces, merged, before, RULES)
     assert {row.split for row in then} == {"train", "test"}
@@ -310,7 +310,7 @@ def test_who_joins_a_locked_person_moves_and_is_told_and_nobody_else_does():
     assert len(moved) == 3 and {(old.split, new.split) for old, new in moved} == {("val", "test")}
     (said,) = describe_split_changes(moved)
     assert said.startswith("3 faces of 1 person change their split") and f"{person['test']}, 3 from val to test" in said
-    # a new person gets the empty split
+    # A new person is put into the empty split.
     new = [face(f"n{i}", f"photo n{i}") for i in range(2)]
     later = make_splits([*faces, *new], [*merged, *(member(one.face_id, "new") for one in new)], then, RULES)
     assert sides(then).items() <= sides(later).items() and {row.split for row in later} == set(SPLITS)
@@ -336,7 +336,8 @@ def test_another_policy_than_the_frozen_sets_is_refused(one, other):
 
 def test_photos_policy_divides_one_person_and_keeps_copies_together():
     faces, members = people(1, 30)
-    # The photos of the faces 0000 and 0001 are copies of each other, through a third photo that was dropped.
+    # A third photo, which was dropped, is a copy of the photos of the faces 0000 and 0001. These two photos therefore
+    # count as copies of each other.
     chain = [face("zz", faces[0].photo_id, faces[1].face_id)]
     rows = {row.face_id: row for row in make_splits([*faces, *chain], members, [], PHOTOS)}
     assert {row.split for row in rows.values()} == set(SPLITS)
