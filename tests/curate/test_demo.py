@@ -1,4 +1,4 @@
-"""Tests the photos of the demo: they always have the same bytes, and differ enough not to be near-duplicates."""
+"""Tests the photos of the demo: they always have the same bytes, and differ too much to be near-duplicates."""
 
 from __future__ import annotations
 

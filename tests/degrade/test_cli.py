@@ -26,7 +26,7 @@ app.command()(cli.preview)
 
 
 def call(*words: object) -> str:
-    """Runs a command and returns what it printed. Errors are raised, because only `likeness.main` prints errors."""
+    """Runs a command and returns what it printed. Raises its error, because only `likeness.main` prints errors."""
     result = CliRunner().invoke(app, [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -66,7 +66,7 @@ def test_a_plain_folder_is_degraded_and_verified(tmp_path, monkeypatch):
     assert json.loads(call(*words, "--json"))["images"] == 1
     assert "1 image verified." in call("verify", tmp_path / "lq")
     monkeypatch.chdir(tmp_path / "lq")
-    assert call("verify", ".").startswith("lq: 1 image verified.")  # the README.md of a set gives this command
+    assert call("verify", ".").startswith("lq: 1 image verified.")  # the README.md of a set names this command
 
 
 def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):

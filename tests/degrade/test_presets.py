@@ -84,8 +84,8 @@ def test_a_draw_depends_on_seed_preset_and_key_alone():
 
 
 def test_the_first_draw_is_pinned():
-    # Frozen sets on other machines depend on these numbers. If the numbers must change, use a new version of θ or a new
-    # name of the preset.
+    # Frozen sets on other machines depend on these numbers. If you must change the numbers, use a new version of θ or a
+    # new name of the preset.
     assert make_generator(0, "degrade", "gfpgan", "face").integers(2**32, size=3).tolist() == [
         3237672311,
         3136114611,
@@ -130,7 +130,7 @@ def test_real_esrgan_draws_two_rounds_and_every_kind_of_step():
     assert all(apply(hq, theta).shape == hq.shape for theta in thetas[:25])
 
 
-# --- presets from the files of users ---
+# --- presets from files of users ---
 
 OWN = """
 down = [2, 16]

@@ -60,12 +60,13 @@ def test_the_order_of_operations_is_that_of_the_release(seed):
     blurring, noise, down, up, jpeg = theta["steps"]
     image = blur(hq, blurring)
     numbers = np.random.Generator(np.random.PCG64(noise["seed"])).standard_normal(hq.shape, dtype=np.float32)
-    image = np.clip(image + numbers * noise["sigma"] / 255, 0, 1)  # at full size, before the downsample
+    # the noise is added at full size, before the downsample
+    image = np.clip(image + numbers * noise["sigma"] / 255, 0, 1)
     image = enlarge(pool(image, int(SIDE / down["factor"])))
     assert (up["op"], up["interpolation"], noise["gray"]) == ("upsample", "bilinear", False)
     assert np.abs(run_steps(hq, theta["steps"][:4]) - image).max() * 255 <= 0.25
     ours = apply(hq, theta)
-    assert np.abs(ours - compress(image, jpeg["quality"])).mean() * 255 <= 0.6  # JPEG is the last step, at full size
+    assert np.abs(ours - compress(image, jpeg["quality"])).mean() * 255 <= 0.6  # JPEG comes last, at full size
     again = apply(hq, json.loads(json.dumps(theta)))
     assert ours.tobytes() == again.tobytes()
 
@@ -88,7 +89,7 @@ def test_the_numbers_are_those_of_the_release_at_256_px():
 
 
 def test_a_preset_file_can_use_the_order_of_refine(tmp_path):
-    file = tmp_path / "large.toml"  # the release's numbers for images of another size than 256 px
+    file = tmp_path / "large.toml"  # contains the numbers of the release for images of another size than 256 px
     file.write_text(
         "blur = [0.1, 10]\ndown = [0.8, 32]\nnoise = [0, 50]\njpeg = [60, 100]\n"
         'resize = "pool"\nupsample = "bilinear"\nfull_size = true\n'

@@ -1,7 +1,7 @@
 """Makes photos of people who do not exist, and small face models that find these people.
 
-Each person has a colour. A face is a textured square of this colour on a black background. As a script, this file
-curates photos, and a test can kill the process: `python tests/doubles/curation.py PHOTOS DATASET WORKERS`.
+Each person has a colour. A face is a textured square of this colour on a black background. If this file is started as a
+script, it curates photos, and a test can kill the process: `python tests/doubles/curation.py PHOTOS DATASET WORKERS`.
 """
 
 import atexit
@@ -41,11 +41,11 @@ from manifests.ledger.records import KEYS
 from manifests.runtime.uris import uri_of
 from manifests.runtime.workers import open_pool
 
-# The 14 people are the directions from the centre of a cube to its faces and corners. No two people have a cosine above
-# .58.
+# The colours of the 14 people are the directions from the centre of a cube to its faces and corners. No two people have
+# a cosine above .58.
 PEOPLE = [d for d in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, d)) in (1, 3)]
 SIDE = 120
-BATCH = 8  # files in a batch of the script, so that a few photos are several batches
+BATCH = 8  # the number of files in a batch of the script; with so few files, an album has several batches
 CLOCKS = ("started", "finished", "made", "ctime_ns")
 
 
@@ -83,7 +83,8 @@ def album(folder: Path, people: int = 4, each: int = 3) -> Path:
 
 def detect(image: np.ndarray) -> list[Detection]:
     time.sleep(float(os.environ.get("DOUBLES_DELAY", "0")))
-    # returns early for dark pictures, such as the black pictures of 64 megapixels among the hostile files
+    # Dark pictures have no face. They are refused first, because the hostile files include black pictures of 64
+    # megapixels.
     if image.max() <= 24:
         return []
     brightest = cv2.max(cv2.max(image[..., 0], image[..., 1]), image[..., 2])
@@ -127,12 +128,12 @@ def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> 
 
 def install(patch: pytest.MonkeyPatch) -> None:
     use_models(patch, models)
-    # A spawned process does not have the doubles, so with one worker, curation runs in this process. Only a script that
-    # installs the doubles can use more workers, because each worker imports the script.
+    # With one worker, curation runs in this process, because a spawned process would not have the doubles. More workers
+    # are possible only for a script that installs the doubles, because each worker imports the script.
     patch.setattr(
         curate.run.pipeline, "open_pool", lambda workers, start: open_pool(None if workers == 1 else workers, start)
     )
-    # a fixed key, so that two datasets can be compared
+    # The key is fixed, so that two datasets can be compared.
     patch.setattr(manifests.privacy.keys, "create_key", lambda: bytes(32))
 
 
@@ -152,10 +153,10 @@ def _curate_once(people: int, each: int) -> Path:
 
 
 def curated_album(folder: Path, people: int = 4, each: int = 3) -> tuple[Path, Path]:
-    """Returns FOLDER/photos and FOLDER/dataset, as `album` and then `curated` make them.
+    """Returns FOLDER/photos, made by `album`, and FOLDER/dataset, made by `curated`.
 
-    The files are copies, because a copy takes a tenth of the time. The paths and times of the photos in the ledger are
-    those of the copies, so a later curation finds that no photo has changed.
+    Both are copies of folders that are made once, because a copy takes a tenth of the time. The ledger gets the paths
+    and times of the copied photos, so a later curation finds that no photo has changed.
     """
     made, photos, dataset = _curate_once(people, each), folder / "photos", folder / "dataset"
     shutil.copytree(made / "photos", photos)
@@ -169,9 +170,9 @@ def curated_album(folder: Path, people: int = 4, each: int = 3) -> tuple[Path, P
 
 
 def find_problems(dataset: Path) -> list[str]:
-    """Returns the problems of a dataset, without the look-alikes that are in two splits.
+    """Returns the problems of a dataset, except people who look alike and are in two splits.
 
-    If a decision or a label divides a person into two people, the faces of the two people are such look-alikes.
+    If a decision or a label divides a person into two people, these two people look alike.
     """
     return [problem for problem in check_ledger(dataset) if not problem.startswith("leaks of the kind cosine")]
 
@@ -199,7 +200,7 @@ def files(dataset: Path) -> dict[str, bytes]:
     return {str(path.relative_to(dataset)): path.read_bytes() for path in sorted(found)}
 
 
-if __name__ in ("__main__", "__mp_main__"):  # worker processes import this script again, and need the doubles
+if __name__ in ("__main__", "__mp_main__"):  # worker processes import this script again, and also need the doubles
     install(pytest.MonkeyPatch())
 if __name__ == "__main__":
     for module in (curate.photos.scan, curate.detection.detect, curate.detection.screen):

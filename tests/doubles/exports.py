@@ -22,7 +22,7 @@ WITH_SETS = [one for one in ALL if not isinstance(one, str) or FORMATS[one].lq !
 
 
 def dataset_of(folder: Path, people: int = 5, each: int = 4) -> Path:
-    """Curates an album with the doubles, which the test must install first. Returns the dataset."""
+    """Curates an album, and returns the dataset. The test must have installed the doubles."""
     album(folder / "photos", people, each)
     curated(folder / "photos", folder / "dataset")
     return folder / "dataset"
@@ -35,7 +35,7 @@ def freeze(dataset: Path) -> str:
 
 
 def wanted(name: str, **more) -> ExportOptions:
-    """Returns options for an export, with the frozen set if the format can contain one."""
+    """Returns options for an export. The options name the frozen set if the format can contain one."""
     return ExportOptions(lq_set=None if FORMATS[name].lq == "none" else LQ_SET, **more)
 
 
@@ -45,7 +45,7 @@ def change(dataset: Path, changed: list) -> None:
 
 
 def mark(dataset: Path) -> None:
-    """Gives every face 68 landmarks, which are points in its box."""
+    """Gives every face 68 landmarks. The landmarks are points inside the box of the face."""
     ring = np.stack([np.cos(np.arange(68) / 5), np.sin(np.arange(68) / 7)], axis=1) * 0.3 + 0.5
     faces = []
     for face in rows(dataset, Face):

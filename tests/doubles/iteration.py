@@ -1,7 +1,7 @@
 """Makes a dataset with soft targets, and a restorer that sharpens them.
 
-As a script, this file iterates the small recipe on one thread, and a test can kill the process: `python
-tests/doubles/iteration.py DATASET RECOGNIZER OUT ROUNDS`.
+If this file is started as a script, it iterates the small recipe on one thread, and a test can kill the process:
+`python tests/doubles/iteration.py DATASET RECOGNIZER OUT ROUNDS`.
 """
 
 import sys
@@ -20,7 +20,7 @@ from train.iterate.acceptance import Bounds
 from train.iterate.iterate import IterationOptions, IterationSummary, iterate
 
 SOFT = 0.1
-# The pictures of the doubles are not faces, so the bounds are wide. The tests check only that the bounds are used.
+# The bounds are wide, because the pictures of the doubles are not faces. The tests check only that bounds are used.
 BOUNDS = Bounds(clean_noise=50.0, clean_blockiness=50.0, change=200.0)
 OPTIONS = IterationOptions(SMALL, 8, bounds=BOUNDS)
 
@@ -37,7 +37,7 @@ def soft_dataset(folder: Path, people: int = 4, photos: int = 4) -> tuple[Path, 
 
 
 def sharpened(model: object, lq: torch.Tensor, references: object) -> torch.Tensor:
-    """Returns the input with more detail, (1, 3, S, S), in place of the output of a restorer."""
+    """Acts as a restorer: returns the input (1, 3, S, S) with more detail."""
     image = lq[0].permute(1, 2, 0).numpy()
     rng = np.random.default_rng(int(image.sum() * 1000) % 2**31)
     detail = cv2.resize(rng.normal(0, 0.2, (16, 16, 3)).astype(np.float32), image.shape[:2])

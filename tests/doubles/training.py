@@ -1,8 +1,8 @@
 """Makes a dataset of people who do not exist. A small recipe trains on this dataset in seconds.
 
-As a script, this file trains the small recipe with a discriminator on one thread, and a test can kill the process:
-`python -m tests.doubles.training SNAPSHOT RUN IMAGES [PROCESSES]`. With PROCESSES, the agent of torchrun starts this
-number of trainers. Each trainer writes its process id into the file RUN.RANK.
+If this file is started as a script, it trains the small recipe with a discriminator on one thread, and a test can kill
+the process: `python -m tests.doubles.training SNAPSHOT RUN IMAGES [PROCESSES]`. With PROCESSES, torchrun's agent starts
+this number of trainers. Each trainer writes its process id into the file RUN.RANK.
 """
 
 import os
@@ -48,7 +48,7 @@ SMALL: Recipe = replace(
     cooldown=0,
     ema=8,
 )
-# the small recipe with a discriminator
+# This is the small recipe with a discriminator.
 ADVERSARIAL: Recipe = replace(SMALL, name="adversarial", losses={**SMALL.losses, "gan": 0.01}, discriminator="latent")
 
 
@@ -68,7 +68,7 @@ def small(name: str, base: str = TINY) -> Recipe:
 
 
 def recognizer_onnx(path: Path, seed: int = 0) -> Path:
-    """Writes an ONNX file of four nodes, which has the form of a recognizer: crops of 112 px in, DIM numbers out."""
+    """Writes an ONNX file of four nodes that reads crops of 112 px and returns DIM numbers, like a recognizer."""
     rng = np.random.default_rng(seed)
     kernel = rng.normal(0, 0.1, (8, 3, 16, 16)).astype(np.float32)
     dense = rng.normal(0, 0.1, (8 * 49, DIM)).astype(np.float32)
@@ -113,7 +113,7 @@ def models_of(file: Path, differentiable: bool = True) -> FaceModels:
 def finder() -> FaceDetector:
     """Returns a detector that finds a face only in pictures whose left half is lighter than the right half.
 
-    The landmarks of the face are those of the template, moved by a pixel.
+    The landmarks of the face are the landmarks of the template, moved by a pixel.
     """
 
     def detect(image: np.ndarray) -> list[Detection]:
@@ -151,9 +151,9 @@ def face_of(person: int, photo: int, upsample: float = 1.0) -> Face:
 
 
 def picture(person: int, photo: int, size: int = 512) -> np.ndarray:
-    """Returns a picture, RGB uint8, of smooth colours.
+    """Returns a picture of smooth colours, RGB uint8.
 
-    Most of the colour depends on the person, and a little on the photo.
+    The colours depend mostly on the person, and a little on the photo.
     """
     ours, own = np.random.default_rng(person).uniform(0, 255, (6, 6, 3)), np.random.default_rng([person, photo])
     coarse = np.clip(ours + own.uniform(-40, 40, (6, 6, 3)), 0, 255).astype(np.float32)
@@ -249,7 +249,7 @@ def main() -> None:
         return train_adversarial(where, run, images)
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # torchrun starts its trainers in the same way, but as new processes, which import torch again
+    # torchrun starts its trainers in the same way, but starts new processes, which would import torch again.
     config = LaunchConfig(
         1, 1, int(*processes), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, start_method="fork"
     )

@@ -58,8 +58,8 @@ def test_bins_and_system_folders_are_left_out(tmp_path):
         "b/a.jpg": "scan",
         "trash/a.jpg": "scan",
     }
-    # If a command such as `curate PHOTOS/*` names the recycle bin, the bin is left out. If a command names a folder
-    # inside the bin, this folder is read.
+    # The recycle bin is left out even if a command such as `curate PHOTOS/*` names it. A folder inside the bin is read
+    # if a command names this folder.
     assert [row.reason for row in walk_files([tmp_path / "#recycle"])] == ["trash"]
     assert list(walk_files([tmp_path / "b/.Trash-1000/files"])) == [tmp_path / "b/.Trash-1000/files/a.jpg"]
 
@@ -71,7 +71,7 @@ def test_bins_and_system_folders_are_left_out(tmp_path):
         (["raw/"], [], ["2019/a.jpg", "2019/a_EDITED.jpg", "c.zip"]),
         (["2019/*"], [], ["2020/raw/b.PNG", "c.zip"]),
         (["2020\\raw", "**/*.jpg"], [], ["c.zip"]),
-        ([], ["*.png"], ["2020/raw/b.PNG", "c.zip"]),  # the archive is read, because its members may match
+        ([], ["*.png"], ["2020/raw/b.PNG", "c.zip"]),  # the archive is read, because names of its members may match
         (["*.zip"], ["2019"], ["2019/a.jpg", "2019/a_EDITED.jpg"]),
     ],
 )
@@ -104,8 +104,8 @@ def test_a_refusal_is_heeded_in_any_form_of_the_name(tmp_path):
     lines = [SidecarLine(2, NFC, consent="no"), SidecarLine(3, r"sub\a.jpg", consent="no")]
     cells, notices = match_sidecar(lines, files, [tmp_path])
     assert cells == {NFD: {"consent": "no"}, "sub/a.jpg": {"consent": "no"}} and notices == []
-    # The names of two files differ only in their Unicode form. A consent holds for one file, and a refusal holds for
-    # both files.
+    # The names of two files differ only in their Unicode form. A consent for this name holds for one of the files, and
+    # a refusal holds for both files.
     both = [File(uri_of(tmp_path / name), name, 1, 1, "ok") for name in (NFC, NFD)]
     assert set(match_sidecar([SidecarLine(2, NFC, consent="yes")], both, [tmp_path])[0]) == {NFC}
     assert set(match_sidecar([SidecarLine(2, NFC, consent="no")], both, [tmp_path])[0]) == {NFC, NFD}
@@ -141,7 +141,8 @@ def test_a_refusal_that_matches_nothing_ends_the_run_before_a_photo_is_read(tmp_
     summary = curated(photos, dataset, sidecar=str(table), allow_unmatched=True)
     assert summary.photos == {"no_consent": 2, "ok": 2}
     assert any("no photo matches 4 file names" in notice for notice in summary.notices)
-    # A photo that is missing from the folder is still known. A hash that no photo has is refused.
+    # A line about a photo that is missing from the folder is accepted, because the photo is known. A hash that no photo
+    # has is refused.
     (photos / NFD).unlink()
     table.write_text(fine + f"{'0' * 64};no\n", encoding="utf-16")
     with pytest.raises(BadInput, match=r"matches 1 line that refuses consent: line 5 \(0000"):

@@ -85,7 +85,7 @@ def test_folders_deeper_than_python_calls(tmp_path):
         folder.mkdir()
     (made[-1] / "x").write_bytes(b"")
     assert len(list(walk_files([tmp_path]))) == 1 and len(made) > 1000
-    for folder in reversed(made):  # pytest cannot remove so deep a tree, because it removes trees by recursion
+    for folder in reversed(made):  # pytest removes trees by recursion, and therefore cannot remove so deep a tree
         for inside in folder.glob("x"):
             inside.unlink()
         folder.rmdir()
@@ -186,7 +186,7 @@ def test_the_first_name_of_a_photo_is_kept():
     assert {name: row.reason for name, row in changed.items()} == {"b": "same_file", "c": "same_file"}
     again = [row for row in same if row.uri[-1] == "a"] + list(changed.values())
     assert mark_same_files(again) == []
-    # if the first file becomes another photo, the next file with the same content takes its place
+    # If the first file becomes another photo, the next file with the old content takes its place.
     (promoted,) = mark_same_files([row for row in again if row.uri[-1] != "a"])
     assert promoted.uri[-1] == "b" and promoted.status == "ok" and promoted.reason is None
 

@@ -1,4 +1,4 @@
-"""Makes the datasets of the tests of the review once. A test that changes a dataset works on a copy."""
+"""Makes the datasets for the tests of the review once. A test that changes a dataset works on a copy."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.doubles.review.client import Review, review_dataset
 
 
 def find_faces(review: Review) -> dict[str, str]:
-    """Returns a dict from `<person>/<number>` to the id of the face in the photo with this number."""
+    """Returns a dict from `<person>/<number>` to the id of the face in the photo person<person>/<number>.png."""
     place = {row.photo_id: path_of(row.uri) for row in rows(review.session.dataset, File)}
     faces = review.session.read().people.faces.values()
     return {f"{place[f.photo_id].parent.name[6:]}/{place[f.photo_id].stem}": f.face_id for f in faces}
@@ -28,7 +28,7 @@ def find_faces(review: Review) -> dict[str, str]:
 def describe(review: Review) -> set[tuple]:
     """Returns what the pages say about people and faces, without the ids of people.
 
-    If a merge of two people with equally many faces is undone, their ids can change places.
+    After the undo of a merge of two people with equally many faces, their ids may have changed places.
     """
     people = review.session.read().people
     described: set[tuple] = {
@@ -97,7 +97,7 @@ def test_undo_and_redo_work_after_a_restart(dataset: Path):
         person = review.session.read().people.identity_of
         review.decide({"kind": "merge", "sides": [person[face["0/0"]], person[face["1/0"]]]})
         merged = describe(review)
-    with review_dataset(dataset) as review:  # the merge is applied
+    with review_dataset(dataset) as review:  # the merge was applied when the first review ended
         assert describe(review) == merged and review.get("/api/state")["state"]["unapplied"] == 0
         review.act(act="undo")
         assert describe(review) == before
@@ -117,7 +117,7 @@ def test_one_undo_takes_a_whole_act_back(dataset: Path):
 
 
 def test_a_killed_server_loses_no_decision(dataset: Path):
-    review = Review(dataset)  # the review is never closed, as if its server was killed
+    review = Review(dataset)  # this review is never closed, as if its server had been killed
     face, person = find_faces(review), review.session.read().people.identity_of
     review.decide({"kind": "merge", "sides": [person[face["0/0"]], person[face["1/0"]]]})
     shown = describe(review)
@@ -159,7 +159,8 @@ def test_a_contradiction_is_refused_at_once(dataset: Path):
         review.decide({"kind": "split", "faces": [face["0/0"]]})
         review.act(act="undo")
         review.decide({"kind": "lock", "faces": [face["0/0"]]})
-        sentence = review.refuse(requests=[{"kind": "undo", "undoes": 2}])  # the split would count again
+        # without decision 2, the split would count again and contradict the lock
+        sentence = review.refuse(requests=[{"kind": "undo", "undoes": 2}])
         assert sentence.startswith("Contradiction: decision 3 (lock) says that") and "decision 1 (split)" in sentence
         assert len(rows(dataset, DecisionRow)) == 3
 
@@ -190,7 +191,7 @@ def test_the_people_who_are_most_like_some_faces_are_listed(dataset: Path):
         assert facts["closest"]["id"] == other and facts["own"] < facts["closest"]["cosine"]
     decide(dataset, [{"kind": "drop", "faces": [face["0/0"]]}])
     with review_dataset(dataset) as review:
-        review.act(act="undo")  # the face is in use again, and has no embedding in memory
+        review.act(act="undo")  # after the undo, the face is in use, but its embedding is not in memory
         again = {"faces": [face["0/0"]], "without": [one], "search": other}
         (row,) = review.client.post("/api/similar", json=again).json()["rows"]
         assert row["id"] == other and "cosine" not in row
@@ -235,7 +236,7 @@ def test_names_are_checked(dataset: Path):
 
 def test_faces_that_join_a_person_wait_until_they_are_seen(dataset: Path, curated_once: Path, tmp_path: Path):
     shutil.copytree(curated_once / "photos", tmp_path / "photos")
-    curated(tmp_path / "photos", dataset)  # the photos moved
+    curated(tmp_path / "photos", dataset)  # records the new paths of the photos, which have moved
     with review_dataset(dataset) as review:
         assert review.get("/api/state")["state"]["joined"] == 0
         face = find_faces(review)
@@ -244,7 +245,7 @@ def test_faces_that_join_a_person_wait_until_they_are_seen(dataset: Path, curate
     save(tmp_path / "photos" / "person0" / "later.png", photo([0], 77))
     save(tmp_path / "photos" / "stranger.png", photo([9], 5))
     curated(tmp_path / "photos", dataset)
-    for _ in range(2):  # a second visit without "seen" changes nothing
+    for _ in range(2):  # each visit shows the same, because nothing is marked as seen
         with review_dataset(dataset) as review:
             (row,) = review.list_people(show="joined")
             assert row["id"] == person and row["joined"] == 1

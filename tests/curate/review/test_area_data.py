@@ -94,7 +94,7 @@ def test_results_of_a_run_come_with_the_worst_image_first(made: Path, tmp_path: 
     assert [image.face_id for image in images] == faces and result.first_metric == "psnr"
     assert images[0].figures == (("PSNR, dB", "10.0", "30.0"), ("LPIPS", "0.5", "0.5"))
     assert (decode(images[1].file or Path()) == 1).all()
-    assert list_images(result, "0", "psnr", 0, 1)[0].file is None  # only one system has images
+    assert list_images(result, "0", "psnr", 0, 1)[0].file is None  # the system `0` has no images
     assert find_image(result, "2", "../evaluation") is None and find_image(result, "2", "0" * 32) is None
 
 
@@ -113,7 +113,7 @@ def test_a_job_runs_once_for_a_key_and_keeps_its_result_or_its_sentence() -> Non
     for key, word in (("a", "x"), ("a", "x"), ("b", "bad"), ("b", "bad")):
         job.start(key, word)
         _wait(job, key)
-    assert calls == ["x", "bad", "bad"]  # a call that failed may be tried again
+    assert calls == ["x", "bad", "bad"]  # a call that failed is repeated, and a call that returned is not
     assert job.read("b")[0].problem == "The word is bad: give another word." and job.read("a")[0].state == "idle"
 
 

@@ -1,4 +1,4 @@
-"""Tests the pages of the areas through the application: what they show, and that they serve only what is recorded."""
+"""Tests the pages of the areas through the application: what they show, and that they send only recorded pictures."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_face_that_a_filter_dropped_is_used_after_all(made: Path, tmp_path: Pa
         {name: table for name, table in doubles.contents(one).items() if name != "stages"} for one in (dataset, twin)
     ]
     assert tables[0] == tables[1]
-    with review_dataset(dataset) as review:  # after a restart
+    with review_dataset(dataset) as review:  # the pages are opened again after a restart
         review.act(act="undo")
         assert find_acts(review.client.get(page).text) == [first, second]
 
@@ -146,7 +146,8 @@ def test_a_page_says_why_the_ledger_cannot_be_read(made: Path, tmp_path: Path) -
 def test_each_reason_has_a_tab_with_its_items_and_their_pictures(client: TestClient) -> None:
     page = client.get("/unused").text
     tabs = find_links(page, r"\?kind=[^\"]+")
-    assert len(tabs) >= 4 and page.count("aria-current") == 2  # the current page and the current tab
+    # two links are marked as current: the link of the page, and the link of the tab
+    assert len(tabs) >= 4 and page.count("aria-current") == 2
     for tab in tabs:
         shown = client.get("/unused" + tab.replace("&amp;", "&")).text
         assert shown.count("<figure") >= 1
@@ -170,7 +171,7 @@ def test_a_face_without_a_crop_is_cut_out_of_its_photo_unless_its_picture_may_no
     client = open_client(dataset)
     link, whole = f"/picture/face/{face.face_id}.webp", f"/picture/photo/{photo.photo_id}.webp"
     colour = np.asarray(open_picture(client, link).convert("RGB")).mean((0, 1))
-    assert np.ptp(colour) > 10  # the colour of the person, not the black ground
+    assert np.ptp(colour) > 10  # the picture shows the colour of the person, and not only the black background
     assert open_picture(client, whole).size[0] > open_picture(client, whole).size[1]
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("consent", "all", {}, [Photo(**{**vars(photo), "consent": "withdrawn"})])
@@ -217,7 +218,7 @@ def test_restored_photos_are_shown_with_the_photo_before_if_the_ledger_knows_it(
     (link,) = find_links(client.get("/runs").text, r"/restored\?folder=[^\"]+")
     page = client.get(link).text
     assert "of &lt;photo.png&gt; was restored" in page and str(tmp_path) not in page and "outside" not in page
-    # the photo that is least like its references comes first
+    # The first photo is the photo whose faces are least like their references.
     pictures = find_links(page, r"/picture/photo/[^\"]+")
     names = [re.sub(r".*/(\d+/\w+)\.png", r"\1", one) for one in pictures]
     assert names == ["0/lq", "0/restored", "1/lq", "1/restored", "1/truth", "2/restored"]
@@ -245,7 +246,8 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
     people = {row.face_id: row.identity_id for row in doubles.rows(dataset, Membership)}
     assert len(points) == len(people) and points[:, 2].max() < 360
     hues = np.sort(np.unique(points[:, 2]).astype(int))
-    assert len(hues) == len(set(people.values())) and np.diff(hues).min() > 20  # each of the eight people has a colour
+    # each of the eight people has a different colour
+    assert len(hues) == len(set(people.values())) and np.diff(hues).min() > 20
     face = client.get(f"/api/map/face/0?key={key}").json()
     assert face == {"face": min(people), "person": people[min(people)]}
     link = client.post(f"/api/map/selection?key={key}", json={"rows": [2, 0, 1, 1]}).json()["link"]
@@ -253,7 +255,7 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
     shown = client.get(source).json()
     assert sorted(row["id"] for row in shown["rows"]) == sorted(people)[:3] and shown["total"] == 3
     assert all(people[row["id"]] == row["person"] and row["file"] for row in shown["rows"])
-    # a face that is dropped later leaves the selection
+    # If a face of the selection is dropped later, the selection loses this face.
     client.post("/api/act", json={"requests": [{"kind": "drop", "faces": [min(people)]}]}).raise_for_status()
     assert client.get(source).json()["total"] == 2
     for body in ({"rows": [len(people)]}, {"rows": [-1]}, {"rows": ["0"]}, {"rows": [True]}, [1], {}):
@@ -262,7 +264,7 @@ def test_the_map_is_computed_once_and_a_selection_shows_its_faces(made: Path, tm
         assert broken.status_code == 409 and broken.json() == {"error": "The request is not JSON."}
     assert client.get("/api/map/points?key=old").status_code == 409
     assert client.get("/selection?name=99").status_code == 404
-    # if a face is erased, the map is removed
+    # If a face is erased, the map is removed.
     with Ledger.open(dataset, write=True) as ledger:
         remove_files(ledger, [min(people)])
     assert not list((dataset / "map").iterdir())
@@ -280,7 +282,7 @@ def test_a_map_puts_alike_faces_together_and_is_the_same_every_time(tmp_path: Pa
     far = np.linalg.norm(places[:, None].astype(float) - places[None], axis=2)
     np.fill_diagonal(far, np.inf)
     assert (far.argmin(1) // 30 == np.arange(180) // 30).all()
-    # a map of few faces or of no face is possible
+    # A map can have only a few faces, one face or no face.
     assert place_faces(faces[:5]).shape == (5, 2) and place_faces(faces[:1]).shape == (1, 2)
     assert place_faces(np.zeros((0, 0), np.float32)).shape == (0, 2)
 

@@ -1,4 +1,4 @@
-"""Tests the page with questions: an answer decides the same as `likeness decide`, and each act updates the queue."""
+"""Tests the page with questions: an answer has the result of `likeness decide`, and each act updates the queue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def list_faces(question: dict[str, Any]) -> list[set[str]]:
 
 
 def muddle(dataset: Path) -> tuple[list[str], str]:
-    """Puts a face of the first person into the second person, and makes a new person of two faces of the third.
+    """Puts a face of the first person into the second person, and makes two faces of the third person a new person.
 
     Returns the two faces of the new person, and the wrong face in the second person.
     """
@@ -83,7 +83,8 @@ def test_answers_are_decisions_and_the_queue_follows(dataset: Path, tmp_path: Pa
             assert asked["likely"] <= likely or word != "skip"
         assert [request["kind"] for request in requests] == [row.kind for row in rows(dataset, DecisionRow)]
         assert {request["kind"] for request in requests} == {"merge", "split"}
-    # `decide` is not used, because it would group the faces after the first request and so correct the other errors
+    # `decide` would group the faces after the first request. This grouping would also correct the other errors, so the
+    # test records the requests first, and applies them together.
     for request in requests:
         record_decisions(twin, [request])
     apply_decisions_of(twin)
@@ -134,9 +135,10 @@ def test_mixed_opens_a_person_of_the_question_and_records_nothing(
         pages.state.first_page.clear()
         thread = threading.Thread(target=curate.review.server._make_questions, args=(pages,))
         thread.start()
-        review.client.get("/")  # after the first page, the server makes the queue
+        review.client.get("/")  # the server makes the queue only after it has sent the first page
         thread.join()
-        monkeypatch.setattr(curate.review.ask.asker, "Questions", None)  # the queue is not made again
+        # the test would fail if the queue were made a second time
+        monkeypatch.setattr(curate.review.ask.asker, "Questions", None)
         question = ask(review)["question"]
         while set(half) not in list_faces(question):
             question = reply(review, question, "skip")["question"]
@@ -145,7 +147,7 @@ def test_mixed_opens_a_person_of_the_question_and_records_nothing(
         assert answer["open"] in people and answer["question"] != question and rows(dataset, DecisionRow) == []
         assert review.client.get(f"/person/{answer['open']}?mixed=1").status_code == 200
         asked = answer["question"]
-        while asked is not None:  # until the person has changed, no question is about the person
+        while asked is not None:  # no later question is about the mixed person, because the person has not changed
             assert answer["open"] not in {side["person"] for side in asked["sides"]}
             asked = reply(review, asked, "skip")["question"]
 

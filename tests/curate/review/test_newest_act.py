@@ -29,7 +29,7 @@ Requests = list[dict[str, Any]]
 
 
 def name_faces(dataset: Path, desk: Desk) -> dict[str, str]:
-    """Returns a dict from `<person>/<number>` to the id of the face in the photo with this number."""
+    """Returns a dict from `<person>/<number>` to the id of the face in the photo person<person>/<number>.png."""
     place = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
     faces = desk.people.faces.values()
     return {f"{place[one.photo_id].parent.name[6:]}/{place[one.photo_id].stem}": one.face_id for one in faces}
@@ -50,7 +50,7 @@ def copy_desk(desk: Desk) -> Desk:
 
 
 def read_nothing(faces: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
-    """Stands for the embeddings of a ledger without embeddings."""
+    """Replaces the function that reads embeddings, and returns no embeddings."""
     return [], np.zeros((0, 0), np.float32)
 
 
@@ -69,7 +69,7 @@ def list_people(desk: Desk, without: set[str] | None = None) -> set[frozenset[st
 
 
 def make_requests(kind: str, desk: Desk, face: dict[str, str]) -> Requests:
-    """Returns the requests of an act about the face 0/0. The other faces of this person and three people stay known."""
+    """Returns the requests of an act about the face 0/0. Each person is found by the face with the number 4."""
     of, one = desk.people.identity_of, face["0/0"]
     first, second, third = (of[face[f"{number}/4"]] for number in range(3))
     others = [face[f"0/{number}"] for number in range(1, 5)]
@@ -90,7 +90,7 @@ def make_requests(kind: str, desk: Desk, face: dict[str, str]) -> Requests:
     }[kind]
 
 
-# pairs of an older act and a newer act that contradicts it
+# Each pair is an older act, and a newer act that contradicts it.
 PAIRS = [
     ("move to second", "move to third"), ("move to second", "move back"), ("move two", "move to third"),
     ("move two", "move back"), ("move to second", "new person"), ("move two", "two out"), ("move two", "move others"),
@@ -118,7 +118,8 @@ def test_the_newer_of_two_acts_counts(read_once: tuple[Desk, dict[str, str]], ol
         assert len({of[one] for one in sides}) == 1
     if requests[0]["kind"] == "split":
         assert all(set(desk.people.members[of[one]]) <= named for one in named)
-    if requests[0]["kind"] != "merge":  # all other faces stay where they are
+    # an act other than a merge leaves all faces that it does not name where they are
+    if requests[0]["kind"] != "merge":
         assert list_people(desk, named) == {one - named for one in before if one - named}
     record(desk, [{"kind": "undo", "undoes": one.number} for one in reversed(new)])
     assert list_people(desk) == before
@@ -126,7 +127,7 @@ def test_the_newer_of_two_acts_counts(read_once: tuple[Desk, dict[str, str]], ol
 
 
 def draw_act(desk: Desk, rng: random.Random) -> Requests:
-    """Returns an act as the pages of the review send it, or no request."""
+    """Returns a random act in the form in which the pages of the review send it, or no request."""
     people = sorted(person for person, faces in desk.people.members.items() if faces)
     person, other = rng.sample(people, 2) if len(people) > 1 else (people[0], people[0])
     members = desk.people.members[person]
@@ -157,7 +158,7 @@ def test_no_sequence_of_acts_is_refused_and_each_act_can_be_undone_and_redone(
         if not (requests := draw_act(desk, rng)):
             continue
         before = list_people(desk)
-        batches.append(record(desk, requests))  # raises Contradiction if the act is refused
+        batches.append(record(desk, requests))  # if an act is refused, the test ends with the error Contradiction
         after = list_people(desk)
         batch_of |= {one.number: len(batches) for one in batches[-1]}
         other, batch = copy_desk(desk), dict(batch_of)
@@ -167,7 +168,7 @@ def test_no_sequence_of_acts_is_refused_and_each_act_can_be_undone_and_redone(
         record(other, [{"kind": "undo", "undoes": n} for n in find_redo(other.people.log, batch)])
         assert list_people(other) == after
     again = copy_desk(read_once[0])
-    follow_batches(again.people, batches)  # as after a restart
+    follow_batches(again.people, batches)  # a restart follows the recorded decisions in this way
     assert list_people(again) == list_people(desk)
 
 
@@ -197,7 +198,7 @@ def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_led
         for state in states[1:3]:
             review.act(act="redo")
             assert describe(review) == state
-    with review_dataset(dataset) as review:  # a restart, after which the decisions are applied
+    with review_dataset(dataset) as review:  # after a restart; the first review applied the decisions when it ended
         assert describe(review) == states[2]
         for state in states[3:]:
             review.act(act="redo")
@@ -227,12 +228,13 @@ def test_a_drop_counts_again_after_an_undo_also_if_the_decisions_were_applied(da
     to, rest = (desk.people.identity_of[face[name]] for name in ("1/0", "0/2"))
     decide(dataset, [{"kind": "move", "faces": [face["0/0"]], "to": to, "rest": rest}])
     moved = describe()
-    for number, state in ((2, dropped), (3, moved), (4, dropped)):  # undo, redo, undo
+    # decision 3 is an undo, 4 is its redo, and 5 is an undo again
+    for number, state in ((2, dropped), (3, moved), (4, dropped)):
         record_decisions(dataset, [{"kind": "undo", "undoes": number}])
-        assert describe() == state  # before the grouping
+        assert describe() == state  # the state is right even before the decisions are applied
     apply_decisions_of(dataset)
     assert describe() == dropped and find_problems(dataset) == []
-    record_decisions(dataset, [{"kind": "undo", "undoes": 5}])  # the last grouping does not contain the face
+    record_decisions(dataset, [{"kind": "undo", "undoes": 5}])  # the face is not in the last grouping
     assert describe() == moved
 
 
@@ -255,7 +257,8 @@ def test_undos_bring_every_former_state_back_after_the_decisions_were_applied(da
     for act in acts:
         decide(dataset, [act])
         states.append(describe())
-    assert len({frozenset(state) for state in states}) == 4  # the merge brings the first state back
+    # only four states differ, because the merge brings the first state back
+    assert len({frozenset(state) for state in states}) == 4
     for number in range(len(acts), 0, -1):
         record_decisions(dataset, [{"kind": "undo", "undoes": number}])
         assert describe() == states[number - 1]

@@ -1,4 +1,4 @@
-"""Tests the wall of people, and the files that the server sends."""
+"""Tests the page of all people, and the files that the server sends."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_faces_of_a_person_are_sorted_and_filtered(dataset: Path):
 
 @pytest.fixture
 def own_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns a dataset. Its photos are in the folder `photos` beside the dataset."""
+    """Makes a dataset whose photos are in the folder `photos` beside it."""
     install(monkeypatch)
     curated(album(tmp_path / "photos", people=1, each=2), tmp_path / "own")
     return tmp_path / "own"

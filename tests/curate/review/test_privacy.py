@@ -84,10 +84,11 @@ def test_no_address_shows_a_photo_after_its_consent_was_refused(made: Path, tmp_
         get, person = review.client.get, review.session.read().people.identity_of[face]
         (folder,) = re.findall(r"/restored\?folder=[^\"]+", get("/runs").text)
         restored = [link for link in re.findall(r"/picture/restored/[^\"]+", get("/runs").text) if face in link]
-        # A restored image of another face can have the refused photo as a reference.
+        # A restored image of another face must disappear too if the refused photo was one of its references.
         others = [link for link in re.findall(r"/picture/restored/[^\"]+", get("/runs").text) if face not in link]
         assert others and {get(link).status_code for link in others} == {200}
-        restored += re.findall(r"/picture/photo/\w+/1/\w+\.png", get(folder).text)  # an image of the frozen set
+        # this image was restored from the frozen set
+        restored += re.findall(r"/picture/photo/\w+/1/\w+\.png", get(folder).text)
         pictures = [
             *(f"/{kind}/{face}.webp" for kind in ("thumbnail", "crop", "source", "picture/face")),
             f"/picture/photo/{photo}.webp",
@@ -95,13 +96,13 @@ def test_no_address_shows_a_photo_after_its_consent_was_refused(made: Path, tmp_
             f"/picture/lq/{SET}/{face}.png",
             *restored,
         ]
-        # every route of a picture is tested
+        # The links must use every route that sends a picture.
         routes = [route for area in AREAS for route in area.ROUTES if route.path.endswith((".webp", ".png"))]
         assert all(any(route.path_regex.match(link) for link in pictures) for route in routes) and len(pictures) == 11
         pages = ("/sets", "/runs", folder, "/copies", "/leaks", "/unused", f"/person/{person}")
 
         def look() -> tuple[set[int], list[str]]:
-            """Returns the statuses of the pictures, and the pictures in pages."""
+            """Returns the statuses of the pictures, and which pictures the pages contain."""
             links = [link for page in pages for link in re.findall(r'src="(/[^"]+)"', get(page).text)]
             shown = [row["id"] for row in review.get(f"/api/people/{person}/faces").get("rows", [])]
             shown += [row["best"] for row in review.list_people()]
@@ -116,13 +117,14 @@ def test_no_address_shows_a_photo_after_its_consent_was_refused(made: Path, tmp_
         assert look() == (statuses, shown) and {get(link).status_code for link in others} == {200}
         review.act(act="redo")
         assert look() == ({404}, [])
-    with review_dataset(dataset) as review:  # the decision is applied
+    with review_dataset(dataset) as review:  # the decision was applied when the review ended
         base = folder.replace("/restored?folder=", "/picture/photo/")
-        # now the number 1 stands for the photo that the dataset does not know
+        # The number 1 now belongs to the photo that the dataset does not know, so its link still works.
         gone = [link for link in pictures if link != f"{base}/1/restored.png"]
         assert {review.client.get(link).status_code for link in gone} == {404}
         page = review.client.get(folder).text
-        assert "photo.png" in page and "set.png" not in page  # the photo that was restored is not known any more
+        # the restored photo of the frozen set is not known any more
+        assert "photo.png" in page and "set.png" not in page
     assert not (dataset / "lq" / SET / f"{face}.png").exists() and find_problems(dataset) == []
 
 
@@ -133,7 +135,7 @@ def test_no_restored_photo_is_shown_if_its_photo_or_a_reference_is_refused_or_pu
         used = ledger.query("SELECT min(face_id) FROM faces WHERE photo_id = ?", files[5][2]).item()
     paths = [str(path_of(uri)) for uri, *_ in files]
     hashes, moved = [sha256 for _, sha256, _ in files], str(tmp_path / "moved.png")
-    # name of the restored photo -> path and sha256 of the photo, and of the reference if there is one
+    # Maps the name of a restored photo to (path, SHA-256) of its original, and of its reference if there is one.
     log = {
         "old": [(paths[0], None)],
         "moved": [(moved, hashes[0])],
@@ -156,7 +158,7 @@ def test_no_restored_photo_is_shown_if_its_photo_or_a_reference_is_refused_or_pu
     (tmp_path / "out" / "restored.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def look(review: Review) -> tuple[set[str], set[str]]:
-        """Returns the photos that the page names, and the photos of which the page shows a picture."""
+        """Returns the photos that the page names, and the photos whose pictures the page shows."""
         review.client.app._app.state.runs = (tmp_path / "out",)  # type: ignore[attr-defined]
         (folder,) = re.findall(r"/restored\?folder=[^\"]+", review.client.get("/runs").text)
         cases = re.findall(r"&lt;([\w ]+)&gt;(.*?)</section>", review.client.get(folder).text, re.DOTALL)
@@ -171,7 +173,7 @@ def test_no_restored_photo_is_shown_if_its_photo_or_a_reference_is_refused_or_pu
         refused = {"old", "moved", "overwritten", "reference", "crop", "name of a face"}
         kept = {"stranger", "other", "name like a face"}
         assert look(review) == (set(log) - lost, kept)
-    with review_dataset(dataset) as review:  # the decision is applied
+    with review_dataset(dataset) as review:  # the decision was applied when the review ended
         assert look(review) == (set(log) - lost, kept)
     purge(dataset, plan_purge(dataset, photos=[files[0][2], files[4][2]]))
     with review_dataset(dataset) as review:

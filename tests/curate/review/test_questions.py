@@ -35,7 +35,7 @@ def list_all(queue: Questions) -> list[Question]:
 
 
 def test_the_question_with_most_pairs_comes_first_and_the_rest_is_settled() -> None:
-    # Person 0 is divided into two people with 6 faces each. Person 1 is divided into two people with one face each.
+    # Person 0 is wrongly divided into two people with 6 faces each, and person 1 into two people with one face each.
     queue = make_queue([0] * 12 + [1, 1], [0] * 6 + [1] * 6 + [2, 3])
     first = queue.find_next()
     assert first is not None and first.kind == PEOPLE and set(first.people) == {"p0", "p1"}
@@ -71,7 +71,7 @@ def test_locked_people_unclear_faces_and_skipped_questions_are_left_out() -> Non
     assert first is not None and set(first.people) == {"p0", "p1"}
     queue.skip(first)
     assert queue.find_next() != first
-    queue.follow({"f000": None})  # the skipped question is asked again, because its people have changed
+    queue.follow({"f000": None})  # this change of the person makes the queue ask the skipped question again
     again = queue.find_next()
     assert again is not None and set(again.people) == {"p0", "p1"} and len(again.one) == 2
     queue.set_locked(["p0"])
@@ -81,7 +81,7 @@ def test_locked_people_unclear_faces_and_skipped_questions_are_left_out() -> Non
 
 
 def test_a_mixed_person_is_put_away_until_the_person_changes() -> None:
-    # p0 shows person 0 and person 1, and p1 shows only person 0
+    # The faces of p0 are of person 0 and of person 1. The faces of p1 are only of person 0.
     queue = make_queue([0] * 5 + [1] * 5 + [0] * 3, [0] * 10 + [1] * 3)
     question = next(one for one in queue.iterate() if one.kind == PEOPLE)
     assert set(question.people) == {"p0", "p1"} and queue.put_away_mixed(question) == "p0"
@@ -110,7 +110,7 @@ def test_the_queue_after_changes_is_the_queue_of_the_changed_people(seed: int) -
         queue.follow({f"f{row:03}": f"p{groups[row]}" for row in moved})
     fresh = make_queue(truth.tolist(), groups.tolist())
     answered = deepcopy(queue)
-    for change in range(12):  # the count of the questions that are left follows every answer
+    for change in range(12):  # after every answer, the count of the questions that are left must be right
         question = next((one for one in answered.iterate() if one.probability >= LIKELY), None)
         if question is None:
             break

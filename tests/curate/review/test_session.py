@@ -49,7 +49,8 @@ def test_another_command_delays_no_page_and_no_decision_is_lost(dataset: Path, m
         finally:
             holder.communicate()
         review.decide(request)
-        with Ledger.open(dataset, write=True):  # the review holds no lock between two requests
+        # this is possible, because the review holds no lock between two requests
+        with Ledger.open(dataset, write=True):
             pass
     assert [row.name for row in rows(dataset, DecisionRow)] == ["Ada"]
 

@@ -85,7 +85,8 @@ def test_the_folder_of_the_photos_is_no_dataset(photos, tmp_path):
     for into in (photos, tmp_path / "link", photos / "." / "person1" / ".."):
         with pytest.raises(BadInput, match="is the folder of the photos"):
             curated(photos, into)
-    with pytest.raises(BadInput, match="contains other files"):  # person0 is offered, but person1 and person2 are not
+    # the folders person1 and person2 are not among the photos of this command
+    with pytest.raises(BadInput, match="contains other files"):
         curated(photos / "person0", photos)
     assert everything(photos) == before
     curated(photos, tmp_path / "dataset")
@@ -120,7 +121,8 @@ def test_a_command_that_cannot_begin_leaves_no_dataset(photos, tmp_path, monkeyp
 def test_a_spec_that_names_nothing_is_unusable_input(spec):
     with pytest.raises(NoSuchModels, match="names no face models") as refused:
         load_faces(spec)
-    assert refused.value.exit_code == 2 and "--faces" not in str(refused.value)  # the error may come from --judge
+    # the sentence must not name --faces, because the value may come from --judge
+    assert refused.value.exit_code == 2 and "--faces" not in str(refused.value)
 
 
 def test_a_file_above_the_dataset_is_named(photos, tmp_path):

@@ -1,4 +1,4 @@
-"""Tests that a photo that hangs, kills or starves its worker harms no other photo.
+"""Tests that one photo harms no other photo, if it hangs, kills its worker process or needs too much memory.
 
 Also tests that archives are read without unpacking them.
 """
@@ -39,7 +39,7 @@ from tests.doubles.pictures.hostile_archives import tarred, zipped
 
 # --- the stages ---
 
-# a photo of one of these sizes (height, width) makes its worker misbehave
+# If a photo has one of these sizes (height, width), the worker process that reads it misbehaves.
 ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}
 
 
@@ -97,7 +97,7 @@ def test_scan_gives_exactly_that_photo_its_reason(photos, tmp_path):
         assert {row.height for row in ledger.read_rows(Photo)} == {180}
     reasons = {path_of(row.uri).stem: row.reason for row in found if row.status != "ok"}
     assert reasons == {what: RIGHT[what] for what in ODD} and len(found) == 7
-    # the files are not read again until they change
+    # The files are not read again, because they have not changed.
     with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(None) as run:
         scan(ledger, [photos], run, quiet)
         assert ledger.read_rows(File) == found
@@ -190,7 +190,8 @@ def test_an_archive_gives_the_faces_of_its_folder_and_is_read_once(tmp_path, mon
     found = curated(archive, dataset, labels="folder")
     assert found.files == {"archive": 1, "ok": 9} and (found.faces, found.pairs) == (plain.faces, plain.pairs)
     assert {face.face_id for face in rows(dataset, Face)} == {face.face_id for face in rows(tmp_path / "plain", Face)}
-    assert check_ledger(dataset) == [] and not list(tmp_path.rglob("person0/0.png"))[1:]  # no member was unpacked
+    # no member was unpacked to the disk
+    assert check_ledger(dataset) == [] and not list(tmp_path.rglob("person0/0.png"))[1:]
     lines, (row,) = explain_photo(dataset, "person1/2.png")
     assert lines[0] == f"{archive}/person1/2.png: ok" and "labelled person1" in lines[1] and row["there"]
     for name in ("_open", "count_members"):
@@ -265,8 +266,7 @@ def test_what_an_archive_may_hold_is_bounded(tmp_path, monkeypatch):
     tar = packed(tmp_path / "tar", "tar.gz", big)
     assert count_members(tar) == (2, "archive_bomb")
     assert read_member(Member(tar, 0)) == bytes(2**20)
-    # Every block of zeros grows by the same factor, so the member of 32 MiB is refused before it is unpacked to its
-    # end.
+    # A member is refused at the first block that grows too much, so the member of 32 MiB is not unpacked to its end.
     with pytest.raises(ArchiveError, match="archive_bomb"):
         read_entry(Member(tar, 2))
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 2**19)
@@ -325,11 +325,11 @@ def test_a_symlink_is_followed_inside_what_was_offered_and_nowhere_else(tmp_path
     out = "symlink_leaves_folder"
     expected = {"a.png": "scan", "b.png": "scan", "in": "scan", "out": out, "folder": out, "near": out, "etc": out}
     assert found(here) == found(tmp_path / "named") == expected
-    # a link may lead to another folder that is offered
+    # A link is followed if it leads to another folder that the command names.
     both = found(here, tmp_path / "other")
     assert both["out"] == "scan" and both["c.png"] == "scan"
     assert both["near"] == both["etc"] == out
-    assert found(here / "out") == {"out": "scan"}  # the command names the link itself
+    assert found(here / "out") == {"out": "scan"}  # a link is followed if the command names the link itself
 
 
 def test_a_pipe_that_took_a_files_place_does_not_hang_the_run(tmp_path):

@@ -103,7 +103,7 @@ def test_crops_are_in_the_template_and_carry_no_metadata(tmp_path):
         assert crop.shape == (512, 512, 3) and crop.dtype == np.uint8
         data = crop_path(dataset, face.face_id).read_bytes()
         assert not any(chunk in data for chunk in (b"tEXt", b"eXIf", b"iCCP", b"tIME"))
-        # the face fills the crop, so the middle of the crop has the colour of the person
+        # The face fills the crop, so the middle of the crop must have the colour of the person.
         assert abs(float(np.linalg.norm(crop[200:300, 200:300].mean((0, 1)) - 128)) - 60) < 15
         assert face.upsample == pytest.approx(512 / 120, rel=0.01)
 
@@ -185,7 +185,8 @@ def test_a_filter_on_facts_about_the_photo_works_when_faces_are_detected_and_lat
     save(photos / "gray.png", np.repeat(photo([4], 0).mean(2, keepdims=True).astype(np.uint8), 3, axis=2))
     save(photos / "poor.jpg", photo([5], 0), cv2.IMWRITE_JPEG_QUALITY, 30)
     facts = FilterSet("facts", 1, (Filter("no_colours", "gray"), Filter("poor_file", "jpeg_quality < 40")))
-    dropped = {"ok": 4, "no_colours": 3, "poor_file": 1}  # the first person of the doubles is gray
+    # `no_colours` also drops the two faces of the first person of the doubles, who is gray
+    dropped = {"ok": 4, "no_colours": 3, "poor_file": 1}
     assert curated(photos, dataset, screen=facts).faces == dropped
     assert curated(photos, dataset).faces == {"ok": 8}
     looked_at.clear()
@@ -220,7 +221,8 @@ def test_noise_is_measured_and_a_filter_on_it_needs_no_detection(tmp_path, looke
 def test_a_test_face_with_a_part_outside_its_photo_is_only_a_reference(tmp_path, looked_at):
     photos, dataset = album(tmp_path / "photos", people=4, each=2), tmp_path / "dataset"
     for person in range(4):
-        save(photos / f"cut{person}.png", photo([person], 9)[:120])  # a quarter of the face is below the photo
+        # cuts the photo, so that a quarter of the face is below its border
+        save(photos / f"cut{person}.png", photo([person], 9)[:120])
     summary = curated(photos, dataset, split=SplitRules(test=0.5))
     faces = {face.face_id: face for face in rows(dataset, Face)}
     assert sorted({round(face.outside, 1) for face in faces.values()}) == [0.0, 0.3]
@@ -234,7 +236,7 @@ def test_a_test_face_with_a_part_outside_its_photo_is_only_a_reference(tmp_path,
     said = "\n".join(explain_photo(dataset, min(left_out))[0])
     assert "not a target: outside_photo by outside > 0.1, filters default, version 2 (outside 0.2" in said
 
-    # The rule still holds after a decision. Another filter set changes the rule, and needs no new detection.
+    # The rule also holds after a decision. Another set of filters can end the rule without a new detection.
     decide(dataset, [{"kind": "lock", "faces": [min(cut)]}])
     assert {row.target for row in rows(dataset, Pair)} == faces.keys() - left_out
     looked_at.clear()
@@ -277,7 +279,7 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
         patch.setattr(curate.run.pipeline, "scan", scan_then_lose)
         summary = curated(photos, dataset)
     assert summary.faces == {"ok": 1} and by_name(dataset) == {"a.png": "ok", "b.png": "same_file"}
-    # the crop can be cut again from the file that is left
+    # The crop can still be cut again, from the other file of the photo.
     (face,) = rows(dataset, Face)
     crop_path(dataset, face.face_id).unlink()
     curated(photos, dataset)
@@ -360,7 +362,7 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkey
         assert explain_photo(dataset, "person0/0.png")[0][0].endswith(
             ": dropped, file_gone, the file does not exist any more"
         )
-    # A folder takes the place of the link, and another photo takes the place of the linked photo.
+    # The link is replaced by a folder, and the photo to which it led is replaced by another photo.
     link.unlink()
     save(link / "other.png", photo([2], 51))
     save(photos / "elsewhere.png", photo([2], 52))
@@ -425,7 +427,8 @@ def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
     next((dataset / "embeddings").iterdir()).unlink()
     curated(photos, dataset)
     away = photos.rename(tmp_path / "away")
-    for _ in range(3):  # the photo is missing, so the broken crop cannot be cut again, and never counts as complete
+    # the photo is missing, so the broken crop cannot be cut again and must not count as complete in any run
+    for _ in range(3):
         assert curated(photos.mkdir() or photos, dataset).faces == {"ok": 5, "file_vanished_or_changed": 1}
         photos.rmdir()
     crop.write_bytes(whole)
@@ -472,11 +475,12 @@ def test_two_faces_in_a_photo_are_one_person_only_in_a_collage_and_with_the_opti
     photos, dataset = album(tmp_path / "photos", people=3, each=5), tmp_path / "dataset"
     save(photos / "strip.png", np.hstack([photo([person], seed) for person, seed in ((0, 7), (0, 8), (1, 7))]))
     summary = curated(photos, dataset)
-    # person 0 is known from other photos, so the nearly equal face of the strip joins person 0
+    # Person 0 is known from other photos. Both faces of person 0 in the strip look alike, so both join person 0.
     assert (summary.identities, summary.alone, summary.largest) == (3, 0, 6)
     (said,) = [notice for notice in summary.notices if "twice" in notice]
     assert said.startswith("1 picture seems to show one person twice: strip.png.")
-    # nobody knows person 3 from other photos: a notice names the picture, and the faces join only with the option
+    # Person 3 is not known from other photos. A notice names the picture, and its faces are joined only with the
+    # option.
     save(photos / "pair.png", np.hstack([photo([3], seed) for seed in (7, 8)]))
     summary = curated(photos, dataset)
     assert (summary.identities, summary.alone) == (3, 2)
@@ -505,7 +509,7 @@ def test_one_person_is_told_about_split_photos_which_then_works(tmp_path):
 
 
 def frozen(dataset: Path, split: str) -> list[Split]:
-    """Locks a split as a frozen set does, and returns its rows."""
+    """Locks all rows of a split, as a frozen set does, and returns the rows."""
     with Ledger.open(dataset, write=True) as ledger:
         held = [replace(row, locked=True) for row in ledger.read_rows(Split) if row.split == split]
         ledger.record("lock", "all", {}, held)
@@ -521,7 +525,7 @@ def test_a_run_that_moves_people_into_a_frozen_split_says_so_and_moves_nobody_el
     name = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
     folder = {row.face_id: name[row.photo_id] for row in rows(dataset, Face)}
     val = [face for face, split in before.items() if split == "val"]
-    table = tmp_path / "who.csv"  # a label joins a person of test with a person of val
+    table = tmp_path / "who.csv"  # the table gives the same label to a person of test and to a person of val
     table.write_text(f"photo,label\n{folder[held[0].face_id]},A\n{folder[val[0]]},A\n")
     summary = curated(photos, dataset, labels=str(table))
     (said,) = [notice for notice in summary.notices if "change" in notice]
@@ -597,7 +601,7 @@ def test_bad_input_of_every_kind_leaves_the_rest_unharmed_and_a_rerun_resumes(tm
     assert {name: found[name] for name in BAD} == BAD
     assert summary.files["ok"] == 15 and found[odd.name] == "ok"
     assert summary.photos == {"no_face": 2, "ok": 13} and summary.faces == {"ok": 13} and check_ledger(dataset) == []
-    # as soon as the folder can be read, the rows of its files replace the row of the folder
+    # When the folder can be read again, the rows of its files replace the row of the folder.
     summary = curated(photos, dataset)
     assert summary.faces == {"ok": 14} and "locked" not in by_name(dataset)
 
@@ -633,7 +637,7 @@ def test_a_detector_that_fails_on_one_photo_does_not_end_the_run(tmp_path, monke
     use_models(monkeypatch, fragile)
     summary = curated(photos, dataset)
     assert summary.photos == {"detector_failed": 1, "ok": 6} and check_ledger(dataset) == []
-    fail[0] = FaceModelError  # but if a model fails completely, the run ends
+    fail[0] = FaceModelError  # from now on, the model fails completely, and this must end the run
     with pytest.raises(FaceModelError):
         curated(photos, tmp_path / "other")
 

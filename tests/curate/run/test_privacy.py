@@ -67,7 +67,7 @@ def told_photo(path: Path, person: int, seed: int, side: int = 120) -> None:
 
 
 def everything(folder: Path) -> bytes:
-    """Returns the bytes of every file, and of the pictures inside pages."""
+    """Returns the bytes of every file in the folder, and the bytes of the pictures inside pages."""
     data = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     inside = re.findall(rb"data:image/[a-z]+;base64,([A-Za-z0-9+/=]+)", data)
     return data + b"".join(base64.b64decode(one) for one in inside)
@@ -78,7 +78,7 @@ def test_no_byte_of_a_photos_metadata_gets_into_the_dataset(tmp_path):
     for person in range(4):
         for number in range(3):
             told_photo(photos / f"{person}-{number}.{'jpg' if number % 2 else 'png'}", person, number)
-    # a filter drops this face, so the report shows the face from the photo
+    # A filter drops this face, so the report cuts its picture from the photo.
     told_photo(photos / "small.jpg", 5, 9, side=32)
     curated(photos, dataset)
     for path in photos.iterdir():
@@ -92,7 +92,7 @@ def test_no_byte_of_a_photos_metadata_gets_into_the_dataset(tmp_path):
         assert marker not in found, marker
 
 
-# consent
+# --- consent ---
 
 
 def sidecar(path: Path, *lines: str) -> str:
@@ -117,7 +117,7 @@ def reasons(dataset: Path) -> dict[str, int]:
 
 @pytest.fixture
 def looked_at(monkeypatch) -> list[int]:
-    """Returns a list of the photos that the detector gets."""
+    """Returns a list to which the width of each photo is appended that the detector gets."""
     calls: list[int] = []
     plain = models("double")
 
@@ -155,7 +155,7 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
     assert "Ann&#39;s own" in page and "withdrawn" in page
     card = (dataset / CARD).read_text()
     assert "| CC BY 4.0 | 1 |" in card and "| yes | 1 |" in card and "| photos | no_consent | 2 |" in card
-    # without a sidecar, the consent of the run before holds, and no photo is processed again
+    # If a run has no sidecar, the consent of the run before still holds, and no photo is processed again.
     looked_at.clear()
     curated(photos, dataset)
     assert looked_at == [] and reasons(dataset) == {"no_consent": 2, "ok": 10}
@@ -175,7 +175,7 @@ def test_withdrawn_consent_takes_what_was_made_and_given_again_needs_no_new_dete
     curated(photos, dataset)
     assert report.is_file()
     curated(photos, dataset, sidecar=sidecar(tmp_path / "no.csv", f"{hashed},,,withdrawn"))
-    assert not report.exists()  # the report shows the face
+    assert not report.exists()  # the report was removed, because it showed the face
     (face,) = [row for row in rows(dataset, Face) if row.face_id == target.target]
     assert (face.status, face.reason, face.shard) == ("dropped", "no_consent", None)
     assert not crop_path(dataset, face.face_id).exists() and vector not in everything(dataset / "embeddings")
@@ -235,7 +235,7 @@ def test_of_two_copies_the_consent_that_allows_least_counts(tmp_path):
         assert found == {"p": {"source": told[0].source, "licence": "CC0", "consent": "no"}} and notices == []
 
 
-# opting out
+# --- opting out ---
 
 
 def test_a_photo_on_the_list_is_never_looked_at_and_its_hash_is_not_kept(tmp_path, looked_at):
@@ -334,7 +334,7 @@ def test_who_was_purged_or_opted_out_stays_away_when_the_files_are_written_again
     assert check_ledger(dataset) == [] and not mine & {row.photo_id for row in rows(dataset, Photo)}
     data = everything(dataset)
     assert not [text for text in secrets if text.encode() in data or bytes.fromhex(text) in data]
-    # another photo may take the place of a purged file
+    # If another photo takes the place of a purged file, this photo is used.
     save(photos / "person0" / "1.png", photo([5], 7))
     assert curated(photos, dataset).files == {"ok": 6, "purged": 3, "opted_out": 2}
 
@@ -365,18 +365,18 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
     assert not any(crop_path(dataset, face).exists() for face in plan.faces) and check_ledger(dataset) == []
     assert not any(row.face_id in plan.faces for kind in (Membership, Degradation) for row in rows(dataset, kind))
     assert rows(dataset, KeptOutMark) == []
-    # the other person of the photo of two people stays
+    # In the photo of two people, the face of the other person stays in use.
     both = next(row.photo_id for row in rows(dataset, File) if row.uri.endswith("both.png"))
     assert [row.status for row in rows(dataset, Face) if row.photo_id == both].count("ok") == 1
-    # The ledger remembers only the places of these faces. If detection runs on the photo again, these faces still stay
-    # out.
+    # The ledger remembers only the places of the opted-out faces. These faces stay out even if the photo goes through
+    # detection again.
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("double", "all", {}, delete=[("stages", "stage", ["detect"])])
     summary = curated(photos, dataset)
     assert summary.faces["opted_out"] == 4 and check_ledger(dataset) == []
     save(photos / "new.png", photo([1], 70))
     assert curated(photos, dataset).faces == {**summary.faces, "ok": summary.faces["ok"] + 1}
-    # the faces are also kept out of a file with a rating, and of a smaller copy at another place
+    # The faces also stay out if the file gets a rating, and they stay out of a smaller copy of the photo.
     shutil.copy(photos / "both.png", photos / "copy.png")
     encode_again(photos / "copy.png", scale=0.5)
     rate(photos / "both.png")

@@ -1,4 +1,4 @@
-"""Tests small albums of real faces: turned photos, covered faces, close-ups and copies, as people have them."""
+"""Tests small albums of real faces with photos like those of users: turned, covered, close-up and copied."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ COPIES = {
 
 
 def count_people(dataset: Path) -> list[tuple[int, int]]:
-    """Returns the numbers of faces and of folders of each person who has two faces or more and is not doubtful."""
+    """Returns (number of faces, number of folders) of each person with two or more faces who is not doubtful."""
     with Ledger.open(dataset) as ledger:
         return ledger.query(
             """SELECT count(*) AS faces, count(DISTINCT parse_path(u.uri)[-2]) FROM memberships m
@@ -105,7 +105,8 @@ def test_masks_and_dark_glasses_join_no_two_people(people: list[Path], spec: str
         files = sorted(person.iterdir())
         for photo in files[:PLAIN] if number < PEOPLE else []:
             save(photos / person.name / photo.name, cv2.imread(str(photo)))
-        for cover in (put_on_mask, put_on_glasses):  # known people and strangers get covered photos
+        # known people and strangers get a photo with a mask and a photo with dark glasses
+        for cover in (put_on_mask, put_on_glasses):
             image = cv2.imread(str(files[PLAIN + (cover is put_on_mask)]))
             if faces := models.detect(np.ascontiguousarray(image[:, :, ::-1])):
                 cover(image, faces[0].landmarks5[:2])

@@ -1,4 +1,4 @@
-"""Tests `kill -9` at any moment: the next run of the command ends with the ledger and files of an uninterrupted run."""
+"""Tests `kill -9` at any moment: the next run of the command gives the ledger and the files of an undisturbed run."""
 
 import os
 import shutil
@@ -36,9 +36,9 @@ def crops(dataset: Path) -> int:
 
 
 def kill_when(process: Process, reached: Callable[[], bool]) -> bool:
-    """Kills all processes of the command when `reached` returns True.
+    """Kills all processes of the command as soon as `reached` returns True.
 
-    Returns False if the command ended before.
+    Returns False if the command ended before that.
     """
     end = time.monotonic() + 60
     while not reached():
@@ -92,7 +92,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(photos, uninterrupted, 
     process = start(photos, dataset, workers=1, delay=0.002)
     assert kill_when(process, lambda: MOMENTS[moment](dataset)), "it had ended before"
     if (dataset / "manifest.duckdb").exists() and moment != "as the ledger is made":
-        with Ledger.open(dataset) as ledger:  # the ledger can be read after the kill
+        with Ledger.open(dataset) as ledger:  # even after the kill, the ledger can be read
             assert ledger.query("SELECT count(*) AS n FROM files")["n"][0] >= 0
     finish(photos, dataset)
     assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1] and check_ledger(dataset) == []
@@ -117,7 +117,8 @@ def test_a_second_curation_of_the_same_dataset_is_refused_and_the_first_is_unhar
     while crops(dataset) < 1:
         assert first.poll() is None
         time.sleep(0.005)
-    first.send_signal(signal.SIGSTOP)  # the first command must not end before the second command has started
+    # the first command is stopped, so that it cannot end before the second command has started
+    first.send_signal(signal.SIGSTOP)
     second = start(photos, dataset)
     _, err = second.communicate(timeout=120)
     first.send_signal(signal.SIGCONT)

@@ -25,13 +25,12 @@ needs_basicsr = pytest.mark.skipif(
     importlib.util.find_spec("basicsr") is None, reason="needs basicsr: pip install --no-deps basicsr==1.4.2"
 )
 DRAWS = 200 if FUZZ else 40
-# The presets with the chain blur, downsample, noise, JPEG and upsample. Poisson noise and a second JPEG would magnify a
-# difference in the last bit.
+# All presets except real-esrgan, whose Poisson noise and second JPEG would magnify a difference in the last bit.
 CLASSIC = [name for name in PRESETS if name != "real-esrgan"]
 
 
 def face_like(seed: int, side: int = 512) -> Image:
-    """Returns a picture with edges, texture and flat parts, float32 (side, side, 3) on the 1/255 grid."""
+    """Returns a picture with edges, texture and flat parts, float32 (side, side, 3) in multiples of 1/255."""
     rng = np.random.default_rng(seed)
     coarse = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
     cv2.circle(coarse, (side // 2, side // 2), side // 3, tuple(map(int, rng.integers(0, 256, 3))), -1)
@@ -42,9 +41,9 @@ def face_like(seed: int, side: int = 512) -> Image:
 
 
 def compared(preset: str, seed: int, hq: Image) -> float:
-    """Returns the largest difference before JPEG, in units of 1/255.
+    """Returns the largest difference between the two engines before JPEG, in units of 1/255.
 
-    Also checks that both engines write the same JPEG file.
+    Also checks that both engines write the same JPEG file, and that they agree after it.
     """
     theta = sample_theta(PRESETS[preset], seed, "parity")
     steps = theta["steps"]
@@ -55,7 +54,7 @@ def compared(preset: str, seed: int, hq: Image) -> float:
     if at < len(steps):
         quality = steps[at]["quality"]
         assert jpeg_bytes(ours, quality) == basicsr_reference.jpeg_bytes(ours, quality), (preset, seed)
-        # if both engines get the same picture here, all later steps agree
+        # Both engines continue with the same picture, so all later steps must agree.
         rest = [step for step in steps[at:] if step["op"] != "upsample"]
         after = np.abs(run_steps(ours, rest) - basicsr_reference.run_steps(ours, rest)).max() * 255
         assert after <= 1, (preset, seed, after)
@@ -68,7 +67,8 @@ def compared(preset: str, seed: int, hq: Image) -> float:
 def test_before_jpeg_no_pixel_of_any_draw_is_more_than_one_level_apart(preset: str) -> None:
     faces = [face_like(seed) for seed in range(10)]
     seeds = DRAWS if len({json.dumps(sample_theta(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
-    assert seeds == DRAWS or preset == "bicubic-x8"  # bicubic-x8 draws no random numbers, so ten pictures are enough
+    # bicubic-x8 draws no random numbers, so one draw for each of the ten pictures is enough
+    assert seeds == DRAWS or preset == "bicubic-x8"
     assert max(compared(preset, seed, faces[seed % 10]) for seed in range(seeds)) <= 1
 
 

@@ -21,7 +21,7 @@ from manifests.errors import BadInput
 from tests.places import FUZZ
 
 ELLIPSE = {"op": "blur", "size": 21, "sigma_x": 1.3, "sigma_y": 3.1, "angle": 0.7}
-# steps of each kind whose gradient can be compared with a numerical gradient
+# Steps of each kind that are smooth, so that their gradients can be compared with numerical gradients.
 SMOOTH = {
     "iso": [{**ELLIPSE, "kernel": "iso"}],
     "aniso": [{**ELLIPSE, "kernel": "aniso"}],
@@ -107,7 +107,7 @@ def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_draw_is_what_the_exact_engine_makes_of_it(preset):
     apart = agrees(np.ascontiguousarray(astronaut()[:256, 100:356]), preset, range(8))
-    # over all draws, the differences are much smaller than for a single draw
+    # The limits for all draws together are much lower than the limits for a single draw in `agrees`.
     assert np.quantile(apart, 0.999) <= 1 and apart.mean() <= 0.02
 
 
@@ -143,15 +143,15 @@ def test_every_operation_at_every_size(name, version):
         ours = run_steps(batch(hq), [theta(steps, version)])[0]
         theirs = exact.run_steps(hq, steps, version)
         assert ours.shape == (3, *theirs.shape[:2])
-        # Before the second JPEG, the pictures may differ by one level. If the second JPEG then rounds one coefficient
-        # differently, a whole block differs by 3 levels.
+        # Before the second JPEG, the pictures of the two engines may differ by one level. If the second JPEG then
+        # rounds one coefficient differently, a whole block differs by 3 levels.
         assert levels(ours, theirs).max() <= (0.05 if name != "second order" else 12), (height, width)
         assert levels(ours, theirs).mean() <= (0.01 if name != "second order" else 0.6), (height, width)
 
 
 def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
-    # Otherwise, a difference in the last bit could change a rounding. The first JPEG would spread this change over a
-    # block, and the second JPEG would magnify the change.
+    # If the second JPEG did not start from the same picture, a difference in the last bit could change a rounding. The
+    # first JPEG would spread this change over a block, and the second JPEG would magnify the change.
     hq = np.ascontiguousarray(astronaut()[:256, 100:356])
     for seed in range(10):
         noisy = {"op": "noise", "sigma": 9.0, "gray": False, "seed": seed}
@@ -160,7 +160,8 @@ def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
         assert np.array_equal(to_uint8(ours.permute(1, 2, 0).numpy()), to_uint8(exact.run_steps(hq, steps)))
     guess = batch(hq[:32, :32]).requires_grad_()
     (gradient,) = torch.autograd.grad(apply(guess, [theta(steps)]).sum(), guess)
-    assert gradient.isfinite().all() and gradient.mean() > 0.9  # the replaced picture does not stop the gradient
+    # the gradient passes the place where the picture is replaced
+    assert gradient.isfinite().all() and gradient.mean() > 0.9
 
 
 def test_a_single_pixel_and_a_single_line():
@@ -244,7 +245,7 @@ def test_jpeg_has_the_gradient_of_the_same_transform_without_rounding(size):
     weights = torch.rand(hq.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gradients = [torch.autograd.grad((jpeg(hq, [50], each) * weights).sum(), hq)[0] for each in (True, False)]
     assert torch.allclose(*gradients, atol=1e-12)
-    # without rounding, JPEG only loses chroma, because JPEG halves the size of the chroma
+    # Without rounding, only the colour differs a little, because JPEG stores the chroma at half size.
     assert (jpeg(hq, [5], rounding=False) - hq).abs().max() < 0.2
     even = torch.full_like(hq, 0.4)
     assert (jpeg(even, [5], rounding=False) - even).abs().max() < 1e-4

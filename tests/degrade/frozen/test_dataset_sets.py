@@ -65,7 +65,7 @@ def test_a_face_that_is_only_a_reference_gets_no_image(tmp_path):
         frozen = {row.face_id for row in ledger.read_rows(Degradation)}
         ledger.record("double", "all", {}, marked)
     assert plan.images == made.images == len(frozen) and only and not only & frozen
-    assert make_set(dataset, **OPTIONS).images == made.images  # the images of the frozen set do not change
+    assert make_set(dataset, **OPTIONS).images == made.images  # the frozen set keeps its images
     with pytest.raises(BadInput, match=r"has no target, .* for the reason outside_photo\): .* --filters keep-outside"):
         make_set(dataset, **{**OPTIONS, "seed": 1})
 
@@ -77,7 +77,7 @@ def test_the_summary_and_the_card_count_targets_that_are_enlarged_or_partly_outs
         poor = {0: {"upsample": 16.1}, 1: {"upsample": 16.0}, 2: {"outside": 0.021}, 3: {"outside": 0.02}}
         usual = [dataclasses.replace(face, upsample=1.0, outside=0.0) for face in faces]
         ledger.record("double", "poor", {}, [dataclasses.replace(f, **poor.get(n, {})) for n, f in enumerate(usual)])
-    # at 32 px, a target is enlarged if its `upsample` is above 512 / 32 = 16
+    # In a set of 32 px, a target counts as enlarged if its `upsample` is above 512 / 32 = 16.
     made = make_set(dataset, **{**OPTIONS, "split": "test"})
     assert (made.enlarged, made.padded) == (1, 1)
     assert describe_poor_targets(made) == (

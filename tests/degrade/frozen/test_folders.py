@@ -22,7 +22,7 @@ from tests.doubles.frozen.lq_sets import files, toy_picture
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Writes pictures of every unusual kind, and some files that are no pictures."""
+    """Writes pictures of every unusual kind, and some files that are not pictures."""
     folder = tmp_path / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "a.png").write_bytes(encode_png(toy_picture(1, 40)))
@@ -134,11 +134,11 @@ def test_a_finished_set_inside_the_folder_is_no_source(photos):
     before = find_images(photos)
     degrade_folder(photos, photos / "lq", size=24)
     assert find_images(photos) == before
-    assert find_images(photos / "lq")  # a command can still name the folder of the set as its source
+    assert find_images(photos / "lq")  # the set is still a source if the command names its folder
 
 
 def test_the_same_command_gives_the_same_bytes_from_any_worker_count(photos, tmp_path):
-    # the card contains the path of the source, so both sets are made at the same place
+    # The card contains the path of the source. Both sets are made at the same place, so that their cards can be equal.
     degrade_folder(photos, tmp_path / "lq", size=24)
     before = files(tmp_path / "lq")
     (tmp_path / "lq").rename(tmp_path / "first")
@@ -289,7 +289,7 @@ def test_no_two_pictures_share_an_output():
     outputs = choose_output_names([Path(name) for name in sorted(names)])
     assert len(set(outputs)) == len(names) and all(output.suffix == ".png" for output in outputs)
     assert choose_output_names([Path("d/y.gif")]) == [Path("d/y.png")]
-    # the names also differ on a system that does not tell cases or Unicode forms apart
+    # The names must also differ on a system that does not tell cases or Unicode forms apart.
     names = ["A.jpg", "A.png", "a.bmp", "a.jpg", "Zo\u00eb.jpg", "Zoe\u0308.png"]
     outputs = choose_output_names([Path(name) for name in names])
     assert len({unicodedata.normalize("NFC", str(output)).lower() for output in outputs}) == len(names)

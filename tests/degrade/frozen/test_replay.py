@@ -1,4 +1,4 @@
-"""Tests replays from theta.jsonl, the card, other engines, and the reports of `verify` on another machine."""
+"""Tests replays from theta.jsonl, the card of a set, other engines, and the reports of `verify` on another machine."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_replay_finds_its_sources_where_they_are_now(photos: Path, tmp_path: P
     ours, theirs = files(tmp_path / "again"), files(tmp_path / "lq")
     assert {name for name in theirs if ours[name] != theirs[name]} == {b"card.json"}
     assert verify_folder(tmp_path / "again").ok
-    # theta.jsonl is enough without a card
+    # A replay needs only theta.jsonl, and no card.
     shutil.copy(tmp_path / "lq" / "theta.jsonl", tmp_path / "alone.jsonl")
     report = replay(moved, tmp_path / "alone.jsonl", tmp_path / "third")
     assert (report.preset, report.seed) == (None, None) and verify_folder(tmp_path / "third").ok
@@ -147,7 +147,7 @@ def test_a_set_of_a_dataset_has_theta_and_card_and_replays(tmp_path: Path) -> No
     shutil.copytree(lq, tmp_path / "copy")
     assert verify_folder(tmp_path / "copy", source=dataset).ok
     moved = crop_path(dataset, toy_face(0).face_id).rename(dataset / "faces" / "elsewhere.png")
-    replay(dataset, lq / "theta.jsonl", tmp_path / "by content")  # a source at another place is found by its content
+    replay(dataset, lq / "theta.jsonl", tmp_path / "by content")  # the source has moved, and is found by its content
     assert files(tmp_path / "by content")[b"theta.jsonl"] == theirs[b"theta.jsonl"]
     moved.unlink()
     with pytest.raises(BadInput, match=rf"{toy_face(0).face_id}\.png\) missing"):
@@ -186,7 +186,7 @@ def test_verify_says_whose_versions_differ_and_by_how_much(
     found = verify_folder(tmp_path / "lq")
     assert found.unreproduced_files == ("a.png",) and found.changed_files == () and found.largest_difference > 0
     assert len(found.version_differences) == 1 and "3.2.1 here" in found.version_differences[0]
-    # verify runs in this process here, because another process would have the true version of the library
+    # `verify` must run in this process, because another process would have the true version of the library.
     here = degrade.frozen.jobs.open_untrusted_job_pool
     monkeypatch.setattr("degrade.frozen.verify.open_untrusted_job_pool", lambda _, jobs: here(None, jobs))
     result = CliRunner().invoke(likeness.app, ["verify", str(tmp_path / "lq"), "--workers", "1"])
@@ -334,7 +334,7 @@ def test_a_set_of_basicsr_says_so_and_verifies_and_replays(photos: Path, tmp_pat
 
 
 def test_the_bytes_of_a_set_do_not_depend_on_where_it_is_run(photos: Path, tmp_path: Path) -> None:
-    """Tests replays with other BLAS kernels, and with OpenCV without AVX-512, in new processes."""
+    """Tests replays in new processes: with other BLAS kernels, and with OpenCV without AVX-512."""
     degrade_folder(photos, tmp_path / "lq", "gfpgan")
     for environment in ({"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENCV_CPU_DISABLE": "AVX512F"}):
         code = "import sys\nfrom pathlib import Path\nfrom degrade.frozen.replay import replay\n"

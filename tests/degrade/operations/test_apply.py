@@ -59,7 +59,7 @@ def test_a_theta_replays_to_the_same_bits_after_a_trip_through_json(preset, seed
     once, again = apply(hq, theta), apply(hq, json.loads(json.dumps(theta)))
     assert np.array_equal(once, again) and np.array_equal(hq, before)
     assert once.shape == hq.shape and once.dtype == np.float32
-    assert np.array_equal(to_float(to_uint8(once)), once)  # the values are on the 8-bit grid, and therefore in 0..1
+    assert np.array_equal(to_float(to_uint8(once)), once)  # the values are multiples of 1/255, and therefore in 0..1
 
 
 def test_threads_and_memory_layout_change_no_bit():
@@ -98,7 +98,7 @@ def test_another_process_gives_the_same_bytes():
 
 
 def literature(hq: np.ndarray, theta: dict) -> np.ndarray:
-    """Runs the chain up to JPEG as BasicSR and GFPGAN write it, in BGR and with the full 2-D kernel."""
+    """Runs the steps before JPEG as BasicSR and GFPGAN write them, in BGR and with the full 2-D kernel."""
     image = np.ascontiguousarray(hq[..., ::-1])
     for step in theta["steps"]:
         if step["op"] == "blur":
@@ -121,7 +121,8 @@ def literature(hq: np.ndarray, theta: dict) -> np.ndarray:
     return image[..., ::-1]
 
 
-# tests/degrade/test_refine_preset.py compares `refine`, whose chain has another order
+# This list leaves out `refine`, whose operations are in another order. tests/degrade/test_refine_preset.py compares
+# `refine` with its release.
 CLASSIC = [name for name, preset in PRESETS.items() if preset.blur and not preset.motion[0] and not preset.full_size]
 
 
@@ -147,7 +148,7 @@ def test_jpeg_weighs_red_as_red_and_is_420():
     red[..., 0] = 1
     assert to_uint8(jpeg(red, 95))[8, 8, 0] > 240
     turned = jpeg(np.ascontiguousarray(hq[..., ::-1]), 40)[..., ::-1]
-    assert not np.array_equal(turned, jpeg(hq, 40))  # the order of the channels changes the JPEG
+    assert not np.array_equal(turned, jpeg(hq, 40))  # another order of the channels gives another JPEG
 
 
 def test_blur_is_a_mirrored_convolution_even_where_the_kernel_is_larger_than_the_picture():
@@ -182,7 +183,7 @@ def test_noise_has_the_strength_it_says_and_clips_without_rounding():
 def test_downsampling_never_goes_below_one_pixel():
     assert downsample(picture(5, 300), 8.0, "bilinear").shape == (1, 37, 3)
     assert downsample(picture(64, 64), 0.5, "bilinear").shape == (128, 128, 3)
-    assert apply(picture(3, 2), changed(1, factor=1000.0)).shape == (3, 2, 3)  # version 1 keeps at least one pixel
+    assert apply(picture(3, 2), changed(1, factor=1000.0)).shape == (3, 2, 3)  # version 1 of θ keeps at least one pixel
     with pytest.raises(BadInput, match="leaves less than one pixel of 2 x 3"):
         apply(picture(3, 2), {**changed(1, factor=1000.0), "version": 2})
     with pytest.raises(BadInput, match="makes 29999 x 29999 pixels"):
@@ -196,7 +197,8 @@ def test_imresize_is_antialiased_bicubic(before, after):
     by_pillow = np.stack(
         [np.asarray(Image.fromarray(hq[..., c]).resize((after, after), Image.Resampling.BICUBIC)) for c in range(3)], -1
     )
-    edge = max(2, math.ceil(2 * after / before))  # at the border, Pillow cuts its kernel, and MATLAB mirrors the image
+    # the border is left out, because Pillow cuts its kernel there, and MATLAB mirrors the image
+    edge = max(2, math.ceil(2 * after / before))
     inner = slice(edge, -edge)
     assert np.abs(ours - by_pillow)[inner, inner].max() < 1e-4
     assert np.abs(resize(np.ones_like(hq), after, after, "imresize") - 1).max() < 1e-6

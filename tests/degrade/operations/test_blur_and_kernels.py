@@ -138,9 +138,10 @@ def test_the_fast_way_is_the_plain_way(step, height, width, then):
     if down:
         plain = resize(plain.reshape(hq.shape), *downsampled_size(height, width, down["factor"]), down["interpolation"])
     fast = fast_blur(hq, step, down)
-    gain = np.abs(make_kernel(step)).sum()  # the absolute weights of a sinc kernel may have a sum above 1
+    gain = np.abs(make_kernel(step)).sum()  # this gain can be above 1, because a sinc kernel has negative weights
     assert fast.dtype == np.float32 and fast.shape == plain.reshape(fast.shape).shape
-    # resizing magnifies a difference at most by the square of the sum of its absolute weights
+    # Interpolations with negative weights can magnify a difference when they resize, at most by the square of the sum
+    # of the absolute weights.
     overshoot = 1.6 if then and then[1] in ("bicubic", "imresize") else 1
     assert np.abs(fast - plain.reshape(fast.shape)).max() <= 0.25 / 255 * max(1, gain) * overshoot
 
@@ -204,7 +205,8 @@ def test_an_operation_on_one_pixel_works():
 
 def test_shot_noise_has_the_variance_of_counts_and_keeps_the_mean():
     flat = np.full((200, 200, 3), 100 / 255, np.float32)
-    flat[:2] = to_float(np.arange(1200, dtype=np.int64).astype(np.uint8).reshape(2, 200, 3))  # 256 levels
+    # the first two rows contain all 256 levels
+    flat[:2] = to_float(np.arange(1200, dtype=np.int64).astype(np.uint8).reshape(2, 200, 3))
     noisy = poisson(flat, 1.0, False, 5)[2:]
     assert abs(noisy.mean() - 100 / 255) < 1e-3
     assert abs(noisy.std() - math.sqrt(100 / 255 / 256)) < 1e-3

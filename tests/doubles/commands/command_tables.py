@@ -19,7 +19,7 @@ from manifests.runtime.flags import ARGUMENTS, FLAGS, RESULTS
 
 
 def walk(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields every command, with the words that call the command."""
+    """Yields (words that call a command, command) for every command."""
     inside = getattr(command, "commands", None)
     if inside is None:
         yield words, command
@@ -50,7 +50,7 @@ def list_users(word: str) -> str:
 
 
 def build_tables() -> dict[str, list[list[str]]]:
-    """Returns the rows of each table of docs/commands.md, by the heading of the table. The first row has the titles."""
+    """Returns the rows of each table of docs/commands.md by the heading of the table. The first row has the titles."""
     return {
         "Commands": [
             ["command", "arguments", "what it does"],

@@ -1,8 +1,8 @@
 """Starts the commands of tests quickly: one process imports the slow libraries, and is forked for each command.
 
-`likeness train` imports libraries for four seconds, and every worker process for one second. A forked process has its
-own memory, its own process group and its own worker processes. A test can therefore kill, stop and limit a forked
-process like any other process. As a script, this file is the process that is forked.
+The imports of `likeness train` take four seconds, and the imports of a worker process take one second. A forked process
+has its own memory, its own process group and its own worker processes. A test can therefore kill, stop and limit a
+forked process like any other process. If this file is started as a script, it becomes the process that is forked.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from tests.doubles.commands.forked_workers import fork_workers
 from tests.places import REPOSITORY
 
 LIBRARIES = ("torch._dynamo", "torch.utils.tensorboard", "likeness", "pytest")
-# all modules in these folders are imported, except LEFT_OUT, which few tests need
+# The process that is forked imports all modules in these folders, except the modules LEFT_OUT, which few tests need.
 FOLDERS = ("manifests", "curate", "degrade", "train")
 LEFT_OUT = ("degrade.engines", "train.models.bases.diffusion", "train.models.released")
-CAN_FORK = sys.platform == "linux"  # macOS ends a process that is forked after the import of these libraries
+CAN_FORK = sys.platform == "linux"  # macOS would end a process that is forked after the import of these libraries
 
 
 class ForkedCommand:
@@ -83,7 +83,7 @@ class ForkedCommand:
 
 
 class Forker:
-    """Starts the process that is forked for each command. The started process looks for modules in `paths` first."""
+    """Starts the process that is forked for each command. This process looks for modules in `paths` first."""
 
     def __init__(self, paths: str) -> None:
         ours, theirs = socket.socketpair()
@@ -101,12 +101,12 @@ class Forker:
     def start(self, words: list[str], environment: dict[str, str], largest_file: int = -1) -> ForkedCommand:
         """Starts `python WORDS` in a process group of its own.
 
-        The words begin with `-m MODULE`, with `-c CODE` or with a script.
+        The words begin with `-m MODULE`, with `-c CODE` or with the path of a script.
 
         No file of the command may become larger than `largest_file` bytes. -1 means that there is no limit.
         """
         outputs = [os.memfd_create(name) for name in ("out", "err")]
-        # this type of socket does not join two reports
+        # A socket of this type keeps two reports apart.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         told = json.dumps([words, str(Path.cwd()), environment, largest_file]).encode()
         socket.send_fds(self._socket, [len(told).to_bytes(4, "big")], [theirs.fileno(), *outputs])
@@ -153,7 +153,7 @@ def serve(requests: socket.socket) -> list[str]:
     while True:
         size, files, _, _ = socket.recv_fds(requests, 4, 3)
         if not size:
-            os._exit(0)  # the tests have closed the socket, because they have ended
+            os._exit(0)  # no data means that the tests have ended, because the end of the tests closes the socket
         told = json.loads(requests.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
         if os.fork():
             for file in files:
@@ -180,7 +180,7 @@ def serve(requests: socket.socket) -> list[str]:
 
 
 def report(child: int, descriptor: int) -> None:
-    """Reports each stop and the end of the process `child`, and then ends this process."""
+    """Reports each time that the process `child` stops, and its end. Then ends this process."""
     os.write(descriptor, str(child).encode())
     while True:
         _, status = os.waitpid(child, os.WUNTRACED)
@@ -191,7 +191,7 @@ def report(child: int, descriptor: int) -> None:
 
 
 def fork_workers_from_here() -> None:
-    """Makes multiprocessing fork its processes from a copy of this process, instead of spawning them."""
+    """Makes multiprocessing fork new processes from a copy of this process, instead of spawning them."""
     server = forkserver._forkserver
     listener = socket.socket(socket.AF_UNIX)
     address = connection.arbitrary_address("AF_UNIX")
@@ -236,7 +236,7 @@ def run_command(words: list[str]) -> int:
 
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
-    del sys.path[0]  # no module is imported from the folder of this file
+    del sys.path[0]  # removes the folder of this file, so that no module is imported from it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     import_everything()
     gc.collect()
@@ -248,7 +248,7 @@ def main() -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # ends without freeing every object of every library
+    os._exit(code)  # ends at once, because it would take time to free every object of every library
 
 
 if __name__ == "__main__":

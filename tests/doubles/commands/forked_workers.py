@@ -1,6 +1,6 @@
 """Forks the worker processes of tests from a process that has imported the libraries, instead of starting Python anew.
 
-A spawned worker process imports libraries for a second. The tests of workers that die start many worker processes.
+A spawned worker process needs a second to import libraries. Tests with workers that die start many worker processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ spawn_or_fork = multiprocessing.get_context
 
 
 class _Process(context.ForkServerProcess):
-    """A forked process with the environment and the blocked signals that a spawned process would inherit."""
+    """A forked process with the environment and the blocked signals that a spawned process would have."""
 
     def __init__(self, *told: Any, **options: Any) -> None:
         super().__init__(*told, **options)
@@ -44,7 +44,7 @@ class _Context(context.ForkServerContext):
 def get_context(method: str | None = None) -> Any:
     """Returns the context of a start method, like multiprocessing.get_context.
 
-    In place of `spawn`, processes are forked.
+    For the method `spawn`, returns a context that forks processes instead.
     """
     if method != "spawn":
         return spawn_or_fork(method)
@@ -67,5 +67,5 @@ def start_server() -> None:
 
 
 def fork_workers() -> None:
-    if sys.platform == "linux":  # macOS ends a process that is forked after the import of these libraries
+    if sys.platform == "linux":  # macOS would end a process that is forked after the import of these libraries
         multiprocessing.get_context = get_context

@@ -13,7 +13,7 @@ import manifests.runtime.workers
 from manifests.pictures import untrusted_images
 from manifests.pictures.images import Picture
 
-LIMIT = 1.5  # seconds
+LIMIT = 1.5  # the time limit of a worker process, in seconds
 
 
 def misbehave(what: str) -> None:
@@ -27,7 +27,7 @@ def misbehave(what: str) -> None:
     if what == "starve":
         held = []
         while True:
-            # the limit of the memory refuses the array before its memory is used
+            # The memory limit refuses the array when it is made, so the memory of the machine is never used.
             held.append(np.empty(2**29, np.uint8))
 
 
@@ -38,7 +38,7 @@ def short() -> None:
     manifests.runtime.workers.UNIT_SECONDS = LIMIT
 
 
-# a photo of one of these sizes (height, width) makes the process that reads it misbehave
+# If a photo has one of these sizes (height, width), the process that reads it misbehaves.
 ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}
 
 

@@ -1,6 +1,7 @@
 """Disturbs commands (kill, stop, full disk, a second writer) and compares the results with an undisturbed run.
 
-As a script, this file prints the table of the tested faults: `python tests/doubles/faults/faults.py faults.jsonl`.
+If this file is started as a script, it prints the table of the tested faults: `python tests/doubles/faults/faults.py
+faults.jsonl`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from tests.doubles.faults.hook import LINE
 from tests.places import REPOSITORY
 
 ROOT = REPOSITORY
-FULL = os.environ.get("LIKENESS_FAULTS") == "full"  # `make faults`
+FULL = os.environ.get("LIKENESS_FAULTS") == "full"  # True if `make faults` runs the tests
 SEED = 7
-# the folders in which a command looks for modules first
+# A command looks for modules first in these folders.
 PATHS = os.pathsep.join((str(ROOT / "tests" / "doubles" / "faults" / "startup"), str(ROOT)))
 
 
@@ -79,7 +80,7 @@ class Bench:
     def start(self, command: list[str], point: Point | None = None, do: str = "kill", largest_file: int = -1) -> Any:
         """Starts `python -m likeness` with these words in a process group of its own.
 
-        For `make test`, the process is forked from a process that has imported the libraries. For `make faults`, Python
+        In `make test`, the process is forked from a process that has imported the libraries. In `make faults`, Python
         is started anew.
         """
         self.log.unlink(missing_ok=True)
@@ -126,7 +127,7 @@ class Bench:
         return ended.code != 0
 
     def moments(self) -> list[str]:
-        """Returns the lines that the last command wrote for its moments."""
+        """Returns the lines of the log, one for each moment of the last command."""
         data = self.log.read_bytes() if self.log.exists() else b""
         return [data[at : at + LINE].decode(errors="replace").rstrip() for at in range(0, len(data), LINE)]
 
@@ -159,10 +160,10 @@ def paused(bench: Bench, command: list[str], point: Point) -> Iterator[Any]:
 
 
 def points(moments: int, count: int, rng: np.random.Generator) -> list[Point]:
-    """Returns `count` points, spread over all moments of a command.
+    """Returns `count` points that are spread over all moments of a command.
 
-    The moments are divided into `count` parts of equal size, and one moment is drawn from each part. A point is before
-    the call of the moment, after the call, or up to ten milliseconds after the start of the call.
+    The moments are divided into `count` parts of equal size, and one moment is drawn from each part. The fault comes
+    before the call of this moment, after the call, or up to ten milliseconds after the start of the call.
     """
     edges = np.linspace(1, moments + 1, count + 1)
     found = []
@@ -185,8 +186,8 @@ def many_photos(folder: Path) -> Path:
     return folder
 
 
-# The keys of stats.jsonl that may differ between two runs, because they are times or speeds. The ledger is not compared
-# as bytes, but table by table.
+# These keys of stats.jsonl may differ between two runs, because they are times or speeds. `remains` does not compare
+# the bytes of the ledger, but its tables.
 _CLOCKS = {"seconds", "images_per_second", "data_wait"}
 
 
@@ -208,7 +209,7 @@ def remains(folder: Path) -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Returns the names whose content differs, or that only one of the two results of `remains` has."""
+    """Returns the names with different contents, and the names that only one of the two results of `remains` has."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
@@ -240,7 +241,8 @@ LQ = ("--size", "64", "--workers", "1")
 class World:
     """Holds the photos, datasets and runs with which the stages begin, and the results of undisturbed commands.
 
-    The commands make each dataset and run once. Every attempt of a stage begins in the emptied folder `here`.
+    Each dataset and each run is made once, by a command. Every attempt of a stage begins in the folder `here`, which is
+    emptied first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -281,7 +283,7 @@ class World:
         return [str(word) for word in stage(self)]
 
     def undisturbed(self, stage: Stage) -> tuple[list[str], dict[str, Any], list[str]]:
-        """Returns the command of a stage, what the command leaves in `here` without a fault, and its moments."""
+        """Returns the command of a stage, what it leaves in `here` if nothing disturbs it, and its moments."""
         command = self.begin(stage)
         if stage not in self._undisturbed:
             began = time.monotonic()
@@ -292,7 +294,7 @@ class World:
         return command, *self._undisturbed[stage]
 
     def ends_as(self, command: list[str], undisturbed: dict[str, Any]) -> Ended:
-        """Runs a command again, and checks that its files are then the same as those of the undisturbed command.
+        """Runs a command again, and checks that its files are equal to the files of the undisturbed command.
 
         `check_ledger` must find no problem.
         """
@@ -304,8 +306,8 @@ class World:
         return ended
 
 
-# Each of the following functions is a stage. The function writes what the command needs into world.here, and returns
-# the command. All files in world.here are compared afterwards.
+# Each function below is a stage. The function writes what the command needs into world.here, and returns the command.
+# After the command, all files in world.here are compared.
 
 
 def curate(world: World, workers: int = 1) -> list[object]:
@@ -317,7 +319,7 @@ def curate_in_two(world: World) -> list[object]:
 
 
 def mend(world: World) -> list[object]:
-    """Prepares a dataset without a shard and without some crops. Some photos are replaced, removed or added."""
+    """Prepares a dataset that has lost a shard and some crops, and whose photos were replaced, removed or added."""
     dataset, photos = world.here / "ds", world.here / "photos"
     shutil.copytree(world.photos, photos, symlinks=True)
     begin = world.made("mend/ds", "curate", photos, "--out", world.bench.folder / "mend" / "ds", "--workers", "1")
@@ -326,7 +328,7 @@ def mend(world: World) -> list[object]:
         (photos / "person0" / "1.png", photo([1, 2], 300)),
         (photos / "person2" / "9.png", photo([2], 301)),
     ):
-        os.utime(save(path, image), (0, 0))  # fixed times, because the ledger stores the times of the files
+        os.utime(save(path, image), (0, 0))  # the times of the files are fixed, because the ledger stores them
     (photos / "person3" / "4.png").unlink()
     with Ledger.open(dataset) as ledger:
         faces = [face for face in ledger.read_rows(Face) if face.status == "ok"]

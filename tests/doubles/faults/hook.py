@@ -6,12 +6,12 @@ in every process of the command. The command is therefore the real command, `pyt
 its worker processes also count. The variables of the environment are:
 
     FAULTS_LOG   a file that gets a line of LINE bytes for each moment of any process
-    FAULTS_AT    "37" for the 37th moment; "commit scan" for the first moment whose line begins so; empty for no fault
-    FAULTS_DO    "kill" or "stop": SIGKILL or SIGSTOP to the whole process group
+    FAULTS_AT    "37" is the 37th moment; "commit scan" is the first moment whose line begins so; empty means no fault
+    FAULTS_DO    "kill" or "stop": the whole process group gets SIGKILL or SIGSTOP
     FAULTS_WHEN  "before" or "after" the call, or a number of milliseconds after the start of the call
 
-`install` also makes the work small: the people and face models of tests/doubles/curation.py, a restorer of a few
-thousand weights, batches of a few files, and a checkpoint every eight images.
+`install` also makes the work small: the command gets the people and face models of tests/doubles/curation.py, a
+restorer of a few thousand weights, batches of a few files, and a checkpoint every eight images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from types import ModuleType
 from typing import Any
 
 LINE = 64
-CHECKPOINT_EVERY = 8  # images
+CHECKPOINT_EVERY = 8  # the number of images between two checkpoints
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
@@ -41,17 +41,18 @@ def install() -> None:
         counted = moment(name, plain)
         setattr(os, name, counted)
         if plain in os.supports_dir_fd:
-            os.supports_dir_fd.add(counted)  # shutil.rmtree checks that the function is in this set
+            os.supports_dir_fd.add(counted)  # shutil.rmtree accepts only functions that are in this set
     sys.meta_path.insert(0, _Afterwards(_PATCHES))
 
 
 def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | None = None) -> Callable[..., Any]:
-    """Returns `plain` as a function that counts a moment, and disturbs the command if FAULTS_AT names this moment."""
+    """Returns a function that calls `plain`, counts a moment, and disturbs the command at the moment FAULTS_AT."""
 
     @functools.wraps(plain)
     def counted(*told: Any, **options: Any) -> Any:
         line = f"{kind} {named(*told) if named else _name(told)}"
-        # a temporary file that was renamed already, and a DuckDB database without a file, do not count as moments
+        # Two kinds of calls do not count as moments: a temporary file that was renamed before, and a DuckDB database
+        # without a file.
         if line.endswith((".tmp", ":memory:")):
             return plain(*told, **options)
         due = _due(line)
@@ -62,7 +63,7 @@ def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | Non
             threading.Timer(float(when) / 1000, _strike).start()
         try:
             return plain(*told, **options)
-        finally:  # even if the call raises an error, for example because the file to remove is missing
+        finally:  # the fault also comes if the call raises an error, for example because the file to remove is missing
             if due and when == "after":
                 _strike()
 
@@ -91,14 +92,15 @@ def _due(line: str) -> bool:
 
 def _strike() -> None:
     number = _SIGNALS[os.environ["FAULTS_DO"]]
-    os.environ["FAULTS_AT"] = ""  # only one time: a process that continues after a stop gets no other fault
+    # there is only one fault, so a process that continues after a stop gets no other fault
+    os.environ["FAULTS_AT"] = ""
     os.killpg(0, number)
     if number == signal.SIGKILL:
-        time.sleep(60)  # no other thread may continue before the signal arrives
+        time.sleep(60)  # no other thread may continue until the signal arrives
 
 
 class _Afterwards(importlib.abc.MetaPathFinder):
-    """Calls a function with a module as soon as the module has been imported."""
+    """Calls a function for each module in `patches` as soon as this module has been imported."""
 
     def __init__(self, patches: dict[str, Callable[[ModuleType], None]]) -> None:
         self._patches = dict(patches)
@@ -162,7 +164,7 @@ def _loop(module: ModuleType) -> None:
 
 
 def _cleaning(module: ModuleType) -> None:
-    # The pictures of the doubles are not faces, so the bounds are wide. The tests check only that the bounds are used.
+    # The bounds are wide, because the pictures of the doubles are not faces. The tests check only that bounds are used.
     assert hasattr(module, "Bounds")
     module.Bounds = functools.partial(module.Bounds, clean_noise=50.0, clean_blockiness=50.0, change=200.0)
 
@@ -179,7 +181,7 @@ def _attempts(module: ModuleType) -> None:
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "duckdb": _duckdb,
     "manifests.ledger.ledger": _ledger,
-    # a fixed key, so that two datasets can be compared
+    # The key is fixed, so that two datasets can be compared.
     "manifests.privacy.keys": _constants(create_key=lambda: bytes(32)),
     "curate.faces.load": _faces,
     "curate.photos.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),

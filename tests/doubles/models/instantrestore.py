@@ -17,8 +17,8 @@ from tests.doubles.models.stable_diffusion import PROMPT, write_mini_sd
 
 FINAL = "final_model_ckpt.pt"
 RANK = 6
-SIZE = 64  # pixels
-# two levels instead of sd-turbo's four, so that the tests are fast
+SIZE = 64  # the side of the images in pixels
+# This UNet has two levels, and sd-turbo has four. Two levels make the tests fast.
 UNET = {
     "block_out_channels": (16, 32),
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -39,7 +39,7 @@ MODEL = {
     "use_adain": True,
     "train_input": False,
 }
-# the names of the adapted layers, from the authors' code
+# The authors' code adapts the layers with these names.
 UNET_LAYERS = "to_k to_q to_v to_out.0 conv conv1 conv2 conv_shortcut conv_out proj_in proj_out ff.net.2 ff.net.0.proj"
 VAE_LAYERS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_k to_q to_v to_out.0"
 
@@ -47,7 +47,7 @@ State = dict[str, torch.Tensor]
 
 
 def write_text_parts(folder: Path) -> None:
-    """Writes a small text encoder and a tokenizer that spells every word, in the layout of sd-turbo."""
+    """Writes a small text encoder, and a tokenizer that divides words into letters, in the layout of sd-turbo."""
     vocabulary = ["!", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     names = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     (folder / "tokenizer").mkdir(parents=True)
@@ -56,7 +56,8 @@ def write_text_parts(folder: Path) -> None:
         ("vocab.json", json.dumps({token: number for number, token in enumerate(vocabulary)})),
         ("merges.txt", "#version: 0.2\n"),
         ("tokenizer_config.json", json.dumps(tokenizer)),
-        ("special_tokens_map.json", json.dumps({"pad_token": "!", **names})),  # sd-turbo fills the prompt with "!"
+        # sd-turbo fills the rest of the prompt with "!"
+        ("special_tokens_map.json", json.dumps({"pad_token": "!", **names})),
     ):
         (folder / "tokenizer" / file).write_text(text)
     config = CLIPTextConfig(
@@ -74,7 +75,7 @@ def write_text_parts(folder: Path) -> None:
 
 
 def prompt_ids() -> torch.Tensor:
-    """Returns the token ids (1, 77) of the published prompt, spelled by hand."""
+    """Returns the token ids (1, 77) of the published prompt, which this function divides into letters by itself."""
     ids = [2 * len(LETTERS) + 1]
     for word in WORDS:
         ids += [1 + LETTERS.index(letter) for letter in word[:-1]]
@@ -109,7 +110,7 @@ def released_state(base: Path) -> State:
         adapted = {"unet": UNET_LAYERS, "vae": VAE_LAYERS}.get(part, "").split()
         for name, tensor in network.state_dict().items():
             layer, _, kind = name.rpartition(".")
-            # transformers has dropped the level text_model since the release
+            # The released file has the level `text_model`, which transformers has dropped since the release.
             prefix = "net.text_encoder.text_model" if part == "text_encoder" else f"net.{part}"
             value = tensor + 0.02 * torch.randn_like(tensor)
             if not any(layer == one or layer.endswith(f".{one}") for one in adapted):
@@ -125,7 +126,7 @@ def released_state(base: Path) -> State:
 
 
 def write(folder: Path, state: State, **settings: Any) -> Path:
-    """Writes a checkpoint as the authors' coach does: tensors, settings, and the state of the optimizer."""
+    """Writes a checkpoint as the trainer of the authors does: tensors, settings, and the state of the optimizer."""
     folder.mkdir(exist_ok=True)
     optimizer = {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 5e-4, "params": [0]}]}
     cfg = {"model": MODEL | settings, "optim": {"scheduler_type": "constant", "learning_rate": 5e-4}}
@@ -133,11 +134,11 @@ def write(folder: Path, state: State, **settings: Any) -> Path:
     return folder
 
 
-# the following functions compute the published operations from the tensors, without our code
+# The functions below compute the published operations from the tensors, without our code.
 
 
 def merged(state: State, part: str) -> State:
-    """Returns the weights of a part, with half of each up @ down added (alpha is half of the rank)."""
+    """Returns the weights of a part, plus .5 * up @ down for each adapter, because alpha is half of the rank."""
     inside = {n.removeprefix(f"net.{part}."): t for n, t in state.items() if n.startswith(f"net.{part}.")}
     weights = {name.replace(".base_layer", ""): tensor for name, tensor in inside.items() if "lora_" not in name}
     for name, down in inside.items():
@@ -149,7 +150,7 @@ def merged(state: State, part: str) -> State:
 
 
 class SharedAttention:
-    """Is the attention of the authors in one layer, head by head. `seen` are the keys and values of the references."""
+    """Computes the attention of the authors in one layer. `seen` contains the keys and values of the references."""
 
     def __init__(self, adain: bool, own: bool) -> None:
         self.adain, self.own = adain, own
@@ -175,7 +176,7 @@ class SharedAttention:
 
 
 def low_pass(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """Scales the lowest frequencies, -1 and 0 in each direction, as FreeU in diffusers."""
+    """Multiplies the lowest frequencies (-1 and 0 in each direction) by `scale`, as FreeU does in diffusers."""
     mask = torch.ones(x.shape[-2:])
     for row in (-1, 0):
         for column in (-1, 0):
@@ -184,7 +185,7 @@ def low_pass(x: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def run_unet(unet: Any, z: torch.Tensor, timestep: int, prompt: torch.Tensor) -> torch.Tensor:
-    """Runs a UNet with FreeU (s1 .9, s2 .2, b1 1.4, b2 1.6), block by block."""
+    """Runs a UNet block by block, with the factors of FreeU (s1 .9, s2 .2, b1 1.4, b2 1.6)."""
     emb = unet.time_embedding(unet.time_proj(torch.full((len(z),), timestep)))
     prompt = prompt.expand(len(z), -1, -1)
     h = unet.conv_in(z)
@@ -230,7 +231,8 @@ def published(
     def noisy(z: torch.Tensor, draw: torch.Tensor, timestep: int) -> torch.Tensor:
         return share[timestep] ** 0.5 * z + (1 - share[timestep]) ** 0.5 * draw
 
-    # the order of the draws: posterior of the input, posterior and noise of the references, noise of the input
+    # The random numbers are drawn in this order: for the posterior of the input, for the posterior of the references,
+    # for the noise of the references, and for the noise of the input.
     z = encode(parts["vae"], lq, draws[0])
     layers = [name for name, _ in parts["unet"].up_blocks.named_modules() if name.endswith("attn1")]
     shared = [SharedAttention(adain, own) for _ in layers]
@@ -248,5 +250,5 @@ def published(
         attention.seen = kept
     z = noisy(z, draws[3], 249)
     noise = run_unet(parts["unet"], z, 249, prompt)
-    clean = scheduler.step(noise, 249, z).pred_original_sample  # clipped if the scheduler clips
+    clean = scheduler.step(noise, 249, z).pred_original_sample  # this image is clipped if the scheduler clips
     return parts["vae"].decode(clean / 0.18215).sample.clamp(-1, 1) / 2 + 0.5

@@ -17,7 +17,7 @@ def lpips_by_hand(weights: Path, one: torch.Tensor, other: torch.Tensor) -> torc
     shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
     scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
     images, total, head = [(2 * image - 1 - shift) / scale for image in (one, other)], torch.zeros(()), 0
-    for number in range(30):  # relu follows each convolution, and the taps are the last layers before a pooling
+    for number in range(30):  # relu follows each convolution, and LPIPS uses the last layer before each pooling
         if f"{number}.weight" in state:
             images = [F.conv2d(x, state[f"{number}.weight"], state[f"{number}.bias"], padding=1) for x in images]
         elif number in (4, 9, 16, 23):

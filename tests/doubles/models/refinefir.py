@@ -1,7 +1,7 @@
 """Makes small random weights in ReFineFIR's released layout, and computes the published operations with them.
 
-The operations are written from the order of operations of JianWang-CMU/RefineFIR, with plain functions of torch. They
-use no network of Likeness. Resampling is computed as published: insert zeros, pad, filter, keep every n-th value.
+The operations follow the order of operations in JianWang-CMU/RefineFIR, and use only plain functions of torch. They use
+no network of Likeness. Resampling is computed as published: insert zeros, pad, filter, keep every n-th value.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def make_encoder() -> State:
 
 
 def write_release(folder: Path, generator: State, encoder: State, alone: bool = False) -> Path:
-    """Writes the two files of a release. Without `alone`, `latest.pt` has the layout of the authors' train.py."""
+    """Writes the two files of a release. With `alone`, `latest.pt` has only the tensors of the generator.
+
+    Without `alone`, `latest.pt` has the layout of the authors' train.py.
+    """
     folder.mkdir(exist_ok=True)
     options = argparse.Namespace(size=64, iter=800000, lr=0.002, refloss=True)
     whole = {"g": generator, "d": make_discriminator(), "g_optim": {"state": {}}, "args": options, "iter": 10}
@@ -139,7 +142,7 @@ def _conv(weight: torch.Tensor, x: torch.Tensor, stride: int = 1, padding: int =
 
 
 def _modulated(s: State, name: str, x: torch.Tensor, style: torch.Tensor, demodulate: bool = True) -> torch.Tensor:
-    """Convolves one image after the other, each with its own weights."""
+    """Convolves each image with its own weights, one image after the other."""
     scales, images = _linear(s, f"{name}.modulation", style), []
     for image, scale in zip(x, scales, strict=True):
         weight = s[f"{name}.weight"][0] * scale[None, :, None, None] / s[f"{name}.weight"][0][0].numel() ** 0.5
@@ -165,7 +168,7 @@ def _fuse(s: State, name: str, decoded: torch.Tensor, encoded: torch.Tensor) -> 
 
 
 def generate(s: State, images: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-    """Returns the restored images (B,3,64,64) of LQ and warped reference (B,6,64,64), all in -1..1."""
+    """Returns the restored images (B,3,64,64). `images` are LQ and warped reference (B,6,64,64). All are in -1..1."""
     maps = [_leak(_conv(s["encoder.conv1.0.weight"], images), s["encoder.conv1.1.bias"])]
     for n in range(4):
         blurred = _resample(maps[0], s[f"encoder.convs.{n}.0.kernel"], 1, 1, 2, 2)
@@ -212,7 +215,7 @@ def judge(s: State, images: torch.Tensor) -> torch.Tensor:
 
 
 def encode_identity(s: State, images: torch.Tensor) -> torch.Tensor:
-    """Returns the unit embeddings (B,16) of the gray versions of images (B,3,S,S) in -1..1."""
+    """Returns the unit embeddings (B,16) of images (B,3,S,S) in -1..1. The images are made gray first."""
 
     def norm(name: str, x: torch.Tensor) -> torch.Tensor:
         view = (1, -1, *[1] * (x.ndim - 2))

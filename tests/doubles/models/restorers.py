@@ -1,4 +1,4 @@
-"""Makes restorers whose work a test can see in the picture."""
+"""Makes restorers whose changes a test can see in the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train.restore.harm import HarmLimits
 
 SIZE = 32
 
-# With NO_LIMITS, `restore` keeps every result.
+# With these limits, `restore` keeps every result.
 NO_LIMITS = HarmLimits(math.inf, -math.inf, math.inf, -math.inf, -math.inf)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-WIDTHS = (16, 24, 32, 32)  # SD 2.1: 320, 640, 1280, 1280.
-PROMPT = 24  # The cross_attention_dim. SD 2.1: 1024.
-# The other settings of SD 2.1-base's unet/config.json, with smaller sizes.
+WIDTHS = (16, 24, 32, 32)  # SD 2.1 has the widths 320, 640, 1280, 1280.
+PROMPT = 24  # The cross_attention_dim, which is 1024 in SD 2.1.
+# These are the other settings of SD 2.1-base's unet/config.json, with smaller sizes.
 UNET: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": WIDTHS,
@@ -20,7 +20,8 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 8,
     "use_linear_projection": True,
 }
-# replaces entries of UNET, for tests of training: three levels instead of four, and 7 attention blocks instead of 10
+# These entries replace entries of UNET in tests of training. They make three levels instead of four, and 7 attention
+# blocks instead of 10.
 SHALLOW: dict[str, Any] = {
     "block_out_channels": WIDTHS[:3],
     "down_block_types": ("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),

@@ -13,9 +13,9 @@ from train.metrics.fid import INCEPTION
 
 
 def random_vgg16(folder: Path, seed: int = 0) -> Path:
-    """Writes a file with the name of torchvision's VGG16, 29 MB in half precision. Returns the folder.
+    """Writes a file of 29 MB with the name of torchvision's VGG16, and returns the folder.
 
-    The file contains only the convolutional layers.
+    The file contains only the convolutional layers, in half precision.
     """
     with torch.device("meta"):
         features = vgg16().features
@@ -32,12 +32,15 @@ def random_vgg16(folder: Path, seed: int = 0) -> Path:
 
 
 def random_alexnet(folder: Path, seed: int = 0) -> Path:
-    """Writes a file with the name of torchvision's AlexNet, with only the convolutional layers. Returns the folder."""
+    """Writes a file with the name of torchvision's AlexNet, and returns the folder.
+
+    The file contains only the convolutional layers.
+    """
     return _save(alexnet().features, "features.", folder / get_file_name("alexnet"), seed)
 
 
 def random_inception(folder: Path, seed: int = 0) -> Path:
-    """Writes a file with the name of FID's Inception v3, 48 MB in half precision. Returns the folder."""
+    """Writes a file of 48 MB with the name of FID's Inception v3, in half precision. Returns the folder."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,9 +51,9 @@ def random_inception(folder: Path, seed: int = 0) -> Path:
 
 
 def random_resnet18_110(folder: Path, seed: int = 0) -> Path:
-    """Writes a file with the name of the recognizer of the published metric Deg. Returns the folder.
+    """Writes a file with the name of the recognizer that the published metric Deg uses. Returns the folder.
 
-    The tensors have the names that DataParallel gives.
+    The tensors have the names that they get from DataParallel.
     """
     return _save(FaceResNet18(), "module.", folder / STATE, seed)
 

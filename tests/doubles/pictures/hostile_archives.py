@@ -1,4 +1,4 @@
-"""Writes the zip and tar files of the hostile corpus: bombs, cut files, false sizes, and paths out of the folder."""
+"""Writes the zip and tar files of the hostile corpus: bombs, cut files, wrong sizes, paths that leave the folder."""
 
 import bz2
 import gzip
@@ -69,7 +69,7 @@ def with_size(raw: bytes, size: bytes) -> bytes:
 
 
 def central(data: bytes, at: int, value: bytes, number: int = 0) -> bytes:
-    """Returns a zip file in which some bytes of one entry of the central directory are replaced."""
+    """Returns the zip file with `value` at the byte `at` of an entry of its central directory."""
     raw, start = bytearray(data), -1
     for _ in range(number + 1):
         start = data.index(b"PK\1\2", start + 1)
@@ -80,8 +80,8 @@ def central(data: bytes, at: int, value: bytes, number: int = 0) -> bytes:
 def archives(save: Callable[..., object], rng: np.random.Generator, photo: Photo) -> bytes:
     """Writes all archives, and returns one good zip file.
 
-    `save` also gets the allowed reasons of each archive. These reasons are for the row of the archive, not for the rows
-    of its members.
+    `save` also gets the allowed reasons of each archive. These are the reasons for the row of the archive itself, and
+    not for the rows of its members.
     """
     good = zipped([("folder/", b""), ("folder/a.png", photo()), ("letter.txt", b"Dear photograph")])
     zips(save, photo, good)

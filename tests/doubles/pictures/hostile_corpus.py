@@ -1,8 +1,8 @@
 """Writes more than 300 bad files, which are small on disk: `python tests/doubles/pictures/hostile_corpus.py FOLDER`.
 
-`build` writes the files below FOLDER/offered. Some files try to reach a file in FOLDER/outside. `build` returns the
-allowed reasons of each file. `ok` means that a decoder is allowed to accept the file. The same random generator gives
-the same files.
+`build` writes the files below FOLDER/offered. Some of these files try to reach a file in FOLDER/outside. `build`
+returns the allowed reasons of each file. If `ok` is among them, a decoder may accept the file. With the same random
+generator, the files are the same.
 """
 
 import io
@@ -94,7 +94,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """Returns `count` zero bytes, deflated. The zero bytes are never in memory together."""
+    """Returns `count` zero bytes in deflated form. The zero bytes are never in memory all at once."""
     pack, part = zlib.compressobj(9), bytes(2**20)
     return b"".join([pack.compress(part[: min(2**20, count - at)]) for at in range(0, count, 2**20)]) + pack.flush()
 
@@ -116,7 +116,7 @@ def tiff(*directories: list[tuple[int, int, int, int]], following: tuple[int, ..
 
 
 def plain(width: int, height: int, at: int = 8, size: int = 0, **other: int) -> list[tuple[int, int, int, int]]:
-    """Returns the entries of a gray 8-bit TIFF."""
+    """Returns the directory entries of a gray 8-bit TIFF."""
     strip, packed = (273, 4, 1, at), (259, 3, 1, other.get("compression", 1))
     return [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), packed, (262, 3, 1, 1), strip, (279, 4, 1, size)]
 
@@ -155,7 +155,7 @@ def damaged(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> Non
 
 def bombs(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
     big, large = 8000, {"too_many_pixels"}
-    rows = zeros((3 * big + 1) * big)  # 192 MB of black pixels
+    rows = zeros((3 * big + 1) * big)  # decompresses to 192 MB of black pixels
     save("bombs/decompression.png", png(big, big, 8, 2, rows), FINE)
     save("bombs/short_data.png", png(big, big, 8, 2, zeros(10**6)), BROKEN)
     save("bombs/too_much_data.png", png(16, 16, 8, 2, rows), UNSURE)
@@ -234,7 +234,7 @@ def odd(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
         ihdr = good["PNG"][:33]
         save(f"exif/{number}.png", ihdr + chunk(b"eXIf", exif) + good["PNG"][33:], FINE)
     for number, profile in enumerate([b"", b"\1\1", b"\0\5", b"\1\1" + rng.bytes(300), b"\1\1" + b"\xff" * 128]):
-        right = FINE if profile else NO_IMAGE  # Pillow does not recognise a picture with an empty profile
+        right = FINE if profile else NO_IMAGE  # Pillow does not recognise a JPEG with an empty profile as a picture
         save(f"icc/{number}.jpg", jpeg_with(jpeg, 0xE2, b"ICC_PROFILE\0" + profile), right)
         save(f"icc/{number}.png", ihdr + chunk(b"iCCP", b"x\0\0" + zlib.compress(profile)) + good["PNG"][33:], FINE)
 
@@ -248,9 +248,9 @@ def odd(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
 
 
 def polyglots(save: Save, rng: np.random.Generator, good: dict[str, bytes], packed: bytes) -> None:
-    """Writes files of two formats at once.
+    """Writes files that belong to two formats at once.
 
-    If such a file begins with a picture, it counts as this picture, and otherwise as no image.
+    If such a file begins with a picture, it counts as this picture. Otherwise it counts as no image.
     """
     for kind in ("GIF", "JPEG", "PNG", "BMP"):
         save(f"polyglots/{kind}.zip", good[kind] + packed, FINE)
@@ -310,7 +310,7 @@ def special(folder: Path, outside: Path, may: dict[Path, set[str]]) -> None:
 
 
 def build(folder: Path, rng: np.random.Generator) -> dict[Path, set[str]]:
-    """Writes the corpus into `folder`/offered. Also writes a photo, which nobody must read, into `folder`/outside.
+    """Writes the corpus into `folder`/offered, and a photo that nobody may read into `folder`/outside.
 
     Returns the allowed reasons of each file.
     """

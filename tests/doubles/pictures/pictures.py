@@ -5,7 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-# Four quarters of plain colour. JPEG hardly changes the colours, and the quarters show every turn of the picture.
+# The picture has four quarters of plain colour. JPEG hardly changes these colours, and each turn of the picture puts
+# them into another order.
 COLOURS = [[(200, 30, 40), (30, 180, 60)], [(40, 60, 210), (230, 220, 50)]]
 
 

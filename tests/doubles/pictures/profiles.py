@@ -11,15 +11,16 @@ from PIL import Image, ImageCms
 # SPACES maps a name to the chromaticities (x, y) of red, green, blue and white, and to the gamma. A gamma of None means
 # the curve of sRGB.
 SPACES: dict[str, tuple[tuple[tuple[float, float], ...], float | None]] = {
-    # SMPTE EG 432-1 primaries with D65 and the curve of sRGB, as in Apple's Display P3
+    # The primaries are SMPTE EG 432-1 with the white point D65, and the curve is that of sRGB, as in Apple's Display
+    # P3.
     "Display P3": (((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.3127, 0.3290)), None),
-    # Adobe RGB (1998) Color Image Encoding, 4.3
+    # Source: Adobe RGB (1998) Color Image Encoding, 4.3.
     "Adobe RGB": (((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.3290)), 2.19921875),
-    # ROMM RGB, ISO 22028-2
+    # Source: ROMM RGB, ISO 22028-2.
     "ProPhoto": (((0.734699, 0.265301), (0.159597, 0.840403), (0.036598, 0.000105), (0.345704, 0.358540)), 1.8),
     "sRGB": (((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), (0.3127, 0.3290)), None),
 }
-_D50 = np.array([0.9642, 1.0, 0.8249])  # ICC.1:2001-04, profile connection space
+_D50 = np.array([0.9642, 1.0, 0.8249])  # the white point of the profile connection space, from ICC.1:2001-04
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
@@ -73,7 +74,7 @@ def _profile(kind: bytes, tags: dict[bytes, bytes]) -> bytes:
 
 
 def converted(rgb: np.ndarray, space: str) -> tuple[Image.Image, bytes]:
-    """Converts an sRGB picture, uint8 (H, W, 3), to another colour space. Returns the picture and the profile."""
+    """Converts an sRGB picture, uint8 (H, W, 3), to another colour space. Returns the new picture and its profile."""
     icc = profile_of(space)
     srgb, other = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(icc))
     found = ImageCms.profileToProfile(Image.fromarray(rgb), srgb, other, ImageCms.Intent.RELATIVE_COLORIMETRIC)

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-# TIFF field types, as struct codes
+# The numbers of the TIFF field types. _CODES maps three of them to their codes for the module struct.
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _SRATIONAL = 1, 2, 3, 4, 5, 10
 _CODES = {_BYTE: "B", _SHORT: "H", _LONG: "I"}
 Tags = dict[int, tuple[int, list]]
@@ -49,7 +49,7 @@ def _picture_tags(samples: np.ndarray, at: int, photometric: int, kind: int) -> 
 
 
 def with_preview(preview: np.ndarray, full: np.ndarray, is_dng: bool, orientation: int = 1) -> bytes:
-    """Returns a TIFF whose first IFD is `preview`, RGB uint8, and whose SubIFD is `full`.
+    """Returns a TIFF. Its first IFD is `preview`, RGB uint8, and the SubIFD of this IFD is `full`.
 
     If `is_dng` is True, `full` contains uint16 Bayer samples (RGGB).
     """

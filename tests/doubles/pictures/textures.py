@@ -6,7 +6,7 @@ import numpy as np
 
 
 def make_texture(seed: int = 0, size: int = 128) -> np.ndarray:
-    """Returns a gray picture with a natural spectrum: the amplitude falls with the frequency."""
+    """Returns a gray picture with the spectrum of natural pictures: the amplitude falls with the frequency."""
     rng = np.random.default_rng(seed)
     radius = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None]) * size
     spectrum = np.exp(2j * np.pi * rng.random((size, size))) / np.maximum(radius, 1)

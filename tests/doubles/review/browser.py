@@ -17,13 +17,13 @@ from curate.review.web.access import Access
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-# Every wait ends when the page has the expected state. These limits only end a test that would wait for ever.
-PATIENCE = 60_000  # milliseconds
-WORK = 240_000  # milliseconds for work in another process, which first imports its libraries
+# Every wait ends when the page has the expected state. The limits below only end a test that would wait for ever.
+PATIENCE = 60_000  # milliseconds, for a change of the page
+WORK = 240_000  # milliseconds, for work in another process, which first imports its libraries
 
 
 class Server:
-    """A running review. The link `link` opens the pages, and works only one time."""
+    """A running review. The address `link` opens the pages, and works only one time."""
 
     def __init__(self, dataset: Path) -> None:
         self.session = Session(dataset, idle=1e9)
@@ -39,7 +39,7 @@ class Server:
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """Ends the server as Ctrl-C does: decisions are applied."""
+        """Ends the server as Ctrl-C does. The decisions are then applied."""
         self._server.should_exit = self._server.force_exit = True
         self._thread.join()
         self._listener.close()
@@ -54,7 +54,7 @@ class Hand:
 
     def choose(self, *ids: str) -> None:
         """Selects the cells with these ids."""
-        self.page.wait_for_timeout(200)  # waits like a user, as the page may still draw the last answer
+        self.page.wait_for_timeout(200)  # waits as a user does, because the page may still draw the last answer
         for one in ids:
             if self.with_keyboard:
                 self.go_to(one)
@@ -91,7 +91,7 @@ class Hand:
             self.page.locator(f'{place} [data-act="{name}"]').click()
 
     def confirm(self, text: str | None = None) -> None:
-        """Answers the dialog with yes, or with a text."""
+        """Confirms the dialog. If a text is given, types it into the dialog first."""
         self.page.wait_for_selector("#ask[open]")
         if text is not None:
             self.page.keyboard.press("Control+a")
@@ -106,7 +106,7 @@ class Hand:
         self.page.wait_for_selector("#choose[open]")
         self.page.keyboard.type(identity_id)
         if self.with_keyboard:
-            self.page.keyboard.press("Enter")  # at once: the list may still show other people
+            self.page.keyboard.press("Enter")  # presses the key at once, while the list may still show other people
             return
         choice = self.page.locator(f'#choose-list button:has(span:text-matches("{identity_id[:10]}"))')
         choice.first.wait_for()
@@ -114,7 +114,10 @@ class Hand:
         choice.click()
 
     def wait(self, condition: str) -> None:
-        """Waits until a condition in JavaScript is true. Playwright itself needs eval, which the pages forbid."""
+        """Waits until a condition in JavaScript is true.
+
+        Playwright's own function for this needs eval, which the pages forbid.
+        """
         end = time.monotonic() + PATIENCE / 1000
         while time.monotonic() < end:
             if self.page.evaluate(condition):

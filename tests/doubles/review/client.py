@@ -45,7 +45,7 @@ class Review:
         return self.act(requests=list(requests))
 
     def refuse(self, **body: object) -> str:
-        """Performs an act that must be refused, and returns the sentence."""
+        """Performs an act that must be refused, and returns the sentence of the refusal."""
         answer = self.client.post("/api/act", json=body)
         assert answer.status_code == 409, answer.text
         return str(answer.json()["error"])
@@ -56,13 +56,13 @@ class Review:
 
 
 def open_review(dataset: Path) -> TestClient:
-    """Returns a client that has the cookie. The review is never closed, as if its server was killed."""
+    """Returns a client that has the cookie. The review is never closed, as if its server had been killed."""
     return Review(dataset).client
 
 
 @contextlib.contextmanager
 def review_dataset(dataset: Path, idle: float = 1e9) -> Iterator[Review]:
-    """Opens the pages. At the end, the review is closed, and decisions are applied."""
+    """Opens a review. At the end, the review is closed, so its decisions are applied."""
     review = Review(dataset, idle)
     try:
         yield review

@@ -1,4 +1,4 @@
-"""Makes a small dataset with everything the review shows: copies, unused files, a frozen set and results of a run."""
+"""Makes a small dataset with all that the review shows: copies, unused files, a frozen set and results of a run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ SET = "codeformer-test-32-s0"
 def make_dataset(root: Path) -> Path:
     """Curates photos of eight people, with near-duplicates, two faces that are too small, and a broken file.
 
-    One photo shows no face.
-
-    The dataset has a frozen set of 32 px.
+    One photo shows no face. The dataset has a frozen set of 32 px.
     """
     photos = doubles.album(root / "photos", people=8, each=3)
     for number in range(2):
@@ -48,7 +46,7 @@ def make_dataset(root: Path) -> Path:
 def make_result(dataset: Path, folder: Path, broken: bool = False) -> list[str]:
     """Writes the result of an evaluation as `likeness evaluate --keep-images` does. Returns the faces, the worst first.
 
-    The restored image of face number n is a plain picture of the gray n.
+    In the restored image of the face number n, all pixels have the gray value n.
     """
     with Ledger.open(dataset) as ledger:
         faces = ledger.query("SELECT face_id FROM degradations ORDER BY face_id")["face_id"].to_list()

@@ -34,7 +34,7 @@ def doubts(*files: File) -> dict[str, str]:
         (datetime(1826, 1, 2), None),
         (datetime(1825, 12, 31), "before_photography"),
         (datetime(1, 1, 1), "before_photography"),
-        (PRESENT + timedelta(hours=20), None),  # in another time zone, this time may be noon
+        (PRESENT + timedelta(hours=20), None),  # not doubtful, because it may already be this time in another time zone
         (PRESENT + timedelta(hours=25), "in_future"),
         (datetime(2099, 5, 5), "in_future"),
         (datetime(1970, 1, 1, 0, 0, 1), "epoch"),
@@ -42,7 +42,8 @@ def doubts(*files: File) -> dict[str, str]:
         (datetime(1980, 1, 1, 23), "epoch"),
         (datetime(1904, 1, 1), "epoch"),
         (datetime(2003, 1, 1, 0, 0, 0), "clock_reset"),
-        (datetime(2003, 1, 1, 0, 0, 1), None),  # not doubtful, because people take photos at New Year
+        # not doubtful, because people take photos at New Year; only 0:00:00 is doubtful
+        (datetime(2003, 1, 1, 0, 0, 1), None),
     ],
 )
 def test_a_date_that_no_right_clock_gives_is_doubted(taken, doubt):
@@ -54,9 +55,10 @@ def test_a_clock_that_stands_still_is_doubted_and_a_burst_is_not():
     assert doubts(*burst) == {}
     assert set(doubts(*burst, file("30.jpg", JUNE)).values()) == {"same_second"}
     assert doubts(*burst, file("30.jpg", JUNE, camera="Nikon")) == {}
-    assert doubts(*burst, file("copy.jpg", JUNE, photo_id="0.jpg")) == {}  # a copy is the same photo
+    # the copy does not count, because it is a file of the same photo
+    assert doubts(*burst, file("copy.jpg", JUNE, photo_id="0.jpg")) == {}
     scans = [file(f"scan{number}.jpg", JUNE.replace(hour=12, minute=0, second=0)) for number in range(31)]
-    assert doubts(*scans) == {}  # dates without a time are stored as noon
+    assert doubts(*scans) == {}  # not doubtful, because a date without a time is stored as noon
 
 
 def test_a_clock_that_ran_backwards_is_found_by_the_numbers_of_the_files():
@@ -71,9 +73,11 @@ def test_a_clock_that_ran_backwards_is_found_by_the_numbers_of_the_files():
         ("IMG_0003.JPG", "IMG_0004.JPG"), "out_of_order"
     )
     assert doubts(*series([0, 1, 900, 2, 3])) == {"IMG_0003.JPG": "out_of_order"}
-    assert doubts(*series([1, 0, 2, 1])) == {}  # The dates differ by less than a day.
-    assert doubts(*series([900, 901]), *series([0, 1], first=500)) == {}  # The camera began its numbers again.
-    assert doubts(*series([900, 0, 1], camera=None)) == {}  # No camera named these files.
+    # not doubtful, because no date is more than a day before the date of the file before
+    assert doubts(*series([1, 0, 2, 1])) == {}
+    # not doubtful, because the camera began its numbers again
+    assert doubts(*series([900, 901]), *series([0, 1], first=500)) == {}
+    assert doubts(*series([900, 0, 1], camera=None)) == {}  # not doubtful, because no camera named these files
     assert doubts(*(file(f"ann_{n}.jpg", JUNE + timedelta(days=-n * 9)) for n in range(4))) == {}
 
 
@@ -96,7 +100,7 @@ def test_the_earliest_date_without_a_doubt_counts():
     assert (gone[0].taken, gone[0].taken_from) == (None, None)
 
 
-# the following tests run the whole curation
+# --- the whole curation ---
 
 IN_TRAIN = SplitRules(policy="photos", val=0, test=0)
 
@@ -147,7 +151,7 @@ def test_pairs_know_the_time_between_photos_and_policies_use_it(tmp_path, double
     assert set(gaps()) == {("0", "1"), ("1", "0")} and find_problems(dataset) == []
     told = "--pairs same-age cannot use 2 of 5 faces, because their photos have no date that can be trusted: "
     assert told + "1 in_future, 1 no date." in summary.notices
-    # The clock of this machine is set back. The ledger remembers that 2010 was not in the future.
+    # The clock of this machine is set back to 1999. The ledger remembers that 2010 was not in the future.
     monkeypatch.setattr(manifests.ledger.ledger, "utc_now", lambda: datetime(1999, 1, 1))
     curated(photos, dataset, split=IN_TRAIN)
     assert gaps() == found
@@ -159,7 +163,7 @@ def test_a_date_follows_its_file(tmp_path, doubles):
     dated(photos / "b.png", 0, 2, "2010:06:01 10:00:00")
     curated(photos, dataset)
     ids = {row.photo_id for row in rows(dataset, Photo)}
-    dated(path, 0, 1, "2012:02:03 04:05:06")  # a program corrects the date and changes no pixel
+    dated(path, 0, 1, "2012:02:03 04:05:06")  # like a program that corrects the date and changes no pixel
     curated(photos, dataset)
     assert {row.photo_id for row in rows(dataset, Photo)} == ids
     assert {row.taken for row in rows(dataset, Photo)} == {datetime(2010, 6, 1, 10), datetime(2012, 2, 3, 4, 5, 6)}

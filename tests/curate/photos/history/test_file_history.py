@@ -17,7 +17,7 @@ from tests.doubles.curation import photo, save
 
 
 def scanned(dataset: Path, folder: Path, rules: NameRules = NO_RULES, reread: bool = False):
-    """Returns the reasons of files by name, the number of photos by reason, notices, and the files that were read."""
+    """Scans a folder. Returns the reasons by file name, the counts of photos by reason, notices and the files read."""
     read = []
 
     def watch(work, batches):
@@ -39,7 +39,7 @@ def test_any_file_time_is_accepted(tmp_path):
         seconds = (year - 1970) * 31_556_952
         os.utime(path, ns=(0, seconds * 10**9))
     assert scanned(dataset, photos)[1] == {"ok": 4}
-    assert scanned(dataset, photos)[1::2] == ({"ok": 4}, [])  # no file is read again
+    assert scanned(dataset, photos)[1::2] == ({"ok": 4}, [])  # the second scan reads no file again
 
 
 def test_a_time_that_the_ledger_cannot_store_is_the_nearest_one_it_can(tmp_path):
@@ -76,7 +76,7 @@ def test_moved_and_missing_files_are_no_copies(tmp_path):
     assert reasons == {"a.png": "file_moved", "b.png": "file_gone", "z.png": "ok", **kept} and found == {"ok": 3}
     moved = f"1 file is no longer there, but other files contain its photo: {photos / 'a.png'}. The dataset uses the"
     assert notices[0].startswith(moved) and notices[1].startswith("1 file that contained a photo is no longer there: ")
-    # a notice about a moved file is printed once
+    # The notice about the moved file is printed only one time.
     assert scanned(dataset, photos)[2] == notices[1:]
     (tmp_path / "b.png").rename(photos / "b.png")
     reasons, found, notices, _ = scanned(dataset, photos)

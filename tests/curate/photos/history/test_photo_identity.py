@@ -44,7 +44,7 @@ def decided_album(tmp_path: Path, kinds: tuple[str, ...] = KINDS) -> tuple[Path,
 
 
 def compare(dataset: Path, before: dict[str, list], but: tuple[str, ...] = ("stages", "files")) -> None:
-    """Checks that the tables are as before, except the tables in `but`."""
+    """Checks that all tables are the same as `before`, except the tables in `but`."""
     after = contents(dataset)
     assert {name for name in after if name not in but and after[name] != before[name]} == set()
 
@@ -62,7 +62,7 @@ def test_a_rating_in_every_file_changes_no_row_and_no_photo_is_looked_at(tmp_pat
     assert summary.files == {"ok": 6} and summary.photos == {"ok": 6}
     compare(dataset, before)
     assert files(dataset) == crops and check_ledger(dataset) == []
-    # A crop that is lost later is cut from the file with the rating. A copy without the rating is the same photo.
+    # A lost crop is cut again from the file with the new rating. The copy with another rating is the same photo.
     next((dataset / "faces").rglob("*.png")).unlink()
     (photos / "copy.jpg").write_bytes((photos / "person0" / "0.jpg").read_bytes())
     rate(photos / "copy.jpg", 1)
@@ -83,7 +83,7 @@ def test_a_file_saved_again_in_its_place_keeps_names_drops_splits_and_ids(tmp_pa
     for old, new in zip(faces, rows(dataset, Face), strict=True):
         assert (new.face_id, new.status, new.reason) == (old.face_id, old.status, old.reason)
         assert new.box == pytest.approx(np.array(old.box) * scale)
-    # another photo in the place of the file is a new photo
+    # If another photo takes the place of the file, it counts as a new photo.
     Image.fromarray(photo([9], 5)).save(photos / "person0" / "0.jpg")
     assert curated(photos, dataset).photos["file_replaced"] == 1
 
@@ -117,12 +117,12 @@ def test_the_boxes_turn_with_the_orientation(tmp_path):
         for face in rows(dataset, Face):
             other = expected[uri_of_photo[face.photo_id]]
             assert face.box == pytest.approx(other.box, abs=1) and face.turn == {6: 90, 2: 0}[orientation]
-            # the double finds only upright faces
+            # The landmarks of the turned photo are not compared, because the double finds only upright faces.
             assert orientation == 6 or face.landmarks5 == pytest.approx(other.landmarks5, abs=1.5)
-        assert (files(dataset) == crops) == (orientation != 2)  # the crop of a mirrored face is cut again
+        assert (files(dataset) == crops) == (orientation != 2)  # only the crop of a mirrored face is cut again
     (decision, _) = rows(dataset, DecisionRow)
     box = json.loads(decision.faces)["faces"][0]["box"]
-    assert box == pytest.approx((40, 30, 160, 150), abs=4)  # the face is in the middle of the photo
+    assert box == pytest.approx((40, 30, 160, 150), abs=4)  # this is the place of the face, in the middle of the photo
 
 
 def test_of_two_files_with_two_orientations_the_photo_keeps_the_first(tmp_path):
@@ -163,7 +163,7 @@ def test_after_an_update_of_the_decoder_the_hash_of_the_file_links_old_rows_to_n
     for old, new in zip(old_photos, rows(dataset, Photo), strict=True):
         assert new.samples != old.samples and str(new.decoder).endswith(" new")
         assert (new.photo_id, new.width, new.status, new.orientation) == (old.photo_id, old.width, "ok", 1)
-    # from now on, the new samples identify the photo
+    # After this curation, the new samples identify the photos.
     for path in photos.rglob("*.*"):
         rate(path)
     curated(photos, dataset)

@@ -1,4 +1,4 @@
-"""Tests labels from folders or a CSV: as truth they determine the groups, as hints they are only compared."""
+"""Tests labels from folders or a CSV file: labels as truth determine the groups, and hints are only compared."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_folders_as_truth_join_what_looks_different_and_part_what_looks_alike(tm
     assert named(dataset) == {"ann": {"ann/0.png", "ann/1.png"}, "bob": {"bob/0.png", "bob/1.png"}}
     assert summary.notices[:-1] == () and {row.source for row in rows(dataset, Membership)} == {"label"}
     assert all(row.truth for row in rows(dataset, Label)) and find_problems(dataset) == []
-    curated(photos, dataset)  # without the option, the labels of the run before do not hold any more
+    curated(photos, dataset)  # without the option, the labels of the curation before are removed
     assert rows(dataset, Label) == [] and len(named(dataset)) == 2 and "ann" not in named(dataset)
 
 
@@ -53,7 +53,7 @@ def test_bystanders_join_one_label_at_most_and_a_decision_goes_before_a_label(tm
         save(photos / "ann" / f"{number}.png", photo([0], number))
         save(photos / "bob" / f"{number}.png", photo([1], number))
     picture = photo([2, 0], 9)
-    picture[120:] = 0  # makes the second face smaller
+    picture[120:] = 0  # cuts off the lower part of both faces; the next line makes the left face whole again
     picture[:, :160] = photo([2], 9)[:, :160]
     save(photos / "cat" / "0.png", picture)
     curated(photos, dataset, labels="folder")

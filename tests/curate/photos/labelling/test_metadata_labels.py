@@ -52,7 +52,7 @@ def names_of(dataset: Path) -> set[str | None]:
 
 
 def of_stored(box: tuple[float, ...], orientation: int) -> tuple[float, ...]:
-    """Returns the box of the upright picture in the coordinates of the stored picture."""
+    """Returns a box of the upright picture in the coordinates of the picture as the file stores it."""
     x0, y0, x1, y1 = box
     return {
         1: (x0, y0, x1, y1),
@@ -75,12 +75,12 @@ def test_a_region_is_turned_with_its_photo(orientation):
         return place_box(region, row, changes.get("file", file), changes.get("found", metadata))
 
     assert place(stored, None) == pytest.approx(LEFT) and place(stored, stored_size) == pytest.approx(LEFT)
-    # the region was written for a smaller copy
+    # A region counts if it was written for a smaller copy.
     assert place(stored, (stored_size[0] / 2, stored_size[1] / 2)) == pytest.approx(LEFT)
-    assert place(LEFT, (WIDTH, WIDTH)) is None  # The region was written for another crop.
-    if orientation >= 5:  # The program that wrote the region saw the upright picture.
+    assert place(LEFT, (WIDTH, WIDTH)) is None  # a region does not count if it was written for another crop
+    if orientation >= 5:  # a region also counts if the program that wrote it saw the upright picture
         assert place(LEFT, SIZE) == pytest.approx(LEFT)
-    # another file of the photo stores the same samples with the orientation 1
+    # A region also counts if another file of the photo stores the same samples with the orientation 1.
     other = File("file:///b.jpg", "p", 1, 1, "ok", orientation=1)
     assert place(stored, stored_size, file=other) == pytest.approx(LEFT)
     # The decoder of HEIC turns the samples itself. Picasa writes the regions of a RAW file for the upright picture.
@@ -89,7 +89,8 @@ def test_a_region_is_turned_with_its_photo(orientation):
     raw = FileMetadata("file:///a.nef", turned_by=orientation, is_raw=True)
     assert place(stored, stored_size, file=file, found=heic) == pytest.approx(LEFT)
     assert place(LEFT, None, file=file, found=raw, upright=True) == pytest.approx(LEFT)
-    assert place(stored, None, file=file, found=raw) == pytest.approx(LEFT)  # this region is in XMP
+    # XMP has the regions of a RAW file for the stored picture
+    assert place(stored, None, file=file, found=raw) == pytest.approx(LEFT)
 
 
 def test_regions_in_photos_sidecars_and_picasa_label_the_faces_at_their_place(tmp_path):
@@ -99,7 +100,7 @@ def test_regions_in_photos_sidecars_and_picasa_label_the_faces_at_their_place(tm
     (photos / "side.jpg.xmp").write_bytes(packet(microsoft(regions)))
     couple(photos / "side.jpg", 52)
     (photos / "stem.xmp").write_bytes(packet(mwg(regions[:1], SIZE)))
-    embed_xmp(couple(photos / "stem.jpg", 53), packet(mwg(regions[:1], SIZE)))  # the sidecar says the same
+    embed_xmp(couple(photos / "stem.jpg", 53), packet(mwg(regions[:1], SIZE)))  # the sidecar has the same region
     couple(photos / "picasa.jpg", 54)
     (photos / ".picasa.ini").write_text(f"[picasa.jpg]\nfaces={rect64(RIGHT)},b0b\n[Contacts2]\nb0b=Bob;;\n")
     one = save(photos / "one.png", photo([1], 55))
@@ -143,7 +144,7 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
         (photos / f"{number}.jpg.xmp").write_bytes(packet(mwg([("Annabella", LEFT)], SIZE)))
         save(photos / f"bob{number}.png", photo([1], 10 + number))
     embed_xmp(save(photos / "x.jpg", photo([2], 3), 1, 95), packet(names("Iptc4xmpExt:PersonInImage", "Bob")))
-    # a photo that stays, although its name contains the name of a purged photo
+    # This photo is not purged, although its name begins with the name of a purged photo.
     save(photos / "0.jpg.png", photo([3], 3))
     (photos / "0.jpg.json").write_text("{}")
     curated(photos, dataset, labels="metadata")
@@ -159,7 +160,7 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
         assert [row.label for row in rows(dataset, Label)] == ["Bob"]
         (photos / "1.jpg.txt").write_text("written after the purge")
     assert b"Annabella" not in (dataset / "manifest.duckdb").read_bytes()
-    curated(photos, dataset, labels="metadata")  # the files still contain the erased name
+    curated(photos, dataset, labels="metadata")  # the files still contain the erased name, but it must not come back
     assert not [row for row in rows(dataset, Label) if row.label != "Bob"]
     left = {path_of(row.uri).name for row in rows(dataset, File) if row.uri.startswith("file:")}
     beside = {"0.jpg", "1.jpg", "0.jpg.xmp", "1.jpg.xmp", "0.jpg.json"}
@@ -169,7 +170,7 @@ def test_names_from_metadata_are_forgotten_with_their_faces(tmp_path, way):
 def test_the_name_of_somebody_who_opted_out_names_nobody_in_later_photos(tmp_path):
     photos, dataset = curated_album(tmp_path, people=2, each=2)
     opt_out_faces(dataset, [save(tmp_path / "example.png", photo([0], 99))], remember=True)
-    whole = (0.0, 0.0, 1.0, 1.0)  # this region is the whole photo, and overlaps no face enough
+    whole = (0.0, 0.0, 1.0, 1.0)  # this region is the whole photo, so it does not fit any face well enough
     embed_xmp(couple(photos / "new.jpg"), packet(mwg([("Ann", LEFT)], SIZE)))
     embed_xmp(couple(photos / "loose.jpg", 51), packet(mwg([("Ann", whole)], SIZE)))
     embed_xmp(save(photos / "alone.jpg", photo([0], 52), 1, 95), packet(names("Iptc4xmpExt:PersonInImage", "Ann")))
@@ -236,7 +237,7 @@ def test_a_table_may_give_boxes(tmp_path):
     assert labelled(dataset) == {
         ("a.jpg", "left"): "Ann",
         ("a.jpg", "right"): "Bob",
-        ("b.jpg", "left"): "Ann",  # no box names a face, so the largest face gets the label
+        ("b.jpg", "left"): "Ann",  # the line about Ann has no box, so it labels the largest face
         ("b.jpg", "right"): "Bob",
     }
     assert names_of(dataset) == {"Ann", "Bob"}

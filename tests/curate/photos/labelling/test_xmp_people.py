@@ -23,7 +23,8 @@ def test_mwg_regions_give_name_box_and_the_size_that_the_writer_saw():
         <mwg-rs:Area rdf:parseType="Resource"><stArea:x>150</stArea:x><stArea:y>150</stArea:y><stArea:w>100</stArea:w>
         <stArea:h>150</stArea:h><stArea:unit>pixel</stArea:unit></mwg-rs:Area></rdf:li></rdf:Bag></mwg-rs:RegionList>
         </rdf:Description></mwg-rs:Regions>"""
-    assert read_xmp_people(packet(elements)).regions == (Region("Zoë", BOX, SIZE),)  # NFC
+    # the name is in the Unicode form NFC
+    assert read_xmp_people(packet(elements)).regions == (Region("Zoë", BOX, SIZE),)
 
 
 def test_microsoft_regions_count_where_there_are_no_mwg_regions():

@@ -21,7 +21,7 @@ def test_the_map_selects_with_a_lasso_and_with_the_keyboard(page: Page, made: Pa
     shutil.copytree(made, tmp_path / "dataset")
     server = Server(tmp_path / "dataset")
     page.goto(server.link)
-    page.goto(f"{server.base}/map")  # the page waits for the map, and then shows it
+    page.goto(f"{server.base}/map")  # the page shows that it waits, and then shows the map
     canvas = page.locator("#map:not([aria-busy])")
     canvas.wait_for(timeout=WORK)
     faces = sum(face.status == "ok" for face in rows(made, Face))
@@ -54,7 +54,7 @@ def test_the_map_selects_with_a_lasso_and_with_the_keyboard(page: Page, made: Pa
     page.locator("#dock:not([hidden])").wait_for()
     page.keyboard.press("d")
     page.wait_for_selector("#ask[open]")
-    page.keyboard.press("Enter")  # without a reason
+    page.keyboard.press("Enter")  # the drop is confirmed without a reason
     page.locator(f"#total:has-text('{faces - 1} faces of ')").wait_for()
     server.stop()
     assert [(row.kind, row.name) for row in rows(tmp_path / "dataset", DecisionRow)] == [("drop", None)]
@@ -90,9 +90,10 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     page.get_by_role("button", name="Use this copy").first.click()
     page.get_by_role("button", name="Chosen").wait_for()
     page.keyboard.press("u")
-    page.get_by_role("button", name="Use this copy").nth(1).wait_for()  # after the undo, the page reloads
+    # the page reloads after the undo, and then shows both buttons
+    page.get_by_role("button", name="Use this copy").nth(1).wait_for()
     assert page.get_by_role("button", name="Chosen").count() == 0
-    # a face that a filter dropped, by the keyboard alone
+    # A face that a filter dropped is used again, with the keyboard alone.
     page.goto(f"{server.base}/unused?kind=face&reason=too_small")
     page.get_by_role("button", name="Use it after all").first.focus()
     page.keyboard.press("Enter")
@@ -123,4 +124,4 @@ def test_a_repair_of_leaks_is_planned_first(page: Page, tmp_path: Path, monkeypa
     assert "You can take each decision back." in page.locator("#plan-text").inner_text()
     assert page.locator("#plan").is_hidden()
     server.stop()
-    assert {row.kind for row in rows(dataset, DecisionRow)} == {"split"}  # a plan records nothing
+    assert {row.kind for row in rows(dataset, DecisionRow)} == {"split"}  # the plan of a repair recorded nothing

@@ -41,7 +41,7 @@ def test_a_divided_person_is_asked_about_and_the_answer_is_undone(
         hand.wait(f"{sides}.hidden || {sides}.dataset.question !== '{old}'")
 
     def find_parts() -> None:
-        """Skips questions until the page asks whether the two parts of the person are the same person."""
+        """Skips questions until the page asks whether the two parts of the divided person are the same person."""
         for _ in range(60):
             sides, title = str(page.text_content("#sides")), str(page.text_content("#question"))
             if "2 faces" in sides and "3 faces" in sides and "two people" in title:
@@ -53,7 +53,7 @@ def test_a_divided_person_is_asked_about_and_the_answer_is_undone(
     page.goto(f"{server.base}/ask")
     page.wait_for_selector("#answers:not([hidden])")
     find_parts()
-    assert "<b>Ann</b>" in str(page.text_content("#sides"))  # the page shows the HTML in a name as text
+    assert "<b>Ann</b>" in str(page.text_content("#sides"))  # the page shows a name that looks like HTML as plain text
     reply("yes")
     (decision,) = rows(dataset, DecisionRow)
     assert decision.kind == "merge"
@@ -63,7 +63,8 @@ def test_a_divided_person_is_asked_about_and_the_answer_is_undone(
     find_parts()
     reply("no")
     assert [row.kind for row in rows(dataset, DecisionRow)] == ["merge", "undo", "apart"]
-    # mixed opens the page of a person with a proposal, and nothing is asked about the person until the person changes
+    # The answer `mixed` opens the page of a person with a proposal. Until this person changes, no question is about the
+    # person.
     asked = page.locator("#sides a").evaluate_all("links => links.map(link => link.pathname)")
     if with_keyboard:
         page.keyboard.press("m")

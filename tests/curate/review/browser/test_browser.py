@@ -18,7 +18,7 @@ from tests.doubles.review.browser import CHROMIUM, PATIENCE, Hand, Server
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 
-# every answer with faces comes half a second later
+# This script delays every answer that contains faces by half a second.
 _SLOW_FACES = """const quick = fetch; window.fetch = async (path, ...more) => {
   if (String(path).includes("/faces?")) await new Promise((done) => { setTimeout(done, 500); });
   return quick(path, ...more);
@@ -39,7 +39,7 @@ def wait_for_decisions(server: Server, number: int) -> list[DecisionRow]:
     while time.monotonic() < end:
         log = server.session.read().people.log
         if log and log[-1].number >= number:
-            with server.session.lock:  # no act writes while this test reads
+            with server.session.lock:  # while the test holds this lock, no act can write
                 return rows(server.session.dataset, DecisionRow)
         time.sleep(0.02)
     raise AssertionError(f"decision {number} was not recorded; the log has {[one.kind for one in log]}")
@@ -112,9 +112,9 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     wait_for_decisions(server, 7)
     decide(twin, [{"kind": "drop", "faces": [first[0]], **({"reason": "not a face"} if with_keyboard else {})}])
 
-    if with_keyboard:  # j and k count positions, which change when the page has read the faces again
+    if with_keyboard:  # j and k count positions, so the keyboard waits until the page has read the faces again
         page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
-    hand.choose(first[1])  # with the mouse, while the page reads the faces again
+    hand.choose(first[1])  # with the mouse, this happens while the page still reads the faces again
     page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
     hand.wait(f"document.querySelector('.cell[data-id=\"{first[1]}\"]').getAttribute('aria-selected') === 'true'")
     assert page.inner_text("#dock .chosen") == "1 face of 5"
@@ -153,7 +153,7 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
 
 
 def order(server: Server, ids: list[str], number: int) -> list[str]:
-    """Returns ids in the order in which the page named them. The decisions from `number` on show this order."""
+    """Returns the ids in the order in which the page sent them. The decisions from `number` on contain this order."""
     log = wait_for_decisions(server, number)
     dataset = server.session.dataset
     with server.session.lock, Ledger.open(dataset) as ledger:

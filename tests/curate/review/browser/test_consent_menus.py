@@ -1,4 +1,4 @@
-"""Tests the menus for the consent in Chromium: of one photo, and of all photos of a person, with a question before."""
+"""Tests the menus for consent in Chromium, for one photo and for all photos of a person, with a question before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_refusal_asks_first_and_hides_the_photo_until_it_is_undone(dataset: Pa
     page.goto(server.link)
     page.goto(f"{server.base}/person/{person}")
 
-    # the photo of a face; the menu is found by its label, as by a reader of screens
+    # The dialog of a face has the menu of its photo. The test finds the menu by its label, as a screen reader does.
     hand.open(own[0])
     page.wait_for_selector("#face[open]")
     hand.wait("document.getElementById('face-numbers').children.length > 0")
@@ -35,7 +35,8 @@ def test_a_refusal_asks_first_and_hides_the_photo_until_it_is_undone(dataset: Pa
     page.wait_for_selector("#ask:not([open])", state="attached")
     assert photo.input_value() == "" and rows(dataset, DecisionRow) == []
 
-    # the open dialog shows the present consent, and the menu waits for the facts of the face that the dialog shows
+    # While the dialog is open, its menu always shows the present consent. If the dialog moves to another face, the menu
+    # waits for the facts of that face.
     menu = "document.getElementById('face-consent')"
     photo.select_option("yes")
     hand.wait(f"{menu}.value === 'yes'")
@@ -57,7 +58,7 @@ def test_a_refusal_asks_first_and_hides_the_photo_until_it_is_undone(dataset: Pa
     hand.undo()
     page.wait_for_selector(f'.cell[data-id="{own[0]}"]')
 
-    # all photos of the person
+    # The page of a person has a menu for all photos of the person.
     every = page.get_by_label("Consent for all 5 photos of this person")
     assert every.input_value() == ""
     every.select_option("yes")
@@ -68,7 +69,7 @@ def test_a_refusal_asks_first_and_hides_the_photo_until_it_is_undone(dataset: Pa
     text = page.inner_text("#ask-text")
     assert text.startswith("The consent is set for 5 photos of this person. The photos are not shown any more.")
     hand.confirm()
-    page.wait_for_url(f"{server.base}/")  # the person is gone
+    page.wait_for_url(f"{server.base}/")  # the person has no photos any more, so the page of all people opens
     server.stop()
     assert [(row.kind, row.name) for row in rows(dataset, DecisionRow)] == [
         ("consent", "yes"),

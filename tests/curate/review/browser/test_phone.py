@@ -14,9 +14,10 @@ from tests.doubles.review.reviewed_dataset import make_result
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 PAGES = ("/", "/ask", "/map", "/copies", "/unused?kind=face&reason=too_small", "/sets", "/runs", "/leaks")
-LEAST = 40  # pixels: the least height of a control for a finger (ours)
+LEAST = 40  # the least height in pixels of a control that a finger can hit (ours)
 
-# Returns the controls that are too low, or that lie beyond the right edge of the screen, as text.
+# Returns, as text, the controls that are less than `least` pixels high, and the controls that reach beyond the right
+# edge of the screen.
 FIND_FAULTS = """(least) => [...document.querySelectorAll("header a, button, select, input, .reasons a")]
   .map((one) => [one, one.getBoundingClientRect()])
   .filter(([one, box]) => box.height && (box.height < least || (box.right > innerWidth && !one.closest(".strip"))))
@@ -34,19 +35,19 @@ def test_every_page_suits_a_phone(browser: Browser, made: Path, tmp_path: Path) 
     page = context.new_page()
     page.goto(server.link)
     page.locator(".cell img").first.wait_for()
-    page.keyboard.press("m")  # nothing is selected, so a message says what to do
+    page.keyboard.press("m")  # nothing is selected, so the page shows a message
     page.locator(".cell .pick").first.tap()
     person = page.locator(".cell").first.get_attribute("data-id")
     pages = {path: page.evaluate(FIND_FAULTS, LEAST) for path in [page.url]}
     for path in (*PAGES, f"/person/{person}"):
         page.goto(f"{server.base}{path}")
         if path == "/map":
-            page.locator("#map").wait_for(timeout=WORK)  # the page loads itself again when the map is computed
+            page.locator("#map").wait_for(timeout=WORK)  # the page loads itself again when the map has been computed
         pages[path] = page.evaluate(FIND_FAULTS, LEAST)
         assert page.evaluate("document.documentElement.scrollWidth") <= 375, f"{path} scrolls sideways"
     assert {path: faults for path, faults in pages.items() if faults} == {}
 
-    # a message leaves the buttons of the selection free, and no key is shown
+    # A message must not cover the buttons of the selection, and the buttons must not show their keys.
     page.locator(".cell img").first.wait_for()
     page.locator(".cell .pick").first.tap()
     page.evaluate("say('The message has so many words that it needs two lines on a phone.')")
@@ -56,7 +57,7 @@ def test_every_page_suits_a_phone(browser: Browser, made: Path, tmp_path: Path) 
     assert page.locator("#dock kbd").first.is_hidden()
     assert page.evaluate("[-.001, -.25, .5, 1].map(twoPlaces)") == [".00", "-.25", ".50", "1.00"]
 
-    # the dialog with the keys begins with its title
+    # The dialog about the keys must open at its title.
     page.locator("#keys").tap()
     assert page.evaluate("document.getElementById('help').scrollTop") == 0
     context.close()
