@@ -1,4 +1,4 @@
-"""Names the folders of the repository and of the shared photos, and says whether `make fuzz` runs the tests."""
+"""Defines the folders of the repository and of the shared photos, and whether `make fuzz` runs the tests."""
 
 from __future__ import annotations
 

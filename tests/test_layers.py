@@ -22,7 +22,7 @@ def test_import_linter_keeps_every_contract() -> None:
     assert found.returncode == 0, found.stdout
 
 
-# maps the name of an import to the name of the distribution, if the two names differ
+# This table maps the name of an import to the name of its distribution, if the two names differ.
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python",
@@ -30,9 +30,9 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "pi_heif": "pi-heif",
 }
-# Our code needs these packages without importing them. face_recognition_models is found by its path. tensorboard writes
-# the events of torch. albumentations needs the headless OpenCV in the same version as opencv-python. pyiqa's clip needs
-# setuptools.
+# Our code needs these packages, but does not import them. face_recognition_models is found by its path. tensorboard
+# writes the events of torch. albumentations needs the headless OpenCV in the same version as opencv-python. pyiqa's
+# clip needs setuptools.
 NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptools", "tensorboard"}
 
 
@@ -118,7 +118,7 @@ UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
 def unpickling(tree: ast.AST) -> Iterator[str]:
-    """Yields those calls and imports of a module that could run code from a file."""
+    """Yields the calls and imports in a module that could run code from a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
@@ -142,8 +142,8 @@ def test_no_file_is_unpickled_but_by_the_unpickler_that_makes_tensors_alone() ->
     for path in our_files():
         if said := sorted(unpickling(ast.parse(path.read_text(encoding="utf-8")))):
             found[str(path.relative_to(REPOSITORY))] = said
-    # train/models/released/osdface.py builds an unpickler that replaces every object by one that does nothing
-    # (tests/train/models/released/test_osdface.py).
+    # The unpickler of train/models/released/osdface.py is allowed, because it replaces every object by an object that
+    # does nothing (tests/train/models/released/test_osdface.py).
     assert found == {"train/models/released/osdface.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
 
 

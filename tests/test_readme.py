@@ -16,14 +16,15 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def command_lines() -> Iterator[tuple[str, str]]:
-    """Yields every `likeness ...` line in an indented or fenced block, with its page."""
+    """Yields every line `likeness ...` in an indented or fenced block, together with its page."""
     for page in PAGES:
         lines = iter(page.read_text(encoding="utf-8").splitlines())
         for line in lines:
             found = re.match(r"^(?: {4}|\$ |)(?:\$ )?(?:\.venv/bin/)?(likeness .+)$", line)
             if found and "..." not in line:
                 command = found[1].split("  #")[0].split(" > ")[0]
-                while command.count('"') % 2:  # an SQL statement may have several lines
+                # a command may have several lines, because an SQL statement may have several lines
+                while command.count('"') % 2:
                     command += "\n" + next(lines)
                 yield page.name, command
 

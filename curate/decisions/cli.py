@@ -47,8 +47,8 @@ def decide(
     of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID --split
     SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `consent ID... --consent
     VALUE` sets the consent for photos: yes, no or withdrawn. The id of a face means its photo, and the id of a person
-    means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. `apply` updates
-    people, splits and references by decisions that another command only recorded, for example `likeness review`.
+    means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. If another command
+    has only recorded decisions, as `likeness review` does, `apply` updates people, splits and references.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 

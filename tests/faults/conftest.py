@@ -1,4 +1,4 @@
-"""Makes the datasets and the undisturbed runs once for all tests of faults."""
+"""Makes the datasets and the results of undisturbed commands once for all tests of faults."""
 
 import pytest
 

@@ -27,8 +27,7 @@ def flipped(path: Path, rng: np.random.Generator) -> bytes:
 def names(problem: str, path: Path, dataset: Path) -> bool:
     """Returns whether a problem names a file.
 
-    If the first bytes of a shard change, the shard cannot be read. The name of the shard, which is a hash, also shows
-    the change.
+    A problem of a shard may name only the hash of the shard, which is the name of its file without the ending.
     """
     name = str(path.relative_to(dataset)).removeprefix("lq/")
     return name in problem or (path.suffix == ".npy" and path.stem in problem)
@@ -41,7 +40,7 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
     files = [
         path for path in sorted(dataset.rglob("*")) if path.is_file() and path.name not in (LEDGER_NAME, "card.md")
     ]
-    # card.md is left out, because every command writes it again from the ledger
+    # card.md is left out, because every command writes this file again from the ledger.
     kinds = {path.suffix if path.suffix != ".png" else path.relative_to(dataset).parts[0] for path in files}
     assert kinds == {"faces", "lq", ".npy", ".json", ".jsonl", ".md", ".key"}
     pictures = [path for path in files if path.suffix == ".png"]
@@ -51,7 +50,7 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
             found = check_ledger(dataset)
             path.write_bytes(before)
             assert len(found) == 1 and names(found[0], path, dataset), (path, found)
-    # `make test` flips a bit of each picture at the same time
+    # Then one bit of every picture is flipped at the same time. `make test` checks most pictures only in this way.
     before = {path: flipped(path, rng) for path in pictures}
     found = check_ledger(dataset)
     for path, data in before.items():
@@ -62,7 +61,7 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
 
 
 def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
-    """Tests that commands repair changed shards and sets. A changed crop is made again only after it is removed."""
+    """Tests that commands repair changed shards and sets, but make a changed crop again only after it is removed."""
     dataset = world.here / "ds"
     world.begin(doubles.purge)  # prepares a copy of the dataset with a frozen set
     again = [["curate", str(world.photos), "--out", str(dataset), "--workers", "1"]]

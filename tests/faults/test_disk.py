@@ -1,7 +1,7 @@
 """Tests commands on a full disk, under a limit of the file size, and on a read-only dataset.
 
-A command must end with one sentence and leave no incomplete file. If the same command runs again with enough space, it
-must end as without the fault.
+A command must end with one sentence and leave no incomplete file. If the same command runs again with enough space, its
+results must be the same as without the fault.
 """
 
 import contextlib
@@ -33,7 +33,8 @@ MUST = (
     "The command ends with one sentence and exit code 1, and leaves no incomplete file. If the same "
     "command runs again after space is freed, its results are the same as after an undisturbed run."
 )
-# logs, and files that may be incomplete because they say so themselves
+# These files may differ from the files of an undisturbed run. Some are logs, and the others say themselves that they
+# are incomplete.
 UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (6, 1),
@@ -79,7 +80,7 @@ def said(ended: doubles.Ended) -> None:
 
 
 def whole(world: World, undisturbed: dict, unfinished: tuple[str, ...] = UNFINISHED) -> None:
-    """Checks that no temporary file is left: every file is equal to a file of an undisturbed run.
+    """Checks that no temporary file is left, and that every file is equal to a file of an undisturbed run.
 
     Files whose names end with one of `unfinished` are not checked.
     """
@@ -104,11 +105,12 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
                     with paused(world.bench, command, Point(point.at, "before")) as process:
                         room.enter_context(full(world.here))
                     ended = finish(process)
-                    if ended.code:  # the command succeeds only if it needs no more space
+                    if ended.code:  # a command that needs no more space succeeds
                         said(ended)
                     whole(world, undisturbed)
                     left = set(differences(remains(world.here), undisturbed))
-                    # if the ledger cannot grow, its write-ahead log stays and is read together with the ledger
+                    # A command that succeeded may leave the write-ahead log of the ledger if the ledger cannot grow.
+                    # DuckDB reads the log together with the ledger.
                     assert ended.code or left <= {"filler", "ds/manifest.duckdb.wal"}, left
                 world.ends_as(command, undisturbed)
         except AssertionError as error:
@@ -139,21 +141,25 @@ def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
 
 @pytest.mark.parametrize("stage", [doubles.curate, *([doubles.degrade, doubles.train] if FULL else [])])
 def test_no_file_may_grow_beyond_a_limit(world, stage):
-    """Tests a command under a limit of the file size, which acts like a disk quota. Needs no right to mount."""
+    """Tests a command under a limit of the file size, which acts like a disk quota.
+
+    Unlike a small disk, this limit needs no right to mount.
+    """
     command, undisturbed, _ = world.undisturbed(stage)
     world.begin(stage)
     made = [data for name, data in undisturbed.items() if isinstance(data, bytes) and not (world.here / name).exists()]
     limit = max(map(len, made)) - 1
     with tried("no file may be larger than a limit (RLIMIT_FSIZE)", stage, f"{limit} bytes", MUST):
         said(world.bench.run(command, largest_file=limit))
-        # After the error of one worker, the other workers are killed. The next command removes their temporary files.
+        # Temporary files may be left, because the other workers are killed after the error of one worker. The next
+        # command removes these files.
         whole(world, undisturbed, (*UNFINISHED, ".tmp"))
         world.ends_as(command, undisturbed)
 
 
 @contextlib.contextmanager
 def read_only(folder: Path):
-    """Makes a folder read-only. For root, permissions do not suffice, so the folder is mounted read-only."""
+    """Makes a folder read-only. Root may write despite permissions, so for root the folder is mounted read-only."""
     if os.geteuid():
         kept = [(path, path.stat().st_mode) for path in (folder, *folder.rglob("*"))]
         for path, mode in kept:

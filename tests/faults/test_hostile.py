@@ -1,4 +1,4 @@
-"""Tests more than 300 hostile files: each file gets a row with a reason, and time and memory are limited.
+"""Tests more than 300 hostile files: each file gets a row with a reason, and the time and the memory stay limited.
 
 Curation must not read or change any file outside the folder.
 """
@@ -28,18 +28,20 @@ from tests.doubles import curation as curate_doubles
 from tests.doubles.pictures.hostile_corpus import build
 from tests.places import REPOSITORY
 
-GIB = 2**20  # KiB
+GIB = 2**20  # one GiB, in KiB
 
 
 def start() -> None:
-    """Prepares a worker process: face models without files. The time limit is the limit of the product, because a
-    shorter limit ends sound files on a machine where twenty other processes run.
+    """Prepares a worker process: gives it face models that need no files.
+
+    The time limit stays as long as for users. A shorter limit would stop the reading of good files on a machine where
+    twenty other processes run.
     """
     curate_doubles.install(pytest.MonkeyPatch())
 
 
 def with_peak(function, batch):
-    """Returns the result, and the largest memory of this process so far, in KiB."""
+    """Calls the function. Returns its result, and the peak memory of this process so far in KiB."""
     result = function(batch)
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return result, int(line.split()[1])
@@ -71,7 +73,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         patch.chdir(empty["cwd"])
         patch.setenv("HOME", str(empty["home"]))
         patch.setenv("TMPDIR", str(empty["tmp"]))
-        # the workers start in another folder, so they need the paths of our modules
+        # The workers start in another folder, so PYTHONPATH must name the folders of our modules.
         root = REPOSITORY
         patch.setenv("PYTHONPATH", os.pathsep.join((str(root), str(root / "tests"), os.environ.get("PYTHONPATH", ""))))
         with Ledger.open(dataset, write=True) as ledger, open_pool(2, start) as run:
@@ -138,7 +140,8 @@ def test_every_member_of_an_archive_has_a_row_with_its_reason(curated):
         found.setdefault(str(display_path(row.uri).relative_to(archives)), set()).add(row.reason or row.status)
     assert {name: found[name] for name in MEMBERS} == {name: {reason} for name, reason in MEMBERS.items()}
     assert found["twice.zip/same.png"] == {"ok", "duplicate_name"}
-    for kind in ("", ".gz", ".bz2", ".xz"):  # each of these archives has the same three members
+    # the good archive and its three compressed forms have the same three members
+    for kind in ("", ".gz", ".bz2", ".xz"):
         assert found[f"good.tar{kind}/a.png"] <= {"ok", "same_file"} and f"good.tar{kind}/b/c.png" in found
     assert sum(name.startswith("many.zip/") for name in found) == 500
     assert not any(name.startswith(("bombs.zip", "huge.zip")) for name in found)
@@ -167,10 +170,10 @@ def test_the_same_again_reads_nothing_and_one_worker_finds_the_same(curated, tmp
         scan(ledger, quick, run, lambda *_: None)
         once = ledger.read_rows(File)
     known = {row.uri: row for row in curated.files}
-    # which of two files with the same content is kept depends on the other offered files
+    # Of two files with the same content, one is kept. Which file is kept depends on the other offered files.
     apart = {"same_file", None}
     differ = [row for row in once if row.reason not in apart and row != known[row.uri]]
-    leads = {"symlink_leaves_folder", "folder_already_walked"}  # the reason of a link depends on the offered folders
+    leads = {"symlink_leaves_folder", "folder_already_walked"}  # these reasons depend on which folders are offered
     assert [row for row in differ if row.reason not in leads] == []
     assert {row.uri for row in once} <= known.keys()
 

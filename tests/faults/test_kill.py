@@ -1,6 +1,7 @@
-"""Tests SIGKILL at any moment: if the command runs again, it must end as without the kill, with no file left over.
+"""Tests SIGKILL at any moment: if the command runs again, it must give the results of an undisturbed command.
 
-The tests here use a few moments. `make faults` uses the moments of all stages, and docs/faults.md shows the results.
+No other file may be left. The tests here use a few moments. `make faults` uses the moments of all stages, and
+docs/faults.md shows the results.
 """
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.doubles.faults.faults import FULL, SEED, Point, Stage, points, tried
 
 pytestmark = pytest.mark.slow
 
-# the number of points for `make faults`, and the number of points for `make test`
+# Each stage has two numbers of points: for `make faults`, and for `make test`.
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (14, 1),
     doubles.curate_in_two: (5, 0),
@@ -47,7 +48,7 @@ def test_a_killed_command_ends_as_if_it_had_not_been(world, stage):
         try:
             with tried("SIGKILL at a moment", stage, point, MUST) as note:
                 world.begin(stage)
-                # the command may end within the milliseconds after its last moments
+                # If the point is some milliseconds after one of the last moments, the command may end before the point.
                 if not world.bench.strike(command, point):
                     note["outcome"] = "had ended before"
                 world.ends_as(command, undisturbed)
@@ -63,7 +64,7 @@ def test_a_command_that_is_killed_again_and_again_and_by_the_clock(world, stage)
     took, rng = world.seconds[stage], np.random.default_rng([SEED, 100])
     world.begin(stage)
     with tried("SIGKILL five times in a row", stage, "each a few moments later", MUST):
-        for _ in range(5):  # each start of the command counts its moments from 1
+        for _ in range(5):  # each new start counts its moments from 1 again
             world.bench.strike(command, Point(str(int(rng.integers(3, 14))), "after"))
         world.ends_as(command, undisturbed)
     for share in rng.uniform(0.3, 0.8, 2):

@@ -52,7 +52,8 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
         assert of_photo[ids[replaced]].reason == of_photo[ids[cut]].reason == "file_replaced"
         assert check_ledger(dataset) == []
 
-        # the results of a run into a new dataset, plus the rows of photos that do not exist any more
+        # The dataset must equal a fresh dataset of the same photos, except for the rows of photos that do not exist any
+        # more.
         fresh = tmp_path / "fresh"
         assert world.bench.run(["curate", str(album), "--out", str(fresh), "--workers", "1"]).code == 0
         now, new = remains(dataset), remains(fresh)
@@ -78,7 +79,7 @@ def test_a_picture_that_goes_while_a_folder_is_degraded(tmp_path):
         assert ended.code == 0 and "skipped person2/2.png: cannot be read (No such file or directory)" in ended.out, (
             ended
         )
-    # the frozen set does not change, even after the photo is back
+    # If the photo comes back, the frozen set still does not change.
     whole = remains(world.here)
     os.utime(save(removed, photo([2], 2)), (0, 0))
     assert world.bench.run(command).code == 0 and differences(remains(world.here), whole) == []

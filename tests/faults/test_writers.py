@@ -1,6 +1,6 @@
 """Tests two writers at once: the second must end with one sentence, and the first must end as if it ran alone.
 
-A command that reads while another command writes must get its data, or a message to wait.
+A command that only reads while another command writes must get its data, or a message that says to wait.
 """
 
 import pytest
@@ -10,7 +10,7 @@ from tests.doubles.faults.faults import FULL, Point, Stage, World, differences, 
 
 pytestmark = pytest.mark.slow
 
-# the moment of the first writer at which the second writer starts
+# The second writer starts at this moment of the first writer.
 STAGES: dict[Stage, str] = {
     doubles.curate: "record detect",
     doubles.degrade: "record degrade",
@@ -44,10 +44,7 @@ def test_a_second_writer_gets_a_sentence_and_the_first_does_not_notice(world, st
 
 
 def remains_of_files(world: World) -> dict[str, bytes]:
-    """Returns the bytes of all files.
-
-    The ledger is read as bytes, because it cannot be opened while a command writes.
-    """
+    """Returns the bytes of all files, and also of the ledger, which cannot be opened while a command writes."""
     return {str(path): path.read_bytes() for path in sorted(world.here.rglob("*")) if path.is_file()}
 
 

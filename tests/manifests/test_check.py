@@ -88,7 +88,7 @@ def test_an_orphan_crop_and_other_files_without_a_row(dataset):
 
 
 def test_a_crop_that_another_has_replaced(dataset):
-    """Tests a crop that was replaced by another valid PNG, so that only the recorded hash shows the change."""
+    """Tests a crop that was replaced by another valid PNG. Only the recorded hash can show this change."""
     one, other = [face.face_id for face in table(dataset, Face) if face.status == "ok"][:2]
     shutil.copyfile(crop_path(dataset, other), crop_path(dataset, one))
     told = f"this crop has changed: faces/{one[:2]}/{one}.png (remove the crop, and curate again)"
@@ -122,7 +122,7 @@ def test_a_near_duplicate_in_two_splits(dataset):
     kept = {row.face_id: row for row in table(dataset, Split)}[copy.duplicate_of]
     other = "val" if kept.split != "val" else "test"
     neighbour = next(face for face in table(dataset, Face) if face.photo_id != copy.photo_id and not face.duplicate_of)
-    # Move a face of another person into the photo that contains `copy`, and put this face into another split.
+    # The photo that contains `copy` gets a face of another person, and this face is in another split.
     tamper(
         dataset,
         replace(neighbour, photo_id=copy.photo_id),

@@ -23,6 +23,6 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(made, tmp_path) -> Path:
-    """Makes a copy of the dataset. A test may change the copy."""
+    """Makes a copy of the dataset, so that a test can change it."""
     shutil.copytree(made, tmp_path / "dataset")
     return tmp_path / "dataset"

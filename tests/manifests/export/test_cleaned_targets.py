@@ -1,6 +1,6 @@
-"""Tests exports of cleaned crops: only training faces have cleaned crops, which are marked.
+"""Tests exports with cleaned crops: only training faces have cleaned crops, and the tables mark these crops.
 
-The default is the original.
+Without an option, an export contains the original crops.
 """
 
 from __future__ import annotations

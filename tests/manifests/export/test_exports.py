@@ -57,7 +57,7 @@ def frozen_pairs(dataset: Path) -> dict[str, tuple[str, ...]]:
     return {target: refs for target, refs in pairs_of(dataset).items() if target in frozen}
 
 
-# the following tests open each format
+# --- each format ---
 
 
 def test_imagefolder_opens_with_datasets(made, tmp_path, monkeypatch):
@@ -126,9 +126,9 @@ def test_refldm_opens_as_its_dataset_reads_it(made, tmp_path):
 
 
 def read_dmdnet(out: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Returns for each target its references with 68 points, by the rules of main_test.py.
+    """Returns for each target its references with 68 points, by the rules of DMDNet's main_test.py.
 
-    main_test.py takes every file of the folder of references.
+    main_test.py uses every file in the folder of references.
     """
     found = {}
     for line in (out / "SpecificLists.txt").read_text().split("\n"):
@@ -195,8 +195,8 @@ def test_faceme_opens_as_its_dataset_reads_it_but_for_clip(made, tmp_path):
             here = np.load(out / case["target_emb"][0])
             assert here.dtype == np.float32 and (here == vectors[target][None]).all()
             assert (pixels(out / case["target"]) == crop(made, target)).all()
-            # preprocess.py forms the path from the picture's name and the last three characters of the name of the
-            # folder
+            # preprocess.py builds the path from the name of the picture and from the last three characters of the
+            # folder's name.
             pictures = {path.parent.name[-3:]: path for path in out.glob(f"ffhqref/*/*/{target}.png")}
             refs = []
             for path in ids:
@@ -207,7 +207,7 @@ def test_faceme_opens_as_its_dataset_reads_it_but_for_clip(made, tmp_path):
     assert found == pairs_of(made)
 
 
-# the following tests hold for all formats
+# --- all formats ---
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -267,7 +267,7 @@ def test_names_and_embeddings_go_along_where_asked_for(own, tmp_path, name):
     notice = f"biometric data. The model {model.file} computed the 3 numbers of each embedding."
     assert any(notice in text for text in told.notices)
     recognizer = json.loads((tmp_path / "out" / CARD).read_bytes())["recognizer"]
-    # a `spec` may contain the path of a folder of this machine
+    # `spec` is left out, because it may contain the path of a folder of this machine.
     assert recognizer["sha256"] == model.sha256 and "spec" not in recognizer
 
 
@@ -354,7 +354,7 @@ def test_a_killed_export_leaves_nothing_and_its_rest_is_swept(made, tmp_path, mo
         with pytest.raises(KeyboardInterrupt):
             export_dataset(made, out, "refldm", ExportOptions())
     assert list(tmp_path.iterdir()) == []
-    out.mkdir()  # an empty folder is accepted
+    out.mkdir()  # an empty folder may exist before the export
     assert export_dataset(made, out, "refldm", ExportOptions()).written
 
 
@@ -441,7 +441,7 @@ def test_the_order_of_an_export_follows_from_the_dataset_alone(own, tmp_path):
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-# the command
+# --- the command ---
 
 
 def call(*words: object):

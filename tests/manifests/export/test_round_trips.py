@@ -46,7 +46,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_images(out: Path, name: str, table: list[dict[str, str]]) -> dict[str, bytes]:
-    """Returns the PNG file of each face, read with the library of the format, or from the file that the table names."""
+    """Returns the PNG file of each face.
+
+    If the format has a library, the library reads the files. Otherwise the table names the files.
+    """
     if name == "imagefolder":
         import datasets
 
@@ -78,7 +81,7 @@ def read_images(out: Path, name: str, table: list[dict[str, str]]) -> dict[str, 
 def open_with_basicsr(paths: list[str]):
     """Opens databases with BasicSR's reader of LMDB.
 
-    Only this module is imported, because the import of the whole package takes ten seconds.
+    Only the module of the reader is imported, because the import of the whole package takes ten seconds.
     """
     place = importlib.util.find_spec("basicsr")
     if place is None or place.origin is None:
@@ -112,7 +115,7 @@ def test_an_export_read_elsewhere_is_the_dataset_byte_for_byte(own, tmp_path, na
     table = read_csv(elsewhere / "likeness_tables" / "splits.csv")
     images = read_images(elsewhere, name, table)
     assert images.keys() == {row["face_id"] for row in table} and len(table) >= 4
-    # each of the three calls reads the ledger, so they are outside the loop
+    # These calls are outside the loop, because each of them reads the ledger.
     splits, paired, frozen = splits_of(own), pairs_of(own), frozen_faces(own)
     owner = {row.face_id: row.identity_id for row in rows(own, Membership)}
     for row in table:
@@ -137,7 +140,7 @@ def test_an_export_read_elsewhere_is_the_dataset_byte_for_byte(own, tmp_path, na
     everywhere = {target: list(refs) for target, refs in paired.items()}
     assert pairs and pairs.keys() == {row["face_id"] for row in table if row["is_target"] == "true"}
     assert pairs == {target: everywhere[target] for target in pairs}
-    for kind in ("splits", "pairs"):  # the Parquet files have the same rows
+    for kind in ("splits", "pairs"):  # each Parquet file must have the same rows as its CSV file
         rows_there = pq.read_table(elsewhere / "likeness_tables" / f"{kind}.parquet").to_pylist()
         texts = [
             {
@@ -184,7 +187,8 @@ def test_the_images_of_a_set_are_made_again_from_the_export_alone(made, tmp_path
         data = (tmp_path / "again" / line["file"]).read_bytes()
         assert data == (made / "lq" / LQ_SET / line["file"]).read_bytes()
         assert sha256_bytes(data) == recorded[Path(line["file"]).stem]["lq_sha256"]
-    assert not (originals / lines[0]["source"]).exists()  # replay and verify find the clean images by their content
+    # the named source does not exist here, so replay and verify find the clean images by their content
+    assert not (originals / lines[0]["source"]).exists()
     assert verify_folder(tmp_path / "again").ok
 
 
@@ -197,7 +201,8 @@ def test_an_lmdb_opens_with_basicsr_and_its_pairs_have_the_same_keys(made, tmp_p
     ]  # fmt: skip
     both = [str(out / "test_lq.lmdb"), str(out / "test_gt.lmdb")]
     client = open_with_basicsr(both)
-    keys = [read_keys(Path(path)) for path in both]  # BasicSR's PairedImageDataset refuses databases with unequal keys
+    # the keys must be equal, because BasicSR's PairedImageDataset refuses databases with unequal keys
+    keys = [read_keys(Path(path)) for path in both]
     assert set(keys[0]) == set(keys[1]) == frozen_faces(made)
     for key in keys[0]:
         lq, gt = (cv2.imdecode(np.frombuffer(client.get(key, path), np.uint8), 1) for path in both)
@@ -216,7 +221,7 @@ def test_a_zip_opens_as_the_dataset_of_stylegan_reads_it(made, tmp_path):
             names = sorted(name for name in archive.namelist() if name.endswith(".png"))
             labels = dict(json.loads(archive.read("dataset.json"))["labels"])
             assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-        # the loader makes a one-hot vector from the labels, so the labels must be whole numbers from 0
+        # The labels must be whole numbers from 0, because the loader makes one-hot vectors from them.
         numbers = np.array([labels[name] for name in names])
         assert numbers.dtype == np.int64 and set(numbers.tolist()) == set(range(numbers.max() + 1))
         people = {labels[name]: owner[Path(name).stem] for name in names}

@@ -1,4 +1,4 @@
-"""Tests that the ledger returns rows as they were written, and writes all rows of a unit or none.
+"""Tests that the ledger returns rows as they were written, and that it writes all rows of a unit or no row.
 
 Also tests that there is only one writer, and that errors are sentences instead of tracebacks.
 """
@@ -90,7 +90,7 @@ def record_of(kind: type) -> st.SearchStrategy:
         for name, hint in get_type_hints(kind).items()
     }
     made = st.builds(kind, **fields)
-    if kind is KeptOutMark:  # a face has an embedding and a recognizer, and a photo has neither
+    if kind is KeptOutMark:  # a mark of a face has an embedding and a recognizer, and a mark of a photo has neither
         face = {"kind": st.just("face"), "embedding": st.lists(FLOAT, max_size=6).map(tuple), "recognizer": TEXT}
         photo = {"kind": st.just("photo"), "embedding": st.none(), "recognizer": st.none()}
         return st.one_of(st.builds(kind, **{**fields, **part}) for part in (face, photo))
@@ -98,7 +98,7 @@ def record_of(kind: type) -> st.SearchStrategy:
         ok = {"status": st.just("ok"), "sha256": TEXT}
         dropped = {"status": st.just("dropped"), "sha256": st.none(), "reason": TEXT}
         return st.one_of(st.builds(kind, **{**fields, **part}) for part in (ok, dropped))
-    # in the schema, every row that is not ok needs a reason
+    # The schema demands a reason for every row whose status is not ok.
     return made.map(lambda row: dataclasses.replace(row, reason=row.reason or "why")) if "reason" in fields else made
 
 
@@ -265,7 +265,7 @@ def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path, mad
 @pytest.mark.parametrize("links", [True, False])
 def test_a_half_made_ledger_of_a_killed_process_does_no_harm(tmp_path, monkeypatch, links):
     (tmp_path / f".{LEDGER_NAME}.{os.getpid()}.tmp").write_bytes(b"half of a database")
-    if not links:  # acts like a file system without hard links
+    if not links:  # then this machine acts like a file system without hard links
 
         def refuse(*_: object) -> None:
             raise OSError("no hard links")
@@ -331,7 +331,7 @@ def test_what_is_no_single_select_is_refused_with_one_line(tmp_path, monkeypatch
 
 
 def test_an_interrupt_inside_a_statement_is_an_interrupt(tmp_path, request):
-    # in a background job of a shell, SIGINT is ignored
+    # If a shell runs the tests in the background, they ignore SIGINT. This test needs Python's usual handler.
     request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Ledger.open(tmp_path, write=True) as ledger:

@@ -18,8 +18,8 @@ from tests.doubles.pictures.pictures import close, quarters, saved
 from tests.doubles.pictures.profiles import profile_of
 from tests.doubles.pictures.raw_files import with_preview
 
-# The picture of `quarters()` as HEIC, encoded by pillow-heif: one file upright, and one file stored turned with EXIF
-# orientation 6.
+# Two HEIC files of the picture `quarters()`, encoded by pillow-heif. The first file is stored upright, and the second
+# is stored turned, with EXIF orientation 6.
 PLAIN_HEIC = base64.b64decode(
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9j"
     "AAAAAERAAAEAAQAAAAABoQABAAAAAAAAAMQAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA/Wlw"
@@ -93,7 +93,7 @@ def test_a_raw_is_read_from_its_sensor_data_and_never_from_its_preview(monkeypat
     with pytest.raises(UndecodableImage, match="has more than 178 megapixels") as error:
         decode(data, max_pixels=1000)
     assert error.value.reason == "too_many_pixels"
-    # a TIFF with a preview but without sensor data is not a RAW file, and its preview is not a photo
+    # A TIFF with a preview but without sensor data is no RAW file. Its preview must not count as a photo.
     with pytest.raises(UndecodableImage) as error:
         decode(with_preview(PREVIEW, quarters(), is_dng=False))
     assert error.value.reason == "other_picture_format"
@@ -110,7 +110,7 @@ def test_a_raw_is_read_from_its_sensor_data_and_never_from_its_preview(monkeypat
         (b"FUJIFILMCCD-RAW 0201", "raw_not_installed"),
         (b"II*\0\x10\0\0\0CR\2\0" + bytes(50), "raw_not_installed"),
         (with_preview(PREVIEW, bayer(), True), "raw_not_installed"),
-        (with_preview(PREVIEW, quarters(), False), "other_picture_format"),  # without sensor data
+        (with_preview(PREVIEW, quarters(), False), "other_picture_format"),  # this file has no sensor data
         (b"8BPS\0\1" + bytes(50), "other_picture_format"),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "other_picture_format"),
         (b"P6\n1 1\n255\nabc", "other_picture_format"),

@@ -14,7 +14,7 @@ from tests.doubles.pictures.hostile_corpus import mutated, picture, saved, seeds
 FILES = int(os.environ.get("FUZZ_FILES", "1500"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 A_BATCH = 250
-PIXELS = 2**22  # large enough to reach all code, and small enough to be fast
+PIXELS = 2**22  # the limit of pixels: large enough to reach all code, and small enough to be fast
 
 
 def wrong(numbers: list[int]) -> list[str]:
@@ -47,7 +47,7 @@ def test_decode_answers_a_picture_or_a_reason_whatever_the_bytes():
 
 
 def small_archives() -> list[bytes]:
-    """Returns the archives of the corpus that are small and fast to read."""
+    """Returns the small archives of the corpus, which are fast to read."""
     found: list[bytes] = []
     rng = np.random.default_rng(0)
     archives(lambda name, data, right: found.append(data), rng, lambda: saved(picture(rng, 20, 20), "PNG"))
@@ -72,7 +72,8 @@ def wrong_archives(folders: list[tuple[Path, int]]) -> list[str]:
                         read_member(Member(path, index))
                 except ArchiveError as error:
                     assert error.reason.isidentifier()
-        except (ArchiveError, MemoryError):  # a tar can claim that a name is longer than the memory
+        # a MemoryError is right if a tar file claims to have a name longer than the memory
+        except (ArchiveError, MemoryError):
             pass
         except Exception as error:
             found.append(f"{number}: {type(error).__name__}: {error}")
@@ -86,5 +87,6 @@ def test_an_archive_answers_members_or_a_reason_whatever_the_bytes(tmp_path):
     batches = [[(tmp_path, n) for n in numbers[start : start + A_BATCH]] for start in range(0, len(numbers), A_BATCH)]
     with open_pool(1) as run:
         said = [said for found in run(wrong_archives, batches) for said in found]
-    # in some archives, tarfile walks backwards for ever, and only the time limit ends the reading
+    # The reason `timed_out` is right too: in some archives, tarfile would walk backwards for ever, and the time limit
+    # ends the reading.
     assert [one for one in said if not one.endswith("timed_out")] == []

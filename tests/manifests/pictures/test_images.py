@@ -47,7 +47,7 @@ def test_avif(tmp_path):
 
 
 def test_a_path_reads_like_its_bytes(tmp_path):
-    path = tmp_path / "photo.txt"  # the ending of the name is wrong
+    path = tmp_path / "photo.txt"  # the ending of this name is wrong
     path.write_bytes(saved(Image.fromarray(quarters()), "PNG"))
     assert (decode(path) == quarters()).all()
     with pytest.raises(OSError, match="No such file"):
@@ -256,7 +256,7 @@ def test_a_photo_without_a_profile_or_with_srgbs_keeps_its_own_bytes(photo, icc)
 
 @pytest.mark.parametrize("quality", [90, 95])
 def test_a_lossy_wide_gamut_photo_is_close_to_its_srgb_original(photo, quality):
-    # the tolerance is the error of the same JPEG without a profile, plus one level
+    # The photo with a profile may differ from the original by one level more than the same JPEG without a profile.
     wide, icc = converted(photo, "Display P3")
     plain = decode(saved(Image.fromarray(photo), "JPEG", quality=quality, subsampling=0))
     found = decode(saved(wide, "JPEG", quality=quality, subsampling=0, icc_profile=icc))
@@ -288,7 +288,7 @@ def test_cmyk_is_converted_by_its_profile(photo):
     inks = profileToProfile(Image.fromarray(photo), createProfile("sRGB"), ImageCmsProfile(str(path)), 1, "CMYK")
     assert inks is not None
     found, plain = decode(saved(inks, "TIFF", icc_profile=icc)), decode(saved(inks, "TIFF"))
-    # CMYK has fewer colours than sRGB, so the mean difference may be up to 6 levels (5.4 were measured)
+    # CMYK has fewer colours than sRGB. The mean difference is 5.4 levels, and may be up to 6 levels.
     assert np.abs(found.astype(int) - photo).mean() <= 6 and (found != plain).any()
 
 

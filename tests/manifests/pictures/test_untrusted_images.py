@@ -1,6 +1,6 @@
-"""Tests that untrusted photos are read in a process of their own.
+"""Tests that untrusted photos are read in another process.
 
-The process imports this file, so this file must not import torch.
+This process imports this file, so this file must not import torch.
 """
 
 from __future__ import annotations

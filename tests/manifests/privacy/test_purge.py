@@ -75,7 +75,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(made, tmp_path) -> Path:
-    """Makes a copy of the dataset. A test may change the copy, but the dataset and the copy share their photos."""
+    """Makes a copy of the dataset, so that a test can change it. The dataset and the copy share their photos."""
     return Path(shutil.copytree(made / "dataset", tmp_path / "dataset"))
 
 
@@ -123,7 +123,7 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
     left = {path: sha256_file(path) for path in own.rglob("*.png")}
     assert left.items() <= before.items(), "pictures of others changed"
     assert not (own / PENDING_NAME).exists() and read_unfinished_plan(own) is None
-    # the data that the ledger keeps contains no name
+    # The rows that stay in the ledger contain no name.
     assert [row.name for row in rows(own, Identity) if row.name] == []
     log = rows(own, DecisionRow)
     assert {row.kind for row in log} == {"lock", "drop", "undo"}
@@ -160,7 +160,7 @@ def test_a_purged_photo_that_is_offered_again_stays_out_with_its_reason(own, mad
     hidden = [row for row in rows(own, File) if row.reason == "purged"]
     assert len(hidden) == 1 and hidden[0].uri.startswith("hmac:") and hidden[0].photo_id is None
     assert explain_photo(own, str(made / "photos" / "person3" / "1.png"))[0][0].endswith(": dropped, purged")
-    # a copy under another name is refused like the original, and each file has at most one row
+    # A copy under another name is purged like the original. A second run adds no second row for these files.
     shutil.copy(made / "photos" / "person3" / "1.png", made / "photos" / "again.png")
     try:
         assert curated(made / "photos", own).files["purged"] == 2 == curated(made / "photos", own).files["purged"]
@@ -194,7 +194,7 @@ POINTS += ("purge:search_traces",)
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, monkeypatch, point):
-    """Tests a stop before each step, and while rows of the ledger or files are removed."""
+    """Tests stops before each step, and stops while rows of the ledger or files are being removed."""
     (own / f".{LEDGER_NAME}.rewritten.tmp").write_bytes(b"half a ledger")
     plan = plan_purge(own, [person_of(own)["person0"]])
 
@@ -239,7 +239,7 @@ def test_the_search_finds_what_is_hidden_in_tables_arrays_and_archives(tmp_path)
     )
     assert search_traces(tmp_path, wanted).remains == ()
     (tmp_path / "a.tar").write_bytes(b"x" * 999 + crop)
-    # the bytes lie on the border of two chunks
+    # The bytes of the photo's id are partly in one chunk of the search and partly in the next chunk.
     (tmp_path / "b.bin").write_bytes(b"y" * ((1 << 22) - 5) + bytes.fromhex(photo))
     np.save(tmp_path / "c.npy", np.stack([vector * 2, vector]))
     np.save(tmp_path / "d.npy", np.zeros((1, 2, 2, 3), np.uint8))
@@ -293,12 +293,12 @@ def test_two_datasets_of_the_same_photos_give_people_other_ids(tmp_path):
     assert len(one) == len(two) == 3 and not one & two
     key = tmp_path / "one" / KEY_NAME
     assert key.stat().st_mode & 0o777 == 0o600 and key.read_bytes() != (tmp_path / "two" / KEY_NAME).read_bytes()
-    # with the same key, the ids are the same
+    # A dataset with the same key has the same ids.
     (tmp_path / "three").mkdir()
     shutil.copy(key, tmp_path / "three" / KEY_NAME)
     curated(photos, tmp_path / "three")
     assert {row.identity_id for row in rows(tmp_path / "three", Identity)} == one
-    # if the key is lost or from another dataset, the command refuses and makes no new key
+    # If the key is lost, or is the key of another dataset, the command refuses and makes no new key.
     key.unlink()
     with pytest.raises(LedgerError, match="missing or broken"):
         curated(photos, tmp_path / "one")
@@ -318,7 +318,7 @@ def test_the_card_says_what_there_is_and_follows_a_purge(own):
 def test_who_was_trained_on_stays_there_when_the_frozen_set_goes(own):
     splits = rows(own, Split)
     before = {row.face_id: row.split for row in splits}
-    with Ledger.open(own, write=True) as ledger:  # as if only the test split were frozen
+    with Ledger.open(own, write=True) as ledger:  # changes the rows as if only the test split were frozen
         ledger.record("double", "all", {}, [dataclasses.replace(row, locked=row.split == "test") for row in splits])
     shown = {row.face_id: row.photo_id for row in rows(own, Face)}
     tested = sorted({shown[face] for face, split in before.items() if split == "test"})
@@ -366,7 +366,8 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     for name in ("card.json", "cases.jsonl", "embeddings.npy", "pictures/a.png"):
         (bench / name).write_bytes(b"x")
     plan = plan_purge(dataset, [], [gone.photo_id], [tmp_path / "elsewhere"])
-    plan = dataclasses.replace(plan, people=("p-0123456789ab",))  # as if the people of the photo had no other photo
+    # changes the plan as if the people of the photo had no other photo
+    plan = dataclasses.replace(plan, people=("p-0123456789ab",))
     assert plan.checkpoints == (str(run / "checkpoint-00000016"),)
     done = purge(dataset, plan)
     assert (run / "checkpoint-00000016" / "model.safetensors").exists() and done.removed["benchmarks"] == 1
@@ -386,7 +387,7 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
             assert {after.face_ids[ref] for ref in after.references[place]} == wanted
         assert after.hash != before.hash and sha256_file(folder / "crops.npy") == after.facts["crops_sha256"]
         assert after.facts["counts"]["faces"] == len(before.face_ids) - 1 == len(after.crops)
-    # the weights did not change, so the next purge names the checkpoints again
+    # The purge did not change the weights, so the next purge names the same checkpoint again.
     (next_one,) = {face.photo_id for face in rows(dataset, Face) if face.face_id == train_doubles.face_of(0, 2).face_id}
     assert plan_purge(dataset, [], [next_one]).checkpoints == (str(run / "checkpoint-00000016"),)
     assert not any(vector in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -443,7 +444,8 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     pictures = {path.read_bytes() for path in dataset.rglob("*.png") if path.stem in members}
     pixels = [taken.crops[taken.face_ids.index(face)].tobytes() for face in members if face in taken.face_ids]
     assert len(pictures) >= 2 * len(members) and pixels
-    before = contents(dataset)  # hashes and names are compared as rows, because the ledger may compress them
+    # the tables are searched as rows, because DuckDB may compress the hashes and names in its file
+    before = contents(dataset)
     ids = [face.encode() for face in members]
     assert all(any(needle in one for one in before) for needle in [*vectors, *pixels, *ids])
 
@@ -453,7 +455,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     assert not any(needle in one for needle in [*needles, *pixels] for one in data)
     assert not pictures & set(data)
     assert check_ledger(dataset) == []
-    # the dataset can still be used for training, and the purged photos stay out
+    # The dataset can still be used for training, and the purged photos stay out of it.
     assert take_snapshot(dataset, tmp_path / "again", 64).people["train"]
     assert doubles.curated(photos, dataset).files["purged"] == len(mine)
     assert not any(needle in one for needle in needles for one in contents(dataset))

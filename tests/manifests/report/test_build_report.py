@@ -1,4 +1,4 @@
-"""Tests that the report is one file with all sections, and that a sentence takes the place of a missing section."""
+"""Tests that the report is one file with all sections, and that a missing section is replaced by a sentence."""
 
 from __future__ import annotations
 
@@ -157,7 +157,8 @@ def test_every_part_is_there(folder: Path) -> None:
         "as it is computed (&lt;somebody&gt;)",
     ):
         assert words in page, words
-    assert page.count("<polyline") == 5  # three losses, and two curves of the validation: restored and LQ
+    # three losses, and two curves of the validation: of the restored faces and of the LQ faces
+    assert page.count("<polyline") == 5
 
 
 def test_results_are_shown_whatever_was_measured_and_what_is_broken_is_named(folder: Path) -> None:
@@ -209,7 +210,7 @@ def test_the_funnel_adds_up(folder: Path) -> None:
 def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
     """Tests a dataset of three people with four photos each.
 
-    Every target has three references, and each person has a third of the targets.
+    Every target has three references, and each person has a third of all targets.
     """
     page = build_report(folder).read_text(encoding="utf-8")
     for words in (

@@ -44,7 +44,7 @@ def test_each_reason_is_shown_with_a_bounded_number_of_pictures(dataset: Path, m
     decide(dataset, [{"kind": "drop", "faces": [faces[4].face_id]}])
     drop(dataset, faces[:3], "too_blurred")
     drop(dataset, faces[3:4], "near_duplicate", duplicate_of=faces[11].face_id)
-    crop_path(dataset, faces[0].face_id).unlink()  # the page must cut the picture from the photo
+    crop_path(dataset, faces[0].face_id).unlink()  # without the crop, the page must cut the picture from the photo
     aside = next(row for row in rows(dataset, Split) if row.face_id == faces[5].face_id)
     change(dataset, [replace(aside, status="dropped", reason="photo_spans_splits")])
     found = groups(dataset)
@@ -62,7 +62,7 @@ def test_each_reason_is_shown_with_a_bounded_number_of_pictures(dataset: Path, m
 @pytest.mark.parametrize("change_photo", [{"consent": " No "}, {"status": "dropped", "reason": "consent_missing"}, {}])
 def test_nobody_is_shown_who_opted_out_or_whose_photo_may_not_be_used(dataset: Path, change_photo: dict) -> None:
     one, other = rows(dataset, Face)[:2]
-    # Both faces are in one photo, so the picture of the second face could also show the first face.
+    # Both faces are put into one photo, so that the picture of the second face could also show the first face.
     drop(dataset, [replace(other, photo_id=one.photo_id)], "too_dark")
     drop(dataset, [one], "too_dark" if change_photo else "opted_out")
     photo = next(row for row in rows(dataset, Photo) if row.photo_id == one.photo_id)

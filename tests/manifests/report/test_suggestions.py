@@ -1,4 +1,4 @@
-"""Tests the suggestions to merge and to split: planted errors come first, and decided cases are not suggested again."""
+"""Tests the suggestions to merge and to split: planted errors come first, and decided cases do not come again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def faces_of(dataset: Path) -> dict[str, list[str]]:
 
 
 def join(dataset: Path, one: str, other: str) -> None:
-    """Puts the faces of two people into one identity, like a wrong grouping."""
+    """Puts the faces of two people into one identity, as a wrong grouping would do."""
     members = [row for row in rows(dataset, Membership) if row.identity_id == other]
     change(dataset, [replace(row, identity_id=one) for row in members])
 
@@ -61,7 +61,7 @@ def test_two_people_in_one_group_are_suggested_with_the_faces_of_the_smaller_par
     third = rows(dataset, Membership)
     join(dataset, one, other)
     stray = next(row for row in third if row.identity_id == other)
-    # the part of the other person has two faces, and the rest has three
+    # After this change, the wrong part of the person has two faces, and the rest has three faces.
     change(dataset, [replace(stray, identity_id=sorted(people)[2])])
     (found,) = suggestions(dataset)[0]
     assert found.person == one and set(found.part) == set(people[other]) - {stray.face_id}
@@ -110,5 +110,5 @@ def test_faces_of_one_person_have_no_two_parts_that_are_unlike() -> None:
     both = np.concatenate([draw(20, 0.8), draw(5, 0.8)])
     found = divide_faces(both)
     assert found is not None and found[0].tolist() == [False] * 20 + [True] * 5 and found[1] < 0.5 * found[2]
-    same = np.repeat(draw(1, 0), 6, axis=0)  # equal faces do not differ in any direction
+    same = np.repeat(draw(1, 0), 6, axis=0)  # six equal faces, which no direction can divide
     assert divide_faces(same) is None

@@ -74,9 +74,9 @@ def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
         with pytest.raises(FolderBusy, match=r"Another process is writing into .*run: wait"), lock_folder(folder):
             pass
         assert [path.name for path in folder.iterdir()] == [".lock"]
-    assert not folder.parent.exists()  # nothing was written, so the folder was removed
+    assert not folder.parent.exists()  # the folder was removed, because nothing was written into it
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / ".lock").write_bytes(b"")  # a lock file that a killed process left
+    (tmp_path / "kept" / ".lock").write_bytes(b"")  # as if a killed process had left its lock file
     with lock_folder(tmp_path / "kept"):
         pass
     assert list((tmp_path / "kept").iterdir()) == []

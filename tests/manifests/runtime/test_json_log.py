@@ -21,7 +21,7 @@ from tests.places import Run
 
 @pytest.fixture
 def lines() -> Iterator[Any]:
-    """Yields a function that returns the lines logged so far."""
+    """Yields a function that returns all lines of the log so far."""
     stream = io.StringIO()
     loggers = [logging.getLogger(name) for name in ("likeness", "py.warnings")]
     before = [(logger.handlers, logger.propagate) for logger in loggers]
@@ -77,6 +77,6 @@ def test_the_flag_works_on_either_side_of_a_command(likeness: Run, tmp_path: Pat
         assert found.returncode == 2 == last["exit_code"] and found.stdout == ""
         assert first["event"] == "started" and first["tool_versions"]["duckdb"]
         assert last["event"] == "failed" and "likeness curate" in last["message"]
-    (tmp_path / "photo.jpg").write_bytes(b"")  # without this file, the empty folder would be refused
+    (tmp_path / "photo.jpg").write_bytes(b"")  # without this file, the command would refuse the empty folder
     found = likeness("curate", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json", "--log-json")
     assert json.loads(found.stdout) and json.loads(found.stderr.splitlines()[-1])["event"] == "finished"

@@ -113,7 +113,7 @@ def test_what_is_done_after_the_units_is_on_no_units_account():
 
 
 def unequal(batch: list) -> list:
-    """Hangs at the first attempt and not at the second, as if the machine was stopped for a while."""
+    """Hangs at the first attempt but not at the second attempt, as if the machine had been stopped for a while."""
     for _ in guard_units(batch):
         if not is_retry():
             misbehave("hang")

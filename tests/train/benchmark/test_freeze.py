@@ -56,7 +56,7 @@ def curated(photos: Path, dataset: Path) -> Path:
 def crowd_of(dataset: Path) -> Path:
     """Moves the people of val and three people of train to test, and makes a frozen test set.
 
-    With several people in test, a case can show references of another person.
+    With several people in test, references of another person can be shown in a case.
     """
     with Ledger.open(dataset, write=True) as ledger:
         rows = [
@@ -87,14 +87,14 @@ def made(album: Path) -> Path:
 
 @pytest.fixture
 def own(made: Path, tmp_path: Path) -> Path:
-    """Makes a copy of the dataset. A test may change the copy."""
+    """Makes a copy of the dataset, so that a test can change it."""
     return Path(shutil.copytree(made, tmp_path / "own"))
 
 
 def same(one: Case, other: Case) -> bool:
-    """Returns whether two cases are equal, without the ids of people.
+    """Returns whether two cases are equal apart from the ids of people.
 
-    A dataset has its own ids of people. A benchmark names people by their faces.
+    Each dataset has its own ids of people, and a benchmark names people by their faces.
     """
     nameless = {"identity_id": "", "wrong_identity_id": ""}
     a, b = (dataclasses.asdict(dataclasses.replace(case, **nameless)) for case in (one, other))
@@ -102,7 +102,7 @@ def same(one: Case, other: Case) -> bool:
 
 
 def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path, tmp_path: Path) -> None:
-    """Tests a second dataset of the same photos: other names, another order, other folders, and two workers."""
+    """Tests a second dataset of the same photos, with other names, order and folders, and with two workers."""
     for number, path in enumerate(sorted((album / "photos").rglob("*.png"), reverse=True)):
         place = tmp_path / "Ferien" / str(number % 5) / f"IMG {number:03d} ü.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def test_people_are_named_by_their_faces_whatever_the_dataset_called_them(
 ) -> None:
     """Tests datasets with different ids of people.
 
-    An id is kept in later runs, so it depends on the history of a dataset.
+    The ids of a dataset depend on its history, because later runs keep them.
     """
     freeze(made, tmp_path / "one")
     with Ledger.open(own, write=True) as ledger:
@@ -156,7 +156,8 @@ def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_w
     assert len(read_benchmark_set(bench, made).cases) > 0
     freeze(made, bench, with_pictures=True, with_embeddings=True)
     assert (bench / EMBEDDINGS).exists() and len(read_benchmark_set(bench).cases) > 0
-    freeze(made, bench, with_pictures=True)  # the embeddings that an earlier command wrote stay
+    # this command writes no embeddings, but keeps the embeddings of the command before
+    freeze(made, bench, with_pictures=True)
     assert (bench / EMBEDDINGS).exists()
 
 
@@ -165,7 +166,7 @@ def test_a_benchmark_reads_back_as_the_set_it_was_frozen_from(made: Path, tmp_pa
     done = freeze(made, tmp_path / "bench", references=3, with_pictures=pictures, with_embeddings=pictures)
     wanted = read_frozen_set(made, SIZE, None, 3, seed=0)
     if pictures:
-        shutil.move(tmp_path / "bench", tmp_path / "moved")  # the benchmark can be moved
+        shutil.move(tmp_path / "bench", tmp_path / "moved")  # a benchmark with pictures still works at another place
         found = read_frozen_set(tmp_path / "moved", SIZE, None, 3, seed=5)
     else:
         found = read_frozen_set(made, SIZE, str(tmp_path / "bench"), 3, seed=5)
@@ -185,7 +186,7 @@ def test_fewer_references_are_the_first_of_those_that_were_frozen_and_more_are_r
     for a, b in zip(all_of_them, two, strict=True):
         assert len(b.references) == 2 and np.array_equal(a.references[:2], b.references)
         assert np.array_equal(a.reference_embeddings[:2], b.reference_embeddings)
-    # a curve may use all references of the benchmark, even if the metrics compare with fewer references
+    # A curve may use all references of the benchmark, even if the metrics use fewer references.
     for a, b in zip(all_of_them, read_benchmark_set(tmp_path / "bench", None, SIZE, 2, 8).cases, strict=True):
         assert np.array_equal(a.references, b.references) and len(b.references) == 3 and len(b.wrong) in (0, 2)
     with pytest.raises(BadInput, match="frozen with 3 references"):
@@ -316,7 +317,7 @@ def test_lq_pictures_are_made_again_from_theta_and_others_are_noticed(own: Path,
     freeze(own, tmp_path / "bare")
     with Ledger.open(own) as ledger:
         (name,) = {row.lq_set for row in ledger.read_rows(Degradation)}
-    shutil.rmtree(own / "lq" / name)  # with the photos, the frozen set is not needed
+    shutil.rmtree(own / "lq" / name)  # the frozen set is not needed, because the LQ images can be made from the photos
     assert read_benchmark_set(tmp_path / "bare", own).cases
 
     cases = [json.loads(line) for line in (tmp_path / "bare" / CASES).read_text().splitlines()]
@@ -380,7 +381,7 @@ def test_another_recognizer_is_refused(own: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_path: Path) -> None:
-    """Tests a run that saw another photo of such a person, and a run that saw only another person."""
+    """Tests a run whose training set has another photo of such a person, and a run that has only another person."""
     freeze(made, tmp_path / "bench", references=1, with_pictures=True, with_embeddings=True)
     found = load_benchmark(tmp_path / "bench")
     targets = [case.face_id for case in read_benchmark_set(tmp_path / "bench").cases]
@@ -410,16 +411,17 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
     wanted = evaluate(tmp_path, made, options=options)
     for dataset, lq_set in ((tmp_path / "bench", None), (made, str(bare))):
         found = evaluate(tmp_path, dataset, lq_set, options)
-        for row in chain(found["rows"], wanted["rows"]):  # each dataset has its own ids of people
+        # the ids are not compared, because each dataset has its own ids of people
+        for row in chain(found["rows"], wanted["rows"]):
             row["identity_id"] = row["shown_identity_id"] = ""
         assert {**found, "dataset": wanted["dataset"]} == wanted
 
 
 @pytest.mark.shared_data
 def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_data: Path, tmp_path: Path) -> None:
-    """Tests two datasets of 6 people with 6 photos each.
+    """Tests two datasets of the same 6 people with 6 photos each.
 
-    In the second, the photos have other names and another order.
+    In the second dataset, the photos have other names and another order.
     """
     models = f"insightface:{shared_data / 'weights' / 'insightface_small'}"
     for name in ("one", "two"):
@@ -429,7 +431,8 @@ def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_d
                 place = photos / (f"{person.name}/{path.name}" if name == "one" else f"{number}{person.name[::-1]}.jpg")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
-        filters = FILTER_SETS["keep-outside"]  # most crops of people_crops lie partly outside their photos
+        # this set keeps targets that lie partly outside their photos, as most crops of people_crops do
+        filters = FILTER_SETS["keep-outside"]
         doubles.curated(photos, tmp_path / f"of_{name}", faces=models, screen=filters)
         make_set(tmp_path / f"of_{name}", "gfpgan", "test", 0, 64, workers=1)
         freeze(tmp_path / f"of_{name}", tmp_path / f"bench_{name}")

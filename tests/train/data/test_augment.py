@@ -1,4 +1,4 @@
-"""Tests that each reference is augmented on its own, and that only the seed determines how."""
+"""Tests that each reference is augmented on its own, and that only the seed determines the result."""
 
 import cv2
 import numpy as np

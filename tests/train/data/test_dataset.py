@@ -28,7 +28,7 @@ from train.models.restorer import Restorer
 from train.recipes.recipes import Recipe, find_recipe
 from train.restore.references.reference_photos import References, warp_references
 
-# a recipe that uses all data at once
+# This recipe uses all kinds of data at once.
 EVERYTHING: Recipe = replace(
     SMALL, parts=(*SMALL.parts, "warped"), losses={**SMALL.losses, "cycle": 1.0}, wrong_share=0.4, augment="each"
 )
@@ -90,7 +90,7 @@ def test_a_flip_turns_target_and_references_together(taken: Snapshot) -> None:
         (item["references"][1], sample.references[1]),
     ]:
         assert np.array_equal(got.permute(1, 2, 0).numpy(), taken.crops[row][:, ::-1])
-    # In a flipped picture, the first landmark is still the eye at the left of the picture.
+    # In a flipped picture, the first landmark is again the eye at the left of the picture.
     turned = item["landmarks"].numpy()
     assert np.allclose(turned[:, 0], taken.size - 1 - taken.landmarks[sample.target][[1, 0, 2, 4, 3], 0])
     assert turned[0, 0] < turned[1, 0] and turned[3, 0] < turned[4, 0]
@@ -108,7 +108,7 @@ def test_theta_makes_the_input_again(taken: Snapshot) -> None:
 def test_references_are_warped_to_the_landmarks_of_the_input_as_restoring_does(taken: Snapshot) -> None:
     recipe = replace(EVERYTHING, augment="flip", wrong_share=0.0)
     noise = np.random.default_rng(0).uniform(-1, 1, taken.landmarks.shape).astype(np.float32)
-    # without the noise, all faces of the doubles have the same landmarks
+    # The noise makes the landmarks differ. Without the noise, all faces of the doubles have the same landmarks.
     taken = replace(taken, landmarks=taken.landmarks + noise)
     faces, plain = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=SMALL.parts), 0)
     model: Restorer = SimpleNamespace(config=SimpleNamespace(parts=recipe.parts))  # type: ignore[assignment]
@@ -138,7 +138,7 @@ def test_the_mesh_of_the_recipe_warps_references_as_restoring_does_and_failures_
     taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def find(image: np.ndarray) -> np.ndarray:
-        """Returns other points for each image. For a third of the images, the points do not agree with the detector."""
+        """Returns different points for each image. For a third of the images, the detector does not agree with them."""
         number = int(image.sum()) % 30
         return mean_face() + np.array([8, -8]) + (number / 10 if number % 3 else 200)
 
@@ -163,7 +163,7 @@ def test_the_mesh_of_the_recipe_warps_references_as_restoring_does_and_failures_
             assert torch.allclose(item["references"][slot] / 255, expected, atol=1e-6)
             warped.append(to is not None and own is not None)
             assert bool(item["warped"][slot]) == warped[-1]
-            if warped[-1]:  # the corners are black, and without a warp they are not
+            if warped[-1]:  # the warp makes the edges black; without a warp, they are not black
                 assert not expected[:, :2].any() and not expected[:, :, :2].any()
             else:
                 assert torch.equal(item["references"][slot], still["references"][slot])
@@ -246,7 +246,8 @@ def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:
     one, other = (fixed_batch(TrainingFaces(taken, EVERYTHING, seed), "val", 3, 4) for seed in (0, 1))
     assert one is not None and other is not None
     assert same(one, other) and bool(one["right"].all()) and {"found", "warped", "landmarks"} <= one.keys()
-    for i, row in enumerate(one["row"].tolist()):  # the input is not flipped, and is degraded by the θ of the sample
+    # the picture is not flipped, and its LQ image is made with the θ of the sample
+    for i, row in enumerate(one["row"].tolist()):
         target = one["target"][i].permute(1, 2, 0).numpy()
         assert np.array_equal(target, taken.crops[row])
         again = to_uint8(apply(to_float(target), one["theta"][i]))
@@ -258,7 +259,7 @@ def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:
 def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the real detector of the snapshot
+    monkeypatch.undo()  # this test needs the real detector of the snapshot, and not the double
     real = real_snapshot(tmp_path, shared_data, people=3, photos=4, size=128)
     recipe = replace(EVERYTHING, size=128, reference_counts=(2,), wrong_share=0.0)
     assert real.detector_onnx is not None and check_detector(real, recipe) == ""
@@ -266,7 +267,7 @@ def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
     runs = [[next(stream) for _ in range(3)] for stream in (batches(faces, 0, 4, workers) for workers in (0, 1, 2))]
     assert all(same(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
     found = torch.cat([batch["found"] for batch in runs[0]])
-    assert 0.2 < found.float().mean() < 1  # in some inputs, which are too degraded, no face is found
+    assert 0.2 < found.float().mean() < 1  # some LQ images are too degraded, so the detector finds no face in them
 
 
 def test_a_snapshot_of_another_size_is_refused(taken: Snapshot) -> None:

@@ -26,7 +26,7 @@ HERE = (add_forehead(mean_face()) + 0.5) / 4 - 0.5
 
 
 def bend(points: np.ndarray) -> np.ndarray:
-    """Returns the points of another expression and pose: no affine map fits all of them."""
+    """Returns the points after a change of expression and pose that no affine map describes."""
     x, y = points.T
     return np.stack([x + 4 * np.sin(y / 20), y + 3 * np.cos(x / 25)], 1)
 
@@ -50,7 +50,7 @@ def test_an_affine_move_of_all_points_is_an_affine_warp_with_black_around_the_fa
 
 def test_every_point_lands_where_it_should_and_in_between_the_warp_is_affine_in_each_triangle() -> None:
     to = bend(HERE)
-    # an image whose first two channels are its own coordinates shows where each pixel comes from
+    # The first two channels of this image contain the coordinates of each pixel, so they show where a pixel comes from.
     ys, xs = np.mgrid[:SIZE, :SIZE]
     coordinates = np.stack([2 * xs, 2 * ys, np.full_like(xs, 255)], -1).astype(np.uint8)
     done = warp_by_mesh(coordinates, HERE, to)
@@ -89,7 +89,8 @@ def test_the_forehead_is_half_as_high_above_the_ears_as_the_chin_is_below() -> N
     ears, chin, top = points[0, 1], points[8, 1], points[68 + 7, 1]
     assert np.isclose(ears - top, (chin - ears) / 2) and np.isclose(points[68 + 7, 0], points[8, 0])
     turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
-    assert np.allclose(add_forehead(mean_face() @ turn.T), points @ turn.T)  # a turned face has a turned forehead
+    # if the face is turned, its forehead is turned in the same way
+    assert np.allclose(add_forehead(mean_face() @ turn.T), points @ turn.T)
 
 
 def test_points_count_only_if_two_models_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +103,7 @@ def test_points_count_only_if_two_models_agree(monkeypatch: pytest.MonkeyPatch) 
     assert find_mesh_points(crop, five + np.array([0.14 * eyes, 0])) is not None
     assert find_mesh_points(crop, five + np.array([0.16 * eyes, 0])) is None
     assert find_mesh_points(crop, five * np.nan) is None and find_mesh_points(crop, None) is None
-    # other restorers warp to the five landmarks
+    # Restorers without a mesh warp to the five landmarks.
     assert find_warp_points(("warped",), crop, five) is five and find_warp_points(("warped",), crop, None) is None
     assert find_warp_points(("mesh",), crop, five) is not None
 
@@ -133,7 +134,7 @@ def test_references_of_real_people_fit_the_input_better_than_with_an_affine_map(
         if to is None or points is None:
             continue
         warped = warp_by_mesh(reference, points, to)
-        assert not warped[:8].any() and not warped[:, :8].any()  # black around the face
+        assert not warped[:8].any() and not warped[:, :8].any()  # the warped reference is black around the face
         expected = find_68_points(target)
         rest = [find_68_points(image) for image in (warped, warp_to(reference, own, five))]
         assert np.abs(reduce_to_five(rest[0]) - reduce_to_five(expected)).mean() < 12

@@ -32,7 +32,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def album(*photos: int, split: str = "train") -> Snapshot:
-    """Returns a snapshot of people with this number of photos each. All photos are targets. There are no files."""
+    """Returns a snapshot without files. Each number is the number of photos of one person. All photos are targets."""
     people = [f"person{number}" for number, many in enumerate(photos) for _ in range(many)]
     rows = range(len(people))
     return Snapshot(
@@ -60,7 +60,7 @@ def test_references_are_of_the_same_person_and_never_the_target(taken: Snapshot)
         assert len(set(sample.references)) == len(sample.references)
         assert set(sample.references) <= set(taken.references[sample.target].tolist())
         assert {taken.identity_ids[row] for row in sample.references} <= {taken.identity_ids[sample.target]}
-    # a sample for which four references are drawn gets three, because no more exist
+    # If four references are drawn for a sample, the sample gets three, because its person has no more.
     assert {len(sample.references) for sample in samples} == {0, 1, 2, 3}
 
 
@@ -104,7 +104,7 @@ def test_an_epoch_sees_every_target_once_in_an_order_of_its_own(taken: Snapshot)
 
 
 def test_a_sample_follows_from_seed_epoch_and_face_alone(taken: Snapshot) -> None:
-    """Tests that the samples before a target in an epoch do not matter."""
+    """Tests that a sample is the same for any other samples before it in the epoch."""
     targets = taken.targets("train")
     few = targets[: len(targets) // 2]
 
@@ -130,13 +130,13 @@ def test_wrong_references_are_of_one_other_person_of_the_split_and_as_often_as_t
 
 
 def test_the_number_of_references_does_not_tell_right_from_wrong() -> None:
-    # The person with two photos has at most one right reference, so also at most one wrong reference. The two people
-    # with five photos show up to four wrong references of each other.
+    # The person with two photos has at most one right reference, so the person's samples also get at most one wrong
+    # reference. The samples of the two people with five photos get up to four wrong references.
     taken, always = album(2, 5, 5), replace(SMALL, wrong_share=1.0)
     for sample, right in zip(drawn(taken, always, 400), drawn(taken, SMALL, 400), strict=True):
         assert sample.target == right.target and len(sample.references) == len(right.references)
         assert sample.right == (not sample.references)
-    # nobody else has so many photos, so the right references are used
+    # If no other person has enough photos, the right references are used.
     for sample in drawn(album(5, 2), always, 200):
         if len(sample.references) > 2:
             assert sample.right and set(sample.references) <= set(range(5))
@@ -157,7 +157,7 @@ def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: 
     assert not any(
         draw_preset_name(SMALL, 0, epoch, face, True) == MILD.name for epoch in range(9) for face in taken.face_ids
     )
-    # Only the degradation of the mildly degraded samples changes. All other draws stay the same.
+    # The two recipes draw the same values, except that some samples of the second recipe are degraded mildly.
     plain, mixed = (TrainingFaces(taken, recipe, 0) for recipe in (SMALL, half))
     seen = Counter[bool]()
     for index in range(24):
@@ -183,7 +183,8 @@ def test_fine_targets_are_repeated_and_only_fine_targets_have_clean_or_mild_inpu
     }
     assert all(names[face] == {"clean", "mild", "severe", repeated.preset} for face in fine)
     assert all(names[face] == {"severe", repeated.preset} for face in names.keys() - fine)
-    # without repeats, or with too few fine targets, each target is used once and none is treated as soft
+    # If the recipe repeats no targets, or if there are too few fine targets, each target is used once, and no target is
+    # treated as soft.
     few = replace(album(40), facts=taken.facts, resolution=np.array([64] * 37 + [256] * 3))
     for snapshot_, recipe in ((taken, SMALL), (few, repeated)):
         rows, fine = repeat_fine_targets(snapshot_, "train", recipe)

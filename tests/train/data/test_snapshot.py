@@ -48,8 +48,8 @@ def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:
     here = scale_template(FFHQ_512, 512, 32)
     assert taken.landmarks.shape == (20, 5, 2) and taken.landmarks.dtype == np.float32
     row = taken.face_ids.index(odd.face_id)
-    # The crop is cut by the similarity that fits these landmarks to the template. A dot in the photo must be at the
-    # landmark of the snapshot.
+    # The crop is cut by the similarity that fits these landmarks to the template. A dot at a landmark of the photo must
+    # therefore be at the landmark of the snapshot.
     photo = np.zeros((512, 512, 3), np.uint8)
     cv2.circle(photo, (int(points[2][0]), int(points[2][1])), 12, (255, 255, 255), -1)
     crop = shrink(align_face(photo, points, FFHQ_512, 512), 32).astype(float).mean(2)
@@ -57,7 +57,7 @@ def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:
     ys, xs = np.mgrid[:32, :32]
     centre = (crop * xs).sum() / crop.sum(), (crop * ys).sum() / crop.sum()
     assert np.abs(taken.landmarks[row][2] - centre).max() < 0.2
-    # the landmarks of the doubles are the template
+    # In all other faces of the doubles, the landmarks are at the template.
     assert np.allclose(taken.landmarks[np.arange(20) != row], here, atol=1e-3)
 
 
@@ -76,7 +76,7 @@ def test_the_detector_comes_along_where_it_is_an_onnx_file(tmp_path: Path) -> No
     carrying = taken("carrying", file)
     assert carrying.detector_onnx is not None and carrying.detector_onnx.read_bytes() == b"a detector"
     assert carrying.facts["detector"]["licence"] == "its licence" and carrying.hash != plain.hash
-    (library := tmp_path / "dlib.so").touch()  # dlib's detector is in its library, and not in a file of its own
+    (library := tmp_path / "dlib.so").touch()  # the library of dlib contains its detector, which has no file of its own
     assert taken("dlib", library).detector_onnx is None
 
 
@@ -125,7 +125,8 @@ def test_the_same_ledger_and_settings_reuse_it_and_a_change_does_not(tmp_path: P
     first = snapshot(tmp_path)
     marker = first.folder / "marker"
     marker.touch()
-    again = take_snapshot(tmp_path / "dataset", first.folder, 32)  # the second call needs no face models
+    # the second call makes nothing new, so it needs no face models
+    again = take_snapshot(tmp_path / "dataset", first.folder, 32)
     assert marker.exists() and again.hash == first.hash
     with Ledger.open(tmp_path / "dataset", write=True) as ledger:
         ledger.record("double", "again", {}, [face_of(0, 1, upsample=100)])

@@ -48,18 +48,18 @@ def test_landmarks_of_real_photos_land_where_the_affine_brings_them(shared_data:
     ys, xs = np.mgrid[:128, :128]
     for row in range(len(taken.face_ids)):
         photo, points = np.array(taken.crops[row]), taken.landmarks[row].round()
-        to = taken.landmarks[(row + 3) % 9]  # landmarks of another person
+        to = taken.landmarks[(row + 3) % 9]  # the landmarks of another person
         matrix = affine(points, to)
         dotted = photo.copy()
         for x, y in points.astype(int):
             cv2.circle(dotted, (int(x), int(y)), 2, tuple(int(v) for v in 255 - photo[int(y), int(x)]), -1)
         change = np.abs(warp_to(dotted, points, to).astype(float) - warp_to(photo, points, to)).sum(2)
         expected = points @ matrix[:, :2].T + matrix[:, 2]
-        # Five landmarks cannot be fitted exactly by an affine map. The fit is at least as good as no warp.
+        # An affine map cannot fit five landmarks exactly, but its error must not be larger than without a warp.
         assert np.square(expected - to).sum() <= np.square(points - to).sum()
         for x, y in expected:
             near = (np.hypot(xs - x, ys - y) < 6) * change
-            # The brightness of a dot varies, so the test uses its outline.
+            # The brightness varies within a dot, so the test uses only the area of the dot.
             near = near > near.max() / 4
             assert np.hypot((near * xs).sum() / near.sum() - x, (near * ys).sum() / near.sum() - y) < 0.5
 
@@ -72,9 +72,9 @@ def test_the_same_landmarks_change_nothing() -> None:
 @pytest.mark.parametrize(
     "landmarks",
     [
-        np.full((5, 2), 3.0),  # All landmarks are in one place.
-        np.column_stack([np.arange(5.0), np.arange(5.0)]),  # All landmarks are on a line.
-        HERE * [-1, 1] + [127, 0],  # The landmarks are mirrored.
+        np.full((5, 2), 3.0),  # all landmarks are in one place
+        np.column_stack([np.arange(5.0), np.arange(5.0)]),  # all landmarks are on one line
+        HERE * [-1, 1] + [127, 0],  # the landmarks are mirrored
         HERE * 2 * STRETCH,
         np.full((5, 2), np.nan),
     ],

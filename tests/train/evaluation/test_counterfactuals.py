@@ -1,4 +1,4 @@
-"""Tests which references each row of the counterfactuals gets. Compares paired differences with hand calculations."""
+"""Tests which references each row of the counterfactuals gets. Checks paired differences by hand calculations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_departure_has_the_right_references_to_be_compared_with(references
     keys = [system.key for system in list_counterfactual_systems(references)]
     assert len(set(keys)) == len(keys) and {"0", "1", "2", "4", "8"} <= set(keys)
     assert {key for _, *pair in list_counterfactual_differences(references) for key in pair} <= set(keys)
-    # the row with shuffled references follows the row with the usual order
+    # The row with shuffled references comes after the row with the usual order.
     assert keys.index(f"shuffled{references}") > keys.index(str(references))
 
 
@@ -64,7 +64,8 @@ def test_where_there_is_nobody_else_there_are_no_wrong_references() -> None:
 
 def test_a_difference_is_that_of_the_same_image() -> None:
     people = [f"p{place % 6}" for place in range(12)]
-    # Images differ by much more than the systems do. Without pairs, no difference would be visible.
+    # The scores of images differ by much more than the scores of systems. The difference is visible only because the
+    # scores of the same image are paired.
     rows = [row("0", str(place), person, 100.0 * place) for place, person in enumerate(people)]
     rows += [row("4", str(place), person, 100.0 * place + 1 + place / 100) for place, person in enumerate(people)]
     (line,) = average_differences(rows, [("more", "4", "0"), ("absent", "4", "wrong4")], ["score"], 0)

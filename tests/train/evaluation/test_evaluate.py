@@ -84,15 +84,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path) -> None:
     result = evaluate(run, made, options=TWO)
     rows = {row["system"]: row for row in result["rows"]}
-    # the set has one person, so no other person can be shown
+    # The set shows only one person, so there is no row with references of another person.
     assert list(rows) == [INPUT, "restored, no reference", "restored"]
     assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
-    # without references, the restorer returns its input
+    # If it gets no references, the restorer returns its input.
     for metric in ("psnr", "ssim", "id_target", "id_references"):
         assert rows["restored, no reference"][metric]["mean"] == pytest.approx(rows[INPUT][metric]["mean"])
         for row in rows.values():
             assert row[metric]["low"] <= row[metric]["mean"] <= row[metric]["high"]
-    # a mean of the references is at least as similar to the references as to the target
+    # The restored face is the mean of the references, so it is at least as similar to them as to the target.
     assert rows["restored"]["id_references"]["mean"] >= rows["restored"]["id_target"]["mean"] - 1e-3
     assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
     assert result["judge"]["is_the_datasets_own"] is True
@@ -143,7 +143,7 @@ def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd
     assert all(counts[face, "wrong2"] == counts[face, "2"] for face, key in counts if key == "lq")
     by_name = {line["difference"]: line for line in result["differences"]}
     assert list(by_name) == ["right - none", "right - wrong", "wrong - none", "none - LQ"]
-    # the restorer returns the mean of its references
+    # The restorer returns the mean of its references, so the right references give a higher PSNR.
     means = {row["key"]: row["psnr"]["mean"] for row in result["rows"]}
     assert by_name["right - wrong"]["psnr"]["mean"] == pytest.approx(means["2"] - means["wrong2"])
     assert by_name["right - wrong"]["psnr"]["mean"] > 0
@@ -157,7 +157,8 @@ def test_wrong_references_do_not_change_with_people_who_do_not_win_the_draw() ->
     (lost, *_) = set("bcdef") - {chosen}
     assert _draw_wrong({p: f for p, f in pool.items() if p != lost}, "a", "photo a0", 2, "a0", 0) == (chosen, faces)
     assert len({_draw_wrong(pool, "a", "photo a0", 2, f"a{n}", 0)[0] for n in range(40)}) == 5, "one stranger for all"
-    # No other person has five photos. A photo that also shows the target is never a reference.
+    # No other person has five photos, so there are no wrong references. A photo that also shows the target is never
+    # used as a reference.
     assert _draw_wrong(pool, "a", "photo a0", 5, "a0", 0) == (None, [])
     both = {"a": pool["a"], "b": [("b0", "photo a0"), ("b1", "photo b1")]}
     assert _draw_wrong(both, "a", "photo a0", 1, "a0", 0) == ("b", ["b1"])
@@ -249,7 +250,7 @@ def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: P
 
 
 def folder_of(made: Path, folder: Path, restore: Callable[[np.ndarray], np.ndarray]) -> tuple[Path, list[str]]:
-    """Writes `restore(target)` for each image of the test set, in place of the images of another system."""
+    """Writes `restore(target)` for each image of the test set, as if another system had restored the image."""
     folder.mkdir()
     cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     for case in cases:
@@ -270,7 +271,8 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     rows = {row["key"]: row for row in result["rows"]}
     assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "perfect", "broken"]
     assert rows["perfect"]["psnr"]["mean"] == 100 and rows["perfect"]["id_target"]["mean"] == pytest.approx(1)
-    # Three of the images cannot be measured. The result counts and names these images, but leaves them out of the mean.
+    # Three of the images cannot be measured. The result counts and names these images, but leaves them out of the
+    # means.
     assert rows["broken"]["images"] == len(faces) and rows["broken"]["unmeasured"] == 3
     assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
     reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
@@ -286,7 +288,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
     assert "Not measured for broken: 1 image (the file is missing)." in said and "somebody.png" in said
-    # if a mean is over fewer images, the number of images is beside the name
+    # If a mean leaves out images, the number of its images is beside the name of the system.
     assert f"| broken ({len(faces) - 3} of {len(faces)}) |" in render_markdown(result)
     assert "Wrong references are missing for 1 image" in " ".join(
         make_notices(result | {"without_wrong_references": 1})
@@ -298,7 +300,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
-    # the images are decoded in another process
+    # The test fails if this process decodes an image, because the images must be decoded in another process.
     monkeypatch.setattr(manifests.pictures.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     for number, value in enumerate((np.nan, np.inf, 0.5)):
         pixels = np.full((SIZE, SIZE), 0.25, np.float32)
@@ -315,7 +317,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
 def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_apart(
     made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tests the command with folders of another system. In one folder, a reference replaces the whole face."""
+    """Tests the command with folders of other systems. In one folder, a reference replaces the whole face."""
     cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     answers = {
         "target": lambda case: case.target,
@@ -406,7 +408,7 @@ def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path)
     assert html.count("<article") == 2 and "2 of " in html and 'src="http' not in html and mean in html
     tree = HTMLParser()
     tree.feed(html)
-    # the worst images come first, and the file contains every picture
+    # The page shows the worst images first, and contains every picture.
     worst = min((row for row in seen.rows if row["key"] == "2"), key=lambda row: (row["id_target"], row["face_id"]))
     assert html.index(f'data-face="{worst["face_id"]}"') < html.rindex("<article")
     assert html.count("data:image/webp;base64,") >= 2 * 4
@@ -419,7 +421,7 @@ def test_restored_images_are_written_beside_the_result_and_belong_to_it(made: Pa
     for (face, key), image in page.restored.items():
         if key != "lq":
             assert (decode(run / result["image_folders"][key] / f"{face}.png") == image).all()
-    # a comparison with the written images gives the same figures, and writes its own images
+    # A comparison with these written images gives the same figures. It also writes images of its own.
     folder = run / result["image_folders"]["2"]
     other = compare([], [folder], made, run / "out", options=options, with_images=True)
     assert other["rows"][1]["psnr"] == next(row for row in result["rows"] if row["key"] == "2")["psnr"]
@@ -427,7 +429,8 @@ def test_restored_images_are_written_beside_the_result_and_belong_to_it(made: Pa
     assert [path.read_bytes() for path in sorted(copies.iterdir())] == [
         path.read_bytes() for path in sorted(folder.iterdir())
     ]
-    # an erased face may have been a reference of every image, and an evaluation without images removes the old folders
+    # All images are removed, because the erased face may have been a reference of each of them. A later evaluation
+    # without images also removes the old folders.
     images = [*run.rglob("*-images/*/*.png")]
     assert remove_faces_from_runs([run], ["0" * 32])["restored images"] == len(images) > 3
     assert not any(path.exists() for path in images)
@@ -447,7 +450,7 @@ def test_a_name_for_a_paper_is_escaped() -> None:
 
 
 class Colours(torch.nn.Module):
-    """Computes four features of a picture in place of FID's network, uint8 (B, 3, S, S) -> (B, 4)."""
+    """Computes four features of a picture, uint8 (B, 3, S, S) -> (B, 4), in place of FID's network."""
 
     num_features = 4
 
@@ -495,14 +498,13 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
         for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong", "trusted", "trusted_wrong")
     }
     rows = {row["key"]: row for row in result["rows"]}
-    # The restorer returns the mean of its references. The order does not matter, and a repeated reference is the same
-    # as one reference.
+    # The restorer returns the mean of its references. The order therefore does not matter, and a repeated reference has
+    # the same result as one reference.
     assert result["largest_change_by_order"] <= 1
     assert rows["repeated2"]["psnr"]["mean"] == pytest.approx(rows["1"]["psnr"]["mean"])
-    # `takeover` is also measured in rows without a wrong reference, for comparison
+    # For comparison, `takeover` is also measured in rows without a wrong reference.
     assert rows["trusted_wrong2"]["takeover"]["mean"] > 0.5 and rows["trusted2"]["takeover"]["mean"] == 0
-    # Most wrong references are left out, as in `restore`. In the rows with trusted references, no reference is left
-    # out.
+    # As in `restore`, most wrong references are left out. In the rows with trusted references, all references are used.
     assert rows["wrong2"]["takeover"]["mean"] < rows["trusted_wrong2"]["takeover"]["mean"]
     left_out = result["left_out"]
     assert left_out["wrong2"] > left_out["2"] and left_out["trusted2"] == left_out["trusted_wrong2"] == 0
@@ -516,7 +518,7 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
 
 
 def test_a_system_has_the_same_figures_in_evaluate_and_in_counterfactuals(crowd: Path, run: Path) -> None:
-    """`counterfactuals` reads more references for its curve, but measures with the same references as `evaluate`."""
+    """Tests that the figures agree, although `counterfactuals` reads more references than `evaluate`, for its curve."""
     options = replace(TWO, counts=(0, 1, 2), metrics=("id_target", "id_references", "copy_ratio", "takeover"))
     ours = {row["key"]: row | {"system": ""} for row in evaluate(run, crowd, CROWD, options)["rows"]}
     assert ours["2"]["copy_ratio"]["mean"] > 0

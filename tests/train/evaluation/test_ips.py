@@ -1,4 +1,4 @@
-"""Tests that the identity to the references (IPS) is shown beside the metrics that show copying, or with a notice."""
+"""Tests that the identity to references (IPS) is shown with the metrics that detect copying, or with a notice."""
 
 from typing import Any
 

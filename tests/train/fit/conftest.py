@@ -12,7 +12,7 @@ from train.data.snapshot import Snapshot
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    # the faces have 32 px, which is the size of the model
+    # The faces are 32 px large, which is the size of the model.
     return snapshot(tmp_path_factory.mktemp("fit"), upsample=16.0)
 
 

@@ -1,5 +1,7 @@
-"""Tests the steps of recipe vre (stage 1 of OSDFace): every loss by hand, what the gradients reach, and that a run with
-the start of the association resumes exactly."""
+"""Tests the steps of recipe vre, stage 1 of OSDFace: every loss by hand, and what the gradients reach.
+
+Also tests that a run resumes exactly if the association starts during the run.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +34,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def judge(discriminator: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Returns the logits of a patch discriminator of pix2pix for images in 0..1."""
+    """Returns the logits of a patch discriminator, as in pix2pix, for images in 0..1."""
     x = 2 * images - 1
     for level in discriminator.levels:
         x = F.leaky_relu(F.conv2d(x, level.weight, level.bias, stride=level.stride, padding=1), 0.2)
@@ -48,8 +50,8 @@ def test_every_loss_of_a_step_by_hand(taken: Snapshot, weights: Path, seen: int)
     figures = compute_gradients(engine, [batch], seen, 0)
     assert isinstance(engine.model, Dictionary)
 
-    # The reconstructions (B,3,s,s) and the loss of the codes come from the two autoencoders, which have tests of their
-    # own (test_vre.py).
+    # The two autoencoders compute the reconstructions (B,3,s,s) and the loss of the codes. The autoencoders have tests
+    # of their own (test_vre.py).
     terms = dict.fromkeys(("reconstruction", "codebook", "reconstruction_lpips", "gan"), torch.zeros(()))
     wrong = torch.zeros(())
     vectors = []
@@ -70,7 +72,7 @@ def test_every_loss_of_a_step_by_hand(taken: Snapshot, weights: Path, seen: int)
         assert figures[name].item() == pytest.approx(term.item(), rel=1e-3), name
     assert figures["discriminator"].item() == pytest.approx(wrong.item(), rel=1e-4)
 
-    # Before the association, the total has no association. During the association, the HQ autoencoder is frozen.
+    # The total contains the association only after its start. From then on, the HQ autoencoder is frozen.
     hq, lq = (F.normalize(z.permute(0, 2, 3, 1).flatten(0, 2), dim=1) for z in vectors)
     logits, places = hq.detach() @ lq.t() / 0.07, torch.arange(len(hq))
     association = (F.cross_entropy(logits, places) + F.cross_entropy(logits.t(), places)) / 2
@@ -88,7 +90,7 @@ def test_every_loss_of_a_step_by_hand(taken: Snapshot, weights: Path, seen: int)
             continue
         gradient = gradient * min(1, RECIPE.clip / norm)
         torch.testing.assert_close(parameter.grad, gradient, rtol=2e-2, atol=2e-3 * gradient.abs().max().item())
-    # The loss of the discriminator reaches both patch discriminators.
+    # The loss of the discriminator must reach the patch discriminators of both autoencoders.
     (expected,) = torch.autograd.grad(wrong, judges.lq.last.parametrizations.weight.original)
     clipped = expected * min(1, RECIPE.clip / figures["discriminator_gradient"].item())
     torch.testing.assert_close(judges.lq.last.parametrizations.weight.original.grad, clipped, rtol=1e-2, atol=1e-5)

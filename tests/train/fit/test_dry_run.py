@@ -1,4 +1,4 @@
-"""Tests the dry run of recipes whose batches need more than pictures."""
+"""Tests the dry run of recipes whose batches need more data than pictures."""
 
 import re
 from pathlib import Path

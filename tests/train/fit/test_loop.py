@@ -99,7 +99,8 @@ def break_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoint(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Training reads the figures with the checkpoint after step 8. Step 6 fails, and steps 7 and 8 use broken weights.
+    # Training reads the figures only with the checkpoint after step 8. Step 6 gives NaN, so steps 7 and 8 train broken
+    # weights.
     steps: list[int] = []
     with monkeypatch.context() as broken:
         break_step(broken, 6)
@@ -113,7 +114,7 @@ def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoi
     assert not (tmp_path / "run" / "samples" / "00000032.png").exists()
     newest = find_newest_checkpoint(tmp_path / "run")
     assert all(tensor.isfinite().all() for path in newest.rglob("*.safetensors") for tensor in load_file(path).values())
-    # If training resumes without the fault, it ends as an undisturbed training.
+    # If training resumes without the fault, it ends like an undisturbed training.
     run(tmp_path / "run", taken, 48, checkpoint_every=16)
     run(tmp_path / "whole", taken, 48, checkpoint_every=16)
     assert same_weights(tmp_path / "run", tmp_path / "whole")
@@ -127,7 +128,8 @@ def test_a_nan_is_found_at_the_next_line_of_the_log(
     steps: list[int] = []
     with pytest.raises(Diverged, match=r"step 3 \(after 8 images"):
         run(tmp_path, taken, 400, checkpoint_every=400, progress=lambda _, done, __: steps.append(done))
-    assert steps[-1] == 16 and not list_checkpoints(tmp_path)  # training reads the losses after step 4
+    # training reads the losses of step 3 only after step 4, which is image 16
+    assert steps[-1] == 16 and not list_checkpoints(tmp_path)
 
 
 def test_a_sample_that_is_not_finite_ends_the_training_and_is_not_written(
@@ -146,9 +148,9 @@ def test_a_sample_that_is_not_finite_ends_the_training_and_is_not_written(
 
 
 class Waits(TorchDispatchMode):
-    """Counts operations that make the CPU wait for a GPU.
+    """Counts the operations that would make the CPU wait for a GPU.
 
-    Such operations read a value of a tensor, or give a tensor whose size depends on values.
+    Such an operation reads a value of a tensor, or returns a tensor whose size depends on values.
     """
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
@@ -168,7 +170,7 @@ class Waits(TorchDispatchMode):
 
     @staticmethod
     def of_torch_itself() -> bool:
-        """Returns whether AdamW makes the call. AdamW reads its step numbers, which are always on the CPU."""
+        """Returns whether AdamW makes the call. It does not wait, because its step numbers are always on the CPU."""
         return any("torch/optim" in frame.filename for frame in traceback.extract_stack())
 
 
@@ -202,7 +204,7 @@ def test_a_step_waits_for_no_number(
         waits.__enter__()
         return gradients(*arguments)
 
-    def end(*arguments: Any) -> Any:  # when the next batch is moved to the device, the step before has ended
+    def end(*arguments: Any) -> Any:  # the next batch is moved to the device only after the step before has ended
         if counting[0]:
             waits.__exit__(None, None, None)
             by_step.append((waits.count, reads[0]))
@@ -212,8 +214,8 @@ def test_a_step_waits_for_no_number(
     monkeypatch.setattr(train.fit.loop, "compute_gradients", begin)
     monkeypatch.setattr(train.data.dataset, "to_device", end)
     run(tmp_path, taken, 32, recipe, checkpoint_every=400)
-    # There are eight steps of four images. The fourth step reads the losses by one .tolist(). The last step also reads
-    # the losses, before its checkpoint.
+    # There are eight steps of four images. After the fourth step, training reads the losses with one .tolist(). After
+    # the last step, it reads the losses again for the checkpoint.
     assert by_step[:7] == [(0, 0)] * 3 + [(0, 1)] + [(0, 0)] * 3
 
 
@@ -241,7 +243,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
         raise OSError(28, "No space left on device")
 
     if full == "grid":
-        (tmp_path / "stats.jsonl").unlink()  # so the next run first writes this whole file
+        (tmp_path / "stats.jsonl").unlink()  # without this file, the next run begins by writing the whole file
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
     monkeypatch.setattr(f"train.fit.log.logbook.{where}", fails)
     with pytest.raises(
@@ -307,7 +309,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
     seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
     (line,) = lines(tmp_path, "train")
     assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
-    # for each of the two steps, the shares of its references that were not warped
+    # For each of the two steps, this list has which of the step's references were not warped.
     shares = [
         [float(not warped) for one in step for warped in one["warped"][one["present"]]] for step in (seen[:4], seen[4:])
     ]
@@ -351,7 +353,8 @@ def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> 
 
 def test_bf16_trains_and_a_resumed_run_keeps_it(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path, taken, 8, settings=Settings(precision="bf16"))
-    run(tmp_path, taken, 16, settings=Settings())  # without an option, training continues in its first precision
+    # without the option, training continues with the precision of the run
+    run(tmp_path, taken, 16, settings=Settings())
     assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bf16"
     assert {value.dtype for value in load_file(find_newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
 
@@ -391,14 +394,15 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_until_the
     assert not list((tmp_path / "two").glob(".checkpoint*"))
     assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
     measured = [line["images"] for line in lines(tmp_path / "two", "val")]
-    assert measured[:2] == [0, 40] and measured == sorted({*measured, images})  # the second process writes nothing
+    # each number of images occurs one time, because the second process writes nothing
+    assert measured[:2] == [0, 40] and measured == sorted({*measured, images})
 
     run(tmp_path / "one", taken, 40, ADVERSARIAL, checkpoint_every=40)
     one, two = (load_file(tmp_path / name / "checkpoint-00000040" / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
 
-    # Two processes can also resume the run and reach its end.
+    # Two processes can also resume this run, and reach the end of the run.
     assert launch(images + 40).wait(300) == 0
     assert find_newest_checkpoint(tmp_path / "two").name == f"checkpoint-{images + 40:08}"
     assert lines(tmp_path / "two", "val")[-1]["images"] == images + 40

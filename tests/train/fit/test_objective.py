@@ -59,7 +59,7 @@ def objective_of(weights: Path, *losses: str) -> Objective:
 
 
 def batch_of(seed: int = 0) -> dict[str, Any]:
-    """Returns a batch of four faces with 3, 1, 2 and no references.
+    """Returns a batch of four faces with 3, 1, 2 and 0 references.
 
     The 2 references of the third face show another person.
     """
@@ -90,7 +90,7 @@ def restored_of(seed: int = 1, prompt: int | None = 16, **terms: torch.Tensor) -
 
 
 def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tuple[dict[str, Any], Restoration]:
-    """Returns the samples at the positions `order` of a batch."""
+    """Returns a batch and its restoration with only the samples at the positions `order`."""
     picked = {k: [v[i] for i in order] if isinstance(v, list) else v[order] for k, v in batch.items()}
     return picked, Restoration(restored.image[order], restored.latent[order], None)
 
@@ -140,7 +140,7 @@ def test_references_that_are_absent_or_wrong_change_nothing(weights: Path, loss:
     restored.image.grad = None
     for name in ("references", "embeddings"):
         batch[name][~batch["present"]] = torch.nan
-        batch[name][2] = torch.nan  # this sample has references of another person
+        batch[name][2] = torch.nan  # the references of this sample show another person
     after = objective(batch, restored)[loss]
     after.backward()
     assert torch.equal(before, after) and torch.equal(slope, restored.image.grad)  # type: ignore[arg-type]
@@ -173,7 +173,7 @@ def test_all_terms_are_computed_in_float32_under_autocast(weights: Path) -> None
         with torch.autocast("cpu", torch.bfloat16):
             cast = objective(batch, restored)
         assert all(torch.equal(plain[name], cast[name]) for name in ALL)
-        # a model in bfloat16 returns images in bfloat16
+        # A model in bfloat16 returns images in bfloat16, but the losses are in float32.
         coarse = objective(batch, restored._replace(image=restored.image.bfloat16()))
     assert all(term.dtype == torch.float32 for term in coarse.values())
 
@@ -182,7 +182,8 @@ def test_identity_and_reference_identity_share_one_look(weights: Path) -> None:
     objective, batch, restored = objective_of(weights, "identity", "reference_identity"), batch_of(), restored_of()
     recognizer: Any = objective.recognizer
     terms = objective(batch, restored)
-    # one call for the restored faces with gradients, and one for the true faces without
+    # The recognizer is called once with gradients, for the restored faces, and once without gradients, for the true
+    # faces.
     assert recognizer.asked == {True: 1, False: 1}
     embedding = recognizer(restored.image)
     usable = batch["present"] & batch["right"][:, None]
@@ -284,7 +285,7 @@ def discriminator_of(kind: str) -> nn.Module:
         torch.manual_seed(0)
         discriminator = build_discriminator(recipe_of(discriminator=kind, parts=("vre",)), 48, 16)
     assert discriminator is not None
-    return discriminator.eval()  # so the norms of the weights do not change, and two calls give equal results
+    return discriminator.eval()  # in eval mode, the norms of the weights do not change, so two calls give equal results
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])
@@ -344,7 +345,8 @@ def test_no_image_depends_on_its_batch(kind: str) -> None:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: bool) -> None:
     discriminator, batch, restored = discriminator_of(kind).train(), batch_of(), restored_of()
-    batch["target"] = batch["target"] * 0.3  # a difference by which the discriminator can tell the images apart
+    # makes the true images darker, so that the discriminator can tell the images apart
+    batch["target"] = batch["target"] * 0.3
     truth = 0.3 * torch.randn(BATCH, 48, 8, 8, generator=torch.Generator().manual_seed(2))
     optimizer, told = torch.optim.Adam(discriminator.parameters(), 1e-3), []
     for _ in range(12):
@@ -359,9 +361,9 @@ def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: 
 
 
 def test_whether_prompt_and_latent_agree_can_be_learned() -> None:
-    """Tests latents and prompts that are equally often true and false.
+    """Tests latents and prompts of which half of the pairs agree.
 
-    From the latent or the prompt alone, no discriminator reaches a loss below ln 2.
+    A discriminator that uses only the latent or only the prompt cannot reach a loss below ln 2.
     """
     discriminator, draw = discriminator_of("latent").train(), torch.Generator().manual_seed(4)
     kinds, words = torch.randn(2, 48, 1, 1, generator=draw), torch.randn(2, 5, 16, generator=draw)

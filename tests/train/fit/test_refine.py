@@ -1,6 +1,6 @@
 """Tests recipe refine: its losses, its discriminator with R1, its start, and that its training resumes exactly.
 
-The losses are computed again from the published order of operations, without the networks of Likeness
+The tests compute the losses again by the published order of operations, without the networks of Likeness
 (tests/doubles/models/refinefir.py).
 """
 
@@ -76,7 +76,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest(tmp_path: Path, faces
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     assert lines(tmp_path / "whole", "val")[-1]["identity_restored"] <= 1
 
-    # The checkpoint restores alone: it has the noise maps and the identity encoder.
+    # The checkpoint needs no other file to restore, because it contains the noise maps and the identity encoder.
     model = Restorer.from_pretrained(tmp_path / "whole")
     assert isinstance(model.identity_encoder, nn.Module) and not model.identity_encoder.network.training
     assert model.facts["needs_reference"] and model.config.most_references == 1
@@ -86,7 +86,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest(tmp_path: Path, faces
     lq, present = torch.rand(1, 3, 64, 64), torch.ones(1, 1, dtype=torch.bool)
     done = [model(lq, image[None, None], present, expected[i][None, None]).image for i, image in enumerate(images)]
     assert done[0].shape == lq.shape and not torch.equal(*done)
-    # `evaluate` also restores without references. The recognizer of its dataset can have embeddings of any length.
+    # `evaluate` also restores without references, and the embeddings of its recognizer may have another length.
     assert run_model(model, lq, join_references((), 64, ENCODER.dim + 1)).isfinite().all()
     three = limit_references(model, References(images[[0, 1, 1]], expected[[0, 1, 1]]))
     assert torch.equal(three.crops, images[:1]) and torch.equal(three.embeddings, expected[:1])
@@ -98,8 +98,8 @@ def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
     batch = to_device(collate([made[i] for i in range(4)]), torch.device("cpu"))
     figures = compute_gradients(engine, [batch], 0, 0)
 
-    # The restored faces (B,3,S,S) in 0..1, with gradients. The generator and the identity encoder have tests of their
-    # own (test_stylegan.py, test_refinefir.py).
+    # Our own networks compute the restored faces (B,3,S,S) in 0..1, with gradients. The generator and the identity
+    # encoder have tests of their own (test_stylegan.py, test_refinefir.py).
     state = torch.load(weights / "model_ir_se50.pth")
     identity = encode_identity(state, 2 * batch["unwarped"][:, 0] - 1)
     model = engine.model
@@ -122,12 +122,13 @@ def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
     total = 10 * terms["spatial_min"] + 20 * terms["cycle"] + terms["reference_identity"] + terms["gan"]
     assert figures["loss"].item() == pytest.approx(total.item(), rel=1e-4)
 
-    # The gradient of the generator is the gradient of the total, and nothing limits its norm.
+    # The gradient of the generator is the gradient of the total. Its norm is not clipped.
     (parameter,) = (p for name, p in model.named_parameters() if name.endswith("decoder.conv1.conv.weight"))
     (gradient,) = torch.autograd.grad(total, parameter)
     torch.testing.assert_close(parameter.grad, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item())
 
-    # The gradient of the discriminator comes from its own loss alone. True and restored faces are judged apart.
+    # The gradient of the discriminator comes only from its own loss. True faces and restored faces are judged in two
+    # calls.
     last = {name: judged[name].requires_grad_() for name in ("final_linear.1.weight", "convs.0.0.weight")}
     true, made_up = judge(judged, 2 * batch["target"] - 1), judge(judged, 2 * restored.detach() - 1)
     loss = (F.softplus(-true).mean() + F.softplus(made_up).mean()) / 2
@@ -135,7 +136,8 @@ def test_every_loss_of_a_step_by_hand(faces: Snapshot, weights: Path) -> None:
     for name, expected in zip(last, torch.autograd.grad(loss, list(last.values())), strict=True):
         torch.testing.assert_close(network.get_parameter(name).grad, expected, rtol=1e-3, atol=1e-6)
 
-    # R1 has the weight 10 / 2 and counts for 16 steps. Both losses of the discriminator are halved.
+    # R1 has the weight 10 / 2, and counts 16 times because it is computed only in every 16th step. Like the other loss
+    # of the discriminator, R1 is halved.
     compute_penalty_gradients(engine, [batch])
     target = (2 * batch["target"] - 1).requires_grad_()
     (slope,) = torch.autograd.grad(judge(judged, target).sum(), target, create_graph=True)
@@ -177,7 +179,8 @@ def test_training_starts_from_stylegan2_and_then_its_decoder_is_slower(
     assert shares[id(engine.model.base.generator.encoder.conv1[0].weight)] == 1
     assert len(shares) == len([p for p in engine.model.parameters() if p.requires_grad])
 
-    # Groups of parameters have another order than the parameters, and the training still resumes exactly.
+    # The optimizer has the parameters in groups, so in another order than the model. The training must still resume
+    # exactly.
     run(tmp_path / "whole", faces, 4, REFINE, settings=settings)
     run(tmp_path / "parts", faces, 2, REFINE, settings=settings)
     run(tmp_path / "parts", faces, 4, REFINE, settings=settings)
@@ -202,7 +205,8 @@ def test_the_identity_encoder_sees_the_gray_reference_before_the_warp(faces: Sna
     state = torch.load(weights / "model_ir_se50.pth")
     mirrored = 0
     for i in range(8):
-        # The picture is one of the crops of the snapshot, mirrored in half of the samples, independent of the target.
+        # The picture is any crop of the snapshot, and need not show the person of the target. It is mirrored in half of
+        # the samples.
         picture = batch["unwarped"][i, 0]
         crops = torch.from_numpy(faces.crops / 255).permute(0, 3, 1, 2).float()
         plain, turned = (bool((crops == p).flatten(1).all(1).any()) for p in (picture, picture.flip(-1)))

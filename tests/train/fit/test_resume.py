@@ -20,7 +20,7 @@ def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
     tmp_path: Path, taken: Snapshot, recipe: Recipe
 ) -> None:
     run(tmp_path / "whole", taken, recipe=recipe)
-    run(tmp_path / "parts", taken, 12, recipe)  # 12 images are between two regular checkpoints
+    run(tmp_path / "parts", taken, 12, recipe)  # this end is between two regular checkpoints
     run(tmp_path / "parts", taken, recipe=recipe, workers=1)
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     again = run(tmp_path / "parts", taken, recipe=recipe)
@@ -59,12 +59,12 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
         until = time.monotonic() + 300
         while not (broken / after).is_dir() and time.monotonic() < until:
             time.sleep(0.005)
-        # the signal goes to the trainer and its workers at once, as from a terminal or a scheduler
+        # The trainer and its workers get the signal at the same time, as from a terminal or a scheduler.
         os.killpg(process.pid, kind)
         return process.wait(300)
 
     assert signalled(signal.SIGKILL, "checkpoint-00000040") == -signal.SIGKILL
-    # files that a kill leaves if a file is being written
+    # These files look like files that a kill leaves in the middle of writing.
     (broken / ".checkpoint-00000160.1.tmp").mkdir()
     with (broken / "stats.jsonl").open("a") as file:
         file.write('{"kind": "tr')

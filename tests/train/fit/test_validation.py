@@ -13,7 +13,7 @@ from train.models.io import Restoration
 
 
 class Paints(nn.Module):
-    """Restores a face as the input with a small error. The pixels where `valid` is False become `colour`."""
+    """Acts as a restorer: adds a small error to the input, and gives `colour` to the pixels where `valid` is False."""
 
     def __init__(self, valid: torch.Tensor, colour: float) -> None:
         super().__init__()
@@ -51,4 +51,4 @@ def measure(colour: float) -> dict[str, float]:
 def test_what_a_model_draws_outside_the_photo_changes_no_value() -> None:
     one, other = measure(0.0), measure(1.0)
     assert one == other
-    assert one["psnr_restored"] == pytest.approx(20, abs=1e-3)  # the error is .1 in each valid pixel
+    assert one["psnr_restored"] == pytest.approx(20, abs=1e-3)  # 20 dB, because the error of each valid pixel is .1

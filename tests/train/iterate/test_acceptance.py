@@ -1,4 +1,4 @@
-"""Tests which targets are cleaned and which cleaned versions are kept: each limit alone can refuse a version."""
+"""Tests which targets are cleaned and which cleaned versions are kept. Each limit alone can refuse a version."""
 
 from dataclasses import replace
 
@@ -77,7 +77,8 @@ def test_only_valid_pixels_are_measured() -> None:
     noisy = np.clip(face + np.random.default_rng(0).normal(0, 20, face.shape), 0, 255)
     padded = np.where(valid[:, :, None], noisy, 128).astype(np.uint8)
     assert measure_crop(padded, valid).noise > 10 > 1 > measure_crop(padded).noise
-    assert measure_crop(padded, np.zeros_like(valid)).noise == 0  # no pixel of this crop comes from the photo
+    # the noise is 0, because no pixel of this crop comes from the photo
+    assert measure_crop(padded, np.zeros_like(valid)).noise == 0
 
 
 def test_noise_and_blocks_that_were_there_are_not_new() -> None:
@@ -108,7 +109,7 @@ def test_detail_is_no_change_of_content_and_another_picture_is() -> None:
     assert measure_change(face, face, BOUNDS) == 0
     assert measure_change(face, grainy, BOUNDS) < BOUNDS.change < measure_change(face, moved, BOUNDS)
     assert measure_change(face, picture(2, 1, 128), BOUNDS) > BOUNDS.change
-    # the change is about the same at another size
+    # In larger images, the measured change is about the same.
     large = [cv2.resize(one, (512, 512), interpolation=cv2.INTER_CUBIC) for one in (face, moved)]
     assert measure_change(*large, BOUNDS) == pytest.approx(measure_change(face, moved, BOUNDS), rel=0.1)
 

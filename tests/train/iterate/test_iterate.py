@@ -1,4 +1,4 @@
-"""Tests that each round trains on the best versions, that the ledger has all versions, and kills change nothing."""
+"""Tests that each round trains on the best versions, the ledger has all versions, and kills change nothing."""
 
 import json
 import os
@@ -48,9 +48,9 @@ def sharpens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, IterationSummary, list[str]]:
-    """Runs an iteration of one round. The tests must not change the results.
+    """Runs an iteration of one round into FOLDER/out. The tests must not change its files.
 
-    Returns the dataset, its recognizer, the summary, and the printed sentences. The iteration is in FOLDER/out.
+    Returns the dataset, its recognizer, the summary, and the printed sentences.
     """
     folder, said = tmp_path_factory.mktemp("finished"), list[str]()
     made = soft_dataset(folder)
@@ -84,7 +84,8 @@ def test_a_round_trains_on_what_the_round_before_cleaned(
     assert (done.rounds[0].targets, done.rounds[0].cleaned_targets, done.rounds[0].versions) == (12, 0, 6)
     assert (done.rounds[1].cleaned_targets, done.rounds[0].attempts, done.rounds[1].attempts) == (6, {"soft": 6}, {})
     assert any("12 targets, and 6 of them were cleaned" in sentence for sentence in said)
-    assert files_of(made[0] / "faces") == files_of(soft_dataset(tmp_path)[0] / "faces")  # the crops never change
+    # the iteration does not change the crops
+    assert files_of(made[0] / "faces") == files_of(soft_dataset(tmp_path)[0] / "faces")
 
     attempts, trained = rows_of(made[0])
     assert [row.face_id for row in attempts] == SOFT and {row.status for row in attempts} == {"ok"}
@@ -106,7 +107,8 @@ def test_a_round_trains_on_what_the_round_before_cleaned(
     others = [i for i, face in enumerate(snapshot.face_ids) if face not in SOFT]
     assert np.array_equal(snapshot.crops[others], first.crops[others])
 
-    # The ledger has the version of every training image. The restorer records that it saw cleaned images.
+    # The ledger has the version of every training image, and the restorer records that it was trained on cleaned
+    # images.
     told = {(row.round, row.face_id): row.version for row in trained}
     training = [face for face, split in zip(snapshot.face_ids, snapshot.splits, strict=True) if split == "train"]
     assert told == {(r, face): 0 if r == 1 and face in SOFT else None for r in (0, 1) for face in training}
@@ -169,7 +171,7 @@ def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
     tmp_path: Path, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.iterate.clean, "run_model", sharpened)
-    done = run(*made, tmp_path / "out", 3)  # in the second cleaning, the double makes the same versions again
+    done = run(*made, tmp_path / "out", 3)  # in the second cleaning, the double makes the same versions as in the first
     assert done.reason == "nothing_new" and [one.versions for one in done.rounds] == [6, 0]
     assert done.rounds[1].dropped == {"not_sharper": 6}
     attempts, _ = rows_of(made[0])
@@ -205,7 +207,7 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
     for place in (made / "versions", out / "round-1" / "config.json"):
         process = start_python(command, environment)
         until = time.monotonic() + 120
-        # the folder `versions` gets its first folder a moment later
+        # `versions` is empty for a moment after it is made, so wait for its first subfolder.
         while (
             not (any(place.iterdir()) if place.is_dir() else place.exists())
             and process.poll() is None
@@ -216,7 +218,7 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
         assert process.wait(60) == -signal.SIGKILL
         if place.name == "versions":
             assert len(rows_of(made)[0]) < 6 and not rows_of(made)[1][12:]
-            (next(path for path in place.iterdir()) / ".half.png.1.tmp").touch()  # a file that the kill left
+            (next(path for path in place.iterdir()) / ".half.png.1.tmp").touch()  # as if the kill had left this file
     assert start_python(command, environment).wait(240) == 0
 
     def ended(made: Path, out: Path) -> tuple[object, ...]:
@@ -244,7 +246,8 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_same_call_goes_on(
 
     done = run(*made, tmp_path / "out", progress=interrupt)
     assert done.reason == "SIGTERM" and [one.round for one in done.rounds] == [0]
-    assert {row.round for row in rows_of(made[0])[1]} == {0}  # round 1 was not trained yet
+    # no images of round 1 are recorded, because its training did not end
+    assert {row.round for row in rows_of(made[0])[1]} == {0}
     assert run(*made, tmp_path / "out").reason == "complete"
 
 
@@ -259,7 +262,8 @@ def test_people_who_have_left_the_training_split_lose_their_versions(
         ledger.record("double", "moved", {}, [Split(**{**row, "split": "test"}) for row in splits])
         ledger.record("double", "pairs", {}, [replace(pair, split="test") for pair in own])
         assert moved not in select_best_versions(ledger, attempts[0].iteration)
-    run(*made, tmp_path / "again")  # another iteration has its own versions
+    # another iteration has versions of its own, but drops the versions of people who left train
+    run(*made, tmp_path / "again")
     path = version_path(made[0], attempts[0].iteration, 0, moved)
     gone = [row for row in rows_of(made[0])[0] if row.reason == "not_in_train"]
     assert [row.face_id for row in gone] == SOFT[:2] and not path.exists()

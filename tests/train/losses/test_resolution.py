@@ -1,4 +1,4 @@
-"""Tests that detail which an enlarged target cannot contain is removed from both images before a loss compares them."""
+"""Tests that detail that an enlarged target cannot contain is removed from both images before a loss compares them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tests bootstrap intervals against their laws."""
+"""Tests that bootstrap intervals obey the laws of such intervals."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def test_an_interval_holds_its_mean_and_narrows_with_more_images() -> None:
     narrow = mean_interval(values.tolist(), ["a"] * 400, np.random.default_rng(0))
     assert wide.low <= wide.mean <= wide.high and narrow.low <= narrow.mean <= narrow.high
     assert narrow.high - narrow.low < wide.high - wide.low
-    # the interval of a mean in textbooks
+    # In textbooks, this is the length of the interval of a mean.
     assert narrow.high - narrow.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
 
 
 def test_people_are_resampled_where_there_are_enough_of_them() -> None:
     people = [f"p{i // 10}" for i in range(100)]
-    alike = [float(i // 10) for i in range(100)]  # all photos of a person have the same value
+    alike = [float(i // 10) for i in range(100)]  # all ten photos of a person have the same value
     assert bootstrap_unit(people) == "people" and bootstrap_unit(people[:40]) == "images"
     over_people = mean_interval(alike, people, np.random.default_rng(0))
     over_images = mean_interval(alike, ["one"] * 100, np.random.default_rng(0))

@@ -53,7 +53,7 @@ def test_affine_distance_is_the_closed_form(reduction: str) -> None:
         left = x @ (pinv(x) @ g) - g
         rows = np.sqrt((left**2).sum(1))
         assert found == pytest.approx(math.sqrt((left**2).sum()) if reduction == "fro" else rows.mean(), abs=1e-5)
-        # relative to the centre of the target; the unit is the side of the crop
+        # The change is measured relative to the centre of the target, and its unit is the side of the crop.
         p, g = (p - g.mean(0)) / 512, (g - g.mean(0)) / 512
         x = np.hstack([p, np.ones((22, 1))])
         matrix = np.linalg.inv(x.T @ x) @ x.T @ g
@@ -87,7 +87,7 @@ def test_a_face_that_moved_or_was_stretched_as_a_whole_has_no_affine_distance(
     linear = np.array([[1 + a, b], [b, 1 - a]])
     assert affine_distance(target @ linear + shift, target) == pytest.approx([0], abs=1e-6)
     assert affine_distance(restored, target, "mean")[0] <= affine_distance(restored, target)[0] + 1e-9
-    # an affine map of another face does not change the distance of that face to the target
+    # If another face is moved by an affine map, its distance to the target does not change.
     assume(spreads_enough(restored) or (restored.max() - restored.min() < 4e-8))
     moved = affine_distance(restored @ linear + shift, target)
     assert moved == pytest.approx(affine_distance(restored, target), rel=1e-6, abs=1e-6)
@@ -109,7 +109,7 @@ def test_points_that_coincide_in_a_direction_are_not_stretched_in_it(target: np.
 def test_but_its_norm_says_so() -> None:
     target = scattered(0)
     assert affine_change(target, target) == pytest.approx([0, 0], abs=1e-9)
-    # the unit of the shift is the side of the crop
+    # A shift is measured in sides of the crop.
     assert affine_change(target + np.array([30, 40]), target) == pytest.approx([50 / 512] * 2, abs=1e-9)
     centres = target.mean(1, keepdims=True)
     assert affine_change(centres + 2 * (target - centres), target) == pytest.approx([math.sqrt(0.5)] * 2, abs=1e-9)
@@ -158,7 +158,8 @@ def test_68_points_move_with_the_face(astronaut: np.ndarray) -> None:
     assert explain_missing() is None
     points = find_68_points(astronaut)
     assert points.shape == (68, 2)
-    # in the order of iBUG, the eyes and the corners of the mouth are near the template
+    # The points must be in the order of iBUG: these points are then the eyes, the nose and the corners of the mouth,
+    # which are near the template.
     corners = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
     assert np.abs(np.stack(corners) - FFHQ_512).max() < 40
     moved = find_68_points(np.roll(astronaut, (6, 8), (0, 1)))

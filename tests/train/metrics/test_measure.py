@@ -40,9 +40,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def judge() -> FaceModels:
-    """Returns face models that compare coarse colours, and find a face in every picture that is not flat.
+    """Returns face models that compare coarse colours, and that find a face in every picture that is not flat.
 
-    A brighter picture has its face further to the right.
+    The brighter a picture is, the further to the right is its face.
     """
 
     def embed(chips: np.ndarray) -> np.ndarray:
@@ -195,14 +195,15 @@ def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights:
         order(metric, "target", "blurred", "lq", "pasted")
     for metric in ("lpips", "lpips_alex", "dists", "deg_judge", "deg_published", "id_target"):
         for other in ("blurred", "lq", "pasted"):
-            # the published Deg does not measure the target itself
+            # The published Deg gives NaN for the target itself.
             if metric == "deg_published":
                 assert math.isnan(rows["target"][metric]) and rows[other][metric] > 1
             else:
                 order(metric, "target", other)
     order("id_target", "target", "blurred", "pasted")
     assert rows["target"]["l2_ld"] == rows["target"]["deg_judge"] == 0
-    # The pasted reference is the most similar to the references, and its copy ratio shows that it is a copy.
+    # Of all results, the pasted reference is the most similar to the references. Its copy ratio shows that it is a
+    # copy.
     assert max(rows, key=lambda system: rows[system]["id_references"]) == "pasted"
     assert rows["pasted"]["copy_ratio"] == pytest.approx(1) and rows["target"]["copy_ratio"] == 0
     assert max(rows["blurred"]["copy_ratio"], rows["lq"]["copy_ratio"]) < 0.1

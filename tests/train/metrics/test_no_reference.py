@@ -1,4 +1,4 @@
-"""Tests the calls of pyiqa with the same random weights on both sides. Without pyiqa, the tests are skipped."""
+"""Tests that our calls of pyiqa agree with direct calls with the same random weights. Needs the package pyiqa."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def test_musiq_is_pyiqas(tmp_path: Path) -> None:
     assert found == pytest.approx(theirs.flatten().tolist(), abs=1e-5) and found[0] != found[1]
 
 
-@pytest.mark.filterwarnings("ignore")  # tracing gives warnings
+@pytest.mark.filterwarnings("ignore")  # the tracing of the network gives warnings
 def test_clip_iqa_is_pyiqas(tmp_path: Path) -> None:
     pyiqa = pytest.importorskip("pyiqa")
     from pyiqa.archs.clip_model import CLIP
 
     torch.manual_seed(0)
-    # the smallest CLIP of this layout, saved as TorchScript like OpenAI's file
+    # This is the smallest CLIP of this layout. It is saved as TorchScript, like OpenAI's file.
     small = CLIP(16, 64, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 1).eval()
     traced = torch.jit.trace(small, (torch.zeros(1, 3, 64, 64), torch.ones(1, 77, dtype=torch.long)))
     path, images = tmp_path / WEIGHTS["clipiqa"].file, pictures(96)

@@ -16,7 +16,7 @@ from train.metrics.psnr_ssim import ms_ssim, psnr, ssim, vif
 
 
 def pictures(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a picture with noise and the same picture without noise, uint8 (S, S, 3)."""
+    """Returns a picture with noise, and the same picture without noise, uint8 (S, S, 3)."""
     rng = np.random.default_rng(seed)
     smooth = np.kron(rng.uniform(30, 220, (size // 8, size // 8, 3)), np.ones((8, 8, 1)))
     noisy = smooth + rng.normal(0, 12, smooth.shape)
@@ -55,7 +55,7 @@ def test_ssim_is_scikit_images_with_wangs_settings() -> None:
 def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
     """Computes MS-SSIM (Wang et al. 2003) in numpy for each channel.
 
-    The contrast and the structure count at each scale, and the luminance at the last scale.
+    The contrast and the structure count at every scale. The luminance counts only at the last scale.
     """
     x = np.arange(-5, 6)
     window = np.outer(np.exp(-(x**2) / 4.5), np.exp(-(x**2) / 4.5))
@@ -70,7 +70,7 @@ def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
             term = (2 * (pq - p_ * q_) + 0.03**2) / (pp - p_**2 + qq - q_**2 + 0.03**2)
             if scale == len(exponents) - 1:
                 term = term * (2 * p_ * q_ + 0.01**2) / (p_**2 + q_**2 + 0.01**2)
-                terms.append(term)  # torchmetrics includes the borders only at the last scale
+                terms.append(term)  # the borders are included only at the last scale, as in torchmetrics
             else:
                 terms.append(term[5:-5, 5:-5])
         found *= np.mean(terms) ** exponent

@@ -25,13 +25,13 @@ def ratio(result: np.ndarray, target: np.ndarray, references: np.ndarray) -> flo
 
 
 def test_by_hand() -> None:
-    # the reference has a cosine of .6 to the target, and the result is between the reference and the target
+    # The cosine of the reference to the target is .6. The result is between the reference and the target.
     target, reference = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     result = np.array([0.8, 0.6])
-    # The cosines of the result are .96 to the reference and .8 to the target. The difference .16 is divided by 1 - .6 =
+    # The cosine of the result is .96 to the reference and .8 to the target. The difference, .16, is divided by 1 - .6 =
     # .4.
     assert ratio(result, target, reference[None]) == pytest.approx(0.16 / 0.4)
-    # this result is less similar to the target and to the reference than these two are to each other
+    # This result is unlike both the target and the reference, so it is no copy.
     assert ratio(np.array([0.0, -1.0]), target, reference[None]) == 0
 
 

@@ -39,7 +39,7 @@ VRE = VreConfig(size=32, channels=4, multipliers=(1, 2), codes=8, dim=6, tokens=
 
 
 class Vre(torch.nn.Module):
-    """Has the parts of the embedder: a frozen dictionary, and a projection that trains."""
+    """Has the parts of the embedder: a dictionary that is frozen, and a projection that is trained."""
 
     def __init__(self, config: VreConfig, prompt_dim: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Vre(torch.nn.Module):
 
 
 class DiffusionBase(torch.nn.Module):
-    """Acts as a diffusion base with a frozen UNet and an adapter that trains.
+    """Acts as a diffusion base with a frozen UNet and an adapter that is trained.
 
     The folder of the base contains the weights and the width of the base.
     """
@@ -88,7 +88,8 @@ def base_fingerprint(folder: str) -> str:
 @pytest.fixture(autouse=True)
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.models.restorer.Vre", Vre)
-    module = ModuleType("train.models.bases.diffusion")  # this module is imported only if a diffusion model is built
+    # replaces the real module, which is imported only if a diffusion model is built
+    module = ModuleType("train.models.bases.diffusion")
     for member in (DiffusionBase, base_fingerprint):
         setattr(module, member.__name__, member)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -220,7 +221,8 @@ def test_gradients_reach_all_that_trains_and_nothing_else(recipe: str) -> None:
         for name, parameter in model.named_parameters():
             frozen = name.startswith("vre.encoder")
             assert parameter.requires_grad != frozen and (parameter.grad is None) == frozen, name
-            # a bias of the keys adds the same number to every score, so it does not change the attention
+            # The bias of the keys has no gradient: it adds the same number to every score, so it does not change the
+            # attention.
             if slots and parameter.grad is not None and not name.endswith("to_k.bias"):
                 assert float(parameter.grad.abs().max()) > 0, name
 
@@ -233,7 +235,8 @@ def test_bfloat16_where_autocast_wants_it_has_gradients_too(recipe: str) -> None
     with torch.autocast("cpu", torch.bfloat16):
         done = model(lq, references, present, embeddings)
         nobody = model(lq, references[:, :0], present[:, :0], embeddings[:, :0])
-    # the double of `refine-unet` has large features, and bf16 rounds large numbers coarsely
+    # The tolerance for `refine-unet` is large, because its double has large features, and bf16 rounds large numbers
+    # coarsely.
     assert done.image.dtype == torch.float32
     assert torch.allclose(done.image, exact, atol=0.15 if recipe == "refine-unet" else 0.02)
     (done.image.sum() + nobody.image.sum()).backward()
@@ -258,7 +261,8 @@ def test_a_part_that_a_recipe_does_not_name_does_not_exist() -> None:
 
 def test_recipe_tiny_is_the_network_of_the_published_figures() -> None:
     laptop = Restorer(build_model_config(find_recipe("tiny"), 512))
-    assert sum(parameter.numel() for parameter in laptop.parameters()) == 4_948_780  # 256 px
+    # the number of weights of the network for 256 px
+    assert sum(parameter.numel() for parameter in laptop.parameters()) == 4_948_780
     model = Restorer(build_model_config(replace(find_recipe("tiny"), size=128, latent_factor=4), 512))
     assert sum(parameter.numel() for parameter in model.parameters()) == 4_720_540
 
@@ -291,7 +295,8 @@ def test_pooling_by_hand() -> None:
 @pytest.mark.parametrize("recipe", RESTORING)
 def test_saved_and_loaded_it_restores_the_same(recipe: str, tmp_path: Path) -> None:
     model = awake(recipe)
-    model.requires_grad_(False).save_pretrained(tmp_path)  # the averaged weights need no gradients either
+    # the averaged weights need no gradients either, and they must also be saved
+    model.requires_grad_(False).save_pretrained(tmp_path)
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.facts == {"recipe": recipe} and not loaded.training
     assert torch.equal(loaded(*inputs(2)).image, model(*inputs(2)).image)
@@ -358,7 +363,8 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 def test_a_checkpoint_holds_every_weight_of_its_recipe_and_no_other(tmp_path: Path) -> None:
     awake("honestface").save_pretrained(tmp_path / "honestface")
     weights = load_file(tmp_path / "honestface" / "model.safetensors")
-    assert "vre.encoder.weight" in weights  # the encoder is frozen, but no other file contains its weights
+    # the encoder must be saved although it is frozen, because no other file contains its weights
+    assert "vre.encoder.weight" in weights
     first = sorted(weights)[0]
     for change, said in (
         (
@@ -442,7 +448,7 @@ def test_the_recognizer_sees_the_crop_that_curation_showed_it(size: int) -> None
 
 
 def test_the_recognizer_is_frozen_and_lets_gradients_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # the folder of a snapshot can be read-only
+    # `load_recognizer` must write no file, because the folder of a snapshot can be read-only.
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda *_, **__: pytest.fail("a file was written"))
     recognizer = load_recognizer(recognizer_onnx(tmp_path / "r.onnx"), FACTS, 32)
     faces = torch.rand(2, 3, 32, 32, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Tests that a recipe is equal after writing and reading, that keys like loss.edge work, and that errors are clear."""
+"""Tests that recipes do not change by writing and reading, that keys like loss.edge work, and that errors are clear."""
 
 import json
 import subprocess
@@ -67,9 +67,9 @@ def write(path: Path, text: str) -> Path:
 @settings(deadline=None, max_examples=30)
 def test_a_recipe_is_equal_after_writing_and_reading(name: str, base: str, changes: dict[str, Any]) -> None:
     usual = find_recipe(name, None if name in STYLEGAN_RECIPES else base)
-    if name in STYLEGAN_RECIPES:  # the base stylegan allows only some parts and sizes
+    if name in STYLEGAN_RECIPES:  # these keys are left out, because the base stylegan allows only some parts and sizes
         changes = {key: value for key, value in changes.items() if key not in ("parts", "steps", "size")}
-    if name == "vre":  # the losses and the name of the recipe vre cannot be changed
+    if name == "vre":  # these keys are left out, because the name and the losses of the recipe vre cannot be changed
         changes = {key: value for key, value in changes.items() if key not in ("name", "loss")}
     changed = build_recipe("here", {**tabulate(usual), **changes})
     assert build_recipe("there", tomllib.loads(format_recipe(changed))) == changed

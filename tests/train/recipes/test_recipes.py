@@ -37,9 +37,10 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot]) -> Callable[[Recipe], Settings]:
-    """Returns a function that returns the settings of a recipe.
+    """Returns a function that returns the settings for training a recipe.
 
-    The settings name random backbones, a small diffusion model, and a run of the recipe vre if the recipe has a prompt.
+    The settings name random backbones and a small diffusion model. If the recipe has a prompt, the settings also name a
+    run of the recipe vre.
     """
     folder = tmp_path_factory.mktemp("settings")
     weights = random_vgg16(folder / "weights")
@@ -68,7 +69,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Snapshot, "load_detector", lambda _: finder())
-    recipe = replace(small(name, base), batch=2)  # half of the usual batch, which takes half of the time
+    recipe = replace(small(name, base), batch=2)  # half of the usual batch takes half of the time
     told, faces = settings(recipe), taken[base].folder
     whole = train(tmp_path / "whole", faces, recipe, 6, workers=0, settings=told)
     train(tmp_path / "parts", faces, recipe, 4, workers=0, settings=told)
@@ -79,8 +80,8 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         one, other = load_file(whole.checkpoint / file), load_file(parts.checkpoint / file)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), file
     lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
-    assert lines  # The validation ran at the start and at the end.
-    # A training without any reference also works.
+    assert lines  # there are lines, because the validation ran at the start and at the end
+    # A training in which no sample has a reference also works.
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 2, workers=0, settings=told)
 
     monkeypatch.setattr(
@@ -97,7 +98,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
             image = dictionary(lq, lq[:, None, :0], torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 1)).image
         assert image.shape == lq.shape and dictionary.config.vre == recipe.vre
         return
-    # after so few steps, changes are small, and without this line `restore` would undo a part of them
+    # After so few steps, the restorer changes little. Without this line, `restore` would undo a part of these changes.
     monkeypatch.setattr("train.restore.coarse_form.READABLE_SHARE", 2.0)
     restored = []
     for many in (2, 0):
@@ -106,19 +107,21 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         assert (row.status, row.reason) == ("ok", None)
         restored.append(cv2.imread(str(out / "0.png")))
     assert restored[0].shape == (recipe.size, recipe.size, 3)
-    # After so few steps, references may change less than one level of 256, so the numbers of the model are compared.
+    # After so few steps, references may change a pixel by less than one level of 256. Therefore the test compares the
+    # outputs of the model and not the files.
     model, rng = Restorer.from_pretrained(tmp_path / "whole"), torch.Generator().manual_seed(0)
     lq, references = (torch.rand(1, n, 3, recipe.size, recipe.size, generator=rng) for n in (1, 2))
     embeddings, present = torch.nn.functional.normalize(torch.rand(1, 2, DIM, generator=rng), dim=-1), torch.ones(1, 2)
     with torch.no_grad():
         images = [model(lq[:, 0], references[:, :k], present[:, :k].bool(), embeddings[:, :k]).image for k in (2, 0)]
-    assert torch.equal(*images) == (name in ("osdface", "idm"))  # these recipes use no references
+    # the result of these recipes must not change, because they use no references
+    assert torch.equal(*images) == (name in ("osdface", "idm"))
 
 
 def finding(recognizer: Path) -> FaceModels:
     """Returns face models with this recognizer, which find a face in any picture.
 
-    The landmarks of the face are those of the template, moved by a pixel.
+    The landmarks of the face are the landmarks of the template, moved by a pixel.
     """
 
     def detect(image: np.ndarray) -> list[Detection]:

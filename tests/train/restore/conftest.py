@@ -1,4 +1,4 @@
-"""Defines fixtures for the tests of restoring: a restorer whose work is visible, and photos of coloured squares."""
+"""Defines fixtures for the tests of restoring: a restorer whose changes are visible, and photos of coloured squares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
     monkeypatch.setattr(train.restore.load_restorer, "load_faces", doubles.models)
     monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
-    # no input counts as readable, so `restore` does not replace the coarse form of the marks by that of the input
+    # With this limit, no input counts as readable. `restore` would otherwise give the marks the coarse form of the
+    # input.
     monkeypatch.setattr(train.restore.coarse_form, "READABLE_SHARE", 2.0)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model

@@ -1,4 +1,4 @@
-"""Tests what `restore` decides for each face: which references the face gets, and whether it is restored or kept."""
+"""Tests what `restore` decides for each face: which references it gets, and whether it is restored or kept."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_degraded_face_gets_the_references_and_a_sharp_stranger_only_when_insi
     one, reference = save("one.png", [0]), save("r.png", [9], 1)
     soft = doubles.save(tmp_path / "soft.png", cv2.GaussianBlur(doubles.photo([0], 0), (0, 0), 2))
     rows = restore([soft, one], [reference], tmp_path, tmp_path / "o")
-    # the soft face is first restored without references, and this result decides which references the face gets
+    # The soft face is first restored without references. This result decides which references the face gets.
     assert [row.status for row in rows] == ["ok", "ok"] and marking.seen == [0, 1, 0]
     assert "only a little like the references" in rows[0].faces[0].sentence
     assert "give --trust-references" in rows[1].faces[0].sentence
@@ -116,7 +116,7 @@ def test_unusable_references_are_a_sentence_each_and_an_error_if_there_are_no_ot
     ):
         with pytest.raises(BadInput, match=words):
             restore([one], unusable, tmp_path, tmp_path / "q")
-    # a face with a score below the threshold of the detector does not count
+    # If the score of a face is below the threshold of the detector, the face does not count.
     strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
     monkeypatch.setattr(train.restore.load_restorer, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
@@ -186,7 +186,7 @@ def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(
 ) -> None:
     one, readable = save("one.png", [5]), train.restore.coarse_form.READABLE_SHARE
     assert readable > 1, "the fixture lets the marks stay"
-    # This double darkens the middle of the face only a little, so the recognizer finds the same face in the result.
+    # This double only makes the middle of the face a little darker, so the recognizer still finds the same face.
     spot = 30 * np.outer(*[np.hanning(SIZE)] * 2).astype(np.float32)[..., None]
     monkeypatch.setattr(train.restore.restore_face, "restore_crop", lambda model, crop, references: crop - spot)
 

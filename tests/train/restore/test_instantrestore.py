@@ -1,4 +1,4 @@
-"""Tests the seed of `likeness restore` with InstantRestore's released layout: only these weights draw noise."""
+"""Tests the seed of `likeness restore` with InstantRestore's released layout. Only these weights draw noise."""
 
 from collections.abc import Callable
 from pathlib import Path

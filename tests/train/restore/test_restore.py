@@ -1,4 +1,4 @@
-"""Tests restoring photos: which faces are restored, where the results go, and what is said about other files.
+"""Tests restoring photos: which faces are restored, where the results go, and the messages about other files.
 
 The people of the doubles are coloured squares.
 """
@@ -89,7 +89,7 @@ def test_an_unreadable_folder_is_a_row_and_dot_files_are_skipped(
         save(name, [0])
     scandir = os.scandir
 
-    def locked(path: str) -> object:  # root can read every folder, so the folder is locked here
+    def locked(path: str) -> object:  # acts like a folder that cannot be read, because root can read every folder
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
@@ -124,7 +124,7 @@ def test_results_of_other_photos_and_settings_are_never_overwritten(
         with pytest.raises(BadInput, match=said):
             restore(inputs, references, tmp_path, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    (row,) = restore([one], [], tmp_path, out)  # the same command again
+    (row,) = restore([one], [], tmp_path, out)  # the same command runs again
     assert row.status == "ok" and log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
     doubles.save(out / "mine.png", doubles.photo([3], 0))
     with pytest.raises(BadInput, match="did not write this file"):
@@ -213,14 +213,14 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
         "letter.txt": "failed",
         "loop": "failed",
     }
-    save("case/x.bmp", [0])  # on some systems x.png and X.png are one file
+    save("case/x.bmp", [0])  # on some systems, x.png and X.png would be the same file
     save("case/X.png", [1])
     restore([tmp_path / "case"], [], tmp_path, tmp_path / "apart")
     assert {path.name for path in (tmp_path / "apart").glob("*.png")} == {"X.png", "x.bmp.png"}
     outputs, _ = plan_outputs([save("three/B.bmp", [0]), save("three/b.bmp", [1]), save("three/B.jpg", [2])], tmp_path)
     assert len({fold_name(output.png) for output in outputs}) == 3
     outputs, _ = plan_outputs([save("camera/IMG.PNG", [0])], tmp_path)
-    assert outputs[0].png == tmp_path / "IMG.png"  # no other photo has this name
+    assert outputs[0].png == tmp_path / "IMG.png"  # the name needs no addition, because no other photo has this name
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
     assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
@@ -233,7 +233,8 @@ def test_a_box_points_at_a_face_that_no_detector_finds(
     dark = save("dark.png", [])
     (row,) = restore([dark], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", box=(10, 10, 90, 100))
     assert row.status == "ok"
-    assert (decode(tmp_path / "o" / "dark.png")[50:65, 40:60] == round(0.587 * 255)).all()  # the photo is gray
+    # the mark is gray, because the photo is gray
+    assert (decode(tmp_path / "o" / "dark.png")[50:65, 40:60] == round(0.587 * 255)).all()
 
 
 def test_a_box_outside_the_photo_is_a_failed_row(marking: Marking, save: Callable[..., Path], tmp_path: Path) -> None:
@@ -295,7 +296,8 @@ def test_out_may_be_inside_or_above_the_folder_of_the_photos_but_not_the_folder_
         with pytest.raises(BadInput, match="would overwrite"):
             restore([folder], [], tmp_path, out)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["one.png"]
-    for out in (folder / "out", Path("in/out")):  # the results of an earlier call do not count as photos
+    # in the second call, the results of the first call do not count as photos
+    for out in (folder / "out", Path("in/out")):
         rows = restore([folder], [], tmp_path, out)
         assert [Path(row.photo).name for row in rows] == ["two.bmp", "one.png"]
     photo = save("other/in/three.png", [2])
@@ -305,7 +307,7 @@ def test_out_may_be_inside_or_above_the_folder_of_the_photos_but_not_the_folder_
 
 @pytest.fixture
 def warping(marking: Marking, monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Makes the restorer use the part `warped`, and returns the landmarks of each warp.
+    """Makes the restorer use the part `warped`, and returns a list of the landmarks of each warp.
 
     The double of the warp paints the reference blue.
     """
@@ -331,7 +333,7 @@ def test_references_are_warped_to_each_face_where_the_recipe_says_so(
     assert row.status == "ok" and row.reason is None and len(warping) == 2
     blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, SIZE, SIZE)
     assert all(torch.equal(crop, blue) for crop in marking.references[0])
-    # The landmarks are those of the aligned crops, which are near the template.
+    # The landmarks must be those of the aligned crops, which are near the template.
     template = scale_template(FFHQ_512, FFHQ_SIZE, SIZE)
     assert all(np.abs(points - template).max() < SIZE / 8 for pair in warping for points in pair)
     marking.config = replace(marking.config, parts=("maps",))
@@ -425,7 +427,7 @@ def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
 
 
 def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None:
-    """Tests with the meta device in place of a GPU: tensors on two devices cannot be used together."""
+    """The meta device stands in for a GPU, because its tensors cannot be mixed with tensors on the CPU either."""
 
     class Elsewhere(torch.nn.Module):
         def __init__(self) -> None:
@@ -462,7 +464,7 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     html = render_sheet(facts)
     assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
     assert "1 photo: No face was found." in html and "It is uncertain." in html and "Not measured: NIQE" in html
-    # the report reads the file that was written
+    # The report must be able to read the file that was written.
     run = tmp_path / "run"
     (run / "restored").mkdir(parents=True)
     (run / "config.json").write_text("{}")
@@ -491,7 +493,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     assert row.status == "ok" and marking.seen == [1] and any("left out of the references" in one for one in said)
     (row,) = restore([out], [], run, tmp_path / "o2")
     assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
-    # a comment in the file and another path do not make another photo
+    # The photo still counts as the same photo if its file gets a comment and another path.
     rated = tmp_path / "rated.png"
     with Image.open(out) as picture:
         info = PngInfo()
@@ -501,10 +503,10 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
         restore([photo], [rated], run, tmp_path / "o2")
     (row,) = restore([rated], [], run, tmp_path / "o2")
     assert row.status == "dropped"
-    # a run at another place does not know the list of opt-outs
+    # A run in another folder does not know the list of opt-outs.
     (row,) = restore([photo], [out], tmp_path / "elsewhere", tmp_path / "o3")
     assert row.status == "ok"
-    # a face that opted out is recognised in any photo
+    # If a face opted out, it is recognised in any photo.
     with Ledger.open(dataset, write=True) as ledger:
         vector = doubles.models("double").embed(np.stack([doubles.face(5, 9)]))[0]
         recognizer = doubles.models("double").recognizer_sha256()
@@ -574,7 +576,7 @@ def test_a_broken_profile_and_a_photo_read_at_half_size_are_said(
 
 
 def read_smaller(path: Path) -> Picture:
-    """Reads a photo under a limit of pixels that the photo exceeds, but the photo at half size does not."""
+    """Reads a photo under a limit of pixels. The photo exceeds this limit, but does not exceed it at half size."""
     pixels = len(doubles.photo([0], 0)) ** 2
     return decode_picture(path, 2 * pixels, keep_original=True)
 
@@ -596,7 +598,7 @@ def test_a_restored_face_that_is_not_finite_is_a_failed_photo(
 def test_equal_frames_give_equal_files_whatever_is_restored_between_them(
     marking: Marking, save: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A restoration draws no random numbers, so that it adds no flicker to the frames of a video."""
+    """Tests that a restoration draws no random numbers, because they would add flicker to the frames of a video."""
     reference, frames = save("r.png", [5], 1), [save("1.png", [5]), save("2.png", [0, 5]), save("3.png", [5])]
     restore(frames, [reference], tmp_path, tmp_path / "o", always=True)
     results = [(tmp_path / "o" / frame.name).read_bytes() for frame in frames]
@@ -609,7 +611,7 @@ def test_a_photo_that_is_upside_down_is_restored_upright(
     marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upright = decode(save("one.png", [5]))
-    upright[:5, :5] = 255  # the detector of the double finds faces only if this corner is at the top left
+    upright[:5, :5] = 255  # the double of the detector finds faces only if this corner is at the top left
 
     def detect(image: np.ndarray) -> list[Detection]:
         return doubles.detect(np.where(image[:5, :5].min() == 255, image, 0).astype(np.uint8))

@@ -62,7 +62,7 @@ def test_jpeg_xl_gives_the_date():
         ("last summer", None, "unreadable"),
         ("20150601" * 40, None, "unreadable"),
         (b"\xff\xfe2\x000", None, "unreadable"),
-        # this function does not know the present time, but the stage `date` does
+        # The decoder does not know the present time. The stage `date` marks this date as doubtful.
         ("2099:01:02 00:00:01", datetime(2099, 1, 2, 0, 0, 1), None),
     ],
 )
@@ -88,7 +88,8 @@ def test_a_better_field_comes_first_and_a_doubtful_one_last():
     assert read(exif_with(changed="2020:01:02 10:00:00")) == ("exif_changed", "changed", 2020, None)
     assert read(Image.Exif(), made) == ("xmp_digitized", "digitized", 2001, None)
     assert read(Image.Exif(), "<exif:DateTimeOriginal>1985-07</exif:DateTimeOriginal>")[0] == "xmp_original"
-    assert read(exif_with("2015:06:01 12:30:05", source=b"\1"))[1] == "digitized"  # a scanner wrote the file
+    # this source means that a scanner wrote the file
+    assert read(exif_with("2015:06:01 12:30:05", source=b"\1"))[1] == "digitized"
     assert read(Image.Exif(), xmp=laugh()) == (None, None, None, None)
 
 
@@ -112,7 +113,8 @@ def test_a_broken_exif_block_is_no_date_and_no_error():
         broken = data[:place] + b"\xff\xff\xff" + data[place + 3 :]
         try:
             date = decode_picture(broken, identify=True).date
-        except Exception as error:  # the changed byte is in a marker of the JPEG itself
+        # this error is allowed, because the changed byte may be in a marker of the JPEG itself
+        except Exception as error:
             assert type(error).__name__ == "UndecodableImage"
         else:
             assert date.taken in (None, NOON) or date.taken_from is not None

@@ -38,7 +38,7 @@ def test_the_generator_computes_the_published_operations(batch: int) -> None:
     restored = generator(images, identity)
     assert expected.shape == (batch, 3, 64, 64) and float(expected.std()) > 0.05
     assert float((restored - expected).abs().max()) < 1e-4
-    # the reference and its identity change the result
+    # Other images and another identity must give another result.
     assert float((generator(images.flip(1), identity) - expected).abs().max()) > 0.01
     assert float((generator(images, -identity) - expected).abs().max()) > 0.001
 
@@ -51,7 +51,7 @@ def test_the_discriminator_computes_the_published_operations(batch: int) -> None
     images = torch.rand(batch, 3, 64, 64) * 2 - 1
     expected = judge(state, images)
     assert expected.shape == (batch, 1) and float((discriminator(images) - expected).abs().max()) < 1e-4
-    assert len(discriminator(torch.rand(6, 3, 64, 64))) == 6  # a batch that 4 does not divide
+    assert len(discriminator(torch.rand(6, 3, 64, 64))) == 6  # this batch cannot be divided into groups of 4
 
 
 def test_the_gradient_penalty_of_the_discriminator_has_a_gradient() -> None:
@@ -64,7 +64,7 @@ def test_the_gradient_penalty_of_the_discriminator_has_a_gradient() -> None:
 
 
 def test_the_generator_of_the_release_has_the_released_tensors() -> None:
-    """Checks names and shapes of the tensors at 256 px, which JianWang-CMU/RefineFIR and rosinality publish."""
+    """Checks the names and shapes of the tensors at 256 px against JianWang-CMU/RefineFIR and rosinality."""
     with torch.device("meta"):
         generator, discriminator = Generator(REFINEFIR), StyleganDiscriminator(REFINEFIR)
     shapes = {name: tuple(tensor.shape) for name, tensor in generator.state_dict().items()}
@@ -98,7 +98,7 @@ def test_the_generator_of_the_release_has_the_released_tensors() -> None:
             f"decoder.noises.noise_{2 * level + 1}": (1, 1, size, size),
             f"decoder.noises.noise_{2 * level + 2}": (1, 1, size, size),
         }
-        step = len(sizes) - 2 - level  # the encoder goes from large to small
+        step = len(sizes) - 2 - level  # the levels of the encoder are counted from large to small
         expected |= {
             f"encoder.convs.{step}.0.kernel": (4, 4),
             f"encoder.convs.{step}.1.weight": (before, own, 3, 3),
@@ -117,7 +117,7 @@ def test_the_generator_of_the_release_has_the_released_tensors() -> None:
 
 
 def test_the_small_double_has_the_tensors_of_a_small_generator() -> None:
-    """Checks the double that other tests use, with the mapping network that the generator does not have."""
+    """Checks the tensors of the double. It also has the mapping network, which our generator does not have."""
     state = make_generator()
     named = {name: tensor.shape for name, tensor in state.items() if not name.startswith("decoder.style.")}
     assert {name: tensor.shape for name, tensor in Generator(SHAPE).state_dict().items()} == named
@@ -133,7 +133,8 @@ def test_identity_is_computed_on_the_gray_face_as_published() -> None:
     embedded = embed_gray(network, images)
     assert float((embedded - expected).abs().max()) < 1e-4
     assert embedded.norm(dim=1).allclose(torch.ones(2))
-    assert float((embed_gray(network, images[:, [2, 0, 1]]) - embedded).abs().max()) < 1e-5  # colour does not matter
+    # other colours give the same embedding, because the image is made gray
+    assert float((embed_gray(network, images[:, [2, 0, 1]]) - embedded).abs().max()) < 1e-5
     assert float((embedded[0] - embedded[1]).abs().max()) > 1e-3
     assert torch.equal(IdentityEncoder(network)((images + 1) / 2), embed_gray(network, 2 * ((images + 1) / 2) - 1))
 
@@ -170,7 +171,7 @@ def test_a_restorer_on_this_base_is_saved_and_loaded(tmp_path: Path) -> None:
     model = Restorer(replace(config, stylegan=SHAPE), {"recipe": "refine"}).eval()
     for name, weight in model.named_parameters():
         if name.endswith("noise.weight"):
-            weight.fill_(1)  # the result depends on the random buffers
+            weight.fill_(1)  # with this weight, the result depends on the random buffers
     model.save_pretrained(tmp_path)
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.config.most_references == 1
@@ -178,7 +179,7 @@ def test_a_restorer_on_this_base_is_saved_and_loaded(tmp_path: Path) -> None:
     some = torch.tensor([[True], [False]])
     restored = loaded(lq, reference, some, embedding).image
     assert torch.equal(restored, model(lq, reference, some, embedding).image)
-    # an empty slot is read as a black picture, and no slot as an empty slot
+    # A slot without a reference is read as a black picture. A batch without slots gives the same result.
     alone = loaded(lq[1:], reference[1:, :0], some[1:, :0], embedding[1:, :0]).image
     assert alone.allclose(restored[1:], atol=1e-5)
     images = torch.cat([2 * lq[:1] - 1, 2 * reference[:1, 0] - 1], 1)

@@ -34,7 +34,7 @@ def shown(count: int = 2, size: int = 32) -> tuple[torch.Tensor, ...]:
 
 
 def published_layout() -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of `vqvae_LQ.` without its decoder, as lq_embed/vqvae.py builds it by default."""
+    """Returns the shapes of the tensors `vqvae_LQ.`, except its decoder, by the defaults of lq_embed/vqvae.py."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def layer(name: str, *weight: int) -> None:
@@ -61,7 +61,7 @@ def published_layout() -> dict[str, tuple[int, ...]]:
         resnet(f"encoder.down.{i}.block.1", width, width)
         if i < 5:
             layer(f"encoder.down.{i}.downsample.conv", width, width, 3, 3)
-    for i in range(2):  # 512 / 2^5 is 16 px
+    for i in range(2):  # the last level has 512 / 2^5 = 16 px, and only this level has attention
         attention(f"encoder.down.5.attn.{i}", 512)
     resnet("encoder.mid.block_1", 512, 512)
     attention("encoder.mid.attn_1", 512)
@@ -94,9 +94,10 @@ def test_a_level_is_padded_at_the_right_and_at_the_bottom() -> None:
     with torch.no_grad():
         down.conv.weight.fill_(0)
         down.conv.bias.fill_(0)
-        down.conv.weight[0, 0, 2, 2] = 1  # the last pixel of each 3 x 3 window
+        down.conv.weight[0, 0, 2, 2] = 1  # each value of the result is the last pixel of its 3 x 3 window
         (seen,) = down(torch.arange(16.0).view(1, 1, 4, 4).expand(1, 8, 4, 4))[:, 0]
-    assert seen.tolist() == [[10, 0], [0, 0]]  # the result is pixel (2, 2), and three pixels of the padding
+    # the first value is pixel (2, 2), and the three other values come from the padding
+    assert seen.tolist() == [[10, 0], [0, 0]]
 
 
 def test_the_nearest_code_and_its_squared_distance() -> None:
@@ -110,7 +111,7 @@ def test_the_nearest_code_and_its_squared_distance() -> None:
 
 def test_codes_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
     quantize = Quantizer(2, 1)
-    quantize.embedding.weight.data = torch.tensor([[1.0], [1.002]])  # in bfloat16, both numbers are 1
+    quantize.embedding.weight.data = torch.tensor([[1.0], [1.002]])  # bfloat16 would round both numbers to 1
     with torch.autocast("cpu", torch.bfloat16):
         code, distance = quantize.nearest(torch.full((1, 1, 1, 1), 1.003))
     assert code.item() == 1 and distance.dtype == torch.float32
@@ -127,9 +128,9 @@ def test_the_gradient_passes_straight_through_and_the_codebook_learns_from_the_l
     assert quantize.embedding.weight.grad is None
     vectors.grad = None
     loss.backward()
-    assert vectors.grad.item() == pytest.approx(BETA * 2 * 2)  # d/dz beta (z - e)^2
+    assert vectors.grad.item() == pytest.approx(BETA * 2 * 2)  # the derivative by z of beta (z - e)^2
     grown = quantize.embedding.weight.grad
-    assert grown is not None and grown.flatten().tolist() == [-4, 0]  # d/de (e - z)^2
+    assert grown is not None and grown.flatten().tolist() == [-4, 0]  # the derivative by e of (e - z)^2
 
 
 def test_distinct_codes_by_hand() -> None:
@@ -137,7 +138,8 @@ def test_distinct_codes_by_hand() -> None:
     distance = torch.tensor([[0.5, 0.1, 0.3, 0.3, 0.9], [0.4, 0.3, 0.2, 0.1, 0.0]])
     chosen, there = distinct(code, distance, codes=5, tokens=4)
     assert there.tolist() == [[True, True, True, False], [True, False, False, False]]
-    assert chosen[0, :3].tolist() == [3, 1, 2]  # codes 1 and 2 are equally near, so the lower position comes first
+    # codes 1 and 2 are equally near, so the code of the earlier position comes first
+    assert chosen[0, :3].tolist() == [3, 1, 2]
     assert chosen[1, 0] == 0
     assert distinct(code, distance, codes=5, tokens=2)[0].tolist()[0] == [3, 1]
     chosen, there = distinct(code, distance, codes=5, tokens=7)
@@ -154,7 +156,7 @@ def test_distinct_codes_as_a_loop_finds_them() -> None:
 
 
 def codes_of(vre: Vre) -> list[torch.Tensor]:
-    """Returns a list to which every later input of the projection is appended."""
+    """Returns a list to which each later input of the projection is appended."""
     given: list[torch.Tensor] = []
     vre.projection.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     return given
@@ -164,7 +166,8 @@ def test_the_prompt_is_rows_of_the_codebook_and_then_zeros() -> None:
     vre = Vre(MINI, 12)
     given = codes_of(vre)
     with torch.no_grad():
-        vre.dictionary.quantize.embedding.weight[2:] = 1e3  # these codes are too far from every position
+        # makes these codes too far from every position, so that only two codes are used
+        vre.dictionary.quantize.embedding.weight[2:] = 1e3
         prompt = vre(torch.rand(3, 3, 32, 32))
         nothing = vre.projection(torch.zeros(1, 1, MINI.dim)).squeeze()
     assert prompt.shape == (3, MINI.tokens, 12)
@@ -190,7 +193,7 @@ def test_the_input_is_normalised_once_or_as_published_twice(
     vre, seen = Vre(replace(MINI, doubly_normalised=doubly), 12), list[torch.Tensor]()
     encode = vre.dictionary.encode
     monkeypatch.setattr(vre.dictionary, "encode", lambda image: seen.append(image) or encode(image))
-    lq = torch.zeros(1, 3, 48, 20)  # any size
+    lq = torch.zeros(1, 3, 48, 20)  # the image may have any size
     lq[:, :, :, 10:] = 1
     vre(lq)
     assert seen[0].shape == (1, 3, 32, 32)
@@ -218,13 +221,13 @@ def test_a_face_has_the_same_prompt_in_any_company_and_in_bfloat16_one_of_codes(
 
 
 def test_association_by_hand() -> None:
-    hq = torch.eye(2).view(1, 2, 1, 2)  # Two positions with the vectors (1, 0) and (0, 1).
-    right = math.log(math.e + 1) - 1  # The negative log softmax of the diagonal of the unit matrix.
+    hq = torch.eye(2).view(1, 2, 1, 2)  # two positions with the vectors (1, 0) and (0, 1)
+    right = math.log(math.e + 1) - 1  # the negative log softmax of the diagonal of the unit matrix
     assert association(hq, hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, 7 * hq, temperature=1).item() == pytest.approx(right, abs=1e-6)
     assert association(hq, hq.flip(3), temperature=1).item() == pytest.approx(right + 1, abs=1e-6)
-    # The similarities are the rows ((1, 0), (1, 0)). The rows cost log(1 + e) - 1 and log(1 + e), and each column costs
-    # log 2.
+    # The matrix of the similarities is ((1, 0), (1, 0)). Its rows cost log(1 + e) - 1 and log(1 + e). Each of its
+    # columns costs log 2.
     lq = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 2, 1, 2)
     rows, columns = (right + math.log(2)) / 2, (right + math.log(2)) / 2
     assert association(hq, lq, temperature=1).item() == pytest.approx((rows + columns) / 2, abs=1e-6)
@@ -273,7 +276,7 @@ def test_the_association_joins_late() -> None:
         return sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None)
 
     model.association_from = 3
-    assert pull(0) == 0 and pull(2) == 0  # the gradient is 0 after 0 images and after 2 images
+    assert pull(0) == 0 and pull(2) == 0  # before the start at 3 images, the association gives no gradient
     assert pull(3) > 0
 
 
@@ -300,7 +303,7 @@ def test_a_frozen_hq_autoencoder_gets_no_gradient_and_no_new_codes_while_the_ass
 def test_a_code_that_nothing_chooses_starts_anew_at_a_vector() -> None:
     quantize, idle = Quantizer(3, 2), torch.tensor([IDLE - 4, IDLE - 4, 0])
     quantize.embedding.weight.data = torch.tensor([[0.0, 0.0], [50.0, 0.0], [60.0, 0.0]])
-    # code 0 is the nearest code of both vectors
+    # Code 0 is the nearest code of both vectors, so nothing chooses code 1.
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).t().reshape(1, 2, 1, 2)
     restart(quantize, vectors, idle, images=3)
     assert idle.tolist() == [0, IDLE - 1, 3] and quantize.embedding.weight.tolist()[1:] == [[50, 0], [60, 0]]
@@ -369,7 +372,7 @@ def test_restoring_reads_the_hq_codebook_through_the_hq_decoder() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Writes a run of the recipe vre with two checkpoints. The newer checkpoint must be used."""
+    """Writes a run of the recipe vre with two checkpoints, of which the newer one must be used."""
     for images in (4, 8):
         torch.manual_seed(images)
         Dictionary(config_of(), {"recipe": "vre", "images": images}).save_pretrained(

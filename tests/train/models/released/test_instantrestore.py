@@ -1,4 +1,4 @@
-"""Tests the reader of InstantRestore's checkpoint: random weights in the layout, and the published operations."""
+"""Tests the reader of InstantRestore's checkpoint, with random weights in its layout, by the published operations."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def test_released_weights_restore_as_published(
     assert model.config.timestep == 249 and model.timesteps == (249,) and not model.training
     restored = run(model, lq, references)
     assert float((restored - published(state, base, lq, references, 5, adain, own)).abs().max()) < 1e-4
-    if count == 2:  # each option, the seed and the references change the result, and the order does not
+    if count == 2:  # other options and another seed change the result, and another order of the references does not
         for other in ((5, not adain, own), (5, adain, not own), (6, adain, own)):
             assert float((restored - published(state, base, lq, references, *other)).abs().max()) > 1e-3
         assert torch.allclose(run(model, lq, references.flip(0)), restored, atol=1e-5)
@@ -79,7 +79,7 @@ def test_the_clean_latent_is_clipped_as_the_schedule_says(
         torch.rand(1, 3, SIZE, SIZE),
     )
     clipping = write_base(tmp_path / "base", schedule)
-    if schedule is None:  # without the key, a DDPMScheduler clips to 1
+    if schedule is None:  # if the file does not have the key, a DDPMScheduler clips to 1
         file = clipping / "scheduler" / "scheduler_config.json"
         file.write_text(file.read_text().replace("clip_sample", "unknown"))
     restored = run(load_instantrestore(folder, str(clipping)), lq, references)
@@ -96,7 +96,7 @@ def test_an_image_without_references_does_not_disturb_a_batch(state: State, base
 
 
 class EarlierTextModel(torch.nn.Module):
-    """Is a text encoder with the part `text_model`, as in transformers 5.0."""
+    """Acts as a text encoder that has the part `text_model`, as in transformers 5.0."""
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def test_both_layouts_of_the_text_encoder_are_read(
 
 
 class Evil:
-    """Is a pickle that creates a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -176,7 +176,7 @@ def test_one_checkpoint_of_a_folder_is_read(state: State, base: Path, tmp_path: 
     folder = tmp_path / "weights"
     with pytest.raises(BadInput, match=rf"weights contains no file \*_ckpt\.pt: put InstantRestore's {FINAL} there"):
         load_instantrestore(folder, str(base))
-    # names that training on several GPUs gives, in a file without the optimizer
+    # This file has the names that training on several GPUs gives, and does not contain the optimizer.
     names = {name.replace("net.unet.", "net.unet.module."): tensor for name, tensor in state.items()}
     folder.mkdir()
     torch.save({"state_dict": names, "cfg": {"model": MODEL}}, folder / "adain_ablation_ckpt.pt")

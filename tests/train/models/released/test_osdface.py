@@ -1,4 +1,4 @@
-"""Tests the reader of OSDFace's released files: random files in the published layout, and the published operations."""
+"""Tests the reader of OSDFace's released files, with random files in their layout, by the published operations."""
 
 import collections
 import os
@@ -39,10 +39,10 @@ State = dict[str, torch.Tensor]
 
 
 def embedder_state() -> State:
-    """Returns random `vqvae_LQ.` tensors. The norms are not trivial, and the codes differ."""
+    """Returns random tensors `vqvae_LQ.`. Their norms change the values, and no two codes are equal."""
     state = VQ(MINI, decodes=False).state_dict()
     state = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in state.items()}
-    # the codes are near outputs of the encoder, so many codes are the nearest code of an output
+    # The codes are near outputs of the encoder. Many codes are therefore the nearest code of some output.
     seen = vectors(state, torch.rand(4, 3, 32, 32) * 4 - 3)
     chosen = seen.permute(0, 2, 3, 1).flatten(0, 2)[torch.randperm(4 * 256)[: MINI.codes]]
     state["quantize.embedding.weight"] = chosen + 0.05 * seen.std() * torch.randn_like(chosen)
@@ -133,7 +133,7 @@ def release(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-# the following functions compute the published operations from the files, without our code
+# The functions below compute the published operations from the files, without our code.
 
 
 def group_norm(state: State, name: str, h: torch.Tensor) -> torch.Tensor:
@@ -158,7 +158,7 @@ def attention(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def vectors(state: State, image: torch.Tensor) -> torch.Tensor:
-    """Runs the encoder of MINI, level by level."""
+    """Runs the encoder of the autoencoder MINI, one level after the other."""
     h = conv(state, "encoder.conv_in", image, padding=1)
     for block in range(2):
         h = resnet(state, f"encoder.down.0.block.{block}", h)
@@ -174,9 +174,9 @@ def vectors(state: State, image: torch.Tensor) -> torch.Tensor:
 
 
 def prompt_of(embedder: State, projection: State, lq: torch.Tensor) -> torch.Tensor:
-    """Returns the prompt of lq (1, 3, H, W) in -1..1.
+    """Returns the prompt of an LQ image (1, 3, H, W) in -1..1.
 
-    The published embedder treats the values as 0..1 and normalises them again.
+    The published embedder takes these values for 0..1 values, and normalises them a second time.
     """
     image = F.interpolate(lq, size=(MINI.size, MINI.size), mode="bilinear", align_corners=False)
     z = vectors(embedder, (image - 0.5) / 0.5)[0].flatten(1).t()
@@ -215,7 +215,7 @@ def published(folder: Path, base: Path, lora: State, lq: torch.Tensor) -> torch.
 
 
 @pytest.mark.parametrize("style", ["peft", "diffusers"])
-# a square input is resized to 512, and any other input keeps its size
+# A square input is resized to 512 px. Any other input keeps its size.
 @pytest.mark.parametrize("shape", [(40, 40), (48, 64)])
 @torch.no_grad()
 def test_released_weights_restore_as_published(
@@ -233,7 +233,7 @@ def test_released_weights_restore_as_published(
     restored = model(lq, *nobody)
     plain = published(folder, base, {}, lq)
     assert restored.prompt is not None and restored.prompt.shape == (1, 77, PROMPT)
-    assert float((expected - plain).abs().max()) > 0.01  # the adapters change the result
+    assert float((expected - plain).abs().max()) > 0.01  # the adapters must change the result
     assert float((restored.image - expected).abs().max()) < 1e-4
     assert torch.equal(model(lq, *nobody).image, restored.image)
 
@@ -318,7 +318,7 @@ def test_a_missing_or_broken_file_is_a_sentence(name: str, release: Callable[...
 
 
 class Evil:
-    """Is a pickle that creates a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -339,7 +339,7 @@ def test_a_hostile_file_runs_nothing(form: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="contains no readable tensors"):
         read_tensors(file)
     assert not mark.exists()
-    pickle.loads(pickle.dumps(Evil(mark)))  # without the protection, the pickle creates the file
+    pickle.loads(pickle.dumps(Evil(mark)))  # if the pickle is loaded without our protection, it creates the file
     assert mark.exists()
 
 

@@ -40,7 +40,7 @@ def shown(model: Restorer, count: int = 3) -> tuple[torch.Tensor, ...]:
 
 
 def stirred(recipe=SEVERAL) -> Restorer:  # type: ignore[no-untyped-def]
-    """Returns a restorer with random changes to its weights. A new restorer returns its input at every step."""
+    """Returns a restorer with random changes to its weights. A restorer without these changes returns its input."""
     torch.manual_seed(0)
     model = Restorer(build_model_config(recipe, 16)).eval()
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_steps_refine_with_every_condition_and_the_same_answer_in_any_batch() ->
         model.set_steps(1)
         assert torch.equal(one, model(*seen).image)
 
-        # The references change each step, even if the step gets the same latent with and without references.
+        # In each step, the references must change the prediction for the same latent.
         faces, references, present, embeddings = seen
         asked = []
         predict = model.base.predict
@@ -126,7 +126,7 @@ def test_a_step_in_training_is_the_step_of_a_restoration() -> None:
     with torch.no_grad():
         model.set_steps(4)
         latents = []
-        # stops after the second of four steps
+        # With these timesteps, the restoration stops after the second of four steps.
         model.timesteps = model.schedule.timesteps[:2]
         latents.append(model(*seen).latent)
         latents.append(model(*seen, None, torch.tensor([1, 1, 1])).latent)
@@ -146,14 +146,15 @@ def test_what_a_later_step_is_given_learns_nothing() -> None:
         calls.append((len(z), torch.is_grad_enabled())) or predict(z, conditions, timestep)
     )
     model(*seen, None, torch.tensor([0, 2, 3])).image.sum().backward()
-    assert calls == [(2, False), (3, True)]  # only the samples of later steps run the first step
+    # the first call has no gradients, and is only for the two samples that start at a later step
+    assert calls == [(2, False), (3, True)]
     assert all(weight.grad is not None for name, weight in model.named_parameters() if "time" in name)
 
 
 def test_in_lower_precision_a_later_step_teaches_every_weight_that_it_teaches_in_full() -> None:
     model = stirred().train()
     seen, taught = shown(model), []
-    for low in (False, True):  # before torch 2.11, the casts of the pass without gradients would be used again
+    for low in (False, True):  # before torch 2.11, this pass would use the casts of the pass without gradients again
         model.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             image = model(*seen, None, torch.tensor([0, 2, 3])).image
@@ -167,7 +168,7 @@ def test_half_of_the_images_train_the_first_step_and_the_rest_all_others(taken: 
     steps = [draw_sample(taken, targets, SEVERAL, 0, index).step for index in range(1200)]
     assert {0, 1, 2, 3} == set(steps) and 0.45 < steps.count(0) / 1200 < 0.55
     assert min(steps.count(step) for step in (1, 2, 3)) > 150
-    # all other draws are the same as in a recipe with one step
+    # Apart from the step, a recipe with one step draws the same values.
     for index in range(40):
         one, several = (draw_sample(taken, targets, recipe, 0, index) for recipe in (SMALL, SEVERAL))
         assert replace(several, step=0) == one

@@ -40,7 +40,7 @@ def brighten(levels: float, inside: tuple[slice, slice] = FACE) -> Patch:
 
 def exif_block(orientation: int = 1) -> bytes:
     exif = Image.Exif()
-    exif[0x0110] = "A camera"  # Model
+    exif[0x0110] = "A camera"  # the tag Model
     exif[0x0112] = orientation
     return exif.tobytes()
 
@@ -118,7 +118,7 @@ def test_lossless_formats_keep_every_sample_outside_the_face(tmp_path: Path, cas
     assert after.dtype == before.dtype and after.shape == before.shape
     assert np.array_equal(after[outside(before.shape)], before[outside(before.shape)])
     assert written.path.suffix == (".png" if case in ("bmp", "16-bit tiff") else suffix)
-    # the decoded face is 20 levels brighter, and alpha does not change
+    # The decoded face must be 20 levels brighter, and alpha must not change.
     if "alpha" in case:
         assert np.array_equal(after[..., -1], before[..., -1])
     gain = decode(result)[FACE].astype(int) - decode(data)[FACE]
@@ -155,7 +155,7 @@ def test_a_photo_keeps_its_orientation_and_metadata(tmp_path: Path, orientation:
 
 
 def make_gamma_profile(gamma: float) -> bytes:
-    """Returns sRGB's profile, but with a pure power law as its curve."""
+    """Returns sRGB's profile with another curve, which is a pure power law."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(data[128:132], "big")
     for entry in range(132, 132 + 12 * count, 12):
@@ -205,7 +205,8 @@ def test_a_jpeg_keeps_its_tables_subsampling_and_metadata(tmp_path: Path, mode: 
 def test_a_jpeg_of_luma_and_half_chroma_survives_a_second_encoding(
     quality: int, columns: int, rows: int, seed: int
 ) -> None:
-    width, height = 16 * columns, 16 * rows  # whole blocks, because libjpeg fills the last blocks of other sizes again
+    # the picture has whole blocks, because libjpeg fills up the last blocks of other sizes in each encoding
+    width, height = 16 * columns, 16 * rows
     noise = np.random.default_rng(seed).integers(90, 160, (height, width, 3)).astype(np.uint8)
     data = save(Image.fromarray(noise), "JPEG", quality=quality, subsampling=2)
     parts = read_jpeg_parts(io.BytesIO(data), True)

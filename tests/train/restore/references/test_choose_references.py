@@ -50,7 +50,7 @@ def photo(name: str, *people: int, seed: int = 0) -> ReferencePhoto:
 def face(person: int, sharpness: float = 0.9, restored: int = 7) -> FaceInPhoto:
     """Returns a face with the embedding of `person`.
 
-    A restoration of the face without references gets the embedding of `restored`.
+    If this face is restored without references, the result has the embedding of `restored`.
     """
     return FaceInPhoto(embed(person, seed=99), "f" * 64, sharpness, lambda: embed(restored, seed=98))
 
@@ -70,7 +70,7 @@ def test_the_majority_is_the_person_and_the_odd_one_is_left_out_and_said() -> No
     (sentence,) = describe_people(people, SAME, trust=False)
     assert "odd was left out" in sentence and "--trust-references" in sentence and "at least 0.50 needed" in sentence
     assert choose([face(1)], photos) == [["a", "b", "c"]]
-    # a degraded face that looks like nobody gets the references of the person with the most photos
+    # If a degraded face looks like nobody, it gets the references of the person with the most reference photos.
     (choice,) = choose_references([face(5, sharpness=0.1)], "photo", people, SAME).faces
     assert names(choice) == ["a", "b", "c"] and "too degraded to confirm" in choice.describe()
 
@@ -90,7 +90,7 @@ def test_the_matching_face_of_a_reference_is_taken_and_named() -> None:
     assert [use.box for use in choice.uses] == [None, photos[1].faces[2].box, None]
     (sentence,) = describe_people(people, SAME, trust=False)
     assert "group shows 3 faces. The face at 200,0,288,90 is used" in sentence
-    # if there is only one reference photo, the face in the photo decides which face of the reference is used
+    # If there is only one reference photo, its face that is most like the face in the photo is used.
     assert choose([face(1)], [photos[1]]) == [["group"]]
     (choice,) = choose_references([face(1)], "photo", find_people([photos[1]], SAME), SAME).faces
     assert choice.uses[0].box == photos[1].faces[2].box and choice.uses[0].cosine_to_others is None
@@ -109,7 +109,7 @@ def test_a_sharp_face_that_does_not_match_gets_none_unless_the_user_points_at_it
     assert not choice.uses and "give --trust-references" in choice.describe()
     assert choose([face(4)], photos, pointed=True) == [["a"]]
     assert choose([face(4, ILLEGIBLE_SHARPNESS - 0.01)], photos) == [["a"]]
-    # A degraded face gets the references if the face, restored without references, looks like the references.
+    # A degraded face is first restored without references. It gets the references if this result looks like them.
     degraded = [face(4, DEGRADED_SHARPNESS - 0.01, restored) for restored in (1, 7)]
     hinted, contradicted = (
         choose_references([one], "photo", find_people(photos, SAME), SAME).faces[0] for one in degraded
@@ -131,7 +131,7 @@ def test_a_face_is_restored_without_references_only_if_it_decides_nothing_itself
     assert [confirm(axes[0], 0.9), confirm(axes[1], DEGRADED_SHARPNESS)] == [True, False]
     assert confirm(axes[1], ILLEGIBLE_SHARPNESS - 1e-3) and not calls
     assert confirm(axes[1], ILLEGIBLE_SHARPNESS) and len(calls) == 1
-    # the mean cosine decides, so a reference of another person lowers the mean
+    # The mean cosine decides, and a reference of another person lowers the mean.
     assert not confirm_references(axes[1], 0.2, axes[[0, 2]], SAME, embed_restored).confirmed
 
 
@@ -146,7 +146,7 @@ def test_the_photo_itself_and_its_near_duplicate_are_left_out() -> None:
     assert len(choice.notices) == 2
     assert "photo was left out, because it is the same file" in choice.notices[0]
     assert "near was left out, because it is a near-duplicate" in choice.notices[1]
-    # a photo of another person is no near-duplicate, however similar the hashes are
+    # If a reference shows another person, it is no near-duplicate, however similar the hashes are.
     assert names(choose_references([face(3)], "other", people, SAME, pointed=True).faces[0])[1:] == ["near", "a"]
     (choice_without,) = choose_references([face(1)], "photo", find_people(photos[:2], SAME), SAME).faces
     assert choice_without.describe() == "without references, because every reference is a copy of the photo"
