@@ -50,7 +50,7 @@ class CleanFace(NamedTuple):
     """Holds the clean crop of a face and its landmarks, in pixels of the crop."""
 
     name: str  # The name of the photo, from which θ is drawn.
-    crop: np.ndarray  # uint8 (512, 512, 3), FFHQ template.
+    crop: np.ndarray  # uint8 (512, 512, 3), aligned to the FFHQ template.
     points: np.ndarray  # (68, 2), from dlib.
     landmarks5: np.ndarray  # (5, 2), from the detector.
 
@@ -65,7 +65,7 @@ class Found(NamedTuple):
     """Holds what was found on one degraded face. The errors are shares of the distance between the eyes."""
 
     agrees: bool  # True if the warp uses dlib's points.
-    error: float  # Error of dlib's points, even if the warp does not use these points.
+    error: float  # The error of dlib's points, even if the warp does not use these points.
     mean_face_error: float
     five_error: float | None  # None if the detector finds no face.
 

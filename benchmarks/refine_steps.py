@@ -36,7 +36,7 @@ from train.models.identity.identity_encoder import IrSe
 from train.models.released.ir_se50 import FILE
 from train.recipes.recipes import STYLEGAN_RECIPES, find_recipe
 
-DIM = 512  # Length of the embeddings of the recognizer, which recipe refine-small reads.
+DIM = 512  # The length of the embeddings of the recognizer, which recipe refine-small reads.
 
 
 def write_random_weights(folder: Path) -> Path:

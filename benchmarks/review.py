@@ -34,8 +34,8 @@ from manifests.runtime.files import sha256_bytes
 
 # the number of dimensions of an embedding (ours); with more dimensions, random people are never similar
 DIMENSIONS = 64
-NOISE = 0.8  # the length of the noise that is added to the mean of a person, which has the length 1 (ours)
-GOAL = 100.0  # milliseconds (ours): an answer within .1 s feels immediate
+NOISE = 0.8  # The length of the noise that is added to the mean of a person, which has the length 1 (ours).
+GOAL = 100.0  # The goal in milliseconds (ours): an answer within .1 s feels immediate.
 
 
 def main() -> None:

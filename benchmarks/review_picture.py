@@ -25,8 +25,8 @@ from record_result import record_result
 from curate.demo import SITTERS, write_demo_photos
 from degrade.sampling import make_generator
 
-WIDTH, HEIGHT = 1280, 640  # the size of the picture in pixels
-COLOURS = 160  # the number of colours of the picture (ours); more colours make the file larger
+WIDTH, HEIGHT = 1280, 640  # The size of the picture in pixels.
+COLOURS = 160  # The number of colours of the picture (ours); more colours make the file larger.
 MOST_BYTES = 200_000
 SELECTED = 2  # the number of faces that the picture shows as selected
 NAME = "Eileen Collins"

@@ -60,8 +60,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "four_steps": ("steps=4",),
 }
 COLUMNS = ("psnr", "vif", "none", "four", "wrong", "sharp", "images/s")
-MOST = 4  # the number of references
-INTERVAL = 320  # the training writes the speed after each interval of this number of images
+MOST = 4  # The number of references.
+INTERVAL = 320  # The training writes the speed after each interval of this number of images.
 LQ_SET = "codeformer-val-256-s0"
 
 

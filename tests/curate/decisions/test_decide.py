@@ -515,7 +515,7 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     say(dataset, "lock", face["2/0"])
     say(dataset, "drop", face["3/0"])
     say(dataset, "rename", face["2/0"], name="Ann")
-    again = say(dataset, "lock", face["2/1"])  # this decision names all faces of the person, like the first lock
+    again = say(dataset, "lock", face["2/1"])  # This decision names all faces of the person, like the first lock.
     # The decision is still recorded as new, because the rename of the same faces came after the first lock.
     assert again.decisions == ((5, "lock", again.decisions[0][2]),)
     state = contents(dataset)

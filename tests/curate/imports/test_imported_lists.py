@@ -268,12 +268,12 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
     faces = [
         face(0),
         face(1),
-        face(2),  # shows another person
-        face(3),  # is in another split, although it shows the same person, as with --split-by photos
-        face(4, duplicate_of="f0", **copy),  # shows the same picture as the target
+        face(2),  # This face shows another person.
+        face(3),  # This face shows the same person, but is in another split, as with --split-by photos.
+        face(4, duplicate_of="f0", **copy),  # This face is in the same picture as the target.
         face(5, duplicate_of="f1", **copy),
-        face(6),  # is set aside
-        face(8),  # shows the same picture as the target in another photo, and counts as a face of its own
+        face(6),  # This face is set aside.
+        face(8),  # This face is in another copy of the target's picture, and counts as a face of its own.
     ]
     owner = {"f2": "q"}
     splits = [Split(f"f{n}", owner.get(f"f{n}", "p"), "train", "photos") for n in (0, 1, 2, 8)]

@@ -23,7 +23,7 @@ def test_a_picture_is_a_collage_if_it_shows_a_known_person_twice():
     assert find_collages(vectors, labels, pictures, 0.3) == {"strip": 1}
     order = np.random.default_rng(0).permutation(13)
     assert find_collages(vectors[order], labels[order], [pictures[i] for i in order], 0.3) == {"strip": 1}
-    assert find_collages(vectors, labels, pictures, 1.01) == {}  # no face reaches this threshold
+    assert find_collages(vectors, labels, pictures, 1.01) == {}  # No face reaches this threshold.
     # The person has only two faces in other pictures. This is too few to know the person, so the picture is no collage.
     known = [*"ab", *["strip"] * 8, *"hij"]
     assert find_collages(vectors, np.array([0] * 9 + [1] * 4), known, 0.3) == {}

@@ -252,7 +252,7 @@ class World:
         self.here.mkdir()
         self._made: dict[str, Path] = {}
         self._undisturbed: dict[Stage, tuple[dict[str, Any], list[str]]] = {}
-        self.seconds: dict[Stage, float] = {}  # how long the undisturbed command of each stage took
+        self.seconds: dict[Stage, float] = {}  # the time that the undisturbed command of each stage took
 
     def made(self, name: str, *command: object) -> Path:
         """Returns the folder `name`. At the first call, runs the command that makes this folder."""

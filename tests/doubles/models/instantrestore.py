@@ -17,7 +17,7 @@ from tests.doubles.models.stable_diffusion import PROMPT, write_mini_sd
 
 FINAL = "final_model_ckpt.pt"
 RANK = 6
-SIZE = 64  # the side of the images in pixels
+SIZE = 64  # The side of the images in pixels.
 # This UNet has two levels, and sd-turbo has four. Two levels make the tests fast.
 UNET = {
     "block_out_channels": (16, 32),

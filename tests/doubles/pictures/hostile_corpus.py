@@ -171,7 +171,8 @@ def bombs(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
         jpeg = bytearray(good["JPEG"])
         at = jpeg.index(b"\xff\xc0")
         jpeg[at + 5 : at + 9] = struct.pack(">HH", height, width)
-        # A JPEG with up to four times as many pixels as the limit is read at half size. This JPEG is truncated.
+        # A JPEG is read at half size if it has up to four times as many pixels as the limit. The second JPEG is such a
+        # JPEG. It is then found to be truncated.
         save(f"bombs/dimensions{number}.jpg", bytes(jpeg), large | BROKEN)
     black = Image.new("L", (big, big))
     save("bombs/decompression.gif", saved(black, "GIF"), FINE)

@@ -18,8 +18,8 @@ from curate.review.web.access import Access
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 # Every wait ends when the page has the expected state. The limits below only end a test that would wait for ever.
-PATIENCE = 60_000  # milliseconds, for a change of the page
-WORK = 240_000  # milliseconds, for work in another process, which first imports its libraries
+PATIENCE = 60_000  # The limit in milliseconds for a change of the page.
+WORK = 240_000  # The limit in milliseconds for work in another process, which first imports its libraries.
 
 
 class Server:

@@ -336,8 +336,8 @@ def test_an_interrupt_inside_a_statement_is_an_interrupt(tmp_path, request):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Ledger.open(tmp_path, write=True) as ledger:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        # DuckDB does not stop while it builds a hash table. With two threads, this statement may run to its end, which
-        # takes a few seconds.
+        # This statement builds no hash table, because DuckDB cannot stop while it builds one. With two threads, the
+        # statement may still run to its end, which takes a few seconds.
         with pytest.raises(KeyboardInterrupt):
             ledger.query("SELECT sum(range) FROM range(1000000000)")
 

@@ -72,9 +72,9 @@ def test_the_same_landmarks_change_nothing() -> None:
 @pytest.mark.parametrize(
     "landmarks",
     [
-        np.full((5, 2), 3.0),  # all landmarks are in one place
-        np.column_stack([np.arange(5.0), np.arange(5.0)]),  # all landmarks are on one line
-        HERE * [-1, 1] + [127, 0],  # the landmarks are mirrored
+        np.full((5, 2), 3.0),  # All landmarks are in one place.
+        np.column_stack([np.arange(5.0), np.arange(5.0)]),  # All landmarks are on one line.
+        HERE * [-1, 1] + [127, 0],  # The landmarks are mirrored.
         HERE * 2 * STRETCH,
         np.full((5, 2), np.nan),
     ],

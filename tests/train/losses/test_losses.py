@@ -67,8 +67,8 @@ def test_detail_sees_strength_and_not_place() -> None:
     assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)
     # The stripes are missing. At the first of three scales, they have the strength .1, which counts as .09.
     assert float(detail_loss(flat, fine)) == pytest.approx(0.09 / 3, rel=0.1)
-    assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # a change of brightness does not count
-    # the gradient must be finite even if the picture has no detail
+    assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # A change of brightness does not count.
+    # The gradient must be finite even if the picture has no detail.
     soft = torch.full_like(fine, 0.1, requires_grad=True)
     detail_loss(soft, fine).backward()
     assert soft.grad is not None and bool(torch.isfinite(soft.grad).all())
@@ -414,7 +414,8 @@ def test_face_alignment_by_hand() -> None:
 def test_face_alignment_looks_at_the_regions_alone() -> None:
     target, points = images(1, 3, 32, 32), POINTS + torch.tensor([8.0, 2.0])
     elsewhere, eye = target.clone(), target.clone()
-    elsewhere[..., 24:, :] = 0  # these rows are below the coarse pixels of the mouth, which ends at row 17
+    # these rows are below every coarse pixel that contains a part of the mouth, which ends at row 17
+    elsewhere[..., 24:, :] = 0
     eye[..., 7:10, 11:14] = 0
     assert float(face_alignment_loss(elsewhere, target, points)) == 0
     assert float(face_alignment_loss(target + 0.2, target, points)) == pytest.approx(0, abs=1e-6)

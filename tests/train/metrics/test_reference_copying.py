@@ -28,8 +28,7 @@ def test_by_hand() -> None:
     # The cosine of the reference to the target is .6. The result is between the reference and the target.
     target, reference = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     result = np.array([0.8, 0.6])
-    # The cosine of the result is .96 to the reference and .8 to the target. The difference, .16, is divided by 1 - .6 =
-    # .4.
+    # The cosine of the result is .96 to the reference and .8 to the target. Their difference is divided by 1 - .6.
     assert ratio(result, target, reference[None]) == pytest.approx(0.16 / 0.4)
     # This result is unlike both the target and the reference, so it is no copy.
     assert ratio(np.array([0.0, -1.0]), target, reference[None]) == 0

@@ -80,7 +80,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         one, other = load_file(whole.checkpoint / file), load_file(parts.checkpoint / file)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), file
     lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
-    assert lines  # there are lines, because the validation ran at the start and at the end
+    assert lines  # There are lines, because the validation ran at the start and at the end.
     # A training in which no sample has a reference also works.
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 2, workers=0, settings=told)
 

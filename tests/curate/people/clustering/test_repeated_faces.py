@@ -60,8 +60,8 @@ def test_all_other_faces_of_one_photo_stay_two_people(rows, linked):
 def test_the_face_that_looks_more_like_the_person_takes_the_place_of_the_other():
     rows = [*KNOWN[:2], (at(0.45, 0, 5), 2, 0), (at(0.8, 0, 6), 2, 1)]
     assert join(rows) == ([0, 0, 1, 0], [])
-    assert join(rows, linked=(2,)) == ([0, 0, 0, 1], [])  # a decision keeps the less similar face with the person
-    # with this threshold, no face is similar enough to change its person
+    assert join(rows, linked=(2,)) == ([0, 0, 0, 1], [])  # A decision keeps the less similar face with the person.
+    # With this threshold, no face is similar enough to change its person.
     assert join(rows, threshold=0.8) == ([0, 0, 0, 1], [])
 
 

@@ -58,10 +58,10 @@ def test_equal_size_keeps_the_smaller_id():
 @pytest.mark.parametrize(
     ("phash", "vector", "box", "said"),
     [
-        ("000000000000003f", [1, 0.2], None, "a"),  # the hashes differ in 6 bits, so the face is a copy
-        ("000000000000007f", [1, 0.2], None, None),  # the hashes differ in 7 bits, so the face is in another picture
-        (ZERO, [0.34, 0.94], None, None),  # another person is at the same place
-        (ZERO, [1, 0.2], (160.0, 100.0, 260.0, 200.0), None),  # the face is at another place in the picture
+        ("000000000000003f", [1, 0.2], None, "a"),  # The hashes differ in 6 bits, so the face is a copy.
+        ("000000000000007f", [1, 0.2], None, None),  # The hashes differ in 7 bits, so the face is in another picture.
+        (ZERO, [0.34, 0.94], None, None),  # Another person is at the same place.
+        (ZERO, [1, 0.2], (160.0, 100.0, 260.0, 200.0), None),  # The face is at another place in the picture.
         (ZERO, [1, 0.2], (120.0, 100.0, 220.0, 200.0), "a"),
     ],
 )

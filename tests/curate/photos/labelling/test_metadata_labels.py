@@ -77,13 +77,14 @@ def test_a_region_is_turned_with_its_photo(orientation):
     assert place(stored, None) == pytest.approx(LEFT) and place(stored, stored_size) == pytest.approx(LEFT)
     # A region counts if it was written for a smaller copy.
     assert place(stored, (stored_size[0] / 2, stored_size[1] / 2)) == pytest.approx(LEFT)
-    assert place(LEFT, (WIDTH, WIDTH)) is None  # a region does not count if it was written for another crop
-    if orientation >= 5:  # a region also counts if the program that wrote it saw the upright picture
+    assert place(LEFT, (WIDTH, WIDTH)) is None  # A region does not count if it was written for another crop.
+    if orientation >= 5:  # A region also counts if the program that wrote it saw the upright picture.
         assert place(LEFT, SIZE) == pytest.approx(LEFT)
     # A region also counts if another file of the photo stores the same samples with the orientation 1.
     other = File("file:///b.jpg", "p", 1, 1, "ok", orientation=1)
     assert place(stored, stored_size, file=other) == pytest.approx(LEFT)
-    # The decoder of HEIC turns the samples itself. Picasa writes the regions of a RAW file for the upright picture.
+    # The decoder of HEIC itself turns the samples upright. Picasa writes the regions of a RAW file for the upright
+    # picture.
     row, file = Photo("p", WIDTH, HEIGHT, "", orientation=1), File("file:///a.heic", "p", 1, 1, "ok", orientation=1)
     heic = FileMetadata("file:///a.heic", turned_by=orientation)
     raw = FileMetadata("file:///a.nef", turned_by=orientation, is_raw=True)
