@@ -48,6 +48,9 @@ from train.restore.load_restorer import load_restorer_faces
 ROWS: dict[str, tuple[str, ...]] = {
     "tiny": (),
     "no_detail_loss": ("loss.detail=0",),
+    "shown_detail": ("loss.detail=0", "loss.shown_detail=5"),
+    "half_shown_detail": ("loss.detail=2.5", "loss.shown_detail=2.5"),
+    "half_refinement": ("refine_channels=16",),
     "no_identity_loss": ("loss.identity=0",),
     "full_resolution_loss": ("limit_resolution=false",),
     "no_easy_inputs": ("mixture.clean=0", "mixture.mild=0"),

@@ -54,7 +54,7 @@ def check_acceptable(face: Face, log: Sequence[Decision], has_file: bool) -> Non
     if face.reason == DROPPED_BY_DECISION:
         raise BadInput(
             f"A decision dropped the face {name} with a copy of it. To use the face, undo this decision: `likeness "
-            "decide DATASET list` prints the number of the decision."
+            "decide DATASET list` prints its number."
         )
     if face.reason == NEAR_DUPLICATE:
         raise BadInput(f"Another copy of the face {name} is in use. To use this copy instead, give: prefer {name}.")

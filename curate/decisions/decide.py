@@ -1,9 +1,9 @@
 """Applies decisions: updates identities, splits and pairs, and erases faces of photos without consent.
 
 `decide` records decisions and applies them at once. `record_decisions` (record.py) only records decisions, and
-`apply_decisions_of` applies recorded decisions later. A decision takes back the earlier decisions that it
-contradicts (take_back.py). A decision is refused if it joins people who are in different frozen splits. No face model
-is loaded. The faces are grouped again from their recorded embeddings, with the settings of the last curation.
+`apply_decisions_of` applies recorded decisions later. A decision takes earlier decisions back that it contradicts
+(take_back.py). A decision is refused if it joins people who are in different frozen splits. No face model is loaded.
+The faces are grouped again from their recorded embeddings, with the settings of the last curation.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Outcome:
     split_changes: tuple[tuple[str, str, str], ...] = ()
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
     applied: int = 0  # number of applied decisions, including decisions that were recorded before the command
-    only_names: bool = False  # whether these decisions change only names, so that no face can move
+    only_names: bool = False  # whether these decisions change names at most, so that no face can move
     only_filters: bool = False  # whether these decisions have an effect only on the filters of the next curation
 
 
@@ -96,7 +96,7 @@ def decide(
 
 
 def apply_decisions_of(dataset: Path, dry_run: bool = False, progress: Progress = lambda *_: None) -> Outcome:
-    """Updates identities, splits and pairs with all decisions that are recorded and not yet applied.
+    """Updates identities, splits and pairs by all decisions that are recorded and not yet applied.
 
     If an earlier call was killed, this call does the work that is left. If `dry_run` is true, nothing is written.
 
@@ -144,7 +144,7 @@ def _apply(
     kinds = ("drop", "prefer", CONSENT_KIND, "undo")
     if any(one.kind in kinds or any(taken.effect == DROP for taken in one.takes_back) for one in unapplied):
         _, copies = compute_near_duplicates(ledger, faces, log, config, same_person)
-        changes = [*changes, *copies]  # a face without consent does not count as a copy
+        changes = [*changes, *copies]  # a face without consent is no copy
         faces = _replace_rows(faces, copies)
     later = describe_next_curation(log, unapplied, faces)
     # The ids of the people are updated for each command of the log in turn. The last command is left out, because the

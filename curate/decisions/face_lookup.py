@@ -21,9 +21,8 @@ MIN_PREFIX = 6  # smallest number of characters that name an id; fewer character
 
 
 class FaceLookup:
-    """Finds the faces and identities that a request names.
-
-    All recorded decisions count, including decisions that are not applied yet.
+    """Finds the faces and identities that a request names. All recorded decisions count, also decisions that are not
+    applied yet.
     """
 
     def __init__(self, people: PeopleNow, gone: Collection[str] = ()) -> None:
@@ -61,8 +60,8 @@ class FaceLookup:
         """Returns the locations of the named faces. The id of an identity names all faces of the identity.
 
         `names` is an id, a location, or a list of ids and locations. If `whole` is true, the id of a face names all
-        faces of its identity. If `may_be_dropped` is true, `names` may name faces that a decision in force dropped.
-        Raises BadInput if a name is unknown, or if any other named face is not in use.
+        faces of its identity. If `may_be_dropped` is true, a face may be named that a decision in force dropped. Raises
+        BadInput if a name is unknown, or if another named face is not in use.
         """
         locations: dict[FaceLocation, None] = {}
         for full_id in self._read_names(names, locations):
@@ -195,7 +194,7 @@ class FaceLookup:
         return full_id if face is None else face.representative
 
     def _is_dropped_by_name(self, face_id: str) -> bool:
-        """Returns whether a decision in force names the face and dropped it."""
+        """Returns whether a decision in force that names the face dropped it."""
         face = self._face[face_id]
         return face.reason == DROPPED_BY_DECISION and bool(find_drops(self.people.log, [face]))
 

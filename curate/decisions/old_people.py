@@ -1,8 +1,8 @@
-"""Finds the earlier person of each dropped face that a move brings back.
+"""Finds the old people of dropped faces that a move brings back.
 
-A dropped face belongs to no person, so the move alone does not separate the face from its earlier person. The next
-grouping could then join the whole earlier person to the target of the move. The ledger does not say who the earlier
-person was, so the person with the most similar face counts as the earlier person (ours).
+A dropped face belongs to no person, so the move alone does not separate the face from its old person. The next grouping
+could then join the whole old person to the target of the move. The ledger does not say who the old person was, so the
+person with the most similar face counts as the old person (ours).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ReadEmbeddings = Callable[[Sequence[str] | None], tuple[list[str], np.ndarray]]
 def find_old_people(
     people: PeopleNow, faces: Sequence[FaceLocation], target: Collection[str], read: ReadEmbeddings
 ) -> set[str]:
-    """Returns the earlier people of those `faces` that belong to no person now.
+    """Returns the old people of those faces that belong to no person now.
 
-    The people in `target` do not count. A face has no earlier person if it has no embedding, or if no other person is
-    left.
+    The people in `target` do not count. A face without an embedding has no old person, and neither has a face if no
+    other person is left.
     """
     found = [row.representative for row in (people.finder.find(face)[0] for face in faces) if row is not None]
     identity_of = people.identity_of

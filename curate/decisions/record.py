@@ -48,7 +48,7 @@ class Desk:
     photos: PhotoConsents
     frozen: Mapping[str, Split]  # The row of each face that a frozen set of its split keeps in this split.
     last_number: int  # The number of the newest decision that was ever recorded.
-    version: tuple[object, ...]  # The state of the ledger from which the desk was read.
+    version: tuple[object, ...]  # The state of the ledger that the desk was read from.
 
 
 @dataclass(frozen=True)

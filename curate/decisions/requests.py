@@ -68,9 +68,10 @@ def parse_requests(
     """Returns the requested decisions, without the decisions that the log already contains.
 
     The numbers of the new decisions follow `last_number`, the last number that was ever used. A requested decision
-    counts as contained in the log if two conditions hold: a decision in force is equal to the requested decision, and
-    no later decision of the log names the same faces, except later decisions that are requested too. If a decision file
-    gets new lines at its end and is used again, only the new lines are therefore recorded.
+    counts as contained in the log if two conditions hold. A decision in force is equal to the requested decision. No
+    later decision of the log names the faces of the requested decision, except later decisions that are themselves
+    requested. If a decision file gets new lines at its end and is used again, only the new lines are therefore
+    recorded.
 
     Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """

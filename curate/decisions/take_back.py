@@ -1,13 +1,12 @@
 """Lets the newest decision win: a newer decision takes back what older decisions say about the same faces.
 
 If the user moves a face a second time, the second move contradicts the first move. The second move then takes the first
-move back, but only for this face, and only the effect that it contradicts: the first move no longer says to whom the
-face belongs, and still says to whom the face does not belong. The newer decision stores what it takes back
+move back, but only for this face, and only the effect that contradicts: the first move no longer says to whom the face
+belongs, and still says to whom the face does not belong. The newer decision stores what it takes back
 (`Decision.takes_back`). If the newer decision is undone, the older decisions count again.
 
-A newer split or move takes back the effect of older decisions that keeps its faces with the person whom the faces
-leave. A newer merge, move or lock takes back the effect of older decisions that keeps its people apart. A decision
-never takes back a label.
+A newer split or move takes back that older decisions keep its faces with the person whom the faces leave. A newer
+merge, move or lock takes back that older decisions keep the people apart. A decision never takes back a label.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ TAKING_KINDS = ("merge", "split", "move", "apart", "lock")  # the kinds of decis
 
 @dataclass(frozen=True)
 class _Release:
-    """An effect of an older decision, which a newer decision takes back for some faces. `faces` are face ids."""
+    """A newer decision takes an effect of an older decision back for some faces, which are ids."""
 
     newer: int
     older: int
@@ -66,8 +65,8 @@ def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[De
 
 
 def take_drops_back(people: PeopleNow, faces: Iterable[FaceLocation]) -> tuple[TakenBack, ...]:
-    """Returns what a move of dropped faces takes back: the drops, and the effect of older decisions that made the faces
-    one person with other faces. Without dropped faces, the result is empty.
+    """Returns what a move of dropped faces takes back: the drops, and that older decisions made the faces one person
+    with other faces. Without dropped faces, the result is empty.
     """
     log = select_in_force(people.log)
     taken: tuple[TakenBack, ...] = ()
@@ -134,7 +133,7 @@ def _list_leaving(error: Contradiction) -> list[_Release]:
 
 
 def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]) -> list[_Release]:
-    """Returns the decisions that hold the leaving faces together with faces that are connected to the staying faces."""
+    """Returns the decisions that keep leaving faces with faces that are connected to the staying faces."""
     # the sets of faces that are connected without the leaving faces
     groups: list[set[str]] = []
     for _, faces in joined:
@@ -155,7 +154,7 @@ def _list_joining(error: Contradiction) -> list[_Release]:
     releases = []
     for one in error.conflicts:
         if one.number < one.newest:
-            # keep as much as possible of the older decision
+            # as much as possible of the older decision stays
             faces = one.staying if one.others_stay and not one.others_leave else one.leaving
             releases.append(_Release(one.newest, one.number, faces, TWO_PEOPLE))
     return releases

@@ -33,6 +33,7 @@ from train.data.sampling import (
     repeat_fine_targets,
 )
 from train.data.snapshot import Snapshot, load_snapshot
+from train.losses.resolution import find_enlarged
 from train.models.io import Places, find_places
 from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import Recipe
@@ -115,7 +116,7 @@ class TrainingFaces(Dataset[Batch]):
         source, large_row = target, int(snapshot.large_rows[sample.target])
         if large and large_row >= 0:
             source = np.array(snapshot.large_crops[large_row])
-            source = np.ascontiguousarray(source[:, ::-1]) if sample.flip else source
+            source = cv2.flip(source, 1) if sample.flip else source
         if gray:
             target, source = _to_gray(target), _to_gray(source)
         valid = snapshot.valid(sample.target)
@@ -205,7 +206,7 @@ def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np
         return crop, points.copy()
     mirrored = points[MIRRORED_LANDMARKS]
     mirrored[:, 0] = snapshot.size - 1 - mirrored[:, 0]
-    return np.ascontiguousarray(crop[:, ::-1]), mirrored
+    return cv2.flip(crop, 1), mirrored
 
 
 def _to_gray(image: np.ndarray) -> np.ndarray:
@@ -226,14 +227,16 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
     If the batch has `present`, every slot without a reference is zero in `references`.
 
-    The function first adds the entries `places` (see `find_places`) and `usable_rows`, which it computes on the CPU.
-    `usable_rows` has one tensor (n,) int64 for each reference slot: the indices of the images whose reference in this
-    slot shows the person of the target.
+    The function first adds three entries, which it computes on the CPU: `places` (see `find_places`), `enlarged_rows`
+    (see `find_enlarged`) and `usable_rows`. `usable_rows` has one tensor (n,) int64 for each reference slot: the
+    indices of the images whose reference in this slot shows the person of the target.
     """
     if "present" in batch and batch["present"].device.type == "cpu":
         usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]
         rows = [slot.nonzero()[:, 0] for slot in usable.unbind(1)]
         batch = {**batch, "places": find_places(batch["present"], batch.get("step")), "usable_rows": rows}
+    if "upsample" in batch and batch["upsample"].device.type == "cpu":
+        batch = {**batch, "enlarged_rows": find_enlarged(batch["upsample"])}
 
     def move(value: Any) -> Any:
         if isinstance(value, Places):

@@ -4,7 +4,8 @@ In a training in bf16, the recognizer computes its embeddings in bf16.
 
 The sources of the losses, and the networks that the losses use:
 
-    `pixel`, `edge` and `detail` are ours.
+    `pixel`, `edge`, `detail` and `shown_detail` are ours. `shown_detail` is `detail` for the images that have a
+        reference of their own person.
     `mse` is from OSDFace.
     `ea_dists` is from OSDFace and uses vgg16.
     `identity` is from OSDFace, HonestFace and InstantRestore, and uses the recipe's identity encoder: the dataset's
@@ -34,6 +35,7 @@ from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.names import (
     ADVERSARIAL,
     LOSSES,
+    OF_DETAIL,
     OF_PIXELS,
     THROUGH_BACKBONE,
     THROUGH_DISTS,
@@ -109,8 +111,10 @@ class Objective(nn.Module):
         self.exponents = ms_ssim_exponents(size)
         if "ms_ssim" in self.names and not self.exponents:
             raise BadInput(f"Loss ms_ssim needs faces of {WINDOW} px or more, not {size}.")
-        if "detail" in self.names and size % DETAIL_SQUARE:
-            raise BadInput(f"Loss detail needs faces whose side is a multiple of {DETAIL_SQUARE} px, not {size}.")
+        if (of_detail := [name for name in OF_DETAIL if name in self.names]) and size % DETAIL_SQUARE:
+            raise BadInput(
+                f"Loss {of_detail[0]} needs faces whose side is a multiple of {DETAIL_SQUARE} px, not {size}."
+            )
         # LPIPS and DISTS share one VGG-16. A network that no loss uses is None.
         features = load_backbone("vgg16", weights) if list_backbones(recipe) else nn.Sequential()
         self.recognizer = recognizer if blind else None
@@ -132,8 +136,8 @@ class Objective(nn.Module):
             # `pixels` has the two images that the losses in OF_PIXELS compare, both (B,3,S,S).
             pixels = image, target
             if self.limit_resolution:
-                upsample = batch["upsample"]
-                pixels = limit_resolution(image, upsample), limit_resolution(target, upsample)
+                enlarged = batch["upsample"], batch.get("enlarged_rows")
+                pixels = limit_resolution(image, *enlarged), limit_resolution(target, *enlarged)
             return {
                 name: self._term(name, image, target, pixels, embedding, batch, restored)
                 for name in self.names
@@ -163,6 +167,8 @@ class Objective(nn.Module):
                 return edge_loss(*pixels)
             case "detail":
                 return detail_loss(*pixels)
+            case "shown_detail":
+                return detail_loss(*pixels, _usable(batch).any(1))
             case "mse":
                 return mse_loss(*pixels)
             case "ms_ssim":

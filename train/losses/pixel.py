@@ -64,8 +64,12 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
     return total
 
 
-def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
+def detail_loss(
+    restored: torch.Tensor, target: torch.Tensor, counted: torch.Tensor | None = None, scales: int = SCALES
+) -> torch.Tensor:
     """Returns how much images (B,3,S,S) in 0..1 differ in the local strength of their detail, as a mean (ours).
+
+    The loss of an image whose `counted`, (B,) bool, is False is 0. Without `counted`, all images count.
 
     S is a multiple of DETAIL_SQUARE. The detail of a scale is the part of its gray image that is lost when the side is
     halved. The strength is the root mean square of the detail in a square with a side of DETAIL_SQUARE pixels of the
@@ -73,13 +77,14 @@ def detail_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCAL
     the detail within a square does not matter. If the position of a detail is uncertain, a pixel loss blurs the detail.
     `detail_loss` demands as much detail as the target has.
     """
-    total = restored.new_zeros(())
+    total = restored.new_zeros(len(restored))
     restored, target = restored.mean(1, keepdim=True), target.mean(1, keepdim=True)
     for scale in range(scales):
         strength, wanted = (measure_strength(gray, DETAIL_SQUARE >> scale) for gray in (restored, target))
-        total = total + F.smooth_l1_loss(strength, wanted, beta=LARGE_STRENGTH) / scales
+        differences = F.smooth_l1_loss(strength, wanted, beta=LARGE_STRENGTH, reduction="none")
+        total = total + differences.mean((1, 2, 3)) / scales
         restored, target = F.avg_pool2d(restored, 2), F.avg_pool2d(target, 2)
-    return total
+    return (total if counted is None else total * counted).mean()
 
 
 def measure_strength(gray: torch.Tensor, side: int) -> torch.Tensor:

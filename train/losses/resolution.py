@@ -8,17 +8,36 @@ from torch.nn import functional as F
 _RADIUS = 4  # radius of the kernel in pixels: three standard deviations of the Gaussian for u = 2.8
 
 
-def limit_resolution(images: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:
+# An image that was enlarged by at most this factor is not blurred. At this factor, the Gaussian would give the nearest
+# pixels a weight of .0001.
+LEAST_ENLARGED = 1.1
+
+
+def find_enlarged(upsample: torch.Tensor) -> torch.Tensor:
+    """Returns the indices (n,) int64 of the images that `limit_resolution` blurs, for `upsample` (B,)."""
+    return (upsample > LEAST_ENLARGED).nonzero()[:, 0]
+
+
+def limit_resolution(images: torch.Tensor, upsample: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
     """Returns images (B,C,S,S), each blurred to the resolution of a photo that was enlarged by `upsample` (B,).
+
+    `rows` is `find_enlarged(upsample)`. Without `rows`, the function computes `rows`, and waits for the device.
 
     Apply the function to the restored face and to its target. A loss between the two results then compares only the
     frequencies that the target really has. Let u be the enlargement. A photo pixel averages over a square, which has
     the variance u^2 / 12. Bilinear enlargement adds a triangle, which has the variance u^2 / 6. The Gaussian here has
     the variance (u^2 - 1) / 4 (ours), so an image that was not enlarged does not change.
     """
-    variance = (upsample.float().square() - 1).clamp(min=0) / 4
+    rows = find_enlarged(upsample) if rows is None else rows
+    if not len(rows):
+        return images
+    return images.index_copy(0, rows, _blur(images[rows], upsample[rows]))
+
+
+def _blur(images: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:
+    variance = (upsample.float().square() - 1) / 4
     x = torch.arange(-_RADIUS, _RADIUS + 1, device=images.device, dtype=torch.float32)
-    kernel = torch.exp(-x.square() / (2 * variance[:, None] + 1e-3))
+    kernel = torch.exp(-x.square() / (2 * variance[:, None]))
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.dtype).repeat_interleave(images.shape[1], 0)
     flat = images.reshape(1, -1, *images.shape[-2:])
     flat = F.pad(flat, (_RADIUS,) * 4, mode="reflect")

@@ -15,7 +15,6 @@ contain all keys. A table of the file replaces the whole table of the recipe:
 from __future__ import annotations
 
 import json
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -220,8 +219,11 @@ def _check_together(place: str, recipe: Recipe) -> None:
     # Each level of the UNet after the first halves the latent. The VAE of a diffusion model shrinks the image by a
     # factor of 8, and its UNet shrinks the latent by a factor of 8.
     step = 64 if recipe.base == DIFFUSION else recipe.latent_factor * 2 ** max(0, len(recipe.channels) - 1)
-    if recipe.refine_channels:
-        step = math.lcm(step, REFINEMENT_SHRINK)
+    if recipe.refine_channels and recipe.latent_factor % REFINEMENT_SHRINK:
+        raise BadInput(
+            f"{place}: latent_factor is {recipe.latent_factor}; with refine_channels, it must be a multiple of "
+            f"{REFINEMENT_SHRINK}. For a model without refinement, set refine_channels to 0."
+        )
     if recipe.size % step:
         reason = f"with latent_factor {recipe.latent_factor}, " if recipe.base == TINY else ""
         raise BadInput(f"{place}: size is {recipe.size}; {reason}it must be a multiple of {step}.")

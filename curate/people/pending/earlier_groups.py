@@ -1,4 +1,4 @@
-"""Removes the effects of undone decisions from the last grouping."""
+"""Takes decisions that were undone out of the last grouping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def restore_groups(
     log: Sequence[Decision],
     finder: FaceFinder,
 ) -> np.ndarray:
-    """Returns the group that each face would have without the decisions that were undone after the last grouping.
+    """Returns the group of each face in the last grouping, without the decisions that were undone since.
 
     `group_of` maps a face to its group in the last grouping, and `grouped` has the numbers of the decisions that were
     in force then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was undone, its

@@ -113,7 +113,7 @@ class PeopleNow:
         named = {name for one in decisions for name in self._find_named(one, decisions)}
         named |= {face.face_id for face in changed_faces}
         named |= {name for face in back for name in self._group_members[self._group_of[face]]}
-        # A move says to whom a face belongs, even if the last grouping does not contain the face.
+        # A move says to whom a face belongs, also if the last grouping does not contain the face.
         if used - back:
             active = select_active([*self._followed, *decisions])
             moved = (self.finder.find(place)[0] for one in active if one.kind == "move" for place in one.parts[0])
@@ -182,7 +182,7 @@ class PeopleNow:
         return change
 
     def list_photos(self, person: str) -> list[str]:
-        """Returns the photos that show a person, including the photos of near-duplicates, sorted."""
+        """Returns the photos that show a person, also the photos of near-duplicates, sorted."""
         faces = (row for face in self.members.get(person, ()) for row in (self.faces[face], *self.find_copies(face)))
         return sorted({row.photo_id for row in faces})
 

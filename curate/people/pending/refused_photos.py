@@ -14,7 +14,7 @@ from manifests.privacy.erase import ERASURE_REASONS
 
 @dataclass(frozen=True)
 class ConsentRule:
-    """The facts, besides decisions, that decide whether a photo may be used."""
+    """What decides about the use of a photo, apart from decisions."""
 
     sidecar: Mapping[str, str | None] = field(default_factory=dict)  # photo -> the consent in the sidecar
     require: bool = False  # whether a photo whose consent is unknown may not be used
@@ -27,7 +27,7 @@ def read_consent_rule(ledger: Ledger) -> ConsentRule:
 
 
 def find_refused_photos(log: Iterable[Decision], rule: ConsentRule) -> dict[str, str]:
-    """Returns photo -> reason, for the photos that decisions name and whose use is forbidden now.
+    """Returns photo -> reason for the photos in decisions whose use is forbidden now.
 
     A decision that was taken back counts too: without the decision, a photo can be without a known consent.
     """

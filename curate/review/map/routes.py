@@ -20,8 +20,7 @@ from curate.review.web.reading import find_face, find_owners, open_ledger
 NAVIGATION = [("/map", "Map")]
 _MOST_BYTES = 16 * 2**20  # the largest selection (ours): two million rows
 _HUES, _ALONE = 360, 360  # the number of hues, and the hue of a person with one face
-# The step from one hue to the next, as a share of the circle. With this step, the hues of few people differ much.
-_GOLDEN = (5**0.5 - 1) / 2
+_GOLDEN = (5**0.5 - 1) / 2  # the step from hue to hue, in turns: the hues of few people then differ much
 
 
 def show_map(request: Request) -> Response:

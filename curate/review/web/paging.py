@@ -1,4 +1,4 @@
-"""Divides long lists into pages, and reads from a request the values that choose a page."""
+"""Divides long lists into pages, and reads the values that choose a page from a request."""
 
 from __future__ import annotations
 

@@ -191,6 +191,16 @@ def test_identity_and_reference_identity_share_one_look(weights: Path) -> None:
     assert torch.equal(terms["reference_identity"], reference_identity_loss(embedding, batch["embeddings"], usable))
 
 
+def test_shown_detail_counts_the_images_with_a_reference_of_their_own_person(weights: Path) -> None:
+    objective, batch, restored = objective_of(weights, "detail", "shown_detail"), batch_of(), restored_of()
+    # The references of the third image show another person, and the fourth image has no reference.
+    with torch.no_grad():
+        both = objective(*taken(batch, restored, [0, 1]))
+        assert both["detail"].item() > 0 and both["shown_detail"].item() == pytest.approx(both["detail"].item())
+        assert objective(batch, restored)["shown_detail"].item() == pytest.approx(both["detail"].item() / 2)
+        assert objective(*taken(batch, restored, [2, 3]))["shown_detail"].item() == 0
+
+
 def test_ea_dists_is_the_sum_over_image_and_edges(weights: Path) -> None:
     objective, batch, restored = objective_of(weights, "ea_dists"), batch_of(), restored_of()
     assert objective.dists is not None

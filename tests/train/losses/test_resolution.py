@@ -4,13 +4,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from train.losses.resolution import limit_resolution
+from train.losses.resolution import LEAST_ENLARGED, find_enlarged, limit_resolution
 
 
-def test_an_image_of_its_own_size_stays_as_it_is() -> None:
-    image = torch.rand(3, 3, 32, 32)
-    limited = limit_resolution(image, torch.tensor([1.0, 0.5, 1.0]))
-    torch.testing.assert_close(limited, image, atol=1e-5, rtol=0)
+def test_an_image_that_was_hardly_enlarged_stays_as_it_is() -> None:
+    image = torch.rand(4, 3, 32, 32)
+    upsample = torch.tensor([1.0, 0.5, 1.6, LEAST_ENLARGED])
+    assert find_enlarged(upsample).tolist() == [2]
+    limited = limit_resolution(image, upsample)
+    assert torch.equal(limited[[0, 1, 3]], image[[0, 1, 3]]) and not torch.equal(limited[2], image[2])
+    assert torch.equal(limit_resolution(image, upsample, find_enlarged(upsample)), limited)
+
+
+def test_an_image_just_above_the_least_enlargement_changes_by_less_than_a_tenth_of_a_level() -> None:
+    image = torch.rand(1, 3, 64, 64)
+    limited = limit_resolution(image, torch.tensor([LEAST_ENLARGED + 1e-4]))
+    assert 0 < float((limited - image).abs().max()) < 0.1 / 255
 
 
 def test_each_image_has_its_own_resolution_and_keeps_its_mean() -> None:

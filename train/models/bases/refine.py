@@ -11,22 +11,23 @@ from torch import nn
 from torch.nn import functional as F
 
 from train.models.config import REFINEMENT_SHRINK
-from train.models.latent import depth_to_space, space_to_depth
+from train.models.latent import close_squares, open_squares, to_autocast
 from train.models.references import zeroed
 
 BLOCKS = 2  # the number of residual blocks
 
 
 class Refinement(nn.Module):
-    """Adds a correction to an image. Residual blocks compute the correction from the image, the input of the step, and
-    the features of the UNet.
+    """Corrects an image that the UNet restored. Residual blocks compute the correction from this image, the input of
+    the step, and the features of the UNet.
 
-    The last convolution starts at zero, so a new refinement changes nothing.
+    The last convolution starts at zero, so a new refinement changes nothing. The latents have small squares of
+    REFINEMENT_SHRINK pixels (train/models/latent.py).
     """
 
     def __init__(self, channels: int, context_channels: int) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(6 * REFINEMENT_SHRINK**2, channels, 3, padding=1)
+        self.first = nn.Conv2d(6 * REFINEMENT_SHRINK**2, channels, 3, padding=1)
         self.context = nn.Conv2d(context_channels, channels, 1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -39,19 +40,16 @@ class Refinement(nn.Module):
         )
         self.last = nn.Sequential(nn.SiLU(), zeroed(nn.Conv2d(channels, 3 * REFINEMENT_SHRINK**2, 3, padding=1)))
 
-    def forward(self, restored: torch.Tensor, before: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Returns the refined image (B,3,S,S). No image is clamped.
+    def forward(self, clean: torch.Tensor, z: torch.Tensor, context: torch.Tensor, factor: int) -> torch.Tensor:
+        """Returns the correction of the latent `clean` (B, 3 factor^2, h, w) in -1..1, in the shape of `clean`.
 
-        `restored` (B,3,S,S) is the output image of the UNet. `before` (B,3,S,S) is the input image of the step, which
-        is the LQ image in the first step. `context` (B,C,h,w) are features of the UNet.
+        `clean` is the output of the UNet, and `z` is the input of the step, which is the latent of the LQ image in the
+        first step. `factor` is the latent factor of both. `context` (B,C,h,w) are features of the UNet.
         """
-        both = torch.cat([restored, before], 1)
-        # Under autocast, the convolution would convert the number type. A conversion before the permutation is faster
-        # than this conversion (measured).
-        if torch.is_autocast_enabled(both.device.type):
-            both = both.to(torch.get_autocast_dtype(both.device.type))
-        h = self.enter(space_to_depth(both, REFINEMENT_SHRINK))
+        # Under autocast, a conversion before the permutations is faster (measured).
+        squares = [open_squares(to_autocast((one + 1) / 2), factor, REFINEMENT_SHRINK) for one in (clean, z)]
+        h = self.first(torch.cat(squares, 1))
         h = h + F.interpolate(self.context(context), h.shape[-2:], mode="bilinear", align_corners=False)
         for block in self.blocks:
             h = h + block(h)
-        return restored + depth_to_space(self.last(h), REFINEMENT_SHRINK)
+        return 2 * close_squares(self.last(h), factor, REFINEMENT_SHRINK)
