@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from manifests.errors import BadInput
-from train.models.config import StyleganConfig
+from train.models.config import PROMPT_PARTS, StyleganConfig
 from train.models.discriminator import (
     DictionaryDiscriminator,
     FaceDiscriminator,
@@ -24,14 +24,14 @@ from train.recipes.recipes import DISCRIMINATORS, Recipe
 def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | None) -> nn.Module | None:
     """Returns the discriminator of a recipe with random weights, or None if the recipe has no discriminator.
 
-    If the recipe has the part `vre` or `identity`, the latent discriminator also sees the prompt. A token of the prompt
-    has `prompt_dim` numbers.
+    If the recipe has a part of PROMPT_PARTS, the latent discriminator also sees the prompt. A token of the prompt has
+    `prompt_dim` numbers.
     """
     match recipe.discriminator:
         case "":
             return None
         case "latent":
-            prompted = "vre" in recipe.parts or "identity" in recipe.parts
+            prompted = bool(PROMPT_PARTS & set(recipe.parts))
             return LatentDiscriminator(latent_channels, prompt_dim if prompted else None, recipe.diffused_timesteps > 0)
         case "image":
             return PatchDiscriminator()

@@ -12,6 +12,8 @@ from manifests.errors import BadInput
 REFINEMENT_SHRINK = 2
 STYLEGAN_SIZES = (64, 128, 256, 512)  # Sides of an image in pixels (ours). The release has 256.
 SMALLEST_MAP = 4  # Side of the smallest feature map in pixels.
+# The parts whose tokens are the prompt of the UNet. recipes.PARTS explains the parts.
+PROMPT_PARTS = {"vre", "identity", "features"}
 # A level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most the limit.
 STYLEGAN_WIDTH = 16384
 

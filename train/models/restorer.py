@@ -68,7 +68,7 @@ class Restorer(nn.Module):
         self.vre, self.identity = None, None
         if "vre" in parts:
             self.vre = Vre(config.vre, self.base.prompt_dim)
-        if "identity" in parts:
+        if {"identity", "features"} & parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
         # Remember the names of the trained parameters. `weights` saves only the trained parameters of the base.
         self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
@@ -170,7 +170,7 @@ class Restorer(nn.Module):
         maps, tokens, token_mask = [], None, None
         if self.references is not None:
             maps, tokens, token_mask = self.references(references, present, filled)
-        # Make the prompt (B,N,D) from the LQ face. Part `identity` fuses the prompt with tokens of the references.
+        # Make the prompt (B,N,D) from the LQ face. Parts `identity` and `features` add tokens.
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
             prompt = self.identity(lq, references, present, filled, embeddings, prompt)

@@ -25,7 +25,8 @@ PARTS = (
     "embedding",  # The UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1).
     "extended",  # Self-attention also reads the keys and values of the references (InstantRestore).
     "vre",  # OSDFace's visual representation embedder computes the prompt.
-    "identity",  # HonestFace's embedder makes the tokens p_F from the references, and p_I from LQ and references.
+    "identity",  # HonestFace's face identity encoder makes the prompt tokens p_F from the references.
+    "features",  # HonestFace's facial feature extractor makes the prompt tokens p_I from LQ and references.
 )
 
 EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
@@ -160,7 +161,7 @@ _RECIPES = {
     "tiny":         ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.2, "flip"),
     "vre":          ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip"),
     "osdface":      ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip"),
-    "honestface":   ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each"),
+    "honestface":   ("osediff-face",   ("vre", "identity", "features"),   399, 1, (0, 1, 2, 4),    0.0, "each"),
     "refine":       ("refine",         ("mesh", "embedding"),             399, 1, (1,),            0.0, "flip"),
     "refine-small": ("refine",         ("mesh", "embedding"),             399, 1, (1,),            0.0, "flip"),
     "refine-unet":  ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each"),

@@ -171,7 +171,8 @@ def test_any_number_of_references(recipe: str, k: int) -> None:
     done = model(lq, *rest)
     assert done.image.shape == lq.shape and bool(torch.isfinite(done.image).all())
     assert float(done.image.min()) >= 0 and float(done.image.max()) <= 1
-    length = VRE.tokens * ("vre" in model.config.parts) + (TOKENS + GRID**2) * ("identity" in model.config.parts)
+    lengths = {"vre": VRE.tokens, "identity": TOKENS, "features": GRID**2}
+    length = sum(lengths.get(part, 0) for part in model.config.parts)
     assert (None if done.prompt is None else done.prompt.shape) == ((3, length, 128) if length else None)
 
 
@@ -263,6 +264,29 @@ def test_a_part_that_a_recipe_does_not_name_does_not_exist() -> None:
     assert holds("instant") == plain | {"references", "attend"}
     extended = Restorer(config_of("instant")).state_dict()
     assert not any(name.startswith(("references.nothing", "references.encoder.blocks.2")) for name in extended)
+
+
+@pytest.mark.parametrize(
+    ("part", "tokens", "reads_pictures", "reads_embeddings"),
+    [("identity", TOKENS, False, True), ("features", GRID**2, True, False)],
+)
+def test_each_branch_of_honestface_works_without_the_other(
+    part: str, tokens: int, reads_pictures: bool, reads_embeddings: bool
+) -> None:
+    torch.manual_seed(0)
+    model = Restorer(replace(config_of("honestface"), parts=("vre", part))).eval()
+    assert {name.split(".")[1] for name in model.state_dict() if name.startswith("identity.")} == {part, "kinds", "fuse"}
+    lq, references, present, embeddings = inputs(3)
+    prompt = model(lq, references, present, embeddings).prompt
+    assert prompt is not None and prompt.shape == (3, tokens + VRE.tokens, 128)
+
+    def changes_prompt(others: torch.Tensor, theirs: torch.Tensor) -> bool:
+        other = model(lq, others, present, theirs).prompt
+        assert other is not None
+        return not torch.equal(other, prompt)
+
+    assert changes_prompt(references.flip(0), embeddings) == reads_pictures
+    assert changes_prompt(references, embeddings.flip(0)) == reads_embeddings
 
 
 def test_recipe_tiny_is_the_network_of_the_published_figures() -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from manifests.errors import BadInput
 from train.models.bases.extended_attention import Extension
-from train.models.config import ModelConfig
+from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
 
@@ -74,7 +74,7 @@ class DiffusionBase(nn.Module):
 
         self.extension = Extension(self.unet) if "extended" in parts else None
         self.prompt = None
-        if not {"vre", "identity"} & parts:
+        if not PROMPT_PARTS & parts:
             self.prompt = nn.Parameter(SPREAD * torch.randn(1, TOKENS, self.prompt_dim))
         self.joins = None
         if "maps" in parts:

@@ -12,7 +12,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from train.models.config import ModelConfig
+from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
@@ -122,7 +122,7 @@ class TinyUNet(nn.Module):
             nn.GroupNorm(GROUPS, channels[0]), nn.SiLU(), zeroed(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
         )
         self.prompted = None
-        if {"vre", "identity"} & set(parts):
+        if PROMPT_PARTS & set(parts):
             self.prompted = nn.ModuleList(PromptAttention(c, PROMPT_DIM) for c in channels[-2:])
 
     def forward(

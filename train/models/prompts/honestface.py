@@ -14,7 +14,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import nn
 from torch.nn import functional as F
 
-from train.models.config import ModelConfig
+from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.references import ImageEncoder, set_tokens, zeroed
 
 TOKENS = 4  # Number of tokens in p_F (ours).
@@ -84,15 +84,20 @@ class FacialFeatureExtractor(nn.Module):
 class IdentityEmbedder(nn.Module):
     """Fuses p_F, p_I and p_L into one prompt. A new embedder returns p_F, p_I and p_L side by side, unchanged.
 
-    The length of the prompt does not depend on the number of references. The order of the references does not matter.
+    Part `identity` makes p_F, part `features` makes p_I, and part `vre` makes p_L. The prompt has only the tokens of
+    the parts in the recipe. The length of the prompt does not depend on the number of references. The order of the
+    references does not matter.
     """
 
     def __init__(self, config: ModelConfig, prompt_dim: int) -> None:
         super().__init__()
-        self.identity = FaceIdentityEncoder(config.embedding_dim, prompt_dim)
-        self.features = FacialFeatureExtractor(config.reference_channels, config.latent_factor, prompt_dim)
-        # Three vectors mark the tokens of p_F, p_I and p_L.
-        self.kinds = nn.Parameter(torch.zeros(3 if "vre" in config.parts else 2, prompt_dim))
+        self.identity, self.features = None, None
+        if "identity" in config.parts:
+            self.identity = FaceIdentityEncoder(config.embedding_dim, prompt_dim)
+        if "features" in config.parts:
+            self.features = FacialFeatureExtractor(config.reference_channels, config.latent_factor, prompt_dim)
+        # A vector for each part in the recipe marks the tokens of p_F, p_I or p_L.
+        self.kinds = nn.Parameter(torch.zeros(len(PROMPT_PARTS & set(config.parts)), prompt_dim))
         self.fuse = _block(prompt_dim, 64, asks=False)
         zeroed(self.fuse.attn1.to_out[0])
         zeroed(self.fuse.ff.net[-1])
@@ -106,13 +111,17 @@ class IdentityEmbedder(nn.Module):
         embeddings: torch.Tensor,
         seen: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Returns the prompt (B, TOKENS + GRID^2 + N, D).
+        """Returns the prompt (B, TOKENS + GRID^2 + N, D), without the tokens of missing parts.
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
         `Places.filled`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part
         `vre`.
         """
-        branches = [self.identity(embeddings, present), self.features(lq, references, present, filled)]
+        branches = []
+        if self.identity is not None:
+            branches.append(self.identity(embeddings, present))
+        if self.features is not None:
+            branches.append(self.features(lq, references, present, filled))
         if seen is not None:
             branches.append(seen)
         branch_tokens = [tokens + kind for tokens, kind in zip(branches, self.kinds, strict=True)]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of a restorer that use references
+# the parts of a restorer that use references
+REFERENCE_PARTS = {"maps", "embedding", "extended", "identity", "features"}
 
 # A face with a `sharpness` below this number counts as degraded: the recognizer can fail to recognize the person. The
 # least sharp of 37 published references has a sharpness of .39. Of 23 published LQ photos with references, 5 have a
