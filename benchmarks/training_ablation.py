@@ -40,7 +40,7 @@ from degrade.presets import find_preset
 from train.data.face_measures import measure_detail
 from train.evaluation.aggregate import Row
 from train.evaluation.evaluator import EvaluationOptions, Evaluator
-from train.evaluation.systems import list_systems
+from train.evaluation.systems import System, list_systems
 from train.models.restorer import Restorer
 from train.restore.load_restorer import load_restorer_faces
 
@@ -68,35 +68,42 @@ INTERVAL = 320  # The training writes the speed after each interval of this numb
 LQ_SET = "codeformer-val-256-s0"
 
 
-def measure_run(dataset: Path, run: Path, judge: str) -> dict[str, Any]:
-    """Returns the figures of a run: one dict for each system, with the means over the images that all systems have."""
-    sharpness: defaultdict[str, list[float]] = defaultdict(list)
+def measure_rows(
+    dataset: Path, lq_set: str, run: Path, judge: str, metrics: tuple[str, ...], systems: tuple[System, ...]
+) -> list[Row]:
+    """Returns a row for each image and each system of a run. The key `sharpness` has the detail of the restored face
+    divided by the detail of the target. A face is left out if a system has no row for the face.
+    """
     targets: dict[str, np.ndarray] = {}
 
     def add_sharpness(row: Row, image: np.ndarray) -> None:
         targets.update(targets or {case.face_id: case.target for case in evaluator.cases})
         size = len(image)
         own, wanted = (measure_detail(one, size / 8, size / 4, 0, size) for one in (image, targets[row["face_id"]]))
-        sharpness[row["key"]].append(own / wanted)
+        row["sharpness"] = own / wanted
 
-    metrics = ("psnr", "vif", "same_person", "id_target")
     steps = json.loads((run / "config.json").read_text())["recipe"]["steps"]
     options = EvaluationOptions(references=MOST, metrics=metrics, judge=judge, steps=steps)
-    evaluator = Evaluator(dataset, LQ_SET, options, add_sharpness)
-    rows = evaluator.measure_run(run, list_systems(MOST), lambda *_: None)
-    systems = {row["key"] for row in rows}
+    evaluator = Evaluator(dataset, lq_set, options, add_sharpness)
+    rows = evaluator.measure_run(run, systems, lambda *_: None)
     keys: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         keys[row["face_id"]].add(row["key"])
-    common = {face for face, measured in keys.items() if measured == systems}
+    return [row for row in rows if keys[row["face_id"]] == {system.key for system in systems}]
+
+
+def measure_run(dataset: Path, run: Path, judge: str) -> dict[str, Any]:
+    """Returns the figures of a run: one dict for each system, with the means over the images that all systems have."""
+    metrics, systems = ("psnr", "vif", "same_person", "id_target"), list_systems(MOST)
+    rows = measure_rows(dataset, LQ_SET, run, judge, metrics, systems)
     figures: dict[str, Any] = {
-        "images": len(common),
+        "images": len({row["face_id"] for row in rows}),
         "images_per_second": read_speed(run / "stats.jsonl")["images_per_second"],
     }
-    for key in sorted(systems):
-        chosen = [row for row in rows if row["key"] == key and row["face_id"] in common]
-        figures[key] = {name: round(float(np.mean([row[name] for row in chosen])), 4) for name in metrics}
-        figures[key]["sharpness"] = round(median(sharpness[key]), 3)
+    for system in systems:
+        chosen = [row for row in rows if row["key"] == system.key]
+        figures[system.key] = {name: round(float(np.mean([row[name] for row in chosen])), 4) for name in metrics}
+        figures[system.key]["sharpness"] = round(median(row["sharpness"] for row in chosen), 3)
     return figures
 
 

@@ -114,7 +114,8 @@ METRICS: dict[str, Metric] = {
         "ReFine (IPS)", nan_reason="there is no reference"),
     "deg_published": Metric("Deg", "°", "lower", 2,
         "The value is the angle between ResNet-18 ArcFace features (resnet18_110) of the whole crops in gray at 128 "
-        "px. Pairs below 1 degree are left out, as in the published script",
+        "px. Pairs below 1 degree are left out. All of this is as in VQFR's script. We have not seen which script "
+        "HonestFace and OSDFace used",
         "VQFR's script", "resnet18_110.pth",
         "the angle is below 1 degree, and the published script leaves such pairs out"),
     "deg_judge": Metric("Deg (judge)", "°", "lower", 2,
@@ -128,13 +129,16 @@ METRICS: dict[str, Metric] = {
     "face_target": Metric("faces found in targets", "", "", 3,
         "The value is 1 if the judge's detector finds a face in the target, otherwise 0",
         "ours"),
-    "lmd": Metric("LMD", "px", "lower", 3,
-        f"The value is the mean distance between the points of the restored image and of the target. {_68}. Published "
-        "figures use other points (AWing)",
+    "lmd": Metric("LMD (dlib's points)", "px", "lower", 3,
+        "The value is the mean over the points of the distance between the restored image and the target. The unit is "
+        "a pixel of a 512 px crop, and nothing is divided by the size of the face. VQFR's script computes the same "
+        "mean in the same unit for 512 px images, but over the 98 points of an AWing network, and leaves out no "
+        f"image. The points and the choice of images are ours: {_68}",
         "VQFR's script, on dlib's points", _DLIB, _NO_FACE),
-    "l2_ld": Metric("L2-LD", "px", "lower", 3,
+    "l2_ld": Metric("L2-LD (ours)", "px", "lower", 3,
         "The value is the mean distance between the judge's five landmarks (eyes, nose, corners of the mouth), in "
-        "pixels of a 512 px crop. We have not seen which points published figures use",
+        "pixels of a 512 px crop. Nothing is divided by the size of the face. We have seen HonestFace's figures, but "
+        "neither its formula nor its points, so the formula and the points are ours",
         "ours, after HonestFace's table", nan_reason=_NO_FACE),
     "ald_eyes": Metric("ALD eyes (ours)", "px", "lower", 3,
         f"{_ALD} The points are the 22 points of brows and eyes. The distance is a Frobenius norm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from manifests.pictures.images import decode
 from tests.doubles.models.weights import random_alexnet, random_resnet18_110, random_vgg16
 from tests.doubles.training import models_of, picture
 from train.backbones import get_file_name
+from train.evaluation.aggregate import average_systems
 from train.metrics.landmarks import find_5_points
 from train.metrics.measure import build_measure, explain_missing
 from train.metrics.registry import METRICS
@@ -82,8 +84,9 @@ def test_every_row_says_how_it_is_computed() -> None:
 
 def test_what_is_ours_is_called_ours_and_the_two_degs_are_named_apart() -> None:
     for name, metric in METRICS.items():
-        if name.startswith("ald_"):
+        if name.startswith("ald_") or name == "l2_ld":
             assert "(ours)" in metric.title
+    assert "dlib" in METRICS["lmd"].title and "98 points" in METRICS["lmd"].convention
     assert METRICS["deg_published"].title == "Deg" and METRICS["deg_judge"].title == "Deg (judge)"
 
 
@@ -170,6 +173,61 @@ def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:
     by_hand = (brighter.mean() - target.mean()) / 20 * (512 / 128)
     assert measure(brighter, target, [])["l2_ld"] == pytest.approx(by_hand, abs=1e-4)
     np.testing.assert_allclose(find_5_points(target, judge())[:, 1], FFHQ_512[:, 1], atol=1e-4)
+
+
+# --- Deg, LMD and L2-LD by hand ---
+
+
+def test_deg_is_in_degrees_and_its_mean_leaves_out_pairs_below_one_degree(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
+        # The level of the first pixel is an angle in steps of half a degree. The length of the vector does not matter.
+        def embed(image: np.ndarray) -> np.ndarray:
+            angle = math.radians(float(image[0, 0, 0]) / 2)
+            return 7 * np.array([math.cos(angle), math.sin(angle)])
+
+        return embed
+
+    monkeypatch.setattr("train.metrics.deg_recognizer.explain_missing", lambda weights: None)
+    monkeypatch.setattr("train.metrics.deg_recognizer.load_deg_recognizer", load)
+    measure, _ = build_measure(["deg_published"], judge(), None)
+    target, *restored = (np.full((64, 64, 3), level, np.uint8) for level in (0, 1, 60, 120))
+    rows = [
+        {**measure(image, target, []), "face_id": str(number), "identity_id": str(number), "reason": None}
+        | {"key": "0", "system": ""}
+        for number, image in enumerate(restored)
+    ]
+    # The angles are 0.5, 30 and 60 degrees, and 0.5 does not count: (30 + 60) / 2.
+    (average,) = average_systems(rows, ["deg_published"], 0)
+    assert average["deg_published"]["mean"] == pytest.approx(45) and average["deg_published"]["images"] == 2
+
+
+def test_lmd_is_a_mean_over_68_points_in_pixels_of_512_without_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, restored = photo(0, 0), photo(0, 1)
+    apart = np.zeros((68, 2))
+    apart[:17] = [3, 4]  # 17 points are 5 px apart,
+    apart[17:34] = [-8, 6]  # 17 points are 10 px apart, and the other 34 points coincide.
+    for scale in (1, 2):
+        places = np.random.default_rng(0).uniform(100, 400, (68, 2)) * scale
+
+        def find(image: np.ndarray, places: np.ndarray = places, scale: int = scale) -> np.ndarray:
+            return places + apart * scale * np.array_equal(image, restored)
+
+        monkeypatch.setattr("train.metrics.measure.find_68_points", find)
+        measure, _ = build_measure(["lmd"], judge(), None)
+        assert measure(restored, target, [])["lmd"] == pytest.approx(scale * (17 * 5 + 17 * 10) / 68)
+
+
+def test_l2_ld_is_a_mean_over_five_points_in_pixels_of_512_without_normalisation() -> None:
+    target, restored = photo(0, 0, 64), photo(0, 1, 64)
+    apart = np.array([[0, 0], [3, 4], [0, 1], [6, 8], [0, 0]])  # Distances: 0, 5, 1, 10 and 0 px of the 64 px crop.
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        points = FFHQ_512 / 8 + apart * np.array_equal(image, restored)
+        return [Detection(np.array([0, 0, 9, 9], np.float32), points, 0.9)]
+
+    measure, _ = build_measure(["l2_ld"], replace(judge(), detect=detect), None)
+    # A pixel of the 64 px crop is 8 pixels of a 512 px crop.
+    assert measure(restored, target, [])["l2_ld"] == pytest.approx(8 * (0 + 5 + 1 + 10 + 0) / 5, abs=1e-4)
 
 
 # --- the order of images that each metric promises ---

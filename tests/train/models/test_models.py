@@ -275,7 +275,11 @@ def test_each_branch_of_honestface_works_without_the_other(
 ) -> None:
     torch.manual_seed(0)
     model = Restorer(replace(config_of("honestface"), parts=("vre", part))).eval()
-    assert {name.split(".")[1] for name in model.state_dict() if name.startswith("identity.")} == {part, "kinds", "fuse"}
+    assert {name.split(".")[1] for name in model.state_dict() if name.startswith("identity.")} == {
+        part,
+        "kinds",
+        "fuse",
+    }
     lq, references, present, embeddings = inputs(3)
     prompt = model(lq, references, present, embeddings).prompt
     assert prompt is not None and prompt.shape == (3, tokens + VRE.tokens, 128)
