@@ -34,7 +34,7 @@ from train.data.sampling import (
 )
 from train.data.snapshot import Snapshot, load_snapshot
 from train.losses.resolution import find_enlarged
-from train.models.io import Places, find_places
+from train.models.io import Group, Places, find_places
 from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import Recipe
 from train.recipes.training_presets import find_training_preset
@@ -239,8 +239,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         batch = {**batch, "enlarged_rows": find_enlarged(batch["upsample"])}
 
     def move(value: Any) -> Any:
-        if isinstance(value, Places):
-            return Places(*(move(tensor) for tensor in value))
+        if isinstance(value, Places | Group):
+            return type(value)(*map(move, value))
+        if isinstance(value, tuple):
+            return tuple(map(move, value))
         if isinstance(value, list) and all(isinstance(part, torch.Tensor) for part in value):
             return [move(part) for part in value]
         if not isinstance(value, torch.Tensor):

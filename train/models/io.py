@@ -13,6 +13,13 @@ import torch
 from torch.nn import functional as F
 
 
+class Group(NamedTuple):
+    """Holds the indices of all images of a batch that have the same number k of references."""
+
+    rows: torch.Tensor  # (m,) int64: the images
+    slots: torch.Tensor  # (m,k) int64: the slots of each image that have a reference
+
+
 class Places(NamedTuple):
     """Holds the indices of the references in a batch, and of the images that train a later step.
 
@@ -26,6 +33,8 @@ class Places(NamedTuple):
     later: torch.Tensor  # (m,) int64: the images that train a later step than the first.
     # (l,) int64: like `filled`, but only for the images in `later`; slot k of image later[i] has the number i K + k
     later_filled: torch.Tensor
+    groups: tuple[Group, ...]  # every image of the batch is in one group
+    later_groups: tuple[Group, ...]  # like `groups`, but for the images in `later`; image later[i] has the number i
 
 
 def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Places:
@@ -34,7 +43,16 @@ def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Plac
     first_only = torch.zeros(len(present), dtype=torch.bool, device=present.device)
     later = (first_only if step is None else step > 0).nonzero()[:, 0]
     filled, later_filled = (mask.flatten().nonzero()[:, 0] for mask in (present, present[later]))
-    return Places(filled, later, later_filled)
+    return Places(filled, later, later_filled, _find_groups(present), _find_groups(present[later]))
+
+
+def _find_groups(present: torch.Tensor) -> tuple[Group, ...]:
+    counts = present.sum(1)
+    groups = []
+    for count in counts.unique().tolist():
+        rows = (counts == count).nonzero()[:, 0]
+        groups.append(Group(rows, present[rows].nonzero()[:, 1].view(len(rows), count)))
+    return tuple(groups)
 
 
 @dataclass(frozen=True)
@@ -46,13 +64,14 @@ class Conditions:
 
     present: torch.Tensor  # (B,K) bool, False for an empty slot; K can be 0.
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places.
+    groups: tuple[Group, ...]  # the images by their number of references, see Places
     prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder.
     maps: list[torch.Tensor] = field(default_factory=list)  # Part `maps`: (B,2C,h,w) for each scale, finest first.
     identity: torch.Tensor | None = None  # Part `embedding`: (B,d), the mean embedding or a learned vector.
     # Part `extended` on diffusion, and base stylegan: (B,K,3,S,S) in 0..1.
     references: torch.Tensor | None = None
-    tokens: torch.Tensor | None = None  # Part `extended` on tiny: (B,N,C), from the middle maps of all references.
-    token_mask: torch.Tensor | None = None  # (B,N) bool, False for tokens of an empty slot.
+    # Part `extended` on tiny: (B,K,N,C), the N positions of the middle map of each reference.
+    tokens: torch.Tensor | None = None
 
     def select_later(self, places: Places) -> Conditions:
         """Returns the conditions of the images in `places.later`, without gradients."""
@@ -64,12 +83,12 @@ class Conditions:
         return Conditions(
             present=self.present[rows],
             filled=places.later_filled,
+            groups=places.later_groups,
             prompt=chosen(self.prompt),
             maps=[level.detach()[rows] for level in self.maps],
             identity=chosen(self.identity),
             references=chosen(self.references),
             tokens=chosen(self.tokens),
-            token_mask=chosen(self.token_mask),
         )
 
 

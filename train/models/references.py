@@ -114,8 +114,8 @@ class ReferenceEncoder(nn.Module):
 
     def forward(
         self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
-        """Returns the fields `maps`, `tokens` and `token_mask` of `Conditions`.
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Returns the fields `maps` and `tokens` of `Conditions`.
 
         `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`.
         """
@@ -124,9 +124,8 @@ class ReferenceEncoder(nn.Module):
         if self.nothing is not None:
             maps = [pool(s, present, n) for s, n in zip(sets, self.nothing, strict=True)]
         if self.tokens_at is None:
-            return maps, None, None
-        tokens, mask = set_tokens(sets[self.tokens_at], present)
-        return maps, tokens, mask
+            return maps, None
+        return maps, sets[self.tokens_at].flatten(3).transpose(2, 3)
 
 
 def set_tokens(features: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

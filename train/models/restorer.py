@@ -165,11 +165,12 @@ class Restorer(nn.Module):
         places: Places | None = None,
     ) -> Conditions:
         """Returns the conditions of a batch. The arguments are the arguments of `forward`."""
-        filled = (find_places(present) if places is None else places).filled
-        # Encode the references: maps (B,2C,h,w) for each scale, and on base tiny tokens (B,N,C) with a mask (B,N).
-        maps, tokens, token_mask = [], None, None
+        places = find_places(present) if places is None else places
+        filled = places.filled
+        # Encode the references: maps (B,2C,h,w) for each scale, and on base tiny tokens (B,K,N,C).
+        maps, tokens = [], None
         if self.references is not None:
-            maps, tokens, token_mask = self.references(references, present, filled)
+            maps, tokens = self.references(references, present, filled)
         # Make the prompt (B,N,D) from the LQ face. Parts `identity` and `features` add tokens.
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
@@ -179,12 +180,12 @@ class Restorer(nn.Module):
         return Conditions(
             present=present,
             filled=filled,
+            groups=places.groups,
             prompt=prompt,
             maps=maps,
             identity=None if self.embedding is None else self.embedding(embeddings, present),
             references=references if raw else None,
             tokens=tokens,
-            token_mask=token_mask,
         )
 
     def weights(self) -> dict[str, torch.Tensor]:

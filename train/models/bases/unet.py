@@ -3,6 +3,7 @@ weights for this part."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -13,7 +14,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from train.models.config import PROMPT_PARTS, ModelConfig
-from train.models.io import Conditions
+from train.models.io import Conditions, Group
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # Attention heads (ours).
@@ -34,14 +35,19 @@ class ExtendedAttention(nn.Module):
         )
         self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
 
-    def forward(self, h: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Returns (B,C,h,w) for a map h (B,C,h,w) and tokens (B,N,R). mask (B,N) bool is False for empty slots."""
+    def forward(self, h: torch.Tensor, tokens: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
+        """Returns (B,C,h,w) for a map h (B,C,h,w) and tokens (B,K,N,R). `groups` is `Places.groups`."""
         own = self.norm(h).flatten(2).transpose(1, 2)
-        keys = torch.cat([own, self.enter(tokens).to(own.dtype)], 1)
-        full_mask = torch.cat([mask.new_ones(own.shape[:2]), mask], 1)
-        # AttnProcessor adds this number to the scores: 0 for a token, and the lowest number for an empty slot.
-        penalty = torch.zeros_like(full_mask, dtype=keys.dtype).masked_fill(~full_mask, torch.finfo(keys.dtype).min)
-        out = self.attention(own, encoder_hidden_states=keys, attention_mask=penalty[:, None])
+        out = torch.zeros_like(own)
+        # Images with the same number of references have the same number of keys, so no key needs a mask. With a mask,
+        # the empty slots take as much time as references.
+        for rows, slots in groups:
+            queries = own.index_select(0, rows)
+            references = (rows[:, None] * tokens.shape[1] + slots).flatten()
+            chosen = tokens.flatten(0, 1).index_select(0, references).view(len(rows), -1, tokens.shape[-1])
+            keys = self.enter(chosen).to(queries.dtype)
+            attended = self.attention(queries, encoder_hidden_states=torch.cat([queries, keys], 1))
+            out = out.index_copy(0, rows, attended.to(out.dtype))
         return h + out.transpose(1, 2).reshape(h.shape)
 
 
@@ -148,7 +154,7 @@ class TinyUNet(nn.Module):
             h = block(h, time)
             if level == len(self.down) - 2:
                 if self.attend is not None:
-                    h = self.attend(h, seen.tokens, seen.token_mask)
+                    h = self.attend(h, seen.tokens, seen.groups)
                 if self.prompted is not None:
                     h = self.prompted[0](h, seen.prompt)
             skips.append(h)
