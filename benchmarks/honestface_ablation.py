@@ -113,7 +113,12 @@ def select(rows: Sequence[Row], metric: str, key: str) -> dict[str, float]:
 
 
 def summarise(measured: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
-    """Returns for each row of the table the means of all systems, and the differences with their intervals."""
+    """Returns for each row of the table the means of all systems, and the differences with their intervals.
+
+    Only faces that all rows of the table contain are counted.
+    """
+    common = set.intersection(*({row["face_id"] for row in rows} for rows in measured.values()))
+    measured = {name: [row for row in rows if row["face_id"] in common] for name, rows in measured.items()}
     summary: dict[str, dict[str, Any]] = {}
     for name, rows in measured.items():
         means = {
@@ -174,6 +179,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder of the runs")
     parser.add_argument("--images", type=int, default=1600, help="the number of images of each training")
     parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
+    parser.add_argument("--every", type=int, default=1, help="measure only every N-th face of the set")
     parser.add_argument("--row", action="append", choices=ROWS, help="a row to train and measure; default: all")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/honestface_ablation.json")
     options = parser.parse_args()
@@ -184,7 +190,7 @@ def main() -> None:
         words = ("--out", run, "--images", options.images, "--vre", options.vre, *SHARED, *ROWS[name])
         run_likeness("train", options.snapshot, *words)
         if not file.exists():
-            rows = measure_rows(options.dataset, LQ_SET, run, options.judge, METRICS, SYSTEMS)
+            rows = measure_rows(options.dataset, LQ_SET, run, options.judge, METRICS, SYSTEMS, options.every)
             kept = ("face_id", "key", *METRICS, "sharpness")
             file.write_text(json.dumps([{column: row[column] for column in kept} for row in rows]))
     files = {name: options.out / f"{name}.json" for name in ROWS}

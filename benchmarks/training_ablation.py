@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,10 +70,17 @@ LQ_SET = "codeformer-val-256-s0"
 
 
 def measure_rows(
-    dataset: Path, lq_set: str, run: Path, judge: str, metrics: tuple[str, ...], systems: tuple[System, ...]
+    dataset: Path,
+    lq_set: str,
+    run: Path,
+    judge: str,
+    metrics: tuple[str, ...],
+    systems: tuple[System, ...],
+    every: int = 1,
 ) -> list[Row]:
     """Returns a row for each image and each system of a run. The key `sharpness` has the detail of the restored face
-    divided by the detail of the target. A face is left out if a system has no row for the face.
+    divided by the detail of the target. Only every `every`-th face of the set is measured. A face is left out if a
+    system has no row for the face.
     """
     targets: dict[str, np.ndarray] = {}
 
@@ -85,6 +93,9 @@ def measure_rows(
     steps = json.loads((run / "config.json").read_text())["recipe"]["steps"]
     options = EvaluationOptions(references=MOST, metrics=metrics, judge=judge, steps=steps)
     evaluator = Evaluator(dataset, lq_set, options, add_sharpness)
+    evaluator.load_run(run)
+    assert evaluator.frozen_set is not None
+    evaluator.frozen_set = replace(evaluator.frozen_set, cases=evaluator.cases[::every])
     rows = evaluator.measure_run(run, systems, lambda *_: None)
     keys: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
