@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.decisions.face_lookup import MIN_PREFIX
+from curate.decisions.lookup.face_lookup import MIN_PREFIX
 from curate.people.pending.people_now import PeopleNow
 from curate.photos.consent import CONSENT, find_consent_problem, find_strictest_consent, read_require_consent
 from manifests.errors import BadInput

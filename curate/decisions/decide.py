@@ -15,11 +15,10 @@ from pathlib import Path
 from curate.config import CurateConfig
 from curate.decisions.accept import describe_next_curation
 from curate.decisions.consent_plan import plan_consent
-from curate.decisions.consent_requests import check_sidecar
-from curate.decisions.record import check_frozen_people, describe_same_names, list_phrases, make_rows, read_desk
-from curate.decisions.requests import Request, parse_requests
+from curate.decisions.record import describe_same_names, list_phrases, make_rows, plan_on_desk, read_desk
+from curate.decisions.requests import Request
 from curate.decisions.settings import read_curation_settings
-from curate.decisions.take_back import describe_taken_back, take_older_back
+from curate.decisions.take_back import describe_taken_back
 from curate.people.copies.near_duplicates import compute_near_duplicates
 from curate.people.group import compute_groups, compute_names
 from curate.people.leaks.audit import audit_leaks
@@ -80,19 +79,15 @@ def decide(
         if not dry_run:
             ensure_key(ledger)
         desk = read_desk(ledger)
-        parsed = parse_requests(
-            desk.people.log, requests, desk.lookup, desk.photos, desk.last_number, ledger.read_embeddings
-        )
-        if not parsed.decisions:
-            return Outcome((), (), len(ledger.read_rows(Identity)), tuple(parsed.notices))
+        planned = plan_on_desk(desk, requests, ledger.read_embeddings)
+        new = planned.decisions
+        if not new:
+            return Outcome((), (), len(ledger.read_rows(Identity)), tuple(planned.notices))
         waiting = count_unapplied_decisions(ledger)
-        check_sidecar(parsed.decisions, desk.photos)
-        check_frozen_people(parsed.decisions, desk.people.finder, desk.frozen)
-        new, _ = take_older_back(desk.people, parsed.decisions)
-        notices = [*parsed.notices, *describe_taken_back(desk.people.log, new)]
+        notices = [*planned.notices, *describe_taken_back(desk.people.log, new)]
         notices += [*describe_same_names(new, desk.people), *_describe_waiting(waiting)]
         outcome = _apply(ledger, config, same_person, new, dry_run, progress)
-        return replace(outcome, decisions=list_phrases(parsed), notices=(*notices, *outcome.notices))
+        return replace(outcome, decisions=list_phrases(planned), notices=(*notices, *outcome.notices))
 
 
 def apply_decisions_of(dataset: Path, dry_run: bool = False, progress: Progress = lambda *_: None) -> Outcome:

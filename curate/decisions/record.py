@@ -23,10 +23,12 @@ from curate.decisions.consent_requests import (
     find_changed_consents,
     read_photo_consents,
 )
-from curate.decisions.face_lookup import FaceLookup
-from curate.decisions.requests import ParsedRequests, Request, parse_requests
+from curate.decisions.lookup.face_lookup import FaceLookup
+from curate.decisions.lookup.old_people import ReadEmbeddings
+from curate.decisions.plan_requests import PlannedRequests, plan_requests
+from curate.decisions.requests import Request
 from curate.decisions.settings import read_curation_settings
-from curate.decisions.take_back import describe_taken_back, take_older_back
+from curate.decisions.take_back import describe_taken_back
 from curate.people.group import read_true_labels
 from curate.people.pending.people_now import Change, PeopleNow, follow_batches
 from curate.people.pending.refused_photos import ConsentRule
@@ -96,16 +98,12 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         if desk is None or desk.version != read_version(ledger):
             ensure_key(ledger)
             desk = read_desk(ledger)
-        parsed = parse_requests(
-            desk.people.log, requests, desk.lookup, desk.photos, desk.last_number, ledger.read_embeddings
-        )
-        if not parsed.decisions:
-            return Recorded((), tuple(parsed.notices), None, desk)
-        check_sidecar(parsed.decisions, desk.photos)
-        check_frozen_people(parsed.decisions, desk.people.finder, desk.frozen)
-        new, change = take_older_back(desk.people, parsed.decisions)
+        planned = plan_on_desk(desk, requests, ledger.read_embeddings)
+        new, change = planned.decisions, planned.change
+        if change is None:
+            return Recorded((), tuple(planned.notices), None, desk)
         _check_frozen_groups(change, desk.frozen)
-        notices = [*parsed.notices, *describe_taken_back(desk.people.log, new)]
+        notices = [*planned.notices, *describe_taken_back(desk.people.log, new)]
         notices += [*describe_same_names(new, desk.people), *describe_copies(new, desk.people, desk.photos)]
         consents = find_changed_consents([*desk.people.log, *new], desk.photos)
         notices += describe_lost_photos(consents, desk.photos)
@@ -115,12 +113,25 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
         desk.version = read_version(ledger)
     desk.last_number = new[-1].number
     desk.photos.now.update(consents)
-    return Recorded(list_phrases(parsed), tuple(notices), desk.people.follow(new, change), desk)
+    return Recorded(list_phrases(planned), tuple(notices), desk.people.follow(new, change), desk)
 
 
-def list_phrases(parsed: ParsedRequests) -> tuple[tuple[int, str, str], ...]:
+def plan_on_desk(desk: Desk, requests: Sequence[Request], read_embeddings: ReadEmbeddings) -> PlannedRequests:
+    """Returns the requested decisions and what they change. The desk stays as it is.
+
+    Raises BadInput if a request is wrong or not allowed. `_check_frozen_groups` then checks the people that result.
+    """
+
+    def check(decisions: Sequence[Decision], people: PeopleNow) -> None:
+        check_sidecar(decisions, desk.photos)
+        check_frozen_people(decisions, people.finder, desk.frozen)
+
+    return plan_requests(requests, desk.lookup, desk.photos, desk.last_number, read_embeddings, check)
+
+
+def list_phrases(planned: PlannedRequests) -> tuple[tuple[int, str, str], ...]:
     """Returns the number, the kind and a phrase for each decision."""
-    return tuple((one.number, one.kind, phrase) for one, phrase in zip(parsed.decisions, parsed.phrases, strict=True))
+    return tuple((one.number, one.kind, phrase) for one, phrase in zip(planned.decisions, planned.phrases, strict=True))
 
 
 def describe_same_names(decisions: Sequence[Decision], people: PeopleNow) -> list[str]:

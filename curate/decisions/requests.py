@@ -1,4 +1,4 @@
-"""Turns requests into numbered decisions.
+"""Turns one request into decisions.
 
 A request has the same keys as a line of the decision file (docs/curate.md). A request contains the kind of the
 decision, and the faces, people or numbers that the decision names.
@@ -7,15 +7,14 @@ decision, and the faces, people or numbers that the decision names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 from curate.decisions.consent_requests import PhotoConsents, parse_consent
-from curate.decisions.face_lookup import FaceLookup, name_single_witness
-from curate.decisions.old_people import ReadEmbeddings, find_old_people
-from curate.decisions.take_back import TAKING_KINDS, merge_taken, parse_taken_back, take_drops_back
+from curate.decisions.lookup.face_lookup import FaceLookup, merge_witnesses, name_single_witness
+from curate.decisions.lookup.old_people import ReadEmbeddings, find_old_people
+from curate.decisions.take_back import TAKING_KINDS, take_drops_back
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     CONSENT_KIND,
@@ -27,7 +26,6 @@ from manifests.ledger.decision_log import (
     Place,
     find_takers,
     find_undos,
-    select_in_force,
 )
 from manifests.ledger.records import SPLITS
 from manifests.runtime.text import format_count
@@ -48,116 +46,26 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
 }
 
 
-@dataclass(frozen=True)
-class ParsedRequests:
-    """The decisions to record, a phrase for each of them, and notices about decisions that the log contains already."""
-
-    decisions: list[Decision]
-    phrases: list[str]
-    notices: list[str]
+class NothingToDo(BadInput):
+    """The people are already as a request wants them."""
 
 
-def parse_requests(
-    log: Sequence[Decision],
-    requests: Sequence[Request],
+def parse_request(
+    request: Request,
     lookup: FaceLookup,
     photos: PhotoConsents,
-    last_number: int,
+    number_of: Mapping[int, int],
     read_embeddings: ReadEmbeddings,
-) -> ParsedRequests:
-    """Returns the requested decisions, without the decisions that the log already contains.
-
-    The numbers of the new decisions follow `last_number`, the last number that was ever used. A requested decision
-    counts as contained in the log if two conditions hold. A decision in force is equal to the requested decision. No
-    later decision of the log names the faces of the requested decision, except later decisions that are themselves
-    requested. If a decision file gets new lines at its end and is used again, only the new lines are therefore
-    recorded.
-
-    Raises BadInput if a request is wrong. The message of the error contains the line of the file.
-    """
-    parsed = _parse_all(requests, lookup, photos, read_embeddings)
-    repeated_decisions = {replace(decision, takes_back=()) for decisions in parsed for decision, _ in decisions}
-    wanted = {place for decision in repeated_decisions for place in decision.places}
-    # only decisions about the same places matter, and a log can have thousands of other decisions
-    in_force = {
-        replace(one, number=0, takes_back=()): one.number
-        for one in select_in_force(log)
-        if not wanted.isdisjoint(one.places)
-    }
-    # place -> number of the last decision in force that names the place, without decisions that are requested again
-    last = {
-        place: number
-        for decision, number in in_force.items()
-        if decision not in repeated_decisions
-        for place in decision.places
-    }
-
-    result = ParsedRequests([], [], [])
-    number_of: dict[int, int] = {}  # number of a decision in the file -> its number in the log
-    new_places: set[Place] = set()
-    number = last_number
-    for request, decisions in zip(requests, parsed, strict=True):
-        with _add_line_to_errors(request):
-            own, named = request.get("number"), parse_taken_back(request, number_of)
-            for decision, phrase in decisions or [_parse_undo(request, [*log, *result.decisions], number_of)]:
-                places = decision.places
-                same = in_force.get(replace(decision, takes_back=()))
-                if same is not None and not any(last.get(at, 0) > same or at in new_places for at in places):
-                    result.notices.append(
-                        f"The log already contains this decision as decision {same} ({decision.kind}): {phrase}. The "
-                        "decision is not recorded again."
-                    )
-                    number_of |= {own: same} if isinstance(own, int) else {}
-                    continue
-                number += 1
-                taken_back = merge_taken([*decision.takes_back, *named])
-                result.decisions.append(replace(decision, number=number, takes_back=taken_back))
-                result.phrases.append(phrase)
-                new_places |= places
-                if decision.kind == "undo":
-                    in_force = {one: of for one, of in in_force.items() if of != decision.undoes}
-                number_of |= {own: number} if isinstance(own, int) else {}
-    return result
-
-
-def _parse_all(
-    requests: Sequence[Request], lookup: FaceLookup, photos: PhotoConsents, read: ReadEmbeddings
-) -> list[list[tuple[Decision, str]]]:
-    """Returns the decisions of each request.
-
-    Each decision comes with a phrase for the user. All decisions have the number 0. For an undo, the list of decisions
-    is empty.
-    """
-    parsed: list[list[tuple[Decision, str]]] = []
-    numbers: set[int] = set()
-    for request in requests:
-        with _add_line_to_errors(request):
-            if isinstance(own := request.get("number"), int):
-                if own in numbers:
-                    raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
-                numbers.add(own)
-            decisions = [] if request.get("kind") == "undo" else _parse_request(request, lookup, photos, read)
-            parsed.append(decisions)
-    return parsed
-
-
-@contextmanager
-def _add_line_to_errors(request: Request) -> Iterator[None]:
-    """Puts the file and line of the request before the message of every BadInput."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadInput(f"{request.get('_where', '')}{error}") from None
-
-
-def _parse_request(
-    request: Request, lookup: FaceLookup, photos: PhotoConsents, read: ReadEmbeddings
 ) -> list[tuple[Decision, str]]:
     """Returns the decisions of a request, and a phrase for each decision that describes the decision to the user.
 
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
+    All decisions have the number 0. `number_of` maps the number of an earlier line of the file to the number of its
+    decision in the log. Raises BadInput if the request is wrong.
     """
     kind = _check_keys(request)
+    if kind == "undo":
+        return [_parse_undo(request, lookup.people.log, number_of)]
     if kind in SIDED:
         return [_parse_sides(kind, request, lookup)]
     if kind == "split":
@@ -171,7 +79,7 @@ def _parse_request(
         return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} used in spite of the filters")]
     faces = lookup.find_faces(request["faces"], kind in ("rename", "lock", "assign"), may_be_dropped=kind == "move")
     if kind == "move":
-        return [_parse_move(request, faces, lookup, read)]
+        return [_parse_move(request, faces, lookup, read_embeddings)]
     if kind == "rename":
         name = _parse_text(request, "name")
         return [(Decision(0, kind, (faces,), name), f"the person of {_describe(faces)} is called {name}")]
@@ -223,11 +131,12 @@ def _parse_sides(kind: str, request: Request, lookup: FaceLookup) -> tuple[Decis
     if not isinstance(request["sides"], list) or len(request["sides"]) < 2:
         raise BadInput(f"The action {kind} needs two people or more. Name each person.")
     sides = tuple(lookup.find_person(side) for side in request["sides"])
-    if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
-        raise BadInput(
-            f"The ids of the action {kind} belong to one person already. "
-            + ("To take faces out of it, use split." if kind == "apart" else "To keep its faces together, use lock.")
-        )
+    places = [frozenset(map(_get_place, side)) for side in sides]
+    if any(one <= other for one, other in permutations(places, 2)):
+        sentence = f"The ids of the action {kind} belong to one person already. "
+        if kind == "apart":
+            raise BadInput(f"{sentence}To take faces out of it, use split.")
+        raise NothingToDo(f"{sentence}To keep its faces together, use lock.")
     effect = {
         "merge": "show one person",
         "together": "are in one split and stay different people",
@@ -248,7 +157,10 @@ def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, s
             (tuple(own), lookup.find_other_members(own, identity)) for identity, own in sorted(by_identity.items())
         ]
     if any(not rest for _, rest in sides):
-        raise BadInput("The split names all faces of a person. Name only the faces that show another person.")
+        raise NothingToDo("The split names all faces of a person. Name only the faces that show another person.")
+    if "rest" not in request:
+        # Several splits of one command make different people, so the faces of the earlier splits belong to the rest.
+        sides = [(own, merge_witnesses(rest, lookup.find_taken_out(own))) for own, rest in sides]
     return [
         (
             Decision(0, "split", side),
@@ -263,7 +175,7 @@ def _parse_move(
 ) -> tuple[Decision, str]:
     target = lookup.find_person(request["to"])
     if set(map(_get_place, faces)) <= set(map(_get_place, target)):
-        raise BadInput(
+        raise NothingToDo(
             "The faces of the move already belong to the target person. To keep the faces with this person, use lock."
         )
     drops = take_drops_back(lookup.people, faces)
@@ -301,11 +213,7 @@ def _parse_prefer(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
 
 
 def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:
-    """Returns the decision for an undo, and a phrase that describes the decision.
-
-    `number_of` maps the number of a decision in the file to the number of this decision in the log.
-    """
-    _check_keys(request)
+    """Returns the decision for an undo, and a phrase that describes the decision."""
     own = request["undoes"]
     if not isinstance(own, int) or isinstance(own, bool):
         raise BadInput(f"undoes is {own!r}. Give the number of a decision. {_LIST_HELP}")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from curate.decisions.face_lookup import parse_location
+from curate.decisions.lookup.face_lookup import parse_location
 from curate.people.constraints.contradictions import Conflict, Contradiction
 from curate.people.pending.people_now import Change, PeopleNow
 from manifests.errors import BadInput

@@ -299,9 +299,15 @@ class FaceFinder:
     def replace_faces(self, faces: Iterable[Face]) -> None:
         """Replaces the rows of faces that the finder knows."""
         for face in faces:
-            rows = self._faces_of_photo[face.photo_id]
-            rows[[row.face_id for row in rows].index(face.face_id)] = face
+            rows = self._faces_of_photo[face.photo_id]  # a copy of the finder may share this list
+            self._faces_of_photo[face.photo_id] = [face if row.face_id == face.face_id else row for row in rows]
             self._found.pop(face.photo_id, None)
+
+    def copy(self) -> FaceFinder:
+        """Returns a finder of the same faces. `replace_faces` of the copy does not change the original."""
+        finder = FaceFinder(())
+        finder._faces_of_photo, finder._found = self._faces_of_photo.copy(), self._found.copy()
+        return finder
 
     def select_photos(self, photo_ids: Iterable[str]) -> list[Face]:
         """Returns the faces in these photos."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from manifests.ledger.decision_log import Decision, FaceFinder, select_in_force
+from manifests.ledger.decision_log import Decision, FaceFinder, FaceLocation, select_in_force
 
 
 def restore_groups(
@@ -21,26 +22,50 @@ def restore_groups(
 
     `group_of` maps a face to its group in the last grouping, and `grouped` has the numbers of the decisions that were
     in force then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was undone, its
-    sides are different groups again. If a split or a move was undone, its faces join the largest group of the other
-    faces again. A decision that a newer decision takes back counts as in force, because the newer decision also says
-    where the faces belong; if both are undone, both are taken out, the newer decision first.
+    sides are different groups again. If a split or a move was undone, its faces join the other faces again. If these
+    faces are in several groups, the faces that no other split or move names show the group (ours). Otherwise, the faces
+    that left earliest show the group. The largest of several such groups counts. A decision that a newer decision takes
+    back counts as in force, because the newer decision also says where the faces belong; if both are undone, both are
+    taken out, the newer decision first.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     names = [group_of.get(face, face) for face in face_ids]
     groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
     in_force = {one.number for one in select_in_force(log)}
-    for one in reversed([one for one in log if one.number in grouped and one.number not in in_force]):
-        found = [[finder.find(place)[0] for place in part] for part in one.parts]
-        parts = [
-            [row_of[face.representative] for face in part if face is not None and face.representative in row_of]
-            for part in found
-        ]
+    undone = [one for one in log if one.number in grouped and one.number not in in_force]
+    if not undone:
+        return groups
+
+    def find_rows(part: Iterable[FaceLocation]) -> list[int]:
+        faces = (finder.find(place)[0] for place in part)
+        return [row_of[face.representative] for face in faces if face is not None and face.representative in row_of]
+
+    named: dict[int, list[int]] = defaultdict(list)  # row -> numbers of the splits and moves that took it out
+    for one in log:
+        if one.number in grouped and one.kind in ("split", "move"):
+            for row in find_rows(one.parts[0]):
+                named[row].append(one.number)
+    for one in reversed(undone):
+        parts = [find_rows(part) for part in one.parts]
         if one.kind in ("merge", "move"):
             _part_sides(groups, parts if one.kind == "merge" else parts[:2])
         if one.kind in ("split", "move") and parts[0] and parts[-1]:
-            ((largest, _),) = Counter(groups[parts[-1]].tolist()).most_common(1)
+            left = [_find_leaving(named[row], one.number, in_force) for row in parts[-1]]
+            staying = [row for row, number in zip(parts[-1], left, strict=True) if number == min(left)]
+            ((largest, _),) = Counter(groups[staying].tolist()).most_common(1)
             groups[parts[0]] = largest
     return groups
+
+
+def _find_leaving(numbers: Sequence[int], undone: int, in_force: Collection[int]) -> float:
+    """Returns the number of the decision with which a face left the person whom the decision `undone` divided, or 0.
+
+    `numbers` are the splits and moves that name the face. The result is infinite if the face left later and a decision
+    in force says so. Later decisions that were undone have no effect any more.
+    """
+    if any(number > undone and number in in_force for number in numbers):
+        return math.inf
+    return max((number for number in numbers if number < undone), default=0)
 
 
 def _part_sides(groups: np.ndarray, sides: Sequence[Sequence[int]]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from manifests.ledger.decision_log import (
     DROPPED_BY_DECISION,
     Decision,
     FaceFinder,
+    Place,
     select_active,
     select_in_force,
 )
@@ -85,8 +87,10 @@ class PeopleNow:
                 self._copies[face.duplicate_of].append(face.face_id)
         # The faces that each decision names. An undo names the faces of the decision that it takes back.
         self._named: dict[int, set[str]] = {}
-        self._numbers: dict[str, list[int]] = defaultdict(list)  # face -> numbers of the decisions that name the face
+        self._numbers: dict[str, tuple[int, ...]] = {}  # face -> numbers of the decisions that name the face
         self._by_number: dict[int, Decision] = {}
+        # kind and places -> numbers of the decisions of this kind that name exactly these places
+        self._alike: dict[tuple[str, frozenset[Place]], tuple[int, ...]] = {}
         self._dropped: dict[int, list[Face]] = {}  # number of a drop -> rows of its faces before the drop
         self._allowed: dict[str, Face] = {}  # face of a photo without consent -> its row if the photo is allowed again
         self._add_to_log(log)
@@ -97,6 +101,22 @@ class PeopleNow:
     @property
     def log(self) -> list[Decision]:
         return [*self._followed, *self._held]
+
+    def copy(self) -> PeopleNow:
+        """Returns the same people. A change of the copy does not change the original.
+
+        The lists and rows in the tables are shared, because `follow` replaces them and never changes them.
+        """
+        people = copy(self)
+        for name, table in vars(self).items():
+            if isinstance(table, dict | list):
+                setattr(people, name, table.copy())
+        people.finder = self.finder.copy()
+        return people
+
+    def find_alike(self, decision: Decision) -> list[Decision]:
+        """Returns the decisions of the log that have the same kind and name the same places."""
+        return [self._by_number[number] for number in self._alike.get((decision.kind, decision.places), ())]
 
     def plan(self, decisions: Sequence[Decision]) -> Change:
         """Returns the change that `decisions`, the next decisions of the log, will cause. The people stay as they are.
@@ -203,7 +223,10 @@ class PeopleNow:
             self._by_number[one.number] = one
             self._named[one.number] = self._find_named(one)
             for face in self._named[one.number]:
-                self._numbers[face].append(one.number)
+                self._numbers[face] = (*self._numbers.get(face, ()), one.number)
+            if one.kind != "undo":
+                key = one.kind, one.places
+                self._alike[key] = (*self._alike.get(key, ()), one.number)
 
     def _find_named(self, decision: Decision, new: Sequence[Decision] = ()) -> set[str]:
         """Returns the faces that a decision names, and the faces that are used instead of these faces.

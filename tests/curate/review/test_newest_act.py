@@ -2,70 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from curate.decisions.decide import apply_decisions_of, decide
-from curate.decisions.record import Desk, read_desk, record_decisions
-from curate.decisions.requests import parse_requests
-from curate.decisions.take_back import take_older_back
+from curate.decisions.record import Desk, record_decisions
 from curate.people.pending.people_now import follow_batches
 from curate.review.session.history import find_redo, find_undo
 from manifests.ledger.decision_log import Decision
-from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import DecisionRow, File
-from manifests.runtime.uris import path_of
+from manifests.ledger.records import DecisionRow
 from tests.doubles.curation import contents, find_problems, rows
 from tests.doubles.review.client import Review, review_dataset
+from tests.doubles.review.desk import copy_desk, list_people, name_faces, read_desk_of, record
 
 Requests = list[dict[str, Any]]
-
-
-def name_faces(dataset: Path, desk: Desk) -> dict[str, str]:
-    """Returns a dict from `<person>/<number>` to the id of the face in the photo person<person>/<number>.png."""
-    place = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
-    faces = desk.people.faces.values()
-    return {f"{place[one.photo_id].parent.name[6:]}/{place[one.photo_id].stem}": one.face_id for one in faces}
 
 
 @pytest.fixture(scope="module")
 def read_once(curated_once: Path) -> tuple[Desk, dict[str, str]]:
     """Returns the desk of a dataset of four people with five photos each, and its faces. No test changes the desk."""
-    with Ledger.open(curated_once / "dataset") as ledger:
-        desk = read_desk(ledger)
+    desk = read_desk_of(curated_once / "dataset")
     return desk, name_faces(curated_once / "dataset", desk)
-
-
-def copy_desk(desk: Desk) -> Desk:
-    desk = copy.deepcopy(desk)
-    desk.lookup.people = desk.people
-    return desk
-
-
-def read_nothing(faces: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
-    """Replaces the function that reads embeddings, and returns no embeddings."""
-    return [], np.zeros((0, 0), np.float32)
-
-
-def record(desk: Desk, requests: Requests) -> list[Decision]:
-    """Records decisions in memory, as the review does, and returns them."""
-    parsed = parse_requests(desk.people.log, requests, desk.lookup, desk.photos, desk.last_number, read_nothing)
-    new, change = take_older_back(desk.people, parsed.decisions)
-    desk.people.follow(new, change)
-    desk.last_number += len(new)
-    return new
-
-
-def list_people(desk: Desk, without: set[str] | None = None) -> set[frozenset[str]]:
-    own = (frozenset(faces) - (without or set()) for faces in desk.people.members.values())
-    return {faces for faces in own if faces}
 
 
 def make_requests(kind: str, desk: Desk, face: dict[str, str]) -> Requests:
@@ -215,12 +176,10 @@ def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_led
 
 def test_a_drop_counts_again_after_an_undo_also_if_the_decisions_were_applied(dataset: Path):
     def describe() -> tuple[set[frozenset[str]], set[str]]:
-        with Ledger.open(dataset) as ledger:
-            desk = read_desk(ledger)
+        desk = read_desk_of(dataset)
         return list_people(desk), {one for one, row in desk.people.faces.items() if row.status != "ok"}
 
-    with Ledger.open(dataset) as ledger:
-        desk = read_desk(ledger)
+    desk = read_desk_of(dataset)
     face = name_faces(dataset, desk)
     decide(dataset, [{"kind": "drop", "faces": [face["0/0"], face["0/1"]]}])
     dropped = describe()
@@ -240,11 +199,9 @@ def test_a_drop_counts_again_after_an_undo_also_if_the_decisions_were_applied(da
 
 def test_undos_bring_every_former_state_back_after_the_decisions_were_applied(dataset: Path):
     def describe() -> set[frozenset[str]]:
-        with Ledger.open(dataset) as ledger:
-            return list_people(read_desk(ledger))
+        return list_people(read_desk_of(dataset))
 
-    with Ledger.open(dataset) as ledger:
-        desk = read_desk(ledger)
+    desk = read_desk_of(dataset)
     face = name_faces(dataset, desk)
     first, second, third = (desk.people.identity_of[face[name]] for name in ("0/1", "1/1", "2/1"))
     acts: Requests = [
@@ -262,3 +219,19 @@ def test_undos_bring_every_former_state_back_after_the_decisions_were_applied(da
     for number in range(len(acts), 0, -1):
         record_decisions(dataset, [{"kind": "undo", "undoes": number}])
         assert describe() == states[number - 1]
+
+
+@pytest.mark.parametrize("names_rest", [True, False], ids=["rest of an old log", "rest of today"])
+def test_undo_puts_all_faces_but_one_back_after_the_decisions_were_applied(dataset: Path, names_rest: bool):
+    before = list_people(read_desk_of(dataset))
+    own = sorted(min(before, key=sorted))
+    others = [[face for face in own if face != one] for one in own]
+    rest = [
+        {"rest": other} if names_rest else {} for other in others
+    ]  # in old logs, the splits of an act name each other
+    decide(dataset, [{"kind": "split", "faces": [one], **rest[place]} for place, one in enumerate(own[:-1])])
+    assert {frozenset([one]) for one in own} < list_people(read_desk_of(dataset))
+    record_decisions(dataset, [{"kind": "undo", "undoes": 4}])
+    assert frozenset(own[3:]) in list_people(read_desk_of(dataset))
+    record_decisions(dataset, [{"kind": "undo", "undoes": number} for number in (3, 2, 1)])
+    assert list_people(read_desk_of(dataset)) == before

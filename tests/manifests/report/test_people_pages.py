@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from curate.decisions.decide import decide
-from curate.decisions.face_lookup import FaceLookup
+from curate.decisions.lookup.face_lookup import FaceLookup
 from curate.people.pending.people_now import PeopleNow
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Identity, Membership

@@ -25,14 +25,21 @@ class FaceLookup:
     applied yet.
     """
 
-    def __init__(self, people: PeopleNow, gone: Collection[str] = ()) -> None:
+    def __init__(self, people: PeopleNow, gone: Collection[str] = (), before: PeopleNow | None = None) -> None:
         """If `people` changes because of a decision, the lookup finds the changed people.
 
-        `gone` are the ids of the photos that no file contains.
+        `gone` are the ids of the photos that no file contains. `before` are the people before a decision file. If an
+        earlier line of the file has ended a person, later lines mean the faces of this person in `before` by its id.
         """
-        self.people, self._gone = people, gone
+        self.people, self._gone, self._before = people, gone, before or people
+        # the faces that the last lines of a file took out with splits, and their people before the file
+        self.taken_out: dict[str, str] = {}
         self._face, self._finder = people.faces, people.finder
         self._identity, self._members = people.identity_of, people.members
+
+    def look_into(self, people: PeopleNow) -> FaceLookup:
+        """Returns a lookup of `people`, a copy of the present people that will follow the lines of a decision file."""
+        return FaceLookup(people, self._gone, self.people)
 
     def complete_id(self, word: object) -> str:
         """Returns the full id of the identity or face whose id begins with `word`.
@@ -47,6 +54,9 @@ class FaceLookup:
         is_person = word.startswith("p-")
         ids: Mapping[str, object] = self._members if is_person else self._face
         matches = [word] if word in ids else [name for name in ids if name.startswith(word)]
+        if is_person and not matches:
+            ids = self._before.members
+            matches = [word] if word in ids else [name for name in ids if name.startswith(word)]
         if len(matches) == 1:
             return matches[0]
         what = "person" if is_person else "face"
@@ -65,8 +75,8 @@ class FaceLookup:
         """
         locations: dict[FaceLocation, None] = {}
         for full_id in self._read_names(names, locations):
-            face_ids = self._members.get(full_id, [full_id])
-            if whole and full_id not in self._members:
+            face_ids = self._list_members(full_id) or [full_id]
+            if whole and not self._list_members(full_id):
                 face_ids = self._members[self.find_identity(self.locate(full_id))]
             for face_id in face_ids:
                 if not (may_be_dropped and self._is_dropped_by_name(face_id)):
@@ -113,11 +123,11 @@ class FaceLookup:
                 locations[location] = location
                 continue
             full_id = self.complete_id(name)
-            if full_id not in self._members:
+            if not self._list_members(full_id):
                 self._check_in_use(full_id)
                 locations[full_id] = self.locate(full_id)
             identity = self.find_identity(locations[full_id]) if full_id in locations else full_id
-            for face_id in self._members[identity]:
+            for face_id in self._list_members(identity):
                 if face_id != self._find_representative(full_id):
                     locations.setdefault(face_id, replace(self.locate(face_id), witness=True))
         if not locations:
@@ -149,6 +159,26 @@ class FaceLookup:
             for face_id in self._members[identity]
             if face_id not in excluded
         )
+
+    def _list_members(self, identity: str) -> Sequence[str]:
+        """Returns the faces of a person. The list is empty for an id of a face."""
+        if identity in self._members:
+            return self._members[identity]
+        return [face for face in self._before.members.get(identity, ()) if face in self._identity]
+
+    def find_taken_out(self, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
+        """Returns the faces of `taken_out` that belonged to a person of `faces` before the file. They are witnesses."""
+        own = {self._find_today(face) for face in faces}
+        people = {self._before.identity_of.get(str(face)) for face in own}
+        found = (face for face, person in self.taken_out.items() if person in people and face not in own)
+        return tuple(replace(self.locate(face), witness=True) for face in found)
+
+    def add_taken_out(self, faces: Iterable[FaceLocation]) -> None:
+        """Adds the faces of a split to `taken_out`."""
+        own = {self._find_today(face) for face in faces}
+        self.taken_out |= {
+            str(face): self._before.identity_of[str(face)] for face in own if face in self._before.identity_of
+        }
 
     def find_identity(self, location: FaceLocation) -> str:
         """Returns the identity of the face at a location.
@@ -208,6 +238,13 @@ def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ..
     """Returns the faces as a tuple. If there is only one face, the returned face is not a witness."""
     locations = tuple(faces)
     return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
+
+
+def merge_witnesses(rest: Sequence[FaceLocation], more: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
+    """Returns the faces of `rest` and `more`. If `more` is not empty, all faces are witnesses."""
+    if not more:
+        return tuple(rest)
+    return tuple(dict.fromkeys(replace(face, witness=True) for face in (*rest, *more)))
 
 
 def parse_location(line: Mapping[str, Any]) -> FaceLocation:

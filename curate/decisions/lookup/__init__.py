@@ -1,0 +1,1 @@
+"""Finds the faces and people that a request names."""

@@ -1,0 +1,192 @@
+"""Turns requests into numbered decisions, with what the decisions take back.
+
+The requests of a decision file have the same result as commands that record one request each. Each request therefore
+sees the people and the log as the earlier requests leave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from curate.decisions.consent_requests import PhotoConsents
+from curate.decisions.lookup.face_lookup import FaceLookup
+from curate.decisions.lookup.old_people import ReadEmbeddings
+from curate.decisions.requests import NothingToDo, Request, parse_request
+from curate.decisions.take_back import merge_taken, parse_taken_back, take_older_back
+from curate.people.constraints.contradictions import Contradiction
+from curate.people.pending.people_now import Change, PeopleNow
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import Decision, select_active, select_in_force
+
+# Raises BadInput if one of the decisions is not allowed. The people do not follow the decisions yet.
+Check = Callable[[Sequence[Decision], PeopleNow], None]
+
+
+@dataclass(frozen=True)
+class PlannedRequests:
+    """The decisions to record, a phrase for each of them, and notices about decisions that the log contains already."""
+
+    decisions: list[Decision]
+    phrases: list[str]
+    notices: list[str]
+    change: Change | None  # what the decisions change, or None without a decision
+
+
+def plan_requests(
+    requests: Sequence[Request],
+    lookup: FaceLookup,
+    photos: PhotoConsents,
+    last_number: int,
+    read_embeddings: ReadEmbeddings,
+    check: Check,
+) -> PlannedRequests:
+    """Returns the requested decisions, without the decisions that the log already contains.
+
+    The people of `lookup` stay as they are. The numbers of the new decisions follow `last_number`, the last number that
+    was ever used. A requested decision counts as contained in the log if two conditions hold. A decision in force is
+    equal to the requested decision. No later decision of the log names its faces, except decisions that later requests
+    repeat. If a decision file gets new lines at its end and is used again, only the new lines are therefore recorded.
+    A requested decision also counts as contained if it contradicts later decisions, but an equal decision is in force
+    and no later decision takes it back, not even in part.
+
+    Raises BadInput if a request is wrong or contradicts a label. The message contains the line of the file.
+    """
+    _check_numbers(requests)
+    people, start = lookup.people, lookup
+    if len(requests) > 1:
+        people = start.people.copy()
+        lookup = start.look_into(people)
+    planned = PlannedRequests([], [], [], None)
+    number_of: dict[int, int] = {}  # number of a line in the file -> number of its decision in the log
+    later = _LaterRequests(requests, start, photos)
+    change = None
+    for place, request in enumerate(requests):
+        with _add_line_to_errors(request):
+            taken_back = parse_taken_back(request, number_of)
+            try:
+                parsed = parse_request(request, lookup, photos, number_of, read_embeddings)
+            except NothingToDo:
+                if not planned.decisions:
+                    raise
+                parse_request(
+                    request, start, photos, number_of, read_embeddings
+                )  # raises if earlier lines are no cause
+                planned.notices.append(
+                    f"{request.get('_where', '')}The {request['kind']} is not recorded, because earlier decisions of "
+                    "this command have the same effect."
+                )
+                continue
+            if request["kind"] != "split" or "rest" in request:
+                lookup.taken_out.clear()
+            elif people is not start.people:
+                for decision, _ in parsed:
+                    lookup.add_taken_out(decision.parts[0])
+            same = [_find_same(people, decision) for decision, _ in parsed]
+            is_new = [one is None or later.name_again(people, one, place) for one in same]
+            number = last_number + len(planned.decisions)
+            new = [decision for (decision, _), own in zip(parsed, is_new, strict=True) if own]
+            new = [
+                replace(one, number=number + count, takes_back=merge_taken([*one.takes_back, *taken_back]))
+                for count, one in enumerate(new, 1)
+            ]
+            try:
+                check(new, people)
+                new, change = take_older_back(people, new) if new else (new, change)
+            except Contradiction:
+                if not _are_whole(people, same):
+                    raise
+                is_new, new = [False] * len(parsed), []
+            planned.decisions.extend(new)
+            for (decision, phrase), old, own in zip(parsed, same, is_new, strict=True):
+                number += own
+                if isinstance(line := request.get("number"), int):
+                    number_of[line] = number if own or old is None else old.number
+                if own:
+                    planned.phrases.append(phrase)
+                elif old is not None:
+                    planned.notices.append(
+                        f"The log already contains this decision as decision {old.number} ({decision.kind}): {phrase}. "
+                        "The decision is not recorded again."
+                    )
+            if new and people is not start.people:
+                people.follow(new, change)
+    if planned.decisions and people is not start.people:
+        change = start.people.plan(planned.decisions)  # in one step, as after a restart
+    return replace(planned, change=change if planned.decisions else None)
+
+
+def _check_numbers(requests: Sequence[Request]) -> None:
+    """Raises BadInput if two lines of a file have the same number."""
+    numbers: set[int] = set()
+    for request in requests:
+        own = request.get("number")
+        if isinstance(own, int):
+            if own in numbers:
+                with _add_line_to_errors(request):
+                    raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
+            numbers.add(own)
+
+
+def _find_same(people: PeopleNow, decision: Decision) -> Decision | None:
+    """Returns the newest decision in force that is equal to a requested decision, or None."""
+    alike = people.find_alike(decision)
+    if not alike:
+        return None
+    in_force = {one.number for one in select_in_force(people.log)}
+    wanted = replace(decision, number=0, takes_back=())
+    found = [one for one in alike if one.number in in_force and replace(one, number=0, takes_back=()) == wanted]
+    return max(found, key=lambda one: one.number, default=None)
+
+
+def _are_whole(people: PeopleNow, decisions: Sequence[Decision | None]) -> bool:
+    """Returns whether these are decisions of the log that no newer decision takes back, not even in part."""
+    active = select_active(people.log)
+    return all(any(one is other for other in active) for one in decisions)
+
+
+class _LaterRequests:
+    """Finds the decisions of the log that later requests of a file repeat. Parses the requests at the first use."""
+
+    def __init__(self, requests: Sequence[Request], lookup: FaceLookup, photos: PhotoConsents) -> None:
+        self._requests, self._lookup, self._photos = requests, lookup, photos
+        self._last: dict[Decision, int] | None = None  # decision -> place of the last request that makes the decision
+
+    def name_again(self, people: PeopleNow, old: Decision, place: int) -> bool:
+        """Returns whether a later decision in force names faces of `old`, and no request after `place` repeats it."""
+        newer = [
+            one
+            for one in select_in_force(people.log)
+            if one.number > old.number and not one.places.isdisjoint(old.places)
+        ]
+        if not newer:
+            return False
+        if self._last is None:
+            self._last = {}
+            for number, request in enumerate(self._requests):
+                self._last |= dict.fromkeys(self._parse(request), number)
+        return any(self._last.get(replace(one, number=0, takes_back=()), -1) <= place for one in newer)
+
+    def _parse(self, request: Request) -> list[Decision]:
+        """Returns the decisions of a request, or [] if the request cannot be parsed before earlier requests."""
+        try:
+            parsed = parse_request(request, self._lookup, self._photos, {}, _read_no_embeddings)
+        except BadInput:
+            return []
+        return [replace(decision, takes_back=()) for decision, _ in parsed]
+
+
+def _read_no_embeddings(faces: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
+    return [], np.zeros((0, 0), np.float32)
+
+
+@contextmanager
+def _add_line_to_errors(request: Request) -> Iterator[None]:
+    """Puts the file and line of the request before the message of every BadInput."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{request.get('_where', '')}{error}") from None

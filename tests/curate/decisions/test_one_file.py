@@ -1,0 +1,112 @@
+"""Tests that the lines of a decision file have the result of commands that record one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from curate.decisions.record import Desk
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import encode_faces
+from tests.doubles.curation import curated_album, install
+from tests.doubles.review.desk import copy_desk, name_faces, plan, read_desk_of, record
+
+Requests = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def read_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, dict[str, str]]:
+    """Returns the desk of a dataset of four people with five photos each, and its faces. No test changes the desk."""
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch)
+        _, dataset = curated_album(tmp_path_factory.mktemp("file"), people=4, each=5)
+    desk = read_desk_of(dataset)
+    return desk, name_faces(dataset, desk)
+
+
+def make_acts(desk: Desk, face: dict[str, str]) -> dict[str, Requests]:
+    """Returns acts about a few faces, with the ids that the people have now."""
+    of, one, two = desk.people.identity_of, face["0/0"], face["0/1"]
+    home, second, third = (of[face[f"{number}/4"]] for number in range(3))
+    own = of.get(one, home)
+    undo = {"kind": "undo", "undoes": desk.last_number}
+    return {
+        "move": [{"kind": "move", "faces": [one], "to": second}],
+        "move two": [{"kind": "move", "faces": [one, two], "to": third}],
+        "move home": [{"kind": "move", "faces": [one], "to": home}],
+        "move all": [{"kind": "move", "faces": [own], "to": third}],
+        "split": [{"kind": "split", "faces": [one]}],
+        "split two": [{"kind": "split", "faces": [one, two]}],
+        "out": [{"kind": "split", "faces": [one]}, {"kind": "split", "faces": [two]}],
+        "merge": [{"kind": "merge", "sides": [own, second]}],
+        "merge home": [{"kind": "merge", "sides": [one, home]}],
+        "apart": [{"kind": "apart", "sides": [home, second]}],
+        "drop": [{"kind": "drop", "faces": [one]}],
+        "drop two": [{"kind": "drop", "faces": [two, face["1/0"]], "reason": "a drawing"}],
+        "lock": [{"kind": "lock", "faces": [home]}],
+        "lock second": [{"kind": "lock", "faces": [second]}],
+        "rename": [{"kind": "rename", "faces": [own], "name": "Ann"}],
+        "assign": [{"kind": "assign", "faces": [own], "split": "val"}],
+        "consent": [{"kind": "consent", "photos": [two], "consent": "no"}],
+        "undo": [undo] if desk.last_number else [],
+    }
+
+
+def describe(desk: Desk) -> tuple[set[tuple[object, ...]], set[tuple[str, str | None]]]:
+    """Returns the people with their names and locks, and the faces that are not in use."""
+    people = desk.people
+    own = {(frozenset(people.members[one.identity_id]), one.name, one.locked) for one in people.identities.values()}
+    unused = {(face.face_id, face.reason) for face in people.faces.values() if face.status != "ok"}
+    return {person for person in own if person[0]}, unused
+
+
+def test_two_lines_of_a_file_have_the_result_of_two_commands(read_once: tuple[Desk, dict[str, str]]):
+    start, face = read_once
+    acts = make_acts(start, face)
+    compared, wrong = 0, []
+    for older in acts:
+        if older in ("move home", "merge home", "undo"):  # nothing to do yet
+            continue
+        after = copy_desk(start)
+        record(after, acts[older])
+        for newer, second in make_acts(after, face).items():
+            commands, file = copy_desk(after), copy_desk(start)
+            try:
+                record(commands, second)
+            except BadInput:  # a command of its own is refused
+                continue
+            record(file, [*acts[older], *second])
+            compared += 1
+            if describe(file) != describe(commands):
+                wrong.append((older, newer))
+    assert not wrong and compared > 150
+
+
+def test_a_decision_that_is_wholly_in_force_is_never_refused_as_a_contradiction(read_once: tuple[Desk, dict[str, str]]):
+    desk, face = copy_desk(read_once[0]), read_once[1]
+    second = desk.people.identity_of[face["1/4"]]
+    (first,) = record(desk, [{"kind": "move", "faces": [face["0/0"]], "to": second}])
+    record(desk, [{"kind": "move", "faces": [face["0/1"]], "to": second}])
+    before = describe(desk)
+    line = {"kind": "move", **encode_faces(first)}  # says that 0/0 and 0/1 are two people, which is not so any more
+    planned = plan(desk, [line])
+    assert planned.decisions == [] and "already contains this decision as decision 1 (move)" in planned.notices[0]
+    assert describe(desk) == before
+
+
+def test_the_lines_of_a_file_may_say_the_same_and_may_name_people_whom_earlier_lines_have_merged(
+    read_once: tuple[Desk, dict[str, str]],
+):
+    desk, face = copy_desk(read_once[0]), read_once[1]
+    people = [desk.people.identity_of[face[f"{number}/0"]] for number in range(4)]
+    merges = [{"kind": "merge", "sides": [people[0], other]} for other in people[1:3]]
+    same = {"kind": "merge", "sides": [face["1/0"], face["2/0"]]}
+    planned = plan(desk, [*merges, same, {"kind": "lock", "faces": [people[1]]}])
+    assert len(planned.decisions) == 3 and "have the same effect" in planned.notices[0]
+    record(desk, [*merges, {"kind": "drop", "faces": [people[2]]}])
+    assert {face for face, row in desk.people.faces.items() if row.status != "ok"} == set(
+        read_once[0].people.members[people[2]]
+    )
+    with pytest.raises(BadInput, match="The split names all faces"):
+        record(desk, [{"kind": "rename", "faces": [people[3]], "name": "Ann"}, {"kind": "split", "faces": [people[3]]}])
