@@ -150,7 +150,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 def _count(clean: list[Path], before: dict[Path, str], after: dict[Path, str]) -> dict[str, Any]:
     """Returns the figures of one method.
 
-    `before` and `after` map each photo to its person, without strangers and with strangers.
+    `before` maps each photo to its person in the grouping without strangers, and `after` in the grouping with
+    strangers.
     """
     sizes = Counter(after.values())
     accepted = [person for file, person in after.items() if file.parent.name == "strangers"]

@@ -1,9 +1,10 @@
 """Records decisions without a grouping. `apply_decisions_of` (decide.py) updates people, splits and pairs later.
 
 A recorded decision is never refused later, unless the photos change. Everything that can be wrong with a decision is
-therefore checked here: its form, the ids that it names, frozen splits, the sidecar with the consent, and contradictions
-that the decision does not end by taking older decisions back (take_back.py). The consent of a photo changes at once, so
-that no page shows a photo without consent. The photo is dropped later.
+therefore checked here: its form, the ids that it names, frozen splits, the sidecar with the consent, and
+contradictions. A decision can end a contradiction because it takes older decisions back (take_back.py). Every other
+contradiction is refused. The consent of a photo changes at once, so that no page shows a photo without consent. The
+photo is dropped later.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def compute_mark(key: bytes, kind: str, value: str | bytes) -> str:
     """Returns the mark of a value as 64 hex digits. The mark is an HMAC under `key`.
 
     `kind` is the kind of the value. The kind is `photo` for a photo's sha256, `face` for the bytes of an embedding, and
-    `uri` for a uri. The kind is `person` for the face id that a person's id is made from. The kind is `check` for an
-    empty string.
+    `uri` for a uri. The kind is `person` for the face id that a person's id is made from. The kind is `check` for
+    the mark that recognizes a wrong key; this mark is made from an empty string.
     """
     data = os.fsencode(value)
     return hmac.new(key, kind.encode() + b"\0" + data, "sha256").hexdigest()
