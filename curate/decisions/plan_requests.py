@@ -56,10 +56,9 @@ def plan_requests(
     Raises BadInput if a request is wrong or contradicts a label. The message contains the line of the file.
     """
     _check_numbers(requests)
-    people, start = lookup.people, lookup
-    if len(requests) > 1:
-        people = start.people.copy()
-        lookup = start.look_into(people)
+    several, start = len(requests) > 1, lookup
+    people = start.people.copy() if several else start.people
+    lookup = start.look_into(people) if several else start
     planned = PlannedRequests([], [], [], None)
     number_of: dict[int, int] = {}  # number of a line in the file -> number of its decision in the log
     later = _LaterRequests(requests, start, photos)
@@ -72,19 +71,15 @@ def plan_requests(
             except NothingToDo:
                 if not planned.decisions:
                     raise
-                parse_request(
-                    request, start, photos, number_of, read_embeddings
-                )  # raises if earlier lines are no cause
+                # raises the error again if earlier lines are not the cause
+                parse_request(request, start, photos, number_of, read_embeddings)
                 planned.notices.append(
                     f"{request.get('_where', '')}The {request['kind']} is not recorded, because earlier decisions of "
                     "this command have the same effect."
                 )
                 continue
-            if request["kind"] != "split" or "rest" in request:
-                lookup.taken_out.clear()
-            elif people is not start.people:
-                for decision, _ in parsed:
-                    lookup.add_taken_out(decision.parts[0])
+            if several:
+                _remember_splits(request, parsed, lookup)
             same = [_find_same(people, decision) for decision, _ in parsed]
             is_new = [one is None or later.name_again(people, one, place) for one in same]
             number = last_number + len(planned.decisions)
@@ -101,20 +96,13 @@ def plan_requests(
                     raise
                 is_new, new = [False] * len(parsed), []
             planned.decisions.extend(new)
-            for (decision, phrase), old, own in zip(parsed, same, is_new, strict=True):
-                number += own
-                if isinstance(line := request.get("number"), int):
-                    number_of[line] = number if own or old is None else old.number
-                if own:
-                    planned.phrases.append(phrase)
-                elif old is not None:
-                    planned.notices.append(
-                        f"The log already contains this decision as decision {old.number} ({decision.kind}): {phrase}. "
-                        "The decision is not recorded again."
-                    )
-            if new and people is not start.people:
+            _add_sentences(planned, parsed, same, is_new)
+            last = planned.decisions[-1] if is_new[-1] else same[-1]
+            if isinstance(line := request.get("number"), int) and last is not None:
+                number_of[line] = last.number
+            if new and several:
                 people.follow(new, change)
-    if planned.decisions and people is not start.people:
+    if planned.decisions and several:
         change = start.people.plan(planned.decisions)  # in one step, as after a restart
     return replace(planned, change=change if planned.decisions else None)
 
@@ -129,6 +117,32 @@ def _check_numbers(requests: Sequence[Request]) -> None:
                 with _add_line_to_errors(request):
                     raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
             numbers.add(own)
+
+
+def _remember_splits(request: Request, parsed: Sequence[tuple[Decision, str]], lookup: FaceLookup) -> None:
+    """Tells the lookup which faces the last lines of a file took out, until a line of another kind follows."""
+    if request["kind"] != "split" or "rest" in request:
+        lookup.taken_out.clear()
+        return
+    for decision, _ in parsed:
+        lookup.add_taken_out(decision.parts[0])
+
+
+def _add_sentences(
+    planned: PlannedRequests,
+    parsed: Sequence[tuple[Decision, str]],
+    same: Sequence[Decision | None],
+    is_new: Sequence[bool],
+) -> None:
+    """Adds a phrase to `planned` for each new decision of a request, and a notice for each of the other decisions."""
+    for (decision, phrase), old, own in zip(parsed, same, is_new, strict=True):
+        if own:
+            planned.phrases.append(phrase)
+        elif old is not None:
+            planned.notices.append(
+                f"The log already contains this decision as decision {old.number} ({decision.kind}): {phrase}. The "
+                "decision is not recorded again."
+            )
 
 
 def _find_same(people: PeopleNow, decision: Decision) -> Decision | None:

@@ -52,11 +52,10 @@ class FaceLookup:
                 "a face."
             )
         is_person = word.startswith("p-")
-        ids: Mapping[str, object] = self._members if is_person else self._face
-        matches = [word] if word in ids else [name for name in ids if name.startswith(word)]
-        if is_person and not matches:
-            ids = self._before.members
-            matches = [word] if word in ids else [name for name in ids if name.startswith(word)]
+        if is_person:
+            matches = _find_ids(word, self._members) or _find_ids(word, self._before.members)
+        else:
+            matches = _find_ids(word, self._face)
         if len(matches) == 1:
             return matches[0]
         what = "person" if is_person else "face"
@@ -75,9 +74,9 @@ class FaceLookup:
         """
         locations: dict[FaceLocation, None] = {}
         for full_id in self._read_names(names, locations):
-            face_ids = self._list_members(full_id) or [full_id]
-            if whole and not self._list_members(full_id):
-                face_ids = self._members[self.find_identity(self.locate(full_id))]
+            face_ids = self._list_members(full_id)
+            if not face_ids:  # the id of a face
+                face_ids = self._members[self.find_identity(self.locate(full_id))] if whole else [full_id]
             for face_id in face_ids:
                 if not (may_be_dropped and self._is_dropped_by_name(face_id)):
                     self._check_in_use(face_id)
@@ -232,6 +231,11 @@ class FaceLookup:
         face = self._face[face_id]
         if face.status != "ok" and face.duplicate_of is None:
             raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}). Leave this face out.")
+
+
+def _find_ids(word: str, ids: Collection[str]) -> list[str]:
+    """Returns `word` if it is one of the ids, otherwise the ids that begin with `word`."""
+    return [word] if word in ids else [name for name in ids if name.startswith(word)]
 
 
 def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
