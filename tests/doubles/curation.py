@@ -37,8 +37,8 @@ from curate.run.summary import Summary
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
-from manifests.ledger.records import KEYS
-from manifests.runtime.uris import uri_of
+from manifests.ledger.records import KEYS, Face, File
+from manifests.runtime.uris import path_of, uri_of
 from manifests.runtime.workers import open_pool
 
 # The colours of the 14 people are the directions from the centre of a cube to its faces and corners. No two people have
@@ -185,6 +185,17 @@ def find_dataset_leaks(dataset: Path, limit: int = 20) -> Leaks:
 def rows(dataset: Path, kind: type) -> list:
     with Ledger.open(dataset) as ledger:
         return ledger.read_rows(kind)
+
+
+def name_faces(dataset: Path) -> dict[str, str]:
+    """Returns a dict that maps `<person>/<number>` to the id of the face in the photo person<person>/<number>.png.
+
+    Each photo shows one face.
+    """
+    place = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
+    return {
+        f"{place[one.photo_id].parent.name[6:]}/{place[one.photo_id].stem}": one.face_id for one in rows(dataset, Face)
+    }
 
 
 def contents(dataset: Path) -> dict[str, list]:

@@ -28,23 +28,24 @@ from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import Decision, FaceLocation, measure_overlap, select_active
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import DecisionRow, Degradation, Face, File, Identity, Membership, Pair, Split
-from manifests.runtime.uris import path_of
-from tests.doubles.curation import album, contents, curated, curated_album, find_problems, install, photo, rows, save
+from manifests.ledger.records import DecisionRow, Degradation, Face, Identity, Membership, Pair, Split
+from tests.doubles.curation import (
+    album,
+    contents,
+    curated,
+    curated_album,
+    find_problems,
+    install,
+    name_faces,
+    photo,
+    rows,
+    save,
+)
 
 
 @pytest.fixture(autouse=True)
 def doubles(monkeypatch):
     install(monkeypatch)
-
-
-def faces_of(dataset: Path) -> dict[str, str]:
-    """Returns a dict from `<i>/<n>` to the id of the face in the photo person<i>/<n>.png.
-
-    Each photo shows one face.
-    """
-    name = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
-    return {f"{name[f.photo_id].parent.name[6:]}/{name[f.photo_id].stem}": f.face_id for f in rows(dataset, Face)}
 
 
 def who(dataset: Path) -> dict[str, str]:
@@ -70,7 +71,7 @@ def made(tmp_path) -> tuple[Path, Path]:
 
 def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_and_rules_change(tmp_path):
     photos, dataset = curated_album(tmp_path, people=14, each=4)
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     apart, together = [], []
     for group in (range(4), range(4, 8), range(8, 10)):
         # A decision takes the first photo of each of ten people away from its person.
@@ -117,7 +118,7 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
     curated(photos, dataset)
     all_hold()
     now = who(dataset)
-    assert {f: now[f] for f in ids} == ids and now[faces_of(dataset)["12/last0"]] == ids[face["12/1"]]
+    assert {f: now[f] for f in ids} == ids and now[name_faces(dataset)["12/last0"]] == ids[face["12/1"]]
     for rules in (GroupRules(same_person=-1), GroupRules(same_person=0.999), GroupRules(neighbours=1), GroupRules()):
         curated(photos, dataset, group=rules)
         all_hold()
@@ -125,7 +126,7 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
 
 def test_a_merge_and_a_split_survive_and_say_where_they_come_from(made):
     photos, dataset = made
-    face, before = faces_of(dataset), who(dataset)
+    face, before = name_faces(dataset), who(dataset)
     done = say(dataset, "merge", before[face["0/0"]], face["1/0"])
     assert len(done.moves) == 4 and done.people == 4 and check_ledger(dataset) == []
     say(dataset, "split", face["2/0"])
@@ -144,7 +145,7 @@ def test_a_merge_and_a_split_survive_and_say_where_they_come_from(made):
 
 def test_a_move_takes_faces_from_one_person_to_another(made):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "move", face["0/0"], face["0/1"], to=who(dataset)[face["1/0"]])
     for _ in range(2):
         now = who(dataset)
@@ -174,7 +175,7 @@ def test_a_move_takes_faces_from_one_person_to_another(made):
 @pytest.mark.parametrize("form", ["identity", "face", "list"])
 def test_a_move_says_whom_its_faces_are_taken_from(made, form):
     _, dataset = made
-    face, person = faces_of(dataset), who(dataset)
+    face, person = name_faces(dataset), who(dataset)
     rest = {"identity": person[face["2/0"]], "face": face["2/1"], "list": [face["2/0"], person[face["2/0"]]]}[form]
     say(dataset, "move", face["0/0"], to=person[face["1/0"]], rest=rest)
     assert who(dataset)[face["0/0"]] == who(dataset)[face["1/0"]]
@@ -189,7 +190,7 @@ def test_a_move_says_whom_its_faces_are_taken_from(made, form):
 
 def test_what_is_so_already_is_refused_and_not_recorded(made):
     _, dataset = made
-    face, person = faces_of(dataset), who(dataset)
+    face, person = name_faces(dataset), who(dataset)
     one = person[face["0/0"]]
     for sides in (
         [face["0/0"], face["0/1"]],
@@ -210,7 +211,7 @@ def test_what_is_so_already_is_refused_and_not_recorded(made):
 
 def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkeypatch):
     photos, dataset = made
-    face, person = faces_of(dataset), who(dataset)
+    face, person = name_faces(dataset), who(dataset)
     say(dataset, "rename", face["0/0"], name="Ann")
     say(dataset, "merge", face["1/0"], face["2/0"])
     before = contents(dataset)
@@ -241,13 +242,13 @@ def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkey
 def test_a_rename_keeps_the_names_that_labels_gave(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
     curated(photos, dataset, labels="folder")
-    say(dataset, "rename", faces_of(dataset)["0/0"], name="Ann")
+    say(dataset, "rename", name_faces(dataset)["0/0"], name="Ann")
     assert {row.name for row in rows(dataset, Identity)} == {"Ann", "person1", "person2"}
 
 
 def test_the_newest_decision_counts(made):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "split", face["0/0"])
     done = say(dataset, "merge", face["0/0"], face["0/1"])
     assert done.notices == ("Decision 1 (split) is taken back.",)
@@ -268,7 +269,7 @@ def test_the_newest_decision_counts(made):
 
 def test_an_undo_that_makes_decisions_contradict_each_other_is_refused_and_nothing_is_recorded(made):
     _, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "split", face["0/0"])
     say(dataset, "undo", undoes=1)
     say(dataset, "lock", face["0/0"])
@@ -280,7 +281,7 @@ def test_an_undo_that_makes_decisions_contradict_each_other_is_refused_and_nothi
 
 def test_a_move_of_a_dropped_face_takes_the_drop_back(made):
     photos, dataset = made
-    face, person = faces_of(dataset), who(dataset)
+    face, person = name_faces(dataset), who(dataset)
     say(dataset, "move", face["0/0"], to=face["1/0"])
     say(dataset, "drop", face["0/0"], face["0/1"])
     done = say(dataset, "move", face["0/0"], to=face["2/0"])
@@ -294,7 +295,7 @@ def test_a_move_of_a_dropped_face_takes_the_drop_back(made):
 
 def test_a_dropped_face_that_is_moved_does_not_bring_its_old_person_along(made):
     _, dataset = made
-    face, person = faces_of(dataset), who(dataset)
+    face, person = name_faces(dataset), who(dataset)
     say(dataset, "drop", face["0/0"], face["0/1"])
     say(dataset, "move", face["0/0"], to=face["1/0"])
     after = who(dataset)
@@ -305,7 +306,7 @@ def test_a_dropped_face_that_is_moved_does_not_bring_its_old_person_along(made):
 
 def test_a_log_with_newer_decisions_can_be_applied_to_another_dataset_and_again(made, tmp_path):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "move", face["0/0"], face["0/1"], to=face["1/0"])
     say(dataset, "drop", face["0/1"])
     say(dataset, "move", face["0/0"], face["0/1"], to=face["2/0"])
@@ -323,7 +324,7 @@ def test_a_log_with_newer_decisions_can_be_applied_to_another_dataset_and_again(
 
 def test_takes_back_in_a_file_means_lines_of_the_file_and_a_drop_of_the_log_is_taken_back_too(made, tmp_path):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "move", face["0/0"], to=face["1/0"])
     say(dataset, "move", face["0/0"], to=face["2/0"])
     line = format_entry(read_log_entries(dataset)[1])
@@ -343,7 +344,7 @@ def test_takes_back_in_a_file_means_lines_of_the_file_and_a_drop_of_the_log_is_t
 
 def test_a_log_that_contradicts_itself_is_named_at_replay_too(made):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "split", face["0/0"])
     told = format_entry(read_log_entries(dataset)[0])
     forged = DecisionRow(
@@ -360,7 +361,7 @@ def test_a_log_that_contradicts_itself_is_named_at_replay_too(made):
 
 def test_undo_and_undo_of_the_undo(made):
     photos, dataset = made
-    face, before = faces_of(dataset), people(dataset)
+    face, before = name_faces(dataset), people(dataset)
     say(dataset, "merge", face["0/0"], face["1/0"])
     merged = people(dataset)
     say(dataset, "undo", undoes=1)
@@ -377,7 +378,7 @@ def test_undo_and_undo_of_the_undo(made):
 
 def test_undoing_a_merge_undoes_it_also_where_later_decisions_saw_its_result(made):
     photos, dataset = made
-    face, before = faces_of(dataset), people(dataset)
+    face, before = name_faces(dataset), people(dataset)
     say(dataset, "merge", face["0/0"], face["1/0"])
     say(dataset, "merge", who(dataset)[face["1/0"]], who(dataset)[face["2/0"]])
     assert len(people(dataset)) == 3
@@ -418,7 +419,7 @@ def test_a_copy_that_is_named_acts_through_the_face_that_stands_for_it(made):
     save(photos / "copy.jpg", photo([0], 1))
     curated(photos, dataset)
     (copy,) = [face for face in rows(dataset, Face) if face.duplicate_of]
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "split", copy.face_id)
     assert who(dataset)[copy.duplicate_of] != who(dataset)[face["0/2"]]
     say(dataset, "merge", copy.face_id, face["1/0"])
@@ -427,7 +428,7 @@ def test_a_copy_that_is_named_acts_through_the_face_that_stands_for_it(made):
 
 def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "split", face["0/0"])
     say(dataset, "merge", face["1/0"], face["2/0"])
     path = photos / "person0" / "0.png"
@@ -451,7 +452,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
 
 def test_names_follow_the_faces_and_ids_the_larger_part(made):
     photos, dataset = made
-    face, before = faces_of(dataset), who(dataset)
+    face, before = name_faces(dataset), who(dataset)
     say(dataset, "rename", before[face["0/0"]], name="Ann")
     say(dataset, "split", face["0/0"])
     say(dataset, "move", face["1/0"], to=face["0/1"])
@@ -510,7 +511,7 @@ def test_a_decision_after_a_freeze_says_whose_split_changes_and_moves_nobody_els
 
 def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     _, dataset = made
-    face, person = faces_of(dataset), who(dataset)
+    face, person = name_faces(dataset), who(dataset)
     say(dataset, "merge", face["0/0"], face["1/0"])
     say(dataset, "lock", face["2/0"])
     say(dataset, "drop", face["3/0"])
@@ -541,7 +542,7 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
 
 def test_the_list_says_of_every_decision_how_many_faces_are_not_in_use(made):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "drop", face["0/0"])
     say(dataset, "lock", face["1/0"])
     for name in ("person0/0", *(f"person1/{n}" for n in range(4))):
@@ -555,7 +556,7 @@ def test_the_list_says_of_every_decision_how_many_faces_are_not_in_use(made):
 
 def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "merge", face["0/0"], face["1/0"])
     say(dataset, "split", face["2/0"])
     say(dataset, "rename", face["2/1"], name="Zoë")
@@ -634,7 +635,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
 def test_a_line_that_cannot_be_read_is_named_and_nothing_is_recorded(made, tmp_path, line, said):
     _, dataset = made
     file = tmp_path / "decisions.jsonl"
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     good = json.dumps({"kind": "split", "faces": [face["0/0"]]})
     line = line.replace("FACE", face["1/0"]).replace("OTHER", who(dataset)[face["2/0"]])
     file.write_text(f"{good}\n{line}\n")
@@ -651,7 +652,7 @@ def call(*arguments: object):
 
 def test_the_command_line_decides_lists_and_tries(made):
     _, dataset = made
-    face, before = faces_of(dataset), contents(dataset)
+    face, before = name_faces(dataset), contents(dataset)
     told = call(dataset, "split", face["0/0"][:8], "--dry-run")
     assert told.exit_code == 0 and "The command would record decision 1 (split): 1 face" in told.stdout, told.output
     assert contents(dataset) == before
@@ -700,7 +701,7 @@ def test_the_configuration_comes_back_from_json():
 def test_pairs_are_made_anew_as_the_curation_was_told(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=5, each=3), tmp_path / "dataset"
     curated(photos, dataset, pairs=PairRules("hard-pose", max_references=3))
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "merge", face["0/0"], face["1/0"])
     pairs = {row.target: row for row in rows(dataset, Pair)}
     assert {row.policy for row in pairs.values()} == {"hard-pose"} and len(pairs[face["0/1"]].refs) == 3
@@ -711,7 +712,7 @@ def test_pairs_are_made_anew_as_the_curation_was_told(tmp_path):
 
 def test_a_dropped_face_stays_dropped_when_a_filter_that_took_it_is_loosened(made):
     photos, dataset = made
-    face = faces_of(dataset)
+    face = name_faces(dataset)
     say(dataset, "drop", face["0/0"])
 
     def reasons() -> dict[str, str | None]:

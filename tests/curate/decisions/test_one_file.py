@@ -9,8 +9,8 @@ import pytest
 from curate.decisions.record import Desk
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import encode_faces
-from tests.doubles.curation import curated_album, install
-from tests.doubles.review.desk import copy_desk, name_faces, plan, read_desk_of, record
+from tests.doubles.curation import curated_album, install, name_faces
+from tests.doubles.review.desk import copy_desk, plan, read_desk_of, record
 
 Requests = list[dict[str, Any]]
 
@@ -22,7 +22,7 @@ def read_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, dict[str,
         install(patch)
         _, dataset = curated_album(tmp_path_factory.mktemp("file"), people=4, each=5)
     desk = read_desk_of(dataset)
-    return desk, name_faces(dataset, desk)
+    return desk, name_faces(dataset)
 
 
 def make_acts(desk: Desk, face: dict[str, str]) -> dict[str, Requests]:

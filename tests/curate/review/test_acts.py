@@ -12,17 +12,9 @@ import pytest
 from curate.decisions.decide import apply_decisions_of, decide
 from curate.decisions.record import record_decisions
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import DecisionRow, File, Membership
-from manifests.runtime.uris import path_of
-from tests.doubles.curation import contents, curated, find_problems, photo, rows, save
+from manifests.ledger.records import DecisionRow, Membership
+from tests.doubles.curation import contents, curated, find_problems, name_faces, photo, rows, save
 from tests.doubles.review.client import Review, review_dataset
-
-
-def find_faces(review: Review) -> dict[str, str]:
-    """Returns a dict from `<person>/<number>` to the id of the face in the photo person<person>/<number>.png."""
-    place = {row.photo_id: path_of(row.uri) for row in rows(review.session.dataset, File)}
-    faces = review.session.read().people.faces.values()
-    return {f"{place[f.photo_id].parent.name[6:]}/{place[f.photo_id].stem}": f.face_id for f in faces}
 
 
 def describe(review: Review) -> set[tuple]:
@@ -57,7 +49,7 @@ def test_acts_give_the_ledger_that_decide_gives(dataset: Path, tmp_path: Path):
     twin = tmp_path / "twin"
     shutil.copytree(dataset, twin)
     with review_dataset(dataset) as review:
-        face = find_faces(review)
+        face = name_faces(review.session.dataset)
         for name, make in ACTS.items():
             person = dict(review.session.read().people.identity_of)
             review.decide(make(face, person))
@@ -73,7 +65,7 @@ def test_acts_give_the_ledger_that_decide_gives(dataset: Path, tmp_path: Path):
 
 def test_undo_and_redo_go_back_and_forth_without_limit(dataset: Path):
     with review_dataset(dataset) as review:
-        face, states = find_faces(review), [describe(review)]
+        face, states = name_faces(review.session.dataset), [describe(review)]
         for make in ACTS.values():
             review.decide(make(face, review.session.read().people.identity_of))
             states.append(describe(review))
@@ -93,7 +85,7 @@ def test_undo_and_redo_go_back_and_forth_without_limit(dataset: Path):
 
 def test_undo_and_redo_work_after_a_restart(dataset: Path):
     with review_dataset(dataset) as review:
-        face, before = find_faces(review), describe(review)
+        face, before = name_faces(review.session.dataset), describe(review)
         person = review.session.read().people.identity_of
         review.decide({"kind": "merge", "sides": [person[face["0/0"]], person[face["1/0"]]]})
         merged = describe(review)
@@ -109,7 +101,7 @@ def test_undo_and_redo_work_after_a_restart(dataset: Path):
 
 def test_one_undo_takes_a_whole_act_back(dataset: Path):
     with review_dataset(dataset) as review:
-        face, before = find_faces(review), describe(review)
+        face, before = name_faces(review.session.dataset), describe(review)
         review.decide(*({"kind": "split", "faces": [face[f"0/{n}"]]} for n in (0, 1)))
         assert len(review.list_people()) == 6
         review.act(act="undo")
@@ -118,7 +110,7 @@ def test_one_undo_takes_a_whole_act_back(dataset: Path):
 
 def test_a_killed_server_loses_no_decision(dataset: Path):
     review = Review(dataset)  # this review is never closed, as if its server had been killed
-    face, person = find_faces(review), review.session.read().people.identity_of
+    face, person = name_faces(review.session.dataset), review.session.read().people.identity_of
     review.decide({"kind": "merge", "sides": [person[face["0/0"]], person[face["1/0"]]]})
     shown = describe(review)
     with review_dataset(dataset) as again:
@@ -127,7 +119,7 @@ def test_a_killed_server_loses_no_decision(dataset: Path):
 
 def test_decisions_are_applied_when_nothing_happens(dataset: Path):
     with review_dataset(dataset, idle=0.05) as review:
-        face = find_faces(review)
+        face = name_faces(review.session.dataset)
         review.decide({"kind": "split", "faces": [face["0/0"]]})
         for _ in range(100):
             if not review.get("/api/state")["state"]["unapplied"]:
@@ -140,7 +132,7 @@ def test_decisions_are_applied_when_nothing_happens(dataset: Path):
 
 def test_a_stale_page_gets_a_sentence_and_nothing_is_lost(dataset: Path):
     with review_dataset(dataset) as review:
-        face, person = find_faces(review), dict(review.session.read().people.identity_of)
+        face, person = name_faces(review.session.dataset), dict(review.session.read().people.identity_of)
         review.decide({"kind": "drop", "faces": [face["0/0"]]})
         assert "is not in use (decided)" in review.refuse(requests=[{"kind": "split", "faces": [face["0/0"]]}])
         one, other = sorted({person[face["1/0"]], person[face["2/0"]]})
@@ -155,7 +147,7 @@ def test_a_stale_page_gets_a_sentence_and_nothing_is_lost(dataset: Path):
 
 def test_a_contradiction_is_refused_at_once(dataset: Path):
     with review_dataset(dataset) as review:
-        face = find_faces(review)
+        face = name_faces(review.session.dataset)
         review.decide({"kind": "split", "faces": [face["0/0"]]})
         review.act(act="undo")
         review.decide({"kind": "lock", "faces": [face["0/0"]]})
@@ -167,7 +159,7 @@ def test_a_contradiction_is_refused_at_once(dataset: Path):
 
 def test_a_name_that_another_person_has_is_allowed_with_a_sentence(dataset: Path):
     with review_dataset(dataset) as review:
-        face = find_faces(review)
+        face = name_faces(review.session.dataset)
         assert review.decide({"kind": "rename", "faces": [face["0/0"]], "name": "Ann"})["notices"] == []
         (sentence,) = review.decide({"kind": "rename", "faces": [face["1/0"]], "name": "ann"})["notices"]
         assert sentence.startswith("Another person has this name too (p-")
@@ -178,7 +170,7 @@ def test_a_name_that_another_person_has_is_allowed_with_a_sentence(dataset: Path
 
 def test_the_people_who_are_most_like_some_faces_are_listed(dataset: Path):
     with review_dataset(dataset) as review:
-        face, person = find_faces(review), dict(review.session.read().people.identity_of)
+        face, person = name_faces(review.session.dataset), dict(review.session.read().people.identity_of)
         one, other = person[face["0/0"]], person[face["1/0"]]
         review.decide({"kind": "move", "faces": [face["1/0"]], "to": one})
         asked = {"faces": [face["1/0"]], "without": [one]}
@@ -225,7 +217,7 @@ def test_a_malformed_act_is_refused_with_a_sentence(dataset: Path, body: Any):
 
 def test_names_are_checked(dataset: Path):
     with review_dataset(dataset) as review:
-        face = find_faces(review)["0/0"]
+        face = name_faces(review.session.dataset)["0/0"]
         review.decide({"kind": "rename", "faces": [face], "name": "A" * 100})
         assert review.list_people(order="name")[0]["name"] == "A" * 100
         for name in ("", " ", "A" * 256, "two\nlines", 7):
@@ -239,7 +231,7 @@ def test_faces_that_join_a_person_wait_until_they_are_seen(dataset: Path, curate
     curated(tmp_path / "photos", dataset)  # records the new paths of the photos, which have moved
     with review_dataset(dataset) as review:
         assert review.get("/api/state")["state"]["joined"] == 0
-        face = find_faces(review)
+        face = name_faces(review.session.dataset)
         person = review.session.read().people.identity_of[face["0/0"]]
         review.decide({"kind": "move", "faces": [face["1/0"]], "to": person})
     save(tmp_path / "photos" / "person0" / "later.png", photo([0], 77))
@@ -260,7 +252,7 @@ def test_faces_that_join_a_person_wait_until_they_are_seen(dataset: Path, curate
 
 def test_two_people_are_proposed_and_similar_people_are_listed(dataset: Path):
     with review_dataset(dataset) as review:
-        face, person = find_faces(review), dict(review.session.read().people.identity_of)
+        face, person = name_faces(review.session.dataset), dict(review.session.read().people.identity_of)
         one, other = person[face["0/0"]], person[face["1/0"]]
         review.decide({"kind": "move", "faces": [face["1/0"], face["1/1"]], "to": one})
         assert review.get(f"/api/people/{one}/two")["faces"] == sorted([face["1/0"], face["1/1"]])

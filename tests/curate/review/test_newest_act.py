@@ -15,9 +15,9 @@ from curate.people.pending.people_now import follow_batches
 from curate.review.session.history import find_redo, find_undo
 from manifests.ledger.decision_log import Decision
 from manifests.ledger.records import DecisionRow
-from tests.doubles.curation import contents, find_problems, rows
+from tests.doubles.curation import contents, find_problems, name_faces, rows
 from tests.doubles.review.client import Review, review_dataset
-from tests.doubles.review.desk import copy_desk, list_people, name_faces, read_desk_of, record
+from tests.doubles.review.desk import copy_desk, list_people, read_desk_of, record
 
 Requests = list[dict[str, Any]]
 
@@ -26,7 +26,7 @@ Requests = list[dict[str, Any]]
 def read_once(curated_once: Path) -> tuple[Desk, dict[str, str]]:
     """Returns the desk of a dataset of four people with five photos each, and its faces. No test changes the desk."""
     desk = read_desk_of(curated_once / "dataset")
-    return desk, name_faces(curated_once / "dataset", desk)
+    return desk, name_faces(curated_once / "dataset")
 
 
 def make_requests(kind: str, desk: Desk, face: dict[str, str]) -> Requests:
@@ -141,8 +141,7 @@ def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_led
         return list_people(review.session.read().desk)
 
     with review_dataset(dataset) as review:
-        desk = review.session.read().desk
-        face = name_faces(dataset, desk)
+        face = name_faces(dataset)
         one, states, of = face["0/0"], [describe(review)], review.session.read().people.identity_of
         acts = [{"kind": "move", "faces": [one], "to": of[face[f"{number}/1"]]} for number in (1, 2, 0, 3)]
         sentences = []
@@ -180,7 +179,7 @@ def test_a_drop_counts_again_after_an_undo_also_if_the_decisions_were_applied(da
         return list_people(desk), {one for one, row in desk.people.faces.items() if row.status != "ok"}
 
     desk = read_desk_of(dataset)
-    face = name_faces(dataset, desk)
+    face = name_faces(dataset)
     decide(dataset, [{"kind": "drop", "faces": [face["0/0"], face["0/1"]]}])
     dropped = describe()
     assert dropped[1] == {face["0/0"], face["0/1"]}
@@ -202,7 +201,7 @@ def test_undos_bring_every_former_state_back_after_the_decisions_were_applied(da
         return list_people(read_desk_of(dataset))
 
     desk = read_desk_of(dataset)
-    face = name_faces(dataset, desk)
+    face = name_faces(dataset)
     first, second, third = (desk.people.identity_of[face[name]] for name in ("0/1", "1/1", "2/1"))
     acts: Requests = [
         {"kind": "split", "faces": [face["0/0"]]},

@@ -13,21 +13,11 @@ from curate.decisions.plan_requests import PlannedRequests, plan_requests
 from curate.decisions.record import Desk, read_desk
 from manifests.ledger.decision_log import Decision
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import File
-from manifests.runtime.uris import path_of
-from tests.doubles.curation import rows
 
 
 def read_desk_of(dataset: Path) -> Desk:
     with Ledger.open(dataset) as ledger:
         return read_desk(ledger)
-
-
-def name_faces(dataset: Path, desk: Desk) -> dict[str, str]:
-    """Returns a dict from `<person>/<number>` to the id of the face in the photo with this number."""
-    place = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
-    faces = desk.people.faces.values()
-    return {f"{place[one.photo_id].parent.name[6:]}/{place[one.photo_id].stem}": one.face_id for one in faces}
 
 
 def copy_desk(desk: Desk) -> Desk:
