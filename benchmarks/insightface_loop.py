@@ -39,7 +39,7 @@ def find_faces_in_loop(files: Sequence[Path], folder: Path) -> dict[Path, list[A
 
 
 def group_by_best_peer(faces_of: dict[Path, list[Any]], names: dict[Path, str]) -> tuple[dict[Path, str], str]:
-    """Returns a dict from each photo with a face to the group of its largest face, and the name of the method.
+    """Returns a dict that maps each photo with a face to the group of its largest face, and the name of the method.
 
     `names` maps each photo to its label. The method and the setting with the best sum of pair F and BCubed F are used.
     """

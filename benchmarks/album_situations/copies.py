@@ -143,7 +143,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 def _write_album(album: Path, photos: Path, rng: np.random.Generator) -> dict[str, str]:
     """Writes the photos of held-out people and the copies.
 
-    Returns a dict from the name of each file to the name of its original.
+    Returns a dict that maps the name of each file to the name of its original.
     """
     album.mkdir()
     source: dict[str, str] = {}

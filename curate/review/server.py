@@ -146,7 +146,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _read_static_files() -> dict[str, tuple[bytes, str]]:
-    """Returns a dict from the name of each file in the folders of static/ to its bytes and its media type."""
+    """Returns a dict that maps the name of each file in the folders of static/ to its bytes and its media type."""
     return {
         file.name: (file.read_bytes(), _TYPES[file.name.rpartition(".")[2]])
         for folder in (resources.files("curate.review.web") / "static").iterdir()

@@ -212,7 +212,8 @@ def _check_row(row: Row) -> None:
 
 
 def hash_folder(folder: Path) -> dict[str, Path]:
-    """Returns a dict from the SHA-256 to the first file with these bytes below a folder. Symlinks are not followed."""
+    """Returns a dict that maps the SHA-256 to the first file with these bytes below a folder. Symlinks are not
+    followed."""
     files = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_file() and not path.is_symlink()]
     return {sha256_file(path): path for path in files}
 

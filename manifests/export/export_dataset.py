@@ -39,7 +39,7 @@ class ExportResult:
     targets: dict[str, int]  # Maps a split to the number of targets with references.
     files: int  # Number of written files; 0 after a dry run.
     bytes: int
-    left_out: dict[str, dict[str, int]]  # maps "faces", "targets" or "references" to a dict from reason to count
+    left_out: dict[str, dict[str, int]]  # maps "faces", "targets" or "references" to a dict that maps reason to count
     notices: tuple[str, ...]
     written: bool  # false after a dry run, and if the folder already contained this export
 
@@ -183,7 +183,8 @@ def _count_cleaned(selection: Selection) -> int:
 
 
 def _group_left_out(selection: Selection) -> dict[str, dict[str, int]]:
-    """Returns a dict from "faces", "targets" and "references" to a dict from reason to the number of left-out items."""
+    """Returns a dict that maps "faces", "targets" and "references" to a dict that maps reason to the number of left-out
+    items."""
     groups: dict[str, dict[str, int]] = {}
     for (kind, reason), count in sorted(selection.left_out.items()):
         if count:

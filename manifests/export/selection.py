@@ -187,7 +187,7 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
 
 
 def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, CleanedVersion]:
-    """Returns a dict from face id to the cleaned version to export. Only training faces have cleaned versions.
+    """Returns a dict that maps face id to the cleaned version to export. Only training faces have cleaned versions.
 
     The versions are from the newest iteration.
     """

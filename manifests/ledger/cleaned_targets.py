@@ -53,7 +53,7 @@ def find_newest_iteration(ledger: Ledger) -> str | None:
 
 
 def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
-    """Returns a dict from face id to the accepted version of the face's latest round.
+    """Returns a dict that maps face id to the accepted version of the face's latest round.
 
     Faces without an accepted version are not in the dict. With `before`, the function reads only rounds whose number is
     below `before`. No cleaned picture gets into val or test. Therefore faces outside the training split are not in the
@@ -76,7 +76,7 @@ def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
 
 
 def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """Returns a dict from face id to the list of the face's attempts, followed by the face's training rounds.
+    """Returns a dict that maps face id to the list of the face's attempts, followed by the face's training rounds.
 
     Attempts and training rounds are each ordered by iteration and round. An attempt has the kind `versions` and the
     columns of the table `versions`. A training round has the kind `training_images` and the columns of the table

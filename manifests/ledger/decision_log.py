@@ -230,7 +230,7 @@ def select_in_force(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
-    """Returns a dict from the number of an undone decision to the number of the undo."""
+    """Returns a dict that maps the number of an undone decision to the number of the undo."""
     undos: dict[int, int] = {}
     for decision in sorted(decisions, key=lambda decision: -decision.number):
         if decision.kind == "undo" and decision.number not in undos:
@@ -239,7 +239,7 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
 
 
 def find_takers(decisions: Sequence[Decision]) -> dict[int, int]:
-    """Returns number of a decision without any effect -> number of the newest decision that takes it back.
+    """Returns a dict that maps each decision without any effect to the newest decision that takes it back, as numbers.
 
     A decision that is not undone can be without effect, because newer decisions take all of its effects back.
     """
@@ -263,7 +263,7 @@ def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> lis
 
 
 def find_decided_consent(decisions: Iterable[Decision]) -> dict[str, str]:
-    """Returns a dict from each photo to its consent in the newest decision in force: yes, no or withdrawn.
+    """Returns a dict that maps each photo to its consent in the newest decision in force: yes, no or withdrawn.
 
     The dict leaves out the photos that no decision in force names.
     """
@@ -327,7 +327,7 @@ class FaceFinder:
 
 
 def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
-    """Returns face_id -> the newest drop in force that names the face, for each of `faces` that has such a drop."""
+    """Returns a dict that maps the id of each face that a drop in force names to the newest such drop."""
     finder = FaceFinder(faces)
     drops: dict[str, Decision] = {}
     for decision in select_active(decisions):
@@ -339,7 +339,7 @@ def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str
 
 
 def find_accepts(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
-    """Returns face_id -> the newest decision of the kind accept that names the face.
+    """Returns a dict that maps the id of a face to the newest decision of the kind accept that names the face.
 
     Faces that no such decision names are left out. Undone decisions of `decisions` count too. If two faces overlap the
     recorded box, the decision names the face with the larger overlap, even if this face is not in use.

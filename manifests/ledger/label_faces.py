@@ -89,7 +89,7 @@ def _find_pixels(box: Sequence[float], photo: Photo) -> list[float]:
 
 
 def find_largest_faces(photos: Iterable[str], faces: Iterable[Face]) -> dict[str, Face]:
-    """Returns a dict from each of these photo ids to the largest face of the photo."""
+    """Returns a dict that maps each of these photo ids to the largest face of the photo."""
     matches = match_labels([Label(photo, "", True) for photo in photos], faces, {})
     return {label.photo_id: face for label, face in matches if face is not None}
 

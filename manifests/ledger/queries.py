@@ -68,12 +68,12 @@ def read_units(ledger: Ledger, *stages: str) -> list[tuple[str, str, str, dict[s
 
 
 def read_set_sizes(ledger: Ledger) -> dict[str, int]:
-    """Returns a dict from the name of each frozen set to the size of its images in pixels, ordered by name."""
+    """Returns a dict that maps the name of each frozen set to the size of its images in pixels, ordered by name."""
     return dict(ledger.query("SELECT DISTINCT lq_set, size FROM degradations ORDER BY lq_set").iter_rows())
 
 
 def read_set_hashes(ledger: Ledger, lq_set: str) -> dict[str, str]:
-    """Returns a dict from face id to the sha256 of the face's image in a frozen set, ordered by face id."""
+    """Returns a dict that maps face id to the sha256 of the face's image in a frozen set, ordered by face id."""
     frame = ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id", lq_set)
     return dict(frame.iter_rows())
 

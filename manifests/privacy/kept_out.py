@@ -85,7 +85,8 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
 
 
 def _find_opted_out_boxes(ledger: Ledger) -> dict[str, list[Sequence[float]]]:
-    """Returns a dict from photo id to the boxes of the faces that opted out in the photo, or in a copy of the photo.
+    """Returns a dict that maps photo id to the boxes of the faces that opted out in the photo, or in a copy of the
+    photo.
 
     The box of a face in a copy is scaled to the size of the photo.
     """

@@ -24,5 +24,6 @@ def code_version() -> str:
 
 
 def tool_versions() -> dict[str, str]:
-    """Returns a dict from package to version. The dict has the installed packages whose version can change a result."""
+    """Returns a dict that maps package to version. The dict has the installed packages whose version can change a
+    result."""
     return {tool: version_ for tool in _TOOLS if (version_ := find_version(tool))}

@@ -171,7 +171,7 @@ def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
 
 
 def _read_decisions_by_id(ledger: Ledger) -> dict[str, list[Decision]]:
-    """Returns a dict from the id of a face or photo to the active decisions that name it, the oldest first."""
+    """Returns a dict that maps the id of a face or photo to the active decisions that name it, the oldest first."""
     finder = FaceFinder(ledger.read_rows(Face))
     decisions: dict[str, dict[int, Decision]] = {}
     for decision in select_active(read_decisions(ledger)):

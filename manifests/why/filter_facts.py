@@ -11,7 +11,8 @@ from manifests.ledger.records import Face, Photo
 
 
 def describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict from face id to a text with the filter that removed the face, and the measures of the face."""
+    """Returns a dict that maps face id to a text with the filter that removed the face, and the measures of the
+    face."""
     texts: dict[str, str] = {}
     filter_sets = ledger.read_details("filters")  # the newest first
     for face in faces:
@@ -37,7 +38,7 @@ def describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, s
 
 
 def find_overridden_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict from face id to the reason of the filter that would drop the face.
+    """Returns a dict that maps face id to the reason of the filter that would drop the face.
 
     The dict contains only those of `faces` that a decision accepts although a filter would drop them.
     """

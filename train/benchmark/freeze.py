@@ -201,7 +201,7 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
 
 
 def _hash_crops(source: FreezeSource, progress: Progress) -> dict[str, str]:
-    """Returns a dict from the face id of each face that a case uses to the name of the face's picture."""
+    """Returns a dict that maps the face id of each face that a case uses to the name of the face's picture."""
     faces = sorted({face for case in source.cases for face in (case.face_id, *case.references, *case.wrong)})
     pictures = {}
     for done, face in enumerate(faces, 1):

@@ -29,7 +29,8 @@ from train.benchmark.frozen_benchmark import (
 
 
 def read_crops(benchmark: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
-    """Returns a dict from the name of each crop's picture to the crop, RGB uint8, area-resized to the benchmark's size.
+    """Returns a dict that maps the name of each crop's picture to the crop, RGB uint8, area-resized to the benchmark's
+    size.
 
     The crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. Raises BadInput if
     the benchmark has no pictures and `photos` is None. Raises LedgerBroken if a crop is missing or has different

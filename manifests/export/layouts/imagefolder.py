@@ -61,7 +61,8 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def describe_faces(selection: Selection) -> dict[str, dict[str, Any]]:
-    """Returns a dict from face id to all facts of the face that may be exported, except the name and the embedding."""
+    """Returns a dict that maps face id to all facts of the face that may be exported, except the name and the
+    embedding."""
     pair_of = {pair.target: pair for pair in selection.pairs}
     return {
         face_id: {

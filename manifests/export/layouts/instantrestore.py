@@ -50,7 +50,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _group_training_faces(selection: Selection) -> dict[str, list[ExportedFace]]:
-    """Returns a dict from identity id to the person's training faces, for people with two training faces or more.
+    """Returns a dict that maps identity id to the person's training faces, for people with two training faces or more.
 
     Returns {} if the split `train` is not exported.
     """

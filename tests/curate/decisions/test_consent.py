@@ -56,7 +56,7 @@ def dataset(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def find_photos(dataset: Path) -> dict[str, str]:
-    """Returns a dict from the name of each file below the folder of photos to the id of its photo."""
+    """Returns a dict that maps the name of each file below the folder of photos to the id of its photo."""
     return {row.uri.split("/photos/")[1]: str(row.photo_id) for row in rows(dataset, File) if row.photo_id is not None}
 
 

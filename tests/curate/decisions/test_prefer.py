@@ -29,7 +29,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read_copies(dataset: Path) -> dict[str, str]:
-    """Returns a dict from each face of the picture that has copies to the face that is used in its place."""
+    """Returns a dict that maps each face of the picture that has copies to the face that is used in its place."""
     faces = rows(dataset, Face)
     (original,) = {face.duplicate_of for face in faces} - {None}
     return {face.face_id: face.representative for face in faces if face.representative == original}

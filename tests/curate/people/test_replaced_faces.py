@@ -24,7 +24,7 @@ def face_models(monkeypatch):
 
 
 def splits_of_folders(dataset: Path) -> dict[str, set[str]]:
-    """Returns a dict from each folder of photos to the splits of the folder's faces that are in use."""
+    """Returns a dict that maps each folder of photos to the splits of the folder's faces that are in use."""
     split = {row.face_id: row.split for row in rows(dataset, Split) if row.status == "ok"}
     folder = {row.photo_id: row.uri.split("/")[-2] for row in rows(dataset, File)}
     found: dict[str, set[str]] = {}

@@ -21,7 +21,7 @@ from tests.places import REPOSITORY
 
 
 def names(folder: Path, *paths: Path) -> dict[str, str]:
-    """Returns a dict from the name of each file to `scan`, or to the reason why the file is not read."""
+    """Returns a dict that maps the name of each file to `scan`, or to the reason why the file is not read."""
     found = {}
     for item in walk_files(paths or [folder]):
         path = path_of(item.uri) if isinstance(item, File) else item

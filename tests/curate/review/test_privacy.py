@@ -102,7 +102,7 @@ def test_no_address_shows_a_photo_after_its_consent_was_refused(made: Path, tmp_
         pages = ("/sets", "/runs", folder, "/copies", "/leaks", "/unused", f"/person/{person}")
 
         def look() -> tuple[set[int], list[str]]:
-            """Returns the statuses of the pictures, and which pictures the pages contain."""
+            """Returns the HTTP statuses of the pictures, and those pictures that the pages show."""
             links = [link for page in pages for link in re.findall(r'src="(/[^"]+)"', get(page).text)]
             shown = [row["id"] for row in review.get(f"/api/people/{person}/faces").get("rows", [])]
             shown += [row["best"] for row in review.list_people()]

@@ -80,7 +80,7 @@ def own(made, tmp_path) -> Path:
 
 
 def person_of(dataset: Path) -> dict[str, str]:
-    """Returns a dict from each folder of photos to the identity of the person in these photos."""
+    """Returns a dict that maps each folder of photos to the identity of the person in these photos."""
     photo_of = {face.face_id: face.photo_id for face in rows(dataset, Face)}
     folder = {row.photo_id: row.uri.split("/")[-2] for row in rows(dataset, File)}
     return {folder[photo_of[row.face_id]]: row.identity_id for row in rows(dataset, Membership)}

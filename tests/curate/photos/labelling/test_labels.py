@@ -23,7 +23,7 @@ def doubles(monkeypatch):
 
 
 def named(dataset: Path) -> dict[str, set[str]]:
-    """Returns a dict from the name (or id) of each identity to its photos, as folder/file."""
+    """Returns a dict that maps the name (or id) of each identity to its photos, as folder/file."""
     file = {row.photo_id: "/".join(path_of(row.uri).parts[-2:]) for row in rows(dataset, File)}
     photo_of = {row.face_id: row.photo_id for row in rows(dataset, Face)}
     name = {row.identity_id: row.name or row.identity_id for row in rows(dataset, Identity)}

@@ -36,7 +36,7 @@ def couple(path: Path, seed: int = 50) -> Path:
 
 
 def labelled(dataset: Path) -> dict[tuple[str, str], str]:
-    """Returns a dict from (name of the file, left or right) of each labelled face to its label."""
+    """Returns a dict that maps (name of the file, left or right) of each labelled face to its label."""
     photos = {row.photo_id: row for row in rows(dataset, Photo)}
     file = {row.photo_id: path_of(row.uri).name for row in rows(dataset, File) if row.status == "ok"}
     faces = {face.face_id: face for face in rows(dataset, Face) if face.status == "ok" or face.duplicate_of}

@@ -26,7 +26,7 @@ _SLOW_FACES = """const quick = fetch; window.fetch = async (path, ...more) => {
 
 
 def find_people(dataset: Path) -> dict[str, list[str]]:
-    """Returns a dict from each person of the ledger to the faces of the person, sorted."""
+    """Returns a dict that maps each person of the ledger to the faces of the person, sorted."""
     people: dict[str, list[str]] = {}
     for row in rows(dataset, Membership):
         people.setdefault(row.identity_id, []).append(row.face_id)
