@@ -64,9 +64,9 @@ class DedupeRules:
     min_cosine_to_register: float = 0.75
     max_difference_if_similar: float = 0.1
     difference_per_cosine: float = 2.0
-    # If the border of a photo cuts one of the two faces, only the pixels inside both photos count, and the distance
-    # must be at most `max_difference_if_cut`. A face counts as cut if at least the share `min_share_of_cut` of the
-    # pixels lies inside only one of the two photos.
+    # If the border of a photo cuts one of the two faces, only the pixels inside both photos count. The distance of two
+    # such faces may be larger: up to `max_difference_if_cut`, even if the cosine allows less. A face counts as cut if
+    # at least the share `min_share_of_cut` of the pixels lies inside only one of the two photos.
     min_share_of_cut: float = 0.2
     max_difference_if_cut: float = 0.15
 

@@ -52,7 +52,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "(SELECT 1 FROM faces b WHERE b.face_id = a.duplicate_of AND b.status = 'ok')",
     ),
     (
-        "the photo of this accepted face must not be used",
+        "this face is accepted, although its photo must not be used",
         "SELECT face_id FROM faces JOIN photos USING (photo_id) WHERE faces.status = 'ok' AND photos.reason IN "
         f"{ERASURE_REASONS}",
     ),

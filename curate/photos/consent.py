@@ -84,8 +84,8 @@ def read_sidecar(table: Path) -> list[SidecarLine]:
             )
         if wrong := [name for name, text in texts.items() if len(text) > MAX_TEXT or not text.isprintable()]:
             raise BadInput(
-                f"{table}, line {number}: the {wrong[0]} is too long or has several lines. Write one line of at most "
-                f"{MAX_TEXT} characters."
+                f"{table}, line {number}: the {wrong[0]} is longer than {MAX_TEXT} characters, or has a character that "
+                "is not printable, such as the end of a line. Write one line of printable characters."
             )
         texts["consent"] = consent
         lines.append(SidecarLine(number, file, **{name: text or None for name, text in texts.items()}))

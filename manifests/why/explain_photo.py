@@ -58,7 +58,8 @@ class _Facts:
     history: dict[str, list[dict[str, Any]]]  # Maps a face id to attempts to clean the face, and to training rounds.
     worse: dict[str, str]  # Maps the face id of a near-duplicate to the reason why another copy is the original.
     filters: dict[str, str]  # Maps a face id to a text about the filter that removed the face.
-    overridden: dict[str, str]  # Maps a face that a decision accepts to the reason of the filter that would drop it.
+    # Maps the id of a face to a reason for dropping it. A filter found this reason, but a decision accepted the face.
+    overridden: dict[str, str]
     pairing: dict[str, Any]  # The rules by which references were chosen.
 
 

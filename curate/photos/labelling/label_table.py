@@ -54,8 +54,9 @@ def read_label_csv(table: Path) -> list[LabelLine]:
             )
         if not label.isprintable() or len(label) > MAX_NAME:
             raise BadInput(
-                f"{table}, line {number}: the label is too long or has several lines. Write one line of at most "
-                f"{MAX_NAME} characters. If the label looks right, look for an earlier quote that is not closed."
+                f"{table}, line {number}: the label is longer than {MAX_NAME} characters, or has a character that "
+                "is not printable, such as the end of a line. Write one line of printable characters. If the label "
+                "looks right, look for an earlier quote that is not closed."
             )
         lines.append(LabelLine(photo, label, _read_box(f"{table}, line {number}", box)))
     if not lines:

@@ -30,7 +30,10 @@ def send_question(request: Request, outcome: Mapping[str, Any] | None = None) ->
 
 
 async def receive_answer(request: Request) -> Response:
-    """Records an answer, and sends the next question. If nothing was recorded, sends an error."""
+    """Records a `yes` or a `no`, and sends the next question. A `skip` or a `mixed` records nothing.
+
+    Sends an error if the answer is refused, for example because it contradicts a label.
+    """
     words = await read_json(request, _MOST_BYTES)
     if not isinstance(words, dict):
         raise BadInput("The answer is not a JSON object.")
