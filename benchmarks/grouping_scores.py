@@ -9,7 +9,10 @@ import numpy as np
 
 
 def score_pairs(truth: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
-    """Returns precision, recall and F over all pairs of faces. `truth` and `groups` are integers from 0, (n,)."""
+    """Returns precision, recall and F over all pairs of faces.
+
+    For each face, `truth` (n,) has the number of its label, and `groups` (n,) the number of its group, from 0.
+    """
 
     def count_pairs(counts: np.ndarray) -> int:
         return int((counts * (counts - 1) // 2).sum())

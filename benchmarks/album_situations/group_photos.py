@@ -184,7 +184,7 @@ def measure_times(path: Path, models: FaceModels) -> dict[str, float]:
     """Returns two processor times in milliseconds, `one_look` and `search`, and the ratio of `search` to `one_look`.
 
     `one_look` is the time of decoding and of one run of the detector. `search` is the time of decoding and of the
-    search for small and turned faces.
+    whole search, which also finds small and turned faces.
     """
     image = decode(path)
 

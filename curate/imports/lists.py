@@ -198,7 +198,8 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
         )
     if lines_without_references:
         lists.notices.append(
-            f"{format_count(lines_without_references, 'line')} without a reference cannot make a target."
+            f"{format_count(lines_without_references, 'line')} {'names' if lines_without_references == 1 else 'name'} "
+            "no reference. A photo without a reference does not become a target."
         )
     if lines_with_lq:
         lists.notices.append(

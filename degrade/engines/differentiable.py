@@ -114,9 +114,10 @@ def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
 
 
 def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
-    """Returns the step with the data that depends on the position of the step in the chain.
+    """Returns a step of θ in the form that this engine computes.
 
-    The added data is the kernel, the size of the result, or the image before and after Poisson noise.
+    A blur then has its kernel, a change of size has the new size, and Poisson noise has the images before and after the
+    noise. The other steps stay as they are.
     """
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]

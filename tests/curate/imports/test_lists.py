@@ -51,7 +51,7 @@ def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pict
     assert found.missing == ["gone.png", "lost.png"] and found.references == {pictures / "a.png": [pictures / "b.png"]}
     assert found.notices == [
         "1 line repeats an earlier line.",
-        "1 line without a reference cannot make a target.",
+        "1 line names no reference. A photo without a reference does not become a target.",
         "The lists name 2 pictures without a file: gone.png, lost.png.",
     ]
     with pytest.raises(BadInput, match=r"names no picture that exists\. Missing pictures: a\.png, b\.png"):
