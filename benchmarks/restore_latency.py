@@ -1,18 +1,22 @@
-"""Measures how long a restorer needs for each face.
+"""Measures how long the network of a recipe needs for each face, and how much memory.
 
-    python benchmarks/restore_latency.py [--recipe osdface] [--base-model FOLDER] [--repeats 3] [--keep]
+    python benchmarks/restore_latency.py [--recipe tiny refine-unet refine osdface] [--base-model FOLDER] [--keep]
 
-The benchmark times calls of the model. The input and the output of a call are images on the device. Detection, pasting
-and files are not part of a call. Two models are measured: the recipe tiny at 128 px, and a network at 512 px in the
-shape of Stable Diffusion 2.1-base with random weights. A restorer that uses references gets at most four references. A
-figure is the median of the repeats after a warm-up call. On a CPU, the batch size is 1. On a GPU, batches of 1 and of
-16 are measured, in float32 and in bfloat16.
+The benchmark times calls of the network. The input and the output of a call are images on the device. Detection,
+pasting, files and IR-SE50 are not part of a call. The weights are random. The recipes of the table NETWORKS have a base
+of their own there. Any other recipe is measured on the diffusion base: the folder of --base-model, or the shape of
+Stable Diffusion 2.1-base with random weights. A network that uses references gets at most four references. A time is
+the median of the repeats after a warm-up call. The memory is the peak memory of a process that runs only one network.
+On a CPU, the batch size is 1. On a GPU, batches of 1 and of 16 are measured, in float32 and in bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,10 +28,11 @@ from record_result import record_result
 
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
-from train.recipes.recipes import DIFFUSION, TINY, find_recipe
+from train.recipes.recipes import DIFFUSION, STYLEGAN, TINY, find_recipe
 
 DIM = 512  # the dimension of the embeddings of the usual ArcFace packs
 REFERENCES = 4
+NETWORKS = {"tiny": TINY, "refine-unet": TINY, "refine": STYLEGAN, "refine-small": STYLEGAN}  # recipe -> base
 
 
 @torch.inference_mode()
@@ -76,33 +81,47 @@ def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[
                 "ms_of_each_repeat": [round(one, 1) for one in times],
                 "parameters": sum(weight.numel() for weight in model.parameters()),
                 "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
-                "peak_rss_gib_so_far": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+                "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
             }
         )
     return rows
 
 
+def measure_alone(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[str, Any]]:
+    """Returns the rows of `measure` in a process of its own, so that its peak memory is that of one network."""
+    words = [sys.executable, __file__, "--one", recipe, base, base_model, "--repeats", str(repeats)]
+    ran = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    rows: list[dict[str, Any]] = json.loads(ran.stdout.splitlines()[-1])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", nargs="+", default=["osdface"], help="recipes to measure on the diffusion base")
+    parser.add_argument("--recipe", nargs="+", default=["tiny", "refine-unet", "refine", "osdface"])
     parser.add_argument("--base-model", help="a diffusers folder (default: the shape of SD 2.1 with random weights)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tiny-only", action="store_true", help="measure only the recipe tiny")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/restore_latency.json")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error("--repeats must be 1 or more.")
-    rows = measure("tiny", TINY, TINY, options.repeats)
-    if not options.tiny_only:
-        with tempfile.TemporaryDirectory() as folder:
-            base = options.base_model
-            if base is None:
+    if options.one:
+        print(json.dumps(measure(*options.one, options.repeats)))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for recipe in options.recipe:
+            base, base_model = NETWORKS.get(recipe, DIFFUSION), options.base_model
+            if base != DIFFUSION:
+                base_model = base
+            elif base_model is None:
                 from random_sd21 import write_random_sd21
 
-                base = str(Path(folder) / "sd21")
-                write_random_sd21(Path(base))
-            for recipe in options.recipe:
-                rows += measure(recipe, DIFFUSION, base, options.repeats)
+                base_model = str(Path(folder) / "sd21")
+                if not Path(base_model).exists():
+                    write_random_sd21(Path(base_model))
+            rows += measure_alone(recipe, base, base_model, options.repeats)
+            print(f"{recipe}: {rows[-1]['ms_per_face']} ms a face", file=sys.stderr)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
     record_result("restore_latency", {"device": device, "torch": torch.__version__, "rows": rows}, options.keep)
 
