@@ -35,9 +35,10 @@ EYES_IN_INPUT = 6.6
 # of 6.0 and 6.6.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # If a photo is too large for the larger input, the detector searches the whole photo, and then tiles of the photo. The
-# tiles are so large that the smallest faces to be found have EYES_IN_TILE pixels between the eyes (ours). In 30 tuning photos of 12 and 24
-# megapixels, the detector finds 93.7% of the faces with 16 pixels or more between the eyes if the distance is 6.6, and
-# 94.1% if the distance is 7.0. A search with a distance of 6.7 takes 8% less time than a search with 7.0.
+# tiles are so large that the smallest faces to be found have EYES_IN_TILE pixels between the eyes (ours). In 30 tuning
+# photos of 12 and 24 megapixels, the detector finds 93.7% of the faces with 16 pixels or more between the eyes if the
+# distance is 6.6, and 94.1% if the distance is 7.0. A search with a distance of 6.7 takes 8% less time than a search
+# with 7.0.
 EYES_IN_TILE = 6.7
 # The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 or 1024 pixels, the detector
 # finds the same number of faces, but takes more time than with 2048 pixels, because smaller tiles overlap more.

@@ -46,6 +46,12 @@ def _load_torchmetrics(name: str) -> dict[str, Any]:
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
+def load_heads(backbone: str) -> list[torch.Tensor]:
+    """Returns the learned weights of LPIPS, version 0.1, for each layer in TAPS: float32 (1, C, 1, 1)."""
+    heads = _load_torchmetrics(_HEADS[backbone])
+    return [heads[f"lin{layer}.model.1.weight"] for layer in range(len(TAPS[backbone]))]
+
+
 class Lpips(nn.Module):
     """Computes LPIPS, version 0.1 (Zhang et al. 2018).
 
@@ -61,9 +67,8 @@ class Lpips(nn.Module):
     def __init__(self, features: nn.Sequential, backbone: str = "vgg16") -> None:
         super().__init__()
         self.features, self.taps = features, TAPS[backbone]
-        heads = _load_torchmetrics(_HEADS[backbone])
-        for layer in range(len(self.taps)):
-            self.register_buffer(f"head{layer}", heads[f"lin{layer}.model.1.weight"])
+        for layer, head in enumerate(load_heads(backbone)):
+            self.register_buffer(f"head{layer}", head)
         # LPIPS's own mean and standard deviation, for images in -1..1
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))

@@ -32,7 +32,10 @@ def send_crop(request: Request) -> Response:
 
 
 def send_source(request: Request) -> Response:
-    """Sends the photo of a face, with a frame around the face. Sends the status 404 if the photo is gone, changed or hidden."""
+    """Sends the photo of a face, with a frame around the face.
+
+    Sends the status 404 if the photo is gone, changed or hidden.
+    """
     return _send(request, lambda session, view, face: draw_source_photo(view.files.get(face.photo_id, ()), face))
 
 
