@@ -23,7 +23,7 @@ from typing import Any
 
 from record_result import record_result
 
-MEANS = ("psnr", "ssim", "vif", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
+MEANS = ("psnr", "ssim", "vif", "lpips", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
 MOST = 4  # The number of references in the rows with wrong references.
 # The table lists the people of people_crops in each split. A hash of the label determines the split. Each person is
 # listed by the first 12 digits of the SHA-256 of the name of the folder.
@@ -122,6 +122,7 @@ def main() -> None:
         "--images", type=int, help="number of images that the training sees (default: the number of the recipe)"
     )
     parser.add_argument("--minutes", type=float, default=40, help="the most minutes that training takes")
+    parser.add_argument("--weights", type=Path, help="a folder with the VGG16 of LPIPS, to measure LPIPS too")
     parser.add_argument("--plot", type=Path, help="an SVG file to which the curve is written")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/reference_benefit.json")
     options = parser.parse_args()
@@ -172,7 +173,8 @@ def main() -> None:
     from train.evaluation.evaluator import EvaluationOptions
 
     with show_progress("images", True) as progress:
-        evaluation = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim", "vif"), judge=options.judge)
+        metrics = (*DEFAULT_METRICS, "ssim", "vif", *(("lpips",) if options.weights else ()))
+        evaluation = EvaluationOptions(references=MOST, metrics=metrics, judge=options.judge, weights=options.weights)
         result = counterfactuals(run, options.out, lq_set, evaluation, progress)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")

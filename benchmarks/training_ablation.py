@@ -77,10 +77,17 @@ def measure_rows(
     metrics: tuple[str, ...],
     systems: tuple[System, ...],
     every: int = 1,
+    *,
+    references: int = MOST,
+    weights: Path | None = None,
+    images: dict[tuple[str, str], np.ndarray] | None = None,
 ) -> list[Row]:
-    """Returns a row for each image and each system of a run. The key `sharpness` has the detail of the restored face
-    divided by the detail of the target. Only every `every`-th face of the set is measured. A face is left out if a
-    system has no row for the face.
+    """Returns a row for each image and each system of a run.
+
+    The key `sharpness` has the detail of the restored face divided by the detail of the target. Only every `every`-th
+    face of the set is measured. A face is left out if a system has no row for the face. `references` is the largest
+    number of references of an image. `weights` is the folder with the networks of the metrics. If `images` is a dict,
+    it gets each restored face, uint8 (S, S, 3). The keys are the face id and the key of the system.
     """
     targets: dict[str, np.ndarray] = {}
 
@@ -89,9 +96,11 @@ def measure_rows(
         size = len(image)
         own, wanted = (measure_detail(one, size / 8, size / 4, 0, size) for one in (image, targets[row["face_id"]]))
         row["sharpness"] = own / wanted
+        if images is not None:
+            images[row["face_id"], row["key"]] = image
 
     steps = json.loads((run / "config.json").read_text())["recipe"]["steps"]
-    options = EvaluationOptions(references=MOST, metrics=metrics, judge=judge, steps=steps)
+    options = EvaluationOptions(references=references, metrics=metrics, judge=judge, steps=steps, weights=weights)
     evaluator = Evaluator(dataset, lq_set, options, add_sharpness)
     evaluator.load_run(run)
     assert evaluator.frozen_set is not None
