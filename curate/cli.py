@@ -160,7 +160,7 @@ def _describe_leaking(summary: Summary) -> str:
     ]
     if not shares:
         return "none"
-    return f"{', '.join(shares)}: `likeness leaks DATASET` lists them, and --repair ends them"
+    return f"{', '.join(shares)}: `likeness leaks DATASET` lists the leaks, and --repair ends them"
 
 
 def _suggest_next(summary: Summary, dataset: Path) -> str:
@@ -207,9 +207,9 @@ def optout(
     """Keep photos or faces out of a dataset, now and in every later run. Delete everything that was made from these
     photos or faces.
 
-    The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The face in the image of
-    --face is compared with the faces that are in the dataset now. With --remember-face, the face is also compared with
-    the faces of later photos. docs/privacy.md describes each stage.
+    The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The option --face takes an
+    image of one face. This face is compared with the faces that are in the dataset now. With --remember-face, this face
+    is also compared with the faces of later photos. docs/privacy.md describes each step of an opt-out.
 
     Exit codes: 0 if everything was deleted, 1 if something is left, 2 if the command refuses.
 

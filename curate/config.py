@@ -23,32 +23,32 @@ class DedupeRules:
     turned and mirrored variants of the other photo.
     """
 
-    # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap. If boxes did not count, the faces
-    # of two people in one picture could count as near-duplicates, because with dlib the cosine of two different people
-    # can be .9.
-    max_photo_bits: int = 6  # Two copies of a photo have 64-bit hashes that differ in at most 6 bits.
+    # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap. Without this condition, two people
+    # in one picture could count as near-duplicates, because with dlib the cosine of two different people can be .9.
+    max_photo_bits: int = 6  # The 64-bit hashes of the two photos must differ in at most 6 bits.
     min_cosine_same_photo: float = 0.35  # The cosine of the two faces must be at least this number.
     # The intersection over union of the two boxes must be at least `min_overlap_same_photo`. Before the comparison, the
     # coordinates of each box are divided by the width and height of its photo.
     min_overlap_same_photo: float = 0.5
-    # Rule 2 finds cropped copies of a picture. The 256-bit hashes of the two aligned faces differ in at most
+    # Rule 2 finds cropped copies of a picture. The 256-bit hashes of the two aligned faces must differ in at most
     # `max_face_bits` bits. Of 12,480 pairs of different photos of one person, only 3 pairs have hashes that differ in
     # at most 54 bits.
     max_face_bits: int = 54
-    # If one of the two faces is mirrored, the hashes differ in at most `max_mirrored_face_bits` bits (ours). Among
+    # If one of the two faces is mirrored, the hashes must differ in at most `max_mirrored_face_bits` bits (ours). Among
     # 2,871 web faces, the mirrored hashes of three pairs differ in at most 40 bits, and all three pairs are copies.
     max_mirrored_face_bits: int = 40
-    # The cosine of the two faces must be at least `min_cosine_same_face`. If `FaceModels.same_person` is greater,
-    # `same_person` is used instead.
+    # The cosine of the two faces must be at least `min_cosine_same_face`. If `FaceModels.same_person` is greater than
+    # `min_cosine_same_face`, `same_person` is used instead.
     min_cosine_same_face: float = 0.80
     # If the cosine of two faces of one photo is at least `min_cosine_one_person` (ours), the two faces possibly show
-    # one person. If `FaceModels.same_person` is greater, `same_person` is used instead. A low value of
-    # `min_cosine_one_person` does little harm, because the value only affects which one of several copies is used.
+    # one person. If `FaceModels.same_person` is greater than `min_cosine_one_person`, `same_person` is used instead. A
+    # low value of `min_cosine_one_person` does little harm, because the value only affects which one of several copies
+    # is used.
     min_cosine_one_person: float = 0.30
     # Rule 3 moves one aligned face onto the other aligned face, and correlates the pixels that both photos contain. The
-    # numbers of rule 3 are ours. We chose the numbers of rule 3 from measurements on 1,177 copies of eleven kinds. We
-    # also measured similar faces in different photos of one person, among 2,871 faces. The highest correlation of two
-    # different photos is .96.
+    # numbers of rule 3 are ours. We chose the numbers of rule 3 from measurements on 1,177 copies of eleven kinds.
+    # Among 2,871 faces, we also measured similar faces in different photos of one person. The highest correlation of
+    # two such faces is .96.
     min_correlation_same_pixels: float = 0.965
     min_cosine_same_pixels: float = 0.45  # For 4 of 1,177 copies, the cosine to the original is below .45.
     # Rule 3 takes much time, so it is applied only to two faces that pass a faster test. The fast test uses the tangent
@@ -65,8 +65,8 @@ class DedupeRules:
     max_difference_if_similar: float = 0.1
     difference_per_cosine: float = 2.0
     # If the border of a photo cuts one of the two faces, only the pixels inside both photos count. The distance of two
-    # such faces may be larger: up to `max_difference_if_cut`, even if the cosine allows less. A face counts as cut if
-    # at least the share `min_share_of_cut` of the pixels lies inside only one of the two photos.
+    # such faces may be as large as `max_difference_if_cut`, even if the fast test sets a smaller limit. A face counts
+    # as cut if at least the share `min_share_of_cut` of the pixels lies inside only one of the two photos.
     min_share_of_cut: float = 0.2
     max_difference_if_cut: float = 0.15
 
@@ -75,7 +75,7 @@ class DedupeRules:
 class GroupRules:
     """Rules for grouping faces into people."""
 
-    neighbours: int = 64  # Number of nearest faces that are compared with each face.
+    neighbours: int = 64  # Each face is compared with this number of its nearest faces.
     # Two groups of faces are one person if their mean cosine is at least `same_person` (average linkage). If
     # `same_person` is None, the threshold for ArcFace is estimated from the collection, and dlib has a fixed threshold.
     same_person: float | None = None
@@ -94,9 +94,9 @@ class SplitRules:
 AGE_POLICIES = ("same-age", "across-ages")
 PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose", *AGE_POLICIES)
 
-# With the policy `same-age`, a reference was taken at most MAX_SAME_AGE_YEARS before or after the target. With the
-# policy `across-ages`, a reference was taken at least MIN_ACROSS_AGES_YEARS before or after the target. Both numbers
-# are ours.
+# With the policy `same-age`, a reference must have been taken at most MAX_SAME_AGE_YEARS before or after the target.
+# With the policy `across-ages`, a reference must have been taken at least MIN_ACROSS_AGES_YEARS before or after the
+# target. Both numbers are ours.
 MAX_SAME_AGE_YEARS, MIN_ACROSS_AGES_YEARS = 2.0, 5.0
 DAYS_A_YEAR = 365.25
 
@@ -120,7 +120,7 @@ class PairRules:
     # LOW and HIGH for every split.
     policy: str = "random"
     min_photos: int = 2  # A person with fewer photos has no targets.
-    min_references: int = 1  # A face with fewer references that can be used is not a target.
+    min_references: int = 1  # A face with fewer usable references is not a target.
     # A target keeps at most 16 references. Training draws at most 4 of the 16 references (ours).
     max_references: int = 16
 
@@ -150,7 +150,7 @@ class PairRules:
         return self.policy.partition(":")[0]
 
     def window(self, split: str) -> tuple[float, float]:
-        """Returns the smallest and the largest allowed distance (1 - cosine) of a target in `split` and a reference."""
+        """Returns the least and the largest allowed distance (1 - cosine) of a reference to its target in `split`."""
         if self.policy == "window":
             return REF_LDM_WINDOWS[split]
         if self.name != "window":
@@ -164,7 +164,7 @@ class CurateConfig:
     """All options of a curation run."""
 
     faces: str = "auto"
-    landmarks: str | None = None  # "dlib" fills landmarks68
+    landmarks: str | None = None  # "dlib" adds 68 landmarks to the row of each face
     # The detection looks for faces whose eyes are at least `min_face` pixels apart. If `min_face` is None, the limit is
     # the smaller of two numbers: 16 pixels, and the limit of the filter `too_small`.
     min_face: float | None = None
@@ -185,7 +185,10 @@ class CurateConfig:
 
 
 def read_config(values: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
-    """Returns the configuration from `values`, which `dataclasses.asdict` wrote. A missing option gets its default."""
+    """Returns the configuration from `values`, which `dataclasses.asdict` wrote.
+
+    An option that is missing in `values` gets its default.
+    """
     types = typing.get_type_hints(kind)
     return kind(**{name: _convert(value, types[name]) for name, value in values.items() if name in types})
 

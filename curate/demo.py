@@ -1,7 +1,7 @@
 """Makes the photos of `likeness demo`: variations of eight faces from images inside installed packages.
 
-All photos of one person are variations of one image. With these photos, every stage can run offline. The figures of the
-demo say nothing about quality.
+All photos of one person are variations of one image. With these photos, every stage can run offline. The numbers that
+the demo prints say nothing about quality on real photos.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _choose_source_points(sitter: Sitter, out: int, rng: np.random.Generator) ->
         grid[..., 0] *= -1
     grid = _rotate(grid, rng.uniform(-9, 9)) * np.array([rng.uniform(0.9, 1.1), 1.0])
     grid /= 1 + (grid @ rng.uniform(-0.12, 0.12, 2))[..., None]
-    # Turn the head. Points near the camera move far, and other points move little.
+    # Turn the head. Points near the camera move farther than other points.
     nearness = np.exp(-(grid[..., 0] ** 2 / 0.18 + (grid[..., 1] - 0.08) ** 2 / 0.3))
     grid += nearness[..., None] * rng.uniform((-0.1, -0.07), (0.1, 0.07))
     bend = cv2.resize(rng.normal(0, 0.0252, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)

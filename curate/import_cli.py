@@ -30,7 +30,7 @@ def import_lists(
     faces: Annotated[str, flag("--faces", ONE_RECOGNIZER)] = "auto",
     landmarks: Annotated[str | None, flag("--landmarks", default="none")] = None,
     filters: Annotated[str, flag("--filters")] = "default",
-    pairs: Annotated[str, flag("--pairs", f"{WINDOW}; references in the lists take precedence")] = "random",
+    pairs: Annotated[str, flag("--pairs", f"{WINDOW}; references that the lists name are used instead")] = "random",
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -38,7 +38,7 @@ def import_lists(
     """Make a dataset from published lists, with the people, references and splits of the lists.
 
     Later runs of curate keep the people, references and splits of the lists. The faces are detected and aligned again.
-    The page docs/import_export.md explains the effect on images that are aligned already.
+    The page docs/import_export.md says how this changes images that are aligned already.
 
     Example: likeness manifest import FFHQ-Ref --format refldm --originals images1024x1024 --out DATASET
     """

@@ -17,6 +17,6 @@ class FaceModelError(Exception):
 
 
 class NoSuchModels(FaceModelError):
-    """The spec does not name any face models."""
+    """The value of --faces does not name any face models."""
 
     exit_code = 2

@@ -53,7 +53,8 @@ def find_face_in_box(
 ) -> Detection | None:
     """Returns the face that fits `box` (x0, y0, x1, y1) best, at any turn, or None if no face fits.
 
-    The detector gets only the box and a margin of half the side of the box, so a small face fills more of the input.
+    The detector gets only the box and a margin of half its longer side, so a small face fills more of the detector's
+    input.
     """
     height, width = photo.shape[:2]
     margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
@@ -146,11 +147,11 @@ def _add(face: Detection, faces: Sequence[Detection]) -> list[Detection]:
 def _turn_back(face: Detection, turns: int, width: int, height: int) -> Detection:
     """Converts the coordinates of a face from a turned photo to the original photo.
 
-    The photo was turned by `turns` * 90 degrees, as np.rot90 turns.
+    The photo was turned counterclockwise by `turns` * 90 degrees.
     """
 
     def turn_points_back(points: np.ndarray, last: np.ndarray) -> np.ndarray:
-        # `last` is the largest coordinate (x, y) in the photo: for landmarks, of a pixel centre; for boxes, of an edge
+        # `last` is the largest coordinate (x, y) in the photo: the last pixel centre for landmarks, the edge for boxes
         x, y = points[:, 0], points[:, 1]
         back = {1: (last[0] - y, x), 2: (last[0] - x, last[1] - y), 3: (y, last[1] - x)}[turns]
         return np.stack(back, axis=1).astype(points.dtype)

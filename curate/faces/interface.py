@@ -19,9 +19,10 @@ class Detection:
     score: float  # Score of the detection, on the detector's own scale.
     # The counterclockwise turn of the photo that makes the face upright: 0, 90, 180 or 270 degrees.
     turn: int = 0
-    # The detector can look a second time, at the aligned crop of the face (curate/faces/second_look.py). The error is
-    # the root mean square distance between the landmarks of the two looks, divided by the distance between the eyes of
-    # a frontal face. The error is infinite if the second look finds no face, and None without a second look.
+    # The detector can look a second time, at the aligned crop of the face (curate/faces/second_look.py).
+    # `landmark_error` is the root mean square distance between the landmarks of the two looks, divided by the distance
+    # between the eyes of a frontal face. `landmark_error` is infinite if the second look finds no face, and None
+    # without a second look.
     landmark_error: float | None = None
     is_turn_clear: bool = True  # False if detector and recognizer do not agree on the turn
 
@@ -53,7 +54,7 @@ class FaceDetector:
     """A detector without a recognizer."""
 
     detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first.
-    min_score: float  # The lowest score of a detection.
+    min_score: float  # Detections with a score below `min_score` are ignored.
     # The following fields have the same meaning as the fields of `FaceModels`.
     detect_small: DetectSmall | None = None
     detect_in_crop: Detect | None = None
@@ -72,7 +73,7 @@ class FaceModels:
     detect: Detect  # RGB uint8 (H, W, 3) -> faces, best score first.
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
-    template: np.ndarray  # float64 (5, 2): the positions of the landmarks in the recognizer's crops of `size`.
+    template: np.ndarray  # float64 (5, 2): the positions of the landmarks in the recognizer's crops, in pixels.
     size: int  # Side of the recognizer's crops, in pixels.
     dim: int  # Number of values in an embedding.
     min_score: float  # Detections with a score below `min_score` are ignored.

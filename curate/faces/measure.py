@@ -11,8 +11,8 @@ from curate.faces.align import FFHQ_512
 
 # The five landmarks of a head, float64 (5, 3), millimetres: x to the image's right, y down, z away from the camera
 # (ours). The eyes are 63 mm apart, which is the adult mean. The nose tip is 30 mm in front of the eyes. The mouth
-# corners are 56 mm apart and 4 mm in front of the eyes. The heights follow from FFHQ_512, so that the mean FFHQ face
-# has yaw, pitch and roll near 0.
+# corners are 56 mm apart and 4 mm in front of the eyes. The y coordinates follow from FFHQ_512, so that the mean FFHQ
+# face has yaw, pitch and roll near 0.
 _HEAD = np.array([[-31.5, 0, 0], [31.5, 0, 0], [0, 37, -30], [-28, 65.7, -4], [28, 65.7, -4]], np.float64)
 
 
@@ -71,7 +71,7 @@ def measure_sharpness(crop: np.ndarray) -> float:
 
 
 def measure_blockiness(gray: np.ndarray) -> float:
-    """Returns how strongly JPEG's 8 x 8 blocks show in luma (H, W), in the photo's own pixels.
+    """Returns how strongly JPEG's 8 x 8 blocks show in the luma (H, W) of a photo that was not resized.
 
     A result of 1 means that no blocks show.
 
@@ -96,7 +96,7 @@ _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 def measure_noise(gray: np.ndarray) -> float:
-    """Returns the standard deviation of the noise in luma (H, W), 0 to 255, in the photo's own pixels.
+    """Returns the standard deviation of the noise in the luma (H, W), 0 to 255, of a photo that was not resized.
 
     The luma is filtered with Immerkaer's mask (1996). The result is median(|d|) / .6745 (Donoho and Johnstone 1994),
     where d is the filtered luma. Immerkaer uses a mean, but lashes, hair and edges change a mean more than a median.
@@ -126,11 +126,11 @@ def measure_detail(image: np.ndarray, landmarks5: np.ndarray) -> float:
 
     `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels. The square around the face is
     resized to 126 pixels between the eyes, as in a crop of 512 px. The detail is the root mean square of the difference
-    of two Gaussians of .7 and 1.4 pixels, divided by the standard deviation of the luma. Compare the detail of two
-    faces only if they are copies of one picture. We measured 96 copies of each kind. A copy of half the size has .86 of
-    the detail of its original (median), and 95% of the copies of half the size have at most .95. An enlarged copy has
-    .95 to 1.03 of the detail of its original. A copy that was encoded again has up to 1.15 of the detail of its
-    original, because artefacts count as detail.
+    of two Gaussian blurs with standard deviations of .7 and 1.4 pixels, divided by the standard deviation of the luma.
+    Compare the detail of two faces only if they are copies of one picture. We measured 96 copies of each kind. A copy
+    of half the size has .86 of the detail of its original (median), and 95% of the copies of half the size have at most
+    .95. An enlarged copy has .95 to 1.03 of the detail of its original. A copy that was encoded again has up to 1.15 of
+    the detail of its original, because artefacts count as detail.
     """
     square = _cut_square(image, landmarks5)
     scale = 126 / max(measure_eye_distance(landmarks5), 1e-3)

@@ -19,7 +19,7 @@ import numpy as np
 # same 516 faces as with the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and
 # the scores differ by at most .013. Without a margin, the mean IoU with the boxes of the whole square is .90.
 MARGIN = 64
-STRIDE = 32  # Pixels; the sides of the input are multiples of the coarsest stride.
+STRIDE = 32  # If the strides are not known, the sides of the input are multiples of STRIDE pixels.
 OVERLAP = 0.4  # Of two boxes with an IoU above .4, only the better box remains (insightface's nms_thresh).
 # The network's input value for each of the 256 values of a channel (insightface's mean 127.5 and std 128).
 _LEVELS = ((np.arange(256) - 127.5) / 128).astype(np.float32)
@@ -45,7 +45,7 @@ class Scrfd:
 
     session: Any  # onnxruntime.InferenceSession
     sizes: Sequence[int]  # pixels
-    threshold: float  # The lowest score of a detection.
+    threshold: float  # Detections with a lower score are left out.
 
     @property
     def layout(self) -> tuple[tuple[int, ...], int, bool] | None:

@@ -28,20 +28,22 @@ SURE_SCORE = 0.81
 # det_500m finds 96% of the faces with 6.6 pixels between the eyes. We measured the 96% with the people in our tuning
 # photos, on textured backgrounds.
 EYES_IN_INPUT = 6.6
-# If an input of at most LARGER_INPUT times the usual side is large enough for a photo, the detector gets a larger input
-# instead of the usual input (ours). The larger input is so large that the smallest faces to be found have
+# A photo needs an input in which the smallest faces to be found have EYES_IN_INPUT pixels between the eyes. If the side
+# of this input is more than the usual side, but at most LARGER_INPUT times the usual side, the detector searches the
+# whole photo in a larger input (ours). The side of the larger input is chosen so that these faces have
 # EYES_IN_LARGER_INPUT pixels between the eyes (ours). Our tuning photos of 2 megapixels show 199 faces with a box 35
-# pixels wide. The detector finds 85% of the 199 faces with a distance of 5.7 between the eyes, and 91% with distances
-# of 6.0 and 6.6.
+# pixels wide. The detector finds 85% of the 199 faces if their eyes are 5.7 pixels apart in the input, and 91% if their
+# eyes are 6.0 or 6.6 pixels apart.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # If a photo is too large for the larger input, the detector searches the whole photo, and then tiles of the photo. The
-# tiles are so large that the smallest faces to be found have EYES_IN_TILE pixels between the eyes (ours). In 30 tuning
-# photos of 12 and 24 megapixels, the detector finds 93.7% of the faces with 16 pixels or more between the eyes if the
-# distance is 6.6, and 94.1% if the distance is 7.0. A search with a distance of 6.7 takes 8% less time than a search
-# with 7.0.
+# photo is resized before it is divided into tiles, so that the smallest faces to be found have EYES_IN_TILE pixels
+# between the eyes (ours). We compared values of EYES_IN_TILE on 30 tuning photos of 12 and 24 megapixels. Of the faces
+# with 16 pixels or more between the eyes, the detector finds 93.7% with the value 6.6, and 94.1% with the value 7.0. A
+# search with the value 6.7 takes 8% less time than a search with the value 7.0.
 EYES_IN_TILE = 6.7
 # The largest side of a tile, in pixels of the detector's input (ours). With tiles of 640 or 1024 pixels, the detector
-# finds the same number of faces, but takes more time than with 2048 pixels, because smaller tiles overlap more.
+# finds as many faces as with tiles of 2048 pixels. The search with smaller tiles takes more time, because smaller tiles
+# overlap more.
 TILE = 2048
 # In a larger input and in tiles, the detector also returns faint faces: faces with a score from FAINT_SCORE to
 # MIN_SCORE (ours). `find_faces` keeps a faint face if a second look confirms the face. In our photos of 12 to 42

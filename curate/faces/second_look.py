@@ -73,16 +73,17 @@ def is_sure(face: Detection, least_score: float) -> bool:
 def look_again(photo: np.ndarray, face: Detection, models: FaceModels | FaceDetector) -> Detection:
     """Returns the face with the turn and the landmark error that a second look at its aligned crop finds.
 
-    The detector first looks at the crop without a turn. If the first look leaves a doubt, the detector also looks at
-    the crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
+    The detector first looks at the crop without a turn. If this look leaves a doubt, the detector also looks at the
+    crop upside down. If the landmarks do not fit, the detector looks at the crop at all four turns.
 
     If a turned crop has the best score, the recognizer compares the face at the new turn and without a turn. The
     landmarks of the new turn replace the landmarks of the face in two cases: the recognizer prefers the new turn, or
     the score of the new turn is clearly better and the recognizer has no preference. If the score of the new turn is
     clearly better but the recognizer prefers the crop without a turn, `is_turn_clear` becomes False.
 
-    If the crop without a turn has the best score but the landmarks do not fit, a third look checks the landmarks of the
-    second look. If the landmarks of the second look fit, they replace the landmarks of the face.
+    If the crop without a turn has the best score but the landmarks of the face do not fit, the landmarks that the
+    detector found in this crop are checked by one more look. If the checked landmarks fit, they replace the landmarks
+    of the face.
     """
     if is_faint(face, models):
         return _confirm(photo, face, models)
@@ -126,7 +127,7 @@ def fits(face: Detection) -> bool:
 
 
 def set_turn(face: Detection) -> Detection:
-    """Returns the face. `turn` is set to the multiple of 90 degrees that is nearest to the roll of the face."""
+    """Returns the face with a new `turn`: the multiple of 90 degrees that is nearest to the roll of the face."""
     return replace(face, turn=round(estimate_pose(face.landmarks5)[2] / 90) % 4 * 90)
 
 

@@ -23,7 +23,7 @@ LISTED_ELSEWHERE = "listed_in_another_split"
 def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
     """Returns face_id -> the split from the lists, and notices about pictures whose copies are in several splits.
 
-    `faces` are the faces with the status ok and the near-duplicates.
+    `faces` are all faces with the status ok and all near-duplicates.
     """
     labels = [Label(row.photo_id, row.split, True) for row in lists if row.split is not None]
     split_of, notices = label_faces(labels, faces, {})
@@ -31,7 +31,7 @@ def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tup
 
 
 def find_listed_faces(lists: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
-    """Returns the faces of all listed photos. Returns an empty set if the lists name no references.
+    """Returns the ids of the faces in all listed photos. Returns an empty set if the lists name no references.
 
     If the lists name references, the lists alone decide which faces of listed photos are targets.
     """
@@ -51,8 +51,8 @@ def make_listed_pairs(
     """Returns the pairs from the lists, and counts of the targets and references that are left out.
 
     The pairs are sorted by target. The first counter has the number of targets without a pair, for each reason. The
-    second counter has the number of references that are left out, for each reason. `faces` are the faces with the
-    status ok and the near-duplicates. `vectors` are the unit embeddings of the faces with the status ok, (n, d), in the
+    second counter has the number of references that are left out, for each reason. `faces` are all faces with the
+    status ok and all near-duplicates. `vectors` are the unit embeddings of the faces with the status ok, (n, d), in the
     order of `faces`. `picture_of` maps a photo to the id of its picture. All copies of one photo have one picture.
 
     A reference is left out in three cases: the reference shows a different person than the target, the reference is in

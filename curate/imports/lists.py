@@ -36,7 +36,7 @@ class Lists:
     labels: dict[Path, str] = field(default_factory=dict)
     splits: dict[Path, str] = field(default_factory=dict)
     references: dict[Path, list[Path]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)  # names in the lists without an existing file
+    missing: list[str] = field(default_factory=list)  # names in the lists for which no file exists
     notices: list[str] = field(default_factory=list)
 
 
@@ -128,7 +128,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
             f"{'it is' if ignored == 1 else 'they are'} in no person's folder or cannot be read."
         )
     if splits is not None:
-        by_name: dict[str, list[Path]] = {}  # a picture or a person's folder, as a path below SOURCE -> pictures
+        by_name: dict[str, list[Path]] = {}  # path below SOURCE, of a picture or a person's folder -> pictures
         for path in lists.photos:
             below = path.relative_to(source)
             for name in {normalise_name(below), normalise_name(below.parts[0])}:
@@ -161,7 +161,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
         path = pictures.find(name, where)
         if path is not None:
             _set_split(lists, path, split, f"{where}: {name}", "an earlier line")
-    # Target -> the first line of the target, and the references in this line
+    # target -> the place of the first line that names this target, and the references in this line
     first: dict[str, tuple[str, list[str]]] = {}
     repeated_lines = lines_without_references = lines_with_lq = 0
     for table in tables:
@@ -211,8 +211,8 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
 def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], Path | None]:
     """Returns the CSV lists of `source`, and the folder of the split lists.
 
-    The folder of the split lists is `splits`. If `splits` is None, the folder id_based_ffhq_split in `source` is
-    returned if it exists.
+    The folder of the split lists is `splits`. If `splits` is None, the folder is id_based_ffhq_split in `source`, or
+    None if `source` has no such folder.
     """
     if not source.is_dir():
         return [source], splits
@@ -284,7 +284,7 @@ def _set_split(lists: Lists, path: Path, split: str, where_and_name: str, earlie
 
 
 def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
-    """Yields `file, line number`, gt_image, the names in ref_image, and whether lq_image has a value, for each line."""
+    """Yields for each line: `file, line number`, gt_image, names in ref_image, and whether lq_image has a value."""
     header, lines = read_csv(table, ("gt_image", "ref_image"))
     for number, cells in lines:
         where = f"{table}, line {number}"

@@ -62,17 +62,17 @@ def compute_groups(
 ) -> GroupRows:
     """Groups the faces with the status ok, with labels and decisions as constraints. Nothing is written.
 
-    `followed` are the decisions that were recorded after the last grouping, in one list for each command. The ids of
-    people, and the faces that a locked person accepts, follow from the people after these decisions. The result is
-    therefore the same as if each command had grouped the faces.
+    `followed` are the decisions that were recorded after the last grouping, in one list for each command. The new
+    grouping starts from the people as they are after these decisions. People keep their ids, and a locked person
+    accepts no face of another person. The result is therefore the same as if each command had grouped the faces.
 
     Raises BadInput if decisions contradict each other.
     """
     faces = select_usable_faces(all_faces)
     face_ids, vectors = ledger.read_embeddings([face.face_id for face in faces if face.status == "ok"])
-    # Two faces in one picture show two people. If a picture has several copies, the representatives of its faces may be
-    # in different copies. The clustering therefore gets the picture of each face, and not the photo, to keep the faces
-    # of one picture in different groups.
+    # Two faces in one picture count as two people. If a picture has several copies, the representatives of its faces
+    # may be in different copies. The clustering therefore gets the picture of each face, and not the photo, to keep the
+    # faces of one picture in different groups.
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}
@@ -155,8 +155,8 @@ def _follow(
 ) -> list[Membership]:
     """Returns the memberships after the decisions `followed`, which are the newest decisions of `decisions`.
 
-    In `faces`, a face may already be dropped by a decision of `followed`, also because its photo lost the consent. A
-    dropped face with a membership was in use before `followed`.
+    A decision of `followed` may already have dropped a face of `faces`, or the face's photo may have lost the consent.
+    If such a face has a membership, it was in use before `followed`.
     """
     new = {one.number for batch in followed for one in batch}
     log = [one for one in decisions if one.number < min(new)]

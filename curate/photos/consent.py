@@ -1,7 +1,7 @@
 """The stage `consent` reads source, licence and consent of photos from a CSV, and drops photos without consent.
 
-Decisions of the kind consent also set the consent of photos. The strictest value counts. `likeness decide` applies such
-decisions with the same function as the stage.
+Decisions of the kind consent also set the consent of photos. If the CSV and a decision disagree about a photo, the
+stricter value counts. `likeness decide` applies such decisions with the same function as the stage.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def match_sidecar(
     The `file` of a line is a path below one of `roots`, an absolute path, or a sha256. For a member of an archive, the
     path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. Paths are compared after Unicode
     normalisation, and backslashes count as slashes. Several files may have equal paths after the normalisation. A line
-    that refuses consent applies to all files with an equal path. Any other line applies only to the file whose path is
-    exactly the path in the line. If several lines match one photo, the photo gets the strictest consent, the first
-    source and the first licence.
+    that refuses consent applies to all files with an equal path. Any other line applies to the file whose path is
+    exactly the path in the line. If there is no such file, the line applies to all files with an equal path. If several
+    lines match one photo, the photo gets the strictest consent, the first source and the first licence.
     """
     photos_at: dict[str, set[str]] = defaultdict(set)  # Path, as a user would write it -> photos.
     similar_at: dict[str, set[str]] = defaultdict(set)  # Normalised path -> photos.
@@ -259,7 +259,7 @@ def _report_copies(
     files: Sequence[File], refused: Set[str], in_use: Set[str], faces: Mapping[str, Sequence[Face]]
 ) -> list[str]:
     """Returns a notice if photos in `refused` have copies among the photos in `in_use`, or []."""
-    photos_of: dict[str, set[str]] = defaultdict(set)  # face that stands for its copies -> photos with one of the faces
+    photos_of: dict[str, set[str]] = defaultdict(set)  # representative -> photos with this face or a copy of it
     for photo, own in faces.items():
         for face in own:
             photos_of[face.duplicate_of or face.face_id].add(photo)

@@ -9,7 +9,7 @@ from pathlib import Path
 from manifests.errors import BadInput
 from manifests.runtime.text import format_count
 
-# in countries with a decimal comma, spreadsheet programs write semicolons; their format "Unicode text" has tabs
+# Spreadsheet programs write semicolons in countries with a decimal comma, and tabs in their format "Unicode text".
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 

@@ -54,10 +54,10 @@ def scan_batch(
 ) -> list[File | Photo]:
     """Reads, hashes and decodes each file. Returns a File row for each file, and a Photo row for each picture.
 
-    The row of an archive has the reason ARCHIVE, which `count_batch` may replace. A folder in an archive has no
-    row. A file that is kept out is not decoded, and its row does not contain its name or its hash. `rules` decide which
-    members are read. All members of one call are in one archive. `archive_place` is the path of the archive below the
-    folder that the user named.
+    The row of an archive has the reason ARCHIVE, which `count_batch` may replace. A folder in an archive has no row. If
+    the sha256 of a file is kept out, the file is not decoded. The row of a kept-out file does not contain its name or
+    its hash. `rules` decide which members are read. All members of one call are in one archive. `archive_place` is the
+    path of the archive below the folder that the user named.
     """
     rows: list[File | Photo] = []
     for item in guard_units(items):

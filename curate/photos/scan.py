@@ -204,8 +204,8 @@ def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Phot
     files = {row.uri: row for row in rows if isinstance(row, File)}
     # If a file was an archive and is another kind of file now, the rows of its earlier members are deleted.
     old_members = [uri for row in files.values() if row.bytes is not None for uri in earlier.members_of[row.uri]]
-    # The row of a kept-out file has a different uri than the row of another file. If a file was not kept out before and
-    # is kept out now, or the reverse, the row with the old uri is deleted.
+    # The uri of a kept-out file is hidden. If a file is kept out now but was not kept out before, or the reverse, its
+    # uri changes, and the row with the old uri is deleted.
     old_uris = {uri for uri in uris if uri in earlier.files and uri not in files}
     if hidden:
         old_uris |= {hide_uri(key, uri) for uri in files if not uri.startswith(HIDDEN_PREFIX)} & hidden

@@ -36,7 +36,7 @@ from manifests.runtime.text import format_count
 class Summary:
     """The content of a dataset after a curation run."""
 
-    faces_from: str  # Spec of the face models.
+    faces_from: str  # The face models, as --faces names them, for example dlib.
     files: dict[str, int]  # Status or reason -> number of files; `photos` and `faces` have the same form.
     photos: dict[str, int]
     faces: dict[str, int]
@@ -50,7 +50,8 @@ class Summary:
     threshold: float
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]
-    # Split -> (number of faces that leak to another split, number of all faces). `likeness leaks` lists the leaks.
+    # Split -> (number of its faces that leak to another split, number of all its faces). `likeness leaks` lists the
+    # leaks.
     leaking: dict[str, tuple[int, int]] = field(default_factory=dict)
     rungs: dict[str, int] = field(default_factory=dict)  # Name of a filter set -> number of targets that pass the set.
     # reason -> number of faces that are in a split and are not targets
@@ -101,7 +102,10 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
 
 
 def _describe_accepted(count: int) -> list[str]:
-    """Returns a notice about `count` faces that decisions keep in use, although a filter drops them, or []."""
+    """Returns a notice about the faces that decisions keep in use although a filter drops them.
+
+    `count` is the number of these faces. Returns [] if `count` is 0.
+    """
     return [f"Decisions overrule the filters and keep {format_count(count, 'face')} in use."] if count else []
 
 
@@ -143,13 +147,13 @@ def _describe_result(
     if splits and splits[0].policy == "identity" and people < 3:
         # `likeness manifest import` has no option --split-by
         advice = (
-            "name the splits with --split-lists"
+            "Name the splits with --split-lists."
             if ledger.read_rows(ListEntry)
-            else "give --split-by photos for a personal restorer"
+            else "For a personal restorer, give --split-by photos."
         )
         return [
             f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more. Train, val and test "
-            f"need at least three people: {advice}."
+            f"need at least three people. {advice}"
         ]
     return []
 
@@ -157,7 +161,8 @@ def _describe_result(
 def describe_missing_targets(pairing: dict[str, Any], splits: Sequence[Split]) -> str:
     """Returns a notice about a dataset without targets. The notice advises only steps that can remove a cause.
 
-    `pairing` is what the stage `pair` recorded as its detail: its rules, and the number of faces for each reason.
+    `pairing` is the detail that the stage `pair` recorded: the rules, and for each reason the number of faces that are
+    not targets.
     """
     causes = Counter(pairing["left_out"])
     causes.update(row.reason for row in splits if row.reason in (PHOTO_SPANS_SPLITS, DOUBTFUL_PERSON))

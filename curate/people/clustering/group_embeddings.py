@@ -2,9 +2,9 @@
 
 The first step finds the nearest neighbours of every face. The second step joins near-copies of a face into one face.
 The third step merges groups of faces by the log odds that two groups show one person (agglomerate.py). The odds are
-calibrated without labels (threshold.py). The negative cosines show the spread of the cosines between strangers, which
-are faces of different people. The number of people determines how much evidence two faces need to merge. Groups are
-compared by the cosine of their centres, so one poor face cannot join two people.
+calibrated without labels (threshold.py). Strangers are faces of different people, and the negative cosines show the
+spread of the cosines between strangers. The number of people determines how much evidence two faces need to merge.
+Groups are compared by the cosine of their centres, so one poor face cannot join two people.
 
 Weak faces, which say little about their person, join the groups last. Weak faces form a group of their own only if the
 evidence is clear (weak_faces.py). Groups whose faces may be faces of strangers are marked (doubtful_people.py).
@@ -191,7 +191,7 @@ def group_embeddings(
     labels = np.unique(labels, return_inverse=True)[1]
     doubtful = np.zeros(n, bool)
     if same_person is None:
-        counts = np.zeros(n, bool)  # one row of each joined face, if possible a strong row
+        counts = np.zeros(n, bool)  # True for one row of each joined face, if possible a strong row
         rows = np.argsort(~is_strong, kind="stable")
         counts[rows[np.unique(face[rows], return_index=True)[1]]] = True
         doubtful = find_doubtful_groups(

@@ -23,9 +23,9 @@ from scipy.special import log_ndtr
 # The spread of the cosines between strangers is measured on the negative cosines. Because of relatives, look-alikes and
 # poor photos, the positive cosines are more widely spread. The measured spread is therefore multiplied by TAIL_FACTOR.
 TAIL_FACTOR = 1.25
-# If a collection has too few negative cosines, the spread is assumed to be RANDOM_FACTOR / sqrt(d). The number 1 /
-# sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured a spread of .096 with an
-# ArcFace model of 128 dimensions.
+# If a collection has too few negative cosines, the spread is assumed to be TAIL_FACTOR * RANDOM_FACTOR / sqrt(d). The
+# number 1 / sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured .096 with an ArcFace
+# model of 128 dimensions, before the multiplication by TAIL_FACTOR.
 RANDOM_FACTOR = 1.09
 # At the start, the cosines between two faces of one person are assumed to have the mean MEAN_WITHIN and the standard
 # deviation SPREAD_WITHIN. We measured a standard deviation of .15 to .21 between single faces of one person. Between

@@ -1,6 +1,6 @@
 """The stage `dedupe` finds near-duplicates: faces from copies of one picture.
 
-A copy was saved again, resized, cropped, framed, turned or mirrored.
+A copy of a picture may be saved again, resized, cropped, framed, turned or mirrored.
 
 The representative of a set of near-duplicates is the one face of the set that is used. All other faces of the set stay
 in the ledger with the reason `near_duplicate`, and their `duplicate_of` names the representative.
@@ -40,8 +40,8 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    `same_person` is `FaceModels.same_person` of the recognizer. Two faces from cropped copies must have a cosine of
-    `same_person` or more.
+    `same_person` is `FaceModels.same_person` of the recognizer. If one of three minimum cosines in the rules is lower,
+    `same_person` replaces it (curate/config.py).
     """
     rules = replace(
         config.dedupe,
@@ -102,7 +102,7 @@ def find_successors(
 
 
 def select_replaced_faces(faces: Iterable[Face]) -> list[Face]:
-    """Returns the faces whose files were overwritten and whose picture a face in use shows."""
+    """Returns the overwritten faces whose picture is also shown by a face in use."""
     return [face for face in faces if face.reason == FILE_REPLACED and face.duplicate_of is not None]
 
 

@@ -62,7 +62,7 @@ def find_copies(faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndar
     at = np.flatnonzero(~same)
     bits = np.minimum(plain, mirrored)
     same[at] = have_same_pixels(faces, row[at], other[at], cosine[at], bits[at], (mirrored < plain)[at], rules)
-    # If a person has many photos, the _NEIGHBOURS nearest faces do not always contain a poor copy. The search for
+    # If a person has many photos, a copy of poor quality may not be among the _NEIGHBOURS nearest faces. The search for
     # copies therefore also compares the hashes of the photos.
     by_photo = _find_copies_by_photo(faces, photos, vectors, rules)
     pairs = np.concatenate([np.stack([row[same], other[same]], axis=1), by_photo]).astype(np.int64)

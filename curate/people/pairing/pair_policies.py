@@ -48,7 +48,7 @@ class FaceTable:
 
     faces: Sequence[Face]
     vectors: np.ndarray  # Unit embeddings, float32 (n, d).
-    picture: np.ndarray  # Number of the picture in the photo of the face, int (n,). Copies of a photo share a number.
+    picture: np.ndarray  # The number of each face's picture, int (n,). Copies of a photo have one picture.
     photos: Mapping[str, Photo]  # Photo id -> photo. If the photo of a face is missing here, the face has no date.
 
     @cached_property
@@ -68,7 +68,7 @@ class FaceTable:
 
     @cached_property
     def days(self) -> np.ndarray:
-        """Returns the days since 1970 by the clock of the camera and in UTC, float64 (n, 2).
+        """Returns the days from 1970 to each photo, by the clock of the camera and in UTC, float64 (n, 2).
 
         An element is NaN if the date is missing or doubtful. UTC is also NaN if the time zone is not known.
         """
@@ -77,7 +77,7 @@ class FaceTable:
     def measure_gaps(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Returns the days between the photos of two faces, float64. The result is NaN if one of the dates is missing.
 
-        `rows` and `others` are broadcast.
+        `rows` and `others` are arrays of row numbers that numpy broadcasts.
         """
         local, utc = (np.abs(self.days[rows, clock] - self.days[others, clock]) for clock in (0, 1))
         return np.where(np.isnan(utc), local, utc)

@@ -118,9 +118,9 @@ def make_pairs(
 ) -> tuple[list[Pair], dict[str, int]]:
     """Returns a row for every target, sorted by target, and counts of the faces that are not targets, for each reason.
 
-    If a test filter removes a face from the targets, the face is counted under the reason of the filter. All other
-    faces that are not targets are counted under too_few_photos if their person has too few photos, and otherwise under
-    too_few_references.
+    If a test filter removes a face from the targets, the face is counted under the reason of the filter. Any other face
+    that is not a target is counted under too_few_photos if its person has too few photos. If its person has enough
+    photos, the face is counted under too_few_references.
 
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
     `picture_of` maps a photo to its picture. All copies of one photo have one picture. A photo that is not in
@@ -128,10 +128,10 @@ def make_pairs(
     faces. Split rows that are set aside are left out. Faces in `no_targets` can only be references, and are not
     counted. The result does not depend on the order of the input.
 
-    A reference shows the same person as the target in a different picture. A near-duplicate is never a reference. If a
-    photo contains a copy of any face in the target's photo, no face of the photo is a reference, because the photo may
-    also contain a copy of the target that was not found. With `--split-by photos`, the references of val and test come
-    from train, because a personal restorer gets photos of its training set as references.
+    A reference shows the same person as the target in a different picture. A near-duplicate is never a reference. If
+    another photo contains a copy of any face in the target's photo, no face of this other photo is a reference, because
+    it may also contain a copy of the target that was not found. With `--split-by photos`, the references of val and
+    test come from train, because a personal restorer gets photos of its training set as references.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     picture_number = np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64)

@@ -52,7 +52,7 @@ def find_shared_photos(faces: Iterable[Face], unit_of: Mapping[str, str], units:
 
     `faces` are all faces with the status ok and all near-duplicates. `unit_of` maps each face with an identity to its
     unit. A photo with a near-duplicate shows the unit of the representative. If a photo contains only near-duplicates,
-    their representatives would be set aside.
+    `SharedPhoto.faces` counts their representatives, because these would be set aside.
     """
     inside: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit.
     shown: dict[str, set[str]] = defaultdict(set)  # Photo -> faces with a unit, or their representatives.
@@ -126,9 +126,9 @@ def cut_group(
 ) -> None:
     """Moves about `wanted` units from `units` to `split`.
 
-    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The part for which the
-    fewest additional faces per unit are set aside leaves first. Fewer units leave if more than `max_losses` additional
-    faces would be set aside. Changes `split_of` in place.
+    The units leave in parts of at most `MAX_PART` units, and at most half of the units leave. The first part to leave
+    is the part for which the fewest additional faces per unit are set aside. Fewer units leave if more than
+    `max_losses` additional faces would be set aside. Changes `split_of` in place.
     """
     staying, may_leave, losses = set(units), len(units) // 2, 0
     if wanted <= 0 or may_leave == 0:

@@ -39,6 +39,6 @@ def describe_empty_splits(rows: Sequence[Split], rules: SplitRules) -> list[str]
         return []
     splits, verb = (empty[0], "is") if len(empty) == 1 else (" and ".join(empty), "are")
     return [
-        f"{splits.capitalize()} {verb} empty, because most of the {people} people share photos, and dividing them "
-        "would set too many faces aside. Add photos of other people, or give --split-by photos."
+        f"{splits.capitalize()} {verb} empty, because most of the {people} people share photos, and a division "
+        "of these people would set too many faces aside. Add photos of other people, or give --split-by photos."
     ]

@@ -75,7 +75,7 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
     """Returns the row of a file.
 
     A file that cannot be read now, or that is left out, may still contain the photo of its earlier row. The new row of
-    an unread file therefore gets the photo of the earlier row.
+    such a file therefore gets the photo of the earlier row.
     """
     keeps = earlier is not None and (row.reason in _UNREAD or row.reason in LEFT_OUT)
     if earlier is None or not keeps:

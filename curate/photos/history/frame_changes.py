@@ -1,6 +1,6 @@
 """Converts the boxes and landmarks of a photo, and the boxes in decisions, if orientation or size of the photo changes.
 
-The ids and the crops of the faces do not change. If the new photo is mirrored, the crops and embeddings are made again.
+The ids of the faces do not change. The crops and embeddings are made again only if the new photo is mirrored.
 """
 
 from __future__ import annotations

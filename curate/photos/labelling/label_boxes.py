@@ -14,7 +14,10 @@ from manifests.runtime.text import format_count
 
 @dataclass
 class PhotoLabels:
-    """The labels of photos from one source. A label without a box belongs to the largest face that no box labels."""
+    """The labels of photos from one source.
+
+    A label without a box belongs to the largest face that has no label with a box.
+    """
 
     boxes: dict[str, list[tuple[str, Box]]] = field(default_factory=lambda: defaultdict(list))  # Photo -> (label, box).
     whole: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # Photo -> labels without a box.

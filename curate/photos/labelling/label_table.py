@@ -27,7 +27,11 @@ _ROUNDING = 0.005
 
 @dataclass(frozen=True)
 class LabelLine:
-    """One line of a CSV. The box contains x0, y0, x1, y1 as shares of the photo as it is displayed, or is None."""
+    """One line of a CSV.
+
+    The box contains x0, y0, x1, y1 as shares of the width and height of the upright photo. The box is None if the line
+    has none.
+    """
 
     photo: str
     label: str

@@ -101,7 +101,7 @@ def read_labels(
 
 
 def leave_out_opted_out(rows: Sequence[Label], faces: Iterable[Face], photos: Mapping[str, Photo]) -> list[Label]:
-    """Returns the labels without those that name, or may name, a face that opted out."""
+    """Returns the labels, except the labels that name, or may name, a face that opted out."""
     known = [face for face in faces if face.status == "ok" or face.reason in (NEAR_DUPLICATE, OPTED_OUT)]
     opted_out = {face.face_id for face in known if face.reason == OPTED_OUT}
     left_out = {(row.photo_id, row.number) for row in select_labels_of_faces(rows, known, photos, opted_out)}
@@ -118,10 +118,11 @@ def label_faces(
 ) -> tuple[dict[str, str], list[str]]:
     """Returns face_id -> label, and notices about copies with different labels, and about boxes that fit no face.
 
-    A label without a box belongs to the largest accepted face of its photo. `faces` are the faces with the status ok
-    and the near-duplicates. The label of a near-duplicate counts for its representative. If the representative has a
-    label from its own photo, the representative's own label has priority over the labels of near-duplicates. `photos`
-    must contain the photos of labels with a box.
+    A label with a box belongs to the accepted face that fits the box best. A label without a box belongs to the largest
+    accepted face of its photo that has no label yet. `faces` are all faces with the status ok and all near-duplicates.
+    The label of a near-duplicate counts for its representative. If the representative has a label from its own photo,
+    the representative's own label has priority over the labels of near-duplicates. `photos` must contain the photos of
+    labels with a box.
     """
     # Face id -> labels of the face. A label is a pair: whether the label comes from a near-duplicate, and the text of
     # the label.

@@ -109,7 +109,7 @@ def make_people(found: list[tuple[str, Box | None, tuple[float, float] | None]])
 def clip_box(box: Box) -> Box | None:
     """Returns the part of a box that lies inside the picture, or None if no part lies inside.
 
-    Coordinates are shares.
+    Coordinates are shares of the width and height of the picture.
     """
     if not all(map(math.isfinite, box)):
         return None

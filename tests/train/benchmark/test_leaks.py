@@ -193,8 +193,8 @@ def test_what_cannot_be_checked_is_said(made: Path, tmp_path: Path) -> None:
     freeze(made, tmp_path / "bare")
     found = find_benchmark_leaks(tmp_path / "bare")
     assert found.total == 0 and found.unchecked == [
-        "Leaks of kind cosine and near-duplicates with different crops were not searched, because 48 of 48 faces have "
-        "no embedding: run `likeness leaks DATASET --benchmark BENCH` with a dataset of the same photos. When the "
+        "Leaks of the kind cosine, and near-duplicates with different crops, were not searched, because 48 of 48 faces "
+        "have no embedding: run `likeness leaks DATASET --benchmark BENCH` with a dataset of the same photos. When the "
         "benchmark was frozen, 0 leaks of kind cosine were counted."
     ]
     assert found.alike_pairs == found.expected_pairs == 0
