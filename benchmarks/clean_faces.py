@@ -25,8 +25,8 @@ from record_result import record_result
 SPLITS = ("val", "test")
 # The largest share of a crop that may lie outside the photo; the filter outside_photo has the same limit.
 MOST_OUTSIDE = 0.1
-# Our goals for a restorer that does no harm: the least PSNR in dB, the least cosine, and the least numbers of faces and
-# of people for which a result counts.
+# Our goals for a restorer that does no harm. The mean PSNR (in dB) and the mean cosine must be at least this high. A
+# result must have at least this many faces and people.
 GOALS = {"psnr": 38.0, "identity": 0.98, "faces": 40, "people": 8}
 
 
@@ -55,7 +55,7 @@ def list_clean_faces(dataset: Path, size: int) -> list[tuple[str, str, np.ndarra
 
 
 def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, Any]]:
-    """Restores the clean faces of a dataset. Returns one row for each face and number of references."""
+    """Restores the clean faces of a dataset. Returns one row for each restored image."""
     import torch
 
     from train.data.crops import read_crop
@@ -97,7 +97,7 @@ def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, A
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns one row for the faces restored without references, and one row for the faces restored with references.
 
-    A row has the means, the lowest values, the number of faces and the number of people.
+    A row has the means and the lowest values of PSNR and identity, the number of faces and the number of people.
     """
     table: dict[str, Any] = {}
     for name, chosen in (

@@ -92,8 +92,8 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float
         for end in range(1, len(steps) + 1):
             if steps[end - 1]["op"] == "blur" and end < len(steps) and steps[end]["op"] == "downsample":
                 continue
-            # The time of a step is the time of the chain up to this step, minus the time of the chain without this
-            # step. The difference is small, so each of the two times is the minimum of three runs.
+            # The time of a step is a difference: the time of all steps up to this step, minus the time of the earlier
+            # steps. The difference is small, so each of the two times is the minimum of three runs.
             now = min(time_call(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
             joined = end > 1 and steps[end - 1]["op"] == "downsample" and steps[end - 2]["op"] == "blur"
             name = "blur and downsample" if joined else steps[end - 1]["op"]

@@ -84,8 +84,10 @@ def read_embeddings(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
-    """Yields the name of each peer, and a dict that maps its settings to functions that return the group of each
-    face."""
+    """Yields (name, functions) of each peer.
+
+    `functions` maps a setting to a function that returns the group of each face.
+    """
     import dlib
     import faiss
     from infomap import Infomap

@@ -31,7 +31,7 @@ from curate.people.clustering.group_embeddings import group_embeddings
 
 DIMENSIONS = 512
 EFFECTIVE = (
-    108.0  # 1 / .096^2: in so many dimensions, the cosines between random directions have the standard deviation .096
+    108.0  # = 1 / .096^2: in 108 dimensions, the cosines between random directions have the standard deviation .096
 )
 SINGLE = 0.30  # The share of people with one photo.
 LOOK_ALIKE = 0.02  # The share of people who look like another person.

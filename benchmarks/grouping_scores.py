@@ -11,7 +11,8 @@ import numpy as np
 def score_pairs(truth: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
     """Returns precision, recall and F over all pairs of faces.
 
-    For each face, `truth` (n,) has the number of its label, and `groups` (n,) the number of its group, from 0.
+    `truth` (n,) contains the number of each face's label. `groups` (n,) contains the number of each face's group. Both
+    numbers count from 0.
     """
 
     def count_pairs(counts: np.ndarray) -> int:

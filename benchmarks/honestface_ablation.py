@@ -1,14 +1,14 @@
-"""Trains the recipe `honestface` on the base tiny, and the same recipe without one of its three branches, and compares
-them.
+"""Compares the recipe `honestface` on the base tiny with variants that each lack one of its three branches.
 
     likeness train DATASET --recipe vre --base-model tiny --size 128 --change vre.channels=16 --images 640 \\
         --loss reconstruction_lpips=0 --loss gan=0 --change cooldown=160 --change warmup=80 --change ema=80 --out VRE
     python benchmarks/honestface_ablation.py DATASET --snapshot DATASET|SNAPSHOT --vre VRE --out FOLDER
 
-All rows train on the snapshot, with the same dictionary and the same number of images. The restorers are measured on
-the val people of DATASET with the preset `codeformer` and seed 0. The script makes the frozen set if it is missing. The
-judge is a recognizer that no loss uses. The restorers get the references without the check of `restore`, so the figures
-describe the network alone. A row that FOLDER already contains is not trained or measured again.
+The script trains a restorer for each row of the table, on the snapshot, with the same dictionary and the same number of
+images. The restorers are measured on the val people of DATASET with the preset `codeformer` and seed 0. The script
+makes the frozen set if it is missing. The judge is a recognizer that no loss uses. The restorers use every reference:
+`restore` would first check that a reference shows the person. So the figures describe the network alone. A row that
+FOLDER already contains is not trained or measured again.
 
 | column | meaning |
 |---|---|
@@ -18,9 +18,9 @@ describe the network alone. A row that FOLDER already contains is not trained or
 | sharp | the detail of the face restored with 4 references divided by the detail of the target: median |
 
 The second table has the differences to the recipe `honestface`, image by image, with the 95% bootstrap interval over
-images. The row `second_seed` is the same recipe with another seed. So the differences of this row are the noise of a
-training. The last two columns of the second table are differences within a row: 4 right references minus none, and 4
-right references minus 4 wrong references, in the cosine to the target.
+images. The row `second_seed` is the same recipe with another seed. So the differences of this row show how much two
+trainings of one recipe differ. The last two columns of the second table are differences within a row: 4 right
+references minus none, and 4 right references minus 4 wrong references, in the cosine to the target.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from train.metrics.intervals import mean_interval
 
 SIZE, PRESET = 256, "codeformer"  # The size of the recipe on base tiny, and the preset of LQ_SET.
 # The settings of all rows (ours). ea_dists needs weights of VGG16 that this machine cannot download, so pixel and edge
-# take its place. All rows train with the preset on which they are measured.
+# take its place. All rows are trained and measured with the same preset.
 SHARED = (
     *("--recipe", "honestface", "--base-model", "tiny", "--preset", PRESET),
     *("--change", "vre.channels=16"),
     *("--change", "loss.ea_dists=0", "--change", "loss.pixel=1", "--change", "loss.edge=1"),
     *("--change", "batch=4", "--change", "cooldown=400", "--change", "ema=200"),
 )
-# The words of each row for `likeness train`, after SHARED (ours).
+# The arguments that each row adds to SHARED for `likeness train` (ours).
 ROWS: dict[str, tuple[str, ...]] = {
     "honestface": (),
     "second_seed": ("--seed", "1"),
@@ -84,9 +84,9 @@ SEED = 0  # The seed of the bootstrap.
 
 
 def average(rows: Sequence[Row], metric: str, key: str) -> float:
-    """Returns the mean of a metric over the images of a system that have a value. Of the sharpness, it is the median.
+    """Returns the mean of a metric over the images of a system that have a value.
 
-    The mean is NaN if no image has a value.
+    For the metric sharpness, returns the median instead. The result is NaN if no image has a value.
     """
     values = [row[metric] for row in rows if row["key"] == key and math.isfinite(row[metric])]
     if not values:
@@ -108,7 +108,7 @@ def compare(first: Mapping[str, float], second: Mapping[str, float], digits: int
 
 
 def select(rows: Sequence[Row], metric: str, key: str) -> dict[str, float]:
-    """Returns the values of a metric under a system by the id of the image."""
+    """Returns the values of a metric for one system. The keys are the ids of the images."""
     return {row["face_id"]: row[metric] for row in rows if row["key"] == key}
 
 

@@ -51,7 +51,7 @@ def run_iterate(dataset: Path, images: int) -> dict[str, Any]:
 def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
     """Measures training runs. `runs` maps a name to the folder of a run and the number of sampling steps.
 
-    Returns the rows of all runs, and the evaluator of the last run, which describes the set and the judge.
+    Returns the rows of all runs, and the evaluator of the last run. The evaluator describes the set and the judge.
     """
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluator import EvaluationOptions, Evaluator

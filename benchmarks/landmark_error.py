@@ -12,9 +12,9 @@ The warp uses only the points that agree with the detector (train/data/mesh.py).
 faces whose points do not agree, or in which the detector finds no face. `median`, `mean` and `p90` are over the other
 faces. `median_of_all` is over all faces. `median_of_mean_face` is the error of a guess that does not use the degraded
 face: the mean points of all clean faces. `better` is the share of the faces on which dlib's points have a smaller error
-than the mean points: first among the faces that agree, then among the failures. `median_of_five` is the median error of
-the detector's five landmarks, over all faces that the detector finds. The affine warp moves the references to these
-five landmarks.
+than the mean points. `better` has two values: the first is for the faces whose points agree, the second is for the
+failures. `median_of_five` is the median error of the detector's five landmarks, over all faces that the detector finds.
+The affine warp moves the references to these five landmarks.
 """
 
 from __future__ import annotations

@@ -68,7 +68,10 @@ def cut_crop(image: np.ndarray, found: Detection, size: int) -> np.ndarray:
 def find_counted_faces(
     source: str, paths: Sequence[Path], models: FaceModels, size: int
 ) -> list[tuple[Path, list[Face | None]]]:
-    """Returns the faces of each photo, in the order of the detector. A face that is not counted is None."""
+    """Returns the faces of each photo, in the order of the detector.
+
+    The list contains None for a face that is not counted.
+    """
     photos: list[tuple[Path, list[Face | None]]] = []
     for path in paths:
         image, faces = decode(path), list[Face | None]()

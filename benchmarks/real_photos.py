@@ -13,7 +13,7 @@ for each source how many faces were restored, and why the other faces were not r
 each restored face:
 
 - lq_input: the LQ input,
-- unsharp_mask: the LQ input after the unsharp mask of Pillow with its own settings (radius 2 px, 150%, threshold 3),
+- unsharp_mask: the LQ input after Pillow's unsharp mask with default settings (radius 2 px, 150%, threshold 3),
 - faint_mask: the LQ input after a weak unsharp mask,
 - restored: the restored face.
 
@@ -23,7 +23,7 @@ The faint mask changes almost nothing, so its results agree with the input very 
 | column | meaning |
 |---|---|
 | sharpness ratio | the sharpness divided by the sharpness of the input (`measure_sharpness_ratio`): median and least |
-| agreement | PSNR in dB of the blurred and shrunk image to the input (`measure_agreement`): mean; 68.1 if unchanged |
+| agreement | PSNR in dB between the input and the blurred, shrunk image (`measure_agreement`): mean; unchanged: 68.1 |
 | to references | the judge's mean cosine to the references that `restore` chose: mean |
 | to input | the judge's cosine to the input, only for faces without references: mean |
 

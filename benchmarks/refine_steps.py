@@ -36,7 +36,7 @@ from train.models.identity.identity_encoder import IrSe
 from train.models.released.ir_se50 import FILE
 from train.recipes.recipes import STYLEGAN_RECIPES, find_recipe
 
-DIM = 512  # The length of the embeddings of the recognizer, which recipe refine-small reads.
+DIM = 512  # The length of the recognizer's embeddings. Recipe refine-small reads these embeddings.
 
 
 def write_random_weights(folder: Path) -> Path:
@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=STYLEGAN_RECIPES, default="refine")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=4, help="images in a step; the release has 4")
+    parser.add_argument("--batch", type=int, default=4, help="images in a step; the release of ReFine has 4")
     parser.add_argument("--weights", type=Path, help="the folder with the weights of VGG16 and IR-SE50")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/refine_steps.json")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Measures how many answers of a user halve the errors in the people of a dataset, for three orders of the questions.
+"""Measures how many questions a user must answer to halve the wrong pairs of a dataset, for three orders of questions.
 
     python benchmarks/review_questions.py DATASET --aliases ../shared/data/aliases.json [--people test] [--keep]
 
@@ -37,7 +37,7 @@ from curate.review.ask.questions import Questions
 
 NEAR = 0.1  # A mean cosine is near the threshold if it differs from the threshold by at most this (ours).
 SEEDS = 5  # The number of random orders. The table has the median over these orders.
-BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # The limits of the probabilities in the table of the calibration.
+BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # The edges of the bins of `measure_calibration`.
 # A function that chooses one of the open questions. Its arguments are the open questions, and the mean cosine of each
 # of them.
 Choose = Callable[[Sequence[Question], np.ndarray], Question | None]
@@ -157,7 +157,7 @@ def count_answers(wrong: Sequence[int], share: float) -> int | None:
 
 
 def measure_calibration(table: Table) -> list[dict[str, Any]]:
-    """Returns for each bin of probabilities how many questions there are, and how many answers correct a person."""
+    """Returns for each bin of probabilities the number of questions, and how many of their answers correct a person."""
     rows = []
     for question in table.queue.iterate():
         one, other = ([int(face) for face in side] for side in (question.one, question.other))
@@ -213,7 +213,8 @@ def main() -> None:
     table = Table(labels, vectors, grouping)
     calibration = measure_calibration(table)
     for row in calibration:
-        print(f"probability {row['from']:.2f} to {row['to']:.2f}: {row['wrong']} of {row['questions']} are wrong")
+        bounds = f"{row['from']:.2f} to {row['to']:.2f}"
+        print(f"probability {bounds}: {row['wrong']} of {row['questions']} answers correct a person")
     result = {
         "people": options.people,
         "faces": len(labels),

@@ -146,7 +146,10 @@ def _new_measures() -> Measures:
 
 
 def _print_measures(values: Measures) -> None:
-    """Prints the AUC of each measure. An AUC of 1 means that all changed copies have lower values than the faces."""
+    """Prints the AUC of each measure.
+
+    An AUC of 1 means that all changed copies have lower values than the unchanged faces.
+    """
     for name, of_kind in values.items():
         faces = np.array(of_kind["face"])
         limit = np.quantile(faces, 0.05)

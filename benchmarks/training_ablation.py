@@ -11,13 +11,13 @@ contains.
 | column | meaning |
 |---|---|
 | psnr | PSNR in dB without references, and the same for the LQ input |
-| vif | visual information fidelity without references; LPIPS needs weights that this machine cannot download |
+| vif | visual information fidelity without references, in place of LPIPS, whose weights this machine cannot download |
 | none, four, wrong | share of faces that the judge counts as the person, with no, 4 right and 4 wrong references |
 | sharp | the detail of the face restored with 4 references divided by the detail of the target: median |
 | images/s | the speed of the training: median |
 
-`FOLDER/strip.png` shows the same free portrait (benchmarks/astronaut.py) restored by each row: first the LQ input, then
-the rows in the order of the table, then the target.
+`FOLDER/strip.png` shows one free portrait (benchmarks/astronaut.py) several times, from left to right: the LQ input,
+the result of each row in the order of the table, and the target.
 """
 
 from __future__ import annotations

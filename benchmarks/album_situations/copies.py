@@ -114,7 +114,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
         pairs, splits = ledger.read_rows(Pair), ledger.read_rows(Split)
     by_id = {face.face_id: face for face in faces}
     largest: dict[str, Face] = {}  # Maps a file name to the largest face of the file.
-    # Maps a representative to the names of the files that contain one of its near-duplicates.
+    # Maps a representative to the names of the files that contain this face or one of its near-duplicates.
     files_of: dict[str, set[str]] = defaultdict(set)
     for face in sorted(faces, key=lambda face: face.inter_ocular_px):
         largest[name[face.photo_id]] = face
@@ -169,13 +169,13 @@ def _count_leaks(
 ) -> dict[str, int]:
     """Returns the number of leaks of each of three kinds. `source` maps a photo id to the name of the original photo.
 
-    The kinds are: a target with a reference from the same photo; a photo whose files are in two splits; a person of
-    whom two faces from the same photo are in use.
+    The kinds are: a target with a reference from the same photo; a photo whose files are in two splits; a person who
+    has two used faces from the same photo.
     """
     own = sum(
         any(source[faces[ref].photo_id] == source[faces[pair.target].photo_id] for ref in pair.refs) for pair in pairs
     )
-    targets: dict[str, set[str]] = defaultdict(set)  # maps an identity and an original to the faces that are in use
+    targets: dict[str, set[str]] = defaultdict(set)  # maps an identity and an original photo to the used faces
     splits_of: dict[str, set[str]] = defaultdict(set)
     for row in splits:
         if row.status == "ok":

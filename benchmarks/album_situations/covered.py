@@ -2,8 +2,8 @@
 
 The covered faces are faces of known people and of strangers. Known people also have plain photos, in which the face is
 not covered. Goals: no two known people are joined, and few covered faces are grouped with a wrong person. Two known
-people count as joined if one person of the curation has a quarter or more of the plain photos of each of them. A person
-that curation marks as doubtful does not count as joining people.
+people count as joined if one group contains a quarter or more of the plain photos of each. A group that curation marks
+as doubtful joins nobody.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ COVERS = (put_on_mask, put_on_glasses, draw)
 def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates a small and a large collection of people who are held out of tuning.
 
-    Returns counts for each collection: how many people of the curation join two known people, and how many covered
-    photos of known people are with their own person, with another person and alone. Also returns how many covered
+    Returns counts for each collection: how many groups join two known people, and how many covered photos of known
+    people are grouped with their own person, with another person and with no other photo. Also returns how many covered
     photos of strangers are grouped with other photos.
     """
     rng = np.random.default_rng(seed)
@@ -124,8 +124,8 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _count(person_of: dict[Path, str], known: set[str], plain: int) -> dict[str, Any]:
-    """Returns the figures of one collection. `person_of` maps each photo to its person in the curation."""
-    # Maps each person of the curation to the number of plain photos from each folder.
+    """Returns the figures of one collection. `person_of` maps each photo to its group."""
+    # Maps each group to the number of its plain photos from each folder.
     plain_photos: dict[str, Counter[str]] = defaultdict(Counter)
     sizes = Counter(person_of.values())
     for file, person in person_of.items():

@@ -1,8 +1,8 @@
 """The situation `families`: two couples who are always photographed together, and a family of five.
 
 Each photo shows portraits of the data set `people_crops`, side by side. Each couple has four photos, which show both
-people. The family has four photos of all five people, and 22 photos of a single person. If a photo shows people of two
-splits, curation sets faces aside.
+people. The family has four photos of all five people, and 22 photos that show one person each. If people of two splits
+are in one photo, curation removes faces of this photo from the splits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from manifests.ledger.records import Pair, Split
 from manifests.pictures.images import decode
 
 GAP = 30  # The distance between two portraits, in pixels.
-COUPLES = ["ab"] * 4 + ["cd"] * 4  # Each text is a photo, and each letter of the text is a person in the photo.
+COUPLES = ["ab"] * 4 + ["cd"] * 4  # Each text stands for a photo. Each letter stands for a person in the photo.
 FAMILY = ["vwxyz"] * 4 + [*"vwxyz"] * 4 + ["v", "w"]
 ALBUMS = {"couples": COUPLES, "family": FAMILY, "couples_and_family": COUPLES + FAMILY}
 

@@ -42,7 +42,7 @@ FACES_A_WIDTH = 20  # The number of faces of each box width in a photo.
 GROUND = 200  # The side of a square part of the background, in pixels.
 CELL = 160  # The side of the square into which a portrait is pasted, in pixels.
 SET_ASIDE = ("turn_unclear", "landmarks_do_not_fit")  # Faces that curation drops for these reasons are not counted.
-SAME_FACE = 0.4  # The least IoU of a found box with the true box.
+SAME_FACE = 0.4  # A face is found if the IoU of a box with the true box is at least this.
 
 
 class Portrait(NamedTuple):

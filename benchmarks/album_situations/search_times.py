@@ -1,7 +1,8 @@
 """The situation `search_times`: the time of the search for small and turned faces, compared with one detector run.
 
 The photos show one clear face and have at most 2 megapixels. The photos are timed in their own size, and enlarged to 2,
-12, 24 and 42 megapixels. `group_photos` has the times of photos of crowds. All times include decoding.
+12, 24 and 42 megapixels. The situation `group_photos` measures the times for photos with many faces. All times include
+decoding.
 
 Goals: for photos in their own size, the search takes at most 5% longer than one run of the detector. At 2 megapixels,
 the search takes at most 10% longer than one run of the detector. At 12 megapixels, the search takes at most 3 times as

@@ -2,8 +2,8 @@
 
 A stranger is a face whose cosines to the clean people and to the other strangers are below UNLIKE. There are six kinds
 of damage, and the photos of the strangers get the six kinds in turn. Goals: at most 1% of the strangers are grouped
-with another face. The recall of the pairs of clean faces is at most .5 percentage points below the recall without
-strangers. Each face of a person that curation marks as doubtful counts as a person of its own.
+with another face. The strangers lower the recall over the pairs of clean faces by at most .5 percentage points. Each
+face of a person that curation marks as doubtful counts as a person of its own.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates clean photos of people who are held out of tuning, without and with degraded strangers.
 
     Returns the numbers of strangers, of accepted strangers, and of strangers that are grouped with another face. Also
-    returns the recall of the pairs of clean faces, without and with the strangers.
+    returns the recall over the pairs of clean faces, without and with the strangers.
     """
     rng = np.random.default_rng(seed)
     spec = f"insightface:{shared / 'weights' / 'insightface_small'}"
@@ -180,7 +180,7 @@ def read_people(dataset: Path) -> dict[Path, str]:
 
 
 def measure_recall(clean: list[Path], person_of: dict[Path, str]) -> float:
-    """Returns the recall: the share of the pairs of photos from one folder that show one person of the curation.
+    """Returns the recall: of the pairs of photos from one folder, the share that curation puts into one group.
 
     Pairs with a photo without a face are left out.
     """

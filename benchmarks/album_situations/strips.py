@@ -29,7 +29,7 @@ from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of
 
 SINGLES, SHOWN = 8, 4  # The number of single photos of each person, and the number of photos in a strip.
-REPEATS = 8  # The number of copies of the frame in the layout `one_frame_repeated`.
+REPEATS = 8  # The layout `one_frame_repeated` shows one frame this many times.
 GAP = 12  # The distance between two frames, in pixels.
 Layout = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -124,7 +124,7 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
 
 
 def _count_torn_by_loop(album: Path, strips: Sequence[Path], models: Path) -> dict[str, int]:
-    """Returns for each folder of strips the number of people whom the insightface loop tears."""
+    """Returns for each folder of strips the number of people who are torn in the groups of the insightface loop."""
     singles = find_faces_in_loop(sorted(album.rglob("*.png")), models)
     names = {file: file.parent.name for file in singles}
 
@@ -156,7 +156,7 @@ def _add_strips(folder: Path, name: str, strips: Path, config: CurateConfig) -> 
 
 
 def _read_groups(dataset: Path) -> list[tuple[Path, str, str]]:
-    """Returns the file, the face id and the identity of each face, even if the face is a near-duplicate."""
+    """Returns (file, representative, identity) of each grouped face. Near-duplicates are included."""
     with Ledger.open(dataset) as ledger:
         files = {file.photo_id: path_of(file.uri) for file in ledger.read_rows(File)}
         person_of = {row.face_id: row.identity_id for row in ledger.read_rows(Membership)}

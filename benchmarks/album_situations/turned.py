@@ -1,8 +1,8 @@
 """The situation `turned`: photos that are turned by 90, 180 or 270 degrees, without EXIF.
 
 The same photos are curated twice: as they are, and turned. A face counts as found and upright if two conditions hold:
-the turned photo has an accepted face at the corresponding place, and the directions of the crops of both faces differ
-by less than 30 degrees.
+the turned photo has an accepted face at the corresponding place, and the crop of this face has the same direction as
+the crop of the original face, with an error below 30 degrees.
 
 Goals: at least 98% of the faces of turned photos are found and upright. The pair F of the grouping (the F score over
 all pairs of faces) is at most .01 lower with the turned photos than with the upright photos.
