@@ -47,7 +47,7 @@ def test_each_limit_counts_only_where_it_is_measured_and_all_together() -> None:
     table = summarise(rows, asdict(LIMITS))
     assert table["identity_gain"]["worse_stopped"] == 0.5 and table["identity_to_input"]["worse_stopped"] == 1
     assert table["all limits"] == {"better_pass": 1, "worse_stopped": 0.667}
-    # In the table of limits, a loss of identity is a positive number. As a proposed limit, it is a negative gain.
+    # The limit is the largest loss of identity. All better results gain .05, so the proposed largest loss is -.05.
     assert table["identity_gain"]["proposed"] == -0.05
     lenient = summarise(rows, asdict(HarmLimits(max_identity_loss=0.2)))
     assert lenient["identity_gain"]["worse_stopped"] == 0

@@ -43,7 +43,7 @@ def test_each_row_changes_one_thing() -> None:
 
 
 def rows(better: float) -> list[dict]:
-    """Returns rows of three images under each system. Right references raise the cosine by `better`."""
+    """Returns rows of three images for each system. Right references raise the cosine by `better`."""
     return [
         {"face_id": str(image), "key": system.key, "sharpness": [0.5, 0.6, 0.9][image]}
         | dict.fromkeys(METRICS, 1.0 + image)
@@ -63,7 +63,7 @@ def test_differences_are_taken_image_by_image() -> None:
     assert summary["no_identity_branch"]["minus_whole"]["psnr"]["ci95"] == [0, 0]
     means = summary["honestface"]["means"]
     assert means[WRONG]["id_target"] == pytest.approx(0.6) and means[RIGHT]["id_target"] == pytest.approx(0.8)
-    assert means["lq"]["psnr"] == 2 and means["lq"]["sharpness"] == 0.6  # the mean, and the median
+    assert means["lq"]["psnr"] == 2 and means["lq"]["sharpness"] == 0.6  # the mean of psnr, and the median of sharpness
 
 
 def test_the_tables_have_a_line_for_each_row() -> None:

@@ -71,7 +71,7 @@ def test_there_is_something_to_turn_away(photos: Path) -> None:
 
 
 def test_a_tilted_sitter_sits_upright(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests that the eyes of the most tilted sitter are level if every random draw is the middle of its range."""
+    """Tests that the demo levels the eyes of the most tilted portrait. Every random draw is the middle of its range."""
 
     class Middle(np.random.Generator):
         def __init__(self) -> None:

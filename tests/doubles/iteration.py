@@ -20,7 +20,8 @@ from train.iterate.acceptance import Bounds
 from train.iterate.iterate import IterationOptions, IterationSummary, iterate
 
 SOFT = 0.1
-# The bounds are wide, because the pictures of the doubles are not faces. The tests check only that bounds are used.
+# The limits of a cleaned version are wide, because the pictures of the doubles are not faces. The tests check only that
+# Likeness uses the limits.
 BOUNDS = Bounds(clean_noise=50.0, clean_blockiness=50.0, change=200.0)
 OPTIONS = IterationOptions(SMALL, 8, bounds=BOUNDS)
 

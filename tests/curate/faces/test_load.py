@@ -174,7 +174,7 @@ def test_dlib_curates_packaged_photos_and_group_photos_saved_again_stay_whole(tm
     assert summary.identities == 0 and summary.alone == 7 and check_ledger(dataset) == []
     assert all(face.landmarks68 is not None and len(face.landmarks68) == 136 for face in faces)
     assert {row.role for row in rows(dataset, Model)} == {"detector", "recognizer", "landmarks"}
-    # If a later run computes no 68 landmarks, the recorded landmarks stay.
+    # If a later run does not compute the 68 landmarks, the recorded 68 landmarks stay.
     curated(photos, dataset, faces="dlib")
     assert rows(dataset, Face) == faces
 

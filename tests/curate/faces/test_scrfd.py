@@ -53,7 +53,7 @@ def test_an_anchor_becomes_a_box_in_the_photos_pixels():
     ("photo", "shape", "seen"),
     [
         ((300, 300), [1, 3, "?", "?"], (640, 640)),
-        ((480, 640), [1, 3, "?", "?"], (544, 640)),  # the height is 480 and the margin, rounded up to whole strides
+        ((480, 640), [1, 3, "?", "?"], (544, 640)),  # the height is 480 plus the margin, rounded up to whole strides
         ((900, 600), [1, 3, "?", "?"], (640, 512)),
         ((480, 640), [1, 3, 640, 640], (640, 640)),  # a network with a fixed size gets pictures of this size
     ],

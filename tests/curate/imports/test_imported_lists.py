@@ -54,7 +54,7 @@ def imported(source: Path, kind: str, into: Path, *more, config: CurateConfig | 
 
 
 def by_file(dataset: Path) -> dict[str, str]:
-    """Returns a dict that maps each representative to the longest name of the files whose faces it represents."""
+    """Maps each representative to a file name: the longest name among the files of the faces that it represents."""
     name = {row.photo_id: path_of(row.uri).stem for row in rows(dataset, File)}
     names = defaultdict(list)
     for row in rows(dataset, Face):

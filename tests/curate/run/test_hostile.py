@@ -1,4 +1,4 @@
-"""Tests that one photo harms no other photo, if it hangs, kills its worker process or needs too much memory.
+"""Tests that a photo that hangs, kills its worker process or needs too much memory harms no other photo.
 
 Also tests that archives are read without unpacking them.
 """

@@ -236,7 +236,8 @@ def test_a_test_face_with_a_part_outside_its_photo_is_only_a_reference(tmp_path,
     said = "\n".join(explain_photo(dataset, min(left_out))[0])
     assert "not a target: outside_photo by outside > 0.1, filters default, version 2 (outside 0.2" in said
 
-    # The rule also holds after a decision. Another set of filters can end the rule without a new detection.
+    # After a decision, these faces are still no targets. With other filters, they become targets without a new
+    # detection.
     decide(dataset, [{"kind": "lock", "faces": [min(cut)]}])
     assert {row.target for row in rows(dataset, Pair)} == faces.keys() - left_out
     looked_at.clear()
@@ -479,8 +480,8 @@ def test_two_faces_in_a_photo_are_one_person_only_in_a_collage_and_with_the_opti
     assert (summary.identities, summary.alone, summary.largest) == (3, 0, 6)
     (said,) = [notice for notice in summary.notices if "twice" in notice]
     assert said.startswith("1 picture seems to show one person twice: strip.png.")
-    # Person 3 is not known from other photos. A notice names the picture, and its faces are joined only with the
-    # option.
+    # Person 3 is not known from other photos. A notice names the picture, and its faces are joined only with the option
+    # --collages.
     save(photos / "pair.png", np.hstack([photo([3], seed) for seed in (7, 8)]))
     summary = curated(photos, dataset)
     assert (summary.identities, summary.alone) == (3, 2)

@@ -117,7 +117,7 @@ def reasons(dataset: Path) -> dict[str, int]:
 
 @pytest.fixture
 def looked_at(monkeypatch) -> list[int]:
-    """Returns a list to which the width of each photo is appended that the detector gets."""
+    """Returns a list. For each photo that the detector gets, the width of the photo is appended to the list."""
     calls: list[int] = []
     plain = models("double")
 
@@ -155,7 +155,7 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
     assert "Ann&#39;s own" in page and "withdrawn" in page
     card = (dataset / CARD).read_text()
     assert "| CC BY 4.0 | 1 |" in card and "| yes | 1 |" in card and "| photos | no_consent | 2 |" in card
-    # If a run has no sidecar, the consent of the run before still holds, and no photo is processed again.
+    # If a run has no sidecar, the consent of the previous run still holds, and no photo is processed again.
     looked_at.clear()
     curated(photos, dataset)
     assert looked_at == [] and reasons(dataset) == {"no_consent": 2, "ok": 10}

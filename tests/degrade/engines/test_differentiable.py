@@ -160,7 +160,7 @@ def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
         assert np.array_equal(to_uint8(ours.permute(1, 2, 0).numpy()), to_uint8(exact.run_steps(hq, steps)))
     guess = batch(hq[:32, :32]).requires_grad_()
     (gradient,) = torch.autograd.grad(apply(guess, [theta(steps)]).sum(), guess)
-    # the gradient passes the place where the picture is replaced
+    # the gradient also passes through the step that replaces the picture by the exact picture
     assert gradient.isfinite().all() and gradient.mean() > 0.9
 
 

@@ -1,4 +1,7 @@
-"""Tests replays from theta.jsonl, the card of a set, other engines, and the reports of `verify` on another machine."""
+"""Tests that a replay from theta.jsonl makes the same set again.
+
+Also tests the card of a set, replays with other engines, and the reports of `verify` on another machine.
+"""
 
 from __future__ import annotations
 

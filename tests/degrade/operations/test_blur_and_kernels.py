@@ -140,8 +140,8 @@ def test_the_fast_way_is_the_plain_way(step, height, width, then):
     fast = fast_blur(hq, step, down)
     gain = np.abs(make_kernel(step)).sum()  # this gain can be above 1, because a sinc kernel has negative weights
     assert fast.dtype == np.float32 and fast.shape == plain.reshape(fast.shape).shape
-    # Interpolations with negative weights can magnify a difference when they resize, at most by the square of the sum
-    # of the absolute weights.
+    # An interpolation with negative weights can magnify a difference. The largest factor is the square of the sum of
+    # the absolute weights.
     overshoot = 1.6 if then and then[1] in ("bicubic", "imresize") else 1
     assert np.abs(fast - plain.reshape(fast.shape)).max() <= 0.25 / 255 * max(1, gain) * overshoot
 

@@ -50,7 +50,7 @@ def list_users(word: str) -> str:
 
 
 def build_tables() -> dict[str, list[list[str]]]:
-    """Returns the rows of each table of docs/commands.md by the heading of the table. The first row has the titles."""
+    """Maps the heading of each table of docs/commands.md to the rows of the table. The first row has the titles."""
     return {
         "Commands": [
             ["command", "arguments", "what it does"],

@@ -43,7 +43,7 @@ PATHS = os.pathsep.join((str(ROOT / "tests" / "doubles" / "faults" / "startup"),
 
 @dataclass(frozen=True)
 class Point:
-    """Describes when a command is disturbed: at a moment of hook.py, or some seconds after its start."""
+    """Describes when a command is disturbed: at a moment that hook.py counts, or some seconds after the start."""
 
     at: str = ""
     when: str = "before"
@@ -283,7 +283,7 @@ class World:
         return [str(word) for word in stage(self)]
 
     def undisturbed(self, stage: Stage) -> tuple[list[str], dict[str, Any], list[str]]:
-        """Returns the command of a stage, what it leaves in `here` if nothing disturbs it, and its moments."""
+        """Returns the command of a stage, the files that an undisturbed command leaves in `here`, and its moments."""
         command = self.begin(stage)
         if stage not in self._undisturbed:
             began = time.monotonic()

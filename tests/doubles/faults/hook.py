@@ -51,8 +51,7 @@ def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | Non
     @functools.wraps(plain)
     def counted(*told: Any, **options: Any) -> Any:
         line = f"{kind} {named(*told) if named else _name(told)}"
-        # Two kinds of calls do not count as moments: a temporary file that was renamed before, and a DuckDB database
-        # without a file.
+        # A call does not count as a moment if its last path is a temporary file or a DuckDB database in memory.
         if line.endswith((".tmp", ":memory:")):
             return plain(*told, **options)
         due = _due(line)
@@ -164,7 +163,8 @@ def _loop(module: ModuleType) -> None:
 
 
 def _cleaning(module: ModuleType) -> None:
-    # The bounds are wide, because the pictures of the doubles are not faces. The tests check only that bounds are used.
+    # The limits of a cleaned version are wide, because the pictures of the doubles are not faces. The tests check only
+    # that Likeness uses the limits.
     assert hasattr(module, "Bounds")
     module.Bounds = functools.partial(module.Bounds, clean_noise=50.0, clean_blockiness=50.0, change=200.0)
 

@@ -27,12 +27,12 @@ def copy_desk(desk: Desk) -> Desk:
 
 
 def read_nothing(faces: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
-    """Stands for the embeddings of a ledger without embeddings."""
+    """Reads no embeddings, like the function that reads a ledger without embeddings."""
     return [], np.zeros((0, 0), np.float32)
 
 
 def plan(desk: Desk, requests: list[dict[str, Any]]) -> PlannedRequests:
-    """Returns what one command would record. The desk stays as it is."""
+    """Returns what one command would record. The desk does not change."""
     return plan_requests(
         requests, desk.lookup, desk.photos, desk.last_number, read_nothing, lambda decisions, people: None
     )

@@ -202,7 +202,7 @@ def test_the_same_command_again_writes_nothing_or_what_is_missing_and_adds_pictu
     assert freeze(own, bench).written == 0 and contents(bench) == plain and not load_benchmark(bench).card["pictures"]
     assert freeze(own, bench, with_pictures=True, with_embeddings=True).written > 3
     whole = contents(bench)
-    assert freeze(own, bench).written == 0 and contents(bench) == whole, "pictures were taken away again"
+    assert freeze(own, bench).written == 0 and contents(bench) == whole, "the second command removed the pictures"
     (gone,) = list((bench / "pictures").iterdir())[:1]
     gone.unlink()
     (broken,) = list((bench / "lq").iterdir())[:1]
@@ -381,7 +381,7 @@ def test_another_recognizer_is_refused(own: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_path: Path) -> None:
-    """Tests a run whose training set has another photo of such a person, and a run that has only another person."""
+    """Tests a run trained on another photo of a person of the benchmark, and a run trained on a stranger."""
     freeze(made, tmp_path / "bench", references=1, with_pictures=True, with_embeddings=True)
     found = load_benchmark(tmp_path / "bench")
     targets = [case.face_id for case in read_benchmark_set(tmp_path / "bench").cases]

@@ -104,7 +104,7 @@ def test_an_epoch_sees_every_target_once_in_an_order_of_its_own(taken: Snapshot)
 
 
 def test_a_sample_follows_from_seed_epoch_and_face_alone(taken: Snapshot) -> None:
-    """Tests that a sample is the same for any other samples before it in the epoch."""
+    """Tests that the sample of a target does not depend on the other targets of the epoch."""
     targets = taken.targets("train")
     few = targets[: len(targets) // 2]
 

@@ -170,7 +170,10 @@ class Waits(TorchDispatchMode):
 
     @staticmethod
     def of_torch_itself() -> bool:
-        """Returns whether AdamW makes the call. It does not wait, because its step numbers are always on the CPU."""
+        """Returns whether AdamW makes the call.
+
+        Calls of AdamW do not wait, because its step numbers are always on the CPU.
+        """
         return any("torch/optim" in frame.filename for frame in traceback.extract_stack())
 
 
@@ -204,7 +207,7 @@ def test_a_step_waits_for_no_number(
         waits.__enter__()
         return gradients(*arguments)
 
-    def end(*arguments: Any) -> Any:  # the next batch is moved to the device only after the step before has ended
+    def end(*arguments: Any) -> Any:  # the next batch is moved to the device only after the previous step has ended
         if counting[0]:
             waits.__exit__(None, None, None)
             by_step.append((waits.count, reads[0]))
@@ -309,7 +312,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
     seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
     (line,) = lines(tmp_path, "train")
     assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
-    # For each of the two steps, this list has which of the step's references were not warped.
+    # For each of the two steps, a list with 1 for each reference that was not warped, and 0 for each other reference.
     shares = [
         [float(not warped) for one in step for warped in one["warped"][one["present"]]] for step in (seen[:4], seen[4:])
     ]

@@ -371,7 +371,7 @@ def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: 
 
 
 def test_whether_prompt_and_latent_agree_can_be_learned() -> None:
-    """Tests pairs of a latent and a prompt, of which half agree.
+    """Tests pairs of a latent and a prompt. In half of the pairs, the latent and the prompt agree.
 
     A discriminator that uses only the latent or only the prompt cannot reach a loss below ln 2.
     """

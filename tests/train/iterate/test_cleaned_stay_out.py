@@ -77,7 +77,7 @@ def test_a_snapshot_takes_versions_of_training_faces_alone(
         training = {row.face_id for row in ledger.read_rows(Split) if row.split == "train" and row.status == "ok"}
         shown = {ref for pair in ledger.read_rows(Pair) if pair.split != "train" for ref in pair.refs}
         assert best and set(best) == {face for face in training - shown if face in made}
-    # A snapshot ignores the versions of all other faces, even if its caller gives these versions.
+    # A snapshot ignores a version of a face outside the training set, even if the caller gives this version.
     for name, versions in (("best", best), ("all", made)):
         snapshot = take_snapshot(dataset, tmp_path / name, SIZE, doubles.models("auto"), versions=versions)
         found = red(snapshot.crops)

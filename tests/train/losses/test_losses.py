@@ -65,7 +65,7 @@ def test_detail_sees_strength_and_not_place() -> None:
     assert float(detail_loss(image, image)) == 0
     # the loss does not notice that the stripes have moved by a pixel
     assert float(detail_loss(fine, fine.roll(1, -1))) == pytest.approx(0, abs=1e-6)
-    # The stripes are missing. At the first of three scales, they have the strength .1, which counts as .09.
+    # The stripes are missing. At the first of three scales, the stripes have the strength .1, which counts as .09.
     assert float(detail_loss(flat, fine)) == pytest.approx(0.09 / 3, rel=0.1)
     assert float(detail_loss(fine + 0.3, fine)) == pytest.approx(0, abs=1e-6)  # A change of brightness does not count.
     # The gradient must be finite even if the picture has no detail.

@@ -1,4 +1,4 @@
-"""Tests identity against hand calculations, and the network of the published Deg against its written-out blocks."""
+"""Tests identity against hand calculations, and the network of the published Deg against a second implementation."""
 
 from __future__ import annotations
 

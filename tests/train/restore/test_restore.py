@@ -475,7 +475,7 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
         found["faces"][0]["reason"].startswith("It is uncertain. The face was restored with 1 reference")
         and len(found["faces"][0]["references"]) == 1
     )
-    assert str(tmp_path) not in json.dumps(facts["faces"]), "a path would travel with the sheet"
+    assert str(tmp_path) not in json.dumps(facts["faces"]), "the sheet contains a path of this machine"
 
 
 def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(

@@ -1,4 +1,4 @@
-"""Tests which faces count as the same pixels: moved and mirrored faces do. Other faces and equal padding do not."""
+"""Tests that a moved or mirrored copy of a face counts as the same picture, and that another face does not."""
 
 import cv2
 import numpy as np

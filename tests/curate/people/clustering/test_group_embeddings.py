@@ -50,7 +50,8 @@ def faces(draw):
 def links(draw, n: int):
     """Draws pairs of faces that must be one person, and pairs of faces that must not be one person.
 
-    The pairs cannot contradict each other, because each face belongs to a hidden team.
+    Each face first gets a team. The two faces of a pair must be one person if they have the same team, so the pairs
+    cannot contradict each other.
     """
     team = [draw(st.integers(0, 3)) for _ in range(n)]
     pairs = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=6))
@@ -397,8 +398,8 @@ def test_groups_of_strangers_cannot_hide_each_other_and_groups_of_weak_faces_nee
         strong, formed = (nothing, every) if weak else (every, nothing)
         return find_doubtful_groups(rows.astype(np.float32), np.arange(20), labels, strong, formed, 0.1).tolist()
 
-    # If the four groups were people, a mean cosine of .16 would be enough. The search begins with 20 strangers, so a
-    # group needs .28, and a group of weak faces needs .36.
+    # A group is doubtful if its mean cosine is below a limit. If the four groups were people, the limit would be .16.
+    # The search begins with 20 strangers, so the limit is .28, and .36 for a group of weak faces.
     assert find(0.25, False) == [True] * 4 and find(0.3, False) == [False] * 4
     assert find(0.3, True) == [True] * 4 and find(0.4, True) == [False] * 4
 

@@ -45,7 +45,7 @@ def test_a_single_face_joins_the_person_whom_its_photo_shows_already():
         ([*KNOWN, (at(0.6, 0, 5), 2, 1)], ()),
         # The new face is like the other face of its photo, but not like the person's other photos.
         ([*KNOWN[:2], (at(0.5, 0, 4), 2, 0), (at(0.3, 0, 4), 2, 1)], ()),
-        # The label of the new face also has a face in photo 3, so the two faces of photo 2 may be twins.
+        # The person of the new face is also in photo 3, so the two faces of photo 2 may be twins.
         ([*KNOWN, (at(0.85, 0, 4), 2, 1), (at(0.85, 0, 4), 3, 1)], ()),
         # A decision names one of the two faces of photo 2.
         ([*KNOWN, (at(0.85, 0, 4), 2, 1)], (3,)),

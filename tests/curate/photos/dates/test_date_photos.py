@@ -73,7 +73,7 @@ def test_a_clock_that_ran_backwards_is_found_by_the_numbers_of_the_files():
         ("IMG_0003.JPG", "IMG_0004.JPG"), "out_of_order"
     )
     assert doubts(*series([0, 1, 900, 2, 3])) == {"IMG_0003.JPG": "out_of_order"}
-    # not doubtful, because no date is more than a day before the date of the file before
+    # not doubtful, because no date is more than a day earlier than the date of the previous file
     assert doubts(*series([1, 0, 2, 1])) == {}
     # not doubtful, because the camera began its numbers again
     assert doubts(*series([900, 901]), *series([0, 1], first=500)) == {}

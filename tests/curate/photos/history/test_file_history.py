@@ -17,7 +17,11 @@ from tests.doubles.curation import photo, save
 
 
 def scanned(dataset: Path, folder: Path, rules: NameRules = NO_RULES, reread: bool = False):
-    """Scans a folder. Returns the reasons by file name, the counts of photos by reason, notices and the files read."""
+    """Scans a folder.
+
+    Returns four values: a dict that maps each file name to its reason, the number of photos for each reason, the
+    notices, and the names of the files that were read.
+    """
     read = []
 
     def watch(work, batches):

@@ -43,7 +43,7 @@ def test_folders_as_truth_join_what_looks_different_and_part_what_looks_alike(tm
     assert named(dataset) == {"ann": {"ann/0.png", "ann/1.png"}, "bob": {"bob/0.png", "bob/1.png"}}
     assert summary.notices[:-1] == () and {row.source for row in rows(dataset, Membership)} == {"label"}
     assert all(row.truth for row in rows(dataset, Label)) and find_problems(dataset) == []
-    curated(photos, dataset)  # without the option, the labels of the curation before are removed
+    curated(photos, dataset)  # without the option, the labels of the previous curation are removed
     assert rows(dataset, Label) == [] and len(named(dataset)) == 2 and "ann" not in named(dataset)
 
 
