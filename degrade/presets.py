@@ -29,9 +29,9 @@ _REAL_ESRGAN = SecondOrder(
 # `gfpgan`: the numbers are from GFPGAN's options/train_gfpgan_v1.yml. The keys are blur_sigma, downsample_range,
 #   noise_range, jpeg_range, color_jitter_prob, color_jitter_shift, color_jitter_pt_prob, gray_prob, kernel_prob (.5 and
 #   .5) and blur_kernel_size (41). The file does not set gt_gray, so the target keeps its colours.
-# `codeformer`: the numbers are the small degradation of stage III, from CodeFormer's options/CodeFormer_stage3.yml,
-#   without colour changes.
-# `codeformer-large`: the numbers are the large degradation of stage II, from the keys *_large of CodeFormer's file.
+# `codeformer`: the numbers are those of the small degradation in stage III, from CodeFormer's
+#   options/CodeFormer_stage3.yml. Our preset does not change colours.
+# `codeformer-large`: the numbers are those of the large degradation in stage II, from the same file's keys *_large.
 # `diffbir`: the numbers are from DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml. The two files contain
 #   equal ranges.
 # `difface`: the numbers are from DifFace's configs/training/swinir_ffhq512.yaml. DifFace also makes the target gray
@@ -40,7 +40,7 @@ _REAL_ESRGAN = SecondOrder(
 # `refldm-severe`: the numbers are from FFHQ-Ref-Severe in section 4.3 of ReF-LDM (arXiv 2412.05043). The code of the
 #   chain is in ReF-LDM's ldm/data/ir.py.
 # `refldm-moderate`: the numbers are from FFHQ-Ref-Moderate in section 4.3 of ReF-LDM. ReF-LDM itself trains with the
-#   ranges 0-16, 1-32, 0-20 and 30-100 (configs/refldm.yaml).
+#   ranges 0-16 for the blur, 1-32 for the downsample, 0-20 for the noise and 30-100 for JPEG (configs/refldm.yaml).
 # `faceme`: the numbers are the defaults of FaceMeDataset in FaceMe's dataset.py.
 # `instantrestore`: the numbers are from InstantRestore's face_replace/data/datasets/restore_dataset.py. Every kernel is
 #   anisotropic, the factors are whole numbers from 1 to 12, and the quality is from 10 to 19. InstantRestore resizes
@@ -52,10 +52,12 @@ _REAL_ESRGAN = SecondOrder(
 # `bicubic-x8`: ReFine says "x8 SR task = bicubic". We have not seen how ReFine resizes. Our chain shrinks with MATLAB's
 #   imresize, rounds to 8 bits, and enlarges with imresize.
 # `refine`: the numbers and the order of the steps are from ReFineFIR's refinefir/degradation.py, for images of 256 px.
-#   The noise comes before the downsample, and JPEG comes last, at full size. The downsample is torch's `area`. The
-#   release compresses JPEG with DiffJPEG. Our JPEG is libjpeg's.
+#   The noise comes before the downsample, and JPEG comes last, at full size. The downsample is torch's `area`.
+#   ReFineFIR's JPEG is DiffJPEG. Our JPEG is libjpeg's.
 # `severe`: every number is ours. This preset is for restoration with references, when the degraded face alone is not
-#   recognizable. We have not seen the ranges of OSDFace and HonestFace.
+#   recognizable.
+#
+# OSDFace and HonestFace have no preset, because we have not seen their ranges.
 _TABLE = (
     #      name               blur sigma down       noise     JPEG       resize      shift, then others by name
     Preset("gfpgan",          (0.1, 10), (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),

@@ -23,7 +23,8 @@ from manifests.runtime.text import make_printable
 # the folder of a frozen set contains these files beside the images
 _SET_FILES = ("card.json", "theta.jsonl", "README.md")
 
-# Each rule is a problem and the query that finds the problem. The first column of the result is the id to report.
+# Each rule is the text of a problem, and a query that returns a row for each place with the problem. The first column
+# of a row is the id to report.
 _RULES: tuple[tuple[str, str], ...] = (
     (
         "the photo of this file has no row",
@@ -234,8 +235,8 @@ def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool)
 def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
     """Returns a sentence for each file that is in the folder but not in `known`.
 
-    If the name of the file ends with `suffix`, Likeness may have written the file, and the sentence begins with
-    `problem`.
+    The sentence begins with `problem` if the name of the file ends with `suffix`, because Likeness may then have
+    written the file. All other sentences begin with "this file has no row".
     """
     unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [

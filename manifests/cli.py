@@ -15,7 +15,7 @@ from manifests.runtime.flags import argument, flag
 if TYPE_CHECKING:
     import polars as pl
 
-LISTED_PROBLEMS = 50  # `check` prints at most this many problems, and then the number of all problems
+LISTED_PROBLEMS = 50  # `check` prints at most this many problems, and how many more there are
 
 
 def show(
@@ -74,7 +74,7 @@ def check(
     """Check that every row has its file, that every file has its row, and that nothing leaks between splits.
 
     The command checks the files of the dataset: crops, embeddings and LQ images. The command does not look for the
-    photos. Delete a changed file that the command names, and repeat the command that made the file.
+    photos. If the command names a changed file, delete this file, and repeat the command that made it.
 
     The exit code is 0 if no problem was found, and 1 if a problem was found.
 

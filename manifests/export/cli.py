@@ -39,8 +39,8 @@ def export(
 ) -> None:
     """Write the faces, references and splits in a format of other projects (docs/import_export.md).
 
-    A photo whose consent is no or withdrawn is left out with all its faces. The command counts what it leaves out. If
-    the export stops half-way, no folder is left.
+    A photo whose consent is no or withdrawn is left out with all its faces. The command prints how many items it leaves
+    out, and why. FOLDER appears only when the export is complete.
 
     Example: likeness manifest export DATASET --format imagefolder --out FOLDER
     """

@@ -24,7 +24,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-DATASET_CARD = "likeness_card.md"  # The card of the whole dataset: sources, licences, consent, models, filters, limits.
+DATASET_CARD = "likeness_card.md"  # The name of a copy of the dataset card in an export.
 VERSION = 3  # Increase this number when the layout of a format changes.
 
 
@@ -39,7 +39,7 @@ class ExportResult:
     targets: dict[str, int]  # Maps a split to the number of targets with references.
     files: int  # Number of written files; 0 after a dry run.
     bytes: int
-    left_out: dict[str, dict[str, int]]  # maps "faces", "targets" or "references" to a dict that maps reason to count
+    left_out: dict[str, dict[str, int]]  # number of left-out items by kind, and then by reason
     notices: tuple[str, ...]
     written: bool  # false after a dry run, and if the folder already contained this export
 
@@ -52,11 +52,11 @@ def export_dataset(
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
 ) -> ExportResult:
-    """Write `dataset` to the folder `out` in the format `name`, and return its content in counts.
+    """Write `dataset` to the folder `out` in the format `name`, and return counts of the content.
 
     The folder is never visible in a half-written state. If `out` already contains the same export, nothing is written.
-    Raises BadInput if the format does not take an option, if no face can be exported, or if `out` contains other files.
-    Raises LedgerBroken if an image is missing or broken.
+    Raises BadInput if the format does not support one of the options, if no face can be exported, or if `out` contains
+    other files. Raises LedgerBroken if an image is missing or broken.
     """
     format = select_format(name, options)
     dataset, out = Path(dataset), Path(out)
@@ -110,7 +110,7 @@ def _check_disk_space(out: Path, size: int) -> None:
 
 
 def _hash_content(name: str, selection: Selection) -> str:
-    """Returns a hash that changes with each face, pair, option and fact of the export.
+    """Returns a hash of all faces, pairs, options and facts of the export.
 
     Do not change the keys that are hashed. If a key changes, Likeness does not recognize earlier exports any more.
     """
@@ -183,8 +183,7 @@ def _count_cleaned(selection: Selection) -> int:
 
 
 def _group_left_out(selection: Selection) -> dict[str, dict[str, int]]:
-    """Returns a dict that maps "faces", "targets" and "references" to a dict that maps reason to the number of left-out
-    items."""
+    """Returns the number of left-out items by kind (faces, targets or references), and then by reason."""
     groups: dict[str, dict[str, int]] = {}
     for (kind, reason), count in sorted(selection.left_out.items()):
         if count:

@@ -28,7 +28,7 @@ class Format:
     # removes all content that the format cannot contain, and counts the removed items by reason
     keep: Callable[[Selection], Selection]
     write: Callable[[Selection, OutputFolder], None]
-    lq: str  # Frozen set: "needed", "taken" (optional), or "none" (not allowed).
+    lq: str  # Whether the format uses a frozen set: "needed", "taken" (optional) or "none".
     names: bool  # Whether the format can contain people's names.
     embeddings: bool  # Whether the format can contain face embeddings.
     cleaned: bool = False  # Whether the format can mark an image as a cleaned version.
@@ -50,7 +50,7 @@ FORMATS: dict[str, Format] = {
 
 
 def select_format(name: str, options: ExportOptions) -> Format:
-    """Returns the format of this name. Raises BadInput if the format is unknown, or does not take an option."""
+    """Returns the format of this name. Raises BadInput if the format is unknown or does not fit the options."""
     if name not in FORMATS:
         raise BadInput(f"--format {name} is unknown. Write one of {', '.join(FORMATS)}.")
     entry = FORMATS[name]

@@ -1,7 +1,7 @@
 """Writes the faces and the pairs of an export as plain tables, in CSV and in Parquet. Every format has these tables.
 
 `splits` has a row for each face, and `pairs` has a row for each reference of each target. If cleaned versions are
-exported, `splits` has the columns `version` and `parent` of the format imagefolder.
+exported, `splits` also has the columns `version` and `parent`, as in the format imagefolder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PAIRS = {
     "target": pa.string(),  # The face id of the target.
     "reference": pa.string(),  # The face id of the reference.
     "place": pa.int32(),  # Place of the reference in the order of the target's references, from 1.
-    "similarity": pa.float32(),  # Cosine of the reference to the target.
+    "similarity": pa.float32(),  # Cosine similarity of the reference and the target, from -1 to 1.
     "gap_days": pa.int32(),  # Days between the photos of the reference and the target. NULL if a date is unknown.
     "split": pa.string(),  # The split of the target.
 }
@@ -75,7 +75,7 @@ def write_tables(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _format_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    """Returns a CSV file in UTF-8. A value that is None is empty, and a truth value is `true` or `false`."""
+    """Returns a CSV file in UTF-8. None becomes an empty cell, and a truth value becomes `true` or `false`."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

@@ -54,7 +54,7 @@ class ExportOptions:
     lq_set: str | None = None  # Name of the frozen set whose low-quality images are exported.
     names: bool = False  # Whether people's names are exported.
     embeddings: bool = False  # Whether face embeddings are exported.
-    version: str = "original"  # If `best`, cleaned versions from `likeness iterate` replace training crops.
+    version: str = "original"  # One of VERSIONS; with `best`, cleaned versions replace training crops.
     shard_bytes: int = 2**29  # The largest size of a shard of webdataset in bytes (512 MiB, ours).
 
     @property
@@ -84,7 +84,7 @@ class ExportedPair:
 
     target: str
     references: tuple[str, ...]
-    similarities: tuple[float, ...]  # Cosine of each reference to the target.
+    similarities: tuple[float, ...]  # Cosine similarity of each reference and the target.
     gap_days: tuple[int | None, ...]  # Days between each reference and the target; None if a date is unknown.
     split: str
 
@@ -109,8 +109,8 @@ class Selection:
     lq: dict[str, Path] = field(default_factory=dict)  # maps a target to the PNG file of its frozen low-quality image
     lq_sha256: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # Unit embeddings, float32 (d,), by face id; or {}.
-    recognizer: dict[str, Any] = field(default_factory=dict)  # File, sha256, licence and dim of the embeddings' model.
-    policy: str = "identity"  # How splits were made; if `photos`, one person may be in several splits.
+    recognizer: dict[str, Any] = field(default_factory=dict)  # Facts about the model of the embeddings; or {}.
+    policy: str = "identity"  # The value of --split-by; with `photos`, one person may be in several splits.
     # Maps (kind, reason) to a count; the kind is faces, targets or references.
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -141,7 +141,7 @@ class Selection:
     def with_faces(self, face_ids: set[str], reason: str) -> Selection:
         """Returns a copy that keeps the faces `face_ids`, and all faces that are in a pair.
 
-        All other faces are left out for `reason`.
+        All other faces are counted as left out, with this reason.
         """
         face_ids = face_ids | {face for pair in self.pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if key in face_ids}

@@ -19,7 +19,7 @@ IMAGES, LISTS = "images", "lists"
 def keep(selection: Selection) -> Selection:
     """Returns the faces of people with two faces or more, because loaders draw a target and a reference from a folder.
 
-    A face that belongs to a pair is always returned.
+    No face of a pair is left out, because a target and its references are faces of one person.
     """
     people = Counter(face.identity_id for face in selection.faces.values())
     faces = {key: face for key, face in selection.faces.items() if people[face.identity_id] > 1}

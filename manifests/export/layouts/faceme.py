@@ -48,7 +48,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
             lines.append(json.dumps(line) + "\n")
             folder.add_image(image, selection.faces[pair.target].image)
             for number, ref in numbered:
-                # FaceMe's preprocess.py names an embedding by the last three characters of the folder of its image
+                # FaceMe's preprocess.py names an embedding after its image's folder, by the last three characters
                 name = f"{REFERENCES}/target_pose_0_{number}/{pair.target}.png"
                 folder.add_image(name, selection.faces[ref].image)
             if selection.options.embeddings:

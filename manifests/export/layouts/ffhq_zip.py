@@ -1,8 +1,8 @@
 """Writes a zip file for each split, as StyleGAN's dataset_tool.py does for FFHQ. `SPLIT.zip` has PNGs and dataset.json.
 
-The datasets of StyleGAN2-ADA, StyleGAN3, EDM and EDM2 read such a zip file. dataset.json has a number for each picture.
-In an export, the number stands for the person, so a generator can be trained with the person as its condition. PNGs are
-not compressed again, and have a fixed time, so equal faces give equal bytes.
+The dataset classes of StyleGAN2-ADA, StyleGAN3, EDM and EDM2 read such a zip file. dataset.json has a number for each
+picture. In an export, the number stands for the person, so a generator can be trained with the person as its condition.
+PNGs are not compressed again, and have a fixed time, so equal faces give equal bytes.
 """
 
 from __future__ import annotations

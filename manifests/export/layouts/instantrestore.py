@@ -21,9 +21,9 @@ TEST_SPLITS = ("val", "test")
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns targets of val and test that have a low-quality image, and training faces.
+    """Returns the targets of val and test that have a low-quality image, their references, and the training faces.
 
-    If a person has only one training face, this face is left out. A face that belongs to a pair is always returned.
+    A training face is left out if it belongs to no pair and is the only training face of its person.
     """
     selection = drop_targets_without_lq(selection, set(TEST_SPLITS))
     training_faces = {face.face_id for faces in _group_training_faces(selection).values() for face in faces}

@@ -52,8 +52,8 @@ def _write_database(folder: OutputFolder, name: str, images: Sequence[tuple[str,
                     data = folder.read_image(image)
                     folder.note_place(image, f"{name}/data.mdb")
                     transaction.put(key.encode(), data, append=True)
-                    width, height = struct.unpack_from(">II", data, 16)  # the first chunk of a PNG, IHDR
+                    width, height = struct.unpack_from(">II", data, 16)  # from IHDR, the first chunk of a PNG
                     lines.append(f"{key}.png ({height},{width},3) {_LEVEL}\n")
-    (place / "lock.mdb").unlink()  # BasicSR opens a database without locks; lock.mdb contains a process id
+    (place / "lock.mdb").unlink()  # contains a process id; BasicSR opens a database without locks
     folder.count_file(f"{name}/data.mdb")
     folder.add_bytes(f"{name}/meta_info.txt", "".join(lines).encode())
