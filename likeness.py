@@ -122,7 +122,7 @@ def run(
     training_run: Annotated[
         Path | None, flag("--run", ", which may be new or unfinished", default="DATASET/run")
     ] = None,
-    images: Annotated[int | None, flag("--images", default="the number of the recipe", low=1)] = None,
+    images: Annotated[int | None, flag("--images", default="the number in the recipe", low=1)] = None,
     seed: Annotated[int, flag("--seed", " of the test set and of the training", low=0, high=MAX_SEED)] = 0,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,

@@ -2,8 +2,8 @@
 
 A decision is first recorded and then applied; `likeness decide` usually does both in one call. The stage `group` keeps
 the number of the last decision that is applied to the people. The stage `apply` keeps the number of the last decision
-that is applied to people, splits, pairs and the search for leaks. If a command was killed between the two stages, the
-two numbers differ.
+after which people, splits and pairs were made and searched for leaks. If a command was killed between the two stages,
+the two numbers differ.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_decision_batches(ledger: Ledger) -> list[list[Decision]]:
 
 
 def mark_decisions_applied(ledger: Ledger, number: int) -> None:
-    """Records that the decisions up to `number` are applied to people, splits, pairs and the search for leaks."""
+    """Records that people, splits and pairs follow the decisions up to `number`, and were searched for leaks."""
     ledger.record(APPLY_STAGE, "all", {}, detail={LAST_DECISION: number})
 
 

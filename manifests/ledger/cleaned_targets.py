@@ -53,12 +53,11 @@ def find_newest_iteration(ledger: Ledger) -> str | None:
 
 
 def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
-    """Returns a dict that maps face id to the accepted version of the face's latest round.
+    """Returns a dict that maps face id to the newest accepted version of the face.
 
     Faces without an accepted version are not in the dict. With `before`, the function reads only rounds whose number is
-    below `before`. No cleaned picture gets into val or test. Therefore faces outside the training split are not in the
-    dict. With --split-by photos, a training face can be a reference of a target in val or test. A training face that is
-    a reference of a target in val or test is not in the dict.
+    below `before`. No cleaned picture gets into val or test. Therefore the dict leaves out faces of val and test. The
+    dict also leaves out training faces that are references of a target in val or test, as --split-by photos allows.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}

@@ -85,7 +85,7 @@ def _create(path: Path) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # a killed process with the same number may have left the file
+        temporary.unlink(missing_ok=True)  # a killed process with the same process id may have left the file
         duckdb.connect(str(temporary)).close()
         with contextlib.suppress(OSError):
             # A rename would replace a ledger that another process has just made. On a file system without hard links,
@@ -98,8 +98,8 @@ def _create(path: Path) -> None:
 def rewrite_ledger(dataset: Path) -> None:
     """Copy all rows into a new file, and rename the new file to the ledger's name.
 
-    The copy removes the bytes of deleted rows from the disk, because a DuckDB file keeps these bytes. During the copy
-    no other process can write to the ledger. Raises LedgerError if the copy fails; the old ledger then stays.
+    A DuckDB file keeps the bytes of deleted rows, and the new file does not contain these bytes. During the copy no
+    other process can write to the ledger. Raises LedgerError if the copy fails; the old ledger then stays.
     """
     path = Path(dataset) / LEDGER_NAME
     fresh = path.with_name(f".{LEDGER_NAME}.rewritten.tmp")

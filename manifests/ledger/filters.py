@@ -129,10 +129,10 @@ def list_filter_columns(rule: Filter) -> set[str]:
 
 
 def find_removals(faces: Sequence[Face], photos: Sequence[PhotoFacts], filter_set: FilterSet) -> np.ndarray:
-    """Returns a bool array (faces, filters) that is true if the filter removes the face.
+    """Returns a bool array (faces, filters) that is true where a filter removes a face.
 
-    `photos` contains the facts about each face's photo. Raises BadInput if a predicate fails on a face, for example
-    because a cast overflows.
+    `photos` contains the facts about the photo of each face, in the order of `faces`. Raises BadInput if a predicate
+    fails on a face, for example because a cast overflows.
     """
     removals = np.zeros((len(faces), len(filter_set.filters)), bool)
     if not removals.size:

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from manifests.ledger.decision_log import measure_overlap
 from manifests.ledger.records import Face, Label, Photo
 
-# Least intersection over union of the box of a label and of a face (ours). Users and other detectors draw larger boxes
-# than SCRFD: the box of a whole head has about twice the area of the box of its face.
+# A label's box and a face's box match if their intersection over union is at least this number (ours). Users and other
+# detectors draw larger boxes than SCRFD: the box of a whole head has about twice the area of the box of its face.
 MIN_LABEL_OVERLAP = 0.25
 
 
@@ -18,9 +18,9 @@ def match_labels(
 ) -> list[tuple[Label, Face | None]]:
     """Returns each label with its face, or with None if no face fits. The labels are sorted by photo and number.
 
-    The box and the face that overlap most are matched first. A face has one label, and two faces of a photo never have
-    the same label. A label without a box belongs to the largest face of its photo that has no label yet. `photos` maps
-    a photo id to the row of the photo. `photos` must contain the photo of each label with a box.
+    The box and the face that overlap most are matched first. A face gets at most one label, and two faces of a photo
+    never get the same label. A label without a box belongs to the largest face of its photo that has no label yet.
+    `photos` maps a photo id to the row of the photo. `photos` must contain the photo of each label with a box.
     """
     labels_of: dict[str, list[Label]] = defaultdict(list)
     faces_of: dict[str, list[Face]] = defaultdict(list)

@@ -39,7 +39,7 @@ def hash_splits(ledger: Ledger, removed: Collection[str] = ()) -> str:
 
 
 def plan_audit_update(ledger: Ledger, removed: Collection[str]) -> list[DetailUpdate]:
-    """Returns an update of the recorded result, so that the result is valid after the faces `removed` are removed.
+    """Returns the update of the recorded result that keeps the result valid when the faces `removed` are removed.
 
     A removal puts no face into another split, so no new search is needed. The counts do not change until the next
     search.
@@ -56,7 +56,7 @@ def record_audit(ledger: Ledger, result: dict[str, Any]) -> None:
 
 
 def is_audit_recorded(ledger: Ledger, result: dict[str, Any]) -> bool:
-    """Returns True if the ledger contains this result for the present splits."""
+    """Returns whether `result` is recorded as the result of a search in the present splits."""
     return ledger.read_detail(STAGE) == {**result, "splits": hash_splits(ledger)}
 
 

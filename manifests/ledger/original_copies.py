@@ -19,17 +19,17 @@ from manifests.ledger.records import Face, Photo
 # Copies belong to one group if the distances between their eyes differ by less than this factor (ours). The landmarks
 # of copies of equal size differ by up to 5%.
 _SAME_SIZE = 1.08
-# A larger copy must have this many octaves more detail for each octave by which it is larger (ours). With .05, Likeness
-# chose the original in 95% of 96 comparisons with a copy of half the size, and in 95% of 96 comparisons with an
-# enlarged copy.
+# A larger copy is better only if it has this many octaves more detail for each octave by which it is larger (ours).
+# With .05, Likeness chose the original in 95% of 96 comparisons with a copy of half the size, and in 95% of 96
+# comparisons with an enlarged copy.
 _LEAST_GAIN = 0.05
 # Artefacts of strong compression are measured as detail. Therefore the detail of a JPEG of quality below 50 is reduced
 # by this number of octaves (ours). At quality 30, the measured detail is too high by .2 octaves at the median, and by
 # at most .5.
 _ARTEFACTS = 0.3
-# The limits of the questions (ours). Each limit says how far a copy may be from the median of its group. The limits are
-# for octaves of detail, the share of clipped pixels, the share of a border, the ratio of the areas of the pictures,
-# degrees of roll and degrees of yaw.
+# The limits of the questions (ours). Each limit says how far a copy may be from the median of its group. In this order,
+# the limits are octaves of detail, a share of clipped pixels, a share of a border, a ratio of the areas of the
+# pictures, degrees of roll and degrees of yaw.
 _SOFTER, _CLIPPED, _FRAMED, _CROPPED, _ROLLED, _MIRRORED = 0.12, 0.03, 0.1, 0.8, 2.5, 8.0
 _COMPRESSED = 50  # a JPEG below this quality shows artefacts (ours)
 
@@ -82,7 +82,7 @@ def _find_frames(copies: Sequence[Copy]) -> list[bool]:
 def _find_crops(copies: Sequence[Copy]) -> list[bool]:
     """Returns for each copy whether it shows less of the picture than the median copy.
 
-    The median leaves out framed copies.
+    Copies with a border do not count for the median.
     """
     whole = [copy.area for copy, framed in zip(copies, _find_frames(copies), strict=True) if not framed]
     return [copy.area < _CROPPED * sorted(whole)[len(whole) // 2] for copy in copies]

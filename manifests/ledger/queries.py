@@ -57,7 +57,7 @@ def read_faces_with_reason(ledger: Ledger, reasons: Sequence[str]) -> list[Face]
 
 
 def read_units(ledger: Ledger, *stages: str) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Returns (stage, unit, config hash, detail) of every finished unit of some stages, ordered by unit.
+    """Returns (stage, unit, config hash, detail) of every finished unit of these stages, ordered by unit.
 
     The detail is an empty dict if the unit has no detail.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 SPLITS = ("train", "val", "test")
-DOUBTFUL_PERSON = "doubtful_person"  # The reason of a split row, if the person's faces may be faces of strangers.
+DOUBTFUL_PERSON = "doubtful_person"  # The reason in a row of `splits`: the person's faces may show strangers.
 NEAR_DUPLICATE = "near_duplicate"  # The reason of a face that was dropped because another face is the same picture.
 
 

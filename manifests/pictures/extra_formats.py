@@ -20,7 +20,7 @@ from PIL import Image, TiffImagePlugin
 
 HEIC, JXL, RAW = "heic_not_installed", "jxl_not_installed", "raw_not_installed"
 OTHER_PICTURE = "other_picture_format"
-# maps the reason of a kind to (the module that decodes the kind, the name of the extra, the name of the kind)
+# maps a kind to (the module that decodes the kind, the name of the extra, the name of the kind)
 EXTRAS = {
     HEIC: ("pi_heif", "heic", "HEIC"),
     JXL: ("pylibjxl", "jxl", "JPEG XL"),
@@ -88,7 +88,7 @@ def _find_tiff_kind(file: BinaryIO, head: bytes) -> str | None:
 
 
 def _read_tags(file: BinaryIO, head: bytes, at: int | None) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """Returns the tags of the directory at the byte `at` of a TIFF, or of its first directory."""
+    """Returns the tags of the directory at the byte `at` of a TIFF, or of the first directory if `at` is None."""
     tags = TiffImagePlugin.ImageFileDirectory_v2(head[:8])
     file.seek(tags.next if at is None else at)
     with warnings.catch_warnings():

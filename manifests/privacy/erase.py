@@ -31,8 +31,8 @@ from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # These values of photos.consent forbid the use of a photo.
-# Selects the photos that were dropped with all their data, and the photos of faces that were dropped with all their
-# data.
+# Selects the photos that were dropped for one of ERASURE_REASONS, and the photos with a face that was dropped for one
+# of these reasons.
 ERASED_PHOTOS = (
     f"SELECT photo_id FROM photos WHERE reason IN {ERASURE_REASONS} "
     f"UNION SELECT photo_id FROM faces WHERE reason IN {ERASURE_REASONS}"
@@ -235,7 +235,7 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
         for face in sorted(removed):
             (folder / f"{face}.png").unlink(missing_ok=True)
         _shrink_set_files(folder, removed)
-    for path in sorted((dataset / MAPS).glob("*.npy")):  # a map has the places of all faces
+    for path in sorted((dataset / MAPS).glob("*.npy")):  # a map contains the positions of all faces
         path.unlink()
     for part in (*PARTS, MAPS):
         remove_temporary_files(dataset / part)
@@ -290,7 +290,8 @@ def _shrink_set_files(folder: Path, removed: set[str]) -> None:
     theta_sha256 = sha256_bytes(after)
     if card.get("theta_sha256", theta_sha256) == theta_sha256:
         return
-    # write the README before the card: after a kill, the card has the old hash, so the next call repeats this step
+    # write the README before the card: if the process is killed in between, the card still has the old hash, so the
+    # next call repeats this step
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     text = text.replace(str(card["theta_sha256"]), theta_sha256)
     write_atomically(readme, text.replace(f"| images | {card['images']},", f"| images | {len(lines)},").encode())

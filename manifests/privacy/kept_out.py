@@ -117,7 +117,7 @@ def open_kept_out_list(dataset: Path) -> KeptOutList:
 
 
 def find_kept_out_files(ledger: Ledger, uris: Iterable[str], hashes: Iterable[str]) -> set[str]:
-    """Returns the `uris` of files that are kept out, and the `hashes` (sha256) of photos that are kept out."""
+    """Returns those of `uris` whose file is kept out, and those of `hashes` (sha256) whose photo is kept out."""
     hidden = set(ledger.query("SELECT uri FROM files WHERE starts_with(uri, ?)", HIDDEN_PREFIX)["uri"])
     marks = set(ledger.query("SELECT mark FROM kept_out WHERE kind = 'photo'")["mark"])
     if not hidden and not marks:

@@ -34,8 +34,9 @@ def remove_names_from_details(
 ) -> list[DetailUpdate]:
     """Returns changed details of the stages `label` and `group`, without entries that name something that is removed.
 
-    `ids` are the ids of removed photos and faces. An entry may contain only the first 12 characters of an id. `names`
-    are other texts to remove. A name of `removed_labels` is removed if no other label has this name.
+    `ids` are the ids of removed photos and faces. Only the first 12 characters of an id are compared, because some
+    entries contain no more of the id. `names` are other texts to remove. A name of `removed_labels` is removed if no
+    other label has this name.
     """
     texts = list_removed_texts(ledger, ids, names, removed_labels)
     changes: list[DetailUpdate] = []

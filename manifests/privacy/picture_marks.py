@@ -20,7 +20,7 @@ from manifests.privacy.keys import compute_mark, hide_uri
 # The number of bands and of agreeing bands (ours). We tried bands of 16 to 51 bits on 2,756 photos. With 12 bands of 21
 # bits, Likeness found all copies that were JPEG of quality 90 or 40, WebP of quality 80, gray, or of half or double
 # size. Likeness found 99.4% of the copies at a third of the size with JPEG 75. In 3.8 million pairs of photos, 42 pairs
-# had two equal bands. 41 of these 42 pairs were found with every number of bands that we tried, so the 41 pairs are
+# had two equal bands. Every number of bands that we tried finds 41 of these 42 pairs, so we count the 41 pairs as true
 # copies.
 BANDS, MIN_BANDS = 12, 2
 _BITS = 256 // BANDS
@@ -34,7 +34,7 @@ def split_into_bands(phash256: str) -> list[int]:
 
 
 def find_copies(photos: Iterable[Photo], photo_ids: Iterable[str]) -> dict[str, set[str]]:
-    """Returns photo_id -> the photo ids of the photo's copies, for those of `photo_ids` that have copies."""
+    """Returns a dict that maps each of `photo_ids` that has copies to the photo ids of the copies."""
     bands = {photo.photo_id: split_into_bands(photo.phash256) for photo in photos if photo.phash256 is not None}
     photos_of: dict[tuple[int, int], list[str]] = defaultdict(list)  # (number, value) of a band -> photos
     for photo_id, values in bands.items():

@@ -44,7 +44,7 @@ class Traces:
     pixels: tuple[str, ...] = ()  # The sha256 of each removed face's pixels in crops.npy.
 
     def make_needles(self) -> dict[bytes, str]:
-        """Returns a dict that maps each byte string to search for to the name of its kind of trace."""
+        """Returns the byte strings of the search, each with the name of its kind of trace."""
         needles: dict[bytes, str] = {}
         for kind, hexes in (("photo hash", (*self.photos, *self.pictures)), ("face id", self.faces)):
             needles |= {text.encode(): kind for text in hexes}

@@ -163,11 +163,11 @@ def _find_names_of_people(ledger: Ledger, plan: PurgePlan) -> set[str]:
 
 
 def _shrink_decisions(ledger: Ledger, photos: set[str], texts: set[str]) -> tuple[list[DecisionRow], list[int]]:
-    """Removes these photos and their faces from decisions, and removes each reason of a drop that contains a text.
+    """Removes these photos and their faces from decisions.
 
-    `texts` are the texts that no reason may contain. Returns the changed decisions, and the numbers of the empty
-    decisions. A decision is empty if too few of its faces, or none of its photos, are left. A decision that undoes an
-    empty decision is empty too. Unchanged decisions are not returned.
+    A drop loses its reason if the reason contains one of `texts`. Returns the changed decisions, and the numbers of the
+    empty decisions. A decision is empty if too few of its faces, or none of its photos, are left. A decision that
+    undoes an empty decision is empty too. Unchanged decisions are not returned.
     """
     changes: list[DecisionRow] = []
     empty: set[int] = set()

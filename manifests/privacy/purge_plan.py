@@ -58,9 +58,9 @@ def plan_purge(
     """Returns the plan that removes these people and photos. The function writes no file and no row.
 
     `people` are identity ids, beginnings of identity ids, or names. `photos` are paths, file names, or beginnings of a
-    sha256. The plan removes all photos that show one of the people, and all copies of these photos that deduplication
-    found. A photo that is already kept out is ignored. Raises BadInput if a name does not fit exactly one person or
-    photo of the dataset. Raises BadInput if a run is not a folder.
+    sha256. The plan removes all photos that show one of the people, and all copies of these photos (see `_add_copies`).
+    A photo that is already kept out is ignored. Raises BadInput if a name does not fit exactly one person or photo of
+    the dataset. Raises BadInput if a run is not a folder.
     """
     if missing := [run for run in runs if not run.is_dir()]:
         raise BadInput(f"--run {missing[0]} is not a folder. Name the folder of a training run or of a benchmark.")
@@ -147,7 +147,8 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
         for other in duplicates.get(queue.pop(), set()) - copies:
             copies.add(other)
             queue.append(other)
-    # add photos with a face that has the embedding and the hash of a face in `copies`, and all copies of photos
+    # add photos with a face that has the embedding and the hash of a face in `copies`, and photos that are copies by
+    # their perceptual hash
     keys = {
         (embedding, face.phash)
         for face, embedding in _read_embeddings(ledger, [f for f in faces if f.photo_id in copies])

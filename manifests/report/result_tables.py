@@ -15,7 +15,7 @@ Result = dict[str, Any]
 
 DASH = "–"  # A cell contains this text if its figure could not be measured.
 MARK = "*"  # This mark follows a paired difference whose interval excludes zero.
-# The identity to the references (IPS) rises if a restorer copies a reference. The other two metrics show the copying.
+# IPS, the identity to the references, rises if a restorer copies a reference. The metrics of COPYING show such copying.
 IPS, COPYING = "id_references", ("id_target", "copy_ratio")
 
 

@@ -26,8 +26,8 @@ ARGUMENTS = {
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
     "SQL": "One SELECT statement; docs/ledger.md lists the tables",
     "ACTION": (
-        "Merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign, consent or undo; or list or "
-        "apply"
+        "Merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign, consent or undo; list prints "
+        "all decisions, and apply applies the recorded decisions"
     ),
     "ID...": (
         "Ids of people, faces or photos, or the first six characters of each id; for undo, the number of a decision"
@@ -64,7 +64,7 @@ FLAGS = {
     "--min-face": ("PIXELS", "The smallest distance between the eyes of the faces to look for in large photos"),
     "--labels": (
         "LABELS",
-        "The source of labels: folder or FILE.csv; labels from hint, hint:FILE.csv or metadata change no groups",
+        "The source of labels: folder, FILE.csv, hint, hint:FILE.csv or metadata; the last three change no groups",
     ),
     "--same-person": (
         "COSINE",
@@ -74,7 +74,7 @@ FLAGS = {
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
     "--require-consent": ("", "Drop every photo for which neither a sidecar nor a decision gives consent"),
-    "--allow-unmatched": ("", "Accept a sidecar that refuses consent for photos that are not found"),
+    "--allow-unmatched": ("", "Accept a sidecar even if it refuses consent for photos that are not found"),
     # files
     "--exclude": ("GLOB", "Leave out files and folders with this name, or with this path below PHOTOS"),
     "--include": ("GLOB", "Read only files with this name or path, and files in folders with this name or path"),
@@ -143,7 +143,7 @@ FLAGS = {
     "--box": (
         "X0,Y0,X1,Y1",
         "The box of the face in pixels, for a photo in which no face is found; if no face is found in the box either, "
-        "the face counts as upright",
+        "the command assumes an upright, frontal face",
     ),
     # measuring
     "--restored": ("FOLDER", "A folder of images that another system restored, with the file names of the set"),

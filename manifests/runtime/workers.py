@@ -32,8 +32,8 @@ BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
 MAX_WORKERS = 1024  # The largest allowed number of worker processes (ours).
-# We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory, and 19 s on a core that ten
-# other processes use. The memory limit does not count the 300 MiB for libraries and models.
+# We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory, and takes 19 s on a core that
+# ten other processes use too. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
 UNIT_MEMORY = 3 * 2**29  # bytes
 

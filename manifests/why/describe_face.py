@@ -29,9 +29,10 @@ def describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
 
 
 def describe_decision(decision: Decision, face: dict[str, Any], overridden: str | None) -> str:
-    """Returns the number and the kind of a decision that names a face, and what is special about the decision.
+    """Returns the number and the kind of a decision that names a face.
 
-    `overridden` is the reason of the filter that would drop the face without the decision.
+    The reason of a drop, or the effect of an accept, follows. `overridden` is the reason of the filter that would drop
+    the face without the decision.
     """
     note = ""
     if decision.kind == "drop" and decision.name:

@@ -90,7 +90,7 @@ def _describe_name(decision: Decision) -> str:
 
 
 def draw_similarity_histogram(ledger: Ledger) -> str:
-    """Returns an SVG of the cosines of faces at the last grouping, or "" if the faces are not grouped yet."""
+    """Returns a histogram of the cosines between faces, from the last grouping, or "" if no face is grouped yet."""
     detail = ledger.read_detail("group")
     if "histogram" not in detail:
         return ""
