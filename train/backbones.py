@@ -15,7 +15,8 @@ from torchvision import models
 
 from manifests.errors import BadInput
 
-# Maps each backbone to its weights in torchvision. The file name ends with the first digits of the sha256 of the file.
+# Maps each backbone to its weights in torchvision. The name of a weights file ends with the first digits of the sha256
+# of the file.
 BACKBONES: dict[str, models.WeightsEnum] = {
     "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
     "alexnet": models.AlexNet_Weights.IMAGENET1K_V1,
@@ -28,9 +29,9 @@ def get_file_name(backbone: str) -> str:
 
 
 def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") -> Path | None:
-    """Returns the path of the file `name` in `folder`, or else in the subfolder `cache` of the torch hub folder.
+    """Looks for the file `name` in `folder`, and then in the subfolder `cache` of the torch hub folder.
 
-    Returns None if the file is in neither folder. Raises BadInput if `folder` is not a folder.
+    Returns the path of the file, or None if the file is in neither folder. Raises BadInput if `folder` is not a folder.
     """
     if folder is not None and not folder.is_dir():
         raise BadInput(f"--weights {folder} is not a folder: give the folder that contains {name}.")
@@ -64,8 +65,9 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
 def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     """Returns the convolutional layers of a backbone in BACKBONES: float32, frozen, in eval mode, on the CPU.
 
-    The file is torchvision's original file, or contains only the layers `features` of that file. Only tensors are read.
-    Raises BadInput if the file is missing or does not fit the backbone.
+    The weights come from torchvision's original file, or from a file with only its layers `features`. Only tensors are
+    read from the file, so the file cannot run code. Raises BadInput if the file is missing or does not fit the
+    backbone.
     """
     path = fetch_weights(backbone, folder)
     with torch.device(

@@ -9,8 +9,8 @@ import numpy as np
 
 from degrade.operations.pixels import shrink
 
-SCREEN_PIXELS = 176  # Side of an image on the page.
-FILE_PIXELS = 256  # Largest side of an image in the file.
+SCREEN_PIXELS = 176  # The side of an image on the page.
+FILE_PIXELS = 256  # The largest side of an encoded image.
 WEBP_QUALITY = 82
 MAX_REFERENCES = 4  # the largest number of references that the page shows for an image
 

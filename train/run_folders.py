@@ -46,14 +46,14 @@ def check_run_folder(run: Path) -> None:
 def name_result_file(stem: str, judge: str | None, steps: int) -> str:
     """Returns the name of a result file without its suffix.
 
-    Each kind of result has its own file. The name ends in `-<steps>-steps` if `steps` is above 1, and in `-judge` if a
-    judge is named.
+    The name is `stem`, then `-<steps>-steps` if `steps` is above 1, then `-judge` if `judge` is not None. So a result
+    with other settings does not replace a result without them.
     """
     return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 
 
 def check_output_files(*paths: Path | None) -> None:
-    """Raises BadInput if a path is a folder, or if a folder in the path is a file.
+    """Raises BadInput if a path is a folder, or if one of its parent folders is a file.
 
     Commands call this function before they start slow work. A path that is None is skipped.
     """

@@ -84,8 +84,8 @@ def leaks(
     The command compares every face with every face of the other splits. The command also prints which checks were not
     possible.
 
-    With --repair, the command records decisions that end the leaks. docs/benchmarks.md states the rule. `likeness
-    decide DATASET list` shows the decisions, and `likeness decide DATASET undo NUMBER` takes a decision back.
+    With --repair, the command records decisions that end the leaks. docs/benchmarks.md explains these decisions.
+    `likeness decide DATASET list` shows the decisions, and `likeness decide DATASET undo NUMBER` takes a decision back.
 
     Exit codes: 0 if there is no leak, 1 if there is a leak. With --repair, the exit code is 1 if leaks are left.
 
@@ -188,7 +188,8 @@ def _print_leaks(result: Leaks) -> None:
 
 
 def _list_numbers(numbers: Sequence[int]) -> str:
-    """Returns numbers as text: `3`, `3, 5`, or `3 to 9` for three numbers or more without a gap."""
+    """Returns increasing numbers as text, for example `3` or `3, 5`. Three or more consecutive numbers become a range,
+    for example `3 to 9`."""
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers))

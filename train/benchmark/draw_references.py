@@ -15,7 +15,7 @@ from manifests.runtime.files import sha256_bytes
 
 # This query returns each target with the faces that can be its references: usable faces of the same person from other
 # photos of the same split. With --split-by photos, references come from the split `train`, not from the target's split.
-# If a list of targets and references was imported, only the faces of the list can be references.
+# If an imported list names the references of a target, only these faces can be its references.
 POSSIBLE_REFERENCES = """
     SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
     FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
@@ -60,7 +60,7 @@ def draw_references(
     References come from the person's usable faces in other photos, or from an imported list. Each target also gets
     wrong references, which are faces of another person of the set. A target has as many wrong references as right
     references, but at most `wrong_references`. All draws depend only on the seed and on face ids, because person ids
-    differ between datasets. If `by_face` is true, people have the names of `name_people` instead of identity ids.
+    differ between datasets. If `by_face` is true, people get the names from `name_people` instead of identity ids.
 
     Returns a dict that maps face id to the sha256 of the LQ image, and a list with the CaseFaces of each target, sorted
     by face id. Raises BadInput if the set is not finished.
@@ -73,7 +73,8 @@ def draw_references(
     photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
     stable_names = name_people(ledger)
     result_names = {stable: stable if by_face else person for person, stable in stable_names.items()}
-    # `pool` maps the stable name of a person to (face, photo) of each face that can be a reference
+    # `pool` maps the name of a person, from `name_people`, to (face, photo) for each face of the person that can be a
+    # reference
     pool: dict[str, list[tuple[str, str]]] = {}
     for person, face, photo in faces_of_people.iter_rows():
         pool.setdefault(stable_names.get(person, person), []).append((face, photo))
@@ -109,8 +110,8 @@ def _draw_wrong(
     """Draws another person of the pool, and `count` faces of that person that are not in the target's photo.
 
     `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
-    candidate). So a new candidate changes a draw only if the new hash is smaller than the hash of a drawn candidate.
-    Returns (None, []) if no other person has enough faces.
+    candidate). So a candidate that is added later changes a draw only if its hash is smaller than the hash of a drawn
+    candidate. Returns (None, []) if no other person has enough faces.
     """
     others = {
         other: [face for face, face_photo in faces if face_photo != photo]

@@ -74,14 +74,15 @@ def freeze(
 ) -> FreezeSummary:
     """Writes the benchmark of a frozen set into `out`.
 
-    The benchmark contains the set named `lq_set`, or the only set of the split. The references are the same as in
-    `evaluate` (train/benchmark/draw_references.py). The name of a person is a hash of the person's smallest face id. A
-    repeated call writes only the files that are missing or changed, and can add pictures to a benchmark without
-    pictures. Embeddings are biometric data, so they are written only if `with_embeddings` is true.
+    The benchmark contains the set named `lq_set`. If `lq_set` is None, it contains the only set of the split. The
+    references are the same as in `evaluate` (train/benchmark/draw_references.py). The name of a person is a hash of the
+    person's smallest face id. A repeated call writes only the files that are missing or changed, and can add pictures
+    to a benchmark without pictures. Embeddings are biometric data, so they are written only if `with_embeddings` is
+    true.
 
-    Raises BadInput, before anything is written, if the options contradict each other, or if `out` contains other files
-    or another benchmark. Raises LedgerBroken if the dataset has leaks, for example a target among its own references.
-    Raises LedgerBroken also if an LQ image is not the image that was frozen.
+    Raises BadInput if the options contradict each other, or if `out` contains other files or another benchmark. Raises
+    LedgerBroken if the dataset has leaks, for example a target among its own references. Raises LedgerBroken also if an
+    LQ image is not the image that was frozen. If one of these errors is raised, nothing was written.
     """
     if split not in SPLITS:
         raise BadInput(f"--split {split} is not a split: give one of {', '.join(SPLITS)}.")
@@ -176,8 +177,8 @@ def _summarize(
 
 
 def _list_references(source: FreezeSource) -> np.ndarray:
-    """Returns the positions of (target, reference) in `source.faces`, int64 (k, 2), for each reference and each wrong
-    reference."""
+    """Returns a row for each reference and each wrong reference, int64 (k, 2): the position of its target and its own
+    position in `source.faces`."""
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     pairs = [
         (number_of[case.face_id], number_of[ref]) for case in source.cases for ref in (*case.references, *case.wrong)
@@ -201,7 +202,7 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
 
 
 def _hash_crops(source: FreezeSource, progress: Progress) -> dict[str, str]:
-    """Returns a dict that maps the face id of each face that a case uses to the name of the face's picture."""
+    """Returns the names of the pictures of all targets, references and wrong references, by face id."""
     faces = sorted({face for case in source.cases for face in (case.face_id, *case.references, *case.wrong)})
     pictures = {}
     for done, face in enumerate(faces, 1):
@@ -252,7 +253,7 @@ def _encode_embeddings(source: FreezeSource, picture_of: dict[str, str]) -> byte
 def _list_copies(
     source: FreezeSource, cases: Sequence[CaseLine], picture_of: dict[str, str]
 ) -> Iterator[tuple[str, str, Path]]:
-    """Yields (name in the benchmark, picture, file of the dataset) of each PNG that the benchmark contains."""
+    """Yields (path in the benchmark, name of the picture, file of the dataset) for each PNG of the benchmark."""
     for face, picture in sorted(picture_of.items()):
         yield f"{PICTURES}/{picture}.png", picture, crop_path(source.dataset, face)
     for case in cases:

@@ -66,7 +66,7 @@ class CaseLine:
     lq: str  # The name of the LQ image.
     theta: dict[str, Any]
     references: tuple[str, ...]  # Names of pictures, in the order in which a restorer gets them.
-    wrong_references: tuple[str, ...]  # Pictures of another person; empty if no person has enough photos.
+    wrong_references: tuple[str, ...]  # Names of pictures of another person; empty if nobody has enough.
     wrong_person: str | None
     geometry: CropGeometry  # the position of the target's crop in its photo
 

@@ -37,7 +37,8 @@ def find_benchmark_leaks(
 
 
 def _list_benchmark_references(benchmark: Benchmark) -> np.ndarray:
-    """Returns (target, reference) for each reference and wrong reference of a benchmark."""
+    """Returns a row for each reference and each wrong reference, int64 (k, 2): the position of its target and its own
+    position in `benchmark.faces`."""
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}
     face_of = map_pictures_to_faces(benchmark)
     return make_pairs_array(

@@ -29,8 +29,7 @@ from train.benchmark.frozen_benchmark import (
 
 
 def read_crops(benchmark: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
-    """Returns a dict that maps the name of each crop's picture to the crop, RGB uint8, area-resized to the benchmark's
-    size.
+    """Returns the crops of a benchmark by the names of their pictures, RGB uint8, area-resized to the benchmark's size.
 
     The crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. Raises BadInput if
     the benchmark has no pictures and `photos` is None. Raises LedgerBroken if a crop is missing or has different
@@ -70,9 +69,9 @@ def read_embeddings(benchmark: Benchmark, photos: Path | None) -> tuple[list[str
     """Returns face ids and their unit embeddings, float32 (n, d).
 
     If `photos` is a dataset, the result has the faces of the benchmark that are also in the dataset. If `photos` is
-    None, the result has the faces of the benchmark's crops. Without `photos`, the result is empty if the benchmark has
-    no embeddings. Raises BadInput if the dataset has a different recognizer. Raises LedgerBroken if the embeddings of
-    the benchmark are missing or broken.
+    None, the result has the faces of the benchmark's crops, or no face if the benchmark has no embeddings. Raises
+    BadInput if the dataset has a different recognizer. Raises LedgerBroken if the embeddings of the benchmark are
+    missing or broken.
     """
     if photos is not None:
         with Ledger.open(photos) as ledger:

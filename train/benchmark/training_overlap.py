@@ -25,8 +25,8 @@ def check_not_trained_on(dataset: Path, run: Path, targets: Sequence[str]) -> bo
     """Raises LedgerBroken if the run was trained on the person of a target. `targets` are face ids.
 
     If the dataset was split by photos, the error means that the run was trained on the photo of a target. `dataset` may
-    be a benchmark. Returns True if the check was possible. The check of a run needs RUN/snapshot, which lists the faces
-    of the training.
+    be a benchmark. Returns True if the run was checked. Returns False if the run has no folder `snapshot`, which lists
+    the faces of the training.
     """
     snapshot = run / "snapshot" / FACES
     if not snapshot.is_file():

@@ -38,8 +38,9 @@ def write_benchmark(
 ) -> int:
     """Writes the files of a benchmark that are missing or different, and returns the number of written files.
 
-    `files` maps names to contents. `copies` has (name, picture, file of the dataset) for each PNG. The card is written
-    first with `complete` false and last with `complete` true, so that an unfinished benchmark is recognized.
+    `files` maps file names to contents. `copies` has (path in the benchmark, name of the picture, file of the dataset)
+    for each PNG. The card is written first with `complete` false and last with `complete` true, so that an unfinished
+    benchmark is recognized.
     """
     complete, incomplete = (
         (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()

@@ -45,12 +45,13 @@ Batch = dict[str, Any]  # tensors by name; `theta` is a list of Theta objects
 class TrainingFaces(Dataset[Batch]):
     """Builds the samples of a run: item `index` is a target face with its LQ image and its references.
 
-    Every sample is a dict. `lq` and `target` are (3,S,S) uint8. `references` is (Kmax,3,S,S) uint8. `embeddings` is
-    (Kmax,d) float32. Empty slots are zero in `references` and in `embeddings`. `present`, (Kmax,) bool, is True for
-    each slot that has a reference. `row` is the row of the target in the snapshot. `right`, bool, is False if the
-    references show another person. `landmarks`, (5,2) float32, are the landmarks of the target in pixels. `valid`,
-    (1,S,S) bool, is False for pixels of the crop that lie outside its photo. `upsample`, float32, is the number of crop
-    pixels per photo pixel along a side.
+    Every sample is a dict. `lq` and `target` are (3,S,S) uint8. `references` is (Kmax,3,S,S) uint8, where Kmax is the
+    recipe's largest number of references. `embeddings`, (Kmax,d) float32, are the embeddings of the references. Empty
+    slots are zero in `references` and in `embeddings`. `present`, (Kmax,) bool, is True for each slot that has a
+    reference. `row` is the row of the target in the snapshot. `right`, bool, is False if the references show another
+    person. `landmarks`, (5,2) float32, are the landmarks of the target in pixels. `valid`, (1,S,S) bool, is False for
+    pixels of the crop that lie outside its photo. `upsample`, float32, is the number of crop pixels per photo pixel
+    along a side.
 
     If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if landmarks for the
     warp were found on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks
@@ -100,7 +101,8 @@ class TrainingFaces(Dataset[Batch]):
         preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, face_id in self.fine)]
         theta = draw_theta(preset, self.seed, turn, face_id)
         gray = draw_gray(self.recipe, self.seed, turn, face_id)
-        # The cycle loss degrades the restored face like the target, so the target must have the restored face's size.
+        # The cycle loss degrades the restored face, at the size of the crop, with the θ of the target. Therefore the
+        # target is also degraded at this size and not at 512 px.
         large = "cycle" not in self.recipe.losses
         return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
 

@@ -22,18 +22,18 @@ from curate.faces.measure import compute_luma, crop_inner_face, measure_noise
 
 # The corners (x, y) of the inner face of curate.faces.measure.crop_inner_face, as fractions of the crop.
 _INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85]])
-# If a detail is below this number of levels (ours), a ratio of two details uses this number instead of the detail,
-# because ratios of smaller details are unreliable. Levels are from 0 to 255.
+# A detail below this number of levels (ours) is too small for a reliable ratio. `measure_sharpness_ratio` then uses
+# this number, and `measure_fineness` returns 0. Levels are from 0 to 255.
 _SMALLEST_DETAIL = 0.1
 # `measure_noise` returns up to 4 levels for sharp skin and hair without noise, so only values above this number (ours)
 # count as noise.
 _UNCERTAIN_NOISE = 4.0
 # Standard deviations of the blurs that an input can have, in pixels at the resolution of the input (ours).
 _BLURS = (0.0, 0.35, 0.7, 1.4)
-# If the noise of a restored face is more than this factor (ours) times the noise of its input, the increase can be new
-# noise. A smaller increase can be detail, because `measure_noise` also counts detail.
+# A restored face has new noise if its noise is more than this factor (ours) times the noise of its input. A smaller
+# increase counts as detail, because `measure_noise` also measures detail.
 _MORE_NOISE = 1.25
-# The variance of the error of rounding to levels.
+# The variance of the error that is made when values are rounded to whole levels.
 _ROUNDING = 1 / 12
 
 
@@ -43,7 +43,7 @@ class InputFace:
 
     crop: np.ndarray  # uint8 (S, S, 3): the face at the restorer's size, FFHQ template.
     own_size: float  # The number of photo pixels along a side of the crop.
-    noise: float  # Standard deviation of the noise in photo pixels, in levels of 0 to 255.
+    noise: float  # Standard deviation of the noise of the photo, in levels of 0 to 255.
 
 
 def describe_face(image: np.ndarray, landmarks5: np.ndarray, crop: np.ndarray) -> InputFace:
@@ -93,9 +93,9 @@ def measure_fineness(face: InputFace) -> float:
     """Returns the fineness of a face (ours), which tells how strong the finest detail of the face is.
 
     The fineness is the detail of the last octave, S/4 to S/2 cycles per crop, divided by the detail from S/16 to S/8.
-    In a sharp photo, the fineness is about one half. We measured faces of published photos at S = 256. The side of each
-    crop has 385 photo pixels or more. Of the 20 references, 18 have a fineness of .30 to .52. All 14 LQ faces have a
-    fineness of .03 to .13.
+    In a sharp photo, the fineness is about one half. We measured 20 references and 14 LQ faces of published photos at S
+    = 256. The side of each crop has 385 photo pixels or more. The fineness of 18 of the references is .30 to .52. The
+    fineness of all LQ faces is .03 to .13.
     """
     size = face.crop.shape[0]
     fine, coarse = (
@@ -125,9 +125,9 @@ def measure_sharpness_ratio(face: InputFace, result: np.ndarray) -> float:
 def estimate_resolution(face: InputFace) -> int:
     """Returns the smallest side, S/16 to S pixels, to which the input crop can be shrunk without loss of detail (ours).
 
-    The detail of each half octave is compared with the detail from S/32 to S/16 cycles per crop. In a sharp photo, all
-    half octaves have about the same detail. If a half octave has less than a quarter of the detail of a sharp photo,
-    this half octave and all higher frequencies count as lost.
+    In a sharp photo, all half octaves have about the same detail. The two half octaves from S/32 to S/16 cycles per
+    crop give the usual detail of the face. If a higher half octave has less than a quarter of this detail, or if the
+    photo has too few pixels for it, then this half octave and all higher frequencies count as lost.
     """
     size = face.crop.shape[0]
     coarse = measure_detail(face.crop, size / 32, size / 16, face.noise, face.own_size) / np.sqrt(2)

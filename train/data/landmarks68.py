@@ -10,8 +10,9 @@ import numpy as np
 from curate.faces.align import FFHQ_SIZE
 from curate.faces.errors import FaceModelError
 
-# The box is the median of the boxes that dlib's detector finds in the 512 px FFHQ crops of 46 web photos (ours). The
-# box is the same for all images, so errors of a detector do not change the distances.
+# The box of the face (left, top, right, bottom) in which dlib looks for landmarks. The box is the median of the boxes
+# that dlib's detector finds in the 512 px FFHQ crops of 46 web photos (ours). All images get the same box, so that
+# errors of a detector do not move the landmarks.
 BOX = np.array([98, 138, 409, 455], np.float32)
 
 

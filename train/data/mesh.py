@@ -17,7 +17,7 @@ from curate.faces.dlib_models import reduce_to_five
 from manifests.errors import BadInput
 from train.data.landmarks68 import explain_missing, find_68_points
 
-# The parts of a restorer that warp references: to five landmarks with an affine map, or to a mesh.
+# The parts of a restorer that warp references: WARPED by an affine map of five landmarks, and MESH by a mesh.
 WARPED, MESH = "warped", "mesh"
 
 # The 68 points end at the brows. For the forehead, the points of the jaw are mirrored at the line between the ears, and
@@ -26,9 +26,9 @@ WARPED, MESH = "warped", "mesh"
 FOREHEAD = 0.5
 # dlib returns 68 points for every crop, even if the points are wrong. The five landmarks that follow from dlib's points
 # must be near the landmarks of the detector. AGREEMENT (ours) is the largest mean distance, as a share of the distance
-# between the eyes. benchmarks/landmark_error.py measured 261 web faces. With `codeformer`, dlib's points are better
-# than the mean points of all faces (nearer to the points of the clean face) on 92% of the faces on which the two models
-# agree, and on 78% of the other faces. With `severe`, the two shares are 61% and 28%.
+# between the eyes. benchmarks/landmark_error.py degraded 261 web faces. It counted how often dlib's points are nearer
+# to the points of the clean face than the mean points of all faces are. With the preset `codeformer`, this is so for
+# 92% of the faces within AGREEMENT, and for 78% of the other faces. With `severe`, the two shares are 61% and 28%.
 AGREEMENT = 0.15
 
 
@@ -49,8 +49,7 @@ def warps_references(parts: tuple[str, ...]) -> bool:
 
 
 def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.ndarray | None) -> np.ndarray | None:
-    """Returns the points that a restorer with these parts needs for a warp of an aligned crop, or for a warp to this
-    crop.
+    """Returns the points of an aligned crop from which, or to which, a restorer with these parts warps.
 
     The points are `landmarks5` (5, 2) of the crop, or the mesh points (83, 2) for the part `mesh`. The result is None
     if no points were found.
@@ -61,10 +60,10 @@ def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.nd
 def warp_reference(
     parts: tuple[str, ...], image: np.ndarray, points: np.ndarray | None, to: np.ndarray | None
 ) -> np.ndarray | None:
-    """Returns a reference, uint8 (S,S,3), after the warp of a restorer with these parts, from `points` to `to`.
+    """Warps a reference, uint8 (S,S,3), from `points` to `to`, as a restorer with these parts does.
 
-    The points are those of `find_warp_points`. The result is None if points are missing, or if train/data/warp.py
-    refuses the warp. The reference is then used without a warp.
+    `find_warp_points` returns the points of the reference and of the input. The result is None if points are missing,
+    or if train/data/warp.py refuses the warp. The reference is then used without a warp.
     """
     from train.data.warp import warp_to
 
@@ -105,8 +104,8 @@ def add_forehead(points: np.ndarray) -> np.ndarray:
 def warp_by_mesh(image: np.ndarray, points: np.ndarray, to: np.ndarray) -> np.ndarray:
     """Returns a crop, uint8 (S,S,3), after the piecewise affine warp from `points` (n,2) to `to` (n,2).
 
-    All points are in pixels of crops with the same size. The area outside the convex hull of `to` is black, and so is
-    the area that the warp takes from outside the crop.
+    All points are in pixels of crops with the same size. A pixel is black if it lies outside the convex hull of `to`,
+    or if the warp would take it from outside the crop.
     """
     mesh, size = Delaunay(to), image.shape[0]
     pixels = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).reshape(-1, 2).astype(np.float64)

@@ -126,7 +126,7 @@ class Evaluator:
         self.overlap_checked: dict[Path, bool] = {}
         self.models: dict[Path, Restorer] = {}
         self.recognizers: dict[Path, FaceModels] = {}
-        self.matches: dict[Path, tuple[dict[str, Path], list[str]]] = {}  # folder -> see `match_files`
+        self.matches: dict[Path, tuple[dict[str, Path], list[str]]] = {}  # folder -> the result of `match_files`
         self.images_by_key: dict[str, list[np.ndarray]] = {}  # system -> images
 
     @property

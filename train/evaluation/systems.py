@@ -16,8 +16,8 @@ from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
 from train.restore.references.reference_photos import References
 
-# The standard deviation of the Gaussian on blurred references, as a fraction of the side (ours). The standard deviation
-# is 4 px for a side of 128 px, and 15 px for a side of 512 px.
+# The standard deviation of the Gaussian that blurs the blurred references, as a fraction of the side of the image
+# (ours): 4 px for a side of 128 px, and 15 px for a side of 512 px.
 BLUR = 0.03
 REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references on the curve
 

@@ -176,7 +176,7 @@ def _get_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[st
 
 
 def _name_parameters(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[str]:
-    """Returns the names of the parameters in the order of the optimizer. The groups of parameters change this order."""
+    """Returns the names of the parameters in the order of the optimizer, which lists them group by group."""
     names = {id(parameter): name for name, parameter in find_trained(module).items()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 

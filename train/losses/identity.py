@@ -15,9 +15,9 @@ def decide_identity_loss(
 ) -> dict[str, Any]:
     """Returns whether the losses that use the identity encoder are on, and why: {"on": bool, "why": str}.
 
-    `losses` has the weights of a recipe's losses, by name. `spec` names the identity encoder. The dataset's recognizer
-    needs an ONNX file, so that gradients can pass through it; IR-SE50 needs no such file. `wanted` is False if
-    --no-identity was given.
+    `losses` has the weights of a recipe's losses, by name. `spec` names the identity encoder. `can_be_trained_through`
+    is True if gradients can pass through the encoder: always for IR-SE50, and for the dataset's recognizer if it has an
+    ONNX file. `wanted` is False if --no-identity was given.
     """
     weights = ", ".join(f"{name} {losses[name]:g}" for name in THROUGH_RECOGNIZER if name in losses)
     if not weights:
@@ -48,10 +48,10 @@ def reference_identity_loss(restored: torch.Tensor, references: torch.Tensor, us
     """Returns 1 - cosine of the restored face to its references, averaged over the batch and (ours) over the
     references.
 
-    `reference_identity` is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K can be 0.
-    `usable`, (B,K) bool, is False if a slot is empty or shows another person. A face without usable references adds
-    exactly 0 to the sum over the batch. The sum is always divided by B (ours), so that a batch in parts has the same
-    gradient as the whole batch.
+    This loss, `reference_identity`, is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K
+    can be 0. `usable`, (B,K) bool, is False if a slot is empty or shows another person. A face without usable
+    references adds exactly 0 to the sum over the batch. The sum is always divided by B (ours), so that a batch in parts
+    has the same gradient as the whole batch.
     """
     references = references.masked_fill(~usable[..., None], 0)
     apart = 1 - (restored[:, None] * references).sum(2)

@@ -74,7 +74,7 @@ class Lpips(nn.Module):
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> Layers:
-        """Returns the features of the five layers, each with length 1 at every location."""
+        """Returns the features of the five layers. The feature vector at each location is scaled to length 1."""
         layers = _run_layers(self.features, (2 * image - 1 - self.shift) / self.scale, taps=self.taps)
         return [layer / (layer.square().sum(1, keepdim=True) + 1e-8).sqrt() for layer in layers]
 

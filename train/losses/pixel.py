@@ -69,7 +69,7 @@ def detail_loss(
 ) -> torch.Tensor:
     """Returns how much images (B,3,S,S) in 0..1 differ in the local strength of their detail, as a mean (ours).
 
-    The loss of an image whose `counted`, (B,) bool, is False is 0. Without `counted`, all images count.
+    `counted`, (B,) bool, is False for images that add 0 to the mean. Without `counted`, all images count.
 
     S is a multiple of DETAIL_SQUARE. The detail of a scale is the part of its gray image that is lost when the side is
     halved. The strength is the root mean square of the detail in a square with a side of DETAIL_SQUARE pixels of the

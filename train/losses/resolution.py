@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-_RADIUS = 4  # radius of the kernel in pixels: three standard deviations of the Gaussian for u = 2.8
+_RADIUS = 4  # radius of the kernel in pixels: three standard deviations of the Gaussian for an enlargement of 2.8
 
 
 # An image that was enlarged by at most this factor is not blurred. At this factor, the Gaussian would give the nearest

@@ -10,7 +10,8 @@ from scipy.stats import t
 
 RESAMPLES = 2000
 # If there are fewer people than this number (ours), images are resampled instead of people. If there are fewer images
-# than this number, no difference is marked, because the differences of few images can agree by chance.
+# than this number, no difference counts as different from zero, because the differences of few images can agree by
+# chance.
 MIN_UNITS = 5
 
 

@@ -17,10 +17,10 @@ def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np
     """Returns the copy ratio of each result (ours), its position between the target (0) and a reference (1).
 
     The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. s is the
-    cosine. The ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)). The
-    ratio is 0 if the result is equal to the target. The ratio is also 0 if every reference is nearer to the target than
-    to the result. The ratio is 1 if the result is equal to a reference. A reference that is the same image as the
-    target is ignored. The ratio is NaN if all references are ignored.
+    cosine. Each reference has the value max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)), and at most 1. The
+    copy ratio is the largest of these values. The ratio is 0 if the result is equal to the target. The ratio is also 0
+    if every reference is nearer to the target than to the result. The ratio is 1 if the result is equal to a reference.
+    A reference that is the same image as the target is ignored. The ratio is NaN if all references are ignored.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):

@@ -160,8 +160,8 @@ METRICS: dict[str, Metric] = {
         "ours", _DLIB, _NO_FACE),
     # --- copying ---
     "copy_ratio": Metric("copy ratio", "", "lower", 4,
-        "The value is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)). "
-        "Only the first references count, up to the number of --max-references. "
+        "Each reference r has the value max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)), and the largest of "
+        "these values is taken. Only the first references count, up to the number of --max-references. "
         "Here s is the cosine between the judge's embeddings of the restored image x, the target t and a reference r. "
         "The value is 0 for the target and 1 for a reference",
         "ours", nan_reason="there is no reference that differs from the target"),

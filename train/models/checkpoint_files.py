@@ -54,9 +54,9 @@ def find_newest_checkpoint(folder: Path) -> Path:
 
 
 def find_checkpoint_folder(folder: Path) -> Path:
-    """Returns what `find_newest_checkpoint` returns.
+    """Returns what `find_newest_checkpoint` returns. Raises BadInput also if `folder` is a file.
 
-    The error names pickled weights, if `folder` is a file or contains only such weights.
+    If the file, or a file in `folder`, has pickled weights, the message says that Likeness never reads them.
     """
     reason = "pickled weights can run code when they are read, so Likeness never reads them"
     if folder.is_file():

@@ -14,7 +14,7 @@ STYLEGAN_SIZES = (64, 128, 256, 512)  # Sides of an image in pixels (ours). The 
 SMALLEST_MAP = 4  # Side of the smallest feature map in pixels.
 # The parts whose tokens are the prompt of the UNet. recipes.PARTS explains the parts.
 PROMPT_PARTS = {"vre", "identity", "features"}
-# A level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most the limit.
+# A level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most `limit` channels.
 STYLEGAN_WIDTH = 16384
 
 
@@ -64,8 +64,7 @@ class StyleganConfig:
 
     @property
     def styles(self) -> int:
-        """Returns the number of styles: two for each level, one of which serves the next level too. At 256 px, it is
-        14."""
+        """Returns the number of styles, two for each level: 14 at 256 px."""
         return 2 * len(self.sizes)
 
     @property
@@ -86,8 +85,8 @@ class IrSeShape:
     """Describes the shape of the identity encoder IR-SE50. The default values are the numbers of IR-SE50."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512)  # Channels of each stage.
-    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage. The first unit halves the map.
-    squeeze: int = 16  # The squeeze has the channels of its unit divided by this number.
+    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage. The first unit of a stage halves the map.
+    squeeze: int = 16  # A squeeze divides the number of channels of its unit by this number.
 
     @property
     def dim(self) -> int:
@@ -118,7 +117,7 @@ class ModelConfig:
     stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
     # The encoder that embeds the references, or None if the recognizer of the dataset embeds the references.
     identity_encoder: IrSeShape | None = None
-    reference_limit: int | None = None  # Other bases: the largest number of references, or None for no limit.
+    reference_limit: int | None = None  # Bases except stylegan: the largest number of references, or None.
 
     @property
     def most_references(self) -> int | None:

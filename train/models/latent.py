@@ -45,8 +45,9 @@ def depth_to_space(latent: torch.Tensor, factor: int, inner: int) -> torch.Tenso
 def open_squares(latent: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
     """Returns the small squares of a latent as positions: (B, C inner^2, S/inner, S/inner).
 
-    The values are those of `pixel_unshuffle` with the factor `inner`. On a CPU in bf16, the permutation takes a tenth
-    of the time that it takes from the order of `pixel_unshuffle` (measured).
+    The values are those of `pixel_unshuffle` with the factor `inner`. The order of the values in a latent makes this
+    permutation fast. On a CPU in bf16, it takes a tenth of the time that a permutation from the order of
+    `pixel_unshuffle` takes (measured).
     """
     b, depth, h, w = latent.shape
     n = factor // inner

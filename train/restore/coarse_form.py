@@ -1,8 +1,8 @@
 """Gives a restored face the colours and the shading of its input, if the input shows colours and shading clearly.
 
 A network that adds detail also changes colours and shading a little, so colours and shading are taken from the input.
-StableSR's colour fix corrects the low frequencies in the same way. The condition and both numbers in this file are
-ours.
+StableSR's colour fix corrects the low frequencies in the same way. The condition for this correction and both numbers
+in this file are ours.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from train.data.face_measures import InputFace, estimate_resolution
 # longer be counted as their person.
 READABLE_SHARE = 0.55
 # Standard deviation of the blur that separates the coarse form, in pixels of the input's own resolution. The correction
-# undoes the coarse part of the change that the network made. With .5, the correction undoes 73% of a change whose
-# period is 4 of these pixels, and nearly all of a change with a longer period. With a wider blur, the correction undoes
-# less of the change. With a narrower blur, the correction also undoes the sharpening: with .4, the sharpness falls
-# visibly.
+# undoes the coarse part of the change that the network made. With .5, the correction undoes 73% of a pattern that
+# repeats every 4 of these pixels, and nearly all of a coarser change. With a wider blur, the correction undoes less of
+# the change. With a narrower blur, the correction also undoes the sharpening: with .4, the sharpness falls visibly.
 BLUR = 0.5
 
 

@@ -1,10 +1,10 @@
 """Decides whether a restored face is worse than the face in the photo. A worse face is not used.
 
 `LIMITS` is the table of all thresholds. The thresholds are ours. The command `python benchmarks/harm_limits.py DATASET
---run RUN` checks the thresholds on people of the split `val`. The command restores faces whose truth is known, and
-prints for each measure the limit that 95% of the better results pass. A better result is nearer to the truth than its
-input. On 2026-11-28, we ran the command on 192 results of recipe `tiny` with the limits of that day. Of the better
-results, 91% passed all limits. Of the worse results, 22% were stopped.
+--run RUN` checks the thresholds on people of the split `val`. The command restores faces whose truth is known. A result
+counts as better if it is nearer to the truth than its input. For each measure, the command prints the limit that 95% of
+the better results pass. On 2026-11-28, we ran the command on 192 results of recipe `tiny` with the limits of that day.
+Of the better results, 91% passed all limits. Of the worse results, 22% were stopped.
 """
 
 from __future__ import annotations

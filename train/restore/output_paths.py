@@ -36,11 +36,11 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
 
     Photos of a folder keep their subfolders and their names in `out`. A photo that becomes a PNG gets the suffix .png
     instead of its own. If another photo of the folder has the same name apart from the suffix, .png is added to the
-    whole name, for example a.jpg.png. The names of two such PNG files differ in more than upper and lower case. A photo
-    that is given twice is restored once. In a folder, `restore` skips files whose names begin with a dot, because
-    systems and editors make such files. `restore` also skips files that are not regular, everything inside `out` if
-    `out` is below the folder, and links to folders. Raises BadInput if there is nothing to restore, if two photos would
-    have the same output file, if an input would be overwritten, or if `out` is a file.
+    whole name, for example a.jpg.png. If two such names differ only in upper and lower case, .png is added to one of
+    them again. A photo that is given twice is restored once. In a folder, `restore` skips files whose names begin with
+    a dot, because systems and editors make such files. `restore` also skips files that are not regular, everything
+    inside `out` if `out` is below the folder, and links to folders. Raises BadInput if there is nothing to restore, if
+    two photos would have the same output file, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: give a folder with --out.")

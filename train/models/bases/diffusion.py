@@ -170,7 +170,7 @@ class _Shift(nn.Module):
 
 def base_fingerprint(base_model: str) -> str:
     """Returns the sha256 of the schedule and of all entries in the configs of UNet and VAE that differ from the
-    defaults.
+    defaults of diffusers.
 
     A copy of the model in another folder has the same fingerprint. A copy of the model that another version of
     diffusers saved with more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput

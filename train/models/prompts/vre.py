@@ -34,8 +34,8 @@ class Vre(nn.Module):
 
     def forward(self, lq: torch.Tensor) -> torch.Tensor:
         """Returns the prompt (B, tokens, prompt_dim) for `lq` (B,3,S,S) in 0..1 of any size S."""
-        # Find the distinct codes that are nearest to the vectors of the face. An image has `rows` (tokens,dim). If the
-        # image has fewer distinct codes than tokens, its last rows are zero.
+        # Find the distinct codes that are nearest to the vectors of the face. `rows` (B,tokens,dim) are the codes of
+        # the images. If an image has fewer distinct codes than tokens, its last rows are zero.
         with torch.no_grad():
             vectors = self.dictionary.encode(self._seen(lq))
             code, distance = self.dictionary.quantize.nearest(vectors)

@@ -17,7 +17,7 @@ from train.restore.pasting.paste import LUMA, Patch, blend_patches
 _NO_CHANGE = 1e-3
 # In a partly transparent pixel, the change is divided by alpha, but by no less than this number (ours).
 _MIN_ALPHA = 0.25
-# Changes of Y, Cb, Cr for a change of R, G, B (JFIF 1.02).
+# The matrix that turns a change of R, G, B into a change of Y, Cb, Cr (JFIF 1.02).
 _TO_YCC = np.array([LUMA, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32).T
 # EXIF orientation -> the orientation that undoes it
 _UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}

@@ -72,7 +72,7 @@ def make_patch(photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landma
         return None
     place = back - np.array([[0, 0, x0], [0, 0, y0]])
     change, weight = _resize_to_photo(change, mask, place, (int(x1 - x0), int(y1 - y0)))
-    # A patch of a crowd's photo keeps only the rows and columns of the face, to save memory.
+    # The patch keeps only the rows and columns of the face, to save memory in a photo of many faces.
     rows, columns = np.flatnonzero(weight.any(1)), np.flatnonzero(weight.any(0))
     if len(rows) == 0:
         return None
@@ -144,7 +144,8 @@ def round_to_levels(values: np.ndarray) -> np.ndarray:
 
 
 def is_gray(photo: np.ndarray) -> bool:
-    """Returns whether a photo, uint8 (H, W, 3), is black and white: no channel differs by more than 2 levels (ours)."""
+    """Returns whether a photo, uint8 (H, W, 3), is black and white: the channels of each pixel differ by at most 2
+    levels (ours)."""
     spread = photo.reshape(-1, 3)
     for start in range(0, len(spread), 2**20):
         part = spread[start : start + 2**20].astype(np.int16)
