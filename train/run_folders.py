@@ -46,8 +46,8 @@ def check_run_folder(run: Path) -> None:
 def name_result_file(stem: str, judge: str | None, steps: int) -> str:
     """Returns the name of a result file without its suffix.
 
-    The name is `stem`, then `-<steps>-steps` if `steps` is above 1, then `-judge` if `judge` is not None. So a result
-    with other settings does not replace a result without them.
+    The name is `stem`, then `-<steps>-steps` if `steps` is above 1, then `-judge` if `judge` is not None. So results
+    with different settings are kept side by side.
     """
     return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 

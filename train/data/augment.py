@@ -18,13 +18,13 @@ import numpy as np
 from manifests.errors import BadInput
 
 # The perspective moves each corner by a share of the image side. The share is drawn from this range (ours). ReF-LDM
-# uses the strength .2 of torchvision.
+# uses torchvision's perspective with the strength .2, which has another unit.
 PERSPECTIVE = (0.02, 0.05)
 
 
 @cache
 def _transform() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without this line, albumentations looks for newer versions
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise albumentations looks for a newer version online
     try:
         import albumentations as A
     except ImportError:

@@ -109,9 +109,9 @@ class TrainingFaces(Dataset[Batch]):
     def pack(self, sample: Sample, theta: Theta, slots: int, gray: bool = False, large: bool = False) -> Batch:
         """Returns the tensors of a sample with `slots` reference slots.
 
-        The LQ image is the target, degraded with the parameters `theta`. `gray` makes target and LQ image gray. If
-        `large` is True and the snapshot has a crop of the target at 512 px, this larger crop is degraded and then
-        shrunk.
+        The LQ image is the target, degraded with the parameters `theta`. If `gray` is True, the target and the LQ image
+        are gray. If `large` is True and the snapshot has a crop of the target at 512 px, this larger crop is degraded
+        and then shrunk.
         """
         snapshot, size = self.snapshot, self.snapshot.size
         target, landmarks = _read_face(snapshot, sample.target, sample.flip)

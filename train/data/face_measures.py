@@ -41,7 +41,7 @@ _ROUNDING = 1 / 12
 class InputFace:
     """Holds one face of a photo before its restoration."""
 
-    crop: np.ndarray  # uint8 (S, S, 3): the face at the restorer's size, FFHQ template.
+    crop: np.ndarray  # uint8 (S, S, 3): the face at the restorer's size, aligned to the FFHQ template.
     own_size: float  # The number of photo pixels along a side of the crop.
     noise: float  # Standard deviation of the noise of the photo, in levels of 0 to 255.
 
@@ -73,7 +73,7 @@ def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_
     `own_size` pixels.
     """
     size, gray = crop.shape[0], compute_luma(crop_inner_face(crop))
-    # The window has a squared sum of 1, so that white noise of variance v gives a mean power of v.
+    # The squares of the window have the sum 1, so that white noise of variance v gives a mean power of v.
     window = np.outer(np.hanning(gray.shape[0]), np.hanning(gray.shape[1]))
     window /= np.sqrt((window**2).sum()) or 1.0
     mean = float((gray * window).sum() / (window.sum() or 1.0))

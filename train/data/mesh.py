@@ -49,7 +49,8 @@ def warps_references(parts: tuple[str, ...]) -> bool:
 
 
 def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.ndarray | None) -> np.ndarray | None:
-    """Returns the points of an aligned crop from which, or to which, a restorer with these parts warps.
+    """Returns the points of an aligned crop that a restorer with these parts uses for a warp of the crop, or for a warp
+    of another crop to this crop.
 
     The points are `landmarks5` (5, 2) of the crop, or the mesh points (83, 2) for the part `mesh`. The result is None
     if no points were found.

@@ -1,6 +1,6 @@
 """Draws the random choices for a sample before any pixel is read.
 
-The choices depend only on the seed, the epoch and the face id of the target.
+The choices depend only on the seed, the recipe, the snapshot, and the number of the sample.
 """
 
 from __future__ import annotations

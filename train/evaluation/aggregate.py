@@ -63,8 +63,8 @@ def average_differences(
 ) -> list[Difference]:
     """Returns the mean difference, first system minus second system, for each (name, first key, second key) of `pairs`.
 
-    Only images that have a row of both systems count. A pair without common images is left out. The value of a metric
-    has the key `mean`, and the keys `low` and `high` for the bounds of the 95% bootstrap interval
+    Only images with a row for each of the two systems count. A pair without common images is left out. The value of a
+    metric has the key `mean`, and the keys `low` and `high` for the bounds of the 95% bootstrap interval
     (train/metrics/intervals.py). The key `excludes_zero` of a value is False for fewer than MIN_UNITS images. The keys
     `images` and `people` count the common images and their people. The key `people_above` is the number of people whose
     mean difference is above zero. The value of a metric is None if no image has values of both systems.

@@ -58,7 +58,7 @@ def read_frozen_set(
     with_poor: bool = False,
     most_references: int | None = None,
 ) -> FrozenSet:
-    """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels.
+    """Reads the frozen set named `lq_set`, or the only test set whose images have a side of `size` pixels.
 
     If `size` is None, the images can have any size. The draw of the references does not use the pixels of the target
     (train/benchmark/draw_references.py), because a user who restores a photo has no target. If `with_poor` is true,
@@ -128,11 +128,11 @@ def read_benchmark_set(
 ) -> FrozenSet:
     """Reads the cases of a benchmark, each with its first `references` references and wrong references.
 
-    With `most_references`, a case has more references, up to this number, if the benchmark has them.
-    If the benchmark has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset
-    and compared with the frozen hashes of their pixels, and the LQ images are made again. `size` is the size of the
-    restorer. Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a picture is missing
-    or has different pixels.
+    With `most_references`, a case has more references, up to this number, if the benchmark has them. If the benchmark
+    has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset and compared
+    with the frozen hashes of their pixels, and the LQ images are made again. `size` is the side of the restorer's
+    images in pixels, or None for any size. Raises BadInput if the benchmark does not fit these arguments. Raises
+    LedgerBroken if a picture is missing or has different pixels.
     """
     benchmark = load_benchmark(folder)
     card = benchmark.card
@@ -196,7 +196,8 @@ def _choose_poor_references(ledger: Ledger, cases: Sequence[CaseFaces], count: i
 
 
 def _choose_set(sizes: Mapping[str, int], dataset: Path, name: str | None, size: int | None) -> str:
-    """Checks and returns `name`. If `name` is None, returns the only test set whose images have `size` pixels."""
+    """Checks and returns `name`. If `name` is None, returns the only test set whose images have a side of `size`
+    pixels."""
     if name is not None:
         if name not in sizes:
             raise BadInput(

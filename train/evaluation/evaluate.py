@@ -39,7 +39,7 @@ def evaluate(
     restoration with wrong references. `options.judge` measures identity. Without a judge, the dataset's own recognizer
     measures identity. The identity loss of a restorer also uses this recognizer. With `with_images`, the restored
     images are written beside the result (train/evaluation/image_folders.py). Raises BadInput, LedgerError or
-    FaceModelError.
+    FaceModelError if the run cannot be measured on the set.
     """
     options = options or EvaluationOptions()
     stem = run / name_result_file("evaluation", options.judge, options.steps)

@@ -89,7 +89,8 @@ class PageImages:
 
 
 class Evaluator:
-    """Measures runs and folders on one frozen set with one judge. The set is loaded for the first run or folder."""
+    """Measures runs and folders on one frozen set with one judge. The set is loaded together with the first run or
+    folder."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ The folder RUN/checkpoint-<images> has these files:
     `recipe.toml` has the recipe without the losses that were turned off (train/recipes/recipe_files.py).
     `training/weights.safetensors` has the trained weights themselves (not their moving average), and all buffers.
     `training/optimizer.safetensors` has the moments of the model's AdamW, by parameter name.
-    `training/discriminator.safetensors` exists if the recipe has a discriminator.
+    `training/discriminator.safetensors` has the weights and buffers of the discriminator, if the recipe has one.
     `training/discriminator-optimizer.safetensors` has the moments of the discriminator's AdamW.
     `training/state.json` has the number of images seen, and the name of the recipe.
 

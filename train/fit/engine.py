@@ -40,7 +40,9 @@ from train.recipes.recipes import TINY, VRE, Recipe
 # The names of parameters of StyleGAN2's decoder begin with DECODER, and the names of ReFine's fusers with FUSER.
 DECODER = "base.generator.decoder."
 FUSER = f"{DECODER}fuser"
-BETA2 = 0.99  # The second beta of both AdamWs. The number is ReFine's. For the other recipes, the number is ours.
+# The second beta of the AdamW of the model, and of the AdamW of the discriminator. The number is ReFine's. For the
+# other recipes, the number is ours.
+BETA2 = 0.99
 # The first beta of the discriminator's AdamW. The number is ReFine's. For the other recipes, the number is ours. The
 # discriminator has less momentum than most models, because the restorer changes during training.
 DISCRIMINATOR_BETA1 = 0.5

@@ -1,6 +1,6 @@
 """Computes the losses of a recipe in float32. train/fit/adversary.py computes the adversarial losses.
 
-In a training in bf16, the recognizer computes its embeddings in bf16.
+There is one exception: in a training in bf16, the recognizer computes its embeddings in bf16.
 
 The sources of the losses, and the networks that the losses use:
 

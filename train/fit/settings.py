@@ -52,7 +52,7 @@ _COMPARED = {
 class Settings:
     """Holds the settings of a run, apart from its data, its recipe, its seed and its number of images."""
 
-    base_model: str = TINY  # A folder or hub name in diffusers' layout, or "tiny" for every other base.
+    base_model: str = TINY  # The folder or hub name of a diffusion model, or "tiny" for the other bases.
     vre: Path | None = None  # The folder of a run of recipe vre; its LQ dictionary makes the prompt.
     # The folder with the backbones of perceptual losses and with IR-SE50, or None for torch hub's cache.
     weights: Path | None = None

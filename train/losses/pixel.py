@@ -99,7 +99,8 @@ def measure_strength(gray: torch.Tensor, side: int) -> torch.Tensor:
 def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
     """Returns the edge map of OSDFace, (B,3,S,S) -> (B,1,S,S) (edge_aware_dists_demo.py).
 
-    The edge map is sqrt(gx^2 + gy^2 + 1e-6) of the mean over channels, with zeros beyond the border.
+    The edge map is sqrt(gx^2 + gy^2 + 1e-6), where gx and gy are the Sobel gradients of the mean over channels. Pixels
+    beyond the border count as zero.
     """
     along_x = image.new_tensor(_SOBEL)
     both = F.conv2d(image.mean(1, keepdim=True), torch.stack([along_x, along_x.T])[:, None], padding=1)

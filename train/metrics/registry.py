@@ -130,9 +130,9 @@ METRICS: dict[str, Metric] = {
         "The value is 1 if the judge's detector finds a face in the target, otherwise 0",
         "ours"),
     "lmd": Metric("LMD (dlib's points)", "px", "lower", 3,
-        "The value is the mean over the points of the distance between the restored image and the target. The unit is "
-        "a pixel of a 512 px crop, and nothing is divided by the size of the face. VQFR's script computes the same "
-        "mean in the same unit for 512 px images, but over the 98 points of an AWing network, and leaves out no "
+        "The value is the mean distance between a point in the restored image and the same point in the target. The "
+        "unit is a pixel of a 512 px crop, and nothing is divided by the size of the face. VQFR's script computes the "
+        "same mean in the same unit for 512 px images, but over the 98 points of an AWing network, and leaves out no "
         f"image. The points and the choice of images are ours: {_68}",
         "VQFR's script, on dlib's points", _DLIB, _NO_FACE),
     "l2_ld": Metric("L2-LD (ours)", "px", "lower", 3,
@@ -167,8 +167,8 @@ METRICS: dict[str, Metric] = {
         "ours", nan_reason="there is no reference that differs from the target"),
     "takeover": Metric("identity takeover", "", "lower", 3,
         "The value is 1 if the judge finds the restored image nearer to any wrong reference than to the target, "
-        "otherwise 0. For a system that did not get the wrong references, the mean is the takeover rate by chance "
-        "alone",
+        "otherwise 0. For a system that did not get the wrong references, the mean shows how often this happens by "
+        "chance",
         "ours", nan_reason="there is no wrong reference", scope="wrong"),
 }
 # fmt: on

@@ -45,7 +45,7 @@ def format_recipe(recipe: Recipe) -> str:
 
 
 def tabulate(recipe: Recipe) -> dict[str, Any]:
-    """Returns the recipe as nested tables of plain values under the keys of a file."""
+    """Returns the values of the recipe as nested dicts with the keys of a recipe file."""
     return {_KEYS.get(name, name): value for name, value in asdict(recipe).items()}
 
 

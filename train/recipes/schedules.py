@@ -5,7 +5,7 @@ from __future__ import annotations
 from train.recipes.recipes import Recipe
 
 COOLDOWN_SHARE = 0.15  # The cooldown is at most this share (ours) of a run, so that short runs stay useful.
-DROP = 0.1  # ReFine's factor of the rate, see Recipe.drop_every.
+DROP = 0.1  # ReFine multiplies the rate by this factor, see Recipe.drop_every.
 
 
 def compute_rate(recipe: Recipe, images: int, end: int) -> float:

@@ -65,10 +65,10 @@ def restore(
 ) -> None:
     """Restore the faces in photos of any size, guided by reference photos of the same person.
 
-    The command decides for each face and prints the decision. A face is kept unchanged if the face is already sharp, or
-    if the restored face is worse than the face in the photo. Each face gets only references that seem to show the same
-    person. If the only face of a photo is too degraded to be recognized, the face can still get the references. The
-    command then prints the reason.
+    The command decides for each face whether to restore the face, and prints the decision. A face is kept unchanged if
+    the face is already sharp, or if the restored face is worse than the face in the photo. Each face gets only
+    references that seem to show the same person. If the only face of a photo is too degraded to be recognized, the face
+    can still get the references. The command then prints the reason.
 
     Exit codes: 0 if a photo was restored or kept as it is, 1 if every photo failed or shows no face.
 

@@ -1,4 +1,4 @@
-"""Leave out the photos that were opted out or purged from the dataset that trained a restorer."""
+"""Leave out the kept-out photos, which were opted out or purged from the dataset that trained a restorer."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def load_restorer(
     The released weights are osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER. `base_model` is the folder of
     the diffusion model. The released weights of OSDFace and InstantRestore need `base_model`, and so does a restorer
     whose diffusion model was moved. `steps` is the number of steps in which a face is restored. `steps` must not be
-    larger than the number of steps in training. `seed` is the seed of the noise. Only `instantrestore:` draws noise,
-    and the default is 0. Raises BadInput if the restorer cannot be loaded with these arguments.
+    larger than the number of steps in training. `seed` is the seed of the noise, and None means 0. Only
+    `instantrestore:` draws noise. Raises BadInput if the restorer cannot be loaded with these arguments.
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model, seed)

@@ -28,7 +28,7 @@ class FaceOutcome:
     decision: str  # "restored", or one of the reasons in train/restore/harm.py for which the face was kept
     sentence: str
     references: tuple[ReferenceUse, ...] = ()
-    measures: HarmMeasures | None = None  # None if the face was not restored and compared
+    measures: HarmMeasures | None = None  # None if no restored face was compared with the photo
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], 
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: give a folder with --out.")
     real_out = Path(os.path.realpath(out))
-    photos: list[tuple[Path, Path]] = []  # (file, its path relative to the named folder)
+    photos: list[tuple[Path, Path]] = []  # (file, its path relative to the folder that the user gave)
     unreadable: list[tuple[Path, str]] = []
     for item in inputs:
         if item.is_dir():

@@ -64,7 +64,8 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
                     true_latent = engine.model.base.encode(batch["target"]).float()
             restored = fill_invalid(restored, batch["target"], batch["valid"], true_latent)
             terms = dict(engine.objective(batch, restored))
-            # The model and the discriminator get timesteps and noise of their own, or none.
+            # The loss of the model and the loss of the discriminator each get their own timesteps and noise. Without
+            # noise, both get None.
             diffusions: list[Diffusion | None] = [None, None]
             if discriminator is not None and recipe.diffused_timesteps:
                 draw = torch.Generator().manual_seed(_choose_seed(seed, "diffusion", seen, number))

@@ -184,7 +184,8 @@ def base_fingerprint(base_model: str) -> str:
 
 
 def _drop_defaults(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a config that `kind` reads and that differ from the defaults of `kind`."""
+    """Returns the entries of a config that `kind`, a class of diffusers, reads, without the entries that have a default
+    value."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
     return {
         name: value

@@ -93,7 +93,8 @@ def freeze(network: fx.GraphModule) -> fx.GraphModule:
     network.eval()
     modules = dict(network.named_modules())
     for node in [node for node in network.graph.nodes if node.op == "call_module"]:
-        # Nodes of torch.fx have broad types. The first argument of a node of these layers is the node before.
+        # torch.fx declares broad types for the arguments of a node, so `cast` narrows the type. The first argument of a
+        # node of these layers is the node before.
         name, module, inputs = str(node.target), modules[str(node.target)], cast("tuple[Any, ...]", node.args)
         before = inputs[0]
         if isinstance(module, nn.BatchNorm2d) and before.op == "call_module" and len(before.users) == 1:
@@ -146,7 +147,7 @@ class FrozenPRelu(nn.Module):
 
 
 class _FrozenPRelu(torch.autograd.Function):
-    """Computes PReLU with a gradient of the values alone."""
+    """Computes PReLU. The backward pass computes the gradient of the values, but not of the slopes."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 
 from manifests.errors import BadInput
 
-_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # torch.load names a class or function that it refuses in this form
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # the form in which torch.load names a class or function that it refuses
 _MOST_NAMES = 3  # A sentence names at most this many tensors.
 _REAL = {
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),

@@ -38,7 +38,7 @@ class _Face:
 
 @dataclass
 class ContactSheet:
-    """Collects the faces of one call of `restore`. The call gets the method `add` as its argument `on_face`."""
+    """Collects the faces of one call of `restore`. `restore` gets the method `add` as its argument `on_face`."""
 
     faces: list[_Face] = field(default_factory=list)
 
