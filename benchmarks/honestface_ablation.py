@@ -15,7 +15,7 @@ FOLDER already contains is not trained or measured again.
 | psnr, vif | PSNR in dB and visual information fidelity, with 4 references |
 | none, four, wrong | share of faces that the judge counts as the person, with 0, 4 right and 4 wrong references |
 | deg, lmd, l2_ld | the metrics deg_judge in degrees, and lmd and l2_ld in pixels of a 512 px crop, with 4 references |
-| sharp | the detail of the face restored with 4 references divided by the detail of the target: median |
+| sharp | median of (detail of the face restored with 4 references / detail of the target) |
 
 The second table has the differences to the recipe `honestface`, image by image, with the 95% bootstrap interval over
 images. The row `second_seed` is the same recipe with another seed. So the differences of this row show how much two
@@ -43,8 +43,8 @@ from train.evaluation.systems import System
 from train.metrics.intervals import mean_interval
 
 SIZE, PRESET = 256, "codeformer"  # The size of the recipe on base tiny, and the preset of LQ_SET.
-# The settings of all rows (ours). ea_dists needs weights of VGG16 that this machine cannot download, so pixel and edge
-# take its place. All rows are trained and measured with the same preset.
+# The settings of all rows (ours). ea_dists needs weights of VGG16, which we did not have when we made the table, so
+# pixel and edge take its place. All rows are trained and measured with the same preset.
 SHARED = (
     *("--recipe", "honestface", "--base-model", "tiny", "--preset", PRESET),
     *("--change", "vre.channels=16"),

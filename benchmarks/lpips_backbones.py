@@ -30,7 +30,7 @@ from train.losses.perceptual import TAPS, load_heads
 NETWORKS = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}  # our name -> the name in the package
 # The places of the convolutions in torchvision's `features`.
 CONVOLUTIONS = {"vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), "alexnet": (0, 3, 6, 8, 10)}
-# What a pickle of arrays contains: the module and the name.
+# The (module, name) pairs that a pickle of arrays may contain.
 ADMITTED = (
     ("numpy._core.multiarray", "_reconstruct"),
     ("numpy._core.numeric", "_frombuffer"),

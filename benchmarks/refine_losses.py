@@ -1,26 +1,26 @@
-"""Trains ReFine's generator with ReFine's losses and with plain losses, as in Fig. 8 of the ReFine paper, and compares
-the restorers.
+"""Compares ReFine's generator trained with ReFine's losses and with plain losses, as in Fig. 8 of the ReFine paper.
 
     python benchmarks/refine_losses.py DATASET --weights FOLDER --out FOLDER [--minutes 40] [--picture FILE] [--keep]
 
-FOLDER of --weights contains torchvision's VGG16 (benchmarks/lpips_backbones.py). All rows train with the same preset on
-the train people of DATASET, for the same number of minutes at most. They are measured on the test people, with the
-preset `refine` and one reference. The references are not checked as `restore` checks them, so the figures describe the
-network alone. A row that FOLDER already contains is not trained or measured again.
+The folder of --weights contains torchvision's VGG16 (benchmarks/lpips_backbones.py). The script trains a restorer for
+each row of the table, with the same preset and the same time limit, on the train people of DATASET. The restorers are
+measured on the test people, with the preset `refine` and one reference. The restorers use every reference: `restore`
+would first check that a reference shows the person. So the figures describe the network alone. A row that FOLDER
+already contains is not trained or measured again.
 
 | column | meaning |
 |---|---|
 | images | the number of images of the training |
-| psnr, lpips | distance to the target with a right reference |
+| psnr, lpips | PSNR in dB and LPIPS to the target, with a right reference |
 | target, ips | mean cosine to the target and to the references (IPS), with a right reference |
 | copy | copy ratio: 0 means that the result is as near as the target, 1 means as near as the reference |
 | wrong | mean cosine to the target with a reference of another person |
 | takeover | share of faces that are nearer to the wrong reference than to the target |
 
 The judge computes the cosines. No loss uses the judge. IPS alone rewards copying, so IPS is never shown without the
-cosine to the target and the copy ratio. `--picture` shows some faces of DATASET: the LQ input, and then for each row
-the result with the right reference and with the wrong reference, and then the target. If the picture is published,
-DATASET must contain only free photos, for example the dataset of `likeness demo`.
+cosine to the target and the copy ratio. `--picture` draws a line for each of some faces of DATASET. A line shows the LQ
+input, and then two results of each row: with the right reference and with the wrong reference. If the picture is
+published, DATASET must contain only free photos, for example the dataset of `likeness demo`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from train.models.checkpoint_files import list_checkpoints
 
 SIZE, PRESET = 128, "refine"  # The size and the preset of recipe refine-small.
 LQ_SET = f"{PRESET}-test-{SIZE}-s0"
-# The words of each row for `likeness train` (ours). `plain` has only the absolute difference and LPIPS to the target.
-# `refine-unet` has ReFine's losses with another network: a small UNet.
+# The arguments of each row for `likeness train` (ours). `plain` has only the absolute difference and LPIPS to the
+# target. `refine-unet` has ReFine's losses with another network: a small UNet.
 ROWS: dict[str, tuple[str, ...]] = {
     "refine-small": ("--recipe", "refine-small"),
     "plain": (
@@ -78,7 +78,10 @@ SHOWN = 4  # The number of faces in the picture.
 
 
 def measure_run(dataset: Path, run: Path, judge: str, weights: Path) -> dict[str, Any]:
-    """Returns the means of a run: a dict for each system, over the images that have a value."""
+    """Returns the figures of a run.
+
+    For each system, a dict has the mean of each metric over the images with a value.
+    """
     rows = measure_rows(dataset, LQ_SET, run, judge, METRICS, SYSTEMS, references=1, weights=weights)
     figures: dict[str, Any] = {
         "images": len({row["face_id"] for row in rows}),
@@ -108,7 +111,7 @@ def _format_cell(means: dict[str, float], metric: str, digits: int) -> str:
 
 
 def draw_picture(dataset: Path, runs: Sequence[Path], judge: str, every: int) -> np.ndarray:
-    """Returns one line of pictures for each of the first faces, uint8 (SHOWN S, n S, 3)."""
+    """Returns a picture, uint8 (SHOWN S, n S, 3), with a line of n images for each of the first SHOWN faces."""
     images: list[dict[tuple[str, str], np.ndarray]] = []
     for run in runs:
         images.append({})

@@ -11,9 +11,9 @@ contains.
 | column | meaning |
 |---|---|
 | psnr | PSNR in dB without references, and the same for the LQ input |
-| vif | visual information fidelity without references, in place of LPIPS, whose weights this machine cannot download |
+| vif | visual information fidelity without references |
 | none, four, wrong | share of faces that the judge counts as the person, with no, 4 right and 4 wrong references |
-| sharp | the detail of the face restored with 4 references divided by the detail of the target: median |
+| sharp | median of (detail of the face restored with 4 references / detail of the target) |
 | images/s | the speed of the training: median |
 
 `FOLDER/strip.png` shows one free portrait (benchmarks/astronaut.py) several times, from left to right: the LQ input,

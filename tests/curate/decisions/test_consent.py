@@ -134,8 +134,8 @@ def test_an_undo_before_the_decision_is_applied_loses_nothing(original: Path, da
         review.act(act="redo")
         assert person not in people.members
         review.act(act="undo")
-        # A drop of the copy also drops the face that stands for the copy. The refusal has already dropped this face,
-        # and two undos still bring everything back.
+        # The copy's face is represented by a face that the refusal has already dropped. A drop of the copy's face drops
+        # the representative again, and two undos still bring everything back.
         review.decide(set_consent("no", find_photos(dataset)["person2/0.png"]))
         review.decide({"kind": "drop", "faces": [find_faces(dataset, COPY)[0].face_id]})
         review.act(act="undo")

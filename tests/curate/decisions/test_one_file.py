@@ -74,7 +74,7 @@ def test_two_lines_of_a_file_have_the_result_of_two_commands(read_once: tuple[De
             commands, file = copy_desk(after), copy_desk(start)
             try:
                 record(commands, second)
-            except BadInput:  # a command of its own is refused
+            except BadInput:  # a command that records only this act is refused
                 continue
             record(file, [*acts[older], *second])
             compared += 1

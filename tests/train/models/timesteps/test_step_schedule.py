@@ -168,7 +168,7 @@ def test_half_of_the_images_train_the_first_step_and_the_rest_all_others(taken: 
     steps = [draw_sample(taken, targets, SEVERAL, 0, index).step for index in range(1200)]
     assert {0, 1, 2, 3} == set(steps) and 0.45 < steps.count(0) / 1200 < 0.55
     assert min(steps.count(step) for step in (1, 2, 3)) > 150
-    # Apart from the step, a recipe with one step draws the same values.
+    # A recipe with one step draws the same values, except the step.
     for index in range(40):
         one, several = (draw_sample(taken, targets, recipe, 0, index) for recipe in (SMALL, SEVERAL))
         assert replace(several, step=0) == one
