@@ -32,8 +32,8 @@ MAX_ENLARGED = 4_000_000
 # the next coarser scale, where its box is 40 px wide or more.
 TILE_OVERLAP = 200
 
-# The lowest score of a detection (ours). On our sample photos, all false detections have a score below MIN_SCORE. One
-# real face, in profile, also has a score below MIN_SCORE.
+# Detections with a score below MIN_SCORE are ignored (ours). On our sample photos, all false detections have a score
+# below MIN_SCORE. One real face, in profile, also has a score below MIN_SCORE.
 MIN_SCORE = 0.3
 # The documentation of dlib says that two faces with a distance of less than 0.6 are one person. dlib's embeddings have
 # a mean length of 1.48, so a distance of 0.6 corresponds to a cosine of .918. We measured 142 web faces: of a thousand

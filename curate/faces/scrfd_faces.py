@@ -30,10 +30,10 @@ SURE_SCORE = 0.81
 EYES_IN_INPUT = 6.6
 # A photo needs an input in which the smallest faces to be found have EYES_IN_INPUT pixels between the eyes. If the side
 # of this input is more than the usual side, but at most LARGER_INPUT times the usual side, the detector searches the
-# whole photo in a larger input (ours). The side of the larger input is chosen so that these faces have
-# EYES_IN_LARGER_INPUT pixels between the eyes (ours). Our tuning photos of 2 megapixels show 199 faces with a box 35
-# pixels wide. The detector finds 85% of the 199 faces if their eyes are 5.7 pixels apart in the input, and 91% if their
-# eyes are 6.0 or 6.6 pixels apart.
+# whole photo in a larger input (ours). The side of the larger input is chosen so that the smallest faces to be found
+# have EYES_IN_LARGER_INPUT pixels between the eyes (ours). Our tuning photos of 2 megapixels show 199 faces with a box
+# 35 pixels wide. The detector finds 85% of the 199 faces if their eyes are 5.7 pixels apart in the input, and 91% if
+# their eyes are 6.0 or 6.6 pixels apart.
 LARGER_INPUT, EYES_IN_LARGER_INPUT = 1.5, 6.0
 # If a photo is too large for the larger input, the detector searches the whole photo, and then tiles of the photo. The
 # photo is resized before it is divided into tiles, so that the smallest faces to be found have EYES_IN_TILE pixels

@@ -226,8 +226,8 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 def _find_pictures(source: Path) -> Path:
     """Returns the folder that contains the pictures of the lists. This folder is used if --originals is not given.
 
-    An export of Likeness has the pictures in the folder images512x512 beside the lists. If this folder does not exist,
-    returns the folder of the lists.
+    An export of Likeness has the pictures in the folder images512x512 beside the lists. If the folder images512x512
+    does not exist, returns the folder of the lists.
     """
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home

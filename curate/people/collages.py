@@ -25,8 +25,8 @@ _EXAMPLES = 3  # largest number of file names in a notice
 def find_repeated_frames(faces: Sequence[Face], vectors: np.ndarray, rules: DedupeRules) -> np.ndarray:
     """Returns pairs of faces in one photo that are copies of one picture, as rows of `faces`, int64 (m, 2).
 
-    The aligned faces have similar hashes and similar embeddings. The faces of two people in one photo are never so
-    similar. `vectors` are the unit embeddings of `faces`, float32 (n, d).
+    The aligned faces of a pair have similar hashes and similar embeddings. The faces of two people in one photo are
+    never so similar. `vectors` are the unit embeddings of `faces`, float32 (n, d).
     """
     pairs = []
     for rows in group_rows_by_photo([face.photo_id for face in faces]):
@@ -59,7 +59,7 @@ def find_collages(vectors: np.ndarray, labels: np.ndarray, pictures: Sequence[st
     The person of the other group must have two or more faces in other pictures. A picture also looks like a collage if
     two of its faces of different groups are as similar as the two faces of a repeated person (repeated_faces.py).
     `vectors` are unit rows, float32 (n, d). `labels` (n,) are the groups of the faces, and `pictures` (n,) are the
-    pictures of the faces. Two faces of one person have a cosine of `threshold` or more.
+    pictures of the faces. Two faces with a cosine of `threshold` or more count as one person.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(labels.tolist()):

@@ -207,9 +207,9 @@ def compute_names(
 def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]:
     """Returns the memberships of the previous run for the current representatives, sorted by face id.
 
-    `faces` are the usable faces, and the overwritten faces whose picture a usable face shows. If a face has a new
-    representative, the new representative gets the membership. If a representative has several memberships, the row of
-    the representative itself takes precedence.
+    `faces` are the usable faces, and the overwritten faces whose picture is also shown by a usable face. If a face has
+    a new representative, the new representative gets the membership. If a representative has several memberships, the
+    row of the representative itself takes precedence.
     """
     representative = {face.face_id: face.representative for face in faces}
     rows = ledger.read_rows(Membership)
@@ -237,7 +237,7 @@ def _measure_worth(
 def _find_main_faces(faces: Sequence[Face], face_ids: Sequence[str], picture_of: Mapping[str, str]) -> np.ndarray:
     """Returns for each of the faces `face_ids` whether it is the largest face of its picture, bool (n,)."""
     size_of = {face.face_id: face.inter_ocular_px for face in faces}
-    largest: dict[str, tuple[float, str]] = {}  # picture -> distance between the eyes, and id, of its largest face
+    largest: dict[str, tuple[float, str]] = {}  # picture -> (distance between the eyes, id) of its largest face
     for face_id in face_ids:
         size = (size_of[face_id], face_id)
         largest[picture_of[face_id]] = max(largest.get(picture_of[face_id], size), size)

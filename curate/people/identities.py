@@ -97,8 +97,8 @@ def _find_source(row: int, links: Links | None) -> str:
 def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
     """Returns group -> name.
 
-    The name of a group is its last name from a decision. If no decision names the group, the name is the label that
-    most labelled faces of the group have.
+    The latest decision that names a group gives the group its name. If no decision names the group, the name is the
+    label that most labelled faces of the group have.
 
     `labels` are the groups of the faces in `links`, int (n,). `smallest` maps a group to its smallest face_id.
     """

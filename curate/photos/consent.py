@@ -161,13 +161,13 @@ class ConsentChanges:
     """What the consent of the photos changes in the ledger. Every row differs from the row in the ledger."""
 
     photos: list[Photo] = field(default_factory=list)
-    faces: list[Face] = field(default_factory=list)  # Faces of photos that may not be used, with the status dropped.
+    faces: list[Face] = field(default_factory=list)  # Dropped faces of photos that may not be used.
     lost: set[str] = field(default_factory=set)  # Photos that may not be used any more.
     regained: set[str] = field(default_factory=set)  # Photos that may be used again.
     to_detect: list[str] = field(
         default_factory=list
     )  # Photos of `regained` in which the detector looks for faces again.
-    notices: list[str] = field(default_factory=list)  # About copies of photos that lose their consent.
+    notices: list[str] = field(default_factory=list)  # About photos that lose their consent but have copies in use.
 
     @property
     def deletions(self) -> list[Deletion]:

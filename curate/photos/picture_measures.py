@@ -15,7 +15,7 @@ _SIDE = 128  # Width and height of the sample of pixels on which the measures ar
 # colour of the row (ours). Nearly means that a pixel differs from the median by at most _PLAIN of the 256 levels in
 # each channel (ours). Text on a bar covers less than 30% of a row.
 _PLAIN_SHARE, _PLAIN = 0.7, 6
-_GRAY = 2.0  # in a gray picture, the mean difference of the channels is at most 2 of the 256 levels (ours)
+_GRAY = 2.0  # a picture is gray if the mean difference of its channels is at most 2 of the 256 levels (ours)
 
 
 def measure_picture(picture: Picture) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     """Raises BadInput if the folder `dataset` cannot be used as a dataset.
 
     A folder can be used if it does not exist yet, is empty, or contains a ledger. A folder without a ledger may contain
-    only the folders of `photos`, the file `secret.key`, and files whose names begin with a dot. A folder with any other
-    file is refused, because later runs skip every file inside a dataset.
+    only the folders of `photos`, the file `secret.key`, and files whose names begin with a dot. If a folder without a
+    ledger contains any other file, it is refused, because later runs skip every file inside a dataset.
     """
     if (file := find_blocking_file(dataset)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder. Name a folder with --out.")

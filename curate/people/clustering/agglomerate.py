@@ -130,7 +130,7 @@ def _merge(graph: Graph, score: Score, min_scores: Sequence[float]) -> np.ndarra
 
 
 def _renumber(labels: np.ndarray) -> np.ndarray:
-    """Returns the labels numbered from 0 without gaps, in the same order."""
+    """Returns the labels, renumbered from 0 without gaps. The order of the labels does not change."""
     return np.unique(labels, return_inverse=True)[1]
 
 

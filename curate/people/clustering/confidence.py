@@ -94,8 +94,8 @@ def count_cosines(
 ) -> dict[str, list[float]]:
     """Returns histograms of the cosines within groups and between groups, for at most `max_faces` faces.
 
-    If there are more than `max_faces` faces, evenly spaced rows are used. `edges` are `bins` + 1 numbers from -1 to 1.
-    `within` and `between` have `bins` counts each.
+    If there are more than `max_faces` faces, evenly spaced rows are used. In the dict, `edges` has `bins` + 1 numbers
+    from -1 to 1, and `within` and `between` have `bins` counts each.
     """
     sample = np.unique(np.linspace(0, max(len(embeddings) - 1, 0), min(max_faces, len(embeddings))).astype(int))
     vectors, label = embeddings[sample], labels[sample]

@@ -36,7 +36,7 @@ from curate.people.clustering.weak_faces import WEAK, form_weak_people, join_wea
 from manifests.errors import BadInput
 
 # Two faces with a cosine of COPIES or more are near-copies, and count as one face (ours). Near-copies come from copies
-# of one picture, or from one burst of photos. If `same_person` is given, the limit is same_person + COPIES (1 -
+# of one picture, or from one burst of photos. If `same_person` is given, the limit is same_person + COPIES * (1 -
 # same_person).
 COPIES = 0.95
 # Two faces are compared only if their cosine reaches a minimum. The minimum cosine is _MIN_SPREADS times the spread of
@@ -96,10 +96,10 @@ def group_embeddings(
     `worth` (n,) is a number for each face, which says how well the recognizer can recognise the face
     (curate/detection/worth.py). A face with a worth below WEAK is weak: it may join a person of two strong faces or
     more, but it never makes two people one. If `same_person` is not given, three weak faces or more may form a person
-    by clear evidence. A face that a link names is not weak. Without `worth`, no face is weak. `is_main`, bool (n,), is
-    True for the largest face of each photo. Compared with weak main faces, weak faces in the background more often show
-    somebody who has no other face in the collection. Weak faces in the background therefore have a limit of their own.
-    Without `is_main`, every face is a main face.
+    if the evidence is clear. A face that a link names is not weak. Without `worth`, no face is weak. `is_main`, bool
+    (n,), is True for the largest face of each photo. Compared with weak main faces, weak faces in the background more
+    often show somebody who has no other face in the collection. Weak faces in the background therefore have a limit of
+    their own. Without `is_main`, every face is a main face.
 
     Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
     finite, if the length of a row is not 1, or if another argument is out of range.

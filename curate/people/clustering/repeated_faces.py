@@ -75,7 +75,7 @@ def join_repeated_faces(
 
 
 class _People:
-    """The sizes and centres of the groups. `move` also changes the array `labels` that was handed in.
+    """The sizes and centres of the groups. `move` also changes the array `labels` of the caller.
 
     A face moves into a group only after `compute_centre` of this group was called.
     """

@@ -40,8 +40,8 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    `same_person` is `FaceModels.same_person` of the recognizer. If one of three minimum cosines in the rules is lower,
-    `same_person` replaces it (curate/config.py).
+    `same_person` is `FaceModels.same_person` of the recognizer. Three minimum cosines of the rules are raised to
+    `same_person` if they are lower (curate/config.py).
     """
     rules = replace(
         config.dedupe,

@@ -1,4 +1,7 @@
-"""Finds pairs of faces from copies of one picture: saved again, resized, cropped, framed, turned or mirrored."""
+"""Finds pairs of faces from copies of one picture.
+
+A copy may be saved again, resized, cropped, framed, turned or mirrored.
+"""
 
 from __future__ import annotations
 

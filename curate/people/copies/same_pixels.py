@@ -26,9 +26,9 @@ def have_same_pixels(
     """Returns whether the faces of each pair have equal pixels after one was moved onto the other, bool (m,).
 
     `row` and `other`, int (m,), are the first and the second face of each pair, as indices of `faces`. `cosine`, float
-    (m,), is the cosine of their embeddings. `bits`, int (m,), is the number of bits that differ between their hashes.
-    `mirrored`, bool (m,), is True for the pairs whose second face is mirrored. Only pixels inside both photos are
-    compared.
+    (m,), is the cosine of the pair's embeddings. `bits`, int (m,), is the number of bits that differ between the pair's
+    hashes. `mirrored`, bool (m,), is True for the pairs whose second face is mirrored. Only pixels inside both photos
+    are compared.
     """
     same = np.zeros(len(row), bool)
     real_bits, known = _read_real_bits(faces)

@@ -87,7 +87,7 @@ class Leaks:
 
     @property
     def leaking(self) -> dict[str, int]:
-        """Returns the number of faces that leak in each split."""
+        """Returns for each split the number of its faces that leak."""
         return {name: len(self.ends.get(name, ())) for name in self.faces_of}
 
     def as_json(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Plans decisions that end leaks: a person moves to the split of another person, or single faces are dropped.
 
-For two people with leaks, the plan lists faces, the face with the most leaks first, until every leak has a listed face.
-If the person with fewer faces has more than MAX_MOVES faces for each listed face, the listed faces are dropped.
-Otherwise, the person with fewer faces moves to the split of the person with more faces, and no face is dropped.
+For two people with leaks between them, the plan lists faces until every leak has a listed face. The face with the most
+leaks is listed first. If the person with fewer faces has more than MAX_MOVES faces for each listed face, the listed
+faces are dropped. Otherwise, the person with fewer faces moves to the split of the person with more faces, and no face
+is dropped.
 
 As soon as a frozen set exists, people keep their splits, and only faces outside the frozen sets are dropped.
 """

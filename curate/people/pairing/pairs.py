@@ -39,7 +39,7 @@ _NO_KEY = np.iinfo(np.int64).max  # Sort key of a candidate that is not usable.
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     """Records the targets with their references, and for each reason the number of faces that are not targets.
 
-    Returns notices about faces without a usable date, and about references from imported lists that cannot be used.
+    Returns notices about faces without a usable date, and about unusable references of imported lists.
     """
     faces = select_usable_faces(ledger.read_rows(Face))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}

@@ -95,7 +95,7 @@ def mark_references_only(
     filters: FilterSet,
     listed: Container[str] = (),
 ) -> list[Split]:
-    """Returns the rows with `no_target`: the reason of the test filter that removes the face, or None.
+    """Returns the rows with `no_target`: the reason of the test filter that removes the face from the targets, or None.
 
     Test filters apply only to faces of the split `test`. `photos` maps the id of a photo to facts about the photo.
     Faces in `listed` are not filtered, because an imported list decides which listed faces are targets.

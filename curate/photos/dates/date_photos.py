@@ -98,7 +98,7 @@ def _find_impossible(taken: datetime, present: datetime) -> str | None:
     """Returns why a camera with a correct clock cannot write the date `taken`, or None if the date is possible."""
     if taken < _FIRST_PHOTO:
         return BEFORE_PHOTOGRAPHY
-    if taken > present + _DAY:  # a day, because `taken` is in the time zone of the camera
+    if taken > present + _DAY:  # one day of tolerance, because `taken` is in the time zone of the camera
         return IN_FUTURE
     if any(epoch - _DAY <= taken < epoch + _DAY for epoch in _EPOCHS):
         return EPOCH
@@ -126,7 +126,8 @@ def _find_series(files: Iterable[File]) -> list[list[File]]:
 
 
 def _find_out_of_order(series: Sequence[File]) -> list[File]:
-    """Returns the files whose date is more than a day before or after the dates of their neighbours.
+    """Returns the files whose date is more than a day before the date of the previous neighbour, or more than a day
+    after the date of the next neighbour.
 
     The function finds the longest subsequence of the series whose dates never fall (patience sorting, Fredman 1975).
     The neighbours of a file are the nearest files of the longest subsequence. If several subsequences have the greatest

@@ -66,8 +66,8 @@ def _describe_ambiguous(ambiguous: list[tuple[str, list[str]]]) -> list[str]:
     photo, labels = ambiguous[0]
     photos = "photo has" if len(ambiguous) == 1 else "photos have"
     return [
-        f"{len(ambiguous)} {photos} several labels, so no label is used. For example, photo {photo[:12]} has "
-        f"{' and '.join(labels[:2])}."
+        f"{len(ambiguous)} {photos} several labels without a box, so these labels are not used. "
+        f"For example, photo {photo[:12]} has {' and '.join(labels[:2])}."
     ]
 
 

@@ -101,14 +101,14 @@ def place_box(region: Region, photo: Photo, file: File, metadata: FileMetadata) 
     """Returns the box of a region in the upright photo, or None if the picture of the region has other proportions.
 
     Regions belong to the stored picture (MWG guidelines 2.0, section 5.9), but some programs write regions of the
-    upright picture. If the size in the region fits only the stored or only the upright picture, the region belongs to
-    the picture that fits. Picasa writes the regions of a RAW for the upright picture.
+    upright picture. If the size in the region fits only one of the two pictures, the region belongs to this picture.
+    Picasa writes the regions of a RAW for the upright picture.
     """
     turned_by = metadata.turned_by
     photo_turn = turned_by or photo.orientation or _UPRIGHT
     file_turn = turned_by or file.orientation or _UPRIGHT
     stored = _turn_size((photo.width, photo.height), photo_turn)
-    # EXIF orientation that was applied to the stored picture -> size
+    # EXIF orientation -> size of the stored picture after a turn by this orientation
     frames = {_UPRIGHT: stored, file_turn: _turn_size(stored, file_turn)}
     usual = file_turn if metadata.is_raw and region.upright_in_raw else _UPRIGHT
     if region.size is not None:
