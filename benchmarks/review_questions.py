@@ -11,8 +11,8 @@ The last two orders ask about two people before they ask about faces and parts, 
 After each answer, the queue changes its questions. If an order does not halve the wrong pairs within --most answers, it
 counts as if it needed --most answers.
 
-The people for tuning and for testing are separated by a hash of the folder's name. A wrong pair is two faces of one
-label in two people, or two faces of two labels in one person.
+The people for tuning and for testing are separated by a hash of the folder's name. Two faces are a wrong pair if they
+have the same label and are in different people, or if they have different labels and are in the same person.
 """
 
 from __future__ import annotations

@@ -100,9 +100,9 @@ def measure(folder: Path, shared: Path, seed: int) -> dict[str, Any]:
     """Curates all photos of held-out people, together with copies of some of these photos.
 
     `folder` must be empty. Returns a dict of figures: the share of the copies that curation found, and several counts.
-    The share leaves out copies whose largest face was not accepted. A copy is found if its largest face is a
-    near-duplicate of a face in the original photo or in another copy of this photo. The dict also has `original_kept`:
-    the share of the original photos whose largest face is not marked as a near-duplicate of a copy.
+    A copy is found if its largest face is a near-duplicate of a face in the original photo or in another copy of this
+    photo. Copies whose largest face was not accepted do not count. The dict also has `original_kept`: the share of the
+    original photos whose largest face is not marked as a near-duplicate of a copy.
     """
     album, dataset = folder / "album", folder / "dataset"
     source = _write_album(album, shared / "photos", np.random.default_rng(seed))

@@ -99,7 +99,7 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
     wrong = []
     for point in points(len(moments) - 2, STAGES[stage][not FULL], rng):
         try:
-            with tried("the disk becomes full at a moment", stage, point, MUST):
+            with tried("the disk becomes full at a chosen moment", stage, point, MUST):
                 world.begin(stage)
                 with contextlib.ExitStack() as room:
                     with paused(world.bench, command, Point(point.at, "before")) as process:
@@ -126,7 +126,7 @@ def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
         "the disk becomes full after a checkpoint",
         doubles.train,
         "rename checkpoint-00000016",
-        MUST + " The training resumes from this checkpoint.",
+        MUST + " The training resumes from the checkpoint that was written before the disk became full.",
     ):
         with contextlib.ExitStack() as room:
             with paused(world.bench, command, Point("rename checkpoint-00000016", "after")) as process:
@@ -149,7 +149,7 @@ def test_no_file_may_grow_beyond_a_limit(world, stage):
     world.begin(stage)
     made = [data for name, data in undisturbed.items() if isinstance(data, bytes) and not (world.here / name).exists()]
     limit = max(map(len, made)) - 1
-    with tried("no file may be larger than a limit (RLIMIT_FSIZE)", stage, f"{limit} bytes", MUST):
+    with tried("the system limits the size of files (RLIMIT_FSIZE)", stage, f"{limit} bytes", MUST):
         said(world.bench.run(command, largest_file=limit))
         # Temporary files may be left, because the other workers are killed after the error of one worker. The next
         # command removes these files.

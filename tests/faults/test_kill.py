@@ -46,7 +46,7 @@ def test_a_killed_command_ends_as_if_it_had_not_been(world, stage):
     wrong = []
     for point in points(len(moments), STAGES[stage][not FULL], rng):
         try:
-            with tried("SIGKILL at a moment", stage, point, MUST) as note:
+            with tried("SIGKILL at a chosen moment", stage, point, MUST) as note:
                 world.begin(stage)
                 # If the point is some milliseconds after one of the last moments, the command may end before the point.
                 if not world.bench.strike(command, point):

@@ -25,8 +25,8 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
     ids = {path: sha256_file(path) for path in (removed, replaced, cut)}
     command = [str(word) for word in doubles.curate(world)]
     must = (
-        "The photo gets the reason `file_vanished_or_changed`, and the exit code is 0. A later run finds as "
-        "many people and pairs as a run into a new dataset, and has all crops of the new dataset."
+        "Each such photo gets the reason `file_vanished_or_changed`, and the exit code is 0. A later run has as "
+        "many people and pairs as a new dataset, and has all crops of the new dataset."
     )
     with tried("photos are removed, replaced or truncated", "curate", "between scan and detect", must):
         with paused(world.bench, command, Point("record filters")) as process:

@@ -55,7 +55,8 @@ def test_whoever_reads_while_another_writes_is_told_to_wait(world):
         "a command reads while another command writes",
         "degrade",
         "record degrade",
-        "Each reading command ends with one sentence and exit code 1. The writing command ends with exit code 0.",
+        "Each command that reads ends with one sentence and exit code 1. The command that writes ends with exit "
+        "code 0.",
     ):
         with paused(world.bench, command, Point("record degrade")) as process:
             for words in (["manifest", "show", dataset], ["train", dataset, "--out", world.here / "run"]):

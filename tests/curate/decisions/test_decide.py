@@ -74,13 +74,13 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
     face = name_faces(dataset)
     apart, together = [], []
     for group in (range(4), range(4, 8), range(8, 10)):
-        # A decision takes the first photo of each of ten people away from its person.
+        # For each person of the group, a decision takes the first photo away from the person.
         decide(dataset, [{"kind": "split", "faces": [face[f"{i}/0"]]} for i in group])
         apart += [(face[f"{i}/0"], [face[f"{i}/{n}"] for n in (1, 2, 3)]) for i in group]
         if (i := group[-1]) % 4 == 3:
             save(photos / f"person{i}" / f"new{i}.png", photo([i], 40 + i))
             curated(photos, dataset)
-    for i in range(10):  # each of these first photos is joined with the next of the ten people
+    for i in range(10):  # each of these first photos is merged with the next of the ten people
         before = who(dataset)
         other = face[f"{(i + 1) % 10}/1"]
         sides = [[f for f, p in before.items() if p == before[one]] for one in (face[f"{i}/0"], other)]
@@ -331,7 +331,7 @@ def test_takes_back_in_a_file_means_lines_of_the_file_and_a_drop_of_the_log_is_t
     assert [one["number"] for one in line["takes_back"]] == [1]
     other = tmp_path / "other"
     curated(photos, other)
-    say(other, "split", face["0/0"])  # in this dataset, the number 1 is another decision than in the file
+    say(other, "split", face["0/0"])  # in this dataset, decision 1 is not the decision 1 of the file
     say(other, "drop", face["0/0"], face["0/1"])
     say(other, "rename", face["3/0"], name="Ann")
     place = {"photo": line["faces"][0]["photo"], "box": line["faces"][0]["box"]}

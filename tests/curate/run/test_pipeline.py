@@ -221,7 +221,7 @@ def test_noise_is_measured_and_a_filter_on_it_needs_no_detection(tmp_path, looke
 def test_a_test_face_with_a_part_outside_its_photo_is_only_a_reference(tmp_path, looked_at):
     photos, dataset = album(tmp_path / "photos", people=4, each=2), tmp_path / "dataset"
     for person in range(4):
-        # cuts the photo, so that a quarter of the face is below its border
+        # cuts the photo, so that a quarter of the face is below the border of the photo
         save(photos / f"cut{person}.png", photo([person], 9)[:120])
     summary = curated(photos, dataset, split=SplitRules(test=0.5))
     faces = {face.face_id: face for face in rows(dataset, Face)}

@@ -21,7 +21,7 @@ from manifests.errors import BadInput
 from tests.places import FUZZ
 
 ELLIPSE = {"op": "blur", "size": 21, "sigma_x": 1.3, "sigma_y": 3.1, "angle": 0.7}
-# Steps of each kind that are smooth, so that their gradients can be compared with numerical gradients.
+# Smooth steps. Their gradients can be compared with numerical gradients.
 SMOOTH = {
     "iso": [{**ELLIPSE, "kernel": "iso"}],
     "aniso": [{**ELLIPSE, "kernel": "aniso"}],

@@ -49,7 +49,7 @@ class ForkedCommand:
             os.close(file)
 
     def wait_until_stopped(self) -> bool:
-        """Returns True if a signal stopped the command, and False if the command ended."""
+        """Waits until the command is stopped by SIGSTOP (returns True) or ends (returns False)."""
         return self._read() == "stopped"
 
     def _read(self) -> str:

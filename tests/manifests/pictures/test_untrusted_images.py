@@ -1,6 +1,6 @@
 """Tests that untrusted photos are read in another process.
 
-This process imports this file, so this file must not import torch.
+The other process also imports this file, so this file must not import torch.
 """
 
 from __future__ import annotations

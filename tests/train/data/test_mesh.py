@@ -103,7 +103,7 @@ def test_points_count_only_if_two_models_agree(monkeypatch: pytest.MonkeyPatch) 
     assert find_mesh_points(crop, five + np.array([0.14 * eyes, 0])) is not None
     assert find_mesh_points(crop, five + np.array([0.16 * eyes, 0])) is None
     assert find_mesh_points(crop, five * np.nan) is None and find_mesh_points(crop, None) is None
-    # Restorers without a mesh warp to the five landmarks.
+    # A restorer without a mesh warps the references to the five landmarks.
     assert find_warp_points(("warped",), crop, five) is five and find_warp_points(("warped",), crop, None) is None
     assert find_warp_points(("mesh",), crop, five) is not None
 

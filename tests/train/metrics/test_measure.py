@@ -180,7 +180,7 @@ def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:
 
 def test_deg_is_in_degrees_and_its_mean_leaves_out_pairs_below_one_degree(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
-        # The level of the first pixel is an angle in steps of half a degree. The length of the vector does not matter.
+        # Half of the first pixel's level is the angle in degrees. The length of the vector does not matter.
         def embed(image: np.ndarray) -> np.ndarray:
             angle = math.radians(float(image[0, 0, 0]) / 2)
             return 7 * np.array([math.cos(angle), math.sin(angle)])

@@ -52,7 +52,7 @@ def names_of(dataset: Path) -> set[str | None]:
 
 
 def of_stored(box: tuple[float, ...], orientation: int) -> tuple[float, ...]:
-    """Returns a box of the upright picture in the coordinates of the picture as the file stores it."""
+    """Converts a box from the coordinates of the upright picture to the coordinates of the stored picture."""
     x0, y0, x1, y1 = box
     return {
         1: (x0, y0, x1, y1),
