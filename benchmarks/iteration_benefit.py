@@ -1,17 +1,14 @@
-"""Measures whether a restorer gets better by cleaning its own training targets, or by more sampling steps.
+"""Measures whether a restorer gets better by cleaning its own training targets.
 
     python benchmarks/iteration_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
 
 The benchmark curates with the folder names as labels, and freezes the test set of reference_benefit.py. The people of
 the test set are a fixed list. `likeness iterate --rounds 2` trains the recipe `tiny` on the originals (round 0), and
-twice more on cleaned targets. `likeness train --steps 8` trains one more restorer, with eight sampling steps. Each of
-the four restorers is trained on the same number of images.
+twice more on cleaned targets. Each of the three restorers is trained on the same number of images.
 
-All four restorers are measured on people who are in no training set, with 4 references of the person and without
-references. The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. The restorer of
-eight steps is measured with 1, 2, 4 and 8 steps, together with the time per face. Rounds are compared with round 0.
-Steps are compared with one step of the same restorer. Rounds and steps are not compared with each other, because
-`iterate` also trains on mild defects and `train` does not.
+All three restorers are measured on people who are in no training set, with 4 references of the person and without
+references. The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. Rounds are
+compared with round 0.
 
 If the benchmark is interrupted, run it again, and each of its commands continues where it stopped. On a finished
 dataset, only the measurement runs. A result is kept only if it was measured on the fixed list of test people.
@@ -24,19 +21,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from record_result import record_result
 from reference_benefit import PEOPLE, hash_names, list_people, run_likeness
-from restore_latency import time_calls
 
 ROUNDS = 2
-STEPS = (1, 2, 4, 8)
 REFERENCES = 4
 METRICS = ("psnr", "ssim", "id_target", "face_restored")
 SHOWN = (*METRICS, "sharpness")
-REPEATS = 20  # The number of timed calls.
 
 
 def run_iterate(dataset: Path, images: int) -> dict[str, Any]:
@@ -48,8 +41,8 @@ def run_iterate(dataset: Path, images: int) -> dict[str, Any]:
     return result
 
 
-def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
-    """Measures training runs. `runs` maps a name to the folder of a run and the number of sampling steps.
+def measure_runs(runs: dict[str, Path], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
+    """Measures training runs. `runs` maps a name to the folder of a run.
 
     Returns the rows of all runs, and the evaluator of the last run. The evaluator describes the set and the judge.
     """
@@ -61,8 +54,8 @@ def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, 
     rows: list[Any] = []
     # The three systems are the LQ input, and the restorer without references and with references of the person.
     lines = list_systems(REFERENCES)[:3]
-    for name, (run, steps) in runs.items():
-        evaluator = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
+    for name, run in runs.items():
+        evaluator = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge))
         evaluator.on_image = lambda row, image: sharp.__setitem__(
             (row["key"], row["face_id"]), compute_sharpness(image)
         )
@@ -106,23 +99,12 @@ def summarise(rows: list[Any]) -> dict[str, Any]:
         for n in range(1, ROUNDS + 1)
         for key, what in ((str(REFERENCES), ""), ("0", ", no reference"))
     ]
-    pairs += [(f"{n} steps - 1 step", f"{n}-steps{last}", f"1-steps{last}") for n in STEPS[1:]]
     figures = {line["key"]: round_line(line, SHOWN) for line in average_systems(rows, SHOWN, 0)}
     figures["differences"] = {
         line["difference"]: round_line(line, ("id_target", "psnr", "sharpness"))
         for line in average_differences(rows, pairs, SHOWN, 0)
     }
     return figures
-
-
-def time_steps(run: Path) -> dict[str, float]:
-    """Returns the milliseconds per face with four references, for each number of sampling steps."""
-    from train.restore.load_restorer import load_restorer
-
-    return {
-        str(steps): round(median(time_calls(load_restorer(run, steps=steps), 1, REFERENCES, REPEATS, "fp32")), 1)
-        for steps in STEPS
-    }
 
 
 def main() -> None:
@@ -137,7 +119,7 @@ def main() -> None:
     parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
     parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
     parser.add_argument(
-        "--images", type=int, default=9_600, help="number of images that each of the four restorers sees in training"
+        "--images", type=int, default=9_600, help="number of images that each of the three restorers sees in training"
     )
     parser.add_argument(
         "--size", type=int, default=128, help="side of the images of the frozen set in pixels, as in the recipe"
@@ -160,11 +142,7 @@ def main() -> None:
             "measured. Leave --keep out, or use ../shared/data/people_crops."
         )
     rounds = run_iterate(dataset, options.images)
-    several = dataset / "steps"
-    trained = ("--recipe", "tiny", "--steps", STEPS[-1], "--images", options.images)
-    run_likeness("train", dataset, *trained, "--out", several)
-    runs = {f"round-{one['round']}": (Path(one["run"]), 1) for one in rounds["rounds"]}
-    runs |= {f"{steps}-steps": (several, steps) for steps in STEPS}
+    runs = {f"round-{one['round']}": Path(one["run"]) for one in rounds["rounds"]}
     rows, evaluator = measure_runs(runs, dataset, lq_set, options.judge)
     description = evaluator.build_result(rows, [])
     if description["judge"]["is_the_datasets_own"]:
@@ -176,7 +154,6 @@ def main() -> None:
             **summarise(rows),
             "rounds": [{key: value for key, value in one.items() if key != "run"} for one in rounds["rounds"]],
             "ended": rounds["reason"],
-            "milliseconds": time_steps(several),
             "images_seen": options.images,
             **{key: description[key] for key in keys},
             "judge": description["judge"]["spec"],

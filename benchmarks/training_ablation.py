@@ -61,7 +61,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "maps_and_embedding": ('parts=["maps","embedding"]',),
     "attention_only": ('parts=["extended"]',),
     "warped_references": ('parts=["maps","embedding","extended","warped"]',),
-    "four_steps": ("steps=4",),
 }
 COLUMNS = ("psnr", "vif", "none", "four", "wrong", "sharp", "images/s")
 MOST = 4  # The number of references.
@@ -99,8 +98,7 @@ def measure_rows(
         if images is not None:
             images[row["face_id"], row["key"]] = image
 
-    steps = json.loads((run / "config.json").read_text())["recipe"]["steps"]
-    options = EvaluationOptions(references=references, metrics=metrics, judge=judge, steps=steps, weights=weights)
+    options = EvaluationOptions(references=references, metrics=metrics, judge=judge, weights=weights)
     evaluator = Evaluator(dataset, lq_set, options, add_sharpness)
     evaluator.load_run(run)
     assert evaluator.frozen_set is not None
@@ -145,8 +143,6 @@ def draw_strip(runs: list[Path]) -> np.ndarray:
     """Returns the LQ input, the result of each run and the target side by side, uint8 (S, n S, 3)."""
     models = [Restorer.from_pretrained(run) for run in runs]
     shown = make_astronaut(load_restorer_faces(models[0], None), models[0].config.size, find_preset("codeformer"), 0)
-    for model, run in zip(models, runs, strict=True):
-        model.set_steps(json.loads((run / "config.json").read_text())["recipe"]["steps"])
     return np.concatenate([shown.lq, *(shown.restore(model) for model in models), shown.target], 1)
 
 

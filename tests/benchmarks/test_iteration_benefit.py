@@ -1,4 +1,4 @@
-"""Tests the result of the benchmark that compares rounds of cleaning and numbers of steps."""
+"""Tests the result of the benchmark that compares rounds of cleaning."""
 
 import sys
 
@@ -7,9 +7,9 @@ import pytest
 from tests.places import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from iteration_benefit import REFERENCES, ROUNDS, STEPS, summarise
+from iteration_benefit import REFERENCES, ROUNDS, summarise
 
-LABELS = [f"round-{n}" for n in range(ROUNDS + 1)] + [f"{n}-steps" for n in STEPS]
+LABELS = [f"round-{n}" for n in range(ROUNDS + 1)]
 
 
 def rows() -> list[dict]:
@@ -38,8 +38,4 @@ def test_the_summary_has_every_system_and_each_compared_with_what_it_should_be_b
         assert apart[f"{label}: right - none"]["id_target"]["excludes_zero"]
     assert apart["round-2 - round-0"]["sharpness"]["mean"] == pytest.approx(0.02)
     assert apart["round-1 - round-0, no reference"]["psnr"]["mean"] == pytest.approx(0.01)
-    assert apart["8 steps - 1 step"]["id_target"]["mean"] == pytest.approx(0.03)
-    # The rounds are also trained on mild defects, but the restorer of eight steps is not. Therefore no difference
-    # compares a round with a number of steps.
-    assert len(apart) == len(LABELS) + 2 * ROUNDS + len(STEPS) - 1
-    assert not [name for name in apart if "round" in name and "step" in name]
+    assert len(apart) == len(LABELS) + 2 * ROUNDS

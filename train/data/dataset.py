@@ -57,8 +57,7 @@ class TrainingFaces(Dataset[Batch]):
     warp were found on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks
     on the LQ image. If the recipe uses IR-SE50, a sample has `unwarped`, (Kmax,3,S,S) uint8: the references before
     augmentation and warp, some of them mirrored. If the recipe has the loss `cycle`, a sample has `theta`, the
-    parameters of its degradation. If the recipe has several steps, a sample has `step`, the number of the step that the
-    sample trains.
+    parameters of its degradation.
 
     Raises BadInput if the snapshot and the recipe have different crop sizes. Raises FaceModelError if the recipe warps
     the references and the detector cannot be loaded.
@@ -160,8 +159,6 @@ class TrainingFaces(Dataset[Batch]):
             packed["unwarped"] = torch.from_numpy(unwarped).permute(0, 3, 1, 2).contiguous()
         if "cycle" in self.recipe.losses:
             packed["theta"] = theta
-        if self.recipe.steps > 1:
-            packed["step"] = torch.tensor(sample.step)
         return packed
 
     def _find_lq_landmarks(self, lq: np.ndarray) -> np.ndarray | None:
@@ -236,7 +233,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if "present" in batch and batch["present"].device.type == "cpu":
         usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]
         rows = [slot.nonzero()[:, 0] for slot in usable.unbind(1)]
-        batch = {**batch, "places": find_places(batch["present"], batch.get("step")), "usable_rows": rows}
+        batch = {**batch, "places": find_places(batch["present"]), "usable_rows": rows}
     if "upsample" in batch and batch["upsample"].device.type == "cpu":
         batch = {**batch, "enlarged_rows": find_enlarged(batch["upsample"])}
 

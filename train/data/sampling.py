@@ -21,19 +21,17 @@ MAX_SEED = 2**31  # Each seed for the augmentation of a reference is below this 
 # If less than this share (ours) of the targets has fine detail, no target is repeated. Without this rule, the model
 # would see a few faces too often.
 FINE_SHARE = 0.1
-FIRST_STEP_SHARE = 0.5  # this share (ours) of the images trains the first step, because every restoration has this step
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Holds the random choices for one sample: its target, its references, its flip and its step."""
+    """Holds the random choices for one sample: its target, its references and its flip."""
 
     target: int  # The row of the target in the snapshot.
     references: tuple[int, ...]  # The rows of the references in the snapshot.
     flip: bool  # True mirrors the target and all references, so that an asymmetric face looks the same in all images.
     right: bool = True  # False if the references show another person.
     seeds: tuple[int, ...] = ()  # One seed for each reference; empty if references are not augmented.
-    step: int = 0  # The number of the step that the sample trains.
     turn: int = 0  # See `find_turn`.
     # For each reference, whether the identity encoder sees this reference mirrored (ReFine); empty if IR-SE50 is not
     # used.
@@ -87,13 +85,11 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
         possible = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
     references = tuple(int(row) for row in rng.choice(possible, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
-    # The step and the mirrors are drawn last, and only if the recipe needs them. So these two draws change no other
-    # choice.
-    step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST_STEP_SHARE else 0
+    # The mirrors are drawn last, and only if the recipe needs them. So this draw changes no other choice.
     mirrors: tuple[bool, ...] = ()
     if find_encoder_shape(recipe) is not None:
         mirrors = tuple(bool(coin) for coin in rng.integers(2, size=len(references)))
-    return Sample(target, references, flip, not strangers, seeds, step, turn, mirrors)
+    return Sample(target, references, flip, not strangers, seeds, turn, mirrors)
 
 
 def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:

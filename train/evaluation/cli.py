@@ -29,7 +29,7 @@ Seed = Annotated[
     ),
 ]
 Steps = Annotated[
-    int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
+    int, flag("--steps", "; only a denoiser takes more than 1 (recipe idm)", low=1, high=50, panel=_MODELS)
 ]
 Faces = Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)]
 BaseModel = Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)]

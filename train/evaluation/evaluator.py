@@ -38,7 +38,7 @@ from train.metrics.measure import Measure, build_measure, check_names
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.models.timesteps.step_schedule import check_steps
+from train.models.timesteps.denoise import check_steps
 from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device
 from train.restore.output_paths import list_photos
 

@@ -17,7 +17,7 @@ from train.models.discriminator import (
     PatchDiscriminator,
 )
 from train.models.io import Restoration
-from train.models.timesteps.step_schedule import add_noise
+from train.models.timesteps.one_step import add_noise
 from train.recipes.recipes import DISCRIMINATORS, Recipe
 
 

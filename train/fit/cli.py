@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,17 +32,6 @@ BaseModel = Annotated[
 VreRun = Annotated[Path | None, flag("--vre", default="none", panel=_MODELS)]
 Weights = Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)]
 PresetName = Annotated[str | None, flag("--preset", default="the recipe's preset", panel=_TRAINING)]
-Steps = Annotated[
-    int | None,
-    flag(
-        "--steps",
-        "; a restoration can also use fewer steps",
-        default="the recipe's number",
-        low=1,
-        high=8,
-        panel=_TRAINING,
-    ),
-]
 
 
 def train(
@@ -69,7 +57,6 @@ def train(
     ] = None,
     change: Annotated[list[str] | None, flag("--change", default="none", repeat=True, panel=_TRAINING)] = None,
     show_recipe: Annotated[bool, flag("--show-recipe", panel=_TRAINING)] = False,
-    steps: Steps = None,
     identity: Annotated[bool, flag("--identity/--no-identity", panel=_TRAINING)] = True,
     seed: Annotated[int, flag("--seed", low=0, high=MAX_SEED, panel=_TRAINING)] = 0,
     base_model: BaseModel = None,
@@ -94,7 +81,7 @@ def train(
     from train.recipes.recipes import TINY
     from train.run_folders import check_run_folder
 
-    chosen = choose_recipe(recipe, base_model, preset, steps)
+    chosen = choose_recipe(recipe, base_model, preset)
     chosen = _apply_changes(chosen, change or [], loss or [], {"size": size, "batch": batch, "rate": rate})
     if show_recipe:
         from train.recipes.recipe_files import format_recipe
@@ -123,7 +110,7 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: int | None) -> Recipe:
+def choose_recipe(name: str, base_model: str | None, preset: str | None) -> Recipe:
     """Returns the recipe that `name` selects, changed by the other arguments.
 
     `name` is the name of a recipe, or the path of a recipe file, a run or a checkpoint. Raises BadInput if the recipe
@@ -138,8 +125,6 @@ def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: 
         recipe = read_recipe(Path(name), base)
     else:
         recipe = find_recipe(name, base)
-    if steps is not None:
-        recipe = dataclasses.replace(recipe, steps=steps)
     if preset is None:
         return recipe
     from train.recipes.recipe_files import use_preset

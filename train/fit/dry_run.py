@@ -67,7 +67,7 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
         + f". AdamW's first beta: {recipe.beta1:g}. Weight decay: {recipe.weight_decay:g}. Largest norm of the "
         f"gradient: {recipe.clip or 'no limit'}. Identity encoder: {recipe.identity_encoder}. "
         f"EMA half-life: {recipe.ema} images. Timestep: {recipe.timestep}."
-        + (f" Steps: {recipe.steps}." if recipe.steps > 1 else "")
+        + (f" Denoiser: noise for the timesteps 1 to {recipe.timestep}." if recipe.denoise else "")
         + (f" LoRA rank: {recipe.lora_rank}." if recipe.lora_rank else "")
         + (f" Largest number of channels: {recipe.channel_limit}." if recipe.channel_limit else ""),
     ]
@@ -231,5 +231,4 @@ def make_random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.B
         "found": torch.ones(count, dtype=torch.bool),
         "warped": shown,
         "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],
-        **({"step": torch.arange(count) % recipe.steps} if recipe.steps > 1 else {}),
     }

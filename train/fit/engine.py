@@ -113,9 +113,7 @@ def build(
         model = _new_model(recipe, embedding_dim, settings)
         discriminator = None
         if recipe.discriminator and ADVERSARIAL in recipe.losses:
-            latent, prompt = (
-                (model.base.discriminator_channels, model.base.prompt_dim) if recipe.name != VRE else (0, 0)
-            )
+            latent, prompt = (model.base.latent_channels, model.base.prompt_dim) if recipe.name != VRE else (0, 0)
             discriminator = build_discriminator(recipe, latent, prompt)
         if settings.start is not None:
             _load_start(settings.start, model, discriminator)

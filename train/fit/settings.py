@@ -26,9 +26,8 @@ from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.config import REFINEFIR
 from train.models.released.ir_se50 import find_ir_se50
 from train.models.released.stylegan2 import FILE as STYLEGAN2
-from train.models.timesteps.step_schedule import check_steps
 from train.recipes.model_configs import build_model_config, find_encoder_shape
-from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, STYLEGAN, TINY, VRE, Recipe
+from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, STYLEGAN, TINY, Recipe
 from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
@@ -92,9 +91,6 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
             f"in {settings.accumulate} parts each: choose --accumulate so that {recipe.batch} is divisible by "
             "the number of processes times the number of parts."
         )
-    check_steps(recipe.steps)
-    if recipe.steps > 1 and recipe.name == VRE:
-        raise BadInput("Recipe vre does not train a restorer: leave --steps out.")
     if settings.precision not in (None, *PRECISIONS):
         raise BadInput(f"--precision {settings.precision} is unknown: give {' or '.join(PRECISIONS)}.")
     if (recipe.base == DIFFUSION) != (settings.base_model != TINY):

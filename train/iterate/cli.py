@@ -12,7 +12,7 @@ import typer
 from manifests.exit_codes import INTERRUPTED
 from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
-from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_recipe
+from train.fit.cli import BaseModel, PresetName, VreRun, Weights, choose_recipe
 
 _TRAINING, _MODELS = "Training", "Models"
 
@@ -41,7 +41,10 @@ def iterate(
     ] = None,
     preset: PresetName = None,
     mild: Annotated[float, flag("--mild", low=0, high=1, panel=_TRAINING)] = MILD_SHARE,
-    steps: Steps = None,
+    steps: Annotated[
+        int,
+        flag("--steps", "; only a denoiser takes more than 1 (recipe idm)", low=1, high=50, panel=_TRAINING),
+    ] = 1,
     identity: Annotated[bool, flag("--identity/--no-identity", panel=_TRAINING)] = True,
     seed: Annotated[int, flag("--seed", low=0, high=MAX_SEED, panel=_TRAINING)] = 0,
     faces: Annotated[str | None, flag("--faces", default="the dataset's models", panel=_MODELS)] = None,
@@ -64,7 +67,7 @@ def iterate(
 
     # With fine_repeats=1, --mild also applies to targets without fine detail, which this command cleans.
     full_recipe = replace(
-        choose_recipe(recipe, base_model, preset, steps), mixture={"mild": mild} if mild else {}, fine_repeats=1
+        choose_recipe(recipe, base_model, preset), mixture={"mild": mild} if mild else {}, fine_repeats=1
     )
     folder = out or dataset / "iterate"
     check_ledger_exists(dataset)
@@ -76,6 +79,7 @@ def iterate(
         full_recipe.images if images is None else images,
         seed,
         Settings(base_model or TINY, vre, weights, identity=identity),
+        steps=steps,
     )
     check_options(rounds, options, folder)
     if dry_run:

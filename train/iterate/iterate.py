@@ -46,6 +46,7 @@ from train.fit.objective import check_weights
 from train.fit.settings import Settings, check_images, resolve_settings
 from train.iterate.acceptance import RULE, Bounds
 from train.iterate.clean import STAGE, CleaningJob, clean_targets, find_defects
+from train.models.timesteps.denoise import check_steps
 from train.recipes.recipes import DIFFUSION, VRE, Recipe
 from train.run_folders import RUN_CONFIG
 
@@ -65,6 +66,7 @@ class IterationOptions:
     seed: int = 0
     settings: Settings = field(default_factory=Settings)
     bounds: Bounds = field(default_factory=Bounds)
+    steps: int = 1  # Number of steps in which a target is restored.
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _run_rounds(
     snapshot = _take_snapshot(dataset, out, 0, options, models, {})
     iteration = _claim_folder(out, snapshot, options)
     base_model = options.settings.base_model if options.recipe.base == DIFFUSION else None
-    job = CleaningJob(dataset, iteration, models, options.bounds, base_model, options.recipe.steps)
+    job = CleaningJob(dataset, iteration, models, options.bounds, base_model, options.steps)
     targets = [snapshot.face_ids[row] for row in snapshot.targets("train")]
     remove_temporary_files(dataset / VERSIONS_FOLDER / iteration)
     _drop_stray_versions(dataset)
@@ -228,6 +230,7 @@ def check_options(rounds: int, options: IterationOptions, out: Path) -> None:
                 f"{make_printable(out)} is not an iteration: it contains {make_printable(others[0])} but no "
                 f"{OPTIONS_FILE}. Give another folder with --out."
             )
+    check_steps(options.steps, options.recipe.denoise)
     check_images(options.recipe, options.images)
     resolve_settings(options.recipe, options.settings)
 
@@ -258,6 +261,7 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
         "base_model": options.settings.base_model,
         "bounds": asdict(options.bounds),
         "rule": RULE,
+        "steps": options.steps,
     }
     facts["iteration"] = hash_config(facts)[:12]
     path = out / OPTIONS_FILE
@@ -276,7 +280,7 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
             problem = f"{make_printable(out)} was begun with different faces of the dataset"
         else:
             problem = f"{make_printable(out)} was begun with a different value of {differences[0]}"
-        if differences[0] == "recipe":  # --steps, --mild and --preset are fields of the recipe
+        if differences[0] == "recipe":  # --mild and --preset are fields of the recipe
             fields = [name for name, value in facts["recipe"].items() if earlier["recipe"].get(name) != value]
             problem += f" ({', '.join(fields)})"
         raise BadInput(f"{problem}: use the same options again, or give another folder with --out.")

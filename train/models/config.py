@@ -17,6 +17,8 @@ PROMPT_PARTS = {"vre", "identity", "features"}
 # A level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most `limit` channels.
 STYLEGAN_WIDTH = 16384
 
+MOST_STEPS = 50  # The largest number of steps in which a denoiser restores (ours).
+
 
 @dataclass(frozen=True)
 class VreConfig:
@@ -105,7 +107,7 @@ class ModelConfig:
     base_model: str  # "tiny", "stylegan", or the folder or hub name of the diffusion model.
     size: int  # The side of the restorer's image in pixels.
     parts: tuple[str, ...]  # The parts that condition the UNet, see recipes.PARTS.
-    timestep: int  # The timestep of the first call of the UNet.
+    timestep: int  # The timestep of the UNet. A denoiser: the highest timestep.
     latent_factor: int  # Base tiny: the factor f of space-to-depth, which gives 3 f^2 channels at size / f.
     channels: tuple[int, ...]  # Base tiny: UNet widths, finest level first; each level halves the resolution.
     reference_channels: tuple[int, ...]  # Widths of the reference encoder.
@@ -113,7 +115,7 @@ class ModelConfig:
     lora_rank: int  # Base diffusion: rank of the adapters on the frozen UNet.
     embedding_dim: int  # Length of the identity embeddings, which condition the model.
     vre: VreConfig
-    steps: int = 1  # number of restoration steps in training, see train/models/timesteps/step_schedule.py
+    denoise: bool = False  # True for a denoiser, see train/models/timesteps/denoise.py.
     stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
     # The encoder that embeds the references, or None if the recognizer of the dataset embeds the references.
     identity_encoder: IrSeShape | None = None
@@ -126,7 +128,11 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
-        """Returns the config from the JSON form of dataclasses.asdict(config). JSON has lists instead of tuples."""
+        """Returns the config from the JSON form of dataclasses.asdict(config). JSON has lists instead of tuples.
+
+        The key `steps`, which earlier versions wrote, is left out.
+        """
+        fields = {name: value for name, value in fields.items() if name != "steps"}
 
         def tuples(some: dict[str, Any]) -> dict[str, Any]:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in some.items()}

@@ -21,7 +21,7 @@ class Group(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Holds the indices of the references in a batch, and of the images that train a later step.
+    """Holds the indices of the references in a batch.
 
     The model selects rows by these indices. With a boolean mask on a GPU, the CPU would wait until the GPU has counted
     the selected rows. The indices are computed on the CPU, so a training step does not wait.
@@ -30,20 +30,12 @@ class Places(NamedTuple):
     """
 
     filled: torch.Tensor  # (n,) int64: the slots that have a reference; slot k of image b has the number b K + k.
-    later: torch.Tensor  # (m,) int64: the images that train a later step than the first.
-    # (l,) int64: like `filled`, but only for the images in `later`; slot k of image later[i] has the number i K + k
-    later_filled: torch.Tensor
     groups: tuple[Group, ...]  # every image of the batch is in one group
-    later_groups: tuple[Group, ...]  # like `groups`, but for the images in `later`; image later[i] has the number i
 
 
-def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Places:
-    """Returns the indices for `present` (B,K) bool and `step` (B,) int64. If the arguments are on a GPU, `find_places`
-    waits for the GPU."""
-    first_only = torch.zeros(len(present), dtype=torch.bool, device=present.device)
-    later = (first_only if step is None else step > 0).nonzero()[:, 0]
-    filled, later_filled = (mask.flatten().nonzero()[:, 0] for mask in (present, present[later]))
-    return Places(filled, later, later_filled, _find_groups(present), _find_groups(present[later]))
+def find_places(present: torch.Tensor) -> Places:
+    """Returns the indices for `present` (B,K) bool. If `present` is on a GPU, `find_places` waits for the GPU."""
+    return Places(present.flatten().nonzero()[:, 0], _find_groups(present))
 
 
 def _find_groups(present: torch.Tensor) -> tuple[Group, ...]:
@@ -72,24 +64,7 @@ class Conditions:
     references: torch.Tensor | None = None
     # Part `extended` on tiny: (B,K,N,C), the N positions of the middle map of each reference.
     tokens: torch.Tensor | None = None
-
-    def select_later(self, places: Places) -> Conditions:
-        """Returns the conditions of the images in `places.later`, without gradients."""
-        rows = places.later
-
-        def chosen(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor.detach()[rows]
-
-        return Conditions(
-            present=self.present[rows],
-            filled=places.later_filled,
-            groups=places.later_groups,
-            prompt=chosen(self.prompt),
-            maps=[level.detach()[rows] for level in self.maps],
-            identity=chosen(self.identity),
-            references=chosen(self.references),
-            tokens=chosen(self.tokens),
-        )
+    lq: torch.Tensor | None = None  # A denoiser: (B,C,h,w), the LQ latent.
 
 
 class Restoration(NamedTuple):

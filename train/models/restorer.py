@@ -1,4 +1,4 @@
-"""Defines the restorer, one model made of parts. The restorer takes one step, or several steps."""
+"""Defines the restorer, one model made of parts. The restorer takes one step. A denoiser takes one step or several."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
-from train.models.timesteps import one_step
-from train.models.timesteps.step_schedule import Schedule, add_noise
+from train.models.timesteps.denoise import NoisyStep, check_steps, draw_noisy_step, sample
+from train.models.timesteps.one_step import add_noise
 
 # Names of random buffers of base stylegan begin with this text. These buffers are not trained, and a checkpoint has
 # them.
@@ -32,7 +32,10 @@ BASE_SHA256 = "base_sha256"  # In config.json: the fingerprint of the base when 
 
 
 class Restorer(nn.Module):
-    """Restores an LQ face with any number of references of the same person, in one step or in several steps.
+    """Restores an LQ face with any number of references of the same person.
+
+    If `config.denoise` is true, the restorer is a denoiser (train/models/timesteps/denoise.py). A denoiser restores in
+    one step or in several steps, and draws noise.
 
     The model has only the parts that the recipe names. `facts` has facts for users of the weights, with the keys
     `recipe`, `images`, `recognizer` and `template`. `images` is the number of images seen. `recognizer` has the keys
@@ -48,8 +51,7 @@ class Restorer(nn.Module):
             config, self._base_sha256 = _locate_base(config)
         self.config = config
         self.facts = dict(facts or {})
-        self.schedule = Schedule(config.timestep, config.steps)
-        self.timesteps = self.schedule.visited(1)  # Timesteps of a call without `step`, see `set_steps`.
+        self.steps, self.seed = 1, 0  # A denoiser: see `set_sampling`.
         # Build the encoder of the references for part `maps`, and on base tiny also for part `extended`. On a diffusion
         # base, the frozen UNet itself gives the keys and values of part `extended`.
         maps, tokens = "maps" in parts, "extended" in parts and tiny
@@ -80,81 +82,55 @@ class Restorer(nn.Module):
         present: torch.Tensor,
         embeddings: torch.Tensor,
         target: torch.Tensor | None = None,
-        step: torch.Tensor | None = None,
         places: Places | None = None,
+        noisy: NoisyStep | None = None,
     ) -> Restoration:
         """Restores a batch.
 
         `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, aligned to the template of `lq`.
         With part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
         `embeddings` is (B,K,d). Each row has length 1, and is the embedding of a reference by the recognizer in
-        `facts`. A Restorer does not use `target`. The model of recipe vre has the same arguments and uses `target`.
-        `step` is (B,) int64: for each image, the number of the step that learns from the image. `step` is None in a
-        restoration, and in the training of a restorer with a single step. `places` is the result of
-        `find_places(present, step)`. If `places` is None, this method computes the places and waits for the device.
+        `facts`. `places` is the result of `find_places(present)`. If `places` is None, this method computes the places
+        and waits for the device.
 
-        K can be 0 and can differ between calls. The order of the references does not matter. With `step`, the result
-        for each image comes from the step that learns from this image. Before a later step, the first step runs without
-        gradients.
+        `target` is (B,3,S,S) float32 in 0..1, and `noisy` is the result of `draw_noisy_step`. Only the training of a
+        denoiser needs both: the result is the clean latent that the denoiser computes from the target's latent with
+        noise. Without `noisy`, a denoiser restores `lq`. The model of recipe vre has the same arguments.
+
+        K can be 0 and can differ between calls. The order of the references does not matter.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
-        places = find_places(present, step) if places is None else places
-        conditions = self.condition(lq, references, present, embeddings, places)
+        conditions, highest = self.condition(lq, references, present, embeddings, places), self.config.timestep
         z = self.base.encode(lq)
-        # Without `step`, take every step of a call. With `step`, each image takes only the step that it trains.
-        if step is None:
-            clean = self._through(z, conditions)
+        # A denoiser also reads the LQ latent beside the noisy latent. The training of a denoiser takes one step from
+        # the target's latent with noise, at a random timestep for each image.
+        if not self.config.denoise:
+            clean = self.base.predict(z, conditions, highest)
+        elif noisy is None:
+            conditions = replace(conditions, lq=z)
+            clean = sample(z, lambda x, t: self.base.predict(x, conditions, t), highest, self.steps, self.seed)
         else:
-            timestep = torch.tensor(self.schedule.timesteps).to(z.device, non_blocking=True)[step]
-            z = self._make_step_input(z, conditions, places, timestep)
-            clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
+            assert target is not None
+            with torch.no_grad():
+                noisy_target = add_noise(self.base.encode(target), noisy.noise, noisy.timestep)
+            clean = self.base.predict(noisy_target, replace(conditions, lq=z), noisy.timestep)
         # Decode to (B,3,S,S). In training the image is not clamped, because a clamped pixel has no gradient.
         image = self.base.decode(clean).float()
         return Restoration(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
 
-    def set_steps(self, steps: int) -> None:
-        """Sets the number of steps in a call. Raises BadInput if the training had fewer steps."""
-        self.timesteps = self.schedule.visited(steps)
+    def set_sampling(self, steps: int = 1, seed: int = 0) -> None:
+        """Sets the number of steps and the seed of the noise with which a denoiser restores.
 
-    def _through(self, z: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """Returns the clean latent (B,C,h,w) after all steps of a call."""
-        # The first step takes the LQ latent z as the noisy latent.
-        first, *later = self.timesteps
-        noise = self.base.predict(z, conditions, first)
-        clean = one_step.clean_from_noise(z, noise, first)
-        # Each later step adds the predicted noise to the clean latent at a lower timestep, then restores again.
-        for timestep in later:
-            z = add_noise(clean, noise, timestep)
-            noise = self.base.predict(z, conditions, timestep)
-            clean = one_step.clean_from_noise(z, noise, timestep)
-        return clean
-
-    @torch.no_grad()
-    def _make_step_input(
-        self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor
-    ) -> torch.Tensor:
-        """Returns a latent (B,C,h,w) for each image: the input of the step that learns from the image.
-
-        For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
-        step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours). A
-        step that learned from the target's latent would learn to trust its input. In a restoration, however, a step
-        must correct the errors of the steps before.
+        Raises BadInput if `steps` is not in 1..MOST_STEPS, or if `steps` is above 1 and the restorer is not a denoiser.
         """
-        # (m,) int64: the images that train a later step. If no image trains a later step, no extra pass is needed.
-        later = places.later
-        if not len(later):
-            return z
-        # Restore these m images at the first timestep without gradients, then add noise for the step to train.
-        first, latents, conditions = self.schedule.first, z[later], conditions.select_later(places)
-        noise = self.base.predict(latents, conditions, first)
-        renewed = add_noise(one_step.clean_from_noise(latents, noise, first), noise, timestep[later])
-        # Before torch 2.11, autocast keeps the bf16 weights of this pass, which have no gradient. The pass with
-        # gradients would reuse these weights, so the cache is cleared.
-        torch.clear_autocast_cache()
-        # Put the m new latents into a copy of z. The other images keep their LQ latent.
-        inputs = z.to(renewed.dtype, copy=True)
-        inputs[later] = renewed
-        return inputs
+        check_steps(steps, self.config.denoise)
+        self.steps, self.seed = steps, seed
+
+    def draw_noisy_step(self, count: int, draw: torch.Generator) -> NoisyStep:
+        """Returns random timesteps and random noise for the training of a denoiser on `count` images."""
+        side = self.config.size // self.config.latent_factor
+        shape = (count, self.base.latent_channels, side, side)
+        return draw_noisy_step(self.config.timestep, shape, draw, next(self.parameters()).device)
 
     def condition(
         self,
@@ -226,13 +202,19 @@ class Restorer(nn.Module):
         # Read the architecture and the facts.
         try:
             described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            config, recorded = ModelConfig.from_json(described.pop("model")), described.pop(BASE_SHA256, None)
+            model_fields, recorded = described.pop("model"), described.pop(BASE_SHA256, None)
+            config, steps = ModelConfig.from_json(model_fields), int(model_fields.get("steps", 1))
         except Exception as error:  # a broken file can raise many kinds of errors
             raise _unloadable(folder, error) from error
         if described.get("recipe") == "vre":
             raise BadInput(
                 f"{folder} contains a dictionary of recipe vre, which cannot restore faces: give the folder to "
                 "`likeness train` as --vre."
+            )
+        if steps > 1:
+            raise BadInput(
+                f"{folder} was trained for {steps} steps without noise, by an earlier version of Likeness, which this "
+                "version cannot run: train a denoiser with `likeness train --recipe idm`."
             )
         # Check that the base is the base that the training used.
         if config.base == "tiny" or config.stylegan is not None:

@@ -28,7 +28,7 @@ def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TIN
         lora_rank=recipe.lora_rank,
         embedding_dim=dim,
         vre=recipe.vre,
-        steps=recipe.steps,
+        denoise=recipe.denoise,
         stylegan=stylegan,
         identity_encoder=encoder,
     )

@@ -26,7 +26,7 @@ from degrade.preset_files import describe_preset, read_preset_table
 from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
 from train.losses.names import ADVERSARIAL, OF_DICTIONARY
-from train.models.config import REFINEMENT_SHRINK, STYLEGAN_SIZES
+from train.models.config import MOST_STEPS, REFINEMENT_SHRINK, STYLEGAN_SIZES
 from train.recipes.recipe_values import NONE, check_name, read_value
 from train.recipes.recipes import DIFFUSION, RECIPES, STYLEGAN, STYLEGAN_PARTS, TINY, VRE, Recipe, find_recipe
 from train.recipes.training_presets import TRAINING_PRESETS, find_training_preset
@@ -199,6 +199,13 @@ def _check_together(place: str, recipe: Recipe) -> None:
         raise BadInput(f"{place}: the loss gan needs a discriminator; set the key discriminator, or remove the loss.")
     if recipe.name != VRE and recipe.freeze_hq:
         raise BadInput(f"{place}: freeze_hq is true; only recipe vre has an HQ autoencoder, so write false.")
+    if recipe.denoise and recipe.name == VRE:
+        raise BadInput(f"{place}: denoise is true; recipe vre trains no restorer, so write false.")
+    if recipe.denoise and recipe.timestep < MOST_STEPS:
+        raise BadInput(
+            f"{place}: timestep is {recipe.timestep}; a denoiser takes up to {MOST_STEPS} steps, so it must be "
+            f"{MOST_STEPS} or more."
+        )
     if recipe.discriminator and (recipe.name == VRE) != (recipe.discriminator == "dictionary"):
         other = "only the discriminator" if recipe.name == VRE else "no discriminator"
         raise BadInput(
@@ -241,8 +248,8 @@ def _check_stylegan_base(place: str, recipe: Recipe) -> None:
     if "embedding" not in recipe.parts or (other := [part for part in recipe.parts if part not in STYLEGAN_PARTS]):
         why = f"it cannot have {other[0]}" if "embedding" in recipe.parts else "it needs embedding"
         raise BadInput(f"{place}: the base stylegan can have the parts {', '.join(STYLEGAN_PARTS)}, and {why}.")
-    if recipe.steps > 1:
-        raise BadInput(f"{place}: steps is {recipe.steps}; the base stylegan restores in 1 step.")
+    if recipe.denoise:
+        raise BadInput(f"{place}: denoise is true; the base stylegan cannot be a denoiser, so write false.")
 
 
 def _format_table(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:

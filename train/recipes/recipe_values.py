@@ -28,11 +28,9 @@ _CHOICES: dict[str, Collection[str]] = {
     "loss": LOSSES,
     "late_factors": LOSSES,
 }
-# The smallest and the largest number of a field. All limits are ours. The crops of a dataset have 512 px, and --steps
-# allows at most 8 steps.
+# The smallest and the largest number of a field. All limits are ours. The crops of a dataset have 512 px.
 _LIMITS: dict[str, tuple[float, float]] = {
     "size": (32, 512),
-    "steps": (1, 8),
     "timestep": (1, 999),
     "diffused_timesteps": (0, 1000),
     "mixture": (0, 1),

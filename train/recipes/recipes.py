@@ -13,6 +13,7 @@ from manifests.errors import BadInput
 from train.models.config import VreConfig
 
 VRE = "vre"  # Recipe `vre` trains OSDFace's visual representation embedder (VRE) and no restorer.
+IDM = "idm"  # Recipe `idm` trains a denoiser.
 TINY = "tiny"  # Base `tiny` is a small UNet on a space-to-depth latent, trained from scratch without a download.
 STYLEGAN = "stylegan"  # Base `stylegan` is ReFine's generator, which restores without a UNet and without a latent.
 DIFFUSION = "diffusion"  # Base `diffusion` is a model in diffusers' layout, for example Stable Diffusion 2.1-base.
@@ -62,8 +63,8 @@ class Recipe:
     gray_share: float  # This share of the images has a gray input and a gray target; references keep their colours.
     # --- model ---
     parts: tuple[str, ...]  # Names from PARTS; recipe VRE has no parts, because it trains the embedder itself.
-    timestep: int  # The timestep of the first step.
-    steps: int  # The largest number of steps in a restoration, see train/models/timesteps/step_schedule.py.
+    timestep: int  # The timestep of the UNet. A denoiser: the highest timestep.
+    denoise: bool  # True trains a denoiser, which draws noise, see train/models/timesteps/denoise.py.
     latent_factor: int  # Base tiny: the factor of space-to-depth.
     channels: tuple[int, ...]  # Base tiny: the widths of the UNet.
     reference_channels: tuple[int, ...]  # The widths of the reference encoder.
@@ -152,21 +153,21 @@ class Recipe:
 # count 0 of recipe instant is ours. InstantRestore's landmark-attention loss is left out. Its landmark extractor is not
 # part of the released code, as the authors' README says.
 #
-# Recipe idm trains a conditional denoiser that refines a face in a few steps without references. The idea of recipe idm
-# is from the abstract of IDM (arXiv 2307.08996). Every number of recipe idm is ours. The noise of the first step
-# contains the LQ face, and DDIM keeps this noise in the later steps.
+# Recipe idm trains a conditional denoiser without references. From the abstract of IDM (arXiv 2307.08996), we know that
+# a denoiser refines the face iteratively. Every choice and every number of recipe idm is ours. The timestep 999 is the
+# highest timestep of Stable Diffusion's schedule.
 # fmt: off
 _RECIPES = {
-    #               preset            parts                              t    steps counts        wrong augm.
-    "tiny":         ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.2, "flip"),
-    "vre":          ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip"),
-    "osdface":      ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip"),
-    "honestface":   ("osediff-face",   ("vre", "identity", "features"),   399, 1, (0, 1, 2, 4),    0.0, "each"),
-    "refine":       ("refine",         ("mesh", "embedding"),             399, 1, (1,),            0.0, "flip"),
-    "refine-small": ("refine",         ("mesh", "embedding"),             399, 1, (1,),            0.0, "flip"),
-    "refine-unet":  ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each"),
-    "instant":      ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each"),
-    "idm":          ("codeformer",     (),                                399, 4, (0,),            0.0, "flip"),
+    #               preset            parts                              t    counts        wrong augm.
+    "tiny":         ("codeformer",     ("maps", "embedding", "extended"), 399, (0, 1, 2, 4),    0.2, "flip"),
+    "vre":          ("osediff-face",   (),                                399, (0,),            0.0, "flip"),
+    "osdface":      ("osediff-face",   ("vre",),                          399, (0,),            0.0, "flip"),
+    "honestface":   ("osediff-face",   ("vre", "identity", "features"),   399, (0, 1, 2, 4),    0.0, "each"),
+    "refine":       ("refine",         ("mesh", "embedding"),             399, (1,),            0.0, "flip"),
+    "refine-small": ("refine",         ("mesh", "embedding"),             399, (1,),            0.0, "flip"),
+    "refine-unet":  ("severe",         ("maps", "warped", "embedding"),   399, (0, 1, 2, 4),    0.1, "each"),
+    "instant":      ("instantrestore", ("extended",),                     249, (0, 1, 2, 3, 4), 0.0, "each"),
+    "idm":          ("codeformer",     (),                                999, (0,),            0.0, "flip"),
 }
 _DISCRIMINATORS = {
     "vre":          "dictionary",
@@ -261,7 +262,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
             "or --base-model tiny to try the recipe on a laptop."
         )
     base = STYLEGAN if name in _STYLEGANS else base or TINY
-    preset, parts, timestep, steps, counts, wrong, augment = _RECIPES[name]
+    preset, parts, timestep, counts, wrong, augment = _RECIPES[name]
     return Recipe(
         name=name,
         base=base,
@@ -272,7 +273,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         gray_share=GRAY_SHARE if name == TINY else 0.0,
         parts=parts,
         timestep=timestep,
-        steps=steps,
+        denoise=name == IDM,
         vre=_VRES[TINY if base == STYLEGAN else base],
         reference_counts=counts,
         wrong_share=wrong,

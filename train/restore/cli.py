@@ -38,13 +38,14 @@ def restore(
     aligned: Annotated[bool, flag("--aligned")] = False,
     box: Annotated[str | None, flag("--box", default="none")] = None,
     steps: Annotated[
-        int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
+        int,
+        flag("--steps", "; only a denoiser takes more than 1 (recipe idm)", low=1, high=50, panel=_MODELS),
     ] = 1,
     seed: Annotated[
         int | None,
         flag(
             "--seed",
-            "; only `instantrestore:` draws random numbers",
+            "; only a denoiser and `instantrestore:` draw noise",
             low=0,
             high=MAX_SEED,
             default="0",

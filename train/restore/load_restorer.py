@@ -14,7 +14,7 @@ from train.data.mesh import MESH, check_landmark_model
 from train.data.tensors import to_tensor
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
-from train.models.timesteps.step_schedule import check_steps
+from train.models.timesteps.denoise import check_steps
 from train.restore.references.reference_photos import References
 
 
@@ -25,25 +25,32 @@ def load_restorer(
 
     The released weights are osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER. `base_model` is the folder of
     the diffusion model. The released weights of OSDFace and InstantRestore need `base_model`, and so does a restorer
-    whose diffusion model was moved. `steps` is the number of steps in which a face is restored. `steps` must not be
-    larger than the number of steps in training. `seed` is the seed of the noise, and None means 0. Only
-    `instantrestore:` draws noise. Raises BadInput if the restorer cannot be loaded with these arguments.
+    whose diffusion model was moved. `steps` is the number of steps in which a face is restored. Only a denoiser takes
+    more than one step. `seed` is the seed of the noise, and None means 0. Only a denoiser and `instantrestore:` draw
+    noise. Raises BadInput if the restorer cannot be loaded with these arguments.
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model, seed)
     if MESH in model.config.parts:
         check_landmark_model("This restorer")
-    if steps > 1:
-        model.set_steps(steps)
+    if model.config.denoise:
+        model.set_sampling(steps, seed or 0)
+        return model
+    check_steps(steps, denoise=False)
+    _check_seed(seed, str(checkpoint).startswith(INSTANTRESTORE))
     return model
+
+
+def _check_seed(seed: int | None, draws_noise: bool) -> None:
+    if seed is not None and not draws_noise:
+        raise BadInput(f"--seed {seed} has no effect, because this restorer draws no noise: leave --seed out.")
 
 
 def _load(name: str, base_model: str | None, seed: int | None) -> Restorer:
     instantrestore = name.startswith(INSTANTRESTORE)
-    if seed is not None and not instantrestore:
-        raise BadInput(f"--seed {seed} has no effect, because this restorer draws no noise: leave --seed out.")
     if not name.startswith(PREFIXES):
         return Restorer.from_pretrained(Path(name), base_model)
+    _check_seed(seed, instantrestore)
     if name.startswith(REFINEFIR):
         if base_model is not None:
             raise BadInput(f"{name} needs no diffusion model: leave --base-model out.")

@@ -114,7 +114,7 @@ def restore(
                 "always": always,
                 "trust_references": trust_references,
                 "lossless": lossless,
-                **({"steps": steps} if steps > 1 else {}),
+                **({"steps": steps, "seed": model.seed} if model.config.denoise else {}),
             }
         )
         setup = RestoreSetup(

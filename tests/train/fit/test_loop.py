@@ -179,7 +179,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     "recipe",
-    [SMALL, replace(ADVERSARIAL, diffused_timesteps=1000), replace(SMALL, name="several", steps=3)],
+    [SMALL, replace(ADVERSARIAL, diffused_timesteps=1000), replace(SMALL, name="denoiser", denoise=True)],
     ids=lambda r: r.name,
 )
 def test_a_step_waits_for_no_number(

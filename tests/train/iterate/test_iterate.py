@@ -315,7 +315,8 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
             replace(OPTIONS, recipe=find_recipe("osdface", "tiny"), images=16),
             "needs a visual representation embedder",
         ),
-        (replace(OPTIONS, recipe=replace(SMALL, steps=9)), "--steps 9 is out of range: give 1 to 8"),
+        (replace(OPTIONS, steps=51), "--steps 51 is out of range: give 1 to 50"),
+        (replace(OPTIONS, steps=2), "--steps 2 needs a denoiser"),
         (replace(OPTIONS, settings=Settings(str(tmp_path))), "cannot be used with --base-model"),
         (replace(OPTIONS, images=3), "--images 3 is less than one batch of 4"),
     ):
@@ -338,8 +339,8 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         run(*made, out, options=replace(OPTIONS, bounds=replace(BOUNDS, soft=0.3)))
     with lock_folder(out), pytest.raises(FolderBusy, match="Another process is writing into"):
         run(*made, out)
-    with pytest.raises(BadInput, match=r"was begun with a different value of recipe \(mixture, steps\)"):
-        run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mixture={"mild": 0.5}, steps=2)))
+    with pytest.raises(BadInput, match=r"was begun with a different value of recipe \(mixture, denoise\)"):
+        run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mixture={"mild": 0.5}, denoise=True)))
     with pytest.raises(BadInput, match="was begun with a different value of images"):
         run(*made, out, options=replace(OPTIONS, images=12))
     other = soft_dataset(tmp_path / "other", people=3)

@@ -29,7 +29,7 @@ from train.models.io import Conditions, Restoration
 from train.models.prompts.honestface import GRID, TOKENS
 from train.models.references import pool
 from train.models.restorer import Restorer
-from train.models.timesteps.one_step import clean_from_noise, noise_of_correction, signal_share
+from train.models.timesteps.one_step import add_noise, clean_from_noise, signal_share
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import RECIPES, STYLEGAN_RECIPES, TINY, find_recipe
 
@@ -57,7 +57,7 @@ class DiffusionBase(torch.nn.Module):
     The folder of the base contains the weights and the width of the base.
     """
 
-    prompt_dim, discriminator_channels = 8, 3
+    prompt_dim, latent_channels = 8, 3
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -153,8 +153,11 @@ def test_one_step_takes_away_exactly_the_noise_that_was_added() -> None:
     assert share == pytest.approx(float(torch.prod(1 - betas[:400])), rel=1e-4)
     x0, noise = torch.randn(2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 4, 8, 8, dtype=torch.float64)
     z = share**0.5 * x0 + (1 - share) ** 0.5 * noise
-    assert torch.allclose(clean_from_noise(z, noise, 399), x0)
-    assert torch.allclose(clean_from_noise(z, noise_of_correction(z, x0 - z, 399), 399), x0)
+    assert torch.allclose(clean_from_noise(z, noise, 399), x0) and torch.equal(add_noise(x0, noise, 399), z)
+    timestep = torch.tensor([399, 100])  # a timestep for each image
+    both = add_noise(x0, noise, timestep)
+    assert torch.allclose(both[0], z[0]) and torch.allclose(both[1], add_noise(x0, noise, 100)[1])
+    assert torch.allclose(clean_from_noise(both, noise, timestep), x0)
 
 
 @pytest.mark.parametrize("recipe", RESTORING)

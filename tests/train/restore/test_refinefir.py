@@ -84,7 +84,7 @@ def test_one_reference_guides_each_face(
     assert not (tmp_path / "p").exists()
     with pytest.raises(BadInput, match="leave --base-model out"):
         load_restorer(run, "sd21")
-    with pytest.raises(BadInput, match="trained for one step"):
+    with pytest.raises(BadInput, match="--steps 2 needs a denoiser"):
         load_restorer(run, steps=2)
 
 

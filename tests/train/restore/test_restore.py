@@ -389,7 +389,7 @@ def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monke
 
     def note(*words: object) -> SimpleNamespace:
         asked.append(words)
-        return SimpleNamespace(config=SimpleNamespace(parts=()))
+        return SimpleNamespace(config=SimpleNamespace(parts=(), denoise=False))
 
     monkeypatch.setattr(
         Restorer,

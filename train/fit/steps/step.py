@@ -57,7 +57,11 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
             batch = embed_references(engine.encoder, batch)
             inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
-            restored = engine.stepped(*inputs, step=batch.get("step"), places=batch["places"])
+            noisy = None
+            if recipe.denoise:
+                draw = torch.Generator().manual_seed(_choose_seed(seed, "noise", seen, number))
+                noisy = engine.model.draw_noisy_step(len(batch["lq"]), draw)
+            restored = engine.stepped(*inputs, places=batch["places"], noisy=noisy)
             true_latent = None
             if discriminator is not None and recipe.discriminator == "latent":
                 with torch.no_grad(), engine.accelerator.autocast():

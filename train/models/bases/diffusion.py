@@ -19,6 +19,7 @@ from train.models.bases.extended_attention import Extension
 from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
+from train.models.timesteps.one_step import clean_from_noise
 
 # We have not seen the list of layers that OSDFace adapted. We adapt the layers that the LoRA training of diffusers
 # adapts, because OSDFace's file has the file name that this training writes. Every attention block has the four layers
@@ -47,7 +48,8 @@ class DiffusionBase(nn.Module):
 
     Part `maps` adds feature maps to the levels of the UNet, in the same places as a T2I-Adapter. Part `embedding` adds
     a vector to the time embedding (ours). Part `extended` lets the self-attention of the decoder see the references, in
-    the same layers as InstantRestore (train/models/bases/extended_attention.py).
+    the same layers as InstantRestore (train/models/bases/extended_attention.py). In a denoiser, a new convolution reads
+    the LQ latent beside the first convolution of the UNet (ours).
 
     Raises BadInput if the base cannot be loaded or has an unsuitable architecture.
     """
@@ -63,7 +65,7 @@ class DiffusionBase(nn.Module):
         self.vae = _loaded(AutoencoderKL, name, "vae")
         self.requires_grad_(False)
         self.prompt_dim = int(unet_config["cross_attention_dim"])
-        self.discriminator_channels = int(vae_config["latent_channels"])
+        self.latent_channels = int(vae_config["latent_channels"])
         self.scaling = float(self.vae.config.scaling_factor)
         if config.lora_rank:
             self.unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=ADAPTED))
@@ -72,6 +74,8 @@ class DiffusionBase(nn.Module):
         self.unet.enable_gradient_checkpointing()
         self.vae.enable_gradient_checkpointing()
 
+        if config.denoise:
+            self.unet.conv_in = _JoinedInput(self.unet.conv_in)
         self.extension = Extension(self.unet) if "extended" in parts else None
         self.prompt = None
         if not PROMPT_PARTS & parts:
@@ -93,9 +97,10 @@ class DiffusionBase(nn.Module):
         return z
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps in the shape of z.
+        """Returns the clean latent x0 in the shape of z. x0 follows from the noise that the UNet predicts.
 
-        `timestep` is one number, or a tensor (B,) with a number per image.
+        `z` is the LQ latent, or the noisy latent of a denoiser. `timestep` is one number, or a tensor (B,) with a
+        number per image.
         """
         # Part `extended`: the UNet first sees the references and keeps their keys and values.
         if self.extension is not None:
@@ -114,13 +119,13 @@ class DiffusionBase(nn.Module):
             assert self.prompt is not None
             prompt = self.prompt.expand(len(z), -1, -1)
         noise: torch.Tensor = self.unet(
-            z,
+            z if conditions.lq is None else torch.cat([z, conditions.lq], 1),
             _on_device(timestep, z),
             encoder_hidden_states=prompt,
             class_labels=conditions.identity,
             **more,
         ).sample
-        return noise
+        return clean_from_noise(z, noise, timestep)
 
     @torch.no_grad()
     def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
@@ -149,6 +154,22 @@ class DiffusionBase(nn.Module):
 def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """Returns the timestep as a tensor that is made on the device of z, so that the CPU does not wait for a copy."""
     return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
+
+
+class _JoinedInput(nn.Module):
+    """Adds a convolution of the LQ latent to the first convolution of a UNet. A new module adds zeros."""
+
+    def __init__(self, first: nn.Conv2d) -> None:
+        super().__init__()
+        self.first = first
+        self.lq = zeroed(nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Returns (B,width,h,w) for the noisy latent and the LQ latent, (B,2C,h,w). If a reference passes through the
+        UNet, the input is only the latent of the reference, (B,C,h,w)."""
+        z, *lq = latents.split(self.first.in_channels, 1)
+        h: torch.Tensor = self.first(z)
+        return h + self.lq(lq[0]) if lq else h
 
 
 class _Shift(nn.Module):

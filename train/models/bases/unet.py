@@ -90,22 +90,22 @@ class TinyUNet(nn.Module):
 
     Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
     last. Part `embedding` modulates the deepest level and the decoder. If the recipe has the part `vre` or
-    `identity`, two blocks attend to the prompt: the level before the last, and the middle. If the restorer takes
-    several steps, the timestep modulates every block. With a single step, the UNet has no weights for the timestep. We
-    chose where each part joins the UNet.
+    `identity`, two blocks attend to the prompt: the level before the last, and the middle. In a denoiser, the UNet
+    reads the noisy latent and the LQ latent, and the timestep modulates every block. In any other restorer, the UNet
+    has no weights for the timestep. We chose where each part joins the UNet.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels, parts = config.channels, config.parts
         latent_channels = 3 * config.latent_factor**2
-        several, width = config.steps > 1, channels[-1]
-        modulation = width if "embedding" in parts or several else None
-        self.modulate, self.time = None, Time(width) if several else None
+        denoise, width = config.denoise, channels[-1]
+        modulation = width if "embedding" in parts or denoise else None
+        self.modulate, self.time = None, Time(width) if denoise else None
         if "embedding" in parts:
             self.modulate = nn.Sequential(nn.Linear(config.embedding_dim, width), nn.SiLU(), nn.Linear(width, width))
-        self.first = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(resnet(c, c, width if several else None) for c in channels)
+        self.first = nn.Conv2d(latent_channels * (2 if denoise else 1), channels[0], 3, padding=1)
+        self.down = nn.ModuleList(resnet(c, c, width if denoise else None) for c in channels)
         self.smaller = nn.ModuleList(
             nn.Sequential(Downsample2D(c, use_conv=True, name="op"), nn.Conv2d(c, wider, 1))
             for c, wider in pairwise(channels)
@@ -134,9 +134,10 @@ class TinyUNet(nn.Module):
     def forward(
         self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the correction (B,C,h,w) of z (B,C,h,w) in -1..1, and the features (B,D,h,w) before the last layers.
+        """Returns the correction (B,C,h,w) of a latent, and the features (B,D,h,w) before the last layers.
 
-        `timestep` is one number, or a tensor (B,) with a number per image.
+        `z` is the LQ latent (B,C,h,w). In a denoiser, `z` is (B,2C,h,w): the noisy latent and the LQ latent. `timestep`
+        is one number, or a tensor (B,) with a number per image.
         """
         # The modulation (B,width) is the sum of the identity vector and the time vector, or None if both are absent.
         identity = None if self.modulate is None else self.modulate(seen.identity)

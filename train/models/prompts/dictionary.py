@@ -34,6 +34,7 @@ from train.models.config import ModelConfig
 from train.models.io import Places, Restoration
 from train.models.prompts.vq import VQ, Quantizer
 from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
+from train.models.timesteps.denoise import NoisyStep
 from train.recipes.recipes import find_recipe
 
 ALONE = 50 / 60  # Share of the images before the association starts, as in the epochs of OSDFace's HQ stage.
@@ -75,8 +76,8 @@ class Dictionary(nn.Module):
         present: torch.Tensor,
         embeddings: torch.Tensor,
         target: torch.Tensor | None = None,
-        step: torch.Tensor | None = None,
         places: Places | None = None,
+        noisy: NoisyStep | None = None,
     ) -> Restoration:
         """Returns the restored or reconstructed faces. `lq` and `target` are (B,3,S,S) in 0..1.
 

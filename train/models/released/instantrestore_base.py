@@ -12,7 +12,8 @@ from torch import nn
 
 from train.models.bases.extended_attention import Extension
 from train.models.io import Conditions
-from train.models.timesteps.step_schedule import add_noise
+from train.models.timesteps.denoise import draw_noise
+from train.models.timesteps.one_step import add_noise, clean_from_noise
 
 TIMESTEP = 249  # The timestep of the LQ latent and of the UNet, from inference/test.py.
 REFERENCE_TIMESTEP = 1  # The timestep of the reference latents.
@@ -67,7 +68,7 @@ class InstantRestoreBase(nn.Module):
         return add_noise(self._sample(posterior, draws[0]), draws[3], TIMESTEP)
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps in the shape of z.
+        """Returns the clean latent x0 in the shape of z.
 
         An image without references attends only to itself. The authors' code does the same if it gets no references,
         but their network saw references in all of its training.
@@ -76,7 +77,7 @@ class InstantRestoreBase(nn.Module):
         if conditions.references is not None and len(conditions.filled):
             self._show(conditions.references, conditions.present, conditions.filled)
         noise: torch.Tensor = self.unet(z, timestep, encoder_hidden_states=self._repeat_prompt(z)).sample
-        return noise
+        return clean_from_noise(z, noise, timestep)
 
     @torch.no_grad()
     def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
@@ -95,10 +96,8 @@ class InstantRestoreBase(nn.Module):
         return image
 
     def _draw(self, latents: torch.Tensor) -> torch.Tensor:
-        """Returns normal random numbers (DRAWS,1,4,h,w) for latents (n,4,h,w). The numbers are the same on every
-        device."""
-        draws = torch.randn(DRAWS, 1, *latents.shape[1:], generator=torch.Generator().manual_seed(self.seed))
-        return draws.to(latents)
+        """Returns the random latents (DRAWS,1,4,h,w) for latents (n,4,h,w)."""
+        return draw_noise(self.seed, latents, DRAWS)[:, None]
 
     def _sample(self, posterior: Any, draw: torch.Tensor) -> torch.Tensor:
         z: torch.Tensor = (posterior.mean + posterior.std * draw) * self.scaling

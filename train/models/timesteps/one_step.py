@@ -1,4 +1,4 @@
-"""Computes the clean latent from a latent and its noise, and the noise from a latent and its correction.
+"""Computes the clean latent from a noisy latent and its noise, and the noisy latent from a clean latent and noise.
 
 A timestep is an int, or a tensor (B,) with a number per image.
 """
@@ -59,10 +59,10 @@ def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch
     return (z - (1 - share) ** 0.5 * noise) / share**0.5
 
 
-def noise_of_correction(z: torch.Tensor, correction: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
-    """Returns the noise eps for which x0 = z + correction.
+def add_noise(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
+    """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise`.
 
-    The last layer of a new UNet is zero (ours), so its correction is zero. A new restorer therefore returns its input.
+    The formula is Eq. 4 of DDPM (Ho et al. 2020). `noise` has the shape of x0, or one row for all images.
     """
-    share, correction = signal_share(timestep), correction.to(z.dtype)
-    return (z - share**0.5 * (z + correction)) / (1 - share) ** 0.5
+    share = signal_share(timestep)
+    return share**0.5 * x0 + (1 - share) ** 0.5 * noise.to(x0.dtype)

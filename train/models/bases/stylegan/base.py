@@ -8,14 +8,13 @@ from torch import nn
 from train.models.bases.stylegan.generator import Generator
 from train.models.config import StyleganConfig
 from train.models.io import Conditions
-from train.models.timesteps import one_step
 
 
 class StyleganBase(nn.Module):
     """Wraps the generator. The latent of this base is the image itself in -1..1."""
 
     prompt_dim = 0  # The generator reads no prompt.
-    discriminator_channels = 3
+    latent_channels = 3
 
     def __init__(self, shape: StyleganConfig) -> None:
         super().__init__()
@@ -26,7 +25,7 @@ class StyleganBase(nn.Module):
         return 2 * image - 1
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps, in the shape of z, for which x0 is the output of the generator.
+        """Returns the output of the generator as the clean latent x0, in the shape of z. The timestep has no effect.
 
         The generator reads the first references of each image. If an image has fewer references than the generator
         reads, its references are repeated. An empty slot is black, as is the area around a face that was warped with a
@@ -40,8 +39,8 @@ class StyleganBase(nn.Module):
             slots = torch.arange(read, device=z.device) % count
             filled = present[:, slots, None, None, None]
             pictures = torch.where(filled, self.encode(references[:, slots]), pictures)
-        restored = self.generator(torch.cat([z, pictures.flatten(1, 2)], 1), conditions.identity)
-        return one_step.noise_of_correction(z, restored - z, timestep)
+        restored: torch.Tensor = self.generator(torch.cat([z, pictures.flatten(1, 2)], 1), conditions.identity)
+        return restored
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
         """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""

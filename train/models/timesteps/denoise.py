@@ -1,0 +1,95 @@
+"""Draws the noise of a denoiser, and restores faces with a denoiser in one step or in several steps.
+
+A denoiser gets a noisy latent, the timestep of the noise, and the LQ latent. A denoiser computes the clean latent x0.
+
+In training, the noisy latent is the target's latent with noise, as in DDPM (Ho et al. 2020). In a restoration, the
+first noisy latent is the LQ latent with noise for the highest timestep, because the target is not known (ours). Each
+step computes x0, and the sampler computes the noisy latent of the next, lower timestep. The result is the x0 of the
+last step.
+
+We have seen only the abstract of IDM (arXiv 2307.08996), so these choices are not IDM's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+
+from manifests.errors import BadInput
+from train.models.config import MOST_STEPS
+from train.models.timesteps.one_step import add_noise
+
+SOLVER_ORDER = 1  # DPM-Solver++ of order 1 is DDIM without random noise (Lu et al. 2022).
+
+
+class NoisyStep(NamedTuple):
+    """Holds the random numbers that make the noisy latents of a training batch."""
+
+    timestep: torch.Tensor  # (B,) int64
+    noise: torch.Tensor  # (B,C,h,w) float32, standard normal
+
+
+def check_steps(steps: int, denoise: bool = True) -> None:
+    """Raises BadInput if `steps` is not in 1..MOST_STEPS, or above 1 for a restorer that is no denoiser."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise BadInput(f"--steps {steps} is out of range: give 1 to {MOST_STEPS}.")
+    if steps > 1 and not denoise:
+        raise BadInput(
+            f"--steps {steps} needs a denoiser, and this restorer restores in one step: leave --steps out, or train a "
+            "denoiser with `likeness train --recipe idm`."
+        )
+
+
+def draw_noisy_step(
+    highest: int, shape: tuple[int, int, int, int], draw: torch.Generator, device: torch.device
+) -> NoisyStep:
+    """Returns random timesteps from 1 to `highest`, and random noise for latents of this shape (B,C,h,w).
+
+    `draw` is a generator on the CPU, so the numbers are the same on every device.
+    """
+    timestep, noise = torch.randint(1, highest + 1, shape[:1], generator=draw), torch.randn(shape, generator=draw)
+    return NoisyStep(timestep.to(device, non_blocking=True), noise.to(device, non_blocking=True))
+
+
+def draw_noise(seed: int, latents: torch.Tensor, count: int = 1) -> torch.Tensor:
+    """Returns normal random numbers (count,C,h,w) for latents (n,C,h,w). The numbers are the same on every device.
+
+    All images of a batch get the same noise (ours). So the result of an image depends only on the image and the seed,
+    and not on the other images.
+    """
+    noise = torch.randn(count, *latents.shape[1:], generator=torch.Generator().manual_seed(seed))
+    return noise.to(latents)
+
+
+def list_timesteps(highest: int, steps: int) -> list[int]:
+    """Returns `steps` timesteps at equal distances, highest first: 999, 749, 500, 250 for highest=999 and steps=4."""
+    return [round(highest * (steps - k) / steps) for k in range(steps)]
+
+
+def sample(
+    lq: torch.Tensor, predict: Callable[[torch.Tensor, int], torch.Tensor], highest: int, steps: int, seed: int
+) -> torch.Tensor:
+    """Returns the clean latents (B,C,h,w) after `steps` steps.
+
+    `lq` (B,C,h,w) are the LQ latents. `predict` gets the noisy latents (B,C,h,w) and their timestep, and returns the
+    clean latents. The noise is drawn once from `seed`, and the sampler draws no other random number. `highest` must be
+    at least `steps`.
+    """
+    scheduler: Any = DPMSolverMultistepScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=1000,
+        solver_order=SOLVER_ORDER,
+        prediction_type="sample",
+        final_sigmas_type="zero",
+    )
+    timesteps = list_timesteps(highest, steps)
+    scheduler.set_timesteps(timesteps=timesteps)
+    z = add_noise(lq, draw_noise(seed, lq), highest)
+    for timestep in timesteps:
+        z = scheduler.step(predict(z, timestep), timestep, z, return_dict=False)[0]
+    return z
