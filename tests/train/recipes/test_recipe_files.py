@@ -71,6 +71,8 @@ def test_a_recipe_is_equal_after_writing_and_reading(name: str, base: str, chang
         changes = {key: value for key, value in changes.items() if key not in ("parts", "size")}
     if name == "vre":  # these keys are left out, because the name and the losses of the recipe vre cannot be changed
         changes = {key: value for key, value in changes.items() if key not in ("name", "loss")}
+    if not usual.discriminator and "gan" in changes.get("loss", {}):  # the loss gan needs a discriminator
+        changes = {key: value for key, value in changes.items() if key != "loss"}
     changed = build_recipe("here", {**tabulate(usual), **changes})
     assert build_recipe("there", tomllib.loads(format_recipe(changed))) == changed
     assert build_recipe("there", tomllib.loads(format_recipe(usual))) == usual

@@ -158,7 +158,7 @@ def test_gradients_reach_all_that_trains_and_nothing_else(recipe: str, folder: P
     present[1] = False
     weights = torch.randn(lq.shape, generator=torch.Generator().manual_seed(5))
     (model(lq, references, present, embeddings).image * weights).sum().backward()
-    added = ("base.prompt", "base.joins", "base.unet.class_embedding", "vre.projection")
+    added = ("base.prompt", "base.joins", "base.unet.class_embedding", "base.unet.conv_in.lq", "vre.projection")
     parts = ("references.", "embedding.", "identity.")
     for name, parameter in model.named_parameters():
         trains = "lora" in name or name.startswith(added + parts)
