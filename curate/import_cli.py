@@ -38,7 +38,7 @@ def import_lists(
     """Make a dataset from published lists, with the people, references and splits of the lists.
 
     Later runs of curate keep the people, references and splits of the lists. The faces are detected and aligned again.
-    The page docs/import_export.md says how this changes images that are aligned already.
+    The page docs/import_export.md says how the new alignment changes images that are aligned already.
 
     Example: likeness manifest import FFHQ-Ref --format refldm --originals images1024x1024 --out DATASET
     """

@@ -53,8 +53,8 @@ def find_face_in_box(
 ) -> Detection | None:
     """Returns the face that fits `box` (x0, y0, x1, y1) best, at any turn, or None if no face fits.
 
-    The detector gets only the box and a margin of half its longer side, so a small face fills more of the detector's
-    input.
+    The detector gets only the box and a margin of half the box's longer side, so a small face fills more of the
+    detector's input.
     """
     height, width = photo.shape[:2]
     margin = 0.5 * max(box[2] - box[0], box[3] - box[1])
