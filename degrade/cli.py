@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds the number of newly finished images to a progress bar.
+    """Yields a function that takes a number of newly finished images, and moves a progress bar by this number.
 
     The progress bar appears when the function is called for the first time.
     """
@@ -52,7 +52,7 @@ def degrade(
         Path | None,
         flag(
             "--out",
-            ": the folder of the new set; only for a folder of images, because a dataset stores its sets itself",
+            ": the folder of the new set, for the images of a folder; a dataset stores its sets in DATASET/lq",
             metavar="LQ",
             default="none",
         ),

@@ -1,8 +1,8 @@
 """Draws a θ from a preset. The numbers of a θ are drawn from the ranges of the preset.
 
-The same generator must always give the same steps, because every frozen set depends on the order of the draws.
-To keep this order, a number that a preset does not use is not drawn. A new setting must therefore add draws only to
-presets that use the setting.
+Generators with the same seed must always give the same steps, because every frozen set depends on the order of the
+draws. To keep this order, a number that a preset does not use is not drawn. A new setting must therefore add draws only
+to presets that use the setting.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _FULL_SIZE_CHAIN = ("blur", "noise", "downsample", "quantise", "upsample", "jpeg
 class Preset:
     """Holds the ranges from which a θ is drawn. Every draw is uniform. If a range is None, its step is left out.
 
-    Lengths are in pixels of the image that is degraded. The published presets were made for faces of 512 px, and
-    they degrade a smaller face more severely.
+    Lengths are in pixels of the image that is degraded. Most published presets were made for faces of 512 px, and
+    degrade a smaller face more severely.
     """
 
     name: str
@@ -57,8 +57,9 @@ class Preset:
     motion: Range = (0, 0)  # The probability of a motion kernel, and the largest length of the kernel in pixels.
     gray_noise: float = 0  # The probability that all three channels share one noise value.
     upsample: str | None = None  # The interpolation of the upsample.
-    full_size: bool = False  # True adds the noise before the downsample, and compresses JPEG after the upsample.
-    # A second-order chain in place of blur, down, noise and JPEG. `resize` and the colour changes stay in use.
+    full_size: bool = False  # True adds the noise before the downsample, and runs the JPEG step after the upsample.
+    # A second-order chain, which replaces `blur`, `down`, `noise` and `jpeg`. The upsample and the colour changes still
+    # run.
     orders: SecondOrder | None = None
 
     def sample(self, rng: np.random.Generator) -> Theta:
@@ -137,7 +138,7 @@ class Order:
     scale: Range
     gaussian: float  # The probability of Gaussian noise; otherwise the noise is Poisson noise.
     noise: Range  # The sigma of Gaussian noise, in 1/255.
-    poisson: Range  # The factor of Poisson noise.
+    poisson: Range  # The factor by which Poisson noise is multiplied.
     gray_noise: float  # The probability that all three channels share one noise value.
     jpeg: Range  # The quality; the draw is truncated to a whole number.
 
@@ -192,7 +193,7 @@ class SecondOrder:
 
     first: Order
     second: Order
-    small: float  # The second round ends at 1/`small` of the side of the image.
+    small: float  # At the end of the chain, each side of the image is 1/`small` of its full length.
     final_sinc: float  # The probability of the sinc filter at the end.
 
     def sample_steps(self, rng: np.random.Generator) -> list[Step]:
@@ -223,7 +224,10 @@ def _sample_resize(rng: np.random.Generator, factor: float) -> list[Step]:
 
 
 def make_generator(*key: int | str) -> np.random.Generator:
-    """Returns a random generator that depends only on the key, on every machine and in every worker."""
+    """Returns a random generator that depends only on the key.
+
+    The generator is the same on every machine and in every worker.
+    """
     digest = hashlib.sha256(json.dumps(key).encode()).digest()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(digest, "big"))))
 

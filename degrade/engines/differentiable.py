@@ -74,7 +74,8 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
 def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
     """Runs the checked steps of each image without the rounding at the end. Returns one tensor (3, H', W') per image.
 
-    At each position of the chains, images of equal size run as one batch if their steps are of the same kind.
+    The first steps of all images run first, then the second steps, and so on. Images of equal size run as one batch if
+    their steps are of the same kind.
     """
     images = list(hq.unbind(0))
     # For each image of the batch, `exact` contains images of the exact engine, keyed by the number of finished steps.
@@ -116,8 +117,8 @@ def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
 def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
     """Returns a step of θ in the form that this engine computes.
 
-    A blur then has its kernel, a change of size has the new size, and Poisson noise has the images before and after the
-    noise. The other steps stay as they are.
+    A blur step gets its kernel, a resize step gets the new size, and a Poisson step gets the images before and after
+    the noise. The other steps stay as they are.
     """
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
@@ -201,7 +202,7 @@ def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
-        # A value of exactly 0 or 1 that is equal before and after the noise was not clipped.
+        # If a value is exactly 0 before and after the noise, or exactly 1 before and after, the value was not clipped.
         clipped = ((after <= 0) | (after >= 1)) & (after != before)
         noisy = _to_torch(after, image)
         results.append(straight_through(torch.where(_to_torch(clipped, image).bool(), noisy, image), noisy))
@@ -226,7 +227,7 @@ def _blend(images: Tensor, other: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _luma(images: Tensor, red: float = 0.2989) -> Tensor:
-    """Returns the luma with the weights of torchvision. OpenCV's weight of red is 0.299."""
+    """Returns the luma. The default weight `red` is torchvision's; OpenCV's weight is 0.299."""
     return (red * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])[:, None]
 
 

@@ -86,7 +86,7 @@ def format_set_name(preset: str, split: str, size: int, seed: int, engine: str =
 
 
 def lq_path(dataset: Path, lq_set: str, face_id: str) -> Path:
-    """Returns the path of a frozen low-quality image, an RGB PNG of `size` x `size` pixels."""
+    """Returns the path of a frozen low-quality image, which is a square RGB PNG."""
     return dataset / "lq" / lq_set / f"{face_id}.png"
 
 

@@ -58,9 +58,9 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Returns whether every file on disk matches its record, and every image that was made again matches it too.
+        """Returns whether every file on disk, and every image that was made again, matches its record.
 
-        A file without a record also gives False.
+        Also returns False if a file has no record, or if the set is not finished.
         """
         problems = (
             self.missing_files,

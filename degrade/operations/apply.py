@@ -15,10 +15,10 @@ A θ is plain JSON with a version and all parameters:
         {"op": "jpeg", "quality": 73},
         {"op": "upsample", "interpolation": "bilinear"}]}
 
-Every step of a θ of version 1 runs separately. In a θ of version 2, the same steps run faster (`blur.fast_blur`).
-Before the next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two
-versions can therefore differ, so a θ of version 1 always runs as version 1. The key `preset` of a θ has no effect.
-Lengths are in pixels of the image, angles are in radians, and the sigma of noise is in 1/255.
+Every step of a θ of version 1 runs separately. In a θ of version 2, the same steps run faster (`blur.fast_blur`). After
+a blur and its downsample, the images of the two versions differ by at most 0.25/255. This difference can change the
+bytes of the result, so a θ of version 1 always runs as version 1. The key `preset` of a θ has no effect. Lengths are in
+pixels of the image, angles are in radians, and the sigma of noise is in 1/255.
 """
 
 from __future__ import annotations

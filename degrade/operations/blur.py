@@ -46,8 +46,8 @@ def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
     """Runs a checked blur step without clipping, and then the downsample step `next_step` if `next_step` is not None.
 
     The result differs from the result of `blur` and `downsample` by at most 0.25/255. The largest difference that we
-    measured between `fast_blur` and `blur` is 0.09/255. If OpenCV's filter or a Fourier transform costs less than the
-    passes, the cheaper method is used.
+    measured between `fast_blur` and `blur` is 0.09/255. If a blur with OpenCV's filter or with a Fourier transform
+    costs less than the separable passes, this blur is used.
     """
     height, width = image.shape[:2]
     out_height, out_width = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
@@ -90,7 +90,7 @@ def _blur_with_cut_kernel(image: Image, step: Step) -> Image:
 
 
 def _make_cut_kernel(step: Step) -> Kernel:
-    """Returns the kernel of a step without its border, which has almost no weight."""
+    """Returns the kernel of a step, cut to the square outside of which the kernel has almost no weight."""
     kernel = make_kernel(step)
     outside = len(kernel) // 2 - support_radius(kernel, TOLERANCE / 8)
     return np.ascontiguousarray(kernel[outside : len(kernel) - outside, outside : len(kernel) - outside])
@@ -162,10 +162,11 @@ _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
 def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -> int:
-    """Returns the largest number of separable passes that cost at most as much as OpenCV's filter or the Fourier
-    transform.
+    """Returns the largest number of separable passes that cost at most as much as the other method.
 
-    The costs are computed from counts of multiplications and not measured, so every machine chooses the same method.
+    The other method is OpenCV's filter for `iso` kernels and for kernels of up to 11 x 11 pixels, and the Fourier
+    transform for larger kernels. The costs are computed from counts of multiplications and not measured, so every
+    machine chooses the same method.
     """
     height, width = image.shape[:2]
     if step["kernel"] == "iso":

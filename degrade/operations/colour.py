@@ -26,7 +26,7 @@ def gray(image: Image) -> Image:
 
 
 def _luma(image: Image) -> Image:
-    # The weights are from torchvision's rgb_to_grayscale. OpenCV's weight of red is 0.299.
+    # The weights are from torchvision's rgb_to_grayscale. OpenCV's weight of red is 0.299 instead of 0.2989.
     red, green, blue = cv2.split(image)
     return np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
 

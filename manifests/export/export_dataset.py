@@ -169,7 +169,7 @@ def _read_card(out: Path) -> dict[str, Any]:
 
 
 def _has_all_files(out: Path, card: dict[str, Any]) -> bool:
-    """Returns whether a folder contains the card and at least as many other files as the card counts."""
+    """Returns whether a folder contains the card, and at least the number of other files that the card states."""
     return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))
 
 

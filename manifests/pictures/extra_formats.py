@@ -77,12 +77,12 @@ def _find_tiff_kind(file: BinaryIO, head: bytes) -> str | None:
             return RAW
         if not (int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1 and _SUB_IFDS in tags):
             return None
-    except Exception:  # a broken file has no tags; the decoder of TIFF says what is wrong with it
+    except Exception:  # the tags are broken; the decoder of TIFF reports what is wrong with the file
         return None
     try:
         places = tags[_SUB_IFDS]
         parts = [_read_tags(file, head, at) for at in (places if isinstance(places, tuple) else (places,))]
-    except Exception:  # the library of RAW says what is wrong with the file
+    except Exception:  # the tags are broken; the library of RAW reports what is wrong with the file
         return RAW
     return RAW if any(part.get(_PHOTOMETRIC, _SENSOR_DATA[0]) in _SENSOR_DATA for part in parts) else OTHER_PICTURE
 

@@ -100,7 +100,7 @@ class KeptOutPictures:
     key: bytes = b""
     samples: Mapping[str, str] = field(default_factory=dict)  # Maps the mark of the samples to the reason.
     bands: Mapping[str, Sequence[int]] = field(default_factory=dict)  # Maps the mark of a band to numbers of pictures.
-    reasons: Sequence[str] = ()  # The reason of each picture.
+    reasons: Sequence[str] = ()  # The reason why each picture is kept out.
     places: Sequence[frozenset[str]] = ()  # The marks of the places of each picture's files.
 
     def find_reason(self, samples: str | None, phash256: str | None, uri: str) -> str | None:

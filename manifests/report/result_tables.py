@@ -163,7 +163,7 @@ def _explain_training(result: Result) -> list[str]:
 
 
 def _explain_unmeasured_images(result: Result) -> list[str]:
-    """Returns notices about the images of each system that no metric could measure."""
+    """Returns notices about images that no metric could measure, for each system."""
     counts: dict[tuple[str, str], int] = {}
     for row in result["unmeasured"]:
         key = row["key"], row["reason"].rstrip(".")

@@ -16,7 +16,7 @@ from typing import Any
 
 from manifests.errors import FolderBusy
 
-# numpy raises these errors for an .npy file that is missing, cut short or changed; numpy parses the header as Python
+# numpy raises these errors for an .npy file that is missing, cut short or changed (TokenError for a broken header)
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
@@ -144,7 +144,7 @@ def sha256_file(path: Path) -> str:
 
 
 def hash_config(config: Any) -> str:
-    """Returns the sha256 of settings as JSON with sorted keys. Equal settings have equal hashes."""
+    """Returns the sha256 of settings, which are written as JSON with sorted keys. Equal settings have equal hashes."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())

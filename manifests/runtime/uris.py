@@ -49,7 +49,7 @@ def display_path(uri: str) -> Path:
 
 
 def normalise_name(name: str | Path) -> str:
-    """Returns a path or a name in the form in which names of files and names in lists are compared.
+    """Returns a normal form of a path or a name, so that names of files can be compared with names in lists.
 
     The form is NFC, because some systems store `ë` as one character and others as two. Backslashes become slashes.
     """
@@ -57,7 +57,7 @@ def normalise_name(name: str | Path) -> str:
 
 
 def fold_name(name: str | Path) -> str:
-    """Returns a form of a name that is equal for all names that a case-insensitive system treats as one name."""
+    """Returns a form of a name that is the same for two names if a case-insensitive system treats them as one name."""
     return normalise_name(name).casefold()
 
 
