@@ -209,9 +209,9 @@ def check_weights() -> Iterator[Finding]:
 
 
 def check_face_models(spec: str) -> Iterator[Finding]:
-    """Yields the files of the face models `spec`, each with its hash and licence. Nothing is downloaded.
+    """Yields a finding for each file of the face models `spec`, with the file's hash and licence.
 
-    `spec` is a value of the option --faces.
+    Nothing is downloaded. `spec` is a value of the option --faces.
     """
     from curate.faces.insightface_models import PACK_ROOT, list_packs
     from curate.faces.load import load_faces

@@ -71,7 +71,7 @@ class SetSummary:
     size: int
     images: int
     images_written: int  # The number of images that this call wrote, repaired images included.
-    images_repaired: int  # The number of images on disk whose bytes differed from the recorded bytes.
+    images_repaired: int  # The number of written images that replaced a changed file.
     later_faces: int  # The number of faces that joined the split after the set was begun.
     enlarged: int = 0  # The number of targets that are smaller in their photo than `size`.
     padded: int = 0  # The number of targets with more than 2% of the crop outside the photo.

@@ -66,7 +66,7 @@ class FolderSummary:
     size: int | None
     images: int
     images_written: int  # The number of images that this call wrote, repaired images included.
-    images_repaired: int  # The number of images on disk whose bytes differed from the recorded bytes.
+    images_repaired: int  # The number of written images that replaced a changed file.
     skipped: tuple[tuple[str, str], ...]  # The plain path of each skipped source, and the reason.
 
 

@@ -51,7 +51,7 @@ class Verification:
     unreproduced_files: tuple[str, ...]  # Images whose SHA-256 differs from the record when they are made again.
     files_without_source: tuple[str, ...]  # Images whose clean image is missing, has changed or cannot be read.
     unexpected_files: tuple[str, ...]  # Files that are on disk but not recorded.
-    images_not_made: int  # The number of images that are missing because the command that makes the set was stopped.
+    images_not_made: int  # The number of images that an unfinished set lacks; 1 if the number is unknown.
     largest_difference: int  # The largest difference of a pixel between a file and its new image, in 1/255.
     # A text for each library whose version on this machine differs from the version that made the set.
     version_differences: tuple[str, ...] = ()
