@@ -80,7 +80,10 @@ class Erasure:
 
 
 def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
-    """Returns the changes of the ledger that remove these faces. The caller changes or deletes their rows in `faces`."""
+    """Returns the changes of the ledger that remove these faces.
+
+    The caller changes or deletes the rows of these faces in the table `faces`.
+    """
     erasure = Erasure()
     removed = set(face_ids)
 
