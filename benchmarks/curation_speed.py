@@ -47,7 +47,7 @@ Boxes = dict[Path, np.ndarray]  # maps a photo to the boxes (n, 4) of its faces
 
 
 def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
-    """Runs the stages of curation that end with the embeddings. Returns the seconds of each stage."""
+    """Runs the stages of curation up to the embeddings. Returns the seconds of each stage."""
     # These modules are imported here, because worker processes import this file again and do not need these modules.
     from curate.detection.detect import detect
     from curate.detection.embed import embed

@@ -1,4 +1,4 @@
-"""Measures how well the recorded measures detect dark photos, covered faces, and photos that were enlarged before.
+"""Measures how well the recorded measures detect dark photos, covered faces, and enlarged photos.
 
     python benchmarks/target_measures.py DATASET [DATASET ...] --models FOLDER
 

@@ -28,8 +28,9 @@ FACE = np.kron(np.array([[1, 2], [3, 4]]), np.ones((40, 40))).astype(np.uint8) *
 def make_detector(upside_down_score: float, shift: float = 0.0) -> FaceDetector:
     """Returns a detector that finds the square FACE with a score of .9 and with upright landmarks.
 
-    If the photo is upside down, the score is `upside_down_score`. In photos, but not in crops, the landmarks are up to
-    2 x `shift` pixels wrong. If the detector looks at an upside-down face twice, it finds different landmarks.
+    If the photo is upside down, the score is `upside_down_score`. In photos, the landmarks are up to 2 x `shift` pixels
+    wrong. In crops, the landmarks of an upside-down face are 4 pixels wrong, so the detector finds other landmarks than
+    in the photo.
     """
 
     def detect(image: np.ndarray) -> list[Detection]:
