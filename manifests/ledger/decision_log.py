@@ -21,8 +21,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
 DROPPED_BY_DECISION = "decided"  # The reason in the row of a face that a decision dropped.
-# Largest length of a person's name, and of the reason of a drop, in characters (ours). Most file systems allow 255 in a
-# name.
+# Largest length of a person's name, and of the reason of a drop, in characters (ours). Most file systems allow names of
+# 255 bytes.
 MAX_NAME = 255
 MIN_OVERLAP = 0.5  # Least intersection over union of a recorded box and today's box (ours; usual for detectors).
 # These kinds have one list of lists, named `sides`, with a list for each person.
@@ -33,7 +33,8 @@ CONSENT_KIND = "consent"  # Decisions of this kind have one list of photo ids, n
 # effect.
 ONE_PERSON, TWO_PEOPLE, DROP = EFFECTS = ("one person", "two people", "drop")
 _EFFECT_OF = {"merge": ONE_PERSON, "lock": ONE_PERSON, "split": TWO_PEOPLE, "apart": TWO_PEOPLE, "drop": DROP}
-# Maps each other kind of decision to the names of its lists of faces.
+# Maps each kind of decision to the names of its lists of faces. For merge, together, apart, consent and undo, the tuple
+# is empty.
 PARTS = {
     "merge": (),
     "together": (),
@@ -64,8 +65,8 @@ class FaceLocation:
     witness: bool = False
 
 
-# A place is the photo and the box of a face. A FaceLocation is a place with the information whether the face is a
-# witness. The place of a photo has an empty box.
+# A place is the photo and the box of a face. A FaceLocation is a place, and also says whether the face is a witness.
+# The place of a photo has an empty box.
 Place = tuple[str, tuple[float, ...]]
 
 
@@ -74,13 +75,13 @@ class TakenBack:
     """An effect that an older decision no longer has on some of its faces, because a newer decision says otherwise."""
 
     number: int  # Number of the older decision.
-    faces: tuple[FaceLocation, ...]  # Some faces of the older decision.
+    faces: tuple[FaceLocation, ...]  # The faces on which the older decision loses the effect.
     effect: str  # ONE_PERSON, TWO_PEOPLE or DROP
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision with its lists of faces, in the order of PARTS. A side of a SIDED kind is one person.
+    """A decision with its lists of faces, in the order of PARTS. For a kind in SIDED, each list is one person.
 
     `name` is the name of a rename, the split of an assign, the reason of a drop, or the consent: yes, no or withdrawn.
     `takes_back` are effects of older decisions that this decision contradicts. If this decision is undone, the older
@@ -239,9 +240,10 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
 
 
 def find_takers(decisions: Sequence[Decision]) -> dict[int, int]:
-    """Returns a dict that maps each decision without any effect to the newest decision that takes it back, as numbers.
+    """Returns a dict that maps the number of a decision without effect to the number of the decision that ended it.
 
-    A decision that is not undone can be without effect, because newer decisions take all of its effects back.
+    A decision is without effect if newer decisions take all of its effects back. The newest of these decisions ended
+    it. Undone decisions are not in the dict.
     """
     in_force = select_in_force(decisions)
     active = {one.number for one in select_active(in_force)}
@@ -341,12 +343,13 @@ def find_drops(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str
 def find_accepts(decisions: Iterable[Decision], faces: Iterable[Face]) -> dict[str, Decision]:
     """Returns a dict that maps the id of a face to the newest decision of the kind accept that names the face.
 
-    Faces that no such decision names are left out. Undone decisions of `decisions` count too. If two faces overlap the
-    recorded box, the decision names the face with the larger overlap, even if this face is not in use.
+    Faces that no such decision names are left out. A decision in `decisions` counts even if an undo takes it back. If
+    two faces overlap the recorded box, the decision names the face with the larger overlap, even if this face is not in
+    use.
     """
     accepts = [decision for decision in decisions if decision.kind == "accept"]
     photos = {location.photo_id for decision in accepts for location in decision.parts[0]}
-    # a finder prefers faces in use, so it gets all faces as faces in use
+    # a finder prefers faces in use, so all faces are passed as faces in use
     finder = FaceFinder(replace(face, status="ok") for face in faces if face.photo_id in photos)
     found = [(finder.find(location)[0], decision) for decision in accepts for location in decision.parts[0]]
     return {face.face_id: decision for face, decision in found if face is not None}
@@ -362,7 +365,7 @@ def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
-    """Returns the locations of a decision's faces that are not in use today, each location with the cause.
+    """Returns the locations of a decision's faces that are not in use today, each with the cause.
 
     A face that this decision dropped is not returned. A face that the decision names twice is returned one time.
     """

@@ -2,7 +2,7 @@
 
 The functions depend on the layout of a run (train/data/snapshot.py, train/fit/log/logbook.py,
 train/evaluation/evaluate.py) and on the layout of a benchmark (train/benchmark/frozen_benchmark.py). The package
-`manifests` does not import the package `train`.
+`manifests` does not import the package `train`, so this module repeats the names of the files.
 """
 
 from __future__ import annotations
