@@ -62,8 +62,8 @@ def draw_references(
     references, but at most `wrong_references`. All draws depend only on the seed and on face ids, because person ids
     differ between datasets. If `by_face` is true, people get the names from `name_people` instead of identity ids.
 
-    Returns a dict that maps face id to the sha256 of the LQ image, and a list with the CaseFaces of each target, sorted
-    by face id. Raises BadInput if the set is not finished.
+    Returns the sha256 of each LQ image by face id, and the CaseFaces of each target, sorted by face id. Raises BadInput
+    if the set is not finished.
     """
     lq_sha256, detail = read_set_hashes(ledger, set_name), read_set_detail(ledger, set_name)
     if detail is not None and len(detail["faces"]) != len(lq_sha256):

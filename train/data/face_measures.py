@@ -126,8 +126,8 @@ def estimate_resolution(face: InputFace) -> int:
     """Returns the smallest side, S/16 to S pixels, to which the input crop can be shrunk without loss of detail (ours).
 
     In a sharp photo, all half octaves have about the same detail. The two half octaves from S/32 to S/16 cycles per
-    crop give the usual detail of the face. If a higher half octave has less than a quarter of this detail, or if the
-    photo has too few pixels for it, then this half octave and all higher frequencies count as lost.
+    crop give the usual detail of the face. A higher half octave counts as lost if it has less than a quarter of this
+    detail, or if the photo has too few pixels for it. All frequencies above a lost half octave count as lost too.
     """
     size = face.crop.shape[0]
     coarse = measure_detail(face.crop, size / 32, size / 16, face.noise, face.own_size) / np.sqrt(2)

@@ -26,9 +26,10 @@ WARPED, MESH = "warped", "mesh"
 FOREHEAD = 0.5
 # dlib returns 68 points for every crop, even if the points are wrong. The five landmarks that follow from dlib's points
 # must be near the landmarks of the detector. AGREEMENT (ours) is the largest mean distance, as a share of the distance
-# between the eyes. benchmarks/landmark_error.py degraded 261 web faces. It counted how often dlib's points are nearer
-# to the points of the clean face than the mean points of all faces are. With the preset `codeformer`, this is so for
-# 92% of the faces within AGREEMENT, and for 78% of the other faces. With `severe`, the two shares are 61% and 28%.
+# between the eyes. benchmarks/landmark_error.py degraded 261 web faces. For each face, it compared dlib's points, and
+# the mean points of all faces, with the points of the clean face. With the preset `codeformer`, dlib's points are
+# nearer on 92% of the faces within AGREEMENT, and on 78% of the other faces. With `severe`, the two shares are 61% and
+# 28%.
 AGREEMENT = 0.15
 
 
@@ -49,8 +50,8 @@ def warps_references(parts: tuple[str, ...]) -> bool:
 
 
 def find_warp_points(parts: tuple[str, ...], crop: np.ndarray, landmarks5: np.ndarray | None) -> np.ndarray | None:
-    """Returns the points of an aligned crop that a restorer with these parts uses for a warp of the crop, or for a warp
-    of another crop to this crop.
+    """Returns the points of an aligned crop for a warp by a restorer with these parts. The crop is warped from these
+    points, or another crop is warped to these points.
 
     The points are `landmarks5` (5, 2) of the crop, or the mesh points (83, 2) for the part `mesh`. The result is None
     if no points were found.

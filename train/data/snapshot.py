@@ -62,7 +62,7 @@ class Snapshot:
     # For each crop, the round of `likeness iterate` that made the crop, or None if the crop is the original.
     versions: list[int | None] = field(default_factory=list)
     upsample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,) crop pixels per photo pixel.
-    large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row of `large_crops`, or -1.
+    large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row in `large_crops`, or -1.
     # (n,) the result of `estimate_resolution`, in pixels, for each training target, and 0 for other crops
     resolution: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 

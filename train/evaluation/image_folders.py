@@ -37,8 +37,8 @@ class ImageFolders:
             write_atomically(self._temporary / str(number) / f"{row['face_id']}.png", encode_png(image))
 
     def publish(self) -> dict[str, Any]:
-        """Gives the temporary folder its final name. Returns the entry `image_folders` of the result, which maps the
-        key of each system to its folder, or {} if no image was written.
+        """Gives the temporary folder its final name. Returns {"image_folders": {key of a system: its folder}} for the
+        result, or {} if no image was written.
         """
         shutil.rmtree(self._folder, ignore_errors=True)
         if not self._numbers:

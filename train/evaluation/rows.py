@@ -136,8 +136,8 @@ def make_embedder(recognizer: FaceModels) -> Embed:
 def match_files(
     folder: Path, cases: Sequence[Case], without_case: Collection[str] = ()
 ) -> tuple[dict[str, Path], list[str]]:
-    """Returns a dict that maps face ids of cases to files of `folder`, and the names of the files that match no image
-    of the set.
+    """Returns the files of `folder` that match a case, by face id, and the names of the files that match no image of
+    the set.
 
     `without_case` has the faces of the set that have no case, because the faces have no reference. The files of these
     faces are neither measured nor returned.

@@ -16,8 +16,8 @@ from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
 from train.restore.references.reference_photos import References
 
-# The standard deviation of the Gaussian that blurs the blurred references, as a fraction of the side of the image
-# (ours): 4 px for a side of 128 px, and 15 px for a side of 512 px.
+# A Gaussian blurs the references of the system "blurred". Its standard deviation is this fraction (ours) of the side of
+# the image: 4 px for a side of 128 px, and 15 px for a side of 512 px.
 BLUR = 0.03
 REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references on the curve
 
@@ -82,8 +82,8 @@ def list_counterfactual_systems(references: int) -> tuple[System, ...]:
 
 
 def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns (name, first key, second key) for each pair of systems whose difference shows whether the references
-    matter, and whether the person on the references matters."""
+    """Returns (name, first key, second key) for pairs of systems. The differences of these pairs show whether the
+    references matter, and whether the person on the references matters."""
     right, wrong = str(references), f"wrong{references}"
     return (
         ("right - none", right, "0"),

@@ -208,8 +208,8 @@ def _embedding_dim(dataset: Path) -> int:
 def make_random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
-    The images get the numbers of references in `recipe.reference_counts` in turn. Each image has as many reference
-    slots as the largest of these numbers.
+    From image to image, the number of references takes the values of `recipe.reference_counts`, again and again. Each
+    image has as many reference slots as the largest of these numbers.
     """
     preset = find_training_preset(recipe.preset, recipe.presets)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size

@@ -16,7 +16,7 @@ The sources of the losses, and the networks that the losses use:
     `face_alignment` is HonestFace's idea with our formula.
     `gan` is the non-saturating loss (Goodfellow 2014), and uses a discriminator.
     `reconstruction`, `codebook` and `association` are from OSDFace's stage 1, and the model itself computes them.
-    `reconstruction_lpips` is the perceptual loss of OSDFace's stage 1 with LPIPS (ours). It uses vgg16.
+    `reconstruction_lpips` is LPIPS with vgg16 (ours), in place of the perceptual loss of OSDFace's stage 1.
 """
 
 from __future__ import annotations

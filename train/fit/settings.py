@@ -238,8 +238,8 @@ def _start(recipe: Recipe, folder: Path | None) -> str | None:
         raise BadInput(f"Recipe {recipe.name} has no StyleGAN2 decoder: leave --start out, or take the recipe refine.")
     if (recipe.size, recipe.channel_limit) != (REFINEFIR.size, REFINEFIR.limit):
         raise BadInput(
-            f"--start needs the release's sizes: recipe {recipe.name} has size {recipe.size} and channel_limit "
-            f"{recipe.channel_limit}, and the weights have {REFINEFIR.size} and {REFINEFIR.limit}. Leave --start out, "
+            f"--start needs size {REFINEFIR.size} and channel_limit {REFINEFIR.limit}, as in the released weights, but "
+            f"recipe {recipe.name} has size {recipe.size} and channel_limit {recipe.channel_limit}: leave --start out, "
             "or take the recipe refine."
         )
     if not (folder / STYLEGAN2).is_file():

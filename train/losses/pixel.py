@@ -35,8 +35,8 @@ def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def mse_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Returns the mean squared difference of images (B,3,S,S) in 0..1 (OSDFace's L_MSE).
 
-    We have not seen the range of OSDFace's images. In -1..1, as in a re-implementation (ManaswiYadamreddy/CRAFT), the
-    loss is four times as large.
+    We have not seen whether OSDFace's images are in 0..1 or in -1..1. In -1..1, as in a re-implementation
+    (ManaswiYadamreddy/CRAFT), the loss is four times as large.
     """
     return (restored - target).square().mean()
 

@@ -72,8 +72,8 @@ def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
 def vif(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Returns the visual information fidelity of images (B, 3, S, S) in 0..1 (Sheikh and Bovik 2006); higher is better.
 
-    The value is the share of the target's information that the restored image still has, computed by torchmetrics in
-    the pixel domain over RGB in 8 bits. S must be at least 41. The value is 1 for equal images.
+    The value is the share of the target's information that the restored image still has. torchmetrics computes the
+    value in the pixel domain over RGB in 8 bits. S must be at least 41. The value is 1 for equal images.
     """
     values = visual_information_fidelity(restored * 255, target * 255, reduction="none")
     return [float(value) for value in torch.atleast_1d(values)]

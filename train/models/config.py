@@ -117,7 +117,8 @@ class ModelConfig:
     vre: VreConfig
     denoise: bool = False  # True for a denoiser, see train/models/timesteps/denoise.py.
     stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
-    # The encoder that embeds the references, or None if the recognizer of the dataset embeds the references.
+    # The shape of the encoder that embeds the references, or None if the recognizer of the dataset embeds the
+    # references.
     identity_encoder: IrSeShape | None = None
     reference_limit: int | None = None  # Bases except stylegan: the largest number of references, or None.
 

@@ -17,7 +17,7 @@ class Group(NamedTuple):
     """Holds the indices of all images of a batch that have the same number k of references."""
 
     rows: torch.Tensor  # (m,) int64: the images
-    slots: torch.Tensor  # (m,k) int64: the slots of each image that have a reference
+    slots: torch.Tensor  # (m,k) int64: for each image, the slots that have a reference
 
 
 class Places(NamedTuple):

@@ -31,15 +31,15 @@ DISAGREES = "disagrees"
 class HarmLimits:
     """Holds the thresholds of a restored face. Each threshold is ours; see the docstring of this file."""
 
-    # A face is already sharper than the restorer can write if the side of its crop covers at least as many photo pixels
-    # as the restorer's size, and if the face has at least this fineness. Most sharp photos have .30 or more. Of the 67
-    # faces in the photos of benchmarks/real_photos.py, 66 have .22 or less.
+    # A face is already sharper than the restorer can write if two conditions hold. The side of its crop covers at least
+    # as many photo pixels as the restorer's size, and the face has at least this fineness. Most sharp photos have .30
+    # or more. Of the 67 faces in the photos of benchmarks/real_photos.py, 66 have .22 or less.
     max_fineness: float = 0.30
     # The sharpness of the result, divided by the sharpness of the input, must be at least this number. A difference of
     # 5% is not visible.
     min_sharpness_ratio: float = 0.95
-    # The mean cosine to the references must not fall by more than this number. Of the results that dlib finds nearer to
-    # the truth than their input, 95% lose less cosine than this number.
+    # The mean cosine to the references must not fall by more than this number. We measured the results that dlib finds
+    # nearer to the truth than their input. In 95% of these results, the mean cosine falls by less than this number.
     max_identity_loss: float = 0.006
     # Without references, the cosine of the result to the input must be at least `same_person` plus this share of the
     # way from `same_person` to 1. The limit is relative, because recognizers differ in the scale of their cosines.

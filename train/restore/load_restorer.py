@@ -107,8 +107,8 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
     on its own device.
     """
     batch, count, device = len(lq), len(references.crops), next(model.parameters(), lq).device
-    # Without references, the empty array of embeddings has the length of the recognizer's embeddings, and the restorer
-    # may read embeddings of another length.
+    # Without references, `references.embeddings` is an empty array for embeddings of the recognizer's length. The
+    # restorer can read embeddings of another length, so it gets an empty array for this length.
     embeddings = references.embeddings if count else torch.zeros(0, model.config.embedding_dim)
     restored = model(
         lq.to(device),

@@ -190,8 +190,8 @@ class _Shift(nn.Module):
 
 
 def base_fingerprint(base_model: str) -> str:
-    """Returns the sha256 of the schedule and of all entries in the configs of UNet and VAE that differ from the
-    defaults of diffusers.
+    """Returns the sha256 of the schedule and of the configs of UNet and VAE, without the entries that have diffusers'
+    default values.
 
     A copy of the model in another folder has the same fingerprint. A copy of the model that another version of
     diffusers saved with more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput
@@ -205,8 +205,8 @@ def base_fingerprint(base_model: str) -> str:
 
 
 def _drop_defaults(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a config that `kind`, a class of diffusers, reads, without the entries that have a default
-    value."""
+    """Returns the entries of a config that `kind` reads and that differ from the default values. `kind` is a class of
+    diffusers."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
     return {
         name: value

@@ -1,4 +1,4 @@
-"""Refines an image at half its resolution with the context that the UNet found (ours).
+"""Refines an image at half its resolution, with features of the UNet as context (ours).
 
 The UNet of base `tiny` sees an image as squares of pixels. So the UNet only slowly learns an operation that is the same
 at every pixel, for example to remove noise and JPEG blocks, or to sharpen edges.

@@ -32,7 +32,7 @@ class Squeeze(nn.Module):
 
 
 class Unit(nn.Module):
-    """Adds two convolutions with a squeeze to a shortcut."""
+    """Computes two convolutions and a squeeze, and adds a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, squeeze: int) -> None:
         super().__init__()

@@ -28,10 +28,10 @@ class InstantRestoreBase(nn.Module):
     `reference_vae` read the references, and are not trained. `prompt` (1,77,D) is the output of the text encoder.
     `clip` is the largest absolute value of the clean latent, or None for no limit.
 
-    A restoration draws four random latents from `seed`, in this order: the draw from the posterior of the LQ image, the
-    draw from the posterior of a reference, the noise of a reference, and the noise of the LQ latent. All images of a
-    batch get the same draws, and so do all references (ours). So the result of an image depends neither on the other
-    images of the batch nor on the order of the references. The authors' code sets no seed.
+    A restoration draws four random latents from `seed`. The first two are the draws from the posteriors of the LQ image
+    and of a reference. The third is the noise of a reference, and the fourth is the noise of the LQ latent. All images
+    of a batch get the same draws, and so do all references (ours). So the result of an image depends neither on the
+    other images of the batch nor on the order of the references. The authors' code sets no seed.
     """
 
     prompt: torch.Tensor

@@ -14,10 +14,10 @@ from train.restore.references.confirm_references import confirm_references, desc
 from train.restore.references.reference_people import ReferencePerson, select_main_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto
 
-# A reference is a near-duplicate of the photo if a face of the reference and a face of the photo have 256-bit hashes
-# that differ in few bits, and a cosine of at least MIN_COSINE. The limits for the number of bits, one for a plain copy
-# and one for a mirrored copy, are from DedupeRules in curate/config.py. MIN_COSINE (ours) is below the .80 of
-# DedupeRules, because the photo can be a degraded copy of the reference.
+# A reference is a near-duplicate of the photo if one of its faces and a face of the photo agree in two ways: their
+# 256-bit hashes differ in few bits, and their cosine is at least MIN_COSINE. The limits for the number of bits, one for
+# a plain copy and one for a mirrored copy, are from DedupeRules in curate/config.py. MIN_COSINE (ours) is below the .80
+# of DedupeRules, because the photo can be a degraded copy of the reference.
 MAX_FACE_BITS, MAX_MIRRORED_FACE_BITS = 54, 40
 MIN_COSINE = 0.35
 

@@ -55,7 +55,7 @@ def measure_variation(x: torch.Tensor) -> torch.Tensor:
 
     The batch is divided into groups of at most GROUP images. Each group gets one number: the standard deviation over
     the images of the group, averaged over channels and pixels. Image b belongs to group b mod (number of groups). If
-    the batch cannot be divided by GROUP, a smaller group is used (ours); StyleGAN2 fails then.
+    the batch cannot be divided by GROUP, the groups are smaller (ours). StyleGAN2's code fails for such a batch.
     """
     size = next(size for size in range(min(GROUP, len(x)), 0, -1) if len(x) % size == 0)
     groups = x.view(size, -1, *x.shape[1:])  # (images of a group, groups, C, h, w)
