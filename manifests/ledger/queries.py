@@ -9,6 +9,7 @@ from typing import Any
 from manifests.errors import LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Model
+from manifests.runtime.text import format_count
 
 # these patterns match ids, hashes, and URIs in the form of `uri_of`
 _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
@@ -109,5 +110,5 @@ def count_mentions(ledger: Ledger, texts: Sequence[str]) -> tuple[int, list[str]
         rows += int(ledger.query(f"SELECT count(*) AS n FROM {name}")["n"][0])
         count = sum(int(ledger.query(_COUNT_WORDS.format(name), words, list(texts))["n"][0]) for words in _WORDS)
         if count:
-            phrases.append(f"{count} times in the table {name} of the ledger")
+            phrases.append(f"{format_count(count, 'time')} in the table {name} of the ledger")
     return rows, phrases

@@ -10,7 +10,7 @@ from manifests.report.plots import draw_histograms
 # the last bin
 _MEASURES: tuple[tuple[str, float, float, str], ...] = (
     ("512 / f.upsample", 64, 1536, "photo pixels across a crop of 512 px"),
-    ("f.upsample", 0.25, 6, "enlargement of the crop of 512 px, times"),
+    ("f.upsample", 0.25, 6, "how many times the crop of 512 px is enlarged"),
     ("100 * f.outside", 2, 100, "share of the crop outside the photo, %"),
     ("f.inter_ocular_px", 16, 512, "distance between the eyes, photo pixels"),
     ("f.sharpness", 0.05, 2, "sharpness at 128 px"),

@@ -51,7 +51,7 @@ def test_ids_are_found_in_any_column_as_whole_words(ledger):
     ledger.record("s", "p-0a1b2c", {}, [Identity("p-0a1b2c"), Identity("p-ffff00")])
     rows, sentences = queries.count_mentions(ledger, ["p-0a1b2c", "p-0a1b"])
     assert rows == 4  # two rows of identities, one row of stages, and the row with the version of the schema
-    assert sentences == ["1 times in the table identities of the ledger", "1 times in the table stages of the ledger"]
+    assert sentences == ["1 time in the table identities of the ledger", "1 time in the table stages of the ledger"]
 
 
 def test_a_condition_selects_rows_of_a_table(ledger):

@@ -220,7 +220,7 @@ def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
         "yaw in degrees, left to right",
         "pitch in degrees, up to down",
         "cosine of target and reference",
-        "enlargement of the crop of 512 px, times",
+        "how many times the crop of 512 px is enlarged",
         "sharpness at 128 px",
         " come from photos without colours.",
     ):

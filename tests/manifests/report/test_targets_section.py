@@ -36,7 +36,7 @@ def test_the_report_has_a_histogram_of_each_measure_of_the_targets(
     )
     page = build_report(dataset).read_text(encoding="utf-8")
     enlargement, outside = (
-        drawn["enlargement of the crop of 512 px, times"],
+        drawn["how many times the crop of 512 px is enlarged"],
         drawn["share of the crop outside the photo, %"],
     )
     counts = {split: sum(one == split for one in targets.values()) for split in targets.values()}
