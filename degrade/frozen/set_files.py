@@ -212,8 +212,10 @@ def _check_row(row: Row) -> None:
 
 
 def hash_folder(folder: Path) -> dict[str, Path]:
-    """Returns a dict that maps the SHA-256 to the first file with these bytes below a folder. Symlinks are not
-    followed."""
+    """Returns a dict that maps each SHA-256 to the first file below a folder that has this SHA-256.
+
+    Symlinks are not followed.
+    """
     files = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_file() and not path.is_symlink()]
     return {sha256_file(path): path for path in files}
 

@@ -207,7 +207,7 @@ def _select_faces(
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
     """Returns the faces that may be exported, and a dict of reasons.
 
-    The dict maps each accepted face that must not be exported to the reason.
+    The dict gives the reason for each accepted face that must not be exported.
     """
     refused = set(ledger.query(_REFUSED_FACES, list(CONSENT_REFUSALS)).to_series())
     faces, reasons = {}, {}

@@ -17,7 +17,7 @@ from manifests.ledger.records import DecisionRow
 from manifests.runtime.text import format_count
 
 APPLY_STAGE = "apply"
-LAST_DECISION = "last_decision"  # the key of the number in the detail of both stages
+LAST_DECISION = "last_decision"  # both stages record the number under this key of their detail
 
 
 def read_last_decision(ledger: Ledger) -> int:

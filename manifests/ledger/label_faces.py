@@ -43,7 +43,7 @@ def _match_photo(
     label_of_number = {label.number: label for label in labels}
     face_of_id = {face.face_id: face for face in faces}
     face_of: dict[int, Face] = {}
-    taken: set[str] = set()  # the ids of faces that have a label, and the labels that have a face
+    taken: set[str] = set()  # the ids of faces that already have a label, and the labels that already have a face
     for overlap, number, face_id in sorted(overlaps):
         text = label_of_number[number].label
         if -overlap >= MIN_LABEL_OVERLAP and number not in face_of and taken.isdisjoint((face_id, f"label {text}")):

@@ -99,7 +99,10 @@ class _Searcher:
         return kinds
 
     def _is_exception(self, data: bytes, place: int, is_end: bool) -> bool:
-        """Returns whether an exception begins at a place, or may begin there if the data does not end yet."""
+        """Returns whether one of `exceptions` begins at a place.
+
+        Unless `is_end`, a part of an exception at the end is enough.
+        """
         rest = data[place : place + self.longest]
         return any(rest.startswith(other) or (not is_end and other.startswith(rest)) for other in self.exceptions)
 

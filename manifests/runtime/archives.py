@@ -30,7 +30,7 @@ from manifests.runtime.workers import restart_timer
 MAX_MEMBER_BYTES = (
     2**28
 )  # The largest size of one member in bytes. The limit exists because a member is read into memory.
-MAX_MEMBERS = 250_000  # Members after this number are not read, and the reason in the archive's row is TOO_MANY.
+MAX_MEMBERS = 250_000  # If an archive has more members, the rest is not read, and the archive's reason is TOO_MANY.
 MAX_GROWTH = 100  # The largest total size of all members, in bytes for each byte of the archive.
 MAX_GROWTH_BYTES = 2**30  # All members together may have MAX_GROWTH * the archive's size + this number.
 

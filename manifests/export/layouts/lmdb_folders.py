@@ -16,7 +16,7 @@ from manifests.errors import BadInput
 from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import Selection
 
-_LEVEL = 1  # The level that BasicSR writes into meta_info.txt; no reader uses the level.
+_LEVEL = 1  # The level of PNG compression that BasicSR writes into meta_info.txt; no reader uses it.
 _PAGE = 4096  # Size of a page of LMDB in bytes.
 _BATCH = 256  # Number of images in one transaction; LMDB keeps the images in memory until the transaction ends.
 
