@@ -103,8 +103,8 @@ def choose_output_names(sources: list[Path]) -> list[Path]:
     """Returns the name of the PNG of each source, for example a/b.png for a/b.jpg.
 
     If two sources would get the same name, each PNG keeps the ending of its source before .png, for example
-    a/b.jpg.png. Names that differ only in case or in their Unicode form count as the same, because on many systems such
-    names name one file.
+    a/b.jpg.png. Names that differ only in case or in their Unicode form count as the same, because many systems treat
+    such names as one name.
     """
     counts = Counter(fold_name(source.with_suffix(".png")) for source in sources)
     # If another PNG already has the longer name, more endings are added until the name is free.

@@ -158,7 +158,7 @@ def read_theta_file(path: Path) -> list[Row]:
     """Returns the rows of a theta.jsonl, each with all _ROW_KEYS.
 
     Raises BadInput if the file cannot be read, if a line is broken, or if two lines name the same file. Also raises
-    BadInput if a name leads out of the set or out of the folder of its sources.
+    BadInput if a path leads out of the set, or out of the folder of its sources.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -212,7 +212,7 @@ def _check_row(row: Row) -> None:
 
 
 def hash_folder(folder: Path) -> dict[str, Path]:
-    """Returns a dict that maps each SHA-256 to the first file below a folder that has this SHA-256.
+    """Returns a dict that maps each SHA-256 to the first file with this SHA-256 below a folder.
 
     Symlinks are not followed.
     """

@@ -28,8 +28,8 @@ MEASURES = (
     "outside", "detail", "clipped", "dark",
 )  # fmt: skip
 
-# selects the faces of photos whose consent forbids their use; if such a face is a near-duplicate, selects the face that
-# is used instead of the near-duplicate
+# selects the faces of photos whose consent forbids their use; in place of a near-duplicate, selects the face that is
+# used instead
 _REFUSED_FACES = """
 SELECT DISTINCT coalesce(f.duplicate_of, f.face_id)
 FROM faces f JOIN photos p USING (photo_id)

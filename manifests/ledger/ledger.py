@@ -143,7 +143,7 @@ class Ledger:
         if not ids:
             return [], np.zeros((0, 0), np.float32)
 
-        # maps a shard to (row of the result, row of the shard) of each of its faces
+        # maps a shard to a list with (row in the result, row in the shard) for each face
         by_shard: dict[str, list[tuple[int, int]]] = {}
         for place, face in enumerate(ids):
             shard, row = position[face]

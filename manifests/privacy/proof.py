@@ -37,7 +37,7 @@ class Traces:
     faces: tuple[str, ...] = ()  # Face ids.
     people: tuple[str, ...] = ()  # Identity ids.
     uris: tuple[str, ...] = ()
-    longer_uris: tuple[str, ...] = ()  # Uris of files that stay and that begin with one of `uris`; they are no traces.
+    longer_uris: tuple[str, ...] = ()  # Uris that begin with one of `uris`, but whose files stay; they are no traces.
     images: tuple[str, ...] = ()  # The sha256 of PNG files of crops, cleaned versions and low-quality images.
     middles: tuple[str, ...] = ()  # Bytes from the middle of each of these PNG files, in hex (see sample_middle).
     embeddings: tuple[str, ...] = ()  # Bytes of float32 embeddings, in hex.

@@ -264,7 +264,7 @@ def _cut_suffixes(path: Path) -> Iterator[Path]:
 
 
 def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:
-    """Returns the sample hashes and perceptual hashes of these photos, without hashes that other photos have."""
+    """Returns the sample hashes and perceptual hashes that these photos have, and no other photo has."""
     own: set[str] = set()
     others: set[str] = set()
     for photo in ledger.read_rows(Photo):
@@ -274,7 +274,7 @@ def _find_own_hashes(ledger: Ledger, photo_ids: Collection[str]) -> list[str]:
 
 
 def _find_own_embeddings(ledger: Ledger, face_ids: Collection[str]) -> list[str]:
-    """Returns, in hex, the embeddings of these faces, without embeddings that other faces have."""
+    """Returns, in hex, the embeddings that these faces have, and no other face has."""
     faces = ledger.read_rows(Face)
     own = {embedding for _, embedding in _read_embeddings(ledger, [face for face in faces if face.face_id in face_ids])}
     others = [face for face in faces if face.face_id not in face_ids]

@@ -11,8 +11,7 @@ from manifests.ledger.records import Face, Photo
 
 
 def describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns a dict that maps face id to a text with the filter that removed the face, and the measures of the
-    face."""
+    """Returns a dict that maps face id to a text: the filter that removed the face, and the measures of the face."""
     texts: dict[str, str] = {}
     filter_sets = ledger.read_details("filters")  # the newest first
     for face in faces:

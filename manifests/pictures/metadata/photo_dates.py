@@ -27,7 +27,8 @@ _PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
 _EXIF = "{http://ns.adobe.com/exif/1.0/}"
 _XMP = "{http://ns.adobe.com/xap/1.0/}"
 
-# EXIF writes 2020:02:29 13:14:15, XMP writes 2020-02-29T13:14:15.5+01:00 or only a part of it, and IPTC 20200229 131415
+# EXIF writes 2020:02:29 13:14:15, IPTC writes 20200229 131415, and XMP writes 2020-02-29T13:14:15.5+01:00 or its
+# beginning
 _DATE = re.compile(
     r"(\d{4})(?:[-:/. ]?(\d\d)(?:[-:/. ]?(\d\d)"
     r"(?:[T ]+(\d\d):?(\d\d)(?::?(\d\d)(?:\.\d*)?)?\s*(Z|[+-]\d\d:?\d\d)?)?)?)?"
