@@ -134,7 +134,7 @@ def _clean_target(
 ) -> CleanedVersion:
     """Restores and checks one target. If the result is accepted, its PNG is written before its row.
 
-    `valid`, bool (S, S), has the pixels that come from the photo. All pixels outside `valid` stay as in the original.
+    `valid`, bool (S, S), is True for the pixels that come from the photo. All other pixels stay as in the original.
     """
     # Restore the original. Measure the original, and the version that the training of this round used.
     original = read_crop(job.dataset, face, model.config.size)

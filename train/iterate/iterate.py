@@ -1,11 +1,11 @@
 """Iterate: train, clean the training targets with the trained restorer, and train again on the cleaned targets.
 
-The idea is from the abstract of IDM (arXiv 2307.08996), under the name extrinsic learning. Everything else is ours.
-Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored
-with references of the same person. A result that passes all checks of `Bounds` becomes a version of the face. The next
-round is trained from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so
-two rounds differ only in their targets. A target is always restored from its original, so that a round does not repeat
-the errors of earlier rounds.
+The idea is from the abstract of IDM (arXiv 2307.08996), which calls the idea extrinsic learning. Everything else is
+ours. Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is
+restored with references of the same person. A result that passes all checks of `Bounds` becomes a version of the face.
+The next round is trained from scratch on the newest version of each face. All rounds have the same recipe, seed and
+length, so two rounds differ only in their targets. A target is always restored from its original, so that a round does
+not repeat the errors of earlier rounds.
 
     `DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png` is an accepted version. `<ab>` are the first two letters
     of the face id. The originals never change.
@@ -93,7 +93,8 @@ class IterationSummary:
 
 
 def count_defects(dataset: Path, recipe: Recipe, bounds: Bounds) -> tuple[int, dict[str, int]]:
-    """Returns the number of training targets, and the number of targets with each defect. Raises BadInput."""
+    """Returns the number of training targets, and the number of targets with each defect. Raises BadInput if the
+    dataset has no training target, or has decisions that are not applied yet."""
     targets = plan_targets(dataset, recipe.size)
     with Ledger.open(dataset) as ledger:
         defects = find_defects(ledger, targets, bounds)

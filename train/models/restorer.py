@@ -1,4 +1,4 @@
-"""Defines the restorer, one model made of parts. The restorer takes one step. A denoiser takes one step or several."""
+"""Defines the restorer, one model made of parts. Only a restorer that is a denoiser can take more than one step."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.timesteps.denoise import NoisyStep, check_steps, draw_noisy_step, sample
 from train.models.timesteps.one_step import add_noise
 
-# Names of random buffers of base stylegan begin with this text. These buffers are not trained, and a checkpoint has
-# them.
+# Names of random buffers of base stylegan begin with this text. A checkpoint contains these buffers, although they are
+# not trained.
 _NOISES = "base.generator.decoder.noises."
-BASE_SHA256 = "base_sha256"  # In config.json: the fingerprint of the base when the checkpoint was written.
+# The key in config.json whose value is the fingerprint that the base had when the checkpoint was written.
+BASE_SHA256 = "base_sha256"
 
 
 class Restorer(nn.Module):

@@ -91,8 +91,8 @@ class Recipe:
     # "" for no discriminator, "latent" for restored latents and prompts, "image" for patches of restored images,
     # "stylegan" for whole restored images, or "dictionary" for the reconstructions of recipe vre
     discriminator: str
-    # Discriminator latent: a timestep is drawn from this many timesteps, from 0 up, and the discriminator sees the
-    # latents with noise for this timestep. 0 shows latents without noise.
+    # Discriminator latent: the discriminator sees the latents with noise for a random timestep from 0 to this number
+    # minus 1. If this number is 0, the latents have no noise.
     diffused_timesteps: int
     # Discriminator stylegan: the weight of R1, the squared gradient of the logits of true faces; 0 for no R1. R1 is
     # computed at every step whose number, counted from 0, is a multiple of `r1_every`.
@@ -123,7 +123,7 @@ class Recipe:
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
 # epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11. The other losses are from
-# re-implementations by third parties. The frozen HQ autoencoder during the association is from one of them
+# re-implementations by third parties. The HQ autoencoder is frozen during the association, as in one of them
 # (ManaswiYadamreddy/CRAFT). We have not seen OSDFace's own losses. CRAFT's L1 has the weight 1 for images in -1..1. Our
 # `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the weight 1, and compares
 # features of VGG19. LPIPS is our choice. The weight of `gan` is .8 in CRAFT and .01 in another account. We use .01,
@@ -217,24 +217,25 @@ _STYLEGANS = {
 _DIFFUSED_TIMESTEPS = {"osdface": 1000}
 BETA1, WEIGHT_DECAY = 0.9, 0.01  # The first beta is ours, and the weight decay is torch's default for AdamW.
 REFINE_BETA1 = 0.5  # ReFine's first beta. ReFine has no weight decay.
-R1, R1_EVERY = 10.0, 16  # ReFine's weight of R1, and its number of steps between two computations.
+R1, R1_EVERY = 10.0, 16  # ReFine's weight of R1, and its number of steps between two computations of R1.
 DECODER_SHARE = 0.2  # ReFine divides the rate of the pretrained decoder by 5.
-# The factors of loss weights late in a run (ours, docs/train.md, What was tried).
+# The factors that multiply loss weights late in a run (ours, docs/train.md, What was tried).
 _LATE_FACTORS: dict[str, dict[str, float]] = {
     "tiny": {"identity": 3.0},
 }
 LATE_FROM = 12_800  # After this number of images, recipe `tiny` uses its factors in _LATE_FACTORS (ours).
-# The shares of the images that other presets than the recipe's preset degrade (ours). A restorer that was trained only
-# on strong degradations makes a clear face worse.
+# For each recipe, the shares of the images that get another preset than the recipe's own preset (ours). A restorer that
+# was trained only on strong degradations makes a clear face worse.
 _MIXTURES: dict[str, dict[str, float]] = {
     "tiny": {"clean": 0.15, "mild": 0.3, "severe": 0.15},
 }
-# tiny: a target with fine detail is used this number of times (ours) in an epoch, because most of our targets are soft
+# Recipe tiny uses a target with fine detail this number of times (ours) in an epoch, because most of our targets are
+# soft.
 FINE_REPEATS = 4
-GRAY_SHARE = 0.1  # Base tiny: share of gray images (ours).
+GRAY_SHARE = 0.1  # Recipe tiny: the share of gray images (ours).
 
 RECIPES = tuple(_RECIPES)
-STYLEGAN_RECIPES = tuple(_STYLEGANS)  # These recipes have a base of their own, and no other recipe has this base.
+STYLEGAN_RECIPES = tuple(_STYLEGANS)  # Only these recipes run on base stylegan, and they run on no other base.
 
 
 def find_recipe(name: str, base: str | None = None) -> Recipe:

@@ -2,8 +2,8 @@
 
 FOLDER contains one of the authors' files `*_ckpt.pt`, a checkpoint of torch.save with three keys:
 
-`state_dict` has all tensors of the authors' model, also the tensors that were not trained: two UNets, two VAEs and the
-    text encoder. The adapters of the UNet and of the VAE have peft's names, and an alpha of half their rank.
+`state_dict` has all tensors of the authors' two UNets, two VAEs and text encoder, also the tensors that were not
+    trained. The adapters of the UNet and of the VAE have peft's names, and an alpha of half their rank.
 `cfg` has the settings of the training, as plain values.
 `optimizer` is not used.
 

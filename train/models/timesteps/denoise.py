@@ -33,7 +33,8 @@ class NoisyStep(NamedTuple):
 
 
 def check_steps(steps: int, denoise: bool = True) -> None:
-    """Raises BadInput if `steps` is not in 1..MOST_STEPS, or above 1 for a restorer that is no denoiser."""
+    """Raises BadInput if `steps` is not in 1..MOST_STEPS. Raises BadInput also if `steps` is above 1 and `denoise` is
+    False, because only a denoiser takes several steps."""
     if not 1 <= steps <= MOST_STEPS:
         raise BadInput(f"--steps {steps} is out of range: give 1 to {MOST_STEPS}.")
     if steps > 1 and not denoise:
