@@ -35,7 +35,7 @@ def evaluate(
 
     The result is written to RUN/evaluation.json. A row for each image and system is written to RUN/evaluation.parquet.
     With a judge or with several steps, the files have other names (`name_result_file`). The systems are the LQ image
-    itself, the restoration without references, the restorations with each number of references in `options`, and the
+    itself, the restoration without references, a restoration for each number of references in `options`, and the
     restoration with wrong references. `options.judge` measures identity. Without a judge, the dataset's own recognizer
     measures identity. The identity loss of a restorer also uses this recognizer. With `with_images`, the restored
     images are written beside the result (train/evaluation/image_folders.py). Raises BadInput, LedgerError or

@@ -152,7 +152,7 @@ class Restorer(nn.Module):
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
             prompt = self.identity(lq, references, present, filled, embeddings, prompt)
-        # Part `extended` on a diffusion base reads the pictures themselves, and so does base stylegan.
+        # Part `extended` on a diffusion base reads the reference pictures themselves, and so does base stylegan.
         raw = self.config.stylegan is not None or ("extended" in self.config.parts and tokens is None)
         return Conditions(
             present=present,

@@ -31,7 +31,7 @@ PARTS = (
 )
 
 EMBEDDING_PARTS = {"embedding", "identity"}  # These parts read the identity embeddings of the references.
-STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan can have only these parts, and always has embedding.
+STYLEGAN_PARTS = ("warped", "mesh", "embedding")  # Base stylegan needs the part embedding, and can have the other two.
 AUGMENTS = ("flip", "each")  # The values of Recipe.augment.
 DISCRIMINATORS = ("", "latent", "image", "stylegan", "dictionary")  # The values of Recipe.discriminator.
 # The values of Recipe.identity_encoder: the recognizer of the dataset, or IR-SE50 on the gray face (ReFine).
@@ -123,11 +123,11 @@ class Recipe:
 #
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
 # epochs of recipe vre and its association weight 1 are from OSDFace's GitHub issue 11. The other losses are from
-# re-implementations by third parties. The HQ autoencoder is frozen during the association, as in one of them
-# (ManaswiYadamreddy/CRAFT). We have not seen OSDFace's own losses. CRAFT's L1 has the weight 1 for images in -1..1. Our
-# `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the weight 1, and compares
-# features of VGG19. LPIPS is our choice. The weight of `gan` is .8 in CRAFT and .01 in another account. We use .01,
-# because .8 comes with a warm-up that our training does not have.
+# re-implementations by third parties. The HQ autoencoder is frozen during the association, as in one of these
+# re-implementations (ManaswiYadamreddy/CRAFT). We have not seen OSDFace's own losses. CRAFT's L1 has the weight 1 for
+# images in -1..1. Our `reconstruction` is for images in 0..1, so its weight is 2. CRAFT's perceptual loss has the
+# weight 1, and compares features of VGG19. LPIPS is our choice. The weight of `gan` is .8 in CRAFT and .01 in another
+# account. We use .01, because .8 comes with a warm-up that our training does not have.
 #
 # Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
 # from OSDFace's infer.py and from a figure of its authors. The loss weights .1 and .01 are from a re-implementation by
@@ -144,9 +144,9 @@ class Recipe:
 #
 # Recipe refine-small is recipe refine for a laptop. All its numbers that differ from recipe refine are ours.
 #
-# Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote it before the release of ReFine.
-# ReFine uses one reference, but we use up to four (ours). The weights, the timestep, the base and the preset `severe`
-# are ours. Our one-step UNet replaces ReFine's generator.
+# Recipe refine-unet takes the idea of its losses from the ReFine paper. We wrote recipe refine-unet before the release
+# of ReFine. ReFine uses one reference, but we use up to four (ours). The weights, the timestep, the base and the preset
+# `severe` are ours. Our one-step UNet replaces ReFine's generator.
 #
 # Recipe instant takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and the
 # weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The reference

@@ -16,7 +16,7 @@ from train.models.io import Conditions
 
 # A denoiser divides its latents by this number (ours), so that their variance is near 1, as in Stable Diffusion. The
 # noise levels are made for such latents. On 1,426 training targets of people_crops at 128 px, the root mean square of
-# the latents in -1..1 is .48. Without the pixels outside the photo, it is .54.
+# the latents in -1..1 is .48. Without the pixels outside the photo, the root mean square is .54.
 SPREAD = 0.5
 
 
