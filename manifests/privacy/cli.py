@@ -109,11 +109,13 @@ def print_purge(result: PurgeResult, as_json: bool) -> None:
     """Print the number of deleted items of each kind, and the proof that nothing is left."""
     plan, proof = result.plan, result.proof
     if as_json:
-        facts = {"removed": dict(result.removed), "checkpoints": plan.checkpoints, "proof": dataclasses.asdict(proof)}
-        typer.echo(json.dumps({**facts, "dry_run": False}))
+        facts = {"removed": dict(result.removed), "kept_out": len(plan.kept_out), "checkpoints": plan.checkpoints}
+        typer.echo(json.dumps({**facts, "proof": dataclasses.asdict(proof), "dry_run": False}))
         return
     removed = ", ".join(f"{count} {kind}" for kind, count in result.removed.items())
     typer.echo(f"Removed: {removed or 'nothing, because there was nothing to remove.'}")
+    if plan.kept_out:
+        typer.echo(f"Kept out: {format_count(len(plan.kept_out), 'photo')} that the dataset does not contain.")
     for checkpoint in plan.checkpoints:
         typer.echo(
             f"The checkpoint {checkpoint} was trained on these photos, and its weights cannot be cleaned. Train again."

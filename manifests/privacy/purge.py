@@ -109,7 +109,6 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
         )
     counts = {"photos": len(plan.photos), "files": len(plan.uris), "faces": len(plan.faces)}
     counts |= {"people": len(plan.people), "low-quality images": plan.lq_images, "targets": plan.targets, **run_counts}
-    counts |= {"kept out": len(plan.kept_out), "checkpoints trained on them": len(plan.checkpoints)}
     removed = {noun: count for noun, count in counts.items() if count}
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:
         number = 1 + max((row.purge_id for row in ledger.read_rows(Purge)), default=0)

@@ -82,8 +82,8 @@ def remove_faces_from_runs(
 
     All sample grids and pages are removed, because they show pictures without names. All restored images of evaluations
     are removed, because no file names the references that were used. A file with results for single faces is removed if
-    it names one of the face ids, or one of the identity ids in `people`. A folder that a killed
-    process left unfinished is completed or removed. Returns the number of removed or rewritten items of each kind.
+    it names one of the face ids, or one of the identity ids in `people`. A folder that a killed process left unfinished
+    is completed or removed. Returns the number of removed or rewritten items of each kind.
     """
     wanted, counts = set(faces), Counter[str]()
     for place, _ in list(_walk_folders(folders)):
