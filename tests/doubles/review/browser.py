@@ -65,14 +65,17 @@ class Hand:
 
     def go_to(self, one: str) -> None:
         """Moves the focus to a cell with j and k."""
-        self.page.wait_for_selector(f'.cell[data-id="{one}"]')
-        wanted = int(str(self.page.get_attribute(f'.cell[data-id="{one}"]', "data-index")))
+        cell = f'.cell[data-id="{one}"]'
+        self.page.wait_for_selector(cell)
         self.page.keyboard.press("j")  # puts the focus into the grid, if the focus is elsewhere
         for _ in range(50):
-            here = int(str(self.page.evaluate("document.activeElement.dataset.index ?? 0")))
-            if here == wanted:
+            # the page may read its rows again between two keys
+            steps = self.page.evaluate(
+                f"document.querySelector('{cell}').dataset.index - (document.activeElement.dataset.index ?? 0)"
+            )
+            if steps == 0:
                 return
-            self.page.keyboard.press("j" if here < wanted else "k")
+            self.page.keyboard.press("j" if steps > 0 else "k")
         raise AssertionError(f"the focus does not reach {one}")
 
     def open(self, one: str) -> None:

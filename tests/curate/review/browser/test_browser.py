@@ -112,9 +112,7 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     wait_for_decisions(server, 7)
     decide(twin, [{"kind": "drop", "faces": [first[0]], **({"reason": "not a face"} if with_keyboard else {})}])
 
-    if with_keyboard:  # j and k count positions, so the keyboard waits until the page has read the faces again
-        page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
-    hand.choose(first[1])  # with the mouse, this happens while the page still reads the faces again
+    hand.choose(first[1])  # this happens while the page still reads the faces again
     page.wait_for_selector(f'.cell[data-id="{first[0]}"]', state="detached")
     hand.wait(f"document.querySelector('.cell[data-id=\"{first[1]}\"]').getAttribute('aria-selected') === 'true'")
     assert page.inner_text("#dock .chosen") == "1 face of 5"
@@ -150,6 +148,30 @@ def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     wait_for_decisions(server, 20)
     server.stop()
     assert describe(dataset) == start and [fourth, third] == [find_people(dataset)[four], find_people(dataset)[three]]
+
+
+def test_the_focus_stays_on_its_face_while_the_page_reads_the_faces_again(dataset: Path, page: Page):
+    hand, server = Hand(page, True), Server(dataset)
+    person = min(find_people(dataset))
+    page.goto(server.link)
+    page.goto(f"{server.base}/person/{person}")
+    page.wait_for_selector(".cell img")
+    faces = [str(cell.get_attribute("data-id")) for cell in page.query_selector_all(".cell")]
+    page.evaluate(_SLOW_FACES)
+    hand.choose(faces[0])
+    hand.go_to(faces[2])
+    hand.act("split", "s")
+    wait_for_decisions(server, 1)
+    page.keyboard.press("j")  # the page still shows the old faces
+    page.wait_for_selector(f'.cell[data-id="{faces[0]}"]', state="detached")
+    assert page.evaluate("document.activeElement.dataset.id") == faces[3]
+    page.keyboard.press("k")
+    assert page.evaluate("document.activeElement.dataset.id") == faces[2]
+    hand.act("drop", "d")  # the face with the focus
+    hand.confirm("")
+    page.wait_for_selector(f'.cell[data-id="{faces[2]}"]', state="detached")
+    assert page.evaluate("document.activeElement.dataset.id") == faces[3]
+    server.stop()
 
 
 def order(server: Server, ids: list[str], number: int) -> list[str]:

@@ -21,18 +21,31 @@ class Grid {
     new ResizeObserver(() => this.layout()).observe(root);
   }
 
-  /* Reads the rows again. Selected rows that still exist stay selected. */
+  /* Reads the rows again. Selected rows that still exist stay selected, and the focus stays on its row. If this row does
+     not exist any more, the focus goes to the row that takes its place. */
   async reload(keepPlace = true) {
     this.generation += 1;
+    const generation = this.generation;
     this.parts.clear();
-    this.stale = this.rows;
+    this.stale ||= this.rows; // an earlier call may still wait for its rows
     this.rows = [];
     if (!keepPlace) { this.focusIndex = 0; scrollTo(0, 0); }
-    const first = Math.floor((keepPlace ? this.firstVisible() : 0) / PART);
-    await this.fetchPart(first);
+    const places = keepPlace ? [this.firstVisible(), this.focusIndex] : [0];
+    await Promise.all(places.map((place) => this.fetchPart(Math.floor(place / PART))));
+    if (generation !== this.generation) return;
+    const hadFocus = this.hasFocus();
+    this.anchor = keepPlace ? this.follow(this.anchor) : 0;
+    this.focusIndex = keepPlace ? this.follow(this.focusIndex) : 0;
     this.stale = null;
-    this.focusIndex = Math.max(0, Math.min(this.focusIndex, this.total - 1));
     this.layout();
+    if (hadFocus) this.cells.get(this.focusIndex)?.focus({ preventScroll: true });
+  }
+
+  /* Returns the new index of the row that was at an index before the rows were read again. */
+  follow(index) {
+    const old = this.stale[index];
+    const found = old ? this.rows.findIndex((row) => row && row.id === old.id) : -1;
+    return found >= 0 ? found : Math.max(0, Math.min(index, this.total - 1));
   }
 
   fetchPart(part) {
