@@ -6,7 +6,7 @@ crop and the embedding. The decision `accept` therefore has no effect before the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from curate.detection.filter_files import is_dropped_by_filter
 from curate.detection.reasons import PHOTO_VANISHED
@@ -43,14 +43,17 @@ def read_gone_photos(ledger: Ledger) -> set[str]:
     return set(ledger.query(_GONE_PHOTOS)["photo_id"])
 
 
-def check_acceptable(face: Face, log: Sequence[Decision], has_file: bool) -> None:
+def check_acceptable(
+    face: Face, log: Sequence[Decision], has_file: bool, name_decision: Callable[[Decision], str]
+) -> None:
     """Raises BadInput unless a filter dropped the face, and the next curation can use the face.
 
-    `log` are all recorded decisions. `has_file` is whether a file contains the photo of the face.
+    `log` are all recorded decisions. `has_file` is whether a file contains the photo of the face. `name_decision` gives
+    a decision a name for the user.
     """
     name, drop = face.face_id[:12], find_drops(log, [face]).get(face.face_id)
     if drop is not None:
-        raise BadInput(f"Decision {drop.number} dropped the face {name}. To use the face, give: undo {drop.number}.")
+        raise BadInput(f"The face {name} is not in use because of {name_decision(drop)}. Undo this decision instead.")
     if face.reason == DROPPED_BY_DECISION:
         raise BadInput(
             f"A decision dropped the face {name} with a copy of it. To use the face, undo this decision: `likeness "

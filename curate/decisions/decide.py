@@ -84,7 +84,7 @@ def decide(
         if not new:
             return Outcome((), (), len(ledger.read_rows(Identity)), tuple(planned.notices))
         waiting = count_unapplied_decisions(ledger)
-        notices = [*planned.notices, *describe_taken_back(desk.people.log, new)]
+        notices = [*planned.notices, *describe_taken_back(desk.people.log, new, desk.lookup.name_decision)]
         notices += [*describe_same_names(new, desk.people), *_describe_waiting(waiting)]
         outcome = _apply(ledger, config, same_person, new, dry_run, progress)
         return replace(outcome, decisions=list_phrases(planned), notices=(*notices, *outcome.notices))

@@ -96,7 +96,7 @@ def plan_requests(
                     raise
                 is_new, new = [False] * len(parsed), []
             planned.decisions.extend(new)
-            _add_sentences(planned, parsed, same, is_new)
+            _add_sentences(planned, parsed, same, is_new, lookup)
             last = planned.decisions[-1] if is_new[-1] else same[-1]
             if isinstance(line := request.get("number"), int) and last is not None:
                 number_of[line] = last.number
@@ -133,15 +133,16 @@ def _add_sentences(
     parsed: Sequence[tuple[Decision, str]],
     same: Sequence[Decision | None],
     is_new: Sequence[bool],
+    lookup: FaceLookup,
 ) -> None:
     """Adds a phrase to `planned` for each new decision of a request, and a notice for each of the other decisions."""
-    for (decision, phrase), old, own in zip(parsed, same, is_new, strict=True):
+    for (_, phrase), old, own in zip(parsed, same, is_new, strict=True):
         if own:
             planned.phrases.append(phrase)
         elif old is not None:
             planned.notices.append(
-                f"The log already contains this decision as decision {old.number} ({decision.kind}): {phrase}. The "
-                "decision is not recorded again."
+                f"The log already contains this decision as {lookup.name_decision(old)}: {phrase}. The decision is not "
+                "recorded again."
             )
 
 

@@ -64,10 +64,11 @@ class Recorded:
     desk: Desk  # The desk after the decisions: the given desk, or another one if another command changed the ledger.
 
 
-def read_desk(ledger: Ledger) -> Desk:
+def read_desk(ledger: Ledger, in_words: bool = False) -> Desk:
     """Reads faces, people and decisions of a ledger. Reading 100,000 faces takes some seconds.
 
-    Raises BadInput if no curation of the dataset has finished, and LedgerError if the dataset has no key.
+    If `in_words` is true, sentences for the user name decisions in words, and otherwise by their numbers. Raises
+    BadInput if no curation of the dataset has finished, and LedgerError if the dataset has no key.
     """
     read_curation_settings(ledger)
     batches, grouped = read_decision_batches(ledger), read_grouped_decision(ledger)
@@ -79,7 +80,7 @@ def read_desk(ledger: Ledger) -> Desk:
     people = PeopleNow(faces, ledger.read_rows(Membership), identities, log, read_key(ledger), labels, rule)
     follow_batches(people, batches)
     frozen = find_frozen_rows(faces, ledger.read_rows(Split))
-    lookup = FaceLookup(people, read_gone_photos(ledger))
+    lookup = FaceLookup(people, read_gone_photos(ledger), in_words=in_words)
     return Desk(people, lookup, photos, frozen, read_last_decision(ledger), read_version(ledger))
 
 
@@ -98,13 +99,13 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
     with Ledger.open(dataset, write=True, check_tables=desk is None) as ledger:
         if desk is None or desk.version != read_version(ledger):
             ensure_key(ledger)
-            desk = read_desk(ledger)
+            desk = read_desk(ledger, desk is not None and desk.lookup.in_words)
         planned = plan_on_desk(desk, requests, ledger.read_embeddings)
         new, change = planned.decisions, planned.change
         if change is None:
             return Recorded((), tuple(planned.notices), None, desk)
         _check_frozen_groups(change, desk.frozen)
-        notices = [*planned.notices, *describe_taken_back(desk.people.log, new)]
+        notices = [*planned.notices, *describe_taken_back(desk.people.log, new, desk.lookup.name_decision)]
         notices += [*describe_same_names(new, desk.people), *describe_copies(new, desk.people, desk.photos)]
         consents = find_changed_consents([*desk.people.log, *new], desk.photos)
         notices += describe_lost_photos(consents, desk.photos)

@@ -65,7 +65,7 @@ def parse_request(
     """
     kind = _check_keys(request)
     if kind == "undo":
-        return [_parse_undo(request, lookup.people.log, number_of)]
+        return [_parse_undo(request, lookup, number_of)]
     if kind in SIDED:
         return [_parse_sides(kind, request, lookup)]
     if kind == "split":
@@ -212,22 +212,23 @@ def _parse_prefer(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
     return Decision(0, "prefer", (faces, rest)), f"{_describe(faces)} is used instead of {_describe(rest)}"
 
 
-def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:
+def _parse_undo(request: Request, lookup: FaceLookup, number_of: Mapping[int, int]) -> tuple[Decision, str]:
     """Returns the decision for an undo, and a phrase that describes the decision."""
     own = request["undoes"]
     if not isinstance(own, int) or isinstance(own, bool):
         raise BadInput(f"undoes is {own!r}. Give the number of a decision. {_LIST_HELP}")
-    number = number_of.get(own, own)
-    kinds = {decision.number: decision.kind for decision in log}
-    if number not in kinds:
+    number, log = number_of.get(own, own), lookup.people.log
+    by_number = {decision.number: decision for decision in log}
+    if number not in by_number:
         raise BadInput(f"There is no decision {number}. {_LIST_HELP}")
-    undo_of = {**find_takers(log), **find_undos(log)}
-    if number in undo_of:
-        undo = undo_of[number]
+    name, undos = lookup.name_decision(by_number[number]), find_undos(log)
+    takers = [undos[number]] if number in undos else find_takers(log).get(number, [])
+    if takers:
+        names = " and ".join(lookup.name_decision(by_number[taker]) for taker in takers)
         raise BadInput(
-            f"Decision {number} is already taken back by decision {undo}. To restore {number}, take {undo} back."
+            f"Nothing is recorded: {name} is already taken back by {names}. To restore {name}, undo {names}."
         )
-    return Decision(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
+    return Decision(0, "undo", undoes=number), f"{name} is taken back"
 
 
 _LIST_HELP = "`likeness decide DATASET list` prints the numbers."

@@ -12,7 +12,7 @@ merge, move or lock takes back that older decisions keep the people apart. A dec
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,12 +37,13 @@ TAKING_KINDS = ("merge", "split", "move", "apart", "lock")  # the kinds of decis
 
 @dataclass(frozen=True)
 class _Release:
-    """A newer decision takes an effect of an older decision back for some faces, which are ids."""
+    """A newer decision takes an effect of an older decision back for some faces, as in TakenBack. Faces are ids."""
 
     newer: int
     older: int
     faces: frozenset[str]
     effect: str
+    others: frozenset[str] = frozenset()
 
 
 def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[Decision], Change]:
@@ -58,7 +59,8 @@ def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[De
             numbers = {one.number for one in new}
             # A face that leaves its person can end other contradictions too, so leaving comes first.
             releases = [one for one in _list_leaving(error) if one.newer in numbers]
-            releases = releases or [one for one in _list_joining(error) if one.newer in numbers]
+            in_force = select_in_force([*people.log, *decisions])
+            releases = releases or [one for one in _list_joining(error, in_force) if one.newer in numbers]
             before, decisions = decisions, _add_releases(people, decisions, releases)
             if decisions == before:
                 raise
@@ -95,32 +97,44 @@ def parse_taken_back(request: Mapping[str, Any], number_of: Mapping[int, int]) -
     for line in lines:
         if (
             not isinstance(line, dict)
-            or set(line) != {"number", "faces", "effect"}
+            or set(line) - {"others"} != {"number", "faces", "effect"}
             or not isinstance(line["number"], int)
-            or not isinstance(line["faces"], list)
-            or not all(isinstance(face, dict) for face in line["faces"])
+            or not all(isinstance(line.get(key, []), list) for key in ("faces", "others"))
+            or not all(isinstance(face, dict) for face in (*line["faces"], *line.get("others", ())))
             or line["effect"] not in EFFECTS
+            or (line.get("others") and line["effect"] != TWO_PEOPLE)
         ):
             raise BadInput(
                 "An item of takes_back needs the keys number, faces and effect. Leave takes_back out, and Likeness "
                 "finds its value."
             )
-        faces = tuple(map(parse_location, line["faces"]))
+        faces, others = (tuple(map(parse_location, line.get(key, ()))) for key in ("faces", "others"))
         if line["number"] in number_of:
-            taken.append(TakenBack(number_of[line["number"]], faces, line["effect"]))
+            taken.append(TakenBack(number_of[line["number"]], faces, line["effect"], others))
     return tuple(taken)
 
 
-def describe_taken_back(log: Sequence[Decision], new: Sequence[Decision]) -> list[str]:
-    """Returns a sentence for each older decision that `new` takes back. `log` are the decisions before `new`."""
-    before = set().union(*(_list_entries(one) for one in select_in_force(log)))
-    numbers = {number for one in new for number, *_ in _list_entries(one) - before}
-    kinds = {one.number: one.kind for one in [*log, *new]}
-    still = {one.number for one in select_active([*log, *new])} if numbers else set()
-    return [
-        f"Decision {number} ({kinds[number]}) is taken back{' in part' if number in still else ''}."
-        for number in sorted(numbers & kinds.keys())
-    ]
+def describe_taken_back(log: Sequence[Decision], new: Sequence[Decision], name: Callable[[Decision], str]) -> list[str]:
+    """Returns a sentence for each older decision that `new` takes back, and for each older decision that counts again
+    because `new` undoes the decision that took it back.
+
+    `log` are the decisions before `new`, and `name` gives a decision a name for the user.
+    """
+    if not any(one.takes_back or one.kind == "undo" for one in new):
+        return []
+    after = select_in_force([*log, *new])
+    taken_before, taken = (
+        {entry for one in decisions for entry in _list_entries(one)} for decisions in (select_in_force(log), after)
+    )
+    gained, lost = ({number for number, *_ in change} for change in (taken - taken_before, taken_before - taken))
+    still, in_part = {one.number for one in select_active(after)}, {number for number, *_ in taken}
+    sentences = []
+    for one in after:
+        if one.number in gained:
+            sentences.append(f"{name(one)} is taken back{' in part' if one.number in still else ''}.")
+        elif one.number in lost:
+            sentences.append(f"{name(one)} counts again{' in part' if one.number in in_part else ''}.")
+    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
 def _list_leaving(error: Contradiction) -> list[_Release]:
@@ -149,14 +163,24 @@ def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]
     ]
 
 
-def _list_joining(error: Contradiction) -> list[_Release]:
-    """Returns what newer merges, moves and locks take back, so that faces can be one person."""
+def _list_joining(error: Contradiction, in_force: Sequence[Decision]) -> list[_Release]:
+    """Returns what newer merges, moves and locks take back, so that faces can be one person.
+
+    As much as possible of the older decision stays. If all faces of one of its sides are faces of the one person, the
+    faces of the other side that are in the one person lose the effect. Otherwise, the older decision only stops to
+    separate the faces of the one person from each other. The same holds if a decision of `in_force` has already taken
+    back such a part of the older decision.
+    """
+    in_part = {taken.number for one in in_force for taken in one.takes_back if taken.others}
     releases = []
     for one in error.conflicts:
         if one.number < one.newest:
-            # as much as possible of the older decision stays
-            faces = one.staying if one.others_stay and not one.others_leave else one.leaving
-            releases.append(_Release(one.newest, one.number, faces, TWO_PEOPLE))
+            faces, others = one.leaving, frozenset[str]()
+            if one.number in in_part or (one.others_leave and one.others_stay):
+                others = one.staying
+            elif one.others_stay:
+                faces = one.staying
+            releases.append(_Release(one.newest, one.number, faces, TWO_PEOPLE, others))
     return releases
 
 
@@ -169,11 +193,13 @@ def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: It
         places = _find_places(people, older, one.faces) if older is not None else ()
         if older is None or not places:
             continue
-        taken[one.newer].append(TakenBack(one.older, places, one.effect))
+        taken[one.newer].append(TakenBack(one.older, places, one.effect, _find_places(people, older, one.others)))
         # What the older decision takes back stays taken back if the user undoes the older decision later.
         for earlier in older.takes_back:
             same = tuple(at for at in earlier.faces if _find_face(people, at) in one.faces)
             taken[one.newer] += [replace(earlier, faces=same)] if same else []
+            same = tuple(at for at in earlier.others if _find_face(people, at) in one.faces)
+            taken[one.newer] += [replace(earlier, others=same)] if same else []
     return [
         replace(one, takes_back=merge_taken([*one.takes_back, *taken[one.number]])) if one.number in taken else one
         for one in decisions
@@ -181,11 +207,12 @@ def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: It
 
 
 def merge_taken(taken: Iterable[TakenBack]) -> tuple[TakenBack, ...]:
-    """Returns one item for each older decision and effect."""
-    faces: dict[tuple[int, str], dict[FaceLocation, None]] = {}
+    """Returns one item for each older decision, effect and others."""
+    faces: dict[tuple[int, str, tuple[FaceLocation, ...]], dict[FaceLocation, None]] = {}
     for one in taken:
-        faces.setdefault((one.number, one.effect), {}).update(dict.fromkeys(one.faces))
-    return tuple(TakenBack(number, tuple(named), effect) for (number, effect), named in sorted(faces.items()))
+        faces.setdefault((one.number, one.effect, one.others), {}).update(dict.fromkeys(one.faces))
+    merged = [TakenBack(number, tuple(named), effect, others) for (number, effect, others), named in faces.items()]
+    return tuple(sorted(merged, key=lambda one: (one.number, one.effect)))
 
 
 def _find_places(people: PeopleNow, decision: Decision, faces: Iterable[str]) -> tuple[FaceLocation, ...]:
@@ -200,4 +227,4 @@ def _find_face(people: PeopleNow, location: FaceLocation) -> str | None:
 
 
 def _list_entries(decision: Decision) -> set[tuple[int, str, FaceLocation]]:
-    return {(taken.number, taken.effect, at) for taken in decision.takes_back for at in taken.faces}
+    return {(taken.number, taken.effect, at) for taken in decision.takes_back for at in (*taken.faces, *taken.others)}

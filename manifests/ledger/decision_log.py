@@ -77,6 +77,9 @@ class TakenBack:
     number: int  # Number of the older decision.
     faces: tuple[FaceLocation, ...]  # The faces on which the older decision loses the effect.
     effect: str  # ONE_PERSON, TWO_PEOPLE or DROP
+    # Without others, the older decision has no effect on `faces`. With others, the effect is TWO_PEOPLE: the older
+    # decision does not separate `faces` from `others` any more, and still separates `faces` from other faces.
+    others: tuple[FaceLocation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ def parse_decision(row: DecisionRow) -> Decision:
     lists = json.loads(row.faces)
     photos = tuple(lists["photos"]) if row.kind == CONSENT_KIND else ()
     taken_back = tuple(
-        TakenBack(one["number"], _decode_part(one["faces"]), one["effect"]) for one in lists.get("takes_back", [])
+        TakenBack(one["number"], _decode_part(one["faces"]), one["effect"], _decode_part(one.get("others", [])))
+        for one in lists.get("takes_back", [])
     )
     return Decision(row.decision_id, row.kind, decode_faces(row.kind, lists), row.name, row.undoes, photos, taken_back)
 
@@ -147,6 +151,7 @@ def encode_faces(decision: Decision) -> dict[str, list]:
     if decision.takes_back:
         encoded["takes_back"] = [
             {"number": one.number, "faces": _encode_part(one.faces), "effect": one.effect}
+            | ({"others": _encode_part(one.others)} if one.others else {})
             for one in decision.takes_back
         ]
     return encoded
@@ -161,11 +166,13 @@ def change_locations(decision: Decision, change: Callable[[FaceLocation], FaceLo
     def change_part(part: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
         return tuple(face for face in map(change, part) if face is not None)
 
-    taken_back = (replace(one, faces=change_part(one.faces)) for one in decision.takes_back)
+    taken_back = [
+        (one, replace(one, faces=change_part(one.faces), others=change_part(one.others))) for one in decision.takes_back
+    ]
     return replace(
         decision,
         parts=tuple(map(change_part, decision.parts)),
-        takes_back=tuple(one for one in taken_back if one.faces),
+        takes_back=tuple(new for old, new in taken_back if new.faces and bool(new.others) == bool(old.others)),
     )
 
 
@@ -173,8 +180,8 @@ def select_active(decisions: Iterable[Decision]) -> list[Decision]:
     """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not returned.
 
     Effects that a newer decision takes back are left out: a returned decision has only the faces on which it still has
-    an effect. A move can become two decisions with one number, because it can keep one of its two effects on some
-    faces.
+    an effect. A decision can become several decisions with one number: a move can keep one of its two effects on some
+    faces, and faces can stay apart from some faces only.
     """
     taken: dict[int, list[TakenBack]] = defaultdict(list)
     active: list[Decision] = []
@@ -187,29 +194,53 @@ def select_active(decisions: Iterable[Decision]) -> list[Decision]:
 
 def _narrow(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
     """Returns the decision without the effects `taken`, or [] if no effect is left."""
-    gone: dict[str, set[tuple[object, ...]]] = defaultdict(set)  # effect -> places of the faces without the effect
-    for one in taken:
-        gone[one.effect] |= {(face.photo_id, face.box) for face in one.faces}
 
     def keep(part: Iterable[FaceLocation], effect: str) -> tuple[FaceLocation, ...]:
-        return tuple(face for face in part if (face.photo_id, face.box) not in gone[effect])
+        return _leave_out(part, [at for one in taken if one.effect == effect and not one.others for at in one.faces])
 
     if decision.kind == "move":
         faces, to, rest = decision.parts
-        joined, parted = keep(faces, ONE_PERSON), keep(faces, TWO_PEOPLE)
-        to, rest = keep(to, ONE_PERSON), keep(rest, TWO_PEOPLE)
-        both = tuple(face for face in joined if face in set(parted))
-        narrowed = [
-            replace(decision, parts=(both, to, rest)),
-            replace(decision, parts=(tuple(face for face in joined if face not in set(parted)), to, ())),
-            replace(decision, kind="split", parts=(tuple(face for face in parted if face not in set(both)), rest)),
-        ]
-        return [one for one in narrowed if len(one.parts[0]) > 1 or (one.parts[0] and any(one.parts[1:]))]
+        joined = replace(decision, parts=(keep(faces, ONE_PERSON), keep(to, ONE_PERSON), ()))
+        parted = replace(decision, kind="split", parts=(keep(faces, TWO_PEOPLE), keep(rest, TWO_PEOPLE)))
+        has_effect = len(joined.parts[0]) > 1 or all(joined.parts[:2])
+        return [*_join_again(parted, taken), *([joined] if has_effect else [])]
     if decision.kind not in _EFFECT_OF:
         return [decision]
-    parts = tuple(keep(part, _EFFECT_OF[decision.kind]) for part in decision.parts)
-    is_empty = sum(map(bool, parts)) < 2 if decision.kind in SIDED else not (parts[0] and parts[-1])
-    return [] if is_empty else [replace(decision, parts=parts)]
+    effect = _EFFECT_OF[decision.kind]
+    narrowed = replace(decision, parts=tuple(keep(part, effect) for part in decision.parts))
+    if effect == TWO_PEOPLE:
+        return _join_again(narrowed, taken)
+    is_empty = sum(map(bool, narrowed.parts)) < 2 if decision.kind in SIDED else not narrowed.parts[0]
+    return [] if is_empty else [narrowed]
+
+
+def _join_again(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
+    """Returns decisions that separate the same faces as `decision`, a split or apart, except the faces of each item of
+    `taken` from the others of the item.
+    """
+    pieces = [decision]
+    for one in taken:
+        if one.others:
+            pieces = [piece for whole in pieces for piece in _cut(whole, one)]
+    return [piece for piece in pieces if sum(map(bool, piece.parts)) > 1]
+
+
+def _cut(decision: Decision, taken: TakenBack) -> list[Decision]:
+    """Returns `decision` without the faces of `taken`, and a decision that separates only these faces, but not from the
+    others of `taken`.
+    """
+    without = tuple(_leave_out(part, taken.faces) for part in decision.parts)
+    only = tuple(_leave_out(part, left) for part, left in zip(decision.parts, without, strict=True))
+    if not any(only):
+        return [decision]
+    against = tuple(own or _leave_out(part, taken.others) for part, own in zip(decision.parts, only, strict=True))
+    return [replace(decision, parts=without), replace(decision, parts=against)]
+
+
+def _leave_out(part: Iterable[FaceLocation], faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
+    """Returns the faces of `part` whose places are not the places of `faces`."""
+    places = {(face.photo_id, face.box) for face in faces}
+    return tuple(face for face in part if (face.photo_id, face.box) not in places)
 
 
 def select_in_force(decisions: Iterable[Decision]) -> list[Decision]:
@@ -239,15 +270,19 @@ def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
     return undos
 
 
-def find_takers(decisions: Sequence[Decision]) -> dict[int, int]:
-    """Returns a dict that maps the number of a decision without effect to the number of the decision that ended it.
+def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
+    """Returns a dict that maps the number of a decision without effect to the numbers of the decisions that ended it.
 
-    A decision is without effect if newer decisions take all of its effects back. The newest of these decisions ended
-    it. Undone decisions are not in the dict.
+    A decision is without effect if newer decisions take all of its effects back. Undone decisions are not in the dict.
     """
     in_force = select_in_force(decisions)
     active = {one.number for one in select_active(in_force)}
-    return {taken.number: one.number for one in in_force for taken in one.takes_back if taken.number not in active}
+    takers: dict[int, set[int]] = defaultdict(set)
+    for one in in_force:
+        for taken in one.takes_back:
+            if taken.number not in active:
+                takers[taken.number].add(one.number)
+    return {number: sorted(own) for number, own in takers.items()}
 
 
 def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> list[Decision]:

@@ -172,16 +172,20 @@ def _compare_copies(ledger: Ledger, originals: set[str]) -> dict[str, str]:
 
 
 def _read_decisions_by_id(ledger: Ledger) -> dict[str, list[Decision]]:
-    """Returns a dict that maps the id of a face or photo to the active decisions that name it, the oldest first."""
-    finder = FaceFinder(ledger.read_rows(Face))
+    """Returns a dict that maps the id of a face or photo to the decisions that name it and have an effect on it.
+
+    The decisions are as they were recorded, the oldest first.
+    """
+    finder, log = FaceFinder(ledger.read_rows(Face)), read_decisions(ledger)
+    recorded = {decision.number: decision for decision in log}
     decisions: dict[str, dict[int, Decision]] = {}
-    for decision in select_active(read_decisions(ledger)):
+    for decision in select_active(log):
         for location in (location for part in decision.parts for location in part):
             face, _ = finder.find(location)
             if face is not None:
-                decisions.setdefault(face.face_id, {})[decision.number] = decision
+                decisions.setdefault(face.face_id, {})[decision.number] = recorded[decision.number]
         for photo_id in decision.photos:
-            decisions.setdefault(photo_id, {})[decision.number] = decision
+            decisions.setdefault(photo_id, {})[decision.number] = recorded[decision.number]
     return {own_id: list(own.values()) for own_id, own in decisions.items()}
 
 

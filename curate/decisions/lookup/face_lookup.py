@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from curate.decisions.accept import check_acceptable
+from curate.decisions.lookup.name_decision import name_by_number, name_in_words
 from curate.people.pending.people_now import PeopleNow
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, FaceLocation, find_drops
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, FaceLocation, find_drops
 
 MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characters would match too many ids
 
@@ -25,13 +26,20 @@ class FaceLookup:
     applied yet.
     """
 
-    def __init__(self, people: PeopleNow, gone: Collection[str] = (), before: PeopleNow | None = None) -> None:
+    def __init__(
+        self,
+        people: PeopleNow,
+        gone: Collection[str] = (),
+        before: PeopleNow | None = None,
+        in_words: bool = False,
+    ) -> None:
         """If `people` changes because of a decision, the lookup finds the changed people.
 
         `gone` are the ids of the photos that no file contains. `before` are the people before a decision file. If an
-        earlier line of the file has ended a person, later lines mean the faces of this person in `before` by its id.
+        earlier line of the file has ended a person, later lines mean the faces of this person in `before` by its id. If
+        `in_words` is true, sentences for the user name a decision in words, and otherwise by its number.
         """
-        self.people, self._gone, self._before = people, gone, before or people
+        self.people, self._gone, self._before, self.in_words = people, gone, before or people, in_words
         # the faces that the last lines of a file took out with splits, and their people before the file
         self.taken_out: dict[str, str] = {}
         self._face, self._finder = people.faces, people.finder
@@ -39,7 +47,11 @@ class FaceLookup:
 
     def look_into(self, people: PeopleNow) -> FaceLookup:
         """Returns a lookup of `people`, a copy of the present people that will follow the lines of a decision file."""
-        return FaceLookup(people, self._gone, self.people)
+        return FaceLookup(people, self._gone, self.people, self.in_words)
+
+    def name_decision(self, decision: Decision) -> str:
+        """Returns what sentences for the user call a decision."""
+        return name_in_words(decision, self.people) if self.in_words else name_by_number(decision)
 
     def complete_id(self, word: object) -> str:
         """Returns the full id of the identity or face whose id begins with `word`.
@@ -103,7 +115,7 @@ class FaceLookup:
             if full_id not in self._face:
                 raise BadInput(f"The faces of the person {full_id} are in use already. Name a face that is not in use.")
             face = self._face[full_id]
-            check_acceptable(face, self.people.log, face.photo_id not in self._gone)
+            check_acceptable(face, self.people.log, face.photo_id not in self._gone, self.name_decision)
             locations[self.locate(full_id)] = None
         if not locations:
             raise BadInput("The decision names no face. Give the id of a face.")
@@ -230,7 +242,8 @@ class FaceLookup:
     def _check_in_use(self, face_id: str) -> None:
         face = self._face[face_id]
         if face.status != "ok" and face.duplicate_of is None:
-            raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}). Leave this face out.")
+            undo = ", or undo its drop first" if face.reason == DROPPED_BY_DECISION else ""
+            raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}). Leave this face out{undo}.")
 
 
 def _find_ids(word: str, ids: Collection[str]) -> list[str]:

@@ -32,14 +32,28 @@ class Conflict:
 class Contradiction(BadInput):
     """Decisions contradict each other. The message describes the first contradiction.
 
-    `joined` has the faces that each decision makes one person: pairs of the number of the decision and the ids of the
-    faces. The number 0 stands for a label.
+    `separating` is the decision of the first contradiction that says that two faces are two people. `joining` are the
+    decisions, and `labels` the labels, that say that the two faces are one person. `joined` has the faces that each
+    decision makes one person: pairs of the number of the decision and the ids of the faces. The number 0 stands for a
+    label.
     """
 
     def __init__(
-        self, sentence: str, conflicts: Sequence[Conflict], joined: Sequence[tuple[int, frozenset[str]]]
+        self,
+        separating: Decision,
+        joining: Sequence[Decision],
+        labels: Sequence[str],
+        faces: tuple[str, str],
+        conflicts: Sequence[Conflict],
+        joined: Sequence[tuple[int, frozenset[str]]],
     ) -> None:
-        super().__init__(sentence)
+        causes = [f"decision {one.number} ({one.kind})" for one in joining] + [f"label {label}" for label in labels]
+        super().__init__(
+            f"Contradiction: {' and '.join(causes)} {'says' if len(causes) == 1 else 'say'} that faces "
+            f"{faces[0][:12]} and {faces[1][:12]} are one person, but decision {separating.number} "
+            f"({separating.kind}) says that they are two people. {_UNDO}"
+        )
+        self.separating, self.joining, self.labels = separating, joining, labels
         self.conflicts, self.joined = conflicts, joined
 
 
@@ -67,18 +81,26 @@ def find_chain(links: Sequence[Link], start: int, end: int) -> list[Link]:
     return chain[::-1]
 
 
-def describe_contradiction(
-    number: int, active: Sequence[Decision], chain: Sequence[Link], labels: Mapping[int, str], face_ids: Sequence[str]
-) -> str:
-    """Returns a sentence for the user: `chain` joins two faces, but decision `number` separates the two faces."""
-    kinds = {decision.number: decision.kind for decision in active}
-    one, other = face_ids[chain[0][0]], face_ids[chain[-1][1]]
-    causes = [f"decision {step} ({kinds[step]})" for step in sorted({step for *_, step in chain} - {0})]
-    causes += [f"label {label}" for label in sorted({labels[row] for row, _, step in chain if step == 0})]
-    verb = "says" if len(causes) == 1 else "say"
-    return (
-        f"Contradiction: {' and '.join(causes)} {verb} that faces {one[:12]} and {other[:12]} are one person, but "
-        f"decision {number} ({kinds[number]}) says that they are two people. {_UNDO}"
+def make_contradiction(
+    conflicts: Sequence[Conflict],
+    chain: Sequence[Link],
+    links: Sequence[Link],
+    log: Sequence[Decision],
+    labels: Mapping[int, str],
+    face_ids: Sequence[str],
+) -> Contradiction:
+    """Returns the error for `conflicts`. The links `chain` join two faces that the first conflict separates.
+
+    `links` are all links, `log` are all decisions, and `labels` maps a row to its label.
+    """
+    by_number = {decision.number: decision for decision in log}
+    return Contradiction(
+        by_number[conflicts[0].number],
+        [by_number[step] for step in sorted({step for *_, step in chain} - {0})],
+        sorted({labels[row] for row, _, step in chain if step == 0}),
+        (face_ids[chain[0][0]], face_ids[chain[-1][1]]),
+        conflicts,
+        list_joined(links, face_ids),
     )
 
 

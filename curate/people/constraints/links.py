@@ -20,14 +20,7 @@ from itertools import combinations
 import numpy as np
 
 from curate.people.clustering.components import label_components
-from curate.people.constraints.contradictions import (
-    Contradiction,
-    Link,
-    describe_contradiction,
-    find_chain,
-    list_joined,
-    make_conflict,
-)
+from curate.people.constraints.contradictions import Link, find_chain, make_conflict, make_contradiction
 from curate.people.constraints.resolve_faces import MissingFace, ResolvedDecision, resolve_decisions
 from manifests.ledger.decision_log import Decision, FaceFinder, select_active, select_in_force
 from manifests.ledger.records import Face
@@ -133,20 +126,20 @@ def resolve_links(
     pairs = np.array([(a, b) for a, b, _ in constraints.must_links], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
     cannot_links: set[tuple[int, int]] = set()
-    sentences, conflicts = [], []
+    chains, conflicts = [], []
     for number, leaving, staying in constraints.separations:
         own = {int(block[row]): row for row in reversed(leaving)}
         other = {int(block[row]): row for row in reversed(staying)}
         for shared in sorted(set(own) & set(other)):
             chain = find_chain(constraints.must_links, own[shared], other[shared])
-            sentences.append(describe_contradiction(number, active, chain, row_labels, face_ids))
+            chains.append(chain)
             newest = max(number, *(step for *_, step in chain))
             conflicts.append(make_conflict(number, newest, leaving, staying, block == shared, face_ids))
         others = list(other.values())
         sample = [others[place] for place in _space_evenly(len(others), MAX_CANNOT_LINKS)]
         cannot_links |= {(min(a, b), max(a, b)) for a in own.values() for b in sample}
-    if sentences:
-        raise Contradiction(sentences[0], conflicts, list_joined(constraints.must_links, face_ids))
+    if conflicts:
+        raise make_contradiction(conflicts, chains[0], constraints.must_links, decisions, row_labels, face_ids)
     locked = frozenset(int(block[row]) for row in constraints.locks)
     return Links(
         must_links=tuple((a, b) for a, b, _ in constraints.must_links),

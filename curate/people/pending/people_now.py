@@ -240,7 +240,7 @@ class PeopleNow:
             if undone is None:
                 return set()
             decision = undone
-        parts = [*decision.parts, *(taken.faces for taken in decision.takes_back)]
+        parts = [*decision.parts, *(part for taken in decision.takes_back for part in (taken.faces, taken.others))]
         found = (self.finder.find(place)[0] for part in parts for place in part)
         return {name for face in found if face is not None for name in (face.face_id, face.representative)}
 

@@ -156,11 +156,11 @@ def describe_plan(repair: Repair) -> str:
 
 def describe_repair(repair: Repair) -> str:
     """Returns what a repair did, as sentences."""
-    numbers = ", ".join(map(str, repair.decisions))
-    decisions = f"decision{'s' * (len(repair.decisions) > 1)} {numbers}"
+    count = len(repair.decisions)
+    undo = f"The repair recorded {format_count(count, 'decision')}. Undo takes {'it' if count == 1 else 'them'} back."
     return (
         f"The repair ended {repair.leaks_before - repair.leaks_after} of {format_count(repair.leaks_before, 'leak')}. "
         f"{format_count(repair.targets_moved, 'target')} moved to another split, and {repair.targets_lost} of "
         f"{format_count(repair.targets, 'target')} are not targets any more. "
-        + (f"You can take back {decisions}." if numbers else "No decision was recorded.")
+        + (undo if count else "No decision was recorded.")
     )

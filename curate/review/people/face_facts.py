@@ -7,7 +7,7 @@ from typing import Any
 from curate.detection.filter_files import is_dropped_by_filter
 from curate.review.people.consent_facts import describe_consent_of_photo
 from curate.review.session.view import View, measure_width
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_accepts, find_drops, select_active
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, find_accepts, find_drops, select_active
 from manifests.ledger.records import Face
 from manifests.runtime.uris import is_missing
 
@@ -41,9 +41,10 @@ def explain_place(view: View, face: Face, person: str | None) -> str:
         drop = find_drops(view.people.log, [face]).get(face.face_id) if face.reason == DROPPED_BY_DECISION else None
         why = f" ({drop.name})" if drop is not None and drop.name else ""
         return f"The face is not in use: {face.reason}{why}."
-    numbers = [str(one) for one in find_decisions(view, face)]
-    if numbers:
-        return f"{'Decision' if len(numbers) == 1 else 'Decisions'} {', '.join(numbers)} of the user."
+    decisions = find_decisions(view, face)
+    if decisions:
+        names = "; ".join(view.desk.lookup.name_decision(one) for one in decisions)
+        return f"{names[0].upper()}{names[1:]}."
     row = view.numbers.get(face.face_id)
     if row is None:
         return "A decision that is not applied yet."
@@ -61,12 +62,12 @@ def explain_acceptance(view: View, face: Face) -> str:
     if accept is None:
         return ""
     when = "The next `likeness curate` uses the face" if is_dropped_by_filter(face) else "No filter drops the face"
-    return f" {when}, because decision {accept.number} accepts it."
+    return f" {when}, because a decision accepts it."
 
 
-def find_decisions(view: View, face: Face) -> list[int]:
-    """Returns the numbers of the decisions in force that name a face directly."""
-    return [
+def find_decisions(view: View, face: Face) -> list[Decision]:
+    """Returns the decisions that have an effect on a face that they name directly, the oldest first."""
+    numbers = {
         decision.number
         for decision in select_active(view.people.log)
         if decision.kind not in ("rename", "accept")
@@ -75,7 +76,8 @@ def find_decisions(view: View, face: Face) -> list[int]:
             for part in decision.parts
             for place in part
         )
-    ]
+    }
+    return [decision for decision in view.people.log if decision.number in numbers]
 
 
 def list_numbers(view: View, face: Face) -> list[tuple[str, str]]:

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from curate.decisions.decide import apply_decisions_of
+from curate.decisions.lookup.name_decision import name_in_words
 from curate.decisions.record import record_decisions
 from curate.decisions.requests import Request
+from curate.people.constraints.contradictions import Contradiction
 from curate.review.session.history import find_redo, find_undo
 from curate.review.session.ledger_access import find_read_only, read_stamp, retry
 from curate.review.session.view import View, read_view
 from curate.review.session.visits import Visit
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerLocked, LedgerMissing, LikenessError
+from manifests.ledger.decision_log import Decision, resolve_undos
 from manifests.ledger.paths import check_ledger_exists
 from manifests.privacy.erase import ERASURE_REASONS
 from manifests.runtime.progress import Progress
@@ -105,17 +108,15 @@ class Session:
         """Returns what every page shows about the session."""
         with self.lock:
             view = self._view
-            kinds = {one.number: one.kind for one in view.people.log}
-            undo, redo = find_undo(view.people.log, view.batch_of), find_redo(view.people.log, view.batch_of)
-            undone = {one.number: one.undoes for one in view.people.log if one.kind == "undo"}
+            log, batch_of = view.people.log, view.batch_of
             return {
                 "revision": self.revision,
                 "notice": self.notice,
                 "unapplied": view.unapplied,
                 "applying": self._pass is not None,
                 "joined": len(view.joined),
-                "undo": kinds[undo[0]] if undo else "",
-                "redo": kinds.get(undone[redo[0]] or 0, "") if redo else "",
+                "undo": ", ".join(_list_kinds(log, find_undo(log, batch_of))),
+                "redo": ", ".join(_list_kinds(log, find_redo(log, batch_of))),
                 "can_write": not self.read_only,
             }
 
@@ -131,7 +132,10 @@ class Session:
             view = self.read()
             if self._busy:
                 raise LedgerLocked(f"{self._busy} Nothing is recorded. Do this again when the other command has ended.")
-            recorded = retry(lambda: record_decisions(self.dataset, requests, view.desk))
+            try:
+                recorded = retry(lambda: record_decisions(self.dataset, requests, view.desk))
+            except Contradiction as error:
+                raise BadInput(f"Nothing is recorded: {_describe_error(error, view)}") from None
             self._last_act = time.monotonic()
             self._stamp = read_stamp(self.dataset)
             if recorded.desk is not view.desk:  # another command changed the ledger in between
@@ -158,12 +162,9 @@ class Session:
             numbers = find(log, self._view.batch_of)
             if not numbers:
                 raise BadInput(nothing)
-            by_number = {one.number: one for one in log}
-            taken = [by_number[number] for number in numbers]
-            kinds = {by_number[int(one.undoes or 0)].kind if one.kind == "undo" else one.kind for one in taken}
+            kinds = ", ".join(_list_kinds(log, numbers))
             notices = self.record([{"kind": "undo", "undoes": number} for number in numbers])
-            sentence = f"{verb}: {format_count(len(taken), 'decision')} ({', '.join(sorted(kinds))})."
-            return " ".join([sentence, *notices])
+            return " ".join([f"{verb}: {format_count(len(numbers), 'decision')} ({kinds}).", *notices])
 
     def mark_seen(self, person: str | None = None) -> int:
         """Marks the faces that joined `person` as seen, or the faces that joined any person. Returns the number of
@@ -216,7 +217,7 @@ class Session:
             write_card(self.dataset)
             failure = ""
         except LikenessError as error:
-            failure = f"The decisions are recorded, but not applied: {error}"
+            failure = f"The decisions are recorded, but not applied: {_describe_error(error, self._view)}"
         except Exception as error:  # the thread must not die silently
             failure = f"The decisions are recorded, but not applied: {type(error).__name__}: {error}"
         with self.lock:
@@ -270,3 +271,20 @@ class Session:
             f"{format_count(view.unapplied, 'decision')} {verb} recorded and not applied yet. Run `likeness decide "
             f"{self.dataset} apply`."
         )
+
+
+def _list_kinds(log: Sequence[Decision], numbers: Sequence[int]) -> list[str]:
+    """Returns the different kinds of the decisions that undo or redo takes back or restores, sorted."""
+    by_number = {one.number: one for one in log}
+    return sorted({one.kind for one in resolve_undos((by_number[number] for number in numbers), log)})
+
+
+def _describe_error(error: LikenessError, view: View) -> str:
+    """Returns the sentence of an error. The sentence about a contradiction names the decisions in words."""
+    if not isinstance(error, Contradiction):
+        return str(error)
+    causes = [name_in_words(one, view.people) for one in error.joining] + [f"the label {one}" for one in error.labels]
+    return (
+        f"{' and '.join(causes)} {'says' if len(causes) == 1 else 'say'} that two faces show one person, but "
+        f"{name_in_words(error.separating, view.people)} says that they show two people."
+    )

@@ -19,7 +19,7 @@ from curate.decisions.settings import read_curation_settings
 from curate.people.pending.people_now import Change
 from curate.people.split.assigned import find_assigned_splits
 from manifests.ledger.applied_decisions import count_unapplied_decisions
-from manifests.ledger.decision_log import select_active
+from manifests.ledger.decision_log import FaceLocation, select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import is_curation_finished
 from manifests.ledger.records import Face, Identity
@@ -67,7 +67,7 @@ class View:
     def __init__(self, ledger: Ledger) -> None:
         """Raises BadInput if no curation of the dataset has finished."""
         read_curation_settings(ledger)
-        self.desk = read_desk(ledger)
+        self.desk = read_desk(ledger, in_words=True)
         self.people = self.desk.people
         self.numbers = {row[0]: Numbers(*row[1:]) for row in ledger.query(_NUMBERS).iter_rows()}
         self.split_of: dict[str, str] = dict(ledger.query(_SPLITS).iter_rows())
@@ -83,7 +83,8 @@ class View:
         self.embeddings: tuple[list[str], np.ndarray] | None = None  # set by closeness.py at the first use
         self.joined: set[str] = set()  # the faces that joined a person since the last visit
         self.moves: list[str] = []  # the faces of the people whom decisions changed since the ledger was read
-        self._faces_of_decision: dict[int, tuple[object, set[str]]] = {}  # number -> parts and faces of the decision
+        # number of a decision -> the parts on which the decision has an effect, and their faces
+        self._faces_of_decision: dict[int, tuple[list[tuple[FaceLocation, ...]], set[str]]] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall
         self._texts: dict[str, str] = {}  # identity -> the text that a search looks through
         self._assigned: dict[str, str] | None = None  # person -> the split that a decision chooses
@@ -185,17 +186,18 @@ class View:
     def find_decided_people(self) -> set[str]:
         """Returns the people whom a decision that is in force names."""
         if self._decided is None:
-            decided = set()
+            parts_of: dict[int, list[tuple[FaceLocation, ...]]] = defaultdict(list)
             for decision in select_active(self.people.log):
-                if decision.kind == "accept":  # says nothing about a person
-                    continue
-                parts, faces = self._faces_of_decision.get(decision.number, ((), set()))
-                if parts is not decision.parts:  # a newer decision can take a decision back for some faces
-                    found = (self.people.finder.find(place)[0] for part in decision.parts for place in part)
+                if decision.kind != "accept":  # says nothing about a person
+                    parts_of[decision.number] += decision.parts
+            self._decided = set()
+            for number, parts in parts_of.items():
+                known, faces = self._faces_of_decision.get(number, ([], set()))
+                if known != parts:  # a newer decision can take a decision back for some faces
+                    found = (self.people.finder.find(place)[0] for part in parts for place in part)
                     faces = {face.face_id for face in found if face is not None}
-                    self._faces_of_decision[decision.number] = decision.parts, faces
-                decided |= {self.people.identity_of[face] for face in faces if face in self.people.identity_of}
-            self._decided = decided
+                    self._faces_of_decision[number] = parts, faces
+                self._decided |= {self.people.identity_of[face] for face in faces if face in self.people.identity_of}
         return self._decided
 
     def _find_assigned(self) -> dict[str, str]:

@@ -100,7 +100,7 @@ def test_an_accepted_face_is_used_by_the_next_curation_until_the_decision_is_tak
     view = read_view(dataset)
     why = describe_face_fully(view, used)["why"]
     assert why.startswith("The faces look alike") and why.endswith(
-        "No filter drops the face, because decision 1 accepts it."
+        "No filter drops the face, because a decision accepts it."
     )
     assert not view.find_decided_people()  # the decision is about the face, and not about its person
     again = decide(dataset, read_decision_file(tmp_path / "log.jsonl"))
@@ -125,7 +125,7 @@ def test_a_drop_takes_precedence_and_stricter_filters_do_not_matter(made: Path, 
     decide(dataset, [{"kind": "drop", "faces": [tiny.face_id]}])
     curated(made / "photos", dataset)
     assert find_tiny(dataset).reason == "decided" and other in [replace(row) for row in rows(dataset, Face)]
-    with pytest.raises(BadInput, match="Decision 2 dropped the face"):
+    with pytest.raises(BadInput, match=r"is not in use because of decision 2 \(drop\)\. Undo this decision"):
         decide(dataset, [{"kind": "accept", "faces": [tiny.face_id]}])
 
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_sentence(dataset: Path) -> No
     refused = {
         faces[None].face_id: "is in use already. Leave this face out.",
         rows(dataset, Identity)[0].identity_id: "are in use already. Name a face that is not in use.",
-        faces["decided"].face_id: "To use the face, give: undo 1.",
+        faces["decided"].face_id: "is not in use because of decision 1 (drop). Undo this decision instead.",
         faces["near_duplicate"].face_id: "To use this copy instead, give: prefer",
         "abcdef012345": "There is no face with the id abcdef012345.",
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from curate.decisions.lookup.name_decision import name_in_words
 from curate.decisions.record import Desk
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import encode_faces
@@ -93,6 +94,43 @@ def test_a_decision_that_is_wholly_in_force_is_never_refused_as_a_contradiction(
     planned = plan(desk, [line])
     assert planned.decisions == [] and "already contains this decision as decision 1 (move)" in planned.notices[0]
     assert describe(desk) == before
+
+
+def test_a_decision_has_a_name_in_words(read_once: tuple[Desk, dict[str, str]]):
+    desk, face = copy_desk(read_once[0]), read_once[1]
+    of = desk.people.identity_of
+    one, two = face["0/0"], face["0/1"]
+    home, second, third = (of[face[f"{number}/4"]] for number in range(3))
+    named = [
+        ({"kind": "rename", "faces": [home], "name": "Ann"}, "the name Ann"),
+        ({"kind": "together", "sides": [home, third]}, f"the decision that Ann and {third} are in one split"),
+        ({"kind": "apart", "sides": [home, second]}, f"the decision that Ann and {second} are different people"),
+        ({"kind": "assign", "faces": [home], "split": "val"}, "the split val for Ann"),
+        ({"kind": "consent", "photos": [two, face["1/0"]], "consent": "yes"}, "the consent yes for 2 photos"),
+        ({"kind": "split", "faces": [two]}, "the split of 1 face from Ann"),
+        ({"kind": "move", "faces": [one], "to": second}, f"the move of 1 face to {second}"),
+        ({"kind": "merge", "sides": [two, home]}, "the merge into Ann"),
+        ({"kind": "lock", "faces": [home]}, "the lock of Ann"),
+        ({"kind": "drop", "faces": [two], "reason": "a drawing"}, "the drop of 1 face (a drawing)"),
+    ]
+    for request, name in named:
+        (decision,) = record(desk, [request])
+        assert name_in_words(decision, desk.people) == name
+    (undo,) = record(desk, [{"kind": "undo", "undoes": len(named)}])
+    assert name_in_words(undo, desk.people) == "the undo of the drop of 1 face (a drawing)"
+
+
+def test_a_second_drop_of_a_face_is_refused_and_the_sentence_says_what_to_do(read_once: tuple[Desk, dict[str, str]]):
+    desk, face = copy_desk(read_once[0]), read_once[1]
+    lines = [{"kind": "drop", "faces": [face["0/0"]], "reason": reason} for reason in ("a drawing", "a statue")]
+    sentence = r"The face \w{12} is not in use \(decided\)\. Leave this face out, or undo its drop first\."
+    with pytest.raises(BadInput, match=f"^{sentence}$"):
+        plan(desk, lines)
+    record(desk, lines[:1])
+    with pytest.raises(BadInput, match=f"^{sentence}$"):
+        plan(desk, lines[1:])
+    record(desk, [{"kind": "undo", "undoes": 1}])
+    assert record(desk, lines[1:])[0].name == "a statue"
 
 
 def test_the_lines_of_a_file_may_say_the_same_and_may_name_people_whom_earlier_lines_have_merged(

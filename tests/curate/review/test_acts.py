@@ -153,8 +153,40 @@ def test_a_contradiction_is_refused_at_once(dataset: Path):
         review.decide({"kind": "lock", "faces": [face["0/0"]]})
         # without decision 2, the split would count again and contradict the lock
         sentence = review.refuse(requests=[{"kind": "undo", "undoes": 2}])
-        assert sentence.startswith("Contradiction: decision 3 (lock) says that") and "decision 1 (split)" in sentence
+        person = review.session.read().people.identity_of[face["0/0"]]
+        assert sentence == (
+            f"Nothing is recorded: the lock of {person} says that two faces show one person, but the split of 1 face "
+            f"from {person} says that they show two people."
+        )
         assert len(rows(dataset, DecisionRow)) == 3
+
+
+def test_the_pages_name_decisions_by_what_they_say(dataset: Path, monkeypatch: pytest.MonkeyPatch):
+    with review_dataset(dataset) as review:
+        face, view = name_faces(dataset), review.session.read()
+        second, third = (view.people.identity_of[face[name]] for name in ("1/0", "2/0"))
+        review.decide({"kind": "rename", "faces": [third], "name": "Ann"})
+        review.decide({"kind": "move", "faces": [face["0/0"]], "to": second})
+        both = review.decide({"kind": "move", "faces": [face["0/0"]], "to": third}, {"kind": "lock", "faces": [third]})
+        assert both["notices"] == [f"The move of 1 face to {second} is taken back in part."]
+        assert both["state"]["undo"] == "lock, move"
+        assert review.get(f"/api/faces/{face['0/0']}")["why"] == (
+            f"The move of 1 face to {second}; the move of 1 face to Ann; the lock of Ann."
+        )
+        sentence = review.refuse(requests=[{"kind": "undo", "undoes": 9}])
+        assert sentence.startswith("There is no decision 9.")
+        undone = review.act(act="undo")
+        assert undone["sentence"] == (f"Undone: 2 decisions (lock, move). The move of 1 face to {second} counts again.")
+        assert undone["state"]["redo"] == "lock, move"
+        assert "of 1 face to Ann is already taken back by the undo of the move of" in review.refuse(
+            requests=[{"kind": "undo", "undoes": 3}]
+        )
+        review.act(act="redo")
+        # the faces of the decisions are looked up only once, also if a decision is taken back in part
+        decided = view.find_decided_people()
+        view._decided = None
+        monkeypatch.setattr(view.people, "finder", None)
+        assert view.find_decided_people() == decided
 
 
 def test_a_name_that_another_person_has_is_allowed_with_a_sentence(dataset: Path):

@@ -109,7 +109,7 @@ def test_a_face_that_a_filter_dropped_is_used_after_all(made: Path, tmp_path: Pa
         assert accepted["sentence"] == "The next `likeness curate` uses 1 face that a filter dropped."
         assert accepted["state"]["unapplied"] == 1 and accepted["state"]["undo"] == "accept"
         text = review.client.get(page).text
-        assert text.count("uses this face, because decision 1 accepts it.") == 1 and "Take back" in text
+        assert text.count("uses this face, because a decision accepts it.") == 1 and "Take back" in text
         assert sorted(map(str, find_acts(text))) == sorted(
             map(str, [{"requests": [{"kind": "undo", "undoes": 1}]}, second])
         )

@@ -148,8 +148,9 @@ def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_led
         for act in [*acts, {"kind": "split", "faces": [one]}]:
             sentences.append(review.decide(act)["notices"])
             states.append(describe(review))
-        assert sentences[1:3] == [["Decision 1 (move) is taken back in part."], [
-            "Decision 1 (move) is taken back.", "Decision 2 (move) is taken back in part.",
+        second, third = (act["to"] for act in acts[:2])
+        assert sentences[1:3] == [[f"The move of 1 face to {second} is taken back in part."], [
+            f"The move of 1 face to {second} is taken back.", f"The move of 1 face to {third} is taken back in part.",
         ]]  # fmt: skip
         assert frozenset([one]) in states[-1]
         for state in reversed(states[:-1]):
@@ -164,7 +165,9 @@ def test_a_face_is_moved_again_and_again_and_the_command_line_gives_the_same_led
             review.act(act="redo")
             assert describe(review) == state
         sentence = review.act(act="undo")["sentence"]
-        assert sentence == "Undone: 1 decision (split)." and describe(review) == states[4]
+        fourth = review.session.read().people.identity_of[face["3/1"]]
+        assert sentence == f"Undone: 1 decision (split). The move of 1 face to {fourth} counts again."
+        assert describe(review) == states[4]
     for act in acts:
         decide(twin, [act])
     assert find_problems(dataset) == find_problems(twin) == []

@@ -101,7 +101,7 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     told.wait_for()
     assert told.inner_text() == "The next likeness curate uses this face. Undo u takes this back."
     page.reload()
-    page.get_by_text("uses this face, because decision 3 accepts it.").wait_for()
+    page.get_by_text("uses this face, because a decision accepts it.").wait_for()
     page.keyboard.press("u")
     page.get_by_role("button", name="Use it after all").nth(1).wait_for()
     server.stop()
