@@ -200,8 +200,10 @@ def _read_no_embeddings(faces: Sequence[str] | None) -> tuple[list[str], np.ndar
 
 @contextmanager
 def _add_line_to_errors(request: Request) -> Iterator[None]:
-    """Puts the file and line of the request before the message of every BadInput."""
+    """Puts the file and line of the request, if the request is from a file, before the message of every BadInput."""
     try:
         yield
     except BadInput as error:
-        raise BadInput(f"{request.get('_where', '')}{error}") from None
+        if "_where" not in request:
+            raise
+        raise BadInput(f"{request['_where']}{error}") from None
