@@ -56,7 +56,7 @@ def measure_faces(
     from train.data.face_measures import InputFace, describe_crop, measure_fineness
     from train.data.sampling import draw_theta
     from train.evaluation.cases import read_frozen_set
-    from train.evaluation.rows import make_embedder
+    from train.evaluation.restore_case import make_embedder
     from train.evaluation.systems import System, select_references
     from train.recipes.training_presets import find_training_preset
     from train.restore.harm import measure_harm

@@ -33,6 +33,8 @@ BEFORE_PURGES = "before_purges"
 _RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}
 _FILES_WITHOUT_FACES = {"config.json", FACTS, "stats.jsonl"}
 _BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
+# `likeness evaluate` keeps restored images and values in this SQLite file, beside its results
+EVALUATION_CACHE = "evaluation-cache.sqlite"
 _IMAGES = "-images"  # `likeness evaluate --keep-images` writes <face_id>.png into <result>-images/<number>/
 
 
@@ -81,9 +83,10 @@ def remove_faces_from_runs(
     """Remove these face ids from every snapshot, benchmark and run below `folders`.
 
     All sample grids and pages are removed, because they show pictures without names. All restored images of evaluations
-    are removed, because no file names the references that were used. A file with results for single faces is removed if
-    it names one of the face ids, or one of the identity ids in `people`. A folder that a killed process left unfinished
-    is completed or removed. Returns the number of removed or rewritten items of each kind.
+    and all caches of evaluations are removed, because they do not name the references that were used. A file with
+    results for single faces is removed if it names one of the face ids, or one of the identity ids in `people`. A
+    folder that a killed process left unfinished is completed or removed. Returns the number of removed or rewritten
+    items of each kind.
     """
     wanted, counts = set(faces), Counter[str]()
     for place, _ in list(_walk_folders(folders)):
@@ -95,10 +98,19 @@ def remove_faces_from_runs(
             counts += _clean_run(place, wanted | set(people))
         if place.parent.name.endswith(_IMAGES):
             counts += _remove_restored_images(place)
+        if any(name.startswith(EVALUATION_CACHE) for name in names):
+            remove_evaluation_cache(place)
+            counts["evaluation caches"] += 1
         if "faces.jsonl" in names and _contains_any(place / "faces.jsonl", wanted):
             _remove_benchmark(place)
             counts["benchmarks"] += 1
     return counts
+
+
+def remove_evaluation_cache(folder: Path) -> None:
+    """Remove the cache of evaluations from a folder, and the journal that a killed process may have left beside it."""
+    for path in sorted(folder.glob(f"{EVALUATION_CACHE}*")):
+        path.unlink(missing_ok=True)
 
 
 def _walk_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:

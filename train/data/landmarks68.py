@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +28,15 @@ def explain_missing() -> str | None:
     except FaceModelError as error:
         return str(error)
     return None
+
+
+def find_predictor() -> Path | None:
+    """Returns dlib's model of the 68 points, or None if dlib's models are not installed."""
+    if explain_missing() is not None:
+        return None
+    from curate.faces.dlib_models import list_landmark_files
+
+    return list_landmark_files()[0].path
 
 
 def find_68_points(image: np.ndarray) -> np.ndarray:

@@ -108,13 +108,17 @@ def evaluate(
         fid_folder=fid_folder,
         seed=seed,
     )
-    pictures = PageImages() if page is not None else None
+    pictures, notices = PageImages() if page is not None else None, list[str]()
     with show_progress("images", as_json) as progress:
         if is_comparison:
             assert out is not None
-            result = compare(runs, folders, dataset, out, set_name, options, progress, pictures, keep_images)
+            result = compare(
+                runs, folders, dataset, out, set_name, options, progress, pictures, keep_images, notices.append
+            )
         else:
-            result = evaluate_run(runs[0], dataset, set_name, options, progress, pictures, keep_images)
+            result = evaluate_run(runs[0], dataset, set_name, options, progress, pictures, keep_images, notices.append)
+    for notice in notices:
+        typer.echo(notice, err=True)
     _write_tables(result, markdown, latex)
     if page is not None and pictures is not None:
         from train.evaluation.html_page import render_page
@@ -186,8 +190,11 @@ def counterfactuals(
     )
     if plot is not None and "id_target" not in options.metrics:
         raise BadInput("--plot draws the metric id_target, which --metrics leaves out. Add id_target to --metrics.")
+    notices: list[str] = []
     with show_progress("images", as_json) as progress:
-        result = measure_counterfactuals(run, dataset, set_name, options, progress)
+        result = measure_counterfactuals(run, dataset, set_name, options, progress, notices.append)
+    for notice in notices:
+        typer.echo(notice, err=True)
     _write_tables(result, markdown, latex)
     if plot is not None:
         from train.run_folders import write_output_text

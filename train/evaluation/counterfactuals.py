@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def counterfactuals(
     lq_set: str | None = None,
     options: EvaluationOptions | None = None,
     progress: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures a run with 0, 1, 2, 4 and 8 references, measures the counterfactual systems, and returns the result.
 
@@ -39,7 +41,8 @@ def counterfactuals(
     have other names (`name_result_file`). The key `have` maps each of these numbers K to the number of images with at
     least K references. If an image has fewer references than a system can use, the system uses all references of the
     image. The key `largest_change_by_order` is the largest difference of a pixel between two orders of the same
-    references, in levels of 0..255. Raises the same errors as `evaluate`.
+    references, in levels of 0..255. Restored images and values are kept as in `evaluate`. Raises the same errors as
+    `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):
@@ -58,7 +61,7 @@ def counterfactuals(
         elif row["key"] == f"shuffled{options.references}" and row["face_id"] == last["face"]:
             largest = max(largest, int(np.abs(image.astype(int) - last["image"]).max()))
 
-    evaluator = Evaluator(dataset, lq_set, options, compare_orders, max(REFERENCE_COUNTS), with_poor=True)
+    evaluator = Evaluator(dataset, lq_set, options, compare_orders, max(REFERENCE_COUNTS), True, say=say)
     rows = evaluator.measure_run(run, list_counterfactual_systems(options.references), progress)
     differences = list_counterfactual_differences(options.references)
     result = evaluator.build_result(rows, differences) | evaluator.describe_run(run)

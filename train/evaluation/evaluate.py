@@ -6,7 +6,7 @@ differences, and the settings of the measurement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def evaluate(
     progress: Progress = lambda *_: None,
     page_images: PageImages | None = None,
     with_images: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures the newest checkpoint of a run on a frozen set, and returns the result.
 
@@ -38,13 +39,14 @@ def evaluate(
     itself, the restoration without references, a restoration for each number of references in `options`, and the
     restoration with wrong references. `options.judge` measures identity. Without a judge, the dataset's own recognizer
     measures identity. The identity loss of a restorer also uses this recognizer. With `with_images`, the restored
-    images are written beside the result (train/evaluation/image_folders.py). Raises BadInput, LedgerError or
-    FaceModelError if the run cannot be measured on the set.
+    images are written beside the result (train/evaluation/image_folders.py). Restored images and values are also kept
+    in RUN/evaluation-cache.sqlite (train/evaluation/cache). `say` gets a sentence if they cannot be kept. Raises
+    BadInput, LedgerError or FaceModelError if the run cannot be measured on the set.
     """
     options = options or EvaluationOptions()
     stem = run / name_result_file("evaluation", options.judge, options.steps)
     images = ImageFolders(stem, with_images)
-    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images))
+    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images), say=say)
     rows = evaluator.measure_run(run, list_systems(options.references, options.counts), progress)
     result = evaluator.build_result(rows, list_differences(options.references)) | evaluator.describe_run(run)
     if page_images is not None:
@@ -64,21 +66,23 @@ def compare(
     progress: Progress = lambda *_: None,
     page_images: PageImages | None = None,
     with_images: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures several runs, and folders of images that other methods restored, on the same frozen set.
 
     The result is written to OUT/comparison.json and OUT/comparison.parquet. Every run and folder is compared, image by
     image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of this
     image states the reason. The key `extra` lists the files that match no image. With `with_images`, the restored
-    images are written as in `evaluate`. Raises the same errors as `evaluate`. Raises BadInput also if two runs or
-    folders have the same name.
+    images are written as in `evaluate`. The values of a folder are kept in OUT/evaluation-cache.sqlite, and the values
+    of a run in the folder of the run. Raises the same errors as `evaluate`. Raises BadInput also if two runs or folders
+    have the same name.
     """
     options = options or EvaluationOptions()
     names = [path.resolve().name for path in (*runs, *folders)]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise BadInput(f"Two of the compared folders have the name {repeated}: rename one of them.")
     images = ImageFolders(out / "comparison", with_images)
-    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images))
+    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images), out=out, say=say)
     for run in runs:  # an unsuitable run or folder raises BadInput before anything is measured
         evaluator.load_run(run)
     for folder in folders:

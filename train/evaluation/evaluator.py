@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from manifests.runtime.progress import Progress
 from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
 from train.benchmark.training_overlap import check_not_trained_on
 from train.evaluation.aggregate import Average, Row, average_differences, average_systems, describe_interval
+from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.cached_measure import CachedMeasure
+from train.evaluation.cache.cached_restorations import make_cached_restorer
+from train.evaluation.cache.keys import hash_environment, hash_inputs, hash_restorer
 from train.evaluation.cases import Case, FrozenSet, read_frozen_set
 from train.evaluation.rows import (
     OnImage,
@@ -34,7 +39,7 @@ from train.evaluation.rows import (
 )
 from train.evaluation.systems import System
 from train.metrics.fid import fid
-from train.metrics.measure import Measure, build_measure, check_names
+from train.metrics.measure import check_names
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
@@ -100,6 +105,8 @@ class Evaluator:
         on_image: OnImage | None = None,
         most_references: int | None = None,
         with_poor: bool = False,
+        out: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepares an evaluation, but loads nothing yet.
 
@@ -107,7 +114,9 @@ class Evaluator:
         up to `options.references`. Metrics that look at references always compare with the first `options.references`
         references, so that a system gets the same figures from `evaluate` and from `counterfactuals`. `on_image` is
         called with each image that was measured. If `with_poor` is true, each case also has its poor references
-        (train/evaluation/cases.py). Raises BadInput if an option is wrong.
+        (train/evaluation/cases.py). The values of a run are kept in the folder of the run, and the values of a folder
+        are kept in `out`, so that a second measurement of the same images takes seconds. `say` gets a sentence if
+        values cannot be kept. Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
@@ -118,9 +127,11 @@ class Evaluator:
         check_steps(options.steps)
         self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
         self.most_references, self.with_poor = most_references, with_poor
+        self.out, self.say = out, say
+        self.caches: dict[Path | None, EvaluationCache] = {}  # the folder of a run, or `out` -> its cache
         self.frozen_set: FrozenSet | None = None
         self.judge: FaceModels | None = None
-        self.measure: Measure | None = None
+        self.measure: CachedMeasure | None = None
         self.dataset_recognizer = ""  # sha256
         self.missing_metrics: dict[str, str] = {}  # metric -> the reason why the metric cannot be measured
         # True for each run whose training data were compared with the frozen set
@@ -170,16 +181,19 @@ class Evaluator:
         """
         if run not in self.models:
             self.load_run(run)
-        model, recognizer, frozen_set, measure = self.models[run], self.recognizers[run], self.frozen_set, self.measure
-        assert frozen_set is not None and measure is not None
+        model, recognizer, frozen_set = self.models[run], self.recognizers[run], self.frozen_set
+        assert frozen_set is not None
+        cache = self._open_cache(run, hash_restorer(model))
+        restore, measure = make_cached_restorer(model, recognizer, cache), self._load_measure(cache).read_from(cache)
         rows: list[Row] = []
 
         def keep(row: Row, image: np.ndarray) -> None:
             self._keep_image(_label_row(row, label), image)
 
         for done, case in enumerate(frozen_set.cases, 1):
-            for row in measure_systems(case, model, measure, systems, recognizer, self.image_metrics, keep):
+            for row in measure_systems(case, restore, measure, systems, self.image_metrics, keep):
                 rows.append(_label_row(row, label))
+            cache.write()
             progress("evaluate", done, len(frozen_set.cases))
         return rows
 
@@ -190,9 +204,12 @@ class Evaluator:
         """
         if folder not in self.matches:
             self.load_folder(folder)
-        frozen_set, measure = self.frozen_set, self.measure
-        assert frozen_set is not None and measure is not None
-        (files, unmatched), name = self.matches[folder], folder.resolve().name
+        frozen_set, (files, unmatched), name = self.frozen_set, self.matches[folder], folder.resolve().name
+        assert frozen_set is not None
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+        cache = self._open_cache(self.out)
+        measure = self._load_measure(cache).read_from(cache)
         rows, metrics = [], self.image_metrics
         with open_reader(limited=True) as read:
             for done, case in enumerate(frozen_set.cases, 1):
@@ -200,6 +217,7 @@ class Evaluator:
                     rows.append(measure_input(case, measure, metrics, self._keep_image))
                 file = files.get(case.face_id)
                 rows.append(measure_file(case, file, name, name, measure, metrics, read, self._keep_image))
+                cache.write()
                 progress("evaluate", done, len(frozen_set.cases))
         return rows, unmatched
 
@@ -212,6 +230,8 @@ class Evaluator:
         for name in self.options.metrics:
             if METRICS[name].scope == "set" and name not in missing:
                 self._add_set_metric(name, averages, missing)
+        while self.caches:
+            self.caches.popitem()[1].close()
         for average in averages:  # a metric that cannot be measured has the value None
             average.update(dict.fromkeys(missing))
         measured_first = sorted(self.options.metrics, key=lambda name: name in missing)
@@ -274,7 +294,7 @@ class Evaluator:
                 self.most_references,
             )
             self.dataset_recognizer = _read_recognizer(self.dataset)[1]
-            self._load_metrics(load_faces(self.options.judge) if self.options.judge is not None else recognizer)
+            self.judge = load_faces(self.options.judge) if self.options.judge is not None else recognizer
         elif self.frozen_set.cases[0].target.shape[0] != size:
             raise BadInput(
                 f"The set has images of {self.frozen_set.cases[0].target.shape[0]} px, but one of the restorers works "
@@ -293,14 +313,25 @@ class Evaluator:
         """
         self.frozen_set = read_frozen_set(self.dataset, None, self.lq_set, self.options.references, self.options.seed)
         spec, self.dataset_recognizer = _read_recognizer(self.dataset)
-        self._load_metrics(load_faces(self.options.judge or self.options.faces or spec))
+        self.judge = load_faces(self.options.judge or self.options.faces or spec)
 
-    def _load_metrics(self, judge: FaceModels) -> None:
-        self.judge = judge
-        options = self.options
-        self.measure, self.missing_metrics = build_measure(options.metrics, judge, options.weights, options.references)
-        if "fid_folder" in self.options.metrics and self.options.fid_folder is None:
-            self.missing_metrics["fid_folder"] = "fid_folder needs a folder of images: give a folder with --fid-folder."
+    def _open_cache(self, folder: Path | None, restorer: str = "") -> EvaluationCache:
+        """Returns the cache in a folder, or a cache in memory. `restorer` is the hash of the run's restorer."""
+        if folder not in self.caches:
+            self.caches[folder] = EvaluationCache(folder, hash_inputs(hash_environment(), restorer), self.say)
+        return self.caches[folder]
+
+    def _load_measure(self, cache: EvaluationCache) -> CachedMeasure:
+        """Returns the metrics. The first call finds out which metrics can be measured."""
+        if self.measure is None:
+            assert self.judge is not None
+            options = self.options
+            measure = CachedMeasure(options.metrics, self.judge, options.weights, options.references, cache)
+            self.measure, self.missing_metrics = measure, dict(measure.missing)
+            if "fid_folder" in options.metrics and options.fid_folder is None:
+                reason = "fid_folder needs a folder of images: give a folder with --fid-folder."
+                self.missing_metrics["fid_folder"] = reason
+        return self.measure
 
     def _keep_image(self, row: Row, image: np.ndarray) -> None:
         if self.on_image is not None:
@@ -310,7 +341,8 @@ class Evaluator:
 
     def _add_set_metric(self, name: str, averages: list[Average], missing: dict[str, str]) -> None:
         """Adds a metric that has one value for a whole set, without an interval."""
-        assert self.frozen_set is not None
+        assert self.frozen_set is not None and self.measure is not None
+        cache = next(iter(self.caches.values()))
         others = [case.target for case in self.frozen_set.cases]
         try:
             if name == "fid_folder":
@@ -318,9 +350,12 @@ class Evaluator:
                 with open_reader(limited=True) as read:
                     others = [read(path) for path in list_photos(self.options.fid_folder)]
             for average in averages:
-                images = self.images_by_key.get(average["key"], [])
-                value = {"mean": fid(images, others, self.options.weights), "images": len(images)} if images else None
-                average[name] = value
+                if not (images := self.images_by_key.get(average["key"], [])):
+                    average[name] = None
+                    continue
+                compute = partial(fid, images, others, self.options.weights)
+                mean = self.measure.compute_set_metric(name, images, others, cache, compute)
+                average[name] = {"mean": mean, "images": len(images)}
         except BadInput as error:
             missing[name] = str(error)
 

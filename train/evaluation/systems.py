@@ -105,12 +105,12 @@ def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, st
     )
 
 
-def select_references(case: Case, system: System, embed: Embed) -> References | None:
-    """Returns the references that a system gives the restorer for a case.
+def choose_photos(case: Case, system: System) -> tuple[tuple[np.ndarray, ...], np.ndarray] | None:
+    """Returns the photos of a case from which a system makes its references, and the embeddings of the photos.
 
     Returns None if the case has no references of the system's kind. A system with n references gets the first n
     references of the case. So each point of the curve has all references of the previous point, and additional
-    references. Blurred references are embedded after the blur.
+    references.
     """
     if system.source == "wrong":
         crops, embeddings = case.wrong, case.wrong_embeddings
@@ -120,14 +120,25 @@ def select_references(case: Case, system: System, embed: Embed) -> References | 
         crops, embeddings = case.poor.get(system.source, ((), None))
     if not crops or embeddings is None:
         return None
-    count = min(system.references, len(crops))
-    order = list(range(count))
+    return crops[: system.references], embeddings[: system.references]
+
+
+def select_references(case: Case, system: System, embed: Embed) -> References | None:
+    """Returns the references that a system gives the restorer for a case, or None as `choose_photos`.
+
+    Blurred references are embedded after the blur.
+    """
+    photos = choose_photos(case, system)
+    if photos is None:
+        return None
+    crops, embeddings = photos
+    order = list(range(len(crops)))
     if system.change == "shuffled":
         order = order[::-1]
-    elif system.change == "repeated" and count:
-        order = [0] * count
+    elif system.change == "repeated":
+        order = [0] * len(crops)
     images, vectors = [crops[i] for i in order], embeddings[order]
-    if system.change == "blurred" and count:
+    if system.change == "blurred" and images:
         images = [cv2.GaussianBlur(image, (0, 0), BLUR * image.shape[0]) for image in images]
         vectors = embed(images)
     size = case.lq.shape[0]

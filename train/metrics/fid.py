@@ -25,7 +25,7 @@ FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al
 
 def explain_missing(weights: Path | None) -> str | None:
     """Returns in one sentence why FID cannot be computed, or None if it can be computed. Nothing is downloaded."""
-    if _file(weights) is None:
+    if find_inception(weights) is None:
         return (
             f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and give the folder with "
             "--weights FOLDER."
@@ -71,7 +71,7 @@ def load_inception(weights: Path | None) -> nn.Module:
     Raises BadInput if the weights are missing or wrong.
     """
     reason = explain_missing(weights)
-    path = _file(weights)
+    path = find_inception(weights)
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
     try:
@@ -89,6 +89,7 @@ def load_inception(weights: Path | None) -> nn.Module:
     return network
 
 
-def _file(weights: Path | None) -> Path | None:
+def find_inception(weights: Path | None) -> Path | None:
+    """Returns the file with FID's weights, or None if it is missing. Raises BadInput if `weights` is not a folder."""
     paths = (find_local_file(name, weights) for name in INCEPTION)
     return next((path for path in paths if path is not None), None)

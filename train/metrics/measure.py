@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from curate.faces.align import embed_face
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
-from train.backbones import load_backbone
+from train.backbones import find_local_file, get_file_name, load_backbone
 from train.data import landmarks68
 from train.data.landmarks68 import find_68_points
 from train.data.tensors import to_tensor
@@ -53,7 +53,8 @@ class Measure(Protocol):
     """Measures one image. All images are aligned faces, RGB uint8 (S, S, 3).
 
     The restored image and the target have the same size. `valid`, bool (S, S), is False for pixels that do not come
-    from the photo of the target. Outside `valid`, every metric sees the pixels of the target.
+    from the photo of the target. Outside `valid`, every metric sees the pixels of the target. With `only`, only these
+    metrics are computed.
 
     Raises BadInput for images of another type or shape.
     """
@@ -65,6 +66,7 @@ class Measure(Protocol):
         references: Sequence[np.ndarray],
         wrong: Sequence[np.ndarray] = (),
         valid: np.ndarray | None = None,
+        only: Collection[str] | None = None,
     ) -> dict[str, float]: ...
 
 
@@ -84,6 +86,35 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     if name == "deg_published":
         return deg_recognizer.explain_missing(weights)
     return landmarks68.explain_missing() if name in _LANDMARKS else None
+
+
+def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
+    """Returns the files from which a metric of METRICS reads its networks, apart from the judge's files.
+
+    A file that is missing is left out. Raises BadInput if `weights` is not a folder.
+    """
+    if name in lpips_dists.BACKBONE:
+        file = find_local_file(get_file_name(lpips_dists.BACKBONE[name]), weights)
+    elif name in no_reference.WEIGHTS:
+        file = find_local_file(no_reference.WEIGHTS[name].file, weights, no_reference.WEIGHTS[name].cache)
+    elif METRICS[name].scope == "set":
+        file = fid.find_inception(weights)
+    elif name == "deg_published":
+        file = deg_recognizer.find_recognizer(weights)
+    else:
+        file = landmarks68.find_predictor() if name in _LANDMARKS else None
+    return () if file is None else (file,)
+
+
+def reads_references(name: str) -> bool:
+    """Returns whether a metric compares an image with its references."""
+    return name in ("id_references", "copy_ratio")
+
+
+def reads_judge(name: str) -> bool:
+    """Returns whether the judge's embeddings or landmarks change the value of a metric."""
+    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, "deg_published")
+    return METRICS[name].scope != "set" and name not in (*_MASKED, *_UNMASKED, *own_network)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -121,6 +152,7 @@ def build_measure(
         references: Sequence[np.ndarray],
         wrong: Sequence[np.ndarray] = (),
         valid: np.ndarray | None = None,
+        only: Collection[str] | None = None,
     ) -> dict[str, float]:
         references = references[:most_references]
         for image in (restored, target, *references, *wrong):
@@ -136,7 +168,7 @@ def build_measure(
         return {
             name: read(case) if restored.shape[0] >= METRICS[name].min_side else math.nan
             for name, read in readers.items()
-            if wrong or METRICS[name].scope != "wrong"
+            if (wrong or METRICS[name].scope != "wrong") and (only is None or name in only)
         }
 
     return measure, reasons

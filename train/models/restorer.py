@@ -47,9 +47,9 @@ class Restorer(nn.Module):
     def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None, base: Any = None) -> None:
         super().__init__()
         parts, tiny = set(config.parts), config.base == "tiny"
-        self._base_sha256: str | None = None
+        self.base_sha256: str | None = None
         if not tiny and config.stylegan is None:
-            config, self._base_sha256 = _locate_base(config)
+            config, self.base_sha256 = _locate_base(config)
         self.config = config
         self.facts = dict(facts or {})
         self.steps, self.seed = 1, 0  # A denoiser: see `set_sampling`.
@@ -187,7 +187,7 @@ class Restorer(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes config.json and model.safetensors into `folder`."""
-        facts = self.facts if self._base_sha256 is None else {**self.facts, BASE_SHA256: self._base_sha256}
+        facts = self.facts if self.base_sha256 is None else {**self.facts, BASE_SHA256: self.base_sha256}
         write_model_files(Path(folder), self.config, facts, self.weights())
 
     @classmethod

@@ -22,7 +22,7 @@ from PIL import Image
 
 import manifests.pictures.untrusted_images
 import train.evaluation.evaluator
-import train.evaluation.rows
+import train.evaluation.restore_case
 from degrade.frozen.dataset_sets import make_set
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
@@ -106,7 +106,7 @@ def test_references_are_warped_to_the_lq_input_where_the_recipe_says_so(
     module = ModuleType("train.data.warp")
     module.warp_to = lambda image, own, to: np.full_like(image, int((to == landmarks).all()))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.data.warp", module)
-    monkeypatch.setattr(train.evaluation.rows, "find_landmarks", lambda crop, models: landmarks)
+    monkeypatch.setattr(train.evaluation.restore_case, "find_landmarks", lambda crop, models: landmarks)
     seen: list[torch.Tensor] = []
     watched = model.forward
     monkeypatch.setattr(model, "forward", lambda *told: seen.append(told[1]) or watched(*told))

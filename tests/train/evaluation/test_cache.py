@@ -1,0 +1,422 @@
+"""Tests that a second evaluation computes nothing that the first one computed, and that each changed input counts."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train.evaluation.cache.cached_measure
+import train.evaluation.cache.keys
+import train.evaluation.evaluator
+from curate.faces.interface import FaceModels, ModelFile
+from degrade.frozen.dataset_sets import make_set
+from manifests.pictures.png_files import encode_png
+from manifests.privacy.run_cleanup import EVALUATION_CACHE, remove_faces_from_runs
+from tests.doubles import curation as doubles
+from tests.doubles.models.restorers import SIZE, Copying
+from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.cached_measure import CachedMeasure
+from train.evaluation.cache.cached_restorations import make_cached_restorer
+from train.evaluation.cache.keys import hash_environment, hash_faces, hash_restorer
+from train.evaluation.cases import Case, read_frozen_set
+from train.evaluation.counterfactuals import counterfactuals
+from train.evaluation.evaluate import compare, evaluate
+from train.evaluation.evaluator import EvaluationOptions, PageImages
+from train.evaluation.systems import System
+from train.metrics import fid
+from train.metrics.measure import build_measure, find_weights
+from train.metrics.registry import METRICS
+from train.models.io import Restoration
+from train.models.restorer import Restorer
+
+SET = f"codeformer-train-{SIZE}-s0"
+OPTIONS = EvaluationOptions(references=2, metrics=("psnr", "id_target", "id_references", "copy_ratio"))
+
+
+class Brightening(Copying):
+    """Adds a trained number to the result of `Copying`, and counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__("maps")
+        self.level = torch.nn.Parameter(torch.tensor(0.02))
+
+    def forward(self, *inputs: torch.Tensor) -> Restoration:
+        image = super().forward(*inputs).image + self.level
+        return Restoration(image.clamp(0, 1), image, None)
+
+
+class Work:
+    """Counts what an evaluation computes: restorations, embeddings, and images that are measured."""
+
+    def __init__(self, model: Brightening, patch: pytest.MonkeyPatch) -> None:
+        self.model, self.embedded, self.measured = model, 0, 0
+
+        def load(spec: str) -> FaceModels:
+            models = doubles.models(spec)
+
+            def embed(crops: np.ndarray) -> np.ndarray:
+                self.embedded += 1
+                return models.embed(crops)
+
+            return replace(models, embed=embed)
+
+        def build(*inputs: object) -> tuple[Callable, dict[str, str]]:
+            measure, reasons = build_measure(*inputs)  # type: ignore[arg-type]
+
+            def count(*images: object) -> dict[str, float]:
+                self.measured += 1
+                return measure(*images)  # type: ignore[arg-type]
+
+            return count, reasons
+
+        patch.setattr("train.restore.load_restorer.load_faces", load)
+        patch.setattr(train.evaluation.evaluator, "load_faces", load)
+        patch.setattr(train.evaluation.cache.cached_measure, "build_measure", build)
+
+    def take(self) -> tuple[int, int, int]:
+        """Returns the numbers of restorations, embeddings and measured images since the last call."""
+        numbers = (len(self.model.seen), self.embedded, self.measured)
+        self.model.seen.clear()
+        self.embedded = self.measured = 0
+        return numbers
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Makes a dataset of four people with a frozen set of the split train, which has several people."""
+    _, dataset = doubles.curated_album(tmp_path_factory.mktemp("cache"))
+    make_set(dataset, "codeformer", "train", 0, SIZE, workers=1)
+    return dataset
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(train.evaluation.evaluator, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def work(run: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    model = Brightening()
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
+    return Work(model, monkeypatch)
+
+
+def test_a_second_evaluation_computes_nothing_and_writes_the_same_bytes(made: Path, run: Path, work: Work) -> None:
+    evaluate(run, made, SET, options=OPTIONS)
+    first = work.take()
+    written = [(run / f"evaluation{suffix}").read_bytes() for suffix in (".json", ".parquet")]
+    assert min(first) > 0
+    page = PageImages()
+    evaluate(run, made, SET, options=OPTIONS, page_images=page)
+    assert work.take() == (0, 0, 0)
+    assert [(run / f"evaluation{suffix}").read_bytes() for suffix in (".json", ".parquet")] == written
+    # The images of the cache are the restored images.
+    (run / EVALUATION_CACHE).unlink()
+    again = PageImages()
+    evaluate(run, made, SET, options=OPTIONS, page_images=again)
+    assert work.take() == first and again.restored.keys() == page.restored.keys()
+    assert all((again.restored[key] == image).all() for key, image in page.restored.items())
+    assert [(run / f"evaluation{suffix}").read_bytes() for suffix in (".json", ".parquet")] == written
+
+
+def test_what_is_new_is_computed_and_the_rest_is_read(made: Path, run: Path, work: Work) -> None:
+    counterfactuals(run, made, SET, options=replace(OPTIONS, metrics=("psnr",)))
+    assert work.take()[0] > 0
+    evaluate(run, made, SET, options=OPTIONS)
+    restored, _, measured = work.take()
+    assert restored == 0 < measured
+    evaluate(run, made, SET, options=replace(OPTIONS, judge="other"))
+    restored, embedded, _ = work.take()
+    assert restored == 0 < embedded
+
+
+def test_a_comparison_reads_the_cache_of_the_run_and_keeps_the_values_of_folders(
+    made: Path, run: Path, work: Work, tmp_path: Path
+) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    cases = read_frozen_set(made, SIZE, SET, 2, seed=0).cases
+    for case in cases:
+        (folder / f"{case.face_id}.png").write_bytes(encode_png(case.target))
+    evaluate(run, made, SET, options=OPTIONS)
+    work.take()
+    first = compare([run], [folder], made, tmp_path / "out", SET, OPTIONS)
+    assert work.take()[::2] == (0, len(cases))
+    (folder / f"{cases[0].face_id}.png").write_bytes(encode_png(cases[0].lq))
+    changed = compare([run], [folder], made, tmp_path / "out", SET, OPTIONS)
+    assert work.take()[::2] == (0, 1) and changed["rows"][-1]["psnr"] != first["rows"][-1]["psnr"]
+
+
+def test_the_value_of_a_whole_set_is_kept(
+    made: Path, run: Path, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
+    monkeypatch.setattr(
+        train.evaluation.evaluator, "fid", lambda images, others, weights: calls.append(1) or float(np.mean(images))
+    )
+    options = replace(OPTIONS, metrics=("psnr", "fid"))
+    first = evaluate(run, made, SET, options=options)
+    assert len(calls) == len({row["fid"]["mean"] for row in first["rows"]}) > 2
+    calls.clear()
+    assert evaluate(run, made, SET, options=options) == first and calls == []
+
+
+# --- a changed input ---
+
+
+def change_weight(model: Brightening, patch: pytest.MonkeyPatch) -> None:
+    model.level.data += 0.01
+
+
+def change_type(model: Brightening, patch: pytest.MonkeyPatch) -> None:
+    model.double()
+
+
+def change_facts(model: Brightening, patch: pytest.MonkeyPatch) -> None:
+    model.facts["images"] = 1
+
+
+def change_base(model: Brightening, patch: pytest.MonkeyPatch) -> None:
+    model.base_sha256 = "0" * 64
+
+
+def change_code(model: Brightening, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(train.evaluation.cache.keys, "_hash_code", lambda: "0" * 64)
+
+
+def change_package(model: Brightening, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(train.evaluation.cache.keys, "find_version", lambda name: "0")
+
+
+def change_threads(model: Brightening, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch, "get_num_threads", lambda: 99)
+
+
+@pytest.mark.parametrize(
+    "change", [change_weight, change_type, change_facts, change_base, change_code, change_package, change_threads]
+)
+def test_a_changed_restorer_or_machine_is_another_scope(monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
+    model = Brightening()
+    before = hash_restorer(model), hash_environment()
+    assert (hash_restorer(Brightening()), hash_environment()) == before
+    change(model, monkeypatch)
+    assert (hash_restorer(model), hash_environment()) != before
+
+
+def test_another_checkpoint_restores_everything_again(made: Path, run: Path, work: Work) -> None:
+    evaluate(run, made, SET, options=OPTIONS)
+    restored, *_ = work.take()
+    for step in (0.01, -0.01):  # the images of the first checkpoint are gone when it comes again
+        work.model.level.data += step
+        evaluate(run, made, SET, options=OPTIONS)
+        assert work.take()[0] == restored
+
+
+def make_case() -> Case:
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 256, (6, SIZE, SIZE, 3), np.uint8))
+    vectors = np.eye(3, dtype=np.float32)[:2]
+    valid = np.ones((SIZE, SIZE), bool)
+    return Case("f", "p", *images[:2], tuple(images[2:4]), vectors, tuple(images[4:]), vectors, "q", valid=valid)
+
+
+def flip(image: np.ndarray) -> np.ndarray:
+    """Returns a copy of an array whose last value differs."""
+    changed = image.copy()
+    changed.flat[-1] = 1 - changed.flat[-1] if image.dtype != np.uint8 else changed.flat[-1] ^ 1
+    return changed
+
+
+RIGHT = System("2", "", 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "system"),
+    [
+        (lambda case: replace(case, lq=flip(case.lq)), RIGHT),
+        (lambda case: replace(case, references=(case.references[0], flip(case.references[1]))), RIGHT),
+        (lambda case: replace(case, references=case.references[::-1]), RIGHT),
+        (lambda case: replace(case, reference_embeddings=flip(case.reference_embeddings)), RIGHT),
+        (lambda case: case, replace(RIGHT, references=1)),
+        (lambda case: case, replace(RIGHT, source="wrong")),
+        (lambda case: case, replace(RIGHT, change="shuffled")),
+        (lambda case: case, replace(RIGHT, change="blurred")),
+        (lambda case: case, replace(RIGHT, trust=True)),
+    ],
+)
+def test_a_changed_case_or_system_is_restored_again(tmp_path: Path, change: Callable, system: System) -> None:
+    model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
+    restore = make_cached_restorer(model, doubles.models("double"), cache)
+    first = restore(make_case(), RIGHT)
+    model.seen.clear()
+    same = restore(replace(make_case(), target=np.zeros((SIZE, SIZE, 3), np.uint8)), replace(RIGHT, key="another"))
+    assert model.seen == [] and (same.image == first.image).all()
+    restore(change(make_case()), system)
+    assert model.seen
+
+
+def test_other_steps_restore_again(tmp_path: Path) -> None:
+    model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
+    for timesteps, calls in (((399,), 1), ((399, 200), 2), ((399,), 2)):
+        model.timesteps = timesteps
+        make_cached_restorer(model, doubles.models("double"), cache)(make_case(), System("0", ""))
+        assert len(model.seen) == calls
+
+
+@pytest.mark.parametrize("changed", ["restored", "target", "references", "wrong", "valid", "judge", "convention"])
+def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Tests each metric of the judge and of the pixels, also that an input that it does not read changes nothing."""
+    case, names = make_case(), ("psnr", "id_target", "id_references", "takeover", "face_restored")
+    computed: list[str] = []
+
+    def build(*_: object) -> tuple[Callable, dict[str, str]]:
+        def measure(restored, target, references, wrong, valid, only):
+            computed.extend(only)
+            return dict.fromkeys(only, 0.5)
+
+        return measure, {}
+
+    monkeypatch.setattr(train.evaluation.cache.cached_measure, "build_measure", build)
+    cache, judge = EvaluationCache(tmp_path, "scope", pytest.fail), doubles.models("double")
+    inputs = {
+        "restored": case.lq,
+        "target": case.target,
+        "references": case.references,
+        "wrong": case.wrong,
+        "valid": case.valid,
+    }
+
+    def measure(judge: FaceModels) -> None:
+        CachedMeasure(names, judge, None, 2, cache).read_from(cache)(*inputs.values())
+
+    measure(judge)
+    assert computed == list(names)
+    computed.clear()
+    inputs["references"] = (*case.references, case.lq)  # only the first two references are read
+    measure(judge)
+    assert computed == []
+    expected = {"references": {"id_references"}, "wrong": {"takeover"}, "judge": set(names) - {"psnr"}}
+    if changed == "judge":
+        judge = replace(judge, same_person=judge.same_person + 0.01)
+    elif changed == "convention":
+        monkeypatch.setitem(METRICS, "psnr", replace(METRICS["psnr"], convention="another"))
+        expected["convention"] = {"psnr"}
+    elif changed in ("references", "wrong"):
+        inputs[changed] = (flip(inputs[changed][0]), inputs[changed][1])
+    else:
+        inputs[changed] = flip(inputs[changed])
+    measure(judge)
+    assert set(computed) == expected.get(changed, set(names))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("lpips", "vgg16-397923af.pth"), ("deg_published", "resnet18_110.pth"), ("niqe", "niqe_modelparameters.mat")],
+)
+def test_a_changed_file_of_weights_counts(tmp_path: Path, name: str, file: str) -> None:
+    reasons = []
+    cache = EvaluationCache(tmp_path, "scope", pytest.fail)
+    for content in (b"", b"not the weights", b"not the weights either"):
+        (tmp_path / file).write_bytes(content)
+        assert find_weights(name, tmp_path) == (tmp_path / file,)
+        measure = CachedMeasure([name], doubles.models("double"), tmp_path, 2, cache)
+        reasons.append((measure._metrics[name], measure.missing.keys()))
+    assert len({key for key, _ in reasons}) == 3
+
+
+def test_the_hash_of_face_models_has_no_paths(tmp_path: Path) -> None:
+    models = doubles.models("double")
+    moved = [ModelFile(file.role, Path(shutil.copy(file.path, tmp_path)), file.licence) for file in models.files]
+    assert hash_faces(replace(models, spec="moved", files=tuple(moved))) == hash_faces(models)
+    moved[1].path.write_bytes(b"another recognizer")
+    assert hash_faces(replace(models, spec="moved", files=tuple(moved))) != hash_faces(models)
+
+
+# --- the file ---
+
+
+def damage_whole_file(path: Path) -> None:
+    path.write_bytes(b"no database" * 999)
+
+
+def damage_one_value(path: Path) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE entries SET value = zeroblob(24) WHERE length(value) = 24")
+    file.close()
+
+
+def cut_the_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [damage_whole_file, damage_one_value, cut_the_file])
+def test_a_damaged_file_is_one_sentence_and_a_new_file(tmp_path: Path, damage: Callable) -> None:
+    notices: list[str] = []
+    cache = EvaluationCache(tmp_path, "scope", pytest.fail)
+    for number in range(100):
+        cache.put(str(number), b"%08d" % number)
+    cache.close()
+    damage(tmp_path / EVALUATION_CACHE)
+    cache = EvaluationCache(tmp_path, "scope", notices.append)
+    assert {cache.get(str(number)) for number in range(100)} <= {None, *(b"%08d" % number for number in range(100))}
+    (notice,) = notices
+    assert "is damaged" in notice and EVALUATION_CACHE in notice
+    cache.put("1", b"new")
+    cache.close()
+    assert EvaluationCache(tmp_path, "scope", pytest.fail).get("1") == b"new"
+
+
+def test_an_evaluation_with_a_damaged_cache_gives_the_same_figures(made: Path, run: Path, work: Work) -> None:
+    first = evaluate(run, made, SET, options=OPTIONS)
+    damage_one_value(run / EVALUATION_CACHE)
+    work.take()
+    notices: list[str] = []
+    assert evaluate(run, made, SET, options=OPTIONS, say=notices.append) == first
+    assert len(notices) == 1 and work.take() != (0, 0, 0)
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(made: Path, run: Path, work: Work) -> None:
+    (run / EVALUATION_CACHE).mkdir()
+    notices: list[str] = []
+    result = evaluate(run, made, SET, options=OPTIONS, say=notices.append)
+    (notice,) = notices
+    assert "cannot be used" in notice and notice.endswith(".") and result["rows"]
+
+
+def test_two_evaluations_share_a_file_and_another_checkpoint_removes_the_entries(tmp_path: Path) -> None:
+    one, two = (EvaluationCache(tmp_path, "a", pytest.fail) for _ in range(2))
+    one.put("x", b"1")
+    two.put("y", b"2")
+    one.write()
+    two.write()
+    assert one.get("y") == b"2" and two.get("x") == b"1"
+    other = EvaluationCache(tmp_path, "b", pytest.fail)
+    assert other.get("x") is None and one.get("x") is None
+    one.put("x", b"3")  # the older process goes on, and its entries are not entries of the new scope
+    one.close()
+    assert other.get("x") is None
+    kept_nowhere = EvaluationCache(None, "a", pytest.fail)
+    kept_nowhere.put("x", b"1")
+    kept_nowhere.write()
+    assert kept_nowhere.get("x") == b"1" and EvaluationCache(None, "a", pytest.fail).get("x") is None
+
+
+def test_an_erasure_removes_the_cache_and_its_journal(made: Path, run: Path, work: Work, tmp_path: Path) -> None:
+    evaluate(run, made, SET, options=OPTIONS)
+    (run / f"{EVALUATION_CACHE}-journal").write_bytes(b"pages")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / EVALUATION_CACHE).write_bytes(b"x")
+    assert remove_faces_from_runs([tmp_path], ["0" * 32])["evaluation caches"] == 2
+    assert list(tmp_path.rglob(f"{EVALUATION_CACHE}*")) == []

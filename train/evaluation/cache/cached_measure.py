@@ -1,0 +1,103 @@
+"""Keeps the values of metrics in the cache of an evaluation."""
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from curate.faces.interface import FaceModels
+from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.keys import hash_faces, hash_files, hash_inputs
+from train.metrics.measure import Measure, build_measure, find_weights, reads_judge, reads_references
+from train.metrics.registry import METRICS
+
+
+class CachedMeasure:
+    """Measures images, and reads values from a cache where it can.
+
+    The key of a value has the images that the metric reads, the metric's convention, the files of its networks, and the
+    judge if the metric reads the judge. The networks are loaded when the first value is missing.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        judge: FaceModels,
+        weights: Path | None,
+        most_references: int,
+        cache: EvaluationCache,
+    ) -> None:
+        """Finds out which metrics can be computed. Raises the errors of `build_measure`."""
+        self._most_references = most_references
+        self._build = functools.cache(functools.partial(build_measure, names, judge, weights, most_references))
+        judge_hash, hash_once = hash_faces(judge), functools.cache(lambda paths: hash_files(paths))
+        self._metrics: dict[str, str] = {}  # metric -> hash of the metric, its files and the judge
+        found: list[str] = [str(weights)]
+        for name in names:
+            files = find_weights(name, weights)
+            used_judge = judge_hash if reads_judge(name) else None
+            self._metrics[name] = hash_inputs(name, METRICS[name].convention, used_judge, hash_once(files))
+            found += [self._metrics[name], *map(str, files)]
+        # To find out whether a file can be loaded takes seconds. The reasons are therefore kept too.
+        key = hash_inputs("missing metrics", *found)
+        entry = cache.get(key)
+        self.missing: dict[str, str] = self._build()[1] if entry is None else json.loads(entry)
+        if entry is None:
+            cache.put(key, json.dumps(self.missing).encode())
+
+    def read_from(self, cache: EvaluationCache) -> Measure:
+        """Returns the function that measures an image and uses this cache."""
+        names = [name for name in self._metrics if name not in self.missing and METRICS[name].scope != "set"]
+
+        def measure(
+            restored: np.ndarray,
+            target: np.ndarray,
+            references: Sequence[np.ndarray],
+            wrong: Sequence[np.ndarray] = (),
+            valid: np.ndarray | None = None,
+            only: Collection[str] | None = None,
+        ) -> dict[str, float]:
+            pair = hash_inputs(restored, target, valid)
+            of_references, of_wrong = hash_inputs(*references[: self._most_references]), hash_inputs(*wrong)
+            keys = {
+                name: hash_inputs(
+                    "value",
+                    self._metrics[name],
+                    pair,
+                    of_references if reads_references(name) else None,
+                    of_wrong if METRICS[name].scope == "wrong" else None,
+                )
+                for name in names
+                if (wrong or METRICS[name].scope != "wrong") and (only is None or name in only)
+            }
+            entries = {name: cache.get(key) for name, key in keys.items()}
+            values = {name: struct.unpack("<d", entry)[0] for name, entry in entries.items() if entry is not None}
+            missing = [name for name in keys if name not in values]
+            if missing:
+                values |= self._build()[0](restored, target, references, wrong, valid, missing)
+                for name in missing:
+                    cache.put(keys[name], struct.pack("<d", values[name]))
+            return {name: values[name] for name in keys}
+
+        return measure
+
+    def compute_set_metric(
+        self,
+        name: str,
+        images: Iterable[np.ndarray],
+        others: Iterable[np.ndarray],
+        cache: EvaluationCache,
+        compute: Callable[[], float],
+    ) -> float:
+        """Returns the value of a metric of whole sets, from the cache or from `compute`."""
+        key = hash_inputs("set", self._metrics[name], hash_inputs(*images), hash_inputs(*others))
+        entry = cache.get(key)
+        value = compute() if entry is None else struct.unpack("<d", entry)[0]
+        if entry is None:
+            cache.put(key, struct.pack("<d", value))
+        return float(value)

@@ -1,0 +1,83 @@
+"""Hashes everything on which a restored image or a measured value depends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from curate.faces.interface import FaceModels
+from manifests.runtime.files import sha256_file
+from manifests.runtime.versions import find_version
+from train.models.restorer import Restorer
+
+# A new version of one of these packages can change a figure.
+_PACKAGES = (
+    "diffusers", "dlib-bin", "insightface", "numpy", "onnxruntime", "opencv-python", "opencv-python-headless", "peft",
+    "pillow", "pyiqa", "scipy", "timm", "torch", "torch-fidelity", "torchmetrics", "torchvision", "transformers",
+)  # fmt: skip
+# The folders with the code that restores and measures.
+_CODE = ("curate/faces", "degrade", "manifests", "train")
+
+
+def hash_inputs(*inputs: str | np.ndarray | None) -> str:
+    """Returns the sha256 of texts and arrays, as hex. The type, shape and place of each input count."""
+    digest = hashlib.sha256()
+    for value in inputs:
+        if isinstance(value, np.ndarray):
+            digest.update(f"array {value.dtype.str} {value.shape} ".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        else:
+            data = repr(value).encode()
+            digest.update(f"text {len(data)} ".encode() + data)
+    return digest.hexdigest()
+
+
+def hash_environment() -> str:
+    """Returns the sha256 of Likeness' code, of the versions of its packages, and of the device.
+
+    The device is the GPU, or the vector instructions of the CPU. The number of threads counts too, because it can
+    change the last bits of a sum.
+    """
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+    versions = [f"{name} {find_version(name)}" for name in _PACKAGES]
+    return hash_inputs(_hash_code(), *versions, device, str(torch.get_num_threads()))
+
+
+@cache
+def _hash_code() -> str:
+    root, digest = Path(__file__).parents[3], hashlib.sha256()
+    for path in sorted(path for folder in _CODE for path in (root / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)} ".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def hash_restorer(model: Restorer) -> str:
+    """Returns the sha256 of the architecture, the facts and all tensors of a restorer, also of the frozen tensors.
+
+    The number types of the tensors count too.
+    """
+    facts = json.dumps([asdict(model.config), model.facts, model.base_sha256], sort_keys=True, default=str)
+    digest = hashlib.sha256(facts.encode())
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Returns the sha256 of the bytes of files, in this order."""
+    return hash_inputs(*map(sha256_file, paths))
+
+
+def hash_faces(models: FaceModels) -> str:
+    """Returns the sha256 of the files and the numbers of face models. The folder of the files does not count."""
+    numbers = (models.size, models.dim, models.min_score, models.same_person, models.mean, models.std)
+    files = (f"{file.role} {file.sha256}" for file in models.files)
+    return hash_inputs(np.asarray(models.template, np.float64), np.array(numbers, np.float64), *files)
