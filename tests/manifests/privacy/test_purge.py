@@ -351,7 +351,13 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     pixels, vector = before.crops[row].tobytes(), before.embeddings[row].tobytes()
     config = {"recipe": {}, "snapshot": {"hash": before.hash}}
     (run / "config.json").write_text(json.dumps(config))
-    for name in ("checkpoint-00000016/model.safetensors", "samples/00000016.png", "evaluation.html", "stats.jsonl", "evaluation-cache.sqlite"):
+    for name in (
+        "checkpoint-00000016/model.safetensors",
+        "samples/00000016.png",
+        "evaluation.html",
+        "stats.jsonl",
+        "evaluation-cache.sqlite",
+    ):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_bytes(b"x")
     (run / "evaluation.json").write_text(json.dumps({"images": [gone.face_id]}))

@@ -31,7 +31,7 @@ from train.evaluation.evaluate import compare, evaluate
 from train.evaluation.evaluator import EvaluationOptions, PageImages
 from train.evaluation.systems import System
 from train.metrics import fid
-from train.metrics.measure import build_measure, find_weights
+from train.metrics.measure import build_measure, find_weights, reads_judge, reads_references
 from train.metrics.registry import METRICS
 from train.models.io import Restoration
 from train.models.restorer import Restorer
@@ -325,15 +325,45 @@ def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
     ("name", "file"),
     [("lpips", "vgg16-397923af.pth"), ("deg_published", "resnet18_110.pth"), ("niqe", "niqe_modelparameters.mat")],
 )
-def test_a_changed_file_of_weights_counts(tmp_path: Path, name: str, file: str) -> None:
-    reasons = []
-    cache = EvaluationCache(tmp_path, "scope", pytest.fail)
-    for content in (b"", b"not the weights", b"not the weights either"):
+def test_a_changed_file_of_weights_is_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str
+) -> None:
+    loaded: list[bytes] = []
+    monkeypatch.setattr(
+        train.evaluation.cache.cached_measure,
+        "build_measure",
+        lambda *_: (pytest.fail, {name: str(loaded.append((tmp_path / file).read_bytes()))}),
+    )
+    cache, contents = EvaluationCache(tmp_path, "scope", pytest.fail), [b"", b"weights", b"Weights"]
+    for content in contents:
         (tmp_path / file).write_bytes(content)
         assert find_weights(name, tmp_path) == (tmp_path / file,)
-        measure = CachedMeasure([name], doubles.models("double"), tmp_path, 2, cache)
-        reasons.append((measure._metrics[name], measure.missing.keys()))
-    assert len({key for key, _ in reasons}) == 3
+        for _ in range(2):
+            assert name in CachedMeasure([name], doubles.models("double"), tmp_path, 2, cache).missing
+    assert loaded == contents
+
+
+def test_the_cache_knows_which_metrics_read_the_references_and_the_judge(tmp_path: Path) -> None:
+    """Tests every metric that needs no weights, so that a new metric cannot be found by too few of its inputs."""
+    case, judge = make_case(), doubles.models("double")
+    names = [name for name, metric in METRICS.items() if metric.scope != "set" and not metric.requirement]
+    other_judge = replace(
+        judge,
+        detect=lambda image: [],
+        embed=lambda crops: judge.embed(crops)[:, ::-1] * np.array([3, 1, 1], np.float32),
+        same_person=-2.0,
+    )
+
+    def measure(judge: FaceModels, references: tuple[np.ndarray, ...]) -> dict[str, float]:
+        return build_measure(names, judge, None)[0](case.lq, case.target, references, case.wrong)
+
+    before = measure(judge, case.references)
+    for changed, is_read in (
+        (measure(judge, case.wrong), reads_references),
+        (measure(other_judge, case.references), reads_judge),
+    ):
+        differing = {name for name in names if repr(changed[name]) != repr(before[name])}
+        assert differing and all(is_read(name) for name in differing)
 
 
 def test_the_hash_of_face_models_has_no_paths(tmp_path: Path) -> None:
