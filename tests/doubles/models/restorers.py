@@ -33,7 +33,7 @@ class Marking(torch.nn.Module):
         double = doubles.models("double")
         self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
         self.identity_encoder = None
-        self.base_sha256, self.timesteps = None, (399,)
+        self.base_sha256, self.steps, self.seed = None, 1, 0
         self.seen: list[int] = []
 
     def forward(

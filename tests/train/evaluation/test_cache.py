@@ -265,10 +265,10 @@ def test_a_changed_case_or_system_is_restored_again(tmp_path: Path, change: Call
     assert model.seen
 
 
-def test_other_steps_restore_again(tmp_path: Path) -> None:
+def test_other_steps_or_noise_restore_again(tmp_path: Path) -> None:
     model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
-    for timesteps, calls in (((399,), 1), ((399, 200), 2), ((399,), 2)):
-        model.timesteps = timesteps
+    for steps, seed, calls in ((1, 0, 1), (4, 0, 2), (4, 1, 3), (1, 0, 3)):
+        model.steps, model.seed = steps, seed
         make_cached_restorer(model, doubles.models("double"), cache)(make_case(), System("0", ""))
         assert len(model.seen) == calls
 

@@ -26,7 +26,7 @@ def make_cached_restorer(
     """
     # The mesh of ReFine uses dlib's points, and the file of these points is not a file of the recognizer.
     landmarks = hash_files(find_weights("lmd", None)) if "mesh" in model.config.parts else None
-    always = (hash_faces(recognizer), landmarks, repr(tuple(model.timesteps)))
+    always = (hash_faces(recognizer), landmarks, f"{model.steps} {model.seed}")
     last: tuple[Case, Callable[[System], RestoredCase]] | None = None
 
     def restore(case: Case, system: System) -> RestoredCase:
