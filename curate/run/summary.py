@@ -135,7 +135,9 @@ def _describe_kinds(files: dict[str, int]) -> list[str]:
 def _describe_result(
     ledger: Ledger, files: dict[str, int], faces: int, people: int, splits: Sequence[Split], pairs: Sequence[Pair]
 ) -> list[str]:
-    """Returns a notice if the dataset cannot be used for training. `people` counts people with two photos or more."""
+    """Returns a notice if the dataset cannot be used for training and testing. `people` counts people with two photos
+    or more.
+    """
     if not files:
         return ["No file was found. Name a folder that contains photos."]
     if not faces:

@@ -45,8 +45,8 @@ def regroup_by_links(
 ) -> np.ndarray:
     """Returns the labels of the grouping that `apply_decisions` returns, int64 (n,).
 
-    `labels` are the labels of the clustering, int64 (n,) with n of 1 or more. Without `vectors`, a face without a
-    constraint joins the part with the most faces if its group is divided.
+    `labels` are the labels of the clustering, int64 (n,) with n of 1 or more. If a group is divided and `vectors` is
+    None, a face without a constraint joins the part with the most faces.
     """
     blocks = _RowsByNumber(links.block)
     labels = _join_blocks(labels, blocks)
@@ -69,7 +69,7 @@ def regroup_by_links(
 
 
 class _RowsByNumber:
-    """Finds the rows of an array that contain a number. Sorts the array only one time."""
+    """Finds the rows of an array that contain a given number. Sorts the array only one time."""
 
     def __init__(self, numbers: np.ndarray) -> None:
         """`numbers` are integers of 0 or more, int (n,)."""

@@ -21,21 +21,20 @@ _UNDO = "Take one of the decisions back with `likeness decide DATASET undo NUMBE
 class Conflict:
     """A decision that separates faces which other decisions make one person. All faces are ids."""
 
-    number: int  # the decision that separates `leaving` from `staying`
-    newest: int  # the newest of the decisions that contradict each other
-    leaving: frozenset[str]  # the faces of one side that belong to the one person
-    staying: frozenset[str]  # the faces of the other side that belong to the one person
-    others_leave: bool  # whether the first side also has faces outside the one person
-    others_stay: bool  # whether the second side also has faces outside the one person
+    number: int  # The decision that separates `leaving` from `staying`.
+    newest: int  # The newest of the decisions that contradict each other.
+    leaving: frozenset[str]  # The faces of one side that belong to the one person.
+    staying: frozenset[str]  # The faces of the other side that belong to the one person.
+    others_leave: bool  # Whether the first side also has faces outside the one person.
+    others_stay: bool  # Whether the second side also has faces outside the one person.
 
 
 class Contradiction(BadInput):
     """Decisions contradict each other. The message describes the first contradiction.
 
-    `separating` is the decision of the first contradiction that says that two faces are two people. `joining` are the
-    decisions, and `labels` the labels, that say that the two faces are one person. `joined` has the faces that each
-    decision makes one person: pairs of the number of the decision and the ids of the faces. The number 0 stands for a
-    label.
+    In the first contradiction, the decision `separating` says that two faces are two people. The decisions `joining`
+    and the labels `labels` say that the two faces are one person. `joined` has the faces that each decision makes one
+    person: pairs of the number of the decision and the ids of the faces. The number 0 stands for a label.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Converts the recorded decisions of people into constraints on the current faces.
+"""Converts the recorded decisions about people into constraints on the current faces.
 
 A decision names a face directly or as a witness. If the user names a face by its id, the decision names the face
 directly. If the user names an identity, the faces of the identity become witnesses. Witnesses show which person a
@@ -46,7 +46,7 @@ class Links:
     locked: frozenset[int]  # Numbers of the blocks that a decision locked.
     review_rows: frozenset[int]  # Rows whose identity comes from a decision.
     labels: Mapping[int, str]  # Row -> label, if labels are truth.
-    # Each item has rows of a person, and a name of the person. If a person has several names, the last name is used.
+    # Each item has rows of a person, and a name of the person. If a person has several names, the newest name is used.
     names: tuple[tuple[tuple[int, ...], str], ...]
     missing: tuple[MissingFace, ...] = ()
     notices: tuple[str, ...] = ()

@@ -99,7 +99,7 @@ def _resolve(
 def _is_expected(decision: Decision, face: Face | None) -> bool:
     """Returns whether a decision explains why its face is not in use.
 
-    The decision drops the face, or the decision accepts a face that only the next curation will use.
+    A decision explains this in two cases: it drops the face, or it accepts a face that only the next curation will use.
     """
     if face is None:
         return False

@@ -1,1 +1,1 @@
-"""Follows recorded decisions in memory, until a grouping applies them: people, and photos that are refused."""
+"""Follows recorded decisions about people and about consent in memory, until a grouping applies the decisions."""

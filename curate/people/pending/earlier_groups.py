@@ -1,4 +1,4 @@
-"""Takes decisions that were undone out of the last grouping."""
+"""Removes the effect of undone decisions from the last grouping."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def restore_groups(
 
     `group_of` maps a face to its group in the last grouping, and `grouped` has the numbers of the decisions that were
     in force then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was undone, its
-    sides are different groups again. If a split or a move was undone, its faces join the other faces again. If these
-    faces are in several groups, the faces that no other split or move names show the group (ours). Otherwise, the faces
-    that left earliest show the group. The largest of several such groups counts. A decision that a newer decision takes
-    back counts as in force, because the newer decision also says where the faces belong; if both are undone, both are
-    taken out, the newer decision first.
+    sides are different groups again. If a split or a move was undone, its faces join the faces from which it had
+    separated them. If those faces are in several groups, the group of the faces that no other split or move names is
+    used (ours). If other splits or moves name all of those faces, the group of the faces that left earliest is used. If
+    several groups remain, the largest group is used. A decision that a newer decision takes back counts as in force,
+    because the newer decision also says where the faces belong. If both decisions are undone, the newer decision is
+    removed first.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     names = [group_of.get(face, face) for face in face_ids]
@@ -58,7 +59,8 @@ def restore_groups(
 
 
 def _find_leaving(numbers: Sequence[int], undone: int, in_force: Collection[int]) -> float:
-    """Returns the number of the decision with which a face left the person whom the decision `undone` divided, or 0.
+    """Returns the number of the decision with which a face left the person whom the decision `undone` divided. Returns
+    0 if the face did not leave.
 
     `numbers` are the splits and moves that name the face. The result is infinite if the face left later and a decision
     in force says so. Later decisions that were undone have no effect any more.

@@ -39,7 +39,7 @@ from manifests.ledger.records import Face, Identity, Membership
 class Change:
     """What decisions change."""
 
-    # The new rows of the faces that a decision drops, whose photo loses its consent, or that an undo brings back.
+    # The new rows of faces: a decision drops the face, its photo loses the consent, or an undo brings it back.
     faces: list[Face]
     owner: dict[str, str]  # The person of each face of the people whom the decisions may change.
     identities: list[Identity]  # The new rows of the people whom the decisions may change.
@@ -103,7 +103,7 @@ class PeopleNow:
         return [*self._followed, *self._held]
 
     def copy(self) -> PeopleNow:
-        """Returns the same people. A change of the copy does not change the original.
+        """Returns a copy of the people. A change of the copy does not change the original.
 
         The lists and rows in the tables are shared, because `follow` replaces them and never changes them.
         """
@@ -175,7 +175,7 @@ class PeopleNow:
         )
 
     def follow(self, decisions: Sequence[Decision], change: Change | None = None) -> Change:
-        """Changes the people as `decisions`, the next decisions of the log, say. Returns what changed.
+        """Changes the people according to `decisions`, the next decisions of the log. Returns what changed.
 
         `change` is the result of `plan` for `decisions`, if the caller has it. Raises BadInput, and changes nothing, if
         decisions contradict each other.
@@ -231,7 +231,7 @@ class PeopleNow:
     def _find_named(self, decision: Decision, new: Sequence[Decision] = ()) -> set[str]:
         """Returns the faces that a decision names, and the faces that are used instead of these faces.
 
-        `new` are decisions that are not in the log yet. If `decision` is an undo, it can take a decision of `new` back.
+        `new` are decisions that are not in the log yet. If `decision` is an undo, it may take back a decision of `new`.
         """
         while decision.kind == "undo":
             if decision.undoes in self._named:
@@ -245,8 +245,8 @@ class PeopleNow:
         return {name for face in found if face is not None for name in (face.face_id, face.representative)}
 
     def _select_connected(self, faces: set[str], new: Sequence[Decision]) -> tuple[list[Decision], set[str]]:
-        """Returns all decisions that are connected with `faces`, followed by `new`, and all people that are connected
-        with `faces`.
+        """Returns the decisions that are connected with `faces`, and the people that are connected with `faces`. The
+        list of decisions ends with `new`.
 
         A decision is connected with a person if it names a face of the person. The other decisions and people have no
         effect on the groups of `faces`.
@@ -337,7 +337,7 @@ def follow_batches(people: PeopleNow, batches: Sequence[Sequence[Decision]]) -> 
     """Follows decisions that were recorded, one batch after the other. A batch has the decisions of one command.
 
     A batch can contradict the log because photos or labels have changed since. Such a batch waits for the next batch,
-    which may take the cause of the contradiction back. A batch that still contradicts the log at the end changes no
+    which may take back the cause of the contradiction. A batch that still contradicts the log at the end changes no
     person.
     """
     for batch in batches:

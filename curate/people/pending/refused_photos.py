@@ -14,7 +14,7 @@ from manifests.privacy.erase import ERASURE_REASONS
 
 @dataclass(frozen=True)
 class ConsentRule:
-    """What decides about the use of a photo, apart from decisions."""
+    """The facts about the use of photos that do not come from decisions."""
 
     sidecar: Mapping[str, str | None] = field(default_factory=dict)  # photo -> the consent in the sidecar
     require: bool = False  # whether a photo whose consent is unknown may not be used
@@ -27,9 +27,9 @@ def read_consent_rule(ledger: Ledger) -> ConsentRule:
 
 
 def find_refused_photos(log: Iterable[Decision], rule: ConsentRule) -> dict[str, str]:
-    """Returns photo -> reason for the photos in decisions whose use is forbidden now.
+    """Returns photo -> reason, for each photo that a decision names and that may not be used now.
 
-    A decision that was taken back counts too: without the decision, a photo can be without a known consent.
+    Photos that only an undone decision names are also checked, because the consent of such a photo may now be unknown.
     """
     log = list(log)
     decided = find_decided_consent(log)
