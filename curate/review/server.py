@@ -39,8 +39,8 @@ from curate.review.web.background import Jobs
 from curate.review.web.pages import fail, render_error
 from manifests.errors import BadInput, LikenessError
 
-# Each area of the pages is a module. `ROUTES` are the routes of the area, and `NAVIGATION` are pairs of a path and a
-# title. The pages show the entries of NAVIGATION in this order.
+# Each area of the pages is a module. `ROUTES` are the routes of the area. `NAVIGATION` are the links of the area, as
+# pairs of a path and a title. Every page shows the links of all areas, in the order of AREAS.
 AREAS: list[ModuleType] = [
     curate.review.people.routes,
     curate.review.people.face_routes,
@@ -55,7 +55,7 @@ AREAS: list[ModuleType] = [
     curate.review.leaks.routes,
     curate.review.pictures.routes,
 ]
-_QUESTIONS_AFTER = 1.0  # seconds from the first page to the work on the questions (ours): the pictures come first
+_QUESTIONS_AFTER = 1.0  # seconds from the first page to the work on the questions (ours), so that pictures load first
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -90,7 +90,7 @@ def serve(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
     )
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises Ctrl-C again after its own end
+        with contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C, uvicorn ends the server and raises this
             server.run(sockets=[listener])
     finally:
         listener.close()

@@ -40,7 +40,11 @@ class Asker:
         self._answered = 0  # number of answers in this session
 
     def describe(self) -> dict[str, Any]:
-        """Returns the next question, or None as `question`, and how many questions are likely to show an error."""
+        """Returns a dict with the keys `question`, `likely` and `answered`.
+
+        `question` is the next question, or None. `likely` is the number of questions that are likely to show an error.
+        `answered` is the number of answers in this session.
+        """
         with self._lock:
             view = self._follow()
             assert self._queue is not None
@@ -57,11 +61,11 @@ class Asker:
             self._follow()
 
     def answer(self, name: object, answer: object) -> dict[str, Any]:
-        """Records the answer to the question with the id `name`. Returns the notices of the decision as `notices`.
+        """Records the answer to the question with the id `name`. The answers mixed and skip record nothing.
 
-        The answers mixed and skip record nothing. For mixed, `open` is the person whose faces most likely show several
-        people; otherwise `open` is None. Raises BadInput if the next question is now a different question, or if the
-        answer is refused.
+        Returns a dict with the keys `notices` and `open`. `notices` are the notices of the decision. After the answer
+        mixed, `open` is the person whose faces most likely show several people. After any other answer, `open` is
+        None. Raises BadInput if the next question is now a different question, or if the answer is refused.
         """
         if answer not in ANSWERS:
             raise BadInput("An answer is yes, no, mixed or skip.")
@@ -88,7 +92,7 @@ class Asker:
             view = self._session.read()
             face_ids, vectors = read_embeddings(self._session.dataset, view)
             owner, log, moves = view.people.identity_of, list(view.people.log), len(view.moves)
-            # a view that was read again can differ in every face
+            # if the ledger was read again, every face can have another person
             faces = view.moves[self._moves :] if view is self._view else face_ids
             moved = {face: owner.get(face) for face in faces}
             locked = {row.identity_id for row in view.people.identities.values() if row.locked}
@@ -103,7 +107,8 @@ class Asker:
         self._queue.follow(moved)
         active = select_active(log)
         known = len(self._active)
-        if view is not self._view or active[:known] != self._active:  # for example, a decision was taken back
+        # after an undo, for example, the known decisions are not all in force
+        if view is not self._view or active[:known] != self._active:
             self._queue.forget_answers()
             known = 0
         for one, other, is_same in _list_answers(active[known:], view):
@@ -116,8 +121,8 @@ class Asker:
 def read_odds(ledger: Ledger, dimensions: int) -> Odds:
     """Returns the odds of the last grouping.
 
-    If the grouping was not calibrated (`--same-person`), two single faces with the cosine of the threshold have even
-    odds, and the other numbers are the assumptions with which a calibration starts.
+    With `--same-person`, the grouping was not calibrated. Two single faces then have even odds if their cosine is the
+    threshold, and the other numbers are the assumptions with which a calibration starts.
     """
     detail = ledger.read_detail("group")
     calibrated = detail.get("evidence")
@@ -130,10 +135,10 @@ def read_odds(ledger: Ledger, dimensions: int) -> Odds:
 
 
 def make_request(question: Question, yes: bool, view: View) -> dict[str, Any]:
-    """Returns the request that an answer stands for.
+    """Returns the request of `likeness decide` that records an answer.
 
-    If the answer confirms that two parts of a person are one person, the request is a merge that names the faces by
-    their places.
+    If the answer confirms that two parts of a person show one person, the request is a merge. The merge names each face
+    by its photo and its box.
     """
     if question.kind == PEOPLE:
         return {"kind": "merge" if yes else "apart", "sides": list(question.people)}
@@ -154,7 +159,7 @@ def _list_places(faces: Sequence[str], view: View) -> list[dict[str, Any]]:
 
 
 def _list_answers(active: Sequence[Decision], view: View) -> Iterator[tuple[list[str], list[str], bool]]:
-    """Yields what these decisions in force say: two sets of faces, and whether the sets show one person."""
+    """Yields two sets of faces, and whether the sets show one person, for each such statement of the decisions."""
 
     def find_faces(part: Sequence[FaceLocation]) -> list[str]:
         found = (view.people.finder.find(place)[0] for place in part)

@@ -23,10 +23,10 @@ class Centres:
     ) -> None:
         """`vectors` are the unit embeddings of the faces, float32 (n, d). `photo_of` maps a face to its photo.
 
-        `expected` is the number of people for which `set` will probably be called.
+        `expected` is the probable number of people. The arrays grow if there are more people.
         """
         self._vectors = vectors
-        faces_in = Counter(photo_of.values())  # only photos with several faces matter
+        faces_in = Counter(photo_of.values())  # photo -> number of its faces
         self._photo_of = [
             photo_of[face] if face in photo_of and faces_in[photo_of[face]] > 1 else None for face in face_ids
         ]

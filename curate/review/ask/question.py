@@ -9,7 +9,7 @@ import numpy as np
 from curate.people.clustering.threshold import Evidence
 
 # The log odds of the evidence are divided by CALM (ours), because the faces of a person are not independent pictures of
-# the person. benchmarks/review_questions.py prints for ranges of these odds how often the present people are wrong.
+# the person. benchmarks/review_questions.py checks these odds: it prints how often the present grouping is wrong.
 CALM = 2.0
 
 PEOPLE, FACE, PARTS = "people", "face", "parts"  # the kinds of questions
@@ -23,7 +23,10 @@ class Odds:
     log_alpha: float
 
     def compute(self, cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Returns the log odds, float64 (m,). `cosine` is the cosine of the centres of `a` and of `b` faces, (m,)."""
+        """Returns the log odds for m pairs of sets of faces, float64 (m,).
+
+        `a` and `b` are the numbers of faces in the two sets, and `cosine` is the cosine of their centres, each (m,).
+        """
         odds = self.evidence.compute_log_odds(cosine, cosine, a.astype(np.float64), b.astype(np.float64))
         return np.asarray((odds - self.log_alpha) / CALM)
 
@@ -33,10 +36,10 @@ class Question:
     """Do the faces of `one` and of `other` show one person?"""
 
     kind: str  # PEOPLE, FACE or PARTS
-    one: tuple[str, ...]  # The faces that would move: the smaller person, the face, or the smaller part.
+    one: tuple[str, ...]  # The faces of the smaller person, the single face, or the faces of the smaller part.
     other: tuple[str, ...]
     people: tuple[str, ...]  # The ids of the people of `one` and `other`, or only one id if both are one person.
-    probability: float  # The probability that the present people are wrong about `one` and `other`.
+    probability: float  # The probability that the present grouping is wrong about `one` and `other`.
     cosine: float  # The cosine of the centres of `one` and `other`.
 
     @property

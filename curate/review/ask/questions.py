@@ -3,7 +3,7 @@
 A question is about two sets of faces. For a question about two people, the sets are the faces of each person. For a
 question about a face, the sets are the face and the other faces of its person. For a question about two parts of a
 person, the sets are the parts. The calibrated evidence of the grouping gives the log odds that the two sets show one
-person. The probability that the present people are wrong about the two sets follows from these odds. If the present
+person. The probability that the present grouping is wrong about the two sets follows from these odds. If the present
 people are wrong, each face of the first set forms a wrong pair with each face of the second set. The gain of a question
 is therefore the probability times the number of these pairs. The question with the largest gain comes first.
 
@@ -25,11 +25,11 @@ from curate.review.ask.centres import Centres
 from curate.review.ask.question import FACE, PARTS, PEOPLE, Odds, Question
 from manifests.report.suggestions import divide_faces
 
-LIKELY = 0.05  # The limit is ours: a question with a lower probability is unlikely to show an error.
+LIKELY = 0.05  # A question with this probability or more is likely to show an error (ours).
 _LEAST_GAIN = 0.02  # A question with a smaller expected number of wrong pairs is never asked (ours).
 _LEAST_FOR_PARTS = 4  # Two parts of a person are a question only if the person has 4 faces or more (ours).
 
-# the kind of a question, the people with their versions, and the rows of the part
+# the kind of a question, its people with their versions, and the rows of the face or of the part
 _Key = tuple[str, frozenset[tuple[str, int]], frozenset[int]]
 
 
@@ -62,7 +62,8 @@ class Questions:
     ) -> None:
         """`vectors` are the unit embeddings of the faces, float32 (n, d). `person_of` maps a face to its person.
 
-        No question is about a face without a person, or about the faces in `unclear`, whose embeddings say too little.
+        No question is about a face without a person. No question is about a face in `unclear`, because the recognizer
+        can hardly recognise such a face.
         `photo_of` maps a face to its photo. As in the grouping, the cosine of two faces of one photo is reduced by 1.
         """
         self._odds, self._vectors, self._face_ids = odds, vectors, list(face_ids)
@@ -75,18 +76,18 @@ class Questions:
                 self._rows.setdefault(person, []).append(row)
         self._centres = Centres(vectors, face_ids, photo_of or {}, len(self._rows))
         self._version: dict[str, int] = {}
-        self._apart: list[tuple[int, int]] = []  # two rows whose people are known to be two people
+        self._apart: list[tuple[int, int]] = []  # two faces that are known to show two people
         self._apart_now: set[frozenset[str | None]] = set()  # the people of the rows in `_apart`
-        # two sets of rows that are known to be one person, by the first row of each set
+        # pairs of sets of faces that are known to show one person, by the first row of each set
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
         self._skipped: set[_Key] = set()
-        self._mixed: set[tuple[str, int]] = set()  # people with their versions about whom no question makes sense
+        self._mixed: set[tuple[str, int]] = set()  # people whose faces show several people
         self._heap: list[tuple[float, int, _Entry]] = []
-        self._likely: dict[_Key, _Entry] = {}  # key -> a current entry with a probability of LIKELY
+        self._likely: dict[_Key, _Entry] = {}  # key -> a current entry with a probability of at least LIKELY
         self._likely_of: dict[str, set[_Key]] = {}  # person -> keys of `_likely` about the person
-        self._closed: set[_Key] = set()  # the keys of `_likely` that need no answer
-        self._unchecked: set[str | None] = set()  # the people whose keys must be checked again before a count
+        self._closed: set[_Key] = set()  # the keys of `_likely` whose questions need no answer
+        self._unchecked: set[str | None] = set()  # people whose questions `count_likely` checks again
         self._numbers = count()
         self._set_centres(self._rows)
         seen: set[tuple[int, int]] = set()
@@ -96,7 +97,7 @@ class Questions:
             self._ask_about_faces(person)
 
     def keep_apart(self, one: Iterable[str], other: Iterable[str]) -> None:
-        """Records that two sets of faces show two people. No later question asks whether these are one person."""
+        """Records that two sets of faces show two people, so that no later question asks about these people."""
         first, second = self._find_rows(one), self._find_rows(other)
         if first and second:
             self._apart.append((first[0], second[0]))
@@ -105,9 +106,7 @@ class Questions:
             self._unchecked |= people
 
     def keep_together(self, one: Iterable[str], other: Iterable[str]) -> None:
-        """Records that two sets of faces show one person. No later question asks whether the sets show two
-        people.
-        """
+        """Records that two sets of faces show one person, so that no later question divides them."""
         first, second = frozenset(self._find_rows(one)), frozenset(self._find_rows(other))
         if first and second:
             self._same.setdefault(min(first), []).append((first, second))
@@ -115,7 +114,7 @@ class Questions:
             self._unchecked |= {self._person_of.get(min(first)), self._person_of.get(min(second))}
 
     def forget_answers(self) -> None:
-        """Forgets what `keep_apart` and `keep_together` said. Skipped questions stay skipped."""
+        """Forgets all calls of `keep_apart` and `keep_together`. Skipped questions stay skipped."""
         self._unchecked |= {person for people in self._apart_now for person in people}
         self._unchecked |= {self._person_of.get(row) for row in self._same}
         self._apart, self._apart_now, self._same = [], set(), {}
@@ -134,9 +133,9 @@ class Questions:
             self._unchecked.update(question.people)
 
     def put_away_mixed(self, question: Question) -> str:
-        """Skips a question, and returns the person of the question whose faces most likely show several people.
+        """Skips a question. Returns that person of the question whose faces most likely show several people.
 
-        Until this person has changed, no question is asked about the person.
+        Until the faces of this person have changed, no question is asked about the person.
         """
         self.skip(question)
         mixed = max(question.people, key=lambda person: (self._doubt(person), len(self._rows[person]), person))
@@ -150,8 +149,9 @@ class Questions:
         return max((self._likely[key].probability for key in own), default=0.0)
 
     def follow(self, owner: Mapping[str, str | None]) -> None:
-        """Updates the queue after a change of the people. `owner` maps each face that may have moved to its person, or
-        to None.
+        """Updates the queue after a change of the people.
+
+        `owner` has the faces that may have moved. It maps each of these faces to its present person, or to None.
         """
         changed: dict[str, None] = {}
         for face, person in owner.items():

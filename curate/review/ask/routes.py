@@ -24,7 +24,7 @@ def show_page(request: Request) -> Response:
 
 
 def send_question(request: Request, outcome: Mapping[str, Any] | None = None) -> Response:
-    """Sends the next question, or null as `question`. `outcome` is what the last answer did, as `Asker.answer` says."""
+    """Sends the next question, or null as `question`. `outcome` is the result of `Asker.answer` for the last answer."""
     described = _get_asker(request).describe()
     return JSONResponse({**described, **(outcome or {}), "state": get_session(request).describe_state()})
 

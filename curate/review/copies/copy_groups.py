@@ -36,9 +36,9 @@ class CopyView:
     size: str  # width and height of the photo
     eyes: int  # distance between the eyes in pixels
     is_kept: bool
-    reason: str  # why the copy is not used; continues "This copy". Empty for the copy that is used.
+    reason: str  # why the copy is not used, as the rest of a sentence after "This copy"; "" for the copy that is used
     is_hidden: bool  # whether it is forbidden to show a picture of the photo
-    is_next: bool = False  # whether a decision that is not yet applied chose this copy
+    is_next: bool = False  # whether the copy is used as soon as the recorded decisions are applied
 
 
 @dataclass(frozen=True)

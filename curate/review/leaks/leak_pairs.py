@@ -20,7 +20,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path
 
-PAIRS = 200  # largest number of pairs of each kind that the page shows; the most alike come first (ours)
+PAIRS = 200  # largest number of pairs of each kind that the page shows (ours); the most similar pairs come first
 
 # Each text is the end of a sentence that begins with a number of pairs.
 MEANINGS = {
@@ -64,10 +64,10 @@ class Audit:
     """What the ledger knows about leaks without a search."""
 
     key: str  # a hash of the splits, the near-duplicates and the pairs
-    counts: Mapping[str, int]  # kind -> number of leaks in the last search
-    problems: tuple[str, ...]  # sentences of `manifest check`
+    counts: Mapping[str, int]  # kind of a leak -> number of leaks that the last search found
+    problems: tuple[str, ...]  # the sentences of `manifest check` about leaks
     is_current: bool  # whether the splits are still the same as in the last search
-    expected: float  # expected number of pairs of strangers that reach the threshold for one person
+    expected: float  # expected number of false alarms: pairs of two people whose cosine reaches the threshold
     unchecked: tuple[str, ...]
 
     @property

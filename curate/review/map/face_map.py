@@ -25,10 +25,10 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import MAPS
 from manifests.runtime.files import ARRAY_ERRORS, write_atomically
 
-VERSION = 1  # raise this number if the same embeddings get another map
+VERSION = 1  # raise this number with each change of this file that changes the map of the same embeddings
 # The number of neighbours of each face that shape the map: three times the perplexity, as t-SNE's paper advises.
 NEIGHBOURS = 30
-PERPLEXITY = NEIGHBOURS / 3  # (ours) most people of a collection have fewer than 30 faces
+PERPLEXITY = NEIGHBOURS / 3  # 10 (ours), because most people of a collection have fewer than 30 faces
 # If there are fewer faces than LEAST (ours), the faces have too few neighbours for t-SNE. The map then shows the two
 # principal components of the embeddings.
 LEAST = 3 * NEIGHBOURS
@@ -36,8 +36,8 @@ EXACT = 20_000  # above this number of faces, the search for neighbours is appro
 # The two phases of openTSNE: iterations, exaggeration and momentum. Our first phase has 100 iterations (ours). openTSNE
 # has 250 there, but on 100,000 synthetic faces, more than 100 iterations do not change the map visibly.
 _PHASES = ((100, 12.0, 0.5), (250, 1.0, 0.8))
-_STEP = 10  # iterations between two reports
-SIDE = 65535  # the coordinates are integers from 0 to SIDE
+_STEP = 10  # iterations between two reports of the progress
+SIDE = 65535  # the coordinates of a face on the map are integers from 0 to SIDE
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ class FaceMap:
 
 
 def hash_faces(face_ids: Sequence[str], shards: Sequence[str], rows: Sequence[int]) -> str:
-    """Returns a hash of the faces and their embeddings. A shard is named by the sha256 of its embeddings."""
+    """Returns a hash of the faces and their embeddings.
+
+    The name of a shard is the sha256 of its embeddings. The hash therefore needs only the names and the rows.
+    """
     digest = hashlib.sha256(f"map {VERSION}\n".encode())
     for face, shard, row in zip(face_ids, shards, rows, strict=True):
         digest.update(f"{face} {shard} {row}\n".encode())

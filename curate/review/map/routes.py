@@ -18,9 +18,9 @@ from curate.review.web.pages import answer_part, get_session, read_json, render
 from curate.review.web.reading import find_face, find_owners, open_ledger
 
 NAVIGATION = [("/map", "Map")]
-_MOST_BYTES = 16 * 2**20  # the largest selection (ours): two million rows
+_MOST_BYTES = 16 * 2**20  # the largest request with a selection (ours): enough for two million rows
 _HUES, _ALONE = 360, 360  # the number of hues, and the hue of a person with one face
-_GOLDEN = (5**0.5 - 1) / 2  # the step from hue to hue, in turns: the hues of few people then differ much
+_GOLDEN = (5**0.5 - 1) / 2  # from a person to the next, in turns of the colour circle; few people get distinct hues
 
 
 def show_map(request: Request) -> Response:
@@ -54,7 +54,10 @@ def send_points(request: Request) -> Response:
 
 
 def read_face(request: Request) -> Response:
-    """Sends the face of a row of the map, and its person. 404 if no picture of the face may be shown."""
+    """Sends the face of a row of the map, and its person.
+
+    Sends the status 404 if no picture of the face may be shown.
+    """
     (face,) = _select_faces(_require_map(request), [int(request.path_params["row"])])
     find_face(request, face)
     (owner,) = find_owners(request, [face])
@@ -79,7 +82,10 @@ def show_selection(request: Request) -> Response:
 
 
 def list_selection(request: Request) -> Response:
-    """Sends a part of the selected faces that are still used. The person with most selected faces comes first."""
+    """Sends a part of the selected faces. Faces that are not used any more are left out.
+
+    The faces of the person with most selected faces come first.
+    """
     session = get_session(request)
     faces = _find_selection(request)
     with session.lock:

@@ -12,10 +12,10 @@ from manifests.runtime.text import format_count
 
 
 def perform(session: Session, act: object) -> dict[str, Any]:
-    """Performs one act of the browser. Returns `sentence`, and the notices of the decisions.
+    """Performs one act of the browser. Returns a dict with a `sentence` for the user, and the `notices` of decisions.
 
-    `act` is {"act": NAME} for undo, redo, apply and seen. Any other act is {"requests": [...]} with the requests of
-    `curate/decisions/requests.py`. Raises BadInput if the act is malformed, and if nothing is recorded.
+    `act` is {"act": NAME}, where NAME is undo, redo, apply or seen. Any other act is {"requests": [...]} with the
+    requests of `curate/decisions/requests.py`. Raises BadInput if the act is malformed, or if its requests are refused.
     """
     if not isinstance(act, Mapping):
         raise BadInput("An act is a JSON object.")
@@ -46,7 +46,7 @@ def perform(session: Session, act: object) -> dict[str, Any]:
 def describe_requests(requests: list[Mapping[str, Any]], to: str = "") -> str:
     """Returns a sentence about requests of one kind, for the message on the page.
 
-    `to` says where the faces of a move go, as in " to Ann", or is empty.
+    For a move, `to` names the person to whom the faces go, as in " to Ann". Otherwise `to` is empty.
     """
     first = requests[0]
     kind, faces = str(first["kind"]), sum(_count(request.get("faces")) for request in requests)

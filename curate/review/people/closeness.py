@@ -34,9 +34,10 @@ def find_people_like(
 ) -> list[dict[str, Any]]:
     """Returns the rows of at most `count` people who are most similar to some faces, the most similar person first.
 
-    `cosine` in a row is the cosine of two mean embeddings: of `faces`, and of the person's other faces. The people
-    `without` are left out, and all people outside `only` if `only` is given. A person without other faces is left out.
-    The list is empty if none of `faces` has an embedding.
+    `cosine` in a row is the cosine of two mean embeddings: the mean of `faces`, and the mean of those faces of the
+    person that are not in `faces`. The people in `without` are left out. If `only` is given, the people outside `only`
+    are left out too. A person whose faces are all in `faces` is left out. The list is empty if none of `faces` has an
+    embedding.
     """
     people, cosines = _compare_with_people(dataset, view, faces)
     allowed = np.array([name not in without and (only is None or name in only) for name in people], bool)
@@ -61,8 +62,8 @@ def find_similar_people(dataset: Path, view: View, face: str, person: str) -> di
 def _compare_with_people(dataset: Path, view: View, faces: Collection[str]) -> tuple[list[str], np.ndarray]:
     """Returns the people, and the cosine of each person's mean embedding with the mean embedding of `faces`.
 
-    The cosines are float64 (people,). `faces` do not count for their own people. The cosine of a person without other
-    faces is NaN, and all cosines are NaN if none of `faces` has an embedding.
+    The cosines are float64 (people,). The mean embedding of a person leaves out the faces in `faces`. The cosine of a
+    person without other faces is NaN. All cosines are NaN if none of `faces` has an embedding.
     """
     face_ids, vectors = read_embeddings(dataset, view)
     people = [name for name in view.people.identities if view.people.members.get(name)]
@@ -89,7 +90,7 @@ def propose_two(dataset: Path, view: View, person: str) -> list[str]:
     """Returns those faces of a person that possibly show another person: the smaller of two clusters of the embeddings.
 
     The two clusters start from two faces: the least typical face, and the face that is least similar to the least
-    typical face. The list is empty if the person has fewer than three faces.
+    typical face. The list is empty if the person has fewer than three faces, or if one cluster gets no face.
     """
     own = view.people.members.get(person, [])
     if len(own) < _LEAST_FACES:

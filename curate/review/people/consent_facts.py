@@ -1,4 +1,4 @@
-"""Says what a menu for the consent shows: the present consent, and which photos and faces a choice touches."""
+"""Collects what a menu for the consent shows: the present consent, and how many photos and faces a choice affects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ MIXED = "mixed"  # the value of the menu if the photos of a person have differen
 
 
 def describe_consent_of_photo(view: View, face: Face) -> dict[str, Any]:
-    """Returns the consent for the photo of a face, "" if it is unknown, and the number of other people's faces."""
+    """Returns the consent for the photo of a face as `value`, or "" if the consent is unknown.
+
+    `others` is the number of faces of other people in the photo.
+    """
     person = view.people.identity_of.get(face.representative)
     return {
         "value": view.consents.get(face.photo_id) or "",
@@ -21,9 +24,9 @@ def describe_consent_of_photo(view: View, face: Face) -> dict[str, Any]:
 
 
 def describe_consent_of_person(view: View, person: str) -> dict[str, Any]:
-    """Returns the consent for all photos of a person, the number of the photos, and of other people's faces in them.
+    """Returns the consent for all photos of a person as `value`, or MIXED if the photos have different consents.
 
-    The value is MIXED if the photos have different consents.
+    `photos` is the number of the photos. `others` is the number of faces of other people in these photos.
     """
     photos = view.people.list_photos(person)
     values = {view.consents.get(photo) or "" for photo in photos}

@@ -66,7 +66,7 @@ def explain_acceptance(view: View, face: Face) -> str:
 
 
 def find_decisions(view: View, face: Face) -> list[Decision]:
-    """Returns the decisions that have an effect on a face that they name directly, the oldest first."""
+    """Returns the decisions in force that name a face and not only its copies, the oldest first."""
     numbers = {
         decision.number
         for decision in select_active(view.people.log)

@@ -27,7 +27,7 @@ from manifests.errors import BadInput
 NAVIGATION = [("/", "People")]
 _CLOSEST = 8  # the number of similar people that the page of a person shows (ours)
 _CHOICES = 30  # the number of people that the dialog for a move shows (ours)
-_MOST_BYTES = 16 * 2**20  # the largest request with faces (ours): the ids of 400,000 faces
+_MOST_BYTES = 16 * 2**20  # the largest request with faces (ours): enough for the ids of 400,000 faces
 _GONE = (
     "There is no person with this id. The person may have been merged, may have another id now, or may have no photo "
     "that may be used."
@@ -102,7 +102,7 @@ def list_closest(request: Request) -> Response:
 
 
 def _read_names(names: object) -> list[str]:
-    """Returns a list of ids. Raises BadInput if `names` is something else."""
+    """Returns `names`. Raises BadInput if `names` is not a list of texts."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BadInput("The request needs the lists faces and without.")
     return names

@@ -19,7 +19,7 @@ from manifests.runtime.files import sha256_bytes
 
 PHOTO_SIDE = 448  # longer side of the small picture of a whole photo, in pixels (ours)
 _OUTSIDE = (128, 128, 128)  # colour outside the photo, as in the crops
-_MARGIN = 0.7  # half the side of the square around a face, as a multiple of the longer side of the face's box
+_MARGIN = 0.7  # half the side of the square around a face, divided by the longer side of the face's box (ours)
 
 
 def encode_file(path: Path, side: int | None = None) -> bytes | None:
@@ -35,7 +35,7 @@ def encode_file(path: Path, side: int | None = None) -> bytes | None:
 
 
 def encode_bytes(data: bytes, side: int | None = None) -> bytes | None:
-    """Does the same as `encode_file` with the bytes of a file."""
+    """Returns the picture in the bytes of a file as PNG, or None if the bytes cannot be decoded (see encode_file)."""
     try:
         rgb = decode(data)
     except UndecodableImage:
@@ -50,7 +50,7 @@ def encode_bytes(data: bytes, side: int | None = None) -> bytes | None:
 def encode_photo(uri: str, sha256: str | None, box: Sequence[float] | None = None) -> bytes | None:
     """Returns a small picture of a photo as WebP, or of the square around `box` (x0, y0, x1, y1 in photo pixels).
 
-    `sha256` is the hash of the file's bytes. Returns None if the file cannot be read or has other bytes now.
+    `sha256` is the recorded hash of the file. Returns None if the file cannot be read or does not have this hash now.
     """
     try:
         data = read_bytes(uri)

@@ -14,7 +14,7 @@ from curate.review.web.pages import get_session
 from curate.review.web.reading import find_face, open_ledger
 
 NAVIGATION: list[tuple[str, str]] = []
-# The file that stands for a photo must have the pixels of the photo, because the boxes of faces belong to these pixels.
+# Selects a file of a photo whose pixels are those in which the boxes of the photo's faces were measured.
 _FILE = """
 SELECT arg_min(coalesce(u.sha256, u.photo_id), u.uri) AS sha256, min(u.uri) AS uri
 FROM photos p JOIN files u USING (photo_id)

@@ -23,8 +23,8 @@ _READ_ERRORS = (OSError, ValueError, UndecodableImage, ArchiveError)
 def draw_source_photo(files: Sequence[PhotoFile], face: Face) -> bytes | None:
     """Returns the photo as WebP, with a frame around the face.
 
-    `files` are the files that contain the photo. A file that is gone, or that has other bytes than at the curation, is
-    not used. Returns None if no file can be used.
+    `files` are the files that contain the photo. A file that is gone, or that was changed since the curation, is not
+    used. Returns None if no file can be used.
     """
     for file in files:
         try:

@@ -1,8 +1,9 @@
 """Reads the folders of `likeness restore` for the review: each restored photo beside the photo before the restoration.
 
 The log restored.jsonl of a folder names the photos and the references (train/restore/outputs/log.py). The photo before
-the restoration is shown only if the ledger knows it: as a file of the dataset, or as an image of a frozen set. An image
-of a frozen set also has a truth. If the ledger forbids a picture of the photo or of a reference, no picture is shown.
+the restoration is shown only if the ledger has it: as a file of the dataset, or as an image of a frozen set. For an
+image of a frozen set, the target is shown too. Nothing is shown if no picture of the photo, or of one of the
+references, may be shown.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ UNKNOWN = "The photo before the restoration is not in this dataset, so it is not
 class RestoredPhoto:
     """A photo that `likeness restore` wrote."""
 
-    place: str  # the path inside the folder; stands for the photo
+    place: str  # the path of the restored file inside the folder
     name: str
     file: Path
     similarity: float | None  # least mean cosine of a face to its references; None without references
     sentences: tuple[str, ...]  # what happened to the photo and to its faces
     before: tuple[str, str] | None  # uri and sha256 of the photo in the dataset
     lq: tuple[str, str] | None  # name of the frozen set and face id, if the photo is an image of a frozen set
-    is_secret: bool  # whether nobody may see a picture
+    is_secret: bool  # whether no picture may be shown, because of the photo or of a reference
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Which pictures are shown: lq, restored and truth."""
+        """The pictures that are shown, of `lq` (before the restoration), `restored` and `truth` (the target)."""
         if self.is_secret:
             return ()
         if self.lq is not None:
@@ -52,7 +53,7 @@ def find_restored_folders(folders: Sequence[Path]) -> list[Path]:
 
 
 def read_restored_photos(ledger: Ledger, folder: Path) -> list[RestoredPhoto]:
-    """Returns the restored photos of a folder. The photo that is least like its references comes first.
+    """Returns the restored photos of a folder. The photo that is least similar to its references comes first.
 
     Lines of the log that are broken or that name no file inside the folder are left out. A restored photo is left out
     if a purge or an opt-out removed the photo or one of its references, or if a frozen set does not have the image any

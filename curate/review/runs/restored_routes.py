@@ -67,7 +67,7 @@ def send_photo(request: Request) -> Response:
 
 
 def _read_known(uri: str, sha256: str) -> bytes | None:
-    """Returns a file of the dataset as PNG, or None if the file is gone or has other bytes now."""
+    """Returns a file of the dataset as PNG, or None if the file is gone or does not have its recorded hash."""
     try:
         data = read_bytes(uri)
     except (OSError, ValueError, ArchiveError):

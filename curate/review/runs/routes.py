@@ -54,8 +54,8 @@ def show_runs(request: Request) -> Response:
 def send_restored(request: Request) -> Response:
     """Sends a restored image at its own size. The path names a result and the number of one of its systems.
 
-    No file names the references of these images. While a decision about consent is not applied, no image is sent. When
-    a refusal is applied, all images are erased.
+    Nothing records which references these images were made with. While a decision about consent is not applied, no
+    image is therefore sent. When a refusal is applied, all images are erased.
     """
     path = request.path_params
     with open_ledger(request) as ledger:

@@ -36,7 +36,7 @@ class Metric:
     digits: int
 
     def format(self, value: float | None) -> str:
-        """Returns a figure in words, or a dash if the figure could not be measured."""
+        """Returns a figure as text, or a dash if the figure could not be measured."""
         return "–" if value is None or not math.isfinite(value) else f"{value:.{self.digits}f}"
 
 
@@ -63,7 +63,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ResultImage:
-    """An image of a frozen set under one system."""
+    """An image of a frozen set, and its restoration by one system."""
 
     face_id: str
     figures: tuple[tuple[str, str, str], ...]  # title, figure of the LQ image, figure of the restored image
@@ -98,9 +98,9 @@ def read_results(ledger: Ledger, folders: Sequence[Path]) -> tuple[list[Result],
     return results, sentences
 
 
-@lru_cache(maxsize=64)  # a page asks for the same result with each image
+@lru_cache(maxsize=64)  # each request for an image reads the same result again
 def _read_result(path: Path, *changed: int) -> Result:
-    """Returns the result of a JSON file. `changed` are the times at which the files were changed last."""
+    """Returns the result of a JSON file. `changed` are the modification times of its files, for the cache."""
     content: dict[str, Any] = json.loads(path.read_bytes())
     rows = pl.read_parquet(path.with_suffix(".parquet"))
     metrics = {
@@ -163,7 +163,7 @@ def count_images(result: Result, system: str) -> int:
 def find_image(result: Result, system: str, face_id: str) -> Path | None:
     """Returns the file of a restored image, or None if the result has no such image.
 
-    The name of the file is made from the row of the result, and not from `face_id` itself.
+    The path is made from the face id in the result, and not from `face_id`, which comes from the browser.
     """
     folder = result.image_folders.get(system)
     known = result.rows.filter((pl.col("key") == system) & (pl.col("face_id") == face_id))["face_id"]

@@ -31,11 +31,11 @@ class UsedFile:
     """A file that a restoration read."""
 
     path: str
-    sha256: str | None  # None if the log does not have it
+    sha256: str | None  # None if the log has no sha256 of the file
 
     @property
     def face_id(self) -> str | None:
-        """The face that the name of a crop or of a frozen image stands for, or None for another name."""
+        """The name of the file if it is a face id, as for a crop or a frozen image; otherwise None."""
         stem = Path(self.path).stem
         return stem if re.fullmatch("[0-9a-f]{32}", stem) else None
 
@@ -64,10 +64,10 @@ class KnownFiles:
         self._kept_out = find_kept_out_files(ledger, uris, hashes)
 
     def is_gone(self, file: UsedFile) -> bool:
-        """Returns whether the pages must not name a file.
+        """Returns True if the pages must not show the file, not even its name.
 
-        A file must not be named in three cases: a purge or an opt-out removed its photo, its frozen set does not have
-        the image any more, or its name has the form of a face id and the ledger has neither the face nor the file.
+        This holds in three cases: a purge or an opt-out removed the photo; the frozen set does not have the image any
+        more; or the name has the form of a face id, and the ledger has neither the face nor the file.
         """
         if {uri_of(file.path), file.sha256} & self._kept_out:
             return True
@@ -76,11 +76,14 @@ class KnownFiles:
         return file.face_id is not None and not self._find_photos(file)
 
     def is_secret(self, file: UsedFile) -> bool:
-        """Returns whether nobody may see a picture that was made of a file."""
+        """Returns True if no picture that was made from the file may be shown."""
         return not self._secret.isdisjoint(self._find_photos(file))
 
     def find_before(self, file: UsedFile) -> tuple[str, str] | None:
-        """Returns the uri and the sha256 of a file of the dataset with the same bytes, or None."""
+        """Returns the uri and the sha256 of the file in the dataset, or None.
+
+        A file of the dataset with the same sha256 also counts. If the log has no sha256, the path decides.
+        """
         for uri, sha256, _ in self._find_rows(file):
             if file.sha256 in (None, sha256):
                 return uri, sha256

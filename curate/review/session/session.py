@@ -1,4 +1,4 @@
-"""The review of one dataset: the view in memory, what is recorded, and when recorded decisions are applied.
+"""The review of one dataset: keeps the view in memory, records decisions, and applies them after some idle time.
 
 Between two requests, no connection to the ledger is open, so that other commands can use the ledger.
 """
@@ -29,7 +29,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 
 IDLE = 20.0  # seconds without an act before decisions are applied (ours)
-_IDLE_FACTOR = 3.0  # decisions also wait at least this number times the duration of the last pass (ours)
+_IDLE_FACTOR = 3.0  # the idle time is also at least this many times the time that the last pass took (ours)
 
 
 class Applying(LikenessError):
@@ -167,8 +167,9 @@ class Session:
             return " ".join([f"{verb}: {format_count(len(numbers), 'decision')} ({kinds}).", *notices])
 
     def mark_seen(self, person: str | None = None) -> int:
-        """Marks the faces that joined `person` as seen, or the faces that joined any person. Returns the number of
-        these faces.
+        """Marks the faces that joined `person` as seen. If `person` is None, marks the faces that joined any person.
+
+        Returns the number of these faces.
         """
         with self.lock:
             self.check_writable()
@@ -274,13 +275,13 @@ class Session:
 
 
 def _list_kinds(log: Sequence[Decision], numbers: Sequence[int]) -> list[str]:
-    """Returns the different kinds of the decisions that undo or redo takes back or restores, sorted."""
+    """Returns the kinds of the decisions that an undo takes back, or that a redo restores, sorted."""
     by_number = {one.number: one for one in log}
     return sorted({one.kind for one in resolve_undos((by_number[number] for number in numbers), log)})
 
 
 def _describe_error(error: LikenessError, view: View) -> str:
-    """Returns the sentence of an error. The sentence about a contradiction names the decisions in words."""
+    """Returns an error as a sentence. For a contradiction, the sentence describes the decisions in words."""
     if not isinstance(error, Contradiction):
         return str(error)
     causes = [name_in_words(one, view.people) for one in error.joining] + [f"the label {one}" for one in error.labels]

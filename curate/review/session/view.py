@@ -80,10 +80,10 @@ class View:
         self.batch_of: dict[int, object] = dict(ledger.query("SELECT decision_id, made FROM decisions").iter_rows())
         self.unapplied = count_unapplied_decisions(ledger)
         self.is_finished = is_curation_finished(ledger)
-        self.embeddings: tuple[list[str], np.ndarray] | None = None  # set by closeness.py at the first use
+        self.embeddings: tuple[list[str], np.ndarray] | None = None  # people/closeness.py reads them at the first use
         self.joined: set[str] = set()  # the faces that joined a person since the last visit
-        self.moves: list[str] = []  # the faces of the people whom decisions changed since the ledger was read
-        # number of a decision -> the parts on which the decision has an effect, and their faces
+        self.moves: list[str] = []  # faces that decisions may have moved since the ledger was read
+        # number of a decision -> the parts of the decision that are in force, and the faces in these parts
         self._faces_of_decision: dict[int, tuple[list[tuple[FaceLocation, ...]], set[str]]] = {}
         self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall
         self._texts: dict[str, str] = {}  # identity -> the text that a search looks through
@@ -188,7 +188,7 @@ class View:
         if self._decided is None:
             parts_of: dict[int, list[tuple[FaceLocation, ...]]] = defaultdict(list)
             for decision in select_active(self.people.log):
-                if decision.kind != "accept":  # says nothing about a person
+                if decision.kind != "accept":  # `accept` says nothing about a person
                     parts_of[decision.number] += decision.parts
             self._decided = set()
             for number, parts in parts_of.items():
@@ -227,8 +227,9 @@ class View:
         min_sharpness: float = 0,
         joined: bool = False,
     ) -> list[str]:
-        """Returns the faces of a person in an order of FACE_ORDERS. If `joined` is true, only faces that joined since
-        the last visit are returned.
+        """Returns the faces of a person, sorted by `order`, which is a key of FACE_ORDERS.
+
+        If `joined` is true, only the faces that joined the person since the last visit are returned.
         """
         faces = (self.people.faces[face] for face in self.people.members.get(identity_id, ()))
         chosen = [

@@ -1,4 +1,4 @@
-"""Remembers which faces the user has seen with which person, to find the faces that joined a person since then.
+"""Remembers with which person the user has seen each face, to find the faces that joined a person since then.
 
 The file DATASET/review_visit.json maps the id of each seen person to the ids of its faces. A purge removes the faces of
 a purged person from the file. A review that is open during the purge forgets these faces too, and also the faces of

@@ -28,8 +28,8 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 from manifests.runtime.workers import FAILURES
 
-# Each kind of item has a table in which a row is an item: id, photo_id, face_id, reason. A face that is used, but set
-# aside when the people were divided into splits, is an item of its own kind.
+# The SELECT of each kind of item; each row is an item. The kind "set aside" has the faces that are in use, but were set
+# aside when the people were divided into splits.
 _ITEMS = {
     "file": "SELECT md5(uri) AS id, photo_id, NULL AS face_id, reason, uri FROM files WHERE status <> 'ok'",
     "photo": """SELECT p.photo_id AS id, p.photo_id, NULL AS face_id, p.reason, min(u.uri) AS uri
@@ -42,7 +42,7 @@ _ITEMS = {
 }
 KINDS = tuple(_ITEMS)
 
-# What a user can do about a reason. A reason that is not in this table comes from a filter or from the file itself.
+# reason -> what a user can do about it. The texts below this table are for all other reasons.
 ADVICE = {
     DROPPED_BY_DECISION: "A decision dropped these faces. To use a face after all, take the decision back.",
     NEAR_DUPLICATE: "Another copy of each of these faces is used. You can choose a copy here, or on the page Copies.",
@@ -92,8 +92,8 @@ class UnusedItem:
     face_id: str | None
     photo_id: str | None  # None if the file was never decoded
     file: str
-    used: str | None  # the face that is used instead of a near-duplicate
-    facts: str  # measures of a face in words
+    used: str | None  # for a near-duplicate, the id of the copy that is used
+    facts: str  # the measures of a face as text
     can_show: bool  # whether a picture may be shown
     can_accept: bool = (
         False  # whether a decision can accept the face: a filter dropped the face, and its picture is shown

@@ -17,7 +17,7 @@ from manifests.errors import LikenessError
 from manifests.ledger.connection import first_line
 
 State = Literal["idle", "running", "done", "failed"]
-Report = Callable[[str, int, int], None]  # what is done now, number of finished steps, number of all steps
+Report = Callable[[str, int, int], None]  # gets the name of the present step, and its finished and total units of work
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Status:
     state: State = "idle"
     step: str = ""  # what the function does now
     share: float = 0.0  # share of this step that is finished, from 0 to 1
-    problem: str = ""  # a sentence for the user, if the state is failed
+    problem: str = ""  # if the state is `failed`, a sentence for the user that says why
 
 
 class Job:
     """A function that runs in another process, one call at a time. The result of the last call is kept.
 
     The function gets the arguments of `start`, and then a function of type Report. The function and its arguments must
-    be picklable. With `in_thread`, the function runs in a thread of this process, as in the tests.
+    be picklable. With `in_thread`, the function runs in a thread of this process; only the tests need this.
     """
 
     def __init__(self, function: Callable[..., Any], in_thread: bool = False) -> None:
@@ -44,7 +44,7 @@ class Job:
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def start(self, key: str, *arguments: Any) -> None:
-        """Starts the function, unless it is running, or its last call had the same key and did not fail."""
+        """Starts the function. Does nothing if the function is running, or if the call with this key has succeeded."""
         with self._lock:
             if self._status.state == "running" or (self._key == key and self._status.state == "done"):
                 return

@@ -21,7 +21,7 @@ _MOST_ROWS = 500  # the largest number of rows in one answer (ours)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """Returns the page of a template in templates/. A template that extends parts/base.html.j2 gets its values here."""
+    """Returns the page that a template in templates/ makes of `values` and of the values that every page needs."""
     state = request.app.state
     state.first_page.set()
     text = (

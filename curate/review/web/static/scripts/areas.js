@@ -1,8 +1,9 @@
 /* What several areas need: buttons that record a decision, and waiting for work in the background. */
 "use strict";
 
-/* A button with the attribute data-act performs this act. data-ask is a sentence to confirm, and data-done the text of
-   the button afterwards. If an element of the class `then` follows the button, this element is shown afterwards. */
+/* A click on a button with the attribute data-done performs the act in data-act. If the button has data-ask, the user
+   must first confirm this sentence. After the act, the button has the text of data-done, and an element of the class
+   `then` that follows the button is shown. */
 let isOwnAct = false;
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-done]");
@@ -18,7 +19,7 @@ document.addEventListener("click", async (event) => {
   isOwnAct = false;
 });
 
-/* A page with such buttons is loaded again after an undo, and after a decision of another command. */
+/* After an undo, or a decision of another command, a page with such buttons is loaded again. */
 document.addEventListener("change", () => {
   if (!isOwnAct && document.querySelector("button[data-done]")) location.reload();
 });

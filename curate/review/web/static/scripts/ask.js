@@ -33,7 +33,7 @@ function show(answer) {
   document.getElementById("sides").dataset.question = question.id;
   document.getElementById("sides").replaceChildren(...question.sides.map((side) => makeSide(side, side.count === 1)));
   const chance = question.probability < 0.01 ? "less than 1%" : `about ${Math.round(100 * question.probability)}%`;
-  document.getElementById("reason").textContent = `The present people are wrong here with a probability of ${chance}. `
+  document.getElementById("reason").textContent = `The present grouping is wrong here with a probability of ${chance}. `
     + `The answer applies to ${count(question.pairs, "pair")} of faces. Yes: ${question.yes} No: ${question.no} `
     + `Mixed: ${question.mixed}`;
   for (const button of document.querySelectorAll("#answers button")) button.disabled = !state.can_write && !["mixed", "skip"].includes(button.dataset.answer);

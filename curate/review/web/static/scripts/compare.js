@@ -18,7 +18,7 @@ function startCompare(stacks) {
       const height = restored.naturalWidth ? (width * restored.naturalHeight) / restored.naturalWidth : width;
       stack.style.width = `${width}px`;
       stack.style.height = `${height}px`;
-      // if one of the two chosen images is missing, the two images that are there are compared
+      // if one of the two chosen images is missing, the other images are shown
       const there = Object.keys(TITLES).filter(image);
       let [left, right] = pair.value.split(" ");
       if (!image(left) || !image(right)) [left, right] = there;

@@ -4,13 +4,14 @@
 const REFUSALS = ["no", "withdrawn"];
 let isOwnConsent = false; // while a menu of this page records a decision
 
-/* Records what the user chooses in a menu. `read` returns what the menu is about:
-   `photos` are the ids for the request, `value` is the present consent, "" if it is unknown, `several` is the number of
-   photos if the menu is about all photos of a person, and `others` is the number of other people's faces in the photos.
-   `done` gets the new consent. */
+/* Records what the user chooses in a menu. `done` is called with the new consent. `read` returns what the menu is about:
+   - `photos`: the ids for the request
+   - `value`: the present consent, or "" if it is unknown
+   - `several`: the number of photos, if the menu is about all photos of a person
+   - `others`: the number of other people's faces in the photos */
 function watchConsent(menu, read, done) {
   menu.addEventListener("change", async (event) => {
-    event.stopPropagation(); // the event `change` of the document means that the dataset has changed
+    event.stopPropagation(); // the document must not get this event: there, `change` means that the dataset has changed
     const { photos, value, several = 0, others } = read(), chosen = menu.value;
     menu.value = value;
     if (chosen === value) return;

@@ -27,7 +27,7 @@ class Grid {
     this.generation += 1;
     const generation = this.generation;
     this.parts.clear();
-    this.stale ||= this.rows; // an earlier call may still wait for its rows
+    this.stale ||= this.rows; // if an earlier call still waits for its rows, its old rows stay on the screen
     this.rows = [];
     if (!keepPlace) { this.focusIndex = 0; scrollTo(0, 0); }
     const places = keepPlace ? [this.firstVisible(), this.focusIndex] : [0];

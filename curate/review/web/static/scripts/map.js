@@ -3,13 +3,13 @@
 
 const SIDE = 65535;
 const MARGIN = 10; // pixels around the map, so that points at the edge are drawn completely
-const ALONE = 360; // the hue number of a person with one face
+const ALONE = 360; // stands for the hue of a person with one face
 
 class FaceMap {
   constructor(canvas, points) {
     this.canvas = canvas; this.points = points; this.count = points.length / 3;
     this.key = canvas.dataset.key;
-    this.scale = 1; this.left = 0; this.top = 0; // the visible part, in shares of the map: its width is 1 / scale
+    this.scale = 1; this.left = 0; this.top = 0; // the visible square; lengths are shares of the map, its side is 1 / scale
     this.lasso = []; this.selected = []; this.frame = null; this.isMoving = false;
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
     canvas.addEventListener("pointermove", (event) => this.drag(event));

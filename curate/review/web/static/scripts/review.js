@@ -139,8 +139,8 @@ function rememberForm(form, change) {
 
 /* --- dialogs --- */
 
-/* Asks for a text if `label` is given, and otherwise for a yes. Resolves to the text, to true, or to null (Cancel).
-   `suggestions` are texts that the field offers. */
+/* With a `label`, asks for a text, and resolves to the text. Without a `label`, asks for a confirmation, and resolves to
+   true. After Cancel, resolves to null. `suggestions` are texts that the field offers. */
 function ask({ title, text = "", label = "", value = "", yes = "OK", suggestions = [] }) {
   const dialog = document.getElementById("ask"), input = document.getElementById("ask-input");
   document.getElementById("ask-title").textContent = title;
@@ -164,7 +164,7 @@ function ask({ title, text = "", label = "", value = "", yes = "OK", suggestions
   });
 }
 
-/* Asks why faces are dropped. Resolves to the request, or to null. Without a text, the request has no reason. */
+/* Asks why faces are dropped. Resolves to the request of the drop, or to null after Cancel. */
 async function askDrop(faces) {
   const reason = await ask({
     title: "Drop?", text: `${count(faces.length, "face")} ${faces.length === 1 ? "is" : "are"} taken out of use.`,
@@ -175,8 +175,9 @@ async function askDrop(faces) {
   return { kind: "drop", faces, ...(reason && { reason }) };
 }
 
-/* Lets the user choose a person. The people who are most like `faces`, or most like the first person of `without`, come
-   first. The people `without` are left out. Resolves to a row or to null. */
+/* Lets the user choose a person who is not in `without`. The people who are most similar to `faces` come first. Without
+   faces, the people who are most similar to the first person of `without` come first. Resolves to the row of the person,
+   or to null after Cancel. */
 function choosePerson(title, without = [], faces = []) {
   const dialog = document.getElementById("choose"), input = document.getElementById("choose-input");
   const list = document.getElementById("choose-list");
