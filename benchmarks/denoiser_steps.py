@@ -1,6 +1,6 @@
 """Trains recipe `idm` as a denoiser and as a regression, and compares both in 1, 4 and 20 steps.
 
-    python benchmarks/denoiser_steps.py DATASET --out FOLDER [--every N] [--images N] [--keep]
+    python benchmarks/denoiser_steps.py DATASET --out FOLDER [--every N] [--images N] [--row NAME] [--keep]
 
 Both restorers have the recipe `idm` on the base tiny at 128 px, the same losses, the same seed and the same number of
 images. The regression is trained with `denoise=false`: its UNet gets only the LQ latent, and draws no noise. A
@@ -8,7 +8,7 @@ regression takes one step, so its steps 4 and 20 restore its own result again.
 
 The restorers are measured on the test people of DATASET with the preset `codeformer` and seed 0, by the code of
 `likeness evaluate`. The script makes the frozen set if it is missing. The judge is a recognizer that no loss uses. A
-run that FOLDER already contains is not trained again.
+run that FOLDER already contains is not trained or measured again.
 
 | column | meaning |
 |---|---|
@@ -27,6 +27,9 @@ in 1, 4 and 20 steps, and the target.
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -56,12 +59,16 @@ SHARED = ("--recipe", "idm", "--base-model", "tiny", "--size", SIZE, "--workers"
 METRICS = ("psnr", "ssim", "id_target")
 SHOWN = (*METRICS, "sharpness")
 SHOWN_PEOPLE = 6  # rows of the strip
-REPEATS = 10  # timed calls
+REPEATS = 5  # timed calls
 SEED = 0  # the seed of the bootstrap
 
 
-def repeat(model: Restorer, times: int) -> None:
-    """Lets each call of the restorer restore `times` times. Each restoration after the first gets the last result."""
+@contextmanager
+def repeat(model: Restorer, times: int) -> Iterator[None]:
+    """Lets each call of the restorer restore `times` times inside the context.
+
+    Each restoration after the first gets the result of the restoration before.
+    """
     once = model.forward
 
     def forward(lq: torch.Tensor, *rest: torch.Tensor) -> Restoration:
@@ -71,43 +78,64 @@ def repeat(model: Restorer, times: int) -> None:
         return restored
 
     model.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        model.forward = once  # type: ignore[method-assign]
 
 
-class Measurement:
-    """Holds the rows of all measured systems, and the pictures of a few people."""
+def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> dict[str, Any]:
+    """Measures a run in each number of steps, and writes the pictures of a few people beside the run.
 
-    def __init__(self, dataset: Path, judge: str, every: int) -> None:
-        self.dataset, self.judge, self.every = dataset, judge, every
-        self.rows: list[Row] = []
-        self.pictures: dict[tuple[str, str], np.ndarray] = {}  # the keys are the system and the face id
-        self.shown: list[str] = []
-        self.milliseconds: dict[str, float] = {}
-        self.targets: dict[str, np.ndarray] = {}
+    Returns the rows of the LQ input and of all systems, and the milliseconds per face by system.
+    """
+    rows: list[Row] = []
+    milliseconds: dict[str, float] = {}
+    targets: dict[str, np.ndarray] = {}
+    sharpness: dict[tuple[str, str], float] = {}
 
-    def measure(self, label: str, run: Path, steps: int, times: int = 1) -> None:
-        """Measures a run in `steps` steps. With `times` above 1, the restorer restores its own result again."""
-        options = EvaluationOptions(1, metrics=METRICS, judge=self.judge, steps=steps)
-        evaluator = Evaluator(self.dataset, LQ_SET, options, self._keep)
-        evaluator.load_run(run)
-        assert evaluator.frozen_set is not None
-        evaluator.frozen_set = replace(evaluator.frozen_set, cases=evaluator.cases[:: self.every])
-        self.targets = {case.face_id: case.target for case in evaluator.cases}
-        people = {case.identity_id: case.face_id for case in reversed(evaluator.cases)}
-        self.shown = sorted(people.values())[:SHOWN_PEOPLE]
-        model = evaluator.models[run]
-        if times > 1:
-            repeat(model, times)
-        self.milliseconds[label] = round(median(time_calls(model, 1, 0, REPEATS, "fp32")), 1)
-        lq, restored = list_systems(1)[:2]
-        systems = (restored,) if self.rows else (lq, restored)
-        self.rows += evaluator.measure_run(run, systems, lambda *_: None, label)
+    def keep(row: Row, image: np.ndarray) -> None:
+        own, wanted = (measure_detail(one, SIZE / 8, SIZE / 4, 0, SIZE) for one in (image, targets[row["face_id"]]))
+        sharpness[row["key"], row["face_id"]] = own / wanted
+        if row["face_id"] in shown:
+            write_picture(run.parent, row["key"].removesuffix("/0"), shown.index(row["face_id"]), image)
 
-    def _keep(self, row: Row, image: np.ndarray) -> None:
-        target = self.targets[row["face_id"]]
-        own, wanted = (measure_detail(one, SIZE / 8, SIZE / 4, 0, SIZE) for one in (image, target))
-        row["sharpness"] = own / wanted
-        if row["face_id"] in self.shown:
-            self.pictures[row["key"].removesuffix("/0"), row["face_id"]] = image
+    evaluator = Evaluator(dataset, LQ_SET, EvaluationOptions(1, metrics=METRICS, judge=judge), keep)
+    evaluator.load_run(run)
+    assert evaluator.frozen_set is not None
+    cases = evaluator.cases[::every]
+    evaluator.frozen_set = replace(evaluator.frozen_set, cases=cases)
+    targets.update({case.face_id: case.target for case in cases})
+    # The first face of each of the first people is shown.
+    shown = sorted({case.identity_id: case.face_id for case in reversed(cases)}.values())[:SHOWN_PEOPLE]
+    for place, face in enumerate(shown):
+        write_picture(run.parent, "target", place, targets[face])
+
+    model, (lq, restored) = evaluator.models[run], list_systems(1)[:2]
+    orders = (1, 2) if model.config.denoise else (1,)
+    for order, steps in [(order, steps) for order in orders for steps in STEPS]:
+        if order == 2 and steps == 1:  # one step is the same with both orders
+            continue
+        key = f"{name if order == 1 else '2m'}-{steps}"
+        train.models.timesteps.denoise.SOLVER_ORDER = order
+        if model.config.denoise:
+            model.set_sampling(steps)
+        with repeat(model, 1 if model.config.denoise else steps):
+            rows += evaluator.measure_run(run, (restored,) if rows else (lq, restored), lambda *_: None, key)
+            milliseconds[key] = round(median(time_calls(model, 1, 0, REPEATS, "fp32")), 1)
+    kept = ("face_id", "identity_id", "system", "reason", *METRICS)
+    short = [
+        {column: row[column] for column in kept}
+        | {"key": row["key"].removesuffix("/0"), "sharpness": sharpness[row["key"], row["face_id"]]}
+        for row in rows
+    ]
+    return {"rows": short, "milliseconds": milliseconds}
+
+
+def write_picture(out: Path, key: str, place: int, image: np.ndarray) -> None:
+    """Writes a picture, uint8 (S, S, 3), to OUT/pictures. `place` is the row of the strip."""
+    (out / "pictures").mkdir(exist_ok=True)
+    cv2.imwrite(str(out / "pictures" / f"{key}-{place}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
 
 def summarise(rows: list[Row]) -> dict[str, Any]:
@@ -120,7 +148,6 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
             if average.get(name) is not None
         }
 
-    rows = [row | {"key": row["key"].removesuffix("/0")} for row in rows]
     pairs = [(f"denoiser - regression, {n} steps", f"denoiser-{n}", f"regression-{n}") for n in STEPS]
     pairs += [(f"{run}: {n} steps - 1 step", f"{run}-{n}", f"{run}-1") for run in RUNS for n in STEPS[1:]]
     return {
@@ -139,14 +166,12 @@ def format_table(summary: dict[str, Any], milliseconds: dict[str, float]) -> str
     return "\n".join(lines)
 
 
-def draw_strip(measured: Measurement) -> np.ndarray:
-    """Returns a row of images for each shown person, uint8 (n S, m S, 3) RGB."""
-    keys = ["lq", *(f"{run}-{steps}" for run in RUNS for steps in STEPS)]
-    rows = [
-        np.concatenate([*(measured.pictures[key, face] for key in keys), measured.targets[face]], 1)
-        for face in measured.shown
-    ]
-    return np.concatenate(rows)
+def draw_strip(out: Path) -> np.ndarray:
+    """Returns a row of images for each shown person, uint8 (n S, m S, 3) BGR."""
+    keys = ["lq", *(f"{run}-{steps}" for run in RUNS for steps in STEPS), "target"]
+    places = range(len(list((out / "pictures").glob("target-*.png"))))
+    rows = [[cv2.imread(str(out / "pictures" / f"{key}-{place}.png")) for key in keys] for place in places]
+    return np.concatenate([np.concatenate([image for image in row if image is not None], 1) for row in rows])
 
 
 def main() -> None:
@@ -156,23 +181,23 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4800, help="the number of images of each training")
     parser.add_argument("--judge", default="dlib", help="a recognizer that no loss uses: dlib or an .onnx file")
     parser.add_argument("--every", type=int, default=1, help="measure only every N-th face of the set")
+    parser.add_argument("--row", action="append", choices=RUNS, help="a run to train and measure; default: both")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/denoiser_steps.json")
     options = parser.parse_args()
     run_likeness("degrade", options.dataset, "--preset", PRESET, "--split", "test", "--size", SIZE, "--seed", 0)
-    for name, words in RUNS.items():
-        run = options.out / name
-        run_likeness("train", options.dataset, "--out", run, "--images", options.images, *SHARED, *words)
-    measured = Measurement(options.dataset, options.judge, options.every)
-    for steps in STEPS:
-        measured.measure(f"regression-{steps}", options.out / "regression", 1, steps)
-    for steps in STEPS:
-        measured.measure(f"denoiser-{steps}", options.out / "denoiser", steps)
-    train.models.timesteps.denoise.SOLVER_ORDER = 2
-    for steps in STEPS[1:]:
-        measured.measure(f"2m-{steps}", options.out / "denoiser", steps)
-    summary = summarise(measured.rows)
-    print(format_table(summary, measured.milliseconds))
-    cv2.imwrite(str(options.out / "strip.png"), cv2.cvtColor(draw_strip(measured), cv2.COLOR_RGB2BGR))
+    for name in options.row or RUNS:
+        run, file = options.out / name, options.out / f"{name}.json"
+        run_likeness("train", options.dataset, "--out", run, "--images", options.images, *SHARED, *RUNS[name])
+        if not file.exists():
+            found = measure_run(options.dataset, name, run, options.judge, options.every)
+            file.write_text(json.dumps(found))
+    files = [options.out / f"{name}.json" for name in RUNS]
+    parts = [json.loads(file.read_text()) for file in files if file.exists()]
+    rows = [row for place, part in enumerate(parts) for row in part["rows"] if not place or row["key"] != "lq"]
+    milliseconds = {key: value for part in parts for key, value in part["milliseconds"].items()}
+    summary = summarise(rows)
+    print(format_table(summary, milliseconds))
+    cv2.imwrite(str(options.out / "strip.png"), draw_strip(options.out))
     people = list_people(options.dataset, LQ_SET)
     about = {
         "images_seen": options.images,
@@ -180,10 +205,10 @@ def main() -> None:
         "lq_set": LQ_SET,
         "judge": options.judge,
         "every": options.every,
-        "images": len(measured.targets),
+        "images": len({row["face_id"] for row in rows}),
         "people": len(people),
         "people_sha256": hash_names(people),
-        "milliseconds": measured.milliseconds,
+        "milliseconds": milliseconds,
     }
     record_result("denoiser_steps", {**about, **summary}, options.keep)
 
