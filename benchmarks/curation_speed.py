@@ -35,7 +35,7 @@ from curate.detection.detect import start_worker
 from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.load import load_faces
-from manifests.ledger.decision_log import measure_overlap
+from manifests.ledger.decisions.face_finder import measure_overlap
 from manifests.ledger.records import Face
 from manifests.pictures.images import decode
 from manifests.pictures.png_files import CROP_PNG, encode_png

@@ -27,7 +27,7 @@ def show(
     Example: likeness manifest show DATASET
     """
     check_ledger_exists(dataset)
-    from manifests.ledger.applied_decisions import describe_unapplied_decisions
+    from manifests.ledger.decisions.applied_decisions import describe_unapplied_decisions
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -82,7 +82,7 @@ def check(
     """
     check_ledger_exists(dataset)
     from manifests.check import UNFINISHED, check_ledger
-    from manifests.ledger.applied_decisions import describe_unapplied_decisions
+    from manifests.ledger.decisions.applied_decisions import describe_unapplied_decisions
     from manifests.ledger.ledger import Ledger
     from manifests.runtime.progress import show_progress
 
@@ -132,7 +132,7 @@ def card(
     """
     check_ledger_exists(dataset)
     from manifests.card import render_card, write_card
-    from manifests.ledger.applied_decisions import check_decisions_applied
+    from manifests.ledger.decisions.applied_decisions import check_decisions_applied
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:

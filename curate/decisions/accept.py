@@ -12,14 +12,9 @@ from curate.detection.filter_files import is_dropped_by_filter
 from curate.detection.reasons import PHOTO_VANISHED
 from curate.photos.history.file_history import FILE_REPLACED
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import (
-    DROPPED_BY_DECISION,
-    Decision,
-    find_accepts,
-    find_drops,
-    resolve_undos,
-    select_active,
-)
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision
+from manifests.ledger.decisions.face_finder import find_accepts, find_drops
+from manifests.ledger.decisions.in_force import resolve_undos, select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face
 from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from curate.photos.consent import ConsentChanges, compute_consent, read_require_consent
-from manifests.ledger.decision_log import CONSENT_KIND, Decision, resolve_undos
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, Decision
+from manifests.ledger.decisions.in_force import resolve_undos
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_faces_with_reason
 from manifests.ledger.records import Degradation, Split

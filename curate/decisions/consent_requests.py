@@ -14,7 +14,8 @@ from curate.decisions.lookup.face_lookup import MIN_PREFIX
 from curate.people.pending.people_now import PeopleNow
 from curate.photos.consent import CONSENT, find_consent_problem, find_strictest_consent, read_require_consent
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import CONSENT_KIND, Decision, find_decided_consent
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, Decision
+from manifests.ledger.decisions.in_force import find_decided_consent
 from manifests.ledger.ledger import Ledger
 from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.runtime.text import format_count

@@ -26,7 +26,7 @@ from curate.people.pairing.pairs import pair_faces
 from curate.people.split.split_notes import describe_split_changes
 from curate.people.split.splits import compute_splits, find_split_changes, split_faces
 from manifests.errors import BadInput
-from manifests.ledger.applied_decisions import (
+from manifests.ledger.decisions.applied_decisions import (
     APPLY_STAGE,
     LAST_DECISION,
     count_unapplied_decisions,
@@ -35,7 +35,8 @@ from manifests.ledger.applied_decisions import (
     read_last_decision,
     read_unapplied_decisions,
 )
-from manifests.ledger.decision_log import CONSENT_KIND, DROP, Decision, read_decisions, resolve_undos
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, DROP, Decision, read_decisions
+from manifests.ledger.decisions.in_force import resolve_undos
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Identity, Membership, remove_embedding
 from manifests.privacy.erase import erase_dropped_faces

@@ -15,17 +15,9 @@ from typing import Any
 from curate.decisions.settings import read_curation_settings
 from curate.detection.filter_files import is_dropped_by_filter
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import (
-    Decision,
-    FaceFinder,
-    FaceLocation,
-    encode_faces,
-    find_takers,
-    find_undos,
-    find_unused_faces,
-    parse_decision,
-    select_in_force,
-)
+from manifests.ledger.decisions.decision_log import Decision, FaceLocation, encode_faces, parse_decision
+from manifests.ledger.decisions.face_finder import FaceFinder, find_unused_faces
+from manifests.ledger.decisions.in_force import find_takers, find_undos, select_in_force
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 

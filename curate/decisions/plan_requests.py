@@ -20,7 +20,8 @@ from curate.decisions.take_back import merge_taken, parse_taken_back, take_older
 from curate.people.constraints.contradictions import Contradiction
 from curate.people.pending.people_now import Change, PeopleNow
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Decision, select_active, select_in_force
+from manifests.ledger.decisions.decision_log import Decision
+from manifests.ledger.decisions.in_force import select_active, select_in_force
 
 # Raises BadInput if one of the decisions is not allowed. The people do not follow the decisions yet.
 Check = Callable[[Sequence[Decision], PeopleNow], None]

@@ -35,8 +35,13 @@ from curate.people.pending.people_now import Change, PeopleNow, follow_batches
 from curate.people.pending.refused_photos import ConsentRule
 from curate.people.split.assign_splits import describe_two_frozen_splits
 from manifests.errors import BadInput
-from manifests.ledger.applied_decisions import read_decision_batches, read_grouped_decision, read_last_decision
-from manifests.ledger.decision_log import Decision, FaceFinder, encode_faces, read_decisions
+from manifests.ledger.decisions.applied_decisions import (
+    read_decision_batches,
+    read_grouped_decision,
+    read_last_decision,
+)
+from manifests.ledger.decisions.decision_log import Decision, encode_faces, read_decisions
+from manifests.ledger.decisions.face_finder import FaceFinder
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.records import DecisionRow, Face, Identity, Membership, Photo, Split
 from manifests.privacy.keys import ensure_key, read_key

@@ -11,7 +11,7 @@ from curate.decisions.decide import decide
 from curate.people.leaks.dataset_faces import read_faces, read_unused_frozen_faces
 from curate.people.leaks.find_leaks import read_leak_search, search_leaks
 from curate.people.leaks.plan_repair import RepairPlan, plan_repair
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair, Split
 from manifests.runtime.progress import Progress

@@ -16,17 +16,8 @@ from curate.decisions.lookup.face_lookup import FaceLookup, merge_witnesses, nam
 from curate.decisions.lookup.old_people import ReadEmbeddings, find_old_people
 from curate.decisions.take_back import TAKING_KINDS, take_drops_back
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import (
-    CONSENT_KIND,
-    MAX_NAME,
-    PARTS,
-    SIDED,
-    Decision,
-    FaceLocation,
-    Place,
-    find_takers,
-    find_undos,
-)
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, MAX_NAME, PARTS, SIDED, Decision, FaceLocation, Place
+from manifests.ledger.decisions.in_force import find_takers, find_undos
 from manifests.ledger.records import SPLITS
 from manifests.runtime.text import format_count
 

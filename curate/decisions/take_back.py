@@ -20,7 +20,7 @@ from curate.decisions.lookup.face_lookup import parse_location
 from curate.people.constraints.contradictions import Conflict, Contradiction
 from curate.people.pending.people_now import Change, PeopleNow
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import (
+from manifests.ledger.decisions.decision_log import (
     DROP,
     EFFECTS,
     ONE_PERSON,
@@ -28,9 +28,8 @@ from manifests.ledger.decision_log import (
     Decision,
     FaceLocation,
     TakenBack,
-    select_active,
-    select_in_force,
 )
+from manifests.ledger.decisions.in_force import select_active, select_in_force
 
 TAKING_KINDS = ("merge", "split", "move", "apart", "lock")  # the kinds of decisions that can take older decisions back
 

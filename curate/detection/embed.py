@@ -20,7 +20,7 @@ from curate.detection.shards import embed_and_write, fail_face, find_intact_shar
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
-from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, remove_embedding
 from manifests.runtime.files import sha256_bytes

@@ -22,7 +22,9 @@ from curate.detection.read_photos import list_sources, rank_place
 from curate.detection.reasons import CROP_MISSING, PHOTO_VANISHED
 from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_accepts, read_decisions, select_active
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, read_decisions
+from manifests.ledger.decisions.face_finder import find_accepts
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.filters import FilterSet, PhotoFacts, find_removals, list_photo_facts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path

@@ -22,7 +22,7 @@ from curate.detection.crops import read_crop
 from curate.detection.damage import DAMAGES
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
-from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face
 from manifests.runtime.files import sha256_bytes

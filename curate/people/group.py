@@ -21,8 +21,8 @@ from curate.people.label_hints import describe_hints, find_label_doubts, find_sp
 from curate.people.pending.people_now import PeopleNow, follow_batches
 from curate.people.pending.refused_photos import read_consent_rule
 from curate.photos.labelling.labels import label_faces
-from manifests.ledger.applied_decisions import LAST_DECISION, find_last_number, read_decision_batches
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
+from manifests.ledger.decisions.applied_decisions import LAST_DECISION, find_last_number, read_decision_batches
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership, Photo, Record
 from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from curate.photos.csv_tables import read_csv
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Decision, find_decided_consent, read_decisions
+from manifests.ledger.decisions.decision_log import Decision, read_decisions
+from manifests.ledger.decisions.in_force import find_decided_consent
 from manifests.ledger.ledger import Deletion, Ledger
 from manifests.ledger.records import Face, File, Photo, Record
 from manifests.privacy.erase import (

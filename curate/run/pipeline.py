@@ -34,7 +34,7 @@ from curate.photos.scan import scan
 from curate.run.check_options import check_options
 from curate.run.summary import Summary, summarise
 from manifests.card import write_card
-from manifests.ledger.applied_decisions import mark_decisions_applied, read_last_decision
+from manifests.ledger.decisions.applied_decisions import mark_decisions_applied, read_last_decision
 from manifests.ledger.filters import FilterSet, check_filters
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME

@@ -35,7 +35,7 @@ from degrade.sampling import Preset, check_seed, sample_theta
 from degrade.theta import VERSION
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import count_poor_targets, read_set_hashes, read_units

@@ -16,7 +16,7 @@ from manifests.export.frozen_records import write_frozen_records
 from manifests.export.output_folder import check_output_folder, publish_folder
 from manifests.export.plain_tables import write_tables
 from manifests.export.selection import ExportOptions, Selection, select_for_export
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import SPLITS
 from manifests.runtime.files import hash_config

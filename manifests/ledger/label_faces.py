@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from manifests.ledger.decision_log import measure_overlap
+from manifests.ledger.decisions.face_finder import measure_overlap
 from manifests.ledger.records import Face, Label, Photo
 
 # A label's box and a face's box match if their intersection over union is at least this number (ours). Users and other

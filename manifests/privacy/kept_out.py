@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests.ledger.decision_log import MIN_OVERLAP, measure_overlap
+from manifests.ledger.decisions.face_finder import MIN_OVERLAP, measure_overlap
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_faces_with_reason, read_recognizers
 from manifests.ledger.records import KeptOutMark, Photo

@@ -24,7 +24,7 @@ from typing import Any
 from manifests.card import write_card
 from manifests.errors import LedgerError
 from manifests.ledger.connection import rewrite_ledger
-from manifests.ledger.decision_log import CONSENT_KIND, SIDED, change_locations, encode_faces, parse_decision
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, SIDED, change_locations, encode_faces, parse_decision
 from manifests.ledger.ledger import Deletion, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
 from manifests.ledger.records import DecisionRow, File, Identity, Label, ListEntry, Photo, Purge, Record

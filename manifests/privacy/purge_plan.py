@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from manifests.errors import BadInput
-from manifests.ledger.applied_decisions import check_decisions_applied
 from manifests.ledger.cleaned_targets import find_version_files
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
 from manifests.ledger.records import Face, File, Membership, Photo

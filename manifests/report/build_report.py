@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from manifests.errors import BadInput
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.queries import is_curation_finished
 from manifests.report.dropped_page import FACES, read_dropped_faces

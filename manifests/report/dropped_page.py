@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, find_drops, read_decisions
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, read_decisions
+from manifests.ledger.decisions.face_finder import find_drops
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face

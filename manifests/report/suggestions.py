@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from manifests.ledger.decision_log import FaceFinder, FaceLocation, read_decisions, select_active
+from manifests.ledger.decisions.decision_log import FaceLocation, read_decisions
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Identity, Membership

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.ledger.decision_log import Decision
+from manifests.ledger.decisions.decision_log import Decision
 
 
 def describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:

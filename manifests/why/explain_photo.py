@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
-from manifests.ledger.applied_decisions import describe_unapplied_decisions
 from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
-from manifests.ledger.decision_log import Decision, FaceFinder, read_decisions, select_active
+from manifests.ledger.decisions.applied_decisions import describe_unapplied_decisions
+from manifests.ledger.decisions.decision_log import Decision, read_decisions
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original
 from manifests.ledger.records import Face, Label, ListEntry, Photo

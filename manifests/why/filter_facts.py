@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.ledger.decision_log import find_accepts, read_decisions, select_active
+from manifests.ledger.decisions.decision_log import read_decisions
+from manifests.ledger.decisions.face_finder import find_accepts
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.filters import Filter, FilterSet, find_removals, list_filter_columns, list_photo_facts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Photo

@@ -11,7 +11,7 @@ import numpy as np
 from curate.people.leaks.dataset_faces import Rules, read_faces, read_policy, read_rules
 from curate.people.leaks.face_line import FaceLine
 from manifests.errors import BadInput
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizer, read_set_detail
 from train.benchmark.crop_geometry import CropGeometry, read_geometries

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.privacy.run_cleanup import BEFORE_PURGES
 from manifests.runtime.files import LOCK, find_blocking_file, hash_config, lock_folder, sha256_file
 from train.data.crops import read_cleaned_crop, read_crop

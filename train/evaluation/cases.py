@@ -10,7 +10,7 @@ import numpy as np
 
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_set_sizes

@@ -16,7 +16,8 @@ from curate.decisions.accept import check_acceptable
 from curate.decisions.lookup.name_decision import name_by_number, name_in_words
 from curate.people.pending.people_now import PeopleNow
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, FaceLocation, find_drops
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision, FaceLocation
+from manifests.ledger.decisions.face_finder import find_drops
 
 MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characters would match too many ids
 

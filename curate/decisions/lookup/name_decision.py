@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from curate.people.pending.people_now import PeopleNow
-from manifests.ledger.decision_log import CONSENT_KIND, Decision, FaceLocation
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, Decision, FaceLocation
 from manifests.runtime.text import format_count
 
 

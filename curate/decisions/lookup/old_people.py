@@ -13,7 +13,7 @@ import numpy as np
 
 from curate.people.pending.people_now import PeopleNow
 from manifests.errors import LedgerBroken
-from manifests.ledger.decision_log import FaceLocation
+from manifests.ledger.decisions.decision_log import FaceLocation
 
 # Reads ids and embeddings (n, d) of the named faces, or of all faces in use; see Ledger.read_embeddings.
 ReadEmbeddings = Callable[[Sequence[str] | None], tuple[list[str], np.ndarray]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Decision
+from manifests.ledger.decisions.decision_log import Decision
 
 # A link has the rows of two faces, and the number of the decision that makes the two faces one person. The number 0
 # stands for a label.

@@ -22,7 +22,9 @@ import numpy as np
 from curate.people.clustering.components import label_components
 from curate.people.constraints.contradictions import Link, find_chain, make_conflict, make_contradiction
 from curate.people.constraints.resolve_faces import MissingFace, ResolvedDecision, resolve_decisions
-from manifests.ledger.decision_log import Decision, FaceFinder, select_active, select_in_force
+from manifests.ledger.decisions.decision_log import Decision
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import select_active, select_in_force
 from manifests.ledger.records import Face
 
 # If a decision separates a face from many faces, the clustering gets at most MAX_CANNOT_LINKS cannot-links for the face

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from curate.detection.filter_files import is_dropped_by_filter
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, FaceFinder, FaceLocation, find_undos
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision, FaceLocation
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import find_undos
 from manifests.ledger.records import Face
 
 

@@ -22,7 +22,7 @@ from curate.people.collages import find_repeated_frames, find_repeating_photos
 from curate.people.constraints.links import find_dropped_faces, find_preferred_faces
 from curate.people.copies.same_picture import find_copies
 from curate.photos.history.file_history import FILE_REPLACED
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo

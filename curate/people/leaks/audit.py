@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.people.leaks.find_leaks import Leaks, find_ledger_leaks
-from manifests.ledger.applied_decisions import check_decisions_applied
+from manifests.ledger.decisions.applied_decisions import check_decisions_applied
 from manifests.ledger.leak_audit import is_audit_recorded, record_audit
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.progress import Progress

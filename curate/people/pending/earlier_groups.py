@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from manifests.ledger.decision_log import Decision, FaceFinder, FaceLocation, select_in_force
+from manifests.ledger.decisions.decision_log import Decision, FaceLocation
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import select_in_force
 
 
 def restore_groups(

@@ -22,16 +22,9 @@ from curate.people.identities import choose_ids, name_groups
 from curate.people.pending.earlier_groups import restore_groups
 from curate.people.pending.refused_photos import ConsentRule, plan_refusals
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import (
-    CONSENT_KIND,
-    DROP,
-    DROPPED_BY_DECISION,
-    Decision,
-    FaceFinder,
-    Place,
-    select_active,
-    select_in_force,
-)
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, DROP, DROPPED_BY_DECISION, Decision, Place
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import select_active, select_in_force
 from manifests.ledger.records import Face, Identity, Membership
 
 

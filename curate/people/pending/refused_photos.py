@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from curate.photos.consent import find_consent_problem, find_strictest_consent, read_require_consent
-from manifests.ledger.decision_log import Decision, FaceFinder, find_decided_consent
+from manifests.ledger.decisions.decision_log import Decision
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import find_decided_consent
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
 from manifests.privacy.erase import ERASURE_REASONS

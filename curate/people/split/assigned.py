@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from manifests.ledger.decision_log import Decision, FaceFinder, select_active
+from manifests.ledger.decisions.decision_log import Decision
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import select_active
 
 
 def find_assigned_splits(

@@ -21,7 +21,8 @@ from curate.people.split.frozen_people import find_frozen_people
 from curate.people.split.split_notes import describe_empty_splits, describe_split_changes
 from curate.people.split.together import find_people_together, move_together
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.decision_log import Decision, FaceFinder, read_decisions
+from manifests.ledger.decisions.decision_log import Decision, read_decisions
+from manifests.ledger.decisions.face_finder import FaceFinder
 from manifests.ledger.filters import FilterSet, PhotoFacts, list_photo_facts
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, Face, Identity, ListEntry, Membership, Photo, Split

@@ -9,7 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from curate.people.clustering.components import label_components
-from manifests.ledger.decision_log import Decision, FaceFinder, select_active
+from manifests.ledger.decisions.decision_log import Decision
+from manifests.ledger.decisions.face_finder import FaceFinder
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.records import Face, Membership
 
 

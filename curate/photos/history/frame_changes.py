@@ -13,7 +13,7 @@ import numpy as np
 
 from curate.faces.align import MIRRORED_LANDMARKS
 from curate.faces.measure import estimate_pose
-from manifests.ledger.decision_log import change_locations, encode_faces, parse_decision
+from manifests.ledger.decisions.decision_log import change_locations, encode_faces, parse_decision
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import DecisionRow, Face, remove_embedding

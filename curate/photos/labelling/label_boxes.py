@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from curate.photos.labelling.xmp_people import Box
-from manifests.ledger.decision_log import MIN_OVERLAP, measure_overlap
+from manifests.ledger.decisions.face_finder import MIN_OVERLAP, measure_overlap
 from manifests.ledger.records import Label
 from manifests.runtime.text import format_count
 

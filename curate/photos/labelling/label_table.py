@@ -15,7 +15,7 @@ from curate.photos.csv_tables import read_csv
 from curate.photos.labelling.label_boxes import PhotoLabels
 from curate.photos.labelling.xmp_people import Box, clip_box
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import MAX_NAME
+from manifests.ledger.decisions.decision_log import MAX_NAME
 from manifests.runtime.text import format_count
 from manifests.runtime.uris import normalise_name
 

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from manifests.ledger.decision_log import MAX_NAME
+from manifests.ledger.decisions.decision_log import MAX_NAME
 from manifests.pictures.metadata.xmp import Value, parse_xmp, read_fields, read_items, read_number, read_text
 
 _MWG = "{http://www.metadataworkinggroup.com/schemas/regions/}"

@@ -18,7 +18,8 @@ from curate.review.people.closeness import read_embeddings
 from curate.review.session.session import Session
 from curate.review.session.view import View
 from manifests.errors import BadInput, LikenessError
-from manifests.ledger.decision_log import Decision, FaceLocation, select_active
+from manifests.ledger.decisions.decision_log import Decision, FaceLocation
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 
 ANSWERS = ("yes", "no", "mixed", "skip")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from curate.people.constraints.links import find_preferred_faces
-from manifests.ledger.decision_log import read_decisions
+from manifests.ledger.decisions.decision_log import read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.original_copies import Copy, choose_original
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo

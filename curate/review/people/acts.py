@@ -7,7 +7,7 @@ from typing import Any
 
 from curate.review.session.session import Session
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import PARTS
+from manifests.ledger.decisions.decision_log import PARTS
 from manifests.runtime.text import format_count
 
 

@@ -7,7 +7,9 @@ from typing import Any
 from curate.detection.filter_files import is_dropped_by_filter
 from curate.review.people.consent_facts import describe_consent_of_photo
 from curate.review.session.view import View, measure_width
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, find_accepts, find_drops, select_active
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision
+from manifests.ledger.decisions.face_finder import find_accepts, find_drops
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.records import Face
 from manifests.runtime.uris import is_missing
 

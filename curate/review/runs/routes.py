@@ -20,8 +20,9 @@ from curate.review.runs.run_results import (
 from curate.review.web.pages import render
 from curate.review.web.paging import make_paging
 from curate.review.web.reading import find_face, open_ledger
-from manifests.ledger.applied_decisions import read_unapplied_decisions
-from manifests.ledger.decision_log import CONSENT_KIND, read_decisions, select_in_force
+from manifests.ledger.decisions.applied_decisions import read_unapplied_decisions
+from manifests.ledger.decisions.decision_log import CONSENT_KIND, read_decisions
+from manifests.ledger.decisions.in_force import select_in_force
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_set_sizes
 from manifests.privacy.erase import CONSENT_REFUSALS

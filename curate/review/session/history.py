@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from manifests.ledger.decision_log import Decision, find_undos
+from manifests.ledger.decisions.decision_log import Decision
+from manifests.ledger.decisions.in_force import find_undos
 
 
 def find_undo(log: Sequence[Decision], batch_of: Mapping[int, object]) -> list[int]:

@@ -22,7 +22,8 @@ from curate.review.session.view import View, read_view
 from curate.review.session.visits import Visit
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerLocked, LedgerMissing, LikenessError
-from manifests.ledger.decision_log import Decision, resolve_undos
+from manifests.ledger.decisions.decision_log import Decision
+from manifests.ledger.decisions.in_force import resolve_undos
 from manifests.ledger.paths import check_ledger_exists
 from manifests.privacy.erase import ERASURE_REASONS
 from manifests.runtime.progress import Progress

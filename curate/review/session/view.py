@@ -18,8 +18,9 @@ from curate.decisions.record import Recorded, read_desk
 from curate.decisions.settings import read_curation_settings
 from curate.people.pending.people_now import Change
 from curate.people.split.assigned import find_assigned_splits
-from manifests.ledger.applied_decisions import count_unapplied_decisions
-from manifests.ledger.decision_log import FaceLocation, select_active
+from manifests.ledger.decisions.applied_decisions import count_unapplied_decisions
+from manifests.ledger.decisions.decision_log import FaceLocation
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import is_curation_finished
 from manifests.ledger.records import Face, Identity

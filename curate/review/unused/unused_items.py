@@ -11,14 +11,9 @@ from typing import Any
 
 from curate.decisions.accept import read_gone_photos
 from curate.detection.filter_files import RESERVED, is_dropped_by_filter
-from manifests.ledger.decision_log import (
-    DROPPED_BY_DECISION,
-    Decision,
-    find_accepts,
-    find_drops,
-    read_decisions,
-    select_active,
-)
+from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
+from manifests.ledger.decisions.face_finder import find_accepts, find_drops
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DOUBTFUL_PERSON, NEAR_DUPLICATE, Face
 from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT, SECRET_PHOTOS

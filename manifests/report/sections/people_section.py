@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.ledger.decision_log import Decision, find_undos, read_decisions
+from manifests.ledger.decisions.decision_log import Decision, read_decisions
+from manifests.ledger.decisions.in_force import find_undos
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Label

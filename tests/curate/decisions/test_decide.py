@@ -27,7 +27,9 @@ from curate.people.constraints.apply_decisions import apply_decisions
 from curate.people.constraints.links import Links, resolve_links
 from manifests.check import check_ledger
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Decision, FaceLocation, measure_overlap, select_active
+from manifests.ledger.decisions.decision_log import Decision, FaceLocation
+from manifests.ledger.decisions.face_finder import measure_overlap
+from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Degradation, Face, Identity, Membership, Pair, Split
 from tests.doubles.curation import (

@@ -9,7 +9,7 @@ import pytest
 from curate.decisions.lookup.name_decision import name_in_words
 from curate.decisions.record import Desk
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import encode_faces
+from manifests.ledger.decisions.decision_log import encode_faces
 from tests.doubles.curation import curated_album, install, name_faces
 from tests.doubles.review.desk import copy_desk, plan, read_desk_of, record
 

@@ -16,7 +16,7 @@ from curate.decisions.decide import apply_decisions_of, decide
 from curate.decisions.record import Desk, read_desk, record_decisions
 from curate.people.leaks.audit import audit_dataset
 from manifests.errors import BadInput, LedgerMissing
-from manifests.ledger.applied_decisions import count_unapplied_decisions
+from manifests.ledger.decisions.applied_decisions import count_unapplied_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import DecisionRow, Face, File, Identity, Membership, Pair, Split

@@ -13,7 +13,7 @@ from curate.decisions.record import Desk, make_rows
 from curate.decisions.settings import read_curation_settings
 from curate.people.constraints.links import Links, resolve_links
 from curate.people.group import compute_groups
-from manifests.ledger.decision_log import Decision, change_locations, encode_faces, parse_decision
+from manifests.ledger.decisions.decision_log import Decision, change_locations, encode_faces, parse_decision
 from manifests.ledger.ledger import Ledger
 from tests.doubles.curation import curated_album, install, name_faces
 from tests.doubles.review.desk import copy_desk, list_people, read_desk_of, record

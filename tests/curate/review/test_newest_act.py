@@ -13,7 +13,7 @@ from curate.decisions.decide import apply_decisions_of, decide
 from curate.decisions.record import Desk, record_decisions
 from curate.people.pending.people_now import follow_batches
 from curate.review.session.history import find_redo, find_undo
-from manifests.ledger.decision_log import Decision
+from manifests.ledger.decisions.decision_log import Decision
 from manifests.ledger.records import DecisionRow
 from tests.doubles.curation import contents, find_problems, name_faces, rows
 from tests.doubles.review.client import Review, review_dataset

@@ -11,7 +11,7 @@ import numpy as np
 
 from curate.decisions.plan_requests import PlannedRequests, plan_requests
 from curate.decisions.record import Desk, read_desk
-from manifests.ledger.decision_log import Decision
+from manifests.ledger.decisions.decision_log import Decision
 from manifests.ledger.ledger import Ledger
 
 

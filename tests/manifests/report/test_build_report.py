@@ -15,7 +15,7 @@ from PIL import Image
 
 from curate.config import PairRules
 from manifests.errors import BadInput, LedgerMissing
-from manifests.ledger.applied_decisions import mark_decisions_applied
+from manifests.ledger.decisions.applied_decisions import mark_decisions_applied
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import (

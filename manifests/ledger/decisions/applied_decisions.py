@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Decision, parse_decision
+from manifests.ledger.decisions.decision_log import Decision, parse_decision
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow
 from manifests.runtime.text import format_count

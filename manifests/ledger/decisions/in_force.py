@@ -1,0 +1,156 @@
+"""Selects the decisions that are in force. A newer decision can take back an older one, or a part of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from manifests.ledger.decisions.decision_log import (
+    CONSENT_KIND,
+    DROP,
+    ONE_PERSON,
+    SIDED,
+    TWO_PEOPLE,
+    Decision,
+    FaceLocation,
+    TakenBack,
+)
+
+_EFFECT_OF = {"merge": ONE_PERSON, "lock": ONE_PERSON, "split": TWO_PEOPLE, "apart": TWO_PEOPLE, "drop": DROP}
+
+
+def select_active(decisions: Iterable[Decision]) -> list[Decision]:
+    """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not returned.
+
+    Effects that a newer decision takes back are left out: a returned decision has only the faces on which it still has
+    an effect. A decision can become several decisions with one number: a move can keep one of its two effects on some
+    faces, and faces can stay apart from some faces only.
+    """
+    taken: dict[int, list[TakenBack]] = defaultdict(list)
+    active: list[Decision] = []
+    for decision in reversed(select_in_force(decisions)):
+        active += reversed(_narrow(decision, taken[decision.number]) if decision.number in taken else [decision])
+        for one in decision.takes_back:
+            taken[one.number].append(one)
+    return active[::-1]
+
+
+def _narrow(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
+    """Returns the decision without the effects `taken`, or [] if no effect is left."""
+
+    def keep(part: Iterable[FaceLocation], effect: str) -> tuple[FaceLocation, ...]:
+        return _leave_out(part, [at for one in taken if one.effect == effect and not one.others for at in one.faces])
+
+    if decision.kind == "move":
+        faces, to, rest = decision.parts
+        joined = replace(decision, parts=(keep(faces, ONE_PERSON), keep(to, ONE_PERSON), ()))
+        parted = replace(decision, kind="split", parts=(keep(faces, TWO_PEOPLE), keep(rest, TWO_PEOPLE)))
+        has_effect = len(joined.parts[0]) > 1 or all(joined.parts[:2])
+        return [*_join_again(parted, taken), *([joined] if has_effect else [])]
+    if decision.kind not in _EFFECT_OF:
+        return [decision]
+    effect = _EFFECT_OF[decision.kind]
+    narrowed = replace(decision, parts=tuple(keep(part, effect) for part in decision.parts))
+    if effect == TWO_PEOPLE:
+        return _join_again(narrowed, taken)
+    is_empty = sum(map(bool, narrowed.parts)) < 2 if decision.kind in SIDED else not narrowed.parts[0]
+    return [] if is_empty else [narrowed]
+
+
+def _join_again(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision]:
+    """Returns decisions that separate the same faces as `decision`, a split or apart, except the faces of each item of
+    `taken` from the others of the item.
+    """
+    pieces = [decision]
+    for one in taken:
+        if one.others:
+            pieces = [piece for whole in pieces for piece in _cut(whole, one)]
+    return [piece for piece in pieces if sum(map(bool, piece.parts)) > 1]
+
+
+def _cut(decision: Decision, taken: TakenBack) -> list[Decision]:
+    """Returns `decision` without the faces of `taken`, and a decision that separates only these faces, but not from the
+    others of `taken`.
+    """
+    without = tuple(_leave_out(part, taken.faces) for part in decision.parts)
+    only = tuple(_leave_out(part, left) for part, left in zip(decision.parts, without, strict=True))
+    if not any(only):
+        return [decision]
+    against = tuple(own or _leave_out(part, taken.others) for part, own in zip(decision.parts, only, strict=True))
+    return [replace(decision, parts=without), replace(decision, parts=against)]
+
+
+def _leave_out(part: Iterable[FaceLocation], faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
+    """Returns the faces of `part` whose places are not the places of `faces`."""
+    places = {(face.photo_id, face.box) for face in faces}
+    return tuple(face for face in part if (face.photo_id, face.box) not in places)
+
+
+def select_in_force(decisions: Iterable[Decision]) -> list[Decision]:
+    """Returns the decisions that are not undone, as they were recorded, ordered from the oldest to the newest.
+
+    Undos are not returned.
+    """
+    undone: set[int] = set()
+    active = []
+    # from the newest to the oldest, because a later undo can cancel an earlier undo
+    for decision in sorted(decisions, key=lambda decision: -decision.number):
+        if decision.number in undone:
+            continue
+        if decision.kind == "undo":
+            undone.add(int(decision.undoes or 0))
+        else:
+            active.append(decision)
+    return active[::-1]
+
+
+def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
+    """Returns a dict that maps the number of an undone decision to the number of the undo."""
+    undos: dict[int, int] = {}
+    for decision in sorted(decisions, key=lambda decision: -decision.number):
+        if decision.kind == "undo" and decision.number not in undos:
+            undos[int(decision.undoes or 0)] = decision.number
+    return undos
+
+
+def find_takers(decisions: Sequence[Decision]) -> dict[int, list[int]]:
+    """Returns a dict that maps the number of a decision without effect to the numbers of the decisions that ended it.
+
+    A decision is without effect if newer decisions take all of its effects back. Undone decisions are not in the dict.
+    """
+    in_force = select_in_force(decisions)
+    active = {one.number for one in select_active(in_force)}
+    takers: dict[int, set[int]] = defaultdict(set)
+    for one in in_force:
+        for taken in one.takes_back:
+            if taken.number not in active:
+                takers[taken.number].add(one.number)
+    return {number: sorted(own) for number, own in takers.items()}
+
+
+def resolve_undos(decisions: Iterable[Decision], log: Iterable[Decision]) -> list[Decision]:
+    """Returns `decisions` with each undo replaced by the decision that the undo takes back or restores.
+
+    `log` are all recorded decisions. An undo stays as it is if a purge removed its decision.
+    """
+    by_number = {one.number: one for one in log}
+    resolved = []
+    for decision in decisions:
+        while decision.kind == "undo" and decision.undoes in by_number:
+            decision = by_number[decision.undoes]
+        resolved.append(decision)
+    return resolved
+
+
+def find_decided_consent(decisions: Iterable[Decision]) -> dict[str, str]:
+    """Returns a dict that maps each photo to its consent in the newest decision in force: yes, no or withdrawn.
+
+    The dict leaves out the photos that no decision in force names.
+    """
+    return {
+        photo: str(decision.name)
+        for decision in select_active(decisions)
+        if decision.kind == CONSENT_KIND
+        for photo in decision.photos
+    }
