@@ -121,7 +121,7 @@ def evaluate(
         typer.echo(notice, err=True)
     _write_tables(result, markdown, latex)
     if page is not None and pictures is not None:
-        from train.evaluation.html_page import render_page
+        from train.evaluation.presentation.html_page import render_page
         from train.run_folders import write_output_text
 
         write_output_text(page, render_page(result, pictures, worst))
@@ -219,7 +219,7 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result))
         return
-    from train.evaluation.text_tables import print_result
+    from train.evaluation.presentation.text_tables import print_result
 
     print_result(result)
 
@@ -249,7 +249,7 @@ def _parse_metrics(text: str | None, default: tuple[str, ...]) -> tuple[str, ...
 
 
 def _write_tables(result: dict[str, Any], markdown: Path | None, latex: Path | None) -> None:
-    from train.evaluation.text_tables import render_latex, render_markdown
+    from train.evaluation.presentation.text_tables import render_latex, render_markdown
     from train.run_folders import write_output_text
 
     for path, render in ((markdown, render_markdown), (latex, render_latex)):

@@ -12,8 +12,9 @@ import numpy as np
 from manifests.errors import BadInput
 from manifests.runtime.progress import Progress
 from train.evaluation.aggregate import Row
-from train.evaluation.evaluator import EvaluationOptions, Evaluator, write_result
-from train.evaluation.plot import draw_curve
+from train.evaluation.evaluator import EvaluationOptions, Evaluator
+from train.evaluation.presentation.plot import draw_curve
+from train.evaluation.results import write_result
 from train.evaluation.systems import (
     REFERENCE_COUNTS,
     list_counterfactual_differences,

@@ -15,8 +15,9 @@ import numpy as np
 from manifests.errors import BadInput
 from manifests.runtime.progress import Progress
 from train.evaluation.aggregate import Row
-from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages, write_result
+from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages
 from train.evaluation.image_folders import ImageFolders
+from train.evaluation.results import write_result
 from train.evaluation.rows import OnImage
 from train.evaluation.systems import list_differences, list_systems
 from train.run_folders import name_result_file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
@@ -19,7 +16,6 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizers
 from manifests.pictures.untrusted_images import open_reader
-from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.progress import Progress
 from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
 from train.benchmark.training_overlap import check_not_trained_on
@@ -29,6 +25,7 @@ from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs, hash_restorer
 from train.evaluation.cases import Case, FrozenSet, read_frozen_set
+from train.evaluation.results import describe_metric
 from train.evaluation.rows import (
     OnImage,
     match_files,
@@ -255,7 +252,7 @@ class Evaluator:
                 key: sum(row["left_out"] > 0 for row in rows if row["key"] == key)
                 for key in dict.fromkeys(row["key"] for row in rows if row["references"])
             },
-            "metrics": {name: _describe_metric(name) for name in measured_first},
+            "metrics": {name: describe_metric(name) for name in measured_first},
             "not_measured": missing,
             "unmeasured": [
                 {"key": row["key"], "face_id": row["face_id"], "reason": row["reason"]}
@@ -366,19 +363,6 @@ def _label_row(row: Row, label: str) -> Row:
     return row | {"key": f"{label}/{row['key']}", "system": f"{label}: {row['system']}"}
 
 
-def _describe_metric(name: str) -> dict[str, Any]:
-    metric = METRICS[name]
-    return {
-        "title": metric.title,
-        "unit": metric.unit,
-        "better": metric.better,
-        "digits": metric.digits,
-        "convention": metric.convention,
-        "source": metric.source,
-        "without_a_figure": metric.nan_reason,
-    }
-
-
 def _read_recognizer(dataset: Path) -> tuple[str, str]:
     """Returns the --faces value and the sha256 of the recognizer of a dataset or a benchmark."""
     if is_benchmark(dataset):
@@ -391,12 +375,3 @@ def _read_recognizer(dataset: Path) -> tuple[str, str]:
             f"The ledger of {dataset} lists {len(recognizers)} recognizers instead of one: give a judge with --judge."
         )
     return recognizers[0].spec, recognizers[0].sha256
-
-
-def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Writes the result to STEM.json and its rows to STEM.parquet."""
-    remove_temporary_files(stem.parent, recursive=False, shared=True)
-    write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
-    write_atomically(stem.with_suffix(".parquet"), buffer.getvalue().to_pybytes())

@@ -42,9 +42,9 @@ from train.evaluation.cli import print_evaluation
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
 from train.evaluation.evaluate import compare, evaluate
 from train.evaluation.evaluator import EvaluationOptions, PageImages
-from train.evaluation.html_page import render_page
+from train.evaluation.presentation.html_page import render_page
+from train.evaluation.presentation.text_tables import render_latex, render_markdown
 from train.evaluation.systems import list_counterfactual_differences
-from train.evaluation.text_tables import render_latex, render_markdown
 from train.metrics import fid
 from train.models.io import Restoration
 from train.models.restorer import Restorer

@@ -6,7 +6,7 @@ import pytest
 
 from manifests.report.result_tables import make_notices
 from train.evaluation.evaluator import DEFAULT_METRICS
-from train.evaluation.text_tables import print_result
+from train.evaluation.presentation.text_tables import print_result
 
 
 def result_of(*names: str) -> dict[str, Any]:

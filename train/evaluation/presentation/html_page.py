@@ -64,7 +64,7 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
         }
         for case in worst
     }
-    loader = jinja2.PackageLoader("train.evaluation", "")
+    loader = jinja2.PackageLoader("train.evaluation.presentation", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
     return template.render(
         title=make_title(result),

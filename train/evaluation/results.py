@@ -1,0 +1,38 @@
+"""Describes the metrics of a result, and writes a result and its rows as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.runtime.files import remove_temporary_files, write_atomically
+from train.evaluation.aggregate import Row
+from train.metrics.registry import METRICS
+
+
+def describe_metric(name: str) -> dict[str, Any]:
+    """Returns the entry of a metric in a result: its title, unit, convention and source."""
+    metric = METRICS[name]
+    return {
+        "title": metric.title,
+        "unit": metric.unit,
+        "better": metric.better,
+        "digits": metric.digits,
+        "convention": metric.convention,
+        "source": metric.source,
+        "without_a_figure": metric.nan_reason,
+    }
+
+
+def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Writes the result to STEM.json and its rows to STEM.parquet."""
+    remove_temporary_files(stem.parent, recursive=False, shared=True)
+    write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
+    write_atomically(stem.with_suffix(".parquet"), buffer.getvalue().to_pybytes())
