@@ -23,7 +23,7 @@ from manifests.runtime.text import format_count
 # selects the photos that no file contains any more
 _GONE_PHOTOS = """SELECT photo_id FROM photos
                   WHERE photo_id NOT IN (SELECT photo_id FROM files WHERE status = 'ok' AND photo_id IS NOT NULL)"""
-# maps the reason of a face that is not in use to the cause, for the sentence that refuses the decision
+# the reason of a face -> why the decision `accept` is refused for the face, as a part of a sentence
 _CAUSES = {
     NO_CONSENT: "the consent for its photo is refused",
     CONSENT_MISSING: "no consent for its photo is known",
@@ -34,28 +34,28 @@ _CAUSES = {
 
 
 def read_gone_photos(ledger: Ledger) -> set[str]:
-    """Returns the ids of the photos that no file contains any more, as the last curation found the files."""
+    """Returns the ids of the photos that no file contained at the last curation."""
     return set(ledger.query(_GONE_PHOTOS)["photo_id"])
 
 
 def check_acceptable(
     face: Face, log: Sequence[Decision], has_file: bool, name_decision: Callable[[Decision], str]
 ) -> None:
-    """Raises BadInput unless a filter dropped the face, and the next curation can use the face.
+    """Raises BadInput if no filter dropped the face, or if the next curation cannot use the face.
 
-    `log` are all recorded decisions. `has_file` is whether a file contains the photo of the face. `name_decision` gives
-    a decision a name for the user.
+    `log` are all recorded decisions. `has_file` tells whether a file contains the photo of the face. `name_decision`
+    returns the name of a decision for the user.
     """
     name, drop = face.face_id[:12], find_drops(log, [face]).get(face.face_id)
     if drop is not None:
         raise BadInput(f"The face {name} is not in use because of {name_decision(drop)}. Undo this decision instead.")
     if face.reason == DROPPED_BY_DECISION:
         raise BadInput(
-            f"A decision dropped the face {name} with a copy of it. To use the face, undo this decision: `likeness "
-            "decide DATASET list` prints its number."
+            f"A decision dropped a copy of the face {name}, and therefore this face too. To use the face, undo this "
+            "decision: `likeness decide DATASET list` prints its number."
         )
     if face.reason == NEAR_DUPLICATE:
-        raise BadInput(f"Another copy of the face {name} is in use. To use this copy instead, give: prefer {name}.")
+        raise BadInput(f"Another copy is in use instead of the face {name}. To use this face, give: prefer {name}.")
     if face.status == "ok":
         raise BadInput(f"The face {name} is in use already. Leave this face out.")
     cause = None if is_dropped_by_filter(face) else _CAUSES.get(str(face.reason), "no filter dropped the face")

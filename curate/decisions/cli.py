@@ -40,15 +40,16 @@ def decide(
     The people, splits and references of the dataset change immediately. The actions are:
 
     `merge ID ID` joins two people into one person. `split FACE...` separates the faces from their person. `move FACE...
-    --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use, for the reason of `--reason
-    TEXT` if you give one. `accept FACE...` uses faces that a filter dropped, from the next `likeness curate` on,
-    because `likeness decide` loads no face models. `rename ID --name NAME` gives a person a name. `lock ID` keeps the
-    faces of a person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture instead
-    of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID --split
-    SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `consent ID... --consent
-    VALUE` sets the consent for photos: yes, no or withdrawn. The id of a face means its photo, and the id of a person
-    means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. If another command
-    has only recorded decisions, as `likeness review` does, `apply` updates people, splits and references.
+    --to ID` moves the faces to another person. `drop FACE...` takes the faces out of use, and `--reason TEXT` records
+    why. `accept FACE...` lets the next `likeness curate` use faces that a filter dropped. `likeness decide` itself
+    cannot use these faces, because it loads no face models. `rename ID --name NAME` gives a person a name. `lock ID`
+    keeps the faces of a person together, and keeps faces of other people out. `prefer FACE` uses this copy of a picture
+    instead of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID
+    --split SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `consent ID...
+    --consent VALUE` sets the consent for photos: yes, no or withdrawn. The id of a face means its photo, and the id of
+    a person means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. If
+    another command has only recorded decisions, as `likeness review` does, `apply` updates people, splits and
+    references.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 

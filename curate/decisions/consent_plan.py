@@ -27,9 +27,9 @@ class ConsentPlan:
 
 
 def plan_consent(ledger: Ledger, log: Sequence[Decision], unapplied: Sequence[Decision]) -> ConsentPlan:
-    """Returns what the decisions `unapplied` change. Nothing is written. `log` is the whole log.
+    """Returns what the decisions about consent in `unapplied` change. Nothing is written. `log` is the whole log.
 
-    If an earlier call was killed before its faces were erased, these faces are in `erased` too.
+    If an earlier command was killed before it erased its faces, these faces are in `erased` too.
     """
     splits = ledger.read_rows(Split)
     if not any(decision.kind == CONSENT_KIND for decision in resolve_undos(unapplied, log)):

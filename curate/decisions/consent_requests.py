@@ -51,8 +51,8 @@ def read_photo_consents(ledger: Ledger) -> PhotoConsents:
 def parse_consent(request: Mapping[str, Any], people: PeopleNow, photos: PhotoConsents) -> tuple[Decision, str]:
     """Returns the decision of a request, and a phrase that describes the decision to the user.
 
-    A sha256 of an unknown photo is left out, because a decision file may come from another dataset. Raises BadInput if
-    no photo is left, or if another id is unknown.
+    A whole sha256 that the dataset does not have is left out, because a decision file may come from another dataset.
+    Raises BadInput if no photo is left, or if any other id is unknown.
     """
     value, names = request["consent"], request["photos"]
     if value not in CONSENT:
@@ -88,9 +88,9 @@ def check_sidecar(decisions: Iterable[Decision], photos: PhotoConsents) -> None:
 
 
 def describe_copies(decisions: Iterable[Decision], people: PeopleNow, photos: PhotoConsents) -> list[str]:
-    """Returns a notice if photos whose use the decisions forbid have copies that stay in use, or [].
+    """Returns a notice about copies that stay in use although the decisions forbid the use of the copied photos, or [].
 
-    `people` does not follow the decisions yet.
+    `people` are the people before the decisions.
     """
     refused = {photo for one in decisions if one.name in CONSENT_REFUSALS for photo in one.photos}
     originals = {face.representative for face in people.finder.select_photos(refused)}
@@ -127,9 +127,10 @@ def describe_lost_photos(consents: Mapping[str, str | None], photos: PhotoConsen
 
 
 def _find_photos(name: object, people: PeopleNow, photos: PhotoConsents) -> set[str]:
-    """Returns the photos that an id, or the beginning of an id, names. The sha256 of an unknown photo names no photo.
+    """Returns the photos that an id, or the beginning of an id, names.
 
-    Raises BadInput if another id is unknown, or if several ids begin with `name`.
+    The result is empty for a whole sha256 that the dataset does not have. Raises BadInput for any other unknown id, or
+    if several ids begin with `name`.
     """
     if not isinstance(name, str) or len(name) < MIN_PREFIX:
         raise BadInput(

@@ -59,8 +59,8 @@ class Outcome:
     split_changes: tuple[tuple[str, str, str], ...] = ()
     names: tuple[tuple[str, str | None, str | None], ...] = ()  # id, old name and new name of each renamed person
     applied: int = 0  # number of applied decisions, including decisions that were recorded before the command
-    only_names: bool = False  # whether these decisions change names at most, so that no face can move
-    only_filters: bool = False  # whether these decisions have an effect only on the filters of the next curation
+    only_names: bool = False  # whether the applied decisions can change names but move no face
+    only_filters: bool = False  # whether the applied decisions change only what the next curation filters
 
 
 def decide(
@@ -140,7 +140,7 @@ def _apply(
     kinds = ("drop", "prefer", CONSENT_KIND, "undo")
     if any(one.kind in kinds or any(taken.effect == DROP for taken in one.takes_back) for one in unapplied):
         _, copies = compute_near_duplicates(ledger, faces, log, config, same_person)
-        changes = [*changes, *copies]  # a face without consent is no copy
+        changes = [*changes, *copies]  # no face is in both, because a face without consent is never a near-duplicate
         faces = _replace_rows(faces, copies)
     later = describe_next_curation(log, unapplied, faces)
     # The ids of the people are updated for each command of the log in turn. The last command is left out, because the
@@ -207,7 +207,7 @@ def _describe_waiting(count: int) -> list[str]:
 
 
 def _replace_rows(faces: Sequence[Face], changes: Sequence[Face]) -> list[Face]:
-    """Returns the rows `faces`, with the rows of `changes` in place of those with the same id."""
+    """Returns the rows `faces`. A row of `changes` replaces the row with the same id."""
     row_of = {face.face_id: face for face in changes}
     return [row_of.get(face.face_id, face) for face in faces]
 

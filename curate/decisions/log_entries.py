@@ -27,9 +27,7 @@ NAME_KEYS = {"rename": "name", "assign": "split", "drop": "reason", "consent": "
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A decision of the log, with the decisions that take the decision back, and with the faces that are not in use any
-    more.
-    """
+    """A decision of the log, the decisions that take it back, and its faces that are not in use any more."""
 
     decision: Decision
     time: datetime  # Time at which the decision was recorded.

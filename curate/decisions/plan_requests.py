@@ -23,7 +23,7 @@ from manifests.errors import BadInput
 from manifests.ledger.decisions.decision_log import Decision
 from manifests.ledger.decisions.in_force import select_active, select_in_force
 
-# Raises BadInput if one of the decisions is not allowed. The people do not follow the decisions yet.
+# A function that raises BadInput if one of the decisions is not allowed. It gets the people before these decisions.
 Check = Callable[[Sequence[Decision], PeopleNow], None]
 
 
@@ -34,7 +34,7 @@ class PlannedRequests:
     decisions: list[Decision]
     phrases: list[str]
     notices: list[str]
-    change: Change | None  # what the decisions change, or None without a decision
+    change: Change | None  # what the decisions change, or None if there is no decision to record
 
 
 def plan_requests(
@@ -48,11 +48,13 @@ def plan_requests(
     """Returns the requested decisions, without the decisions that the log already contains.
 
     The people of `lookup` stay as they are. The numbers of the new decisions follow `last_number`, the last number that
-    was ever used. A requested decision counts as contained in the log if two conditions hold. A decision in force is
-    equal to the requested decision. No later decision of the log names its faces, except decisions that later requests
-    repeat. If a decision file gets new lines at its end and is used again, only the new lines are therefore recorded.
-    A requested decision also counts as contained if it contradicts later decisions, but an equal decision is in force
-    and no later decision takes it back, not even in part.
+    was ever used. The log contains a requested decision if an equal decision is in force, and one of two conditions
+    holds:
+
+    - Every newer decision in force that names the same faces is repeated by a later request. If a decision file gets
+      new lines at its end and is used again, only the new lines are therefore recorded.
+    - The requested decision contradicts other decisions, and no newer decision takes the equal decision back, not even
+      in part.
 
     Raises BadInput if a request is wrong or contradicts a label. The message contains the line of the file.
     """
@@ -104,7 +106,7 @@ def plan_requests(
             if new and several:
                 people.follow(new, change)
     if planned.decisions and several:
-        change = start.people.plan(planned.decisions)  # in one step, as after a restart
+        change = start.people.plan(planned.decisions)  # all decisions in one step, as when the ledger is read again
     return replace(planned, change=change if planned.decisions else None)
 
 
@@ -121,7 +123,7 @@ def _check_numbers(requests: Sequence[Request]) -> None:
 
 
 def _remember_splits(request: Request, parsed: Sequence[tuple[Decision, str]], lookup: FaceLookup) -> None:
-    """Tells the lookup which faces the last lines of a file took out, until a line of another kind follows."""
+    """Adds the faces of a split to `lookup.taken_out`. Any other request, or a split with `rest`, empties it."""
     if request["kind"] != "split" or "rest" in request:
         lookup.taken_out.clear()
         return
@@ -172,7 +174,10 @@ class _LaterRequests:
         self._last: dict[Decision, int] | None = None  # decision -> place of the last request that makes the decision
 
     def name_again(self, people: PeopleNow, old: Decision, place: int) -> bool:
-        """Returns whether a later decision in force names faces of `old`, and no request after `place` repeats it."""
+        """Returns True if a newer decision in force names faces of `old`, and no later request repeats that decision.
+
+        Later requests are those after `place`.
+        """
         newer = [
             one
             for one in select_in_force(people.log)
@@ -187,7 +192,7 @@ class _LaterRequests:
         return any(self._last.get(replace(one, number=0, takes_back=()), -1) <= place for one in newer)
 
     def _parse(self, request: Request) -> list[Decision]:
-        """Returns the decisions of a request, or [] if the request cannot be parsed before earlier requests."""
+        """Returns the decisions of a request, or [] if the request depends on the effect of earlier requests."""
         try:
             parsed = parse_request(request, self._lookup, self._photos, {}, _read_no_embeddings)
         except BadInput:

@@ -54,9 +54,9 @@ class Desk:
     people: PeopleNow
     lookup: FaceLookup
     photos: PhotoConsents
-    frozen: Mapping[str, Split]  # The row of each face that a frozen set of its split keeps in this split.
+    frozen: Mapping[str, Split]  # Face -> its split row, for the faces of people whom a frozen set keeps in a split.
     last_number: int  # The number of the newest decision that was ever recorded.
-    version: tuple[object, ...]  # The state of the ledger that the desk was read from.
+    version: tuple[object, ...]  # The result of `read_version` when the desk was read.
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Recorded:
     decisions: tuple[tuple[int, str, str], ...]  # Number, kind and a phrase for each decision.
     notices: tuple[str, ...]
     change: Change | None  # None if the log contains all requested decisions already.
-    desk: Desk  # The desk after the decisions: the given desk, or another one if another command changed the ledger.
+    desk: Desk  # The desk after the decisions. It is a new desk if another command had changed the ledger.
 
 
 def read_desk(ledger: Ledger, in_words: bool = False) -> Desk:
@@ -126,7 +126,7 @@ def record_decisions(dataset: Path, requests: Sequence[Request], desk: Desk | No
 def plan_on_desk(desk: Desk, requests: Sequence[Request], read_embeddings: ReadEmbeddings) -> PlannedRequests:
     """Returns the requested decisions and what they change. The desk stays as it is.
 
-    Raises BadInput if a request is wrong or not allowed. `_check_frozen_groups` then checks the people that result.
+    Raises BadInput if a request is wrong or not allowed. The caller checks the new people with `_check_frozen_groups`.
     """
 
     def check(decisions: Sequence[Decision], people: PeopleNow) -> None:
@@ -217,7 +217,10 @@ def _check_assigned_split(decision: Decision, finder: FaceFinder, frozen: Mappin
 
 
 def _check_frozen_groups(change: Change, frozen: Mapping[str, Split]) -> None:
-    """Raises BadInput if a person gets faces of different frozen splits, for example because a split is taken back."""
+    """Raises BadInput if a person gets faces of different frozen splits.
+
+    For example, an undo of a decision `split` can have this effect.
+    """
     splits_of: dict[str, dict[str, None]] = defaultdict(dict)
     for face, person in change.owner.items():
         if face in frozen:

@@ -38,7 +38,7 @@ _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
 
 
 class NothingToDo(BadInput):
-    """The people are already as a request wants them."""
+    """A request that changes nothing, because the people are already as it asks."""
 
 
 def parse_request(
@@ -150,7 +150,7 @@ def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, s
     if any(not rest for _, rest in sides):
         raise NothingToDo("The split names all faces of a person. Name only the faces that show another person.")
     if "rest" not in request:
-        # Several splits of one command make different people, so the faces of the earlier splits belong to the rest.
+        # Several splits of one command make different people, so the rest includes the faces of the earlier splits.
         sides = [(own, merge_witnesses(rest, lookup.find_taken_out(own))) for own, rest in sides]
     return [
         (
@@ -177,8 +177,8 @@ def _parse_move(
                 "`rest` names only faces that move, or faces of the target person. Name other faces, or leave rest out."
             )
     else:
-        # By default, the rest consists of all other faces of the people to whom the moved faces belong now, or belonged
-        # before they were dropped, without the faces of the target person.
+        # By default, the rest are the other faces of the people whom the moved faces leave. A dropped face leaves its
+        # old person. The faces of the target person are never in the rest.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
         own = {lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity
         if drops:

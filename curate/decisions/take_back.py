@@ -5,8 +5,9 @@ move back, but only for this face, and only the effect that contradicts: the fir
 belongs, and still says to whom the face does not belong. The newer decision stores what it takes back
 (`Decision.takes_back`). If the newer decision is undone, the older decisions count again.
 
-A newer split or move takes back that older decisions keep its faces with the person whom the faces leave. A newer
-merge, move or lock takes back that older decisions keep the people apart. A decision never takes back a label.
+If older decisions keep faces with a person, a newer split or move of these faces takes this effect back. If older
+decisions keep people apart, a newer merge, move or lock that joins the people takes this effect back. A decision never
+takes back a label.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ TAKING_KINDS = ("merge", "split", "move", "apart", "lock")  # the kinds of decis
 
 @dataclass(frozen=True)
 class _Release:
-    """A newer decision takes an effect of an older decision back for some faces, as in TakenBack. Faces are ids."""
+    """A newer decision takes an effect of an older decision back for some faces (see TakenBack).
+
+    The decisions are given by their numbers, and the faces by their ids.
+    """
 
     newer: int
     older: int
@@ -66,8 +70,10 @@ def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[De
 
 
 def take_drops_back(people: PeopleNow, faces: Iterable[FaceLocation]) -> tuple[TakenBack, ...]:
-    """Returns what a move of dropped faces takes back: the drops, and that older decisions made the faces one person
-    with other faces. Without dropped faces, the result is empty.
+    """Returns what a move of faces takes back if a decision dropped some of them; otherwise ().
+
+    The move takes back the drops. For the dropped faces, it also takes back the effect ONE_PERSON of older merges,
+    moves and locks.
     """
     log = select_in_force(people.log)
     taken: tuple[TakenBack, ...] = ()
@@ -114,10 +120,9 @@ def parse_taken_back(request: Mapping[str, Any], number_of: Mapping[int, int]) -
 
 
 def describe_taken_back(log: Sequence[Decision], new: Sequence[Decision], name: Callable[[Decision], str]) -> list[str]:
-    """Returns a sentence for each older decision that `new` takes back, and for each older decision that counts again
-    because `new` undoes the decision that took it back.
+    """Returns a sentence for each older decision that `new` takes back, or that an undo in `new` brings back.
 
-    `log` are the decisions before `new`, and `name` gives a decision a name for the user.
+    `log` are the decisions before `new`, and `name` returns the name of a decision for the user.
     """
     if not any(one.takes_back or one.kind == "undo" for one in new):
         return []
@@ -146,8 +151,8 @@ def _list_leaving(error: Contradiction) -> list[_Release]:
 
 
 def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]) -> list[_Release]:
-    """Returns the decisions that keep leaving faces with faces that are connected to the staying faces."""
-    # the sets of faces that are connected without the leaving faces
+    """Returns a release for each older decision that joins leaving faces, directly or not, to the staying faces."""
+    # the sets of faces that the decisions and labels make one person, without the leaving faces
     groups: list[set[str]] = []
     for _, faces in joined:
         own = set(faces - conflict.leaving)
@@ -165,10 +170,10 @@ def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]
 def _list_joining(error: Contradiction, in_force: Sequence[Decision]) -> list[_Release]:
     """Returns what newer merges, moves and locks take back, so that faces can be one person.
 
-    As much as possible of the older decision stays. If all faces of one of its sides are faces of the one person, the
-    faces of the other side that are in the one person lose the effect. Otherwise, the older decision only stops to
-    separate the faces of the one person from each other. The same holds if a decision of `in_force` has already taken
-    back such a part of the older decision.
+    An older decision that separates two sides keeps as much of its effect as possible. If all faces of one side belong
+    to the one person, those faces of the other side that belong to the one person lose the effect. Otherwise, the older
+    decision only stops separating the two sides within the one person. The second rule also applies if a decision of
+    `in_force` has already taken such a part of the older decision back.
     """
     in_part = {taken.number for one in in_force for taken in one.takes_back if taken.others}
     releases = []
@@ -206,7 +211,7 @@ def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: It
 
 
 def merge_taken(taken: Iterable[TakenBack]) -> tuple[TakenBack, ...]:
-    """Returns one item for each older decision, effect and others."""
+    """Joins the items that have the same older decision, the same effect and the same others."""
     faces: dict[tuple[int, str, tuple[FaceLocation, ...]], dict[FaceLocation, None]] = {}
     for one in taken:
         faces.setdefault((one.number, one.effect, one.others), {}).update(dict.fromkeys(one.faces))

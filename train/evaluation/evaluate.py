@@ -41,7 +41,7 @@ def evaluate(
     restoration with wrong references. `options.judge` measures identity. Without a judge, the dataset's own recognizer
     measures identity. The identity loss of a restorer also uses this recognizer. With `with_images`, the restored
     images are written beside the result (train/evaluation/image_folders.py). Restored images and values are also kept
-    in RUN/evaluation-cache.sqlite (train/evaluation/cache). `say` gets a sentence if they cannot be kept. Raises
+    in RUN/evaluation-cache.sqlite (train/evaluation/cache). If this file cannot be used, `say` gets a sentence. Raises
     BadInput, LedgerError or FaceModelError if the run cannot be measured on the set.
     """
     options = options or EvaluationOptions()

@@ -77,7 +77,7 @@ class EvaluationOptions:
 
 @dataclass
 class PageImages:
-    """Collects the images for the HTML page while they are measured."""
+    """Collects the images of an evaluation for its HTML page."""
 
     cases: tuple[Case, ...] = ()
     rows: Sequence[Row] = ()
@@ -91,8 +91,10 @@ class PageImages:
 
 
 class Evaluator:
-    """Measures runs and folders on one frozen set with one judge. The set is loaded together with the first run or
-    folder."""
+    """Measures runs, and folders of restored images, on one frozen set with one judge.
+
+    The set is loaded together with the first run or folder.
+    """
 
     def __init__(
         self,
@@ -110,7 +112,7 @@ class Evaluator:
         A system can use up to `most_references` references of an image. If `most_references` is None, a system can use
         up to `options.references`. Metrics that look at references always compare with the first `options.references`
         references, so that a system gets the same figures from `evaluate` and from `counterfactuals`. `on_image` is
-        called with each image that was measured. If `with_poor` is true, each case also has its poor references
+        called with each image that is measured. If `with_poor` is true, each case also has its poor references
         (train/evaluation/cases.py). The values of a run are kept in the folder of the run, and the values of a folder
         are kept in `out`, so that a second measurement of the same images takes seconds. `say` gets a sentence if
         values cannot be kept. Raises BadInput if an option is wrong.
@@ -131,7 +133,7 @@ class Evaluator:
         self.measure: CachedMeasure | None = None
         self.dataset_recognizer = ""  # sha256
         self.missing_metrics: dict[str, str] = {}  # metric -> the reason why the metric cannot be measured
-        # True for each run whose training data were compared with the frozen set
+        # run -> whether the people of its training data were compared with the people of the frozen set
         self.overlap_checked: dict[Path, bool] = {}
         self.models: dict[Path, Restorer] = {}
         self.recognizers: dict[Path, FaceModels] = {}
@@ -247,7 +249,7 @@ class Evaluator:
             },
             "interval": describe_interval(people),
             "without_wrong_references": sum(not case.wrong for case in cases),
-            # for each system with references: the number of images for which references were left out
+            # key of a system with references -> number of images for which some references were left out
             "left_out": {
                 key: sum(row["left_out"] > 0 for row in rows if row["key"] == key)
                 for key in dict.fromkeys(row["key"] for row in rows if row["references"])

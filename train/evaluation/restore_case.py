@@ -39,7 +39,7 @@ class RestoredCase:
 
 
 def make_case_restorer(case: Case, model: Restorer, recognizer: FaceModels) -> Callable[[System], RestoredCase]:
-    """Returns a function that restores a case under a system. The case must have photos of the system's kind.
+    """Returns a function that restores a case under a system. `choose_photos` must find photos for this system.
 
     `recognizer` embeds faces and finds landmarks for the restorer. As in `restore`, references that do not seem to show
     the person of the LQ image are left out (train/restore/references/confirm_references.py). References are not left

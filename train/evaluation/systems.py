@@ -82,8 +82,10 @@ def list_counterfactual_systems(references: int) -> tuple[System, ...]:
 
 
 def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns (name, first key, second key) for pairs of systems. The differences of these pairs show whether the
-    references matter, and whether the person on the references matters."""
+    """Returns the pairs of systems that are compared, as (name of the difference, first key, second key).
+
+    The differences show whether references change a result, and whether the person on the references matters.
+    """
     right, wrong = str(references), f"wrong{references}"
     return (
         ("right - none", right, "0"),
@@ -94,8 +96,11 @@ def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
 
 
 def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns the differences of `list_differences`, and the difference between right references and each
-    counterfactual system."""
+    """Returns the pairs of `list_differences`, and more pairs of systems (name, first key, second key).
+
+    The other pairs compare right references with each kind of changed references. They also compare references that are
+    used without the check of `restore`, right and wrong ones, with no references.
+    """
     kinds = ("shuffled", "repeated", "blurred", "turned", "unlike")
     return (
         *list_differences(references),
@@ -109,8 +114,8 @@ def choose_photos(case: Case, system: System) -> tuple[tuple[np.ndarray, ...], n
     """Returns the photos of a case from which a system makes its references, and the embeddings of the photos.
 
     Returns None if the case has no references of the system's kind. A system with n references gets the first n
-    references of the case. So each point of the curve has all references of the previous point, and additional
-    references.
+    references of the case. On the curve over the number of references, each point therefore keeps the references of the
+    point before, and adds references.
     """
     if system.source == "wrong":
         crops, embeddings = case.wrong, case.wrong_embeddings
@@ -124,9 +129,9 @@ def choose_photos(case: Case, system: System) -> tuple[tuple[np.ndarray, ...], n
 
 
 def select_references(case: Case, system: System, embed: Embed) -> References | None:
-    """Returns the references that a system gives the restorer for a case, or None as `choose_photos`.
+    """Returns the references that a system gives the restorer for a case, or None if `choose_photos` returns None.
 
-    Blurred references are embedded after the blur.
+    The embeddings of blurred references are computed after the blur.
     """
     photos = choose_photos(case, system)
     if photos is None:

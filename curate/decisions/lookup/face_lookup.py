@@ -34,14 +34,14 @@ class FaceLookup:
         before: PeopleNow | None = None,
         in_words: bool = False,
     ) -> None:
-        """If `people` changes because of a decision, the lookup finds the changed people.
+        """`people` are the people among whom the lookup searches. A caller may change them.
 
         `gone` are the ids of the photos that no file contains. `before` are the people before a decision file. If an
-        earlier line of the file has ended a person, later lines mean the faces of this person in `before` by its id. If
-        `in_words` is true, sentences for the user name a decision in words, and otherwise by its number.
+        earlier line of the file has ended a person, a later line can still name the person's faces by the id of the
+        person. If `in_words` is true, sentences for the user name a decision in words, and otherwise by its number.
         """
         self.people, self._gone, self._before, self.in_words = people, gone, before or people, in_words
-        # the faces that the last lines of a file took out with splits, and their people before the file
+        # face -> its person before the file, for the faces that the last splits of the file took out of people
         self.taken_out: dict[str, str] = {}
         self._face, self._finder = people.faces, people.finder
         self._identity, self._members = people.identity_of, people.members
@@ -82,8 +82,8 @@ class FaceLookup:
         """Returns the locations of the named faces. The id of an identity names all faces of the identity.
 
         `names` is an id, a location, or a list of ids and locations. If `whole` is true, the id of a face names all
-        faces of its identity. If `may_be_dropped` is true, a face may be named that a decision in force dropped. Raises
-        BadInput if a name is unknown, or if another named face is not in use.
+        faces of its identity. Raises BadInput if a name is unknown, or if a named face is not in use. If
+        `may_be_dropped` is true, a face that a decision in force dropped is no error.
         """
         locations: dict[FaceLocation, None] = {}
         for full_id in self._read_names(names, locations):
@@ -179,7 +179,10 @@ class FaceLookup:
         return [face for face in self._before.members.get(identity, ()) if face in self._identity]
 
     def find_taken_out(self, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Returns the faces of `taken_out` that belonged to a person of `faces` before the file. They are witnesses."""
+        """Returns the faces of `taken_out` whose person before the file is also the person of one of `faces`.
+
+        The returned faces are witnesses.
+        """
         own = {self._find_today(face) for face in faces}
         people = {self._before.identity_of.get(str(face)) for face in own}
         found = (face for face, person in self.taken_out.items() if person in people and face not in own)
@@ -209,7 +212,7 @@ class FaceLookup:
         return self._find_today(location) in self._identity
 
     def find_copies(self, location: FaceLocation) -> tuple[FaceLocation, ...]:
-        """Returns the other copies of the face at a location. Copies that are not in use are left out."""
+        """Returns the near-duplicates of the face at a location. Dropped copies are left out."""
         face, _ = self._finder.find(location)
         if face is None:
             return ()
@@ -236,7 +239,7 @@ class FaceLookup:
         return full_id if face is None else face.representative
 
     def _is_dropped_by_name(self, face_id: str) -> bool:
-        """Returns whether a decision in force that names the face dropped it."""
+        """Returns whether a decision in force dropped the face and names the face itself, not only a copy."""
         face = self._face[face_id]
         return face.reason == DROPPED_BY_DECISION and bool(find_drops(self.people.log, [face]))
 

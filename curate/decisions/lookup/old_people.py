@@ -24,8 +24,8 @@ def find_old_people(
 ) -> set[str]:
     """Returns the old people of those faces that belong to no person now.
 
-    The people in `target` do not count. A face without an embedding has no old person, and neither has a face if no
-    other person is left.
+    A person in `target` is never an old person. The result is empty if one of the faces has no embedding, or if there
+    are no other people.
     """
     found = [row.representative for row in (people.finder.find(face)[0] for face in faces) if row is not None]
     identity_of = people.identity_of

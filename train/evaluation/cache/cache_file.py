@@ -1,8 +1,8 @@
 """Defines the file in which an evaluation keeps its restored images and values.
 
 The file is an SQLite database with one table of keys and values. A key is a hash of everything on which the value
-depends (train/evaluation/cache/keys.py). A wrong value therefore needs a damaged file. Each value has a checksum,
-because SQLite does not notice a changed byte in a value.
+depends (train/evaluation/cache/keys.py). A value can therefore be wrong only if the file is damaged. Each value has a
+checksum, because SQLite does not notice a changed byte in a value.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _WAIT = 10.0  # seconds to wait for another process that writes into the file
 class EvaluationCache:
     """Maps keys to bytes, in the file FOLDER/evaluation-cache.sqlite, or only in memory if `folder` is None.
 
-    All entries of a file have the same scope: the hash of the restorer, of Likeness and of the machine. A cache with
-    another scope removes the entries, so that the file never contains images of two checkpoints. If the file cannot be
-    used, `say` gets a sentence, and the evaluation goes on without a cache. A damaged file is removed, and a new file
-    is begun.
+    All entries of a file have the same scope: the hash of the restorer, of Likeness and of the machine. If the file has
+    another scope than `scope`, its entries are removed, so that the file never contains images of two checkpoints. If
+    the file cannot be used, `say` gets a sentence, and the evaluation goes on without a cache. If the file is damaged,
+    it is removed, and a new file is begun.
     """
 
     def __init__(self, folder: Path | None, scope: str, say: Callable[[str], None]) -> None:

@@ -18,10 +18,11 @@ from train.metrics.registry import METRICS
 
 
 class CachedMeasure:
-    """Measures images, and reads values from a cache where it can.
+    """Measures images, and reads the values that are in a cache.
 
-    The key of a value has the images that the metric reads, the metric's convention, the files of its networks, and the
-    judge if the metric reads the judge. The networks are loaded when the first value is missing.
+    The key of a value is a hash of the images that the metric reads, of the metric's convention, and of the files of
+    its networks. If the metric uses the judge, the key depends on the judge too. The networks are loaded only when a
+    value is not in the cache.
     """
 
     def __init__(
@@ -36,14 +37,14 @@ class CachedMeasure:
         self._most_references = most_references
         self._build = functools.cache(functools.partial(build_measure, names, judge, weights, most_references))
         judge_hash, hash_once = hash_faces(judge), functools.cache(lambda paths: hash_files(paths))
-        self._metrics: dict[str, str] = {}  # metric -> hash of the metric, its files and the judge
+        self._metrics: dict[str, str] = {}  # metric -> hash of its convention, its files and its judge
         found: list[str] = [str(weights)]
         for name in names:
             files = find_weights(name, weights)
             used_judge = judge_hash if reads_judge(name) else None
             self._metrics[name] = hash_inputs(name, METRICS[name].convention, used_judge, hash_once(files))
             found += [self._metrics[name], *map(str, files)]
-        # To find out whether a file can be loaded takes seconds. The reasons are therefore kept too.
+        # To find out which metrics cannot be measured takes seconds, so the cache keeps these metrics and the reasons.
         key = hash_inputs("missing metrics", *found)
         entry = cache.get(key)
         self.missing: dict[str, str] = self._build()[1] if entry is None else json.loads(entry)
@@ -94,7 +95,10 @@ class CachedMeasure:
         cache: EvaluationCache,
         compute: Callable[[], float],
     ) -> float:
-        """Returns the value of a metric of whole sets, from the cache or from `compute`."""
+        """Returns the value of a metric that compares the set `images` with the set `others`.
+
+        The value comes from the cache, or from `compute` if it is not in the cache.
+        """
         key = hash_inputs("set", self._metrics[name], hash_inputs(*images), hash_inputs(*others))
         entry = cache.get(key)
         value = compute() if entry is None else struct.unpack("<d", entry)[0]

@@ -19,12 +19,12 @@ from train.models.restorer import Restorer
 def make_cached_restorer(
     model: Restorer, recognizer: FaceModels, cache: EvaluationCache
 ) -> Callable[[Case, System], RestoredCase]:
-    """Returns the function of `make_case_restorer`, which reads restored images from `cache` where it can.
+    """Returns a function that restores a case under a system, and reads images that are in `cache`.
 
     The scope of `cache` must contain the hash of the restorer. Equal images are stored once, for example the images of
     two systems without references.
     """
-    # The mesh of ReFine uses dlib's points, and the file of these points is not a file of the recognizer.
+    # ReFine's mesh uses dlib's landmarks. The file of these landmarks is not among the files of the recognizer.
     landmarks = hash_files(find_weights("lmd", None)) if "mesh" in model.config.parts else None
     always = (hash_faces(recognizer), landmarks, f"{model.steps} {model.seed}")
     last: tuple[Case, Callable[[System], RestoredCase]] | None = None

@@ -27,7 +27,7 @@ _CODE = ("curate/faces", "degrade", "manifests", "train")
 
 
 def hash_inputs(*inputs: str | np.ndarray | None) -> str:
-    """Returns the sha256 of texts and arrays, as hex. The type, shape and place of each input count."""
+    """Returns the sha256 of texts and arrays, as hex. The order of the inputs and the types of the arrays matter."""
     digest = hashlib.sha256()
     for value in inputs:
         if isinstance(value, np.ndarray):
@@ -40,10 +40,10 @@ def hash_inputs(*inputs: str | np.ndarray | None) -> str:
 
 
 def hash_environment() -> str:
-    """Returns the sha256 of Likeness' code, of the versions of its packages, and of the device.
+    """Returns the sha256 of Likeness' code, of the versions of its packages, of the device and of the thread count.
 
-    The device is the GPU, or the vector instructions of the CPU. The number of threads counts too, because it can
-    change the last bits of a sum.
+    The device is the name of the GPU. Without a GPU, it is the set of vector instructions of the CPU. The number of
+    threads can change the last bits of a sum.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
     versions = [f"{name} {find_version(name)}" for name in _PACKAGES]
@@ -59,9 +59,9 @@ def _hash_code() -> str:
 
 
 def hash_restorer(model: Restorer) -> str:
-    """Returns the sha256 of the architecture, the facts and all tensors of a restorer, also of the frozen tensors.
+    """Returns the sha256 of the architecture, the facts and all tensors of a restorer.
 
-    The number types of the tensors count too.
+    The tensors include the frozen tensors. The number types of the tensors matter too.
     """
     facts = json.dumps([asdict(model.config), model.facts, model.base_sha256], sort_keys=True, default=str)
     digest = hashlib.sha256(facts.encode())
@@ -77,7 +77,10 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def hash_faces(models: FaceModels) -> str:
-    """Returns the sha256 of the files and the numbers of face models. The folder of the files does not count."""
+    """Returns the sha256 of the files of face models, and of the numbers that go with them, such as the thresholds.
+
+    The hash does not depend on the folder of the files.
+    """
     numbers = (models.size, models.dim, models.min_score, models.same_person, models.mean, models.std)
     files = (f"{file.role} {file.sha256}" for file in models.files)
     return hash_inputs(np.asarray(models.template, np.float64), np.array(numbers, np.float64), *files)

@@ -7,7 +7,7 @@ first noisy latent is the LQ latent with noise for the highest timestep, because
 step computes x0, and the sampler computes the noisy latent of the next, lower timestep. The result is the x0 of the
 last step.
 
-We have seen only the abstract of IDM (arXiv 2307.08996), so these choices are not IDM's.
+We have seen only the abstract of IDM (arXiv 2307.08996), so IDM may do this in another way.
 """
 
 from __future__ import annotations
