@@ -182,10 +182,12 @@ def run(
     ending = train.fit.cli.run_training(out, folder, RECIPE, images, seed, quiet=as_json)
     if ending.reason.startswith("SIG"):
         raise typer.Exit(INTERRUPTED)
-    set_name, judge = Path(frozen_set.folder).name, _find_judge(folder)
+    set_name, judge, notices = Path(frozen_set.folder).name, _find_judge(folder), list[str]()
     with show_progress("images", as_json) as progress:
-        own = evaluate(folder, out, set_name, progress=progress)
+        own = evaluate(folder, out, set_name, progress=progress, say=notices.append)
         judged = evaluate(folder, out, set_name, EvaluationOptions(judge=judge)) if judge else None
+    for notice in notices:
+        typer.echo(notice, err=True)
     page = build_report(out, [folder])
     if as_json:
         typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
