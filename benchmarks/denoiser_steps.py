@@ -15,7 +15,6 @@ run that FOLDER already contains is not trained or measured again.
 | psnr, ssim | PSNR in dB, and SSIM |
 | sharp | the detail of the restored face divided by the detail of the target |
 | identity | cosine of the judge's embeddings of the restored face and the target |
-| ms | milliseconds per face: median |
 
 Every mean has a 95% bootstrap interval over people. The row `2m-<n>` is the denoiser in n steps with the solver
 DPM-Solver++ of order 2 in place of order 1, which is DDIM.
@@ -32,7 +31,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import cv2
@@ -40,7 +38,6 @@ import numpy as np
 import torch
 from record_result import record_result
 from reference_benefit import hash_names, list_people, run_likeness
-from restore_latency import time_calls
 
 import train.models.timesteps.denoise
 from train.data.face_measures import measure_detail
@@ -59,7 +56,6 @@ SHARED = ("--recipe", "idm", "--base-model", "tiny", "--size", SIZE, "--workers"
 METRICS = ("psnr", "ssim", "id_target")
 SHOWN = (*METRICS, "sharpness")
 SHOWN_PEOPLE = 6  # rows of the strip
-REPEATS = 5  # timed calls
 SEED = 0  # the seed of the bootstrap
 
 
@@ -84,13 +80,12 @@ def repeat(model: Restorer, times: int) -> Iterator[None]:
         model.forward = once  # type: ignore[method-assign]
 
 
-def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> dict[str, Any]:
+def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> list[Row]:
     """Measures a run in each number of steps, and writes the pictures of a few people beside the run.
 
-    Returns the rows of the LQ input and of all systems, and the milliseconds per face by system.
+    Returns the rows of the LQ input and of all systems.
     """
     rows: list[Row] = []
-    milliseconds: dict[str, float] = {}
     targets: dict[str, np.ndarray] = {}
     sharpness: dict[tuple[str, str], float] = {}
 
@@ -122,14 +117,13 @@ def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> 
             model.set_sampling(steps)
         with repeat(model, 1 if model.config.denoise else steps):
             rows += evaluator.measure_run(run, (restored,) if rows else (lq, restored), lambda *_: None, key)
-            milliseconds[key] = round(median(time_calls(model, 1, 0, REPEATS, "fp32")), 1)
     kept = ("face_id", "identity_id", "system", "reason", *METRICS)
     short = [
         {column: row[column] for column in kept}
         | {"key": row["key"].removesuffix("/0"), "sharpness": sharpness[row["key"], row["face_id"]]}
         for row in rows
     ]
-    return {"rows": short, "milliseconds": milliseconds}
+    return short
 
 
 def write_picture(out: Path, key: str, place: int, image: np.ndarray) -> None:
@@ -156,12 +150,12 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def format_table(summary: dict[str, Any], milliseconds: dict[str, float]) -> str:
+def format_table(summary: dict[str, Any]) -> str:
     """Returns the means in Markdown, a line for each system."""
-    lines = ["| | psnr | ssim | sharp | identity | ms |", "|---|---|---|---|---|---|"]
+    lines = ["| | psnr | ssim | sharp | identity |", "|---|---|---|---|---|"]
     for key, figures in summary["rows"].items():
         means = [figures[name]["mean"] for name in ("psnr", "ssim", "sharpness", "id_target")]
-        cells = [f"{means[0]:.2f}", *(f"{mean:.3f}" for mean in means[1:]), f"{milliseconds.get(key, '')}"]
+        cells = [f"{means[0]:.2f}", *(f"{mean:.3f}" for mean in means[1:])]
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -193,10 +187,9 @@ def main() -> None:
             file.write_text(json.dumps(found))
     files = [options.out / f"{name}.json" for name in RUNS]
     parts = [json.loads(file.read_text()) for file in files if file.exists()]
-    rows = [row for place, part in enumerate(parts) for row in part["rows"] if not place or row["key"] != "lq"]
-    milliseconds = {key: value for part in parts for key, value in part["milliseconds"].items()}
+    rows = [row for place, part in enumerate(parts) for row in part if not place or row["key"] != "lq"]
     summary = summarise(rows)
-    print(format_table(summary, milliseconds))
+    print(format_table(summary))
     cv2.imwrite(str(options.out / "strip.png"), draw_strip(options.out))
     people = list_people(options.dataset, LQ_SET)
     about = {
@@ -208,7 +201,6 @@ def main() -> None:
         "images": len({row["face_id"] for row in rows}),
         "people": len(people),
         "people_sha256": hash_names(people),
-        "milliseconds": milliseconds,
     }
     record_result("denoiser_steps", {**about, **summary}, options.keep)
 
