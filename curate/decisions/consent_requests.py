@@ -115,7 +115,7 @@ def find_changed_consents(log: Sequence[Decision], photos: PhotoConsents) -> dic
 
 
 def describe_lost_photos(consents: Mapping[str, str | None], photos: PhotoConsents) -> list[str]:
-    """Returns a notice if photos may not be used any more with their new consents, or [].
+    """Returns a notice about the photos whose use the new consents forbid, or [].
 
     `photos` has the consents before the change.
     """

@@ -28,10 +28,10 @@ class Case:
     identity_id: str
     lq: np.ndarray  # uint8 (S, S, 3).
     target: np.ndarray  # uint8 (S, S, 3).
-    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3).
-    reference_embeddings: np.ndarray  # float32 (K, d).
-    wrong: tuple[np.ndarray, ...] = ()  # K images of another person, uint8 (S, S, 3), or () if nobody has enough photos
-    wrong_embeddings: np.ndarray | None = None  # float32 (K, d).
+    references: tuple[np.ndarray, ...]  # K images of the same person, uint8 (S, S, 3).
+    reference_embeddings: np.ndarray  # float32 (K, d): the embeddings of `references`.
+    wrong: tuple[np.ndarray, ...] = ()  # Images of one other person, uint8 (S, S, 3), or () if nobody has enough photos
+    wrong_embeddings: np.ndarray | None = None  # The embeddings of `wrong`, float32 (number of images, d).
     wrong_identity_id: str | None = None
     # Images of the same person that are poor references, and their embeddings. The images "turned" are those whose yaw
     # differs most from the target's yaw. The images "unlike" are those with the lowest cosines to the target.

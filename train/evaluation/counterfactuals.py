@@ -36,14 +36,14 @@ def counterfactuals(
 ) -> dict[str, Any]:
     """Measures a run with 0, 1, 2, 4 and 8 references, measures the counterfactual systems, and returns the result.
 
-    Each counterfactual system gets `options.references` references. These references have another order, are copies of
-    one reference, are blurred, show another pose, are least like the target, or show another person. The result is
-    written to RUN/counterfactuals.json and RUN/counterfactuals.parquet. With a judge or with several steps, the files
-    have other names (`name_result_file`). The key `have` maps each of these numbers K to the number of images with at
-    least K references. If an image has fewer references than a system can use, the system uses all references of the
-    image. The key `largest_change_by_order` is the largest difference of a pixel between two orders of the same
-    references, in levels of 0..255. Restored images and values are kept as in `evaluate`. Raises the same errors as
-    `evaluate`.
+    Each counterfactual system gets `options.references` references. Depending on the system, these references have
+    another order, are copies of one reference, are blurred, show another pose, are least similar to the target, or show
+    another person. The result is written to RUN/counterfactuals.json and RUN/counterfactuals.parquet. With a judge or
+    with several steps, the files have other names (`name_result_file`). The key `have` maps each of these numbers K to
+    the number of images with at least K references. If an image has fewer references than a system can use, the system
+    uses all references of the image. The key `largest_change_by_order` is the largest difference of a pixel between two
+    orders of the same references, in levels of 0..255. Restored images and values are kept as in `evaluate`. Raises the
+    same errors as `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):

@@ -46,8 +46,7 @@ class System:
 def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
     """Returns the usual systems: the LQ image, restorations with right references, and one with wrong references.
 
-    There are restorations with 0 right references, with each number in `counts` below `references`, and with
-    `references` right references.
+    The numbers of right references are 0, each number in `counts` that is between 0 and `references`, and `references`.
     """
     between = sorted({count for count in counts if 0 < count < references})
     return (

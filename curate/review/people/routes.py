@@ -113,8 +113,8 @@ async def list_similar(request: Request) -> Response:
 
     The request is {"faces": [...], "without": [...], "search": "..."}. The people `without` are left out. If `search`
     is not empty, only people whom the search finds are sent. The faces cannot be compared with people if they have
-    no embedding in memory, for example after an undo has brought the faces back. Then the largest people are sent,
-    without cosines.
+    no embedding in memory, for example after an undo has brought the faces back. Then the people with most faces are
+    sent, without cosines.
     """
     session, wish = get_session(request), await read_json(request, _MOST_BYTES)
     wish = wish if isinstance(wish, dict) else {}

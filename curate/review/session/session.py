@@ -95,7 +95,7 @@ class Session:
 
     @property
     def notice(self) -> str:
-        """What every page says at its top."""
+        """The sentence at the top of every page, or ""."""
         if self.read_only or self._busy or self._failure:
             return self.read_only or self._busy or self._failure
         if not self._view.is_finished:
@@ -184,7 +184,7 @@ class Session:
             return len(faces)
 
     def _save_visit(self) -> None:
-        """Saves which faces the user has seen. While another command writes, nothing is saved: it may be a purge."""
+        """Saves which faces the user has seen. Saves nothing while another command, perhaps a purge, writes."""
         if not self._busy:
             self._visit.save()
 
@@ -231,7 +231,7 @@ class Session:
                 self._failure = str(error)
 
     def _apply_when_idle(self) -> None:
-        """Applies decisions after some time without an act. After a failure, decisions wait for the user."""
+        """Applies decisions after some time without an act. After a failure, only the user can start this again."""
         while not self._ended.wait(1.0):
             idle = max(self._idle, _IDLE_FACTOR * self._pass_seconds)
             with self.lock:

@@ -272,8 +272,8 @@ ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "closest": lambda row: (row["closest"], row["id"]),
     "name": lambda row: (row["name"] is None, (row["name"] or "").casefold(), -row["faces"], row["id"]),
 }
-# maps the value of the menu `show` to the condition of the rows that the wall shows; the second argument has the people
-# whom decisions name
+# maps the value of the menu `show` to the function that tells whether the wall shows a row; the second argument of this
+# function are the people whom decisions name
 SHOWN: dict[str, Callable[[dict[str, Any], set[str]], bool]] = {
     "all": lambda row, decided: True,
     "several": lambda row, decided: row["faces"] > 1,

@@ -277,7 +277,7 @@ function drawFace(cell, row) {
     else if (!grid.key(event)) return;
     event.preventDefault();
   });
-  /* The page Questions opens the page of a person after the answer "mixed": a proposal is selected at once. */
+  /* After the answer "mixed", the page Questions opens this page, and the faces of a proposal are selected at once. */
   const isMixed = new URLSearchParams(location.search).has("mixed");
   if (isMixed) { back.href = "/ask"; back.textContent = "← Questions"; }
   grid.reload(false).then(() => { if (isMixed) acts.two(); });
