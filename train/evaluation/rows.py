@@ -22,8 +22,8 @@ from train.metrics.measure import Measure
 from train.metrics.registry import METRICS
 from train.restore.output_paths import list_photos
 
-# A function of type OnImage is called with each row and its image, uint8 (S, S, 3). Outside the target's photo, the
-# image has the target's pixels.
+# A function of type OnImage is called with each row and its image, uint8 (S, S, 3). Where the crop extends
+# beyond the photo, the image has the target's pixels.
 OnImage = Callable[[Row, np.ndarray], None]
 
 
