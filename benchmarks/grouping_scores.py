@@ -45,9 +45,10 @@ def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dic
 
 
 def _count_cells(truth: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the label and the group of every non-empty cell of the contingency table, (2, cells).
+    """Returns two arrays about the cells of the contingency table that are not empty.
 
-    The second array is the number of faces in each cell, (cells,).
+    The first array has the label and the group of each cell, (2, cells). The second array has the number of faces in
+    each cell, (cells,).
     """
     width = np.int64(groups.max()) + 1
     keys, count = np.unique(truth.astype(np.int64) * width + groups, return_counts=True)

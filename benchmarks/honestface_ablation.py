@@ -14,7 +14,8 @@ FOLDER already contains is not trained or measured again.
 |---|---|
 | psnr, vif | PSNR in dB and visual information fidelity, with 4 references |
 | none, four, wrong | share of faces that the judge counts as the person, with 0, 4 right and 4 wrong references |
-| deg, lmd, l2_ld | the metrics deg_judge in degrees, and lmd and l2_ld in pixels of a 512 px crop, with 4 references |
+| deg | the angle between the judge's embeddings in degrees, with 4 references |
+| lmd, l2_ld | the mean distance of dlib's 68 points, and of the judge's five points, in pixels of a 512 px crop |
 | sharp | median of (detail of the face restored with 4 references / detail of the target) |
 
 The second table has the differences to the recipe `honestface`, image by image, with the 95% bootstrap interval over

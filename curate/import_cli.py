@@ -66,8 +66,9 @@ def import_lists(
             typer.echo(json.dumps(counts))
             return
         typer.echo(
-            f"The command would import {counts['photos']} images of {counts['labels']} people into {out}. Of the "
-            f"images, {counts['targets']} are targets with references, and {counts['in_a_split']} are in a split."
+            f"The command would import {counts['photos']} images and labels of {counts['labels']} people into {out}. "
+            f"Of the images, {counts['targets']} are targets with references, and "
+            f"{counts['in_a_split']} are in a split."
         )
         for notice in lists.notices:
             typer.echo(f"Note: {notice}")

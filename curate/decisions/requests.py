@@ -150,7 +150,8 @@ def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, s
     if any(not rest for _, rest in sides):
         raise NothingToDo("The split names all faces of a person. Name only the faces that show another person.")
     if "rest" not in request:
-        # Several splits of one command make different people, so the rest includes the faces of the earlier splits.
+        # If one command splits a person several times, each split makes another person. The faces that the earlier
+        # splits took out of the person are therefore added to the rest of a later split.
         sides = [(own, merge_witnesses(rest, lookup.find_taken_out(own))) for own, rest in sides]
     return [
         (

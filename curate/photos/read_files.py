@@ -31,8 +31,8 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import member_uri, uri_of
 from manifests.runtime.workers import FailedUnit, guard_units, open_pool
 
-# A file with more bytes than MAX_BYTES is not read (ours). An uncompressed 16-bit RGB TIFF with the largest number of
-# pixels that the decoder accepts has about 1 GiB.
+# A file with more bytes than MAX_BYTES is not decoded, except an archive (ours). An uncompressed 16-bit RGB TIFF with
+# the largest number of pixels that the decoder accepts has about 1 GiB.
 MAX_BYTES = 2**30
 
 

@@ -58,7 +58,8 @@ def plan_purge(
     """Returns the plan that removes these people and photos. The function writes no file and no row.
 
     `people` are identity ids, beginnings of identity ids, or names. `photos` are paths, file names, or beginnings of a
-    sha256. The plan removes all photos that show one of the people, and all copies of these photos (see `_add_copies`).
+    sha256. The plan removes the named photos, all photos that show one of the people, and the copies of all
+    these photos (see `_add_copies`).
     A photo that is already kept out is ignored. Raises BadInput if a name does not fit exactly one person or photo of
     the dataset. Raises BadInput if a run is not a folder.
     """

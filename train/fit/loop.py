@@ -51,7 +51,7 @@ class Ending:
     images: int
     reason: str  # Why the call ended: "complete", "minutes" or the name of the signal.
     images_per_second: float  # The mean speed of this call; 0 if the run was already complete.
-    data_wait: float  # Share of the time that this call waited for data, 0..1.
+    data_wait: float  # The time of waiting for data, as a share of the time of this call, 0..1.
 
 
 def train(

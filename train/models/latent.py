@@ -1,9 +1,10 @@
 """Computes the latent of base `tiny` by space-to-depth, which loses no information.
 
 One position of a latent holds a square of f x f pixels, where f is the latent factor. Inside the square, the values are
-ordered by small squares of n x n pixels, where n is `inner`. The order is: the row and the column of the small square,
-the colour, the row and the column inside the small square. With n = f, this is the order of torch's `pixel_unshuffle`.
-With a smaller n, the values of a small square are neighbours in memory, so `open_squares` is fast.
+ordered by small squares of `inner` x `inner` pixels. The order is: the row and the column of the small square, the
+colour, the row and the column inside the small square. With `inner` = f, this is the order of torch's
+`pixel_unshuffle`. With a smaller `inner`, the values of a small square are neighbours in memory, so `open_squares` is
+fast.
 
 All latents have the memory format channels_last, so the next convolution need not convert the format.
 """

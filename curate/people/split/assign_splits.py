@@ -152,8 +152,9 @@ def _choose_group_split(
     fixed_splits: Mapping[str, str],
     shared: SharedPhotos,
 ) -> str:
-    """Returns the split of a group of units that share photos. `count` is the number of all units.
+    """Returns the split of a group of units that share photos.
 
+    `count` is the number of all units that can have references.
     A group that shares photos with units of `fixed_splits` goes to the split for which the fewest faces are set aside.
     The split of any other group follows from a hash of its first unit. A group that is too large for val or test goes
     to train.

@@ -1,4 +1,4 @@
-"""Reads the user's decisions from the ledger, and turns their faces into JSON and back.
+"""Reads the user's decisions from the ledger, and turns the lists of faces in a decision into JSON and back.
 
 A decision of the kind consent names photos, and no faces. The module curate/photos/consent.py applies these decisions.
 The module curate/people/constraints/links.py derives the consequences of the other decisions.

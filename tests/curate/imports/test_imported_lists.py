@@ -332,7 +332,7 @@ def test_the_command_says_what_lists_hold_and_imports_them(made, tmp_path):
     export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     words = (tmp_path / "lists", "--format", "refldm", "--out", tmp_path / "back", "--workers", 1)
     told = call(*words, "--dry-run")
-    assert "would import 20 images of 5 people into" in told.stdout
+    assert "would import 20 images and labels of 5 people into" in told.stdout
     assert "20 are targets with references, and 20 are in a split" in told.stdout
     assert json.loads(call(*words, "--dry-run", "--json").stdout)["missing"] == []
     assert not (tmp_path / "back").exists()

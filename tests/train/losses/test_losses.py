@@ -154,8 +154,8 @@ def test_ms_ssim_has_as_many_scales_as_fit(size: int, scales: int) -> None:
 
 
 def test_ms_ssim_by_hand() -> None:
-    # Each window has 11 px. The fine scale gives the contrast and the structure without the borders. The coarse scale
-    # also gives the luminance, and includes the borders, which are mirrored.
+    # Each window has 11 px. The fine scale gives the contrast and the structure, without the windows at the borders.
+    # The coarse scale gives the luminance in addition. Its windows at the borders read a mirrored image.
     restored, target = (images(1, 3, 22, 22, seed=seed).double() for seed in (0, 1))
     target = 0.7 * restored + 0.3 * target
     x = np.arange(-5, 6)

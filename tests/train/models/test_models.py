@@ -336,7 +336,10 @@ def test_saved_and_loaded_it_restores_the_same(recipe: str, tmp_path: Path) -> N
     model.requires_grad_(False).save_pretrained(tmp_path)
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.facts == {"recipe": recipe} and not loaded.training
-    assert torch.equal(loaded(*inputs(2)).image, model(*inputs(2)).image)
+    # On some CPUs (seen on an Intel Xeon with AMX), a sum in float32 depends on where the weights lie in memory.
+    assert torch.allclose(loaded(*inputs(2)).image, model(*inputs(2)).image, rtol=0, atol=2e-6)
+    weights = loaded.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
 
 
 def test_the_lines_of_docs_train_restore_a_batch(tmp_path: Path) -> None:
