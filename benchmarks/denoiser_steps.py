@@ -113,6 +113,8 @@ def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> 
             continue
         key = f"{name if order == 1 else '2m'}-{steps}"
         train.models.timesteps.denoise.SOLVER_ORDER = order
+        # The cache of the evaluation contains the facts in its scope, but neither the order nor the repetitions.
+        model.facts["benchmark"] = key
         if model.config.denoise:
             model.set_sampling(steps)
         with repeat(model, 1 if model.config.denoise else steps):

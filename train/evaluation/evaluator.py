@@ -207,7 +207,7 @@ class Evaluator:
         assert frozen_set is not None
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
-        cache = self._open_cache(self.out)
+        cache = self.caches.get(self.out) or self._open_cache(self.out)  # `out` can be the folder of a run
         measure = self._load_measure(cache).read_from(cache)
         rows, metrics = [], self.image_metrics
         with open_reader(limited=True) as read:
@@ -316,8 +316,11 @@ class Evaluator:
 
     def _open_cache(self, folder: Path | None, restorer: str = "") -> EvaluationCache:
         """Returns the cache in a folder, or a cache in memory. `restorer` is the hash of the run's restorer."""
+        scope = hash_inputs(hash_environment(), restorer)
+        if folder in self.caches and self.caches[folder].scope != scope:  # the restorer changed after the last call
+            self.caches.pop(folder).close()
         if folder not in self.caches:
-            self.caches[folder] = EvaluationCache(folder, hash_inputs(hash_environment(), restorer), self.say)
+            self.caches[folder] = EvaluationCache(folder, scope, self.say)
         return self.caches[folder]
 
     def _load_measure(self, cache: EvaluationCache) -> CachedMeasure:

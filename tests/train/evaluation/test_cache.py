@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from train.evaluation.cache.keys import hash_environment, hash_faces, hash_resto
 from train.evaluation.cases import Case, read_frozen_set
 from train.evaluation.counterfactuals import counterfactuals
 from train.evaluation.evaluate import compare, evaluate
-from train.evaluation.evaluator import EvaluationOptions, PageImages
+from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages
 from train.evaluation.systems import System
 from train.metrics import fid
 from train.metrics.measure import build_measure, find_weights, reads_judge, reads_references
@@ -222,6 +224,15 @@ def test_another_checkpoint_restores_everything_again(made: Path, run: Path, wor
         assert work.take()[0] == restored
 
 
+def test_a_restorer_that_changes_between_two_measurements_restores_again(made: Path, run: Path, work: Work) -> None:
+    evaluator = Evaluator(made, SET, replace(OPTIONS, metrics=("psnr",)))
+    first = evaluator.measure_run(run, [RIGHT], lambda *_: None)
+    work.model.level.data += 0.01
+    assert [row["psnr"] for row in evaluator.measure_run(run, [RIGHT], lambda *_: None)] != [
+        row["psnr"] for row in first
+    ]
+
+
 def make_case() -> Case:
     rng = np.random.default_rng(0)
     images = list(rng.integers(0, 256, (6, SIZE, SIZE, 3), np.uint8))
@@ -328,19 +339,32 @@ def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
 def test_a_changed_file_of_weights_is_loaded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str
 ) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     loaded: list[bytes] = []
     monkeypatch.setattr(
         train.evaluation.cache.cached_measure,
         "build_measure",
-        lambda *_: (pytest.fail, {name: str(loaded.append((tmp_path / file).read_bytes()))}),
+        lambda *_: (pytest.fail, loaded.append((tmp_path / file).read_bytes()) or {}),
     )
     cache, contents = EvaluationCache(tmp_path, "scope", pytest.fail), [b"", b"weights", b"Weights"]
     for content in contents:
         (tmp_path / file).write_bytes(content)
         assert find_weights(name, tmp_path) == (tmp_path / file,)
         for _ in range(2):
-            assert name in CachedMeasure([name], doubles.models("double"), tmp_path, 2, cache).missing
+            assert CachedMeasure([name], doubles.models("double"), tmp_path, 2, cache).missing == {}
     assert loaded == contents
+
+
+def test_a_metric_that_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that the key does not contain can be the reason."""
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"weights")
+    cache = EvaluationCache(tmp_path, "scope", pytest.fail)
+    for reasons in ({"lpips": "a package is missing"}, {}):
+        monkeypatch.setattr(
+            train.evaluation.cache.cached_measure, "build_measure", lambda *_, found=reasons: (pytest.fail, found)
+        )
+        measure = CachedMeasure(["psnr", "lpips"], doubles.models("double"), tmp_path, 2, cache)
+        assert measure.missing == reasons
 
 
 def test_the_cache_knows_which_metrics_read_the_references_and_the_judge(tmp_path: Path) -> None:
@@ -437,10 +461,30 @@ def test_two_evaluations_share_a_file_and_another_checkpoint_removes_the_entries
     one.put("x", b"3")  # the older process goes on, and its entries are not entries of the new scope
     one.close()
     assert other.get("x") is None
+    with closing(sqlite3.connect(tmp_path / EVALUATION_CACHE)) as file:
+        assert file.execute("SELECT count(*) FROM entries").fetchone() == (1,)  # the scope
     kept_nowhere = EvaluationCache(None, "a", pytest.fail)
     kept_nowhere.put("x", b"1")
     kept_nowhere.write()
     assert kept_nowhere.get("x") == b"1" and EvaluationCache(None, "a", pytest.fail).get("x") is None
+
+
+def test_the_file_keeps_no_bytes_of_removed_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def connect_without_deletion(*inputs: object, **options: object) -> sqlite3.Connection:
+        """Opens a file as a build of SQLite that leaves the bytes of deleted rows in the file."""
+        connection = connect(*inputs, **options)  # type: ignore[call-overload]
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_without_deletion)
+    cache = EvaluationCache(tmp_path, "a", pytest.fail)
+    cache.put("x", b"pixels" * 9999)
+    cache.close()
+    assert b"pixels" in (tmp_path / EVALUATION_CACHE).read_bytes()
+    EvaluationCache(tmp_path, "b", pytest.fail).close()
+    assert b"pixels" not in (tmp_path / EVALUATION_CACHE).read_bytes()
 
 
 def test_an_erasure_removes_the_cache_and_its_journal(made: Path, run: Path, work: Work, tmp_path: Path) -> None:

@@ -19,6 +19,11 @@ from manifests.runtime.text import make_printable
 _CHECKSUM = 16  # number of bytes
 _SELECT = "SELECT CAST(value AS BLOB) FROM entries WHERE key = ?"
 _SCOPE = b"scope"  # the key of the entry with the scope of the file
+# Inserts nothing if another process has given the file another scope in the meantime.
+_INSERT = (
+    "INSERT OR REPLACE INTO entries SELECT ?, ? "
+    "WHERE EXISTS (SELECT 1 FROM entries WHERE key = ? AND CAST(value AS BLOB) = ?)"
+)
 _WAIT = 10.0  # seconds to wait for another process that writes into the file
 
 
@@ -33,7 +38,7 @@ class EvaluationCache:
 
     def __init__(self, folder: Path | None, scope: str, say: Callable[[str], None]) -> None:
         self._path = Path(":memory:") if folder is None else folder / EVALUATION_CACHE
-        self._scope, self._say = scope, say
+        self.scope, self._say = scope, say
         self._connection: sqlite3.Connection | None = None
         self._unwritten: dict[bytes, bytes] = {}
         self._open()
@@ -67,11 +72,12 @@ class EvaluationCache:
         """Writes the new values into the file in one short transaction, so that two evaluations can share the file."""
         if self._connection is None or not self._unwritten:
             return
-        rows = [(key, _compute_checksum(key, value) + value) for key, value in self._unwritten.items()]
+        scope = (_SCOPE, self.scope.encode())
+        rows = [(key, _compute_checksum(key, value) + value, *scope) for key, value in self._unwritten.items()]
         self._unwritten = {}
         try:
             with self._connection:
-                self._connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", rows)
+                self._connection.executemany(_INSERT, rows)
         except sqlite3.Error as error:
             self._handle(error)
 
@@ -87,12 +93,14 @@ class EvaluationCache:
             self._connection = sqlite3.connect(self._path, timeout=_WAIT)
             # After a power failure the file may be damaged. The checksums notice the damage.
             self._connection.execute("PRAGMA synchronous = OFF")
+            # Without this setting, which some builds of SQLite turn off, the bytes of removed images stay in the file.
+            self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute("CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
             row = self._connection.execute(_SELECT, (_SCOPE,)).fetchone()
-            if row is None or row[0] != self._scope.encode():
+            if row is None or row[0] != self.scope.encode():
                 with self._connection:
                     self._connection.execute("DELETE FROM entries")
-                    self._connection.execute("INSERT INTO entries VALUES (?, ?)", (_SCOPE, self._scope.encode()))
+                    self._connection.execute("INSERT INTO entries VALUES (?, ?)", (_SCOPE, self.scope.encode()))
         except sqlite3.Error as error:
             self._handle(error)
 
@@ -116,7 +124,7 @@ class EvaluationCache:
         self._open()
 
     def _hash_key(self, key: str) -> bytes:
-        return hashlib.sha256(f"{self._scope} {key}".encode()).digest()
+        return hashlib.sha256(f"{self.scope} {key}".encode()).digest()
 
 
 def _compute_checksum(key: bytes, value: bytes) -> bytes:

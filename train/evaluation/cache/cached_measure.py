@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,14 @@ import numpy as np
 from curate.faces.interface import FaceModels
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import hash_faces, hash_files, hash_inputs
-from train.metrics.measure import Measure, build_measure, find_weights, reads_judge, reads_references
+from train.metrics.measure import (
+    Measure,
+    build_measure,
+    explain_missing,
+    find_weights,
+    reads_judge,
+    reads_references,
+)
 from train.metrics.registry import METRICS
 
 
@@ -38,18 +44,18 @@ class CachedMeasure:
         self._build = functools.cache(functools.partial(build_measure, names, judge, weights, most_references))
         judge_hash, hash_once = hash_faces(judge), functools.cache(lambda paths: hash_files(paths))
         self._metrics: dict[str, str] = {}  # metric -> hash of its convention, its files and its judge
-        found: list[str] = [str(weights)]
         for name in names:
-            files = find_weights(name, weights)
             used_judge = judge_hash if reads_judge(name) else None
-            self._metrics[name] = hash_inputs(name, METRICS[name].convention, used_judge, hash_once(files))
-            found += [self._metrics[name], *map(str, files)]
-        # To find out which metrics cannot be measured takes seconds, so the cache keeps these metrics and the reasons.
-        key = hash_inputs("missing metrics", *found)
-        entry = cache.get(key)
-        self.missing: dict[str, str] = self._build()[1] if entry is None else json.loads(entry)
-        if entry is None:
-            cache.put(key, json.dumps(self.missing).encode())
+            files = hash_once(find_weights(name, weights))
+            self._metrics[name] = hash_inputs(name, METRICS[name].convention, used_judge, files)
+        # To find out whether a file can be loaded takes seconds, so the cache keeps which files were loaded. The cache
+        # keeps no failure, because the user may repair a failure by a new package, which the key does not contain.
+        self.missing = {name: reason for name in names if (reason := explain_missing(name, weights)) is not None}
+        keys = {name: hash_inputs("loaded", self._metrics[name]) for name in names if name not in self.missing}
+        if any(cache.get(key) is None for key in keys.values()):
+            self.missing |= self._build()[1]
+            for name in keys.keys() - self.missing.keys():
+                cache.put(keys[name], b"")
 
     def read_from(self, cache: EvaluationCache) -> Measure:
         """Returns the function that measures an image and uses this cache."""
