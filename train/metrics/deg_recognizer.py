@@ -48,7 +48,8 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
     except Exception as error:  # every problem with the file leads to the message below
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not contain the recognizer {STATE} ({why}): replace this file by the file of {_FROM}."
+            f"{path} does not contain the network of the recognizer ({why}): remove this file, and put {STATE} from "
+            f"{_FROM} into the folder."
         ) from error
 
     def embed(image: np.ndarray) -> np.ndarray:

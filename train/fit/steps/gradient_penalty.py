@@ -44,8 +44,8 @@ def compute_penalty_gradients(engine: Engine, parts: list[Batch]) -> None:
         penalty = compute_penalty(discriminator, batch["target"])
         (recipe.r1 / 2 * recipe.r1_every / 2 * penalty / len(parts)).backward()
     for parameter in discriminator.parameters():
-        # R1 does not depend on the last bias, so this bias has no gradient, and Adam would skip the bias. A gradient of
-        # zero makes Adam's moments of the bias decay.
+        # R1 does not depend on the last bias, so this bias has no gradient, and Adam would skip the bias. With a
+        # gradient of zero, the moments that Adam keeps for the bias become smaller.
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         if engine.accelerator.num_processes > 1:

@@ -90,7 +90,7 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     page.get_by_role("button", name="Use this copy").first.click()
     page.get_by_role("button", name="Chosen").wait_for()
     page.keyboard.press("u")
-    # the page reloads after the undo, and then shows both buttons
+    # the page reloads after the undo, and then shows the button "Use this copy" under each of the two copies
     page.get_by_role("button", name="Use this copy").nth(1).wait_for()
     assert page.get_by_role("button", name="Chosen").count() == 0
     # A face that a filter dropped is used again, with the keyboard alone.
