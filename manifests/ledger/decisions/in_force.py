@@ -70,15 +70,17 @@ def _join_again(decision: Decision, taken: Sequence[TakenBack]) -> list[Decision
 
 
 def _cut(decision: Decision, taken: TakenBack) -> list[Decision]:
-    """Returns `decision` without the faces of `taken`, and a decision that separates only these faces, but not from the
-    others of `taken`.
+    """Returns `decision` without the faces of `taken`. For each part with such faces, returns also a decision that
+    separates only the faces of this part, but not from the others of `taken`.
     """
-    without = tuple(_leave_out(part, taken.faces) for part in decision.parts)
-    only = tuple(_leave_out(part, left) for part, left in zip(decision.parts, without, strict=True))
-    if not any(only):
-        return [decision]
-    against = tuple(own or _leave_out(part, taken.others) for part, own in zip(decision.parts, only, strict=True))
-    return [replace(decision, parts=without), replace(decision, parts=against)]
+    parts, pieces = list(decision.parts), []
+    for place, part in enumerate(decision.parts):
+        parts[place] = _leave_out(part, taken.faces)
+        if only := _leave_out(part, parts[place]):
+            against = [_leave_out(other, taken.others) for other in parts]
+            against[place] = only
+            pieces.append(replace(decision, parts=tuple(against)))
+    return [replace(decision, parts=tuple(parts)), *pieces]
 
 
 def _leave_out(part: Iterable[FaceLocation], faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -159,3 +160,16 @@ def test_faces_that_a_merge_does_not_name_stay_apart(made: Made):
     photo = desk.lookup.locate(c).photo_id
     left = [change_locations(one, lambda face: None if face.photo_id == photo else face) for one in desk.people.log[:3]]
     assert [one.takes_back for one in left] == [(), (), ()]
+
+
+def test_each_merge_of_single_faces_keeps_the_other_faces_of_three_people_apart(made: Made):
+    _, _, start, shown = made
+    desk = copy_desk(start)
+    names = sorted({name for name in shown.values() if list(shown.values()).count(name) > 1})[:3]
+    sides = [sorted(face for face, name in shown.items() if name == one)[:2] for one in names]
+    record(desk, [{"kind": "apart", "sides": [[locate(desk, face) for face in side] for side in sides]}])
+    (a, _), (b, _), (c, _) = sides
+    for one, other in ((a, b), (a, c)):
+        record(desk, [{"kind": "merge", "sides": [[locate(desk, one)], [locate(desk, other)]]}])
+    pairs = {(min(pair), max(pair)) for x, y in combinations(sides, 2) for pair in product(x, y)}
+    assert list_apart(desk) == {pair for pair in pairs if set(pair) - {a, b, c}}
