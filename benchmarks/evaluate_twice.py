@@ -19,8 +19,9 @@ from pathlib import Path
 
 from record_result import record_result
 
+from manifests.privacy.run_cleanup import EVALUATION_CACHE
+
 GOAL = 0.1  # The second evaluation takes less than this share of the first (ours).
-CACHE = "evaluation-cache.sqlite"
 
 
 def evaluate(dataset: Path, run: Path, options: list[str]) -> tuple[float, bytes]:
@@ -53,7 +54,7 @@ def main() -> None:
             (run / checkpoint.name).symlink_to(checkpoint)
         first, written = evaluate(arguments.dataset.resolve(), run, options)
         second, written_again = evaluate(arguments.dataset.resolve(), run, options)
-        size = (run / CACHE).stat().st_size
+        size = (run / EVALUATION_CACHE).stat().st_size
     if written != written_again:
         raise SystemExit("The second evaluation wrote other bytes than the first.")
     facts = json.loads(written)

@@ -42,7 +42,7 @@ class CachedMeasure:
         """Finds out which metrics can be computed. Raises the errors of `build_measure`."""
         self._most_references = most_references
         self._build = functools.cache(functools.partial(build_measure, names, judge, weights, most_references))
-        judge_hash, hash_once = hash_faces(judge), functools.cache(lambda paths: hash_files(paths))
+        judge_hash, hash_once = hash_faces(judge), functools.cache(hash_files)
         self._metrics: dict[str, str] = {}  # metric -> hash of its convention, its files and its judge
         for name in names:
             used_judge = judge_hash if reads_judge(name) else None
