@@ -129,11 +129,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
-        """Returns the config from the JSON form of dataclasses.asdict(config). JSON has lists instead of tuples.
-
-        The key `steps`, which earlier versions wrote, is left out.
-        """
-        fields = {name: value for name, value in fields.items() if name != "steps"}
+        """Returns the config from the JSON form of dataclasses.asdict(config). JSON has lists instead of tuples."""
 
         def tuples(some: dict[str, Any]) -> dict[str, Any]:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in some.items()}

@@ -204,18 +204,13 @@ class Restorer(nn.Module):
         try:
             described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             model_fields, recorded = described.pop("model"), described.pop(BASE_SHA256, None)
-            config, steps = ModelConfig.from_json(model_fields), int(model_fields.get("steps", 1))
+            config = ModelConfig.from_json(model_fields)
         except Exception as error:  # a broken file can raise many kinds of errors
             raise _unloadable(folder, error) from error
         if described.get("recipe") == "vre":
             raise BadInput(
                 f"{folder} contains a dictionary of recipe vre, which cannot restore faces: give the folder to "
                 "`likeness train` as --vre."
-            )
-        if steps > 1:
-            raise BadInput(
-                f"{folder} was trained for {steps} steps without noise, by an earlier version of Likeness, which this "
-                "version cannot run: train a denoiser with `likeness train --recipe idm`."
             )
         # Check that the base is the base that the training used.
         if config.base == "tiny" or config.stylegan is not None:

@@ -1,6 +1,5 @@
 """Tests the noise, the training step and the sampler of a denoiser, against calculations in NumPy."""
 
-import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -258,25 +257,6 @@ def test_a_number_of_steps_that_does_not_exist_is_refused(run: Path) -> None:
     assert load_restorer(run, steps=50, seed=3).steps == 50
     with pytest.raises(BadInput, match="--steps 2 needs a denoiser, and this restorer restores in one step"):
         Restorer(build_model_config(SMALL, DIM)).set_sampling(2)
-
-
-def test_a_checkpoint_of_several_steps_without_noise_is_refused(run: Path) -> None:
-    config = find_newest_checkpoint(run) / "config.json"
-    described = json.loads(config.read_text())
-    described["model"] = {name: value for name, value in described["model"].items() if name != "denoise"} | {"steps": 4}
-    config.write_text(json.dumps(described))
-    with pytest.raises(BadInput, match=r"was trained for 4 steps without noise.*likeness train --recipe idm"):
-        load_restorer(run)
-
-
-def test_a_checkpoint_of_an_earlier_version_for_one_step_loads(tmp_path: Path) -> None:
-    model = Restorer(build_model_config(SMALL, DIM))
-    model.save_pretrained(tmp_path)
-    described = json.loads((tmp_path / "config.json").read_text())
-    del described["model"]["denoise"]
-    described["model"]["steps"] = 1
-    (tmp_path / "config.json").write_text(json.dumps(described))
-    assert Restorer.from_pretrained(tmp_path).config == model.config
 
 
 def test_only_a_denoiser_has_weights_for_the_timestep_and_the_noise() -> None:
