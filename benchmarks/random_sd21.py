@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
+from train.models.timesteps.one_step import SCHEDULE
+
 
 def write_random_sd21(folder: Path) -> None:
     """Writes the model of 3.8 GB into `folder` in the layout of diffusers.
@@ -29,6 +31,4 @@ def write_random_sd21(folder: Path) -> None:
         sample_size=768,
         scaling_factor=0.18215,
     ).save_pretrained(folder / "vae")
-    DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
-    ).save_pretrained(folder / "scheduler")
+    DDIMScheduler(**SCHEDULE).save_pretrained(folder / "scheduler")

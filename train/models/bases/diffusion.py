@@ -19,7 +19,7 @@ from train.models.bases.extended_attention import Extension
 from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
-from train.models.timesteps.one_step import clean_from_noise
+from train.models.timesteps.one_step import SCHEDULE, clean_from_noise
 
 # We have not seen the list of layers that OSDFace adapted. We adapt the layers that the LoRA training of diffusers
 # adapts, because OSDFace's file has the file name that this training writes. Every attention block has the four layers
@@ -30,14 +30,8 @@ SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRest
 # Standard deviation of the random numbers with which the learned prompt starts (ours). Tokens that are equal at the
 # start would stay equal in training.
 SPREAD = 0.02
-# The schedule of Stable Diffusion, which the formulas in train/models/timesteps/one_step.py need.
-SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "epsilon",
-}
+# What the scheduler of a base must have, because the formulas in train/models/timesteps/one_step.py need it.
+NEEDED_SCHEDULE = {**SCHEDULE, "prediction_type": "epsilon"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -200,7 +194,7 @@ def base_fingerprint(base_model: str) -> str:
     unet = _drop_defaults(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
     vae = _drop_defaults(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
     schedule = _config(DDIMScheduler, base_model, "scheduler")
-    plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in SCHEDULE.items()}}
+    plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in NEEDED_SCHEDULE.items()}}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -238,8 +232,8 @@ def check_base(
         why = "the base's UNet needs other inputs than a latent, a timestep and a prompt"
     elif not isinstance(unet.get("cross_attention_dim"), int):
         why = "the base's UNet does not take exactly one prompt"
-    elif wrong := [name for name, value in SCHEDULE.items() if schedule.get(name, value) != value]:
-        why = f"in the base's scheduler, {wrong[0]} is {schedule[wrong[0]]} and should be {SCHEDULE[wrong[0]]}"
+    elif wrong := [name for name, value in NEEDED_SCHEDULE.items() if schedule.get(name, value) != value]:
+        why = f"in the base's scheduler, {wrong[0]} is {schedule[wrong[0]]} and should be {NEEDED_SCHEDULE[wrong[0]]}"
     elif "maps" in config.parts and len(config.reference_channels) > len(unet["block_out_channels"]):
         levels = len(config.reference_channels)
         why = f"the base's UNet has {len(unet['block_out_channels'])} levels, but the recipe needs {levels}"

@@ -20,7 +20,7 @@ from diffusers import DPMSolverMultistepScheduler
 
 from manifests.errors import BadInput
 from train.models.config import MOST_STEPS
-from train.models.timesteps.one_step import add_noise
+from train.models.timesteps.one_step import SCHEDULE, add_noise
 
 SOLVER_ORDER = 1  # DPM-Solver++ of order 1 is DDIM without random noise (Lu et al. 2022).
 
@@ -80,13 +80,7 @@ def sample(
     at least `steps`.
     """
     scheduler: Any = DPMSolverMultistepScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        num_train_timesteps=1000,
-        solver_order=SOLVER_ORDER,
-        prediction_type="sample",
-        final_sigmas_type="zero",
+        **SCHEDULE, solver_order=SOLVER_ORDER, prediction_type="sample", final_sigmas_type="zero"
     )
     timesteps = list_timesteps(highest, steps)
     scheduler.set_timesteps(timesteps=timesteps)

@@ -6,18 +6,24 @@ A timestep is an int, or a tensor (B,) with a number per image.
 from __future__ import annotations
 
 from functools import cache
-from typing import overload
+from typing import Any, overload
 
 import torch
 from diffusers import DDIMScheduler
 
+# The noise schedule of Stable Diffusion 2.1, as arguments of a scheduler of diffusers.
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+
 
 @cache
 def _shares() -> torch.Tensor:
-    """Returns alpha-bar (1000,) float64 of Stable Diffusion 2.1's schedule (scaled linear, beta 0.00085 to 0.012)."""
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
-    )
+    """Returns alpha-bar (1000,) float64 of SCHEDULE."""
+    scheduler = DDIMScheduler(**SCHEDULE)
     shares: torch.Tensor = scheduler.alphas_cumprod  # type: ignore[attr-defined]
     return shares.double()
 
