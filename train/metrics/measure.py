@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -124,6 +124,14 @@ def check_names(names: Sequence[str]) -> None:
             raise BadInput(f"There is no metric '{name}'; the metrics are {', '.join(METRICS)}.")
 
 
+def select_names(names: Iterable[str], has_wrong: bool, only: Collection[str] | None) -> list[str]:
+    """Returns the metrics of `names` that a call of a Measure computes.
+
+    `has_wrong` says whether the call has wrong references. If `only` is given, the other metrics are left out.
+    """
+    return [name for name in names if (has_wrong or METRICS[name].scope != "wrong") and (only is None or name in only)]
+
+
 def build_measure(
     names: Sequence[str] | None, judge: FaceModels, weights: Path | None, most_references: int | None = None
 ) -> tuple[Measure, dict[str, str]]:
@@ -166,9 +174,8 @@ def build_measure(
             restored = np.where(valid[:, :, None], restored, target)
         case = _Case(restored, target, tuple(references), tuple(wrong), valid)
         return {
-            name: read(case) if restored.shape[0] >= METRICS[name].min_side else math.nan
-            for name, read in readers.items()
-            if (wrong or METRICS[name].scope != "wrong") and (only is None or name in only)
+            name: readers[name](case) if restored.shape[0] >= METRICS[name].min_side else math.nan
+            for name in select_names(readers, bool(wrong), only)
         }
 
     return measure, reasons

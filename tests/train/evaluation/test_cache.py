@@ -288,7 +288,7 @@ def test_other_steps_or_noise_restore_again(tmp_path: Path) -> None:
 def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    """Tests each metric of the judge and of the pixels, also that an input that it does not read changes nothing."""
+    """Tests that a metric is computed again if an input that it reads has changed, and only then."""
     case, names = make_case(), ("psnr", "id_target", "id_references", "takeover", "face_restored")
     computed: list[str] = []
 

@@ -19,6 +19,7 @@ from train.metrics.measure import (
     find_weights,
     reads_judge,
     reads_references,
+    select_names,
 )
 from train.metrics.registry import METRICS
 
@@ -79,8 +80,7 @@ class CachedMeasure:
                     of_references if reads_references(name) else None,
                     of_wrong if METRICS[name].scope == "wrong" else None,
                 )
-                for name in names
-                if (wrong or METRICS[name].scope != "wrong") and (only is None or name in only)
+                for name in select_names(names, bool(wrong), only)
             }
             entries = {name: cache.get(key) for name, key in keys.items()}
             values = {name: struct.unpack("<d", entry)[0] for name, entry in entries.items() if entry is not None}
