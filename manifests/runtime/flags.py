@@ -133,7 +133,10 @@ FLAGS = {
     "--vre": ("RUN", "The folder of a training run of the recipe vre, whose model the new training uses"),
     "--weights": ("FOLDER", "The folder that contains the weights of the networks for losses and metrics"),
     "--start": ("FOLDER", "The folder with StyleGAN2's weights, from which recipe refine starts"),
-    "--steps": ("N", "The number of sampling steps of a restoration, from 1 to 50"),
+    "--steps": (
+        "N",
+        "The number of sampling steps of a restoration, from 1 to 50; only a denoiser takes more than 1 (recipe idm)",
+    ),
     # restoring
     "--strength": ("SHARE", "The share of the restored face in the result, from 0 to 1; 0 copies the photo"),
     "--always": ("", "Restore every face, even if the face is already sharp or the result is worse"),

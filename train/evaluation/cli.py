@@ -10,6 +10,7 @@ import typer
 
 from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
+from train.models.config import MOST_STEPS
 
 _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
 # The commands `evaluate` and `counterfactuals` share the following options.
@@ -28,9 +29,7 @@ Seed = Annotated[
         panel=_MEASURING,
     ),
 ]
-Steps = Annotated[
-    int, flag("--steps", "; only a denoiser takes more than 1 (recipe idm)", low=1, high=50, panel=_MODELS)
-]
+Steps = Annotated[int, flag("--steps", low=1, high=MOST_STEPS, panel=_MODELS)]
 Faces = Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)]
 BaseModel = Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)]
 Weights = Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)]

@@ -13,6 +13,7 @@ from manifests.exit_codes import INTERRUPTED
 from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
 from train.fit.cli import BaseModel, PresetName, VreRun, Weights, choose_recipe
+from train.models.config import MOST_STEPS
 
 _TRAINING, _MODELS = "Training", "Models"
 
@@ -43,7 +44,7 @@ def iterate(
     mild: Annotated[float, flag("--mild", low=0, high=1, panel=_TRAINING)] = MILD_SHARE,
     steps: Annotated[
         int,
-        flag("--steps", "; only a denoiser takes more than 1 (recipe idm)", low=1, high=50, panel=_TRAINING),
+        flag("--steps", low=1, high=MOST_STEPS, panel=_TRAINING),
     ] = 1,
     identity: Annotated[bool, flag("--identity/--no-identity", panel=_TRAINING)] = True,
     seed: Annotated[int, flag("--seed", low=0, high=MAX_SEED, panel=_TRAINING)] = 0,

@@ -12,6 +12,7 @@ import typer
 from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count, make_printable
+from train.models.config import MOST_STEPS
 
 if TYPE_CHECKING:
     from train.restore.outcomes import PhotoOutcome
@@ -39,7 +40,7 @@ def restore(
     box: Annotated[str | None, flag("--box", default="none")] = None,
     steps: Annotated[
         int,
-        flag("--steps", "; only a denoiser takes more than 1 (recipe idm)", low=1, high=50, panel=_MODELS),
+        flag("--steps", low=1, high=MOST_STEPS, panel=_MODELS),
     ] = 1,
     seed: Annotated[
         int | None,
