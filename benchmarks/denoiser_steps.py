@@ -26,23 +26,22 @@ in 1, 4 and 20 steps, and the target.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from measure_rows import compare_detail, load_run, measure_once, read_measured
 from record_result import record_result
 from reference_benefit import hash_names, list_people, run_likeness
 
 import train.models.timesteps.denoise
-from train.data.face_measures import measure_detail
 from train.evaluation.aggregate import Row, average_differences, average_systems
-from train.evaluation.evaluator import EvaluationOptions, Evaluator
+from train.evaluation.evaluator import EvaluationOptions
 from train.evaluation.systems import list_systems
 from train.models.io import Restoration
 from train.models.restorer import Restorer
@@ -86,21 +85,17 @@ def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> 
     Returns the rows of the LQ input and of all systems.
     """
     rows: list[Row] = []
-    targets: dict[str, np.ndarray] = {}
     sharpness: dict[tuple[str, str], float] = {}
 
     def keep(row: Row, image: np.ndarray) -> None:
-        own, wanted = (measure_detail(one, SIZE / 8, SIZE / 4, 0, SIZE) for one in (image, targets[row["face_id"]]))
-        sharpness[row["key"], row["face_id"]] = own / wanted
+        sharpness[row["key"], row["face_id"]] = compare_detail(image, targets[row["face_id"]])
         if row["face_id"] in shown:
             write_picture(run.parent, row["key"].removesuffix("/0"), shown.index(row["face_id"]), image)
 
-    evaluator = Evaluator(dataset, LQ_SET, EvaluationOptions(1, metrics=METRICS, judge=judge), keep)
-    evaluator.load_run(run)
-    assert evaluator.frozen_set is not None
-    cases = evaluator.cases[::every]
-    evaluator.frozen_set = replace(evaluator.frozen_set, cases=cases)
-    targets.update({case.face_id: case.target for case in cases})
+    options = EvaluationOptions(references=1, metrics=METRICS, judge=judge)
+    evaluator = load_run(dataset, LQ_SET, run, options, every, keep)
+    cases = evaluator.cases
+    targets = {case.face_id: case.target for case in cases}
     # The first face of each of the first people is shown.
     shown = sorted({case.identity_id: case.face_id for case in reversed(cases)}.values())[:SHOWN_PEOPLE]
     for place, face in enumerate(shown):
@@ -182,13 +177,10 @@ def main() -> None:
     options = parser.parse_args()
     run_likeness("degrade", options.dataset, "--preset", PRESET, "--split", "test", "--size", SIZE, "--seed", 0)
     for name in options.row or RUNS:
-        run, file = options.out / name, options.out / f"{name}.json"
+        run = options.out / name
         run_likeness("train", options.dataset, "--out", run, "--images", options.images, *SHARED, *RUNS[name])
-        if not file.exists():
-            found = measure_run(options.dataset, name, run, options.judge, options.every)
-            file.write_text(json.dumps(found))
-    files = [options.out / f"{name}.json" for name in RUNS]
-    parts = [json.loads(file.read_text()) for file in files if file.exists()]
+        measure_once(options.out, name, partial(measure_run, options.dataset, name, run, options.judge, options.every))
+    parts = read_measured(options.out, RUNS).values()
     rows = [row for place, part in enumerate(parts) for row in part if not place or row["key"] != "lq"]
     summary = summarise(rows)
     print(format_table(summary))

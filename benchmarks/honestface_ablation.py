@@ -27,19 +27,21 @@ references minus none, and 4 right references minus 4 wrong references, in the c
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from measure_rows import measure_once, measure_rows, read_measured
 from record_result import record_result
 from reference_benefit import run_likeness
-from training_ablation import LQ_SET, MOST, measure_rows
+from training_ablation import LQ_SET, MOST
 
 from train.evaluation.aggregate import Row
+from train.evaluation.evaluator import EvaluationOptions
 from train.evaluation.systems import System
 from train.metrics.intervals import mean_interval
 
@@ -82,6 +84,14 @@ COLUMNS = {
     "sharp": ("sharpness", RIGHT, 2),
 }
 SEED = 0  # The seed of the bootstrap.
+
+
+def measure_run(dataset: Path, run: Path, judge: str, every: int) -> list[Row]:
+    """Returns the measures of a run: a row for each image and each system."""
+    options = EvaluationOptions(references=MOST, metrics=METRICS, judge=judge)
+    kept = ("face_id", "key", *METRICS, "sharpness")
+    rows = measure_rows(dataset, LQ_SET, run, options, SYSTEMS, every)
+    return [{column: row[column] for column in kept} for row in rows]
 
 
 def average(rows: Sequence[Row], metric: str, key: str) -> float:
@@ -187,15 +197,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     run_likeness("degrade", options.dataset, "--preset", PRESET, "--split", "val", "--size", SIZE, "--seed", 0)
     for name in options.row or ROWS:
-        run, file = options.out / name, options.out / f"{name}.json"
+        run = options.out / name
         words = ("--out", run, "--images", options.images, "--vre", options.vre, *SHARED, *ROWS[name])
         run_likeness("train", options.snapshot, *words)
-        if not file.exists():
-            rows = measure_rows(options.dataset, LQ_SET, run, options.judge, METRICS, SYSTEMS, options.every)
-            kept = ("face_id", "key", *METRICS, "sharpness")
-            file.write_text(json.dumps([{column: row[column] for column in kept} for row in rows]))
-    files = {name: options.out / f"{name}.json" for name in ROWS}
-    summary = summarise({name: json.loads(file.read_text()) for name, file in files.items() if file.exists()})
+        measure_once(options.out, name, partial(measure_run, options.dataset, run, options.judge, options.every))
+    summary = summarise(read_measured(options.out, ROWS))
     print(format_tables(summary))
     about = {"images_seen": options.images, "size": SIZE, "lq_set": LQ_SET, "judge": options.judge}
     words = {"shared": list(SHARED), "words": {name: list(ROWS[name]) for name in summary}}

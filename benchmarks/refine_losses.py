@@ -29,15 +29,17 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from measure_rows import measure_once, measure_rows, read_measured
 from record_result import record_result
 from reference_benefit import run_likeness
-from training_ablation import measure_rows
 
+from train.evaluation.evaluator import EvaluationOptions
 from train.evaluation.systems import System
 from train.models.checkpoint_files import list_checkpoints
 
@@ -82,7 +84,8 @@ def measure_run(dataset: Path, run: Path, judge: str, weights: Path) -> dict[str
 
     For each system, a dict has the mean of each metric over the images with a value.
     """
-    rows = measure_rows(dataset, LQ_SET, run, judge, METRICS, SYSTEMS, references=1, weights=weights)
+    options = EvaluationOptions(references=1, metrics=METRICS, judge=judge, weights=weights)
+    rows = measure_rows(dataset, LQ_SET, run, options, SYSTEMS)
     figures: dict[str, Any] = {
         "images": len({row["face_id"] for row in rows}),
         "images_seen": json.loads((list_checkpoints(run)[-1] / "config.json").read_text())["images"],
@@ -112,10 +115,11 @@ def _format_cell(means: dict[str, float], metric: str, digits: int) -> str:
 
 def draw_picture(dataset: Path, runs: Sequence[Path], judge: str, every: int) -> np.ndarray:
     """Returns a picture, uint8 (SHOWN S, n S, 3), with a line of n images for each of the first SHOWN faces."""
+    options = EvaluationOptions(references=1, metrics=("psnr",), judge=judge)
     images: list[dict[tuple[str, str], np.ndarray]] = []
     for run in runs:
         images.append({})
-        measure_rows(dataset, LQ_SET, run, judge, ("psnr",), SYSTEMS, every, references=1, images=images[-1])
+        measure_rows(dataset, LQ_SET, run, options, SYSTEMS, every, images[-1])
     faces = sorted({face for face, _ in images[0]})[:SHOWN]
     lines = [[images[0][face, "lq"], *(own[face, key] for own in images for key in (RIGHT, WRONG))] for face in faces]
     return np.concatenate([np.concatenate(line, 1) for line in lines], 0)
@@ -149,12 +153,9 @@ def main() -> None:
     if options.train_only:
         return
     for name in names:
-        file = options.out / f"{name}.json"
-        if not file.exists():
-            figures = measure_run(options.dataset, options.out / name, options.judge, options.weights)
-            file.write_text(json.dumps(figures))
-    files = {name: options.out / f"{name}.json" for name in ROWS}
-    results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+        run = options.out / name
+        measure_once(options.out, name, partial(measure_run, options.dataset, run, options.judge, options.weights))
+    results = read_measured(options.out, ROWS)
     print(format_table(results))
     about = {"lq_set": LQ_SET, "judge": options.judge, "minutes": options.minutes}
     words = {name: list(ROWS[name]) for name in results}

@@ -23,9 +23,7 @@ the result of each row in the order of the table, and the target.
 from __future__ import annotations
 
 import argparse
-import json
-from collections import defaultdict
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,15 +31,14 @@ from typing import Any
 import cv2
 import numpy as np
 from astronaut import make_astronaut
+from measure_rows import measure_once, measure_rows, read_measured
 from record_result import record_result
 from reference_benefit import run_likeness
 from train_step_speed import read_speed
 
 from degrade.presets import find_preset
-from train.data.face_measures import measure_detail
-from train.evaluation.aggregate import Row
-from train.evaluation.evaluator import EvaluationOptions, Evaluator
-from train.evaluation.systems import System, list_systems
+from train.evaluation.evaluator import EvaluationOptions
+from train.evaluation.systems import list_systems
 from train.models.restorer import Restorer
 from train.restore.load_restorer import load_restorer_faces
 
@@ -68,52 +65,11 @@ INTERVAL = 320  # The training writes the speed after each interval of this numb
 LQ_SET = "codeformer-val-256-s0"
 
 
-def measure_rows(
-    dataset: Path,
-    lq_set: str,
-    run: Path,
-    judge: str,
-    metrics: tuple[str, ...],
-    systems: tuple[System, ...],
-    every: int = 1,
-    *,
-    references: int = MOST,
-    weights: Path | None = None,
-    images: dict[tuple[str, str], np.ndarray] | None = None,
-) -> list[Row]:
-    """Returns a row for each image and each system of a run.
-
-    The key `sharpness` has the detail of the restored face divided by the detail of the target. Only every `every`-th
-    face of the set is measured. A face is left out if a system has no row for the face. `references` is the largest
-    number of references of an image. `weights` is the folder with the networks of the metrics. If `images` is a dict,
-    it gets each restored face, uint8 (S, S, 3). The keys are the face id and the key of the system.
-    """
-    targets: dict[str, np.ndarray] = {}
-
-    def add_sharpness(row: Row, image: np.ndarray) -> None:
-        targets.update(targets or {case.face_id: case.target for case in evaluator.cases})
-        size = len(image)
-        own, wanted = (measure_detail(one, size / 8, size / 4, 0, size) for one in (image, targets[row["face_id"]]))
-        row["sharpness"] = own / wanted
-        if images is not None:
-            images[row["face_id"], row["key"]] = image
-
-    options = EvaluationOptions(references=references, metrics=metrics, judge=judge, weights=weights)
-    evaluator = Evaluator(dataset, lq_set, options, add_sharpness)
-    evaluator.load_run(run)
-    assert evaluator.frozen_set is not None
-    evaluator.frozen_set = replace(evaluator.frozen_set, cases=evaluator.cases[::every])
-    rows = evaluator.measure_run(run, systems, lambda *_: None)
-    keys: defaultdict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        keys[row["face_id"]].add(row["key"])
-    return [row for row in rows if keys[row["face_id"]] == {system.key for system in systems}]
-
-
 def measure_run(dataset: Path, run: Path, judge: str) -> dict[str, Any]:
     """Returns the figures of a run: one dict for each system, with the means over the images that all systems have."""
     metrics, systems = ("psnr", "vif", "same_person", "id_target"), list_systems(MOST)
-    rows = measure_rows(dataset, LQ_SET, run, judge, metrics, systems)
+    options = EvaluationOptions(references=MOST, metrics=metrics, judge=judge)
+    rows = measure_rows(dataset, LQ_SET, run, options, systems)
     figures: dict[str, Any] = {
         "images": len({row["face_id"] for row in rows}),
         "images_per_second": read_speed(run / "stats.jsonl")["images_per_second"],
@@ -168,14 +124,8 @@ def main() -> None:
         return
     run_likeness("degrade", options.dataset, "--preset", "codeformer", "--split", "val", "--size", 256, "--seed", 0)
     for name in options.row or ROWS:
-        file = options.out / f"{name}.json"
-        if not file.exists():
-            file.write_text(json.dumps(measure_run(options.dataset, options.out / name, options.judge)))
-    results = {
-        name: json.loads((options.out / f"{name}.json").read_text())
-        for name in ROWS
-        if (options.out / f"{name}.json").exists()
-    }
+        measure_once(options.out, name, partial(measure_run, options.dataset, options.out / name, options.judge))
+    results = read_measured(options.out, ROWS)
     print(format_table(results))
     strip = draw_strip([options.out / name for name in results])
     cv2.imwrite(str(options.out / "strip.png"), cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
