@@ -108,6 +108,22 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
     assert [row.kind for row in rows(tmp_path / "dataset", DecisionRow)] == ["prefer", "undo", "accept", "undo"]
 
 
+def test_an_undo_before_the_first_answer_also_loads_the_page_again(page: Page, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "dataset")
+    server = Server(tmp_path / "dataset")
+    page.goto(server.link)
+    page.goto(f"{server.base}/copies")
+    page.get_by_role("button", name="Use this copy").first.click()
+    page.get_by_role("button", name="Chosen").wait_for()
+    page.route("**/api/state", lambda route: None)  # this request is never answered
+    page.reload()
+    assert page.get_by_role("button", name="Use this copy").count() == 1
+    page.keyboard.press("u")
+    page.get_by_role("button", name="Use this copy").nth(1).wait_for()
+    server.stop()
+    assert [row.kind for row in rows(tmp_path / "dataset", DecisionRow)] == ["prefer", "undo"]
+
+
 def test_a_repair_of_leaks_is_planned_first(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
     _, dataset = curated_album(tmp_path, people=3, each=4)

@@ -33,7 +33,9 @@ async function request(path, body) {
 
 /* --- the state of the session --- */
 
-let revision = 0; // the revision of the state that the page shows
+// The revision of the state that the page shows. The page brings it along, so that an act before the first answer of
+// /api/state also changes the page.
+let revision = Number(document.body.dataset.revision);
 const state = { can_write: true };
 
 function showState(news) {
@@ -53,7 +55,7 @@ function showState(news) {
     button.disabled = !state[name] || !state.can_write;
     button.title = state[name] ? `${name}: ${state[name]}` : "";
   }
-  const isNew = revision && revision !== state.revision;
+  const isNew = revision !== state.revision;
   revision = state.revision;
   if (isNew) document.dispatchEvent(new CustomEvent("change"));
 }
