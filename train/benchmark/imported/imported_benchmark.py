@@ -1,0 +1,192 @@
+"""Load and check an imported benchmark, and read its pictures. An imported benchmark is a folder with these files:
+
+    `cases.jsonl` has a line for each LQ image: its name, its person, its target and its references.
+    `card.json` has the layout, where the set comes from, its licence, its size, its problems and its hash.
+    `images/` has copies of the files of the set, if --with-images was given.
+
+A picture is a file of the published set. The benchmark has the path of the file below the folder of the set, and the
+sha256 of its bytes. The hash of the benchmark does not depend on the paths, so the folders of a set can have other
+names on another machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from degrade.operations.pixels import shrink
+from manifests.errors import BadInput, LedgerBroken
+from manifests.pictures.untrusted_images import open_reader
+from manifests.runtime.files import sha256_bytes
+from train.benchmark.frozen_benchmark import CARD, CASES
+
+KIND, VERSION, IMAGES = "likeness imported benchmark", 1, "images"
+_HEX64 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class SetPicture:
+    """Names one file of a published set."""
+
+    file: str  # The path below the folder of the set, with "/" between folders.
+    sha256: str  # The hash of the bytes of the file.
+
+
+@dataclass(frozen=True)
+class ImportedCase:
+    """Holds a line of cases.jsonl: an LQ image with its target and its references."""
+
+    name: str  # Other methods give their restored image this name.
+    person: str | None  # None if the set does not say who is on the image.
+    columns: dict[str, str]
+    lq: SetPicture
+    target: SetPicture | None
+    references: tuple[SetPicture, ...]
+    wrong_person: str | None
+    wrong_references: tuple[SetPicture, ...]
+
+    def list_pictures(self) -> list[SetPicture]:
+        """Returns all pictures of the case, without the pictures of other people."""
+        return [self.lq, *([self.target] if self.target else []), *self.references]
+
+
+@dataclass(frozen=True)
+class ImportedBenchmark:
+    """Holds the checked card and the checked lines of an imported benchmark, but no pixels."""
+
+    folder: Path
+    card: dict[str, Any]
+    cases: tuple[ImportedCase, ...]
+
+
+def is_imported(folder: Path) -> bool:
+    """Returns True if the folder has the card of an imported benchmark, finished or unfinished."""
+    try:
+        card = json.loads((Path(folder) / CARD).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and card.get("kind") == KIND
+
+
+def load_imported(folder: Path) -> ImportedBenchmark:
+    """Loads the card and the cases of an imported benchmark.
+
+    Raises BadInput if the folder is not an imported benchmark, is not finished, has another version, or was changed.
+    """
+    folder = Path(folder)
+    if not is_imported(folder):
+        raise BadInput(f"{folder} is not an imported benchmark: give a folder that `likeness import-benchmark` wrote.")
+    again = "import the set again into a new folder"
+    try:
+        card = json.loads((folder / CARD).read_bytes())
+        if card["version"] != VERSION:
+            raise BadInput(
+                f"{folder} is an imported benchmark of version {card['version']}, but this Likeness reads version "
+                f"{VERSION}: {again}."
+            )
+        if not card["complete"]:
+            raise BadInput(f"{folder} is not finished: run the same `likeness import-benchmark` command again.")
+        cases = tuple(_make_case(json.loads(line)) for line in (folder / CASES).read_bytes().splitlines())
+        if hash_cases(cases, card["size"]) != card["benchmark"]:
+            raise BadInput(f"{CASES} or {CARD} of {folder} was changed: {again}.")
+        if not cases or not isinstance(card["targets"], bool) or not isinstance(card["images"], bool):
+            raise ValueError
+    except OSError as error:
+        raise BadInput(f"{error.filename} cannot be read ({error.strerror}): {again}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f"{folder} contains lines that a benchmark cannot contain: {again}.") from None
+    return ImportedBenchmark(folder, card, cases)
+
+
+def _make_case(line: Mapping[str, Any]) -> ImportedCase:
+    return ImportedCase(
+        **{
+            **line,
+            "lq": _make_picture(line["lq"]),
+            "target": None if line["target"] is None else _make_picture(line["target"]),
+            "references": tuple(map(_make_picture, line["references"])),
+            "wrong_references": tuple(map(_make_picture, line["wrong_references"])),
+        }
+    )
+
+
+def _make_picture(fields: Mapping[str, str]) -> SetPicture:
+    """Raises ValueError for a path that could lead out of the folder of the set."""
+    picture = SetPicture(**fields)
+    path = PurePosixPath(picture.file)
+    if path.is_absolute() or ".." in path.parts or "\\" in picture.file or not _HEX64.fullmatch(picture.sha256):
+        raise ValueError("picture")
+    return picture
+
+
+def encode_cases(cases: Iterable[ImportedCase]) -> bytes:
+    """Returns the contents of cases.jsonl. Keys are sorted, so that equal cases give equal bytes."""
+    return "".join(json.dumps(dataclasses.asdict(case), sort_keys=True) + "\n" for case in cases).encode()
+
+
+def hash_cases(cases: Iterable[ImportedCase], size: int) -> str:
+    """Returns the hash of an imported benchmark: of its size, and of the names and pictures of its cases.
+
+    The paths of the files do not count.
+    """
+    lines: list[Any] = [size]
+    for case in cases:
+        hashes = [[one.sha256 for one in pictures] for pictures in (case.references, case.wrong_references)]
+        target = case.target.sha256 if case.target else None
+        lines.append([case.name, case.person, case.columns, case.lq.sha256, target, hashes])
+    return sha256_bytes(json.dumps(lines, sort_keys=True).encode())
+
+
+def read_pictures(
+    benchmark: ImportedBenchmark, pictures: Sequence[SetPicture], folder: Path | None
+) -> dict[str, np.ndarray]:
+    """Returns the pictures by their paths, RGB uint8 (size, size, 3), resized as `resize_square` does.
+
+    The files come from the benchmark. If the benchmark has no copies, they come from `folder`, the folder of the
+    published set. Raises BadInput if the benchmark has no copies and `folder` is None. Raises LedgerBroken if a file is
+    missing or has other bytes than when it was imported.
+    """
+    place = benchmark.folder / IMAGES if benchmark.card["images"] else folder
+    if place is None:
+        raise BadInput(
+            f"{benchmark.folder} contains no copies of the photos: give the folder of the published set as the first "
+            "argument and the benchmark with --benchmark, or import the set again with --with-images."
+        )
+    read_files = {}
+    with open_reader(limited=True) as read:
+        for picture in pictures:
+            if picture.file in read_files:
+                continue
+            path = place / picture.file
+            try:
+                same = sha256_bytes(path.read_bytes()) == picture.sha256
+            except OSError:
+                raise LedgerBroken(
+                    f"{path} is missing or cannot be read: give the folder from which {benchmark.folder} was imported."
+                ) from None
+            if not same:
+                raise LedgerBroken(
+                    f"{path} has changed since {benchmark.folder} was imported: get a new copy of the set, or import "
+                    "the set again into a new folder."
+                )
+            read_files[picture.file] = resize_square(read(path), benchmark.card["size"])
+    return read_files
+
+
+def resize_square(image: np.ndarray, size: int) -> np.ndarray:
+    """Returns a square image, uint8 (S, S, 3), with a side of `size` pixels.
+
+    Each pixel of a smaller image is the mean of an area, as in frozen sets. A larger image is made by cubic
+    interpolation (cv2.INTER_CUBIC).
+    """
+    if image.shape[0] >= size:
+        return shrink(image, size)
+    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
