@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from curate.demo import SITTERS, write_demo_photos
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, find_valid_pixels
@@ -38,8 +37,7 @@ class Astronaut(NamedTuple):
 
     def restore(self, model: Restorer) -> np.ndarray:
         """Returns the face that the model restores with the references, uint8 (S, S, 3)."""
-        pictures = torch.stack([to_tensor(crop) for crop in self.references])
-        references = References(pictures, torch.from_numpy(self.embeddings[1:]))
+        references = References(np.stack(self.references), self.embeddings[1:])
         return to_image(run_model(model, to_tensor(self.lq)[None], references)[0])
 
 

@@ -59,12 +59,13 @@ def measure_faces(
     from train.evaluation.restore_case import make_embedder
     from train.evaluation.systems import System, select_references
     from train.recipes.training_presets import find_training_preset
+    from train.restore.face_restorer import load_restorer_faces
     from train.restore.harm import measure_harm
-    from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, restore_crop
+    from train.restore.load_restorer import load_restorer, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels
 
     model = move_to_device(load_restorer(run))
-    models = load_restorer_faces(model, None)
+    models = load_restorer_faces(model.facts, None)
     embed, judge = make_embedder(models), make_embedder(load_judge(judge_spec, model))
     cases = read_frozen_set(dataset, model.config.size, lq_set, REFERENCES, 0).cases
     rows: list[Row] = []
@@ -79,7 +80,7 @@ def measure_faces(
                 assert references is not None
                 result = round_to_levels(restore_crop(model, lq, references))
                 before, after = embed([lq, result])
-                measures = measure_harm(face, result, (before, after), references.embeddings.numpy())
+                measures = measure_harm(face, result, (before, after), references.embeddings)
                 gain = float(np.diff(judge([lq, result]) @ true)[0])
                 share = (measures.identity_after - models.same_person) / (1 - models.same_person)
                 known = measures.identity_before

@@ -23,7 +23,7 @@ from train.data.tensors import to_tensor
 from train.metrics.psnr_ssim import psnr
 from train.models.restorer import Restorer
 from train.recipes.recipes import find_recipe
-from train.restore.load_restorer import load_restorer_faces
+from train.restore.face_restorer import load_restorer_faces
 
 PANEL = 224  # the side of each of the five images, in pixels
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the variations and of the degradation")
     options = parser.parse_args()
     model = Restorer.from_pretrained(options.run)
-    models = load_restorer_faces(model, options.faces)
+    models = load_restorer_faces(model.facts, options.faces)
     size, preset = model.config.size, find_preset(find_recipe(model.facts["recipe"], model.config.base).preset)
     shown = make_astronaut(models, size, preset, options.seed)
     lq, target, valid, restored = shown.lq, shown.target, shown.valid, shown.restore(model)

@@ -55,8 +55,9 @@ from curate.faces.find_faces import find_usable_faces
 from curate.faces.interface import FaceModels
 from manifests.pictures.images import decode
 from train.models.restorer import Restorer
+from train.restore.face_restorer import load_restorer_faces
 from train.restore.harm import RESTORED
-from train.restore.load_restorer import load_restorer, load_restorer_faces
+from train.restore.load_restorer import load_restorer
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import list_photos
 from train.restore.restore_photos import restore
@@ -203,7 +204,7 @@ def embed_references(paths: Sequence[Path], models: FaceModels, judge: FaceModel
 
 def restore_sources(data: Path, run: Path, model: Restorer, judge: FaceModels) -> list[Face]:
     """Restores the photos of each source into a temporary folder, and returns the counted faces."""
-    models, size = load_restorer_faces(model, None), model.config.size
+    models, size = load_restorer_faces(model.facts, None), model.config.size
     found = {one.name: find_counted_faces(one.name, list_photos(data / one.photos), models, size) for one in SOURCES}
     counts = {name: sum(face is not None for _, faces in photos for face in faces) for name, photos in found.items()}
     print(f"Counted faces, with a fineness below {MAX_FINENESS:g} at {size} pixels: {counts}", file=sys.stderr)

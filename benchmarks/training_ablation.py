@@ -40,7 +40,7 @@ from degrade.presets import find_preset
 from train.evaluation.evaluator import EvaluationOptions
 from train.evaluation.systems import list_systems
 from train.models.restorer import Restorer
-from train.restore.load_restorer import load_restorer_faces
+from train.restore.face_restorer import load_restorer_faces
 
 # Each row has the values that `likeness train --change` gets. We chose the rows (ours).
 ROWS: dict[str, tuple[str, ...]] = {
@@ -98,7 +98,9 @@ def format_table(results: dict[str, dict[str, Any]]) -> str:
 def draw_strip(runs: list[Path]) -> np.ndarray:
     """Returns the LQ input, the result of each run and the target side by side, uint8 (S, n S, 3)."""
     models = [Restorer.from_pretrained(run) for run in runs]
-    shown = make_astronaut(load_restorer_faces(models[0], None), models[0].config.size, find_preset("codeformer"), 0)
+    shown = make_astronaut(
+        load_restorer_faces(models[0].facts, None), models[0].config.size, find_preset("codeformer"), 0
+    )
     return np.concatenate([shown.lq, *(shown.restore(model) for model in models), shown.target], 1)
 
 

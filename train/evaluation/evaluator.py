@@ -41,7 +41,8 @@ from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.models.timesteps.denoise import check_steps
-from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device
+from train.restore.face_restorer import load_restorer_faces
+from train.restore.load_restorer import load_restorer, move_to_device
 from train.restore.output_paths import list_photos
 
 # `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
@@ -158,7 +159,7 @@ class Evaluator:
         """
         checkpoint = find_newest_checkpoint(run)
         model = move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps))
-        recognizer = load_restorer_faces(model, self.options.faces)
+        recognizer = load_restorer_faces(model.facts, self.options.faces)
         frozen_set = self._prepare(model, recognizer)
         targets = [case.face_id for case in frozen_set.cases]
         self.overlap_checked[run] = check_not_trained_on(self.dataset, checkpoint.parent, targets)

@@ -18,11 +18,11 @@ from train.data.tensors import to_image, to_tensor
 from train.evaluation.cases import Case
 from train.evaluation.systems import Embed, System, select_references
 from train.models.restorer import Restorer
-from train.restore.load_restorer import needs_reference, run_model
+from train.restore.face_restorer import needs_reference
+from train.restore.load_restorer import embed_references, run_model
 from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
 from train.restore.references.reference_photos import (
     References,
-    embed_references,
     join_references,
     limit_references,
     warp_references,
@@ -72,14 +72,14 @@ def make_case_restorer(case: Case, model: Restorer, recognizer: FaceModels) -> C
         return find_points(case.lq)
 
     def is_confirmed(references: References) -> bool:
-        vectors, sharpness = references.embeddings.numpy(), measure_sharpness(case.lq)
-        alone = None if needs_reference(model) else embed_restored
+        vectors, sharpness = references.embeddings, measure_sharpness(case.lq)
+        alone = None if needs_reference(model.facts) else embed_restored
         return confirm_references(embed_input(), sharpness, vectors, recognizer.same_person, alone).confirmed
 
     def restore(system: System) -> RestoredCase:
         references = select_references(case, system, embed)
         assert references is not None
-        references = limit_references(model, references)
+        references = limit_references(model.config, references)
         count = len(references.crops)
         left_out = count if checks and count and not system.trust and not is_confirmed(references) else 0
         if left_out or not count:
@@ -87,8 +87,8 @@ def make_case_restorer(case: Case, model: Restorer, recognizer: FaceModels) -> C
         else:
             references = embed_references(model, references)
             if warps_references(parts):
-                own_points = tuple(find_points(to_image(crop)) for crop in references.crops)
-                references = warp_references(model, replace(references, landmarks=own_points), find_lq_points())
+                own_points = tuple(find_points(crop) for crop in references.crops)
+                references = warp_references(model.config, replace(references, landmarks=own_points), find_lq_points())
             restored = run_model(model, to_tensor(case.lq)[None], references)[0]
         # The image is measured in 8 bits, like an image that is read from a file.
         return RestoredCase(count, left_out, to_image(restored) if _is_finite(restored) else None)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
-from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
 from train.restore.references.reference_photos import References
 
@@ -146,5 +144,5 @@ def select_references(case: Case, system: System, embed: Embed) -> References | 
         images = [cv2.GaussianBlur(image, (0, 0), BLUR * image.shape[0]) for image in images]
         vectors = embed(images)
     size = case.lq.shape[0]
-    stacked = torch.stack([to_tensor(image) for image in images]) if images else torch.zeros(0, 3, size, size)
-    return References(stacked, torch.from_numpy(np.asarray(vectors, np.float32)))
+    stacked = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
+    return References(stacked, np.asarray(vectors, np.float32))

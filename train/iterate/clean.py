@@ -40,10 +40,9 @@ from train.iterate.acceptance import (
 )
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.restore.load_restorer import load_restorer, move_to_device, run_model
+from train.restore.load_restorer import embed_references, load_restorer, move_to_device, run_model
 from train.restore.references.reference_photos import (
     References,
-    embed_references,
     join_references,
     limit_references,
     warp_references,
@@ -180,12 +179,12 @@ def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References
     size, dim = snapshot.size, snapshot.embeddings.shape[1]
     if not len(rows):
         return join_references((), size, dim)
-    crops = torch.stack([to_tensor(snapshot.crops[ref]) for ref in rows])
+    crops = np.stack([snapshot.crops[ref] for ref in rows])
 
     def find_points(face: int) -> np.ndarray | None:
         return find_warp_points(model.config.parts, np.array(snapshot.crops[face]), snapshot.landmarks[face])
 
     points = tuple(find_points(ref) for ref in rows)
-    references = References(crops, torch.from_numpy(snapshot.embeddings[rows]), points)
-    references = embed_references(model, limit_references(model, references))
-    return warp_references(model, references, find_points(row))
+    references = References(crops, np.asarray(snapshot.embeddings[rows]), points)
+    references = embed_references(model, limit_references(model.config, references))
+    return warp_references(model.config, references, find_points(row))

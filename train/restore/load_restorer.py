@@ -1,20 +1,20 @@
-"""Load a restorer and the face models from its training, and run the restorer on a batch."""
+"""Load a restorer of torch, and run the restorer on a batch."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from curate.faces.interface import FaceModels
-from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from train.data.mesh import MESH, check_landmark_model
-from train.data.tensors import to_tensor
+from train.data.tensors import to_tensor, to_tensors
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
 from train.models.timesteps.denoise import check_steps
+from train.restore.face_restorer import FaceRestorer
 from train.restore.references.reference_photos import References
 
 
@@ -71,32 +71,20 @@ def _load(name: str, base_model: str | None, seed: int | None) -> Restorer:
     return load_osdface(Path(name.removeprefix(OSDFACE)), base_model)
 
 
-def needs_reference(model: Restorer) -> bool:
-    """Returns whether the restorer restores a face only with a reference (ReFineFIR, InstantRestore)."""
-    return bool(model.facts.get("needs_reference"))
-
-
 def move_to_device(model: Restorer) -> Restorer:
     """Moves the restorer to the GPU, or to the CPU if CUDA is not available, and returns the restorer."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
-    """Loads the face models that a restorer was trained with.
-
-    `spec` is a --faces value that replaces the recorded value if the files were moved. Released weights record no
-    recognizer, so they work with any face models. Raises BadInput if the recognizer is not the recorded recognizer.
-    """
-    recorded = model.facts.get("recognizer")
-    if recorded is None:
-        return load_faces(spec or "auto")
-    models = load_faces(spec or recorded["spec"])
-    if models.recognizer_sha256() != recorded["sha256"]:
-        raise BadInput(
-            f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} contains a "
-            "different recognizer: give the folder of the recognizer from training with --faces."
-        )
-    return models
+def prepare_restorer(model: Restorer) -> FaceRestorer:
+    """Returns a restorer of torch for `restore`."""
+    return FaceRestorer(
+        model.config,
+        model.facts,
+        model.seed,
+        lambda crop, references: restore_crop(model, crop, references),
+        lambda references: embed_references(model, references),
+    )
 
 
 @torch.inference_mode()
@@ -109,10 +97,10 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
     batch, count, device = len(lq), len(references.crops), next(model.parameters(), lq).device
     # Without references, `references.embeddings` is an empty array for embeddings of the recognizer's length. The
     # restorer can read embeddings of another length, so it gets an empty array for this length.
-    embeddings = references.embeddings if count else torch.zeros(0, model.config.embedding_dim)
+    embeddings = torch.from_numpy(references.embeddings) if count else torch.zeros(0, model.config.embedding_dim)
     restored = model(
         lq.to(device),
-        references.crops.to(device).expand(batch, -1, -1, -1, -1),
+        to_tensors(references.crops).to(device).expand(batch, -1, -1, -1, -1),
         torch.ones(batch, count, dtype=torch.bool, device=device),
         embeddings.to(device).expand(batch, -1, -1),
     )
@@ -128,3 +116,17 @@ def restore_crop(model: Restorer, crop: np.ndarray, references: References) -> n
     if not bool(torch.isfinite(restored).all()):
         raise BadInput("the restored face contains NaN or infinity")
     return np.ascontiguousarray((restored.float() * 255).permute(1, 2, 0).numpy())
+
+
+def embed_references(model: Restorer, references: References) -> References:
+    """Returns the references with the embeddings that the restorer reads.
+
+    A restorer with an identity encoder of its own (ReFineFIR) embeds the crops again, before they are warped. Other
+    restorers read the embeddings of the recognizer.
+    """
+    if model.identity_encoder is None or not len(references.crops):
+        return references
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        embeddings = model.identity_encoder(to_tensors(references.crops).to(device)).cpu().numpy()
+    return replace(references, embeddings=embeddings)

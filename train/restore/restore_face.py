@@ -17,17 +17,15 @@ from manifests.pictures.untrusted_images import ReadOriginal
 from train.data.face_measures import InputFace, describe_crop, describe_face
 from train.data.landmarks import map_to_crop
 from train.data.mesh import MESH, find_warp_points, warps_references
-from train.models.restorer import Restorer
 from train.restore import harm
 from train.restore.coarse_form import keep_coarse_form
-from train.restore.load_restorer import needs_reference, restore_crop
+from train.restore.face_restorer import FaceRestorer, needs_reference
 from train.restore.outcomes import FaceOutcome
 from train.restore.pasting.paste import round_to_levels
 from train.restore.references.choose_references import FaceInPhoto, ReferenceChoice
 from train.restore.references.reference_people import ReferencePerson
 from train.restore.references.reference_photos import (
     References,
-    embed_references,
     join_references,
     warp_references,
 )
@@ -42,7 +40,7 @@ OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 class RestoreSetup:
     """Holds the models, the references and the options, which are the same for all photos of a call."""
 
-    model: Restorer
+    model: FaceRestorer
     models: FaceModels
     people: list[ReferencePerson]  # The people of the references, the main person first.
     aligned: bool  # True if the inputs are square crops in the FFHQ template.
@@ -109,7 +107,7 @@ def _prepare_restoration(crop: np.ndarray, setup: RestoreSetup) -> Callable[[], 
     """Returns a function that restores a crop without references. Only the first call restores, and later calls return
     the same result."""
     nothing = join_references((), setup.model.config.size, setup.models.dim)
-    return cache(lambda: restore_crop(setup.model, crop, nothing))
+    return cache(lambda: setup.model.restore_crop(crop, nothing))
 
 
 def _describe(
@@ -122,7 +120,9 @@ def _describe(
         embed_face(crop, setup.models),
         hash_face(large),
         measure_sharpness(large),
-        None if needs_reference(setup.model) else lambda: embed_face(round_to_levels(restore_alone()), setup.models),
+        None
+        if needs_reference(setup.model.facts)
+        else lambda: embed_face(round_to_levels(restore_alone()), setup.models),
     )
 
 
@@ -141,7 +141,7 @@ def restore_face(
         return _keep(face, choice, name, harm.ALREADY_SHARP, reason), None
     if warps_references(setup.model.config.parts):
         choice = choice.name_unwarped(leave_out=_needs_mesh(setup.model))
-    if not choice.faces and needs_reference(setup.model):
+    if not choice.faces and needs_reference(setup.model.facts):
         why = f"this restorer needs a reference, and the face has none{choice.note}"
         return FaceOutcome(face.box, None, False, harm.NO_REFERENCE, f"{name} was kept as it is, because {why}."), None
     if face.points is None and _needs_mesh(setup.model):
@@ -149,8 +149,8 @@ def restore_face(
         return FaceOutcome(face.box, None, False, harm.NO_LANDMARKS, f"{name} was kept as it is, because {why}."), None
     choice = choice.limit(setup.model.config.most_references)
     references = join_references(choice.faces, setup.model.config.size, setup.models.dim)
-    warped = warp_references(setup.model, embed_references(setup.model, references), face.points)
-    restored = restore_crop(setup.model, face.crop, warped) if choice.faces else face.restore_alone()
+    warped = warp_references(setup.model.config, setup.model.embed_references(references), face.points)
+    restored = setup.model.restore_crop(face.crop, warped) if choice.faces else face.restore_alone()
     cosine = float(face.compared.embedding @ embed_face(round_to_levels(restored), setup.models))
     restored = keep_coarse_form(face.measured, restored, cosine, setup.models.same_person)
     mixed = face.crop + np.float32(setup.strength) * (restored - face.crop)
@@ -159,7 +159,7 @@ def restore_face(
         face.measured,
         result,
         (face.compared.embedding, embed_face(result, setup.models)),
-        references.embeddings.numpy(),
+        references.embeddings,
     )
     found = harm.find_harm(measures, setup.models.same_person, harm.LIMITS)
     if found is not None and not setup.always:
@@ -171,7 +171,7 @@ def restore_face(
     return FaceOutcome(face.box, choice.similarity, True, harm.RESTORED, sentence, uses, measures), mixed
 
 
-def _needs_mesh(model: Restorer) -> bool:
+def _needs_mesh(model: FaceRestorer) -> bool:
     """Returns whether a reference that is not warped is left out (ReFineFIR).
 
     ReFineFIR's code ends with an error if no landmarks are found on the photo or on the reference. A restorer that

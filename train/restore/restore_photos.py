@@ -15,9 +15,9 @@ from manifests.runtime.files import hash_config, lock_folder, remove_temporary_f
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count, make_printable
 from train.data.mesh import warps_references
+from train.restore.face_restorer import FaceRestorer, load_restorer_faces, needs_reference
 from train.restore.harm import NO_LANDMARKS
 from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
-from train.restore.load_restorer import load_restorer, load_restorer_faces, move_to_device, needs_reference
 from train.restore.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs
 from train.restore.outputs.log import make_entry, select_earlier_entries, write_log
@@ -65,12 +65,12 @@ def restore(
     A result has the format, the depth, the colour profile, the metadata and the modification time of its photo
     (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
-    `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model`, `steps` and `seed` are
-    as in `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true,
-    the inputs are square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1)
-    is the box of the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets
-    each restored face. If `limited` is true, a worker process decodes the photos, within the limits of
-    manifests/runtime/workers.py.
+    `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model`, `steps` and `seed` are as
+    in `load_restorer` (train/restore/load_restorer.py). `faces` replaces the recorded --faces value if the files were
+    moved. If `aligned` is true, the inputs are square crops in the FFHQ template, and the results have the restorer's
+    size. `box` (x0, y0, x1, y1) is the box of the face in a single photo, in pixels. `say` gets each notice about the
+    references. `on_face` gets each restored face. If `limited` is true, a worker process decodes the photos, within the
+    limits of manifests/runtime/workers.py.
 
     Returns an outcome for each photo, and for each folder that cannot be read. A photo that fails does not stop the
     other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
@@ -79,8 +79,8 @@ def restore(
     _check_box(box, inputs, aligned)
     if not 0 <= strength <= 1:
         raise BadInput(f"--strength {strength:g} is not a share: give a number from 0 to 1.")
-    model = move_to_device(load_restorer(checkpoint, base_model, steps, seed))
-    models = load_restorer_faces(model, faces)
+    model = _load_restorer(checkpoint, base_model, steps, seed)
+    models = load_restorer_faces(model.facts, faces)
     outputs, unreadable_folders = plan_outputs(inputs, out)
     reference_files = list_reference_files(references, [output.photo for output in outputs])
     if reference_files and not REFERENCE_PARTS & set(model.config.parts):
@@ -88,9 +88,9 @@ def restore(
     kept_out = find_kept_out_list(Path(checkpoint))
     with open_readers(limited) as (read, read_original):
         reference_files = drop_kept_out_references(reference_files, kept_out, read_original, say)
-        if needs_reference(model) and not reference_files:
+        if needs_reference(model.facts) and not reference_files:
             raise BadInput("This restorer needs a reference: give a photo of the same person with --reference.")
-        reference_photos = read_references(reference_files, model, models, say, read)
+        reference_photos = read_references(reference_files, model.config, models, say, read)
         if warps_references(model.config.parts):
             _say_unwarped(reference_photos, say)
         embeddings = [face.embedding for photo in reference_photos for face in photo.faces]
@@ -156,6 +156,12 @@ def restore(
                 f"{'this face was' if count == 1 else 'these faces were'} kept."
             )
     return [*outcomes, *failed_folders]
+
+
+def _load_restorer(checkpoint: Path, base_model: str | None, steps: int, seed: int | None) -> FaceRestorer:
+    from train.restore.load_restorer import load_restorer, move_to_device, prepare_restorer  # imports torch
+
+    return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)))
 
 
 def _say_unwarped(photos: Sequence[ReferencePhoto], say: Callable[[str], None]) -> None:

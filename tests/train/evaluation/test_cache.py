@@ -78,7 +78,7 @@ class Work:
 
             return count, reasons
 
-        patch.setattr("train.restore.load_restorer.load_faces", load)
+        patch.setattr("train.restore.face_restorer.load_faces", load)
         patch.setattr(train.evaluation.evaluator, "load_faces", load)
         patch.setattr(train.evaluation.cache.cached_measure, "build_measure", build)
 

@@ -43,7 +43,7 @@ def test_fewer_references_are_the_first_of_more_and_wrong_ones_are_anothers() ->
     for system in list_systems(3, (0, 1, 2, 3, 9)):
         references = select_references(case(), system, embed)
         assert references is not None and len(references.crops) == len(references.embeddings) == system.references
-        levels[system.key] = [round(float(crop[0, 0, 0]) * 255) for crop in references.crops]
+        levels[system.key] = [int(crop[0, 0, 0]) for crop in references.crops]
     assert levels == {"lq": [], "0": [], "1": [10], "2": [10, 11], "3": [10, 11, 12], "wrong3": [100, 101, 102]}
 
 

@@ -85,7 +85,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 2, workers=0, settings=told)
 
     monkeypatch.setattr(
-        "train.restore.load_restorer.load_faces", lambda _: finding(taken[base].folder.parent / "recognizer.onnx")
+        "train.restore.face_restorer.load_faces", lambda _: finding(taken[base].folder.parent / "recognizer.onnx")
     )
     photos = [tmp_path / f"{photo}.png" for photo in range(3)]
     for number, photo in enumerate(photos):

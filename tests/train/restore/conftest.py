@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import train.restore.coarse_form
+import train.restore.face_restorer
 import train.restore.harm
-import train.restore.load_restorer
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import NO_LIMITS, Marking
 from train.models.restorer import Restorer
@@ -18,7 +18,7 @@ from train.models.restorer import Restorer
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
-    monkeypatch.setattr(train.restore.load_restorer, "load_faces", doubles.models)
+    monkeypatch.setattr(train.restore.face_restorer, "load_faces", doubles.models)
     monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
     # With this limit, no input counts as readable. `restore` would otherwise give the marks the coarse form of the
     # input.

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import train.restore.coarse_form
+import train.restore.face_restorer
 import train.restore.harm
 import train.restore.load_restorer
-import train.restore.restore_face
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.pictures.images import decode
@@ -118,7 +118,7 @@ def test_unusable_references_are_a_sentence_each_and_an_error_if_there_are_no_ot
             restore([one], unusable, tmp_path, tmp_path / "q")
     # If the score of a face is below the threshold of the detector, the face does not count.
     strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
-    monkeypatch.setattr(train.restore.load_restorer, "load_faces", strict)
+    monkeypatch.setattr(train.restore.face_restorer, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
         restore([one], [tmp_path / "refs/r1.png"], tmp_path, tmp_path / "q")
 
@@ -188,7 +188,7 @@ def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(
     assert readable > 1, "the fixture lets the marks stay"
     # This double only makes the middle of the face a little darker, so the recognizer still finds the same face.
     spot = 30 * np.outer(*[np.hanning(SIZE)] * 2).astype(np.float32)[..., None]
-    monkeypatch.setattr(train.restore.restore_face, "restore_crop", lambda model, crop, references: crop - spot)
+    monkeypatch.setattr(train.restore.load_restorer, "restore_crop", lambda model, crop, references: crop - spot)
 
     def restore_and_compare(name: str) -> int:
         (row,) = restore([one], [], tmp_path, tmp_path / name)

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-import train.restore.load_restorer
+import train.restore.face_restorer
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
 from curate.faces.interface import Detection, FaceModels
 from curate.photos.read_files import read_photo_row
@@ -74,7 +74,7 @@ def test_an_odd_photo_is_a_row_and_the_others_are_restored(
         return [replace(first, landmarks5=np.full((5, 2), 7, np.float32)), *others]
 
     broken: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.load_restorer, "load_faces", broken)
+    monkeypatch.setattr(train.restore.face_restorer, "load_faces", broken)
     photos = [save("a.png", []), save("b.png", [0, 5]), save("c.png", [0])]
     rows = restore(photos, [], tmp_path, tmp_path / "o")
     assert [row.status for row in rows] == ["failed", "ok", "dropped"] and len(rows[1].faces) == 1
@@ -174,11 +174,11 @@ _DOUBLES = """
 import sys
 for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(encoding="utf-8", errors="strict")  # as PYTHONIOENCODING=utf-8:strict does
-import train.models.checkpoint_files, train.restore.load_restorer, likeness
+import train.models.checkpoint_files, train.restore.face_restorer, likeness
 from tests.doubles import curation as curate_doubles
 from tests.doubles.models.restorers import Marking
 from train.models.restorer import Restorer
-train.restore.load_restorer.load_faces = curate_doubles.models
+train.restore.face_restorer.load_faces = curate_doubles.models
 train.models.checkpoint_files.find_newest_checkpoint = lambda run: run
 Restorer.from_pretrained = classmethod(lambda cls, folder, base_model=None: Marking('embedding'))
 sys.argv[0] = "likeness"
@@ -369,7 +369,7 @@ def test_an_aligned_crop_has_its_landmarks_found(
         return real or [replace(doubles.detect(decode(reference))[0], landmarks5=found)]
 
     finding: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.load_restorer, "load_faces", finding)
+    monkeypatch.setattr(train.restore.face_restorer, "load_faces", finding)
     (row,) = restore([crop], [reference], tmp_path, tmp_path / "o", aligned=True)
     assert row.status == "ok" and row.reason is None and (warping[0][1] == found).all()
 
@@ -439,7 +439,7 @@ def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None
             assert [len(part) for part in told] == [2] * 4
             return Restoration(torch.full((2, 3, SIZE, SIZE), 0.25), told[0], None)
 
-    known = References(torch.rand(3, 3, SIZE, SIZE), torch.rand(3, 4))
+    known = References(np.zeros((3, SIZE, SIZE, 3), np.uint8), np.ones((3, 4), np.float32))
     model: Restorer = Elsewhere()  # type: ignore[assignment]
     restored = run_model(model, torch.rand(2, 3, SIZE, SIZE), known)
     assert restored.device.type == "cpu" and float(restored.max()) == 0.25
@@ -617,7 +617,7 @@ def test_a_photo_that_is_upside_down_is_restored_upright(
         return doubles.detect(np.where(image[:5, :5].min() == 255, image, 0).astype(np.uint8))
 
     turning: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.load_restorer, "load_faces", turning)
+    monkeypatch.setattr(train.restore.face_restorer, "load_faces", turning)
     photos = [doubles.save(tmp_path / f"{turns}.png", np.rot90(upright, turns).copy()) for turns in range(4)]
     rows = restore(photos, [], tmp_path, tmp_path / "o", always=True)
     results = [np.rot90(decode(Path(str(row.output))), -turns).astype(int) for turns, row in enumerate(rows)]

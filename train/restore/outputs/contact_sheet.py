@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 
 from manifests.runtime.text import make_printable
-from train.data.tensors import to_image, to_tensor
+from train.data.tensors import to_tensor
 from train.metrics.measure import explain_missing
 from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
@@ -44,7 +44,7 @@ class ContactSheet:
 
     def add(self, photo: Path, lq: np.ndarray, references: References, restored: np.ndarray) -> None:
         """Adds a restored face. `lq` and `restored` are uint8 (S, S, 3)."""
-        crops = tuple(to_image(crop) for crop in references.crops[:MAX_REFERENCES])
+        crops = tuple(references.crops[:MAX_REFERENCES])
         self.faces.append(_Face(str(photo), lq, crops, restored))
 
     def build(self, restorer: str, outcomes: Sequence[PhotoOutcome], weights: Path | None) -> dict[str, Any]:

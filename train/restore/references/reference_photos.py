@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, embed_face
 from curate.faces.find_faces import find_usable_faces
@@ -21,8 +20,7 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.text import make_printable
 from train.data.landmarks import map_to_crop
 from train.data.mesh import find_warp_points, warp_reference, warps_references
-from train.data.tensors import to_image, to_tensor
-from train.models.restorer import Restorer
+from train.models.config import ModelConfig
 from train.restore.output_paths import list_photos
 
 
@@ -30,8 +28,8 @@ from train.restore.output_paths import list_photos
 class References:
     """Holds the K references of a restorer, all of one person, with their embeddings. K can be 0."""
 
-    crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template.
-    embeddings: torch.Tensor  # float32 (K, d) unit rows.
+    crops: np.ndarray  # uint8 (K, S, S, 3), aligned to the FFHQ template.
+    embeddings: np.ndarray  # float32 (K, d) unit rows.
     # The points of each crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py); None if none were found.
     landmarks: tuple[np.ndarray | None, ...] = ()
 
@@ -87,7 +85,7 @@ def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> 
 
 def read_references(
     files: Sequence[tuple[Path, Path | None]],
-    model: Restorer,
+    config: ModelConfig,
     models: FaceModels,
     say: Callable[[str], None] = lambda _: None,
     read: Read = read_picture,
@@ -110,7 +108,7 @@ def read_references(
         except BadInput as error:
             reasons.append(str(error))
             continue
-        faces = [_read_face(image, face, model, models) for face in detections]
+        faces = [_read_face(image, face, config, models) for face in detections]
         photos.append(ReferencePhoto(path, sha256_file(path), tuple(faces)))
     if files and not photos:
         count = len(reasons) - 1
@@ -124,53 +122,39 @@ def read_references(
 def join_references(faces: Sequence[ReferenceFace], size: int, dim: int) -> References:
     """Returns the faces as the references of a restorer of `size` pixels. `dim` is the length of an embedding."""
     if not faces:
-        return References(torch.zeros(0, 3, size, size), torch.zeros(0, dim))
-    embeddings = torch.from_numpy(np.stack([face.embedding for face in faces]))
-    crops = torch.stack([to_tensor(face.crop) for face in faces])
+        return References(np.zeros((0, size, size, 3), np.uint8), np.zeros((0, dim), np.float32))
+    embeddings = np.stack([face.embedding for face in faces])
+    crops = np.stack([face.crop for face in faces])
     return References(crops, embeddings, tuple(face.landmarks for face in faces))
 
 
-def _read_face(image: np.ndarray, face: Detection, model: Restorer, models: FaceModels) -> ReferenceFace:
-    large, size = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE), model.config.size
+def _read_face(image: np.ndarray, face: Detection, config: ModelConfig, models: FaceModels) -> ReferenceFace:
+    large, size = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE), config.size
     x0, y0, x1, y1 = (round(float(edge), 1) for edge in face.box)
     crop = shrink(large, size)
-    points = find_warp_points(model.config.parts, crop, map_to_crop(face.landmarks5, size))
+    points = find_warp_points(config.parts, crop, map_to_crop(face.landmarks5, size))
     return ReferenceFace((x0, y0, x1, y1), crop, embed_face(large, models), points, hash_face(large))
 
 
-def limit_references(model: Restorer, references: References) -> References:
+def limit_references(config: ModelConfig, references: References) -> References:
     """Returns the first references, and at most as many as the restorer reads (ReFine, InstantRestore)."""
-    most = model.config.most_references
+    most = config.most_references
     crops, embeddings, landmarks = references.crops[:most], references.embeddings[:most], references.landmarks[:most]
     return replace(references, crops=crops, embeddings=embeddings, landmarks=landmarks)
 
 
-def embed_references(model: Restorer, references: References) -> References:
-    """Returns the references with the embeddings that the restorer reads.
-
-    A restorer with an identity encoder of its own (ReFineFIR) embeds the crops again, before they are warped. Other
-    restorers read the embeddings of the recognizer.
-    """
-    if model.identity_encoder is None or not len(references.crops):
-        return references
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        embeddings = model.identity_encoder(references.crops.to(device)).cpu()
-    return replace(references, embeddings=embeddings)
-
-
-def warp_references(model: Restorer, references: References, points: np.ndarray | None) -> References:
+def warp_references(config: ModelConfig, references: References, points: np.ndarray | None) -> References:
     """Warps the references so that their points fit the `points` (n, 2) of an input, in pixels of the LQ crop.
 
     `find_warp_points` (train/data/mesh.py) finds the points. Only a restorer with the part `warped` or `mesh` (ReFine)
     warps references; other restorers get the references unchanged. If the input has no points, all references stay
     unchanged. A reference stays unchanged if the reference has no points, or if train/data/warp.py refuses the warp.
     """
-    if not warps_references(model.config.parts) or points is None or not len(references.crops):
+    if not warps_references(config.parts) or points is None or not len(references.crops):
         return references
     crops = list(references.crops)
     for i, own in zip(range(len(crops)), references.landmarks, strict=True):
-        warped = warp_reference(model.config.parts, to_image(crops[i]), own, points)
+        warped = warp_reference(config.parts, crops[i], own, points)
         if warped is not None:
-            crops[i] = to_tensor(warped)
-    return replace(references, crops=torch.stack(crops))
+            crops[i] = warped
+    return replace(references, crops=np.stack(crops))

@@ -232,7 +232,7 @@ def test_restore_gives_the_same_bytes_for_the_same_seed_in_any_order(
     run: Path, taken: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer = taken.folder.parent / "recognizer.onnx"
-    monkeypatch.setattr("train.restore.load_restorer.load_faces", lambda _: models_of(recognizer))
+    monkeypatch.setattr("train.restore.face_restorer.load_faces", lambda _: models_of(recognizer))
     monkeypatch.setattr("train.restore.coarse_form.READABLE_SHARE", 2.0)  # Otherwise `restore` undoes coarse changes.
     photos = [tmp_path / f"{number}.png" for number in range(2)]
     for number, photo in enumerate(photos):

@@ -178,5 +178,5 @@ def test_the_order_of_the_references_does_not_change_the_groups(shown: list[list
 @pytest.mark.parametrize("count", [0, 3])
 def test_references_are_joined_for_a_restorer(count: int) -> None:
     joined = join_references(photo("a", *range(count)).faces, 8, 8)
-    assert joined.crops.shape == (count, 3, 8, 8) and joined.embeddings.shape == (count, 8)
+    assert joined.crops.shape == (count, 8, 8, 3) and joined.embeddings.shape == (count, 8)
     assert len(joined.landmarks) == count

@@ -1,0 +1,55 @@
+"""Holds a restorer and the face models from its training, as `restore` uses them.
+
+Nothing in this file imports torch, so that a restorer that does not need torch starts without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces
+from manifests.errors import BadInput
+from train.models.config import ModelConfig
+from train.restore.references.reference_photos import References
+
+
+@dataclass(frozen=True)
+class FaceRestorer:
+    """Holds a restorer for `restore`, which does not know what computes the faces."""
+
+    config: ModelConfig
+    facts: Mapping[str, Any]  # See train/models/restorer.py.
+    seed: int  # The seed of the noise. Only a denoiser and `instantrestore:` draw noise.
+    # Restores one crop, uint8 (S, S, 3), and returns float32 (S, S, 3) in 0..255, which is not rounded. Raises BadInput
+    # if the result contains NaN or infinity.
+    restore_crop: Callable[[np.ndarray, References], np.ndarray]
+    # Returns the references with the embeddings that the restorer reads.
+    embed_references: Callable[[References], References]
+
+
+def needs_reference(facts: Mapping[str, Any]) -> bool:
+    """Returns whether the restorer restores a face only with a reference (ReFineFIR, InstantRestore)."""
+    return bool(facts.get("needs_reference"))
+
+
+def load_restorer_faces(facts: Mapping[str, Any], spec: str | None) -> FaceModels:
+    """Loads the face models that the restorer with these facts was trained with.
+
+    `spec` is a --faces value that replaces the recorded value if the files were moved. Released weights record no
+    recognizer, so they work with any face models. Raises BadInput if the recognizer is not the recorded recognizer.
+    """
+    recorded = facts.get("recognizer")
+    if recorded is None:
+        return load_faces(spec or "auto")
+    models = load_faces(spec or recorded["spec"])
+    if models.recognizer_sha256() != recorded["sha256"]:
+        raise BadInput(
+            f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} contains a "
+            "different recognizer: give the folder of the recognizer from training with --faces."
+        )
+    return models
