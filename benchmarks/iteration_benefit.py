@@ -61,7 +61,7 @@ def measure_runs(runs: dict[str, Path], dataset: Path, lq_set: str, judge: str) 
         )
         with show_progress("images", True) as progress:
             rows += evaluator.measure_run(run, lines[1:] if rows else lines, progress, name)
-        if evaluator.describe_run(run)["unseen_in_training"] != "checked":
+        if not evaluator.describe_run(run)["training_overlap"]["checked"]:
             sys.exit(f"Likeness cannot check whether {run} was trained on these people.")
     return [row | {"sharpness": sharp[row["key"], row["face_id"]]} for row in rows], evaluator
 

@@ -178,8 +178,8 @@ def main() -> None:
         result = counterfactuals(run, options.out, lq_set, evaluation, progress)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")
-    if result["unseen_in_training"] != "checked":
-        sys.exit(f"Likeness cannot check whether {run} was trained on these people: {result['unseen_in_training']}.")
+    if not result["training_overlap"]["checked"]:
+        sys.exit(f"Likeness cannot check whether {run} was trained on these people, because its snapshot is missing.")
     figures = summarise(result)
     keys = ("lq_set", "images", "people", "left_out", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}

@@ -19,6 +19,10 @@ MARK = "*"  # This mark follows a paired difference whose interval excludes zero
 IPS, COPYING = "id_references", ("id_target", "copy_ratio")
 
 
+# The ways in which the faces of a set are compared with training faces (train/benchmark/training_overlap.py).
+_WAYS = {"file": "by their files", "picture": "by their pictures", "person": "by their people"}
+
+
 def make_title(result: Result) -> str:
     """Returns a title with the frozen set, and the counts of images and people.
 
@@ -96,6 +100,12 @@ def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str
     return tables
 
 
+def list_training_checks(result: Result) -> dict[str, str]:
+    """Returns a sentence for each way in which the faces of the set were compared with training faces."""
+    runs = result.get("runs", {"": result}).values()
+    return {kind: how for run in runs for kind, how in run.get("training_overlap", {}).get("how", {}).items()}
+
+
 def make_notices(result: Result) -> list[str]:
     """Returns the notices that a reader needs to understand the figures."""
     judge = result["judge"]
@@ -121,7 +131,8 @@ def make_notices(result: Result) -> list[str]:
 def _explain_set(result: Result) -> list[str]:
     """Returns notices about the images of the set without references, and the images without wrong references."""
     notices = []
-    if without_reference := result["images_in_set"] - result["images"]:
+    left_out = result.get("images_left_out", {})
+    if without_reference := result["images_in_set"] - result["images"] - sum(left_out.values()):
         notices.append(
             f"Not measured, because the target has no reference: {format_count(without_reference, 'image')} of the set."
         )
@@ -152,13 +163,35 @@ def _explain_left_out(result: Result) -> list[str]:
 
 
 def _explain_training(result: Result) -> list[str]:
-    """Returns notices about runs whose training data could not be searched for the people of the set."""
-    runs = result.get("runs") or ({"": result} if "unseen_in_training" in result else {})
+    """Returns notices that say how the training data of each run were searched for the people of the set."""
+    runs = result.get("runs") or ({"": result} if "training_overlap" in result else {})
     notices = []
     for name, run in runs.items():
-        if run["unseen_in_training"] != "checked":
-            training = f"the training of {name}" if name else "the training"
-            notices.append(f"Whether {training} used photos of the people in the set: {run['unseen_in_training']}.")
+        overlap = run["training_overlap"]
+        training = f"the training of {name}" if name else "the training"
+        if not overlap["checked"]:
+            notices.append(
+                f"Nobody knows whether {training} used photos of the people in the set: {overlap['unchecked'][0]}"
+            )
+            continue
+        ways = ", ".join(_WAYS[kind] for kind in overlap["how"])
+        sentence = (
+            f"Faces of the set: {overlap['set_faces']}. Faces of {training}: {overlap['training_faces']}. They were "
+            f"compared {ways}."
+        )
+        if "person" in overlap["how"]:
+            sentence += (
+                f" {format_count(overlap['alike_pairs'], 'pair')} of faces reach the threshold for one person "
+                f"({overlap['expected_pairs']:.1f} pairs of strangers are expected to), but a pair counts only if "
+                "other photos confirm it."
+            )
+        images = len(overlap["seen_targets"])
+        sentence += (
+            f" The training knows the people of {format_count(images, 'image')} of the set. No mean uses these images."
+            if images
+            else " No face of the set was found in the training."
+        )
+        notices.append(" ".join([sentence, *overlap["unchecked"]]))
     return notices
 
 

@@ -153,6 +153,10 @@ FLAGS = {
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
     "--fid-folder": ("FOLDER", "The folder of images with which the metric fid_folder compares the restored images"),
+    "--leave-out-seen": (
+        "",
+        "Do not measure images of people that a run was trained on; without this option, such a run is refused",
+    ),
     "--limit": ("N", "The largest number of leaks of each kind to list"),
     "--repair": ("", "Record decisions that end the leaks of a dataset"),
     "--hashes/--no-hashes": ("", "Compare the sha256 of every file, or only check that every file exists"),

@@ -26,14 +26,19 @@ def find_benchmark_leaks(
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}
     embedded_faces, vectors = read_embeddings(benchmark, photos)
     rows = np.array([number_of[face] for face in embedded_faces], np.int64)
-    thresholds = dict(benchmark.card["thresholds"])
-    rules = Rules(**thresholds.pop("near_duplicate"), **thresholds)
+    rules = read_benchmark_rules(benchmark)
     references, policy = _list_benchmark_references(benchmark), benchmark.card["policy"]
     leaks = find_leaks(benchmark.faces, rows, vectors, references, policy, rules, limit, progress)
     if len(rows) < len(benchmark.faces):
         count = benchmark.card["leaks"]["cosine"]
         leaks.unchecked[-1] += f" When the benchmark was frozen, {count} leaks of kind cosine were counted."
     return leaks
+
+
+def read_benchmark_rules(benchmark: Benchmark) -> Rules:
+    """Returns the thresholds with which the photos of a benchmark were curated."""
+    thresholds = dict(benchmark.card["thresholds"])
+    return Rules(**thresholds.pop("near_duplicate"), **thresholds)
 
 
 def _list_benchmark_references(benchmark: Benchmark) -> np.ndarray:

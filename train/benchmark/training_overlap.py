@@ -1,59 +1,224 @@
-"""Check that a run was not trained on the people or the photos of the frozen set that measures the run."""
+"""Find the people and the pictures of a frozen set that a run was trained on.
+
+The faces of the set are compared with the training faces in the snapshot of the run, in three ways:
+
+    `file`: the run was trained on a face with the same face id, so on the same file.
+    `picture`: two faces are near-duplicates by their perceptual hashes and their cosine, as in `likeness leaks`.
+    `person`: the cosine of two faces reaches the threshold for one person, and other photos confirm the person, as in
+        `likeness leaks`. A cosine alone does not count, because some pairs of strangers also reach the threshold.
+
+A set that was split by photos shares its people with the training on purpose. For such a set, only the files and the
+pictures are compared.
+"""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 
-from manifests.errors import LedgerBroken
-from manifests.ledger.ledger import Ledger
-from train.benchmark.frozen_benchmark import Benchmark, is_benchmark, load_benchmark
-from train.data.snapshot import FACES
+from curate.faces.measure import hash_face
+from curate.people.leaks.dataset_faces import Rules, raise_threshold
+from curate.people.leaks.face_line import FaceLine
+from curate.people.leaks.face_pairs import PAIRS_PER_BATCH, FacePairs, SimilarFaces
+from manifests.runtime.text import format_count
+from train.benchmark.set_faces import SetFaces, read_set_faces
+from train.data.snapshot import FACES, Snapshot, load_snapshot
 
-# This query returns each target with each face of its person. With --split-by photos, the query returns each target
-# with each face of its photo instead.
-FACES_TO_AVOID = """
-    SELECT a.face_id, b.face_id AS other FROM splits a JOIN faces fa USING (face_id)
-    JOIN splits b ON b.identity_id = a.identity_id JOIN faces fb ON fb.face_id = b.face_id
-    WHERE list_contains(?, a.face_id) AND (a.policy = 'identity' OR fa.photo_id = fb.photo_id)"""
+KINDS = ("file", "picture", "person")  # from the strongest evidence to the weakest evidence
+NO_SNAPSHOT = "RUN/snapshot is missing, so the training data of this run are not known."
 
 
-def check_not_trained_on(dataset: Path, run: Path, targets: Sequence[str]) -> bool:
-    """Raises LedgerBroken if the run was trained on the person of a target. `targets` are face ids.
+@dataclass
+class SeenGroup:
+    """A person of the set that the run was trained on. If the set was split by photos, a photo instead of a person."""
 
-    If the dataset was split by photos, the error means that the run was trained on the photo of a target. `dataset` may
-    be a benchmark. Returns True if the run was checked. Returns False if the run has no folder `snapshot`, which lists
-    the faces of the training.
+    group: str  # the id of the person or of the photo
+    kind: str  # the strongest evidence, one of KINDS
+    face: str  # a face of the set, and the training face that is most like it
+    training_face: str
+    cosine: float | None  # None for the kind `file`
+    images: int = 0  # number of images of the set that show the person or come from the photo
+
+
+@dataclass
+class TrainingOverlap:
+    """What a set and the training of a run have in common, and what was compared."""
+
+    checked: bool
+    compared: str = "people"  # "people" or "photos"
+    set_faces: int = 0
+    set_groups: int = 0  # number of people of the set, or of photos
+    training_faces: int = 0
+    training_people: int = 0
+    alike_pairs: int = 0  # number of pairs whose cosine reaches the threshold for one person
+    expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
+    how: dict[str, str] = field(default_factory=dict)  # kind -> a sentence that says how faces were compared
+    unchecked: list[str] = field(default_factory=list)  # a sentence for each check that was not possible
+    seen: list[SeenGroup] = field(default_factory=list)
+    seen_targets: list[str] = field(default_factory=list)  # face ids, sorted
+
+    def describe_seen(self) -> str:
+        """Returns a clause that counts what the run has seen, and names the strongest example."""
+        images = format_count(len(self.seen_targets), "image")
+        units = ("person", "people") if self.compared == "people" else ("photo", "photos")
+        first = self.seen[0]
+        reason = {"file": "is also a training face", "picture": "shows the same picture as training face"}.get(
+            first.kind, "shows the same person as training face"
+        )
+        other = "" if first.kind == "file" else f" {first.training_face[:12]} (cosine {first.cosine:.2f})"
+        return f"{format_count(len(self.seen), *units)} of the set ({images}): face {first.face[:12]} {reason}{other}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the fields for the JSON of a result."""
+        return asdict(self)
+
+
+def find_training_overlap(
+    dataset: Path, lq_set: str | None, checkpoint_folder: Path, targets: Sequence[str], strangers_near_zero: bool
+) -> TrainingOverlap:
+    """Compares a frozen set with the training faces of a run.
+
+    `targets` are the face ids of the set's images. All faces of the targets' people are compared, because every photo
+    of a person can tell that the run knows the person. `dataset` and `lq_set` are as in `read_frozen_set`.
+    `checkpoint_folder` is the folder that contains the folder `snapshot`. If there is no snapshot, nothing is compared.
+    `strangers_near_zero` is as in `FaceModels`. If it is True, the threshold for one person is calibrated on the faces
+    of the set and of the training together, because the threshold of a small set is too low for so many strangers.
+    Raises BadInput or LedgerBroken if the faces of the set or the snapshot cannot be read.
     """
-    snapshot = run / "snapshot" / FACES
-    if not snapshot.is_file():
-        return False
-    table = pq.read_table(snapshot, columns=["face_id", "split"]).to_pydict()
-    training_faces = {face for face, split in zip(table["face_id"], table["split"], strict=True) if split == "train"}
-    if is_benchmark(dataset):
-        pairs = _find_related_faces(load_benchmark(dataset), set(targets))
+    if not (checkpoint_folder / "snapshot" / FACES).is_file():
+        return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])
+    snapshot = load_snapshot(checkpoint_folder / "snapshot")
+    own = read_set_faces(dataset, lq_set, targets)
+    training = np.array([i for i, split in enumerate(snapshot.splits) if split == "train"], np.int64)
+    overlap = TrainingOverlap(
+        True,
+        own.group_kind,
+        len(own.faces),
+        len(set(own.groups)),
+        len(training),
+        len({snapshot.identity_ids[i] for i in training}),
+        how={"file": "The file and the box of two faces are equal (face id)."},
+    )
+    found = _find_same_files(own, {snapshot.face_ids[i] for i in training})
+    if snapshot.recognizer["sha256"] != own.recognizer:
+        overlap.unchecked.append(
+            "The recognizers of the set and of the training differ, so only files were compared, and neither pictures "
+            "nor people."
+        )
     else:
-        with Ledger.open(dataset) as ledger:
-            pairs = list(ledger.query(FACES_TO_AVOID, list(targets)).iter_rows())
-    for target, other in pairs:
-        if other in training_faces:
-            raise LedgerBroken(
-                f"{run} was trained on face {other[:12]}, but the frozen set contains the same person (face "
-                f"{target[:12]}). The dataset changed after the training: train again into a new folder."
+        if strangers_near_zero and len(own.rows):
+            groups = own.groups
+            people = [f"set {groups[row]}" for row in own.rows]
+            people += [f"training {snapshot.identity_ids[row]}" for row in training]
+            vectors = np.concatenate([own.vectors, snapshot.embeddings[training]])
+            own = replace(own, rules=raise_threshold(own.rules, vectors, people))
+        overlap.how |= _describe_rules(own.rules, own.group_kind)
+        found += _compare_faces(own, snapshot, training, overlap) if len(own.rows) else []
+        if len(own.rows) < len(own.faces):
+            overlap.unchecked.append(
+                f"Only files were compared for {len(own.faces) - len(own.rows)} of {len(own.faces)} faces of the set, "
+                "because these faces have no embedding."
             )
-    return True
+    missing = len(set(targets)) - len(own.group_of.keys() & set(targets))
+    if missing:
+        overlap.unchecked.append(f"{missing} images of the set were not compared, because their faces are in no split.")
+    overlap.seen = _keep_strongest(found)
+    seen = {one.group for one in overlap.seen}
+    overlap.seen_targets = sorted(face for face in set(targets) if own.group_of.get(face) in seen)
+    for one in overlap.seen:
+        one.images = sum(own.group_of[face] == one.group for face in overlap.seen_targets)
+    return overlap
 
 
-def _find_related_faces(benchmark: Benchmark, targets: set[str]) -> list[tuple[str, str]]:
-    """Returns (target, face) for each face of a target's person.
+def _describe_rules(rules: Rules, group_kind: str) -> dict[str, str]:
+    how = {
+        "picture": (
+            f"The perceptual hashes of two aligned faces differ in at most {rules.max_face_bits} of 256 bits "
+            f"({rules.max_mirrored_face_bits} if one face is mirrored), and their cosine is "
+            f"{rules.min_cosine_same_face:g} or more."
+        )
+    }
+    if group_kind == "people":
+        how["person"] = (
+            f"The cosine of two faces is {rules.same_person:g} or more, and so is the mean cosine of one of the two "
+            "faces to all faces of the other person."
+        )
+    return how
 
-    If the dataset was split by photos, the result has the faces of the target's photo instead.
+
+def _find_same_files(own: SetFaces, training_faces: set[str]) -> list[SeenGroup]:
+    return [
+        SeenGroup(group, "file", line.face, line.face, None)
+        for line, group in zip(own.faces, own.groups, strict=True)
+        if line.face in training_faces
+    ]
+
+
+def _compare_faces(
+    own: SetFaces, snapshot: Snapshot, training: np.ndarray, overlap: TrainingOverlap
+) -> list[SeenGroup]:
+    """Returns the pairs of a face of the set and a training face that show one picture or one person.
+
+    Counts the pairs in `overlap`.
     """
-    get_group = operator.attrgetter("person" if benchmark.card["policy"] == "identity" else "photo")
-    faces: dict[str, list[str]] = {}
-    for line in benchmark.faces:
-        faces.setdefault(get_group(line), []).append(line.face)
-    return [(line.face, other) for line in benchmark.faces if line.face in targets for other in faces[get_group(line)]]
+    vectors = snapshot.embeddings[training]
+    hashed = _find_possible_copies(own.vectors, vectors, own.rules.min_cosine_same_face)
+    # A snapshot has no photos, so the hashes and boxes of photos are empty and are not compared. The hash of a face
+    # counts only for high cosines, so other faces get no hash.
+    lines = [
+        FaceLine(
+            snapshot.face_ids[row],
+            "",
+            snapshot.identity_ids[row],
+            "train",
+            hash_face(np.asarray(snapshot.crops[row])) if is_hashed else "0" * 64,
+            "0" * 16,
+            (0.0, 0.0, 0.0, 0.0),
+            None,
+        )
+        for row, is_hashed in zip(training.tolist(), hashed.tolist(), strict=True)
+    ]
+    faces = [*(replace(line, split="set") for line in own.faces), *lines]
+    rows = np.concatenate([own.rows, len(own.faces) + np.arange(len(lines))])
+    pairs = FacePairs(faces, rows, np.concatenate([own.vectors, vectors]), own.rules)
+    people = own.group_kind == "people"
+    found: list[SeenGroup] = []
+    for similar in pairs.judge_similar_faces(np.arange(len(own.faces)), rows[len(own.rows) :], people):
+        overlap.alike_pairs += int(similar.is_alike.sum())
+        found += _list_seen(own, faces, similar)
+    if people:
+        overlap.expected_pairs = round(len(own.rows) * len(lines) * own.rules.false_match_rate, 1)
+    return found
+
+
+def _find_possible_copies(own: np.ndarray, training: np.ndarray, least: float) -> np.ndarray:
+    """Returns whether each training face has the cosine `least` to a face of the set, bool (n,)."""
+    possible = np.zeros(len(training), bool)
+    step = max(1, PAIRS_PER_BATCH * 64 // max(len(own), 1))  # the float32 cosines of a step take 16 MB
+    for start in range(0, len(training) if len(own) else 0, step):
+        # the bound is a little lower, because cosines are rounded later
+        possible[start : start + step] = (own @ training[start : start + step].T).max(0) >= least - 1e-5
+    return possible
+
+
+def _list_seen(own: SetFaces, faces: Sequence[FaceLine], similar: SimilarFaces) -> Iterable[SeenGroup]:
+    for kind, chosen in (("picture", similar.is_copy), ("person", similar.is_person & ~similar.is_copy)):
+        columns = similar.i[chosen].tolist(), similar.j[chosen].tolist(), similar.cosines[chosen].tolist()
+        for i, j, cosine in zip(*columns, strict=True):
+            yield SeenGroup(own.groups[i], kind, faces[i].face, faces[j].face, cosine)
+
+
+def _keep_strongest(found: Iterable[SeenGroup]) -> list[SeenGroup]:
+    """Returns the strongest evidence of each person or photo, the strongest first."""
+
+    def rank(one: SeenGroup) -> tuple[int, float, str, str]:
+        return (KINDS.index(one.kind), -(one.cosine or 0), one.face, one.training_face)
+
+    strongest: dict[str, SeenGroup] = {}
+    for one in sorted(found, key=rank):
+        strongest.setdefault(one.group, one)
+    return list(strongest.values())

@@ -33,6 +33,7 @@ Steps = Annotated[int, flag("--steps", low=1, high=MOST_STEPS, panel=_MODELS)]
 Faces = Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)]
 BaseModel = Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)]
 Weights = Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)]
+LeaveOutSeen = Annotated[bool, flag("--leave-out-seen", panel=_MEASURING)]
 Markdown = Annotated[Path | None, flag("--markdown", panel=_TABLES)]
 Latex = Annotated[Path | None, flag("--latex", panel=_TABLES)]
 DryRun = Annotated[bool, flag("--dry-run")]
@@ -54,6 +55,7 @@ def evaluate(
     judge: Judge = None,
     fid_folder: Annotated[Path | None, flag("--fid-folder", default="none", panel=_MEASURING)] = None,
     seed: Seed = 0,
+    leave_out_seen: LeaveOutSeen = False,
     steps: Steps = 1,
     faces: Faces = None,
     base_model: BaseModel = None,
@@ -106,6 +108,7 @@ def evaluate(
         weights=weights,
         fid_folder=fid_folder,
         seed=seed,
+        leave_out_seen=leave_out_seen,
     )
     pictures, notices = PageImages() if page is not None else None, list[str]()
     with show_progress("images", as_json) as progress:
@@ -145,6 +148,7 @@ def counterfactuals(
     metrics: Metrics = None,
     judge: Judge = None,
     seed: Seed = 0,
+    leave_out_seen: LeaveOutSeen = False,
     steps: Steps = 1,
     faces: Faces = None,
     base_model: BaseModel = None,
@@ -186,6 +190,7 @@ def counterfactuals(
         steps=steps,
         weights=weights,
         seed=seed,
+        leave_out_seen=leave_out_seen,
     )
     if plot is not None and "id_target" not in options.metrics:
         raise BadInput("--plot draws the metric id_target, which --metrics leaves out. Add id_target to --metrics.")

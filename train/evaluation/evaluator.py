@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from manifests.ledger.queries import read_recognizers
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.progress import Progress
 from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
-from train.benchmark.training_overlap import check_not_trained_on
+from train.benchmark.training_overlap import TrainingOverlap, find_training_overlap
 from train.evaluation.aggregate import Average, Row, average_differences, average_systems, describe_interval
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_measure import CachedMeasure
@@ -74,6 +74,8 @@ class EvaluationOptions:
     weights: Path | None = None  # The folder of the metrics' networks.
     fid_folder: Path | None = None  # The folder of images for the metric fid_folder.
     seed: int = 0  # The seed for the draws of the references and for the bootstrap.
+    # True: images of people that a run was trained on are not measured. False: such a run is refused.
+    leave_out_seen: bool = False
 
 
 @dataclass
@@ -134,8 +136,8 @@ class Evaluator:
         self.measure: CachedMeasure | None = None
         self.dataset_recognizer = ""  # sha256
         self.missing_metrics: dict[str, str] = {}  # metric -> the reason why the metric cannot be measured
-        # run -> whether the people of its training data were compared with the people of the frozen set
-        self.overlap_checked: dict[Path, bool] = {}
+        self.overlaps: dict[Path, TrainingOverlap] = {}  # run -> what its training and the frozen set have in common
+        self.targets: list[str] = []  # the face ids of all cases of the set, also of cases that are left out
         self.models: dict[Path, Restorer] = {}
         self.recognizers: dict[Path, FaceModels] = {}
         self.matches: dict[Path, tuple[dict[str, Path], list[str]]] = {}  # folder -> the result of `match_files`
@@ -154,16 +156,39 @@ class Evaluator:
     def load_run(self, run: Path) -> None:
         """Loads a run's newest checkpoint, and checks that the run can be measured on the set.
 
-        Raises BadInput if the run does not fit the set. Raises LedgerBroken if the run was trained on a person of the
-        set.
+        If the run was trained on people of the set, their cases are left out, or BadInput is raised if
+        `options.leave_out_seen` is False. Raises BadInput also if the run does not fit the set.
         """
         checkpoint = find_newest_checkpoint(run)
         model = move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps))
         recognizer = load_restorer_faces(model.facts, self.options.faces)
         frozen_set = self._prepare(model, recognizer)
-        targets = [case.face_id for case in frozen_set.cases]
-        self.overlap_checked[run] = check_not_trained_on(self.dataset, checkpoint.parent, targets)
+        self.targets = self.targets or [case.face_id for case in frozen_set.cases]
+        overlap = find_training_overlap(
+            self.dataset, self.lq_set, checkpoint.parent, self.targets, recognizer.strangers_near_zero
+        )
+        if overlap.seen:
+            self._leave_out_seen(run, overlap)
+        self.overlaps[run] = overlap
         self.models[run], self.recognizers[run] = model, recognizer
+
+    def _leave_out_seen(self, run: Path, overlap: TrainingOverlap) -> None:
+        """Leaves out the cases that a run was trained on. Raises BadInput if the cases must not be left out, or if no
+        case would be left."""
+        assert self.frozen_set is not None
+        if not self.options.leave_out_seen:
+            raise BadInput(
+                f"{run} was trained on {overlap.describe_seen()}. Give --leave-out-seen to measure only the other "
+                "images, or train without these people."
+            )
+        seen = set(overlap.seen_targets)
+        kept = tuple(case for case in self.frozen_set.cases if case.face_id not in seen)
+        if not kept:
+            raise BadInput(
+                f"{run} was trained on {overlap.describe_seen()}. No image is left to measure: give another set."
+            )
+        without_case = (*self.frozen_set.without_case, *overlap.seen_targets)
+        self.frozen_set = replace(self.frozen_set, cases=kept, without_case=without_case)
 
     def load_folder(self, folder: Path) -> None:
         """Finds the file of each image in a folder of restored images. Raises the errors of `match_files`."""
@@ -241,6 +266,8 @@ class Evaluator:
             "images": len(cases),
             "images_in_set": self.frozen_set.images,
             "people": len(set(people)),
+            # why images of the set were not measured -> number of images
+            "images_left_out": {"seen_in_training": len(self.targets) - len(cases)} if self.targets else {},
             "references": self.options.references,
             "size": cases[0].target.shape[0],
             "judge": {
@@ -274,9 +301,7 @@ class Evaluator:
             "recipe": facts.get("recipe"),
             "images_seen": facts.get("images"),
             "steps": self.options.steps,
-            "unseen_in_training": (
-                "checked" if self.overlap_checked[run] else "not checked, because RUN/snapshot is missing"
-            ),
+            "training_overlap": self.overlaps[run].as_json(),
         }
 
     def _prepare(self, model: Restorer, recognizer: FaceModels) -> FrozenSet:

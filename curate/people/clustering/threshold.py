@@ -15,6 +15,7 @@ shows how much the constants matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,29 @@ def estimate_spread(dimensions: int) -> float:
     The assumed spread is used if `measure_spread` returns None.
     """
     return TAIL_FACTOR * RANDOM_FACTOR / float(np.sqrt(dimensions))
+
+
+def calibrate_on_people(vectors: np.ndarray, people: Sequence[str]) -> tuple[float, float] | None:
+    """Returns the lowest cosine at which two single faces of this collection are one person, and the estimated share of
+    the pairs of strangers that reach the cosine.
+
+    `vectors` are unit rows, float32 (n, d), and `people` names the person of each row. A larger collection has more
+    pairs of strangers, and therefore a higher cosine. Returns None if the spread cannot be measured (`measure_spread`),
+    or if nobody has two faces.
+    """
+    sample = np.unique(np.linspace(0, len(vectors) - 1, min(SAMPLE_SIZE, len(vectors))).astype(np.int64))
+    spread = measure_spread(vectors[sample])
+    names, person, count = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
+    pairs = float((count * (count - 1)).sum())
+    if spread is None or pairs == 0:
+        return None
+    # the sum of all cosines inside a person is the square of the length of the sum of the person's rows
+    sums = np.zeros((len(names), vectors.shape[1]))
+    np.add.at(sums, person, vectors)
+    mean_within = max(float((np.square(sums).sum() - len(vectors)) / pairs), MIN_MEAN_WITHIN)
+    evidence = Evidence(spread, mean_within)
+    threshold = round(evidence.find_threshold(solve_concentration(len(names), len(vectors))), 4)
+    return threshold, float(f"{evidence.estimate_false_match_rate(threshold):.2g}")
 
 
 def solve_concentration(people: int, faces: int) -> float:

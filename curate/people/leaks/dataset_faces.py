@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
+
+from curate.people.clustering.threshold import calibrate_on_people
 from curate.people.leaks.face_line import FaceLine
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
@@ -89,3 +93,16 @@ def read_rules(ledger: Ledger) -> Rules:
     # between machines.
     rate = float(f"{grouping['false_match_rate']:.2g}")
     return Rules(**rules, same_person=round(float(grouping["threshold"]), 4), false_match_rate=rate)
+
+
+def raise_threshold(rules: Rules, vectors: np.ndarray, people: Sequence[str]) -> Rules:
+    """Returns the rules for a comparison of two collections.
+
+    `vectors` are the unit embeddings of both collections, float32 (n, d). `people` names the person of each row. The
+    threshold for one person is calibrated on both collections together, because more strangers need a higher threshold.
+    The threshold never becomes lower than in `rules`.
+    """
+    calibrated = calibrate_on_people(vectors, people)
+    if calibrated is None or calibrated[0] <= rules.same_person:
+        return rules
+    return replace(rules, same_person=calibrated[0], false_match_rate=calibrated[1])

@@ -7,6 +7,7 @@ int arrays (n,) of face numbers: `i` has the first faces, and `j` has the second
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +27,18 @@ DIGITS = 6  # cosines are rounded, because their last bits depend on the number 
 
 _ROWS, _COLUMNS = 1024, 16384  # number of faces in one step: the float32 cosines take 64 MB
 PAIRS_PER_BATCH = 1 << 16
+
+
+@dataclass(frozen=True)
+class SimilarFaces:
+    """Pairs of similar faces. Each array has one entry for each pair."""
+
+    i: np.ndarray  # number of the first face
+    j: np.ndarray  # number of the second face
+    cosines: np.ndarray
+    is_copy: np.ndarray  # bool: the two faces are near-duplicates
+    is_alike: np.ndarray  # bool: the cosine reaches the threshold for one person, as some strangers also do
+    is_person: np.ndarray  # bool: the cosine reaches the threshold, and other photos confirm the person
 
 
 class FacePairs:
@@ -137,6 +150,16 @@ class FacePairs:
             for start in range(0, len(a), PAIRS_PER_BATCH):
                 i_, j_ = a[start : start + PAIRS_PER_BATCH], b[start : start + PAIRS_PER_BATCH]
                 yield i_, j_, self.compute_cosines(i_, j_)
+
+    def judge_similar_faces(self, one: np.ndarray, other: np.ndarray, people: bool) -> Iterator[SimilarFaces]:
+        """Yields the pairs of `find_similar_faces`, and says which pairs show one picture or one person."""
+        for i, j, cosines in self.find_similar_faces(one, other, people):
+            alike = np.zeros(len(i), bool)
+            if people:
+                alike = cosines >= self.rules.same_person
+            confirmed = alike.copy()
+            confirmed[alike] = self.compute_person_cosines(i[alike], j[alike]) >= self.rules.same_person
+            yield SimilarFaces(i, j, cosines, self.are_same_face(i, j, cosines), alike, confirmed)
 
 
 def _split_into_blocks(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -185,19 +185,17 @@ def find_leaks(
         for i, j in pairs.find_photo_copies(one, other):
             photo_copies |= set(zip(i.tolist(), j.tolist(), strict=True))
             leaks.add("near_duplicate", _make_leaks(faces, pairs, "near_duplicate", i, j, "copies of one photo"))
-        for i, j, cosines in pairs.find_similar_faces(one, other, policy == "identity"):
+        for similar in pairs.judge_similar_faces(one, other, policy == "identity"):
+            i, j = similar.i, similar.j
             new = np.array([pair not in photo_copies for pair in zip(i.tolist(), j.tolist(), strict=True)], bool)
-            same = pairs.are_same_face(i, j, cosines)
-            copies = new & same
+            copies = new & similar.is_copy
             leaks.add(
                 "near_duplicate", _make_leaks(faces, pairs, "near_duplicate", i[copies], j[copies], "one picture")
             )
-            if policy == "identity":
-                leaks.alike_pairs += int((cosines >= rules.same_person).sum())
-                confirmed = pairs.compute_person_cosines(i, j) >= rules.same_person
-                near = new & ~same & (cosines >= rules.same_person) & confirmed
-                what = f"one person, by a threshold of {rules.same_person:g}"
-                leaks.add("cosine", _make_leaks(faces, pairs, "cosine", i[near], j[near], what))
+            leaks.alike_pairs += int(similar.is_alike.sum())
+            near = new & ~similar.is_copy & similar.is_person
+            what = f"one person, by a threshold of {rules.same_person:g}"
+            leaks.add("cosine", _make_leaks(faces, pairs, "cosine", i[near], j[near], what))
     progress("compare", len(splits), len(splits))
     leaks.expected_pairs = round(embedded_pairs * rules.false_match_rate, 1)
     # Find references that show the target, a copy of the target, or the target's photo.

@@ -14,7 +14,6 @@ from types import ModuleType
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -34,6 +33,7 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.result_tables import make_difference_rows, make_notices
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying
+from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.draw_references import _draw_wrong
 from train.evaluation.aggregate import describe_interval
 from train.evaluation.cases import read_frozen_set
@@ -221,20 +221,45 @@ def frozen_crop(dataset: Path, face: str) -> np.ndarray:
     return shrink(decode(crop_path(dataset, face)), SIZE)
 
 
-def test_a_run_that_has_seen_the_people_is_refused(made: Path, run: Path) -> None:
+def test_a_run_that_has_seen_all_people_is_refused(made: Path, run: Path) -> None:
     case = read_frozen_set(made, SIZE, None, 1, seed=0).cases[0]
-    (run / "snapshot").mkdir()
     with Ledger.open(made) as ledger:
         kin = ledger.query(
             "SELECT face_id FROM splits WHERE identity_id = ? AND face_id <> ?", case.identity_id, case.face_id
-        )["face_id"]
-    for split, seen in (("train", True), ("test", False)):
-        pq.write_table(pa.table({"face_id": [kin[0]], "split": [split]}), run / "snapshot" / "faces.parquet")
-        if seen:
-            with pytest.raises(LedgerBroken, match="was trained on face"):
-                evaluate(run, made)
-        else:
-            assert evaluate(run, made)["unseen_in_training"] == "checked"
+        )["face_id"][0]
+    write_snapshot(run, made, {kin: "train"}, SIZE)
+    with pytest.raises(BadInput, match=r"was trained on 1 person of the set .* Give --leave-out-seen"):
+        evaluate(run, made)
+    with pytest.raises(BadInput, match="No image is left to measure"):
+        evaluate(run, made, options=replace(TWO, leave_out_seen=True))
+    write_snapshot(run, made, {kin: "test"}, SIZE)
+    result = evaluate(run, made, options=TWO)
+    assert result["training_overlap"]["checked"] and not result["training_overlap"]["seen"]
+    assert "No face of the set was found in the training." in " ".join(make_notices(result))
+
+
+def test_people_that_a_run_has_seen_are_left_out_of_all_means(crowd: Path, run: Path, tmp_path: Path) -> None:
+    cases = read_frozen_set(crowd, SIZE, CROWD, 2, seed=0).cases
+    write_snapshot(run, crowd, {cases[0].face_id: "train"}, SIZE)
+    seen = {case.face_id for case in cases if case.identity_id == cases[0].identity_id}
+    options, page = replace(TWO, metrics=("psnr",), leave_out_seen=True), PageImages()
+    result = evaluate(run, crowd, CROWD, options, page_images=page)
+    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    assert {row["face_id"] for row in table} == {case.face_id for case in cases} - seen
+    assert result["images"] == len(cases) - len(seen) and result["images_left_out"] == {"seen_in_training": len(seen)}
+    assert set(result["training_overlap"]["seen_targets"]) == seen
+    notices = " ".join(make_notices(result))
+    assert (
+        f"The training knows the people of {len(seen)} images of the set" in notices and "no reference" not in notices
+    )
+    html = render_page(result, page, 2)
+    assert "How faces were compared with the training" in html and "other photos must" not in html
+    # In a comparison, no system is measured on these images, and their files are no unknown files.
+    (tmp_path / "other").mkdir()
+    for case in cases:
+        cv2.imwrite(str(tmp_path / "other" / f"{case.face_id}.png"), case.target[:, :, ::-1])
+    both = compare([run], [tmp_path / "other"], crowd, tmp_path / "out", CROWD, options)
+    assert {row["images"] for row in both["rows"]} == {result["images"]} and both["extra"] == {"other": []}
 
 
 def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: Path) -> None:

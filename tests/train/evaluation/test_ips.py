@@ -14,7 +14,7 @@ def result_of(*names: str) -> dict[str, Any]:
     mean = {"mean": 0.5, "low": 0.25, "high": 0.75, "images": 4, "people": 4, "over": "images"}
     facts = {"unit": "", "better": "", "digits": 2, "source": "double", "convention": "double", "without_a_figure": ""}
     return {
-        "lq_set": "set", "unseen_in_training": "checked", "images": 4, "images_in_set": 4, "people": 4,
+        "lq_set": "set", "images": 4, "images_in_set": 4, "people": 4,
         "without_wrong_references": 0, "left_out": {}, "interval": "95% bootstrap",
         "judge": {"spec": "dlib", "is_the_datasets_own": False},
         "metrics": {name: {"title": name, **facts} for name in names},

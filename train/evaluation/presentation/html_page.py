@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from manifests.report.result_tables import make_notices, make_tables, make_title
+from manifests.report.result_tables import list_training_checks, make_notices, make_tables, make_title
 from train.evaluation.cases import Case
 from train.evaluation.evaluator import PageImages
 from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
@@ -70,6 +70,7 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
         title=make_title(result),
         tables=make_tables(result),
         notices=make_notices(result),
+        training_checks=list_training_checks(result),
         metrics=metrics,
         first_metric=first_metric,
         averages=averages,
