@@ -195,7 +195,7 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
 def _base_sha256(recipe: Recipe, base_model: str) -> str:
     if recipe.base != DIFFUSION:
         return ""
-    from train.models.bases.diffusion import base_fingerprint, check_base
+    from train.models.bases.base_folder import base_fingerprint, check_base
 
     check_base(build_model_config(recipe, 0, base_model))
     return str(base_fingerprint(base_model))

@@ -233,7 +233,7 @@ class Restorer(nn.Module):
 def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
     """Returns the config and the fingerprint of its base. If the base is a folder, the config has the absolute path of
     this folder."""
-    from train.models.bases.diffusion import base_fingerprint
+    from train.models.bases.base_folder import base_fingerprint
 
     if Path(config.base_model).is_dir():  # a base that is not a folder is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
@@ -252,7 +252,7 @@ def _build_base(config: ModelConfig) -> Any:
 
 def _check_base(folder: Path, base_model: str, recorded: str | None) -> None:
     """Raises BadInput if the checkpoint in `folder` was trained on another base than `base_model`."""
-    from train.models.bases.diffusion import base_fingerprint
+    from train.models.bases.base_folder import base_fingerprint
 
     try:
         fingerprint = base_fingerprint(base_model)

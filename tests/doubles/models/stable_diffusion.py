@@ -1,10 +1,11 @@
 """Writes a small model in the layout of Stable Diffusion 2.1-base, with random weights."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 
 WIDTHS = (16, 24, 32, 32)  # SD 2.1 has the widths 320, 640, 1280, 1280.
 PROMPT = 24  # The cross_attention_dim, which is 1024 in SD 2.1.
@@ -38,6 +39,13 @@ VAE: dict[str, Any] = {
     "sample_size": 512,
     "scaling_factor": 0.18215,
 }
+# TAESD has the width 64 and (1, 3, 3, 3) blocks.
+TINY_VAE: dict[str, Any] = {
+    "encoder_block_out_channels": (8,) * 4,
+    "decoder_block_out_channels": (8,) * 4,
+    "num_encoder_blocks": (1,) * 4,
+    "num_decoder_blocks": (1,) * 4,
+}
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -64,4 +72,14 @@ def write_mini_sd(
         whole.save_pretrained(folder / "unet", safe_serialization=safe)
         AutoencoderKL(**VAE | (vae or {})).save_pretrained(folder / "vae", safe_serialization=safe)
     DDIMScheduler(**SCHEDULE | (schedule or {})).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def write_light_sd(folder: Path, unet: dict[str, Any] | None = None, vae: dict[str, Any] | None = None) -> Path:
+    """Writes the folders of `write_mini_sd`, but the VAE is an AutoencoderTiny. `vae` replaces entries of TINY_VAE."""
+    write_mini_sd(folder, unet)
+    shutil.rmtree(folder / "vae")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        AutoencoderTiny(**TINY_VAE | (vae or {})).save_pretrained(folder / "vae")
     return folder

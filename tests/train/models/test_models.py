@@ -88,11 +88,11 @@ def base_fingerprint(folder: str) -> str:
 @pytest.fixture(autouse=True)
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.models.restorer.Vre", Vre)
-    # replaces the real module, which is imported only if a diffusion model is built
-    module = ModuleType("train.models.bases.diffusion")
-    for member in (DiffusionBase, base_fingerprint):
+    # replaces the real modules, which are imported only if a diffusion model is built
+    for name, member in (("diffusion", DiffusionBase), ("base_folder", base_fingerprint)):
+        module = ModuleType(f"train.models.bases.{name}")
         setattr(module, member.__name__, member)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 @pytest.fixture(autouse=True)

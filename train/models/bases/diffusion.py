@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny
 from peft import LoraConfig
 from torch import nn
 
-from manifests.errors import BadInput
+from train.models.bases.base_folder import check_base, load_base
 from train.models.bases.extended_attention import Extension
 from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
-from train.models.timesteps.one_step import SCHEDULE, clean_from_noise
+from train.models.timesteps.one_step import clean_from_noise
 
 # We have not seen the list of layers that OSDFace adapted. We adapt the layers that the LoRA training of diffusers
 # adapts, because OSDFace's file has the file name that this training writes. Every attention block has the four layers
@@ -30,9 +25,6 @@ SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRest
 # Standard deviation of the random numbers with which the learned prompt starts (ours). Tokens that are equal at the
 # start would stay equal in training.
 SPREAD = 0.02
-# What the scheduler of a base must have, because the formulas in train/models/timesteps/one_step.py need it.
-NEEDED_SCHEDULE = {**SCHEDULE, "prediction_type": "epsilon"}
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class DiffusionBase(nn.Module):
@@ -53,10 +45,9 @@ class DiffusionBase(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        parts, name = set(config.parts), config.base_model
+        parts = set(config.parts)
         unet_config, vae_config = check_base(config)
-        self.unet = _loaded(UNet2DConditionModel, name, "unet")
-        self.vae = _loaded(AutoencoderKL, name, "vae")
+        self.unet, self.vae = load_base(config.base_model)
         self.requires_grad_(False)
         self.prompt_dim = int(unet_config["cross_attention_dim"])
         self.latent_channels = int(vae_config["latent_channels"])
@@ -66,7 +57,10 @@ class DiffusionBase(nn.Module):
         # At 512 px, the activations need more memory than the weights. Gradient checkpointing saves memory, but
         # computes the activations twice.
         self.unet.enable_gradient_checkpointing()
-        self.vae.enable_gradient_checkpointing()
+        # The activations of an AutoencoderTiny are small. With gradient checkpointing, diffusers would also read its
+        # input in 0..1 instead of -1..1.
+        if not isinstance(self.vae, AutoencoderTiny):
+            self.vae.enable_gradient_checkpointing()
 
         if config.denoise:
             self.unet.conv_in = _JoinedInput(self.unet.conv_in)
@@ -86,9 +80,13 @@ class DiffusionBase(nn.Module):
             self.unet.class_embedding = _Shift(config.embedding_dim, self.unet.time_embedding.linear_2.out_features)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """Returns the latent z (B,4,S/8,S/8) of an image (B,3,S,S) in 0..1. z is the scaled mode of the posterior."""
-        z: torch.Tensor = self.vae.encode(image * 2 - 1).latent_dist.mode() * self.scaling
-        return z
+        """Returns the latent z (B,C,S/8,S/8) of an image (B,3,S,S) in 0..1. C is 4 in Stable Diffusion 2.1.
+
+        z is the scaled mode of the posterior. An AutoencoderTiny has no posterior, so z is its scaled latent.
+        """
+        encoded = self.vae.encode(image * 2 - 1)
+        z: torch.Tensor = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+        return z * self.scaling
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
         """Returns the clean latent x0 in the shape of z. x0 follows from the noise that the UNet predicts.
@@ -181,96 +179,3 @@ class _Shift(nn.Module):
             return embedding.new_zeros(len(embedding), self.width)
         shift: torch.Tensor = self.layers(embedding)
         return shift
-
-
-def base_fingerprint(base_model: str) -> str:
-    """Returns the sha256 of the schedule and of the configs of UNet and VAE, without the entries that have diffusers'
-    default values.
-
-    A copy of the model in another folder has the same fingerprint. A copy of the model that another version of
-    diffusers saved with more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput
-    if a config cannot be read.
-    """
-    unet = _drop_defaults(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
-    vae = _drop_defaults(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
-    schedule = _config(DDIMScheduler, base_model, "scheduler")
-    plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in NEEDED_SCHEDULE.items()}}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _drop_defaults(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a config that `kind` reads and that differ from the default values. `kind` is a class of
-    diffusers."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
-    return {
-        name: value
-        for name, value in config.items()
-        if name in defaults and value != (list(d) if isinstance(d := defaults[name], tuple) else d)
-    }
-
-
-def check_base(
-    config: ModelConfig, advice: str = "give Stable Diffusion 2.1-base or a model with the same architecture"
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the configs of the UNet and the VAE of a base. Raises BadInput if the restorer cannot use the base.
-
-    The message of the error ends with `advice`.
-    """
-    base_model = config.base_model
-    unet, vae = _config(UNet2DConditionModel, base_model, "unet"), _config(AutoencoderKL, base_model, "vae")
-    schedule = _config(DDIMScheduler, base_model, "scheduler")
-    latent, inputs, outputs = vae.get("latent_channels"), unet.get("in_channels"), unet.get("out_channels")
-    why = None
-    if not latent == inputs == outputs:
-        why = (
-            f"the base's UNet has {inputs} input channels and {outputs} output channels, but the base's VAE has "
-            f"{latent} latent channels"
-        )
-    elif len(vae["block_out_channels"]) != 4:
-        why = f"the base's VAE has {len(vae['block_out_channels'])} levels, but the recipe needs 4"
-    elif unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
-        why = "the base's UNet needs other inputs than a latent, a timestep and a prompt"
-    elif not isinstance(unet.get("cross_attention_dim"), int):
-        why = "the base's UNet does not take exactly one prompt"
-    elif wrong := [name for name, value in NEEDED_SCHEDULE.items() if schedule.get(name, value) != value]:
-        why = f"in the base's scheduler, {wrong[0]} is {schedule[wrong[0]]} and should be {NEEDED_SCHEDULE[wrong[0]]}"
-    elif "maps" in config.parts and len(config.reference_channels) > len(unet["block_out_channels"]):
-        levels = len(config.reference_channels)
-        why = f"the base's UNet has {len(unet['block_out_channels'])} levels, but the recipe needs {levels}"
-    if why is not None:
-        raise BadInput(f"{base_model} cannot be the base of this recipe, because {why}: {advice}.")
-    return unet, vae
-
-
-def _config(kind: Any, base_model: str, part: str) -> dict[str, Any]:
-    if not Path(base_model).is_dir() and not _HUB_NAME.fullmatch(base_model):
-        raise _missing(base_model, part, FileNotFoundError(base_model))  # the name is neither a folder nor a hub name
-    try:
-        config: dict[str, Any] = kind.load_config(base_model, subfolder=part)
-    except Exception as error:  # reading from a folder, a hub or a network can raise many kinds of errors
-        raise _missing(base_model, part, error) from error
-    return config
-
-
-def _loaded(kind: Any, base_model: str, part: str) -> nn.Module:
-    try:
-        model: nn.Module = kind.from_pretrained(
-            base_model, subfolder=part, torch_dtype=torch.float32, use_safetensors=True
-        )
-    except Exception as error:  # diffusers raises many kinds of errors for broken files
-        raise _missing(base_model, part, error) from error
-    return model
-
-
-def _missing(base_model: str, part: str, error: Exception) -> BadInput:
-    if Path(base_model).is_dir():
-        why = "contains no" if not (Path(base_model) / part).is_dir() else "has an unusable"
-        kind = "config" if "config" in str(error) else "safetensors file; pickled weights are never read"
-        return BadInput(
-            f"{base_model} {why} {part} ({kind}): give a folder in diffusers' layout, with unet, vae and scheduler, as "
-            "--base-model."
-        )
-    return BadInput(
-        f"{base_model} is not a folder, and no model of that name could be loaded from the hub: give a folder "
-        "in diffusers' layout as --base-model (docs/recipes.md says where Stable Diffusion 2.1-base is now)."
-    )

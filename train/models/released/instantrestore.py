@@ -25,7 +25,7 @@ from peft import LoraConfig
 from torch import nn
 
 from manifests.errors import BadInput
-from train.models.bases.diffusion import check_base
+from train.models.bases.base_folder import check_base
 from train.models.released.instantrestore_base import TIMESTEP, InstantRestoreBase
 from train.models.released.read_pickled import load_tensors, read_pickled
 from train.models.restorer import Restorer
@@ -80,6 +80,11 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
     config = build_model_config(recipe, 0, base_model)
     config = replace(config, timestep=TIMESTEP, reference_limit=MOST_REFERENCES)
     unet_config, vae_config = check_base(config, ADVICE)
+    if vae_config["_class_name"] != "AutoencoderKL":
+        raise BadInput(
+            f"{base_model} cannot be the base of InstantRestore, because its VAE is of the class "
+            f"{vae_config['_class_name']}, and InstantRestore adapts an AutoencoderKL: {ADVICE}."
+        )
     prompt_ids = read_prompt(base_model)
     # Read the file, and build the networks with the authors' names for all tensors.
     checkpoint = read_pickled(file, SOURCE)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from manifests.errors import BadInput
 from tests.doubles.models.stable_diffusion import PROMPT, WIDTHS, write_mini_sd
 from tests.doubles.training import DIM, small
-from train.models.bases.diffusion import TOKENS, base_fingerprint
+from train.models.bases.base_folder import base_fingerprint
+from train.models.bases.diffusion import TOKENS
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
