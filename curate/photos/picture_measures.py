@@ -26,8 +26,9 @@ def measure_picture(picture: Picture) -> dict[str, Any]:
 
 def is_gray(rgb: np.ndarray) -> bool:
     """Returns whether a picture, RGB uint8 (H, W, 3), has no colours."""
-    small = _sample(rgb).astype(np.int16)
-    return bool((small.max(2) - small.min(2)).mean() <= _GRAY)
+    red, green, blue = cv2.split(_sample(rgb))
+    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
+    return bool(spread.mean() <= _GRAY)
 
 
 def measure_border(rgb: np.ndarray) -> float:
@@ -48,6 +49,10 @@ def _sample(rgb: np.ndarray) -> np.ndarray:
 
 def _find_inside(rows: np.ndarray) -> tuple[int, int]:
     """Returns the number of the first row that is not plain, and 1 + the number of the last row that is not plain."""
-    near = np.abs(rows.astype(np.int16) - np.median(rows, axis=1, keepdims=True)).max(2) <= _PLAIN
+    planes = np.ascontiguousarray(rows.transpose(2, 0, 1)).astype(np.int16)  # (3, n, w); contiguous rows sort faster
+    ordered, middle = np.sort(planes, axis=2), planes.shape[2] // 2
+    # A median can lie between two levels. Twice a median is always an integer.
+    medians = ordered[:, :, middle] + ordered[:, :, middle - 1 + planes.shape[2] % 2]
+    near = (np.abs(2 * planes - medians[:, :, None]) <= 2 * _PLAIN).all(0)
     inside = np.flatnonzero(near.mean(1) < _PLAIN_SHARE)
     return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)

@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
-from scipy.interpolate import RegularGridInterpolator
 
 Convert = Callable[[Image.Image], Image.Image]
 
@@ -78,6 +77,10 @@ def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] 
     without rounding. Gray is computed from the green channel. Returns None if the profile is sRGB. Raises BrokenProfile
     if the profile cannot be used.
     """
+    # scipy.interpolate is imported here, because curation never calls this function. The import took 30% of the
+    # time in which a worker process of curation imports its libraries (our measurement).
+    from scipy.interpolate import RegularGridInterpolator
+
     to_srgb = srgb_conversion(icc, mode)
     if to_srgb is None:
         return None

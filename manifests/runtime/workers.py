@@ -8,6 +8,7 @@ place in the batch, and the other units are finished. The reason of the failure 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -172,6 +173,9 @@ def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # no core file
     if start is not None:
         start()
+    # The imported libraries consist of many objects that are never freed. After this call, the garbage collector no
+    # longer visits these objects. In our profile of curation, the visits took 3% of the time of a worker process.
+    gc.freeze()
     _state.parent = parent
     while True:
         try:
