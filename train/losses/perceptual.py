@@ -31,11 +31,12 @@ def _run_layers(
     pool: Callable[[torch.Tensor], torch.Tensor] | None = None,
     taps: tuple[int, ...] = TAPS["vgg16"],
 ) -> Layers:
-    layers = []
+    """Returns the layers `taps` in the number type of `x`. The convolutions run in the number type of their weights."""
+    layers, outer, inner = [], x.dtype, next(features.parameters()).dtype
     for place, layer in enumerate(list(features.children())[: taps[-1] + 1]):
-        x = pool(x) if pool is not None and isinstance(layer, nn.MaxPool2d) else layer(x)
+        x = pool(x.to(outer)) if pool is not None and isinstance(layer, nn.MaxPool2d) else layer(x.to(inner))
         if place in taps:
-            layers.append(x)
+            layers.append(x.to(outer))
     return layers
 
 

@@ -178,6 +178,20 @@ def test_all_terms_are_computed_in_float32_under_autocast(weights: Path) -> None
     assert all(term.dtype == torch.float32 for term in coarse.values())
 
 
+@pytest.mark.parametrize("loss", ["lpips", "ea_dists", "spatial_min"])
+def test_in_bf16_a_loss_of_vgg16_stays_near_the_loss_in_float32(weights: Path, loss: str) -> None:
+    terms, gradients = [], []
+    for precision in ("fp32", "bf16"):
+        objective = Objective(recipe_of(loss), SIZE, Recognizer(), weights, precision)  # type: ignore[arg-type]
+        restored = restored_of()
+        term = objective(batch_of(), restored)[loss]
+        gradients.append(torch.autograd.grad(term, restored.image)[0].flatten())
+        terms.append(term.detach())
+    assert terms[1].dtype == torch.float32 and terms[1] != terms[0]
+    torch.testing.assert_close(terms[1], terms[0], rtol=0.02, atol=0.0)
+    assert torch.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.9
+
+
 def test_identity_and_reference_identity_share_one_look(weights: Path) -> None:
     objective, batch, restored = objective_of(weights, "identity", "reference_identity"), batch_of(), restored_of()
     recognizer: Any = objective.recognizer
