@@ -14,6 +14,7 @@ from manifests.runtime.text import format_count
 Result = dict[str, Any]
 
 DASH = "–"  # A cell contains this text if its figure could not be measured.
+FEWEST_IMAGES = 5  # A slice with fewer images is never called the worst slice (ours).
 MARK = "*"  # This mark follows a paired difference whose interval excludes zero.
 # IPS, the identity to the references, rises if a restorer copies a reference. The metrics of COPYING show such copying.
 IPS, COPYING = "id_references", ("id_target", "copy_ratio")
@@ -97,7 +98,53 @@ def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str
     if result["differences"]:
         headings, rows = make_difference_headings(result), make_difference_rows(result, max_digits)
         tables.append(("Paired differences, image by image", *_turn_upright("", headings, rows)))
+    return [*tables, *make_slice_tables(result, max_digits)]
+
+
+def make_slice_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Returns a table of slices for each main system, or [] if the result has no slices.
+
+    A slice is a part of the set, for example the images with a strong degradation. Each row has a slice, its number of
+    images, and the means of the metrics.
+    """
+    names = [name for name, metric in result["metrics"].items() if _has_slices(result, name)]
+    headings = [
+        heading for name, heading in zip(result["metrics"], make_headings(result), strict=True) if name in names
+    ]
+    tables = []
+    for key, system in list_main_systems(result).items() if result.get("slices") else ():
+        rows = []
+        for column, one in _list_slices(result):
+            own = next((row for row in one["rows"] if row["key"] == key), None)
+            label = f"{column['title']}: {one['name']} ({format_count(one['images'], 'image')})"
+            cells = [
+                _format_figure(
+                    None if own is None else own[name], min(result["metrics"][name]["digits"], max_digits), ""
+                )
+                for name in names
+            ]
+            rows.append([label, *cells])
+        tables.append((f"Slices of {system}", ["slice", *headings], rows))
     return tables
+
+
+def list_main_systems(result: Result) -> dict[str, str]:
+    """Returns the systems that a reader compares, key -> name: the restorations with all right references, and the
+    folders of images. If there is none, all systems except the LQ input are returned."""
+    systems = {row["key"]: row["system"] for row in result["rows"] if row["key"] != "lq"}
+    most = str(result.get("references"))
+    folders = result.get("extra", {})
+    main = {key: name for key, name in systems.items() if key.split("/")[-1] == most or key in folders}
+    return main or systems
+
+
+def _has_slices(result: Result, metric: str) -> bool:
+    return any(metric in row for _, one in _list_slices(result) for row in one["rows"])
+
+
+def _list_slices(result: Result) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Returns each slice with its column."""
+    return [(column, one) for column in result.get("slices", []) for one in column["slices"]]
 
 
 def list_training_checks(result: Result) -> dict[str, str]:
@@ -125,7 +172,39 @@ def make_notices(result: Result) -> list[str]:
         *_explain_missing_metrics(result),
         *_explain_copying(result),
         *_explain_marks(result),
+        *_explain_slices(result),
     ]
+
+
+def _explain_slices(result: Result) -> list[str]:
+    """Returns notices that name the worst slices of each main system, and the columns without slices."""
+    notices = []
+    for key, system in list_main_systems(result).items():
+        overall = next(row for row in result["rows"] if row["key"] == key)
+        clauses: dict[str, list[str]] = {}  # worst slice -> the metrics by which it is the worst
+        for name, metric in result["metrics"].items():
+            sign = {"higher": 1, "lower": -1}.get(metric["better"])
+            candidates = [
+                (sign * row[name]["mean"], f"{column['title']} {one['name']} ({format_count(one['images'], 'image')})")
+                for column, one in _list_slices(result)
+                for row in one["rows"]
+                if sign and row["key"] == key and row.get(name) and row[name]["images"] >= FEWEST_IMAGES
+            ]
+            if candidates and sign:
+                worst, label = min(candidates)
+                text = f"{metric['title']} {sign * worst:.{metric['digits']}f}"
+                clauses.setdefault(label, []).append(
+                    f"{text} (all images: {overall[name]['mean']:.{metric['digits']}f})"
+                )
+        if clauses:
+            worst_slices = "; ".join(f"{label}: {', '.join(texts)}" for label, texts in clauses.items())
+            notices.append(
+                f"The worst slices of {system}: {worst_slices}. Slices of fewer than {FEWEST_IMAGES} images do not "
+                "count."
+            )
+    for column, reason in result.get("not_sliced", {}).items():
+        notices.append(f"There are no slices by {column}, because {reason}.")
+    return notices
 
 
 def _explain_set(result: Result) -> list[str]:

@@ -153,6 +153,10 @@ FLAGS = {
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
     "--fid-folder": ("FOLDER", "The folder of images with which the metric fid_folder compares the restored images"),
+    "--slices": (
+        "COLUMNS",
+        "Also average slices of the set by these columns of docs/evaluate.md, separated by commas, or all",
+    ),
     "--leave-out-seen": (
         "",
         "Do not measure images of people that a run was trained on; without this option, such a run is refused",

@@ -56,6 +56,7 @@ def evaluate(
     fid_folder: Annotated[Path | None, flag("--fid-folder", default="none", panel=_MEASURING)] = None,
     seed: Seed = 0,
     leave_out_seen: LeaveOutSeen = False,
+    slices: Annotated[str | None, flag("--slices", default="none", panel=_MEASURING)] = None,
     steps: Steps = 1,
     faces: Faces = None,
     base_model: BaseModel = None,
@@ -109,6 +110,7 @@ def evaluate(
         fid_folder=fid_folder,
         seed=seed,
         leave_out_seen=leave_out_seen,
+        slices=_parse_slices(slices),
     )
     pictures, notices = PageImages() if page is not None else None, list[str]()
     with show_progress("images", as_json) as progress:
@@ -250,6 +252,14 @@ def _parse_metrics(text: str | None, default: tuple[str, ...]) -> tuple[str, ...
 
         return tuple(METRICS)
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip())) or default
+
+
+def _parse_slices(text: str | None) -> tuple[str, ...]:
+    if text == "all":
+        from train.evaluation.slices.columns import COLUMNS
+
+        return tuple(COLUMNS)
+    return tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def _write_tables(result: dict[str, Any], markdown: Path | None, latex: Path | None) -> None:

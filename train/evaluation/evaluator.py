@@ -34,6 +34,8 @@ from train.evaluation.rows import (
     measure_systems,
     select_image_metrics,
 )
+from train.evaluation.slices.average_slices import average_slices
+from train.evaluation.slices.columns import check_columns, read_columns
 from train.evaluation.systems import System
 from train.metrics.fid import fid
 from train.metrics.measure import check_names
@@ -76,6 +78,7 @@ class EvaluationOptions:
     seed: int = 0  # The seed for the draws of the references and for the bootstrap.
     # True: images of people that a run was trained on are not measured. False: such a run is refused.
     leave_out_seen: bool = False
+    slices: tuple[str, ...] = ()  # The columns by which the results are divided into slices.
 
 
 @dataclass
@@ -126,6 +129,7 @@ class Evaluator:
                 "always measured."
             )
         check_names(options.metrics)
+        check_columns(options.slices)
         check_steps(options.steps)
         self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
         self.most_references, self.with_poor = most_references, with_poor
@@ -267,7 +271,7 @@ class Evaluator:
             "images_in_set": self.frozen_set.images,
             "people": len(set(people)),
             # why images of the set were not measured -> number of images
-            "images_left_out": {"seen_in_training": len(self.targets) - len(cases)} if self.targets else {},
+            "images_left_out": {"seen_in_training": len(self._find_seen_targets())},
             "references": self.options.references,
             "size": cases[0].target.shape[0],
             "judge": {
@@ -291,7 +295,24 @@ class Evaluator:
             ],
             "rows": averages,
             "differences": average_differences(rows, pairs, metrics, self.options.seed),
+            **self._average_slices(rows, metrics),
         }
+
+    def _find_seen_targets(self) -> set[str]:
+        """Returns the face ids of the cases that a run was trained on."""
+        return {face for overlap in self.overlaps.values() for face in overlap.seen_targets}
+
+    def _average_slices(self, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
+        """Returns the averages of each slice, and the reasons for columns without slices, or {} if no slice is asked
+        for."""
+        if not self.options.slices:
+            return {}
+        assert self.frozen_set is not None
+        options, cases = self.options, self.cases
+        name = self.frozen_set.name
+        columns = read_columns(options.slices, cases, self.dataset, self.lq_set, name, options.references, options.seed)
+        sliced, reasons = average_slices(rows, [case.face_id for case in cases], columns, metrics, options.seed)
+        return {"slices": sliced, "not_sliced": reasons}
 
     def describe_run(self, run: Path) -> dict[str, Any]:
         """Returns the part of a result that describes one run."""

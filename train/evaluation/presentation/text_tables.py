@@ -19,6 +19,7 @@ from manifests.report.result_tables import (
     make_difference_rows,
     make_headings,
     make_notices,
+    make_slice_tables,
     make_system_rows,
     make_title,
 )
@@ -37,6 +38,8 @@ def print_result(result: Result) -> None:
     if result["differences"]:
         rows = make_difference_rows(short, 3)
         parts.append(_make_table("Paired differences", "", make_difference_headings(short), rows))
+    for title, headings, rows in make_slice_tables(short, 3):
+        parts.append(_make_table(title, headings[0], headings[1:], rows))
     notices = make_notices(result)
     if others := [metric["title"] for name, metric in result["metrics"].items() if name not in names]:
         notices.append(
@@ -70,6 +73,8 @@ def render_markdown(result: Result) -> str:
     if result["differences"]:
         headings = ["paired difference", *make_difference_headings(result)]
         parts += ["", *render(headings, make_difference_rows(result))]
+    for title, headings, rows in make_slice_tables(result):
+        parts += ["", f"{title}:", "", *render(headings, rows)]
     parts += ["", *(f"- {notice}" for notice in make_notices(result)), ""]
     parts += [
         f"- {metric['title']}: {metric['convention']} ({metric['source']})." for metric in result["metrics"].values()
@@ -129,6 +134,8 @@ def render_latex(result: Result) -> str:
     if result["differences"]:
         headings = ["paired difference", *make_difference_headings(result)]
         parts += ["", *render(headings, make_difference_rows(result), lambda *_: False)]
+    for title, headings, rows in make_slice_tables(result):
+        parts += ["", f"% {title}", *render(headings, rows, lambda *_: False)]
     return "\n".join(parts) + "\n"
 
 

@@ -1,0 +1,1 @@
+"""Divides the images of a frozen set into slices, such as strong and weak degradations, and averages each slice."""

@@ -1,0 +1,78 @@
+"""Divides the images of a set into slices by a column, and averages the rows of each slice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from train.evaluation.aggregate import Row, average_systems
+from train.evaluation.slices.columns import COLUMNS
+
+PARTS = 3  # number of slices of a column with many different values (ours)
+MOST_VALUES = 4  # a column with up to this number of different values has a slice for each value (ours)
+
+
+def average_slices(
+    rows: Sequence[Row], faces: Sequence[str], columns: Mapping[str, Sequence[float]], metrics: Sequence[str], seed: int
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Returns the averages of each slice of each column, and the reasons why other columns have no slices.
+
+    `columns` has a value for each face of `faces`, or NaN. The result has a dict for each column: its name, the fields
+    of `Column`, and `slices`. A slice has a `name`, its bounds `low` and `high`, its numbers of `images` and `people`,
+    and the averages of `average_systems` in `rows`. The bounds are the smallest and the largest value in the slice.
+    Images without a value are in a slice without bounds.
+    """
+    sliced, reasons = [], {}
+    for name, values in columns.items():
+        parts = _cut(np.asarray(values, np.float64))
+        if len(parts) < 2:
+            known = np.isfinite(np.asarray(values, np.float64)).any()
+            reasons[name] = "all images have the same value" if known else COLUMNS[name].missing
+            continue
+        slices = []
+        for part in parts:
+            own_faces = {faces[i] for i in part}
+            own_rows = [row for row in rows if row["face_id"] in own_faces]
+            own_values = [values[i] for i in part if math.isfinite(values[i])]
+            low, high = (min(own_values), max(own_values)) if own_values else (None, None)
+            slices.append(
+                {
+                    "name": _name_slice(name, low, high),
+                    "low": low,
+                    "high": high,
+                    "images": len(own_faces),
+                    "people": len({row["identity_id"] for row in own_rows}),
+                    "rows": average_systems(own_rows, metrics, seed),
+                }
+            )
+        sliced.append({"column": name, **asdict(COLUMNS[name]), "slices": slices})
+    return sliced, reasons
+
+
+def _cut(values: np.ndarray) -> list[np.ndarray]:
+    """Returns the positions of each slice, the slice with the smallest values first. Slices are never empty.
+
+    Equal values are in one slice. The last slice has the positions without a value.
+    """
+    known = values[np.isfinite(values)]
+    distinct = np.unique(known)
+    if len(distinct) <= MOST_VALUES:
+        number = np.searchsorted(distinct, values)
+    else:
+        edges = np.quantile(known, np.arange(1, PARTS) / PARTS)
+        number = np.searchsorted(edges, values)
+    number = np.where(np.isfinite(values), number, len(distinct) + PARTS)
+    return [np.flatnonzero(number == one) for one in np.unique(number)]
+
+
+def _name_slice(column: str, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "unknown"
+    one = COLUMNS[column]
+    unit = one.unit if one.unit == "°" else f" {one.unit}" * bool(one.unit)
+    first, last = (f"{value:.{one.digits}f}" for value in (low, high))
+    return f"{first}{unit}" if first == last else f"{first} to {last}{unit}"
