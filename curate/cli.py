@@ -170,7 +170,7 @@ def _suggest_next(summary: Summary, dataset: Path) -> str:
     if not summary.files.get("ok"):
         return "name a folder that contains photos."
     if not summary.identities:
-        return f"likeness manifest show {name} explains why no person has two usable photos."
+        return f"run `likeness manifest show {name}`. Its reasons say why no person has two usable photos."
     train = f", likeness train {name} --out RUN" if summary.pairs.get("train") else ""
     return f"likeness manifest show {name}, likeness report {name}{train}"
 

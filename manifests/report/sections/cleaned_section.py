@@ -10,7 +10,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.thumbnails import make_thumbnail
 
-IMAGES = 24  # number of kept versions that the page shows for each round; the least similar version comes first
+# The number of kept versions that the page shows for each round. The version that is least similar to its original
+# comes first.
+IMAGES = 24
 
 _COUNTS = """
 SELECT round, reason, count(*) AS n FROM versions WHERE iteration = ?

@@ -145,5 +145,5 @@ def test_the_advice_fits_what_is_there(photos, tmp_path):
     assert "Next: name a folder that contains photos." in said and "likeness train" not in said
     save(tmp_path / "one" / "a.png", photo([0], 1))
     said = call_curate(tmp_path / "one", "--out", tmp_path / "b", "--workers", 1).stdout
-    assert "explains why no person has two usable photos" in said and "likeness train" not in said
+    assert "say why no person has two usable photos" in said and "likeness train" not in said
     assert f"likeness train {tmp_path / 'c'}" in call_curate(photos, "--out", tmp_path / "c", "--workers", 1).stdout

@@ -76,7 +76,7 @@ def test_a_reference_of_somebody_else_is_left_out_and_said(marking: Marking, sav
     references = [save("a.png", [5], 1), save("odd.png", [9], 1), save("group.png", [0, 5], 2)]
     (row,) = restore([one], references, tmp_path, tmp_path / "o", say=said.append)
     assert names(row.faces[0]) == ["a.png", "group.png"] and len(said) == 2
-    assert "odd.png was left out, because it shows a different person" in said[0]
+    assert "odd.png does not show the main person of the references" in said[0]
     assert "group.png shows 2 faces. The face at 200,30,320,150 is used" in said[1]
     assert row.faces[0].references[1].box == (200, 30, 320, 150)
     (row,) = restore([one], references, tmp_path, tmp_path / "p", trust_references=True)

@@ -31,8 +31,9 @@ FEATHER = 0.3
 # Next to pixels that do not come from the photo, the mask rises from 0 to 1 over this fraction of the crop's side
 # (ours).
 _BORDER_FEATHER = 0.04
-# The ellipse shrinks along an axis by this factor at most, and grows by the inverse at most (ours). Without this limit,
-# the ellipse of a profile would be almost empty, because the landmarks of a profile are almost on one line.
+# Along each axis, the ellipse is stretched by a factor of at least _LEAST_STRETCH and at most 1 / _LEAST_STRETCH
+# (ours). Without this limit, the ellipse of a profile would be almost empty, because the landmarks of a profile are
+# almost on one line.
 _LEAST_STRETCH = 0.65
 # Standard deviation of the blur that gives the low frequencies, as a fraction of the crop's side (ours).
 _LOW_FREQUENCIES = 0.1

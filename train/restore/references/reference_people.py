@@ -83,9 +83,9 @@ def describe_people(people: Sequence[ReferencePerson], same_person: float, trust
     for photo in odd.values():
         cosine = max(float((main[0].embeddings @ face.embedding).mean()) for face in photo.faces)
         sentences.append(
-            f"The reference {make_printable(photo.path)} was left out, because it shows a different person than most "
-            f"of the references (mean cosine {cosine:.2f}, {needed}). The reference is used only for faces of the "
-            "person that it shows. If all references show one person, give --trust-references."
+            f"The reference {make_printable(photo.path)} does not show the main person of the references (mean cosine "
+            f"{cosine:.2f}, {needed}). The reference is used only for faces of the person that it shows. If all "
+            "references show one person, give --trust-references."
         )
     for photo, face in zip(main[0].photos, main[0].faces, strict=True):
         if len(photo.faces) > 1 and len(main) == 1:
