@@ -55,6 +55,7 @@ import manifests.cli
 import manifests.export.cli
 import manifests.privacy.cli
 import train.benchmark.cli
+import train.benchmark.imported.cli
 import train.evaluation.cli
 import train.fit.cli
 import train.iterate.cli
@@ -312,6 +313,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group 
         train.evaluation.cli.evaluate,
         train.evaluation.cli.counterfactuals,
         train.benchmark.cli.freeze,
+        train.benchmark.imported.cli.import_benchmark,
         train.benchmark.cli.leaks,
     ],
 }
@@ -328,7 +330,8 @@ def _read_help(command: Callable[..., None]) -> str:
 
 for title, commands in COMMANDS.items():
     for command in commands:
-        app.command(command.__name__, rich_help_panel=title, help=_read_help(command))(command)
+        name = command.__name__.replace("_", "-")
+        app.command(name, rich_help_panel=title, help=_read_help(command))(command)
 for command in (
     *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.card),
     *(manifests.export.cli.export, manifests.privacy.cli.purge, curate.cli.optout),

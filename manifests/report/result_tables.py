@@ -17,7 +17,8 @@ DASH = "–"  # A cell contains this text if its figure could not be measured.
 FEWEST_IMAGES = 5  # A slice with fewer images is never called the worst slice (ours).
 MARK = "*"  # This mark follows a paired difference whose interval excludes zero.
 # IPS, the identity to the references, rises if a restorer copies a reference. The metrics of COPYING show such copying.
-IPS, COPYING = "id_references", ("id_target", "copy_ratio")
+# A set without targets has only the metrics of WITHOUT_TARGETS, which show that a restorer leaves its input.
+IPS, COPYING, WITHOUT_TARGETS = "id_references", ("id_target", "copy_ratio"), ("id_input", "input_agreement")
 
 
 # The ways in which the faces of a set are compared with training faces (train/benchmark/training_overlap.py).
@@ -30,8 +31,8 @@ def make_title(result: Result) -> str:
     If the result has only one checkpoint, the title also has the checkpoint.
     """
     checkpoint = f", {result['checkpoint']}" if "checkpoint" in result else ""
-    images = format_count(result["images"], "image")
-    return f"{result['lq_set']}: {images} of {_count_people(result['people'])}{checkpoint}"
+    people = f" of {_count_people(result['people'])}" if _knows_people(result) else ""
+    return f"{result['lq_set']}: {format_count(result['images'], 'image')}{people}{checkpoint}"
 
 
 def make_headings(result: Result) -> list[str]:
@@ -157,7 +158,9 @@ def make_notices(result: Result) -> list[str]:
     """Returns the notices that a reader needs to understand the figures."""
     judge = result["judge"]
     judge_name = judge["spec"].rsplit("/", 1)[-1]  # leave out the folder, because its path is private
-    own = " (the dataset's own recognizer, which a loss may have used in the training of the restorer)"
+    is_imported = result.get("set_problems") is not None
+    whose = "the restorer's" if is_imported else "the dataset's"
+    own = f" ({whose} own recognizer, which a loss may have used in the training of the restorer)"
     notices = [
         f"{result['interval']}. Identity is measured by {judge_name}{own if judge['is_the_datasets_own'] else ''}."
     ]
@@ -170,6 +173,8 @@ def make_notices(result: Result) -> list[str]:
         *_explain_partial_metrics(result),
         *_explain_extra_files(result),
         *_explain_missing_metrics(result),
+        *_explain_missing_targets(result),
+        *_explain_missing_faces(result),
         *_explain_copying(result),
         *_explain_marks(result),
         *_explain_slices(result),
@@ -208,7 +213,12 @@ def _explain_slices(result: Result) -> list[str]:
 
 
 def _explain_set(result: Result) -> list[str]:
-    """Returns notices about the images of the set without references, and the images without wrong references."""
+    """Returns notices about the images of the set without references, and the images without wrong references.
+
+    For an imported set, the notices also say what does not fit in the set.
+    """
+    if result.get("set_problems") is not None:
+        return _explain_imported_set(result)
     notices = []
     left_out = result.get("images_left_out", {})
     if without_reference := result["images_in_set"] - result["images"] - sum(left_out.values()):
@@ -222,6 +232,22 @@ def _explain_set(result: Result) -> list[str]:
     elif without_wrong:
         images = format_count(without_wrong, "image")
         notices.append(f"Wrong references are missing for {images}, because no other person has enough photos.")
+    return notices
+
+
+def _explain_imported_set(result: Result) -> list[str]:
+    """Returns notices about a set that others published: its problems, and what is missing in it."""
+    left_out = result["images_in_set"] - result["images"]
+    measured = f"{result['images']} of {format_count(result['images_in_set'], 'LQ image')} of the set are measured"
+    problems = "; ".join(f"{meaning}: {count}" for meaning, count in result["set_problems"].items())
+    notices = [f"{measured}. What does not fit in the set: {problems or 'nothing'}."] if left_out or problems else []
+    if not result["with_references"]:
+        return [*notices, "The set has no references, so each image is restored without references."]
+    if without_wrong := result["without_wrong_references"]:
+        notices.append(
+            f"Wrong references are missing for {format_count(without_wrong, 'image')}, because the set shows no other "
+            "person with references, or does not say who is on the image."
+        )
     return notices
 
 
@@ -295,7 +321,7 @@ def _explain_partial_metrics(result: Result) -> list[str]:
             figure, why = row[name], metric["without_a_figure"]
             if figure is None or "people" not in figure or figure["images"] == measured or not why:
                 continue
-            if figure["people"] < result["people"]:
+            if figure["people"] < result["people"] and _knows_people(result):
                 why += f"; the measured images show {_count_people(figure['people'])}"
                 why += ", and the interval is computed over images" if figure["over"] == "images" else ""
             key = row["system"], measured - figure["images"], measured, why
@@ -327,11 +353,47 @@ def _explain_missing_metrics(result: Result) -> list[str]:
     return [f"Not measured: {', '.join(titles)}. {reason}" for reason, titles in titles_of.items()]
 
 
-def _explain_copying(result: Result) -> list[str]:
-    """Returns a notice if the result has IPS without a metric of COPYING."""
-    missing = [name for name in COPYING if name not in result["metrics"]]
-    if IPS not in result["metrics"] or not missing:
+def _explain_missing_targets(result: Result) -> list[str]:
+    """Returns a notice that names the usual metrics that need a target, if the set has no targets."""
+    if not result.get("needs_targets"):
         return []
+    titles = ", ".join(result["needs_targets"])
+    return [f"The set has no targets, so no metric compares a restored image with a target. Absent are {titles}."]
+
+
+def _explain_missing_faces(result: Result) -> list[str]:
+    """Returns a notice about restored images in which the judge finds no face. The means include these images."""
+    counts = []
+    for row in result["rows"]:
+        figure = row.get("face_restored")
+        if figure is not None and (without := round((1 - figure["mean"]) * figure["images"])):
+            counts.append(f"{row['system']}: {without} of {figure['images']}")
+    if not counts:
+        return []
+    return [
+        f"Images in which the judge finds no face: {'; '.join(counts)}. The means of identity include these images, "
+        "with the place where an aligned face has to be."
+    ]
+
+
+def list_counterweights(result: Result) -> tuple[str, ...]:
+    """Returns the metrics that show whether a restorer copies its references. IPS must not stand without them."""
+    return COPYING if result.get("has_targets", True) else WITHOUT_TARGETS
+
+
+def _explain_copying(result: Result) -> list[str]:
+    """Returns a notice if the result has IPS without one of its counterweights, or if the set has no targets."""
+    missing = [name for name in list_counterweights(result) if name not in result["metrics"]]
+    if IPS not in result["metrics"] or not result.get("with_references", True):
+        return []
+    if not missing and result.get("has_targets", True):
+        return []
+    if not missing:
+        return [
+            "The identity to the references (IPS) also rises if a restorer copies a reference. Without targets, no "
+            "metric measures copying. Read IPS together with the identity to the input and the agreement with the "
+            "input."
+        ]
     return [
         "The identity to the references (IPS) also rises if a restorer copies a reference. To see copying, add "
         f"{' and '.join(missing)} to --metrics."
@@ -360,6 +422,11 @@ def _turn_upright(corner: str, headings: list[str], rows: list[list[str]]) -> tu
         return [corner, *headings], rows
     turned = [[heading, *(row[i] for row in rows)] for i, heading in enumerate(headings, 1)]
     return ["", *(row[0] for row in rows)], turned
+
+
+def _knows_people(result: Result) -> bool:
+    """Returns False for an imported set that does not say who is on each image."""
+    return bool(result.get("people_known", True))
 
 
 def _count_people(count: int) -> str:

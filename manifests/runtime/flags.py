@@ -17,12 +17,17 @@ import typer
 ARGUMENTS = {
     "DATASET": "The folder of a dataset",
     "DATASET|BENCH": "The folder of a dataset or of a benchmark",
+    "DATASET|BENCH|PUBLISHED": (
+        "The folder of a dataset or of a benchmark; with an imported benchmark in --benchmark, the folder of the "
+        "published test set"
+    ),
     "DATASET|FOLDER": "The folder of a dataset, or any folder of images",
     "DATASET|LQ": "The folder of a dataset, or of one set of LQ images",
     "DATASET|SNAPSHOT": "The folder of a dataset, or of a snapshot of a dataset",
     "PHOTOS...": "Photos and folders of photos",
     "IMAGE": "An image file",
     "SOURCE": "The folder of the published images, or one CSV file",
+    "PUBLISHED": "The folder of a published test set",
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
     "SQL": "One SELECT statement; docs/ledger.md lists the tables",
     "ACTION": (
@@ -47,7 +52,7 @@ FLAGS = {
     # options for the input
     "--run": ("RUN", "The folder of a training run"),
     "--set": ("NAME", "The name of a frozen set of the dataset"),
-    "--benchmark": ("BENCH", "The folder of a benchmark that was made from the photos of this dataset"),
+    "--benchmark": ("BENCH", "The folder of a benchmark that was made from the photos of the first argument"),
     "--split": ("SPLIT", "The split to use: train, val or test"),
     "--originals": ("FOLDER", "The folder of the original images"),
     "--split-lists": ("FOLDER", "The folder that contains train_image.txt, val_image.txt and test_image.txt"),
@@ -173,10 +178,14 @@ FLAGS = {
     "--latex": ("FILE", "Write the tables as LaTeX"),
     "--plot": ("FILE.svg", "Draw a plot of the identity to the target as an SVG file"),
     # exports and benchmarks
+    "--layout": (
+        "LAYOUT",
+        "The layout of the published test set: a name of docs/benchmarks.md, or a .toml file of patterns",
+    ),
     "--crops": ("VERSION", "The training crops to write: original, or best for the crops that iterate cleaned"),
     "--shard-mib": ("MIB", "The largest size of a shard, in MiB"),
     "--with-names": ("", "Also write the names of people"),
-    "--with-images": ("", "Also write the crops and the LQ images"),
+    "--with-images": ("", "Also write the images"),
     "--with-embeddings": ("", "Also write the embeddings of the faces; embeddings are biometric data"),
 }
 # --out has one of these metavars

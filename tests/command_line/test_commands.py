@@ -51,7 +51,9 @@ def test_a_dataset_or_photos_are_the_first_argument() -> None:
     for words, command in ALL.items():
         first = (list_arguments(command) or [""])[0]
         assert (
-            first.startswith("DATASET") or first in {"PHOTOS...", "IMAGE", "SOURCE"} or words[0] in {"demo", "doctor"}
+            first.startswith("DATASET")
+            or first in {"PHOTOS...", "IMAGE", "SOURCE", "PUBLISHED"}
+            or words[0] in {"demo", "doctor"}
         )
 
 

@@ -40,6 +40,7 @@ WRITES = {
     "restore",
     "evaluate",
     "freeze",
+    "import-benchmark",
     "report",
     "export",
     "import",

@@ -100,6 +100,14 @@ def leaks(
     for folder in (dataset, benchmark):
         if folder is not None and not folder.is_dir():
             raise BadInput(f"{folder} is not a folder. Give a dataset or a benchmark.")
+    from train.benchmark.imported.imported_benchmark import is_imported
+
+    for folder in (dataset, benchmark):
+        if folder is not None and is_imported(folder):
+            raise BadInput(
+                f"{folder} is an imported benchmark. Its files have no splits and no face ids, so `likeness leaks` "
+                "cannot check it. Give a dataset, or a benchmark that `likeness freeze` wrote."
+            )
     from curate.people.leaks.audit import audit_dataset
     from manifests.runtime.progress import show_progress
     from train.benchmark.frozen_benchmark import is_benchmark

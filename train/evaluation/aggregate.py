@@ -109,12 +109,13 @@ def _average_values(values: dict[str, float], rows: dict[str, Row], key: tuple[i
     }
 
 
-def describe_interval(people: Sequence[str]) -> str:
+def describe_interval(people: Sequence[str], people_known: bool = True) -> str:
     """Returns sentences that explain the intervals and their limits. The last sentence ends without a period.
 
-    `people` names the person of each image. Many images of few people say little about other people.
+    `people` names the person of each image. Many images of few people say little about other people. If `people_known`
+    is False, each image has its own name, because the set does not say who is on the image.
     """
-    unit, count = bootstrap_unit(people), len(set(people))
+    unit, count = bootstrap_unit(people) if people_known else "images", len(set(people))
     if len(people) == 1:
         return "There is only one image, so the intervals have no meaning"
     units = count if unit == "people" else len(people)
@@ -124,7 +125,9 @@ def describe_interval(people: Sequence[str]) -> str:
             f". With only {units} {unit}, a 95% interval of normally distributed values contains the true mean in "
             f"{coverage(units):.0%} of cases, not in 95%"
         )
-    if unit == "images":
+    if not people_known:
+        sentence += ". The set does not say who is on each image, so two images may show one person"
+    elif unit == "images":
         people_count = "is only 1 person" if count == 1 else f"are only {count} people"
         sentence += f". There {people_count}, so the intervals say nothing about other people"
     return sentence

@@ -27,7 +27,7 @@ class Case:
     face_id: str
     identity_id: str
     lq: np.ndarray  # uint8 (S, S, 3).
-    target: np.ndarray  # uint8 (S, S, 3).
+    target: np.ndarray | None  # uint8 (S, S, 3), or None if the set has no targets.
     references: tuple[np.ndarray, ...]  # K images of the same person, uint8 (S, S, 3).
     reference_embeddings: np.ndarray  # float32 (K, d): the embeddings of `references`.
     wrong: tuple[np.ndarray, ...] = ()  # Images of one other person, uint8 (S, S, 3), or () if nobody has enough photos
@@ -38,6 +38,11 @@ class Case:
     poor: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
     valid: np.ndarray | None = None  # bool (S, S): the target's pixels that come from its photo; None for all pixels
 
+    @property
+    def size(self) -> int:
+        """Returns the side of the images that are measured, in pixels."""
+        return int(self.lq.shape[0])
+
 
 @dataclass(frozen=True)
 class FrozenSet:
@@ -47,6 +52,16 @@ class FrozenSet:
     images: int  # Number of all LQ images of the set; an image without a usable reference has no case.
     cases: tuple[Case, ...]  # Sorted by face id.
     without_case: tuple[str, ...] = ()  # Face ids of images without a usable reference; empty for a benchmark.
+    # The following fields describe an imported benchmark (train/evaluation/imported_set.py).
+    is_imported: bool = False
+    has_targets: bool = True
+    people_known: bool = True  # False if the set does not say who is on each image; each image is then one person.
+    problems: Mapping[str, int] = field(default_factory=dict)  # What does not fit in the set -> number of files.
+
+    @property
+    def most_references(self) -> int:
+        """Returns the largest number of references of a case."""
+        return max(len(case.references) for case in self.cases)
 
 
 def read_frozen_set(

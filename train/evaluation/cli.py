@@ -14,7 +14,7 @@ from train.models.config import MOST_STEPS
 
 _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
 # The commands `evaluate` and `counterfactuals` share the following options.
-Dataset = Annotated[Path, argument("DATASET|BENCH")]
+Dataset = Annotated[Path, argument("DATASET|BENCH|PUBLISHED")]
 LqSet = Annotated[str | None, flag("--set", default="the only set that fits the restorer")]
 BenchmarkFolder = Annotated[Path | None, flag("--benchmark", "; the benchmark can be without images", default="none")]
 Metrics = Annotated[str | None, flag("--metrics", default="the usual ones", panel=_MEASURING)]

@@ -97,7 +97,9 @@ def compare(
     for folder in folders:
         own, extra[folder.resolve().name] = evaluator.measure_folder(folder, progress, with_input=not rows)
         rows += own
-    run_keys = [f"{run.resolve().name}/{options.references}" for run in runs]
+    # without references in the set, the runs are compared without references
+    most = options.references if any(case.references for case in evaluator.cases) else 0
+    run_keys = [f"{run.resolve().name}/{most}" for run in runs]
     first, *others = [*run_keys, *(folder.resolve().name for folder in folders)]
     pairs = [(f"{other} - {first}", other, first) for other in others]
     for run in runs:

@@ -18,6 +18,7 @@ from manifests.ledger.queries import read_recognizers
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.progress import Progress
 from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
+from train.benchmark.imported.imported_benchmark import find_imported
 from train.benchmark.training_overlap import TrainingOverlap, find_training_overlap
 from train.evaluation.aggregate import Average, Row, average_differences, average_systems, describe_interval
 from train.evaluation.cache.cache_file import EvaluationCache
@@ -25,6 +26,7 @@ from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs, hash_restorer
 from train.evaluation.cases import Case, FrozenSet, read_frozen_set
+from train.evaluation.imported_set import count_set_problems, read_imported_set, restore_at_size
 from train.evaluation.results import describe_metric
 from train.evaluation.rows import (
     OnImage,
@@ -38,7 +40,7 @@ from train.evaluation.slices.average_slices import average_slices
 from train.evaluation.slices.columns import check_columns, read_columns
 from train.evaluation.systems import System
 from train.metrics.fid import fid
-from train.metrics.measure import check_names
+from train.metrics.measure import check_names, reads_references, reads_target
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
@@ -60,6 +62,21 @@ DEFAULT_METRICS = (
     "face_restored",
     "copy_ratio",
 )
+
+
+# `evaluate` computes these metrics for a set without targets, if the user does not give --metrics. The identity to the
+# references (IPS) is beside the identity to the input and the agreement with the input, because copying raises IPS.
+WITHOUT_TARGET_METRICS = (
+    "niqe",
+    "musiq",
+    "maniqa",
+    "clipiqa",
+    "id_references",
+    "id_input",
+    "input_agreement",
+    "face_restored",
+)
+NO_TARGETS = "The set has no targets."
 
 
 @dataclass(frozen=True)
@@ -168,13 +185,19 @@ class Evaluator:
         recognizer = load_restorer_faces(model.facts, self.options.faces)
         frozen_set = self._prepare(model, recognizer)
         self.targets = self.targets or [case.face_id for case in frozen_set.cases]
-        overlap = find_training_overlap(
-            self.dataset, self.lq_set, checkpoint.parent, self.targets, recognizer.strangers_near_zero
-        )
+        overlap = self._find_overlap(checkpoint.parent, recognizer)
         if overlap.seen:
             self._leave_out_seen(run, overlap)
         self.overlaps[run] = overlap
         self.models[run], self.recognizers[run] = model, recognizer
+
+    def _find_overlap(self, checkpoint_folder: Path, recognizer: FaceModels) -> TrainingOverlap:
+        assert self.frozen_set is not None
+        if self.frozen_set.is_imported:
+            return TrainingOverlap(False, unchecked=["Likeness does not compare the faces of an imported set."])
+        return find_training_overlap(
+            self.dataset, self.lq_set, checkpoint_folder, self.targets, recognizer.strangers_near_zero
+        )
 
     def _leave_out_seen(self, run: Path, overlap: TrainingOverlap) -> None:
         """Leaves out the cases that a run was trained on. Raises BadInput if the cases must not be left out, or if no
@@ -214,6 +237,8 @@ class Evaluator:
         assert frozen_set is not None
         cache = self._open_cache(run, hash_restorer(model))
         restore, measure = make_cached_restorer(model, recognizer, cache), self._load_measure(cache).read_from(cache)
+        if model.config.size != frozen_set.cases[0].size:  # only images of an imported set can have another size
+            restore = restore_at_size(restore, model.config.size)
         rows: list[Row] = []
 
         def keep(row: Row, image: np.ndarray) -> None:
@@ -256,6 +281,7 @@ class Evaluator:
         cases, metrics = self.frozen_set.cases, self.image_metrics
         people = [case.identity_id for case in cases]
         averages, missing = average_systems(rows, metrics, self.options.seed), dict(self.missing_metrics)
+        problems = count_set_problems(self.frozen_set, self.judge, next(iter(self.caches.values())))
         for name in self.options.metrics:
             if METRICS[name].scope == "set" and name not in missing:
                 self._add_set_metric(name, averages, missing)
@@ -272,14 +298,25 @@ class Evaluator:
             "people": len(set(people)),
             # why images of the set were not measured -> number of images
             "images_left_out": {"seen_in_training": len(self._find_seen_targets())},
+            "people_known": self.frozen_set.people_known,
+            "has_targets": self.frozen_set.has_targets,
+            "with_references": sum(bool(case.references) for case in cases),
+            # None for a set that Likeness made; otherwise what does not fit in the set -> number of files
+            "set_problems": problems,
+            # the titles of the usual metrics that need a target, if the set has no targets
+            "needs_targets": (
+                []
+                if self.frozen_set.has_targets
+                else [METRICS[name].title for name in DEFAULT_METRICS if reads_target(name)]
+            ),
             "references": self.options.references,
-            "size": cases[0].target.shape[0],
+            "size": cases[0].size,
             "judge": {
                 "spec": self.judge.spec,
                 "sha256": self.judge.recognizer_sha256(),
                 "is_the_datasets_own": self.judge.recognizer_sha256() == self.dataset_recognizer,
             },
-            "interval": describe_interval(people),
+            "interval": describe_interval(people, self.frozen_set.people_known),
             "without_wrong_references": sum(not case.wrong for case in cases),
             # key of a system with references -> number of images for which some references were left out
             "left_out": {
@@ -330,21 +367,14 @@ class Evaluator:
         metrics."""
         size = model.config.size
         if self.frozen_set is None:
-            self.frozen_set = read_frozen_set(
-                self.dataset,
-                size,
-                self.lq_set,
-                self.options.references,
-                self.options.seed,
-                self.with_poor,
-                self.most_references,
-            )
-            self.dataset_recognizer = _read_recognizer(self.dataset)[1]
+            self.frozen_set = self._read_set(size, recognizer)
+            own = self.frozen_set.is_imported
+            self.dataset_recognizer = recognizer.recognizer_sha256() if own else _read_recognizer(self.dataset)[1]
             self.judge = load_faces(self.options.judge) if self.options.judge is not None else recognizer
-        elif self.frozen_set.cases[0].target.shape[0] != size:
+        elif self.frozen_set.cases[0].size != size and not self.frozen_set.is_imported:
             raise BadInput(
-                f"The set has images of {self.frozen_set.cases[0].target.shape[0]} px, but one of the restorers works "
-                f"at {size} px: compare restorers of the same size."
+                f"The set has images of {self.frozen_set.cases[0].size} px, but one of the restorers works at {size} "
+                "px: compare restorers of the same size."
             )
         if model.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.dataset_recognizer:
             raise BadInput(
@@ -355,11 +385,25 @@ class Evaluator:
 
     def _prepare_without_run(self) -> None:
         """Loads the frozen set and the metrics without a run: the set can have any image size, and the dataset names
-        the recognizer.
+        the recognizer. An imported set names no recognizer.
         """
-        self.frozen_set = read_frozen_set(self.dataset, None, self.lq_set, self.options.references, self.options.seed)
-        spec, self.dataset_recognizer = _read_recognizer(self.dataset)
+        self.frozen_set = self._read_set(None, None)
+        spec, self.dataset_recognizer = ("auto", "") if self.frozen_set.is_imported else _read_recognizer(self.dataset)
         self.judge = load_faces(self.options.judge or self.options.faces or spec)
+
+    def _read_set(self, size: int | None, recognizer: FaceModels | None) -> FrozenSet:
+        """Reads the frozen set or the imported set. If it has no targets, other metrics are the usual ones."""
+        references, most = self.options.references, self.most_references
+        if (imported := find_imported(self.dataset, self.lq_set)) is not None:
+            frozen_set = read_imported_set(*imported, references, most, recognizer)
+        else:
+            seed, with_poor = self.options.seed, self.with_poor
+            frozen_set = read_frozen_set(self.dataset, size, self.lq_set, references, seed, with_poor, most)
+        if not frozen_set.has_targets and self.options.metrics == DEFAULT_METRICS:
+            has_references = frozen_set.most_references > 0
+            usual = [name for name in WITHOUT_TARGET_METRICS if has_references or not reads_references(name)]
+            self.options = replace(self.options, metrics=tuple(usual))
+        return frozen_set
 
     def _open_cache(self, folder: Path | None, restorer: str = "") -> EvaluationCache:
         """Returns the cache in a folder, or a cache in memory. `restorer` is the hash of the run's restorer."""
@@ -373,10 +417,12 @@ class Evaluator:
     def _load_measure(self, cache: EvaluationCache) -> CachedMeasure:
         """Returns the metrics. The first call finds out which metrics can be measured."""
         if self.measure is None:
-            assert self.judge is not None
-            options = self.options
-            measure = CachedMeasure(options.metrics, self.judge, options.weights, options.references, cache)
-            self.measure, self.missing_metrics = measure, dict(measure.missing)
+            assert self.judge is not None and self.frozen_set is not None
+            options, has_targets = self.options, self.frozen_set.has_targets
+            names = [name for name in options.metrics if has_targets or not reads_target(name)]
+            measure = CachedMeasure(names, self.judge, options.weights, options.references, cache)
+            absent = {name: NO_TARGETS for name in options.metrics if name not in names}
+            self.measure, self.missing_metrics = measure, measure.missing | absent
             if "fid_folder" in options.metrics and options.fid_folder is None:
                 reason = "fid_folder needs a folder of images: give a folder with --fid-folder."
                 self.missing_metrics["fid_folder"] = reason
@@ -392,7 +438,7 @@ class Evaluator:
         """Adds a metric that has one value for a whole set, without an interval."""
         assert self.frozen_set is not None and self.measure is not None
         cache = next(iter(self.caches.values()))
-        others = [case.target for case in self.frozen_set.cases]
+        others = [case.target for case in self.frozen_set.cases if case.target is not None]
         try:
             if name == "fid_folder":
                 assert self.options.fid_folder is not None

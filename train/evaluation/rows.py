@@ -53,7 +53,7 @@ def measure_systems(
         if restored.image is None:
             yield _finish_unmeasured(row, "the restored image contains NaN or infinity", metrics)
         else:
-            yield _finish_measured(row, case, restored.image, measure, metrics, on_image)
+            yield _finish_measured(row, case, restored.image, measure, metrics, on_image, case.lq)
 
 
 def match_files(
@@ -66,7 +66,8 @@ def match_files(
     faces are neither measured nor returned.
 
     A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
-    face id and an underscore, because many scripts name their results in this way. Raises BadInput if `folder` is not a
+    face id and an underscore, because many scripts name their results in this way. If several face ids fit, the longest
+    counts. Raises BadInput if `folder` is not a
     folder, if no file matches, or if two files match the same case.
     """
     if not folder.is_dir():
@@ -74,8 +75,10 @@ def match_files(
     faces, files, unmatched = {case.face_id for case in cases}, dict[str, Path](), list[str]()
     known = faces.union(without_case)
     for path in list_photos(folder):
-        face = path.stem if path.stem in known else path.stem.split("_")[0]
-        if face not in known:
+        parts = path.stem.split("_")
+        beginnings = ("_".join(parts[:count]) for count in range(len(parts), 0, -1))
+        face = next((name for name in beginnings if name in known), None)
+        if face is None:
             unmatched.append(path.name)
         elif face not in faces:
             continue
@@ -94,8 +97,9 @@ def match_files(
 
 
 def measure_input(case: Case, measure: Measure, metrics: Sequence[str], on_image: OnImage = lambda *_: None) -> Row:
-    """Returns the row of the LQ image itself."""
-    return _finish_measured(_start_row(case, "lq", "LQ input"), case, case.lq, measure, metrics, on_image)
+    """Returns the row of the LQ image itself. It has no values of metrics that compare an image with the LQ image."""
+    row = _start_row(case, "lq", "LQ input")
+    return _finish_measured(row, case, case.lq, measure, metrics, on_image, lq=None)
 
 
 def measure_file(
@@ -116,14 +120,14 @@ def measure_file(
         image = read(path)
     except BadInput as error:
         return _finish_unmeasured(row, str(error), metrics)
-    if image.shape != case.target.shape:
-        (height, width), (right_height, right_width) = image.shape[:2], case.target.shape[:2]
+    if image.shape != case.lq.shape:
+        (height, width), (right_height, right_width) = image.shape[:2], case.lq.shape[:2]
         reason = (
             f"{make_printable(path.name)} has {width} x {height} pixels, but the images of the set have "
             f"{right_width} x {right_height}"
         )
         return _finish_unmeasured(row, reason, metrics)
-    return _finish_measured(row, case, image, measure, metrics, on_image)
+    return _finish_measured(row, case, image, measure, metrics, on_image, case.lq)
 
 
 def _start_row(case: Case, key: str, name: str) -> Row:
@@ -140,10 +144,18 @@ def _start_row(case: Case, key: str, name: str) -> Row:
 
 
 def _finish_measured(
-    row: Row, case: Case, image: np.ndarray, measure: Measure, metrics: Sequence[str], on_image: OnImage
+    row: Row,
+    case: Case,
+    image: np.ndarray,
+    measure: Measure,
+    metrics: Sequence[str],
+    on_image: OnImage,
+    lq: np.ndarray | None,
 ) -> Row:
-    values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong, case.valid)
-    on_image(row, image if case.valid is None else np.where(case.valid[:, :, None], image, case.target))
+    values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong, case.valid, lq=lq)
+    if case.valid is not None and case.target is not None:
+        image = np.where(case.valid[:, :, None], image, case.target)
+    on_image(row, image)
     return row | {name: values.get(name, math.nan) for name in metrics}
 
 

@@ -120,7 +120,7 @@ def choose_photos(case: Case, system: System) -> tuple[tuple[np.ndarray, ...], n
         crops, embeddings = case.references, case.reference_embeddings
     else:
         crops, embeddings = case.poor.get(system.source, ((), None))
-    if not crops or embeddings is None:
+    if embeddings is None or (not crops and (system.references or system.source != "right")):
         return None
     return crops[: system.references], embeddings[: system.references]
 

@@ -36,6 +36,7 @@ from train.data.landmarks68 import find_68_points
 from train.data.tensors import to_tensor
 from train.metrics import deg_recognizer, fid, lpips_dists, no_reference
 from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target, same_person
+from train.metrics.input_agreement import agree_with_input
 from train.metrics.landmarks import (
     EYES,
     MOUTH,
@@ -52,9 +53,10 @@ from train.metrics.registry import METRICS
 class Measure(Protocol):
     """Measures one image. All images are aligned faces, RGB uint8 (S, S, 3).
 
-    The restored image and the target have the same size. `valid`, bool (S, S), is False for pixels that do not come
-    from the photo of the target. Outside `valid`, every metric sees the pixels of the target. With `only`, only these
-    metrics are computed.
+    The restored image, the target and the LQ image have the same size. If `target` is None, the metrics that read a
+    target are left out. If `lq` is None, the metrics that read the LQ image are left out. `valid`, bool (S, S), is
+    False for pixels that do not come from the photo of the target. Outside `valid`, every metric sees the pixels of the
+    target. With `only`, only these metrics are computed.
 
     Raises BadInput for images of another type or shape.
     """
@@ -62,11 +64,12 @@ class Measure(Protocol):
     def __call__(
         self,
         restored: np.ndarray,
-        target: np.ndarray,
+        target: np.ndarray | None,
         references: Sequence[np.ndarray],
         wrong: Sequence[np.ndarray] = (),
         valid: np.ndarray | None = None,
         only: Collection[str] | None = None,
+        lq: np.ndarray | None = None,
     ) -> dict[str, float]: ...
 
 
@@ -111,9 +114,19 @@ def reads_references(name: str) -> bool:
     return name in ("id_references", "copy_ratio")
 
 
+def reads_target(name: str) -> bool:
+    """Returns whether a metric compares an image with its target. Sets of real LQ images have no targets."""
+    return name not in (*no_reference.WEIGHTS, *_READ_LQ, "fid_folder", "id_references", "face_restored")
+
+
+def reads_lq(name: str) -> bool:
+    """Returns whether a metric compares an image with its LQ image."""
+    return name in _READ_LQ
+
+
 def reads_judge(name: str) -> bool:
     """Returns whether the judge's embeddings or landmarks change the value of a metric."""
-    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, "deg_published")
+    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, "deg_published", "input_agreement")
     return METRICS[name].scope != "set" and name not in (*_MASKED, *_UNMASKED, *own_network)
 
 
@@ -124,12 +137,22 @@ def check_names(names: Sequence[str]) -> None:
             raise BadInput(f"There is no metric '{name}'; the metrics are {', '.join(METRICS)}.")
 
 
-def select_names(names: Iterable[str], has_wrong: bool, only: Collection[str] | None) -> list[str]:
+def select_names(
+    names: Iterable[str], has_wrong: bool, only: Collection[str] | None, has_target: bool = True, has_lq: bool = False
+) -> list[str]:
     """Returns the metrics of `names` that a call of a Measure computes.
 
-    `has_wrong` says whether the call has wrong references. If `only` is given, the other metrics are left out.
+    `has_wrong`, `has_target` and `has_lq` say whether the call has wrong references, a target and an LQ image. If
+    `only` is given, the other metrics are left out.
     """
-    return [name for name in names if (has_wrong or METRICS[name].scope != "wrong") and (only is None or name in only)]
+    return [
+        name
+        for name in names
+        if (has_wrong or METRICS[name].scope != "wrong")
+        and (has_target or not reads_target(name))
+        and (has_lq or not reads_lq(name))
+        and (only is None or name in only)
+    ]
 
 
 def build_measure(
@@ -156,26 +179,29 @@ def build_measure(
 
     def measure(
         restored: np.ndarray,
-        target: np.ndarray,
+        target: np.ndarray | None,
         references: Sequence[np.ndarray],
         wrong: Sequence[np.ndarray] = (),
         valid: np.ndarray | None = None,
         only: Collection[str] | None = None,
+        lq: np.ndarray | None = None,
     ) -> dict[str, float]:
         references = references[:most_references]
-        for image in (restored, target, *references, *wrong):
+        compared = {"target": target, "LQ image": lq}
+        for image in (restored, *references, *wrong, *(image for image in compared.values() if image is not None)):
             _check_image(image)
-        if restored.shape != target.shape:
-            raise BadInput(
-                f"The restored image has {restored.shape[1]} x {restored.shape[0]} pixels, but its target has "
-                f"{target.shape[1]} x {target.shape[0]}: resize the restored image to the size of the target."
-            )
-        if valid is not None:
+        for what, other in compared.items():
+            if other is not None and restored.shape != other.shape:
+                raise BadInput(
+                    f"The restored image has {restored.shape[1]} x {restored.shape[0]} pixels, but its {what} has "
+                    f"{other.shape[1]} x {other.shape[0]}: resize the restored image to the size of the {what}."
+                )
+        if valid is not None and target is not None:
             restored = np.where(valid[:, :, None], restored, target)
-        case = _Case(restored, target, tuple(references), tuple(wrong), valid)
+        case = _Case(restored, target, tuple(references), tuple(wrong), valid, lq)
         return {
             name: readers[name](case) if restored.shape[0] >= METRICS[name].min_side else math.nan
-            for name in select_names(readers, bool(wrong), only)
+            for name in select_names(readers, bool(wrong), only, target is not None, lq is not None)
         }
 
     return measure, reasons
@@ -186,18 +212,35 @@ class _Case:
     """Holds one restored image and the images with which it is compared."""
 
     restored: np.ndarray
-    target: np.ndarray
+    given_target: np.ndarray | None
     references: tuple[np.ndarray, ...]
     wrong: tuple[np.ndarray, ...]
     valid: np.ndarray | None  # bool (S, S); None if all pixels are valid
+    given_lq: np.ndarray | None
+
+    @property
+    def target(self) -> np.ndarray:
+        """Returns the target. Only metrics that read a target are computed with a target."""
+        assert self.given_target is not None
+        return self.given_target
+
+    @property
+    def lq(self) -> np.ndarray:
+        """Returns the LQ image. Only metrics that read the LQ image are computed with an LQ image."""
+        assert self.given_lq is not None
+        return self.given_lq
 
     @cached_property
     def mask(self) -> torch.Tensor | None:
         return None if self.valid is None else torch.from_numpy(self.valid)[None, None]
 
     @cached_property
+    def tensor(self) -> torch.Tensor:
+        return to_tensor(self.restored)[None]
+
+    @cached_property
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return to_tensor(self.restored)[None], to_tensor(self.target)[None]
+        return self.tensor, to_tensor(self.target)[None]
 
 
 ReadMetric = Callable[[_Case], float]  # A function that computes one metric of a case.
@@ -245,6 +288,7 @@ class _FaceCache:
 
 _MASKED = {"psnr": psnr, "ssim": ssim}  # PSNR and SSIM measure only valid pixels.
 _UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # MS-SSIM and VIF measure all pixels.
+_READ_LQ = ("id_input", "input_agreement")  # These metrics compare the restored image with the LQ image.
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),
@@ -275,7 +319,7 @@ def _make_reader(
         return lambda case: compare_features(*case.tensors)[0]
     if name in no_reference.WEIGHTS:
         score = no_reference.load_no_reference(name, weights)
-        return lambda case: score(case.tensors[0])[0]
+        return lambda case: score(case.tensor)[0]
     if name in _LANDMARKS:
         compare_points, find = _LANDMARKS[name], faces.find_68_points
         return lambda case: compare_points(find(case.restored)[None], find(case.target)[None])[0]
@@ -294,6 +338,10 @@ def _make_reader(
             return lambda case: same_person(embed_all([case.restored]), embed_all([case.target]), threshold)[0]
         case "id_references":
             return lambda case: id_references(embed_all([case.restored]), [embed_all(case.references)])[0]
+        case "id_input":
+            return lambda case: id_target(embed_all([case.restored]), embed_all([case.lq]))[0]
+        case "input_agreement":
+            return lambda case: agree_with_input(case.restored, case.lq)
         case "deg_judge":
             return lambda case: angle_degrees(embed_all([case.restored]), embed_all([case.target]))[0]
         case "deg_published":

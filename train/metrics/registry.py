@@ -112,6 +112,11 @@ METRICS: dict[str, Metric] = {
         "the person. ReFine calls the value IPS. Copying a reference raises the value, so read it together with the "
         "identity to target",
         "ReFine (IPS)", nan_reason="there is no reference"),
+    "id_input": Metric("identity to input", "", "", 4,
+        "The value is the cosine between the judge's embeddings of the restored image and of the LQ image. A restorer "
+        "that returns its input has the value 1, and a degraded face looks less like its person, so read it together "
+        "with the quality. The NTIRE challenge on faces uses the same cosine with AdaFace as a gate",
+        "NTIRE 2025 (gate), with the judge"),
     "deg_published": Metric("Deg", "°", "lower", 2,
         "The value is the angle between ResNet-18 ArcFace features (resnet18_110) of the whole crops in gray at 128 "
         "px. Pairs below 1 degree are left out. All of this is as in VQFR's script. We have not seen which script "
@@ -158,6 +163,14 @@ METRICS: dict[str, Metric] = {
     "ald_mouth_affine": Metric("|A - I| mouth (ours)", "", "lower", 4,
         f"{_AFFINE} The points are the 20 points of the mouth. ALD does not measure the map A",
         "ours", _DLIB, _NO_FACE),
+    # --- the LQ image ---
+    "input_agreement": Metric("agreement with input", "dB", "", 2,
+        "The restored image is blurred by Gaussians with standard deviations from 0 to 4.5% of the side. The value is "
+        "the PSNR over RGB in 8 bits between the LQ image and the blurred image that is nearest to it. The blur stands "
+        "for the unknown degradation. Noise and JPEG blocks of the LQ image limit the value, equally for all "
+        "restorations of the image. A restorer that returns its input, or only blurs it, has a high value, so read it "
+        "together with the quality",
+        "ours"),
     # --- copying ---
     "copy_ratio": Metric("copy ratio", "", "lower", 4,
         "Each reference r has the value max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)), and the largest of "

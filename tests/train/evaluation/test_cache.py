@@ -33,7 +33,7 @@ from train.evaluation.evaluate import compare, evaluate
 from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages
 from train.evaluation.systems import System
 from train.metrics import fid
-from train.metrics.measure import build_measure, find_weights, reads_judge, reads_references
+from train.metrics.measure import build_measure, find_weights, reads_judge, reads_lq, reads_references, reads_target
 from train.metrics.registry import METRICS
 from train.models.io import Restoration
 from train.models.restorer import Restorer
@@ -284,16 +284,16 @@ def test_other_steps_or_noise_restore_again(tmp_path: Path) -> None:
         assert len(model.seen) == calls
 
 
-@pytest.mark.parametrize("changed", ["restored", "target", "references", "wrong", "valid", "judge", "convention"])
+@pytest.mark.parametrize("changed", ["restored", "target", "references", "wrong", "valid", "lq", "judge", "convention"])
 def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     """Tests that a metric is computed again if an input that it reads has changed, and only then."""
-    case, names = make_case(), ("psnr", "id_target", "id_references", "takeover", "face_restored")
+    case, names = make_case(), ("psnr", "id_target", "id_references", "takeover", "face_restored", "input_agreement")
     computed: list[str] = []
 
     def build(*_: object) -> tuple[Callable, dict[str, str]]:
-        def measure(restored, target, references, wrong, valid, only):
+        def measure(restored, target, references, wrong, valid, only, lq):
             computed.extend(only)
             return dict.fromkeys(only, 0.5)
 
@@ -307,6 +307,8 @@ def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
         "references": case.references,
         "wrong": case.wrong,
         "valid": case.valid,
+        "only": None,
+        "lq": case.lq,
     }
 
     def measure(judge: FaceModels) -> None:
@@ -318,7 +320,8 @@ def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
     inputs["references"] = (*case.references, case.lq)  # only the first two references are read
     measure(judge)
     assert computed == []
-    expected = {"references": {"id_references"}, "wrong": {"takeover"}, "judge": set(names) - {"psnr"}}
+    expected = {"references": {"id_references"}, "wrong": {"takeover"}, "lq": {"input_agreement"}}
+    expected["judge"] = set(names) - {"psnr", "input_agreement"}
     if changed == "judge":
         judge = replace(judge, same_person=judge.same_person + 0.01)
     elif changed == "convention":
@@ -367,7 +370,9 @@ def test_a_metric_that_could_not_be_loaded_is_tried_again(tmp_path: Path, monkey
         assert measure.missing == reasons
 
 
-def test_the_cache_knows_which_metrics_read_the_references_and_the_judge(tmp_path: Path) -> None:
+def test_the_cache_knows_which_images_and_which_judge_a_metric_reads(
+    tmp_path: Path,
+) -> None:
     """Tests every metric that needs no weights, so that a new metric cannot be found by too few of its inputs."""
     case, judge = make_case(), doubles.models("double")
     names = [name for name, metric in METRICS.items() if metric.scope != "set" and not metric.requirement]
@@ -378,12 +383,16 @@ def test_the_cache_knows_which_metrics_read_the_references_and_the_judge(tmp_pat
         same_person=-2.0,
     )
 
-    def measure(judge: FaceModels, references: tuple[np.ndarray, ...]) -> dict[str, float]:
-        return build_measure(names, judge, None)[0](case.lq, case.target, references, case.wrong)
+    def measure(
+        judge: FaceModels, references: tuple[np.ndarray, ...], target: np.ndarray | None = case.target, seen: int = 0
+    ) -> dict[str, float]:
+        return build_measure(names, judge, None)[0](case.lq, target, references, case.wrong, lq=case.references[seen])
 
     before = measure(judge, case.references)
+    assert measure(judge, case.references, None).keys() == {name for name in names if not reads_target(name)}
     for changed, is_read in (
         (measure(judge, case.wrong), reads_references),
+        (measure(judge, case.references, seen=1), reads_lq),
         (measure(other_judge, case.references), reads_judge),
     ):
         differing = {name for name in names if repr(changed[name]) != repr(before[name])}

@@ -95,7 +95,7 @@ def test_what_is_ours_is_called_ours_and_the_two_degs_are_named_apart() -> None:
 
 def test_all_that_cannot_be_had_is_a_reason_and_the_rest_is_measured(tmp_path: Path) -> None:
     measure, reasons = build_measure(None, judge(), tmp_path)
-    row = measure(photo(0, 1), photo(0, 0), [photo(0, 2)])
+    row = measure(photo(0, 1), photo(0, 0), [photo(0, 2)], lq=photo(0, 3))
     assert set(WITHOUT_WEIGHTS) <= set(row) and set(row) | set(reasons) == set(METRICS) - {"takeover"}
     assert {"lpips", "lpips_alex", "dists", "fid", "fid_folder", "deg_published", "musiq"} <= set(reasons)
     for name, reason in reasons.items():

@@ -26,7 +26,14 @@ from train.benchmark.imported.imported_benchmark import (
     is_imported,
 )
 from train.benchmark.imported.layouts import find_layout
-from train.benchmark.imported.match_files import PROBLEMS, MatchedCase, Matches, count_problems, match_files
+from train.benchmark.imported.match_files import (
+    PROBLEMS,
+    MatchedCase,
+    Matches,
+    count_problems,
+    describe_problems,
+    match_files,
+)
 from train.benchmark.imported.picture_facts import PictureFacts, read_facts
 from train.benchmark.write_benchmark import check_benchmark_folder
 
@@ -78,8 +85,10 @@ def import_benchmark(
     size = description.size or _find_size(matches, facts)
     cases = _make_cases(matches, facts, size)
     if not cases:
-        what = ", ".join(f"{count} {PROBLEMS[kind]}" for kind, count in count_problems(matches.problems).items())
-        raise BadInput(f"No LQ image of {folder} can be used ({what}): give another folder or layout.")
+        raise BadInput(
+            f"No LQ image of {folder} can be used ({describe_problems(matches.problems)}): give another folder or "
+            "layout."
+        )
     people = len({case.person for case in cases}) if all(case.person is not None for case in cases) else None
     card: dict[str, Any] = {
         "kind": KIND,

@@ -76,6 +76,17 @@ def is_imported(folder: Path) -> bool:
     return isinstance(card, dict) and card.get("kind") == KIND
 
 
+def find_imported(dataset: Path, lq_set: str | None) -> tuple[Path, Path | None] | None:
+    """Returns the folder of an imported benchmark and the folder of its published set, or None for another set.
+
+    `dataset` is an imported benchmark with copies of the photos. Otherwise `lq_set` is the path of an imported
+    benchmark, and `dataset` is the folder of the published set.
+    """
+    if is_imported(dataset):
+        return dataset, None
+    return (Path(lq_set), dataset) if lq_set is not None and is_imported(Path(lq_set)) else None
+
+
 def load_imported(folder: Path) -> ImportedBenchmark:
     """Loads the card and the cases of an imported benchmark.
 

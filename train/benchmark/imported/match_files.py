@@ -22,24 +22,24 @@ from train.benchmark.imported.patterns import (
 # Files with another suffix are no pictures, for example the lists and landmarks of a set.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
 
-# Each problem with its meaning, as the end of a sentence that begins with a count of files.
+# Each problem with the name of the files that have it, in the plural.
 PROBLEMS = {
     # The LQ image has no case.
-    "no_target": "left out, because no target belongs to the LQ image",
-    "several_targets": "left out, because several targets have the name of the LQ image",
-    "same_name": "left out, because several LQ images have this name",
-    "missing_lq": "left out, because a list names an LQ image that does not exist",
-    "missing_target": "left out, because a list names a target that does not exist",
-    "unreadable": "left out, because the file cannot be read as a picture",
-    "not_square": "left out, because the picture is not square, so it is no aligned face",
+    "no_target": "LQ images left out, because no target belongs to them",
+    "several_targets": "LQ images left out, because several targets have their name",
+    "same_name": "LQ images left out, because another LQ image has the same name",
+    "missing_lq": "LQ images that a list names and that do not exist",
+    "missing_target": "targets that a list names and that do not exist (their LQ images are left out)",
+    "unreadable": "LQ images and targets that cannot be read (their cases are left out)",
+    "not_square": "LQ images and targets that are not square, so they are no aligned faces (their cases are left out)",
     # The LQ image has a case.
-    "missing_reference": "not used, because a list names a reference that does not exist",
-    "unreadable_reference": "not used as a reference, because the file cannot be read as a picture",
-    "not_square_reference": "not used as a reference, because the picture is not square",
-    "own_reference": "not used as a reference, because it has the pixels of its own target or LQ image",
-    "no_references": "without references, although the layout has references",
-    "other_size": "resized when it is read, because it has another side than the set",
-    "gray": "gray",
+    "missing_reference": "references that a list names and that do not exist",
+    "unreadable_reference": "references not used, because they cannot be read",
+    "not_square_reference": "references not used, because they are not square",
+    "own_reference": "references not used, because they have the pixels of their own target or LQ image",
+    "no_references": "LQ images without references",
+    "other_size": "pictures of another size, which are resized when they are read",
+    "gray": "gray pictures",
     "same_picture": "LQ images with the pixels of another LQ image",
     # The file is in no case.
     "no_lq": "targets without an LQ image",
@@ -103,8 +103,10 @@ def match_files(folder: Path, layout: Layout) -> Matches:
     pictures, others = list_pictures(folder)
     matches = _match_lists(folder, layout, pictures, others) if layout.lists else _match_patterns(layout, pictures)
     if not matches.cases:
-        what = " and ".join(f"{count} {PROBLEMS[kind]}" for kind, count in count_problems(matches.problems).items())
-        raise BadInput(f"No LQ image of {folder} can be used ({what}): give another folder or layout.")
+        raise BadInput(
+            f"No LQ image of {folder} can be used ({describe_problems(matches.problems)}): give another folder or "
+            "layout."
+        )
     names = Counter(case.name for case in matches.cases)
     for case in matches.cases:
         if names[case.name] > 1:
@@ -130,6 +132,11 @@ def match_files(folder: Path, layout: Layout) -> Matches:
 def count_problems(problems: dict[str, list[str]]) -> dict[str, int]:
     """Returns the number of files for each problem, in the order of PROBLEMS."""
     return {kind: len(problems[kind]) for kind in PROBLEMS if kind in problems}
+
+
+def describe_problems(problems: dict[str, list[str]]) -> str:
+    """Returns the problems of a set with their counts, for example "gray pictures: 3"."""
+    return "; ".join(f"{PROBLEMS[kind]}: {count}" for kind, count in count_problems(problems).items())
 
 
 def _match_lists(folder: Path, layout: Layout, pictures: list[str], others: list[str]) -> Matches:

@@ -18,6 +18,7 @@ from train.metrics.measure import (
     explain_missing,
     find_weights,
     reads_judge,
+    reads_lq,
     reads_references,
     select_names,
 )
@@ -64,13 +65,14 @@ class CachedMeasure:
 
         def measure(
             restored: np.ndarray,
-            target: np.ndarray,
+            target: np.ndarray | None,
             references: Sequence[np.ndarray],
             wrong: Sequence[np.ndarray] = (),
             valid: np.ndarray | None = None,
             only: Collection[str] | None = None,
+            lq: np.ndarray | None = None,
         ) -> dict[str, float]:
-            pair = hash_inputs(restored, target, valid)
+            pair, of_lq = hash_inputs(restored, target, valid), hash_inputs(lq)
             of_references, of_wrong = hash_inputs(*references[: self._most_references]), hash_inputs(*wrong)
             keys = {
                 name: hash_inputs(
@@ -79,14 +81,15 @@ class CachedMeasure:
                     pair,
                     of_references if reads_references(name) else None,
                     of_wrong if METRICS[name].scope == "wrong" else None,
+                    of_lq if reads_lq(name) else None,
                 )
-                for name in select_names(names, bool(wrong), only)
+                for name in select_names(names, bool(wrong), only, target is not None, lq is not None)
             }
             entries = {name: cache.get(key) for name, key in keys.items()}
             values = {name: struct.unpack("<d", entry)[0] for name, entry in entries.items() if entry is not None}
             missing = [name for name in keys if name not in values]
             if missing:
-                values |= self._build()[0](restored, target, references, wrong, valid, missing)
+                values |= self._build()[0](restored, target, references, wrong, valid, missing, lq)
                 for name in missing:
                     cache.put(keys[name], struct.pack("<d", values[name]))
             return {name: values[name] for name in keys}

@@ -42,7 +42,7 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
         {
             "face": case.face_id,
             "lq": encode_image(case.lq),
-            "target": encode_image(case.target),
+            "target": None if case.target is None else encode_image(case.target),
             "references": [encode_image(crop, FILE_PIXELS // 2) for crop in case.references[:MAX_REFERENCES]],
             "restored": [
                 {

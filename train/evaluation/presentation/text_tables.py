@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from manifests.report.result_tables import (
-    COPYING,
     IPS,
     Result,
+    list_counterweights,
     make_difference_headings,
     make_difference_rows,
     make_headings,
@@ -27,11 +27,11 @@ from manifests.report.result_tables import (
 
 def print_result(result: Result) -> None:
     """Prints the tables and notices of a result. Values have three digits. Metrics that do not fit into the terminal
-    are left out. IPS is also left out if a metric of COPYING does not fit, because IPS alone rewards copying."""
+    are left out. IPS is also left out if one of its counterweights does not fit, because IPS alone rewards copying."""
     console = Console()
     room = max(3, (console.width - 16) // 12)  # metrics per table
     names = list(result["metrics"])[:room]
-    if any(name in result["metrics"] and name not in names for name in COPYING):
+    if any(name in result["metrics"] and name not in names for name in list_counterweights(result)):
         names = [name for name in names if name != IPS]
     short = {**result, "metrics": {name: result["metrics"][name] for name in names}}
     parts: list[Any] = [_make_table(make_title(result), "system", make_headings(short), make_system_rows(short, 3))]

@@ -102,12 +102,16 @@ def read_columns(
 
 
 def _measure_lq_psnr(case: Case) -> float:
+    if case.target is None:
+        return math.nan
     lq, target = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 for image in (case.lq, case.target))
     valid = None if case.valid is None else torch.from_numpy(case.valid)[None, None]
     return psnr(lq, target, valid)[0]
 
 
 def _measure_target_detail(case: Case) -> float:
+    if case.target is None:
+        return math.nan
     size = len(case.target)
     return measure_detail(case.target, size / 8, size / 4, 0, size)
 
