@@ -46,7 +46,7 @@ from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.models.timesteps.denoise import check_steps
 from train.restore.face_restorer import load_restorer_faces
-from train.restore.load_restorer import load_restorer, move_to_device
+from train.restore.load_restorer import load_restorer, move_to_device, speed_up_on_cpu
 from train.restore.output_paths import list_photos
 
 # `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
@@ -181,7 +181,7 @@ class Evaluator:
         `options.leave_out_seen` is False. Raises BadInput also if the run does not fit the set.
         """
         checkpoint = find_newest_checkpoint(run)
-        model = move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps))
+        model = speed_up_on_cpu(move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps)))
         recognizer = load_restorer_faces(model.facts, self.options.faces)
         frozen_set = self._prepare(model, recognizer)
         self.targets = self.targets or [case.face_id for case in frozen_set.cases]

@@ -40,7 +40,7 @@ from train.iterate.acceptance import (
 )
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.restore.load_restorer import embed_references, load_restorer, move_to_device, run_model
+from train.restore.load_restorer import embed_references, load_restorer, move_to_device, run_model, speed_up_on_cpu
 from train.restore.references.reference_photos import (
     References,
     join_references,
@@ -110,7 +110,7 @@ def clean_targets(
         batch, unit = faces[start : start + BATCH], f"{job.iteration}/clean-{number}/{start // BATCH:05d}"
         if unit not in finished_units:
             if model is None:  # the model is loaded only if a batch is unfinished
-                model = move_to_device(load_restorer(checkpoint, job.base_model, job.steps))
+                model = speed_up_on_cpu(move_to_device(load_restorer(checkpoint, job.base_model, job.steps)))
             versions = []
             for face in batch:
                 references = take_references(snapshot, row_of[face], model)

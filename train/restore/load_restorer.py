@@ -14,6 +14,7 @@ from train.data.tensors import to_tensor, to_tensors
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
 from train.models.timesteps.denoise import check_steps
+from train.recipes.recipes import DIFFUSION
 from train.restore.face_restorer import FaceRestorer
 from train.restore.references.reference_photos import References
 
@@ -76,8 +77,21 @@ def move_to_device(model: Restorer) -> Restorer:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def speed_up_on_cpu(model: Restorer) -> Restorer:
+    """Makes a restorer on a diffusion base faster if it is on the CPU, and returns the restorer.
+
+    Do not train or save the restorer afterwards (train/models/bases/fast_inference.py).
+    """
+    if model.config.base == DIFFUSION and next(model.parameters()).device.type == "cpu":
+        from train.models.bases.fast_inference import speed_up  # base tiny needs no peft
+
+        speed_up(model)
+    return model
+
+
 def prepare_restorer(model: Restorer) -> FaceRestorer:
     """Returns a restorer of torch for `restore`."""
+    speed_up_on_cpu(model)
     return FaceRestorer(
         model.config,
         model.facts,

@@ -86,7 +86,8 @@ class DiffusionBase(nn.Module):
         """
         encoded = self.vae.encode(image * 2 - 1)
         z: torch.Tensor = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
-        return z * self.scaling
+        # In the memory format channels_last, which a VAE can return, the UNet is slower on a CPU in float32.
+        return (z * self.scaling).contiguous()
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
         """Returns the clean latent x0 in the shape of z. x0 follows from the noise that the UNet predicts.

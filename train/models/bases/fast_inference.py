@@ -1,0 +1,112 @@
+"""Makes a restorer on a diffusion base faster on a CPU. The restorer computes the same function, except for rounding.
+
+benchmarks/osdface_speed.py measures the time and the difference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+
+from train.models.bases.diffusion import DiffusionBase
+from train.models.bases.winograd import WinogradConv2d, suits_winograd
+
+# A restorer computes in bfloat16 by itself only if the mean difference from float32 is below this number of levels, of
+# 255 (issue 22).
+MOST_LEVELS = 1.0
+TRIED_SIZE = 128  # The side of the picture, in pixels, on which `measure_bfloat16` tries a restorer (ours).
+
+
+@torch.no_grad()
+def speed_up(model: Any, bfloat16: bool = False) -> None:
+    """Replaces layers of a restorer on a diffusion base by layers that compute the same function faster on a CPU.
+
+    `bfloat16` is True if the restorer will be called under torch's autocast to bfloat16. Do not train or save the
+    restorer afterwards: its adapters are merged into the weights of the UNet.
+
+    - The adapters are merged, except with part `extended`, which needs the UNet with and without its adapters.
+    - In the decoder of the VAE, the upsampling and the convolution after it become one transposed convolution, which
+      needs 4/9 of the multiplications.
+    - In float32, the other 3 x 3 convolutions of the VAE with many channels are computed by Winograd's algorithm.
+    - In bfloat16, the weights of the UNet and the VAE are converted once, because autocast converts them in each call.
+    - The VAE and the embedder get the memory format channels_last, in bfloat16 also the UNet. In float32, the UNet is
+      faster without this format.
+    """
+    base = model.base
+    if isinstance(base, DiffusionBase) and base.extension is None and model.config.lora_rank:
+        base.unet.fuse_lora()
+        base.unet.unload_lora()
+    vaes: list[Any] = [network for network in base.modules() if isinstance(network, AutoencoderKL)]
+    for vae in vaes:
+        upsampling: list[Any] = [layer for layer in vae.decoder.modules() if _can_join(layer)]
+        for layer in upsampling:
+            layer.conv, layer.use_conv_transpose = _join_upsampling(layer.conv), True
+        for parent in list(vae.modules()):
+            for name, layer in list(parent.named_children()):
+                if not bfloat16 and suits_winograd(layer):
+                    setattr(parent, name, WinogradConv2d(layer))
+    for network in (base.vae, model.vre, base.unet if bfloat16 else None):
+        if network is not None:
+            network.to(memory_format=torch.channels_last)
+    if bfloat16:
+        base.unet.to(torch.bfloat16)
+        base.vae.to(torch.bfloat16)
+
+
+def has_bfloat16() -> bool:
+    """Returns whether the CPU multiplies in bfloat16 (AVX-512 BF16, and on some CPUs also AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+@torch.inference_mode()
+def measure_bfloat16(model: Any) -> float:
+    """Returns the mean difference between the restored images in bfloat16 and in float32, in levels of 0..255.
+
+    The restorer, on the CPU, restores a smooth random picture of TRIED_SIZE pixels without references. The picture is
+    always the same. If an output contains NaN or infinity, the result is infinity.
+    """
+    draw = torch.Generator().manual_seed(0)
+    picture = torch.rand(1, 3, 8, 8, generator=draw)
+    picture = nn.functional.interpolate(picture, (TRIED_SIZE, TRIED_SIZE), mode="bicubic").clamp(0, 1)
+    nothing = (
+        picture[:, None, :][:, :0],
+        torch.ones(1, 0, dtype=torch.bool),
+        torch.zeros(1, 0, model.config.embedding_dim),
+    )
+    images = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            # `forward` is called without the hooks of the restorer, because OSDFace's hook resizes the picture.
+            images.append(model.forward(picture, *nothing).image.float())
+    difference = float((images[0] - images[1]).abs().mean()) * 255
+    return difference if difference == difference else float("inf")
+
+
+def _can_join(layer: Any) -> bool:
+    """Returns whether a layer doubles the resolution and then applies a 3 x 3 convolution."""
+    if not isinstance(layer, Upsample2D):
+        return False
+    conv: Any = getattr(layer, "conv", None)
+    plain = type(conv) is nn.Conv2d and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+    return bool(plain and layer.interpolate and layer.norm is None and not layer.use_conv_transpose)
+
+
+def _join_upsampling(conv: nn.Conv2d) -> nn.ConvTranspose2d:
+    """Returns the transposed convolution that doubles the resolution by repeating pixels, and then applies `conv`.
+
+    The kernel of the transposed convolution is the full convolution of the flipped kernel with a square of 2 x 2 ones.
+    """
+    joined = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, bias=conv.bias is not None)
+    flipped = conv.weight.double().transpose(0, 1).flip(2, 3)
+    kernel = flipped.new_zeros(*flipped.shape[:2], 4, 4)
+    for row in (0, 1):
+        for column in (0, 1):
+            kernel[:, :, row : row + 3, column : column + 3] += flipped
+    joined.weight.copy_(kernel)
+    if conv.bias is not None and joined.bias is not None:
+        joined.bias.copy_(conv.bias)
+    return joined.to(conv.weight.dtype)
