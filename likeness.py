@@ -126,6 +126,7 @@ def run(
     images: Annotated[int | None, flag("--images", default="the number in the recipe", low=1)] = None,
     seed: Annotated[int, flag("--seed", " of the test set and of the training", low=0, high=MAX_SEED)] = 0,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
+    device: Annotated[str, flag("--device")] = "auto",
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
@@ -150,7 +151,7 @@ def run(
     screen, split = load_filters(filters), SplitRules(policy=split_by)
     config = CurateConfig(faces=faces, screen=screen, split=split, pairs=PairRules(pairs))
     processes = count_cores() if workers is None else workers
-    check_options(photos, out, config, processes)
+    check_options(photos, out, config, processes, device)
     check_run_folder(folder)
     if dry_run:
         _print_plan(photos, out, folder, recipe, images, as_json)
@@ -167,7 +168,7 @@ def run(
             typer.echo(sentence)
 
     with show_progress("items", as_json) as progress:
-        summary = curate_photos(photos, out, config, processes, progress)
+        summary = curate_photos(photos, out, config, processes, progress, device=device)
         say(curate.cli.describe_summary(summary))
         _check_trainable(summary, out, as_json)
         options = (recipe.preset, "test", seed, recipe.size)

@@ -63,6 +63,7 @@ def curate(
     require_consent: Annotated[bool, flag("--require-consent", panel=_CONSENT)] = False,
     allow_unmatched: Annotated[bool, flag("--allow-unmatched", panel=_CONSENT)] = False,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
+    device: Annotated[str, flag("--device")] = "auto",
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
@@ -104,7 +105,7 @@ def curate(
         pairs=PairRules(pairs, min_photos, min_references, max_references),
     )
     processes = count_cores() if workers is None else workers
-    check_options(photos, out, config, processes)
+    check_options(photos, out, config, processes, device)
     if dry_run:
         _print_plan(photos, out, NameRules(config.exclude, config.include), as_json)
         return
@@ -112,7 +113,7 @@ def curate(
     from manifests.runtime.progress import show_progress
 
     with show_progress("items", as_json) as progress:
-        summary = curate_photos(photos, out, config, processes, progress)
+        summary = curate_photos(photos, out, config, processes, progress, device=device)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary), sort_keys=True))
         return
@@ -146,10 +147,18 @@ def describe_summary(summary: Summary) -> str:
         f"targets  {format_counts(summary.pairs)}{unpaired}{set_aside}",
         f"rungs    {', '.join(f'{name} keeps {count}' for name, count in summary.rungs.items())} targets",
         f"leaks    {_describe_leaking(summary)}",
-        f"models   {summary.faces_from}; two faces with a cosine of {summary.threshold:.3g} or more are one person; "
-        f"a share of {summary.false_match_rate:.2g} of the pairs of strangers also reaches this cosine",
+        f"models   {summary.faces_from}{_describe_devices(summary.devices)}; two faces with a cosine of "
+        f"{summary.threshold:.3g} or more are one person; a share of {summary.false_match_rate:.2g} of the pairs of "
+        "strangers also reaches this cosine",
     ]
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
+
+
+def _describe_devices(devices: dict[str, int]) -> str:
+    """Returns the devices that computed the embeddings. Several devices are listed with their numbers of faces."""
+    if len(devices) < 2:
+        return "".join(f" on the device {device}" for device in devices)
+    return " on " + ", ".join(f"{device} ({format_count(count, 'face')})" for device, count in devices.items())
 
 
 def _describe_leaking(summary: Summary) -> str:

@@ -32,6 +32,7 @@ def import_lists(
     filters: Annotated[str, flag("--filters")] = "default",
     pairs: Annotated[str, flag("--pairs", f"{WINDOW}; references that the lists name are used instead")] = "random",
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
+    device: Annotated[str, flag("--device")] = "auto",
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
@@ -50,7 +51,7 @@ def import_lists(
 
     config = CurateConfig(faces=faces, landmarks=landmarks, screen=load_filters(filters), pairs=PairRules(pairs))
     processes = count_cores() if workers is None else workers
-    check_options([], out, config, processes)
+    check_options([], out, config, processes, device)
     lists = read_lists(source, format, originals, split_lists)
     check_dataset_folder([source], out)
     if dry_run:
@@ -77,7 +78,7 @@ def import_lists(
     from manifests.runtime.progress import show_progress
 
     with show_progress("items", as_json) as progress:
-        summary = curate(lists.photos, out, config, processes, progress, lists)
+        summary = curate(lists.photos, out, config, processes, progress, lists, device)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(summary), "missing": lists.missing}, sort_keys=True))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,10 +16,10 @@ from curate.config import CurateConfig
 from curate.detection.crops import write_crop
 from curate.detection.filter_files import find_min_inter_ocular
 from curate.detection.measure_faces import measure_face
-from curate.detection.read_photos import Source, list_sources, rank_place, read_photos
+from curate.detection.read_photos import Source, gather_photos, list_sources, rank_place, read_photos
 from curate.detection.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from curate.detection.screen import find_reasons
-from curate.detection.shards import embed_and_write
+from curate.detection.shards import FaceBatch, embed_and_write
 from curate.faces.align import crop_for_recognizer
 from curate.faces.errors import FaceModelError
 from curate.faces.find_faces import MIN_EYES, find_faces
@@ -34,7 +34,7 @@ from manifests.ledger.records import Face, Model, Photo, Record
 from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_out_list
 from manifests.runtime.progress import Progress
-from manifests.runtime.workers import BatchMap, FailedUnit
+from manifests.runtime.workers import BatchMap, FailedUnit, is_retry
 
 # The filters screen at least FACES_A_QUERY faces in one query (ours). A query takes 2 ms for any number of faces, so a
 # larger number saves time. With a smaller number, more crops are written while the detector works.
@@ -46,10 +46,13 @@ def start_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
+def detect(
+    ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress
+) -> list[str]:
     """Searches every photo that this detector has not searched yet, and records the faces.
 
-    If an earlier detector found a face and this detector does not find the face, the face is dropped.
+    If an earlier detector found a face and this detector does not find the face, the face is dropped. Returns
+    notices about failures of the device.
     """
     settings = {
         "detector": next(file.sha256 for file in models.files if file.role == "detector"),
@@ -68,6 +71,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
     detect_one_batch = partial(
         detect_batch,
         faces=config.faces,
+        device=models.device,
         landmarks=config.landmarks,
         min_eyes=min_eyes,
         filters=config.screen,
@@ -75,10 +79,13 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
         kept_out=read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person),
     )
     batches = split_into_batches(photos, PHOTOS_A_BATCH)
-    for done, rows in enumerate(map_batches(detect_one_batch, batches), 1):
-        finished_photos, rows_to_record = _merge_with_earlier(rows, earlier)
+    failures: dict[str, None] = {}  # Sentences in the order of their first mention.
+    for done, batch in enumerate(map_batches(detect_one_batch, batches), 1):
+        finished_photos, rows_to_record = _merge_with_earlier(batch.rows, earlier)
         ledger.record("detect", finished_photos, settings, rows_to_record)
+        failures |= dict.fromkeys(batch.failures)
         progress("detect", min(done * PHOTOS_A_BATCH, len(photos)), len(photos))
+    return list(failures)
 
 
 def _record_landmark_models(ledger: Ledger) -> None:
@@ -148,7 +155,13 @@ def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
     before = earlier.get(face.face_id)
     if face.reason == OPTED_OUT or before is None or before.shard is None or before.landmarks5 != face.landmarks5:
         return face
-    return replace(face, shard=before.shard, shard_row=before.shard_row, embedding_norm=before.embedding_norm)
+    return replace(
+        face,
+        shard=before.shard,
+        shard_row=before.shard_row,
+        embedding_norm=before.embedding_norm,
+        embedding_device=before.embedding_device,
+    )
 
 
 # --- functions that run in a worker process ---
@@ -166,21 +179,23 @@ class _Candidate:
 def detect_batch(
     photos: Sequence[tuple[Photo, Sequence[Source]] | FailedUnit],
     faces: str,
+    device: str,
     landmarks: str | None,
     min_eyes: float,
     filters: FilterSet,
     dataset: Path,
     kept_out: KeptOutList = NOBODY_KEPT_OUT,
-) -> list[Photo | Face]:
+) -> FaceBatch:
     """Detects, measures and screens the faces of a batch of photos. Returns a row for every photo and every face.
 
-    Each item of `photos` is a photo with the files that contain it. `faces` is the spec of the face models. The
-    detection looks for faces whose eyes are at least `min_eyes` pixels apart. The crop of each accepted face is written
-    to a file. The embeddings of all accepted faces are written as one shard. No crop and no embedding is written for a
-    face that opted out. A detection gets no row if its landmarks coincide or are not finite. While the models work,
-    other threads decode the next photo and write crops.
+    Each item of `photos` is a photo with the files that contain it. `faces` is the spec of the face models, and
+    `device` is the name of the device on which the models run. The detection looks for faces whose eyes are at least
+    `min_eyes` pixels apart. The crop of each accepted face is written to a file. The embeddings of all accepted faces
+    are written as one shard. No crop and no embedding is written for a face that opted out. A detection gets no row if
+    its landmarks coincide or are not finite. While the models work, other threads decode the next photo and write
+    crops.
     """
-    models = load_faces_once(faces)
+    models = load_faces_once(faces, device)
     rows: list[Photo | Face] = []
     candidates: list[_Candidate] = []
     accepted_faces: list[Face] = []
@@ -212,11 +227,10 @@ def detect_batch(
                     rows.append(replace(face, status="dropped", reason=reason))
             candidates.clear()
 
-        for photo, image in read_photos(photos):
+        for photo, image, detections in _search_photos(photos, models, min_eyes):
             if isinstance(image, str):
                 rows.append(replace(photo, status="failed", reason=image))
                 continue
-            detections = _detect_faces(models, image, min_eyes)
             if detections is None:
                 rows.append(replace(photo, status="failed", reason=DETECTOR_FAILED))
                 continue
@@ -235,13 +249,49 @@ def detect_batch(
         if accepted_faces:
             new_rows = embed_and_write(dataset, accepted_faces, chips, models)
             rows += [replace(face, crop_sha256=crop_hashes[face.face_id].result()) for face in new_rows]
-    return rows
+    return FaceBatch(rows, models.list_failures())
 
 
-def _detect_faces(models: FaceModels, image: np.ndarray, min_eyes: float) -> list[Detection] | None:
+def _search_photos(
+    photos: Sequence[tuple[Photo, Sequence[Source]] | FailedUnit], models: FaceModels, min_eyes: float
+) -> Iterator[tuple[Photo, np.ndarray | str, list[Detection] | None]]:
+    """Yields each photo, its pixels or the reason why it cannot be read, and its detections.
+
+    The detections are None if the photo cannot be read or if the detector raised an error. On a device that computes
+    several photos at once, the detector first searches a group of photos. The second looks and the searches of turned
+    photos follow for each photo alone.
+    """
+    for group in gather_photos(read_photos(photos), 1 if is_retry() else models.photos_at_once):
+        images = [image for _, image in group if not isinstance(image, str)]
+        upright = iter(_search_together(models, images, min_eyes))
+        for photo, image in group:
+            if isinstance(image, str):
+                yield photo, image, None
+            else:
+                yield photo, image, _detect_faces(models, image, min_eyes, next(upright))
+
+
+def _search_together(
+    models: FaceModels, images: Sequence[np.ndarray], min_eyes: float
+) -> Sequence[list[Detection] | None]:
+    """Returns what the detector finds in each upright photo, or None for each photo that is searched alone."""
+    alone = [None] * len(images)
+    if models.detect_many is None or len(images) < 2:
+        return alone
+    try:
+        return models.detect_many(images, min_eyes)
+    except (FaceModelError, MemoryError):
+        raise
+    except Exception:  # the search of each photo alone shows which photo causes the error
+        return alone
+
+
+def _detect_faces(
+    models: FaceModels, image: np.ndarray, min_eyes: float, upright: list[Detection] | None
+) -> list[Detection] | None:
     """Returns the detections in a photo, or None if the detector raised an error."""
     try:
-        return find_faces(image, models, min_eyes)
+        return find_faces(image, models, min_eyes, upright)
     except (FaceModelError, MemoryError):
         raise
     except Exception:  # detectors raise many kinds of errors, and an error on one photo must not end the run

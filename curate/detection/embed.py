@@ -16,13 +16,13 @@ import numpy as np
 from curate.config import CurateConfig
 from curate.detection.crops import read_crop
 from curate.detection.reasons import CROP_MISSING
-from curate.detection.shards import embed_and_write, fail_face, find_intact_shards, remove_shards
+from curate.detection.shards import FaceBatch, embed_and_write, fail_face, find_intact_shards, remove_shards
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
 from manifests.ledger.decisions.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import NEAR_DUPLICATE, Face, remove_embedding
+from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo, remove_embedding
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap
@@ -30,8 +30,13 @@ from manifests.runtime.workers import BatchMap
 FACES_A_BATCH = 64
 
 
-def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
-    """Embeds the accepted faces that have no embedding in an intact shard, and removes shards that no face uses."""
+def embed(
+    ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress
+) -> list[str]:
+    """Embeds the accepted faces that have no embedding in an intact shard, and removes shards that no face uses.
+
+    Returns notices about failures of the device.
+    """
     recognizer = {"recognizer": models.recognizer_sha256()}
     faces = ledger.read_rows(Face)
     intact_shards = find_intact_shards(ledger.dataset, faces)
@@ -44,13 +49,16 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
         if face.shard not in intact_shards
         and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
     ]
-    embed_one_batch = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
+    embed_one_batch = partial(embed_batch, faces=config.faces, device=models.device, dataset=ledger.dataset)
     batches, done = make_batches(to_embed), 0
-    for batch, rows in zip(batches, map_batches(embed_one_batch, batches), strict=True):
-        ledger.record("embed", name_batch(batch), recognizer, rows)
+    failures: dict[str, None] = {}  # Sentences in the order of their first mention.
+    for batch, embedded in zip(batches, map_batches(embed_one_batch, batches), strict=True):
+        ledger.record("embed", name_batch(batch), recognizer, embedded.rows)
+        failures |= dict.fromkeys(embedded.failures)
         done += len(batch)
         progress("embed", done, len(to_embed))
     remove_shards(ledger.dataset, {face.shard for face in ledger.read_rows(Face)})
+    return list(failures)
 
 
 def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
@@ -76,20 +84,21 @@ def name_batch(batch: Sequence[Face]) -> str:
     return sha256_bytes(" ".join(face.face_id for face in batch).encode())[:24]
 
 
-def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
+def embed_batch(batch: Sequence[Face], faces: str, device: str, dataset: Path) -> FaceBatch:
     """Embeds a batch of faces from their crops and writes the shard. Returns the ledger rows of the faces.
 
-    `faces` is the spec of the face models. A face fails with a reason if its crop is missing or its embedding is
-    not finite.
+    `faces` is the spec of the face models, which run on `device`. A face fails with a reason if its crop is missing or
+    its embedding is not finite.
     """
-    models = load_faces_once(faces)
+    models = load_faces_once(faces, device)
     chips: list[np.ndarray] = []
     readable_faces: list[Face] = []
-    rows: list[Face] = []
+    rows: list[Photo | Face] = []
     for face in batch:
         try:
             chips.append(crop_for_recognizer(read_crop(dataset, face.face_id), models.template, models.size))
             readable_faces.append(face)
         except (OSError, ValueError):
             rows.append(fail_face(face, CROP_MISSING))
-    return rows + embed_and_write(dataset, readable_faces, chips, models)
+    rows += embed_and_write(dataset, readable_faces, chips, models)
+    return FaceBatch(rows, models.list_failures())

@@ -13,16 +13,17 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Model
 
 
-def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
-    """Loads the face models of `--faces SPEC`, and records their files. A dataset never changes its recognizer.
+def choose_face_models(ledger: Ledger, spec: str, device: str = "cpu") -> FaceModels:
+    """Loads the face models of `--faces SPEC` on a device, and records their files.
 
-    Raises BadInput if `spec` names another recognizer, because embeddings of two recognizers cannot be compared.
+    A dataset never changes its recognizer. Raises BadInput if `spec` names another recognizer, because embeddings of
+    two recognizers cannot be compared.
     """
     recorded_models = ledger.read_rows(Model)
     recognizers = [model for model in recorded_models if model.role == "recognizer"]
     if spec == "auto" and recognizers:
         spec = recognizers[0].spec
-    models = load_faces_once(spec)
+    models = load_faces_once(spec, device)
     if recognizers and recognizers[0].sha256 != models.recognizer_sha256():
         raise BadInput(
             f"{ledger.dataset} was made with the recognizer {recognizers[0].file} of {recognizers[0].spec}. Embeddings "

@@ -100,5 +100,23 @@ def read_photos(
             yield photo, PHOTO_VANISHED if image is None else image
 
 
+def gather_photos(
+    photos: Iterator[tuple[Photo, np.ndarray | str]], size: int
+) -> Iterator[list[tuple[Photo, np.ndarray | str]]]:
+    """Yields groups of at most `size` photos. A group of several photos has at most MAX_PIXELS_AHEAD pixels."""
+    group: list[tuple[Photo, np.ndarray | str]] = []
+    for photo, image in photos:
+        pixels = sum(_count_pixels(other) for other, _ in group) + _count_pixels(photo)
+        if group and pixels > MAX_PIXELS_AHEAD:
+            yield group
+            group = []
+        group.append((photo, image))
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 def _count_pixels(photo: Photo) -> int:
     return photo.width * photo.height

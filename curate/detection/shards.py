@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,16 @@ import numpy as np
 from curate.detection.reasons import NO_EMBEDDING
 from curate.faces.interface import FaceModels, normalise_rows
 from manifests.ledger.paths import shard_path
-from manifests.ledger.records import Face, remove_embedding
+from manifests.ledger.records import Face, Photo, remove_embedding
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
+
+
+@dataclass(frozen=True)
+class FaceBatch:
+    """What a worker process returns for a batch of photos or faces."""
+
+    rows: list[Photo | Face]
+    failures: tuple[str, ...]  # Sentences for the user about failures of the device in this worker process.
 
 
 def embed_and_write(
@@ -21,8 +29,8 @@ def embed_and_write(
 ) -> list[Face]:
     """Embeds n faces from their crops, uint8 (size, size, 3) each, and writes the unit embeddings as one shard.
 
-    Returns the ledger rows of the faces. Each row names the shard. If the recognizer has `embed_raw`, each row also
-    contains the length of the embedding before the normalisation.
+    Returns the ledger rows of the faces. Each row names the shard and the device of the recognizer. If the recognizer
+    has `embed_raw`, each row also contains the length of the embedding before the normalisation.
 
     A face fails with a reason if its embedding is not finite or is a zero vector. If all faces fail, no file is
     written.
@@ -31,14 +39,14 @@ def embed_and_write(
         return []
     crops = np.stack(chips)
     if models.embed_raw is None:
-        return _write_shard(dataset, faces, models.embed(crops))
+        return _write_shard(dataset, faces, models.embed(crops), models.device)
     raw = np.asarray(models.embed_raw(crops), np.float32)
     lengths = np.linalg.norm(raw, axis=1).tolist()
     faces = [replace(face, embedding_norm=length) for face, length in zip(faces, lengths, strict=True)]
-    return _write_shard(dataset, faces, normalise_rows(raw))
+    return _write_shard(dataset, faces, normalise_rows(raw), models.device)
 
 
-def _write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
+def _write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray, device: str) -> list[Face]:
     sound = np.isfinite(vectors).all(1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
     rows = [fail_face(face, NO_EMBEDDING) for face, is_sound in zip(faces, sound, strict=True) if not is_sound]
     sound_faces = [face for face, is_sound in zip(faces, sound, strict=True) if is_sound]
@@ -47,7 +55,9 @@ def _write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> l
         np.save(buffer, vectors[sound].astype(np.float32))
         name = sha256_bytes(buffer.getvalue())
         write_atomically(shard_path(dataset, name), buffer.getvalue())
-        rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(sound_faces)]
+        rows += [
+            replace(face, shard=name, shard_row=row, embedding_device=device) for row, face in enumerate(sound_faces)
+        ]
     return rows
 
 

@@ -16,6 +16,12 @@ class FaceModelError(Exception):
     exit_code = 1
 
 
+class NoSuchDevice(FaceModelError):
+    """The value of --device names no device on which the installed onnxruntime can run networks."""
+
+    exit_code = 2
+
+
 class NoSuchModels(FaceModelError):
     """The value of --faces does not name any face models."""
 

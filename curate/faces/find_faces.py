@@ -25,7 +25,12 @@ SURE_BESIDE_SURE = 0.7
 _SAME_PLACE = 0.4
 
 
-def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: float = MIN_EYES) -> list[Detection]:
+def find_faces(
+    photo: np.ndarray,
+    models: FaceModels | FaceDetector,
+    min_eyes: float = MIN_EYES,
+    upright: Sequence[Detection] | None = None,
+) -> list[Detection]:
     """Returns the faces of a photo, uint8 (H, W, 3), including faces on their side and faces upside down.
 
     The scale of the search is chosen for faces whose eyes are at least `min_eyes` pixels apart. Smaller faces are also
@@ -36,9 +41,10 @@ def find_faces(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: f
 
     Boxes and landmarks are in pixels of the photo before any turn. The first landmark is the eye that is on the left
     when the face is upright. `align_face` therefore turns every face upright. The result also contains faces for which
-    `fits` returns False: faces without a clear turn, and faces whose landmarks do not fit.
+    `fits` returns False: faces without a clear turn, and faces whose landmarks do not fit. If `upright` is not None, it
+    contains the faces that `FaceModels.detect_many` found in the photo.
     """
-    faces = _look_at_turn(photo, models, min_eyes, 0)
+    faces = _look_at_turn(photo, models, min_eyes, 0, upright)
     looked = {0}
     while (turn := _choose_next_turn(faces, models, min_eyes, looked)) is not None:
         looked.add(turn)
@@ -85,10 +91,20 @@ def can_be_aligned(face: Detection) -> bool:
     return True
 
 
-def _look_at_turn(photo: np.ndarray, models: FaceModels | FaceDetector, min_eyes: float, turn: int) -> list[Detection]:
-    """Returns the faces that the detector finds after the photo was turned counterclockwise by `turn` degrees."""
-    turned = photo if turn == 0 else np.ascontiguousarray(np.rot90(photo, turn // 90))
-    seen = models.detect(turned) if models.detect_small is None else models.detect_small(turned, min_eyes)
+def _look_at_turn(
+    photo: np.ndarray,
+    models: FaceModels | FaceDetector,
+    min_eyes: float,
+    turn: int,
+    seen: Sequence[Detection] | None = None,
+) -> list[Detection]:
+    """Returns the faces that the detector finds after the photo was turned counterclockwise by `turn` degrees.
+
+    `seen` are the detections in the turned photo, if they are known.
+    """
+    if seen is None:
+        turned = photo if turn == 0 else np.ascontiguousarray(np.rot90(photo, turn // 90))
+        seen = models.detect(turned) if models.detect_small is None else models.detect_small(turned, min_eyes)
     usable = [_is_usable(face, models, min_eyes) for face in seen]
     # if one face is surely upright, the other faces are probably upright, so they need only a lower score
     any_sure = any(large and is_sure(face, models.sure_score) for face, large in zip(seen, usable, strict=True))

@@ -18,6 +18,8 @@ import numpy as np
 from curate.faces.align import ARCFACE_112
 from curate.faces.errors import FaceModelError, NoSuchModels
 from curate.faces.interface import FaceDetector, FaceModels, ModelFile, normalise_rows
+from curate.faces.networks.devices import CPU, Device
+from curate.faces.networks.network import Network, first_line
 from curate.faces.scrfd import Scrfd
 from curate.faces.scrfd_faces import (
     DETECTOR_INPUTS,
@@ -25,17 +27,13 @@ from curate.faces.scrfd_faces import (
     SURE_SCORE,
     make_detect,
     make_detect_in_crop,
+    make_detect_many,
     make_detect_small,
     make_measure_reach,
 )
 
 PACK_ROOT = Path("~/.insightface/models").expanduser()
 LICENCE = "InsightFace model licence: non-commercial research only, unless the pack says otherwise"
-
-# Number of faces in one call of the recognizer (ours). Larger batches do not fit into the processor's cache. In our
-# measurement, MobileFaceNet takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch
-# of 16.
-EMBED_BATCH = 4
 
 # Two groups of faces show one person if their mean cosine is SAME_PERSON or more. SAME_PERSON is our measurement on web
 # photos with a MobileFaceNet pack. Restoration uses SAME_PERSON to decide whether a face and its references show one
@@ -53,10 +51,11 @@ def list_packs(root: Path = PACK_ROOT) -> list[str]:
     return sorted(names, key=lambda name: name != "buffalo_l")
 
 
-def load_insightface(pack: str, threads: int = 1) -> FaceModels:
-    """Returns the models of a pack. `pack` is the name or the folder of the pack.
+def load_insightface(pack: str, threads: int = 1, device: Device = CPU) -> FaceModels:
+    """Returns the models of a pack, which run on `device`. `pack` is the name or the folder of the pack.
 
-    insightface downloads a pack that is not on the disk. Raises NoSuchModels if the folder does not exist. Raises
+    insightface downloads a pack that is not on the disk. If the device does not start, the models run on the CPU, and
+    `FaceModels.list_failures` says so. Raises NoSuchModels if the folder does not exist. Raises
     FaceModelError if the pack cannot be downloaded or loaded, or if the pack has no recognizer, or no detector that
     returns landmarks.
     """
@@ -93,12 +92,15 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         (detector_file, detector_onnx), (recognizer_file, recognizer_onnx) = files["detector"], files["recognizer"]
         mean, std = _find_normalisation(recognizer_onnx)
         (batch, *_, size), (*_, dim) = _read_shapes(recognizer_onnx)
-        detector = Scrfd(_start_session(detector_onnx, threads), DETECTOR_INPUTS, MIN_SCORE)
-        recognizer = _start_session(replace_prelu(recognizer_onnx), threads)
+        finder = Network("detector", detector_onnx, device, device.photos, threads)
+        detector = Scrfd(finder, DETECTOR_INPUTS, MIN_SCORE)
+        # If the detector does not start on the device, the recognizer runs on the CPU, too.
+        faces_at_once = 1 if batch == 1 else finder.device.faces
+        recognizer = Network("recognizer", replace_prelu(recognizer_onnx), finder.device, faces_at_once, threads)
     except FaceModelError:
         raise
     except Exception as error:  # onnx and onnxruntime raise many kinds of errors on a broken file
-        raise FaceModelError(f"The pack in {folder} cannot be loaded: {_first_line(error)}") from None
+        raise FaceModelError(f"The pack in {folder} cannot be loaded: {first_line(error)}.") from None
     if size != 112:
         raise FaceModelError(
             f"The recognizer in {name} needs crops of {size} pixels. Use an ArcFace model for crops of 112 pixels."
@@ -108,10 +110,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
 
     def embed_raw(crops: np.ndarray) -> np.ndarray:
         blob = cv2.dnn.blobFromImages(list(crops), 1.0 / std, (size, size), (mean, mean, mean))
-        source = recognizer.get_inputs()[0].name
-        step = 1 if batch == 1 else EMBED_BATCH
-        parts = [blob[at : at + step] for at in range(0, len(blob), step)]
-        return np.concatenate([recognizer.run(None, {source: part})[0] for part in parts])
+        return recognizer.run(None, {recognizer.get_inputs()[0].name: blob})[0]
 
     return FaceModels(
         spec=f"insightface:{folder.resolve() if on_disk else pack}",
@@ -129,9 +128,11 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         mean=mean,
         std=std,
         detect_small=make_detect_small(detector),
+        detect_many=make_detect_many(detector),
         detect_in_crop=make_detect_in_crop(detector),
         sure_score=SURE_SCORE,
         measure_reach=make_measure_reach(detector),
+        networks=(finder, recognizer),
     )
 
 
@@ -143,21 +144,12 @@ def load_detector(file: Path, threads: int = 1) -> FaceDetector:
     try:
         import onnx
 
-        detector = Scrfd(_start_session(onnx.load(str(file)), threads), DETECTOR_INPUTS, MIN_SCORE)
+        detector = Scrfd(Network("detector", onnx.load(str(file)), CPU, 1, threads), DETECTOR_INPUTS, MIN_SCORE)
     except Exception as error:  # onnx and onnxruntime raise many kinds of errors on a broken file
-        raise FaceModelError(f"The detector {file} cannot be loaded: {_first_line(error)}") from None
+        raise FaceModelError(f"The detector {file} cannot be loaded: {first_line(error)}.") from None
     return FaceDetector(
         make_detect(detector), MIN_SCORE, make_detect_small(detector), make_detect_in_crop(detector), SURE_SCORE
     )
-
-
-def _start_session(model: Any, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3  # hides onnxruntime's warning about photos whose size differs from the input size
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def replace_prelu(model: Any) -> Any:
@@ -247,7 +239,3 @@ def _find_normalisation(model: Any) -> tuple[float, float]:
         name.startswith(("Mul", "_mul")) for name in first
     )
     return (0.0, 1.0) if normalises else (127.5, 127.5)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

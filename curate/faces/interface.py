@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from curate.faces.networks.network import Network
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Detection:
 
 Detect = Callable[[np.ndarray], list[Detection]]
 DetectSmall = Callable[[np.ndarray, float], list[Detection]]
+DetectMany = Callable[[Sequence[np.ndarray], float], list[list[Detection]]]
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class FaceDetector:
 class FaceModels:
     """A detector and a recognizer.
 
-    All arrays are on the CPU. In our tests with 1 to 8 threads, the number of threads did not change a result. Another
-    processor may change the last bits, because onnxruntime chooses its code by the processor's vector instructions.
+    All arrays are in the memory of the CPU. In our tests with 1 to 8 threads, the number of threads did not change a
+    result. Another processor may change the last bits, because onnxruntime chooses its code by the processor's vector
+    instructions. Another device may change the last bits, too.
     """
 
     spec: str  # `load_faces(spec)` loads the same models again; `spec` is never `auto`.
@@ -95,6 +99,9 @@ class FaceModels:
     # a score below `min_score`. `find_faces` keeps a faint face only if a second look confirms the face. If
     # `detect_small` is None, `detect` is used.
     detect_small: DetectSmall | None = None
+    # Several photos, smallest distance between the eyes in pixels -> for each photo, the result of `detect_small`. If
+    # `detect_many` is None, the photos are searched one by one.
+    detect_many: DetectMany | None = None
     # RGB uint8 (S, S, 3), a crop around one face -> faces, best score first. If `detect_in_crop` is None, `detect` is
     # used.
     detect_in_crop: Detect | None = None
@@ -103,6 +110,21 @@ class FaceModels:
     measure_reach: Callable[[int, int], float] | None = None
     sure_score: float = 0.0  # A face with a score of `sure_score` or more and plausible landmarks is upright.
     notices: tuple[str, ...] = field(default=())  # Sentences for the user about the choice of the models.
+    networks: tuple[Network, ...] = ()  # The detector and the recognizer; empty if onnxruntime does not run them.
+
+    @property
+    def device(self) -> str:
+        """Returns the name of the device that computes embeddings now. A device that fails is replaced by the CPU."""
+        return self.networks[-1].device.name if self.networks else "cpu"
+
+    @property
+    def photos_at_once(self) -> int:
+        """Returns the number of photos that `detect_many` searches in one run of the detector."""
+        return self.networks[0].batch if self.networks else 1
+
+    def list_failures(self) -> tuple[str, ...]:
+        """Returns sentences for the user about failures of the device until now."""
+        return tuple(notice for network in self.networks for notice in network.notices)
 
     def recognizer_sha256(self) -> str:
         """Returns the sha256 of the recognizer's file, as hex."""

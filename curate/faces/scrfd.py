@@ -43,7 +43,7 @@ class Scrfd:
     merges the detections of all squares.
     """
 
-    session: Any  # onnxruntime.InferenceSession
+    session: Any  # Network, or onnxruntime.InferenceSession.
     sizes: Sequence[int]  # pixels
     threshold: float  # Detections with a lower score are left out.
 
@@ -70,7 +70,24 @@ class Scrfd:
 
         The detections are sorted, and the best detection is first. Boxes and landmarks are in pixels of the image.
         """
-        return _merge([self._find_candidates(image, square) for square in self._list_squares()])
+        return self.detect_many([image])[0]
+
+    def detect_many(self, images: Sequence[np.ndarray]) -> list[Candidates]:
+        """Returns the result of `detect` for each image. The network computes inputs of one size in one run.
+
+        If the network accepts inputs of any size, both sides of each input are multiples of the largest stride, so
+        photos of many shapes share a few sizes.
+        """
+        found: list[list[Candidates]] = [[] for _ in images]
+        for square in self._list_squares():
+            fitted = [self._fit(image, square) for image in images]
+            for size in dict.fromkeys(size for _, _, size in fitted):
+                members = [index for index, (_, _, other) in enumerate(fitted) if other == size]
+                candidates = self._run([fitted[index][0] for index in members], *size)
+                for index, (boxes, points, scores) in zip(members, candidates, strict=True):
+                    scale = np.float32(fitted[index][1])
+                    found[index].append((boxes / scale, points / scale, scores))
+        return [_merge(candidates) for candidates in found]
 
     def _list_squares(self) -> list[tuple[int, int, bool]]:
         """Returns width and height of each input, and whether the network also accepts inputs of other sizes."""
@@ -79,8 +96,11 @@ class Scrfd:
             return [(width, height, False)]
         return [(side, side, True) for side in self.sizes]
 
-    def _find_candidates(self, image: np.ndarray, square: tuple[int, int, bool]) -> Candidates:
-        """Resizes the image to fit one square. Returns all detections above the threshold, even if they overlap."""
+    def _fit(self, image: np.ndarray, square: tuple[int, int, bool]) -> tuple[np.ndarray, float, tuple[int, int]]:
+        """Resizes the image to fit one square.
+
+        Returns the resized image, its scale, and the width and height of the network's input.
+        """
         width, height, is_free = square
         # The image keeps its aspect ratio, and fills the width or the height of the square.
         ratio = image.shape[0] / image.shape[1]
@@ -94,8 +114,7 @@ class Scrfd:
                 min(self._round_up(a), self._round_up(b + MARGIN))
                 for a, b in ((width, new_width), (height, new_height))
             )
-        boxes, points, scores = self._run(cv2.resize(image, (new_width, new_height)), width, height)
-        return boxes / np.float32(scale), points / np.float32(scale), scores
+        return cv2.resize(image, (new_width, new_height)), scale, (width, height)
 
     def detect_unscaled(self, image: np.ndarray) -> Candidates:
         """Returns the same arrays as `detect`. The image (H, W, 3) is not resized, and the network runs one time.
@@ -105,20 +124,27 @@ class Scrfd:
         ((width, height, is_free), *_) = self._list_squares()
         if is_free:
             height, width = (self._round_up(side) for side in image.shape[:2])
-        return _merge([self._run(image, width, height)])
+        return _merge(self._run([image], width, height))
 
     def _round_up(self, side: int) -> int:
         """Returns `side` rounded up to the next side, in pixels, that an input of the network may have."""
         step = STRIDE if self.layout is None else max(self.layout[0])
         return -(-side // step) * step
 
-    def _run(self, image: np.ndarray, width: int, height: int) -> Candidates:
-        """Runs the network on an input of `width` x `height` pixels, with the image in its upper left corner."""
-        blob = np.empty((1, 3, height, width), np.float32)
-        blob[:, :, image.shape[0] :] = blob[:, :, :, image.shape[1] :] = _LEVELS[0]
-        for channel, plane in zip(blob[0], cv2.split(image), strict=True):
-            cv2.LUT(plane, _LEVELS, dst=channel[: image.shape[0], : image.shape[1]])
-        return self._decode(self.session.run(None, {self.session.get_inputs()[0].name: blob}), width)
+    def _run(self, images: Sequence[np.ndarray], width: int, height: int) -> list[Candidates]:
+        """Runs the network on inputs of `width` x `height` pixels, with an image in the upper left corner of each.
+
+        Returns all detections above the threshold, even if they overlap.
+        """
+        blob = np.empty((len(images), 3, height, width), np.float32)
+        for channels, image in zip(blob, images, strict=True):
+            channels[:, image.shape[0] :] = channels[:, :, image.shape[1] :] = _LEVELS[0]
+            for channel, plane in zip(channels, cv2.split(image), strict=True):
+                cv2.LUT(plane, _LEVELS, dst=channel[: image.shape[0], : image.shape[1]])
+        outputs = self.session.run(None, {self.session.get_inputs()[0].name: blob})
+        # Some networks join the anchors of all images in the first axis, and others have an axis of images.
+        by_image = zip(*(output.reshape(len(images), -1, output.shape[-1]) for output in outputs), strict=True)
+        return [self._decode(of_image, width) for of_image in by_image]
 
     def _decode(self, outputs: Sequence[np.ndarray], width: int) -> Candidates:
         """Returns boxes, landmarks and scores of the anchors above the threshold, in pixels of the network's input.
@@ -130,7 +156,6 @@ class Scrfd:
         assert self.layout is not None
         strides, anchors, _ = self.layout
         n = len(strides)
-        outputs = [out[0] if out.ndim == 3 else out for out in outputs]
         boxes, points, scores = [], [], []
         for level, stride in enumerate(strides):
             score = outputs[level].reshape(-1)

@@ -6,12 +6,12 @@ Defines the sizes of the detector's inputs, the limits of its scores, and its ti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from curate.faces.interface import Detect, Detection, DetectSmall
+from curate.faces.interface import Detect, Detection, DetectMany, DetectSmall
 from curate.faces.scrfd import Candidates, Scrfd
 from curate.faces.tiled_search import merge_detections, search_in_tiles
 
@@ -59,38 +59,51 @@ def make_detect(detector: Scrfd) -> Detect:
     """Returns the function that searches the whole photo, without tiles. See `FaceModels.detect`."""
 
     def detect(image: np.ndarray) -> list[Detection]:
-        if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
-            return []  # the photo is so thin that its short side would be less than one pixel in the smaller input
-        return _list_detections(detector.detect(image))
+        return [] if _is_thin(image) else _list_detections(detector.detect(image))
 
     return detect
 
 
 def make_detect_small(detector: Scrfd) -> DetectSmall:
     """Returns the function that looks for faces of all sizes, including small faces. See `FaceModels.detect_small`."""
-    usual = detector.input_side
-    detect = make_detect(detector)
+    return lambda image, eyes: _detect_small(detector, image, eyes, None)
+
+
+def make_detect_many(detector: Scrfd) -> DetectMany:
+    """Returns the function that searches several photos at once. See `FaceModels.detect_many`."""
+
+    def detect_many(images: Sequence[np.ndarray], eyes: float) -> list[list[Detection]]:
+        together = [
+            index
+            for index, image in enumerate(images)
+            if not _is_thin(image) and _choose_larger_input(detector, image, eyes) is None
+        ]
+        candidates = detector.detect_many([images[index] for index in together])
+        whole = dict(zip(together, map(_list_detections, candidates), strict=True))
+        return [_detect_small(detector, image, eyes, whole.get(index)) for index, image in enumerate(images)]
+
+    return detect_many
+
+
+def _detect_small(detector: Scrfd, image: np.ndarray, eyes: float, whole: list[Detection] | None) -> list[Detection]:
+    """Returns the faces of a photo, including faces with eyes that are `eyes` photo pixels apart.
+
+    `whole` are the faces that the search of the whole photo found, or None if the photo was not searched yet.
+    """
     faint = replace(detector, threshold=FAINT_SCORE)
+    if (larger := _choose_larger_input(detector, image, eyes)) is not None:
+        return make_detect(replace(faint, sizes=(*DETECTOR_INPUTS[:-1], larger)))(image)
+    whole = make_detect(detector)(image) if whole is None else whole
+    if _find_side(image, eyes) <= detector.input_side:
+        return whole
 
-    def detect_small(image: np.ndarray, eyes: float) -> list[Detection]:
-        # In an input with the longer side `side`, the smallest faces to be found have EYES_IN_INPUT pixels between the
-        # eyes.
-        side = max(image.shape[:2]) * EYES_IN_INPUT / eyes
-        if side <= usual:
-            return detect(image)
-        if detector.is_free and side <= LARGER_INPUT * usual:
-            larger = max(usual, math.ceil(max(image.shape[:2]) * EYES_IN_LARGER_INPUT / eyes))
-            return make_detect(replace(faint, sizes=(*DETECTOR_INPUTS[:-1], larger)))(image)
+    def detect_in_tile(tile: np.ndarray) -> list[Detection]:
+        return _list_detections(faint.detect_unscaled(tile))
 
-        def detect_in_tile(tile: np.ndarray) -> list[Detection]:
-            return _list_detections(faint.detect_unscaled(tile))
-
-        tile_side = TILE if detector.is_free else usual
-        return merge_detections(
-            [*detect(image), *search_in_tiles(image, detect_in_tile, EYES_IN_TILE / eyes, tile_side, TILE_OVERLAP)]
-        )
-
-    return detect_small
+    tile_side = TILE if detector.is_free else detector.input_side
+    return merge_detections(
+        [*whole, *search_in_tiles(image, detect_in_tile, EYES_IN_TILE / eyes, tile_side, TILE_OVERLAP)]
+    )
 
 
 def make_detect_in_crop(detector: Scrfd) -> Detect:
@@ -104,6 +117,24 @@ def make_measure_reach(detector: Scrfd) -> Callable[[int, int], float]:
     See `FaceModels.measure_reach`.
     """
     return lambda width, height: EYES_IN_INPUT * max(width, height) / detector.input_side
+
+
+def _is_thin(image: np.ndarray) -> bool:
+    """Returns whether the short side of a photo would be less than one pixel in the smaller input."""
+    return max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2])
+
+
+def _find_side(image: np.ndarray, eyes: float) -> float:
+    """Returns the longer side of the input in which eyes `eyes` photo pixels apart are EYES_IN_INPUT pixels apart."""
+    return max(image.shape[:2]) * EYES_IN_INPUT / eyes
+
+
+def _choose_larger_input(detector: Scrfd, image: np.ndarray, eyes: float) -> int | None:
+    """Returns the longer side of the larger input for a photo, or None if the photo needs no larger input, or tiles."""
+    usual = detector.input_side
+    if not (detector.is_free and usual < _find_side(image, eyes) <= LARGER_INPUT * usual):
+        return None
+    return max(usual, math.ceil(max(image.shape[:2]) * EYES_IN_LARGER_INPUT / eyes))
 
 
 def _list_detections(candidates: Candidates) -> list[Detection]:

@@ -137,6 +137,7 @@ def compute_groups(
             *repeat_notices,
             *_describe_missing_faces(links),
             *links.notices,
+            *grouping.notices,
             *hints,
             *_describe_doubtful(identities, memberships),
         ],

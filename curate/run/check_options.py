@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.config import CurateConfig
+from curate.faces.networks.devices import choose_device
 from curate.photos.consent import read_sidecar
 from curate.photos.labelling.labels import check_labels
 from curate.photos.name_rules import LEFT_OUT, NameRules, check_patterns
@@ -22,10 +23,14 @@ from manifests.runtime.workers import check_workers
 SPLIT_POLICIES = ("identity", "photos")
 
 
-def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None) -> None:
+def check_options(
+    photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None, device: str = "auto"
+) -> None:
     """Raises BadInput if an option has a wrong value, or if the dataset folder contains files that belong to no
-    dataset.
+    dataset. Raises NoSuchDevice if `device` is unknown or not installed.
     """
+    if device != "auto":
+        choose_device(device)
     if config.landmarks not in (None, "dlib"):
         raise BadInput(f"--landmarks {config.landmarks} is unknown. Give dlib.")
     if config.split.policy not in SPLIT_POLICIES:

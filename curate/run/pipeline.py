@@ -52,18 +52,19 @@ def curate(
     workers: int | None = None,
     progress: Progress = lambda *_: None,
     lists: Lists | None = None,
+    device: str = "auto",
 ) -> Summary:
     """Curates every file under `photos`, and writes the dataset. A repeated call resumes an interrupted run.
 
     `workers` is the number of worker processes that read the files. With worker processes, a file that hangs or crashes
     its process does not end the run. If `workers` is None, the calling process reads the files. `lists` are imported
     lists with the person, the split and the references of photos. New lists replace earlier lists, and later runs use
-    the new lists too. Raises BadInput, LedgerError or FaceModelError. The work that was recorded before an error stays
-    recorded.
+    the new lists too. `device` is the value of --device. Raises BadInput, LedgerError or FaceModelError. The work that
+    was recorded before an error stays recorded.
     """
-    check_options(photos, dataset, config, workers)
+    check_options(photos, dataset, config, workers, device)
     if not (dataset / LEDGER_NAME).exists():
-        load_faces_once(config.faces)  # the models are loaded first: if this fails, no empty dataset is written
+        load_faces_once(config.faces, device)  # the models are loaded first: if this fails, no empty dataset is written
     rules = NameRules(config.exclude, config.include)
     with contextlib.ExitStack() as stack:
         map_batches = stack.enter_context(open_pool(workers, start_worker))
@@ -72,7 +73,8 @@ def curate(
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
-        models = choose_face_models(ledger, config.faces)  # an error here does not mark the dataset as unfinished
+        # an error here does not mark the dataset as unfinished
+        models = choose_face_models(ledger, config.faces, device)
         ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
 
@@ -84,9 +86,9 @@ def curate(
 
         config = insert_model_settings(config, models)
         _record_filters(ledger, config.screen)
-        detect(ledger, config, models, map_batches, progress)
+        failures = detect(ledger, config, models, map_batches, progress)
         screen(ledger, config, map_batches, progress)
-        embed(ledger, config, models, map_batches, progress)
+        failures += embed(ledger, config, models, map_batches, progress)
         keep_out(ledger, models)
         label(ledger, config, map_batches)  # after `keep_out`, so that no face that opted out gets a name
 
@@ -101,6 +103,7 @@ def curate(
             mark_decisions_applied(ledger, last)
         ledger.record("curate", "all", {}, detail={"finished": True})
         check_splits(ledger.read_rows(Face), ledger.read_rows(Split))
+        notices += dict.fromkeys([*models.list_failures(), *failures])  # each sentence once
         summary = summarise(ledger, models, notices)
     write_card(dataset)
     return summary

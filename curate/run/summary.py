@@ -53,6 +53,8 @@ class Summary:
     # Split -> (number of its faces that leak to another split, number of all its faces). `likeness leaks` lists the
     # leaks.
     leaking: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # Device -> number of faces with an embedding that the device computed.
+    devices: dict[str, int] = field(default_factory=dict)
     rungs: dict[str, int] = field(default_factory=dict)  # Name of a filter set -> number of targets that pass the set.
     # reason -> number of faces that are in a split and are not targets
     unpaired: dict[str, int] = field(default_factory=dict)
@@ -96,6 +98,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
         false_match_rate=float(ledger.read_detail("group")["false_match_rate"]),
         notices=tuple(merge_repeated(all_notices)),
         unpaired=pairing["left_out"],
+        devices=dict(Counter(sorted(face.embedding_device for face in faces if face.embedding_device))),
         rungs=count_rungs(pairs, faces, {photo.photo_id: photo for photo in photos}, models.min_score),
         leaking={name: (count, leaks["faces_of"][name]) for name, count in leaks["leaking"].items()},
     )

@@ -90,6 +90,7 @@ class Face:
     clipped: float | None = None
     dark: float | None = None
     embedding_norm: float | None = None
+    embedding_device: str | None = None
 
     @property
     def representative(self) -> str:
@@ -99,7 +100,7 @@ class Face:
 
 def remove_embedding(face: Face) -> Face:
     """Returns the row of a face without its embedding."""
-    return replace(face, shard=None, shard_row=None, embedding_norm=None)
+    return replace(face, shard=None, shard_row=None, embedding_norm=None, embedding_device=None)
 
 
 @dataclass(frozen=True)

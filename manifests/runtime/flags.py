@@ -48,6 +48,10 @@ FLAGS = {
     "--json": ("", "Print only JSON"),
     "--seed": ("N", "The seed of all random draws"),
     "--workers": ("N", "The number of worker processes; the results do not depend on this number"),
+    "--device": (
+        "DEVICE",
+        "The device of the face models: auto, cpu, cuda, tensorrt, directml, coreml or openvino (docs/speed.md)",
+    ),
     "--yes": ("", "Delete without a question; the deletion cannot be undone"),
     # options for the input
     "--run": ("RUN", "The folder of a training run"),

@@ -6,10 +6,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 # the version of each of these packages can change a result
-_TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin")
+_TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin",
+          "faiss-gpu", "faiss-gpu-cu12", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")  # fmt: skip
 
 
-@cache  # reading one version takes a millisecond, and each record of a stage needs ten versions
+@cache  # reading one version takes a millisecond, and each record of a stage needs all of them
 def find_version(name: str) -> str | None:
     """Returns the version of a package, or None if the package is not installed."""
     try:

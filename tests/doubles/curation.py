@@ -123,7 +123,7 @@ def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> 
         curate.detection.embed,
         curate.photos.optout_faces,
     ):
-        patch.setattr(module, "load_faces_once", load)
+        patch.setattr(module, "load_faces_once", lambda spec, device="cpu": load(spec))
 
 
 def install(patch: pytest.MonkeyPatch) -> None:

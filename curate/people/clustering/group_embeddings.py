@@ -66,6 +66,7 @@ class Grouping:
     repeated: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     evidence: Evidence | None = None  # the calibrated evidence; None if `same_person` was given
     alpha: float | None = None  # the final concentration of the prior (threshold.py); None if `same_person` was given
+    notices: tuple[str, ...] = ()  # Sentences for the user about a GPU that failed.
 
 
 def group_embeddings(
@@ -210,6 +211,7 @@ def group_embeddings(
         repeated=np.sort(order[repeated]),
         evidence=evidence if same_person is None else None,
         alpha=merge_result.alpha if same_person is None else None,
+        notices=near.notices,
     )
 
 

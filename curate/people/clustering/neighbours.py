@@ -6,6 +6,8 @@ The search is exact for small collections and approximate for large collections.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import faiss
 import numpy as np
@@ -29,6 +31,7 @@ class Neighbours:
     rows: np.ndarray  # int32 (n, k): row numbers, the nearest first; -1 if the search found fewer than k faces.
     cosines: np.ndarray  # Cosine of each face and neighbour, float32 (n, k).
     recall: float  # Share of the neighbours with a cosine of `min_cosine` or more that the search found.
+    notices: tuple[str, ...] = ()  # Sentences for the user about a GPU that failed.
 
 
 def find_neighbours(
@@ -40,6 +43,8 @@ def find_neighbours(
     `exact` rows. For more than `exact` rows, the search is approximate, and its recall is measured on evenly spaced
     rows. The recall is the share of the neighbours with a cosine of `min_cosine` or more that the search finds. Cosines
     are rounded to 1e-6, because their last bits depend on the number of threads of faiss.
+
+    If the installed faiss can use a GPU, the GPU searches. If the GPU fails, the CPU searches, and a notice says so.
     """
     n, d = embeddings.shape
     k = min(k, n - 1)
@@ -48,7 +53,22 @@ def find_neighbours(
     index = faiss.IndexFlatIP(d) if n <= exact else _make_inverted_file(embeddings, order)
     for begin in range(0, n, _ROWS_AT_ONCE):
         index.add(embeddings[order[begin : begin + _ROWS_AT_ONCE]])
-    rows, cosines = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+    rows, cosines, notices = np.empty((n, k), np.int32), np.empty((n, k), np.float32), list[str]()
+    if _has_gpu():
+        try:
+            _search(_copy_to_gpu(index), embeddings, order, rows, cosines)
+        except RuntimeError as error:  # faiss raises this class for all failures of a GPU
+            cause = (str(error).splitlines() or ["unknown"])[-1].strip(" .")
+            notices.append(f"The search for similar faces runs on the CPU, because the GPU failed ({cause}).")
+    if notices or not _has_gpu():
+        _search(index, embeddings, order, rows, cosines)
+    recall = 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine)
+    return Neighbours(rows, cosines, recall, tuple(notices))
+
+
+def _search(index: Any, embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> None:
+    """Fills `rows` (n, k) and `cosines` (n, k) with the nearest neighbours of each row of `embeddings`."""
+    n, k = rows.shape
     for begin in range(0, n, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, n)
         # Search for k + 1 results for each row, because the search also returns the row itself. Afterwards, remove the
@@ -59,7 +79,22 @@ def find_neighbours(
         # last result is removed.
         own[~own.any(1), -1] = True
         rows[begin:end], cosines[begin:end] = nearest[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
-    return Neighbours(rows, cosines, 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine))
+
+
+def _has_gpu() -> bool:
+    """Returns whether the installed faiss can use a GPU, and the machine has one."""
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+
+
+def _copy_to_gpu(index: Any) -> Any:
+    """Returns a copy of the index in the memory of the first GPU."""
+    return faiss.index_cpu_to_gpu(_gpu_resources(), 0, index)
+
+
+@cache
+def _gpu_resources() -> Any:
+    # The resources must exist as long as an index on the GPU exists.
+    return faiss.StandardGpuResources()
 
 
 def _make_inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexIVF:

@@ -134,7 +134,7 @@ def test_specs_that_name_nothing_are_one_sentence(tmp_path):
 
 @offline
 def test_auto_falls_back_to_dlib_with_a_notice(monkeypatch, tmp_path):
-    def nothing(pack: str, threads: int = 1) -> FaceModels:
+    def nothing(*_) -> FaceModels:
         raise FaceModelError("There is no network.")
 
     monkeypatch.setattr("curate.faces.load.list_packs", lambda: [])

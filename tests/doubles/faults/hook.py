@@ -144,7 +144,7 @@ def _constants(**constants: Any) -> Callable[[ModuleType], None]:
 
 
 def _faces(module: ModuleType) -> None:
-    def double(spec: str = "auto", threads: int = 1) -> Any:
+    def double(spec: str = "auto", device: str = "cpu", threads: int = 1) -> Any:
         from tests.doubles.curation import models
 
         return models(spec)

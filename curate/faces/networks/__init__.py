@@ -1,0 +1,1 @@
+"""Runs the ONNX networks of the face models on the processor or on another device."""
