@@ -57,6 +57,7 @@ import manifests.privacy.cli
 import train.benchmark.cli
 import train.benchmark.imported.cli
 import train.evaluation.cli
+import train.evaluation.comparison.cli
 import train.fit.cli
 import train.iterate.cli
 import train.restore.cli
@@ -313,6 +314,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group 
     _MEASURING: [
         train.evaluation.cli.evaluate,
         train.evaluation.cli.counterfactuals,
+        train.evaluation.comparison.cli.compare,
         train.benchmark.cli.freeze,
         train.benchmark.imported.cli.import_benchmark,
         train.benchmark.cli.leaks,

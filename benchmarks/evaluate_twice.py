@@ -31,7 +31,7 @@ def evaluate(dataset: Path, run: Path, options: list[str]) -> tuple[float, bytes
     subprocess.run(command, stdout=sys.stderr, cwd=Path(__file__).resolve().parents[1], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, (run / "evaluation.json").read_bytes()
+    return seconds, next(run.glob("evaluation-*.json")).read_bytes()
 
 
 def main() -> None:

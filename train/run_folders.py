@@ -1,5 +1,4 @@
-"""Checks the folder of a training run. Defines the names of the result files that `evaluate` writes into this
-folder."""
+"""Checks the folder of a training run, and the files that commands write."""
 
 from __future__ import annotations
 
@@ -41,15 +40,6 @@ def check_run_folder(run: Path) -> None:
             f"{make_printable(run)} is not a training run: it contains {make_printable(others[0])} but no "
             f"{RUN_CONFIG}. Give another folder for the run."
         )
-
-
-def name_result_file(stem: str, judge: str | None, steps: int) -> str:
-    """Returns the name of a result file without its suffix.
-
-    The name is `stem`, then `-<steps>-steps` if `steps` is above 1, then `-judge` if `judge` is not None. So results
-    with different settings are kept side by side.
-    """
-    return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 
 
 def check_output_files(*paths: Path | None) -> None:

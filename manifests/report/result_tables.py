@@ -32,7 +32,8 @@ def make_title(result: Result) -> str:
     """
     checkpoint = f", {result['checkpoint']}" if "checkpoint" in result else ""
     people = f" of {_count_people(result['people'])}" if _knows_people(result) else ""
-    return f"{result['lq_set']}: {format_count(result['images'], 'image')}{people}{checkpoint}"
+    name = f" ({result['benchmark']})" if "benchmark" in result else ""
+    return f"{result['lq_set']}{name}: {format_count(result['images'], 'image')}{people}{checkpoint}"
 
 
 def make_headings(result: Result) -> list[str]:
@@ -73,7 +74,8 @@ def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]
             digits = min(result["metrics"][name]["digits"], max_digits)
             cell = _format_figure(figure, digits, "+")
             if figure is not None:
-                mark = f" {MARK}" if figure["excludes_zero"] and round(figure["mean"], digits) else ""
+                is_marked = figure.get("is_significant", figure["excludes_zero"])
+                mark = f" {MARK}" if is_marked and round(figure["mean"], digits) else ""
                 cell += f"{mark} {figure['people_above']}/{figure['people']}"
             cells.append(cell)
         rows.append([row["difference"], *cells])
@@ -175,6 +177,7 @@ def make_notices(result: Result) -> list[str]:
         *_explain_missing_metrics(result),
         *_explain_missing_targets(result),
         *_explain_missing_faces(result),
+        *[f"{name} is not compared, because {why}." for name, why in result.get("not_compared", {}).items()],
         *_explain_copying(result),
         *_explain_marks(result),
         *_explain_slices(result),
@@ -221,6 +224,11 @@ def _explain_set(result: Result) -> list[str]:
         return _explain_imported_set(result)
     notices = []
     left_out = result.get("images_left_out", {})
+    if uncommon := left_out.get("not_in_every_result"):
+        notices.append(
+            f"{format_count(uncommon, 'image')} of the set are not compared, because not every system has a figure for "
+            "them. All means are over the common images."
+        )
     if without_reference := result["images_in_set"] - result["images"] - sum(left_out.values()):
         notices.append(
             f"Not measured, because the target has no reference: {format_count(without_reference, 'image')} of the set."
@@ -404,6 +412,13 @@ def _explain_marks(result: Result) -> list[str]:
     """Returns a list with the notice that explains MARK, or [] if the result has no paired differences."""
     if not result["differences"]:
         return []
+    if "test" in result:
+        return [
+            f"{MARK} marks a difference that is significant ({result['test']}, all figures of the table together). A "
+            "difference that was measured on fewer than five images, or that is printed as zero, is never marked. With "
+            "five people, no difference can be significant, because the smallest p-value is .0625. n/m means that the "
+            "mean difference is above zero for n of m people."
+        ]
     return [
         f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one figure in "
         "twenty is marked. With few people, more figures are marked. A difference that was measured on fewer than five "

@@ -29,6 +29,7 @@ ARGUMENTS = {
     "SOURCE": "The folder of the published images, or one CSV file",
     "PUBLISHED": "The folder of a published test set",
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
+    "RESULT...": "JSON files that `likeness evaluate` wrote, each as FILE.json or as NAME=FILE.json",
     "SQL": "One SELECT statement; docs/ledger.md lists the tables",
     "ACTION": (
         "Merge, split, move, drop, accept, rename, lock, prefer, together, apart, assign, consent or undo; list prints "
@@ -162,6 +163,7 @@ FLAGS = {
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
     "--fid-folder": ("FOLDER", "The folder of images with which the metric fid_folder compares the restored images"),
+    "--all-systems": ("", "Also compare results without references, and with fewer or wrong references"),
     "--slices": (
         "COLUMNS",
         "Also average slices of the set by these columns of docs/evaluate.md, separated by commas, or all",

@@ -58,7 +58,10 @@ def freeze(
         typer.echo(f"Would freeze {what} in {summary.folder}.")
     else:
         state = f"{summary.written} files written" if summary.written else "no file changed"
-        typer.echo(f"The benchmark in {summary.folder} has {what} ({state}).\nbenchmark {summary.benchmark}")
+        typer.echo(
+            f"The benchmark in {summary.folder} has {what} ({state}).\nbenchmark {summary.benchmark}\n"
+            f"short name {summary.name}"
+        )
     if summary.cosines:
         typer.echo(
             f"{summary.cosines} pairs of faces from two splits look like one person: list these pairs with `likeness "

@@ -15,6 +15,7 @@ import numpy as np
 
 from curate.people.leaks.dataset_faces import Rules
 from curate.people.leaks.find_leaks import Leaks, find_leaks
+from degrade.operations.pixels import shrink
 from degrade.sampling import check_seed
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.paths import crop_path
@@ -39,6 +40,7 @@ from train.benchmark.frozen_benchmark import (
     hash_picture,
 )
 from train.benchmark.read_images import read_dataset_png
+from train.benchmark.short_name import name_images
 from train.benchmark.write_benchmark import check_benchmark_folder, read_card, write_benchmark
 
 REFUSED_KINDS = ("identity", "photo", "near_duplicate", "own_reference")  # a leak of one of these kinds stops `freeze`
@@ -49,7 +51,8 @@ class FreezeSummary:
     """Describes the benchmark that `freeze` wrote, or would write in a dry run."""
 
     folder: str
-    benchmark: str  # the name of the benchmark, a sha256; empty in a dry run
+    benchmark: str  # the hash of the benchmark, a sha256; empty in a dry run
+    name: str  # the short name, which results of `evaluate` carry (train/benchmark/short_name.py); empty in a dry run
     lq_set: str
     cases: int
     images_in_set: int
@@ -115,7 +118,7 @@ def freeze(
         return _summarize(out, source, counts, leaks, pictures=with_pictures)
 
     # Make the lines of the benchmark. The name of the benchmark is a hash of these lines.
-    picture_of = _hash_crops(source, progress)
+    picture_of, target_of = _hash_crops(source, progress)
     cases = [_make_case(source, case, picture_of) for case in source.cases]
     faces = [replace(line, picture=picture_of.get(line.face)) for line in source.faces]
     files = {CASES: encode_lines(cases), FACES: encode_lines(faces)}
@@ -124,6 +127,7 @@ def freeze(
         "kind": KIND,
         "version": VERSION,
         "benchmark": hash_benchmark(files[CASES], files[FACES]),
+        "name": name_images((case.face, case.lq, target_of[case.face]) for case in cases),
         "set": {"name": source.set_name, **{key: first[key] for key in ("preset", "seed")}},
         "size": first["size"],
         "engine": source.engine,
@@ -153,7 +157,8 @@ def freeze(
     with lock_folder(out):
         remove_temporary_files(out)
         written = write_benchmark(out, card, files, copies, progress)
-    return _summarize(out, source, counts, leaks, card["pictures"], card["benchmark"], written)
+    names = card["benchmark"], card["name"]
+    return _summarize(out, source, counts, leaks, card["pictures"], names, written)
 
 
 def _summarize(
@@ -162,13 +167,14 @@ def _summarize(
     counts: dict[str, int],
     leaks: Leaks,
     pictures: bool,
-    benchmark: str = "",
+    names: tuple[str, str] = ("", ""),
     written: int = 0,
 ) -> FreezeSummary:
     return FreezeSummary(
-        str(out),
-        benchmark,
-        source.set_name,
+        folder=str(out),
+        benchmark=names[0],
+        name=names[1],
+        lq_set=source.set_name,
         **counts,
         cosines=leaks.counts["cosine"],
         pictures=pictures,
@@ -201,14 +207,20 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
         )
 
 
-def _hash_crops(source: FreezeSource, progress: Progress) -> dict[str, str]:
-    """Returns the names of the pictures of all targets, references and wrong references, by face id."""
+def _hash_crops(source: FreezeSource, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the names of the pictures of all targets, references and wrong references, by face id.
+
+    Returns also the hash of each target at the size of the set.
+    """
     faces = sorted({face for case in source.cases for face in (case.face_id, *case.references, *case.wrong)})
-    pictures = {}
+    pictures, targets = {}, {}
     for done, face in enumerate(faces, 1):
-        pictures[face] = hash_picture(read_dataset_png(crop_path(source.dataset, face)))
+        crop = read_dataset_png(crop_path(source.dataset, face))
+        pictures[face] = hash_picture(crop)
+        if face in source.degradations:
+            targets[face] = hash_picture(shrink(crop, source.degradations[face]["size"]))
         progress("hash", done, len(faces))
-    return pictures
+    return pictures, targets
 
 
 def _make_case(source: FreezeSource, case: CaseFaces, picture_of: dict[str, str]) -> CaseLine:

@@ -71,14 +71,14 @@ def evaluate(
 ) -> None:
     """Measure restorers and the LQ images themselves on a frozen test set, with 95% bootstrap intervals.
 
-    The result of one run is RUN/evaluation.json. RUN/evaluation.parquet has a row for each image and system. With
-    --judge, the names of the files begin with evaluation-judge. With several runs or with --restored, the files are
-    FOLDER/comparison.json and FOLDER/comparison.parquet.
+    The result of one run is written into RUN, as evaluation-SET.json. SET is the name of the set and six digits that
+    depend on its images, so results of two sets lie side by side. A Parquet file of the same name has a row for each
+    image and system. With several runs or with --restored, the files are FOLDER/comparison-SET.json and .parquet.
 
     Example: likeness evaluate dataset --run dataset/run --page evaluation.html
     """
     from manifests.errors import BadInput
-    from train.run_folders import check_output_files, name_result_file
+    from train.run_folders import check_output_files
 
     runs, folders = run or [], restored or []
     if not runs and not folders:
@@ -91,8 +91,8 @@ def evaluate(
     if not is_comparison and out is not None:
         raise BadInput(f"The evaluation of one run is always written into {runs[0]}. Leave --out out.")
     if dry_run:
-        own = runs[0] / name_result_file("evaluation", judge, steps) if runs else Path()
-        _print_plan(dataset, set_name, (out or Path()) / "comparison" if is_comparison else own, as_json)
+        stem = (out or Path()) / "comparison" if is_comparison else runs[0] / "evaluation"
+        _print_plan(dataset, set_name, stem, as_json)
         return
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import compare
@@ -130,6 +130,8 @@ def evaluate(
 
         write_output_text(page, render_page(result, pictures, worst))
     print_evaluation(result, as_json)
+    if not as_json:
+        typer.echo(f"The result is in {(out if out is not None else runs[0]) / result['file']}.")
 
 
 def counterfactuals(
@@ -165,18 +167,17 @@ def counterfactuals(
 
     The command restores each image with 0 to 8 references, and with wrong or changed references. Wrong references show
     another person. Changed references are reordered, repeated or blurred, show another pose, or are the references
-    least like the target. The result is RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the
-    names of the files begin with counterfactuals-judge.
+    least like the target. The result is RUN/counterfactuals-SET.json, and a Parquet file of the same name.
 
     Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg
     """
     from manifests.errors import BadInput
-    from train.run_folders import check_output_files, name_result_file
+    from train.run_folders import check_output_files
 
     check_output_files(plot, markdown, latex)
     set_name = _choose_set(dataset, lq_set, benchmark)
     if dry_run:
-        _print_plan(dataset, set_name, run / name_result_file("counterfactuals", judge, steps), as_json)
+        _print_plan(dataset, set_name, run / "counterfactuals", as_json)
         return
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS, draw_metric_curve
@@ -218,6 +219,7 @@ def counterfactuals(
         typer.echo(
             f"A different order of the references changes a pixel by at most {result['largest_change_by_order']}/255."
         )
+        typer.echo(f"The result is in {run / result['file']}.")
 
 
 def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
@@ -273,7 +275,10 @@ def _write_tables(result: dict[str, Any], markdown: Path | None, latex: Path | N
 
 def _print_plan(dataset: Path, lq_set: str | None, stem: Path, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"dataset": str(dataset), "lq_set": lq_set, "writes": f"{stem}.json"}))
+        typer.echo(json.dumps({"dataset": str(dataset), "lq_set": lq_set, "writes": f"{stem}-*.json"}))
         return
     name = lq_set or "the frozen test set of the restorer's size"
-    typer.echo(f"Would measure {name} of {dataset} and write {stem}.json and {stem.name}.parquet.")
+    typer.echo(
+        f"Would measure {name} of {dataset} and write a JSON file and a Parquet file into {stem.parent}. Their names "
+        f"begin with {stem.name} and the name of the set."
+    )

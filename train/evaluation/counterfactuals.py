@@ -20,7 +20,6 @@ from train.evaluation.systems import (
     list_counterfactual_differences,
     list_counterfactual_systems,
 )
-from train.run_folders import name_result_file
 
 # `counterfactuals` computes these metrics if the user does not give --metrics.
 DEFAULT_METRICS = ("psnr", "id_target", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
@@ -38,8 +37,8 @@ def counterfactuals(
 
     Each counterfactual system gets `options.references` references. Depending on the system, these references have
     another order, are copies of one reference, are blurred, show another pose, are least similar to the target, or show
-    another person. The result is written to RUN/counterfactuals.json and RUN/counterfactuals.parquet. With a judge or
-    with several steps, the files have other names (`name_result_file`). The key `have` maps each of these numbers K to
+    another person. The result is written to RUN, into a JSON file and a Parquet file whose names begin with
+    counterfactuals. The key `have` maps each of these numbers K to
     the number of images with at least K references. If an image has fewer references than a system can use, the system
     uses all references of the image. The key `largest_change_by_order` is the largest difference of a pixel between two
     orders of the same references, in levels of 0..255. Restored images and values are kept as in `evaluate`. Raises the
@@ -71,7 +70,9 @@ def counterfactuals(
         str(k): sum(images for count, images in images_by_count.items() if count >= k) for k in REFERENCE_COUNTS
     }
     result["largest_change_by_order"] = largest
-    write_result(run / name_result_file("counterfactuals", options.judge, options.steps), result, rows)
+    name = evaluator.name_result_file("counterfactuals")
+    result["file"] = f"{name}.json"
+    write_result(run / name, result, rows)
     return result
 
 

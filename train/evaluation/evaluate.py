@@ -20,7 +20,6 @@ from train.evaluation.image_folders import ImageFolders
 from train.evaluation.results import write_result
 from train.evaluation.rows import OnImage
 from train.evaluation.systems import list_differences, list_systems
-from train.run_folders import name_result_file
 
 
 def evaluate(
@@ -35,8 +34,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures the newest checkpoint of a run on a frozen set, and returns the result.
 
-    The result is written to RUN/evaluation.json. A row for each image and system is written to RUN/evaluation.parquet.
-    With a judge or with several steps, the files have other names (`name_result_file`). The systems are the LQ image
+    The result is written to RUN, into a JSON file whose name begins with evaluation (train/benchmark/short_name.py). A
+    row for each image and system is written to a Parquet file of the same name. The systems are the LQ image
     itself, the restoration without references, a restoration for each number of references in `options`, and the
     restoration with wrong references. `options.judge` measures identity. Without a judge, the dataset's own recognizer
     measures identity. The identity loss of a restorer also uses this recognizer. With `with_images`, the restored
@@ -45,14 +44,16 @@ def evaluate(
     BadInput, LedgerError or FaceModelError if the run cannot be measured on the set.
     """
     options = options or EvaluationOptions()
-    stem = run / name_result_file("evaluation", options.judge, options.steps)
+    evaluator = Evaluator(dataset, lq_set, options, say=say)
+    evaluator.load_run(run)
+    stem = run / evaluator.name_result_file("evaluation")
     images = ImageFolders(stem, with_images)
-    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images), say=say)
+    evaluator.on_image = _call_all(images.write, page_images)
     rows = evaluator.measure_run(run, list_systems(options.references, options.counts), progress)
     result = evaluator.build_result(rows, list_differences(options.references)) | evaluator.describe_run(run)
     if page_images is not None:
         page_images.cases, page_images.rows = evaluator.cases, rows
-    result |= images.publish()
+    result |= images.publish() | {"file": f"{stem.name}.json"}
     write_result(stem, result, rows)
     return result
 
@@ -71,23 +72,25 @@ def compare(
 ) -> dict[str, Any]:
     """Measures several runs, and folders of images that other methods restored, on the same frozen set.
 
-    The result is written to OUT/comparison.json and OUT/comparison.parquet. Every run and folder is compared, image by
-    image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of this
-    image states the reason. The key `extra` lists the files that match no image. With `with_images`, the restored
-    images are written as in `evaluate`. The values of a folder are kept in OUT/evaluation-cache.sqlite, and the values
-    of a run in the folder of the run. Raises the same errors as `evaluate`. Raises BadInput also if two runs or folders
-    have the same name.
+    The result is written to OUT, into a JSON file and a Parquet file whose names begin with comparison. Every run and
+    folder is compared, image by image, with the first run, or with the first folder if there is no run. If a folder
+    lacks an image, the row of this image states the reason. The key `extra` lists the files that match no image. With
+    `with_images`, the restored images are written as in `evaluate`. The values of a folder are kept in OUT/evaluation-
+    cache.sqlite, and the values of a run in the folder of the run. Raises the same errors as `evaluate`. Raises
+    BadInput also if two runs or folders have the same name.
     """
     options = options or EvaluationOptions()
     names = [path.resolve().name for path in (*runs, *folders)]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise BadInput(f"Two of the compared folders have the name {repeated}: rename one of them.")
-    images = ImageFolders(out / "comparison", with_images)
-    evaluator = Evaluator(dataset, lq_set, options, _call_all(images.write, page_images), out=out, say=say)
+    evaluator = Evaluator(dataset, lq_set, options, out=out, say=say)
     for run in runs:  # an unsuitable run or folder raises BadInput before anything is measured
         evaluator.load_run(run)
     for folder in folders:
         evaluator.load_folder(folder)
+    stem = out / evaluator.name_result_file("comparison")
+    images = ImageFolders(stem, with_images)
+    evaluator.on_image = _call_all(images.write, page_images)
     rows: list[Row] = []
     systems, about, extra = list_systems(options.references, options.counts), dict[str, Any](), dict[str, list[str]]()
     for run in runs:
@@ -111,8 +114,8 @@ def compare(
     result = evaluator.build_result(rows, pairs) | {"runs": about, "extra": extra}
     if page_images is not None:
         page_images.cases, page_images.rows = evaluator.cases, rows
-    result |= images.publish()
-    write_result(out / "comparison", result, rows)
+    result |= images.publish() | {"file": f"{stem.name}.json"}
+    write_result(stem, result, rows)
     return result
 
 

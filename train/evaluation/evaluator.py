@@ -17,8 +17,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizers
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.progress import Progress
-from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
+from train.benchmark.frozen_benchmark import hash_picture, is_benchmark, load_benchmark
 from train.benchmark.imported.imported_benchmark import find_imported
+from train.benchmark.short_name import name_images, name_result_file
 from train.benchmark.training_overlap import TrainingOverlap, find_training_overlap
 from train.evaluation.aggregate import Average, Row, average_differences, average_systems, describe_interval
 from train.evaluation.cache.cache_file import EvaluationCache
@@ -153,6 +154,8 @@ class Evaluator:
         self.out, self.say = out, say
         self.caches: dict[Path | None, EvaluationCache] = {}  # the folder of a run, or `out` -> its cache
         self.frozen_set: FrozenSet | None = None
+        # The short name of the set, and the short name of the set with its references (train/benchmark/short_name.py).
+        self.names: tuple[str, str] = "", ""
         self.judge: FaceModels | None = None
         self.measure: CachedMeasure | None = None
         self.dataset_recognizer = ""  # sha256
@@ -173,6 +176,11 @@ class Evaluator:
     def image_metrics(self) -> list[str]:
         """Returns the metrics that have a value for each image and can be measured on this machine."""
         return [name for name in select_image_metrics(self.options.metrics) if name not in self.missing_metrics]
+
+    def name_result_file(self, stem: str) -> str:
+        """Returns the name of a result file without its suffix. A run or a folder must be loaded before."""
+        assert self.frozen_set is not None
+        return name_result_file(stem, self.frozen_set.name, self.names[0], self.options.judge, self.options.steps)
 
     def load_run(self, run: Path) -> None:
         """Loads a run's newest checkpoint, and checks that the run can be measured on the set.
@@ -293,6 +301,10 @@ class Evaluator:
         return {
             "dataset": str(self.dataset.resolve()),
             "lq_set": self.frozen_set.name,
+            "set_argument": self.lq_set,
+            "seed": self.options.seed,
+            "benchmark": self.names[0],  # depends on the LQ images and the targets
+            "benchmark_with_references": self.names[1],
             "images": len(cases),
             "images_in_set": self.frozen_set.images,
             "people": len(set(people)),
@@ -367,7 +379,8 @@ class Evaluator:
         metrics."""
         size = model.config.size
         if self.frozen_set is None:
-            self.frozen_set = self._read_set(size, recognizer)
+            self.frozen_set = self.read_set(size, recognizer)
+            self.names = name_set(self.frozen_set.cases, self.options.references)
             own = self.frozen_set.is_imported
             self.dataset_recognizer = recognizer.recognizer_sha256() if own else _read_recognizer(self.dataset)[1]
             self.judge = load_faces(self.options.judge) if self.options.judge is not None else recognizer
@@ -387,11 +400,12 @@ class Evaluator:
         """Loads the frozen set and the metrics without a run: the set can have any image size, and the dataset names
         the recognizer. An imported set names no recognizer.
         """
-        self.frozen_set = self._read_set(None, None)
+        self.frozen_set = self.read_set(None, None)
+        self.names = name_set(self.frozen_set.cases, self.options.references)
         spec, self.dataset_recognizer = ("auto", "") if self.frozen_set.is_imported else _read_recognizer(self.dataset)
         self.judge = load_faces(self.options.judge or self.options.faces or spec)
 
-    def _read_set(self, size: int | None, recognizer: FaceModels | None) -> FrozenSet:
+    def read_set(self, size: int | None, recognizer: FaceModels | None) -> FrozenSet:
         """Reads the frozen set or the imported set. If it has no targets, other metrics are the usual ones."""
         references, most = self.options.references, self.most_references
         if (imported := find_imported(self.dataset, self.lq_set)) is not None:
@@ -453,6 +467,22 @@ class Evaluator:
                 average[name] = {"mean": mean, "images": len(images)}
         except BadInput as error:
             missing[name] = str(error)
+
+
+def name_set(cases: Sequence[Case], references: int) -> tuple[str, str]:
+    """Returns the short name of a set, and the short name of the set with the references that metrics read."""
+    hashes: dict[int, str] = {}  # references are shared by cases, so each array is hashed once
+
+    def hash_once(image: np.ndarray | None) -> str:
+        if image is None:
+            return "-"
+        if id(image) not in hashes:
+            hashes[id(image)] = hash_picture(image)
+        return hashes[id(image)]
+
+    own = [(case.face_id, hash_once(case.lq), hash_once(case.target)) for case in cases]
+    used = [(*case.references[:references], *case.wrong[:references]) for case in cases]
+    return name_images(own), name_images((*one, *map(hash_once, refs)) for one, refs in zip(own, used, strict=True))
 
 
 def _label_row(row: Row, label: str) -> Row:

@@ -404,12 +404,13 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
     bare = freeze(made, tmp_path / "bare", references=2).folder
     options = EvaluationOptions(references=2)
     wanted = evaluate(tmp_path, made, options=options)
+    assert load_benchmark(tmp_path / "bench").card["name"] == wanted["benchmark"]
     for dataset, lq_set in ((tmp_path / "bench", None), (made, str(bare))):
         found = evaluate(tmp_path, dataset, lq_set, options)
         # the ids are not compared, because each dataset has its own ids of people
         for row in chain(found["rows"], wanted["rows"]):
             row["identity_id"] = row["shown_identity_id"] = ""
-        assert {**found, "dataset": wanted["dataset"]} == wanted
+        assert {**found, "dataset": wanted["dataset"], "set_argument": None} == wanted
 
 
 @pytest.mark.shared_data

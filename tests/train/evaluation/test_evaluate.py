@@ -94,7 +94,7 @@ def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path)
             assert row[metric]["low"] <= row[metric]["mean"] <= row[metric]["high"]
     # The restored face is the mean of the references, so it is at least as similar to them as to the target.
     assert rows["restored"]["id_references"]["mean"] >= rows["restored"]["id_target"]["mean"] - 1e-3
-    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((run / result["file"]).read_text()) == json.loads(json.dumps(result))
     assert result["judge"]["is_the_datasets_own"] is True
 
 
@@ -116,10 +116,10 @@ def test_references_are_warped_to_the_lq_input_where_the_recipe_says_so(
 
 def test_every_image_and_system_has_a_row_and_the_same_call_gives_the_same_figures(made: Path, run: Path) -> None:
     first = evaluate(run, made, options=TWO)
-    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    table = pq.read_table(next(run.glob("evaluation-*.parquet"))).to_pylist()
     assert len(table) == 3 * first["images"]
     assert {row["references"] for row in table if row["system"] == "restored"} <= {1, 2}
-    (run / "evaluation.json").unlink()
+    (run / first["file"]).unlink()
     assert evaluate(run, made, options=TWO) == first
     means = {row["psnr"]["mean"] for row in evaluate(run, made, options=replace(TWO, references=1))["rows"]}
     assert means != {row["psnr"]["mean"] for row in first["rows"]}
@@ -128,13 +128,14 @@ def test_every_image_and_system_has_a_row_and_the_same_call_gives_the_same_figur
 def test_another_judge_is_named_and_kept_apart(made: Path, run: Path) -> None:
     result = evaluate(run, made, options=replace(TWO, judge="other"))
     assert result["judge"]["is_the_datasets_own"] is False
-    assert (run / "evaluation-judge.json").is_file() and not (run / "evaluation.json").exists()
+    assert [path.name for path in run.glob("evaluation-*.json")] == [result["file"]]
+    assert result["file"].endswith("-judge.json")
 
 
 def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd: Path, run: Path) -> None:
     result = evaluate(run, crowd, CROWD, replace(TWO, counts=(0, 1, 2)))
     assert [row["key"] for row in result["rows"]] == ["lq", "0", "1", "2", "wrong2"]
-    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    table = pq.read_table(next(run.glob("evaluation-*.parquet"))).to_pylist()
     people = {row["identity_id"] for row in table}
     for row in table:
         assert row["shown_identity_id"] in people
@@ -244,7 +245,7 @@ def test_people_that_a_run_has_seen_are_left_out_of_all_means(crowd: Path, run: 
     seen = {case.face_id for case in cases if case.identity_id == cases[0].identity_id}
     options, page = replace(TWO, metrics=("psnr",), leave_out_seen=True), PageImages()
     result = evaluate(run, crowd, CROWD, options, page_images=page)
-    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    table = pq.read_table(next(run.glob("evaluation-*.parquet"))).to_pylist()
     assert {row["face_id"] for row in table} == {case.face_id for case in cases} - seen
     assert result["images"] == len(cases) - len(seen) and result["images_left_out"] == {"seen_in_training": len(seen)}
     assert set(result["training_overlap"]["seen_targets"]) == seen
@@ -308,8 +309,8 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     first = f"{run.name}/2"
     assert apart[f"perfect - {first}"]["psnr"]["mean"] == pytest.approx(100 - rows[first]["psnr"]["mean"])
     assert apart[f"broken - {first}"]["psnr"]["images"] == len(faces) - 3
-    table = pq.read_table(tmp_path / "out" / "comparison.parquet").to_pylist()
-    assert len(table) == 5 * len(faces) and json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    table = pq.read_table(next((tmp_path / "out").glob("comparison-*.parquet"))).to_pylist()
+    assert len(table) == 5 * len(faces) and json.loads((tmp_path / "out" / result["file"]).read_text())["rows"]
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
     assert "Not measured for broken: 1 image (the file is missing)." in said and "somebody.png" in said
@@ -442,7 +443,7 @@ def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path)
 def test_restored_images_are_written_beside_the_result_and_belong_to_it(made: Path, run: Path) -> None:
     options, page = replace(TWO, metrics=("psnr",)), PageImages()
     result = evaluate(run, made, options=options, page_images=page, with_images=True)
-    assert set(result["image_folders"]) == {"0", "2"} and result == json.loads((run / "evaluation.json").read_text())
+    assert set(result["image_folders"]) == {"0", "2"} and result == json.loads((run / result["file"]).read_text())
     for (face, key), image in page.restored.items():
         if key != "lq":
             assert (decode(run / result["image_folders"][key] / f"{face}.png") == image).all()
@@ -539,7 +540,9 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
     drawn = ElementTree.fromstring(draw_metric_curve(result))
     words = " ".join(node.text or "" for node in drawn.iter() if node.tag.endswith("text"))
     assert "references of another pose" in words and "wrong references" in words
-    assert (run / "counterfactuals.json").is_file() and (run / "counterfactuals.parquet").is_file()
+    assert (
+        len(list(run.glob(f"counterfactuals-{CROWD}-*.json"))) == len(list(run.glob("counterfactuals-*.parquet"))) == 1
+    )
 
 
 def test_a_system_has_the_same_figures_in_evaluate_and_in_counterfactuals(crowd: Path, run: Path) -> None:
@@ -553,7 +556,7 @@ def test_a_system_has_the_same_figures_in_evaluate_and_in_counterfactuals(crowd:
     shown = [
         {
             (row["face_id"], row["key"]): row["shown_identity_id"]
-            for row in pq.read_table(run / f"{name}.parquet").to_pylist()
+            for row in pq.read_table(next(run.glob(f"{name}-*.parquet"))).to_pylist()
         }
         for name in ("evaluation", "counterfactuals")
     ]

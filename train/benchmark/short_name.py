@@ -1,0 +1,32 @@
+"""Gives a frozen set a short name that depends only on its images, and a result file a name that contains the set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from manifests.runtime.files import sha256_bytes
+
+DIGITS = 12  # number of hexadecimal digits of a name (ours); two of a million sets have the same name in 0.2% of cases
+
+
+def name_images(images: Iterable[tuple[str, ...]]) -> str:
+    """Returns the short name of a set, for example `b-3f9a1c20d4e5`.
+
+    `images` has a tuple for each image: its face id, and the names of its pictures (`hash_picture`). The order of the
+    images does not matter. Everybody who has the same images gets the same name.
+    """
+    lines = sorted(" ".join(one) for one in images)
+    return "b-" + sha256_bytes("\n".join(lines).encode())[:DIGITS]
+
+
+def name_result_file(stem: str, lq_set: str, short_name: str, judge: str | None, steps: int) -> str:
+    """Returns the name of a result file without its suffix, for example `evaluation-gfpgan-test-256-s0-3f9a1c`.
+
+    The name is `stem`, the name of the set, the first six digits of its short name, then `-<steps>-steps` if `steps` is
+    above 1, and `-judge` if `judge` is not None. Results of two sets, and results with different settings, therefore
+    lie side by side.
+    """
+    readable = re.sub("[^a-z0-9]+", "-", lq_set.lower()).strip("-")
+    settings = ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
+    return f"{stem}-{readable}-{short_name.removeprefix('b-')[:6]}{settings}"

@@ -1,0 +1,204 @@
+"""Compare the results of several evaluations of one set: align the images, average, and test the paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from degrade.sampling import make_generator
+from manifests.errors import BadInput
+from train.evaluation.aggregate import (
+    Average,
+    Difference,
+    Row,
+    average_differences,
+    average_systems,
+    describe_interval,
+)
+from train.evaluation.comparison.paired_tests import LEVEL, RESAMPLES, adjust_p_values, compute_p_value
+from train.evaluation.comparison.read_results import LoadedResult
+from train.metrics.intervals import MIN_UNITS
+from train.metrics.measure import reads_judge, reads_references
+from train.metrics.registry import METRICS
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Holds the common result of several evaluations. `result` has the keys of a result of `likeness evaluate`."""
+
+    result: dict[str, Any]
+    rows: list[Row]
+
+
+def compare_results(loaded: Sequence[LoadedResult], seed: int) -> Comparison:
+    """Compares results on the images that all systems have.
+
+    Every system is compared with the first system of the first result, image by image. A metric is compared only if
+    all results computed it in the same way. Raises BadInput if there is only one system, if no image or no metric is
+    common to all systems, or if one result names other images than another result.
+    """
+    first = loaded[0]
+    names = {key: name for one in loaded for key, name in one.systems.items()}
+    if len(names) < 2:
+        raise BadInput("There is only one system. Give several results, or give --all-systems.")
+    rows = [row for one in loaded for row in one.rows if row["key"] != "lq"]
+    faces = _find_common_faces(rows, names)
+    if not faces:
+        raise BadInput("No image has a value for every system. Compare systems that restored the same images.")
+    metrics, not_compared = _choose_metrics(loaded)
+    if not metrics:
+        reasons = " ".join(f"{name}: {why}." for name, why in not_compared.items())
+        raise BadInput(f"The results have no metric that can be compared. {reasons}")
+    lq = [row for row in first.rows if row["key"] == "lq"]
+    kept = _keep_common_values([row for row in [*lq, *rows] if row["face_id"] in faces], metrics)
+    ordered = ["lq", *names] if lq else list(names)
+    kept.sort(key=lambda row: (ordered.index(row["key"]), row["face_id"]))
+    averages = average_systems(kept, metrics, seed)
+    measured = {row["face_id"] for one in loaded for row in one.rows}
+    if len(faces) == len(measured):
+        metrics = _add_set_metrics(loaded, averages, metrics, not_compared)
+    baseline, *others = names
+    pairs = [(f"{names[other]} - {names[baseline]}", other, baseline) for other in others]
+    differences = average_differences(kept, pairs, [name for name in metrics if METRICS[name].scope != "set"], seed)
+    _test_differences(differences, kept, seed)
+    people = [row["identity_id"] for row in kept if row["key"] == baseline]
+    result = {
+        **{key: first.content[key] for key in _KEPT_KEYS if key in first.content},
+        "images": len(faces),
+        "people": len(set(people)),
+        "images_left_out": {
+            **first.content.get("images_left_out", {}),
+            "not_in_every_result": len(measured) - len(faces),
+        },
+        "interval": describe_interval(people, first.content.get("people_known", True)),
+        "left_out": {},
+        "metrics": {name: first.content["metrics"][name] for name in metrics},
+        "not_measured": {},
+        "not_compared": not_compared,
+        "unmeasured": [],
+        "rows": averages,
+        "differences": differences,
+        "test": f"paired permutation test with up to {RESAMPLES} sign flips, Benjamini-Yekutieli at {LEVEL:g}",
+        "runs": _collect_runs(loaded),
+        "baseline": baseline,
+        "results": [str(one.path) for one in loaded],
+    }
+    return Comparison(result, kept)
+
+
+# These keys are the same in all results of one set, so the first result gives them.
+_KEPT_KEYS = (
+    "dataset", "lq_set", "set_argument", "seed", "benchmark", "benchmark_with_references", "images_in_set",
+    "people_known", "has_targets", "with_references", "set_problems", "needs_targets", "references", "size", "judge",
+    "without_wrong_references",
+)  # fmt: skip
+
+
+def _find_common_faces(rows: Sequence[Row], systems: dict[str, str]) -> set[str]:
+    """Returns the images that every system has restored and that could be measured."""
+    faces: dict[str, set[str]] = {key: set() for key in systems}
+    for row in rows:
+        if row["reason"] is None:
+            faces[row["key"]].add(row["face_id"])
+    return set.intersection(*faces.values())
+
+
+def _choose_metrics(loaded: Sequence[LoadedResult]) -> tuple[list[str], dict[str, str]]:
+    """Returns the metrics of images that all results computed in the same way, and why other metrics are missing."""
+    first, metrics, reasons = loaded[0].content, list[str](), dict[str, str]()
+    for name in dict.fromkeys(name for one in loaded for name in one.content["metrics"]):
+        described = [one.content["metrics"].get(name) for one in loaded]
+        if name not in METRICS or METRICS[name].scope == "set":
+            continue
+        if any(
+            one is None or name in result.content["not_measured"] for one, result in zip(described, loaded, strict=True)
+        ):
+            reasons[name] = "not every result has it"
+        elif any(one["convention"] != described[0]["convention"] for one in described):
+            reasons[name] = "the results computed it by different conventions"
+        elif reads_judge(name) and any(one.content["judge"]["sha256"] != first["judge"]["sha256"] for one in loaded):
+            reasons[name] = "the results have different judges"
+        elif reads_references(name) and any(
+            one.content["benchmark_with_references"] != first["benchmark_with_references"] for one in loaded
+        ):
+            reasons[name] = "the results have different references (--max-references or --seed)"
+        else:
+            metrics.append(name)
+    return metrics, reasons
+
+
+def _keep_common_values(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
+    """Returns the rows. If one system has no value of a metric for an image, no system keeps its value.
+
+    The LQ images do not count as a system. Two means of one metric are therefore means over the same images.
+    """
+    missing = {
+        (row["face_id"], name)
+        for row in rows
+        for name in metrics
+        if row["key"] != "lq" and not math.isfinite(row[name])
+    }
+    return [row | {name: math.nan for name in metrics if (row["face_id"], name) in missing} for row in rows]
+
+
+def _add_set_metrics(
+    loaded: Sequence[LoadedResult], averages: Sequence[Average], metrics: list[str], reasons: dict[str, str]
+) -> list[str]:
+    """Adds the metrics of whole sets to the averages, and returns all metrics. All systems have the same images."""
+    added = []
+    for name in loaded[0].content["metrics"]:
+        if name not in METRICS or METRICS[name].scope != "set":
+            continue
+        values = {
+            key: next((row.get(name) for row in one.content["rows"] if row["key"] == old), None)
+            for one in loaded
+            for key, old in {"lq": "lq", **one.old_keys}.items()
+        }
+        if any(value is None for key, value in values.items() if key != "lq"):
+            reasons[name] = "not every result has it"
+            continue
+        for average in averages:
+            average[name] = values.get(average["key"])
+        added.append(name)
+    return [*metrics, *added]
+
+
+def _test_differences(differences: Sequence[Difference], rows: Sequence[Row], seed: int) -> None:
+    """Adds `p`, `adjusted_p` and `is_significant` to each figure of the differences.
+
+    All tests of the table are corrected together.
+    """
+    by_system: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_system.setdefault(row["key"], {})[row["face_id"]] = row
+    figures = []
+    for difference in differences:
+        one, other = (by_system[key] for key in difference["keys"])
+        for name, figure in difference.items():
+            if not isinstance(figure, dict):
+                continue
+            faces = [face for face in one if math.isfinite(one[face][name]) and math.isfinite(other[face][name])]
+            values = [one[face][name] - other[face][name] for face in faces]
+            rng = make_generator(seed, "test", name)
+            figure["p"] = compute_p_value(values, [one[face]["identity_id"] for face in faces], rng)
+            figures.append(figure)
+    for figure, adjusted in zip(figures, adjust_p_values([figure["p"] for figure in figures]), strict=True):
+        figure["adjusted_p"] = adjusted
+        figure["is_significant"] = adjusted <= LEVEL and figure["images"] >= MIN_UNITS
+
+
+def _collect_runs(loaded: Sequence[LoadedResult]) -> dict[str, Any]:
+    """Returns the descriptions of all runs, by the names that the comparison uses."""
+    runs: dict[str, Any] = {}
+    for one in loaded:
+        label = next(iter(one.systems)).split("/")[0]
+        own = one.content.get("runs")
+        if own is None:
+            own = {label: {key: one.content[key] for key in _RUN_KEYS if key in one.content}}
+        runs |= own
+    return {name: run for name, run in runs.items() if "training_overlap" in run}
+
+
+_RUN_KEYS = ("checkpoint", "recipe", "images_seen", "steps", "training_overlap")
