@@ -46,8 +46,9 @@ from train.models.checkpoint_files import list_checkpoints
 SIZE, PRESET = 128, "refine"  # The size and the preset of recipe refine-small.
 LQ_SET = f"{PRESET}-test-{SIZE}-s0"
 # The arguments of each row for `likeness train` (ours). `plain` has only the absolute difference and LPIPS to the
-# target. A cycle loss, however small, lets a training degrade its inputs at the size of the model. Therefore `plain` has
-# a cycle loss of negligible weight: without the cycle loss, its inputs would be clearer than those of the other rows.
+# target. A cycle loss, however small, lets a training degrade its inputs at the size of the model. Therefore `plain`
+# has a cycle loss of negligible weight: without the cycle loss, its inputs would be clearer than those of the other
+# rows.
 # `refine-unet` has ReFine's losses with another network: a small UNet.
 ROWS: dict[str, tuple[str, ...]] = {
     "refine-small": ("--recipe", "refine-small"),
