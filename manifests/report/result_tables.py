@@ -246,7 +246,7 @@ def _explain_set(result: Result) -> list[str]:
 def _explain_imported_set(result: Result) -> list[str]:
     """Returns notices about a set that others published: its problems, and what is missing in it."""
     left_out = result["images_in_set"] - result["images"]
-    measured = f"{result['images']} of {format_count(result['images_in_set'], 'LQ image')} of the set are measured"
+    measured = f"Measured: {result['images']} of {format_count(result['images_in_set'], 'LQ image')} of the set"
     problems = "; ".join(f"{meaning}: {count}" for meaning, count in result["set_problems"].items())
     notices = [f"{measured}. What does not fit in the set: {problems or 'nothing'}."] if left_out or problems else []
     if not result["with_references"]:

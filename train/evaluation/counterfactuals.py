@@ -77,9 +77,15 @@ def counterfactuals(
 
 
 def draw_metric_curve(result: dict[str, Any], metric: str = "id_target") -> str:
-    """Returns the curve of a metric over the number of references, as SVG."""
+    """Returns the curve of a metric over the number of references, as SVG.
+
+    Raises BadInput if the metric was not measured, for example because the set has no targets.
+    """
     averages = {average["key"]: average for average in result["rows"] if average[metric] is not None}
     counts = {int(key): average[metric] for key, average in averages.items() if key.isdigit()}
+    if not counts:
+        reason = result["not_measured"].get(metric, "No image has a value.")
+        raise BadInput(f"--plot draws {result['metrics'][metric]['title']}, which was not measured. {reason}")
     others = {
         average["system"]: average[metric] for key, average in averages.items() if not key.isdigit() and key != "lq"
     }

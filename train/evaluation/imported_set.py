@@ -31,8 +31,8 @@ FAR_FROM_TEMPLATE = 0.1
 NO_FACE, SEVERAL_FACES, NOT_ALIGNED = "no_face", "several_faces", "not_aligned"
 _MEANINGS = {
     NO_FACE: "{} in which the judge finds no face",
-    SEVERAL_FACES: "{} in which the judge finds several faces; the face in the position of an aligned face is measured",
-    NOT_ALIGNED: "{} whose face is not in the position of an aligned face, so no identity of them means much",
+    SEVERAL_FACES: "{} in which the judge finds several faces (measured is the position of an aligned face)",
+    NOT_ALIGNED: "{} whose face is not in the position of an aligned face, so their identity says little",
 }
 
 
@@ -130,13 +130,11 @@ def find_face_problem(image: np.ndarray, judge: FaceModels) -> str | None:
     `image` is uint8 (S, S, 3).
     """
     faces, side = detect_faces(image, judge), image.shape[0]
-    if not faces:
-        return NO_FACE
+    if len(faces) != 1:
+        return SEVERAL_FACES if faces else NO_FACE
     template = scale_template(FFHQ_512, FFHQ_SIZE, side)
-    apart = min(float(np.linalg.norm(face.landmarks5 - template, axis=1).mean()) for face in faces)
-    if apart > FAR_FROM_TEMPLATE * side:
-        return NOT_ALIGNED
-    return SEVERAL_FACES if len(faces) > 1 else None
+    apart = float(np.linalg.norm(faces[0].landmarks5 - template, axis=1).mean())
+    return NOT_ALIGNED if apart > FAR_FROM_TEMPLATE * side else None
 
 
 def count_set_problems(frozen_set: FrozenSet, judge: FaceModels, cache: EvaluationCache) -> dict[str, int] | None:

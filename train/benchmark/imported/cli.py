@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from manifests.runtime.flags import argument, flag
+from manifests.runtime.text import format_count
 
 
 def import_benchmark(
@@ -45,11 +46,11 @@ def import_benchmark(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary)))
         return
-    people = "" if summary.people is None else f" of {summary.people} people"
+    people = "" if summary.people is None else f" of {format_count(summary.people, 'person', 'people')}"
     typer.echo(
-        f"{'Would import' if dry_run else 'Imported'} {summary.cases} of {summary.lq_images} LQ images{people} at "
-        f"{summary.size} px, {'with' if summary.targets else 'without'} targets, {summary.cases_with_references} of "
-        "them with references."
+        f"{'Would import' if dry_run else 'Imported'} {summary.cases} of {format_count(summary.lq_images, 'LQ image')}"
+        f"{people} at {summary.size} px, {'with' if summary.targets else 'without'} targets, "
+        f"{summary.cases_with_references} of them with references."
     )
     for kind, count in summary.problems.items():
         typer.echo(f"{PROBLEMS[kind]}: {count}")

@@ -80,8 +80,11 @@ def find_imported(dataset: Path, lq_set: str | None) -> tuple[Path, Path | None]
     """Returns the folder of an imported benchmark and the folder of its published set, or None for another set.
 
     `dataset` is an imported benchmark with copies of the photos. Otherwise `lq_set` is the path of an imported
-    benchmark, and `dataset` is the folder of the published set.
+    benchmark, and `dataset` is the folder of the published set. Raises BadInput if `dataset` is an imported benchmark
+    and `lq_set` is given too.
     """
+    if is_imported(dataset) and lq_set is not None:
+        raise BadInput(f"{dataset} is an imported benchmark and has one set: leave --set and --benchmark out.")
     if is_imported(dataset):
         return dataset, None
     return (Path(lq_set), dataset) if lq_set is not None and is_imported(Path(lq_set)) else None
