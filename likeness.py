@@ -58,6 +58,7 @@ import train.benchmark.cli
 import train.benchmark.imported.cli
 import train.evaluation.cli
 import train.evaluation.comparison.cli
+import train.export.cli
 import train.fit.cli
 import train.iterate.cli
 import train.restore.cli
@@ -310,7 +311,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group 
     _MAIN_JOB: [run, demo, doctor],
     _DATA: [curate.cli.curate, curate.review.cli.review, curate.decisions.cli.decide, manifests.cli.report],
     "Degradation": [degrade.cli.degrade, degrade.cli.verify, degrade.cli.preview],
-    _TRAINING: [train.fit.cli.train, train.iterate.cli.iterate, train.restore.cli.restore],
+    _TRAINING: [train.fit.cli.train, train.iterate.cli.iterate, train.restore.cli.restore, train.export.cli.export],
     _MEASURING: [
         train.evaluation.cli.evaluate,
         train.evaluation.cli.counterfactuals,

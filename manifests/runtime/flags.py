@@ -135,7 +135,7 @@ FLAGS = {
     "--snapshot": ("FOLDER", "The folder for the snapshot of the dataset"),
     "--rounds": ("N", "The number of rounds after the first training; each round cleans and trains"),
     "--mild": ("SHARE", "The share of training images that get a mild degradation, from 0 to 1"),
-    "--precision": ("TYPE", "The number type of the training: fp32 or bf16"),
+    "--precision": ("TYPE", "The number type of the computation or of the stored weights"),
     "--accumulate": ("N", "The number of parts into which each batch is divided; more parts need less memory"),
     "--compile": ("", "Compile the model with torch.compile"),
     # models and weights

@@ -53,7 +53,7 @@ def test_a_dataset_or_photos_are_the_first_argument() -> None:
         assert (
             first.startswith("DATASET")
             or first in {"PHOTOS...", "IMAGE", "SOURCE", "PUBLISHED", "RESULT..."}
-            or words[0] in {"demo", "doctor"}
+            or words[0] in {"demo", "doctor", "export"}
         )
 
 

@@ -44,8 +44,8 @@ from train.metrics.fid import fid
 from train.metrics.measure import check_names, reads_references, reads_target
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
+from train.models.config import check_steps
 from train.models.restorer import Restorer
-from train.models.timesteps.denoise import check_steps
 from train.restore.face_restorer import load_restorer_faces
 from train.restore.load_restorer import load_restorer, move_to_device, speed_up_on_cpu
 from train.restore.output_paths import list_photos

@@ -65,7 +65,9 @@ def train(
     start: Annotated[Path | None, flag("--start", default="random weights", panel=_MODELS)] = None,
     snapshot: Annotated[Path | None, flag("--snapshot", default="RUN/snapshot", panel=_MACHINE)] = None,
     workers: Annotated[int, flag("--workers", low=0, panel=_MACHINE)] = 1,
-    precision: Annotated[str | None, flag("--precision", default="bf16 if possible", panel=_MACHINE)] = None,
+    precision: Annotated[
+        str | None, flag("--precision", ": fp32 or bf16", default="bf16 if possible", panel=_MACHINE)
+    ] = None,
     accumulate: Annotated[int, flag("--accumulate", low=1, panel=_MACHINE)] = 1,
     compile_model: Annotated[bool, flag("--compile", panel=_MACHINE)] = False,
     dry_run: Annotated[bool, flag("--dry-run", "; this option also measures the memory and the speed")] = False,

@@ -46,7 +46,7 @@ from train.fit.objective import check_weights
 from train.fit.settings import Settings, check_images, resolve_settings
 from train.iterate.acceptance import RULE, Bounds
 from train.iterate.clean import STAGE, CleaningJob, clean_targets, find_defects
-from train.models.timesteps.denoise import check_steps
+from train.models.config import check_steps
 from train.recipes.recipes import DIFFUSION, VRE, Recipe
 from train.run_folders import RUN_CONFIG
 

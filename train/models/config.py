@@ -20,6 +20,18 @@ STYLEGAN_WIDTH = 16384
 MOST_STEPS = 50  # The largest number of steps in which a denoiser restores (ours).
 
 
+def check_steps(steps: int, denoise: bool = True) -> None:
+    """Raises BadInput if `steps` is not in 1..MOST_STEPS. Raises BadInput also if `steps` is above 1 and `denoise` is
+    False, because only a denoiser takes several steps."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise BadInput(f"--steps {steps} is out of range: give 1 to {MOST_STEPS}.")
+    if steps > 1 and not denoise:
+        raise BadInput(
+            f"--steps {steps} needs a denoiser, and this restorer restores in one step: leave --steps out, or train a "
+            "denoiser with `likeness train --recipe idm`."
+        )
+
+
 @dataclass(frozen=True)
 class VreConfig:
     """Describes the shape of a visual representation embedder.

@@ -16,13 +16,13 @@ from manifests.errors import BadInput
 from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.tiny import TinyBase
 from train.models.checkpoint_files import CONFIG, WEIGHTS, find_checkpoint_folder, write_model_files
-from train.models.config import ModelConfig
+from train.models.config import ModelConfig, check_steps
 from train.models.identity.identity_encoder import IdentityEncoder, IrSe
 from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
-from train.models.timesteps.denoise import NoisyStep, check_steps, draw_noisy_step, sample
+from train.models.timesteps.denoise import NoisyStep, draw_noisy_step, sample
 from train.models.timesteps.one_step import add_noise
 
 # Names of random buffers of base stylegan begin with this text. A checkpoint contains these buffers, although they are

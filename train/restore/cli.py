@@ -26,8 +26,8 @@ def restore(
         Path,
         flag(
             "--run",
-            ", or of one checkpoint; osdface:FOLDER, refinefir:FOLDER and instantrestore:FOLDER name released weights "
-            "of others",
+            ", or of one checkpoint; onnx:FOLDER names the files of `likeness export`; osdface:FOLDER, "
+            "refinefir:FOLDER and instantrestore:FOLDER name released weights of others",
         ),
     ],
     out: Annotated[Path, flag("--out", "; the command writes each restored photo into this folder", metavar="FOLDER")],
@@ -77,6 +77,7 @@ def restore(
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
     from train.models.released import PREFIXES
+    from train.restore.exported.manifest import ONNX
     from train.restore.output_paths import plan_outputs
     from train.restore.outputs.log import select_earlier_entries
     from train.run_folders import check_output_files
@@ -89,16 +90,18 @@ def restore(
         outputs = [(one.photo, one.png if aligned else one.expect(lossless)) for one in plan]
         _print_plan(outputs, unreadable, as_json)
         return
-    if not str(run).startswith(PREFIXES):
+    if not str(run).startswith((ONNX, *PREFIXES)):
         from train.models.checkpoint_files import find_newest_checkpoint
 
         find_newest_checkpoint(run)  # a wrong folder gives an error at once, before the slow import of torch
     from manifests.runtime.progress import show_progress
-    from train.restore.outputs.contact_sheet import ContactSheet, render_sheet
     from train.restore.restore_photos import restore as restore_photos
 
-    sheet, notices = ContactSheet(), list[str]()
-    needs_sheet = page is not None or page_data is not None
+    sheet, notices = None, list[str]()
+    if page is not None or page_data is not None:
+        from train.restore.outputs.contact_sheet import ContactSheet, render_sheet  # imports torch, for the metrics
+
+        sheet = ContactSheet()
     with show_progress("photos", as_json) as progress:
         rows = restore_photos(
             photos,
@@ -117,10 +120,10 @@ def restore(
             lossless=lossless,
             progress=progress,
             say=notices.append,
-            on_face=sheet.add if needs_sheet else lambda *_: None,
+            on_face=sheet.add if sheet is not None else lambda *_: None,
             limited=True,
         )
-    if needs_sheet:
+    if sheet is not None:
         from train.run_folders import write_output_text
 
         facts = sheet.build(f"{run}", rows, weights)

@@ -32,6 +32,12 @@ class FaceRestorer:
     embed_references: Callable[[References], References]
 
 
+def check_seed(seed: int | None, draws_noise: bool) -> None:
+    """Raises BadInput if a seed was given for a restorer that draws no noise."""
+    if seed is not None and not draws_noise:
+        raise BadInput(f"--seed {seed} has no effect, because this restorer draws no noise: leave --seed out.")
+
+
 def needs_reference(facts: Mapping[str, Any]) -> bool:
     """Returns whether the restorer restores a face only with a reference (ReFineFIR, InstantRestore)."""
     return bool(facts.get("needs_reference"))

@@ -11,11 +11,12 @@ import torch
 from manifests.errors import BadInput
 from train.data.mesh import MESH, check_landmark_model
 from train.data.tensors import to_tensor, to_tensors
+from train.models.config import check_steps
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
-from train.models.timesteps.denoise import check_steps
 from train.recipes.recipes import DIFFUSION
-from train.restore.face_restorer import FaceRestorer
+from train.restore.exported.manifest import ONNX
+from train.restore.face_restorer import FaceRestorer, check_seed
 from train.restore.references.reference_photos import References
 
 
@@ -38,20 +39,17 @@ def load_restorer(
         model.set_sampling(steps, seed or 0)
         return model
     check_steps(steps, denoise=False)
-    _check_seed(seed, str(checkpoint).startswith(INSTANTRESTORE))
+    check_seed(seed, str(checkpoint).startswith(INSTANTRESTORE))
     return model
 
 
-def _check_seed(seed: int | None, draws_noise: bool) -> None:
-    if seed is not None and not draws_noise:
-        raise BadInput(f"--seed {seed} has no effect, because this restorer draws no noise: leave --seed out.")
-
-
 def _load(name: str, base_model: str | None, seed: int | None) -> Restorer:
+    if name.startswith(ONNX):
+        raise BadInput(f"{name} has ONNX files, which only `likeness restore` runs: give the folder of the run.")
     instantrestore = name.startswith(INSTANTRESTORE)
     if not name.startswith(PREFIXES):
         return Restorer.from_pretrained(Path(name), base_model)
-    _check_seed(seed, instantrestore)
+    check_seed(seed, instantrestore)
     if name.startswith(REFINEFIR):
         if base_model is not None:
             raise BadInput(f"{name} needs no diffusion model: leave --base-model out.")

@@ -15,7 +15,9 @@ from manifests.runtime.files import hash_config, lock_folder, remove_temporary_f
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count, make_printable
 from train.data.mesh import warps_references
-from train.restore.face_restorer import FaceRestorer, load_restorer_faces, needs_reference
+from train.models.config import check_steps
+from train.restore.exported.manifest import ONNX, strip_prefix
+from train.restore.face_restorer import FaceRestorer, check_seed, load_restorer_faces, needs_reference
 from train.restore.harm import NO_LANDMARKS
 from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
 from train.restore.outcomes import PhotoOutcome
@@ -66,11 +68,11 @@ def restore(
     (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model`, `steps` and `seed` are as
-    in `load_restorer` (train/restore/load_restorer.py). `faces` replaces the recorded --faces value if the files were
-    moved. If `aligned` is true, the inputs are square crops in the FFHQ template, and the results have the restorer's
-    size. `box` (x0, y0, x1, y1) is the box of the face in a single photo, in pixels. `say` gets each notice about the
-    references. `on_face` gets each restored face. If `limited` is true, a worker process decodes the photos, within the
-    limits of manifests/runtime/workers.py.
+    in `load_restorer` (train/restore/load_restorer.py). `checkpoint` can also be onnx:FOLDER, and torch is then not
+    imported. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the inputs are
+    square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is the box of
+    the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored
+    face. If `limited` is true, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
 
     Returns an outcome for each photo, and for each folder that cannot be read. A photo that fails does not stop the
     other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
@@ -85,7 +87,7 @@ def restore(
     reference_files = list_reference_files(references, [output.photo for output in outputs])
     if reference_files and not REFERENCE_PARTS & set(model.config.parts):
         say("This restorer uses no references. The references are used only to check the restored faces.")
-    kept_out = find_kept_out_list(Path(checkpoint))
+    kept_out = find_kept_out_list(strip_prefix(checkpoint))
     with open_readers(limited) as (read, read_original):
         reference_files = drop_kept_out_references(reference_files, kept_out, read_original, say)
         if needs_reference(model.facts) and not reference_files:
@@ -104,7 +106,7 @@ def restore(
             say(sentence)
         settings = hash_config(
             {
-                "checkpoint": str(checkpoint.resolve()),
+                "checkpoint": str(strip_prefix(checkpoint).resolve()),
                 "base_model": model.config.base_model,
                 "restorer": model.facts,
                 "references": [photo.sha256 for photo in reference_photos],
@@ -159,6 +161,14 @@ def restore(
 
 
 def _load_restorer(checkpoint: Path, base_model: str | None, steps: int, seed: int | None) -> FaceRestorer:
+    if str(checkpoint).startswith(ONNX):
+        check_steps(steps, denoise=False)
+        check_seed(seed, draws_noise=False)
+        if base_model is not None:
+            raise BadInput(f"{checkpoint} needs no diffusion model: leave --base-model out.")
+        from train.restore.exported.onnx_restorer import load_onnx_restorer
+
+        return load_onnx_restorer(strip_prefix(checkpoint))
     from train.restore.load_restorer import load_restorer, move_to_device, prepare_restorer  # imports torch
 
     return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)))

@@ -45,8 +45,9 @@ def list_arguments(command: Any) -> list[str]:
 
 def list_users(word: str) -> str:
     """Returns the commands that have the option or argument `word`, separated by commas."""
-    names = [" ".join(words) for words, command in ALL.items() if word in map(spell, command.params)]
-    return ", ".join(name.removeprefix("manifest ") for name in names)
+    users = [words for words, command in ALL.items() if word in map(spell, command.params)]
+    # `manifest export` keeps its first word, because `export` is another command.
+    return ", ".join(" ".join(words) if words[-1:] in ALL else words[-1] for words in users)
 
 
 def build_tables() -> dict[str, list[list[str]]]:

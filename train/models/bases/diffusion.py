@@ -110,7 +110,7 @@ class DiffusionBase(nn.Module):
         prompt = conditions.prompt
         if prompt is None:
             assert self.prompt is not None
-            prompt = self.prompt.expand(len(z), -1, -1)
+            prompt = self.prompt.expand(z.shape[0], -1, -1)
         noise: torch.Tensor = self.unet(
             z if conditions.lq is None else torch.cat([z, conditions.lq], 1),
             _on_device(timestep, z),

@@ -3,7 +3,6 @@ weights for this part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -14,7 +13,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from train.models.config import PROMPT_PARTS, ModelConfig
-from train.models.io import Conditions, Group
+from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # Attention heads (ours).
@@ -35,13 +34,15 @@ class ExtendedAttention(nn.Module):
         )
         self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
 
-    def forward(self, h: torch.Tensor, tokens: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
-        """Returns (B,C,h,w) for a map h (B,C,h,w) and tokens (B,K,N,R). `groups` is `Places.groups`."""
+    def forward(self, h: torch.Tensor, seen: Conditions) -> torch.Tensor:
+        """Returns (B,C,h,w) for a map h (B,C,h,w) and the tokens of the conditions, (B,K,N,R)."""
+        tokens = seen.tokens
+        assert tokens is not None
         own = self.norm(h).flatten(2).transpose(1, 2)
         out = torch.zeros_like(own)
         # Images with the same number of references have the same number of keys, so no key needs a mask. With a mask,
         # the empty slots take as much time as references.
-        for rows, slots in groups:
+        for rows, slots in seen.groups:
             queries = own.index_select(0, rows)
             references = (rows[:, None] * tokens.shape[1] + slots).flatten()
             chosen = tokens.flatten(0, 1).index_select(0, references).view(len(rows), -1, tokens.shape[-1])
@@ -155,7 +156,7 @@ class TinyUNet(nn.Module):
             h = block(h, time)
             if level == len(self.down) - 2:
                 if self.attend is not None:
-                    h = self.attend(h, seen.tokens, seen.groups)
+                    h = self.attend(h, seen)
                 if self.prompted is not None:
                     h = self.prompted[0](h, seen.prompt)
             skips.append(h)

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from manifests.errors import BadInput
-from train.models.config import MOST_STEPS
 from train.models.timesteps.one_step import SCHEDULE, add_noise
 
 SOLVER_ORDER = 1  # DPM-Solver++ of order 1 is DDIM without random noise (Lu et al. 2022).
@@ -30,18 +28,6 @@ class NoisyStep(NamedTuple):
 
     timestep: torch.Tensor  # (B,) int64
     noise: torch.Tensor  # (B,C,h,w) float32, standard normal
-
-
-def check_steps(steps: int, denoise: bool = True) -> None:
-    """Raises BadInput if `steps` is not in 1..MOST_STEPS. Raises BadInput also if `steps` is above 1 and `denoise` is
-    False, because only a denoiser takes several steps."""
-    if not 1 <= steps <= MOST_STEPS:
-        raise BadInput(f"--steps {steps} is out of range: give 1 to {MOST_STEPS}.")
-    if steps > 1 and not denoise:
-        raise BadInput(
-            f"--steps {steps} needs a denoiser, and this restorer restores in one step: leave --steps out, or train a "
-            "denoiser with `likeness train --recipe idm`."
-        )
 
 
 def draw_noisy_step(
