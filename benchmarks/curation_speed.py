@@ -37,13 +37,19 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recogni
 from curate.faces.load import load_faces
 from manifests.ledger.decisions.face_finder import measure_overlap
 from manifests.ledger.records import Face
-from manifests.pictures.images import decode
+from manifests.pictures.images import decode, open_header
 from manifests.pictures.png_files import CROP_PNG, encode_png
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
 from manifests.runtime.workers import count_cores, open_pool
 
 Boxes = dict[Path, np.ndarray]  # maps a photo to the boxes (n, 4) of its faces
+
+
+def measure_size(path: Path) -> int:
+    """Returns the number of pixels of a photo, from the header of its file."""
+    with path.open("rb") as file, open_header(file) as image:
+        return image.width * image.height
 
 
 def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
@@ -202,6 +208,7 @@ def main() -> None:
     parser.add_argument(
         "--faces", required=True, help="insightface:FOLDER, the face models of curation and of the loop"
     )
+    parser.add_argument("--megapixels", type=float, default=2.0, help="take only photos of at most this size")
     parser.add_argument("--every", type=int, default=1, help="take only every Nth photo")
     parser.add_argument(
         "--rounds", type=int, default=3, help="number of rounds; curation and the loop each have one turn in a round"
@@ -212,7 +219,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # insightface calls functions that scikit-image deprecates
     for package in ("curate.run.pipeline", "insightface.app"):
         importlib.import_module(package)  # the imports of curation and of the loop are not timed
-    photos = sorted(path for path in options.photos.resolve().rglob("*") if path.is_file())[:: options.every]
+    found = sorted(path for path in options.photos.resolve().rglob("*") if path.is_file())
+    photos = [path for path in found if measure_size(path) <= options.megapixels * 1e6][:: options.every]
     folder = options.faces.removeprefix("insightface:")
     seconds: dict[str, list[float]] = {"ours": [], "loop": []}
     stages: list[dict[str, float]] = []
@@ -237,6 +245,7 @@ def main() -> None:
         "ratio": round(speed["ours"] / speed["loop"], 3),
         "ratios": [round(b / a, 3) for a, b in zip(seconds["ours"], seconds["loop"], strict=True)],
         "photos": len(photos),
+        "at_most_megapixels": options.megapixels,
         "workers": options.workers,
         "ours_faces": sum(map(len, boxes.values())),
         "loop_faces": sum(map(len, loop_boxes.values())),
