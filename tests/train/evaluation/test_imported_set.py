@@ -86,7 +86,8 @@ def test_without_targets_target_metrics_are_absent_with_a_reason_and_ips_has_its
     notices = " ".join(make_notices(result))
     assert "Absent are PSNR, SSIM" in notices and "Without targets, no metric measures copying" in notices
     assert "PSNR" not in render_latex(result).split(r"\toprule")[1]
-    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    (file,) = run.glob("evaluation*.json")
+    assert json.loads(file.read_text()) == json.loads(json.dumps(result))
 
 
 def test_a_metric_that_needs_a_target_is_a_reason_and_not_zero(tmp_path: Path, run: Path) -> None:
@@ -97,7 +98,8 @@ def test_a_metric_that_needs_a_target_is_a_reason_and_not_zero(tmp_path: Path, r
     assert all(row["psnr"] is None for row in result["rows"])
     # IPS stands without its counterweights, and the notice names them.
     assert any("id_input and input_agreement" in notice for notice in make_notices(result))
-    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    (file,) = run.glob("evaluation*.parquet")
+    table = pq.read_table(file).to_pylist()
     assert "psnr" not in table[0] and all(math.isfinite(row["id_references"]) for row in table)
 
 
@@ -131,7 +133,7 @@ def test_a_set_without_references_or_people_is_measured(tmp_path: Path, run: Pat
     images = PageImages()
     result = evaluate(run, tmp_path / "bench", None, TWO, page_images=images)
     assert [row["key"] for row in result["rows"]] == ["lq", "0"] and "id_references" not in result["metrics"]
-    assert make_title(result).startswith("folder: 6 images, ")
+    assert ": 6 images, " in make_title(result)
     notices = " ".join(make_notices(result))
     assert "The set does not say who is on each image" in notices and "The set has no references" in notices
     page = render_page(result, images, 6)
