@@ -33,11 +33,14 @@ from record_result import record_result
 from curate.config import CurateConfig
 from curate.detection.detect import start_worker
 from curate.faces import measure
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, find_valid_pixels
+from curate.faces.comparison.luma_dct import encode_luma
+from curate.faces.find_faces import find_faces
 from curate.faces.load import load_faces
+from curate.photos.picture_measures import measure_picture
 from manifests.ledger.decisions.face_finder import measure_overlap
 from manifests.ledger.records import Face
-from manifests.pictures.images import decode, open_header
+from manifests.pictures.images import decode, decode_picture, open_header
 from manifests.pictures.png_files import CROP_PNG, encode_png
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
@@ -148,13 +151,16 @@ def time_steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
         data = time_step("read", path.read_bytes)
         time_step("sha256, twice", lambda data=data: [sha256_bytes(data), sha256_bytes(data)])
         image = time_step("decode in detect", lambda data=data: decode(data))
-        time_step("decode in scan", lambda data=data: decode(data))
-        time_step("photo's hash", lambda image=image: measure.hash_picture(image))
-        for face in time_step("detect", lambda image=image: models.detect(image)):
+        picture = time_step("decode in scan", lambda data=data: decode_picture(data, identify=True))
+        time_step("photo's hashes", lambda image=image: [measure.hash_picture(image, side) for side in (8, 16)])
+        time_step("photo's measures", lambda picture=picture: measure_picture(picture))
+        upright = time_step("detect", lambda image=image: models.detect(image))
+        found = time_step("second looks", lambda i=image, faces=upright: find_faces(i, models, upright=faces))
+        for face in found:
             crop = time_step(
                 "align to 512 px", lambda i=image, f=face: align_face(i, f.landmarks5, FFHQ_512, FFHQ_SIZE)
             )
-            time_step("measures", lambda c=crop, f=face: _measure_face(c, f.landmarks5))
+            time_step("measures", lambda i=image, c=crop, f=face: _measure_face(i, c, f.landmarks5))
             # the default filters drop a face with fewer than 16 pixels between the eyes
             if measure.measure_eye_distance(face.landmarks5) < 16:
                 continue
@@ -164,8 +170,11 @@ def time_steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
     return {name: 1000 * seconds / len(photos) for name, seconds in spent.items()}
 
 
-def _measure_face(crop: np.ndarray, landmarks5: np.ndarray) -> None:
+def _measure_face(image: np.ndarray, crop: np.ndarray, landmarks5: np.ndarray) -> None:
     measure.estimate_pose(landmarks5)
+    encode_luma(crop, find_valid_pixels(landmarks5, image.shape[1], image.shape[0], 128))
+    for measure_pixels in (measure.measure_detail, measure.measure_clipped, measure.measure_dark):
+        measure_pixels(image, landmarks5)
     measure.measure_sharpness(crop)
     measure.measure_exposure(crop)
     native = measure.compute_luma(measure.crop_inner_face(crop))
