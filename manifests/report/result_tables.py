@@ -135,7 +135,8 @@ def list_main_systems(result: Result) -> dict[str, str]:
     """Returns the systems that a reader compares, key -> name: the restorations with all right references, and the
     folders of images. If there is none, all systems except the LQ input are returned."""
     systems = {row["key"]: row["system"] for row in result["rows"] if row["key"] != "lq"}
-    most = str(result.get("references"))
+    # if no image of the set has a reference, all restorations are without references
+    most = str(result.get("references")) if result.get("with_references", True) else "0"
     folders = result.get("extra", {})
     main = {key: name for key, name in systems.items() if key.split("/")[-1] == most or key in folders}
     return main or systems
@@ -220,15 +221,15 @@ def _explain_set(result: Result) -> list[str]:
 
     For an imported set, the notices also say what does not fit in the set.
     """
-    if result.get("set_problems") is not None:
-        return _explain_imported_set(result)
-    notices = []
     left_out = result.get("images_left_out", {})
-    if uncommon := left_out.get("not_in_every_result"):
-        notices.append(
-            f"{format_count(uncommon, 'image')} of the set are not compared, because not every system has a figure for "
-            "them. All means are over the common images."
-        )
+    notices = [
+        f"Not measured, because not every {what} has the image: {format_count(left_out[key], 'image')} of the set. All "
+        f"means are over the {format_count(result['images'], 'common image')}."
+        for key, what in (("not_in_every_folder", "folder"), ("not_in_every_result", "system"))
+        if left_out.get(key)
+    ]
+    if result.get("set_problems") is not None:
+        return [*notices, *_explain_imported_set(result)]
     if without_reference := result["images_in_set"] - result["images"] - sum(left_out.values()):
         notices.append(
             f"Not measured, because the target has no reference: {format_count(without_reference, 'image')} of the set."
@@ -311,8 +312,9 @@ def _explain_training(result: Result) -> list[str]:
 def _explain_unmeasured_images(result: Result) -> list[str]:
     """Returns notices about images that no metric could measure, for each system."""
     counts: dict[tuple[str, str], int] = {}
+    names = {row["key"]: row["system"] for row in result["rows"]}
     for row in result["unmeasured"]:
-        key = row["key"], row["reason"].rstrip(".")
+        key = names.get(row["key"], row["key"]), row["reason"].rstrip(".")
         counts[key] = counts.get(key, 0) + 1
     return [
         f"Not measured for {system}: {format_count(count, 'image')} ({reason})."

@@ -159,7 +159,11 @@ FLAGS = {
         "the command assumes an upright, frontal face",
     ),
     # measuring
-    "--restored": ("FOLDER", "A folder of images that another system restored, with the file names of the set"),
+    "--restored": (
+        "[NAME=]FOLDER",
+        "A folder of images that another system restored, with the file names of the set; NAME is used in the tables",
+    ),
+    "--partial": ("", "Measure only the images that all folders of --restored have, instead of refusing the others"),
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
     "--fid-folder": ("FOLDER", "The folder of images with which the metric fid_folder compares the restored images"),

@@ -43,7 +43,8 @@ AsJson = Annotated[bool, flag("--json")]
 def evaluate(
     dataset: Dataset,
     run: Annotated[list[Path] | None, flag("--run", repeat=True)] = None,
-    restored: Annotated[list[Path] | None, flag("--restored", default="none", repeat=True)] = None,
+    restored: Annotated[list[str] | None, flag("--restored", default="none", repeat=True)] = None,
+    partial: Annotated[bool, flag("--partial")] = False,
     lq_set: LqSet = None,
     benchmark: BenchmarkFolder = None,
     out: Annotated[
@@ -80,7 +81,7 @@ def evaluate(
     from manifests.errors import BadInput
     from train.run_folders import check_output_files
 
-    runs, folders = run or [], restored or []
+    runs, folders = run or [], name_folders(restored or [])
     if not runs and not folders:
         raise BadInput("Give a training run with --run, or a folder of restored images with --restored.")
     check_output_files(page, markdown, latex)
@@ -111,6 +112,7 @@ def evaluate(
         seed=seed,
         leave_out_seen=leave_out_seen,
         slices=_parse_slices(slices),
+        partial=partial,
     )
     pictures, notices = PageImages() if page is not None else None, list[str]()
     with show_progress("images", as_json) as progress:
@@ -254,6 +256,23 @@ def _parse_metrics(text: str | None, default: tuple[str, ...]) -> tuple[str, ...
 
         return tuple(METRICS)
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip())) or default
+
+
+def name_folders(arguments: list[str]) -> dict[str, Path]:
+    """Returns name -> folder for arguments of the form FOLDER or NAME=FOLDER."""
+    from manifests.errors import BadInput
+
+    folders: dict[str, Path] = {}
+    for text in arguments:
+        name, equals, path = text.partition("=")
+        folder = Path(path) if equals and not Path(text).exists() else Path(text)
+        name = name if equals and not Path(text).exists() else folder.resolve().name
+        if not name or "/" in name or name == "lq":
+            raise BadInput(f"'{name}' cannot be the name of a folder of --restored: give a word without a slash.")
+        if name in folders:
+            raise BadInput(f"Two of the compared folders have the name {name}: give another name with NAME=FOLDER.")
+        folders[name] = folder
+    return folders
 
 
 def _parse_slices(text: str | None) -> tuple[str, ...]:

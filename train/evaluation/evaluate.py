@@ -6,7 +6,7 @@ differences, and the settings of the measurement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def evaluate(
 
 def compare(
     runs: Sequence[Path],
-    folders: Sequence[Path],
+    folders: Sequence[Path] | Mapping[str, Path],
     dataset: Path,
     out: Path,
     lq_set: str | None = None,
@@ -72,22 +72,26 @@ def compare(
 ) -> dict[str, Any]:
     """Measures several runs, and folders of images that other methods restored, on the same frozen set.
 
-    The result is written to OUT, into a JSON file and a Parquet file whose names begin with comparison. Every run and
-    folder is compared, image by image, with the first run, or with the first folder if there is no run. If a folder
-    lacks an image, the row of this image states the reason. The key `extra` lists the files that match no image. With
-    `with_images`, the restored images are written as in `evaluate`. The values of a folder are kept in OUT/evaluation-
-    cache.sqlite, and the values of a run in the folder of the run. Raises the same errors as `evaluate`. Raises
-    BadInput also if two runs or folders have the same name.
+    `folders` can name the folders (name -> folder); otherwise, the name of a folder is used in all tables. The result
+    is written to OUT, into a JSON file and a Parquet file whose names begin with comparison. Every run and folder is
+    compared, image by image, with the first run, or with the first folder if there is no run. Every file of the folders
+    is read before anything is measured. The key `extra` lists the files that match no image. With `with_images`, the
+    restored images are written as in `evaluate`. The values of a folder are kept in OUT/evaluation-cache.sqlite, and
+    the values of a run in the folder of the run. Raises the same errors as `evaluate`. Raises BadInput also if two runs
+    or folders have the same name, if a file has the wrong size, or if a folder lacks an image and `options.partial` is
+    False.
     """
     options = options or EvaluationOptions()
-    names = [path.resolve().name for path in (*runs, *folders)]
+    named = list(folders.items()) if isinstance(folders, Mapping) else [(one.resolve().name, one) for one in folders]
+    names = [*(run.resolve().name for run in runs), *(name for name, _ in named)]
     if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise BadInput(f"Two of the compared folders have the name {repeated}: rename one of them.")
+        raise BadInput(f"Two of the compared folders have the name {repeated}: give another name with NAME=FOLDER.")
     evaluator = Evaluator(dataset, lq_set, options, out=out, say=say)
     for run in runs:  # an unsuitable run or folder raises BadInput before anything is measured
         evaluator.load_run(run)
-    for folder in folders:
+    for _, folder in named:
         evaluator.load_folder(folder)
+    evaluator.check_folders()
     stem = out / evaluator.name_result_file("comparison")
     images = ImageFolders(stem, with_images)
     evaluator.on_image = _call_all(images.write, page_images)
@@ -97,13 +101,13 @@ def compare(
         # the LQ image is measured once, with the first run
         own = evaluator.measure_run(run, systems[1:] if rows else systems, progress, run.resolve().name)
         rows, about[run.resolve().name] = [*rows, *own], evaluator.describe_run(run)
-    for folder in folders:
-        own, extra[folder.resolve().name] = evaluator.measure_folder(folder, progress, with_input=not rows)
+    for name, folder in named:
+        own, extra[name] = evaluator.measure_folder(folder, name, progress, with_input=not rows)
         rows += own
     # without references in the set, the runs are compared without references
     most = options.references if any(case.references for case in evaluator.cases) else 0
     run_keys = [f"{run.resolve().name}/{most}" for run in runs]
-    first, *others = [*run_keys, *(folder.resolve().name for folder in folders)]
+    first, *others = [*run_keys, *(name for name, _ in named)]
     pairs = [(f"{other} - {first}", other, first) for other in others]
     for run in runs:
         name = run.resolve().name

@@ -17,6 +17,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizers
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.progress import Progress
+from manifests.runtime.text import format_count
 from train.benchmark.frozen_benchmark import hash_picture, is_benchmark, load_benchmark
 from train.benchmark.imported.imported_benchmark import find_imported
 from train.benchmark.short_name import name_images, name_result_file
@@ -31,6 +32,7 @@ from train.evaluation.imported_set import count_set_problems, read_imported_set,
 from train.evaluation.results import describe_metric
 from train.evaluation.rows import (
     OnImage,
+    find_unusable_files,
     match_files,
     measure_file,
     measure_input,
@@ -96,6 +98,8 @@ class EvaluationOptions:
     seed: int = 0  # The seed for the draws of the references and for the bootstrap.
     # True: images of people that a run was trained on are not measured. False: such a run is refused.
     leave_out_seen: bool = False
+    # True: only the images that all folders of restored images have are measured. False: such folders are refused.
+    partial: bool = False
     slices: tuple[str, ...] = ()  # The columns by which the results are divided into slices.
 
 
@@ -164,6 +168,7 @@ class Evaluator:
         self.targets: list[str] = []  # the face ids of all cases of the set, also of cases that are left out
         self.models: dict[Path, Restorer] = {}
         self.recognizers: dict[Path, FaceModels] = {}
+        self.not_in_every_folder = 0  # number of cases that are left out, because a folder lacks them
         self.matches: dict[Path, tuple[dict[str, Path], list[str]]] = {}  # folder -> the result of `match_files`
         self.images_by_key: dict[str, list[np.ndarray]] = {}  # system -> images
 
@@ -232,6 +237,31 @@ class Evaluator:
         assert self.frozen_set is not None
         self.matches[folder] = match_files(folder, self.frozen_set.cases, self.frozen_set.without_case)
 
+    def check_folders(self) -> None:
+        """Reads every file of the loaded folders before anything is measured.
+
+        With `options.partial`, the cases that a folder lacks are left out for all systems. Raises BadInput if a folder
+        lacks an image and `options.partial` is False, if a file has the wrong size, or if no case would be left.
+        """
+        assert self.frozen_set is not None
+        lacking: dict[str, str] = {}  # face id -> the first reason
+        with open_reader(limited=True) as read:
+            for folder, (files, _) in self.matches.items():
+                reasons = find_unusable_files(files, self.frozen_set.cases, read)
+                if reasons and not self.options.partial:
+                    total = len(self.frozen_set.cases)
+                    raise BadInput(
+                        f"{folder} has {total - len(reasons)} of {format_count(total, 'image')} of the set: "
+                        f"{next(iter(reasons.values()))}. Complete the folder, or give --partial to measure only the "
+                        "images that all folders have."
+                    )
+                lacking |= reasons
+        kept = tuple(case for case in self.frozen_set.cases if case.face_id not in lacking)
+        if not kept:
+            raise BadInput("No image is in all folders of --restored. Give folders that have common images.")
+        self.frozen_set = replace(self.frozen_set, cases=kept)
+        self.not_in_every_folder = len(lacking)
+
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """Returns the rows of a run's newest checkpoint.
 
@@ -259,14 +289,16 @@ class Evaluator:
             progress("evaluate", done, len(frozen_set.cases))
         return rows
 
-    def measure_folder(self, folder: Path, progress: Progress, with_input: bool) -> tuple[list[Row], list[str]]:
+    def measure_folder(
+        self, folder: Path, name: str, progress: Progress, with_input: bool
+    ) -> tuple[list[Row], list[str]]:
         """Returns the rows of a folder of restored images, and the names of the files that match no image.
 
-        If `with_input` is true, the rows of the LQ images are added.
+        `name` is the name of the system in all tables. If `with_input` is true, the rows of the LQ images are added.
         """
         if folder not in self.matches:
             self.load_folder(folder)
-        frozen_set, (files, unmatched), name = self.frozen_set, self.matches[folder], folder.resolve().name
+        frozen_set, (files, unmatched) = self.frozen_set, self.matches[folder]
         assert frozen_set is not None
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -309,7 +341,10 @@ class Evaluator:
             "images_in_set": self.frozen_set.images,
             "people": len(set(people)),
             # why images of the set were not measured -> number of images
-            "images_left_out": {"seen_in_training": len(self._find_seen_targets())},
+            "images_left_out": {
+                "seen_in_training": len(self._find_seen_targets()),
+                "not_in_every_folder": self.not_in_every_folder,
+            },
             "people_known": self.frozen_set.people_known,
             "has_targets": self.frozen_set.has_targets,
             "with_references": sum(bool(case.references) for case in cases),

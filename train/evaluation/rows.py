@@ -96,6 +96,37 @@ def match_files(
     return files, unmatched
 
 
+def find_unusable_files(files: Mapping[str, Path], cases: Sequence[Case], read: Read) -> dict[str, str]:
+    """Returns why a folder has no usable file of a case, by face id, for the cases without a usable file.
+
+    Every file is read. Raises BadInput if a file has the wrong size, because all files of a folder then need a change.
+    """
+    reasons = {}
+    for case in cases:
+        path = files.get(case.face_id)
+        if path is None:
+            reasons[case.face_id] = f"the file of image {case.face_id} is missing"
+            continue
+        try:
+            image = read(path)
+        except BadInput as error:
+            reasons[case.face_id] = str(error).rstrip(".")
+            continue
+        if (problem := _find_wrong_size(path, image, case)) is not None:
+            raise BadInput(f"{problem}. Write the images of {path.parent} at the size of the LQ images.")
+    return reasons
+
+
+def _find_wrong_size(path: Path, image: np.ndarray, case: Case) -> str | None:
+    if image.shape == case.lq.shape:
+        return None
+    (height, width), (right_height, right_width) = image.shape[:2], case.lq.shape[:2]
+    return (
+        f"{make_printable(path.name)} has {width} x {height} pixels, but the images of the set have "
+        f"{right_width} x {right_height}"
+    )
+
+
 def measure_input(case: Case, measure: Measure, metrics: Sequence[str], on_image: OnImage = lambda *_: None) -> Row:
     """Returns the row of the LQ image itself. It has no values of metrics that compare an image with the LQ image."""
     row = _start_row(case, "lq", "LQ input")
@@ -120,12 +151,7 @@ def measure_file(
         image = read(path)
     except BadInput as error:
         return _finish_unmeasured(row, str(error), metrics)
-    if image.shape != case.lq.shape:
-        (height, width), (right_height, right_width) = image.shape[:2], case.lq.shape[:2]
-        reason = (
-            f"{make_printable(path.name)} has {width} x {height} pixels, but the images of the set have "
-            f"{right_width} x {right_height}"
-        )
+    if (reason := _find_wrong_size(path, image, case)) is not None:
         return _finish_unmeasured(row, reason, metrics)
     return _finish_measured(row, case, image, measure, metrics, on_image, case.lq)
 

@@ -38,7 +38,7 @@ from train.benchmark.draw_references import _draw_wrong
 from train.evaluation.aggregate import describe_interval
 from train.evaluation.cases import read_frozen_set
 from train.evaluation.cli import evaluate as command
-from train.evaluation.cli import print_evaluation
+from train.evaluation.cli import name_folders, print_evaluation
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
 from train.evaluation.evaluate import compare, evaluate
 from train.evaluation.evaluator import EvaluationOptions, PageImages
@@ -284,45 +284,84 @@ def folder_of(made: Path, folder: Path, restore: Callable[[np.ndarray], np.ndarr
     return folder, [case.face_id for case in cases]
 
 
-def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_is_said(
+def test_anybodys_outputs_are_measured_beside_a_run_on_the_images_that_all_have(
     made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     perfect, faces = folder_of(made, tmp_path / "perfect", lambda image: image)
     broken, _ = folder_of(made, tmp_path / "broken", lambda image: image)
     (broken / f"{faces[0]}.png").unlink()
-    cv2.imwrite(str(broken / f"{faces[1]}.png"), np.zeros((SIZE * 2, SIZE * 2, 3), np.uint8))
-    (broken / f"{faces[2]}.png").write_bytes(b"no picture")
-    shutil.copyfile(broken / f"{faces[3]}.png", broken / "somebody.png")
-    result = compare([run], [perfect, broken], made, tmp_path / "out", options=TWO)
+    (broken / f"{faces[1]}.png").write_bytes(b"no picture")
+    shutil.copyfile(broken / f"{faces[2]}.png", broken / "somebody.png")
+    folders, options = {"theirs": perfect, "broken": broken}, replace(TWO, partial=True)
+    result = compare([run], folders, made, tmp_path / "out", options=options)
     rows = {row["key"]: row for row in result["rows"]}
-    assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "perfect", "broken"]
-    assert rows["perfect"]["psnr"]["mean"] == 100 and rows["perfect"]["id_target"]["mean"] == pytest.approx(1)
-    # Three of the images cannot be measured. The result counts and names these images, but leaves them out of the
-    # means.
-    assert rows["broken"]["images"] == len(faces) and rows["broken"]["unmeasured"] == 3
-    assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
-    reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
-    assert reasons[faces[0]] == "the file is missing" and "cannot be read as a picture" in reasons[faces[2]]
-    assert f"has {SIZE * 2} x {SIZE * 2} pixels, but the images of the set have {SIZE} x {SIZE}" in reasons[faces[1]]
-    assert result["extra"] == {"perfect": [], "broken": ["somebody.png"]}
+    assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "theirs", "broken"]
+    assert rows["theirs"]["psnr"]["mean"] == 100 and rows["theirs"]["id_target"]["mean"] == pytest.approx(1)
+    # Every mean is over the same images, and the notices count the other images.
+    common = len(faces) - 2
+    assert {row["psnr"]["images"] for row in rows.values()} == {common} == {row["images"] for row in rows.values()}
+    assert result["images_left_out"] == {"seen_in_training": 0, "not_in_every_folder": 2}
+    assert result["extra"] == {"theirs": [], "broken": ["somebody.png"]}
     apart = {line["difference"]: line for line in result["differences"]}
     first = f"{run.name}/2"
-    assert apart[f"perfect - {first}"]["psnr"]["mean"] == pytest.approx(100 - rows[first]["psnr"]["mean"])
-    assert apart[f"broken - {first}"]["psnr"]["images"] == len(faces) - 3
+    assert apart[f"theirs - {first}"]["psnr"]["mean"] == pytest.approx(100 - rows[first]["psnr"]["mean"])
+    assert apart[f"broken - {first}"]["psnr"]["images"] == common
     table = pq.read_table(next((tmp_path / "out").glob("comparison-*.parquet"))).to_pylist()
-    assert len(table) == 5 * len(faces) and json.loads((tmp_path / "out" / result["file"]).read_text())["rows"]
+    assert len(table) == 5 * common and json.loads((tmp_path / "out" / result["file"]).read_text())["rows"]
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "Not measured for broken: 1 image (the file is missing)." in said and "somebody.png" in said
-    # If a mean leaves out images, the number of its images is beside the name of the system.
-    assert f"| broken ({len(faces) - 3} of {len(faces)}) |" in render_markdown(result)
+    assert "not every folder has the image: 2 images of the set" in said and "somebody.png" in said
     assert "Wrong references are missing for 1 image" in " ".join(
         make_notices(result | {"without_wrong_references": 1})
     )
 
 
+def test_folders_that_do_not_fit_the_set_are_refused_before_anything_is_measured(
+    made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("measure_systems", "measure_input", "measure_file"):
+        monkeypatch.setattr(train.evaluation.evaluator, name, lambda *_: pytest.fail("measured"))
+    folder, faces = folder_of(made, tmp_path / "folder", lambda image: image)
+    whole = (folder / f"{faces[1]}.png").read_bytes()
+    for change, message in (
+        (lambda path: path.unlink(), f"has {len(faces) - 1} of {len(faces)} images of the set: the file of image"),
+        (lambda path: path.write_bytes(b"no picture"), "cannot be read as a picture"),
+    ):
+        change(folder / f"{faces[1]}.png")
+        with pytest.raises(BadInput, match=rf"{message}.*give --partial"):
+            compare([], [folder], made, tmp_path / "out", options=TWO)
+        (folder / f"{faces[1]}.png").write_bytes(whole)
+    # a file of the wrong size is refused with --partial too
+    cv2.imwrite(str(folder / f"{faces[-1]}.png"), np.zeros((SIZE * 2, SIZE * 3, 3), np.uint8))
+    for partial in (False, True):
+        with pytest.raises(
+            BadInput, match=f"has {SIZE * 3} x {SIZE * 2} pixels, but the images of the set have {SIZE}"
+        ):
+            compare([], [folder], made, tmp_path / "out", options=replace(TWO, partial=partial))
+    one, other = tmp_path / "one", tmp_path / "other"
+    for place, face in ((one, faces[0]), (other, faces[1])):
+        place.mkdir()
+        (place / f"{face}.png").write_bytes(whole)
+    with pytest.raises(BadInput, match="No image is in all folders"):
+        compare([], [one, other], made, tmp_path / "out", options=replace(TWO, partial=True))
+
+
+def test_a_folder_can_have_a_name_of_its_own(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "a=b").mkdir()
+    assert name_folders(["x=here/out", "there/out", str(tmp_path / "a=b")]) == {
+        "x": Path("here/out"), "out": Path("there/out"), "a=b": tmp_path / "a=b",
+    }  # fmt: skip
+    for arguments, message in (
+        (["x=a", "x=b"], "have the name x"),
+        (["a/b=c"], "without a slash"),
+        (["=c"], "'' cannot"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            name_folders(arguments)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_black(
+def test_an_image_whose_pixels_are_no_numbers_is_refused_and_not_measured_as_black(
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
@@ -333,11 +372,12 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
         pixels[3, 4] = value
         (folder / f"{faces[number]}.png").unlink()
         Image.fromarray(pixels).save(folder / f"{faces[number]}.tiff")
-    result = compare([], [folder], made, tmp_path / "out", options=TWO)
-    reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
-    message = "cannot be read as a picture: it contains NaN or infinity."
-    assert reasons == {face: f"{folder / face}.tiff {message}" for face in faces[:2]}
-    assert result["rows"][1]["psnr"]["images"] == len(faces) - 2
+    with pytest.raises(
+        BadInput, match=r"cannot be read as a picture: it contains NaN or infinity\. Complete the folder"
+    ):
+        compare([], [folder], made, tmp_path / "out", options=TWO)
+    result = compare([], [folder], made, tmp_path / "out", options=replace(TWO, partial=True))
+    assert result["rows"][1]["psnr"]["images"] == len(faces) - 2 == result["images"]
 
 
 def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_apart(
@@ -357,7 +397,7 @@ def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_a
             cv2.imwrite(str(tmp_path / name / f"{case.face_id}.png"), answer(case)[:, :, ::-1])
     metrics = "psnr,ssim,ms_ssim,id_target,id_references,deg_judge,copy_ratio"
     folders = [tmp_path / name for name in answers]
-    command(made, None, folders, max_references=1, metrics=metrics, out=tmp_path / "out", as_json=True)
+    command(made, None, list(map(str, folders)), max_references=1, metrics=metrics, out=tmp_path / "out", as_json=True)
     mean = {
         row["key"]: {name: row[name]["mean"] for name in metrics.split(",")}
         for row in json.loads(capsys.readouterr().out)["rows"]
@@ -502,14 +542,13 @@ def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     assert "FID ↓" in render_markdown(result) and all("fid" not in line for line in result["differences"])
 
 
-def test_who_leaves_out_images_is_never_best(made: Path, run: Path, tmp_path: Path) -> None:
-    lazy, faces = folder_of(made, tmp_path / "lazy", lambda image: image)
+def test_who_leaves_out_images_gains_nothing(made: Path, run: Path, tmp_path: Path) -> None:
+    lazy, faces = folder_of(made, tmp_path / "lazy", lambda image: cv2.GaussianBlur(image, (0, 0), 3))
     honest, _ = folder_of(made, tmp_path / "honest", lambda image: cv2.GaussianBlur(image, (0, 0), 1))
-    worse, _ = folder_of(made, tmp_path / "worse", lambda image: cv2.GaussianBlur(image, (0, 0), 3))
     (lazy / f"{faces[0]}.png").unlink()
-    result = compare(
-        [], [lazy, honest, worse], made, tmp_path / "out", options=replace(TWO, metrics=("psnr", "id_target"))
-    )
+    options = replace(TWO, metrics=("psnr", "id_target"), partial=True)
+    result = compare([], [lazy, honest], made, tmp_path / "out", options=options)
+    assert {row["images"] for row in result["rows"]} == {len(faces) - 1}
     (bold,) = (line for line in render_latex(result).splitlines() if "\\textbf" in line)
     assert bold.startswith("honest & \\textbf{") and bold.count("\\textbf{") == 2
 

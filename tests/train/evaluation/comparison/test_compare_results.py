@@ -93,7 +93,7 @@ def test_all_means_are_over_the_images_that_every_system_has(tmp_path: Path) -> 
     assert {row["psnr"]["images"] for row in result["rows"]} == {30}
     # one system has no identity for one image, so no system counts this image
     assert rows["one/4"]["id_target"]["images"] == rows["short/4"]["id_target"]["images"] == 29
-    assert "10 images of the set are not compared" in " ".join(make_notices(result))
+    assert "because not every system has the image: 10 images of the set" in " ".join(make_notices(result))
     with pytest.raises(BadInput, match="No image has a value for every system"):
         bad = {"lq": values_of(0), "4": {name: [math.nan] * N for name in ("psnr", "id_target")}}
         merge(one, str(write_run_result(tmp_path / "bad" / "evaluation-set.json", bad, reason="the file is missing")))
