@@ -4,7 +4,7 @@ None or empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -47,6 +47,23 @@ def _find_groups(present: torch.Tensor) -> tuple[Group, ...]:
     return tuple(groups)
 
 
+class EncodedReferences(NamedTuple):
+    """Holds what a restorer computes from each of n references alone. If the restorer lacks a part, its field is empty.
+
+    A face does not change these tensors, so `restore` computes them once for all faces.
+    """
+
+    maps: tuple[torch.Tensor, ...] = ()  # Parts `maps` and `extended` of tiny: (n,C,h,w) for each scale, finest first.
+    features: tuple[torch.Tensor, ...] = ()  # Part `features`: (n,C,h,w), only the coarsest scale.
+    # Part `extended` on diffusion: the keys and the values (n,N,C) of each layer of Extension.
+    keys_and_values: tuple[torch.Tensor, ...] = ()
+
+
+def join_encoded(references: Sequence[EncodedReferences]) -> EncodedReferences:
+    """Returns the references of a sequence, which must not be empty, in one object, in the same order."""
+    return EncodedReferences(*(tuple(map(torch.cat, zip(*field, strict=True))) for field in zip(*references)))
+
+
 @dataclass(frozen=True)
 class Conditions:
     """Holds all inputs of a step except the latent. The order of the references does not matter.
@@ -60,8 +77,9 @@ class Conditions:
     prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder.
     maps: list[torch.Tensor] = field(default_factory=list)  # Part `maps`: (B,2C,h,w) for each scale, finest first.
     identity: torch.Tensor | None = None  # Part `embedding`: (B,d), the mean embedding or a learned vector.
-    # Part `extended` on diffusion, and base stylegan: (B,K,3,S,S) in 0..1.
-    references: torch.Tensor | None = None
+    references: torch.Tensor | None = None  # (B,K,3,S,S) in 0..1. Only base stylegan reads the pictures themselves.
+    # The references of all filled slots, in the order of `filled`. Part `extended` on diffusion reads this field.
+    encoded: EncodedReferences | None = None
     # Part `extended` on tiny: (B,K,N,C), the N positions of the middle map of each reference.
     tokens: torch.Tensor | None = None
     lq: torch.Tensor | None = None  # A denoiser: (B,C,h,w), the LQ latent.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -114,13 +115,21 @@ class ReferenceEncoder(nn.Module):
         self.nothing = nn.ParameterList(nn.Parameter(torch.zeros(2 * c)) for c in channels) if maps else None
 
     def forward(
-        self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor
+        self,
+        references: torch.Tensor,
+        present: torch.Tensor,
+        filled: torch.Tensor,
+        encoded: Sequence[torch.Tensor] | None = None,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Returns the fields `maps` and `tokens` of `Conditions`.
 
-        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`.
+        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`. `encoded` has the
+        maps of the filled slots, (n,C,h,w) for each scale. If `encoded` is None, the maps are computed.
         """
-        sets = self.encoder.encode_set(references, present, filled)
+        if encoded is None:
+            sets = self.encoder.encode_set(references, present, filled)
+        else:
+            sets = [place_in_slots(flat, present, filled) for flat in encoded]
         maps = []
         if self.nothing is not None:
             maps = [pool(s, present, n) for s, n in zip(sets, self.nothing, strict=True)]

@@ -18,7 +18,7 @@ from train.models.bases.tiny import TinyBase
 from train.models.checkpoint_files import CONFIG, WEIGHTS, find_checkpoint_folder, write_model_files
 from train.models.config import ModelConfig, check_steps
 from train.models.identity.identity_encoder import IdentityEncoder, IrSe
-from train.models.io import Conditions, Places, Restoration, find_places
+from train.models.io import Conditions, EncodedReferences, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
@@ -85,6 +85,7 @@ class Restorer(nn.Module):
         target: torch.Tensor | None = None,
         places: Places | None = None,
         noisy: NoisyStep | None = None,
+        encoded: EncodedReferences | None = None,
     ) -> Restoration:
         """Restores a batch.
 
@@ -92,7 +93,8 @@ class Restorer(nn.Module):
         With part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
         `embeddings` is (B,K,d). Each row has length 1, and is the embedding of a reference by the recognizer in
         `facts`. `places` is the result of `find_places(present)`. If `places` is None, this method computes the places
-        and waits for the device.
+        and waits for the device. `encoded` is the result of `encode_references` for the references of all filled slots,
+        in the order of the slots. If `encoded` is None, this method encodes the references.
 
         `target` is (B,3,S,S) float32 in 0..1, and `noisy` is the result of `draw_noisy_step`. Only the training of a
         denoiser needs both: the result is the clean latent that the denoiser computes from the target's latent with
@@ -101,7 +103,8 @@ class Restorer(nn.Module):
         K can be 0 and can differ between calls. The order of the references does not matter.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
-        conditions, highest = self.condition(lq, references, present, embeddings, places), self.config.timestep
+        conditions = self.condition(lq, references, present, embeddings, places, encoded)
+        highest = self.config.timestep
         z = self.base.encode(lq)
         # A denoiser also reads the LQ latent beside the noisy latent. The training of a denoiser takes one step from
         # the target's latent with noise, at a random timestep for each image.
@@ -140,6 +143,7 @@ class Restorer(nn.Module):
         present: torch.Tensor,
         embeddings: torch.Tensor,
         places: Places | None = None,
+        encoded: EncodedReferences | None = None,
     ) -> Conditions:
         """Returns the conditions of a batch. The arguments are the arguments of `forward`."""
         places = find_places(present) if places is None else places
@@ -147,13 +151,16 @@ class Restorer(nn.Module):
         # Encode the references: maps (B,2C,h,w) for each scale, and on base tiny tokens (B,K,N,C).
         maps, tokens = [], None
         if self.references is not None:
-            maps, tokens = self.references(references, present, filled)
+            maps, tokens = self.references(references, present, filled, None if encoded is None else encoded.maps)
         # Make the prompt (B,N,D) from the LQ face. Parts `identity` and `features` add tokens.
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
-            prompt = self.identity(lq, references, present, filled, embeddings, prompt)
-        # Part `extended` on a diffusion base reads the reference pictures themselves, and so does base stylegan.
-        raw = self.config.stylegan is not None or ("extended" in self.config.parts and tokens is None)
+            features = None if encoded is None or not encoded.features else encoded.features[0]
+            prompt = self.identity(lq, references, present, filled, embeddings, prompt, features)
+        # Part `extended` on a diffusion base: the UNet sees the references before it sees the LQ latent.
+        if encoded is None and self._shows_references and len(filled):
+            shown = self.base.show(references.flatten(0, 1)[filled])
+            encoded = EncodedReferences(keys_and_values=shown)
         return Conditions(
             present=present,
             filled=filled,
@@ -161,9 +168,28 @@ class Restorer(nn.Module):
             prompt=prompt,
             maps=maps,
             identity=None if self.embedding is None else self.embedding(embeddings, present),
-            references=references if raw else None,
+            references=references,
+            encoded=encoded,
             tokens=tokens,
         )
+
+    @torch.inference_mode()
+    def encode_references(self, pictures: torch.Tensor) -> EncodedReferences:
+        """Returns what the restorer computes from each reference alone, for `pictures` (n,3,S,S) in 0..1.
+
+        `forward` takes the result as `encoded`. So the same references are encoded once for many faces.
+        """
+        features = None if self.identity is None else self.identity.features
+        return EncodedReferences(
+            () if self.references is None else tuple(self.references.encoder(pictures)),
+            () if features is None else (features.encoder(pictures)[-1],),
+            self.base.show(pictures) if self._shows_references else (),
+        )
+
+    @property
+    def _shows_references(self) -> bool:
+        """Returns whether the UNet of a diffusion base sees the references themselves."""
+        return getattr(self.base, "extension", None) is not None
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Returns the tensors of a checkpoint by name. The frozen tensors of the base are left out."""

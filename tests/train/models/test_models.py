@@ -25,7 +25,7 @@ from tests.places import REPOSITORY
 from train.models import latent
 from train.models.config import ModelConfig, VreConfig
 from train.models.identity.recognizer import Recognizer, load_recognizer
-from train.models.io import Conditions, Restoration
+from train.models.io import Conditions, Restoration, join_encoded
 from train.models.prompts.honestface import GRID, TOKENS
 from train.models.references import pool
 from train.models.restorer import Restorer
@@ -158,6 +158,17 @@ def test_one_step_takes_away_exactly_the_noise_that_was_added() -> None:
     both = add_noise(x0, noise, timestep)
     assert torch.allclose(both[0], z[0]) and torch.allclose(both[1], add_noise(x0, noise, 100)[1])
     assert torch.allclose(clean_from_noise(both, noise, timestep), x0)
+
+
+@pytest.mark.parametrize("recipe", RESTORING)
+def test_references_can_be_encoded_one_by_one_before_the_faces_are_known(recipe: str) -> None:
+    model, (lq, references, present, embeddings) = awake(recipe), inputs(3)
+    present[1, 1:] = False
+    done = model(lq, references, present, embeddings).image
+    encoded = join_encoded([model.encode_references(one[None]) for one in references[present]])
+    black = torch.zeros_like(references)
+    again = model(lq, black, present, embeddings, encoded=encoded).image
+    assert float((done - again).abs().max()) <= 1e-3
 
 
 @pytest.mark.parametrize("recipe", RESTORING)

@@ -98,8 +98,9 @@ class DiffusionBase(nn.Module):
         # Part `extended`: the UNet first sees the references and keeps their keys and values.
         if self.extension is not None:
             self.extension.forget()
-            if conditions.references is not None and len(conditions.filled):
-                self._show(conditions.references, conditions.present, conditions.filled)
+            if conditions.encoded is not None and len(conditions.filled):
+                shown = conditions.encoded.keys_and_values
+                self.extension.spread(shown, conditions.present, conditions.filled)
         # Part `maps`: one residual (B,width,h,w) for each level of the encoder.
         more: dict[str, Any] = {}
         if self.joins is not None:
@@ -121,15 +122,15 @@ class DiffusionBase(nn.Module):
         return clean_from_noise(z, noise, timestep)
 
     @torch.no_grad()
-    def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
-        """Passes every reference once through the UNet without adapters or noise. The prompt is zeros (ours).
+    def show(self, references: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Passes references (n,3,S,S) in 0..1 through the UNet without adapters or noise. The prompt is zeros (ours).
 
-        The frozen UNet of InstantRestore uses the prompt of its text encoder, and noise with a standard deviation of
-        0.04.
+        Returns the keys and values that the layers of Extension keep. The frozen UNet of InstantRestore uses the prompt
+        of its text encoder, and noise with a standard deviation of 0.04.
         """
         assert self.extension is not None
-        with self.extension.keeping(present, filled):
-            z = self.encode(references.flatten(0, 1)[filled])
+        with self.extension.keeping():
+            z = self.encode(references)
             nobody = z.new_zeros(len(z), 0) if self.unet.class_embedding is not None else None
             self.unet(
                 z,
@@ -137,6 +138,7 @@ class DiffusionBase(nn.Module):
                 encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim),
                 class_labels=nobody,
             )
+        return self.extension.take()
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
         """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""

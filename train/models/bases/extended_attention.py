@@ -14,7 +14,7 @@ of InstantRestore use the options of their own config.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,11 +53,9 @@ class Extension:
             layer.references, layer.mask = None, None
 
     @contextmanager
-    def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
-        """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
-
-        The batch in the context must have all references, in the order of their slots, and nothing for empty slots.
-        Inside the context, the adapters of the UNet are off. `present` is (B,K) bool, and `filled` is `Places.filled`.
+    def keeping(self) -> Iterator[None]:
+        """Makes the layers keep the keys and values of the batch of references that passes through the UNet inside the
+        context. Inside the context, the adapters of the UNet are off. `take` returns the keys and values.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
@@ -71,8 +69,21 @@ class Extension:
                 self.unet.enable_adapters()
             for layer in self.layers:
                 layer.keeps = False
-        for layer in self.layers:
-            layer.spread(present, filled)
+
+    def take(self) -> tuple[torch.Tensor, ...]:
+        """Returns the kept keys and values of n references, two tensors (n,N,C) for each layer, and forgets them."""
+        kept = [layer.references for layer in self.layers]
+        self.forget()
+        return tuple(tensor for pair in kept if pair is not None for tensor in pair)
+
+    def spread(self, keys_and_values: Sequence[torch.Tensor], present: torch.Tensor, filled: torch.Tensor) -> None:
+        """Lets each image of the next batch attend to its references.
+
+        `keys_and_values` is the result of `take` for the references of all filled slots, in the order of the slots.
+        `present` is (B,K) bool, and `filled` is `Places.filled`.
+        """
+        for layer, keys, values in zip(self.layers, keys_and_values[::2], keys_and_values[1::2], strict=True):
+            layer.spread(keys, values, present, filled)
 
 
 class _Attention:
@@ -85,10 +96,8 @@ class _Attention:
         self.references: tuple[torch.Tensor, torch.Tensor] | None = None
         self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None if every slot has a reference
 
-    def spread(self, present: torch.Tensor, filled: torch.Tensor) -> None:
+    def spread(self, keys: torch.Tensor, values: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
         """Moves keys and values (n,N,C) of the n references into slots (B,K N,C). Empty slots are zero and masked."""
-        assert self.references is not None
-        keys, values = self.references
         if self.adain:
             # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives the values of
             # the references the statistics of the LQ latent.

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from train.models.config import PROMPT_PARTS, ModelConfig
-from train.models.references import ImageEncoder, set_tokens, zeroed
+from train.models.references import ImageEncoder, place_in_slots, set_tokens, zeroed
 
 TOKENS = 4  # Number of tokens in p_F (ours).
 GRID = 8  # p_I has one token for each cell of a GRID x GRID grid on the face (ours).
@@ -59,15 +59,25 @@ class FacialFeatureExtractor(nn.Module):
         self.last = nn.Sequential(nn.Linear(width, prompt_dim), nn.LayerNorm(prompt_dim))
 
     def forward(
-        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor
+        self,
+        lq: torch.Tensor,
+        references: torch.Tensor,
+        present: torch.Tensor,
+        filled: torch.Tensor,
+        encoded: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns p_I (B,GRID^2,D).
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
-        `Places.filled`."""
+        `Places.filled`. `encoded` has the coarsest maps (n,C,h,h) of the filled slots. If `encoded` is None, the maps
+        are computed."""
         # Encode LQ and references to the coarsest map, (B,C,h,h), and the references to tokens, (B,K h h,C).
         own = self.encoder(lq)[-1]
-        theirs, mask = set_tokens(self.encoder.encode_set(references, present, filled)[-1], present)
+        if encoded is None:
+            maps = self.encoder.encode_set(references, present, filled)[-1]
+        else:
+            maps = place_in_slots(encoded, present, filled)
+        theirs, mask = set_tokens(maps, present)
         cells = F.adaptive_avg_pool2d(own, GRID)
         # Normalise the features before the position codes are added. Without the normalisation, the codes are much
         # larger than the features, and the network learns more slowly.
@@ -110,18 +120,19 @@ class IdentityEmbedder(nn.Module):
         filled: torch.Tensor,
         embeddings: torch.Tensor,
         seen: torch.Tensor | None,
+        encoded: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns the prompt (B, TOKENS + GRID^2 + N, D), without the tokens of missing parts.
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
         `Places.filled`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part
-        `vre`.
+        `vre`. `encoded` is as in FacialFeatureExtractor.
         """
         branches = []
         if self.identity is not None:
             branches.append(self.identity(embeddings, present))
         if self.features is not None:
-            branches.append(self.features(lq, references, present, filled))
+            branches.append(self.features(lq, references, present, filled, encoded))
         if seen is not None:
             branches.append(seen)
         branch_tokens = [tokens + kind for tokens, kind in zip(branches, self.kinds, strict=True)]

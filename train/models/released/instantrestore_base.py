@@ -74,19 +74,20 @@ class InstantRestoreBase(nn.Module):
         but their network saw references in all of its training.
         """
         self.extension.forget()
-        if conditions.references is not None and len(conditions.filled):
-            self._show(conditions.references, conditions.present, conditions.filled)
+        if conditions.encoded is not None and len(conditions.filled):
+            self.extension.spread(conditions.encoded.keys_and_values, conditions.present, conditions.filled)
         noise: torch.Tensor = self.unet(z, timestep, encoder_hidden_states=self._repeat_prompt(z)).sample
         return clean_from_noise(z, noise, timestep)
 
     @torch.no_grad()
-    def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
-        """Passes every reference once through the frozen UNet, whose layers keep the keys and values."""
-        with self.extension.keeping(present, filled):
-            posterior = self.reference_vae.encode(references.flatten(0, 1)[filled] * 2 - 1).latent_dist
+    def show(self, references: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Passes references (n,3,S,S) in 0..1 once through the frozen UNet. Returns their keys and values."""
+        with self.extension.keeping():
+            posterior = self.reference_vae.encode(references * 2 - 1).latent_dist
             draws = self._draw(posterior.mean)
             z = add_noise(self._sample(posterior, draws[1]), draws[2], REFERENCE_TIMESTEP)
             self.reference_unet(z, REFERENCE_TIMESTEP, encoder_hidden_states=self._repeat_prompt(z))
+        return self.extension.take()
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
         """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""

@@ -17,6 +17,7 @@ from tests.doubles.training import DIM, small
 from train.models.bases.base_folder import base_fingerprint
 from train.models.bases.diffusion import TOKENS
 from train.models.config import ModelConfig
+from train.models.io import join_encoded
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import DIFFUSION, PARTS, RECIPES, STYLEGAN_RECIPES
@@ -77,6 +78,17 @@ def test_the_order_of_references_does_not_matter_and_the_references_do(recipe: s
     assert float((done - turned).abs().max()) <= 1e-5
     others = float((done - model(lq, references.flip(0), present, embeddings.flip(0)).image).abs().max())
     assert others == 0 if recipe in ("osdface", "idm") else others > 1e-4
+
+
+@pytest.mark.parametrize("recipe", RESTORING)
+def test_references_can_be_encoded_one_by_one_before_the_faces_are_known(recipe: str, folder: Path) -> None:
+    model, (lq, references, present, embeddings) = awake(config_of(recipe, folder)), inputs(3)
+    present[1, 1:] = False
+    done = model(lq, references, present, embeddings).image
+    encoded = join_encoded([model.encode_references(one[None]) for one in references[present]])
+    black = torch.zeros_like(references)
+    again = model(lq, black, present, embeddings, encoded=encoded).image
+    assert float((done - again).abs().max()) <= 1e-5
 
 
 @pytest.mark.parametrize("recipe", RESTORING)
