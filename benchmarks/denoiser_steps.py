@@ -66,10 +66,10 @@ def repeat(model: Restorer, times: int) -> Iterator[None]:
     """
     once = model.forward
 
-    def forward(lq: torch.Tensor, *rest: torch.Tensor) -> Restoration:
-        restored = once(lq, *rest)
+    def forward(lq: torch.Tensor, *rest: torch.Tensor, **encoded: Any) -> Restoration:
+        restored = once(lq, *rest, **encoded)
         for _ in range(times - 1):
-            restored = once(restored.image, *rest)
+            restored = once(restored.image, *rest, **encoded)
         return restored
 
     model.forward = forward  # type: ignore[method-assign, assignment]

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -100,11 +101,13 @@ def load_dlib() -> FaceModels:
     network = folder / "dlib_face_recognition_resnet_model_v1.dat"
     recognizer = dlib.face_recognition_model_v1(str(network))
     _load_predictor()  # raises an error now if the predictor's file is missing
+    one_at_a_time = Lock()  # two threads must not run the same network of dlib, which keeps the outputs of its layers
 
     def detect(image: np.ndarray) -> list[Detection]:
         image = np.ascontiguousarray(image)
         upsample = 1 if image.shape[0] * image.shape[1] <= MAX_ENLARGED else 0
-        boxes, scores, _ = detector.run(image, upsample, 0.0)
+        with one_at_a_time:
+            boxes, scores, _ = detector.run(image, upsample, 0.0)
         detections = []
         for rectangle, score in zip(boxes, scores, strict=True):
             edges = (rectangle.left(), rectangle.top(), rectangle.right(), rectangle.bottom())
@@ -119,7 +122,8 @@ def load_dlib() -> FaceModels:
 
     def embed(crops: np.ndarray) -> np.ndarray:
         describe: Callable[[list[np.ndarray]], Any] = recognizer.compute_face_descriptor
-        return normalise_rows(np.array(describe([np.ascontiguousarray(crop) for crop in crops])))
+        with one_at_a_time:
+            return normalise_rows(np.array(describe([np.ascontiguousarray(crop) for crop in crops])))
 
     return FaceModels(
         spec="dlib",

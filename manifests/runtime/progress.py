@@ -59,6 +59,7 @@ def _make_logger(unit: str) -> Progress:
             return
         last_lines[stage] = now
         rate = round((done - done_before) / (now - start), 2) if now > start else None
-        log("progress", stage=stage, done=done, total=total, unit=unit, units_per_second=rate)
+        left = round((total - done) / rate, 1) if rate else None
+        log("progress", stage=stage, done=done, total=total, unit=unit, units_per_second=rate, seconds_left=left)
 
     return progress

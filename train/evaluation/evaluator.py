@@ -48,8 +48,9 @@ from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.config import check_steps
 from train.models.restorer import Restorer
+from train.restore.batches.face_batches import FaceBatches
 from train.restore.face_restorer import load_restorer_faces
-from train.restore.load_restorer import load_restorer, move_to_device, speed_up_on_cpu
+from train.restore.load_restorer import load_restorer, move_to_device, speed_up_on_cpu, wrap_restorer
 from train.restore.output_paths import list_photos
 
 # `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
@@ -80,6 +81,8 @@ WITHOUT_TARGET_METRICS = (
     "face_restored",
 )
 NO_TARGETS = "The set has no targets."
+
+CASES = 32  # The number of cases that are restored before they are measured (ours).
 
 
 @dataclass(frozen=True)
@@ -274,19 +277,25 @@ class Evaluator:
         model, recognizer, frozen_set = self.models[run], self.recognizers[run], self.frozen_set
         assert frozen_set is not None
         cache = self._open_cache(run, hash_restorer(model))
-        restore, measure = make_cached_restorer(model, recognizer, cache), self._load_measure(cache).read_from(cache)
+        restorer = wrap_restorer(model, "fp32", shares_cores=False)
+        batches = FaceBatches(restorer, restorer.find_batch_size())
+        restore_cases = make_cached_restorer(model, recognizer, cache, batches)
         if model.config.size != frozen_set.cases[0].size:  # only images of an imported set can have another size
-            restore = restore_at_size(restore, model.config.size)
-        rows: list[Row] = []
+            restore_cases = restore_at_size(restore_cases, model.config.size)
+        measure, rows = self._load_measure(cache).read_from(cache), list[Row]()
 
         def keep(row: Row, image: np.ndarray) -> None:
             self._keep_image(_label_row(row, label), image)
 
-        for done, case in enumerate(frozen_set.cases, 1):
-            for row in measure_systems(case, restore, measure, systems, self.image_metrics, keep):
-                rows.append(_label_row(row, label))
-            cache.write()
-            progress("evaluate", done, len(frozen_set.cases))
+        for start in range(0, len(frozen_set.cases), CASES):
+            cases = frozen_set.cases[start : start + CASES]
+            restored = restore_cases(cases, systems)
+            for done, case in enumerate(cases, start + 1):
+                for row in measure_systems(case, restored, measure, systems, self.image_metrics, keep):
+                    rows.append(_label_row(row, label))
+                cache.write()
+                progress("evaluate", done, len(frozen_set.cases))
+        batches.describe_halving(self.say)
         return rows
 
     def measure_folder(

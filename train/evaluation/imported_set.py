@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from train.benchmark.imported.imported_benchmark import (
 from train.benchmark.imported.match_files import PROBLEMS
 from train.data.landmarks import detect_faces
 from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.cached_restorations import RestoreCases
 from train.evaluation.cache.keys import hash_faces, hash_inputs
 from train.evaluation.cases import Case, FrozenSet
 from train.evaluation.restore_case import RestoredCase, make_embedder
@@ -93,33 +94,31 @@ def read_imported_set(
     )
 
 
-def restore_at_size(
-    restore: Callable[[Case, System], RestoredCase], size: int
-) -> Callable[[Case, System], RestoredCase]:
+def restore_at_size(restore: RestoreCases, size: int) -> RestoreCases:
     """Returns a function that restores cases of any size with a restorer that works at `size` pixels.
 
     The images of a case are resized to `size`, and the restored image is resized to the size of the set (see
     `resize_square`). So every method is measured at the size of the published set.
     """
-    last: tuple[Case, Case] | None = None
 
     def resize_all(images: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         return tuple(resize_square(image, size) for image in images)
 
-    def restore_resized(case: Case, system: System) -> RestoredCase:
-        nonlocal last
-        if last is None or last[0] is not case:
-            small = replace(
+    def restore_resized(cases: Sequence[Case], systems: Sequence[System]) -> dict[tuple[str, str], RestoredCase]:
+        small = [
+            replace(
                 case,
                 lq=resize_square(case.lq, size),
                 references=resize_all(case.references),
                 wrong=resize_all(case.wrong),
             )
-            last = (case, small)
-        restored = restore(last[1], system)
-        if restored.image is None:
-            return restored
-        return replace(restored, image=resize_square(restored.image, case.size))
+            for case in cases
+        ]
+        sizes, restored = {case.face_id: case.size for case in cases}, restore(small, systems)
+        return {
+            place: one if one.image is None else replace(one, image=resize_square(one.image, sizes[place[0]]))
+            for place, one in restored.items()
+        }
 
     return restore_resized
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
-import torch
 
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from curate.faces.measure import measure_sharpness
 from train.data.landmarks import find_landmarks
 from train.data.mesh import find_warp_points, warps_references
-from train.data.tensors import to_image, to_tensor
 from train.evaluation.cases import Case
 from train.evaluation.systems import Embed, System, select_references
-from train.models.restorer import Restorer
-from train.restore.face_restorer import needs_reference
-from train.restore.load_restorer import embed_references, run_model
-from train.restore.references.confirm_references import REFERENCE_PARTS, confirm_references
+from train.restore.batches.face_batches import FaceInput, NotFinite, raise_errors
+from train.restore.batches.photo_pipeline import Step, Steps
+from train.restore.face_restorer import FaceRestorer, needs_reference
+from train.restore.references.confirm_references import REFERENCE_PARTS, NotRestoredYet, confirm_references
 from train.restore.references.reference_photos import (
     References,
     join_references,
@@ -38,27 +36,29 @@ class RestoredCase:
     image: np.ndarray | None  # uint8 (S, S, 3), or None if the restored image contains NaN or infinity.
 
 
-def make_case_restorer(case: Case, model: Restorer, recognizer: FaceModels) -> Callable[[System], RestoredCase]:
-    """Returns a function that restores a case under a system. `choose_photos` must find photos for this system.
+def restore_case(
+    case: Case, systems: Sequence[System], restorer: FaceRestorer, recognizer: FaceModels
+) -> Steps[list[RestoredCase]]:
+    """Restores a case under several systems. `choose_photos` must find photos for each system.
 
-    `recognizer` embeds faces and finds landmarks for the restorer. As in `restore`, references that do not seem to show
-    the person of the LQ image are left out (train/restore/references/confirm_references.py). References are not left
-    out if the system trusts them, or if the restorer uses no references. If the recipe warps references, the function
-    warps the references to the landmarks on the LQ image, as in `restore`.
+    This function is a generator, as `restore_photo` (train/restore/restore_photo.py). `recognizer` embeds faces and
+    finds landmarks for the restorer. As in `restore`, references that do not seem to show the person of the LQ image
+    are left out (train/restore/references/confirm_references.py). References are not left out if the system trusts
+    them, or if the restorer uses no references. If the recipe warps references, the function warps the references to
+    the landmarks on the LQ image, as in `restore`.
     """
-    embed, parts = make_embedder(recognizer), model.config.parts
+    embed, parts = make_embedder(recognizer), restorer.config.parts
     checks = bool(REFERENCE_PARTS & set(parts))
+    nothing = FaceInput(case.lq, join_references((), case.lq.shape[0], recognizer.dim))
+    alone: list[np.ndarray | Exception] = []  # the image after a restoration without references
 
     # All systems of the case share the results of the cached functions.
     @cache
-    def restore_alone() -> torch.Tensor:
-        return run_model(model, to_tensor(case.lq)[None], join_references((), case.lq.shape[0], recognizer.dim))[0]
-
-    @cache
     def embed_restored() -> np.ndarray:
+        if not alone:
+            raise NotRestoredYet
         # An image with NaN or infinity gets an embedding of zeros, which confirms no reference.
-        restored = restore_alone()
-        return embed([to_image(restored)])[0] if _is_finite(restored) else np.zeros(recognizer.dim, np.float32)
+        return np.zeros(recognizer.dim, np.float32) if (image := _to_image(alone[0])) is None else embed([image])[0]
 
     @cache
     def embed_input() -> np.ndarray:
@@ -73,27 +73,52 @@ def make_case_restorer(case: Case, model: Restorer, recognizer: FaceModels) -> C
 
     def is_confirmed(references: References) -> bool:
         vectors, sharpness = references.embeddings, measure_sharpness(case.lq)
-        alone = None if needs_reference(model.facts) else embed_restored
-        return confirm_references(embed_input(), sharpness, vectors, recognizer.same_person, alone).confirmed
+        restored = None if needs_reference(restorer.facts) else embed_restored
+        return confirm_references(embed_input(), sharpness, vectors, recognizer.same_person, restored).confirmed
 
-    def restore(system: System) -> RestoredCase:
+    def leaves_out(system: System, references: References) -> bool:
+        return bool(checks and len(references.crops) and not system.trust and not is_confirmed(references))
+
+    def warp(references: References) -> References:
+        references = restorer.embed_references(references)
+        if not warps_references(parts):
+            return references
+        own_points = tuple(find_points(crop) for crop in references.crops)
+        return warp_references(restorer.config, replace(references, landmarks=own_points), find_lq_points())
+
+    # Decide which systems use their references. The decision can need the image without references.
+    chosen = []
+    for system in systems:
         references = select_references(case, system, embed)
         assert references is not None
-        references = limit_references(model.config, references)
-        count = len(references.crops)
-        left_out = count if checks and count and not system.trust and not is_confirmed(references) else 0
-        if left_out or not count:
-            restored = restore_alone()
-        else:
-            references = embed_references(model, references)
-            if warps_references(parts):
-                own_points = tuple(find_points(crop) for crop in references.crops)
-                references = warp_references(model.config, replace(references, landmarks=own_points), find_lq_points())
-            restored = run_model(model, to_tensor(case.lq)[None], references)[0]
-        # The image is measured in 8 bits, like an image that is read from a file.
-        return RestoredCase(count, left_out, to_image(restored) if _is_finite(restored) else None)
+        chosen.append(limit_references(restorer.config, references))
+    try:
+        left_out = [leaves_out(system, own) for system, own in zip(systems, chosen, strict=True)]
+    except NotRestoredYet:
+        alone += yield Step([nothing], 0)
+        left_out = [leaves_out(system, own) for system, own in zip(systems, chosen, strict=True)]
+    used = [own if len(own.crops) and not out else None for own, out in zip(chosen, left_out, strict=True)]
+    if None in used and not alone:
+        alone += yield Step([nothing], 0)
+    # Restore with the references.
+    waiting = [FaceInput(case.lq, warp(own)) for own in used if own is not None]
+    restored = iter((yield Step(waiting, 0)) if waiting else ())
+    images = [_to_image(alone[0] if own is None else next(restored)) for own in used]
+    return [
+        RestoredCase(len(own.crops), len(own.crops) if out else 0, image)
+        for own, out, image in zip(chosen, left_out, images, strict=True)
+    ]
 
-    return restore
+
+def _to_image(restored: np.ndarray | Exception) -> np.ndarray | None:
+    """Returns a restored image as uint8, like an image that is read from a file, or None if it is not finite.
+
+    Raises any other error of the network.
+    """
+    if isinstance(restored, NotFinite):
+        return None
+    (restored,) = raise_errors([restored])
+    return (np.clip(restored, 0, 255) + np.float32(0.5)).astype(np.uint8)
 
 
 def make_embedder(recognizer: FaceModels) -> Embed:
@@ -103,7 +128,3 @@ def make_embedder(recognizer: FaceModels) -> Embed:
         return recognizer.embed(np.stack([crop_for_recognizer(c, recognizer.template, recognizer.size) for c in crops]))
 
     return embed
-
-
-def _is_finite(image: torch.Tensor) -> bool:
-    return bool(torch.isfinite(image).all())

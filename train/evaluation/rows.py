@@ -29,7 +29,7 @@ OnImage = Callable[[Row, np.ndarray], None]
 
 def measure_systems(
     case: Case,
-    restore: Callable[[Case, System], RestoredCase],
+    restorations: Mapping[tuple[str, str], RestoredCase],
     measure: Measure,
     systems: Sequence[System],
     metrics: Sequence[str],
@@ -37,7 +37,8 @@ def measure_systems(
 ) -> Iterator[Row]:
     """Yields a row for each system. A system has no row if the case has no references for the system.
 
-    `restore` restores a case under a system (train/evaluation/restore_case.py). The column `left_out` counts the
+    `restorations` has the restoration of each case under each system, by the face id of the case and the key of the
+    system (train/evaluation/cache/cached_restorations.py). The column `left_out` counts the
     references that were left out, because they do not seem to show the person of the LQ image.
     """
     for system in systems:
@@ -46,7 +47,7 @@ def measure_systems(
             continue
         if choose_photos(case, system) is None:
             continue
-        row, restored = _start_row(case, system.key, system.name), restore(case, system)
+        row, restored = _start_row(case, system.key, system.name), restorations[case.face_id, system.key]
         row["references"], row["left_out"] = restored.references, restored.left_out
         if system.source == "wrong" and restored.references > restored.left_out:
             row["shown_identity_id"] = case.wrong_identity_id

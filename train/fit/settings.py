@@ -23,14 +23,12 @@ from train.fit.distributed import get_world_size
 from train.losses.identity import decide_identity_loss, describe_identity_loss
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
-from train.models.config import REFINEFIR
+from train.models.config import REFINEFIR, check_precision
 from train.models.released.ir_se50 import find_ir_se50
 from train.models.released.stylegan2 import FILE as STYLEGAN2
 from train.recipes.model_configs import build_model_config, find_encoder_shape
 from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, STYLEGAN, TINY, Recipe
 from train.run_folders import RUN_CONFIG, check_run_folder
-
-PRECISIONS = ("fp32", "bf16")
 
 # The keys are the entries of config.json that must not change. The values are the names of the entries in error
 # messages.
@@ -91,8 +89,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
             f"in {settings.accumulate} parts each: choose --accumulate so that {recipe.batch} is divisible by "
             "the number of processes times the number of parts."
         )
-    if settings.precision not in (None, *PRECISIONS):
-        raise BadInput(f"--precision {settings.precision} is unknown: give {' or '.join(PRECISIONS)}.")
+    check_precision(settings.precision)
     if (recipe.base == DIFFUSION) != (settings.base_model != TINY):
         raise BadInput(
             f"Recipe {recipe.name} uses the base {recipe.base}, which cannot be used with --base-model "

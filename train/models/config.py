@@ -18,6 +18,15 @@ PROMPT_PARTS = {"vre", "identity", "features"}
 STYLEGAN_WIDTH = 16384
 
 MOST_STEPS = 50  # The largest number of steps in which a denoiser restores (ours).
+MOST_FACES = 1024  # The largest number of faces that a restorer restores at once (ours).
+# The number types in which a restorer computes. With bf16, torch's autocast decides which operations use bfloat16.
+PRECISIONS = ("fp32", "bf16")
+
+
+def check_precision(precision: str | None) -> None:
+    """Raises BadInput if `precision` is neither None nor one of PRECISIONS."""
+    if precision not in (None, *PRECISIONS):
+        raise BadInput(f"--precision {precision} is unknown: give {' or '.join(PRECISIONS)}.")
 
 
 def check_steps(steps: int, denoise: bool = True) -> None:

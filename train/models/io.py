@@ -61,7 +61,9 @@ class EncodedReferences(NamedTuple):
 
 def join_encoded(references: Sequence[EncodedReferences]) -> EncodedReferences:
     """Returns the references of a sequence, which must not be empty, in one object, in the same order."""
-    return EncodedReferences(*(tuple(map(torch.cat, zip(*field, strict=True))) for field in zip(*references)))
+    return EncodedReferences(
+        *(tuple(map(torch.cat, zip(*field, strict=True))) for field in zip(*references, strict=True))
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import typer
 from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count, make_printable
-from train.models.config import MOST_STEPS
+from train.models.config import MOST_FACES, MOST_STEPS
 
 if TYPE_CHECKING:
     from train.restore.outcomes import PhotoOutcome
@@ -52,6 +52,21 @@ def restore(
             default="0",
             panel=_MODELS,
         ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        flag(
+            "--batch",
+            "; the command halves this number if the memory is too small",
+            low=1,
+            high=MOST_FACES,
+            default="from the free memory, at most 8 on a CPU and 32 on a GPU",
+            panel=_MODELS,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        flag("--precision", ": fp32 or bf16", default="bf16 on a GPU that supports bf16, else fp32", panel=_MODELS),
     ] = None,
     faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
     base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,
@@ -118,6 +133,8 @@ def restore(
             always=always,
             trust_references=trust_references,
             lossless=lossless,
+            batch=batch,
+            precision=precision,
             progress=progress,
             say=notices.append,
             on_face=sheet.add if sheet is not None else lambda *_: None,

@@ -5,7 +5,7 @@ Nothing in this file imports torch, so that a restorer that does not need torch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,14 @@ class FaceRestorer:
     config: ModelConfig
     facts: Mapping[str, Any]  # See train/models/restorer.py.
     seed: int  # The seed of the noise. Only a denoiser and `instantrestore:` draw noise.
-    # Restores one crop, uint8 (S, S, 3), and returns float32 (S, S, 3) in 0..255, which is not rounded. Raises BadInput
-    # if the result contains NaN or infinity.
-    restore_crop: Callable[[np.ndarray, References], np.ndarray]
+    # Restores B crops, each uint8 (S, S, 3), with the references of each crop, and returns float32 (B, S, S, 3) in
+    # 0..255, which is not rounded. The crops can have different numbers of references.
+    restore_crops: Callable[[Sequence[np.ndarray], Sequence[References]], np.ndarray]
     # Returns the references with the embeddings that the restorer reads.
     embed_references: Callable[[References], References]
+    precision: str = "fp32"  # One of PRECISIONS.
+    # Returns the number of crops in a batch for which the memory is probably large enough.
+    find_batch_size: Callable[[], int] = lambda: 1
 
 
 def check_seed(seed: int | None, draws_noise: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from train.models.config import check_steps
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
 from train.recipes.recipes import DIFFUSION
+from train.restore.batches.batch_size import find_batch_size
+from train.restore.batches.run_restorer import ReferenceCache, can_encode_once, choose_precision, leave_cores, run_batch
 from train.restore.exported.manifest import ONNX
 from train.restore.face_restorer import FaceRestorer, check_seed
 from train.restore.references.reference_photos import References
@@ -75,48 +79,56 @@ def move_to_device(model: Restorer) -> Restorer:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def speed_up_on_cpu(model: Restorer) -> Restorer:
+def speed_up_on_cpu(model: Restorer, precision: str = "fp32") -> Restorer:
     """Makes a restorer on a diffusion base faster if it is on the CPU, and returns the restorer.
 
-    Do not train or save the restorer afterwards (train/models/bases/fast_inference.py).
+    `precision` is the precision in which the restorer will compute: fp32 or bf16. Do not train or save the restorer
+    afterwards (train/models/bases/fast_inference.py).
     """
     if model.config.base == DIFFUSION and next(model.parameters()).device.type == "cpu":
         from train.models.bases.fast_inference import speed_up  # base tiny needs no peft
 
-        speed_up(model)
+        speed_up(model, precision == "bf16")
     return model
 
 
-def prepare_restorer(model: Restorer) -> FaceRestorer:
-    """Returns a restorer of torch for `restore`."""
-    speed_up_on_cpu(model)
+def prepare_restorer(model: Restorer, precision: str | None = None) -> FaceRestorer:
+    """Returns a restorer of torch for `restore`. `precision` is as in `choose_precision`."""
+    precision = choose_precision(model, precision)
+    return wrap_restorer(speed_up_on_cpu(model, precision), precision, shares_cores=True)
+
+
+def wrap_restorer(model: Restorer, precision: str, shares_cores: bool) -> FaceRestorer:
+    """Returns a restorer of torch that computes in `precision`: fp32 or bf16.
+
+    `shares_cores` is True if other threads need cores while the network computes. The weights of the restorer must not
+    change afterwards.
+    """
+    cache = ReferenceCache(model) if can_encode_once(model) else None
+
+    def restore_crops(crops: Sequence[np.ndarray], references: Sequence[References]) -> np.ndarray:
+        with leave_cores(model) if shares_cores else nullcontext():
+            restored = run_batch(model, to_tensors(np.stack(crops)), references, precision, cache)
+        return (restored * 255).permute(0, 2, 3, 1).contiguous().numpy()
+
     return FaceRestorer(
         model.config,
         model.facts,
         model.seed,
-        lambda crop, references: restore_crop(model, crop, references),
+        restore_crops,
         lambda references: embed_references(model, references),
+        precision,
+        lambda: find_batch_size(model, precision),
     )
 
 
-@torch.inference_mode()
 def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torch.Tensor:
-    """Restores a batch (B, 3, S, S) in 0..1 and returns the restored batch, of the same shape.
+    """Restores a batch (B, 3, S, S) in 0..1 in float32 and returns the restored batch, of the same shape.
 
     Every image of the batch gets the same references. The input and the result are on the CPU; the restorer computes
     on its own device.
     """
-    batch, count, device = len(lq), len(references.crops), next(model.parameters(), lq).device
-    # Without references, `references.embeddings` is an empty array for embeddings of the recognizer's length. The
-    # restorer can read embeddings of another length, so it gets an empty array for this length.
-    embeddings = torch.from_numpy(references.embeddings) if count else torch.zeros(0, model.config.embedding_dim)
-    restored = model(
-        lq.to(device),
-        to_tensors(references.crops).to(device).expand(batch, -1, -1, -1, -1),
-        torch.ones(batch, count, dtype=torch.bool, device=device),
-        embeddings.to(device).expand(batch, -1, -1),
-    )
-    return restored.image.cpu()
+    return run_batch(model, lq, [references] * len(lq))
 
 
 def restore_crop(model: Restorer, crop: np.ndarray, references: References) -> np.ndarray:

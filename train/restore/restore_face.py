@@ -1,10 +1,10 @@
-"""Restore or keep one face of a photo, and explain the decision in a sentence."""
+"""Prepare one face of a photo for the network, decide whether the result is used, and explain the decision in a
+sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ from train.data.face_measures import InputFace, describe_crop, describe_face
 from train.data.landmarks import map_to_crop
 from train.data.mesh import MESH, find_warp_points, warps_references
 from train.restore import harm
+from train.restore.batches.face_batches import FaceInput
 from train.restore.coarse_form import keep_coarse_form
 from train.restore.face_restorer import FaceRestorer, needs_reference
 from train.restore.outcomes import FaceOutcome
 from train.restore.pasting.paste import round_to_levels
 from train.restore.references.choose_references import FaceInPhoto, ReferenceChoice
+from train.restore.references.confirm_references import NotRestoredYet
 from train.restore.references.reference_people import ReferencePerson
 from train.restore.references.reference_photos import (
     References,
@@ -49,7 +51,6 @@ class RestoreSetup:
     always: bool  # True if every face is restored, even if the result is worse.
     trust_references: bool  # True if every reference counts as a photo of the person, whatever the recognizer says.
     lossless: bool  # True if a JPEG becomes a PNG.
-    on_face: OnFace
     read: ReadOriginal
 
 
@@ -63,13 +64,24 @@ class PhotoFace:
     points: np.ndarray | None
     measured: InputFace
     compared: FaceInPhoto
-    # Restores the face without references, float32 (S, S, 3) in 0..255. Later calls return the first result.
-    restore_alone: Callable[[], np.ndarray]
+    # The face after a restoration without references, float32 (S, S, 3) in 0..255. Empty if the face was not restored.
+    alone: list[np.ndarray]
 
     @property
     def crop(self) -> np.ndarray:
         """Returns the LQ crop at the restorer's size, uint8 (S, S, 3)."""
         return self.measured.crop
+
+
+@dataclass(frozen=True)
+class FacePlan:
+    """Holds a face that will be restored."""
+
+    face: PhotoFace
+    name: str  # Begins the sentence of the outcome.
+    choice: ReferenceChoice
+    embeddings: np.ndarray  # The recognizer's embeddings of the references, float32 (K, d).
+    input: FaceInput
 
 
 def cut_face(
@@ -82,13 +94,13 @@ def cut_face(
     size = setup.model.config.size
     large = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
     crop = shrink(large, size)
-    restore_alone = _prepare_restoration(crop, setup)
-    compared = _describe(crop, large, restore_alone, setup)
+    alone: list[np.ndarray] = []
+    compared = _describe(crop, large, alone, setup)
     corners = tuple(round(float(edge), 1) for edge in box)
     crop_landmarks = map_to_crop(landmarks5, size) if exact else None
     points = find_warp_points(setup.model.config.parts, crop, crop_landmarks)
     measured = describe_face(image, landmarks5, crop)
-    return PhotoFace(corners, landmarks5, points, measured, compared, restore_alone)
+    return PhotoFace(corners, landmarks5, points, measured, compared, alone)
 
 
 def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | None, setup: RestoreSetup) -> PhotoFace:
@@ -96,79 +108,72 @@ def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | 
 
     `crop` is the image at the restorer's size. `crop_landmarks` (5, 2) are in pixels of the crop.
     """
-    restore_alone = _prepare_restoration(crop, setup)
-    compared = _describe(crop, image, restore_alone, setup)
+    alone: list[np.ndarray] = []
+    compared = _describe(crop, image, alone, setup)
     box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
     points = find_warp_points(setup.model.config.parts, crop, crop_landmarks)
-    return PhotoFace(box, None, points, describe_crop(image, crop), compared, restore_alone)
+    return PhotoFace(box, None, points, describe_crop(image, crop), compared, alone)
 
 
-def _prepare_restoration(crop: np.ndarray, setup: RestoreSetup) -> Callable[[], np.ndarray]:
-    """Returns a function that restores a crop without references. Only the first call restores, and later calls return
-    the same result."""
-    nothing = join_references((), setup.model.config.size, setup.models.dim)
-    return cache(lambda: setup.model.restore_crop(crop, nothing))
-
-
-def _describe(
-    crop: np.ndarray, large: np.ndarray, restore_alone: Callable[[], np.ndarray], setup: RestoreSetup
-) -> FaceInPhoto:
+def _describe(crop: np.ndarray, large: np.ndarray, alone: Sequence[np.ndarray], setup: RestoreSetup) -> FaceInPhoto:
     """Returns the values of a face that decide which references the face gets. `large` is the crop before the crop was
-    shrunk to the restorer's size.
+    shrunk to the restorer's size. `alone` is as in PhotoFace.
     """
-    return FaceInPhoto(
-        embed_face(crop, setup.models),
-        hash_face(large),
-        measure_sharpness(large),
-        None
-        if needs_reference(setup.model.facts)
-        else lambda: embed_face(round_to_levels(restore_alone()), setup.models),
-    )
+
+    def embed_restored() -> np.ndarray:
+        if not alone:
+            raise NotRestoredYet
+        return embed_face(round_to_levels(alone[0]), setup.models)
+
+    embed = None if needs_reference(setup.model.facts) else embed_restored
+    return FaceInPhoto(embed_face(crop, setup.models), hash_face(large), measure_sharpness(large), embed)
 
 
-def restore_face(
-    path: Path, face: PhotoFace, choice: ReferenceChoice, setup: RestoreSetup, name: str = "The face"
-) -> tuple[FaceOutcome, np.ndarray | None]:
-    """Restores a face, and returns the outcome and the restored crop, float32 (S, S, 3) in 0..255. If the face is kept,
-    None replaces the crop.
+def plan_face(face: PhotoFace, choice: ReferenceChoice, setup: RestoreSetup, name: str) -> FacePlan | FaceOutcome:
+    """Decides whether a face can be restored. Returns the plan, or the outcome of a face that is kept.
 
-    The restored face is mixed with the input by `setup.strength` before the check for harm. `name` begins the sentence
-    of the outcome. Raises BadInput if the restorer's output contains NaN or infinity.
+    `name` begins the sentence of the outcome.
     """
     if not setup.always and harm.is_already_sharp(face.measured, harm.LIMITS):
         size = setup.model.config.size
         reason = f"it is already sharper than a restorer of {size} x {size} pixels can write"
-        return _keep(face, choice, name, harm.ALREADY_SHARP, reason), None
+        return _keep(face, choice, name, harm.ALREADY_SHARP, reason)
     if warps_references(setup.model.config.parts):
         choice = choice.name_unwarped(leave_out=_needs_mesh(setup.model))
     if not choice.faces and needs_reference(setup.model.facts):
         why = f"this restorer needs a reference, and the face has none{choice.note}"
-        return FaceOutcome(face.box, None, False, harm.NO_REFERENCE, f"{name} was kept as it is, because {why}."), None
+        return FaceOutcome(face.box, None, False, harm.NO_REFERENCE, f"{name} was kept as it is, because {why}.")
     if face.points is None and _needs_mesh(setup.model):
         why = "this restorer warps references to the landmarks of the face, and the landmarks were not found"
-        return FaceOutcome(face.box, None, False, harm.NO_LANDMARKS, f"{name} was kept as it is, because {why}."), None
+        return FaceOutcome(face.box, None, False, harm.NO_LANDMARKS, f"{name} was kept as it is, because {why}.")
     choice = choice.limit(setup.model.config.most_references)
     references = join_references(choice.faces, setup.model.config.size, setup.models.dim)
-    warped = warp_references(setup.model.config, setup.model.embed_references(references), face.points)
-    restored = setup.model.restore_crop(face.crop, warped) if choice.faces else face.restore_alone()
+    own = [one.restorer_embedding for one in choice.faces if one.restorer_embedding is not None]
+    for_restorer = replace(references, embeddings=np.stack(own)) if own else references
+    warped = warp_references(setup.model.config, for_restorer, face.points)
+    return FacePlan(face, name, choice, references.embeddings, FaceInput(face.crop, warped))
+
+
+def finish_face(plan: FacePlan, restored: np.ndarray, setup: RestoreSetup) -> tuple[FaceOutcome, np.ndarray | None]:
+    """Returns the outcome of a face, and the crop that is used, float32 (S, S, 3) in 0..255. If the face is kept, None
+    replaces the crop.
+
+    `restored` is the result of the network, float32 (S, S, 3) in 0..255. The restored face is mixed with the input by
+    `setup.strength` before the check for harm.
+    """
+    face, choice = plan.face, plan.choice
     cosine = float(face.compared.embedding @ embed_face(round_to_levels(restored), setup.models))
     restored = keep_coarse_form(face.measured, restored, cosine, setup.models.same_person)
     mixed = face.crop + np.float32(setup.strength) * (restored - face.crop)
     result = round_to_levels(mixed)
-    measures = harm.measure_harm(
-        face.measured,
-        result,
-        (face.compared.embedding, embed_face(result, setup.models)),
-        references.embeddings,
-    )
+    embeddings = face.compared.embedding, embed_face(result, setup.models)
+    measures = harm.measure_harm(face.measured, result, embeddings, plan.embeddings)
     found = harm.find_harm(measures, setup.models.same_person, harm.LIMITS)
     if found is not None and not setup.always:
-        return _keep(face, choice, name, *found, measures), None
-    setup.on_face(path, face.crop, warped, result)
+        return _keep(face, choice, plan.name, *found, measures), None
     although = f", although {found[1]}" if found is not None else ""
-    sentence = f"{name} was restored {choice.describe()}{although}."
-    uses = choice.uses
-    return FaceOutcome(face.box, choice.similarity, True, harm.RESTORED, sentence, uses, measures), mixed
+    sentence = f"{plan.name} was restored {choice.describe()}{although}."
+    return FaceOutcome(face.box, choice.similarity, True, harm.RESTORED, sentence, choice.uses, measures), mixed
 
 
 def _needs_mesh(model: FaceRestorer) -> bool:

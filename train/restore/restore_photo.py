@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,12 +17,16 @@ from manifests.pictures import images
 from manifests.runtime.files import sha256_file
 from train.data.landmarks import find_landmarks
 from train.data.mesh import warps_references
+from train.restore.batches.face_batches import FaceInput, raise_errors
+from train.restore.batches.photo_pipeline import Step, Steps
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import PhotoOutput
 from train.restore.pasting.paste import Patch, make_patch, round_to_levels
 from train.restore.pasting.write_photo import copy_photo, write_crop, write_photo
-from train.restore.references.choose_references import choose_references
-from train.restore.restore_face import PhotoFace, RestoreSetup, cut_face, restore_face, take_crop
+from train.restore.references.choose_references import PhotoChoice, choose_references
+from train.restore.references.confirm_references import NotRestoredYet
+from train.restore.references.reference_photos import References, join_references
+from train.restore.restore_face import FacePlan, PhotoFace, RestoreSetup, cut_face, finish_face, plan_face, take_crop
 
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
 # over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
@@ -32,60 +37,107 @@ NO_DIFFERENCE = "The restored faces have the same pixels as before, so the resul
 NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 
 
-def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
+@dataclass(frozen=True)
+class RestoredPhoto:
+    """Holds the outcome of a photo, and its restored faces: the arguments of OnFace without the path."""
+
+    outcome: PhotoOutcome
+    faces: tuple[tuple[np.ndarray, References, np.ndarray], ...] = ()
+
+
+def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> Steps[RestoredPhoto]:
     """Restores the faces of one photo and writes the result in the format of the photo, or as PNG.
 
     train/restore/pasting/write_photo.py explains the formats. If no face changes, the result has the bytes of the
     photo. If the photo cannot be read or shows no face, nothing is written and the outcome has the reason.
+
+    This function is a generator, so that the network can restore the faces of several photos at once. The generator
+    yields faces for the network, and receives the restored faces (train/restore/batches/photo_pipeline.py).
     """
     path = output.photo
     try:
         picture = setup.read(path)
     except BadInput as error:
-        return PhotoOutcome(str(path), None, "failed", str(error))
-    image = picture.rgb
+        return RestoredPhoto(PhotoOutcome(str(path), None, "failed", str(error)))
+    image, held = picture.rgb, count_bytes(picture)
     if setup.strength == 0:
-        return _copy_photo(output, NO_STRENGTH)
+        return RestoredPhoto(_copy_photo(output, NO_STRENGTH))
     faces: list[PhotoFace] | PhotoOutcome
     faces = _take_crop(path, image, setup) if setup.aligned else _find_faces(path, image, setup)
     if isinstance(faces, PhotoOutcome):
-        return faces
-    choice = choose_references(
-        [face.compared for face in faces],
-        sha256_file(path),
-        setup.people,
-        setup.models.same_person,
-        pointed=setup.box is not None,
-        trust=setup.trust_references,
-    )
-    outcomes, patches, crop = list[FaceOutcome](), list[Patch](), None
-    for face, references in zip(faces, choice.faces, strict=True):
-        name = "The face" if len(faces) == 1 else f"The face at {','.join(f'{edge:.0f}' for edge in face.box)}"
-        outcome, crop = restore_face(path, face, references, setup, name)
+        return RestoredPhoto(faces)
+    # Choose the references. A face that is alone in its photo may have to be restored without references first.
+    photo_sha256, nothing = sha256_file(path), join_references((), setup.model.config.size, setup.models.dim)
+    try:
+        choice = _choose(faces, photo_sha256, setup)
+    except NotRestoredYet:
+        (face,) = faces
+        face.alone.extend(raise_errors((yield Step([FaceInput(face.crop, nothing)], held))))
+        choice = _choose(faces, photo_sha256, setup)
+    # Restore the faces, all in one step. A face without references that is restored already keeps its result.
+    name = "The face" if len(faces) == 1 else "The face at {}"
+    plans = [
+        plan_face(face, references, setup, name.format(",".join(f"{edge:.0f}" for edge in face.box)))
+        for face, references in zip(faces, choice.faces, strict=True)
+    ]
+    waiting = [one for one in plans if isinstance(one, FacePlan) and (one.choice.faces or not one.face.alone)]
+    restored = iter(raise_errors((yield Step([plan.input for plan in waiting], held))) if waiting else ())
+    # Decide which results are used.
+    outcomes, patches, shown, crop = list[FaceOutcome](), list[Patch](), [], None
+    for plan in plans:
+        if isinstance(plan, FaceOutcome):
+            outcomes.append(plan)
+            continue
+        face = plan.face
+        result = next(restored) if plan.choice.faces or not face.alone else face.alone[0]
+        outcome, crop = finish_face(plan, result, setup)
         outcomes.append(outcome)
-        if crop is not None and face.landmarks5 is not None:
+        if crop is None:
+            continue
+        shown.append((face.crop, plan.input.references, round_to_levels(crop)))
+        if face.landmarks5 is not None:
             patch = make_patch(image, face.crop, crop, face.landmarks5)
             patches += [patch] if patch is not None else []
+    # Write the photo.
     notices = list(choice.notices)
     if warps_references(setup.model.config.parts) and any(
         outcome.references and face.points is None for outcome, face in zip(outcomes, faces, strict=True)
     ):
         notices.append("At least one face has no usable landmarks, so the references of this face were not warped.")
     if not any(outcome.restored for outcome in outcomes):
-        return _copy_photo(output, " ".join(notices) or None, outcomes)
+        return RestoredPhoto(_copy_photo(output, " ".join(notices) or None, outcomes))
     notices += _describe_reading(picture.notice)
     if crop is not None and setup.aligned:
         write_crop(path, output.png, round_to_levels(crop))
-        return PhotoOutcome(str(path), str(output.png), "ok", " ".join(notices) or None, tuple(outcomes))
-    written = write_photo(path, output.own, output.png, picture, patches, setup.lossless)
-    if not written.changed:
-        notices.append(NO_DIFFERENCE)
-    elif written.largest_difference:
-        notices.append(
-            f"JPEG is not lossless: outside the faces, the result differs by at most {written.largest_difference} of "
-            "255 levels (--lossless writes a PNG without a difference)."
-        )
-    return PhotoOutcome(str(path), str(written.path), "ok", " ".join(notices) or None, tuple(outcomes))
+        target = output.png
+    else:
+        written = write_photo(path, output.own, output.png, picture, patches, setup.lossless)
+        target = written.path
+        if not written.changed:
+            notices.append(NO_DIFFERENCE)
+        elif written.largest_difference:
+            notices.append(
+                f"JPEG is not lossless: outside the faces, the result differs by at most {written.largest_difference} "
+                "of 255 levels (--lossless writes a PNG without a difference)."
+            )
+    outcome_of_photo = PhotoOutcome(str(path), str(target), "ok", " ".join(notices) or None, tuple(outcomes))
+    return RestoredPhoto(outcome_of_photo, tuple(shown))
+
+
+def _choose(faces: Sequence[PhotoFace], photo_sha256: str, setup: RestoreSetup) -> PhotoChoice:
+    return choose_references(
+        [face.compared for face in faces],
+        photo_sha256,
+        setup.people,
+        setup.models.same_person,
+        pointed=setup.box is not None,
+        trust=setup.trust_references,
+    )
+
+
+def count_bytes(picture: images.Picture) -> int:
+    """Returns the bytes of the pixels and of the stored samples of a picture."""
+    return picture.rgb.nbytes + (0 if picture.original is None else picture.original.samples.nbytes)
 
 
 def _describe_reading(notice: str | None) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +14,30 @@ import numpy as np
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import open_readers
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files
+from manifests.runtime.json_log import log
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count, make_printable
 from train.data.mesh import warps_references
-from train.models.config import check_steps
+from train.models.config import MOST_FACES, check_precision, check_steps
+from train.restore.batches.face_batches import FaceBatches
+from train.restore.batches.photo_pipeline import Steps, restore_in_batches
 from train.restore.exported.manifest import ONNX, strip_prefix
 from train.restore.face_restorer import FaceRestorer, check_seed, load_restorer_faces, needs_reference
 from train.restore.harm import NO_LANDMARKS
 from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
 from train.restore.outcomes import PhotoOutcome
-from train.restore.output_paths import plan_outputs
+from train.restore.output_paths import PhotoOutput, plan_outputs
 from train.restore.outputs.log import make_entry, select_earlier_entries, write_log
 from train.restore.references.confirm_references import REFERENCE_PARTS
 from train.restore.references.reference_people import describe_people, find_people
-from train.restore.references.reference_photos import ReferencePhoto, list_reference_files, read_references
+from train.restore.references.reference_photos import (
+    ReferencePhoto,
+    embed_for_restorer,
+    list_reference_files,
+    read_references,
+)
 from train.restore.restore_face import OnFace, RestoreSetup
-from train.restore.restore_photo import restore_photo
+from train.restore.restore_photo import RestoredPhoto, restore_photo
 
 KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."
 STOPPED = "The photo was not restored, because the command was stopped: run the same command again."
@@ -49,6 +59,8 @@ def restore(
     always: bool = False,
     trust_references: bool = False,
     lossless: bool = False,
+    batch: int | None = None,
+    precision: str | None = None,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
     on_face: OnFace = lambda *_: None,
@@ -71,8 +83,15 @@ def restore(
     in `load_restorer` (train/restore/load_restorer.py). `checkpoint` can also be onnx:FOLDER, and torch is then not
     imported. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the inputs are
     square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is the box of
-    the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored
-    face. If `limited` is true, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
+    the face in a single photo, in pixels. `say` gets each notice for the user. `on_face` gets each restored face, in
+    the order of the photos. If `limited` is true, a worker process decodes the photos, within the limits of
+    manifests/runtime/workers.py.
+
+    The network restores `batch` faces at once, from as many photos as needed, while threads read, search and write
+    other photos (train/restore/batches/photo_pipeline.py). If `batch` is None, the free memory decides
+    (train/restore/batches/batch_size.py); a restorer of ONNX files restores one face at once. If the memory is too
+    small, the batch is halved. Two results with different batch sizes can differ by one level in a few pixels.
+    `precision` is fp32, bf16, or None for the usual precision of the device (train/restore/batches/run_restorer.py).
 
     Returns an outcome for each photo, and for each folder that cannot be read. A photo that fails does not stop the
     other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
@@ -81,7 +100,9 @@ def restore(
     _check_box(box, inputs, aligned)
     if not 0 <= strength <= 1:
         raise BadInput(f"--strength {strength:g} is not a share: give a number from 0 to 1.")
-    model = _load_restorer(checkpoint, base_model, steps, seed)
+    if batch is not None and not 1 <= batch <= MOST_FACES:
+        raise BadInput(f"--batch {batch} is out of range: give 1 to {MOST_FACES}.")
+    model = _load_restorer(checkpoint, base_model, steps, seed, precision)
     models = load_restorer_faces(model.facts, faces)
     outputs, unreadable_folders = plan_outputs(inputs, out)
     reference_files = list_reference_files(references, [output.photo for output in outputs])
@@ -101,6 +122,8 @@ def restore(
                 "A reference shows a face that opted out of the dataset of this run: give other photos with "
                 "--reference."
             )
+        size, dim = model.config.size, models.dim
+        reference_photos = embed_for_restorer(reference_photos, model.embed_references, size, dim)
         people = find_people(reference_photos, models.same_person)
         for sentence in describe_people(people, models.same_person, trust_references):
             say(sentence)
@@ -117,39 +140,56 @@ def restore(
                 "trust_references": trust_references,
                 "lossless": lossless,
                 **({"steps": steps, "seed": model.seed} if model.config.denoise else {}),
+                **({} if model.precision == "fp32" else {"precision": model.precision}),
             }
         )
         setup = RestoreSetup(
-            model, models, people, aligned, box, strength, always, trust_references, lossless, on_face, read_original
+            model, models, people, aligned, box, strength, always, trust_references, lossless, read_original
         )
+        batches = FaceBatches(model, batch or model.find_batch_size())
+        log("restorer", precision=model.precision, batch=batches.size)
         with lock_folder(out):
             for folder in sorted({out, *(output.own.parent for output in outputs)}):
                 remove_temporary_files(folder, recursive=False)
-            earlier, outcomes = select_earlier_entries(out, outputs, settings), list[PhotoOutcome]()
+            earlier, finished = select_earlier_entries(out, outputs, settings), dict[int, RestoredPhoto]()
             failed_folders = [PhotoOutcome(str(folder), None, "failed", why) for folder, why in unreadable_folders]
 
-            def log() -> None:
-                stopped = [PhotoOutcome(str(one.photo), None, "failed", STOPPED) for one in outputs[len(outcomes) :]]
-                photos = zip(outputs, [*outcomes, *stopped], strict=True)
-                entries = [make_entry(asdict(one), output, out, settings) for output, one in photos]
+            def write_entries() -> None:
+                entries = []
+                for index, output in enumerate(outputs):
+                    stopped = PhotoOutcome(str(output.photo), None, "failed", STOPPED)
+                    outcome = finished[index].outcome if index in finished else stopped
+                    entries.append(make_entry(asdict(outcome), output, out, settings, model.precision))
                 write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
 
-            log()  # written before the first photo: if this call is killed, the next call recognizes the files
+            def restore_or_explain(output: PhotoOutput) -> Steps[RestoredPhoto]:
+                path = output.photo
+                try:
+                    if is_kept_out(path, kept_out, read_original):
+                        return RestoredPhoto(PhotoOutcome(str(path), None, "dropped", KEPT_OUT))
+                    return (yield from restore_photo(output, setup))
+                except Exception as error:  # one bad photo must not stop a folder of thousands
+                    why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                    reason = f"The photo could not be restored: {why}."
+                    return RestoredPhoto(PhotoOutcome(str(path), None, "failed", reason))
+
+            write_entries()  # before the first photo: if this call is killed, the next call recognizes the files
+            photos = [partial(restore_or_explain, output) for output in outputs]
+            done = 0
             try:
-                for output in outputs:
-                    path = output.photo
-                    try:
-                        if is_kept_out(path, kept_out, read_original):
-                            outcome = PhotoOutcome(str(path), None, "dropped", KEPT_OUT)
-                        else:
-                            outcome = restore_photo(output, setup)
-                    except Exception as error:  # one bad photo must not stop a folder of thousands
-                        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-                        outcome = PhotoOutcome(str(path), None, "failed", f"The photo could not be restored: {why}.")
-                    outcomes.append(outcome)
-                    progress("restore", len(outcomes), len(outputs))
+                with closing(restore_in_batches(photos, batches, finished)) as reports:
+                    for _ in reports:
+                        while done in finished:  # reports the photos in their order
+                            photo = finished[done]
+                            for face in photo.faces:
+                                on_face(outputs[done].photo, *face)
+                            finished[done] = replace(photo, faces=())
+                            done += 1
+                            progress("restore", done, len(outputs))
             finally:
-                log()
+                write_entries()
+        batches.describe_halving(say)
+        outcomes = [finished[index].outcome for index in range(len(outputs))]
         decisions = [face.decision for outcome in outcomes for face in outcome.faces]
         if count := decisions.count(NO_LANDMARKS):
             faces_of_photos = format_count(len(decisions), "face")
@@ -160,18 +200,23 @@ def restore(
     return [*outcomes, *failed_folders]
 
 
-def _load_restorer(checkpoint: Path, base_model: str | None, steps: int, seed: int | None) -> FaceRestorer:
+def _load_restorer(
+    checkpoint: Path, base_model: str | None, steps: int, seed: int | None, precision: str | None
+) -> FaceRestorer:
+    check_precision(precision)
     if str(checkpoint).startswith(ONNX):
         check_steps(steps, denoise=False)
         check_seed(seed, draws_noise=False)
         if base_model is not None:
             raise BadInput(f"{checkpoint} needs no diffusion model: leave --base-model out.")
+        if precision is not None:
+            raise BadInput(f"{checkpoint} has the number type of its export: leave --precision out.")
         from train.restore.exported.onnx_restorer import load_onnx_restorer
 
         return load_onnx_restorer(strip_prefix(checkpoint))
     from train.restore.load_restorer import load_restorer, move_to_device, prepare_restorer  # imports torch
 
-    return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)))
+    return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)), precision)
 
 
 def _say_unwarped(photos: Sequence[ReferencePhoto], say: Callable[[str], None]) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from tests.doubles import curation as doubles
 from train.models.config import ModelConfig
-from train.models.io import Restoration
+from train.models.io import EncodedReferences, Restoration
+from train.models.references import place_in_slots
 from train.recipes.recipes import find_recipe
 from train.restore.harm import HarmLimits
 
@@ -34,29 +35,60 @@ class Marking(torch.nn.Module):
         self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
         self.identity_encoder = None
         self.base_sha256, self.steps, self.seed = None, 1, 0
-        self.seen: list[int] = []
+        self.seen: list[int] = []  # The number of references of each face.
+        self.batches: list[int] = []  # The number of faces of each batch.
+        self.encoded = 0  # The number of references that were encoded.
+
+    def encode_references(self, pictures: torch.Tensor) -> EncodedReferences:
+        self.encoded += len(pictures)
+        return EncodedReferences(maps=(pictures,))
 
     def forward(
-        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+        self,
+        lq: torch.Tensor,
+        references: torch.Tensor,
+        present: torch.Tensor,
+        embeddings: torch.Tensor,
+        encoded: EncodedReferences | None = None,
     ) -> Restoration:
+        references = fill_slots(references, present, encoded)
         assert lq.shape[1:] == (3, SIZE, SIZE) and references.shape[2:] == (3, SIZE, SIZE)
         assert references.shape[1] == present.shape[1] == embeddings.shape[1]
-        self.seen.append(references.shape[1])
+        self.seen += present.sum(1).tolist()
+        self.batches.append(len(lq))
         self.references = references
         out = lq.clone()
         out[:, :, 15:23, 12:20] = 0
-        out[:, 1, 15:23, 12:20] = 1.0 if references.shape[1] else 0.5
+        out[:, 1, 15:23, 12:20] = torch.where(present.any(1), 1.0, 0.5)[:, None, None]
         return Restoration(out, out, None)
 
 
 class Copying(Marking):
-    """Returns the input if there are no references, and otherwise the mean of the references."""
+    """Returns the input of a face without references, and otherwise the mean of the references."""
 
     def forward(
-        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+        self,
+        lq: torch.Tensor,
+        references: torch.Tensor,
+        present: torch.Tensor,
+        embeddings: torch.Tensor,
+        encoded: EncodedReferences | None = None,
     ) -> Restoration:
-        self.seen.append(references.shape[1])
-        return Restoration(references.mean(1) if references.shape[1] else lq, lq, None)
+        references = fill_slots(references, present, encoded)
+        self.seen += present.sum(1).tolist()
+        self.batches.append(len(lq))
+        rows = [
+            own[filled].mean(0) if filled.any() else one
+            for one, own, filled in zip(lq, references, present, strict=True)
+        ]
+        return Restoration(torch.stack(rows), lq, None)
+
+
+def fill_slots(references: torch.Tensor, present: torch.Tensor, encoded: EncodedReferences | None) -> torch.Tensor:
+    """Returns the references (B,K,3,S,S), which are in `encoded` if it is not None."""
+    if encoded is None:
+        return references
+    return place_in_slots(encoded.maps[0], present, present.flatten().nonzero()[:, 0])
 
 
 def find_green(image: np.ndarray) -> np.ndarray:

@@ -35,8 +35,10 @@ from train.evaluation.systems import System
 from train.metrics import fid
 from train.metrics.measure import build_measure, find_weights, reads_judge, reads_lq, reads_references, reads_target
 from train.metrics.registry import METRICS
-from train.models.io import Restoration
+from train.models.io import EncodedReferences, Restoration
 from train.models.restorer import Restorer
+from train.restore.batches.face_batches import FaceBatches
+from train.restore.load_restorer import prepare_restorer
 
 SET = f"codeformer-train-{SIZE}-s0"
 OPTIONS = EvaluationOptions(references=2, metrics=("psnr", "id_target", "id_references", "copy_ratio"))
@@ -49,8 +51,8 @@ class Brightening(Copying):
         super().__init__("maps")
         self.level = torch.nn.Parameter(torch.tensor(0.02))
 
-    def forward(self, *inputs: torch.Tensor) -> Restoration:
-        image = super().forward(*inputs).image + self.level
+    def forward(self, *inputs: torch.Tensor, **more: EncodedReferences) -> Restoration:
+        image = super().forward(*inputs, **more).image + self.level
         return Restoration(image.clamp(0, 1), image, None)
 
 
@@ -248,7 +250,25 @@ def flip(image: np.ndarray) -> np.ndarray:
     return changed
 
 
+def make_batches(model: Brightening, size: int = 2) -> FaceBatches:
+    return FaceBatches(prepare_restorer(model, "fp32"), size)
+
+
 RIGHT = System("2", "", 2)
+
+
+def test_cases_are_restored_in_batches_and_each_image_once(tmp_path: Path) -> None:
+    model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
+    cases = [replace(make_case(), face_id=f"{i}", lq=np.full((SIZE, SIZE, 3), 9 * i, np.uint8)) for i in range(5)]
+    systems = [System("lq", "", restores=False), System("0", ""), RIGHT, replace(RIGHT, key="again")]
+    done = make_cached_restorer(model, doubles.models("double"), cache, make_batches(model, 4))(cases, systems)
+    assert set(done) == {(case.face_id, system.key) for case in cases for system in systems[1:]}
+    assert len(model.seen) == sum(model.batches) == 10 and max(model.batches) == 4 and model.encoded == 2
+    one_by_one = make_batches(other := Brightening(), 1)
+    alone = make_cached_restorer(other, doubles.models("double"), EvaluationCache(None, "", pytest.fail), one_by_one)
+    for place, restored in alone(cases, systems).items():
+        assert np.array_equal(restored.image, done[place].image) and restored.left_out == done[place].left_out
+    assert set(other.batches) == {1}
 
 
 @pytest.mark.parametrize(
@@ -267,12 +287,13 @@ RIGHT = System("2", "", 2)
 )
 def test_a_changed_case_or_system_is_restored_again(tmp_path: Path, change: Callable, system: System) -> None:
     model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
-    restore = make_cached_restorer(model, doubles.models("double"), cache)
-    first = restore(make_case(), RIGHT)
+    restore = make_cached_restorer(model, doubles.models("double"), cache, make_batches(model))
+    (first,) = restore([make_case()], [RIGHT]).values()
     model.seen.clear()
-    same = restore(replace(make_case(), target=np.zeros((SIZE, SIZE, 3), np.uint8)), replace(RIGHT, key="another"))
+    other_target = replace(make_case(), target=np.zeros((SIZE, SIZE, 3), np.uint8))
+    (same,) = restore([other_target], [replace(RIGHT, key="another")]).values()
     assert model.seen == [] and (same.image == first.image).all()
-    restore(change(make_case()), system)
+    restore([change(make_case())], [system])
     assert model.seen
 
 
@@ -280,7 +301,8 @@ def test_other_steps_or_noise_restore_again(tmp_path: Path) -> None:
     model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
     for steps, seed, calls in ((1, 0, 1), (4, 0, 2), (4, 1, 3), (1, 0, 3)):
         model.steps, model.seed = steps, seed
-        make_cached_restorer(model, doubles.models("double"), cache)(make_case(), System("0", ""))
+        restore = make_cached_restorer(model, doubles.models("double"), cache, make_batches(model))
+        restore([make_case()], [System("0", "")])
         assert len(model.seen) == calls
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import train.restore.coarse_form
 import train.restore.face_restorer
@@ -21,6 +22,7 @@ from manifests.pictures.images import decode
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import NO_LIMITS, SIZE, Marking, find_green
 from tests.places import Run
+from train.models.io import Restoration
 from train.restore.harm import ALREADY_SHARP, LESS_ALIKE, RESTORED, HarmLimits
 from train.restore.outcomes import FaceOutcome
 from train.restore.outputs.log import LOG
@@ -62,8 +64,9 @@ def test_a_degraded_face_gets_the_references_and_a_sharp_stranger_only_when_insi
     one, reference = save("one.png", [0]), save("r.png", [9], 1)
     soft = doubles.save(tmp_path / "soft.png", cv2.GaussianBlur(doubles.photo([0], 0), (0, 0), 2))
     rows = restore([soft, one], [reference], tmp_path, tmp_path / "o")
-    # The soft face is first restored without references. This result decides which references the face gets.
-    assert [row.status for row in rows] == ["ok", "ok"] and marking.seen == [0, 1, 0]
+    # The soft face is first restored without references, together with the other face. This result decides which
+    # references the face gets.
+    assert [row.status for row in rows] == ["ok", "ok"] and (marking.seen, marking.batches) == ([0, 0, 1], [2, 1])
     assert "only a little like the references" in rows[0].faces[0].sentence
     assert "give --trust-references" in rows[1].faces[0].sentence
     for number, options in enumerate(({"trust_references": True}, {"box": (40, 30, 160, 150)})):
@@ -188,7 +191,8 @@ def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(
     assert readable > 1, "the fixture lets the marks stay"
     # This double only makes the middle of the face a little darker, so the recognizer still finds the same face.
     spot = 30 * np.outer(*[np.hanning(SIZE)] * 2).astype(np.float32)[..., None]
-    monkeypatch.setattr(train.restore.load_restorer, "restore_crop", lambda model, crop, references: crop - spot)
+    darker = torch.from_numpy(spot).permute(2, 0, 1) / 255
+    monkeypatch.setattr(marking, "forward", lambda lq, *_: Restoration(lq - darker, lq, None))
 
     def restore_and_compare(name: str) -> int:
         (row,) = restore([one], [], tmp_path, tmp_path / name)

@@ -3,45 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from curate.faces.interface import FaceModels
 from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import hash_faces, hash_files, hash_inputs
 from train.evaluation.cases import Case
-from train.evaluation.restore_case import RestoredCase, make_case_restorer
+from train.evaluation.restore_case import RestoredCase, restore_case
 from train.evaluation.systems import System, choose_photos
 from train.metrics.measure import find_weights
 from train.models.restorer import Restorer
+from train.restore.batches.face_batches import FaceBatches
+from train.restore.batches.photo_pipeline import run_steps
+
+# Maps cases and systems to the restoration of each case under each system. The keys are the face id of the case and the
+# key of the system. A case has no restoration under a system for which it has no references.
+RestoreCases = Callable[[Sequence[Case], Sequence[System]], dict[tuple[str, str], RestoredCase]]
 
 
 def make_cached_restorer(
-    model: Restorer, recognizer: FaceModels, cache: EvaluationCache
-) -> Callable[[Case, System], RestoredCase]:
-    """Returns a function that restores a case under a system, and reads images that are in `cache`.
+    model: Restorer, recognizer: FaceModels, cache: EvaluationCache, batches: FaceBatches
+) -> RestoreCases:
+    """Returns a function that restores cases under systems in batches, and reads images that are in `cache`.
 
     The scope of `cache` must contain the hash of the restorer. Equal images are stored once, for example the images of
-    two systems without references.
+    two systems without references. `batches` restores with `model`.
     """
     # ReFine's mesh uses dlib's landmarks. The file of these landmarks is not among the files of the recognizer.
     landmarks = hash_files(find_weights("lmd", None)) if "mesh" in model.config.parts else None
     always = (hash_faces(recognizer), landmarks, f"{model.steps} {model.seed}")
-    last: tuple[Case, Callable[[System], RestoredCase]] | None = None
 
-    def restore(case: Case, system: System) -> RestoredCase:
-        nonlocal last
-        photos = choose_photos(case, system)
-        assert photos is not None
+    def make_key(case: Case, system: System) -> str | None:
+        if not system.restores or (photos := choose_photos(case, system)) is None:
+            return None
         crops, embeddings = photos
-        key = hash_inputs("restored", *always, case.lq, system.change, str(system.trust), embeddings, *crops)
-        if (known := _read(cache, key)) is not None:
-            return known
-        if last is None or last[0] is not case:
-            last = (case, make_case_restorer(case, model, recognizer))
-        restored = last[1](system)
-        _write(cache, key, restored)
-        return restored
+        return hash_inputs("restored", *always, case.lq, system.change, str(system.trust), embeddings, *crops)
+
+    def restore(cases: Sequence[Case], systems: Sequence[System]) -> dict[tuple[str, str], RestoredCase]:
+        keys = {(case.face_id, system.key): make_key(case, system) for case in cases for system in systems}
+        known: dict[str | None, RestoredCase] = {}
+        missing: list[tuple[Case, dict[str, System]]] = []  # for each case, the keys that are not in the cache
+        for case in cases:
+            unknown: dict[str, System] = {}
+            for system in systems:
+                key = keys[case.face_id, system.key]
+                if key is None or key in known:
+                    continue
+                if (entry := _read(cache, key)) is not None:
+                    known[key] = entry
+                else:
+                    unknown.setdefault(key, system)
+            if unknown:
+                missing.append((case, unknown))
+        steps = [restore_case(case, list(own.values()), batches.restorer, recognizer) for case, own in missing]
+        for (_, own), restored in zip(missing, run_steps(steps, batches), strict=True):
+            for key, one in zip(own, restored, strict=True):
+                _write(cache, key, one)
+                known[key] = one
+        return {place: known[key] for place, key in keys.items() if key is not None}
 
     return restore
 

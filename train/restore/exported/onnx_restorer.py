@@ -116,11 +116,8 @@ def load_onnx_restorer(folder: Path) -> FaceRestorer:
         check_landmark_model("This restorer")
     parts = OnnxParts(folder, manifest.parts, manifest.model)
 
-    def restore_crop(crop: np.ndarray, references: References) -> np.ndarray:
-        (restored,) = parts.restore(crop[None], [references])
-        if not np.isfinite(restored).all():
-            raise BadInput("the restored face contains NaN or infinity")
-        return np.ascontiguousarray(restored * np.float32(255))
+    def restore_crops(crops: Sequence[np.ndarray], references: Sequence[References]) -> np.ndarray:
+        return np.ascontiguousarray(parts.restore(np.stack(crops), references) * np.float32(255))
 
     facts = {**manifest.facts, "onnx": sha256_file(folder / MANIFEST)}
-    return FaceRestorer(manifest.model, facts, 0, restore_crop, lambda references: references)
+    return FaceRestorer(manifest.model, facts, 0, restore_crops, lambda references: references)

@@ -4,7 +4,8 @@ The log has a line for each photo that any call of `restore` tried to restore in
 of PhotoOutcome (train/restore/outcomes.py). The line of a photo also has `source`, the absolute path of the photo, and
 `place`, the path of the restored file inside OUT. The field `source_sha256` is the sha256 of the photo's file, or None
 if nothing was written or the file is gone. With this hash, `likeness review` knows the photo even if its file was moved
-or overwritten. The field `settings` is a hash of the restorer, the references and the options.
+or overwritten. The field `settings` is a hash of the restorer, the references and the options. The field `precision` is
+the number type in which the restorer computed: fp32 or bf16.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LOG = "restored.jsonl"
 Entry = dict[str, Any]
 
 
-def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str) -> Entry:
+def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str, precision: str) -> Entry:
     """Returns the log line of one photo, whose files are inside the folder `out`."""
     place = output.own if outcome["output"] is None else Path(outcome["output"])
     return {
@@ -34,6 +35,7 @@ def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str) ->
         "source_sha256": None if outcome["output"] is None else _hash_file(output.photo),
         "place": str(place.relative_to(out)),
         "settings": settings,
+        "precision": precision,
     }
 
 

@@ -31,8 +31,8 @@ class FaceInPhoto:
     embedding: np.ndarray  # float32 (d,), unit length.
     phash: str  # See `curate.faces.measure.hash_face`.
     sharpness: float  # See `curate.faces.measure.measure_sharpness`.
-    # Restores the face without references, and returns the unit embedding (d,) of the result. None if the restorer
-    # needs a reference.
+    # Returns the unit embedding (d,) of the face after a restoration without references. Raises NotRestoredYet if the
+    # face must be restored first. None if the restorer needs a reference.
     embed_restored: Callable[[], np.ndarray] | None
 
 
@@ -113,7 +113,8 @@ def choose_references(
     only face of a photo matches nobody, the face gets the references of the main person in two cases: the user
     `pointed` at the face, or the face is degraded and `confirm_references` confirms the references. With `trust`, the
     face that is most like the references gets all references, even if the cosines are low. A reference that is a copy
-    of the photo is never used.
+    of the photo is never used. Raises NotRestoredYet if the only face of a photo must first be restored without
+    references.
     """
     people, notices = _leave_out_copies(faces, photo_sha256, people)
     if not people:

@@ -28,6 +28,10 @@ ILLEGIBLE_SHARPNESS = 0.12
 RESTORED_SHARE = 1 / 6
 
 
+class NotRestoredYet(Exception):
+    """A face must be restored without references before its references can be chosen."""
+
+
 @dataclass(frozen=True)
 class Confirmation:
     """Holds the decision. `note` continues the sentence "The face was restored with 2 references"."""
@@ -50,7 +54,8 @@ def confirm_references(
     cosine of `same_person` or more count as one person. `embed_restored` restores the face without references and
     returns the unit embedding (d,) of the result. `embed_restored` is called only if the cosine and the sharpness of
     the face do not decide. `embed_restored` is None if the restorer cannot restore without references. The embedding
-    of the face itself then takes the place of the result.
+    of the face itself then takes the place of the result. An error of `embed_restored` is raised, for example
+    NotRestoredYet.
     """
     cosine = float((references @ embedding).mean())
     if cosine >= same_person:

@@ -44,6 +44,8 @@ class ReferenceFace:
     # The points of the crop for the warp, (n, 2) in pixels of the crop (train/data/mesh.py); None if none were found.
     landmarks: np.ndarray | None
     phash: str  # See `curate.faces.measure.hash_face`.
+    # The embedding that the restorer reads, float32 (e,). None if the restorer reads `embedding`.
+    restorer_embedding: np.ndarray | None = None
 
     @property
     def area(self) -> float:
@@ -117,6 +119,21 @@ def read_references(
     for reason in reasons:
         say(f"A photo was left out of the references: {reason}")
     return photos
+
+
+def embed_for_restorer(
+    photos: Sequence[ReferencePhoto], embed: Callable[[References], References], size: int, dim: int
+) -> list[ReferencePhoto]:
+    """Returns the photos, whose faces also have the embeddings that the restorer reads.
+
+    `embed` is `FaceRestorer.embed_references`. `size` and `dim` are as in `join_references`.
+    """
+    embedded = []
+    for photo in photos:
+        own = embed(join_references(photo.faces, size, dim)).embeddings
+        faces = (replace(face, restorer_embedding=row) for face, row in zip(photo.faces, own, strict=True))
+        embedded.append(replace(photo, faces=tuple(faces)))
+    return embedded
 
 
 def join_references(faces: Sequence[ReferenceFace], size: int, dim: int) -> References:

@@ -1,0 +1,1 @@
+"""Fills batches with the faces of many photos, and restores the batches."""
