@@ -1,4 +1,4 @@
-"""Makes tables and notices from a result, for the report, the page of an evaluation, a paper, and the terminal.
+"""Makes tables from a result, for the report, the page of an evaluation, a paper, and the terminal.
 
 A result is the content of a JSON file that `likeness evaluate` or `likeness counterfactuals` writes
 (train/evaluation/evaluate.py). A result has one row of figures for each system. A system is the LQ input, a restorer
@@ -14,15 +14,7 @@ from manifests.runtime.text import format_count
 Result = dict[str, Any]
 
 DASH = "–"  # A cell contains this text if its figure could not be measured.
-FEWEST_IMAGES = 5  # A slice with fewer images is never called the worst slice (ours).
 MARK = "*"  # This mark follows a paired difference whose interval excludes zero.
-# IPS, the identity to the references, rises if a restorer copies a reference. The metrics of COPYING show such copying.
-# A set without targets has only the metrics of WITHOUT_TARGETS, which show that a restorer leaves its input.
-IPS, COPYING, WITHOUT_TARGETS = "id_references", ("id_target", "copy_ratio"), ("id_input", "input_agreement")
-
-
-# The ways in which the faces of a set are compared with training faces (train/benchmark/training_overlap.py).
-_WAYS = {"file": "by their files", "picture": "by their pictures", "person": "by their people"}
 
 
 def make_title(result: Result) -> str:
@@ -31,7 +23,7 @@ def make_title(result: Result) -> str:
     If the result has only one checkpoint, the title also has the checkpoint.
     """
     checkpoint = f", {result['checkpoint']}" if "checkpoint" in result else ""
-    people = f" of {_count_people(result['people'])}" if _knows_people(result) else ""
+    people = f" of {count_people(result['people'])}" if knows_people(result) else ""
     name = f" ({result['benchmark']})" if "benchmark" in result else ""
     return f"{result['lq_set']}{name}: {format_count(result['images'], 'image')}{people}{checkpoint}"
 
@@ -117,7 +109,7 @@ def make_slice_tables(result: Result, max_digits: int = 9) -> list[tuple[str, li
     tables = []
     for key, system in list_main_systems(result).items() if result.get("slices") else ():
         rows = []
-        for column, one in _list_slices(result):
+        for column, one in list_slices(result):
             own = next((row for row in one["rows"] if row["key"] == key), None)
             label = f"{column['title']}: {one['name']} ({format_count(one['images'], 'image')})"
             cells = [
@@ -143,290 +135,12 @@ def list_main_systems(result: Result) -> dict[str, str]:
 
 
 def _has_slices(result: Result, metric: str) -> bool:
-    return any(metric in row for _, one in _list_slices(result) for row in one["rows"])
+    return any(metric in row for _, one in list_slices(result) for row in one["rows"])
 
 
-def _list_slices(result: Result) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def list_slices(result: Result) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Returns each slice with its column."""
     return [(column, one) for column in result.get("slices", []) for one in column["slices"]]
-
-
-def list_training_checks(result: Result) -> dict[str, str]:
-    """Returns a sentence for each way in which the faces of the set were compared with training faces."""
-    runs = result.get("runs", {"": result}).values()
-    return {kind: how for run in runs for kind, how in run.get("training_overlap", {}).get("how", {}).items()}
-
-
-def make_notices(result: Result) -> list[str]:
-    """Returns the notices that a reader needs to understand the figures."""
-    judge = result["judge"]
-    judge_name = judge["spec"].rsplit("/", 1)[-1]  # leave out the folder, because its path is private
-    is_imported = result.get("set_problems") is not None
-    whose = "the restorer's" if is_imported else "the dataset's"
-    own = f" ({whose} own recognizer, which a loss may have used in the training of the restorer)"
-    notices = [
-        f"{result['interval']}. Identity is measured by {judge_name}{own if judge['is_the_datasets_own'] else ''}."
-    ]
-    return [
-        *notices,
-        *_explain_set(result),
-        *_explain_left_out(result),
-        *_explain_training(result),
-        *_explain_unmeasured_images(result),
-        *_explain_partial_metrics(result),
-        *_explain_extra_files(result),
-        *_explain_missing_metrics(result),
-        *_explain_missing_targets(result),
-        *_explain_missing_faces(result),
-        *[f"{name} is not compared, because {why}." for name, why in result.get("not_compared", {}).items()],
-        *_explain_copying(result),
-        *_explain_marks(result),
-        *_explain_slices(result),
-    ]
-
-
-def _explain_slices(result: Result) -> list[str]:
-    """Returns notices that name the worst slices of each main system, and the columns without slices."""
-    notices = []
-    for key, system in list_main_systems(result).items():
-        overall = next(row for row in result["rows"] if row["key"] == key)
-        clauses: dict[str, list[str]] = {}  # worst slice -> the metrics by which it is the worst
-        for name, metric in result["metrics"].items():
-            sign = {"higher": 1, "lower": -1}.get(metric["better"])
-            candidates = [
-                (sign * row[name]["mean"], f"{column['title']} {one['name']} ({format_count(one['images'], 'image')})")
-                for column, one in _list_slices(result)
-                for row in one["rows"]
-                if sign and row["key"] == key and row.get(name) and row[name]["images"] >= FEWEST_IMAGES
-            ]
-            if candidates and sign:
-                worst, label = min(candidates)
-                text = f"{metric['title']} {sign * worst:.{metric['digits']}f}"
-                clauses.setdefault(label, []).append(
-                    f"{text} (all images: {overall[name]['mean']:.{metric['digits']}f})"
-                )
-        if clauses:
-            worst_slices = "; ".join(f"{label}: {', '.join(texts)}" for label, texts in clauses.items())
-            notices.append(
-                f"The worst slices of {system}: {worst_slices}. Slices of fewer than {FEWEST_IMAGES} images do not "
-                "count."
-            )
-    for column, reason in result.get("not_sliced", {}).items():
-        notices.append(f"There are no slices by {column}, because {reason}.")
-    return notices
-
-
-def _explain_set(result: Result) -> list[str]:
-    """Returns notices about the images of the set without references, and the images without wrong references.
-
-    For an imported set, the notices also say what does not fit in the set.
-    """
-    left_out = result.get("images_left_out", {})
-    notices = [
-        f"Not measured, because not every {what} has the image: {format_count(left_out[key], 'image')} of the set. All "
-        f"means are over the {format_count(result['images'], 'common image')}."
-        for key, what in (("not_in_every_folder", "folder"), ("not_in_every_result", "system"))
-        if left_out.get(key)
-    ]
-    if result.get("set_problems") is not None:
-        return [*notices, *_explain_imported_set(result)]
-    if without_reference := result["images_in_set"] - result["images"] - sum(left_out.values()):
-        notices.append(
-            f"Not measured, because the target has no reference: {format_count(without_reference, 'image')} of the set."
-        )
-    without_wrong = result["without_wrong_references"]
-    if without_wrong == result["images"]:
-        why = "only one person is in the set" if result["people"] == 1 else "no other person has enough photos"
-        notices.append(f"There is no row with wrong references, because {why}.")
-    elif without_wrong:
-        images = format_count(without_wrong, "image")
-        notices.append(f"Wrong references are missing for {images}, because no other person has enough photos.")
-    return notices
-
-
-def _explain_imported_set(result: Result) -> list[str]:
-    """Returns notices about a set that others published: its problems, and what is missing in it."""
-    left_out = result["images_in_set"] - result["images"]
-    measured = f"Measured: {result['images']} of {format_count(result['images_in_set'], 'LQ image')} of the set"
-    problems = "; ".join(f"{meaning}: {count}" for meaning, count in result["set_problems"].items())
-    notices = [f"{measured}. What does not fit in the set: {problems or 'nothing'}."] if left_out or problems else []
-    if not result["with_references"]:
-        return [*notices, "The set has no references, so each image is restored without references."]
-    if without_wrong := result["without_wrong_references"]:
-        notices.append(
-            f"Wrong references are missing for {format_count(without_wrong, 'image')}, because the set shows no other "
-            "person with references, or does not say who is on the image."
-        )
-    return notices
-
-
-def _explain_left_out(result: Result) -> list[str]:
-    """Returns a notice about references that the check of `restore` left out."""
-    left_out = result["left_out"]
-    counts = [
-        f"{row['system']}: {left_out[row['key']]} of {row['images']}"
-        for row in result["rows"]
-        if left_out.get(row["key"])
-    ]
-    if not counts:
-        return []
-    return [
-        "References that do not seem to show the person of the LQ image were left out, as `likeness restore` does. "
-        f"Images whose references were left out: {'; '.join(counts)}."
-    ]
-
-
-def _explain_training(result: Result) -> list[str]:
-    """Returns notices that say how the training data of each run were searched for the people of the set."""
-    runs = result.get("runs") or ({"": result} if "training_overlap" in result else {})
-    notices = []
-    for name, run in runs.items():
-        overlap = run["training_overlap"]
-        training = f"the training of {name}" if name else "the training"
-        if not overlap["checked"]:
-            notices.append(
-                f"Nobody knows whether {training} used photos of the people in the set: {overlap['unchecked'][0]}"
-            )
-            continue
-        ways = ", ".join(_WAYS[kind] for kind in overlap["how"])
-        sentence = (
-            f"Faces of the set: {overlap['set_faces']}. Faces of {training}: {overlap['training_faces']}. They were "
-            f"compared {ways}."
-        )
-        if "person" in overlap["how"]:
-            sentence += (
-                f" {format_count(overlap['alike_pairs'], 'pair')} of faces reach the threshold for one person "
-                f"({overlap['expected_pairs']:.1f} pairs of strangers are expected to), but a pair counts only if "
-                "other photos confirm it."
-            )
-        images = len(overlap["seen_targets"])
-        sentence += (
-            f" The training knows the people of {format_count(images, 'image')} of the set. No mean uses these images."
-            if images
-            else " No face of the set was found in the training."
-        )
-        notices.append(" ".join([sentence, *overlap["unchecked"]]))
-    return notices
-
-
-def _explain_unmeasured_images(result: Result) -> list[str]:
-    """Returns notices about images that no metric could measure, for each system."""
-    counts: dict[tuple[str, str], int] = {}
-    names = {row["key"]: row["system"] for row in result["rows"]}
-    for row in result["unmeasured"]:
-        key = names.get(row["key"], row["key"]), row["reason"].rstrip(".")
-        counts[key] = counts.get(key, 0) + 1
-    return [
-        f"Not measured for {system}: {format_count(count, 'image')} ({reason})."
-        for (system, reason), count in counts.items()
-    ]
-
-
-def _explain_partial_metrics(result: Result) -> list[str]:
-    """Returns notices about the metrics that were measured for only some images of a system."""
-    titles_of: dict[tuple[str, int, int, str], list[str]] = {}
-    for row in result["rows"]:
-        measured = row["images"] - row["unmeasured"]
-        for name, metric in result["metrics"].items():
-            figure, why = row[name], metric["without_a_figure"]
-            if figure is None or "people" not in figure or figure["images"] == measured or not why:
-                continue
-            if figure["people"] < result["people"] and _knows_people(result):
-                why += f"; the measured images show {_count_people(figure['people'])}"
-                why += ", and the interval is computed over images" if figure["over"] == "images" else ""
-            key = row["system"], measured - figure["images"], measured, why
-            titles_of.setdefault(key, []).append(metric["title"])
-    return [
-        f"Images without {', '.join(titles)}: {without} of {format_count(measured, 'image')} of {system} ({why})."
-        for (system, without, measured, why), titles in titles_of.items()
-    ]
-
-
-def _explain_extra_files(result: Result) -> list[str]:
-    """Returns notices about files in a measured folder that do not belong to the set.
-
-    A notice names up to three files.
-    """
-    return [
-        f"{folder} contains {format_count(len(files), 'file')} with names that no image of the set has: "
-        f"{', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
-        for folder, files in result.get("extra", {}).items()
-        if files
-    ]
-
-
-def _explain_missing_metrics(result: Result) -> list[str]:
-    """Returns notices about metrics that could not be measured. Metrics with the same reason share a notice."""
-    titles_of: dict[str, list[str]] = {}
-    for name, reason in result["not_measured"].items():
-        titles_of.setdefault(reason, []).append(result["metrics"][name]["title"])
-    return [f"Not measured: {', '.join(titles)}. {reason}" for reason, titles in titles_of.items()]
-
-
-def _explain_missing_targets(result: Result) -> list[str]:
-    """Returns a notice that names the usual metrics that need a target, if the set has no targets."""
-    if not result.get("needs_targets"):
-        return []
-    titles = ", ".join(result["needs_targets"])
-    return [f"The set has no targets, so no metric compares a restored image with a target. Absent are {titles}."]
-
-
-def _explain_missing_faces(result: Result) -> list[str]:
-    """Returns a notice about restored images in which the judge finds no face. The means include these images."""
-    counts = []
-    for row in result["rows"]:
-        figure = row.get("face_restored")
-        if figure is not None and (without := round((1 - figure["mean"]) * figure["images"])):
-            counts.append(f"{row['system']}: {without} of {figure['images']}")
-    if not counts:
-        return []
-    return [
-        f"Images in which the judge finds no face: {'; '.join(counts)}. The means of identity include these images, "
-        "with the place where an aligned face has to be."
-    ]
-
-
-def list_counterweights(result: Result) -> tuple[str, ...]:
-    """Returns the metrics that show whether a restorer copies its references. IPS must not stand without them."""
-    return COPYING if result.get("has_targets", True) else WITHOUT_TARGETS
-
-
-def _explain_copying(result: Result) -> list[str]:
-    """Returns a notice if the result has IPS without one of its counterweights, or if the set has no targets."""
-    missing = [name for name in list_counterweights(result) if name not in result["metrics"]]
-    if IPS not in result["metrics"] or not result.get("with_references", True):
-        return []
-    if not missing and result.get("has_targets", True):
-        return []
-    if not missing:
-        return [
-            "The identity to the references (IPS) also rises if a restorer copies a reference. Without targets, no "
-            "metric measures copying. Read IPS together with the identity to the input and the agreement with the "
-            "input."
-        ]
-    return [
-        "The identity to the references (IPS) also rises if a restorer copies a reference. To see copying, add "
-        f"{' and '.join(missing)} to --metrics."
-    ]
-
-
-def _explain_marks(result: Result) -> list[str]:
-    """Returns a list with the notice that explains MARK, or [] if the result has no paired differences."""
-    if not result["differences"]:
-        return []
-    if "test" in result:
-        return [
-            f"{MARK} marks a difference that is significant ({result['test']}, all figures of the table together). A "
-            "difference that was measured on fewer than five images, or that is printed as zero, is never marked. With "
-            "five people, no difference can be significant, because the smallest p-value is .0625. n/m means that the "
-            "mean difference is above zero for n of m people."
-        ]
-    return [
-        f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one figure in "
-        "twenty is marked. With few people, more figures are marked. A difference that was measured on fewer than five "
-        "images, or that is printed as zero, is never marked. n/m means that the mean difference is above zero for n "
-        "of m people."
-    ]
 
 
 def _list_paired_metrics(result: Result) -> list[str]:
@@ -441,12 +155,12 @@ def _turn_upright(corner: str, headings: list[str], rows: list[list[str]]) -> tu
     return ["", *(row[0] for row in rows)], turned
 
 
-def _knows_people(result: Result) -> bool:
+def knows_people(result: Result) -> bool:
     """Returns False for an imported set that does not say who is on each image."""
     return bool(result.get("people_known", True))
 
 
-def _count_people(count: int) -> str:
+def count_people(count: int) -> str:
     return format_count(count, "person", "people")
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import polars as pl
 
 from manifests.ledger.ledger import Ledger
-from manifests.report.result_tables import make_notices, make_title
+from manifests.report.result_notices import make_notices
+from manifests.report.result_tables import make_title
 
 RESULTS = ("evaluation*.json", "comparison*.json", "counterfactuals*.json")
 _IMAGE_FOLDER = re.compile(r"[a-z0-9-]+-images/\d+")  # the form of a folder in `image_folders`

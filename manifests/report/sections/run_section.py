@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from manifests.report.plots import draw_curves
-from manifests.report.result_tables import make_notices, make_tables, make_title
+from manifests.report.result_notices import make_notices
+from manifests.report.result_tables import make_tables, make_title
 from manifests.report.thumbnails import embed_image
 
 GRIDS = 2  # Number of sample grids that the page shows for each run; the page shows the newest grids.

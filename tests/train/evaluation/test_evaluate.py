@@ -30,7 +30,8 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
 from manifests.pictures.images import decode
 from manifests.privacy.run_cleanup import remove_faces_from_runs
-from manifests.report.result_tables import make_difference_rows, make_notices
+from manifests.report.result_notices import make_notices
+from manifests.report.result_tables import make_difference_rows
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying
 from tests.doubles.training_snapshots import write_snapshot

@@ -14,7 +14,8 @@ import pytest
 
 import train.evaluation.evaluator
 from manifests.errors import BadInput, LedgerBroken
-from manifests.report.result_tables import make_notices, make_title
+from manifests.report.result_notices import make_notices
+from manifests.report.result_tables import make_title
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying
 from train.benchmark.imported.import_benchmark import import_benchmark

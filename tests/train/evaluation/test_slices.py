@@ -17,7 +17,8 @@ from degrade.frozen.dataset_sets import make_set
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
-from manifests.report.result_tables import make_notices, make_slice_tables, make_tables
+from manifests.report.result_notices import make_notices
+from manifests.report.result_tables import make_slice_tables, make_tables
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE
 from tests.places import REPOSITORY

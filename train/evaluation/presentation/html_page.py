@@ -10,7 +10,8 @@ from typing import Any
 
 import jinja2
 
-from manifests.report.result_tables import list_training_checks, make_notices, make_tables, make_title
+from manifests.report.result_notices import list_training_checks, make_notices
+from manifests.report.result_tables import make_tables, make_title
 from train.evaluation.cases import Case
 from train.evaluation.evaluator import PageImages
 from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image

@@ -11,14 +11,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from manifests.report.result_notices import IPS, list_counterweights, make_notices
 from manifests.report.result_tables import (
-    IPS,
     Result,
-    list_counterweights,
     make_difference_headings,
     make_difference_rows,
     make_headings,
-    make_notices,
     make_slice_tables,
     make_system_rows,
     make_title,

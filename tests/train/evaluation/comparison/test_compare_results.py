@@ -12,7 +12,8 @@ import pytest
 
 from manifests.errors import BadInput
 from manifests.pictures.png_files import encode_png
-from manifests.report.result_tables import make_difference_rows, make_notices
+from manifests.report.result_notices import make_notices
+from manifests.report.result_tables import make_difference_rows
 from manifests.runtime.files import write_atomically
 from tests.doubles.evaluation_results import write_run_result
 from tests.places import Run
