@@ -53,8 +53,8 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
         if network is not None:
             network.to(memory_format=torch.channels_last)
     if bfloat16:
-        base.unet.to(torch.bfloat16)
-        base.vae.to(torch.bfloat16)
+        for network in (base.unet, base.vae):
+            nn.Module.to(network, torch.bfloat16)  # diffusers' own method warns, although autocast keeps this safe
 
 
 def has_bfloat16() -> bool:
