@@ -150,9 +150,9 @@ def main() -> None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
     for name in names:
-        if not (options.out / f"{name}.json").exists():
-            words = ("--out", options.out / name, "--weights", options.weights, "--minutes", options.minutes)
-            run_likeness("train", options.snapshot or options.dataset, *words, *ROWS[name])
+        flags = ("--out", options.out / name, "--weights", options.weights, "--minutes", options.minutes)
+        training = partial(run_likeness, "train", options.snapshot or options.dataset, *flags, *ROWS[name])
+        measure_once(options.out, f"{name}-trained", training)
     if options.train_only:
         return
     for name in names:
