@@ -14,13 +14,14 @@ already contains is not trained or measured again.
 | psnr, lpips | PSNR in dB and LPIPS to the target, with a right reference |
 | target, ips | mean cosine to the target and to the references (IPS), with a right reference |
 | copy | copy ratio: 0 means that the result is as near as the target, 1 means as near as the reference |
+| person | share of faces that the judge counts as the person of the target, with a right reference |
 | wrong | mean cosine to the target with a reference of another person |
 | takeover | share of faces that are nearer to the wrong reference than to the target |
 
 The judge computes the cosines. No loss uses the judge. IPS alone rewards copying, so IPS is never shown without the
 cosine to the target and the copy ratio. `--picture` draws a line for each of some faces of DATASET. A line shows the LQ
-input, and then two results of each row: with the right reference and with the wrong reference. If the picture is
-published, DATASET must contain only free photos, for example the dataset of `likeness demo`.
+input, and then the result of each row with a reference of the same person. If the picture is published, DATASET must
+contain only free photos, for example the photos of the astronaut that `likeness demo` writes.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ COLUMNS = {
     "target": ("id_target", RIGHT, 3),
     "ips": ("id_references", RIGHT, 3),
     "copy": ("copy_ratio", RIGHT, 2),
+    "person": ("same_person", RIGHT, 3),
     "wrong": ("id_target", WRONG, 3),
     "takeover": ("takeover", WRONG, 3),
 }
@@ -117,14 +119,17 @@ def _format_cell(means: dict[str, float], metric: str, digits: int) -> str:
 
 
 def draw_picture(dataset: Path, runs: Sequence[Path], judge: str, every: int) -> np.ndarray:
-    """Returns a picture, uint8 (SHOWN S, n S, 3), with a line of n images for each of the first SHOWN faces."""
+    """Returns a picture, uint8 (SHOWN S, n S, 3), with a line of n images for each of the first SHOWN faces.
+
+    n is 1 + the number of runs.
+    """
     options = EvaluationOptions(references=1, metrics=("psnr",), judge=judge)
     images: list[dict[tuple[str, str], np.ndarray]] = []
     for run in runs:
         images.append({})
-        measure_rows(dataset, LQ_SET, run, options, SYSTEMS, every, images[-1])
+        measure_rows(dataset, LQ_SET, run, options, SYSTEMS[:2], every, images[-1])
     faces = sorted({face for face, _ in images[0]})[:SHOWN]
-    lines = [[images[0][face, "lq"], *(own[face, key] for own in images for key in (RIGHT, WRONG))] for face in faces]
+    lines = [[images[0][face, "lq"], *(own[face, RIGHT] for own in images)] for face in faces]
     return np.concatenate([np.concatenate(line, 1) for line in lines], 0)
 
 
