@@ -213,8 +213,8 @@ def check_face_models(spec: str) -> Iterator[Finding]:
 
     Nothing is downloaded. `spec` is a value of the option --faces.
     """
-    from curate.faces.insightface_models import PACK_ROOT, list_packs
     from curate.faces.load import load_faces
+    from curate.faces.models.insightface_models import PACK_ROOT, list_packs
 
     packs = list_packs()
     if spec == "auto":

@@ -29,10 +29,10 @@ import numpy as np
 from record_result import record_result
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, compute_scale, fit_similarity, scale_template
-from curate.faces.dlib_models import reduce_to_five
 from curate.faces.find_faces import find_usable_faces
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
+from curate.faces.models.dlib_models import reduce_to_five
 from degrade.operations.apply import apply_to_pixels
 from degrade.operations.pixels import shrink
 from degrade.sampling import sample_theta

@@ -22,9 +22,9 @@ from album_situations.covered import put_on_glasses, put_on_mask
 from curate.detection.worth import measure_worth, read_worth_scale
 from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
-from curate.faces.dlib_models import find_landmarks68
 from curate.faces.interface import Detection
 from curate.faces.load import load_faces_once
+from curate.faces.models.dlib_models import find_landmarks68
 from manifests.ledger.ledger import Ledger
 from manifests.pictures.images import decode
 from manifests.runtime.uris import path_of

@@ -89,7 +89,7 @@ def detect(
 
 
 def _record_landmark_models(ledger: Ledger) -> None:
-    from curate.faces.dlib_models import list_landmark_files
+    from curate.faces.models.dlib_models import list_landmark_files
 
     rows = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in list_landmark_files()]
     ledger.record("models", "landmarks", {}, rows)

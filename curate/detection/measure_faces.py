@@ -63,7 +63,7 @@ def _measure_face(
     luma = _cut_luma(image, detection.box.tolist())
     points68: tuple[float, ...] | None = None
     if landmarks == "dlib":
-        from curate.faces.dlib_models import find_landmarks68
+        from curate.faces.models.dlib_models import find_landmarks68
 
         if detection.turn == 0:
             points68 = tuple(find_landmarks68(image, detection.box).ravel().tolist())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from curate.faces.dlib_models import load_dlib
 from curate.faces.errors import FaceModelError, NoSuchModels
-from curate.faces.insightface_models import list_packs, load_insightface
 from curate.faces.interface import FaceModels
+from curate.faces.models.dlib_models import load_dlib
+from curate.faces.models.insightface_models import list_packs, load_insightface
 from curate.faces.networks.devices import Device, choose_device
 
 

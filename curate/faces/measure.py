@@ -150,7 +150,8 @@ def measure_clipped(image: np.ndarray, landmarks5: np.ndarray) -> float:
     `image` is the photo, RGB uint8 (H, W, 3), and `landmarks5` (5, 2) are in its pixels.
     """
     square = _cut_square(image, landmarks5)
-    return 1.0 - _measure_share(square, 253) if square.size else 0.0
+    pixels = square.shape[0] * square.shape[1]
+    return (pixels - _count_pixels(square, 253)) / pixels if pixels else 0.0
 
 
 def measure_dark(image: np.ndarray, landmarks5: np.ndarray) -> float:
@@ -163,12 +164,13 @@ def measure_dark(image: np.ndarray, landmarks5: np.ndarray) -> float:
     (benchmarks/target_measures.py).
     """
     square = _cut_square(image, landmarks5)
-    return _measure_share(square, 16) if square.size else 0.0
+    pixels = square.shape[0] * square.shape[1]
+    return _count_pixels(square, 16) / pixels if pixels else 0.0
 
 
-def _measure_share(square: np.ndarray, most: int) -> float:
-    """Returns the share of the pixels of RGB uint8 (H, W, 3) whose three channels are all at most `most`, 0 to 1."""
-    return cv2.countNonZero(cv2.inRange(square, (0, 0, 0), (most, most, most))) / (square.shape[0] * square.shape[1])
+def _count_pixels(square: np.ndarray, most: int) -> int:
+    """Returns the number of pixels of RGB uint8 (H, W, 3) whose three channels are all at most `most`."""
+    return int(cv2.countNonZero(cv2.inRange(square, (0, 0, 0), (most, most, most))))
 
 
 def _cut_square(image: np.ndarray, landmarks5: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def test_a_missing_and_an_old_dependency_are_named(monkeypatch: pytest.MonkeyPat
 def test_face_models_that_are_not_there_are_wrong_and_nothing_is_downloaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("curate.faces.insightface_models._download_pack", lambda _: pytest.fail("downloads"))
+    monkeypatch.setattr("curate.faces.models.insightface_models._download_pack", lambda _: pytest.fail("downloads"))
     assert only(doctor.check_face_models("insightface:no_such_pack"), "face models").state == WRONG
     (tmp_path / "a.onnx").write_bytes(b"no model")
     found = only(doctor.check_face_models(f"insightface:{tmp_path}"), "face models")

@@ -21,7 +21,7 @@ def explain_missing() -> str | None:
     """Returns in one sentence why dlib cannot find the 68 points on this machine, or None if dlib can find them."""
     if importlib.util.find_spec("dlib") is None:
         return "dlib is not installed: pip install 'likeness[offline]'."
-    from curate.faces.dlib_models import find_model_folder
+    from curate.faces.models.dlib_models import find_model_folder
 
     try:
         find_model_folder()
@@ -34,7 +34,7 @@ def find_predictor() -> Path | None:
     """Returns dlib's model of the 68 points, or None if dlib's models are not installed."""
     if explain_missing() is not None:
         return None
-    from curate.faces.dlib_models import list_landmark_files
+    from curate.faces.models.dlib_models import list_landmark_files
 
     return list_landmark_files()[0].path
 
@@ -45,7 +45,7 @@ def find_68_points(image: np.ndarray) -> np.ndarray:
     The image is first resized to 512 px. The result is (68, 2), in pixels of the resized crop. dlib returns whole
     pixels.
     """
-    from curate.faces.dlib_models import find_landmarks68
+    from curate.faces.models.dlib_models import find_landmarks68
 
     if image.shape[0] != FFHQ_SIZE:
         interpolation = cv2.INTER_AREA if image.shape[0] > FFHQ_SIZE else cv2.INTER_LINEAR

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial import Delaunay
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE
-from curate.faces.dlib_models import reduce_to_five
+from curate.faces.models.dlib_models import reduce_to_five
 from manifests.errors import BadInput
 from train.data.landmarks68 import explain_missing, find_68_points
 

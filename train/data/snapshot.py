@@ -97,7 +97,7 @@ class Snapshot:
         detector cannot be loaded.
         """
         if self.detector_onnx is not None:
-            from curate.faces.insightface_models import load_detector
+            from curate.faces.models.insightface_models import load_detector
 
             return load_detector(self.detector_onnx)
         from curate.faces.interface import FaceDetector

@@ -12,13 +12,13 @@ import pytest
 from curate.demo import find_packaged_file
 from curate.detection.measure_faces import measure_face
 from curate.faces.align import FFHQ_512, OUTSIDE
-from curate.faces.dlib_models import reduce_to_five
 from curate.faces.find_faces import find_face_in_box, find_faces, find_usable_faces
 from curate.faces.interface import Detection, FaceDetector
 from curate.faces.load import load_faces
 from curate.faces.measure import estimate_pose, measure_eye_distance
+from curate.faces.models.dlib_models import reduce_to_five
+from curate.faces.models.tiled_search import list_tiles, search_in_tiles
 from curate.faces.second_look import CROP, fits, look_again
-from curate.faces.tiled_search import list_tiles, search_in_tiles
 from manifests.pictures.images import decode
 from tests.doubles.faces.face_models import EITHER
 

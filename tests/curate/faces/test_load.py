@@ -8,11 +8,11 @@ from curate.config import CurateConfig
 from curate.demo import find_packaged_file
 from curate.faces import load as module
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity, transform_points
-from curate.faces.dlib_models import find_landmarks68, reduce_to_five
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels, normalise_rows
 from curate.faces.load import load_faces
 from curate.faces.measure import estimate_pose
+from curate.faces.models.dlib_models import find_landmarks68, reduce_to_five
 from curate.run.pipeline import curate
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
@@ -144,7 +144,7 @@ def test_auto_falls_back_to_dlib_with_a_notice(monkeypatch, tmp_path):
 
 
 def test_list_packs_prefers_buffalo_l(tmp_path):
-    from curate.faces.insightface_models import list_packs
+    from curate.faces.models.insightface_models import list_packs
 
     assert list_packs(tmp_path / "nowhere") == []
     for name in ("antelope", "buffalo_l", "empty"):

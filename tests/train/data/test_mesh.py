@@ -11,8 +11,8 @@ from scipy.spatial import ConvexHull, Delaunay
 import train.data.landmarks68
 import train.data.mesh
 from curate.faces.align import FFHQ_512, scale_template
-from curate.faces.dlib_models import reduce_to_five
 from curate.faces.load import load_faces
+from curate.faces.models.dlib_models import reduce_to_five
 from manifests.errors import BadInput
 from tests.doubles.faces.face_models import offline
 from tests.doubles.faces.mesh_points import mean_face

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from curate.faces.interface import Detect, Detection, DetectMany, DetectSmall
-from curate.faces.scrfd import Candidates, Scrfd
-from curate.faces.tiled_search import merge_detections, search_in_tiles
+from curate.faces.models.scrfd import Candidates, Scrfd
+from curate.faces.models.tiled_search import merge_detections, search_in_tiles
 
 # Sides of the detector's two square inputs, in pixels (insightface's defaults). The small input finds faces that fill
 # the picture.

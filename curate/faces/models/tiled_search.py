@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from curate.faces.interface import Detect, Detection
-from curate.faces.scrfd import OVERLAP, suppress_overlaps
+from curate.faces.models.scrfd import OVERLAP, suppress_overlaps
 
 Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture
 

@@ -8,7 +8,7 @@ import pytest
 
 from curate.demo import find_packaged_file
 from curate.faces.load import load_faces
-from curate.faces.scrfd import Scrfd, suppress_overlaps
+from curate.faces.models.scrfd import Scrfd, suppress_overlaps
 from manifests.pictures.images import decode
 from tests.places import SHARED
 

@@ -18,10 +18,8 @@ import numpy as np
 from curate.faces.align import ARCFACE_112
 from curate.faces.errors import FaceModelError, NoSuchModels
 from curate.faces.interface import FaceDetector, FaceModels, ModelFile, normalise_rows
-from curate.faces.networks.devices import CPU, Device
-from curate.faces.networks.network import Network, first_line
-from curate.faces.scrfd import Scrfd
-from curate.faces.scrfd_faces import (
+from curate.faces.models.scrfd import Scrfd
+from curate.faces.models.scrfd_faces import (
     DETECTOR_INPUTS,
     MIN_SCORE,
     SURE_SCORE,
@@ -31,6 +29,8 @@ from curate.faces.scrfd_faces import (
     make_detect_small,
     make_measure_reach,
 )
+from curate.faces.networks.devices import CPU, Device
+from curate.faces.networks.network import Network, first_line
 
 PACK_ROOT = Path("~/.insightface/models").expanduser()
 LICENCE = "InsightFace model licence: non-commercial research only, unless the pack says otherwise"

@@ -13,7 +13,7 @@ import numpy as np
 
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection, FaceModels, ModelFile, normalise_rows
-from curate.faces.tiled_search import search_in_tiles
+from curate.faces.models.tiled_search import search_in_tiles
 
 DETECTOR_LICENCE = "Boost Software License 1.0 (dlib's built-in HOG detector)"
 RECOGNIZER_LICENCE = "CC0 1.0 (dlib_face_recognition_resnet_model_v1)"
