@@ -28,6 +28,11 @@ OK, NOTE, WRONG = "ok", "note", "wrong"
 MEMORY_GIB = 6
 DISK_GIB = 10  # this number is ours; a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+# a dependency may be replaced by one of these packages, which contain the same modules (docs/speed.md)
+REPLACEMENTS = {
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
+    "faiss-cpu": ("faiss-gpu", "faiss-gpu-cu12"),
+}
 EXTRAS = {  # maps an extra of the package to its purpose
     "offline": "dlib: face models without a download, 68 landmarks, and a judge that no loss uses",
     "albumentations": "recipes that augment references, and the degradation as an albumentations transform",
@@ -108,7 +113,8 @@ def _find_unmet(needs: list[Requirement]) -> list[str]:
     """Returns a phrase for each requirement that is missing or has a wrong version."""
     unmet = []
     for need in needs:
-        version = find_version(need.name)
+        names = (need.name, *REPLACEMENTS.get(need.name, ()))
+        version = next((version for name in names if (version := find_version(name))), None)
         if version is None:
             unmet.append(f"{need.name} is missing")
         elif not need.specifier.contains(version, prereleases=True):
@@ -166,9 +172,7 @@ def check_torch() -> Iterator[Finding]:
         return
     yield Finding("torch", OK, result)
     gpus = done.stdout.strip()
-    yield Finding(
-        "gpu", OK if gpus else NOTE, gpus or "none; all commands run on the CPU. The recipe tiny is made for a CPU."
-    )
+    yield Finding("gpu", OK if gpus else NOTE, gpus or "torch finds none. The recipe tiny is made for a CPU.")
 
 
 def check_opencv() -> Iterator[Finding]:

@@ -261,7 +261,8 @@ def _search_photos(
     several photos at once, the detector first searches a group of photos. The second looks and the searches of turned
     photos follow for each photo alone.
     """
-    for group in gather_photos(read_photos(photos), 1 if is_retry() else models.photos_at_once):
+    size = 1 if is_retry() else models.photos_at_once
+    for group in gather_photos(read_photos(photos), len(photos), size):
         images = [image for _, image in group if not isinstance(image, str)]
         upright = iter(_search_together(models, images, min_eyes))
         for photo, image in group:

@@ -101,21 +101,24 @@ def read_photos(
 
 
 def gather_photos(
-    photos: Iterator[tuple[Photo, np.ndarray | str]], size: int
+    photos: Iterator[tuple[Photo, np.ndarray | str]], count: int, size: int
 ) -> Iterator[list[tuple[Photo, np.ndarray | str]]]:
-    """Yields groups of at most `size` photos. A group of several photos has at most MAX_PIXELS_AHEAD pixels."""
+    """Yields groups of at most `size` of the `count` photos.
+
+    A group of several photos has at most MAX_PIXELS_AHEAD pixels. The photo that is decoded ahead is in memory beside
+    the group. The last group is yielded before `photos` ends, because `guard_units` no longer guards a photo after the
+    end.
+    """
     group: list[tuple[Photo, np.ndarray | str]] = []
-    for photo, image in photos:
+    for number, (photo, image) in enumerate(photos, 1):
         pixels = sum(_count_pixels(other) for other, _ in group) + _count_pixels(photo)
         if group and pixels > MAX_PIXELS_AHEAD:
             yield group
             group = []
         group.append((photo, image))
-        if len(group) == size:
+        if len(group) == size or number == count:
             yield group
             group = []
-    if group:
-        yield group
 
 
 def _count_pixels(photo: Photo) -> int:

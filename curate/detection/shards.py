@@ -39,11 +39,14 @@ def embed_and_write(
         return []
     crops = np.stack(chips)
     if models.embed_raw is None:
-        return _write_shard(dataset, faces, models.embed(crops), models.device)
-    raw = np.asarray(models.embed_raw(crops), np.float32)
-    lengths = np.linalg.norm(raw, axis=1).tolist()
-    faces = [replace(face, embedding_norm=length) for face, length in zip(faces, lengths, strict=True)]
-    return _write_shard(dataset, faces, normalise_rows(raw), models.device)
+        vectors = models.embed(crops)
+    else:
+        raw = np.asarray(models.embed_raw(crops), np.float32)
+        lengths = np.linalg.norm(raw, axis=1).tolist()
+        faces = [replace(face, embedding_norm=length) for face, length in zip(faces, lengths, strict=True)]
+        vectors = normalise_rows(raw)
+    # The device is read after the computation, because the CPU replaces a device that fails.
+    return _write_shard(dataset, faces, vectors, models.device)
 
 
 def _write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray, device: str) -> list[Face]:

@@ -70,7 +70,7 @@ class FaceModels:
 
     All arrays are in the memory of the CPU. In our tests with 1 to 8 threads, the number of threads did not change a
     result. Another processor may change the last bits, because onnxruntime chooses its code by the processor's vector
-    instructions. Another device may change the last bits, too.
+    instructions. Another device may change the last bits, too, and TensorRT may change more bits (docs/speed.md).
     """
 
     spec: str  # `load_faces(spec)` loads the same models again; `spec` is never `auto`.

@@ -99,7 +99,8 @@ CREATE TABLE faces (
     dark            FLOAT,               -- share of the face's pixels with three channels of 16 or less, from 0 to 1
     embedding_norm  FLOAT,               -- length of the embedding as the recognizer returned it; NULL if the lengths of
                                          -- this recognizer's embeddings say nothing about the faces
-    embedding_device VARCHAR,            -- device that computed the embedding, as --device names it, for example cpu
+    embedding_device VARCHAR,            -- device that computed the embedding, as --device names it, for example cpu;
+                                         -- NULL without an embedding
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

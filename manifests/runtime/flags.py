@@ -51,7 +51,8 @@ FLAGS = {
     "--workers": ("N", "The number of worker processes; the results do not depend on this number"),
     "--device": (
         "DEVICE",
-        "The device of the face models: auto, cpu, cuda, tensorrt, directml, coreml or openvino (docs/speed.md)",
+        "The device of the face models in curation: auto, cpu, cuda, tensorrt, directml, coreml or openvino "
+        "(docs/speed.md)",
     ),
     "--yes": ("", "Delete without a question; the deletion cannot be undone"),
     # options for the input
@@ -163,7 +164,11 @@ FLAGS = {
         "[NAME=]FOLDER",
         "A folder of images that another system restored, with the file names of the set; NAME is used in the tables",
     ),
-    "--partial": ("", "Measure only the images that all folders of --restored have, instead of refusing the others"),
+    "--partial": (
+        "",
+        "Measure only the images that all folders of --restored have; without this option, an incomplete folder is "
+        "refused",
+    ),
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
     "--fid-folder": ("FOLDER", "The folder of images with which the metric fid_folder compares the restored images"),

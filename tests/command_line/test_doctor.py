@@ -69,6 +69,15 @@ def test_a_missing_and_an_old_dependency_are_named(monkeypatch: pytest.MonkeyPat
     assert "likeness[iqa]" in found["extra iqa"].advice
 
 
+def test_a_package_for_another_device_replaces_a_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "requires", lambda _: ["onnxruntime>=1.20", "faiss-cpu>=1.9"])
+    versions(monkeypatch, onnxruntime_gpu="1.27.0", faiss_gpu_cu12="1.12.0")
+    assert only(doctor.check_packages(), "packages").state == OK
+    versions(monkeypatch, onnxruntime_gpu="1.19.0")
+    found = only(doctor.check_packages(), "packages")
+    assert "onnxruntime is 1.19.0" in found.result and "faiss-cpu is missing" in found.result
+
+
 def test_face_models_that_are_not_there_are_wrong_and_nothing_is_downloaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -55,9 +55,8 @@ def load_insightface(pack: str, threads: int = 1, device: Device = CPU) -> FaceM
     """Returns the models of a pack, which run on `device`. `pack` is the name or the folder of the pack.
 
     insightface downloads a pack that is not on the disk. If the device does not start, the models run on the CPU, and
-    `FaceModels.list_failures` says so. Raises NoSuchModels if the folder does not exist. Raises
-    FaceModelError if the pack cannot be downloaded or loaded, or if the pack has no recognizer, or no detector that
-    returns landmarks.
+    `FaceModels.list_failures` says so. Raises NoSuchModels if the folder does not exist. Raises FaceModelError if the
+    pack cannot be downloaded or loaded, or if the pack has no recognizer, or no detector that returns landmarks.
     """
     try:
         import onnx
@@ -94,7 +93,8 @@ def load_insightface(pack: str, threads: int = 1, device: Device = CPU) -> FaceM
         (batch, *_, size), (*_, dim) = _read_shapes(recognizer_onnx)
         finder = Network("detector", detector_onnx, device, device.photos, threads)
         detector = Scrfd(finder, DETECTOR_INPUTS, MIN_SCORE)
-        # If the detector does not start on the device, the recognizer runs on the CPU, too.
+        if finder.device is not device:
+            finder.notices.append(f"The recognizer does not try the device {device.name}, and runs on the CPU, too.")
         faces_at_once = 1 if batch == 1 else finder.device.faces
         recognizer = Network("recognizer", replace_prelu(recognizer_onnx), finder.device, faces_at_once, threads)
     except FaceModelError:

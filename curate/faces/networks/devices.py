@@ -15,8 +15,7 @@ class Device:
     name: str  # The value of --device.
     provider: str  # The name of onnxruntime's execution provider.
     package: str  # The package that contains the provider.
-    # The options of the provider. All devices compute with 32 bits, so that the boxes and embeddings differ only by
-    # rounding.
+    # The options of the provider. They ask for 32 bits, so that the boxes and embeddings differ only by rounding.
     options: Mapping[str, str] = field(default_factory=dict)
     photos: int = 16  # Largest number of photos in one run of the detector (ours).
     faces: int = 64  # Largest number of faces in one run of the recognizer (ours).
@@ -34,12 +33,16 @@ CPU = Device("cpu", "CPUExecutionProvider", "onnxruntime", photos=1, faces=1)
 # round their inputs to 10 bits. The names and values of all options come from onnxruntime's documentation.
 _CUDA = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
+# onnxruntime has no option that keeps TensorRT from TF32, which rounds the inputs of convolutions to 10 bits. Only the
+# environment variable NVIDIA_TF32_OVERRIDE=0 does this (issue 26029 of onnxruntime).
+_TENSORRT = {"trt_fp16_enable": "0"}
+
 DEVICES = {
     device.name: device
     for device in (
         CPU,
         Device("cuda", "CUDAExecutionProvider", "onnxruntime-gpu", _CUDA, memory="cuda"),
-        Device("tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu", {"trt_fp16_enable": "0"}, memory="cuda"),
+        Device("tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu", _TENSORRT, memory="cuda"),
         Device("directml", "DmlExecutionProvider", "onnxruntime-directml", has_memory_pattern=False),
         # CPUAndGPU leaves out the Neural Engine, which computes with 16 bits.
         Device(
@@ -84,7 +87,9 @@ def choose_device(name: str) -> Device:
 
 def list_devices() -> Sequence[str]:
     """Returns the names of the devices for which the installed onnxruntime has a provider."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError:  # dlib's models need no onnxruntime; loading an InsightFace pack says that it is missing
+        return [CPU.name]
     providers = onnxruntime.get_available_providers()
     return [device.name for device in DEVICES.values() if device is CPU or device.provider in providers]

@@ -54,7 +54,8 @@ class Network:
 
         The outputs of several batches are joined along the first axis. If the device runs out of memory, the batch is
         halved. If the device fails in another way or cannot compute a single picture, the network continues on the CPU.
-        On the CPU, the error is raised.
+        The CPU then computes all pictures of the call, so that all outputs come from one device. On the CPU, the error
+        is raised.
         """
         ((name, pictures),) = feed.items()
         parts: list[list[np.ndarray]] = []
@@ -67,6 +68,8 @@ class Network:
                 if self.device is CPU:
                     raise
                 self._recover(error, len(part))
+                if self.device is CPU:
+                    parts, at = [], 0
                 continue
             at += len(part)
         return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]

@@ -13,7 +13,10 @@ import pytest
 
 from curate.cli import describe_summary
 from curate.config import CurateConfig
+from curate.detection.read_photos import gather_photos
 from curate.faces.errors import NoSuchDevice
+from curate.faces.load import load_faces
+from curate.faces.models.insightface_models import load_insightface
 from curate.faces.networks import devices
 from curate.faces.networks.devices import CPU, Device
 from curate.faces.networks.network import Network
@@ -60,6 +63,19 @@ def test_photos_are_searched_in_groups_and_the_ledger_names_the_device(tmp_path,
         return replace(face, shard=None, shard_row=None, embedding_device=None)
 
     assert list(map(describe, rows(tmp_path / "alone", Face))) == list(map(describe, rows(tmp_path / "dataset", Face)))
+
+
+def test_the_last_group_is_searched_while_its_last_photo_is_guarded():
+    guarded = list[int]()
+
+    def read(count: int):
+        for number in range(count):
+            guarded.append(number)
+            yield SimpleNamespace(width=8, height=8), np.zeros((8, 8, 3), np.uint8)
+        guarded.append(-1)
+
+    ends = [(len(group), guarded[-1]) for group in gather_photos(read(5), 5, 3)]
+    assert ends == [(3, 2), (2, 4)]
 
 
 def test_an_error_of_a_group_fails_only_the_photo_that_causes_it(tmp_path, monkeypatch):
@@ -118,6 +134,23 @@ def _read_faces(dataset: Path) -> list[Face]:
     """Returns the faces without the columns that a device may change. `crop_sha256` shows that the crops are equal."""
     parts = {"shard": None, "shard_row": None, "embedding_device": None, "embedding_norm": None}
     return [replace(face, **parts) for face in rows(dataset, Face)]
+
+
+@shared
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_device_that_does_not_start_leaves_both_networks_on_the_cpu_and_says_so():
+    loaded = load_insightface(PACK.removeprefix("insightface:"), device=replace(GPU, provider="CUDAExecutionProvider"))
+    assert [network.device for network in loaded.networks] == [CPU, CPU] and loaded.device == "cpu"
+    detector, recognizer = loaded.list_failures()
+    assert "could not be started" in detector and "The recognizer" in recognizer and "on the CPU" in recognizer
+
+
+def test_with_dlib_a_note_says_that_a_device_has_no_effect(monkeypatch):
+    monkeypatch.setattr("curate.faces.load.load_dlib", lambda: models("double"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    (note,) = load_faces("dlib", device="cuda").notices
+    assert "--device cuda has no effect" in note
+    assert load_faces("dlib", device="auto").notices == ()
 
 
 def test_a_device_that_is_not_installed_is_refused_before_anything_is_written(tmp_path):

@@ -361,7 +361,9 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
     assert {row.face_id: row for row in rows(dataset, Face)} == before
     assert opt_out_faces(dataset, [example], remember=False) == plan
     gone = [row for row in rows(dataset, Face) if row.face_id in plan.faces]
-    assert {(row.status, row.reason, row.shard, row.phash) for row in gone} == {("dropped", "opted_out", None, "")}
+    parts = {(row.status, row.reason, row.shard, row.embedding_device, row.phash) for row in gone}
+    assert parts == {("dropped", "opted_out", None, None, "")}
+    assert {before[row.face_id].embedding_device for row in gone} == {"cpu"}
     assert not any(crop_path(dataset, face).exists() for face in plan.faces) and check_ledger(dataset) == []
     assert not any(row.face_id in plan.faces for kind in (Membership, Degradation) for row in rows(dataset, kind))
     assert rows(dataset, KeptOutMark) == []

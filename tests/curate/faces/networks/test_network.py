@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -130,6 +131,20 @@ def test_a_device_that_fails_is_replaced_by_the_cpu_with_one_sentence(expected, 
     assert text.splitlines()[0] in notice and "recognizer runs on the CPU" in notice and "\n" not in notice
 
 
+def test_all_outputs_of_a_call_come_from_one_device(monkeypatch, expected):
+    network = Network("recognizer", make_model(), GPU, 4)
+    seen = watch(network, lambda n: "CUDA failure 999: unknown error" if n == 2 else None)
+    start, on_cpu = Network._start, list[Watched]()
+
+    def start_watched(self: Network) -> Watched:
+        on_cpu.append(Watched(start(self)))
+        return on_cpu[-1]
+
+    monkeypatch.setattr(Network, "_start", start_watched)
+    assert np.array_equal(run(network, make_pictures(10)), expected)
+    assert seen.bound == [4, 4, 2] and [session.plain for session in on_cpu] == [[1] * 10]
+
+
 def test_an_error_on_the_cpu_is_raised():
     network = Network("detector", make_model(), CPU, 1)
     watch(network, lambda _: "broken")
@@ -173,6 +188,11 @@ def test_auto_takes_a_gpu_whose_package_is_installed(monkeypatch):
     assert choose_device("auto") is CPU and choose_device("coreml") is DEVICES["coreml"]
 
 
+def test_without_onnxruntime_only_the_cpu_is_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert list_devices() == ["cpu"] and choose_device("auto") is CPU
+
+
 @pytest.mark.parametrize(("name", "advice"), [("cuda", "onnxruntime-gpu"), ("tpu", "Give auto, cpu, cuda")])
 def test_a_device_that_is_unknown_or_not_installed_is_refused_with_one_sentence(name, advice):
     with pytest.raises(NoSuchDevice, match=advice) as refused:
@@ -180,7 +200,7 @@ def test_a_device_that_is_unknown_or_not_installed_is_refused_with_one_sentence(
     assert refused.value.exit_code == 2 and "\n" not in str(refused.value)
 
 
-def test_every_device_computes_with_32_bits_and_only_the_cpu_one_picture_at_a_time():
+def test_the_options_ask_for_32_bits_and_only_the_cpu_computes_one_picture_at_a_time():
     assert DEVICES["cuda"].options["use_tf32"] == "0" and DEVICES["tensorrt"].options["trt_fp16_enable"] == "0"
     assert "NeuralEngine" not in DEVICES["coreml"].options["MLComputeUnits"]
     assert [device.name for device in DEVICES.values() if device.photos == 1] == ["cpu"]
