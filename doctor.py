@@ -201,7 +201,7 @@ def check_tables() -> Iterator[Finding]:
 
 def check_weights() -> Iterator[Finding]:
     """Yields a finding for each backbone of perceptual losses and metrics: whether torch's cache has its weights."""
-    from train.backbones import BACKBONES, find_local_file, get_file_name
+    from train.losses.backbones import BACKBONES, find_local_file, get_file_name
 
     for backbone in BACKBONES:
         name = get_file_name(backbone)

@@ -22,8 +22,8 @@ from degrade.sampling import make_generator, sample_theta
 from manifests.pictures.images import decode
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
-from train.restore.load_restorer import run_model
 from train.restore.references.reference_photos import References
+from train.restore.restorers.load_restorer import run_model
 
 
 class Astronaut(NamedTuple):

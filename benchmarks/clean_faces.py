@@ -64,9 +64,9 @@ def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, A
     from train.evaluation.restore_case import make_embedder
     from train.iterate.clean import take_references
     from train.metrics.psnr_ssim import psnr
-    from train.restore.load_restorer import load_restorer, move_to_device, restore_crop
     from train.restore.pasting.paste import round_to_levels
     from train.restore.references.reference_photos import join_references
+    from train.restore.restorers.load_restorer import load_restorer, move_to_device, restore_crop
 
     model = move_to_device(load_restorer(run))
     size, embed = model.config.size, make_embedder(load_judge(judge_spec, model))

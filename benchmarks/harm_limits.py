@@ -1,4 +1,4 @@
-"""Calibrates the table of limits in train/restore/harm.py on people whose true faces are known.
+"""Calibrates the table of limits in train/restore/decisions/harm.py on people whose true faces are known.
 
     python benchmarks/harm_limits.py DATASET --run RUN [--judge dlib] [--split val] [--presets clean,mild,codeformer]
 
@@ -15,7 +15,7 @@ For an ideal measure, the last share would be 1. The line `all limits` has the s
 limits, or that at least one limit stops. The fineness of a face tells how strong its finest detail is. The benchmark
 also proposes a limit of the fineness: 95% of the results of soft inputs have less fineness than this limit. If an input
 has more fineness than this limit, the restorer would make the face softer. The benchmark changes no limit. Write the
-limits that you choose into train/restore/harm.py.
+limits that you choose into train/restore/decisions/harm.py.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def measure_faces(
     from train.evaluation.restore_case import make_embedder
     from train.evaluation.systems import System, select_references
     from train.recipes.training_presets import find_training_preset
-    from train.restore.face_restorer import load_restorer_faces
-    from train.restore.harm import measure_harm
-    from train.restore.load_restorer import load_restorer, move_to_device, restore_crop
+    from train.restore.decisions.harm import measure_harm
     from train.restore.pasting.paste import round_to_levels
+    from train.restore.restorers.face_restorer import load_restorer_faces
+    from train.restore.restorers.load_restorer import load_restorer, move_to_device, restore_crop
 
     model = move_to_device(load_restorer(run))
     models = load_restorer_faces(model.facts, None)
@@ -157,8 +157,8 @@ def main() -> None:
     options = parser.parse_args()
     run = options.run or options.dataset / "run"
 
-    from train.restore.harm import LIMITS
-    from train.restore.load_restorer import load_restorer
+    from train.restore.decisions.harm import LIMITS
+    from train.restore.restorers.load_restorer import load_restorer
 
     size = load_restorer(run).config.size
     lq_set = f"codeformer-{options.split}-{size}-s0"

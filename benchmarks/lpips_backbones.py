@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from train.backbones import get_file_name
+from train.losses.backbones import get_file_name
 from train.losses.perceptual import TAPS, load_heads
 
 NETWORKS = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}  # our name -> the name in the package

@@ -23,7 +23,7 @@ from train.data.tensors import to_tensor
 from train.metrics.psnr_ssim import psnr
 from train.models.restorer import Restorer
 from train.recipes.recipes import find_recipe
-from train.restore.face_restorer import load_restorer_faces
+from train.restore.restorers.face_restorer import load_restorer_faces
 
 PANEL = 224  # the side of each of the five images, in pixels
 

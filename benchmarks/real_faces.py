@@ -24,7 +24,7 @@ from train.data.face_measures import (
 
 # The benchmark counts only the faces whose fineness is below this number (ours). At 256 pixels, 66 of the 67 faces in
 # the photos of real_photos.py have a fineness of 0 to .22, and one face has .36. The number is also the limit
-# `max_fineness` of train/restore/harm.py.
+# `max_fineness` of train/restore/decisions/harm.py.
 MAX_FINENESS = 0.30
 NO_FACE = "no_face"  # the decision for a photo in which the detector finds no face
 

@@ -55,12 +55,12 @@ from curate.faces.find_faces import find_usable_faces
 from curate.faces.interface import FaceModels
 from manifests.pictures.images import decode
 from train.models.restorer import Restorer
-from train.restore.face_restorer import load_restorer_faces
-from train.restore.harm import RESTORED
-from train.restore.load_restorer import load_restorer
-from train.restore.outcomes import FaceOutcome, PhotoOutcome
+from train.restore.decisions.harm import RESTORED
+from train.restore.decisions.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import list_photos
 from train.restore.restore_photos import restore
+from train.restore.restorers.face_restorer import load_restorer_faces
+from train.restore.restorers.load_restorer import load_restorer
 
 # Our goals: the least share of restored faces, and the least sharpness ratio of every restored face.
 LEAST_SHARE, LEAST_SHARPNESS = 2 / 3, 0.95

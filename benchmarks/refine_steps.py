@@ -24,13 +24,13 @@ import torch
 from record_result import record_result
 from torchvision.models import vgg16
 
-from train.backbones import get_file_name
 from train.data.dataset import to_device
 from train.fit.dry_run import make_random_batch
 from train.fit.engine import build
 from train.fit.settings import Settings
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
+from train.losses.backbones import get_file_name
 from train.models.config import IR_SE50
 from train.models.identity.identity_encoder import IrSe
 from train.models.released.ir_se50 import FILE

@@ -40,9 +40,9 @@ from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import read_picture
 from train.restore.batches.face_batches import FaceBatches
 from train.restore.batches.photo_pipeline import Steps, run_steps
-from train.restore.face_restorer import load_restorer_faces
-from train.restore.load_restorer import load_restorer
 from train.restore.restore_photos import restore
+from train.restore.restorers.face_restorer import load_restorer_faces
+from train.restore.restorers.load_restorer import load_restorer
 
 HEIGHT = 640  # of a picture, in pixels
 REFERENCES = 4
@@ -96,7 +96,9 @@ def time_call(
     with ExitStack() as changes:
         if alone:
             changes.enter_context(patch("train.restore.restore_photos.restore_in_batches", restore_one_by_one))
-            changes.enter_context(patch("train.restore.load_restorer.leave_cores", lambda model: nullcontext()))
+            changes.enter_context(
+                patch("train.restore.restorers.load_restorer.leave_cores", lambda model: nullcontext())
+            )
         rows = restore(
             [pictures],
             references,

@@ -40,7 +40,7 @@ from degrade.presets import find_preset
 from train.evaluation.evaluator import EvaluationOptions
 from train.evaluation.systems import list_systems
 from train.models.restorer import Restorer
-from train.restore.face_restorer import load_restorer_faces
+from train.restore.restorers.face_restorer import load_restorer_faces
 
 # Each row has the values that `likeness train --change` gets. We chose the rows (ours).
 ROWS: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""Tests the benchmark that calibrates the limits of train/restore/harm.py."""
+"""Tests the benchmark that calibrates the limits of train/restore/decisions/harm.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.places import REPOSITORY
 sys.path.append(str(REPOSITORY / "benchmarks"))
 from harm_limits import MEASURES, format_table, summarise
 
-from train.restore.harm import LIMITS, HarmLimits
+from train.restore.decisions.harm import LIMITS, HarmLimits
 
 
 def make_row(better: bool, **values: float | None) -> dict[str, float | bool | None]:

@@ -17,7 +17,7 @@ from tests.places import REPOSITORY
 sys.path.append(str(REPOSITORY / "benchmarks"))
 from lpips_backbones import CONVOLUTIONS, NETWORKS, convert, read_arrays
 
-from train.backbones import get_file_name, load_backbone
+from train.losses.backbones import get_file_name, load_backbone
 from train.losses.perceptual import load_heads
 
 SHAPES = ((64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3))  # AlexNet's convolutions

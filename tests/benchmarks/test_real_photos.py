@@ -10,7 +10,7 @@ import pytest
 
 from tests.doubles import curation as doubles
 from tests.places import REPOSITORY
-from train.restore.outcomes import FaceOutcome, PhotoOutcome
+from train.restore.decisions.outcomes import FaceOutcome, PhotoOutcome
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
 import real_photos

@@ -49,9 +49,9 @@ from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.config import check_steps
 from train.models.restorer import Restorer
 from train.restore.batches.face_batches import FaceBatches
-from train.restore.face_restorer import load_restorer_faces
-from train.restore.load_restorer import load_restorer, move_to_device, speed_up_on_cpu, wrap_restorer
 from train.restore.output_paths import list_photos
+from train.restore.restorers.face_restorer import load_restorer_faces
+from train.restore.restorers.load_restorer import load_restorer, move_to_device, speed_up_on_cpu, wrap_restorer
 
 # `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
 # are missing.

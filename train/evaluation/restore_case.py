@@ -17,7 +17,6 @@ from train.evaluation.cases import Case
 from train.evaluation.systems import Embed, System, select_references
 from train.restore.batches.face_batches import FaceInput, NotFinite, raise_errors
 from train.restore.batches.photo_pipeline import Step, Steps
-from train.restore.face_restorer import FaceRestorer, needs_reference
 from train.restore.references.confirm_references import REFERENCE_PARTS, NotRestoredYet, confirm_references
 from train.restore.references.reference_photos import (
     References,
@@ -25,6 +24,7 @@ from train.restore.references.reference_photos import (
     limit_references,
     warp_references,
 )
+from train.restore.restorers.face_restorer import FaceRestorer, needs_reference
 
 
 @dataclass(frozen=True)

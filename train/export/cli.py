@@ -39,7 +39,7 @@ def export(
     """
     from manifests.errors import BadInput
     from train.models.released import PREFIXES
-    from train.restore.exported.manifest import ONNX
+    from train.restore.restorers.exported.manifest import ONNX
 
     if format != "onnx":
         raise BadInput(f"There is no format {format}: give --format onnx.")

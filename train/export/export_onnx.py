@@ -29,7 +29,8 @@ from train.export.graphs import Graph, divide
 from train.export.precision import FULL, PRECISIONS, store_weights
 from train.export.stable_sort import stable_sort
 from train.models.restorer import Restorer
-from train.restore.exported.manifest import (
+from train.restore.references.reference_photos import References
+from train.restore.restorers.exported.manifest import (
     MANIFEST,
     REFERENCES,
     Manifest,
@@ -38,9 +39,8 @@ from train.restore.exported.manifest import (
     name_data,
     name_file,
 )
-from train.restore.exported.onnx_restorer import OnnxParts
-from train.restore.load_restorer import load_restorer, run_model
-from train.restore.references.reference_photos import References
+from train.restore.restorers.exported.onnx_restorer import OnnxParts
+from train.restore.restorers.load_restorer import load_restorer, run_model
 
 OPSET = 18  # The version of ONNX's operators (ours). ONNX Runtime 1.20 and later run it.
 # The largest allowed difference to torch of a restored image in 0..1, if the weights are stored as float32. The limit

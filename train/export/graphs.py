@@ -1,8 +1,8 @@
 """Divides a restorer into parts, each of which becomes one ONNX file.
 
-train/restore/exported/manifest.py explains the values that the parts read and write. The references of a person are
-encoded once. The other parts run for each batch of faces. The VAE and the UNet of a diffusion model are parts of their
-own, so that no ONNX file has all weights.
+train/restore/restorers/exported/manifest.py explains the values that the parts read and write. The references of a
+person are encoded once. The other parts run for each batch of faces. The VAE and the UNet of a diffusion model are
+parts of their own, so that no ONNX file has all weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from train.models.bases.unet import ExtendedAttention
 from train.models.io import Conditions
 from train.models.references import pool
 from train.models.restorer import Restorer
-from train.restore.exported.manifest import REFERENCES, SLOT_VALUES
+from train.restore.restorers.exported.manifest import REFERENCES, SLOT_VALUES
 
 # The names of the dynamic dimensions in the ONNX files.
 FACES, SLOTS = "faces", "references"

@@ -28,9 +28,9 @@ import torch
 from torch import nn
 
 from manifests.errors import BadInput
-from train.backbones import load_backbone
 from train.losses.against_references import cycle_loss, spatial_min_loss
 from train.losses.alignment import face_alignment_loss
+from train.losses.backbones import load_backbone
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.names import (
     ADVERSARIAL,
@@ -64,7 +64,7 @@ from train.recipes.recipes import Recipe
 
 
 def list_backbones(recipe: Recipe) -> set[str]:
-    """Returns the names of the backbones that the losses of a recipe use. train/backbones.py defines the names."""
+    """Returns the names in train/losses/backbones.py of the backbones that the losses of a recipe use."""
     return {"vgg16"} if any(name in recipe.losses for name in THROUGH_BACKBONE) else set()
 
 

@@ -40,12 +40,18 @@ from train.iterate.acceptance import (
 )
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.restore.load_restorer import embed_references, load_restorer, move_to_device, run_model, speed_up_on_cpu
 from train.restore.references.reference_photos import (
     References,
     join_references,
     limit_references,
     warp_references,
+)
+from train.restore.restorers.load_restorer import (
+    embed_references,
+    load_restorer,
+    move_to_device,
+    run_model,
+    speed_up_on_cpu,
 )
 
 STAGE = "iterate"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from manifests.errors import BadInput
-from train.backbones import find_local_file
+from train.losses.backbones import find_local_file
 
 # Two possible files with the recognizer: STATE contains a state dict, and SCRIPT is a TorchScript file.
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"

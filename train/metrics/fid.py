@@ -15,7 +15,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from manifests.errors import BadInput
-from train.backbones import find_local_file
+from train.losses.backbones import find_local_file
 
 # pytorch-fid and torch-fidelity publish the same tensors in files with different names.
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from train.backbones import BACKBONES, find_local_file, get_file_name
+from train.losses.backbones import BACKBONES, find_local_file, get_file_name
 from train.losses.perceptual import Dists, Lpips
 
 # Maps each metric to the network whose layers the metric compares.

@@ -30,10 +30,10 @@ from curate.faces.align import embed_face
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
-from train.backbones import find_local_file, get_file_name, load_backbone
 from train.data import landmarks68
 from train.data.landmarks68 import find_68_points
 from train.data.tensors import to_tensor
+from train.losses.backbones import find_local_file, get_file_name, load_backbone
 from train.metrics import deg_recognizer, fid, lpips_dists, no_reference
 from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target, same_person
 from train.metrics.input_agreement import agree_with_input

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 
 from manifests.errors import BadInput
-from train.backbones import find_local_file
+from train.losses.backbones import find_local_file
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from manifests.runtime.text import format_count, make_printable
 from train.models.config import MOST_FACES, MOST_STEPS
 
 if TYPE_CHECKING:
-    from train.restore.outcomes import PhotoOutcome
+    from train.restore.decisions.outcomes import PhotoOutcome
 
 _MODELS, _PAGE = "Models", "Page"
 
@@ -92,9 +92,9 @@ def restore(
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
     from train.models.released import PREFIXES
-    from train.restore.exported.manifest import ONNX
     from train.restore.output_paths import plan_outputs
     from train.restore.outputs.log import select_earlier_entries
+    from train.restore.restorers.exported.manifest import ONNX
     from train.run_folders import check_output_files
 
     check_output_files(page, page_data)

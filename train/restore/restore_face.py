@@ -17,11 +17,10 @@ from manifests.pictures.untrusted_images import ReadOriginal
 from train.data.face_measures import InputFace, describe_crop, describe_face
 from train.data.landmarks import map_to_crop
 from train.data.mesh import MESH, find_warp_points, warps_references
-from train.restore import harm
 from train.restore.batches.face_batches import FaceInput
-from train.restore.coarse_form import keep_coarse_form
-from train.restore.face_restorer import FaceRestorer, needs_reference
-from train.restore.outcomes import FaceOutcome
+from train.restore.decisions import harm
+from train.restore.decisions.coarse_form import keep_coarse_form
+from train.restore.decisions.outcomes import FaceOutcome
 from train.restore.pasting.paste import round_to_levels
 from train.restore.references.choose_references import FaceInPhoto, ReferenceChoice
 from train.restore.references.confirm_references import NotRestoredYet
@@ -31,6 +30,7 @@ from train.restore.references.reference_photos import (
     join_references,
     warp_references,
 )
+from train.restore.restorers.face_restorer import FaceRestorer, needs_reference
 
 # A function of type OnFace is called for each restored face. The arguments are the photo's path, the LQ crop at the
 # restorer's size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are

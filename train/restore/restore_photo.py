@@ -19,7 +19,7 @@ from train.data.landmarks import find_landmarks
 from train.data.mesh import warps_references
 from train.restore.batches.face_batches import FaceInput, raise_errors
 from train.restore.batches.photo_pipeline import Step, Steps
-from train.restore.outcomes import FaceOutcome, PhotoOutcome
+from train.restore.decisions.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.output_paths import PhotoOutput
 from train.restore.pasting.paste import Patch, make_patch, round_to_levels
 from train.restore.pasting.write_photo import copy_photo, write_crop, write_photo

@@ -21,11 +21,9 @@ from train.data.mesh import warps_references
 from train.models.config import MOST_FACES, check_precision, check_steps
 from train.restore.batches.face_batches import FaceBatches
 from train.restore.batches.photo_pipeline import Steps, restore_in_batches
-from train.restore.exported.manifest import ONNX, strip_prefix
-from train.restore.face_restorer import FaceRestorer, check_seed, load_restorer_faces, needs_reference
-from train.restore.harm import NO_LANDMARKS
-from train.restore.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
-from train.restore.outcomes import PhotoOutcome
+from train.restore.decisions.harm import NO_LANDMARKS
+from train.restore.decisions.kept_out_photos import drop_kept_out_references, find_kept_out_list, is_kept_out
+from train.restore.decisions.outcomes import PhotoOutcome
 from train.restore.output_paths import PhotoOutput, plan_outputs
 from train.restore.outputs.log import make_entry, select_earlier_entries, write_log
 from train.restore.references.confirm_references import REFERENCE_PARTS
@@ -38,6 +36,8 @@ from train.restore.references.reference_photos import (
 )
 from train.restore.restore_face import OnFace, RestoreSetup
 from train.restore.restore_photo import RestoredPhoto, restore_photo
+from train.restore.restorers.exported.manifest import ONNX, strip_prefix
+from train.restore.restorers.face_restorer import FaceRestorer, check_seed, load_restorer_faces, needs_reference
 
 KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."
 STOPPED = "The photo was not restored, because the command was stopped: run the same command again."
@@ -69,9 +69,9 @@ def restore(
     """Restores photos, and all photos of folders, into the folder `out`, and logs them in OUT/restored.jsonl.
 
     A face is kept unchanged if the face is already sharper than the restorer can write, or if the result would be worse
-    than the face (train/restore/harm.py). With `always`, these faces are restored too. A face without a reference is
-    kept unchanged, even with `always`, if the restorer needs a reference. The result is mixed with the photo by
-    `strength`, from 0 (a copy of the photo) to 1.
+    than the face (train/restore/decisions/harm.py). With `always`, these faces are restored too. A face without a
+    reference is kept unchanged, even with `always`, if the restorer needs a reference. The result is mixed with the
+    photo by `strength`, from 0 (a copy of the photo) to 1.
 
     Each face gets only references that show the same person (train/restore/references/choose_references.py). With
     `trust_references`, every reference counts as a photo of the person, whatever the recognizer says.
@@ -80,18 +80,18 @@ def restore(
     (train/restore/pasting/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model`, `steps` and `seed` are as
-    in `load_restorer` (train/restore/load_restorer.py). `checkpoint` can also be onnx:FOLDER, and torch is then not
-    imported. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the inputs are
-    square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is the box of
-    the face in a single photo, in pixels. `say` gets each notice for the user. `on_face` gets each restored face, in
-    the order of the photos. If `limited` is true, a worker process decodes the photos, within the limits of
+    in `load_restorer` (train/restore/restorers/load_restorer.py). `checkpoint` can also be onnx:FOLDER, and torch is
+    then not imported. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the
+    inputs are square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is
+    the box of the face in a single photo, in pixels. `say` gets each notice for the user. `on_face` gets each restored
+    face, in the order of the photos. If `limited` is true, a worker process decodes the photos, within the limits of
     manifests/runtime/workers.py.
 
     The network restores `batch` faces at once, from as many photos as needed, while threads read, search and write
     other photos (train/restore/batches/photo_pipeline.py). If `batch` is None, the free memory decides
-    (train/restore/batches/batch_size.py); a restorer of ONNX files restores one face at once. If the memory is too
+    (train/restore/restorers/batch_size.py); a restorer of ONNX files restores one face at once. If the memory is too
     small, the batch is halved. Two results with different batch sizes can differ by one level in a few pixels.
-    `precision` is fp32, bf16, or None for the usual precision of the device (train/restore/batches/run_restorer.py).
+    `precision` is fp32, bf16, or None for the usual precision of the device (train/restore/restorers/run_restorer.py).
 
     Returns an outcome for each photo, and for each folder that cannot be read. A photo that fails does not stop the
     other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
@@ -211,10 +211,10 @@ def _load_restorer(
             raise BadInput(f"{checkpoint} needs no diffusion model: leave --base-model out.")
         if precision is not None:
             raise BadInput(f"{checkpoint} has the number type of its export: leave --precision out.")
-        from train.restore.exported.onnx_restorer import load_onnx_restorer
+        from train.restore.restorers.exported.onnx_restorer import load_onnx_restorer
 
         return load_onnx_restorer(strip_prefix(checkpoint))
-    from train.restore.load_restorer import load_restorer, move_to_device, prepare_restorer  # imports torch
+    from train.restore.restorers.load_restorer import load_restorer, move_to_device, prepare_restorer  # imports torch
 
     return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)), precision)
 

@@ -12,7 +12,7 @@ from train.models.config import ModelConfig
 from train.models.io import EncodedReferences, Restoration
 from train.models.references import place_in_slots
 from train.recipes.recipes import find_recipe
-from train.restore.harm import HarmLimits
+from train.restore.decisions.harm import HarmLimits
 
 SIZE = 32
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import alexnet, vgg16
 
-from train.backbones import get_file_name
+from train.losses.backbones import get_file_name
 from train.metrics.deg_recognizer import STATE, FaceResNet18
 from train.metrics.fid import INCEPTION
 

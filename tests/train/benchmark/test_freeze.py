@@ -399,7 +399,7 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
     model = Copying()
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     monkeypatch.setattr(train.evaluation.evaluator, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
-    monkeypatch.setattr("train.restore.face_restorer.load_faces", doubles.models)
+    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", doubles.models)
     freeze(made, tmp_path / "bench", references=2, with_pictures=True, with_embeddings=True)
     bare = freeze(made, tmp_path / "bare", references=2).folder
     options = EvaluationOptions(references=2)

@@ -38,7 +38,7 @@ from train.metrics.registry import METRICS
 from train.models.io import EncodedReferences, Restoration
 from train.models.restorer import Restorer
 from train.restore.batches.face_batches import FaceBatches
-from train.restore.load_restorer import prepare_restorer
+from train.restore.restorers.load_restorer import prepare_restorer
 
 SET = f"codeformer-train-{SIZE}-s0"
 OPTIONS = EvaluationOptions(references=2, metrics=("psnr", "id_target", "id_references", "copy_ratio"))
@@ -80,7 +80,7 @@ class Work:
 
             return count, reasons
 
-        patch.setattr("train.restore.face_restorer.load_faces", load)
+        patch.setattr("train.restore.restorers.face_restorer.load_faces", load)
         patch.setattr(train.evaluation.evaluator, "load_faces", load)
         patch.setattr(train.evaluation.cache.cached_measure, "build_measure", build)
 

@@ -77,7 +77,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = Copying("maps")
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     monkeypatch.setattr(train.evaluation.evaluator, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
-    monkeypatch.setattr("train.restore.face_restorer.load_faces", doubles.models)
+    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", doubles.models)
     monkeypatch.setattr(train.evaluation.evaluator, "load_faces", doubles.models)
     return tmp_path
 

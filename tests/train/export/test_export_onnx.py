@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 import train.export.cli
 import train.export.export_onnx
 import train.models.released.osdface
-import train.restore.face_restorer
 import train.restore.restore_photos
+import train.restore.restorers.face_restorer
 from manifests.errors import BadInput
 from manifests.runtime.files import sha256_file
 from tests.doubles import curation as doubles
@@ -37,12 +37,12 @@ from train.export.precision import store_weights
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import DIFFUSION, find_recipe
-from train.restore.exported.manifest import MANIFEST, read_manifest
-from train.restore.exported.onnx_restorer import OnnxParts
-from train.restore.load_restorer import load_restorer, run_model
 from train.restore.outputs.log import LOG
 from train.restore.references.reference_photos import References
 from train.restore.restore_photos import restore
+from train.restore.restorers.exported.manifest import MANIFEST, read_manifest
+from train.restore.restorers.exported.onnx_restorer import OnnxParts
+from train.restore.restorers.load_restorer import load_restorer, run_model
 
 DIM, SIZE = 3, 32  # The length of an embedding of the doubles, and the size of the restorers on base tiny.
 # These entries replace entries of the small UNet. Two levels are enough, and are exported faster than four.
@@ -86,7 +86,7 @@ def exported(run: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def double_faces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.restore.face_restorer, "load_faces", doubles.models)
+    monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", doubles.models)
 
 
 def draw(*counts: int, size: int = SIZE) -> tuple[np.ndarray, list[References]]:
@@ -233,9 +233,9 @@ def test_restore_decides_the_same_as_with_torch(
 
 def test_the_command_restores_without_torch(exported: Path, save: Callable[..., Path], tmp_path: Path) -> None:
     code = (
-        "import sys, train.restore.face_restorer, likeness\n"
+        "import sys, train.restore.restorers.face_restorer, likeness\n"
         "from tests.doubles import curation\n"
-        "train.restore.face_restorer.load_faces = curation.models\n"
+        "train.restore.restorers.face_restorer.load_faces = curation.models\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
         "        likeness.main()\n"

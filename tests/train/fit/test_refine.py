@@ -43,8 +43,8 @@ from train.fit.steps.step import compute_gradients
 from train.models.released.ir_se50 import load_ir_se50
 from train.models.restorer import Restorer
 from train.recipes.recipes import Recipe, find_recipe
-from train.restore.load_restorer import run_model
 from train.restore.references.reference_photos import References, join_references, limit_references
+from train.restore.restorers.load_restorer import run_model
 
 CHANGES = {"size": 64, "channel_limit": 8, "batch": 2, "images": 6, "ema": 4, "preset": "mild"}
 REFINE: Recipe = replace(find_recipe("refine"), **CHANGES)

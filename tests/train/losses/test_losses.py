@@ -20,9 +20,9 @@ from degrade.operations.apply import apply
 from degrade.operations.pixels import to_float
 from degrade.presets import find_preset
 from tests.doubles.models.weights import random_vgg16
-from train.backbones import load_backbone
 from train.losses.against_references import cycle_loss, spatial_min_loss
 from train.losses.alignment import face_alignment_loss, make_region_masks
+from train.losses.backbones import load_backbone
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import (

@@ -85,7 +85,8 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
     train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 2, workers=0, settings=told)
 
     monkeypatch.setattr(
-        "train.restore.face_restorer.load_faces", lambda _: finding(taken[base].folder.parent / "recognizer.onnx")
+        "train.restore.restorers.face_restorer.load_faces",
+        lambda _: finding(taken[base].folder.parent / "recognizer.onnx"),
     )
     photos = [tmp_path / f"{photo}.png" for photo in range(3)]
     for number, photo in enumerate(photos):
@@ -99,7 +100,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         assert image.shape == lq.shape and dictionary.config.vre == recipe.vre
         return
     # After so few steps, the restorer changes little. Without this line, `restore` would undo a part of these changes.
-    monkeypatch.setattr("train.restore.coarse_form.READABLE_SHARE", 2.0)
+    monkeypatch.setattr("train.restore.decisions.coarse_form.READABLE_SHARE", 2.0)
     restored = []
     for many in (2, 0):
         out = tmp_path / f"restored-{many}"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import train.restore.coarse_form
-import train.restore.face_restorer
-import train.restore.harm
+import train.restore.decisions.coarse_form
+import train.restore.decisions.harm
+import train.restore.restorers.face_restorer
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import NO_LIMITS, Marking
 from train.models.restorer import Restorer
@@ -18,11 +18,11 @@ from train.models.restorer import Restorer
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
-    monkeypatch.setattr(train.restore.face_restorer, "load_faces", doubles.models)
-    monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
+    monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", doubles.models)
+    monkeypatch.setattr(train.restore.decisions.harm, "LIMITS", NO_LIMITS)
     # With this limit, no input counts as readable. `restore` would otherwise give the marks the coarse form of the
     # input.
-    monkeypatch.setattr(train.restore.coarse_form, "READABLE_SHARE", 2.0)
+    monkeypatch.setattr(train.restore.decisions.coarse_form, "READABLE_SHARE", 2.0)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model
 

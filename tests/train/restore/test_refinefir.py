@@ -29,9 +29,9 @@ from tests.doubles.models.refinefir import (
 from tests.doubles.models.restorers import Marking
 from train.data.mesh import warp_by_mesh
 from train.data.tensors import to_tensors
-from train.restore.load_restorer import load_restorer
 from train.restore.references.reference_photos import References, read_references
 from train.restore.restore_photos import restore
+from train.restore.restorers.load_restorer import load_restorer
 
 Release = tuple[Path, State, State]  # the value of --run, the generator and the identity encoder
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-import train.restore.face_restorer
+import train.restore.restorers.face_restorer
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
 from curate.faces.interface import Detection, FaceModels
 from curate.photos.read_files import read_photo_row
@@ -43,13 +43,13 @@ from tests.doubles.models.restorers import SIZE, Marking, find_green
 from train.data.tensors import to_image, to_tensor
 from train.models.io import Restoration
 from train.models.restorer import Restorer
-from train.restore.load_restorer import load_restorer, run_model
-from train.restore.outcomes import PhotoOutcome
+from train.restore.decisions.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs
 from train.restore.outputs.contact_sheet import ContactSheet, render_sheet
 from train.restore.outputs.log import LOG
 from train.restore.references.reference_photos import References
 from train.restore.restore_photos import restore
+from train.restore.restorers.load_restorer import load_restorer, run_model
 
 
 def test_without_references_every_face_is_restored_at_the_photos_own_size(
@@ -74,7 +74,7 @@ def test_an_odd_photo_is_a_row_and_the_others_are_restored(
         return [replace(first, landmarks5=np.full((5, 2), 7, np.float32)), *others]
 
     broken: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.face_restorer, "load_faces", broken)
+    monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", broken)
     photos = [save("a.png", []), save("b.png", [0, 5]), save("c.png", [0])]
     rows = restore(photos, [], tmp_path, tmp_path / "o")
     assert [row.status for row in rows] == ["failed", "ok", "dropped"] and len(rows[1].faces) == 1
@@ -177,11 +177,11 @@ _DOUBLES = """
 import sys
 for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(encoding="utf-8", errors="strict")  # as PYTHONIOENCODING=utf-8:strict does
-import train.models.checkpoint_files, train.restore.face_restorer, likeness
+import train.models.checkpoint_files, train.restore.restorers.face_restorer, likeness
 from tests.doubles import curation as curate_doubles
 from tests.doubles.models.restorers import Marking
 from train.models.restorer import Restorer
-train.restore.face_restorer.load_faces = curate_doubles.models
+train.restore.restorers.face_restorer.load_faces = curate_doubles.models
 train.models.checkpoint_files.find_newest_checkpoint = lambda run: run
 Restorer.from_pretrained = classmethod(lambda cls, folder, base_model=None: Marking('embedding'))
 sys.argv[0] = "likeness"
@@ -372,7 +372,7 @@ def test_an_aligned_crop_has_its_landmarks_found(
         return real or [replace(doubles.detect(decode(reference))[0], landmarks5=found)]
 
     finding: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.face_restorer, "load_faces", finding)
+    monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", finding)
     (row,) = restore([crop], [reference], tmp_path, tmp_path / "o", aligned=True)
     assert row.status == "ok" and row.reason is None and (warping[0][1] == found).all()
 
@@ -620,7 +620,7 @@ def test_a_photo_that_is_upside_down_is_restored_upright(
         return doubles.detect(np.where(image[:5, :5].min() == 255, image, 0).astype(np.uint8))
 
     turning: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.face_restorer, "load_faces", turning)
+    monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", turning)
     photos = [doubles.save(tmp_path / f"{turns}.png", np.rot90(upright, turns).copy()) for turns in range(4)]
     rows = restore(photos, [], tmp_path, tmp_path / "o", always=True)
     results = [np.rot90(decode(Path(str(row.output))), -turns).astype(int) for turns, row in enumerate(rows)]

@@ -14,7 +14,7 @@ from manifests.report.result_notices import list_training_checks, make_notices
 from manifests.report.result_tables import make_tables, make_title
 from train.evaluation.cases import Case
 from train.evaluation.evaluator import PageImages
-from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
+from train.restore.outputs.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 
 
 def render_page(result: dict[str, Any], page_images: PageImages, max_images: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from manifests.errors import BadInput
-from train.backbones import find_local_file
+from train.losses.backbones import find_local_file
 from train.models.config import IR_SE50, IrSeShape
 from train.models.identity.identity_encoder import IdentityEncoder, IrSe
 from train.models.released.read_pickled import load_tensors, read_pickled

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from manifests.errors import BadInput
-from train.restore.face_restorer import FaceRestorer
 from train.restore.references.reference_photos import References
+from train.restore.restorers.face_restorer import FaceRestorer
 
 # What the errors of torch and of onnxruntime say if the memory is too small.
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")

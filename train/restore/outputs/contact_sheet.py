@@ -21,8 +21,8 @@ from train.data.tensors import to_tensor
 from train.metrics.measure import explain_missing
 from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
-from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
-from train.restore.outcomes import PhotoOutcome
+from train.restore.decisions.outcomes import PhotoOutcome
+from train.restore.outputs.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 from train.restore.references.reference_photos import References
 
 KEPT = "No face of the photo was changed."

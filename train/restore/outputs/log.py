@@ -1,11 +1,11 @@
 """Read and write the log of `restore`, OUT/restored.jsonl.
 
 The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
-of PhotoOutcome (train/restore/outcomes.py). The line of a photo also has `source`, the absolute path of the photo, and
-`place`, the path of the restored file inside OUT. The field `source_sha256` is the sha256 of the photo's file, or None
-if nothing was written or the file is gone. With this hash, `likeness review` knows the photo even if its file was moved
-or overwritten. The field `settings` is a hash of the restorer, the references and the options. The field `precision` is
-the number type in which the restorer computed: fp32 or bf16.
+of PhotoOutcome (train/restore/decisions/outcomes.py). The line of a photo also has `source`, the absolute path of the
+photo, and `place`, the path of the restored file inside OUT. The field `source_sha256` is the sha256 of the photo's
+file, or None if nothing was written or the file is gone. With this hash, `likeness review` knows the photo even if its
+file was moved or overwritten. The field `settings` is a hash of the restorer, the references and the options. The field
+`precision` is the number type in which the restorer computed: fp32 or bf16.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 
 from curate.faces.comparison.turned_hashes import MIRRORED, count_different_bits, turn_hashes, unpack_hashes
 from manifests.runtime.text import make_printable
-from train.restore.outcomes import ReferenceUse
+from train.restore.decisions.outcomes import ReferenceUse
 from train.restore.references.confirm_references import confirm_references, describe_cosine, describe_mismatch
 from train.restore.references.reference_people import ReferencePerson, select_main_people
 from train.restore.references.reference_photos import ReferenceFace, ReferencePhoto

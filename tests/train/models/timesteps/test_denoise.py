@@ -31,8 +31,8 @@ from train.models.timesteps.denoise import draw_noise, draw_noisy_step, list_tim
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipe_files import change_recipe
 from train.recipes.recipes import DIFFUSION, RECIPES, STYLEGAN_RECIPES, TINY, find_recipe
-from train.restore.load_restorer import load_restorer
 from train.restore.restore_photos import restore
+from train.restore.restorers.load_restorer import load_restorer
 
 DENOISER = small("idm")
 CPU = torch.device("cpu")
@@ -232,8 +232,9 @@ def test_restore_gives_the_same_bytes_for_the_same_seed_in_any_order(
     run: Path, taken: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer = taken.folder.parent / "recognizer.onnx"
-    monkeypatch.setattr("train.restore.face_restorer.load_faces", lambda _: models_of(recognizer))
-    monkeypatch.setattr("train.restore.coarse_form.READABLE_SHARE", 2.0)  # Otherwise `restore` undoes coarse changes.
+    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", lambda _: models_of(recognizer))
+    # Otherwise `restore` undoes coarse changes.
+    monkeypatch.setattr("train.restore.decisions.coarse_form.READABLE_SHARE", 2.0)
     photos = [tmp_path / f"{number}.png" for number in range(2)]
     for number, photo in enumerate(photos):
         cv2.imwrite(str(photo), picture(number, 0, DENOISER.size))

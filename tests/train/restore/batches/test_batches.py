@@ -23,13 +23,13 @@ from train.recipes.model_configs import build_model_config
 from train.restore.batches import photo_pipeline
 from train.restore.batches.face_batches import FaceBatches, FaceInput
 from train.restore.batches.photo_pipeline import Step, Steps, restore_in_batches
-from train.restore.batches.run_restorer import choose_precision, keep_vae_in_float32
-from train.restore.face_restorer import FaceRestorer
-from train.restore.load_restorer import prepare_restorer
-from train.restore.outcomes import PhotoOutcome
+from train.restore.decisions.outcomes import PhotoOutcome
 from train.restore.outputs.log import LOG
 from train.restore.references.reference_photos import References
 from train.restore.restore_photos import restore
+from train.restore.restorers.face_restorer import FaceRestorer
+from train.restore.restorers.load_restorer import prepare_restorer
+from train.restore.restorers.run_restorer import choose_precision, keep_vae_in_float32
 
 Save = Callable[..., Path]
 
@@ -233,7 +233,7 @@ def test_detection_runs_while_the_network_computes(
         return honest(*inputs)
 
     loading: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr("train.restore.face_restorer.load_faces", loading)
+    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", loading)
     monkeypatch.setattr(marking, "forward", forward)
     rows = restore(photos, [], tmp_path, tmp_path / "o", batch=2)
     assert {row.status for row in rows} == {"ok"}

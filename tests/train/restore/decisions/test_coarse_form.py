@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.doubles.pictures.textures import make_texture
 from train.data.face_measures import describe_crop, measure_agreement
-from train.restore.coarse_form import READABLE_SHARE, keep_coarse_form
+from train.restore.decisions.coarse_form import READABLE_SHARE, keep_coarse_form
 
 
 def test_a_shift_of_colour_and_shading_is_undone_and_fine_detail_stays() -> None:

@@ -10,7 +10,7 @@ from torchvision.models import vgg16
 
 from manifests.errors import BadInput
 from tests.doubles.models.weights import random_vgg16
-from train.backbones import fetch_weights, get_file_name, load_backbone
+from train.losses.backbones import fetch_weights, get_file_name, load_backbone
 
 
 @pytest.fixture(scope="module")

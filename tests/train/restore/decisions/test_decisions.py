@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-import train.restore.coarse_form
-import train.restore.face_restorer
-import train.restore.harm
-import train.restore.load_restorer
+import train.restore.decisions.coarse_form
+import train.restore.decisions.harm
+import train.restore.restorers.face_restorer
+import train.restore.restorers.load_restorer
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.pictures.images import decode
@@ -23,8 +23,8 @@ from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import NO_LIMITS, SIZE, Marking, find_green
 from tests.places import Run
 from train.models.io import Restoration
-from train.restore.harm import ALREADY_SHARP, LESS_ALIKE, RESTORED, HarmLimits
-from train.restore.outcomes import FaceOutcome
+from train.restore.decisions.harm import ALREADY_SHARP, LESS_ALIKE, RESTORED, HarmLimits
+from train.restore.decisions.outcomes import FaceOutcome
 from train.restore.outputs.log import LOG
 from train.restore.restore_photos import restore
 
@@ -36,7 +36,7 @@ def names(face: FaceOutcome) -> list[str]:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, limits: HarmLimits) -> None:
-    monkeypatch.setattr(train.restore.harm, "LIMITS", limits)
+    monkeypatch.setattr(train.restore.decisions.harm, "LIMITS", limits)
 
 
 def test_each_face_gets_its_own_references_and_a_stranger_is_restored_without(
@@ -121,7 +121,7 @@ def test_unusable_references_are_a_sentence_each_and_an_error_if_there_are_no_ot
             restore([one], unusable, tmp_path, tmp_path / "q")
     # If the score of a face is below the threshold of the detector, the face does not count.
     strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
-    monkeypatch.setattr(train.restore.face_restorer, "load_faces", strict)
+    monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
         restore([one], [tmp_path / "refs/r1.png"], tmp_path, tmp_path / "q")
 
@@ -187,7 +187,7 @@ def test_the_command_prints_a_sentence_for_each_face(
 def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(
     marking: Marking, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, readable = save("one.png", [5]), train.restore.coarse_form.READABLE_SHARE
+    one, readable = save("one.png", [5]), train.restore.decisions.coarse_form.READABLE_SHARE
     assert readable > 1, "the fixture lets the marks stay"
     # This double only makes the middle of the face a little darker, so the recognizer still finds the same face.
     spot = 30 * np.outer(*[np.hanning(SIZE)] * 2).astype(np.float32)[..., None]
@@ -199,5 +199,5 @@ def test_a_shift_of_colour_by_the_restorer_is_undone_in_a_readable_face(
         return int(np.abs(decode(Path(str(row.output))).astype(int) - decode(one)).max())
 
     assert restore_and_compare("unreadable") >= 8
-    monkeypatch.setattr(train.restore.coarse_form, "READABLE_SHARE", 0.3)
+    monkeypatch.setattr(train.restore.decisions.coarse_form, "READABLE_SHARE", 0.3)
     assert restore_and_compare("readable") <= 2

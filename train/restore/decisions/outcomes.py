@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.restore.harm import HarmMeasures
+from train.restore.decisions.harm import HarmMeasures
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FaceOutcome:
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels.
     similarity: float | None  # Mean cosine of the face to the references that were used; None without references.
     restored: bool
-    decision: str  # "restored", or one of the reasons in train/restore/harm.py for which the face was kept
+    decision: str  # "restored", or one of the reasons in train/restore/decisions/harm.py for which the face was kept
     sentence: str
     references: tuple[ReferenceUse, ...] = ()
     measures: HarmMeasures | None = None  # None if no restored face was compared with the photo

@@ -17,11 +17,17 @@ from train.models.config import check_steps
 from train.models.released import INSTANTRESTORE, OSDFACE, PREFIXES, REFINEFIR
 from train.models.restorer import Restorer
 from train.recipes.recipes import DIFFUSION
-from train.restore.batches.batch_size import find_batch_size
-from train.restore.batches.run_restorer import ReferenceCache, can_encode_once, choose_precision, leave_cores, run_batch
-from train.restore.exported.manifest import ONNX
-from train.restore.face_restorer import FaceRestorer, check_seed
 from train.restore.references.reference_photos import References
+from train.restore.restorers.batch_size import find_batch_size
+from train.restore.restorers.exported.manifest import ONNX
+from train.restore.restorers.face_restorer import FaceRestorer, check_seed
+from train.restore.restorers.run_restorer import (
+    ReferenceCache,
+    can_encode_once,
+    choose_precision,
+    leave_cores,
+    run_batch,
+)
 
 
 def load_restorer(

@@ -8,8 +8,8 @@ import torch
 
 from train.models.restorer import Restorer
 from train.recipes.recipes import STYLEGAN, TINY
-from train.restore.batches.run_restorer import find_device, run_batch
 from train.restore.references.reference_photos import join_references
+from train.restore.restorers.run_restorer import find_device, run_batch
 
 # A batch may need this share of the free memory. References, photos and the memory that the allocator cannot use need
 # the rest. All numbers of this file are ours.

@@ -16,9 +16,9 @@ from manifests.runtime.files import sha256_bytes, sha256_file
 from manifests.runtime.text import make_printable
 from train.data.mesh import MESH, check_landmark_model
 from train.models.config import ModelConfig
-from train.restore.exported.manifest import MANIFEST, REFERENCES, SLOT_VALUES, Part, read_manifest
-from train.restore.face_restorer import FaceRestorer
 from train.restore.references.reference_photos import References
+from train.restore.restorers.exported.manifest import MANIFEST, REFERENCES, SLOT_VALUES, Part, read_manifest
+from train.restore.restorers.face_restorer import FaceRestorer
 
 # The encoded references of this number of people stay in memory (ours). The references of a person with four photos
 # need about 1 MB at 256 px.

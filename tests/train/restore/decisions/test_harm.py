@@ -10,7 +10,7 @@ import pytest
 
 from tests.doubles.pictures.textures import make_texture
 from train.data.face_measures import describe_crop
-from train.restore.harm import (
+from train.restore.decisions.harm import (
     DISAGREES,
     LESS_ALIKE,
     LESS_SHARP,
