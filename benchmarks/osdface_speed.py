@@ -37,7 +37,7 @@ from record_result import record_result
 from safetensors.torch import save_file
 
 from train.models.bases.diffusion import ADAPTED
-from train.models.bases.fast_inference import has_bfloat16, speed_up
+from train.models.bases.fast_inference import speed_up
 from train.models.config import VreConfig
 from train.models.prompts.vq import VQ
 from train.models.prompts.vre import Projection
@@ -204,7 +204,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         write_weights(Path(name), options.mini)
         rows = compare(Path(name), options.repeats)
-    facts = {"bfloat16_in_cpu": has_bfloat16(), "amx": torch.cpu._is_amx_tile_supported(), "mini": options.mini}
+    bfloat16, amx = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+    facts = {"bfloat16_in_cpu": bfloat16, "amx": amx, "mini": options.mini}
     facts |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     record_result("osdface_speed", {**facts, "rows": rows}, options.keep)
 

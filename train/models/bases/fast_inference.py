@@ -15,11 +15,6 @@ from torch import nn
 from train.models.bases.diffusion import DiffusionBase
 from train.models.bases.winograd import WinogradConv2d, suits_winograd
 
-# A restorer computes in bfloat16 by itself only if the mean difference from float32 is below this number of levels, of
-# 255 (issue 22).
-MOST_LEVELS = 1.0
-TRIED_SIZE = 128  # The side of the picture, in pixels, on which `measure_bfloat16` tries a restorer (ours).
-
 
 @torch.no_grad()
 def speed_up(model: Any, bfloat16: bool = False) -> None:
@@ -55,35 +50,6 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
     if bfloat16:
         for network in (base.unet, base.vae):
             nn.Module.to(network, torch.bfloat16)  # diffusers' own method warns, although autocast keeps this safe
-
-
-def has_bfloat16() -> bool:
-    """Returns whether the CPU multiplies in bfloat16 (AVX-512 BF16, and on some CPUs also AMX)."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-@torch.inference_mode()
-def measure_bfloat16(model: Any) -> float:
-    """Returns the mean difference between the restored images in bfloat16 and in float32, in levels of 0..255.
-
-    The restorer, on the CPU, restores a smooth random picture of TRIED_SIZE pixels without references. The picture is
-    always the same. If an output contains NaN or infinity, the result is infinity.
-    """
-    draw = torch.Generator().manual_seed(0)
-    picture = torch.rand(1, 3, 8, 8, generator=draw)
-    picture = nn.functional.interpolate(picture, (TRIED_SIZE, TRIED_SIZE), mode="bicubic").clamp(0, 1)
-    nothing = (
-        picture[:, None, :][:, :0],
-        torch.ones(1, 0, dtype=torch.bool),
-        torch.zeros(1, 0, model.config.embedding_dim),
-    )
-    images = []
-    for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            # `forward` is called without the hooks of the restorer, because OSDFace's hook resizes the picture.
-            images.append(model.forward(picture, *nothing).image.float())
-    difference = float((images[0] - images[1]).abs().mean()) * 255
-    return difference if difference == difference else float("inf")
 
 
 def _can_join(layer: Any) -> bool:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tests.doubles.models.stable_diffusion import write_light_sd, write_mini_sd
 from tests.doubles.training import DIM, small
 from train.models.bases import winograd
-from train.models.bases.fast_inference import measure_bfloat16, speed_up
+from train.models.bases.fast_inference import speed_up
 from train.models.bases.winograd import WinogradConv2d, suits_winograd
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
@@ -90,18 +90,10 @@ def test_a_fast_restorer_restores_the_same(recipe: str, tmp_path: Path, monkeypa
 @torch.no_grad()
 def test_in_bfloat16_the_result_differs_by_little(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model, seen = restorer("osdface", write(tmp_path)), inputs()
-    before, levels = model(*seen).image, measure_bfloat16(model)
-    assert 0 < levels < 5
+    before = model(*seen).image
     speed_up(model, bfloat16=True)
     assert {weight.dtype for weight in model.base.unet.parameters()} == {torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
         after = model(*seen)
     assert after.image.dtype == torch.float32 and after.latent.dtype == torch.float32
     assert 0 < float((after.image - before).abs().mean()) * 255 < 5
-
-
-@torch.no_grad()
-def test_a_restorer_that_fails_in_bfloat16_is_far_from_float32(tmp_path: Path) -> None:
-    model = restorer("osdface", write_mini_sd(tmp_path))
-    model.base.vae.decoder.conv_out.bias.fill_(float("nan"))
-    assert measure_bfloat16(model) == float("inf")
