@@ -75,7 +75,10 @@ def check_export_folder(out: Path) -> None:
 
 
 def list_files(run: str | Path, base_model: str | None = None) -> list[str]:
-    """Returns the names of the files that `export_onnx` writes. Raises BadInput like `export_onnx`."""
+    """Returns the names of the files that `export_onnx` writes, without the files of weights above MOST_BYTES.
+
+    Raises BadInput if the restorer cannot be loaded or exported.
+    """
     return [*(name_file(graph.name) for graph in divide(load_restorer(run, base_model))), MANIFEST]
 
 
@@ -93,10 +96,11 @@ def export_onnx(run: str | Path, out: Path, base_model: str | None = None, preci
     with publish_folder(out) as folder, torch.inference_mode():
         parts = _write_parts(model, folder, precision)
         difference, checks = _compare(model, folder.root, parts)
-        if not difference <= (LIMIT if precision == FULL else 1):  # NaN fails too
+        limit = LIMIT if precision == FULL else 1  # images are in 0..1, so only NaN is above 1
+        if not difference <= limit:
             raise BadInput(
                 "The ONNX files were not written, because a restored image in 0..1 differs from the image of torch by "
-                f"{difference:.1e} (at most {LIMIT:.0e} allowed): restore with --run {make_printable(run)} instead."
+                f"{difference:.1e} (at most {limit:.0e} allowed): restore with --run {make_printable(run)} instead."
             )
         manifest = Manifest(model.config, model.facts, tuple(parts), OPSET, precision, difference)
         folder.add_bytes(MANIFEST, format_manifest(manifest))

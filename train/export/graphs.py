@@ -26,7 +26,7 @@ from train.restore.restorers.exported.manifest import REFERENCES, SLOT_VALUES
 
 # The names of the dynamic dimensions in the ONNX files.
 FACES, SLOTS = "faces", "references"
-# The dynamic dimensions of each value. Every other value has only the dimension FACES.
+# The dynamic dimensions of the pictures and embeddings of one person. For other values, see `Graph.find_dimensions`.
 _PERSON_DIMENSIONS = {"pictures": {0: SLOTS}, "embeddings": {0: SLOTS}}
 
 

@@ -210,7 +210,7 @@ def _load_restorer(
         if base_model is not None:
             raise BadInput(f"{checkpoint} needs no diffusion model: leave --base-model out.")
         if precision is not None:
-            raise BadInput(f"{checkpoint} has the number type of its export: leave --precision out.")
+            raise BadInput(f"{checkpoint} computes in fp32: leave --precision out.")
         from train.restore.restorers.exported.onnx_restorer import load_onnx_restorer
 
         return load_onnx_restorer(strip_prefix(checkpoint))
