@@ -70,9 +70,8 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     backbone.
     """
     path = fetch_weights(backbone, folder)
-    with torch.device(
-        "meta"
-    ):  # draws no random weights, which saves time and leaves torch's random generator unchanged
+    # The device meta draws no random weights, which saves time and leaves torch's random generator unchanged.
+    with torch.device("meta"):
         features: nn.Sequential = models.get_model(backbone, weights=None).features
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -12,7 +12,7 @@ from train.restore.references.reference_photos import References
 from train.restore.restorers.face_restorer import FaceRestorer
 
 # What the errors of torch and of onnxruntime say if the memory is too small.
-_OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "bad_alloc")
 
 
 class FaceInput(NamedTuple):

@@ -21,8 +21,6 @@ from train.restore.references.reference_photos import References
 # The cache of encoded references needs at most MOST_BYTES (ours). One reference of recipe tiny at 256 px needs .4 MB,
 # and one reference of recipe instant at 512 px needs about 55 MB.
 MOST_BYTES = 2**30
-
-
 # The share of the processor time of a face that the network of base tiny needs at 256 px. Detection, embeddings, checks
 # and pasting need the rest. Measured with `benchmarks/restore_batches.py` (ours).
 TINY_SHARE = 0.25

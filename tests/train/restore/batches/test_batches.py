@@ -20,6 +20,7 @@ from train.models.bases.tiny import TinyBase
 from train.models.io import Restoration
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
+from train.recipes.recipes import TINY
 from train.restore.batches import photo_pipeline
 from train.restore.batches.face_batches import FaceBatches, FaceInput
 from train.restore.batches.photo_pipeline import Step, Steps, restore_in_batches
@@ -27,6 +28,7 @@ from train.restore.decisions.outcomes import PhotoOutcome
 from train.restore.outputs.log import LOG
 from train.restore.references.reference_photos import References
 from train.restore.restore_photos import restore
+from train.restore.restorers import batch_size
 from train.restore.restorers.face_restorer import FaceRestorer
 from train.restore.restorers.load_restorer import prepare_restorer
 from train.restore.restorers.run_restorer import choose_precision, keep_vae_in_float32
@@ -213,6 +215,14 @@ def test_the_number_of_photos_in_memory_does_not_grow_with_the_number_of_photos(
     assert most_open(20, held=1000) <= 4
 
 
+def test_the_free_memory_decides_how_many_faces_are_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = run_of()
+    face = batch_size.BYTES_PER_PIXEL[TINY] * model.config.size**2
+    for free, size in ((0, 1), (6 * face, 3), (1000 * face, batch_size.MOST_ON_CPU)):
+        monkeypatch.setattr(batch_size, "read_free_memory", lambda free=free: free)
+        assert prepare_restorer(model).find_batch_size() == size
+
+
 def test_detection_runs_while_the_network_computes(
     marking: Marking, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +230,7 @@ def test_detection_runs_while_the_network_computes(
     import threading
 
     searched, honest = threading.Event(), marking.forward
-    photos = [save(f"{i}.png", [5], i) for i in range(12)]
+    photos = [save(f"{i}.png", [5], i) for i in range(6)]
     marks = {decode_first(path): i for i, path in enumerate(photos)}
 
     def detect(image: np.ndarray) -> list[Detection]:
@@ -255,8 +265,8 @@ def test_the_precision_is_chosen_logged_and_compared(marking: Marking, save: Sav
         restore([one], [], tmp_path, tmp_path / "p", precision="fp16")
     with pytest.raises(BadInput, match="--batch 0 is out of range"):
         restore([one], [], tmp_path, tmp_path / "p", batch=0)
-    assert choose_precision(run_of(), None) == "fp32"  # on a CPU
     model = run_of()
+    assert choose_precision(model, None) == "fp32"  # on a CPU
     faces = faces_of(model.config.size)
     single, half = (FaceBatches(prepare_restorer(model, one), 4).restore(faces) for one in ("fp32", "bf16"))
     apart = np.abs(np.stack(single) - np.stack(half))  # type: ignore[arg-type]
