@@ -31,7 +31,14 @@ from tests.places import REPOSITORY
 LIBRARIES = ("torch._dynamo", "torch.utils.tensorboard", "likeness", "pytest")
 # The process that is forked imports all modules in these folders, except the modules LEFT_OUT, which few tests need.
 FOLDERS = ("manifests", "curate", "degrade", "train")
-LEFT_OUT = ("degrade.engines", "train.models.bases.diffusion", "train.models.released")
+LEFT_OUT = (
+    "degrade.engines",
+    "train.export",
+    "train.models.bases.base_folder",
+    "train.models.bases.diffusion",
+    "train.models.bases.fast_inference",
+    "train.models.released",
+)
 CAN_FORK = sys.platform == "linux"  # macOS would end a process that is forked after the import of these libraries
 
 
