@@ -147,12 +147,6 @@ def _find_size(matches: Matches, facts: dict[str, PictureFacts]) -> int:
 def _make_cases(matches: Matches, facts: dict[str, PictureFacts], size: int) -> list[ImportedCase]:
     """Returns the cases whose LQ image and target can be used, and records the problems of all pictures."""
     usable: list[tuple[MatchedCase, tuple[str, ...]]] = []
-    reported = set[tuple[str, str]]()
-
-    def report(problem: str, file: str) -> None:
-        if (problem, file) not in reported:
-            reported.add((problem, file))
-            matches.add(problem, file)
 
     def find_problem(file: str) -> str | None:
         if file not in facts:
@@ -163,28 +157,28 @@ def _make_cases(matches: Matches, facts: dict[str, PictureFacts], size: int) -> 
         own = [case.lq, *([case.target] if case.target else [])]
         if problems := [(problem, file) for file in own if (problem := find_problem(file)) is not None]:
             for problem, file in problems:
-                report(problem, file)
+                matches.add(problem, file)
             continue
         own_pixels, references = {facts[file].pixels for file in own}, []
         for file in case.references:
             if (problem := find_problem(file)) is not None:
-                report(f"{problem}_reference", file)
+                matches.add(f"{problem}_reference", file)
             elif facts[file].pixels in own_pixels:
-                report("own_reference", file)
+                matches.add("own_reference", file)
             else:
                 references.append(file)
         if case.references and not references:
-            report("no_references", case.lq)
+            matches.add("no_references", case.lq)
         usable.append((case, tuple(references)))
     first_with_pixels: dict[str, str] = {}
     for case, kept in usable:
         for file in (case.lq, *([case.target] if case.target else []), *kept):
             if facts[file].height != size:
-                report("other_size", file)
+                matches.add("other_size", file)
             if facts[file].is_gray:
-                report("gray", file)
+                matches.add("gray", file)
         if first_with_pixels.setdefault(facts[case.lq].pixels, case.lq) != case.lq:
-            report("same_picture", case.lq)
+            matches.add("same_picture", case.lq)
     wrong = _choose_wrong_references(usable)
 
     def describe(file: str) -> SetPicture:

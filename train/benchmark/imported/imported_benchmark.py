@@ -5,8 +5,8 @@
     `images/` has copies of the files of the set, if --with-images was given.
 
 A picture is a file of the published set. The benchmark has the path of the file below the folder of the set, and the
-sha256 of its bytes. The hash of the benchmark does not depend on the paths, so the folders of a set can have other
-names on another machine.
+sha256 of its bytes. The hash of the benchmark does not depend on the paths. If the folders of a set have other names on
+another machine, an import there gives the same hash, unless a folder has the name of a person.
 """
 
 from __future__ import annotations
@@ -121,6 +121,9 @@ def load_imported(folder: Path) -> ImportedBenchmark:
 
 
 def _make_case(line: Mapping[str, Any]) -> ImportedCase:
+    """Raises ValueError for a name that is no file name, because restored images get this name."""
+    if not line["name"] or PurePosixPath(line["name"]).name != line["name"] or "\\" in line["name"]:
+        raise ValueError("name")
     return ImportedCase(
         **{
             **line,
@@ -147,7 +150,8 @@ def encode_cases(cases: Iterable[ImportedCase]) -> bytes:
 
 
 def hash_cases(cases: Iterable[ImportedCase], size: int) -> str:
-    """Returns the hash of an imported benchmark: of its size, and of the names and pictures of its cases.
+    """Returns the hash of an imported benchmark: of its size, and of the names, people, columns and pictures of its
+    cases.
 
     The paths of the files do not count.
     """

@@ -18,6 +18,7 @@ from manifests.errors import BadInput
 from manifests.runtime.text import suggest_name
 from train.benchmark.imported.pair_lists import ListedCase, read_dmdnet_list, read_refldm_list
 from train.benchmark.imported.patterns import compile_pattern, list_words
+from train.benchmark.imported.picture_facts import MIN_SIDE
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,15 @@ def _make_layout(path: str, table: dict[str, Any]) -> Layout:
     patterns = [lq] if isinstance(lq, str) else lq
     if not isinstance(patterns, list) or not patterns or not all(isinstance(one, str) and one for one in patterns):
         raise BadInput(f"{path} needs the key lq: the pattern of the LQ images, or a list of patterns.")
-    size = table.get("size", 0)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise BadInput(f"{path}: size must be a number of pixels, but it is {size!r}.")
+    size = table.get("size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < MIN_SIDE):
+        raise BadInput(f"{path}: size must be a number of pixels, {MIN_SIDE} or more, but it is {size!r}.")
     texts = {key: table.get(key, getattr(Layout(), key)) for key in sorted(_KEYS - {"lq", "size"})}
     if wrong := [key for key, text in texts.items() if not isinstance(text, str)]:
         raise BadInput(f"{path}: {wrong[0]} must be a text in quotation marks.")
-    layout = Layout(tuple(patterns), size=size, **texts)
+    if not texts["name"] or "/" in texts["name"] or "\\" in texts["name"]:
+        raise BadInput(f"{path}: name must be a file name without folders, because restored images get this name.")
+    layout = Layout(tuple(patterns), size=size or 0, **texts)
     for pattern in (*patterns, layout.target, layout.references):
         compile_pattern(pattern)
     for key in ("target", "references", "name"):

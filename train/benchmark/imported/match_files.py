@@ -68,10 +68,13 @@ class Matches:
     has_targets: bool = False
     has_references: bool = False
     problems: dict[str, list[str]] = field(default_factory=dict)
+    _added: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, problem: str, file: str) -> None:
-        """Records that a file has a problem."""
-        self.problems.setdefault(problem, []).append(file)
+        """Records that a file has a problem. A file that several cases share is counted once."""
+        if (problem, file) not in self._added:
+            self._added.add((problem, file))
+            self.problems.setdefault(problem, []).append(file)
 
 
 def list_pictures(folder: Path) -> tuple[list[str], list[str]]:

@@ -119,6 +119,10 @@ def test_a_list_can_name_files_that_do_not_exist(tmp_path: Path) -> None:
     (folder / "TestLists.txt").write_text(lines[2])
     assert import_benchmark(folder, "asffnet", tmp_path / "other").problems == {
         "missing_reference": 1, "no_references": 1, "unused": 1}  # fmt: skip
+    save(folder / "LQ/b.png", noise(3))
+    (folder / "TestLists.txt").write_text(lines[2] + "\n" + lines[2].replace("a.png", "b.png"))
+    counts = import_benchmark(folder, "asffnet", tmp_path / "both").problems
+    assert counts["missing_reference"] == 1 and counts["no_references"] == 2  # two images share the missing folder
     (folder / "TestLists.txt").write_text("a\tb\tc\td")
     with pytest.raises(BadInput, match=r"Line 1 of .* has 4 columns"):
         import_benchmark(folder, "asffnet", tmp_path / "third")
@@ -162,9 +166,10 @@ def test_changed_files_are_refused(folder: Path) -> None:
     (out / "cases.jsonl").write_text(lines.replace('"a_1"', '"z_1"'))
     with pytest.raises(BadInput, match="was changed"):
         load_imported(out)
-    (out / "cases.jsonl").write_text(lines.replace("lq/a_1.png", "../a_1.png"))
-    with pytest.raises(BadInput, match="lines that a benchmark cannot contain"):
-        load_imported(out)
+    for old, new in (("lq/a_1.png", "../a_1.png"), ('"a_1"', '"../a_1"')):  # neither reads nor writes lead outside
+        (out / "cases.jsonl").write_text(lines.replace(old, new))
+        with pytest.raises(BadInput, match="lines that a benchmark cannot contain"):
+            load_imported(out)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,8 @@ def test_a_toml_file_describes_any_other_layout(tmp_path: Path) -> None:
         ('lq = "a/{stem}.png"\ntarget = "b/{person}.png"', "uses the word {person}"),
         ('lq = "a/{}.png"', "has a brace without a word"),
         ('lq = "a/{stem}.png"\nsize = "big"', "size must be a number of pixels"),
+        ('lq = "a/{stem}.png"\nsize = 8', "size must be a number of pixels, 16 or more"),
+        ('lq = "a/{stem}.png"\nname = "a/{stem}"', "name must be a file name without folders"),
         ('lq = "a/{stem}.png"\ntarget = 3', "target must be a text"),
         ("lq = [", "is not valid TOML"),
     ],
