@@ -38,8 +38,9 @@ from tests.places import SHARED, Run
 fork_workers()
 
 # `make test` draws the same random examples each time. `make fuzz` sets HYPOTHESIS_PROFILE=free to draw new examples.
-settings.register_profile("fixed", derandomize=True, database=None)
-settings.register_profile("free")
+# No example has a time limit, because an example can take long on a busy machine.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.register_profile("free", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 

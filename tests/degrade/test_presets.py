@@ -17,7 +17,7 @@ def steps(theta: dict) -> dict[str, dict]:
     return {step["op"]: step for step in theta["steps"]}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(PRESETS)), st.integers(-(2**63), 2**63 - 1), st.text(max_size=8))
 def test_a_draw_is_complete_plain_json_and_inside_its_ranges(name, seed, key):
     preset = PRESETS[name]

@@ -15,7 +15,7 @@ from manifests.ledger.paths import crop_path
 from manifests.pictures.png_files import CROP_PNG, encode_png
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_every_pixel_comes_back_in_two_readers(image):
     data = encode_png(image, CROP_PNG)

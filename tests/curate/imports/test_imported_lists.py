@@ -295,7 +295,7 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
     }  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_a_listed_face_is_in_its_split_or_in_none_and_nobody_is_on_two_sides(data):
     count = data.draw(st.integers(1, 14))

@@ -176,7 +176,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path, pictures):
             read_lists(source, kind, *more)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_list_or_one_sentence(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("any")

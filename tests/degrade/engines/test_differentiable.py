@@ -125,7 +125,7 @@ def test_draws_on_real_faces_are_what_the_exact_engine_makes_of_them(preset, sha
     assert np.quantile(np.stack(apart), 0.999) <= 1 and np.mean(apart) <= 0.02
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(PRESETS)), st.integers(0, 2**63 - 1), st.integers(33, 80), st.integers(33, 80))
 def test_any_draw_at_any_size_is_what_the_exact_engine_makes_of_it_before_jpeg(preset, seed, height, width):
     hq, before = picture(height, width), until_jpeg(sample_theta(PRESETS[preset], seed, "face"))
@@ -174,7 +174,7 @@ def test_a_single_pixel_and_a_single_line():
     assert levels(apply(batch(hq), [tiny])[0], exact.apply(hq, tiny)).max() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 100), st.integers(0, 2**32), st.booleans())
 def test_a_jpeg_of_8_bits_is_the_decoded_file_bit_for_bit(height, width, quality, seed, rough):
     hq = picture(height, width, seed)

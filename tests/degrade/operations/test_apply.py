@@ -50,7 +50,7 @@ def changed(step: int, **values: object) -> dict:
 # --- the same θ gives the same bits ---
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(PRESETS)), st.integers(0, 2**63 - 1), st.integers(33, 80), st.integers(33, 80))
 def test_a_theta_replays_to_the_same_bits_after_a_trip_through_json(preset, seed, height, width):
     theta = sample_theta(PRESETS[preset], seed, "face")
@@ -294,7 +294,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_whatever_is_done_to_a_theta_it_runs_or_is_refused_in_one_sentence(data):
     theta = sample_theta(PRESETS[data.draw(st.sampled_from(sorted(PRESETS)))], data.draw(st.integers(0, 99)), "face")

@@ -83,7 +83,7 @@ def test_a_motion_kernel_is_a_line():
     assert math.isclose(0.5 * math.atan2(2 * (turned * x * y).sum(), (turned * (x**2 - y**2)).sum()), 0.6, abs_tol=0.03)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(blurs)
 def test_the_passes_of_a_kernel_add_up_to_it(step):
     kernel = make_kernel(step)
@@ -124,7 +124,7 @@ def test_the_border_is_mirrored_as_opencv_does():
 # --- the fast blur agrees with the plain blur ---
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     blurs,
     st.integers(1, 70),

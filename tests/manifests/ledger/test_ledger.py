@@ -109,7 +109,7 @@ def shared(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_record_comes_back_as_it_went_in(shared, kind, data):
     key = TABLES[kind][1]

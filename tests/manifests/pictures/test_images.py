@@ -207,7 +207,7 @@ def test_nothing_of_a_picture_of_too_many_pixels_is_decoded():
 WHOLE = [saved(Image.fromarray(quarters()), kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(WHOLE), st.data())
 def test_a_damaged_file_decodes_or_has_a_reason_and_nothing_else(whole, data):
     at = data.draw(st.integers(0, len(whole) - 1))

@@ -439,8 +439,11 @@ def test_a_folder_alone_is_measured_by_the_datasets_own_recognizer(made: Path, r
 
 def test_a_restorer_that_gives_no_numbers_is_counted(made: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Restorer.from_pretrained(run)
-    broken = Restoration(torch.full((1, 3, SIZE, SIZE), torch.nan), torch.zeros(1), None)
-    monkeypatch.setattr(model, "forward", lambda *_: broken)
+
+    def restore_nothing(lq: torch.Tensor, *_: object, **__: object) -> Restoration:
+        return Restoration(torch.full_like(lq, torch.nan), torch.zeros(1), None)
+
+    monkeypatch.setattr(model, "forward", restore_nothing)
     rows = {row["key"]: row for row in evaluate(run, made, options=TWO)["rows"]}
     assert rows["2"]["unmeasured"] == rows["2"]["images"] and rows["2"]["psnr"] is None
     assert rows["lq"]["unmeasured"] == 0

@@ -58,7 +58,7 @@ def links(draw, n: int):
     return [p for p in pairs if team[p[0]] == team[p[1]]], [p for p in pairs if team[p[0]] != team[p[1]]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(faces(), st.randoms(use_true_random=False), st.integers(1, 30), st.sampled_from([None, 0.5]))
 def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, random, neighbours, same_person):
     vectors, photos = given_faces
@@ -81,7 +81,7 @@ def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, rand
     assert one.false_match_rate == other.false_match_rate
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_links_hold_and_one_photo_shows_a_person_twice_only_if_it_is_said(data):
     vectors, photos = data.draw(faces())
@@ -98,7 +98,7 @@ def test_links_hold_and_one_photo_shows_a_person_twice_only_if_it_is_said(data):
     assert not repeated & {row for pair in (*must, *cannot) for row in pair}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(faces(), st.sampled_from([None, 0.5]))
 def test_labels_and_certainty_have_their_ranges(given_faces, same_person):
     vectors, photos = given_faces
@@ -116,7 +116,7 @@ def test_labels_and_certainty_have_their_ranges(given_faces, same_person):
     assert (np.abs(found.confidence) <= 1 + 1e-4).all() and (found.margin <= 2 + 1e-4).all() and n == len(found.margin)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_links_hold_in_any_order(data):
     vectors, _ = crowd(4, 5, seed=data.draw(st.integers(0, 99)), spread=1.5, d=16)

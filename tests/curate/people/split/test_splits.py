@@ -72,7 +72,7 @@ RULES_OF = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(collections(), RULES_OF, st.data())
 def test_nothing_crosses_a_split_whatever_the_collection_and_what_was_locked(collection, rules, data):
     faces, members = collection
@@ -99,7 +99,7 @@ def test_nothing_crosses_a_split_whatever_the_collection_and_what_was_locked(col
     assert again == before
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(3, 40), st.integers(2, 4), st.sampled_from([RULES, SplitRules(val=0.01, test=0.01)]))
 def test_with_three_people_or_more_no_split_is_empty(n, each, rules):
     rows = make_splits(*people(n, each), [], rules)
@@ -263,7 +263,7 @@ def sides(rows: list[Split]) -> dict[str, str]:
     return {row.face_id: row.split for row in rows}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(collections(), RULES_OF, st.data())
 def test_once_a_split_is_locked_nobody_moves_whoever_comes_and_goes(collection, rules, data):
     faces, members = collection

@@ -54,7 +54,7 @@ PLACES = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 99), **PLACES)
 def test_a_network_without_a_change_leaves_every_pixel_of_the_photo(
     seed: int, scale: float, degrees: float, x: float, y: float
@@ -66,7 +66,7 @@ def test_a_network_without_a_change_leaves_every_pixel_of_the_photo(
     assert patch is None or np.array_equal(apply(photo, [patch]), photo)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(colour=st.tuples(*[st.integers(-40, 40)] * 3), **PLACES)
 def test_another_colour_or_brightness_of_the_whole_face_is_no_change(
     colour: tuple[int, int, int], scale: float, degrees: float, x: float, y: float
@@ -76,7 +76,7 @@ def test_another_colour_or_brightness_of_the_whole_face_is_no_change(
     assert np.abs(paste(photo, restored, points).astype(int) - photo).max() <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(**PLACES)
 def test_only_the_face_changes(scale: float, degrees: float, x: float, y: float) -> None:
     photo, points = smooth_photo(), landmarks(scale, degrees, x, y)

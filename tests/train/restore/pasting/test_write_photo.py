@@ -200,7 +200,7 @@ def test_a_jpeg_keeps_its_tables_subsampling_and_metadata(tmp_path: Path, mode: 
     assert difference[60:].max() <= 3, "blocks far from the face hardly change"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(quality=st.integers(30, 92), columns=st.integers(1, 3), rows=st.integers(1, 3), seed=st.integers(0, 9))
 def test_a_jpeg_of_luma_and_half_chroma_survives_a_second_encoding(
     quality: int, columns: int, rows: int, seed: int
