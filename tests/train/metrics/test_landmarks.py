@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.linalg import pinv
@@ -75,7 +75,6 @@ def nineteen_and(offset: float) -> np.ndarray:
     return points
 
 
-@settings(deadline=None)
 @given(POINTS, POINTS, SMALL, SMALL, st.floats(-60, 60))
 @example(nineteen_and(1e-8), nineteen_and(12), 0.3, 0.0, 0.0)
 @example(nineteen_and(1e-8), nineteen_and(12), -0.4, 0.4, 60.0)
