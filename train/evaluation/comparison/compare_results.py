@@ -68,10 +68,7 @@ def compare_results(loaded: Sequence[LoadedResult], seed: int) -> Comparison:
         **{key: first.content[key] for key in _KEPT_KEYS if key in first.content},
         "images": len(faces),
         "people": len(set(people)),
-        "images_left_out": {
-            **first.content.get("images_left_out", {}),
-            "not_in_every_result": len(measured) - len(faces),
-        },
+        "images_left_out": {"not_in_every_result": _count_usable_images(first.content) - len(faces)},
         "interval": describe_interval(people, first.content.get("people_known", True)),
         "left_out": {},
         "metrics": {name: first.content["metrics"][name] for name in metrics},
@@ -94,6 +91,14 @@ _KEPT_KEYS = (
     "people_known", "has_targets", "with_references", "set_problems", "needs_targets", "references", "size", "judge",
     "without_wrong_references",
 )  # fmt: skip
+
+
+def _count_usable_images(content: dict[str, Any]) -> int:
+    """Returns the number of images of the set that a result measured, or left out only for the sake of its systems.
+
+    An image without references is not among them, because no result can measure it.
+    """
+    return int(content["images"]) + sum(content.get("images_left_out", {}).values())
 
 
 def _find_common_faces(rows: Sequence[Row], systems: dict[str, str]) -> set[str]:
@@ -120,7 +125,7 @@ def _choose_metrics(loaded: Sequence[LoadedResult]) -> tuple[list[str], dict[str
             reasons[name] = "the results computed it by different conventions"
         elif reads_judge(name) and any(one.content["judge"]["sha256"] != first["judge"]["sha256"] for one in loaded):
             reasons[name] = "the results have different judges"
-        elif reads_references(name) and any(
+        elif (reads_references(name) or METRICS[name].scope == "wrong") and any(
             one.content["benchmark_with_references"] != first["benchmark_with_references"] for one in loaded
         ):
             reasons[name] = "the results have different references (--max-references or --seed)"

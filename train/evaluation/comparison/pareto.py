@@ -44,11 +44,13 @@ def draw_pareto(result: Mapping[str, Any]) -> str:
     """Returns the plot of a comparison as SVG. Better systems are further to the right and further up.
 
     The bars are the 95% intervals. The LQ images are gray and not part of the front. Raises BadInput if the result has
-    no metric of quality or of identity.
+    no metric of quality or of identity, or if no system has values of both.
     """
     quality, identity = choose_axes(result["metrics"])
     signs = [-1 if result["metrics"][name]["better"] == "lower" else 1 for name in (quality, identity)]
     rows = [row for row in result["rows"] if row[quality] is not None and row[identity] is not None]
+    if not rows:
+        raise BadInput(f"No system has values of both {quality} and {identity}, so --plot cannot draw them.")
     points = {row["key"]: (signs[0] * row[quality]["mean"], signs[1] * row[identity]["mean"]) for row in rows}
     front = find_pareto_front({key: point for key, point in points.items() if key != "lq"})
 

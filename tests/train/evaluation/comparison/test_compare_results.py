@@ -95,6 +95,11 @@ def test_all_means_are_over_the_images_that_every_system_has(tmp_path: Path) -> 
     # one system has no identity for one image, so no system counts this image
     assert rows["one/4"]["id_target"]["images"] == rows["short/4"]["id_target"]["images"] == 29
     assert "because not every system has the image: 10 images of the set" in " ".join(make_notices(result))
+    # one result left out images that the other result has measured, and they are counted once
+    left_out = {"images_left_out": {"seen_in_training": 10, "not_in_every_folder": 0}, "images_in_set": N}
+    seen = str(write_run_result(tmp_path / "seen" / "evaluation-set.json", short, **left_out))
+    said = " ".join(make_notices(merge(seen, one)))
+    assert "because not every system has the image: 10 images of the set" in said and "no reference" not in said
     with pytest.raises(BadInput, match="No image has a value for every system"):
         bad = {"lq": values_of(0), "4": {name: [math.nan] * N for name in ("psnr", "id_target")}}
         merge(one, str(write_run_result(tmp_path / "bad" / "evaluation-set.json", bad, reason="the file is missing")))
@@ -113,6 +118,15 @@ def test_a_metric_that_was_computed_in_two_ways_is_not_compared(tmp_path: Path) 
     Path(other).write_text(json.dumps(content))
     with pytest.raises(BadInput, match="no metric that can be compared"):
         merge(one, other)
+
+
+def test_a_metric_that_reads_right_or_wrong_references_needs_the_same_references(tmp_path: Path) -> None:
+    values = {key: {name: [0.5] * N for name in ("psnr", "id_references", "takeover")} for key in ("lq", "4")}
+    one = str(write_run_result(tmp_path / "one" / "evaluation-set.json", values))
+    other = str(write_run_result(tmp_path / "other" / "evaluation-set.json", values, benchmark_with_references="b-3"))
+    result = merge(one, other)
+    assert list(result["metrics"]) == ["psnr"] and set(result["not_compared"]) == {"id_references", "takeover"}
+    assert "different references" in result["not_compared"]["takeover"]
 
 
 def test_few_stars_are_wrong_among_many_comparisons_and_zero_has_none(tmp_path: Path) -> None:
@@ -159,6 +173,8 @@ def test_the_pareto_front_has_the_systems_that_nobody_beats(tmp_path: Path) -> N
     alone = {"psnr": result["metrics"]["psnr"]}
     with pytest.raises(BadInput, match="needs a metric of quality"):
         draw_pareto(result | {"metrics": alone})
+    with pytest.raises(BadInput, match="No system has values of both psnr and id_target"):
+        draw_pareto(result | {"rows": [row | {"id_target": None} for row in result["rows"]]})
 
 
 def make_cases(count: int) -> tuple[Case, ...]:
