@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from curate.cli import describe_summary
 from curate.config import CurateConfig
 from curate.detection.read_photos import gather_photos
+from curate.faces import load
 from curate.faces.errors import NoSuchDevice
 from curate.faces.load import load_faces
 from curate.faces.models.insightface_models import load_insightface
@@ -94,6 +96,14 @@ def test_an_error_of_a_group_fails_only_the_photo_that_causes_it(tmp_path, monke
     )
     use_models(monkeypatch, lambda spec: failing)
     assert curated(photos, tmp_path / "dataset").photos == {"detector_failed": 1, "ok": 3}
+
+
+@pytest.fixture(autouse=True)
+def forget_models() -> Iterator[None]:
+    """Lets no test use the face models that a test on another device loaded in this process."""
+    load._load.cache_clear()
+    yield
+    load._load.cache_clear()
 
 
 @shared
