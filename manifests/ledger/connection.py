@@ -13,6 +13,7 @@ from manifests.errors import BadInput, LedgerError, LedgerLocked, LedgerMissing
 from manifests.ledger.migrations import create_schema, read_version, refuse_newer, refuse_other_columns
 from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, check_ledger_exists
 from manifests.runtime.files import find_blocking_file
+from manifests.runtime.text import take_first_line
 
 
 def open_connection(dataset: Path, write: bool, during_purge: bool, check_tables: bool) -> duckdb.DuckDBPyConnection:
@@ -43,7 +44,7 @@ def open_connection(dataset: Path, write: bool, during_purge: bool, check_tables
         refuse_other_columns(con, str(path))
     except duckdb.Error as error:
         con.close()
-        raise LedgerError(f"{path} is not a Likeness ledger: {first_line(error)}") from None
+        raise LedgerError(f"{path} is not a Likeness ledger: {take_first_line(error)}") from None
     except BaseException:
         con.close()
         raise
@@ -73,9 +74,9 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
                 f"{path} cannot be {'written' if write else 'read'} ({cause}): change the permissions of the file "
                 "and its folder, or copy the dataset to another place."
             ) from None
-        raise LedgerError(f"{path} cannot be opened as a ledger: {first_line(error)}") from None
+        raise LedgerError(f"{path} cannot be opened as a ledger: {take_first_line(error)}") from None
     except duckdb.Error as error:
-        raise LedgerError(f"{path} cannot be opened: {first_line(error)}") from None
+        raise LedgerError(f"{path} cannot be opened: {take_first_line(error)}") from None
 
 
 def _create(path: Path) -> None:
@@ -117,7 +118,7 @@ def rewrite_ledger(dataset: Path) -> None:
             fresh.replace(path)
         Path(f"{path}.wal").unlink(missing_ok=True)
     except duckdb.Error as error:
-        raise LedgerError(f"{path} could not be rewritten: {first_line(error)}") from None
+        raise LedgerError(f"{path} could not be rewritten: {take_first_line(error)}") from None
 
 
 @contextlib.contextmanager
@@ -130,7 +131,7 @@ def explain_query_errors() -> Iterator[None]:
             raise KeyboardInterrupt from None
         if not isinstance(error, duckdb.Error):
             raise
-        raise BadInput(f"The query of the ledger failed: {first_line(error)}") from None
+        raise BadInput(f"The query of the ledger failed: {take_first_line(error)}") from None
 
 
 def is_interrupt(error: Exception) -> bool:
@@ -140,8 +141,3 @@ def is_interrupt(error: Exception) -> bool:
     DuckDB raises an error whose text contains KeyboardInterrupt.
     """
     return str(error) == "Query interrupted" or "failed: KeyboardInterrupt" in str(error)
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's text, or the name of the error's class if the error has no text."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

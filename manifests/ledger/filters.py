@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 
 from manifests.errors import BadInput
-from manifests.ledger.connection import first_line
 from manifests.ledger.records import Face, Photo
+from manifests.runtime.text import take_first_line
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -155,7 +155,7 @@ def find_removals(faces: Sequence[Face], photos: Sequence[PhotoFacts], filter_se
                 except duckdb.Error as error:
                     raise BadInput(
                         f"The filter set {filter_set.name!r}: the predicate of {rule.reason}, {_shorten(rule.sql)}, "
-                        f"fails on a face: {first_line(error)}"
+                        f"fails on a face: {take_first_line(error)}"
                     ) from None
             raise
     for i, column in enumerate(truths):
@@ -211,7 +211,7 @@ def _check_predicate(rule: Filter) -> None:
             if kind == "BOOLEAN":
                 _evaluate(con, (rule,))
         except duckdb.Error as error:
-            raise _PredicateError(f"cannot be evaluated: {first_line(error)}") from None
+            raise _PredicateError(f"cannot be evaluated: {take_first_line(error)}") from None
     if kind != "BOOLEAN":
         raise _PredicateError(f"gives {kind} instead of true or false: compare it with a value.")
     # `yaw > 1) OR (yaw < 0` is valid SQL only between brackets, so the predicate is also parsed without brackets
@@ -237,7 +237,7 @@ def _parse_statement(statement: str) -> dict[str, Any]:
         try:
             text = con.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()[0][0]
         except duckdb.Error as error:
-            raise _PredicateError(f"is not SQL: {first_line(error)}") from None
+            raise _PredicateError(f"is not SQL: {take_first_line(error)}") from None
     tree: dict[str, Any] = json.loads(text)
     if tree["error"]:
         raise _PredicateError(f"is not an SQL expression: {str(tree.get('error_message')).splitlines()[0]}.")

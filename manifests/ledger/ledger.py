@@ -17,11 +17,12 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.errors import BadInput, LedgerBroken, LedgerError
-from manifests.ledger.connection import explain_query_errors, first_line, is_interrupt, open_connection
+from manifests.ledger.connection import explain_query_errors, is_interrupt, open_connection
 from manifests.ledger.paths import shard_path
 from manifests.ledger.records import KEYS, TABLES, Record
 from manifests.runtime.files import ARRAY_ERRORS, hash_config
 from manifests.runtime.json_log import log
+from manifests.runtime.text import take_first_line
 from manifests.runtime.versions import code_version, tool_versions
 
 Row = TypeVar("Row")
@@ -88,8 +89,9 @@ class Ledger:
             try:
                 return self._con.sql(sql, params=list(parameters)).pl()
             except pl.exceptions.PolarsError as error:  # polars has no types for intervals and unions
+                why = take_first_line(error)
                 raise BadInput(
-                    f"The query of the ledger returns a column of a type that cannot be shown ({first_line(error)}). "
+                    f"The query of the ledger returns a column of a type that cannot be shown ({why}). "
                     "Cast the column, for example with ::VARCHAR."
                 ) from None
 
@@ -224,7 +226,7 @@ class Ledger:
                 raise KeyboardInterrupt from None
             if not isinstance(error, duckdb.Error):
                 raise
-            cause = first_line(error)
+            cause = take_first_line(error)
             if any(text in cause for text in ("No space left", "Disk quota exceeded", "File too large")):
                 cause = "the disk is full. Make room, then run the same command again. The command resumes its work."
             raise LedgerError(f"Nothing of the stage {stage} was written to the ledger: {cause}") from error

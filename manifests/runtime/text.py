@@ -30,3 +30,8 @@ def suggest_name(word: str, names: Iterable[str]) -> str:
     listed = list(names)
     nearest = difflib.get_close_matches(word, listed, 1)
     return f"The nearest name is {nearest[0]}." if nearest else f"The names are {', '.join(listed)}."
+
+
+def take_first_line(error: Exception) -> str:
+    """Returns the first line of an error's text, or the name of the error's class if the error has no text."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -14,6 +14,7 @@ from torch import nn
 from torchvision import models
 
 from manifests.errors import BadInput
+from manifests.runtime.text import take_first_line
 
 # Maps each backbone to its weights in torchvision. The name of a weights file ends with the first digits of the sha256
 # of the file.
@@ -78,7 +79,7 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
         named = {key.removeprefix("features."): value for key, value in state.items() if "classifier" not in key}
         features.load_state_dict({key: value.float() for key, value in named.items()}, assign=True)
     except Exception as error:  # every problem with the file leads to the message below
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+        why = take_first_line(error).rstrip(".:")
         raise BadInput(
             f"{path} does not contain torchvision's {backbone} weights ({why}): replace this file by the file from "
             f"{BACKBONES[backbone].url}."

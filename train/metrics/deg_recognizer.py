@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from manifests.errors import BadInput
+from manifests.runtime.text import take_first_line
 from train.losses.backbones import find_local_file
 
 # Two possible files with the recognizer: STATE contains a state dict, and SCRIPT is a TorchScript file.
@@ -46,7 +47,7 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
         if shape != (1, 512):
             raise ValueError(f"its output has the shape {shape}, not (1, 512)")
     except Exception as error:  # every problem with the file leads to the message below
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+        why = take_first_line(error).rstrip(".:")
         raise BadInput(
             f"{path} does not contain the network of the recognizer ({why}): remove this file, and put {STATE} from "
             f"{_FROM} into the folder."

@@ -15,6 +15,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from manifests.errors import BadInput
+from manifests.runtime.text import take_first_line
 from train.losses.backbones import find_local_file
 
 # pytorch-fid and torch-fidelity publish the same tensors in files with different names.
@@ -81,7 +82,7 @@ def load_inception(weights: Path | None) -> nn.Module:
         # Images are resized without antialiasing, as in the original code and for all published values of FID.
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
     except Exception as error:  # every problem with the file leads to the message below
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+        why = take_first_line(error).rstrip(".:")
         raise BadInput(
             f"{path} does not contain the Inception weights of FID ({why}): replace the file by {_FROM}."
         ) from error

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import torch
 
 from manifests.errors import BadInput
+from manifests.runtime.text import take_first_line
 from train.losses.backbones import find_local_file
 
 
@@ -73,7 +74,7 @@ def load_no_reference(name: str, weights: Path | None) -> Score:
             f"pyiqa is installed, but it cannot be imported ({error}): repeat `pip install 'likeness[iqa]'`."
         ) from error
     except Exception as error:  # every problem with the file leads to the message below
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+        why = take_first_line(error).rstrip(".:")
         raise BadInput(
             f"{path} does not contain the weights of pyiqa's {name} ({why}): replace the file by {needed.url}."
         ) from error

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from starlette.responses import JSONResponse
 
 from manifests.errors import LikenessError
-from manifests.ledger.connection import first_line
+from manifests.runtime.text import take_first_line
 
 State = Literal["idle", "running", "done", "failed"]
 Report = Callable[[str, int, int], None]  # gets the name of the present step, and its finished and total units of work
@@ -69,7 +69,7 @@ class Job:
         except LikenessError as error:
             status, result = Status("failed", problem=str(error)), None
         except Exception as error:  # the page must not wait for ever
-            status, result = Status("failed", problem=f"The work failed: {first_line(error)}."), None
+            status, result = Status("failed", problem=f"The work failed: {take_first_line(error)}."), None
         with self._lock:
             self._status, self._result, self._process = status, result, None
 
