@@ -1,7 +1,7 @@
 """The errors of `curate.faces`. The package imports no other package, so its errors do not derive from LikenessError.
 
 The command line prints an error of `curate.faces` like a LikenessError, and exits with the exit code of the error's
-class.
+class. `is_out_of_memory` recognizes errors of other libraries.
 """
 
 from __future__ import annotations
@@ -26,3 +26,21 @@ class NoSuchModels(FaceModelError):
     """The value of --faces does not name any face models."""
 
     exit_code = 2
+
+
+# Parts of the messages with which onnxruntime, torch, CUDA, cuBLAS, cuDNN and DirectML report that memory is short.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "failed to allocate",
+    "allocate memory",
+    "bad_alloc",
+    "bad alloc",
+    "alloc_failed",
+    "8007000e",
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether an error of a network says that the memory is too small."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)

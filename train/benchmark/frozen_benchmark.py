@@ -83,11 +83,16 @@ class Benchmark:
 
 def is_benchmark(folder: Path) -> bool:
     """Returns True if the folder has the card of a benchmark, finished or unfinished."""
+    return has_card(folder, KIND)
+
+
+def has_card(folder: Path, kind: str) -> bool:
+    """Returns whether the folder has a card of the kind `kind`."""
     try:
         card = json.loads((Path(folder) / CARD).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(card, dict) and card.get("kind") == KIND
+    return isinstance(card, dict) and card.get("kind") == kind
 
 
 def load_benchmark(folder: Path) -> Benchmark:

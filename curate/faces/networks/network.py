@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from curate.faces.errors import is_out_of_memory
 from curate.faces.networks.devices import CPU, Device
-
-# Parts of the messages with which onnxruntime, CUDA, cuBLAS, cuDNN and DirectML report that memory is short.
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "bad alloc", "alloc_failed", "8007000e")
 
 
 class Network:
@@ -90,7 +88,7 @@ class Network:
 
     def _recover(self, error: Exception, pictures: int) -> None:
         """Halves the batch after the device ran out of memory. After another error, starts the network on the CPU."""
-        if pictures > 1 and _is_out_of_memory(error):
+        if pictures > 1 and is_out_of_memory(error):
             self.batch = pictures // 2
             self.notices.append(
                 f"The device {self.device.name} has too little memory for {pictures} pictures at once, so the "
@@ -156,10 +154,6 @@ def _free_batch(model: Any) -> None:
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.files import sha256_bytes
-from train.benchmark.frozen_benchmark import CARD, CASES
+from train.benchmark.frozen_benchmark import CARD, CASES, has_card
 
 KIND, VERSION, IMAGES = "likeness imported benchmark", 1, "images"
 _HEX64 = re.compile("[0-9a-f]{64}")
@@ -69,11 +69,7 @@ class ImportedBenchmark:
 
 def is_imported(folder: Path) -> bool:
     """Returns True if the folder has the card of an imported benchmark, finished or unfinished."""
-    try:
-        card = json.loads((Path(folder) / CARD).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(card, dict) and card.get("kind") == KIND
+    return has_card(folder, KIND)
 
 
 def find_imported(dataset: Path, lq_set: str | None) -> tuple[Path, Path | None] | None:

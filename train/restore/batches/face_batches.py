@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from curate.faces.errors import is_out_of_memory
 from manifests.errors import BadInput
 from train.restore.references.reference_photos import References
 from train.restore.restorers.face_restorer import FaceRestorer
-
-# What the errors of torch and of onnxruntime say if the memory is too small.
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "bad_alloc")
 
 
 class FaceInput(NamedTuple):
@@ -55,7 +53,7 @@ class FaceBatches:
             images = self.restorer.restore_crops([face.crop for face in faces], [face.references for face in faces])
         except Exception as caught:  # a network can raise many kinds of errors
             # The traceback holds the tensors of the failed batch, so it is removed before the next batch.
-            error, out_of_memory = caught.with_traceback(None), _is_out_of_memory(caught)
+            error, out_of_memory = caught.with_traceback(None), is_out_of_memory(caught)
         else:
             not_finite = NotFinite("the restored face contains NaN or infinity")
             return [image if np.isfinite(image).all() else not_finite for image in images]
@@ -76,7 +74,3 @@ def raise_errors(restored: Sequence[np.ndarray | Exception]) -> list[np.ndarray]
             raise one
         faces.append(one)
     return faces
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)

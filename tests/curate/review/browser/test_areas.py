@@ -82,13 +82,19 @@ def test_the_zoom_and_the_slider_work_by_keyboard(page: Page, made: Path, tmp_pa
     server.stop()
 
 
-def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made, tmp_path / "dataset")
-    server = Server(tmp_path / "dataset")
+def choose_copy(page: Page, made: Path, folder: Path) -> Server:
+    """Serves a copy of the dataset, FOLDER/dataset, opens the page of the copies, and chooses the first copy."""
+    shutil.copytree(made, folder / "dataset")
+    server = Server(folder / "dataset")
     page.goto(server.link)
     page.goto(f"{server.base}/copies")
     page.get_by_role("button", name="Use this copy").first.click()
     page.get_by_role("button", name="Chosen").wait_for()
+    return server
+
+
+def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: Path, tmp_path: Path) -> None:
+    server = choose_copy(page, made, tmp_path)
     page.keyboard.press("u")
     # the page reloads after the undo, and then shows the button "Use this copy" under each of the two copies
     page.get_by_role("button", name="Use this copy").nth(1).wait_for()
@@ -109,12 +115,7 @@ def test_a_copy_is_chosen_by_a_click_and_given_back_by_a_key(page: Page, made: P
 
 
 def test_an_undo_before_the_first_answer_also_loads_the_page_again(page: Page, made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made, tmp_path / "dataset")
-    server = Server(tmp_path / "dataset")
-    page.goto(server.link)
-    page.goto(f"{server.base}/copies")
-    page.get_by_role("button", name="Use this copy").first.click()
-    page.get_by_role("button", name="Chosen").wait_for()
+    server = choose_copy(page, made, tmp_path)
     page.route("**/api/state", lambda route: None)  # this request is never answered
     page.reload()
     assert page.get_by_role("button", name="Use this copy").count() == 1
