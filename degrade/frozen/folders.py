@@ -84,11 +84,15 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
             folders.clear()
             continue
         folders[:] = [name for name in folders if leave_out is None or (here / name).resolve() != leave_out.resolve()]
-        images += [(here / name).relative_to(folder) for name in files if _is_image(here / name)]
+        images += [(here / name).relative_to(folder) for name in files if is_image(here / name)]
     return sorted(images, key=os.fsencode)
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Returns whether a file is an image by its ending or by its first bytes.
+
+    A file whose name begins with a dot is not an image.
+    """
     if path.name.startswith("."):
         return False
     if path.suffix.lower() in SUFFIXES:

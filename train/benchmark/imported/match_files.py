@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from degrade.frozen.folders import is_image
 from manifests.errors import BadInput
 from train.benchmark.imported.layouts import Layout
 from train.benchmark.imported.pair_lists import ListedCase
@@ -18,9 +19,6 @@ from train.benchmark.imported.patterns import (
     match_pattern,
     sort_naturally,
 )
-
-# Files with another suffix are no pictures, for example the lists and landmarks of a set.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
 
 # Each problem with the name of the files that have it, in the plural.
 PROBLEMS = {
@@ -80,8 +78,8 @@ class Matches:
 def list_pictures(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the paths of all pictures and of all other files below a folder, in natural order.
 
-    Pictures are recognized by their suffixes. Files and folders whose names begin with a dot are left out. Raises
-    BadInput if the folder does not exist or cannot be read.
+    Pictures are recognized as `likeness degrade` recognizes them. Files and folders whose names begin with a dot are
+    left out. Raises BadInput if the folder does not exist or cannot be read.
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: give the folder of a published test set.")
@@ -93,7 +91,7 @@ def list_pictures(folder: Path) -> tuple[list[str], list[str]]:
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
-    pictures = [file for file in files if file.lower().endswith(SUFFIXES)]
+    pictures = [file for file in files if is_image(folder / file)]
     return sort_naturally(pictures), sort_naturally(set(files) - set(pictures))
 
 

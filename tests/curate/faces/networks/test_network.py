@@ -11,8 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from curate.faces.errors import NoSuchDevice
-from curate.faces.networks import network as module
+from curate.faces.errors import NoSuchDevice, is_out_of_memory
 from curate.faces.networks.devices import CPU, DEVICES, Device, choose_device, list_devices
 from curate.faces.networks.network import Network
 
@@ -208,5 +207,5 @@ def test_the_options_ask_for_32_bits_and_only_the_cpu_computes_one_picture_at_a_
 
 def test_memory_errors_of_all_providers_are_recognized():
     for text in ("Failed to allocate memory for requested buffer of size 5", "CUBLAS_STATUS_ALLOC_FAILED"):
-        assert module._is_out_of_memory(RuntimeError(text))
-    assert not module._is_out_of_memory(RuntimeError("CUDA failure 700: an illegal memory access"))
+        assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("CUDA failure 700: an illegal memory access"))

@@ -62,6 +62,14 @@ def test_a_missing_half_is_counted_and_named(folder: Path) -> None:
     assert names(folder) == ["c_1"]
 
 
+def test_a_picture_without_an_ending_and_a_picture_of_another_format_are_counted(folder: Path) -> None:
+    (folder / "gt/extra").write_bytes((folder / "gt/a_1.png").read_bytes())
+    (folder / "gt/b_2.avif").write_bytes(b"damaged")
+    (folder / "gt/list.txt").write_text("a_1.png")
+    imported(folder)
+    assert problems(folder) == {"no_lq": ["gt/b_2.avif"], "unused": ["gt/extra"]}
+
+
 def test_a_name_that_matches_twice_is_used_for_no_case(folder: Path) -> None:
     save(folder / "gt/a_1.jpg", noise(50))
     save(folder / "lq/b_1.bmp", noise(51))
