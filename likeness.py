@@ -163,7 +163,7 @@ def run(
     from manifests.report.build_report import build_report
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import evaluate
-    from train.evaluation.evaluator import EvaluationOptions
+    from train.evaluation.options import EvaluationOptions
 
     def say(sentence: str) -> None:
         if not as_json:

@@ -61,7 +61,7 @@ def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, A
     from train.data.crops import read_crop
     from train.data.take_snapshot import take_snapshot
     from train.data.tensors import to_tensor
-    from train.evaluation.restore_case import make_embedder
+    from train.evaluation.sets.embedder import make_embedder
     from train.iterate.clean import take_references
     from train.metrics.psnr_ssim import psnr
     from train.restore.pasting.paste import round_to_levels

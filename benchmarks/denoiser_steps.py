@@ -40,9 +40,10 @@ from record_result import record_result
 from reference_benefit import hash_names, list_people, run_likeness
 
 import train.models.timesteps.denoise
-from train.evaluation.aggregate import Row, average_differences, average_systems
-from train.evaluation.evaluator import EvaluationOptions
-from train.evaluation.systems import list_systems
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.results.aggregate import average_differences, average_systems
+from train.evaluation.systems.row import Row
+from train.evaluation.systems.system import list_systems
 from train.models.io import Restoration
 from train.models.restorer import Restorer
 

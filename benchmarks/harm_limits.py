@@ -55,9 +55,9 @@ def measure_faces(
     from degrade.operations.pixels import to_float, to_uint8
     from train.data.face_measures import InputFace, describe_crop, measure_fineness
     from train.data.sampling import draw_theta
-    from train.evaluation.cases import read_frozen_set
-    from train.evaluation.restore_case import make_embedder
-    from train.evaluation.systems import System, select_references
+    from train.evaluation.sets.cases import read_frozen_set
+    from train.evaluation.sets.embedder import make_embedder
+    from train.evaluation.systems.system import System, select_references
     from train.recipes.training_presets import find_training_preset
     from train.restore.decisions.harm import measure_harm
     from train.restore.pasting.paste import round_to_levels

@@ -40,9 +40,9 @@ from record_result import record_result
 from reference_benefit import run_likeness
 from training_ablation import LQ_SET, MOST
 
-from train.evaluation.aggregate import Row
-from train.evaluation.evaluator import EvaluationOptions
-from train.evaluation.systems import System
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.systems.row import Row
+from train.evaluation.systems.system import System
 from train.metrics.intervals import mean_interval
 
 SIZE, PRESET = 256, "codeformer"  # The size of the recipe on base tiny, and the preset of LQ_SET.

@@ -47,8 +47,9 @@ def measure_runs(runs: dict[str, Path], dataset: Path, lq_set: str, judge: str) 
     Returns the rows of all runs, and the evaluator of the last run. The evaluator describes the set and the judge.
     """
     from manifests.runtime.progress import show_progress
-    from train.evaluation.evaluator import EvaluationOptions, Evaluator
-    from train.evaluation.systems import list_systems
+    from train.evaluation.evaluator import Evaluator
+    from train.evaluation.options import EvaluationOptions
+    from train.evaluation.systems.system import list_systems
 
     sharp: dict[tuple[str, str], float] = {}
     rows: list[Any] = []
@@ -89,7 +90,7 @@ def round_line(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def summarise(rows: list[Any]) -> dict[str, Any]:
     """Returns the figures of every system by its key, and the paired differences by their names."""
-    from train.evaluation.aggregate import average_differences, average_systems
+    from train.evaluation.results.aggregate import average_differences, average_systems
 
     last = f"/{REFERENCES}"
     labels = list(dict.fromkeys(row["key"].split("/")[0] for row in rows if "/" in row["key"]))

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from train.data.face_measures import measure_detail
-from train.evaluation.aggregate import Row
-from train.evaluation.evaluator import EvaluationOptions, Evaluator
-from train.evaluation.systems import System
+from train.evaluation.evaluator import Evaluator
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.systems.row import Row
+from train.evaluation.systems.system import System
 
 
 def compare_detail(image: np.ndarray, target: np.ndarray) -> float:

@@ -170,7 +170,7 @@ def main() -> None:
 
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS, counterfactuals, draw_metric_curve
-    from train.evaluation.evaluator import EvaluationOptions
+    from train.evaluation.options import EvaluationOptions
 
     with show_progress("images", True) as progress:
         metrics = (*DEFAULT_METRICS, "ssim", "vif", *(("lpips",) if options.weights else ()))

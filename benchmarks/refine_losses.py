@@ -40,8 +40,8 @@ from measure_rows import measure_once, measure_rows, read_measured
 from record_result import record_result
 from reference_benefit import run_likeness
 
-from train.evaluation.evaluator import EvaluationOptions
-from train.evaluation.systems import System
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.systems.system import System
 from train.models.checkpoint_files import list_checkpoints
 
 SIZE, PRESET = 128, "refine"  # The size and the preset of recipe refine-small.

@@ -37,8 +37,8 @@ from reference_benefit import run_likeness
 from train_step_speed import read_speed
 
 from degrade.presets import find_preset
-from train.evaluation.evaluator import EvaluationOptions
-from train.evaluation.systems import list_systems
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.systems.system import list_systems
 from train.models.restorer import Restorer
 from train.restore.restorers.face_restorer import load_restorer_faces
 

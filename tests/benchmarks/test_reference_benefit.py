@@ -12,7 +12,7 @@ sys.path.append(str(REPOSITORY / "benchmarks"))
 from reference_benefit import PEOPLE, hash_names, summarise
 
 from train.evaluation.counterfactuals import draw_metric_curve
-from train.evaluation.systems import REFERENCE_COUNTS
+from train.evaluation.systems.system import REFERENCE_COUNTS
 
 METRICS = ("psnr", "ssim", "id_target", "same_person", "id_references")
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.evaluation.aggregate import average_systems
-from train.evaluation.results import describe_metric, write_result
+from train.evaluation.results.aggregate import average_systems
+from train.evaluation.results.write_result import describe_metric, write_result
 
 NO_OVERLAP = {
     "checked": True, "how": {}, "set_faces": 1, "training_faces": 1, "alike_pairs": 0, "expected_pairs": 0.0,

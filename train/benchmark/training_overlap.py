@@ -125,7 +125,8 @@ def find_training_overlap(
             )
     missing = len(set(targets)) - len(own.group_of.keys() & set(targets))
     if missing:
-        overlap.unchecked.append(f"{missing} images of the set were not compared, because their faces are in no split.")
+        images = format_count(missing, "image")
+        overlap.unchecked.append(f"Not compared, because their faces are in no split: {images} of the set.")
     overlap.seen = _keep_strongest(found)
     seen = {one.group for one in overlap.seen}
     overlap.seen_targets = sorted(face for face in set(targets) if own.group_of.get(face) in seen)

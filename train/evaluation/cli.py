@@ -98,7 +98,8 @@ def evaluate(
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import compare
     from train.evaluation.evaluate import evaluate as evaluate_run
-    from train.evaluation.evaluator import DEFAULT_METRICS, EvaluationOptions, PageImages
+    from train.evaluation.options import DEFAULT_METRICS, EvaluationOptions
+    from train.evaluation.results.result_images import PageImages
 
     options = EvaluationOptions(
         references=max_references,
@@ -184,7 +185,7 @@ def counterfactuals(
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS, draw_metric_curve
     from train.evaluation.counterfactuals import counterfactuals as measure_counterfactuals
-    from train.evaluation.evaluator import EvaluationOptions
+    from train.evaluation.options import EvaluationOptions
 
     options = EvaluationOptions(
         references=max_references,
@@ -268,7 +269,10 @@ def name_folders(arguments: list[str]) -> dict[str, Path]:
         folder = Path(path) if equals and not Path(text).exists() else Path(text)
         name = name if equals and not Path(text).exists() else folder.resolve().name
         if not name or "/" in name or name == "lq":
-            raise BadInput(f"'{name}' cannot be the name of a folder of --restored: give a word without a slash.")
+            raise BadInput(
+                f"The tables cannot use the name '{name}' for {folder}. Give another name with NAME=FOLDER. NAME has "
+                "no slash and is not lq."
+            )
         if name in folders:
             raise BadInput(f"Two of the compared folders have the name {name}: give another name with NAME=FOLDER.")
         folders[name] = folder

@@ -11,11 +11,12 @@ import numpy as np
 
 from manifests.errors import BadInput
 from manifests.runtime.progress import Progress
-from train.evaluation.aggregate import Row
-from train.evaluation.evaluator import EvaluationOptions, Evaluator
+from train.evaluation.evaluator import Evaluator
+from train.evaluation.options import EvaluationOptions
 from train.evaluation.presentation.plot import draw_curve
-from train.evaluation.results import write_result
-from train.evaluation.systems import (
+from train.evaluation.results.write_result import write_result
+from train.evaluation.systems.row import Row
+from train.evaluation.systems.system import (
     REFERENCE_COUNTS,
     list_counterfactual_differences,
     list_counterfactual_systems,

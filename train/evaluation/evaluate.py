@@ -14,12 +14,13 @@ import numpy as np
 
 from manifests.errors import BadInput
 from manifests.runtime.progress import Progress
-from train.evaluation.aggregate import Row
-from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages
-from train.evaluation.image_folders import ImageFolders
-from train.evaluation.results import write_result
-from train.evaluation.rows import OnImage
-from train.evaluation.systems import list_differences, list_systems
+from train.evaluation.evaluator import Evaluator
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.results.result_images import ImageFolders, PageImages
+from train.evaluation.results.write_result import write_result
+from train.evaluation.systems.row import Row
+from train.evaluation.systems.rows import OnImage
+from train.evaluation.systems.system import list_differences, list_systems
 
 
 def evaluate(
@@ -39,9 +40,9 @@ def evaluate(
     itself, the restoration without references, a restoration for each number of references in `options`, and the
     restoration with wrong references. `options.judge` measures identity. Without a judge, the dataset's own recognizer
     measures identity. The identity loss of a restorer also uses this recognizer. With `with_images`, the restored
-    images are written beside the result (train/evaluation/image_folders.py). Restored images and values are also kept
-    in RUN/evaluation-cache.sqlite (train/evaluation/cache). If this file cannot be used, `say` gets a sentence. Raises
-    BadInput, LedgerError or FaceModelError if the run cannot be measured on the set.
+    images are written beside the result (train/evaluation/results/result_images.py). Restored images and values are
+    also kept in RUN/evaluation-cache.sqlite (train/evaluation/cache). If this file cannot be used, `say` gets a
+    sentence. Raises BadInput, LedgerError or FaceModelError if the run cannot be measured on the set.
     """
     options = options or EvaluationOptions()
     evaluator = Evaluator(dataset, lq_set, options, say=say)

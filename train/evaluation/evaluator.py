@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,112 +12,40 @@ import numpy as np
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
-from manifests.ledger.ledger import Ledger
-from manifests.ledger.queries import read_recognizers
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.progress import Progress
-from manifests.runtime.text import format_count
-from train.benchmark.frozen_benchmark import hash_picture, is_benchmark, load_benchmark
-from train.benchmark.imported.imported_benchmark import find_imported
-from train.benchmark.short_name import name_images, name_result_file
+from train.benchmark.short_name import name_result_file
 from train.benchmark.training_overlap import TrainingOverlap, find_training_overlap
-from train.evaluation.aggregate import Average, Row, average_differences, average_systems, describe_interval
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs, hash_restorer
-from train.evaluation.cases import Case, FrozenSet, read_frozen_set
-from train.evaluation.imported_set import count_set_problems, read_imported_set, restore_at_size
-from train.evaluation.results import describe_metric
-from train.evaluation.rows import (
-    OnImage,
-    find_unusable_files,
-    match_files,
-    measure_file,
-    measure_input,
-    measure_systems,
-    select_image_metrics,
-)
-from train.evaluation.slices.average_slices import average_slices
-from train.evaluation.slices.columns import check_columns, read_columns
-from train.evaluation.systems import System
-from train.metrics.fid import fid
-from train.metrics.measure import check_names, reads_references, reads_target
+from train.evaluation.options import DEFAULT_METRICS, EvaluationOptions
+from train.evaluation.results.aggregate import average_differences, average_systems, describe_interval
+from train.evaluation.results.set_metrics import add_set_metric
+from train.evaluation.results.set_problems import count_set_problems
+from train.evaluation.results.write_result import describe_metric
+from train.evaluation.sets.cases import Case, FrozenSet
+from train.evaluation.sets.load_set import choose_metrics, leave_out_seen, name_set, read_dataset_recognizer, read_set
+from train.evaluation.slices.average_slices import describe_slices
+from train.evaluation.slices.columns import check_columns
+from train.evaluation.systems.restore_case import restore_at_size
+from train.evaluation.systems.restored_folders import keep_common_cases, match_files
+from train.evaluation.systems.row import Row
+from train.evaluation.systems.rows import OnImage, measure_file, measure_input, measure_systems, select_image_metrics
+from train.evaluation.systems.system import System
+from train.metrics.measure import check_names, reads_target
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.config import check_steps
 from train.models.restorer import Restorer
 from train.restore.batches.face_batches import FaceBatches
-from train.restore.output_paths import list_photos
 from train.restore.restorers.face_restorer import load_restorer_faces
 from train.restore.restorers.load_restorer import load_restorer, move_to_device, speed_up_on_cpu, wrap_restorer
 
-# `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
-# are missing.
-DEFAULT_METRICS = (
-    "psnr",
-    "ssim",
-    "lpips",
-    "dists",
-    "id_target",
-    "same_person",
-    "id_references",
-    "face_restored",
-    "copy_ratio",
-)
-
-
-# `evaluate` computes these metrics for a set without targets, if the user does not give --metrics. The identity to the
-# references (IPS) is beside the identity to the input and the agreement with the input, because copying raises IPS.
-WITHOUT_TARGET_METRICS = (
-    "niqe",
-    "musiq",
-    "maniqa",
-    "clipiqa",
-    "id_references",
-    "id_input",
-    "input_agreement",
-    "face_restored",
-)
 NO_TARGETS = "The set has no targets."
 
 CASES = 32  # The number of cases that are restored before they are measured (ours).
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Holds the options of an evaluation: the metrics, the judge and the number of references."""
-
-    references: int = 4  # The largest number of references of an image.
-    counts: tuple[int, ...] = ()  # Additional numbers of references to measure, each between 0 and `references`.
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    judge: str | None = None  # A --faces value. None means the dataset's own recognizer.
-    faces: str | None = None  # A --faces value for the restorer's recognizer, if its files were moved.
-    base_model: str | None = None  # The folder of the diffusion model, if it was moved.
-    steps: int = 1  # The number of steps in which a face is restored.
-    weights: Path | None = None  # The folder of the metrics' networks.
-    fid_folder: Path | None = None  # The folder of images for the metric fid_folder.
-    seed: int = 0  # The seed for the draws of the references and for the bootstrap.
-    # True: images of people that a run was trained on are not measured. False: such a run is refused.
-    leave_out_seen: bool = False
-    # True: only the images that all folders of restored images have are measured. False: such folders are refused.
-    partial: bool = False
-    slices: tuple[str, ...] = ()  # The columns by which the results are divided into slices.
-
-
-@dataclass
-class PageImages:
-    """Collects the images of an evaluation for its HTML page."""
-
-    cases: tuple[Case, ...] = ()
-    rows: Sequence[Row] = ()
-    restored: dict[tuple[str, str], np.ndarray] = field(
-        default_factory=dict
-    )  # the keys are the face id and the key of the system
-
-    def keep(self, row: Row, image: np.ndarray) -> None:
-        """Keeps the image of a row."""
-        self.restored[row["face_id"], row["key"]] = image
 
 
 class Evaluator:
@@ -144,9 +71,9 @@ class Evaluator:
         up to `options.references`. Metrics that look at references always compare with the first `options.references`
         references, so that a system gets the same figures from `evaluate` and from `counterfactuals`. `on_image` is
         called with each image that is measured. If `with_poor` is true, each case also has its poor references
-        (train/evaluation/cases.py). The values of a run are kept in the folder of the run, and the values of a folder
-        are kept in `out`, so that a second measurement of the same images takes seconds. `say` gets a sentence if
-        values cannot be kept. Raises BadInput if an option is wrong.
+        (train/evaluation/sets/cases.py). The values of a run are kept in the folder of the run, and the values of a
+        folder are kept in `out`, so that a second measurement of the same images takes seconds. `say` gets a sentence
+        if values cannot be kept. Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
@@ -203,7 +130,7 @@ class Evaluator:
         self.targets = self.targets or [case.face_id for case in frozen_set.cases]
         overlap = self._find_overlap(checkpoint.parent, recognizer)
         if overlap.seen:
-            self._leave_out_seen(run, overlap)
+            self.frozen_set = leave_out_seen(frozen_set, run, overlap, self.options.leave_out_seen)
         self.overlaps[run] = overlap
         self.models[run], self.recognizers[run] = model, recognizer
 
@@ -214,24 +141,6 @@ class Evaluator:
         return find_training_overlap(
             self.dataset, self.lq_set, checkpoint_folder, self.targets, recognizer.strangers_near_zero
         )
-
-    def _leave_out_seen(self, run: Path, overlap: TrainingOverlap) -> None:
-        """Leaves out the cases that a run was trained on. Raises BadInput if the cases must not be left out, or if no
-        case would be left."""
-        assert self.frozen_set is not None
-        if not self.options.leave_out_seen:
-            raise BadInput(
-                f"{run} was trained on {overlap.describe_seen()}. Give --leave-out-seen to measure only the other "
-                "images, or train without these people."
-            )
-        seen = set(overlap.seen_targets)
-        kept = tuple(case for case in self.frozen_set.cases if case.face_id not in seen)
-        if not kept:
-            raise BadInput(
-                f"{run} was trained on {overlap.describe_seen()}. No image is left to measure: give another set."
-            )
-        without_case = (*self.frozen_set.without_case, *overlap.seen_targets)
-        self.frozen_set = replace(self.frozen_set, cases=kept, without_case=without_case)
 
     def load_folder(self, folder: Path) -> None:
         """Finds the file of each image in a folder of restored images. Raises the errors of `match_files`."""
@@ -247,23 +156,11 @@ class Evaluator:
         lacks an image and `options.partial` is False, if a file has the wrong size, or if no case would be left.
         """
         assert self.frozen_set is not None
-        lacking: dict[str, str] = {}  # face id -> the first reason
-        with open_reader(limited=True) as read:
-            for folder, (files, _) in self.matches.items():
-                reasons = find_unusable_files(files, self.frozen_set.cases, read)
-                if reasons and not self.options.partial:
-                    total = len(self.frozen_set.cases)
-                    raise BadInput(
-                        f"{folder} has {total - len(reasons)} of {format_count(total, 'image')} of the set: "
-                        f"{next(iter(reasons.values()))}. Complete the folder, or give --partial to measure only the "
-                        "images that all folders have."
-                    )
-                lacking |= reasons
-        kept = tuple(case for case in self.frozen_set.cases if case.face_id not in lacking)
-        if not kept:
-            raise BadInput("No image is in all folders of --restored. Give folders that have common images.")
+        cases = self.frozen_set.cases
+        files = {folder: own for folder, (own, _) in self.matches.items()}
+        kept = keep_common_cases(files, cases, self.options.partial)
         self.frozen_set = replace(self.frozen_set, cases=kept)
-        self.not_in_every_folder = len(lacking)
+        self.not_in_every_folder = len(cases) - len(kept)
 
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """Returns the rows of a run's newest checkpoint.
@@ -330,10 +227,15 @@ class Evaluator:
         cases, metrics = self.frozen_set.cases, self.image_metrics
         people = [case.identity_id for case in cases]
         averages, missing = average_systems(rows, metrics, self.options.seed), dict(self.missing_metrics)
-        problems = count_set_problems(self.frozen_set, self.judge, next(iter(self.caches.values())))
+        cache = next(iter(self.caches.values()))
+        problems = count_set_problems(self.frozen_set, self.judge, cache)
         for name in self.options.metrics:
             if METRICS[name].scope == "set" and name not in missing:
-                self._add_set_metric(name, averages, missing)
+                assert self.measure is not None
+                try:
+                    add_set_metric(name, averages, self.images_by_key, cases, self.options, self.measure, cache)
+                except BadInput as error:
+                    missing[name] = str(error)
         while self.caches:
             self.caches.popitem()[1].close()
         for average in averages:  # a metric that cannot be measured has the value None
@@ -388,24 +290,12 @@ class Evaluator:
             ],
             "rows": averages,
             "differences": average_differences(rows, pairs, metrics, self.options.seed),
-            **self._average_slices(rows, metrics),
+            **describe_slices(rows, self.frozen_set, self.dataset, self.lq_set, self.options, metrics),
         }
 
     def _find_seen_targets(self) -> set[str]:
         """Returns the face ids of the cases that a run was trained on."""
         return {face for overlap in self.overlaps.values() for face in overlap.seen_targets}
-
-    def _average_slices(self, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
-        """Returns the averages of each slice, and the reasons for columns without slices, or {} if no slice is asked
-        for."""
-        if not self.options.slices:
-            return {}
-        assert self.frozen_set is not None
-        options, cases = self.options, self.cases
-        name = self.frozen_set.name
-        columns = read_columns(options.slices, cases, self.dataset, self.lq_set, name, options.references, options.seed)
-        sliced, reasons = average_slices(rows, [case.face_id for case in cases], columns, metrics, options.seed)
-        return {"slices": sliced, "not_sliced": reasons}
 
     def describe_run(self, run: Path) -> dict[str, Any]:
         """Returns the part of a result that describes one run."""
@@ -423,10 +313,11 @@ class Evaluator:
         metrics."""
         size = model.config.size
         if self.frozen_set is None:
-            self.frozen_set = self.read_set(size, recognizer)
-            self.names = name_set(self.frozen_set.cases, self.options.references)
-            own = self.frozen_set.is_imported
-            self.dataset_recognizer = recognizer.recognizer_sha256() if own else _read_recognizer(self.dataset)[1]
+            self.frozen_set = self._read_set(size, recognizer)
+            if self.frozen_set.is_imported:
+                self.dataset_recognizer = recognizer.recognizer_sha256()
+            else:
+                self.dataset_recognizer = read_dataset_recognizer(self.dataset)[1]
             self.judge = load_faces(self.options.judge) if self.options.judge is not None else recognizer
         elif self.frozen_set.cases[0].size != size and not self.frozen_set.is_imported:
             raise BadInput(
@@ -434,6 +325,11 @@ class Evaluator:
                 "px: compare restorers of the same size."
             )
         if model.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.dataset_recognizer:
+            if self.frozen_set.is_imported:
+                raise BadInput(
+                    "The restorers use embeddings of different recognizers. Evaluate each run alone with the same "
+                    "--judge, then compare the results with `likeness compare`."
+                )
             raise BadInput(
                 f"The restorer uses embeddings of {recognizer.spec}, but {self.dataset} was curated with a different "
                 f"recognizer: curate the photos with --faces {recognizer.spec}."
@@ -444,23 +340,18 @@ class Evaluator:
         """Loads the frozen set and the metrics without a run: the set can have any image size, and the dataset names
         the recognizer. An imported set names no recognizer.
         """
-        self.frozen_set = self.read_set(None, None)
-        self.names = name_set(self.frozen_set.cases, self.options.references)
-        spec, self.dataset_recognizer = ("auto", "") if self.frozen_set.is_imported else _read_recognizer(self.dataset)
+        self.frozen_set = self._read_set(None, None)
+        is_imported = self.frozen_set.is_imported
+        spec, self.dataset_recognizer = ("auto", "") if is_imported else read_dataset_recognizer(self.dataset)
         self.judge = load_faces(self.options.judge or self.options.faces or spec)
 
-    def read_set(self, size: int | None, recognizer: FaceModels | None) -> FrozenSet:
-        """Reads the frozen set or the imported set. If it has no targets, other metrics are the usual ones."""
-        references, most = self.options.references, self.most_references
-        if (imported := find_imported(self.dataset, self.lq_set)) is not None:
-            frozen_set = read_imported_set(*imported, references, most, recognizer)
-        else:
-            seed, with_poor = self.options.seed, self.with_poor
-            frozen_set = read_frozen_set(self.dataset, size, self.lq_set, references, seed, with_poor, most)
-        if not frozen_set.has_targets and self.options.metrics == DEFAULT_METRICS:
-            has_references = frozen_set.most_references > 0
-            usual = [name for name in WITHOUT_TARGET_METRICS if has_references or not reads_references(name)]
-            self.options = replace(self.options, metrics=tuple(usual))
+    def _read_set(self, size: int | None, recognizer: FaceModels | None) -> FrozenSet:
+        options = self.options
+        frozen_set = read_set(
+            self.dataset, self.lq_set, options, size, recognizer, self.with_poor, self.most_references
+        )
+        self.options = replace(options, metrics=choose_metrics(frozen_set, options.metrics))
+        self.names = name_set(frozen_set.cases, options.references)
         return frozen_set
 
     def _open_cache(self, folder: Path | None, restorer: str = "") -> EvaluationCache:
@@ -492,58 +383,8 @@ class Evaluator:
         if any(METRICS[name].scope == "set" and name not in self.missing_metrics for name in self.options.metrics):
             self.images_by_key.setdefault(row["key"], []).append(image)
 
-    def _add_set_metric(self, name: str, averages: list[Average], missing: dict[str, str]) -> None:
-        """Adds a metric that has one value for a whole set, without an interval."""
-        assert self.frozen_set is not None and self.measure is not None
-        cache = next(iter(self.caches.values()))
-        others = [case.target for case in self.frozen_set.cases if case.target is not None]
-        try:
-            if name == "fid_folder":
-                assert self.options.fid_folder is not None
-                with open_reader(limited=True) as read:
-                    others = [read(path) for path in list_photos(self.options.fid_folder)]
-            for average in averages:
-                if not (images := self.images_by_key.get(average["key"], [])):
-                    average[name] = None
-                    continue
-                compute = partial(fid, images, others, self.options.weights)
-                mean = self.measure.compute_set_metric(name, images, others, cache, compute)
-                average[name] = {"mean": mean, "images": len(images)}
-        except BadInput as error:
-            missing[name] = str(error)
-
-
-def name_set(cases: Sequence[Case], references: int) -> tuple[str, str]:
-    """Returns the short name of a set, and the short name of the set with the references that metrics read."""
-    hashes: dict[int, str] = {}  # references are shared by cases, so each array is hashed once
-
-    def hash_once(image: np.ndarray | None) -> str:
-        if image is None:
-            return "-"
-        if id(image) not in hashes:
-            hashes[id(image)] = hash_picture(image)
-        return hashes[id(image)]
-
-    own = [(case.face_id, hash_once(case.lq), hash_once(case.target)) for case in cases]
-    used = [(*case.references[:references], *case.wrong[:references]) for case in cases]
-    return name_images(own), name_images((*one, *map(hash_once, refs)) for one, refs in zip(own, used, strict=True))
-
 
 def _label_row(row: Row, label: str) -> Row:
     if not label or row["key"] == "lq":
         return row
     return row | {"key": f"{label}/{row['key']}", "system": f"{label}: {row['system']}"}
-
-
-def _read_recognizer(dataset: Path) -> tuple[str, str]:
-    """Returns the --faces value and the sha256 of the recognizer of a dataset or a benchmark."""
-    if is_benchmark(dataset):
-        recognizer = load_benchmark(dataset).card["recognizer"]
-        return "auto", str(recognizer["sha256"])
-    with Ledger.open(dataset) as ledger:
-        recognizers = read_recognizers(ledger)
-    if len(recognizers) != 1:
-        raise BadInput(
-            f"The ledger of {dataset} lists {len(recognizers)} recognizers instead of one: give a judge with --judge."
-        )
-    return recognizers[0].spec, recognizers[0].sha256

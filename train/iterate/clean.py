@@ -29,7 +29,7 @@ from train.data.crops import read_cleaned_crop, read_crop
 from train.data.mesh import find_warp_points
 from train.data.snapshot import Snapshot
 from train.data.tensors import to_image, to_tensor
-from train.evaluation.restore_case import make_embedder
+from train.evaluation.sets.embedder import make_embedder
 from train.iterate.acceptance import (
     Bounds,
     compute_min_identity,

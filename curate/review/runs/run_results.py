@@ -1,7 +1,8 @@
 """Reads the results of runs for the review: the figures of each image, and where the restored images are.
 
-`likeness evaluate --keep-images` writes the restored images beside its result (train/evaluation/evaluator.py). The key
-`image_folders` of the result has the folder of each system. A restored image is called `<face_id>.png`.
+`likeness evaluate --keep-images` writes the restored images beside its result
+(train/evaluation/results/result_images.py). The key `image_folders` of the result has the folder of each system. A
+restored image is called `<face_id>.png`.
 """
 
 from __future__ import annotations

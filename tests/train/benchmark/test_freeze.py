@@ -37,9 +37,9 @@ from train.benchmark.frozen_benchmark import (
     load_benchmark,
 )
 from train.benchmark.training_overlap import find_training_overlap
-from train.evaluation.cases import Case, read_benchmark_set, read_frozen_set
 from train.evaluation.evaluate import evaluate
-from train.evaluation.evaluator import EvaluationOptions
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.sets.cases import Case, read_benchmark_set, read_frozen_set
 from train.models.restorer import Restorer
 
 SIZE = 32

@@ -17,6 +17,7 @@ import torch
 import train.evaluation.cache.cached_measure
 import train.evaluation.cache.keys
 import train.evaluation.evaluator
+import train.evaluation.results.set_metrics
 from curate.faces.interface import FaceModels, ModelFile
 from degrade.frozen.dataset_sets import make_set
 from manifests.pictures.png_files import encode_png
@@ -27,11 +28,13 @@ from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_faces, hash_restorer
-from train.evaluation.cases import Case, read_frozen_set
 from train.evaluation.counterfactuals import counterfactuals
 from train.evaluation.evaluate import compare, evaluate
-from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages
-from train.evaluation.systems import System
+from train.evaluation.evaluator import Evaluator
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.results.result_images import PageImages
+from train.evaluation.sets.cases import Case, read_frozen_set
+from train.evaluation.systems.system import System
 from train.metrics import fid
 from train.metrics.measure import build_measure, find_weights, reads_judge, reads_lq, reads_references, reads_target
 from train.metrics.registry import METRICS
@@ -171,7 +174,9 @@ def test_the_value_of_a_whole_set_is_kept(
     calls: list[int] = []
     monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
     monkeypatch.setattr(
-        train.evaluation.evaluator, "fid", lambda images, others, weights: calls.append(1) or float(np.mean(images))
+        train.evaluation.results.set_metrics,
+        "fid",
+        lambda images, others, weights: calls.append(1) or float(np.mean(images)),
     )
     options = replace(OPTIONS, metrics=("psnr", "fid"))
     first = evaluate(run, made, SET, options=options)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from train.evaluation.aggregate import average_differences, average_systems
-from train.evaluation.cases import Case
-from train.evaluation.systems import (
+from train.evaluation.results.aggregate import average_differences, average_systems
+from train.evaluation.sets.cases import Case
+from train.evaluation.systems.system import (
     list_counterfactual_differences,
     list_counterfactual_systems,
     list_differences,

@@ -21,7 +21,7 @@ from PIL import Image
 
 import manifests.pictures.untrusted_images
 import train.evaluation.evaluator
-import train.evaluation.restore_case
+import train.evaluation.systems.restore_case
 from degrade.frozen.dataset_sets import make_set
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
@@ -36,16 +36,17 @@ from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying
 from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.draw_references import _draw_wrong
-from train.evaluation.aggregate import describe_interval
-from train.evaluation.cases import read_frozen_set
 from train.evaluation.cli import evaluate as command
 from train.evaluation.cli import name_folders, print_evaluation
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
 from train.evaluation.evaluate import compare, evaluate
-from train.evaluation.evaluator import EvaluationOptions, PageImages
+from train.evaluation.options import EvaluationOptions
 from train.evaluation.presentation.html_page import render_page
 from train.evaluation.presentation.text_tables import render_latex, render_markdown
-from train.evaluation.systems import list_counterfactual_differences
+from train.evaluation.results.aggregate import describe_interval
+from train.evaluation.results.result_images import PageImages
+from train.evaluation.sets.cases import read_frozen_set
+from train.evaluation.systems.system import list_counterfactual_differences
 from train.metrics import fid
 from train.models.io import Restoration
 from train.models.restorer import Restorer
@@ -107,7 +108,7 @@ def test_references_are_warped_to_the_lq_input_where_the_recipe_says_so(
     module = ModuleType("train.data.warp")
     module.warp_to = lambda image, own, to: np.full_like(image, int((to == landmarks).all()))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.data.warp", module)
-    monkeypatch.setattr(train.evaluation.restore_case, "find_landmarks", lambda crop, models: landmarks)
+    monkeypatch.setattr(train.evaluation.systems.restore_case, "find_landmarks", lambda crop, models: landmarks)
     seen: list[torch.Tensor] = []
     watched = model.forward
     monkeypatch.setattr(model, "forward", lambda *told: seen.append(told[1]) or watched(*told))
@@ -355,8 +356,9 @@ def test_a_folder_can_have_a_name_of_its_own(made: Path, tmp_path: Path) -> None
     }  # fmt: skip
     for arguments, message in (
         (["x=a", "x=b"], "have the name x"),
-        (["a/b=c"], "without a slash"),
-        (["=c"], "'' cannot"),
+        (["a/b=c"], "NAME has no slash and is not lq"),
+        (["=c"], "cannot use the name ''"),
+        (["there/lq"], "cannot use the name 'lq'"),
     ):
         with pytest.raises(BadInput, match=message):
             name_folders(arguments)

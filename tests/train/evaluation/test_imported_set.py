@@ -21,10 +21,12 @@ from tests.doubles.models.restorers import SIZE, Copying
 from train.benchmark.imported.import_benchmark import import_benchmark
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
 from train.evaluation.evaluate import compare, evaluate
-from train.evaluation.evaluator import EvaluationOptions, PageImages
-from train.evaluation.imported_set import NO_FACE, NOT_ALIGNED, SEVERAL_FACES, find_face_problem, read_imported_set
+from train.evaluation.options import EvaluationOptions
 from train.evaluation.presentation.html_page import render_page
 from train.evaluation.presentation.text_tables import render_latex, render_markdown
+from train.evaluation.results.result_images import PageImages
+from train.evaluation.results.set_problems import NO_FACE, NOT_ALIGNED, SEVERAL_FACES, find_face_problem
+from train.evaluation.sets.imported_set import read_imported_set
 from train.metrics.input_agreement import agree_with_input
 from train.models.restorer import Restorer
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from manifests.report.result_notices import make_notices
-from train.evaluation.evaluator import DEFAULT_METRICS
+from train.evaluation.options import DEFAULT_METRICS
 from train.evaluation.presentation.text_tables import print_result
 
 

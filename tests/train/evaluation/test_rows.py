@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from train.evaluation.cases import Case
-from train.evaluation.rows import match_files, measure_input
+from train.evaluation.sets.cases import Case
+from train.evaluation.systems.restored_folders import match_files
+from train.evaluation.systems.rows import measure_input
 
 
 def test_an_image_is_kept_with_the_pixels_of_the_target_outside_the_photo() -> None:

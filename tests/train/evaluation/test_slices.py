@@ -23,10 +23,11 @@ from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE
 from tests.places import REPOSITORY
 from train.benchmark.freeze import freeze
-from train.evaluation.cases import read_benchmark_set, read_frozen_set
 from train.evaluation.evaluate import compare
-from train.evaluation.evaluator import EvaluationOptions, Evaluator
+from train.evaluation.evaluator import Evaluator
+from train.evaluation.options import EvaluationOptions
 from train.evaluation.presentation.text_tables import render_latex, render_markdown
+from train.evaluation.sets.cases import read_benchmark_set, read_frozen_set
 from train.evaluation.slices.average_slices import average_slices
 from train.evaluation.slices.columns import COLUMNS, read_columns, summarise_theta
 

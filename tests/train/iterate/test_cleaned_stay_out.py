@@ -24,7 +24,7 @@ from tests.doubles.iteration import RED
 from train.benchmark.freeze import freeze
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import take_snapshot
-from train.evaluation.cases import read_frozen_set
+from train.evaluation.sets.cases import read_frozen_set
 
 SIZE = 32
 

@@ -21,7 +21,7 @@ from manifests.errors import BadInput
 from manifests.pictures.images import decode
 from tests.doubles.models.weights import random_alexnet, random_resnet18_110, random_vgg16
 from tests.doubles.training import models_of, picture
-from train.evaluation.aggregate import average_systems
+from train.evaluation.results.aggregate import average_systems
 from train.losses.backbones import get_file_name
 from train.metrics.landmarks import find_5_points
 from train.metrics.measure import build_measure, explain_missing

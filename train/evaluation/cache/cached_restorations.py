@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from curate.faces.interface import FaceModels
 from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import hash_faces, hash_files, hash_inputs
-from train.evaluation.cases import Case
-from train.evaluation.restore_case import RestoredCase, restore_case
-from train.evaluation.systems import System, choose_photos
+from train.evaluation.sets.cases import Case
+from train.evaluation.systems.restore_case import RestoreCases, RestoredCase, restore_case
+from train.evaluation.systems.system import System, choose_photos
 from train.metrics.measure import find_weights
 from train.models.restorer import Restorer
 from train.restore.batches.face_batches import FaceBatches
 from train.restore.batches.photo_pipeline import run_steps
-
-# Maps cases and systems to the restoration of each case under each system. The keys are the face id of the case and the
-# key of the system. A case has no restoration under a system for which it has no references.
-RestoreCases = Callable[[Sequence[Case], Sequence[System]], dict[tuple[str, str], RestoredCase]]
 
 
 def make_cached_restorer(

@@ -9,16 +9,16 @@ from typing import Any
 
 from degrade.sampling import make_generator
 from manifests.errors import BadInput
-from train.evaluation.aggregate import (
+from train.evaluation.comparison.paired_tests import LEVEL, RESAMPLES, adjust_p_values, compute_p_value
+from train.evaluation.comparison.read_results import LoadedResult
+from train.evaluation.results.aggregate import (
     Average,
     Difference,
-    Row,
     average_differences,
     average_systems,
     describe_interval,
 )
-from train.evaluation.comparison.paired_tests import LEVEL, RESAMPLES, adjust_p_values, compute_p_value
-from train.evaluation.comparison.read_results import LoadedResult
+from train.evaluation.systems.row import Row
 from train.metrics.intervals import MIN_UNITS
 from train.metrics.measure import reads_judge, reads_references
 from train.metrics.registry import METRICS

@@ -11,7 +11,9 @@ from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.text import make_printable
 from train.evaluation.comparison.compare_results import Comparison
 from train.evaluation.comparison.read_results import LoadedResult
-from train.evaluation.evaluator import EvaluationOptions, Evaluator, PageImages, name_set
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.results.result_images import PageImages
+from train.evaluation.sets.load_set import name_set, read_set
 
 _IMAGE_FOLDER = re.compile(r"[a-z0-9-]+-images/\d+")  # the form of a folder in `image_folders`
 
@@ -35,8 +37,8 @@ def read_page_images(loaded: Sequence[LoadedResult], comparison: Comparison) -> 
     """
     content, result = loaded[0].content, comparison.result
     options = EvaluationOptions(references=content["references"], seed=content["seed"])
-    evaluator = Evaluator(Path(content["dataset"]), content["set_argument"] or content["lq_set"], options)
-    frozen_set = evaluator.read_set(content["size"], None)
+    lq_set = content["set_argument"] or content["lq_set"]
+    frozen_set = read_set(Path(content["dataset"]), lq_set, options, content["size"], None)
     if name_set(frozen_set.cases, content["references"])[0] != result["benchmark"]:
         raise BadInput(
             f"The set {content['lq_set']} of {content['dataset']} changed after the evaluation. Evaluate again."

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from manifests.errors import BadInput
 from manifests.report.result_tables import list_main_systems
 from manifests.runtime.text import make_printable
-from train.evaluation.aggregate import Row
+from train.evaluation.systems.row import Row
 
 _KEYS = ("benchmark", "benchmark_with_references", "lq_set", "images", "judge", "metrics", "rows", "references")
 

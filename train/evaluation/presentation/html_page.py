@@ -12,8 +12,8 @@ import jinja2
 
 from manifests.report.result_notices import list_training_checks, make_notices
 from manifests.report.result_tables import make_tables, make_title
-from train.evaluation.cases import Case
-from train.evaluation.evaluator import PageImages
+from train.evaluation.results.result_images import PageImages
+from train.evaluation.sets.cases import Case
 from train.restore.outputs.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 
 

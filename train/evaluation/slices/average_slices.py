@@ -5,15 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from train.evaluation.aggregate import Row, average_systems
-from train.evaluation.slices.columns import COLUMNS
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.results.aggregate import average_systems
+from train.evaluation.sets.cases import FrozenSet
+from train.evaluation.slices.columns import COLUMNS, read_columns
+from train.evaluation.systems.row import Row
 
 PARTS = 3  # number of slices of a column with many different values (ours)
 MOST_VALUES = 4  # a column with up to this number of different values has a slice for each value (ours)
+
+
+def describe_slices(
+    rows: Sequence[Row],
+    frozen_set: FrozenSet,
+    dataset: Path,
+    lq_set: str | None,
+    options: EvaluationOptions,
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the averages of each slice, and the reasons for columns without slices, or {} if no slice is asked for.
+
+    `rows` are the rows of an evaluation of `frozen_set`, which was read from `dataset` and `lq_set`.
+    """
+    if not options.slices:
+        return {}
+    cases, name, references, seed = frozen_set.cases, frozen_set.name, options.references, options.seed
+    columns = read_columns(options.slices, cases, dataset, lq_set, name, references, seed)
+    sliced, reasons = average_slices(rows, [case.face_id for case in cases], columns, metrics, seed)
+    return {"slices": sliced, "not_sliced": reasons}
 
 
 def average_slices(

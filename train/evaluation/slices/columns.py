@@ -19,7 +19,7 @@ from manifests.ledger.paths import LEDGER_NAME
 from train.benchmark.draw_references import draw_references
 from train.benchmark.frozen_benchmark import Benchmark, is_benchmark, load_benchmark
 from train.data.face_measures import measure_detail
-from train.evaluation.cases import Case
+from train.evaluation.sets.cases import Case
 from train.metrics.psnr_ssim import psnr
 
 DAYS_A_YEAR = 365.25

@@ -196,8 +196,9 @@ def test_a_layout_that_does_not_fit_gets_one_sentence(layout: str, sentence: str
 
 
 def test_folders_that_cannot_be_used_get_one_sentence(folder: Path) -> None:
+    (folder.parent / "gone.toml").write_text(TOML)
     with pytest.raises(BadInput, match="is not a folder"):
-        imported(folder.parent / "gone") if (folder.parent / "gone.toml").write_text(TOML) else None
+        imported(folder.parent / "gone")
     with pytest.raises(BadInput, match="is inside the folder of the set"):
         import_benchmark(folder, f"{folder}.toml", folder / "out")
     save(folder.parent / "out/other.png", noise(1))

@@ -17,13 +17,13 @@ from manifests.report.result_tables import make_difference_rows
 from manifests.runtime.files import write_atomically
 from tests.doubles.evaluation_results import write_run_result
 from tests.places import Run
-from train.evaluation.cases import Case, FrozenSet
 from train.evaluation.comparison import page_images
 from train.evaluation.comparison.compare_results import compare_results
 from train.evaluation.comparison.paired_tests import adjust_p_values, compute_p_value
 from train.evaluation.comparison.pareto import draw_pareto, find_pareto_front
 from train.evaluation.comparison.read_results import read_results
-from train.evaluation.evaluator import name_set
+from train.evaluation.sets.cases import Case, FrozenSet
+from train.evaluation.sets.load_set import name_set
 
 N = 40
 NOISE = np.random.default_rng(0).normal(size=(4, N))
@@ -188,7 +188,7 @@ def test_the_command_writes_the_tables_the_plot_and_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Run
 ) -> None:
     cases = make_cases(N)
-    monkeypatch.setattr(page_images.Evaluator, "read_set", lambda *_: FrozenSet("set", N, cases))
+    monkeypatch.setattr(page_images, "read_set", lambda *_: FrozenSet("set", N, cases))
     facts = {"benchmark": name_set(cases, 4)[0], "image_folders": {"4": "evaluation-set-images/0"}}
     paths = [write(tmp_path, name, shift, number, **facts) for name, shift, number in (("soft", 0, 0), ("sharp", 1, 2))]
     written = {name: tmp_path / f"table.{name}" for name in ("html", "svg", "md", "tex")}
@@ -208,6 +208,6 @@ def test_the_command_writes_the_tables_the_plot_and_the_page(
     assert "the worst by identity to target" in page and 'src="http' not in page
     assert name in written["md"].read_text() and "\\textbf{" in written["tex"].read_text()
     # the set is read again, and must be the set of the results
-    monkeypatch.setattr(page_images.Evaluator, "read_set", lambda *_: FrozenSet("set", N, cases[1:]))
+    monkeypatch.setattr(page_images, "read_set", lambda *_: FrozenSet("set", N, cases[1:]))
     found = command("compare", *paths, "--page", written["html"])
     assert found.returncode == 2 and "changed after the evaluation" in found.stderr

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.runtime.files import remove_temporary_files, write_atomically
-from train.evaluation.aggregate import Row
+from train.evaluation.systems.row import Row
 from train.metrics.registry import METRICS
 
 

@@ -52,7 +52,7 @@ class FrozenSet:
     images: int  # Number of all LQ images of the set; an image without a usable reference has no case.
     cases: tuple[Case, ...]  # Sorted by face id.
     without_case: tuple[str, ...] = ()  # Face ids of images without a usable reference; empty for a benchmark.
-    # The following fields describe an imported benchmark (train/evaluation/imported_set.py).
+    # The following fields describe an imported benchmark (train/evaluation/sets/imported_set.py).
     is_imported: bool = False
     has_targets: bool = True
     people_known: bool = True  # False if the set does not say who is on each image; each image is then one person.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
-from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from curate.faces.measure import measure_sharpness
+from train.benchmark.imported.imported_benchmark import resize_square
 from train.data.landmarks import find_landmarks
 from train.data.mesh import find_warp_points, warps_references
-from train.evaluation.cases import Case
-from train.evaluation.systems import Embed, System, select_references
+from train.evaluation.sets.cases import Case
+from train.evaluation.sets.embedder import make_embedder
+from train.evaluation.systems.system import System, select_references
 from train.restore.batches.face_batches import FaceInput, NotFinite, raise_errors
 from train.restore.batches.photo_pipeline import Step, Steps
 from train.restore.references.confirm_references import REFERENCE_PARTS, NotRestoredYet, confirm_references
@@ -34,6 +35,11 @@ class RestoredCase:
     references: int  # Number of references that the system gave.
     left_out: int  # Number of these references that do not seem to show the person of the LQ image.
     image: np.ndarray | None  # uint8 (S, S, 3), or None if the restored image contains NaN or infinity.
+
+
+# Maps cases and systems to the restoration of each case under each system. The keys are the face id of the case and the
+# key of the system. A case has no restoration under a system for which it has no references.
+RestoreCases = Callable[[Sequence[Case], Sequence[System]], dict[tuple[str, str], RestoredCase]]
 
 
 def restore_case(
@@ -121,10 +127,30 @@ def _to_image(restored: np.ndarray | Exception) -> np.ndarray | None:
     return (np.clip(restored, 0, 255) + np.float32(0.5)).astype(np.uint8)
 
 
-def make_embedder(recognizer: FaceModels) -> Embed:
-    """Returns a function that embeds crops in the FFHQ template."""
+def restore_at_size(restore: RestoreCases, size: int) -> RestoreCases:
+    """Returns a function that restores cases of any size with a restorer that works at `size` pixels.
 
-    def embed(crops: Sequence[np.ndarray]) -> np.ndarray:
-        return recognizer.embed(np.stack([crop_for_recognizer(c, recognizer.template, recognizer.size) for c in crops]))
+    The images of a case are resized to `size`, and the restored image is resized to the size of the set (see
+    `resize_square`). So every method is measured at the size of the published set.
+    """
 
-    return embed
+    def resize_all(images: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        return tuple(resize_square(image, size) for image in images)
+
+    def restore_resized(cases: Sequence[Case], systems: Sequence[System]) -> dict[tuple[str, str], RestoredCase]:
+        small = [
+            replace(
+                case,
+                lq=resize_square(case.lq, size),
+                references=resize_all(case.references),
+                wrong=resize_all(case.wrong),
+            )
+            for case in cases
+        ]
+        sizes, restored = {case.face_id: case.size for case in cases}, restore(small, systems)
+        return {
+            place: one if one.image is None else replace(one, image=resize_square(one.image, sizes[place[0]]))
+            for place, one in restored.items()
+        }
+
+    return restore_resized

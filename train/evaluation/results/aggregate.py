@@ -1,7 +1,8 @@
 """Average the rows of an evaluation: means per system, and paired differences between two systems, with bootstrap
 intervals.
 
-A row has the values of one image under one system (see rows.py). An average has the means of one system.
+A row has the values of one image under one system (train/evaluation/systems/row.py). An average has the means of one
+system.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from degrade.sampling import make_generator
+from train.evaluation.systems.row import Row
 from train.metrics.intervals import MIN_UNITS, bootstrap_unit, coverage, mean_interval
 
-Row = dict[str, Any]
 Average = dict[str, Any]
 Difference = dict[str, Any]
 

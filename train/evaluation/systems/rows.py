@@ -6,21 +6,20 @@ The measured image is an image that the restorer restores, a file that another m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import Read
-from manifests.runtime.text import make_printable
-from train.evaluation.aggregate import Row
-from train.evaluation.cases import Case
-from train.evaluation.restore_case import RestoredCase
-from train.evaluation.systems import System, choose_photos
+from train.evaluation.sets.cases import Case
+from train.evaluation.systems.restore_case import RestoredCase
+from train.evaluation.systems.restored_folders import find_wrong_size
+from train.evaluation.systems.row import Row
+from train.evaluation.systems.system import System, choose_photos
 from train.metrics.measure import Measure
 from train.metrics.registry import METRICS
-from train.restore.output_paths import list_photos
 
 # A function of type OnImage is called with each row and its image, uint8 (S, S, 3). Where the crop extends
 # beyond the photo, the image has the target's pixels.
@@ -38,8 +37,8 @@ def measure_systems(
     """Yields a row for each system. A system has no row if the case has no references for the system.
 
     `restorations` has the restoration of each case under each system, by the face id of the case and the key of the
-    system (train/evaluation/cache/cached_restorations.py). The column `left_out` counts the
-    references that were left out, because they do not seem to show the person of the LQ image.
+    system (train/evaluation/cache/cached_restorations.py). The column `left_out` counts the references that were left
+    out, because they do not seem to show the person of the LQ image.
     """
     for system in systems:
         if not system.restores:
@@ -55,77 +54,6 @@ def measure_systems(
             yield _finish_unmeasured(row, "the restored image contains NaN or infinity", metrics)
         else:
             yield _finish_measured(row, case, restored.image, measure, metrics, on_image, case.lq)
-
-
-def match_files(
-    folder: Path, cases: Sequence[Case], without_case: Collection[str] = ()
-) -> tuple[dict[str, Path], list[str]]:
-    """Returns the files of `folder` that match a case, by face id, and the names of the files that match no image of
-    the set.
-
-    `without_case` has the faces of the set that have no case, because the faces have no reference. The files of these
-    faces are neither measured nor returned.
-
-    A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
-    face id and an underscore, because many scripts name their results in this way. If several face ids fit, the longest
-    counts. Raises BadInput if `folder` is not a
-    folder, if no file matches, or if two files match the same case.
-    """
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder: give a folder of restored images with --restored.")
-    faces, files, unmatched = {case.face_id for case in cases}, dict[str, Path](), list[str]()
-    known = faces.union(without_case)
-    for path in list_photos(folder):
-        parts = path.stem.split("_")
-        beginnings = ("_".join(parts[:count]) for count in range(len(parts), 0, -1))
-        face = next((name for name in beginnings if name in known), None)
-        if face is None:
-            unmatched.append(path.name)
-        elif face not in faces:
-            continue
-        elif face in files:
-            raise BadInput(
-                f"{folder} contains two files for one image, {files[face].name} and {path.name}: remove one of them."
-            )
-        else:
-            files[face] = path
-    if not files:
-        raise BadInput(
-            f"No file in {folder} has the name of an image of the frozen set: rename the files to the names of the LQ "
-            f"images, for example {cases[0].face_id}.png."
-        )
-    return files, unmatched
-
-
-def find_unusable_files(files: Mapping[str, Path], cases: Sequence[Case], read: Read) -> dict[str, str]:
-    """Returns why a folder has no usable file of a case, by face id, for the cases without a usable file.
-
-    Every file is read. Raises BadInput if a file has the wrong size, because all files of a folder then need a change.
-    """
-    reasons = {}
-    for case in cases:
-        path = files.get(case.face_id)
-        if path is None:
-            reasons[case.face_id] = f"the file of image {case.face_id} is missing"
-            continue
-        try:
-            image = read(path)
-        except BadInput as error:
-            reasons[case.face_id] = str(error).rstrip(".")
-            continue
-        if (problem := _find_wrong_size(path, image, case)) is not None:
-            raise BadInput(f"{problem}. Write the images of {path.parent} at the size of the LQ images.")
-    return reasons
-
-
-def _find_wrong_size(path: Path, image: np.ndarray, case: Case) -> str | None:
-    if image.shape == case.lq.shape:
-        return None
-    (height, width), (right_height, right_width) = image.shape[:2], case.lq.shape[:2]
-    return (
-        f"{make_printable(path.name)} has {width} x {height} pixels, but the images of the set have "
-        f"{right_width} x {right_height}"
-    )
 
 
 def measure_input(case: Case, measure: Measure, metrics: Sequence[str], on_image: OnImage = lambda *_: None) -> Row:
@@ -152,7 +80,7 @@ def measure_file(
         image = read(path)
     except BadInput as error:
         return _finish_unmeasured(row, str(error), metrics)
-    if (reason := _find_wrong_size(path, image, case)) is not None:
+    if (reason := find_wrong_size(path, image, case)) is not None:
         return _finish_unmeasured(row, reason, metrics)
     return _finish_measured(row, case, image, measure, metrics, on_image, case.lq)
 

@@ -5,23 +5,20 @@ A counterfactual system gives the restorer wrong references, or changes the righ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from train.evaluation.cases import Case
+from train.evaluation.sets.cases import Case
+from train.evaluation.sets.embedder import Embed
 from train.restore.references.reference_photos import References
 
 # A Gaussian blurs the references of the system "blurred". Its standard deviation is this fraction (ours) of the side of
 # the image: 4 px for a side of 128 px, and 15 px for a side of 512 px.
 BLUR = 0.03
 REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references on the curve
-
-# Maps K photos in the FFHQ template, uint8 (S, S, 3), to the unit embeddings of the restorer's recognizer, float32 (K,
-# d).
-Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
-"""Writes the restored images of an evaluation beside its result, so that `likeness review` can show them.
+"""Keeps the restored images of an evaluation: in folders beside its result, and in memory for its page.
 
-The images of a result STEM.json are STEM-images/<number>/<face_id>.png. Each system has a number.
+`likeness review` shows the images in the folders. The images of a result STEM.json are
+STEM-images/<number>/<face_id>.png. Each system has a number.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ import numpy as np
 
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import write_atomically
-from train.evaluation.aggregate import Row
+from train.evaluation.sets.cases import Case
+from train.evaluation.systems.row import Row
 
 
 class ImageFolders:
@@ -45,3 +49,18 @@ class ImageFolders:
             return {}
         self._temporary.rename(self._folder)
         return {"image_folders": {key: f"{self._folder.name}/{number}" for key, number in self._numbers.items()}}
+
+
+@dataclass
+class PageImages:
+    """Collects the images of an evaluation for its HTML page."""
+
+    cases: tuple[Case, ...] = ()
+    rows: Sequence[Row] = ()
+    restored: dict[tuple[str, str], np.ndarray] = field(
+        default_factory=dict
+    )  # the keys are the face id and the key of the system
+
+    def keep(self, row: Row, image: np.ndarray) -> None:
+        """Keeps the image of a row."""
+        self.restored[row["face_id"], row["key"]] = image

@@ -1,0 +1,1 @@
+"""Averages the values of all images, and writes the result and its images."""

@@ -1,0 +1,63 @@
+"""Counts what does not fit in an imported set, and looks for faces in its images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
+from curate.faces.interface import FaceModels
+from train.data.landmarks import detect_faces
+from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.keys import hash_faces, hash_inputs
+from train.evaluation.sets.cases import FrozenSet
+
+# A face counts as not aligned if its five points are on average farther from the FFHQ template than this fraction of
+# the side (ours): 51 px for a side of 512 px.
+FAR_FROM_TEMPLATE = 0.1
+NO_FACE, SEVERAL_FACES, NOT_ALIGNED = "no_face", "several_faces", "not_aligned"
+_MEANINGS = {
+    NO_FACE: "{} in which the judge finds no face",
+    SEVERAL_FACES: "{} in which the judge finds several faces (measured is the position of an aligned face)",
+    NOT_ALIGNED: "{} whose face is not in the position of an aligned face, so their identity says little",
+}
+
+
+def find_face_problem(image: np.ndarray, judge: FaceModels) -> str | None:
+    """Returns NO_FACE, SEVERAL_FACES or NOT_ALIGNED for an image that should be one aligned face, or None.
+
+    `image` is uint8 (S, S, 3).
+    """
+    faces, side = detect_faces(image, judge), image.shape[0]
+    if len(faces) != 1:
+        return SEVERAL_FACES if faces else NO_FACE
+    template = scale_template(FFHQ_512, FFHQ_SIZE, side)
+    apart = float(np.linalg.norm(faces[0].landmarks5 - template, axis=1).mean())
+    return NOT_ALIGNED if apart > FAR_FROM_TEMPLATE * side else None
+
+
+def count_set_problems(frozen_set: FrozenSet, judge: FaceModels, cache: EvaluationCache) -> dict[str, int] | None:
+    """Returns what does not fit in an imported set, with the number of files. Returns None for a set of Likeness.
+
+    The result has the problems that the import counted, and the face problems of the LQ images, the targets and the
+    references. The judge finds the faces, and `cache` keeps what it finds. An image that several cases share is counted
+    once.
+    """
+    if not frozen_set.is_imported:
+        return None
+    counts, judge_hash = dict(frozen_set.problems), hash_faces(judge)
+    images = {
+        "LQ images": [case.lq for case in frozen_set.cases],
+        "targets": [case.target for case in frozen_set.cases if case.target is not None],
+        "references": [image for case in frozen_set.cases for image in case.references],
+    }
+    for what, every in images.items():
+        for image in {id(image): image for image in every}.values():
+            key = hash_inputs("face problem", judge_hash, image)
+            entry = cache.get(key)
+            if entry is None:
+                entry = (find_face_problem(image, judge) or "").encode()
+                cache.put(key, entry)
+            if entry:
+                meaning = _MEANINGS[entry.decode()].format(what)
+                counts[meaning] = counts.get(meaning, 0) + 1
+    return counts
