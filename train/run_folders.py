@@ -56,3 +56,12 @@ def write_output_text(path: Path, text: str) -> None:
     """Writes `text` to `path` as UTF-8, completely or not at all. Raises BadInput like `check_output_files`."""
     check_output_files(path)
     write_atomically(path, text.encode())
+
+
+def split_name(argument: str) -> tuple[str | None, Path]:
+    """Returns the name and the path of an argument NAME=PATH. The name of an argument PATH is None.
+
+    An argument that is the path of something that exists has no name, even if it contains "=".
+    """
+    name, equals, path = argument.partition("=")
+    return (name, Path(path)) if equals and not Path(argument).exists() else (None, Path(argument))

@@ -262,12 +262,12 @@ def _parse_metrics(text: str | None, default: tuple[str, ...]) -> tuple[str, ...
 def name_folders(arguments: list[str]) -> dict[str, Path]:
     """Returns name -> folder for arguments of the form FOLDER or NAME=FOLDER."""
     from manifests.errors import BadInput
+    from train.run_folders import split_name
 
     folders: dict[str, Path] = {}
     for text in arguments:
-        name, equals, path = text.partition("=")
-        folder = Path(path) if equals and not Path(text).exists() else Path(text)
-        name = name if equals and not Path(text).exists() else folder.resolve().name
+        name, folder = split_name(text)
+        name = folder.resolve().name if name is None else name
         if not name or "/" in name or name == "lq":
             raise BadInput(
                 f"The tables cannot use the name '{name}' for {folder}. Give another name with NAME=FOLDER. NAME has "

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 
+import train.evaluation.evaluator
+import train.restore.restorers.face_restorer
 from tests.doubles import curation as doubles
 from train.models.config import ModelConfig
 from train.models.io import EncodedReferences, Restoration
 from train.models.references import place_in_slots
+from train.models.restorer import Restorer
 from train.recipes.recipes import find_recipe
 from train.restore.decisions.harm import HarmLimits
 
@@ -94,3 +98,11 @@ def fill_slots(references: torch.Tensor, present: torch.Tensor, encoded: Encoded
 def find_green(image: np.ndarray) -> np.ndarray:
     """Returns where an image has the green of `Marking`, bool (H, W)."""
     return (image[..., 1] > 100) & (image[..., 0] < 60) & (image[..., 2] < 60)
+
+
+def use_in_evaluation(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    """Lets every run of an evaluation have one checkpoint with `model`, and lets all face models be the double."""
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
+    monkeypatch.setattr(train.evaluation.evaluator, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", doubles.models)
+    monkeypatch.setattr(train.evaluation.evaluator, "load_faces", doubles.models)

@@ -33,7 +33,7 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.result_notices import make_notices
 from manifests.report.result_tables import make_difference_rows
 from tests.doubles import curation as doubles
-from tests.doubles.models.restorers import SIZE, Copying
+from tests.doubles.models.restorers import SIZE, Copying, use_in_evaluation
 from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.draw_references import _draw_wrong
 from train.evaluation.cli import evaluate as command
@@ -75,11 +75,7 @@ def crowd(made: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    model = Copying("maps")
-    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
-    monkeypatch.setattr(train.evaluation.evaluator, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
-    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", doubles.models)
-    monkeypatch.setattr(train.evaluation.evaluator, "load_faces", doubles.models)
+    use_in_evaluation(monkeypatch, Copying("maps"))
     return tmp_path
 
 

@@ -12,12 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import train.evaluation.evaluator
 from manifests.errors import BadInput, LedgerBroken
 from manifests.report.result_notices import make_notices
 from manifests.report.result_tables import make_title
 from tests.doubles import curation as doubles
-from tests.doubles.models.restorers import SIZE, Copying
+from tests.doubles.models.restorers import SIZE, Copying, use_in_evaluation
 from train.benchmark.imported.import_benchmark import import_benchmark
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
 from train.evaluation.evaluate import compare, evaluate
@@ -28,7 +27,6 @@ from train.evaluation.results.result_images import PageImages
 from train.evaluation.results.set_problems import NO_FACE, NOT_ALIGNED, SEVERAL_FACES, find_face_problem
 from train.evaluation.sets.imported_set import read_imported_set
 from train.metrics.input_agreement import agree_with_input
-from train.models.restorer import Restorer
 
 TWO = EvaluationOptions(references=2)
 TOML = 'lq = "lq/{person}_{n}.png"\nreferences = "refs/{person}/*"\n'
@@ -62,11 +60,7 @@ def make_set(folder: Path, side: int = SIZE, with_targets: bool = False, with_re
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    model = Copying("maps")
-    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
-    monkeypatch.setattr(train.evaluation.evaluator, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
-    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", doubles.models)
-    monkeypatch.setattr(train.evaluation.evaluator, "load_faces", doubles.models)
+    use_in_evaluation(monkeypatch, Copying("maps"))
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 

@@ -15,6 +15,7 @@ from manifests.errors import BadInput
 from manifests.report.result_tables import list_main_systems
 from manifests.runtime.text import make_printable
 from train.evaluation.systems.row import Row
+from train.run_folders import split_name
 
 _KEYS = ("benchmark", "benchmark_with_references", "lq_set", "images", "judge", "metrics", "rows", "references")
 
@@ -37,7 +38,7 @@ def read_results(arguments: Sequence[str], with_all_systems: bool) -> list[Loade
     are named after the folder of the run, or after NAME. Raises BadInput if a file is not a result, if the results are
     of different sets, or if two systems have the same name.
     """
-    loaded = [_read_result(*_split_name(argument), with_all_systems) for argument in arguments]
+    loaded = [_read_result(*split_name(argument), with_all_systems) for argument in arguments]
     first = loaded[0]
     for other in loaded[1:]:
         if other.content["benchmark"] != first.content["benchmark"]:
@@ -55,13 +56,7 @@ def _describe_set(loaded: LoadedResult) -> str:
     return make_printable(f"{loaded.content['lq_set']} {loaded.content['benchmark']}")
 
 
-def _split_name(argument: str) -> tuple[str, Path]:
-    """Returns the name and the path of an argument. The name is empty if the argument is only a path."""
-    name, equals, path = argument.partition("=")
-    return (name, Path(path)) if equals and not Path(argument).exists() else ("", Path(argument))
-
-
-def _read_result(name: str, path: Path, with_all_systems: bool) -> LoadedResult:
+def _read_result(name: str | None, path: Path, with_all_systems: bool) -> LoadedResult:
     if not path.is_file():
         raise BadInput(f"{make_printable(path)} is not a file. Give JSON files that `likeness evaluate` wrote.")
     try:
