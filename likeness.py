@@ -58,6 +58,7 @@ import train.benchmark.cli
 import train.benchmark.imported.cli
 import train.evaluation.cli
 import train.evaluation.comparison.cli
+import train.evaluation.statistics.cli
 import train.export.cli
 import train.fit.cli
 import train.iterate.cli
@@ -316,6 +317,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group 
         train.evaluation.cli.evaluate,
         train.evaluation.cli.counterfactuals,
         train.evaluation.comparison.cli.compare,
+        train.evaluation.statistics.cli.fid_statistics,
         train.benchmark.cli.freeze,
         train.benchmark.imported.cli.import_benchmark,
         train.benchmark.cli.leaks,

@@ -41,6 +41,7 @@ def make_notices(result: Result) -> list[str]:
         *_explain_partial_metrics(result),
         *_explain_extra_files(result),
         *_explain_missing_metrics(result),
+        *_explain_other_weights(result),
         *_explain_missing_targets(result),
         *_explain_missing_faces(result),
         *[f"{name} is not compared, because {why}." for name, why in result.get("not_compared", {}).items()],
@@ -226,6 +227,21 @@ def _explain_missing_metrics(result: Result) -> list[str]:
     for name, reason in result["not_measured"].items():
         titles_of.setdefault(reason, []).append(result["metrics"][name]["title"])
     return [f"Not measured: {', '.join(titles)}. {reason}" for reason, titles in titles_of.items()]
+
+
+def _explain_other_weights(result: Result) -> list[str]:
+    """Returns a notice for each file of weights that is not the published file."""
+    titles_of: dict[str, list[str]] = {}
+    for name, metric in result["metrics"].items():
+        if name in result["not_measured"]:
+            continue
+        for file in metric.get("weights", ()):
+            if file["is_published"] is False:
+                titles_of.setdefault(f"{file['file']} (sha256 {file['sha256'][:8]})", []).append(metric["title"])
+    return [
+        f"{file} is not the published file of this name. Do not compare {', '.join(titles)} with published values."
+        for file, titles in titles_of.items()
+    ]
 
 
 def _explain_missing_targets(result: Result) -> list[str]:

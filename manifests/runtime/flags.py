@@ -26,6 +26,7 @@ ARGUMENTS = {
     "DATASET|SNAPSHOT": "The folder of a dataset, or of a snapshot of a dataset",
     "PHOTOS...": "Photos and folders of photos",
     "IMAGE": "An image file",
+    "IMAGES": "A folder of images; its subfolders are read too",
     "SOURCE": "The folder of the published images, or one CSV file",
     "PUBLISHED": "The folder of a published test set",
     "PHOTO": "The path or name of a photo, or the first characters of the id of a photo, face or person",
@@ -172,6 +173,12 @@ FLAGS = {
     "--metrics": ("NAMES", "The metrics of docs/evaluate.md to measure, separated by commas, or all"),
     "--judge": ("MODELS", "The face models that measure identity; choose models that no loss uses, such as dlib"),
     "--fid-folder": ("FOLDER", "The folder of images with which the metric fid_folder compares the restored images"),
+    "--fid-statistics": (
+        "FILE",
+        "The file of statistics with which the metric fid_statistics compares the restored images: an .npz file, or a "
+        ".pth file of BasicSR",
+    ),
+    "--fid-convention": ("NAME", "How FID resizes images: torch-fidelity, pytorch-fid or clean-fid"),
     "--all-systems": ("", "Also compare results without references, and with fewer or wrong references"),
     "--slices": (
         "COLUMNS",
@@ -204,7 +211,7 @@ FLAGS = {
     "--with-embeddings": ("", "Also write the embeddings of the faces; embeddings are biometric data"),
 }
 # --out has one of these metavars
-RESULTS = ("DATASET", "RUN", "LQ", "BENCH", "FOLDER", "SHEET.png")
+RESULTS = ("DATASET", "RUN", "LQ", "BENCH", "FOLDER", "SHEET.png", "FILE.npz")
 
 
 def argument(metavar: str, more: str = "", **settings: Any) -> Any:

@@ -52,7 +52,7 @@ def test_a_dataset_or_photos_are_the_first_argument() -> None:
         first = (list_arguments(command) or [""])[0]
         assert (
             first.startswith("DATASET")
-            or first in {"PHOTOS...", "IMAGE", "SOURCE", "PUBLISHED", "RESULT..."}
+            or first in {"PHOTOS...", "IMAGE", "IMAGES", "SOURCE", "PUBLISHED", "RESULT..."}
             or words[0] in {"demo", "doctor", "export"}
         )
 

@@ -55,6 +55,10 @@ def evaluate(
     metrics: Metrics = None,
     judge: Judge = None,
     fid_folder: Annotated[Path | None, flag("--fid-folder", default="none", panel=_MEASURING)] = None,
+    fid_statistics: Annotated[Path | None, flag("--fid-statistics", default="none", panel=_MEASURING)] = None,
+    fid_convention: Annotated[
+        str | None, flag("--fid-convention", default="as in the statistics, or torch-fidelity", panel=_MEASURING)
+    ] = None,
     seed: Seed = 0,
     leave_out_seen: LeaveOutSeen = False,
     slices: Annotated[str | None, flag("--slices", default="none", panel=_MEASURING)] = None,
@@ -110,6 +114,8 @@ def evaluate(
         steps=steps,
         weights=weights,
         fid_folder=fid_folder,
+        fid_statistics=fid_statistics,
+        fid_convention=fid_convention,
         seed=seed,
         leave_out_seen=leave_out_seen,
         slices=_parse_slices(slices),

@@ -22,7 +22,7 @@ from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs, hash_restorer
 from train.evaluation.options import DEFAULT_METRICS, EvaluationOptions
 from train.evaluation.results.aggregate import average_differences, average_systems, describe_interval
-from train.evaluation.results.set_metrics import add_set_metric
+from train.evaluation.results.set_metrics import add_set_metric, check_set_options, explain_missing_options
 from train.evaluation.results.set_problems import count_set_problems
 from train.evaluation.results.write_result import describe_metric
 from train.evaluation.sets.cases import Case, FrozenSet
@@ -81,6 +81,7 @@ class Evaluator:
                 "always measured."
             )
         check_names(options.metrics)
+        check_set_options(options)
         check_columns(options.slices)
         check_steps(options.steps)
         self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
@@ -281,7 +282,7 @@ class Evaluator:
                 key: sum(row["left_out"] > 0 for row in rows if row["key"] == key)
                 for key in dict.fromkeys(row["key"] for row in rows if row["references"])
             },
-            "metrics": {name: describe_metric(name) for name in measured_first},
+            "metrics": {name: describe_metric(name, self.options, self.judge) for name in measured_first},
             "not_measured": missing,
             "unmeasured": [
                 {"key": row["key"], "face_id": row["face_id"], "reason": row["reason"]}
@@ -371,10 +372,7 @@ class Evaluator:
             names = [name for name in options.metrics if has_targets or not reads_target(name)]
             measure = CachedMeasure(names, self.judge, options.weights, options.references, cache)
             absent = {name: NO_TARGETS for name in options.metrics if name not in names}
-            self.measure, self.missing_metrics = measure, measure.missing | absent
-            if "fid_folder" in options.metrics and options.fid_folder is None:
-                reason = "fid_folder needs a folder of images: give a folder with --fid-folder."
-                self.missing_metrics["fid_folder"] = reason
+            self.measure, self.missing_metrics = measure, measure.missing | absent | explain_missing_options(options)
         return self.measure
 
     def _keep_image(self, row: Row, image: np.ndarray) -> None:

@@ -46,6 +46,8 @@ class EvaluationOptions:
     steps: int = 1  # The number of steps in which a face is restored.
     weights: Path | None = None  # The folder of the metrics' networks.
     fid_folder: Path | None = None  # The folder of images for the metric fid_folder.
+    fid_statistics: Path | None = None  # The file of statistics for the metric fid_statistics.
+    fid_convention: str | None = None  # A key of CONVENTIONS. None means the convention of fid_statistics, or DEFAULT.
     seed: int = 0  # The seed for the draws of the references and for the bootstrap.
     # True: images of people that a run was trained on are not measured. False: such a run is refused.
     leave_out_seen: bool = False

@@ -9,7 +9,7 @@ that measure the faces. `weights` is the folder of --weights. If a metric cannot
 the metric, and `reasons` says which file is missing and where to put the file. If a metric has no value for an image,
 the row has NaN, and METRICS[name].nan_reason says why. The mean of `face_restored` is the share of images in which a
 face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
-train.metrics.fid.fid.
+train.metrics.fid.fid.fid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from train.data import landmarks68
 from train.data.landmarks68 import find_68_points
 from train.data.tensors import to_tensor
 from train.losses.backbones import find_local_file, get_file_name, load_backbone
-from train.metrics import deg_recognizer, fid, lpips_dists, no_reference
+from train.metrics import deg_recognizer, lpips_dists, no_reference
+from train.metrics.fid import fid
 from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target, same_person
 from train.metrics.input_agreement import agree_with_input
 from train.metrics.landmarks import (
@@ -116,7 +117,14 @@ def reads_references(name: str) -> bool:
 
 def reads_target(name: str) -> bool:
     """Returns whether a metric compares an image with its target. Sets of real LQ images have no targets."""
-    return name not in (*no_reference.WEIGHTS, *_READ_LQ, "fid_folder", "id_references", "face_restored")
+    return name not in (
+        *no_reference.WEIGHTS,
+        *_READ_LQ,
+        "fid_folder",
+        "fid_statistics",
+        "id_references",
+        "face_restored",
+    )
 
 
 def reads_lq(name: str) -> bool:

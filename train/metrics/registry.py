@@ -24,6 +24,7 @@ class Metric:
     scope: str = "image"
 
 
+INCEPTION = "the Inception weights of pytorch-fid"
 _TORCHVISION = "torchvision's VGG16 weights"
 _NO_FACE = "no face was found in the restored image or in the target"
 _DLIB = "dlib's 68-point predictor (the extra `offline`)"
@@ -43,8 +44,8 @@ _AFFINE = (
 )
 _FID = (
     "The value is the Fréchet distance between Inception-v3 features of the restored images and of {}. Each image has "
-    "2048 features. The weights have the date 2015-12-05, and images are resized bilinearly to 299 px as in "
-    "TensorFlow. The value is too high for few images, so compare only sets with the same number of images"
+    "2048 features. The weights have the date 2015-12-05. The value is too high for few images, so compare only sets "
+    "with the same number of images"
 )
 
 # fmt: off
@@ -80,10 +81,13 @@ METRICS: dict[str, Metric] = {
     # --- images: a set of restored images and another set ---
     "fid": Metric("FID", "", "lower", 2,
         _FID.format("the test targets"),
-        "Heusel et al. 2017", "the Inception weights of pytorch-fid", scope="set"),
+        "Heusel et al. 2017", INCEPTION, scope="set"),
     "fid_folder": Metric("FID (folder)", "", "lower", 2,
         _FID.format("the folder of --fid-folder"),
-        "Heusel et al. 2017", "the Inception weights of pytorch-fid", scope="set"),
+        "Heusel et al. 2017", INCEPTION, scope="set"),
+    "fid_statistics": Metric("FID (statistics)", "", "lower", 2,
+        _FID.format("the images of the file of --fid-statistics"),
+        "Heusel et al. 2017", INCEPTION, scope="set"),
     # --- images: only the restored image ---
     "niqe": Metric("NIQE", "", "lower", 3,
         "pyiqa's niqe computes the value on the luma of YIQ, in blocks of 96 px, with the original parameters",

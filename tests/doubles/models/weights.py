@@ -9,7 +9,7 @@ from torchvision.models import alexnet, vgg16
 
 from train.losses.backbones import get_file_name
 from train.metrics.deg_recognizer import STATE, FaceResNet18
-from train.metrics.fid import INCEPTION
+from train.metrics.fid.fid import INCEPTION
 
 
 def random_vgg16(folder: Path, seed: int = 0) -> Path:

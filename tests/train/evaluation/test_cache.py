@@ -35,7 +35,8 @@ from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.result_images import PageImages
 from train.evaluation.sets.cases import Case, read_frozen_set
 from train.evaluation.systems.system import System
-from train.metrics import fid
+from train.metrics.fid import fid
+from train.metrics.fid.statistics import Statistics
 from train.metrics.measure import build_measure, find_weights, reads_judge, reads_lq, reads_references, reads_target
 from train.metrics.registry import METRICS
 from train.models.io import EncodedReferences, Restoration
@@ -175,9 +176,15 @@ def test_the_value_of_a_whole_set_is_kept(
     monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
     monkeypatch.setattr(
         train.evaluation.results.set_metrics,
-        "fid",
-        lambda images, others, weights: calls.append(1) or float(np.mean(images)),
+        "measure_statistics",
+        lambda images, *_: Statistics(np.array([np.mean(images)]), np.eye(1), len(images)),
     )
+    monkeypatch.setattr(
+        train.evaluation.results.set_metrics,
+        "compute_distance",
+        lambda one, other: calls.append(1) or float(one.mean[0]),
+    )
+    monkeypatch.setattr(fid, "load_inception", lambda *_: None)
     options = replace(OPTIONS, metrics=("psnr", "fid"))
     first = evaluate(run, made, SET, options=options)
     assert len(calls) == len({row["fid"]["mean"] for row in first["rows"]}) > 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -9,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -26,7 +28,7 @@ from degrade.frozen.dataset_sets import make_set
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.paths import crop_path
+from manifests.ledger.paths import LEDGER_NAME, crop_path
 from manifests.ledger.records import Model
 from manifests.pictures.images import decode
 from manifests.privacy.run_cleanup import remove_faces_from_runs
@@ -34,6 +36,7 @@ from manifests.report.result_notices import make_notices
 from manifests.report.result_tables import make_difference_rows
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying, use_in_evaluation
+from tests.doubles.models.weights import random_alexnet
 from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.draw_references import _draw_wrong
 from train.evaluation.cli import evaluate as command
@@ -46,8 +49,9 @@ from train.evaluation.presentation.text_tables import render_latex, render_markd
 from train.evaluation.results.aggregate import describe_interval
 from train.evaluation.results.result_images import PageImages
 from train.evaluation.sets.cases import read_frozen_set
+from train.evaluation.statistics.measure_folder import write_folder_statistics
 from train.evaluation.systems.system import list_counterfactual_differences
-from train.metrics import fid
+from train.metrics.fid import fid
 from train.models.io import Restoration
 from train.models.restorer import Restorer
 
@@ -532,7 +536,7 @@ def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
-    monkeypatch.setattr(fid, "load_inception", lambda weights: Colours())
+    monkeypatch.setattr(fid, "load_inception", lambda *_: Colours())
     same, faces = folder_of(made, tmp_path / "same", lambda image: image)
     soft, _ = folder_of(made, tmp_path / "soft", lambda image: cv2.GaussianBlur(image, (0, 0), 2))
     options = replace(TWO, metrics=("fid", "fid_folder", "psnr"), fid_folder=soft)
@@ -543,6 +547,53 @@ def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     assert rows["soft"]["fid"]["mean"] == pytest.approx(rows["same"]["fid_folder"]["mean"], abs=1e-5)
     assert rows["same"]["fid"]["images"] == len(faces) and "low" not in rows["same"]["fid"]
     assert "FID ↓" in render_markdown(result) and all("fid" not in line for line in result["differences"])
+    assert "by the convention torch-fidelity" in result["metrics"]["fid"]["convention"]
+
+
+def test_fid_against_statistics_is_fid_against_their_images(
+    made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
+    monkeypatch.setattr(fid, "load_inception", lambda *_: Colours())
+    monkeypatch.setattr(fid, "find_inception", lambda weights: made / LEDGER_NAME)
+    monkeypatch.setattr(fid, "FEATURES", Colours.num_features)
+    same, _ = folder_of(made, tmp_path / "same", lambda image: image)
+    soft, faces = folder_of(made, tmp_path / "soft", lambda image: image[..., :1].repeat(3, 2))
+    file = tmp_path / "soft.npz"
+    measured = write_folder_statistics(soft, file, "clean-fid", None)
+    assert measured["images"] == measured["gray_images"] == len(faces)
+    options = replace(TWO, metrics=("fid", "fid_statistics"), fid_statistics=file)
+    result = compare([], [same], made, tmp_path / "out", options=options)
+    row = result["rows"][-1]
+    targets = [cv2.imread(str(path))[..., ::-1] for path in same.iterdir()]
+    expected = fid.frechet_distance(targets, [image[..., :1].repeat(3, 2) for image in targets], Colours())
+    assert row["fid_statistics"]["mean"] == pytest.approx(expected, abs=1e-9) and row["fid"]["mean"] < 1e-5 < expected
+    assert row["fid_statistics"]["against"]["images"] == len(faces)
+    for name in ("fid", "fid_statistics"):  # all FIDs of a table have one convention
+        assert "by the convention clean-fid" in result["metrics"][name]["convention"]
+    for changes, said in (
+        ({"fid_convention": "pytorch-fid"}, "has the convention clean-fid, not pytorch-fid"),
+        ({"metrics": ("psnr", "fid")}, "Add fid_statistics to --metrics"),
+        ({"fid_statistics": None, "fid_convention": "tf"}, "There is no FID convention 'tf'"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            compare([], [same], made, tmp_path / "out", options=replace(options, **changes))
+    monkeypatch.setattr(fid, "FEATURES", 2048)
+    with pytest.raises(BadInput, match="statistics of 4 features, so another network made it"):
+        compare([], [same], made, tmp_path / "out", options=options)
+
+
+def test_each_metric_says_its_libraries_and_its_weights(made: Path, run: Path, tmp_path: Path) -> None:
+    weights = random_alexnet(tmp_path / "weights")
+    result = evaluate(run, made, options=replace(TWO, metrics=("psnr", "lpips_alex", "id_target"), weights=weights))
+    psnr, alex, identity = (result["metrics"][name] for name in ("psnr", "lpips_alex", "id_target"))
+    assert psnr["libraries"]["torchmetrics"] == version("torchmetrics") and psnr["weights"] == []
+    (file,) = alex["weights"]
+    assert file["sha256"] == hashlib.sha256((weights / file["file"]).read_bytes()).hexdigest()
+    assert file["is_published"] is False and file["licence"].startswith("BSD")
+    assert result["judge"]["sha256"] in [one["sha256"] for one in identity["weights"]]
+    (notice,) = (notice for notice in make_notices(result) if "published file" in notice)
+    assert file["file"] in notice and "LPIPS (AlexNet)" in notice
 
 
 def test_who_leaves_out_images_gains_nothing(made: Path, run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from manifests.errors import BadInput
 from tests.doubles.models.weights import random_inception
-from train.metrics.fid import INCEPTION, explain_missing, fid, frechet_distance, load_inception
+from train.metrics.fid.fid import INCEPTION, explain_missing, fid, frechet_distance, load_inception
 
 
 class Features(nn.Module):
@@ -100,3 +100,22 @@ def test_the_network_is_torch_fidelitys_and_fid_is_the_distance_of_its_features(
     crossed = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     by_hand = ((a.mean(0) - b.mean(0)) ** 2).sum() + sum((c**2).sum() for c in centred) - 2 * crossed
     assert found == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_network_and_the_resizing_are_pytorch_fids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pytorch_fid.inception
+
+    state = torch.load(random_inception(tmp_path) / INCEPTION[0], weights_only=True)
+    monkeypatch.setattr(
+        pytorch_fid.inception,
+        "load_state_dict_from_url",
+        lambda *_, **__: {name: value.float() for name, value in state.items()},
+    )
+    theirs = pytorch_fid.inception.InceptionV3([3]).eval()
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8))
+    network = load_inception(tmp_path, "pytorch-fid")
+    with torch.inference_mode():
+        expected = theirs(images.float() / 255)[0].flatten(1)
+        torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+        assert (load_inception(tmp_path, "clean-fid")(images) - expected).abs().max() > 1e-2

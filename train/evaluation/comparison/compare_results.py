@@ -125,6 +125,8 @@ def _choose_metrics(loaded: Sequence[LoadedResult]) -> tuple[list[str], dict[str
             reasons[name] = "the results computed it by different conventions"
         elif reads_judge(name) and any(one.content["judge"]["sha256"] != first["judge"]["sha256"] for one in loaded):
             reasons[name] = "the results have different judges"
+        elif any(_list_weights(one) != _list_weights(described[0]) for one in described):
+            reasons[name] = "the results computed it with different weights"
         elif (reads_references(name) or METRICS[name].scope == "wrong") and any(
             one.content["benchmark_with_references"] != first["benchmark_with_references"] for one in loaded
         ):
@@ -132,6 +134,11 @@ def _choose_metrics(loaded: Sequence[LoadedResult]) -> tuple[list[str], dict[str
         else:
             metrics.append(name)
     return metrics, reasons
+
+
+def _list_weights(described: dict[str, Any]) -> list[str]:
+    """Returns the sha256 of each file of weights of a metric."""
+    return sorted(file["sha256"] for file in described.get("weights", ()))
 
 
 def _keep_common_values(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
@@ -163,6 +170,17 @@ def _add_set_metrics(
         }
         if any(value is None for key, value in values.items() if key != "lq"):
             reasons[name] = "not every result has it"
+            continue
+        described = [one.content["metrics"][name] for one in loaded]
+        if any(one["convention"] != described[0]["convention"] for one in described):
+            reasons[name] = "the results computed it by different conventions"
+            continue
+        if any(_list_weights(one) != _list_weights(described[0]) for one in described):
+            reasons[name] = "the results computed it with different weights"
+            continue
+        against = [value.get("against") for value in values.values() if value is not None]
+        if any(one != against[0] for one in against):
+            reasons[name] = "the results compared the images with different images"
             continue
         for average in averages:
             average[name] = values.get(average["key"])

@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache as remember
+from typing import Any
 
 import numpy as np
+from torch import nn
 
+from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import open_reader
+from manifests.runtime.files import sha256_file
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_measure import CachedMeasure
+from train.evaluation.cache.keys import hash_inputs
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.aggregate import Average
 from train.evaluation.sets.cases import Case
 from train.metrics.fid import fid
+from train.metrics.fid.conventions import DEFAULT, check_convention
+from train.metrics.fid.statistics import Statistics, compute_distance, measure_statistics, read_statistics
 from train.restore.output_paths import list_photos
+
+# The metrics that need an option of `likeness evaluate`: metric -> option.
+_NEEDED_OPTIONS = {"fid_folder": "--fid-folder", "fid_statistics": "--fid-statistics"}
+
+
+def check_set_options(options: EvaluationOptions) -> None:
+    """Raises BadInput if an option of FID is wrong, or if no metric reads an option.
+
+    A file of statistics is read, so that a wrong file is an error before anything is measured.
+    """
+    for name, option in _NEEDED_OPTIONS.items():
+        if _get_source(options, name) is not None and name not in options.metrics:
+            raise BadInput(f"Only the metric {name} reads {option}. Add {name} to --metrics.")
+    if options.fid_convention is not None:
+        check_convention(options.fid_convention)
+    if options.fid_statistics is not None:
+        _read_given_statistics(options)
+
+
+def explain_missing_options(options: EvaluationOptions) -> dict[str, str]:
+    """Returns the metrics that cannot be measured because an option is missing, each with the reason."""
+    return {
+        name: f"{name} needs something to compare with: give {option}."
+        for name, option in _NEEDED_OPTIONS.items()
+        if name in options.metrics and _get_source(options, name) is None
+    }
+
+
+def find_convention(options: EvaluationOptions) -> str:
+    """Returns the convention of FID: the one that the user named, or the one of the statistics, or the default."""
+    if options.fid_convention is None and options.fid_statistics is not None:
+        return _read_given_statistics(options).convention or DEFAULT
+    return options.fid_convention or DEFAULT
 
 
 def add_set_metric(
@@ -26,20 +66,57 @@ def add_set_metric(
     measure: CachedMeasure,
     cache: EvaluationCache,
 ) -> None:
-    """Adds the metric `name`, fid or fid_folder, to the average of each system.
+    """Adds the metric `name`, fid, fid_folder or fid_statistics, to the average of each system.
 
-    `images_by_key` has the images of each system, by the key of the system. Raises BadInput if the metric cannot be
-    measured.
+    `images_by_key` has the images of each system, by the key of the system. The key `against` of a value says with what
+    the images were compared, so that values against different images are never put into one table. Raises BadInput if
+    the metric cannot be measured.
     """
-    others = [case.target for case in cases if case.target is not None]
-    if name == "fid_folder":
-        assert options.fid_folder is not None
-        with open_reader(limited=True) as read:
-            others = [read(path) for path in list_photos(options.fid_folder)]
+    convention, others, given = find_convention(options), list[np.ndarray](), None
+    if name == "fid_statistics":
+        given = _read_given_statistics(options)
+        compared = [given.mean, given.covariance]
+    else:
+        others = compared = _read_others(name, cases, options)
+    count = given.images if given is not None else len(others)
+    against: dict[str, Any] = {"images": count, "sha256": hash_inputs(*compared)}
+    # The key of a value contains the convention, because the same images have another value by another convention.
+    key_parts = [np.frombuffer(convention.encode(), np.uint8), *compared]
+
+    @remember
+    def load_network() -> nn.Module:
+        return fid.load_inception(options.weights, convention)
+
+    @remember
+    def measure_others() -> Statistics:
+        return given or measure_statistics(others, load_network(), "other images")
+
     for average in averages:
         if not (images := images_by_key.get(average["key"], [])):
             average[name] = None
             continue
-        compute = partial(fid, images, others, options.weights)
-        mean = measure.compute_set_metric(name, images, others, cache, compute)
-        average[name] = {"mean": mean, "images": len(images)}
+
+        def compute(images: Sequence[np.ndarray] = images) -> float:
+            return compute_distance(measure_statistics(images, load_network(), "restored images"), measure_others())
+
+        mean = measure.compute_set_metric(name, images, key_parts, cache, compute)
+        average[name] = {"mean": mean, "images": len(images), "against": against}
+
+
+def _get_source(options: EvaluationOptions, name: str) -> object:
+    return options.fid_folder if name == "fid_folder" else options.fid_statistics
+
+
+def _read_others(name: str, cases: Sequence[Case], options: EvaluationOptions) -> list[np.ndarray]:
+    if name == "fid":
+        return [case.target for case in cases if case.target is not None]
+    assert options.fid_folder is not None
+    with open_reader(limited=True) as read:
+        return [read(path) for path in list_photos(options.fid_folder)]
+
+
+def _read_given_statistics(options: EvaluationOptions) -> Statistics:
+    assert options.fid_statistics is not None
+    file = fid.find_inception(options.weights)
+    sha256 = None if file is None else sha256_file(file)
+    return read_statistics(options.fid_statistics, fid.FEATURES, options.fid_convention, sha256)

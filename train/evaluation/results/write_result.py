@@ -10,22 +10,33 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.faces.interface import FaceModels
 from manifests.runtime.files import remove_temporary_files, write_atomically
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.results.set_metrics import find_convention
 from train.evaluation.systems.row import Row
-from train.metrics.registry import METRICS
+from train.metrics.fid.conventions import describe_resizing
+from train.metrics.provenance import describe_provenance
+from train.metrics.registry import INCEPTION, METRICS
 
 
-def describe_metric(name: str) -> dict[str, Any]:
-    """Returns the entry of a metric in a result: its title, unit, convention and source."""
-    metric = METRICS[name]
+def describe_metric(
+    name: str, options: EvaluationOptions | None = None, judge: FaceModels | None = None
+) -> dict[str, Any]:
+    """Returns the entry of a metric in a result: its title, unit, convention and source, its libraries with their
+    versions, and its files of weights with their sha256 and licence (train/metrics/provenance.py)."""
+    options, metric, convention = options or EvaluationOptions(), METRICS[name], METRICS[name].convention
+    if metric.requirement == INCEPTION:
+        convention = f"{convention}. {describe_resizing(find_convention(options))}"
     return {
         "title": metric.title,
         "unit": metric.unit,
         "better": metric.better,
         "digits": metric.digits,
-        "convention": metric.convention,
+        "convention": convention,
         "source": metric.source,
         "without_a_figure": metric.nan_reason,
+        **describe_provenance(name, options.weights, judge),
     }
 
 

@@ -22,6 +22,7 @@ from train.evaluation.comparison.compare_results import compare_results
 from train.evaluation.comparison.paired_tests import adjust_p_values, compute_p_value
 from train.evaluation.comparison.pareto import draw_pareto, find_pareto_front
 from train.evaluation.comparison.read_results import read_results
+from train.evaluation.results.write_result import describe_metric
 from train.evaluation.sets.cases import Case, FrozenSet
 from train.evaluation.sets.load_set import name_set
 
@@ -118,6 +119,36 @@ def test_a_metric_that_was_computed_in_two_ways_is_not_compared(tmp_path: Path) 
     Path(other).write_text(json.dumps(content))
     with pytest.raises(BadInput, match="no metric that can be compared"):
         merge(one, other)
+
+
+FID = {"mean": 9.0, "images": 10, "against": {"images": 99, "sha256": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "against", "why"),
+    [
+        ({}, FID["against"], None),
+        ({"convention": "clean-fid"}, FID["against"], "the results computed it by different conventions"),
+        ({"weights": [{"file": "x", "sha256": "2"}]}, FID["against"], "the results computed it with different weights"),
+        ({}, {"images": 99, "sha256": "2"}, "the results compared the images with different images"),
+    ],
+)
+def test_fid_by_two_conventions_is_never_in_one_table(
+    tmp_path: Path, change: dict, against: dict, why: str | None
+) -> None:
+    entry = describe_metric("fid_statistics")
+    paths = []
+    for name, more, other in (("a", {}, FID["against"]), ("b", change, against)):
+        path = Path(write(tmp_path, name, 0))
+        content = json.loads(path.read_text())
+        content["metrics"]["fid_statistics"] = entry | more
+        for row in content["rows"]:
+            row["fid_statistics"] = FID | {"against": other}
+        path.write_text(json.dumps(content))
+        paths.append(str(path))
+    result = merge(*paths)
+    assert result["not_compared"] == ({} if why is None else {"fid_statistics": why})
+    assert ("fid_statistics" in result["metrics"]) == (why is None)
 
 
 def test_a_metric_that_reads_right_or_wrong_references_needs_the_same_references(tmp_path: Path) -> None:

@@ -12,15 +12,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+from torchmetrics.image.fid import NoTrainInceptionV3
 
 from manifests.errors import BadInput
 from manifests.runtime.text import take_first_line
 from train.losses.backbones import find_local_file
+from train.metrics.fid.conventions import CONVENTIONS, DEFAULT
+from train.metrics.fid.statistics import compute_distance, measure_statistics
 
 # pytorch-fid and torch-fidelity publish the same tensors in files with different names.
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
 _FROM = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION[0]}"
+# The layers of the network up to the last pooling, in their order.
+_LAYERS = (
+    "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2",
+    "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a",
+    "Mixed_7b", "Mixed_7c", "AvgPool",
+)  # fmt: skip
 FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al. 2017)
 
 
@@ -36,40 +44,47 @@ def explain_missing(weights: Path | None) -> str | None:
     return None
 
 
-def fid(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], weights: Path | None) -> float:
+def fid(
+    restored: Iterable[np.ndarray], others: Iterable[np.ndarray], weights: Path | None, convention: str = DEFAULT
+) -> float:
     """Returns the FID of two sets of RGB uint8 images (H, W, 3) of any size; lower is better.
 
-    Each image is resized to 299 px. A good estimate of the mean and the covariance of 2048 features needs far more
-    images than a test set has. With few images, the FID is too high, so compare only sets with the same number of
-    images. Raises BadInput if a set has fewer than two images, or if the weights are missing or wrong.
+    Each image is resized to 299 px by `convention`, a key of CONVENTIONS. A good estimate of the mean and the
+    covariance of 2048 features needs far more images than a test set has. With few images, the FID is too high, so
+    compare only sets with the same number of images. Raises BadInput if a set has fewer than two images, or if the
+    weights are missing or wrong.
     """
-    return frechet_distance(restored, others, load_inception(weights))
+    return frechet_distance(restored, others, load_inception(weights, convention))
 
 
 def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], network: nn.Module) -> float:
-    """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the features (Fréchet 1957).
+    """Returns the Fréchet distance between the features of two sets of RGB uint8 images (H, W, 3).
 
-    m1, m2, C1 and C2 are the means and the unbiased covariances of the two sets. `network` maps uint8 (1, 3, H, W) to
-    (1, d). The attribute `num_features` of `network` is d.
+    `network` maps uint8 (1, 3, H, W) to (1, d). Raises BadInput if a set has fewer than two images.
     """
-    distance = FrechetInceptionDistance(feature=network)
-    with torch.inference_mode():
-        for images, real in ((others, True), (restored, False)):
-            count = 0
-            for count, image in enumerate(images, 1):  # noqa: B007
-                distance.update(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], real=real)
-            if count < 2:
-                side = "other images" if real else "restored images"
-                raise BadInput(
-                    f"FID compares two sets of images, but there are only {count} {side}: give at least two {side}."
-                )
-        return max(float(distance.compute()), 0.0)
+    reference = measure_statistics(others, network, "other images")
+    return compute_distance(measure_statistics(restored, network, "restored images"), reference)
 
 
-def load_inception(weights: Path | None) -> nn.Module:
+class Inception(nn.Module):
+    """Maps uint8 images (B, 3, H, W) to the 2048 features of FID, by one of CONVENTIONS."""
+
+    def __init__(self, network: nn.Module, convention: str) -> None:
+        super().__init__()
+        self.network, self.prepare = network, CONVENTIONS[convention].prepare
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns (B, 2048) for uint8 images (B, 3, H, W)."""
+        maps = self.prepare(images)
+        for name in _LAYERS:
+            maps = getattr(self.network, name)(maps)
+        return maps.flatten(1)
+
+
+def load_inception(weights: Path | None, convention: str = DEFAULT) -> nn.Module:
     """Returns the Inception v3 of FID, which maps uint8 (B, 3, H, W) to (B, 2048).
 
-    Raises BadInput if the weights are missing or wrong.
+    `convention` is a key of CONVENTIONS. Raises BadInput if the weights are missing or wrong.
     """
     reason = explain_missing(weights)
     path = find_inception(weights)
@@ -79,15 +94,13 @@ def load_inception(weights: Path | None) -> nn.Module:
         # torch-fidelity unpickles everything in the file, which can run code. The next line therefore raises an error
         # for a file that contains anything except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
-        # Images are resized without antialiasing, as in the original code and for all published values of FID.
-        network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
+        network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path))
     except Exception as error:  # every problem with the file leads to the message below
         why = take_first_line(error).rstrip(".:")
         raise BadInput(
             f"{path} does not contain the Inception weights of FID ({why}): replace the file by {_FROM}."
         ) from error
-    network.num_features = FEATURES
-    return network
+    return Inception(network, convention)
 
 
 def find_inception(weights: Path | None) -> Path | None:

@@ -1,0 +1,1 @@
+"""Computes FID, by several conventions and against given statistics."""
