@@ -40,6 +40,7 @@ from record_result import record_result
 from reference_benefit import hash_names, list_people, run_likeness
 
 import train.models.timesteps.denoise
+from train.evaluation.cache.stored_restorer import hold_restorer
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.aggregate import average_differences, average_systems
 from train.evaluation.systems.row import Row
@@ -102,7 +103,7 @@ def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> 
     for place, face in enumerate(shown):
         write_picture(run.parent, "target", place, targets[face])
 
-    model, (lq, restored) = evaluator.models[run], list_systems(1)[:2]
+    model, (lq, restored) = evaluator.restorers[run].load(), list_systems(1)[:2]
     orders = (1, 2) if model.config.denoise else (1,)
     for order, steps in [(order, steps) for order in orders for steps in STEPS]:
         if order == 2 and steps == 1:  # one step is the same with both orders
@@ -113,6 +114,7 @@ def measure_run(dataset: Path, name: str, run: Path, judge: str, every: int) -> 
         model.facts["benchmark"] = key
         if model.config.denoise:
             model.set_sampling(steps)
+        evaluator.restorers[run] = hold_restorer(model)
         with repeat(model, 1 if model.config.denoise else steps):
             rows += evaluator.measure_run(run, (restored,) if rows else (lq, restored), lambda *_: None, key)
     kept = ("face_id", "identity_id", "system", "reason", *METRICS)

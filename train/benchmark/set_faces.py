@@ -36,6 +36,7 @@ class SetFaces:
     group_kind: str  # "people" or "photos"
     rules: Rules
     recognizer: str  # sha256
+    is_imported: bool = False  # True: the faces have names of the imported set instead of face ids.
 
     @property
     def groups(self) -> list[str]:
@@ -51,6 +52,7 @@ class SetFaces:
 def read_set_faces(dataset: Path, lq_set: str | None, targets: Sequence[str]) -> SetFaces:
     """Reads the faces of the people whose faces are `targets` (face ids).
 
+    All faces of these people are read, because every photo of a person can tell that a run knows the person.
     `dataset` and `lq_set` are as in `read_frozen_set`. Raises the errors of `load_benchmark`. Raises BadInput if a
     dataset was not curated completely.
     """

@@ -8,11 +8,12 @@ The faces of the set are compared with the training faces in the snapshot of the
         `likeness leaks`. A cosine alone does not count, because some pairs of strangers also reach the threshold.
 
 A set that was split by photos shares its people with the training on purpose. For such a set, only the files and the
-pictures are compared.
+pictures are compared. The faces of an imported set have no face ids, so only pictures and people are compared.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,15 +22,16 @@ from typing import Any
 import numpy as np
 
 from curate.faces.measure import hash_face
-from curate.people.leaks.dataset_faces import Rules, raise_threshold
+from curate.people.leaks.dataset_faces import Rules, measure_false_matches, raise_threshold
 from curate.people.leaks.face_line import FaceLine
 from curate.people.leaks.face_pairs import PAIRS_PER_BATCH, FacePairs, SimilarFaces
 from manifests.runtime.text import format_count
-from train.benchmark.set_faces import SetFaces, read_set_faces
+from train.benchmark.set_faces import SetFaces
 from train.data.snapshot import FACES, Snapshot, load_snapshot
 
 KINDS = ("file", "picture", "person")  # from the strongest evidence to the weakest evidence
 NO_SNAPSHOT = "RUN/snapshot is missing, so the training data of this run are not known."
+_OTHER_RECOGNIZER = "The recognizers of the run and of its snapshot differ, so no embeddings can be compared."
 
 
 @dataclass
@@ -78,21 +80,21 @@ class TrainingOverlap:
 
 
 def find_training_overlap(
-    dataset: Path, lq_set: str | None, checkpoint_folder: Path, targets: Sequence[str], strangers_near_zero: bool
+    own: SetFaces, checkpoint_folder: Path, targets: Sequence[str], strangers_near_zero: bool
 ) -> TrainingOverlap:
-    """Compares a frozen set with the training faces of a run.
+    """Compares a set with the training faces of a run.
 
-    `targets` are the face ids of the set's images. All faces of the targets' people are compared, because every photo
-    of a person can tell that the run knows the person. `dataset` and `lq_set` are as in `read_frozen_set`.
-    `checkpoint_folder` is the folder that contains the folder `snapshot`. If there is no snapshot, nothing is compared.
-    `strangers_near_zero` is as in `FaceModels`. If it is True, the threshold for one person is calibrated on the faces
-    of the set and of the training together, because the threshold of a small set is too low for so many strangers.
-    Raises BadInput or LedgerBroken if the faces of the set or the snapshot cannot be read.
+    `own` has the faces of the set, and `targets` are the face ids of its images. `checkpoint_folder` is the folder that
+    contains the folder `snapshot`. If there is no snapshot, nothing is compared. `strangers_near_zero` is as in
+    `FaceModels`. If it is True, the threshold for one person is calibrated on the faces of the set and of the training
+    together, because the threshold of a small set is too low for so many strangers. Raises BadInput if the snapshot
+    cannot be read.
     """
-    if not (checkpoint_folder / "snapshot" / FACES).is_file():
+    if not has_snapshot(checkpoint_folder):
         return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])
     snapshot = load_snapshot(checkpoint_folder / "snapshot")
-    own = read_set_faces(dataset, lq_set, targets)
+    if own.is_imported and snapshot.recognizer["sha256"] != own.recognizer:
+        return TrainingOverlap(False, unchecked=[_OTHER_RECOGNIZER])
     training = np.array([i for i, split in enumerate(snapshot.splits) if split == "train"], np.int64)
     overlap = TrainingOverlap(
         True,
@@ -101,21 +103,18 @@ def find_training_overlap(
         len(set(own.groups)),
         len(training),
         len({snapshot.identity_ids[i] for i in training}),
-        how={"file": "The file and the box of two faces are equal (face id)."},
     )
-    found = _find_same_files(own, {snapshot.face_ids[i] for i in training})
+    found: list[SeenGroup] = []
+    if not own.is_imported:  # the faces of an imported set have no face ids
+        overlap.how["file"] = "The file and the box of two faces are equal (face id)."
+        found = _find_same_files(own, {snapshot.face_ids[i] for i in training})
     if snapshot.recognizer["sha256"] != own.recognizer:
         overlap.unchecked.append(
             "The recognizers of the set and of the training differ, so only files were compared, and neither pictures "
             "nor people."
         )
     else:
-        if strangers_near_zero and len(own.rows):
-            groups = own.groups
-            people = [f"set {groups[row]}" for row in own.rows]
-            people += [f"training {snapshot.identity_ids[row]}" for row in training]
-            vectors = np.concatenate([own.vectors, snapshot.embeddings[training]])
-            own = replace(own, rules=raise_threshold(own.rules, vectors, people))
+        own = replace(own, rules=_fit_rules(own, snapshot, training, strangers_near_zero))
         overlap.how |= _describe_rules(own.rules, own.group_kind)
         found += _compare_faces(own, snapshot, training, overlap) if len(own.rows) else []
         if len(own.rows) < len(own.faces):
@@ -133,6 +132,29 @@ def find_training_overlap(
     for one in overlap.seen:
         one.images = sum(own.group_of[face] == one.group for face in overlap.seen_targets)
     return overlap
+
+
+def has_snapshot(checkpoint_folder: Path) -> bool:
+    """Returns whether the folder contains the training faces of a run."""
+    return (checkpoint_folder / "snapshot" / FACES).is_file()
+
+
+def _fit_rules(own: SetFaces, snapshot: Snapshot, training: np.ndarray, strangers_near_zero: bool) -> Rules:
+    """Returns the rules for the comparison of the set with the training faces.
+
+    An imported set has no share of the pairs of strangers that reach the threshold. If the share is not calibrated, it
+    is measured on the people of the training.
+    """
+    rules = own.rules
+    if strangers_near_zero and len(own.rows):
+        groups = own.groups
+        people = [f"set {groups[row]}" for row in own.rows]
+        people += [f"training {snapshot.identity_ids[row]}" for row in training]
+        rules = raise_threshold(rules, np.concatenate([own.vectors, snapshot.embeddings[training]]), people)
+    if math.isnan(rules.false_match_rate):
+        people = [snapshot.identity_ids[row] for row in training]
+        rules = measure_false_matches(rules, snapshot.embeddings[training], people)
+    return rules
 
 
 def _describe_rules(rules: Rules, group_kind: str) -> dict[str, str]:

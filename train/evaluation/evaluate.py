@@ -18,7 +18,7 @@ from train.evaluation.evaluator import Evaluator
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.result_images import ImageFolders, PageImages
 from train.evaluation.results.write_result import write_result
-from train.evaluation.systems.row import Row
+from train.evaluation.systems.row import Row, label_key
 from train.evaluation.systems.rows import OnImage
 from train.evaluation.systems.system import list_differences, list_systems
 
@@ -107,13 +107,13 @@ def compare(
         rows += own
     # without references in the set, the runs are compared without references
     most = options.references if any(case.references for case in evaluator.cases) else 0
-    run_keys = [f"{run.resolve().name}/{most}" for run in runs]
+    run_keys = [label_key(str(most), run.resolve().name) for run in runs]
     first, *others = [*run_keys, *(name for name, _ in named)]
     pairs = [(f"{other} - {first}", other, first) for other in others]
     for run in runs:
         name = run.resolve().name
         pairs += [
-            (f"{name}: {what}", _label_key(name, one), _label_key(name, two))
+            (f"{name}: {what}", label_key(one, name), label_key(two, name))
             for what, one, two in list_differences(options.references)
         ]
     result = evaluator.build_result(rows, pairs) | {"runs": about, "extra": extra}
@@ -134,7 +134,3 @@ def _call_all(write: OnImage, page_images: PageImages | None) -> OnImage:
         page_images.keep(row, image)
 
     return on_image
-
-
-def _label_key(label: str, key: str) -> str:
-    return key if key == "lq" else f"{label}/{key}"

@@ -14,12 +14,17 @@ from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.progress import Progress
+from train.benchmark.imported.imported_faces import ImportedFaces, list_imported_faces
+from train.benchmark.set_faces import read_set_faces
 from train.benchmark.short_name import name_result_file
-from train.benchmark.training_overlap import TrainingOverlap, find_training_overlap
+from train.benchmark.training_overlap import NO_SNAPSHOT, TrainingOverlap, has_snapshot
 from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.cached_embedder import make_cached_embedder
 from train.evaluation.cache.cached_measure import CachedMeasure
+from train.evaluation.cache.cached_overlap import find_cached_overlap
 from train.evaluation.cache.cached_restorations import make_cached_restorer
-from train.evaluation.cache.keys import hash_environment, hash_inputs, hash_restorer
+from train.evaluation.cache.keys import hash_environment, hash_inputs
+from train.evaluation.cache.stored_restorer import StoredRestorer, check_restorer, open_restorer
 from train.evaluation.options import DEFAULT_METRICS, EvaluationOptions
 from train.evaluation.results.aggregate import average_differences, average_systems, describe_interval
 from train.evaluation.results.set_metrics import add_set_metric, check_set_options, explain_missing_options
@@ -31,17 +36,15 @@ from train.evaluation.slices.average_slices import describe_slices
 from train.evaluation.slices.columns import check_columns
 from train.evaluation.systems.restore_case import restore_at_size
 from train.evaluation.systems.restored_folders import keep_common_cases, match_files
-from train.evaluation.systems.row import Row
+from train.evaluation.systems.row import Row, label_row
 from train.evaluation.systems.rows import OnImage, measure_file, measure_input, measure_systems, select_image_metrics
 from train.evaluation.systems.system import System
 from train.metrics.measure import check_names, reads_target
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.config import check_steps
-from train.models.restorer import Restorer
 from train.restore.batches.face_batches import FaceBatches
 from train.restore.restorers.face_restorer import load_restorer_faces
-from train.restore.restorers.load_restorer import load_restorer, move_to_device, speed_up_on_cpu, wrap_restorer
 
 NO_TARGETS = "The set has no targets."
 
@@ -96,8 +99,8 @@ class Evaluator:
         self.dataset_recognizer = ""  # sha256
         self.missing_metrics: dict[str, str] = {}  # metric -> the reason why the metric cannot be measured
         self.overlaps: dict[Path, TrainingOverlap] = {}  # run -> what its training and the frozen set have in common
-        self.targets: list[str] = []  # the face ids of all cases of the set, also of cases that are left out
-        self.models: dict[Path, Restorer] = {}
+        self.whole_set: FrozenSet | None = None  # the set with the cases that are left out
+        self.restorers: dict[Path, StoredRestorer] = {}
         self.recognizers: dict[Path, FaceModels] = {}
         self.not_in_every_folder = 0  # number of cases that are left out, because a folder lacks them
         self.matches: dict[Path, tuple[dict[str, Path], list[str]]] = {}  # folder -> the result of `match_files`
@@ -125,23 +128,34 @@ class Evaluator:
         `options.leave_out_seen` is False. Raises BadInput also if the run does not fit the set.
         """
         checkpoint = find_newest_checkpoint(run)
-        model = speed_up_on_cpu(move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps)))
-        recognizer = load_restorer_faces(model.facts, self.options.faces)
-        frozen_set = self._prepare(model, recognizer)
-        self.targets = self.targets or [case.face_id for case in frozen_set.cases]
-        overlap = self._find_overlap(checkpoint.parent, recognizer)
+        restorer = open_restorer(checkpoint, self.options.base_model, self.options.steps)
+        cache = self._open_cache(run, restorer.find_hash())
+        check_restorer(restorer, cache)
+        recognizer = load_restorer_faces(restorer.facts, self.options.faces)
+        frozen_set = self._prepare(restorer, recognizer, cache)
+        self.whole_set = self.whole_set or frozen_set
+        overlap = self._find_overlap(checkpoint.parent, recognizer, cache)
         if overlap.seen:
             self.frozen_set = leave_out_seen(frozen_set, run, overlap, self.options.leave_out_seen)
         self.overlaps[run] = overlap
-        self.models[run], self.recognizers[run] = model, recognizer
+        self.restorers[run], self.recognizers[run] = restorer, recognizer
 
-    def _find_overlap(self, checkpoint_folder: Path, recognizer: FaceModels) -> TrainingOverlap:
-        assert self.frozen_set is not None
-        if self.frozen_set.is_imported:
-            return TrainingOverlap(False, unchecked=["Likeness does not compare the faces of an imported set."])
-        return find_training_overlap(
-            self.dataset, self.lq_set, checkpoint_folder, self.targets, recognizer.strangers_near_zero
-        )
+    def _find_overlap(self, checkpoint_folder: Path, recognizer: FaceModels, cache: EvaluationCache) -> TrainingOverlap:
+        assert self.whole_set is not None
+        if not has_snapshot(checkpoint_folder):
+            return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])
+        targets = [case.face_id for case in self.whole_set.cases]
+        if self.whole_set.is_imported:
+            faces = [
+                ImportedFaces(
+                    case.face_id, case.identity_id, case.lq if case.target is None else case.target, case.references
+                )
+                for case in self.whole_set.cases
+            ]
+            own = list_imported_faces(faces, recognizer, make_cached_embedder(recognizer, cache))
+        else:
+            own = read_set_faces(self.dataset, self.lq_set, targets)
+        return find_cached_overlap(own, checkpoint_folder, targets, recognizer.strangers_near_zero, cache)
 
     def load_folder(self, folder: Path) -> None:
         """Finds the file of each image in a folder of restored images. Raises the errors of `match_files`."""
@@ -170,30 +184,35 @@ class Evaluator:
 
         Raises the same errors as `load_run`.
         """
-        if run not in self.models:
+        if run not in self.restorers:
             self.load_run(run)
-        model, recognizer, frozen_set = self.models[run], self.recognizers[run], self.frozen_set
+        restorer, recognizer, frozen_set = self.restorers[run], self.recognizers[run], self.frozen_set
         assert frozen_set is not None
-        cache = self._open_cache(run, hash_restorer(model))
-        restorer = wrap_restorer(model, "fp32", shares_cores=False)
-        batches = FaceBatches(restorer, restorer.find_batch_size())
-        restore_cases = make_cached_restorer(model, recognizer, cache, batches)
-        if model.config.size != frozen_set.cases[0].size:  # only images of an imported set can have another size
-            restore_cases = restore_at_size(restore_cases, model.config.size)
+        cache, loaded = self._open_cache(run, restorer.find_hash()), list[FaceBatches]()
+
+        def load_batches() -> FaceBatches:
+            if not loaded:
+                loaded.append(_make_batches(restorer))
+            return loaded[0]
+
+        restore_cases = make_cached_restorer(restorer, recognizer, cache, load_batches)
+        if restorer.config.size != frozen_set.cases[0].size:  # only images of an imported set can have another size
+            restore_cases = restore_at_size(restore_cases, restorer.config.size)
         measure, rows = self._load_measure(cache).read_from(cache), list[Row]()
 
         def keep(row: Row, image: np.ndarray) -> None:
-            self._keep_image(_label_row(row, label), image)
+            self._keep_image(label_row(row, label), image)
 
         for start in range(0, len(frozen_set.cases), CASES):
             cases = frozen_set.cases[start : start + CASES]
             restored = restore_cases(cases, systems)
             for done, case in enumerate(cases, start + 1):
                 for row in measure_systems(case, restored, measure, systems, self.image_metrics, keep):
-                    rows.append(_label_row(row, label))
+                    rows.append(label_row(row, label))
                 cache.write()
                 progress("evaluate", done, len(frozen_set.cases))
-        batches.describe_halving(self.say)
+        for batches in loaded:
+            batches.describe_halving(self.say)
         return rows
 
     def measure_folder(
@@ -300,7 +319,7 @@ class Evaluator:
 
     def describe_run(self, run: Path) -> dict[str, Any]:
         """Returns the part of a result that describes one run."""
-        facts = self.models[run].facts
+        facts = self.restorers[run].facts
         return {
             "checkpoint": find_newest_checkpoint(run).name,
             "recipe": facts.get("recipe"),
@@ -309,12 +328,12 @@ class Evaluator:
             "training_overlap": self.overlaps[run].as_json(),
         }
 
-    def _prepare(self, model: Restorer, recognizer: FaceModels) -> FrozenSet:
+    def _prepare(self, restorer: StoredRestorer, recognizer: FaceModels, cache: EvaluationCache) -> FrozenSet:
         """Loads the frozen set and the metrics for the first run, and checks that each run fits the set and the
         metrics."""
-        size = model.config.size
+        size = restorer.config.size
         if self.frozen_set is None:
-            self.frozen_set = self._read_set(size, recognizer)
+            self.frozen_set = self._read_set(size, recognizer, cache)
             if self.frozen_set.is_imported:
                 self.dataset_recognizer = recognizer.recognizer_sha256()
             else:
@@ -325,7 +344,7 @@ class Evaluator:
                 f"The set has images of {self.frozen_set.cases[0].size} px, but one of the restorers works at {size} "
                 "px: compare restorers of the same size."
             )
-        if model.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.dataset_recognizer:
+        if restorer.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.dataset_recognizer:
             if self.frozen_set.is_imported:
                 raise BadInput(
                     "The restorers use embeddings of different recognizers. Evaluate each run alone with the same "
@@ -341,16 +360,15 @@ class Evaluator:
         """Loads the frozen set and the metrics without a run: the set can have any image size, and the dataset names
         the recognizer. An imported set names no recognizer.
         """
-        self.frozen_set = self._read_set(None, None)
+        self.frozen_set = self._read_set(None, None, None)
         is_imported = self.frozen_set.is_imported
         spec, self.dataset_recognizer = ("auto", "") if is_imported else read_dataset_recognizer(self.dataset)
         self.judge = load_faces(self.options.judge or self.options.faces or spec)
 
-    def _read_set(self, size: int | None, recognizer: FaceModels | None) -> FrozenSet:
+    def _read_set(self, size: int | None, recognizer: FaceModels | None, cache: EvaluationCache | None) -> FrozenSet:
         options = self.options
-        frozen_set = read_set(
-            self.dataset, self.lq_set, options, size, recognizer, self.with_poor, self.most_references
-        )
+        embed = None if recognizer is None or cache is None else make_cached_embedder(recognizer, cache)
+        frozen_set = read_set(self.dataset, self.lq_set, options, size, embed, self.with_poor, self.most_references)
         self.options = replace(options, metrics=choose_metrics(frozen_set, options.metrics))
         self.names = name_set(frozen_set.cases, options.references)
         return frozen_set
@@ -382,7 +400,8 @@ class Evaluator:
             self.images_by_key.setdefault(row["key"], []).append(image)
 
 
-def _label_row(row: Row, label: str) -> Row:
-    if not label or row["key"] == "lq":
-        return row
-    return row | {"key": f"{label}/{row['key']}", "system": f"{label}: {row['system']}"}
+def _make_batches(restorer: StoredRestorer) -> FaceBatches:
+    from train.restore.restorers.load_restorer import wrap_restorer  # loads the libraries of networks
+
+    wrapped = wrap_restorer(restorer.load(), "fp32", shares_cores=False)
+    return FaceBatches(wrapped, wrapped.find_batch_size())

@@ -11,22 +11,25 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision import models
 
 from manifests.errors import BadInput
 from manifests.runtime.text import take_first_line
 
-# Maps each backbone to its weights in torchvision. The name of a weights file ends with the first digits of the sha256
-# of the file.
-BACKBONES: dict[str, models.WeightsEnum] = {
-    "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
-    "alexnet": models.AlexNet_Weights.IMAGENET1K_V1,
-}
+# Maps each backbone to the file name of its weights IMAGENET1K_V1 in torchvision. The name of a file ends with the
+# first digits of the sha256 of the file. torchvision is not imported here, because its import takes a second.
+BACKBONES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth"}
 
 
 def get_file_name(backbone: str) -> str:
     """Returns the file name that torchvision uses for the weights of a backbone, for example vgg16-397923af.pth."""
-    return str(BACKBONES[backbone].url).rsplit("/", 1)[1]
+    return BACKBONES[backbone]
+
+
+def find_url(backbone: str) -> str:
+    """Returns the address of the weights of a backbone."""
+    from torchvision import models
+
+    return str(models.get_model_weights(backbone)["IMAGENET1K_V1"].url)
 
 
 def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") -> Path | None:
@@ -47,7 +50,7 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
     The function looks for the file in `folder` and then in the cache of torch hub. A missing file is downloaded into
     the cache of torch hub. Raises BadInput if the download fails; the message names the file and its address.
     """
-    name, url = get_file_name(backbone), str(BACKBONES[backbone].url)
+    name, url = get_file_name(backbone), find_url(backbone)
     here = find_local_file(name, folder)
     if here is not None:
         return here
@@ -70,6 +73,8 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     read from the file, so the file cannot run code. Raises BadInput if the file is missing or does not fit the
     backbone.
     """
+    from torchvision import models
+
     path = fetch_weights(backbone, folder)
     # The device meta draws no random weights, which saves time and leaves torch's random generator unchanged.
     with torch.device("meta"):
@@ -82,6 +87,6 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
         why = take_first_line(error).rstrip(".:")
         raise BadInput(
             f"{path} does not contain torchvision's {backbone} weights ({why}): replace this file by the file from "
-            f"{BACKBONES[backbone].url}."
+            f"{find_url(backbone)}."
         ) from error
     return features.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from train.losses.backbones import BACKBONES, find_local_file, get_file_name
+from train.losses.backbones import find_local_file, find_url, get_file_name
 from train.losses.perceptual import Dists, Lpips
 
 # Maps each metric to the network whose layers the metric compares.
@@ -28,7 +28,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     if find_local_file(file, weights) is not None:
         return None
     return (
-        f"{file} is missing: download this file from {BACKBONES[backbone].url} into a folder, and give the folder with "
+        f"{file} is missing: download this file from {find_url(backbone)} into a folder, and give the folder with "
         "--weights FOLDER."
     )
 

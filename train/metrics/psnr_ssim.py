@@ -1,16 +1,14 @@
-"""Computes PSNR, SSIM, MS-SSIM and VIF between a restored image and its target with torchmetrics."""
+"""Computes PSNR, SSIM, MS-SSIM and VIF between a restored image and its target with torchmetrics.
+
+The functions import torchmetrics, because the import takes seconds, and an evaluation whose values are all in the cache
+does not need it.
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-    visual_information_fidelity,
-)
 
 from train.losses.pixel import WINDOW, ms_ssim_exponents
 
@@ -21,6 +19,8 @@ def psnr(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | Non
     Only the pixels of `valid`, (B, 1, S, S) bool, are measured. If `valid` is None, all pixels are measured. The value
     is 100 for equal images, and NaN for an image without a valid pixel.
     """
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     if valid is None:
         valid = torch.ones_like(restored[:, :1], dtype=torch.bool)
     values = []
@@ -44,6 +44,8 @@ def ssim(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | Non
     torchmetrics is .05 lower than our mean. We use single precision. We measured its error: 2e-6 on photos and 2e-5 on
     bright flat images. Double precision would take ten times as long.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _, places = structural_similarity_index_measure(
         restored, target, data_range=1.0, reduction="none", return_full_image=True
     )
@@ -63,6 +65,8 @@ def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     except the last.
     """
     exponents = ms_ssim_exponents(restored.shape[-1])
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     values = multiscale_structural_similarity_index_measure(
         restored, target, data_range=1.0, betas=exponents, reduction="none"
     )
@@ -75,5 +79,7 @@ def vif(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     The value is the share of the target's information that the restored image still has. torchmetrics computes the
     value in the pixel domain over RGB in 8 bits. S must be at least 41. The value is 1 for equal images.
     """
+    from torchmetrics.functional.image import visual_information_fidelity
+
     values = visual_information_fidelity(restored * 255, target * 255, reduction="none")
     return [float(value) for value in torch.atleast_1d(values)]

@@ -15,7 +15,7 @@ from torch import nn
 from manifests.errors import BadInput
 from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.tiny import TinyBase
-from train.models.checkpoint_files import CONFIG, WEIGHTS, find_checkpoint_folder, write_model_files
+from train.models.checkpoint_files import BASE_SHA256, CONFIG, WEIGHTS, find_checkpoint_folder, write_model_files
 from train.models.config import ModelConfig, check_steps
 from train.models.identity.identity_encoder import IdentityEncoder, IrSe
 from train.models.io import Conditions, EncodedReferences, Places, Restoration, find_places
@@ -28,8 +28,6 @@ from train.models.timesteps.one_step import add_noise
 # Names of random buffers of base stylegan begin with this text. A checkpoint contains these buffers, although they are
 # not trained.
 _NOISES = "base.generator.decoder.noises."
-# The key in config.json whose value is the fingerprint that the base had when the checkpoint was written.
-BASE_SHA256 = "base_sha256"
 
 
 class Restorer(nn.Module):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from curate.config import DedupeRules
 from curate.people.clustering.threshold import calibrate_on_people
 from curate.people.leaks.face_line import FaceLine
 from manifests.errors import BadInput, LedgerBroken
@@ -27,6 +29,8 @@ _UNUSED_FROZEN_FACES = f"""{_COLUMNS}, NULL AS duplicate_of
     FROM faces f JOIN splits s USING (face_id)
     LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m USING (face_id)
     WHERE s.locked AND s.reason = 'face_dropped' AND f.shard IS NOT NULL ORDER BY f.face_id"""
+
+_SAMPLE = 4096  # The number of faces on which the share of false matches is measured (ours).
 
 
 @dataclass(frozen=True)
@@ -106,3 +110,28 @@ def raise_threshold(rules: Rules, vectors: np.ndarray, people: Sequence[str]) ->
     if calibrated is None or calibrated[0] <= rules.same_person:
         return rules
     return replace(rules, same_person=calibrated[0], false_match_rate=calibrated[1])
+
+
+def make_usual_rules(same_person: float) -> Rules:
+    """Returns the rules for faces that no dataset has: those of curation with the usual settings.
+
+    `same_person` is as in `FaceModels`. The share of the pairs of strangers that reach it is not known, so it is NaN.
+    """
+    usual = DedupeRules()
+    names = {field.name for field in fields(Rules)} - {"same_person", "false_match_rate"}
+    rules = {name: getattr(usual, name) for name in names}
+    rules["min_cosine_same_face"] = max(usual.min_cosine_same_face, same_person)
+    return Rules(**rules, same_person=same_person, false_match_rate=math.nan)
+
+
+def measure_false_matches(rules: Rules, vectors: np.ndarray, people: Sequence[str]) -> Rules:
+    """Returns the rules with the share of the pairs of strangers among `people` that reach the threshold.
+
+    `vectors` and `people` are as in `raise_threshold`. The share is measured on at most _SAMPLE faces.
+    """
+    rows = np.unique(np.linspace(0, len(vectors) - 1, min(_SAMPLE, len(vectors))).astype(np.int64))
+    _, person = np.unique([people[row] for row in rows], return_inverse=True)
+    strangers = person[:, None] != person[None, :]
+    cosines = (vectors[rows] @ vectors[rows].T)[strangers]
+    rate = float((cosines >= rules.same_person).mean()) if len(cosines) else 0.0
+    return replace(rules, false_match_rate=float(f"{rate:.2g}"))

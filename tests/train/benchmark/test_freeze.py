@@ -36,6 +36,7 @@ from train.benchmark.frozen_benchmark import (
     is_benchmark,
     load_benchmark,
 )
+from train.benchmark.set_faces import read_set_faces
 from train.benchmark.training_overlap import find_training_overlap
 from train.evaluation.evaluate import evaluate
 from train.evaluation.options import EvaluationOptions
@@ -389,7 +390,9 @@ def test_a_run_that_saw_a_person_of_the_benchmark_is_noticed(made: Path, tmp_pat
     stranger = next(line.face for line in found.faces if line.split == "train")
     for face, groups in ((known, [person]), (stranger, [])):
         write_snapshot(tmp_path / "run", made, {face: "train"}, SIZE)
-        overlap = find_training_overlap(tmp_path / "bench", None, tmp_path / "run", targets, False)
+        overlap = find_training_overlap(
+            read_set_faces(tmp_path / "bench", None, targets), tmp_path / "run", targets, False
+        )
         assert overlap.checked and [one.group for one in overlap.seen] == groups
 
 

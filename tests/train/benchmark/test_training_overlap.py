@@ -18,6 +18,7 @@ from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE
 from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.freeze import freeze
+from train.benchmark.set_faces import read_set_faces
 from train.benchmark.training_overlap import NO_SNAPSHOT, TrainingOverlap, find_training_overlap
 
 
@@ -35,7 +36,7 @@ def targets_of(dataset: Path) -> list[str]:
 
 
 def search(dataset: Path, run: Path, lq_set: str | None = None) -> TrainingOverlap:
-    return find_training_overlap(dataset, lq_set, run, targets_of(dataset), False)
+    return find_training_overlap(read_set_faces(dataset, lq_set, targets_of(dataset)), run, targets_of(dataset), False)
 
 
 def faces_of(dataset: Path, split: str) -> list[str]:
@@ -97,7 +98,8 @@ def test_another_photo_of_the_person_is_found_by_its_face(made: tuple[Path, Path
     freeze(made[1], tmp_path / "full", references=2, with_pictures=True, with_embeddings=True)
     freeze(made[1], tmp_path / "bare", references=2)
     for dataset, lq_set in ((tmp_path / "full", None), (made[1], str(tmp_path / "bare"))):
-        again = find_training_overlap(dataset, lq_set, tmp_path / "run", targets_of(made[1]), False)
+        own = read_set_faces(dataset, lq_set, targets_of(made[1]))
+        again = find_training_overlap(own, tmp_path / "run", targets_of(made[1]), False)
         assert [one.kind for one in again.seen] == ["person"] and again.seen_targets == found.seen_targets
 
 
@@ -130,7 +132,7 @@ def test_a_set_that_was_split_by_photos_shares_people_but_no_pictures(made: tupl
         ledger.record("double", "photos", {}, [Split(**{**vars(row), "policy": "photos"}) for row in rows])
     targets, test = targets_of(dataset), faces_of(dataset, "test")
     write_snapshot(tmp_path, dataset, {test[0]: "train"}, SIZE)
-    found = find_training_overlap(dataset, None, tmp_path, targets, False)
+    found = find_training_overlap(read_set_faces(dataset, None, targets), tmp_path, targets, False)
     assert found.compared == "photos" and "person" not in found.how
     assert found.seen_targets == [test[0]] and found.seen[0].kind == "file" and len(targets) > 1
 

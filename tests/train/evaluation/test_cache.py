@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -15,30 +17,37 @@ import pytest
 import torch
 
 import train.evaluation.cache.cached_measure
+import train.evaluation.cache.cached_overlap
 import train.evaluation.cache.keys
 import train.evaluation.evaluator
 import train.evaluation.results.set_metrics
 from curate.faces.interface import FaceModels, ModelFile
 from degrade.frozen.dataset_sets import make_set
+from manifests.ledger.ledger import Ledger
 from manifests.pictures.png_files import encode_png
 from manifests.privacy.run_cleanup import EVALUATION_CACHE, remove_faces_from_runs
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying
+from tests.doubles.training_snapshots import write_snapshot
+from train.benchmark.training_overlap import TrainingOverlap, find_training_overlap
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_faces, hash_restorer
+from train.evaluation.cache.stored_restorer import check_restorer, hold_restorer, open_restorer
 from train.evaluation.counterfactuals import counterfactuals
 from train.evaluation.evaluate import compare, evaluate
 from train.evaluation.evaluator import Evaluator
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.result_images import PageImages
 from train.evaluation.sets.cases import Case, read_frozen_set
+from train.evaluation.systems.restore_case import RestoreCases
 from train.evaluation.systems.system import System
 from train.metrics.fid import fid
 from train.metrics.fid.statistics import Statistics
 from train.metrics.measure import build_measure, find_weights, reads_judge, reads_lq, reads_references, reads_target
 from train.metrics.registry import METRICS
+from train.models.checkpoint_files import BASE_SHA256, write_model_files
 from train.models.io import EncodedReferences, Restoration
 from train.models.restorer import Restorer
 from train.restore.batches.face_batches import FaceBatches
@@ -192,6 +201,67 @@ def test_the_value_of_a_whole_set_is_kept(
     assert evaluate(run, made, SET, options=options) == first and calls == []
 
 
+def test_what_set_and_training_have_in_common_is_kept_until_one_of_them_changes(
+    made: Path, run: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[int] = []
+
+    def count(*inputs: object) -> TrainingOverlap:
+        searches.append(1)
+        return find_training_overlap(*inputs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train.evaluation.cache.cached_overlap, "find_training_overlap", count)
+    with Ledger.open(made) as ledger:
+        splits = dict(ledger.query("SELECT face_id, split FROM splits WHERE status = 'ok'").iter_rows())
+    strangers = {face: "train" for face, split in splits.items() if split == "val"}
+    write_snapshot(run, made, strangers, SIZE)
+    first = evaluate(run, made, SET, options=OPTIONS)
+    written = _read_results(run)
+    assert first["training_overlap"]["checked"] and len(searches) == 1
+    assert evaluate(run, made, SET, options=OPTIONS) == first and len(searches) == 1
+    assert _read_results(run) == written
+    crops = np.load(run / "snapshot" / "crops.npy")
+    np.save(run / "snapshot" / "crops.npy", np.concatenate([crops, crops[:1]]))
+    evaluate(run, made, SET, options=OPTIONS)
+    assert len(searches) == 2
+    write_snapshot(run, made, dict(list(strangers.items())[1:]), SIZE)
+    assert evaluate(run, made, SET, options=OPTIONS) != first and len(searches) == 3
+
+
+def test_a_network_is_loaded_only_for_a_checkpoint_that_the_cache_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+    model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
+    monkeypatch.setattr(
+        Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: loads.append(folder) or model)
+    )
+    write_model_files(tmp_path, model.config, model.facts | {BASE_SHA256: ""}, {"level": model.level})
+    restorer = open_restorer(tmp_path, None, 1)
+    assert restorer.config == model.config and restorer.facts == model.facts and not loads
+    for _ in range(2):
+        check_restorer(restorer, cache)
+    assert restorer.load() is model and len(loads) == 1
+    check_restorer(open_restorer(tmp_path, None, 1), cache)  # the cache knows that the checkpoint can be loaded
+    assert len(loads) == 1
+    before = restorer.find_hash()
+    write_model_files(tmp_path, model.config, model.facts, {"level": model.level + 1})
+    assert open_restorer(tmp_path, None, 1).find_hash() != before
+    # A checkpoint without all of its weights, or without a readable description, is loaded at once.
+    write_model_files(tmp_path, replace(model.config, base="diffusion"), model.facts, {})
+    assert open_restorer(tmp_path, None, 1).load() is model and len(loads) == 2
+    (tmp_path / "config.json").write_bytes(b"{")
+    assert open_restorer(tmp_path, None, 1).load() is model and len(loads) == 3
+
+
+def test_an_evaluation_imports_large_libraries_only_when_it_computes() -> None:
+    """All values can be in the cache, and these imports take seconds."""
+    late = ["diffusers", "transformers", "torchmetrics", "torchvision", "pyiqa", "scipy.stats", "onnxruntime"]
+    code = f"import sys, train.evaluation.evaluate; print([name for name in {late} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 # --- a changed input ---
 
 
@@ -271,6 +341,10 @@ def make_batches(model: Brightening, size: int = 2) -> FaceBatches:
     return FaceBatches(prepare_restorer(model, "fp32"), size)
 
 
+def restore_in(model: Brightening, cache: EvaluationCache, batches: FaceBatches) -> RestoreCases:
+    return make_cached_restorer(hold_restorer(model), doubles.models("double"), cache, lambda: batches)
+
+
 RIGHT = System("2", "", 2)
 
 
@@ -278,11 +352,11 @@ def test_cases_are_restored_in_batches_and_each_image_once(tmp_path: Path) -> No
     model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
     cases = [replace(make_case(), face_id=f"{i}", lq=np.full((SIZE, SIZE, 3), 9 * i, np.uint8)) for i in range(5)]
     systems = [System("lq", "", restores=False), System("0", ""), RIGHT, replace(RIGHT, key="again")]
-    done = make_cached_restorer(model, doubles.models("double"), cache, make_batches(model, 4))(cases, systems)
+    done = restore_in(model, cache, make_batches(model, 4))(cases, systems)
     assert set(done) == {(case.face_id, system.key) for case in cases for system in systems[1:]}
     assert len(model.seen) == sum(model.batches) == 10 and max(model.batches) == 4 and model.encoded == 2
     one_by_one = make_batches(other := Brightening(), 1)
-    alone = make_cached_restorer(other, doubles.models("double"), EvaluationCache(None, "", pytest.fail), one_by_one)
+    alone = restore_in(other, EvaluationCache(None, "", pytest.fail), one_by_one)
     for place, restored in alone(cases, systems).items():
         assert np.array_equal(restored.image, done[place].image) and restored.left_out == done[place].left_out
     assert set(other.batches) == {1}
@@ -304,7 +378,7 @@ def test_cases_are_restored_in_batches_and_each_image_once(tmp_path: Path) -> No
 )
 def test_a_changed_case_or_system_is_restored_again(tmp_path: Path, change: Callable, system: System) -> None:
     model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
-    restore = make_cached_restorer(model, doubles.models("double"), cache, make_batches(model))
+    restore = restore_in(model, cache, make_batches(model))
     (first,) = restore([make_case()], [RIGHT]).values()
     model.seen.clear()
     other_target = replace(make_case(), target=np.zeros((SIZE, SIZE, 3), np.uint8))
@@ -318,7 +392,7 @@ def test_other_steps_or_noise_restore_again(tmp_path: Path) -> None:
     model, cache = Brightening(), EvaluationCache(tmp_path, "scope", pytest.fail)
     for steps, seed, calls in ((1, 0, 1), (4, 0, 2), (4, 1, 3), (1, 0, 3)):
         model.steps, model.seed = steps, seed
-        restore = make_cached_restorer(model, doubles.models("double"), cache, make_batches(model))
+        restore = restore_in(model, cache, make_batches(model))
         restore([make_case()], [System("0", "")])
         assert len(model.seen) == calls
 

@@ -17,6 +17,7 @@ from manifests.report.result_notices import make_notices
 from manifests.report.result_tables import make_title
 from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying, use_in_evaluation
+from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.imported.import_benchmark import import_benchmark
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
 from train.evaluation.evaluate import compare, evaluate
@@ -25,6 +26,7 @@ from train.evaluation.presentation.html_page import render_page
 from train.evaluation.presentation.text_tables import render_latex, render_markdown
 from train.evaluation.results.result_images import PageImages
 from train.evaluation.results.set_problems import NO_FACE, NOT_ALIGNED, SEVERAL_FACES, find_face_problem
+from train.evaluation.sets.embedder import make_embedder
 from train.evaluation.sets.imported_set import read_imported_set
 from train.metrics.input_agreement import agree_with_input
 
@@ -209,8 +211,8 @@ def test_a_changed_or_missing_photo_stops_the_evaluation(tmp_path: Path, run: Pa
 
 def test_the_references_have_the_order_and_the_number_of_the_benchmark(tmp_path: Path) -> None:
     bench, models = make_set(tmp_path), doubles.models("double")
-    one = read_imported_set(bench, tmp_path / "set", 1, recognizer=models).cases[0]
-    two = read_imported_set(bench, tmp_path / "set", 1, 2, models).cases[0]
+    one = read_imported_set(bench, tmp_path / "set", 1, embed=make_embedder(models)).cases[0]
+    two = read_imported_set(bench, tmp_path / "set", 1, 2, make_embedder(models)).cases[0]
     assert len(one.references) == 1 and len(two.references) == 2 and len(two.wrong) == 1
     assert np.array_equal(one.references[0], two.references[0])
     assert two.reference_embeddings.shape == (2, models.dim)
@@ -237,3 +239,39 @@ def test_the_agreement_equals_a_hand_calculation() -> None:
         for s in blurs
     ]
     assert agree_with_input(restored, lq) == pytest.approx(10 * math.log10(255**2 / min(errors)), abs=1e-4)
+
+
+def write_training(run: Path, folder: Path, photos: dict[str, np.ndarray]) -> None:
+    """Curates photos, and writes the snapshot of a run that was trained on all of them."""
+    for name, photo in photos.items():
+        doubles.save(folder / "photos" / f"{name}.png", photo)
+    with pytest.MonkeyPatch.context() as patch:
+        doubles.install(patch)
+        doubles.curated(folder / "photos", folder / "dataset")
+    faces = dict.fromkeys(doubles.name_faces(folder / "dataset").values(), "train")
+    write_snapshot(run, folder / "dataset", faces, SIZE)
+
+
+def test_people_of_an_imported_set_are_found_in_the_training(tmp_path: Path, run: Path) -> None:
+    bench = make_set(tmp_path, with_targets=True)
+    write_training(run, tmp_path / "known", {f"{seed}": doubles.photo([1], seed) for seed in (40, 41)})
+    with pytest.raises(BadInput, match=r"was trained on 1 person of the set \(2 images\).* Give --leave-out-seen"):
+        evaluate(run, tmp_path / "set", str(bench), TWO)
+    options = replace(TWO, leave_out_seen=True, metrics=("psnr",))
+    result = evaluate(run, tmp_path / "set", str(bench), options)
+    overlap = result["training_overlap"]
+    assert overlap["checked"] and list(overlap["how"]) == ["picture", "person"]
+    assert overlap["seen_targets"] == ["p1_0", "p1_1"] and result["images"] == 4
+    assert (overlap["set_faces"], overlap["set_groups"]) == (12, 3)
+    assert [one["kind"] for one in overlap["seen"]] == ["person"]
+    notices = " ".join(make_notices(result))
+    assert "compared by their pictures, by their people" in notices and "2 images of the set. No mean uses" in notices
+    assert evaluate(run, tmp_path / "set", str(bench), options) == result  # now from the cache
+
+
+def test_strangers_of_an_imported_set_are_measured(tmp_path: Path, run: Path) -> None:
+    bench = make_set(tmp_path, with_references=False)
+    write_training(run, tmp_path / "other", {f"{seed}": doubles.photo([7], seed) for seed in (40, 41)})
+    result = evaluate(run, tmp_path / "set", str(bench), replace(TWO, metrics=("face_restored",)))
+    assert result["training_overlap"]["checked"] and not result["training_overlap"]["seen"]
+    assert result["images"] == 6 and result["training_overlap"]["set_faces"] == 6

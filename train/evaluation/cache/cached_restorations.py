@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from curate.faces.interface import FaceModels
 from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import hash_faces, hash_files, hash_inputs
+from train.evaluation.cache.stored_restorer import StoredRestorer
 from train.evaluation.sets.cases import Case
 from train.evaluation.systems.restore_case import RestoreCases, RestoredCase, restore_case
 from train.evaluation.systems.system import System, choose_photos
 from train.metrics.measure import find_weights
-from train.models.restorer import Restorer
 from train.restore.batches.face_batches import FaceBatches
 from train.restore.batches.photo_pipeline import run_steps
 
 
 def make_cached_restorer(
-    model: Restorer, recognizer: FaceModels, cache: EvaluationCache, batches: FaceBatches
+    model: StoredRestorer,
+    recognizer: FaceModels,
+    cache: EvaluationCache,
+    load_batches: Callable[[], FaceBatches],
 ) -> RestoreCases:
     """Returns a function that restores cases under systems in batches, and reads images that are in `cache`.
 
     The scope of `cache` must contain the hash of the restorer. Equal images are stored once, for example the images of
-    two systems without references. `batches` restores with `model`.
+    two systems without references. `load_batches` returns batches that restore with `model`. It is called only if an
+    image is not in `cache`.
     """
     # ReFine's mesh uses dlib's landmarks. The file of these landmarks is not among the files of the recognizer.
     landmarks = hash_files(find_weights("lmd", None)) if "mesh" in model.config.parts else None
@@ -52,6 +56,9 @@ def make_cached_restorer(
                     unknown.setdefault(key, system)
             if unknown:
                 missing.append((case, unknown))
+        if not missing:
+            return {place: known[key] for place, key in keys.items() if key is not None}
+        batches = load_batches()
         steps = [restore_case(case, list(own.values()), batches.restorer, recognizer) for case, own in missing]
         for (_, own), restored in zip(missing, run_steps(steps, batches), strict=True):
             for key, one in zip(own, restored, strict=True):

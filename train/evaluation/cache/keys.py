@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ import torch
 from curate.faces.interface import FaceModels
 from manifests.runtime.files import sha256_file
 from manifests.runtime.versions import find_version
-from train.models.restorer import Restorer
+
+if TYPE_CHECKING:
+    from train.models.restorer import Restorer
 
 # A new version of one of these packages can change a figure.
 _PACKAGES = (

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from manifests.errors import BadInput
 from manifests.report.result_tables import list_main_systems
 from manifests.runtime.text import make_printable
-from train.evaluation.systems.row import Row
+from train.evaluation.systems.row import Row, label_key, label_row, label_system
 from train.run_folders import split_name
 
 _KEYS = ("benchmark", "benchmark_with_references", "lq_set", "images", "judge", "metrics", "rows", "references")
@@ -77,13 +77,10 @@ def _read_result(name: str | None, path: Path, with_all_systems: bool) -> Loaded
     is_one_run = "runs" not in content
     label = name or (path.resolve().parent.name if is_one_run else "")
 
-    def name_key(key: str) -> str:
-        return key if key == "lq" or not label else f"{label}/{key}"
-
-    new_names = {name_key(key): f"{label}: {system}" if label else system for key, system in systems.items()}
+    new_names = {label_key(key, label): label_system(system, label) for key, system in systems.items()}
     rows = [
-        row | {"key": name_key(row["key"]), "system": new_names.get(name_key(row["key"]), row["system"])}
+        label_row(row | {"system": systems.get(row["key"], row["system"])}, label)
         for row in table
         if row["key"] in systems or row["key"] == "lq"
     ]
-    return LoadedResult(path, content, rows, new_names, {name_key(key): key for key in systems})
+    return LoadedResult(path, content, rows, new_names, {label_key(key, label): key for key in systems})

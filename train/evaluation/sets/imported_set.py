@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.faces.interface import FaceModels
 from train.benchmark.imported.imported_benchmark import ImportedCase, SetPicture, load_imported, read_pictures
 from train.benchmark.imported.match_files import PROBLEMS
 from train.evaluation.sets.cases import Case, FrozenSet
-from train.evaluation.sets.embedder import make_embedder
+from train.evaluation.sets.embedder import Embed
 
 
 def read_imported_set(
@@ -18,14 +17,14 @@ def read_imported_set(
     files: Path | None,
     references: int,
     most_references: int | None = None,
-    recognizer: FaceModels | None = None,
+    embed: Embed | None = None,
 ) -> FrozenSet:
     """Reads the cases of an imported benchmark, each with its first `references` references and wrong references.
 
     With `most_references`, a case has more references, up to this number. All images have the size of the set. `files`
-    is the folder of the published set, if the benchmark has no copies of the photos. `recognizer` computes the
-    embeddings of the references for a restorer. Without `recognizer`, the embeddings have no values, and the cases can
-    be measured but not restored. Raises BadInput if the benchmark cannot be read. Raises LedgerBroken if a file of the
+    is the folder of the published set, if the benchmark has no copies of the photos. `embed` computes the
+    embeddings of the references for a restorer. Without `embed`, the embeddings have no values, and the cases can be
+    measured but not restored. Raises BadInput if the benchmark cannot be read. Raises LedgerBroken if a file of the
     set is missing or has changed.
     """
     benchmark = load_imported(folder)
@@ -39,10 +38,9 @@ def read_imported_set(
     crops = {one.file for case in benchmark.cases for one in case.references[:most]}
     crops |= {one.file for case in benchmark.cases for one in case.wrong_references[:references]}
     embedding = {file: np.zeros(0, np.float32) for file in crops}
-    if recognizer is not None:
-        embed = make_embedder(recognizer)
+    if embed is not None:
         embedding = {file: embed([pictures[file]])[0] for file in sorted(crops)}
-    width = 0 if recognizer is None else recognizer.dim
+    width = max((len(vector) for vector in embedding.values()), default=0)
 
     def make_case(case: ImportedCase) -> Case:
         right = [one.file for one in case.references[:most]]

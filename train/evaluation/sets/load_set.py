@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizers
@@ -18,6 +17,7 @@ from train.benchmark.short_name import name_images
 from train.benchmark.training_overlap import TrainingOverlap
 from train.evaluation.options import DEFAULT_METRICS, WITHOUT_TARGET_METRICS, EvaluationOptions
 from train.evaluation.sets.cases import Case, FrozenSet, read_frozen_set
+from train.evaluation.sets.embedder import Embed
 from train.evaluation.sets.imported_set import read_imported_set
 from train.metrics.measure import reads_references
 
@@ -27,14 +27,14 @@ def read_set(
     lq_set: str | None,
     options: EvaluationOptions,
     size: int | None,
-    recognizer: FaceModels | None,
+    embed: Embed | None,
     with_poor: bool = False,
     most_references: int | None = None,
 ) -> FrozenSet:
     """Reads a frozen set or an imported set. read_frozen_set and read_imported_set explain the arguments."""
     references = options.references
     if (imported := find_imported(dataset, lq_set)) is not None:
-        return read_imported_set(*imported, references, most_references, recognizer)
+        return read_imported_set(*imported, references, most_references, embed)
     return read_frozen_set(dataset, size, lq_set, references, options.seed, with_poor, most_references)
 
 

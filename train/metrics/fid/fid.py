@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torchmetrics.image.fid import NoTrainInceptionV3
 
 from manifests.errors import BadInput
 from manifests.runtime.text import take_first_line
@@ -90,6 +89,8 @@ def load_inception(weights: Path | None, convention: str = DEFAULT) -> nn.Module
     path = find_inception(weights)
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
+    from torchmetrics.image.fid import NoTrainInceptionV3  # the import takes seconds
+
     try:
         # torch-fidelity unpickles everything in the file, which can run code. The next line therefore raises an error
         # for a file that contains anything except tensors.

@@ -1,0 +1,82 @@
+"""Describes the restorer of a checkpoint without its network.
+
+The network is loaded only when an image has to be restored. An evaluation whose images are all in the cache therefore
+loads no network and no library of networks except torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.keys import hash_files, hash_inputs, hash_restorer
+from train.models.checkpoint_files import BASE_SHA256, CONFIG, WEIGHTS
+from train.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from train.models.restorer import Restorer
+
+
+@dataclass(frozen=True)
+class StoredRestorer:
+    """Holds what an evaluation knows about a restorer before it loads the network."""
+
+    config: ModelConfig
+    facts: Mapping[str, Any]  # See train/models/restorer.py.
+    steps: int  # The number of steps in which a face is restored.
+    seed: int  # The seed of the noise of a denoiser.
+    # Returns a hash of everything on which a restored image depends, apart from its inputs, `steps` and `seed`.
+    find_hash: Callable[[], str]
+    load: Callable[[], Restorer]  # Returns the network. Only the first call loads it.
+
+
+def hold_restorer(model: Restorer) -> StoredRestorer:
+    """Returns the description of a restorer that is already in memory."""
+    return StoredRestorer(
+        model.config, model.facts, model.steps, model.seed, lambda: hash_restorer(model), lambda: model
+    )
+
+
+def open_restorer(checkpoint: Path, base_model: str | None, steps: int) -> StoredRestorer:
+    """Returns the description of the restorer in a checkpoint folder. `base_model` and `steps` are as in
+    `load_restorer`.
+
+    The files of a checkpoint on base tiny or stylegan contain all weights, so the hash of the restorer is the hash of
+    the files. A restorer on a diffusion base is loaded at once, because its weights are in several places. So is a
+    checkpoint whose description cannot be read, because `load_restorer` says what is wrong with it.
+    """
+
+    @cache
+    def load() -> Restorer:
+        from train.restore.restorers.load_restorer import load_restorer, move_to_device, speed_up_on_cpu
+
+        return speed_up_on_cpu(move_to_device(load_restorer(checkpoint, base_model, steps)))
+
+    try:
+        facts = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
+        config = ModelConfig.from_json(facts.pop("model"))
+        facts.pop(BASE_SHA256, None)
+        has_all_weights = config.base == "tiny" or config.stylegan is not None
+        if base_model is not None or not has_all_weights or not (checkpoint / WEIGHTS).is_file():
+            return hold_restorer(load())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return hold_restorer(load())
+    files = (checkpoint / CONFIG, checkpoint / WEIGHTS)
+    return StoredRestorer(config, facts, steps, 0, cache(lambda: hash_files(files)), load)
+
+
+def check_restorer(restorer: StoredRestorer, cache: EvaluationCache) -> None:
+    """Loads the network if no earlier evaluation with this cache has loaded it.
+
+    A checkpoint that cannot be loaded is therefore an error before anything is measured. Raises the errors of
+    `load_restorer`.
+    """
+    key = hash_inputs("loaded restorer", str(restorer.steps))
+    if cache.get(key) is None:
+        restorer.load()
+        cache.put(key, b"")
