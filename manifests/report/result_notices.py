@@ -41,6 +41,7 @@ def make_notices(result: Result) -> list[str]:
         *_explain_partial_metrics(result),
         *_explain_extra_files(result),
         *_explain_missing_metrics(result),
+        *_explain_gate(result),
         *_explain_other_weights(result),
         *_explain_missing_targets(result),
         *_explain_missing_faces(result),
@@ -227,6 +228,25 @@ def _explain_missing_metrics(result: Result) -> list[str]:
     for name, reason in result["not_measured"].items():
         titles_of.setdefault(reason, []).append(result["metrics"][name]["title"])
     return [f"Not measured: {', '.join(titles)}. {reason}" for reason, titles in titles_of.items()]
+
+
+def _explain_gate(result: Result) -> list[str]:
+    """Returns notices about the identity gate of the NTIRE challenge, if the result has its score."""
+    if (gate := result.get("ntire_gate")) is None:
+        return []
+    if "reason" in gate:
+        return [f"The identity gate of the NTIRE challenge was not applied. {gate['reason']}"]
+    notices = []
+    for row in result["rows"]:
+        if (own := gate["systems"].get(row["key"])) is None:
+            continue
+        counts = ", ".join(f"{subset} {count}" for subset, count in own["below"].items())
+        notices.append(
+            f"{row['system']} {'passes' if own['passes'] else 'fails'} the identity gate of the NTIRE challenge: "
+            f"{sum(own['below'].values())} of {own['images']} faces are below the threshold ({counts}), and at most "
+            f"{gate['most_below']} may be."
+        )
+    return notices
 
 
 def _explain_other_weights(result: Result) -> list[str]:

@@ -27,6 +27,7 @@ from train.evaluation.cache.keys import hash_environment, hash_inputs
 from train.evaluation.cache.stored_restorer import StoredRestorer, check_restorer, open_restorer
 from train.evaluation.options import DEFAULT_METRICS, EvaluationOptions
 from train.evaluation.results.aggregate import average_differences, average_systems, describe_interval
+from train.evaluation.results.ntire_score import add_parts, describe_gate
 from train.evaluation.results.set_metrics import add_set_metric, check_set_options, explain_missing_options
 from train.evaluation.results.set_problems import count_set_problems
 from train.evaluation.results.write_result import describe_metric
@@ -84,6 +85,7 @@ class Evaluator:
                 "always measured."
             )
         check_names(options.metrics)
+        options = replace(options, metrics=add_parts(options.metrics))
         check_set_options(options)
         check_columns(options.slices)
         check_steps(options.steps)
@@ -310,6 +312,7 @@ class Evaluator:
             ],
             "rows": averages,
             "differences": average_differences(rows, pairs, metrics, self.options.seed),
+            **describe_gate(rows, self.options.metrics, missing, self.dataset, self.lq_set),
             **describe_slices(rows, self.frozen_set, self.dataset, self.lq_set, self.options, metrics),
         }
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from train.data import landmarks68
 from train.data.landmarks68 import find_68_points
 from train.data.tensors import to_tensor
 from train.losses.backbones import find_local_file, get_file_name, load_backbone
-from train.metrics import deg_recognizer, lpips_dists, no_reference
+from train.metrics import lpips_dists, no_reference
 from train.metrics.fid import fid
 from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target, same_person
 from train.metrics.input_agreement import agree_with_input
@@ -46,7 +46,8 @@ from train.metrics.landmarks import (
     find_5_points,
     point_distance,
 )
-from train.metrics.psnr_ssim import ms_ssim, psnr, ssim, vif
+from train.metrics.networks import adaface, awing, deg_recognizer, qalign
+from train.metrics.psnr_ssim import ms_ssim, psnr, psnr_y, ssim, ssim_y, vif
 from train.metrics.reference_copying import copy_ratio, takeover
 from train.metrics.registry import METRICS
 
@@ -85,10 +86,12 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
         return lpips_dists.explain_missing(name, weights)
     if name in no_reference.WEIGHTS:
         return no_reference.explain_missing(name, weights)
+    if name == "ntire":  # a sum of other metrics
+        return None
     if METRICS[name].scope == "set":
         return fid.explain_missing(weights)
-    if name == "deg_published":
-        return deg_recognizer.explain_missing(weights)
+    if name in _NETWORKS:
+        return _NETWORKS[name].explain_missing(weights)
     return landmarks68.explain_missing() if name in _LANDMARKS else None
 
 
@@ -101,10 +104,10 @@ def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
         file = find_local_file(get_file_name(lpips_dists.BACKBONE[name]), weights)
     elif name in no_reference.WEIGHTS:
         file = find_local_file(no_reference.WEIGHTS[name].file, weights, no_reference.WEIGHTS[name].cache)
-    elif METRICS[name].scope == "set":
+    elif METRICS[name].scope == "set" and name != "ntire":
         file = fid.find_inception(weights)
-    elif name == "deg_published":
-        file = deg_recognizer.find_recognizer(weights)
+    elif name in _NETWORKS:
+        file = _NETWORKS[name].find_file(weights)
     else:
         file = landmarks68.find_predictor() if name in _LANDMARKS else None
     return () if file is None else (file,)
@@ -117,14 +120,8 @@ def reads_references(name: str) -> bool:
 
 def reads_target(name: str) -> bool:
     """Returns whether a metric compares an image with its target. Sets of real LQ images have no targets."""
-    return name not in (
-        *no_reference.WEIGHTS,
-        *_READ_LQ,
-        "fid_folder",
-        "fid_statistics",
-        "id_references",
-        "face_restored",
-    )
+    of_sets = ("fid_folder", "fid_statistics", "ntire")
+    return name not in (*no_reference.WEIGHTS, *_READ_LQ, *of_sets, "qalign", "id_references", "face_restored")
 
 
 def reads_lq(name: str) -> bool:
@@ -134,7 +131,7 @@ def reads_lq(name: str) -> bool:
 
 def reads_judge(name: str) -> bool:
     """Returns whether the judge's embeddings or landmarks change the value of a metric."""
-    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, "deg_published", "input_agreement")
+    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, *_NETWORKS, "input_agreement")
     return METRICS[name].scope != "set" and name not in (*_MASKED, *_UNMASKED, *own_network)
 
 
@@ -278,6 +275,8 @@ class _FaceCache:
         self.embed = _remember(partial(embed_face, models=judge))
         self.find_5_points = _remember(partial(find_5_points, judge=judge))
         self._find_68_points = _remember(find_68_points)
+        # Two metrics read AdaFace's embeddings.
+        self.load_adaface = cache(lambda weights: _remember(adaface.load_adaface(weights)))
 
     def find_68_points(self, image: np.ndarray) -> np.ndarray:
         """Returns the 68 points, or NaN if the judge's detector finds no face.
@@ -294,9 +293,22 @@ class _FaceCache:
         return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
 
 
-_MASKED = {"psnr": psnr, "ssim": ssim}  # PSNR and SSIM measure only valid pixels.
+# PSNR and SSIM measure only valid pixels.
+_MASKED = {"psnr": psnr, "ssim": ssim, "psnr_y": psnr_y, "ssim_y": ssim_y}
 _UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # MS-SSIM and VIF measure all pixels.
-_READ_LQ = ("id_input", "input_agreement")  # These metrics compare the restored image with the LQ image.
+_READ_LQ = (
+    "id_input",
+    "id_input_adaface",
+    "input_agreement",
+)  # These metrics compare the restored image with the LQ image.
+# The metrics of networks whose files the user gives. Each module has explain_missing and find_file.
+_NETWORKS: dict[str, Any] = {
+    "deg_published": deg_recognizer,
+    "deg_adaface": adaface,
+    "id_input_adaface": adaface,
+    "lmd_awing": awing,
+    "qalign": qalign,
+}
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),
@@ -355,6 +367,18 @@ def _make_reader(
         case "deg_published":
             embed = _remember(deg_recognizer.load_deg_recognizer(weights))
             return lambda case: angle_degrees(embed(case.restored)[None], embed(case.target)[None], SAME_IMAGE_ANGLE)[0]
+        case "deg_adaface":
+            embed = faces.load_adaface(weights)
+            return lambda case: angle_degrees(embed(case.restored)[None], embed(case.target)[None])[0]
+        case "id_input_adaface":
+            embed = faces.load_adaface(weights)
+            return lambda case: id_target(embed(case.restored)[None], embed(case.lq)[None])[0]
+        case "lmd_awing":
+            find_98 = _remember(awing.load_awing(weights))
+            return lambda case: point_distance(find_98(case.restored)[None], find_98(case.target)[None])[0]
+        case "qalign":
+            rate = qalign.load_qalign(weights)
+            return lambda case: rate(case.tensor)[0]
         case "copy_ratio":
             return lambda case: copy_ratio(
                 embed_all([case.restored]), embed_all([case.target]), [embed_all(case.references)]

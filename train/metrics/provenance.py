@@ -32,6 +32,8 @@ _PUBLISHED = {
     "musiq_koniq_ckpt-": ("e95806b9", "Apache-2.0 (google-research/musiq)"),
     "ckpt_koniq10k": ("", "Apache-2.0 (IIGROUP/MANIQA)"),
     "RN50": ("afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762", "MIT (openai/CLIP)"),
+    "adaface_ir50_ms1mv2": ("", "MIT (mk-minchul/AdaFace)"),
+    "alignment_WFLW_4HG": ("", "MIT (xinntao/facexlib)"),
     "resnet18_110": ("", NOT_KNOWN),
     "shape_predictor_68_face_landmarks": ("", "not for commercial use (the photos of iBUG 300-W)"),
 }

@@ -57,6 +57,25 @@ def ssim(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | Non
     return [float(value) for value in total / mask.sum((1, 2, 3))]
 
 
+def psnr_y(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None = None) -> list[float]:
+    """Returns `psnr` of the luma Y of images (B, 3, S, S) in 0..1."""
+    return psnr(to_luma(restored), to_luma(target), valid)
+
+
+def ssim_y(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None = None) -> list[float]:
+    """Returns `ssim` of the luma Y of images (B, 3, S, S) in 0..1. S must be at least 11."""
+    return ssim(to_luma(restored), to_luma(target), valid)
+
+
+def to_luma(images: torch.Tensor) -> torch.Tensor:
+    """Returns the luma Y (B, 1, S, S) of RGB images (B, 3, S, S) in 0..1 (ITU-R BT.601, as in BasicSR and MATLAB).
+
+    Black is 16/255 and white is 235/255. The values are not rounded.
+    """
+    weights = images.new_tensor([65.481, 128.553, 24.966])[:, None, None]
+    return ((images * weights).sum(1, keepdim=True) + 16) / 255
+
+
 def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Returns the multi-scale SSIM of images (B, 3, S, S) in 0..1 (Wang et al. 2003); higher is better.
 

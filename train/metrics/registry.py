@@ -60,6 +60,15 @@ METRICS: dict[str, Metric] = {
         "constants K are .01 and .03. Windows that cross the border do not count, and "
         "windows whose centre lies outside the photo do not count either",
         "Wang et al. 2004", nan_reason="the image is smaller than 11 px", min_side=11),
+    "psnr_y": Metric("PSNR (Y)", "dB", "higher", 2,
+        "The PSNR is computed for each image over the luma Y of BT.601 (16 to 235 of 255), which is not rounded, as in "
+        "BasicSR. No border is cut off (crop_border=0). Only pixels that come from the photo count. Equal images count "
+        "as 100 dB",
+        "ITU-T J.340, BasicSR's test_y_channel"),
+    "ssim_y": Metric("SSIM (Y)", "", "higher", 4,
+        "The value is the SSIM of the luma Y of BT.601 (16 to 235 of 255), which is not rounded, as in BasicSR. No "
+        "border is cut off (crop_border=0). The window and the constants are those of SSIM, and the same windows count",
+        "Wang et al. 2004, BasicSR's test_y_channel", nan_reason="the image is smaller than 11 px", min_side=11),
     "ms_ssim": Metric("MS-SSIM", "", "higher", 4,
         "The value is the mean over R, G and B in 8 bits, computed by torchmetrics with mirrored borders at the last "
         "scale. An image of 176 px or more has five scales. A smaller image has fewer scales, and the "
@@ -102,6 +111,15 @@ METRICS: dict[str, Metric] = {
         "pyiqa's clipiqa uses CLIP's RN50. The image keeps its own size. The value is the mean over five pairs of "
         "prompts",
         "Wang et al. 2023", "pyiqa and CLIP's RN50", "the image is smaller than 32 px", 32),
+    "qalign": Metric("Q-Align", "", "higher", 4,
+        "pyiqa's qalign rates the quality from 1 to 5 with the model q-future/one-align",
+        "Wu et al. 2023", "pyiqa and q-future/one-align"),
+    "ntire": Metric("NTIRE score", "", "higher", 4,
+        "The value is CLIP-IQA + MANIQA + MUSIQ / 100 + max(0, (10 - NIQE) / 10) + Q-Align / 5 + max(0, (100 - FID) / "
+        "100), over the means of all images. FID (statistics) is the FID. The challenge measures 450 images and "
+        "compares them with statistics of FFHQ at 512 px (inception_FFHQ_512.pth). A score over other images or other "
+        "statistics cannot be compared with its table. Without any one of the six parts, there is no score",
+        "NTIRE 2025 and 2026 on real-world face restoration", scope="set"),
     # --- identity ---
     "id_target": Metric("identity to target", "", "higher", 4,
         "The value is the cosine between the judge's embeddings of the restored image and of the target. The faces are "
@@ -121,12 +139,22 @@ METRICS: dict[str, Metric] = {
         "that returns its input has the value 1, and a degraded face looks less like its person, so read it together "
         "with the quality. The NTIRE challenge on faces uses the same cosine with AdaFace as a gate",
         "NTIRE 2025 (gate), with the judge"),
+    "id_input_adaface": Metric("identity to input (AdaFace)", "", "", 4,
+        "The value is the cosine between AdaFace's embeddings (IR-50, MS1MV2) of the restored image and of the LQ "
+        "image. The NTIRE challenge on faces uses this cosine as a gate. The challenge finds the faces with MTCNN. "
+        "Likeness cuts them out by the FFHQ template, without a detector",
+        "NTIRE 2025 and 2026 (gate)", "adaface_ir50_ms1mv2.ckpt"),
     "deg_published": Metric("Deg", "°", "lower", 2,
         "The value is the angle between ResNet-18 ArcFace features (resnet18_110) of the whole crops in gray at 128 "
         "px. Pairs below 1 degree are left out. All of this is as in VQFR's script. We have not seen which script "
         "HonestFace and OSDFace used",
         "VQFR's script", "resnet18_110.pth",
         "the angle is below 1 degree, and the published script leaves such pairs out"),
+    "deg_adaface": Metric("Deg (AdaFace)", "°", "lower", 2,
+        "The value is the angle between AdaFace's embeddings (IR-50, MS1MV2) of the restored image and of the target. "
+        "The faces are cut out by the FFHQ template, without a detector. No pair is left out. The value cannot be "
+        "compared with Deg",
+        "Kim et al. 2022 (AdaFace); the angle is as in Deg", "adaface_ir50_ms1mv2.ckpt"),
     "deg_judge": Metric("Deg (judge)", "°", "lower", 2,
         "The value is the angle between the judge's embeddings of the restored image and of the target. No pair is "
         "left out. The value cannot be compared with the published Deg",
@@ -144,6 +172,11 @@ METRICS: dict[str, Metric] = {
         "same mean in the same unit for 512 px images, but over the 98 points of an AWing network, and leaves out no "
         f"image. The points and the choice of images are ours: {_68}",
         "VQFR's script, on dlib's points", _DLIB, _NO_FACE),
+    "lmd_awing": Metric("LMD (AWing)", "px", "lower", 3,
+        "The value is the mean distance between a point in the restored image and the same point in the target, in "
+        "pixels of a 512 px crop. AWing's network finds the 98 points of WFLW at 256 px. Nothing is divided by the "
+        "size of the face, and every image counts. All of this is as in VQFR's script",
+        "VQFR's script", "alignment_WFLW_4HG as TorchScript or ONNX"),
     "l2_ld": Metric("L2-LD (ours)", "px", "lower", 3,
         "The value is the mean distance between the judge's five landmarks (eyes, nose, corners of the mouth), in "
         "pixels of a 512 px crop. Nothing is divided by the size of the face. We have seen HonestFace's figures, but "

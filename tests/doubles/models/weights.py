@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import alexnet, vgg16
 
 from train.losses.backbones import get_file_name
-from train.metrics.deg_recognizer import STATE, FaceResNet18
 from train.metrics.fid.fid import INCEPTION
+from train.metrics.networks.deg_recognizer import STATE, FaceResNet18
 
 
 def random_vgg16(folder: Path, seed: int = 0) -> Path:

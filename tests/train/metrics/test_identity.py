@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from manifests.errors import BadInput
 from tests.doubles.models.weights import random_resnet18_110
-from train.metrics.deg_recognizer import (
+from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target
+from train.metrics.networks.deg_recognizer import (
     SCRIPT,
     STATE,
     FaceResNet18,
@@ -24,7 +25,6 @@ from train.metrics.deg_recognizer import (
     load_deg_recognizer,
     prepare_input,
 )
-from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target
 
 ROWS = arrays(np.float64, (3, 5), elements=st.floats(-1, 1)).filter(lambda rows: (np.abs(rows).max(1) > 0.1).all())
 

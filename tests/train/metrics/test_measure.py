@@ -187,8 +187,8 @@ def test_deg_is_in_degrees_and_its_mean_leaves_out_pairs_below_one_degree(monkey
 
         return embed
 
-    monkeypatch.setattr("train.metrics.deg_recognizer.explain_missing", lambda weights: None)
-    monkeypatch.setattr("train.metrics.deg_recognizer.load_deg_recognizer", load)
+    monkeypatch.setattr("train.metrics.networks.deg_recognizer.explain_missing", lambda weights: None)
+    monkeypatch.setattr("train.metrics.networks.deg_recognizer.load_deg_recognizer", load)
     measure, _ = build_measure(["deg_published"], judge(), None)
     target, *restored = (np.full((64, 64, 3), level, np.uint8) for level in (0, 1, 60, 120))
     rows = [

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchvision.transforms import functional
 
 from train.data.tensors import to_tensor
 from train.losses.pixel import ms_ssim_exponents
-from train.metrics.psnr_ssim import ms_ssim, psnr, ssim, vif
+from train.metrics.psnr_ssim import ms_ssim, psnr, psnr_y, ssim, ssim_y, to_luma, vif
 
 
 def pictures(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +55,50 @@ def test_ssim_is_scikit_images_with_wangs_settings() -> None:
         for restored, target in PAIRS
     ]
     assert ssim(*tensors(PAIRS)) == pytest.approx(by_skimage, abs=1e-5)
+
+
+def check_luma(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Compares PSNR and SSIM of Y with scikit-image, whose conversion is BasicSR's."""
+    lumas = [[rgb2ycbcr(image)[..., 0] for image in pair] for pair in pairs]
+    expected = [peak_signal_noise_ratio(target, restored, data_range=255) for restored, target in lumas]
+    assert psnr_y(*tensors(pairs)) == pytest.approx(expected, abs=1e-4)
+    settings = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    similar = [structural_similarity(target, restored, **settings) for restored, target in lumas]
+    assert ssim_y(*tensors(pairs)) == pytest.approx(similar, abs=1e-4)
+
+
+def test_psnr_and_ssim_of_the_luma_are_scikit_images() -> None:
+    check_luma(PAIRS)
+    white = to_luma(torch.tensor([1.0, 1.0, 1.0])[None, :, None, None])
+    assert white.item() * 255 == pytest.approx(235) and to_luma(torch.zeros(1, 3, 1, 1)).item() * 255 == pytest.approx(
+        16
+    )
+
+
+def test_the_luma_of_basicsr_has_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("basicsr")
+    # BasicSR imports a module that torchvision 0.17 removed.
+    monkeypatch.setitem(sys.modules, "torchvision.transforms.functional_tensor", functional)
+    from basicsr.metrics.psnr_ssim import calculate_psnr, calculate_ssim
+
+    bgr = [[image[..., ::-1] for image in pair] for pair in PAIRS]
+    for by_basicsr, ours in ((calculate_psnr, psnr_y), (calculate_ssim, ssim_y)):
+        expected = [by_basicsr(*pair, crop_border=0, test_y_channel=True) for pair in bgr]
+        assert ours(*tensors(PAIRS)) == pytest.approx(expected, abs=1e-4)
+    for by_basicsr, ours in ((calculate_psnr, psnr), (calculate_ssim, ssim)):
+        expected = [by_basicsr(*pair, crop_border=0) for pair in bgr]
+        assert ours(*tensors(PAIRS)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.shared_data
+def test_photos_have_scikit_images_figures(shared_data: Path) -> None:
+    pairs = []
+    for path in sorted((shared_data / "people_crops").glob("*/*.jpg"))[::600]:
+        photo = cv2.imread(str(path))[:, :, ::-1].copy()
+        pairs.append((cv2.GaussianBlur(photo, (0, 0), 2), photo))
+    check_luma(pairs)
+    by_skimage = [peak_signal_noise_ratio(target, restored, data_range=255) for restored, target in pairs]
+    assert psnr(*tensors(pairs)) == pytest.approx(by_skimage, abs=1e-4)
 
 
 def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.keys import hash_inputs
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.aggregate import Average
+from train.evaluation.results.ntire_score import NAME, add_score
 from train.evaluation.sets.cases import Case
 from train.metrics.fid import fid
 from train.metrics.fid.conventions import DEFAULT, check_convention
@@ -66,13 +67,16 @@ def add_set_metric(
     measure: CachedMeasure,
     cache: EvaluationCache,
 ) -> None:
-    """Adds the metric `name`, fid, fid_folder or fid_statistics, to the average of each system.
+    """Adds the metric `name`, an FID or the NTIRE score, to the average of each system.
 
     `images_by_key` has the images of each system, by the key of the system. The key `against` of a value says with what
     the images were compared, so that values against different images are never put into one table. Raises BadInput if
     the metric cannot be measured.
     """
     convention, others, given = find_convention(options), list[np.ndarray](), None
+    if name == NAME:
+        add_score(averages, convention)
+        return
     if name == "fid_statistics":
         given = _read_given_statistics(options)
         compared = [given.mean, given.covariance]

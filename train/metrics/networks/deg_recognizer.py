@@ -22,7 +22,7 @@ _FROM = "VQFR's and GFPGAN's metric weights"
 
 def explain_missing(weights: Path | None) -> str | None:
     """Returns in one sentence why the published Deg cannot be computed, or None if it can be computed."""
-    if find_recognizer(weights) is None:
+    if find_file(weights) is None:
         return (
             f"{STATE} is missing: put this file of {_FROM}, or {SCRIPT} (a TorchScript file of the same network), into "
             "a folder, and give the folder with --weights FOLDER."
@@ -36,7 +36,7 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
     The embedding that the recognizer returns is not scaled to length 1. Raises BadInput if the file of weights is
     missing or wrong.
     """
-    path, reason = find_recognizer(weights), explain_missing(weights)
+    path, reason = find_file(weights), explain_missing(weights)
     if path is None:
         raise BadInput(f"The published Deg cannot be computed: {reason}")
     try:
@@ -74,7 +74,7 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy((gray.astype(np.float32) - 127.5) / 127.5)[None, None]
 
 
-def find_recognizer(weights: Path | None) -> Path | None:
+def find_file(weights: Path | None) -> Path | None:
     """Returns the recognizer's file, or None if it is missing. Raises BadInput if `weights` is not a folder."""
     paths = (find_local_file(name, weights) for name in (STATE, SCRIPT))
     return next((path for path in paths if path is not None), None)

@@ -1,0 +1,163 @@
+"""Loads AdaFace, the recognizer with which the NTIRE challenge on faces compares the output and the input.
+
+The challenge uses IR-50, trained on MS1MV2 (Kim et al. 2022, repository mk-minchul/AdaFace).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from curate.faces.align import ARCFACE_112, crop_for_recognizer
+from manifests.errors import BadInput
+from manifests.runtime.text import take_first_line
+from train.losses.backbones import find_local_file
+from train.metrics.networks.onnx_network import load_network
+from train.models.released.read_pickled import load_tensors, read_pickled
+
+# The published checkpoint, and an ONNX file or a TorchScript file of the same network. The first one that exists is
+# used.
+STATE, OTHERS = "adaface_ir50_ms1mv2.ckpt", ("adaface_ir50_ms1mv2.onnx", "adaface_ir50_ms1mv2.pt")
+SIDE = 112  # The side of the crop in pixels.
+_PREFIX = "model."  # The checkpoint has the network's tensors under names with this prefix.
+_COUNTER = "num_batches_tracked"  # A file of an old torch lacks this tensor of a batch norm.
+_FROM = "the repository mk-minchul/AdaFace"
+
+
+@dataclass(frozen=True)
+class IrShape:
+    """Describes the shape of a residual recognizer (IR). The default values are the numbers of IR-50."""
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # Channels of each stage.
+    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage. The first unit of a stage halves the map.
+    stem: int = 64  # Channels of the first layer.
+    dim: int = 512  # Length of an embedding.
+
+
+IR_50 = IrShape()
+
+
+def explain_missing(weights: Path | None) -> str | None:
+    """Returns in one sentence why AdaFace cannot be used, or None if its file exists."""
+    if find_file(weights) is not None:
+        return None
+    return (
+        f"{STATE} is missing: put this file of {_FROM}, or {OTHERS[0]} (an ONNX file of the same network), into a "
+        "folder, and give the folder with --weights FOLDER."
+    )
+
+
+def find_file(weights: Path | None) -> Path | None:
+    """Returns AdaFace's file, or None if it is missing. Raises BadInput if `weights` is not a folder."""
+    paths = (find_local_file(name, weights) for name in (STATE, *OTHERS))
+    return next((path for path in paths if path is not None), None)
+
+
+def load_adaface(weights: Path | None, shape: IrShape = IR_50) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function that maps an aligned face, RGB uint8 (S, S, 3), to its embedding, float32 (d,).
+
+    The face is cut out by the FFHQ template and ArcFace's template for 112 px. Raises BadInput if the file is missing
+    or is not the network.
+    """
+    path, reason = find_file(weights), explain_missing(weights)
+    if path is None:
+        raise BadInput(f"AdaFace cannot be used: {reason}")
+    if path.name == STATE:
+        network = _load_state(path, shape)
+    else:
+        try:
+            network = load_network(path)
+            _run(network, torch.zeros(1, 3, SIDE, SIDE))
+        except Exception as error:  # every problem with the file leads to the message below
+            why = take_first_line(error).rstrip(".:")
+            raise BadInput(
+                f"{path} does not contain AdaFace's network ({why}): put {STATE} of {_FROM} there."
+            ) from error
+
+    def embed(image: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(_run(network, prepare_input(image))[0].numpy())
+
+    return embed
+
+
+def prepare_input(image: np.ndarray) -> torch.Tensor:
+    """Converts an aligned face, RGB uint8 (S, S, 3), to AdaFace's input: BGR, float32 (1, 3, 112, 112) in -1..1."""
+    crop = crop_for_recognizer(image, ARCFACE_112, SIDE)
+    bgr = np.ascontiguousarray(crop[:, :, ::-1].transpose(2, 0, 1)).astype(np.float32)
+    return torch.from_numpy((bgr / 255 - 0.5) / 0.5)[None]
+
+
+def _run(network: nn.Module, crops: torch.Tensor) -> torch.Tensor:
+    output = network(crops)
+    # AdaFace returns the embedding and its norm.
+    embedding: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
+    if embedding.ndim != 2 or len(embedding) != len(crops):
+        raise ValueError(f"its output has the shape {tuple(embedding.shape)}, not (1, d)")
+    return embedding
+
+
+def _load_state(path: Path, shape: IrShape) -> nn.Module:
+    content = read_pickled(path, f"{STATE} of {_FROM}")
+    state = content.get("state_dict", content)
+    network = Ir(shape)
+    tensors = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+    load_tensors(network, tensors, path, f"{STATE} of {_FROM}", optional=[_COUNTER])
+    return network.eval()
+
+
+class Ir(nn.Module):
+    """Computes embeddings (B, d) of crops (B, 3, 112, 112) in -1..1. The tensors have AdaFace's names."""
+
+    def __init__(self, shape: IrShape = IR_50) -> None:
+        super().__init__()
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(3, shape.stem, 3, padding=1, bias=False), nn.BatchNorm2d(shape.stem), nn.PReLU(shape.stem)
+        )
+        units, before = list[nn.Module](), shape.stem
+        for width, count in zip(shape.widths, shape.units, strict=True):
+            for number in range(count):
+                units.append(_Unit(before, width, 1 if number else 2))
+                before = width
+        self.body = nn.Sequential(*units)
+        side = SIDE // 2 ** len(shape.widths)
+        # Dropout does nothing in eval mode, so nn.Identity takes its place.
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(before),
+            nn.Identity(),
+            nn.Flatten(),
+            nn.Linear(before * side**2, shape.dim),
+            nn.BatchNorm1d(shape.dim, affine=False),
+        )
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Returns embeddings (B, d)."""
+        embeddings: torch.Tensor = self.output_layer(self.body(self.input_layer(crops)))
+        return embeddings
+
+
+class _Unit(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
+        if inputs != outputs:
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.PReLU(outputs),
+            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.res_layer(x) + self.shortcut_layer(x)
+        return out

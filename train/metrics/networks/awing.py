@@ -1,0 +1,91 @@
+"""Finds the 98 landmarks of AWing's network, which VQFR's script of the metric LMD compares.
+
+The network is a stack of hourglasses (Wang et al. 2019, "Adaptive Wing Loss"). Likeness does not contain its
+architecture, so the network has to be an ONNX file or a TorchScript file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from curate.faces.align import FFHQ_SIZE
+from manifests.errors import BadInput
+from manifests.runtime.text import take_first_line
+from train.losses.backbones import find_local_file
+from train.metrics.networks.onnx_network import load_network
+
+FILES = ("alignment_WFLW_4HG.pt", "alignment_WFLW_4HG.onnx")
+POINTS, SIDE, MAP = 98, 256, 64  # The number of points, and the sides of the input and of a heatmap in pixels.
+
+
+def explain_missing(weights: Path | None) -> str | None:
+    """Returns in one sentence why the 98 points cannot be found, or None if the network's file exists."""
+    if find_file(weights) is not None:
+        return None
+    return (
+        f"{FILES[0]} is missing: trace the network of facexlib's alignment_WFLW_4HG.pth with torch.jit.trace, or write "
+        f"it as {FILES[1]}, put the file into a folder, and give the folder with --weights FOLDER."
+    )
+
+
+def find_file(weights: Path | None) -> Path | None:
+    """Returns the network's file, or None if it is missing. Raises BadInput if `weights` is not a folder."""
+    paths = (find_local_file(name, weights) for name in FILES)
+    return next((path for path in paths if path is not None), None)
+
+
+def load_awing(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function that maps an aligned face, RGB uint8 (S, S, 3), to its points.
+
+    The points are float64 (98, 2), in pixels of a 512 px crop. The function returns points for an image without a face
+    too, like VQFR's script. Raises BadInput if the file is missing or is not the network.
+    """
+    path, reason = find_file(weights), explain_missing(weights)
+    if path is None:
+        raise BadInput(f"AWing's points cannot be found: {reason}")
+
+    def compute_heatmaps(image: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            output = network(image)
+        # facexlib's network returns the heatmaps of all hourglasses, and then its boundary maps.
+        while not isinstance(output, torch.Tensor):
+            output = output[0] if isinstance(output[0], list | tuple) else output[-1]
+        if output.shape not in ((1, POINTS, MAP, MAP), (1, POINTS + 1, MAP, MAP)):
+            raise ValueError(f"its output has the shape {tuple(output.shape)}, not (1, 99, 64, 64)")
+        return np.asarray(output[0, :POINTS].numpy())  # the last map shows the boundary of the face
+
+    try:
+        network = load_network(path)
+        compute_heatmaps(torch.zeros(1, 3, SIDE, SIDE))
+    except Exception as error:  # every problem with the file leads to the message below
+        why = take_first_line(error).rstrip(".:")
+        raise BadInput(f"{path} does not contain AWing's network ({why}): replace this file.") from error
+
+    def find_points(image: np.ndarray) -> np.ndarray:
+        small = cv2.resize(image, (SIDE, SIDE))
+        planes = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))).float() / 255
+        return read_points(compute_heatmaps(planes[None])) * (FFHQ_SIZE / MAP)
+
+    return find_points
+
+
+def read_points(heatmaps: np.ndarray) -> np.ndarray:
+    """Returns the points (98, 2), x and y, of heatmaps (98, 64, 64), in pixels of a heatmap.
+
+    A point is the centre of the highest pixel, moved by a quarter of a pixel towards its higher neighbour in each
+    direction. As in facexlib's code, if any point is in the first or last row, the first and last pixel of the heatmap
+    take the place of the upper and lower neighbours of all points.
+    """
+    flat = heatmaps.reshape(len(heatmaps), -1)
+    best, rows = flat.argmax(1), np.arange(len(flat))
+    last = flat.shape[1] - 1
+    right, left = flat[rows, np.minimum(best + 1, last)], flat[rows, best - 1]
+    below = flat[:, last] if (best + MAP > last).any() else flat[rows, best + MAP]
+    above = flat[:, 0] if (best - MAP <= 0).any() else flat[rows, best - MAP]
+    towards = np.sign(np.stack([right - left, below - above], 1))
+    return np.stack([best % MAP, best // MAP], 1) + 0.25 * towards + 0.5

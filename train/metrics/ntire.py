@@ -1,0 +1,54 @@
+"""Computes the score and the identity gate of the NTIRE challenge on real-world face restoration (2025 and 2026).
+
+The source is the repository jkwang28/NTIRE2026_RealWorld_Face_Restoration: README.md and eval.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+GATE = "id_input_adaface"  # The metric that the gate reads.
+# The metrics of the score, in the order of the formula.
+PARTS = ("clipiqa", "maniqa", "musiq", "niqe", "qalign", "fid_statistics")
+FID_CONVENTION = "pytorch-fid"  # The challenge computes FID with VQFR's script.
+
+# The least cosine of a face of each subset. README.md has these thresholds. eval.py of 2026 has lower ones for two
+# subsets: .20 for Wider-Test and .25 for WebPhoto-Test.
+THRESHOLDS = {"CelebA": 0.50, "LFW-Test": 0.60, "CelebChild-Test": 0.60, "Wider-Test": 0.30, "WebPhoto-Test": 0.30}
+MOST_BELOW = 10  # A submission with more faces below their thresholds fails.
+
+
+def compute_terms(means: Mapping[str, float]) -> dict[str, float]:
+    """Returns the six terms of the score, by the metric in PARTS, for the mean of each metric.
+
+    The score is the sum of the terms. Raises KeyError if a metric is missing.
+    """
+    return {
+        "clipiqa": means["clipiqa"],
+        "maniqa": means["maniqa"],
+        "musiq": means["musiq"] / 100,
+        "niqe": max(0.0, (10 - means["niqe"]) / 10),
+        "qalign": means["qalign"] / 5,
+        "fid_statistics": max(0.0, (100 - means["fid_statistics"]) / 100),
+    }
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Holds the result of the identity gate for one system."""
+
+    images: int  # The number of images with a cosine.
+    below: dict[str, int]  # subset -> number of faces below the threshold of the subset
+    passes: bool
+
+
+def apply_gate(cosines: Sequence[float], subsets: Sequence[str]) -> Gate:
+    """Returns the gate for the cosine of each image between AdaFace's embeddings of the output and of the input.
+
+    `subsets` has the subset of each image, a key of THRESHOLDS.
+    """
+    below = dict.fromkeys(dict.fromkeys(subsets), 0)
+    for cosine, subset in zip(cosines, subsets, strict=True):
+        below[subset] += cosine < THRESHOLDS[subset]
+    return Gate(len(cosines), below, sum(below.values()) <= MOST_BELOW)
