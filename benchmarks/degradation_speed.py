@@ -9,6 +9,8 @@ papers. basicsr gets noise numbers that numpy draws from the seed in θ. basicsr
 take longer. To install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not
 installed, the figures of basicsr are null.
 
+Then each operation of the preset gfpgan is timed beside its floor: the time of OpenCV's own calls on the same data.
+
 Then a whole frozen set is timed with one worker and with two workers. The time of a set includes decoding, encoding
 PNG, and writing to disk. At the end, the torch engine is timed in batches, forward and backward. The torch engine runs
 on the CPU with all threads, and on a GPU if the machine has a GPU.
@@ -29,11 +31,13 @@ import cv2
 import numpy as np
 from record_result import record_result
 
-from degrade.operations.apply import apply, run_steps
-from degrade.operations.pixels import Image, to_float
+from degrade.operations.apply import apply, iterate_steps, run_steps
+from degrade.operations.kernels import gaussian_line, make_kernel
+from degrade.operations.pixels import Image, to_float, to_uint8
+from degrade.operations.resize import downsampled_size
 from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
-from degrade.theta import Theta
+from degrade.theta import Step, Theta
 from manifests.errors import BadInput
 from manifests.pictures.png_files import encode_png
 
@@ -80,28 +84,102 @@ def compare_engines(
     return {"ours": rate["ours"], "basicsr": rate.get("basicsr"), "ratio": ratio}
 
 
-def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float]:
-    """Returns the mean milliseconds per image of each kind of operation.
+def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, dict[str, float]]:
+    """Returns the figures of each kind of operation, and of all operations together ("all").
 
-    A blur and the next downsample count as one operation, because the engine computes both together.
+    `ours` and `floor` are mean milliseconds per image, of the engine and of OpenCV's own calls on the same data
+    (`make_floor`). `share` is the share of the operation in the time of the engine. `calls` is the share of the images
+    that the operation changes. A blur and the next downsample count as one operation, because the engine computes both
+    together.
     """
-    spent: dict[str, float] = {}
+    spent: dict[str, list[float]] = {}
+
+    def add(name: str, ours: float, floor: Callable[[], Any]) -> None:
+        sums = spent.setdefault(name, [0.0, 0.0, 0.0])
+        for place, value in enumerate((ours, min(time_call(floor) for _ in range(3)), 1.0)):
+            sums[place] += value
+
     for image, theta in zip(images, thetas, strict=True):
-        before = 0.0
-        steps = theta["steps"]
-        for end in range(1, len(steps) + 1):
-            if steps[end - 1]["op"] == "blur" and end < len(steps) and steps[end]["op"] == "downsample":
-                continue
+        steps, before, start, earlier = theta["steps"], image, 0, 0.0
+        for end, after in iterate_steps(image, steps, theta["version"]):
             # The time of a step is a difference: the time of all steps up to this step, minus the time of the earlier
             # steps. The difference is small, so each of the two times is the minimum of three runs.
             now = min(time_call(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
-            joined = end > 1 and steps[end - 1]["op"] == "downsample" and steps[end - 2]["op"] == "blur"
-            name = "blur and downsample" if joined else steps[end - 1]["op"]
-            spent[name] = spent.get(name, 0.0) + now - before
-            before = now
+            name = " and ".join(step["op"] for step in steps[start:end])
+            add(name, now - earlier, make_floor(before, steps[start:end], SIDE))
+            before, start, earlier = after, end, now
         now = min(time_call(apply, image, theta) for _ in range(3))
-        spent["checks and rounding"] = spent.get("checks and rounding", 0.0) + now - before
-    return {name: round(1000 * value / len(images), 2) for name, value in spent.items()}
+        add("checks and rounding", now - earlier, make_floor(before, [], SIDE))
+    spent["all"] = [*(sum(sums[place] for sums in spent.values()) for place in (0, 1)), len(images)]
+    whole = spent["all"][0]
+    return {
+        name: {
+            "ours": round(1000 * ours / len(images), 2),
+            "floor": round(1000 * floor / len(images), 2),
+            "share": round(ours / whole, 3),
+            "calls": round(calls / len(images), 2),
+        }
+        for name, (ours, floor, calls) in spent.items()
+    }
+
+
+def make_floor(image: Image, steps: list[Step], side: int) -> Callable[[], Any]:
+    """Returns a function that runs OpenCV's own calls for a step, or for a blur and its downsample, on the same data.
+
+    The calls use no code of ours, and give nearly the same image. What the calls need is made here and is not timed,
+    for example kernels. JPEG starts from 8-bit BGR. Noise is drawn by OpenCV's generator. Without steps, the calls are
+    the checks of the input and the rounding of the result to 8 bits.
+    """
+    step = steps[0] if steps else {"op": "checks and rounding"}
+    linear = {"interpolation": cv2.INTER_LINEAR}
+    factor = float(step.get("factor", 1))
+    match step["op"]:
+        case "checks and rounding":
+            least, most = 0.0, float(np.nextafter(1, 2))
+            return lambda: (
+                cv2.checkRange(image, True, least, most),
+                cv2.multiply(cv2.convertScaleAbs(image, alpha=255), (1 / 255,) * 4, dtype=cv2.CV_32F),
+            )
+        case "blur":
+            small = downsampled_size(*image.shape[:2], steps[1]["factor"]) if len(steps) > 1 else image.shape[:2]
+            if step["kernel"] == "iso":
+                line = gaussian_line(step["size"], step["sigma_x"])
+                return lambda: cv2.resize(cv2.sepFilter2D(image, -1, line, line), small[::-1], **linear)
+            kernel = make_kernel(step)
+            return lambda: cv2.resize(cv2.filter2D(image, -1, kernel), small[::-1], **linear)
+        case "noise":
+            numbers, sigma = np.empty_like(image), (step["sigma"] / 255,) * 3
+            return lambda: cv2.add(image, cv2.randn(numbers, (0, 0, 0), sigma))
+        case "jpeg":
+            pixels = cv2.cvtColor(to_uint8(image), cv2.COLOR_RGB2BGR)
+            options = [cv2.IMWRITE_JPEG_QUALITY, step["quality"]]
+            return lambda: cv2.imdecode(cv2.imencode(".jpg", pixels, options)[1], cv2.IMREAD_COLOR)
+        case "upsample":
+            return lambda: cv2.resize(image, (side, side), **linear)
+        case "shift":
+            return lambda: cv2.add(image, (step["red"], step["green"], step["blue"], 0))
+        case "gray":
+            return lambda: cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        case "brightness":
+            return lambda: cv2.multiply(image, (factor,) * 4)
+        case "contrast":
+            return lambda: cv2.addWeighted(
+                image, factor, image, 0, (1 - factor) * cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+            )
+        case "saturation":
+            return lambda: cv2.addWeighted(
+                image, factor, cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), 1 - factor, 0
+            )
+        case "hue":
+            return lambda: cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), cv2.COLOR_HSV2RGB)
+    raise SystemExit(f"There is no floor for the operation {step['op']}. Add its calls to make_floor.")
+
+
+def print_operations(figures: dict[str, dict[str, float]]) -> None:
+    """Prints the figures of `time_operations` as a table, the slowest operation first."""
+    print(f"{'operation of gfpgan':24} {'ours, ms':>9} {'floor, ms':>9} {'share':>6} {'images':>6}")
+    for name, one in sorted(figures.items(), key=lambda item: -item[1]["ours"]):
+        print(f"{name:24} {one['ours']:9.2f} {one['floor']:9.2f} {one['share']:6.0%} {one['calls']:6.0%}", flush=True)
 
 
 def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
@@ -209,8 +287,8 @@ def main() -> None:
         result[name] = compare_engines(some, thetas, theirs, options.rounds)
         print(f"{name:16}", result[name], flush=True)
     thetas = [sample_theta(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(options.images)]
-    result["gfpgan milliseconds"] = time_operations(some, thetas)
-    print(result["gfpgan milliseconds"], flush=True)
+    result["gfpgan operations"] = time_operations(some, thetas)
+    print_operations(result["gfpgan operations"])
     cv2.setNumThreads(threads)
     torch.set_num_threads(torch_threads)
     result["frozen set"] = time_frozen_set(2 * options.images, options.rounds)

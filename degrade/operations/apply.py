@@ -32,7 +32,7 @@ from degrade.operations.blur import blur, fast_blur
 from degrade.operations.colour import brightness, contrast, gray, hue, saturation, shift
 from degrade.operations.jpeg import jpeg
 from degrade.operations.noise import noise, poisson
-from degrade.operations.pixels import Image, Pixels, quantise, to_float, to_uint8
+from degrade.operations.pixels import Image, Pixels, is_in_range, quantise, to_float, to_uint8
 from degrade.operations.resize import downsample, downsampled_size, resize
 from degrade.theta import VERSION, Step, Theta, check_theta
 from manifests.errors import BadInput
@@ -68,7 +68,7 @@ def check_image(image: Any) -> None:
         raise BadInput(
             f"An image to degrade must be float32 in 0..1, not {image.dtype}: divide uint8 values by 255 first."
         )
-    if not (image.min() >= 0 and image.max() <= 1):  # NaN fails too
+    if not is_in_range(image):
         raise BadInput(
             f"An image to degrade must have values from 0 to 1, but this image has {image.min():g} to {image.max():g}: "
             "clip its values, and replace NaN."

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
-from degrade.operations.kernels import TOLERANCE, Kernel, gaussian_line, make_kernel, separate_kernel, support_radius
+from degrade.operations.kernels import Kernel, cut_kernel, gaussian_line, make_kernel, separate_kernel
 from degrade.operations.pixels import Image
 from degrade.operations.resize import downsampled_size, resize, resize_taps
 from degrade.theta import Step
@@ -52,48 +52,40 @@ def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
     height, width = image.shape[:2]
     out_height, out_width = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
     shape = (out_height, out_width)
-    max_passes = _count_affordable_passes(image, step, shape)
-    passes = separate_kernel(step, max_passes) if max_passes else None
+    kernel = cut_kernel(step)  # 1-D for an `iso` kernel
+    max_passes = _count_affordable_passes((height, width), kernel, shape)
+    passes = separate_kernel(kernel, max_passes) if max_passes else None
     if passes is None:
-        kernel = _make_cut_kernel(step) if step["kernel"] != "iso" else None
-        if kernel is not None and not _is_direct(len(kernel)):
+        if kernel.ndim == 2 and not _is_direct(len(kernel)):
             return _fourier_blur(image, kernel, next_step)
-        blurred = _blur_with_cut_kernel(image, step)
-        return resize(blurred, out_height, out_width, next_step["interpolation"]) if next_step else blurred
+        # OpenCV is fast for kernels of up to 11 x 11 pixels.
+        blurred = cv2.filter2D(image, -1, kernel) if kernel.ndim == 2 else cv2.sepFilter2D(image, -1, kernel, kernel)
+        image = np.asarray(blurred, np.float32)
+        return resize(image, out_height, out_width, next_step["interpolation"]) if next_step else image
     # Each pass has one banded matrix for each axis. The banded matrix of a pass joins the 1-D filter and the resize.
+    # The matrices of an axis have the same indices and differ only in their weights. Both axes of a square share the
+    # indices.
     interpolation = next_step["interpolation"] if next_step else None
     columns, rows = passes
-    down = _make_bands(columns, height, shape[0], interpolation)
-    same = columns is rows and (height, shape[0]) == (width, shape[1])
-    across = down if same else _make_bands(rows, width, shape[1], interpolation)
+    if (height, shape[0]) != (width, shape[1]):
+        down, down_weights = _make_bands(columns, height, shape[0], interpolation)
+        across, across_weights = _make_bands(rows, width, shape[1], interpolation)
+    else:
+        lines = columns if columns is rows else np.concatenate([columns, rows])
+        down, weights = across, _ = _make_bands(lines, height, shape[0], interpolation)
+        down_weights, across_weights = weights[: len(columns)], weights[-len(rows) :]
     # The first product runs along the columns, from (height, width * 3) to (out_height, width * 3). The second product
     # runs along the rows, on the transposed image.
     flat = np.ascontiguousarray(image).reshape(height, width * 3)
     total: NDArray[np.float32] | None = None
-    for down_matrix, across_matrix in zip(down, across, strict=True):
-        transposed = cv2.transpose((down_matrix @ flat).reshape(shape[0], width, 3))
-        part = across_matrix @ np.asarray(transposed, np.float32).reshape(width, shape[0] * 3)
+    for down_weight, across_weight in zip(down_weights, across_weights, strict=True):
+        down.data = down_weight
+        transposed = cv2.transpose((down @ flat).reshape(shape[0], width, 3))
+        across.data = across_weight
+        part = across @ np.asarray(transposed, np.float32).reshape(width, shape[0] * 3)
         total = part if total is None else np.add(total, part, out=total)
     assert total is not None  # every kernel has at least one pass
     return np.asarray(cv2.transpose(total.reshape(shape[1], shape[0], 3)), np.float32).reshape(*shape, 3)
-
-
-def _blur_with_cut_kernel(image: Image, step: Step) -> Image:
-    """Blurs with OpenCV and `_make_cut_kernel`. OpenCV is fast for kernels of up to 11 x 11 pixels."""
-    middle = step["size"] // 2
-    if step["kernel"] == "iso":
-        line = gaussian_line(step["size"], step["sigma_x"])
-        half = support_radius(np.outer(line, line), TOLERANCE / 8)
-        line = line[middle - half : middle + half + 1]
-        return np.asarray(cv2.sepFilter2D(image, -1, line, line), np.float32)
-    return np.asarray(cv2.filter2D(image, -1, _make_cut_kernel(step)), np.float32)
-
-
-def _make_cut_kernel(step: Step) -> Kernel:
-    """Returns the kernel of a step, cut to the square outside of which the kernel has almost no weight."""
-    kernel = make_kernel(step)
-    outside = len(kernel) // 2 - support_radius(kernel, TOLERANCE / 8)
-    return np.ascontiguousarray(kernel[outside : len(kernel) - outside, outside : len(kernel) - outside])
 
 
 def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image:
@@ -105,8 +97,10 @@ def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image
     height, width = image.shape[:2]
     half = len(kernel) // 2
     shape = _fourier_shape(height, width, len(kernel))
-    # `weight` is the real transform of the kernel. The kernel is padded to `shape`, and its centre is moved to (0, 0).
-    # In `around`, the centre column of the kernel is at 0, and the left half is at the end.
+    # `weight` is the real transform of the kernel. Each column of `weight` comes twice, for the real and for the
+    # imaginary part of the spectrum of an image: numpy multiplies real numbers faster than a complex and a real number.
+    # The kernel is padded to `shape`, and its centre is moved to (0, 0). In `around`, the centre column of the kernel
+    # is at 0, and the left half is at the end.
     around = np.zeros((len(kernel), shape[1]), np.float32)
     around[:, : half + 1] = kernel[:, half:]
     around[:, shape[1] - half :] = kernel[:, :half]
@@ -114,7 +108,7 @@ def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image
     wrapped = np.zeros((shape[0], lines.shape[1]), lines.dtype)
     wrapped[: half + 1] = lines[half:]
     wrapped[shape[0] - half :] = lines[:half]
-    weight = np.ascontiguousarray(fft.fft(wrapped, axis=0, overwrite_x=True).real)
+    weight = np.repeat(fft.fft(wrapped, axis=0, overwrite_x=True).real, 2, axis=1)
     out_height, out_width = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
     # If a bilinear resize shrinks the height, each output row has two input rows in `index` and two weights in `taps`.
     index = taps = None
@@ -134,12 +128,16 @@ def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image
         # The spectra are multiplied, and the product is transformed back. The last transform, along the rows, runs only
         # on the rows that the resize reads.
         spectrum = fft.rfft2(plane, overwrite_x=True)
-        spectrum *= weight
+        spectrum.view(np.float32)[:] *= weight
         rows = fft.ifft(spectrum, axis=0, overwrite_x=True)
         if index is None or taps is None:
             rows = rows[half : half + height]
         else:
-            rows = rows[index[0]] * taps[0] + rows[index[1]] * taps[1]
+            first, second = (rows[index[read]].view(np.float32) for read in range(2))
+            first *= taps[0]
+            second *= taps[1]
+            first += second
+            rows = first.view(np.complex64)
         blurred.append(fft.irfft(rows, shape[1], axis=1)[:, half : half + width])
     merged = np.asarray(cv2.merge(blurred), np.float32).reshape(-1, width, 3)
     return resize(merged, out_height, out_width, next_step["interpolation"]) if next_step else merged
@@ -161,20 +159,18 @@ def _is_direct(taps: int) -> bool:
 _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
-def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -> int:
+def _count_affordable_passes(size: tuple[int, int], kernel: Kernel, shape: tuple[int, int]) -> int:
     """Returns the largest number of separable passes that cost at most as much as the other method.
 
-    The other method is OpenCV's filter for `iso` kernels and for kernels of up to 11 x 11 pixels, and the Fourier
-    transform for larger kernels. The costs are computed from counts of multiplications and not measured, so every
-    machine chooses the same method.
+    `size` and `shape` are the sizes (height, width) of the image and of the result. `kernel` is cut, and 1-D for an
+    `iso` kernel. The other method is OpenCV's filter for `iso` kernels and for kernels of up to 11 x 11 pixels, and the
+    Fourier transform for larger kernels. The costs are computed from counts of multiplications and not measured, so
+    every machine chooses the same method.
     """
-    height, width = image.shape[:2]
-    if step["kernel"] == "iso":
-        line = gaussian_line(step["size"], step["sigma_x"])
-        taps = 2 * support_radius(np.outer(line, line), TOLERANCE / 8) + 1
+    (height, width), taps = size, len(kernel)
+    if kernel.ndim == 1:
         other_cost = 3 * height * width * _LINE * taps
     else:
-        taps = 2 * support_radius(make_kernel(step), TOLERANCE / 8) + 1
         rows, columns = _fourier_shape(height, width, taps)
         direct, fourier = height * width * _DIRECT * taps * taps, rows * columns * _FOURIER + _PASS
         other_cost = 3 * (direct if _is_direct(taps) else fourier)
@@ -183,10 +179,13 @@ def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -
     return int(other_cost // pass_cost)
 
 
-def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None) -> list[sparse.csr_array]:
-    """Returns one float32 matrix (rows, count) for each 1-D filter in `lines` (passes, taps).
+def _make_bands(
+    lines: Kernel, count: int, rows: int, interpolation: str | None
+) -> tuple[sparse.csr_array, NDArray[np.float32]]:
+    """Returns the matrices (rows, count) of the 1-D filters in `lines` (passes, taps).
 
-    The matrix joins the filter and the resize after the filter.
+    Each matrix joins a filter and the resize after the filter. The result is the matrix of the first filter, and the
+    values of all matrices, float32 (passes, values). A row of the values is the `data` of the matrix of its filter.
     """
     # For each output row of the resize, `first` is the first input row that the resize reads. `weight` contains the
     # weights of the row `first` and of the rows after `first`.
@@ -207,9 +206,8 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
     columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])
-    return [
-        sparse.csr_array((value.astype(np.float32).ravel(), columns, starts), shape=(rows, count)) for value in values
-    ]
+    weights = values.astype(np.float32).reshape(len(lines), -1)
+    return sparse.csr_array((weights[0], columns, starts), shape=(rows, count)), weights
 
 
 def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -230,8 +228,9 @@ def make_fast_kernel(step: Step, height: int, width: int, next_step: Step | None
     The kernel differs from the kernel of `make_kernel` by at most TOLERANCE in absolute weight.
     """
     shape = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
-    max_passes = _count_affordable_passes(np.empty((height, width, 3), np.float32), step, shape)
-    passes = separate_kernel(step, max_passes) if max_passes else None
+    kernel = cut_kernel(step)
+    max_passes = _count_affordable_passes((height, width), kernel, shape)
+    passes = separate_kernel(kernel, max_passes) if max_passes else None
     if passes is not None:
         return np.asarray(passes[0].T @ passes[1], np.float64)
-    return _make_cut_kernel(step)
+    return kernel if kernel.ndim == 2 else np.outer(kernel, kernel)

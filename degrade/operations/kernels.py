@@ -7,6 +7,7 @@ has the sum 1, and is symmetric: a turn by 180 degrees does not change the kerne
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -115,34 +116,50 @@ def make_kernel(step: dict[str, Any]) -> Kernel:
 
 def support_radius(kernel: Kernel, tolerance: float) -> int:
     """Returns the radius of the smallest centred square outside of which the absolute weight is at most `tolerance`."""
-    half = kernel.shape[0] // 2
-    distance = np.abs(np.arange(kernel.shape[0]) - half)
-    ring = np.maximum(distance[:, None], distance[None, :])
-    weights = np.bincount(ring.ravel(), np.abs(kernel).ravel())
+    weights = np.bincount(_find_rings(kernel.shape[0]), np.abs(kernel).ravel())
     outside = np.cumsum(weights[::-1])[::-1]  # outside[r] is the weight at distance r or more
     return int(np.count_nonzero(outside > tolerance)) - 1
 
 
-def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Kernel] | None:
-    """Returns the kernel as a sum of at most `max_products` outer products, or None if more products are needed.
+@lru_cache(maxsize=32)
+def _find_rings(size: int) -> NDArray[np.int64]:
+    """Returns the distance of each element of a kernel (size, size) from the centre, as the ring of a square, flat."""
+    distance = np.abs(np.arange(size) - size // 2)
+    return np.maximum(distance[:, None], distance[None, :]).ravel()
 
-    The result is (columns, rows), each float64 (rank, taps) with an odd number of taps. The kernel is the sum of the
-    outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. A Gaussian of any angle needs three to
-    ten products. A cross approximation finds these outer products with elementwise arithmetic only. With an SVD, a
-    kernel would need .5 fewer products on average. But LAPACK computes the SVD, and the results of LAPACK differ in the
-    last bits between processors.
+
+def cut_kernel(step: dict[str, Any]) -> Kernel:
+    """Returns the kernel of a checked blur step, cut to the square outside of which it has almost no weight.
+
+    The result is float64 (taps, taps) with an odd number of taps. For an `iso` kernel, the result is its 1-D Gaussian
+    (taps,). The outer product of the 1-D Gaussian with itself is the kernel.
     """
+    middle = step["size"] // 2
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
         half = support_radius(np.outer(line, line), TOLERANCE / 8)
-        line = line[step["size"] // 2 - half : step["size"] // 2 + half + 1]
-        return (line[None], line[None]) if max_products >= 1 else None
+        return line[middle - half : middle + half + 1]
     kernel = make_kernel(step)
     half = support_radius(kernel, TOLERANCE / 8)
+    return np.ascontiguousarray(kernel[middle - half : middle + half + 1, middle - half : middle + half + 1])
+
+
+def separate_kernel(kernel: Kernel, max_products: int) -> tuple[Kernel, Kernel] | None:
+    """Returns a cut kernel as a sum of at most `max_products` outer products, or None if more products are needed.
+
+    `kernel` is the result of `cut_kernel`. The result is (columns, rows), each float64 (rank, taps). The kernel is the
+    sum of the outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. The columns and the rows of
+    a 1-D kernel are the same array. A Gaussian of any angle needs three to ten products. A cross approximation finds
+    these outer products with elementwise arithmetic only. With an SVD, a kernel would need .5 fewer products on
+    average. But LAPACK computes the SVD, and the results of LAPACK differ in the last bits between processors.
+    """
+    if kernel.ndim == 1:
+        lines = kernel[None]
+        return (lines, lines) if max_products >= 1 else None
     middle = kernel.shape[0] // 2
     # A turn by 180 degrees does not change the kernel. Therefore, the kernel is a sum of products of two even vectors
     # and of products of two odd vectors. One quarter of the kernel is enough to find all of these products.
-    right, left = kernel[middle:, middle:][: half + 1, : half + 1], kernel[middle:, middle::-1][: half + 1, : half + 1]
+    right, left = kernel[middle:, middle:], kernel[middle:, middle::-1]
     columns: list[Kernel] = []
     rows: list[Kernel] = []
     for quarter, sign in (((right + left) / 2, 1.0), ((right - left) / 2, -1.0)):

@@ -13,6 +13,18 @@ Image = NDArray[np.float32]  # RGB (H, W, 3), from 0 to 1.
 Pixels = NDArray[np.uint8]  # RGB (H, W, 3), from 0 to 255.
 
 
+_ONE = 0x3F800000  # the bits of 1.0 as float32
+
+
+def is_in_range(image: Image) -> bool:
+    """Returns whether every value of a float32 image is from 0 to 1. NaN is not in the range.
+
+    The bits of a float32 from +0 to 1, read as a whole number, are at most the bits of 1. The bits of any other float32
+    are larger, also those of -0. A maximum of whole numbers takes less time than a minimum and a maximum of floats.
+    """
+    return bool(image.view(np.uint32).max() <= _ONE) or bool(image.min() >= 0 and image.max() <= 1)
+
+
 def to_uint8(image: Image) -> Pixels:
     """Clips to 0..1 and rounds to 8 bits, as the last line of GFPGAN's data set does.
 
@@ -20,17 +32,15 @@ def to_uint8(image: Image) -> Pixels:
     """
     if image.size == 0 or image.ndim == 0 or image.dtype != np.float32:
         return np.clip(np.rint(image * np.float32(255)), 0, 255).astype(np.uint8)
-    if not image.min() >= 0:  # cv2.convertScaleAbs would turn a negative value into a positive value
-        image = np.maximum(image, 0)
     flat = np.ascontiguousarray(image).reshape(len(image), -1)
+    if flat.view(np.int32).min() < 0:  # cv2.convertScaleAbs would turn a negative value into a positive value
+        flat = np.maximum(flat, 0)
     return np.asarray(cv2.convertScaleAbs(flat, alpha=255), np.uint8).reshape(image.shape)
 
 
 def to_float(pixels: Pixels) -> Image:
     """Converts uint8 to float32 in 0..1."""
-    image = pixels.astype(np.float32)
-    image /= np.float32(255)
-    return image
+    return np.asarray(np.divide(pixels, np.float32(255), dtype=np.float32))
 
 
 def quantise(image: Image) -> Image:
