@@ -23,6 +23,7 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,13 +32,13 @@ import cv2
 import numpy as np
 from record_result import record_result
 
-from degrade.operations.apply import apply, iterate_steps, run_steps
+from degrade.operations.apply import apply, check_image, check_sizes, iterate_steps, run_steps
 from degrade.operations.kernels import gaussian_line, make_kernel
-from degrade.operations.pixels import Image, to_float, to_uint8
-from degrade.operations.resize import downsampled_size
+from degrade.operations.pixels import Image, quantise, to_float, to_uint8
+from degrade.operations.resize import downsampled_size, resize
 from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
-from degrade.theta import Step, Theta
+from degrade.theta import Step, Theta, check_theta
 from manifests.errors import BadInput
 from manifests.pictures.png_files import encode_png
 
@@ -94,22 +95,20 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, dict[
     """
     spent: dict[str, list[float]] = {}
 
-    def add(name: str, ours: float, floor: Callable[[], Any]) -> None:
+    def add(name: str, *functions: Callable[[], Any]) -> None:
         sums = spent.setdefault(name, [0.0, 0.0, 0.0])
-        for place, value in enumerate((ours, min(time_call(floor) for _ in range(3)), 1.0)):
-            sums[place] += value
+        for place, function in enumerate(functions):  # the engine, then OpenCV
+            sums[place] += min(time_call(function) for _ in range(3))
+        sums[2] += 1
 
     for image, theta in zip(images, thetas, strict=True):
-        steps, before, start, earlier = theta["steps"], image, 0, 0.0
+        steps, before, start = theta["steps"], image, 0
         for end, after in iterate_steps(image, steps, theta["version"]):
-            # The time of a step is a difference: the time of all steps up to this step, minus the time of the earlier
-            # steps. The difference is small, so each of the two times is the minimum of three runs.
-            now = min(time_call(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
-            name = " and ".join(step["op"] for step in steps[start:end])
-            add(name, now - earlier, make_floor(before, steps[start:end], SIDE))
-            before, start, earlier = after, end, now
-        now = min(time_call(apply, image, theta) for _ in range(3))
-        add("checks and rounding", now - earlier, make_floor(before, [], SIDE))
+            some = steps[start:end]
+            name = " and ".join(step["op"] for step in some)
+            add(name, partial(run_part, before, some, theta["version"]), make_floor(before, some, SIDE))
+            before, start = after, end
+        add("checks and rounding", partial(check_and_round, image, theta, before), make_floor(before, [], SIDE))
     spent["all"] = [*(sum(sums[place] for sums in spent.values()) for place in (0, 1)), len(images)]
     whole = spent["all"][0]
     return {
@@ -121,6 +120,21 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, dict[
         }
         for name, (ours, floor, calls) in spent.items()
     }
+
+
+def run_part(image: Image, steps: list[Step], version: int) -> Image:
+    """Runs a step, or a blur and its downsample, with the engine."""
+    if steps[0]["op"] == "upsample":
+        return resize(image, SIDE, SIDE, steps[0]["interpolation"])
+    return run_steps(image, steps, version)
+
+
+def check_and_round(hq: Image, theta: Theta, result: Image) -> Image:
+    """Runs what `apply` does before and after the steps."""
+    check_theta(theta)
+    check_image(hq)
+    check_sizes(SIDE, SIDE, theta)
+    return quantise(result)
 
 
 def make_floor(image: Image, steps: list[Step], side: int) -> Callable[[], Any]:
