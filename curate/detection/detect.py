@@ -71,7 +71,7 @@ def detect(
     detect_one_batch = partial(
         detect_batch,
         faces=config.faces,
-        device=models.device,
+        device=models.device_to_load,
         landmarks=config.landmarks,
         min_eyes=min_eyes,
         filters=config.screen,

@@ -49,7 +49,7 @@ def embed(
         if face.shard not in intact_shards
         and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
     ]
-    embed_one_batch = partial(embed_batch, faces=config.faces, device=models.device, dataset=ledger.dataset)
+    embed_one_batch = partial(embed_batch, faces=config.faces, device=models.device_to_load, dataset=ledger.dataset)
     batches, done = make_batches(to_embed), 0
     failures: dict[str, None] = {}  # Sentences in the order of their first mention.
     for batch, embedded in zip(batches, map_batches(embed_one_batch, batches), strict=True):

@@ -111,6 +111,9 @@ class FaceModels:
     sure_score: float = 0.0  # A face with a score of `sure_score` or more and plausible landmarks is upright.
     notices: tuple[str, ...] = field(default=())  # Sentences for the user about the choice of the models.
     networks: tuple[Network, ...] = ()  # The detector and the recognizer; empty if onnxruntime does not run them.
+    # Other processes load the models with this value of --device. The device is the CPU if the detector did not start
+    # on the chosen device. If only the recognizer did not start, the detector keeps the device in all processes.
+    device_to_load: str = "cpu"
 
     @property
     def device(self) -> str:

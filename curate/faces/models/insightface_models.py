@@ -133,6 +133,7 @@ def load_insightface(pack: str, threads: int = 1, device: Device = CPU) -> FaceM
         sure_score=SURE_SCORE,
         measure_reach=make_measure_reach(detector),
         networks=(finder, recognizer),
+        device_to_load=finder.device.name,
     )
 
 

@@ -67,6 +67,34 @@ def test_photos_are_searched_in_groups_and_the_ledger_names_the_device(tmp_path,
     assert list(map(describe, rows(tmp_path / "alone", Face))) == list(map(describe, rows(tmp_path / "dataset", Face)))
 
 
+def test_if_only_the_recognizer_fails_every_process_keeps_the_detector_on_the_device(tmp_path, monkeypatch):
+    install(monkeypatch)
+    photos, plain, asked = album(tmp_path / "photos", people=2, each=2), models("double"), list[tuple[str, str]]()
+    note = "The device cuda could not be started (no memory), so the recognizer runs on the CPU."
+    networks = (
+        SimpleNamespace(batch=1, device=GPU, notices=[]),
+        SimpleNamespace(batch=1, device=CPU, notices=[note]),
+    )
+    failed = replace(plain, networks=networks, device_to_load="cuda")
+
+    def load(stage: str):
+        def load_once(spec: str, device: str = "cpu"):
+            asked.append((stage, device))
+            return failed
+
+        return load_once
+
+    use_models(monkeypatch, lambda spec: failed)
+    for stage in ("detect", "embed"):
+        monkeypatch.setattr(f"curate.detection.{stage}.load_faces_once", load(stage))
+    summary = curated(photos, tmp_path / "dataset")
+    for shard in (tmp_path / "dataset" / "embeddings").iterdir():
+        shard.unlink()
+    curated(photos, tmp_path / "dataset")  # embeds the faces of the lost shard again
+    assert set(asked) == {("detect", "cuda"), ("embed", "cuda")}
+    assert summary.devices == {"cpu": 4} and summary.notices.count(note) == 1
+
+
 def test_the_last_group_is_searched_while_its_last_photo_is_guarded():
     guarded = list[int]()
 
@@ -151,8 +179,33 @@ def _read_faces(dataset: Path) -> list[Face]:
 def test_a_device_that_does_not_start_leaves_both_networks_on_the_cpu_and_says_so():
     loaded = load_insightface(PACK.removeprefix("insightface:"), device=replace(GPU, provider="CUDAExecutionProvider"))
     assert [network.device for network in loaded.networks] == [CPU, CPU] and loaded.device == "cpu"
+    assert loaded.device_to_load == "cpu"  # no other process tries the device again
     detector, recognizer = loaded.list_failures()
     assert "could not be started" in detector and "The recognizer" in recognizer and "on the CPU" in recognizer
+
+
+@shared
+def test_a_recognizer_that_does_not_start_leaves_the_detector_on_the_device(monkeypatch):
+    start, device = Network._start, replace(GPU, provider="CUDAExecutionProvider")
+
+    def start_detector_alone(self: Network):
+        if self.device is CPU:
+            return start(self)
+        if self.role == "recognizer":
+            raise RuntimeError("no memory")
+        self.device = GPU  # the double of a device, which starts
+        try:
+            return start(self)
+        finally:
+            self.device = device
+
+    monkeypatch.setattr(Network, "_start", start_detector_alone)
+    loaded = load_insightface(PACK.removeprefix("insightface:"), device=device)
+    assert [network.device for network in loaded.networks] == [device, CPU]
+    assert loaded.device_to_load == "cuda" and loaded.device == "cpu"
+    assert loaded.list_failures() == (
+        "The device cuda could not be started (no memory), so the recognizer runs on the CPU.",
+    )
 
 
 def test_with_dlib_a_note_says_that_a_device_has_no_effect(monkeypatch):
