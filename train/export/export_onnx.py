@@ -58,7 +58,7 @@ class Exported:
     """Tells what an export wrote."""
 
     folder: str
-    parts: tuple[str, ...]  # the names of the ONNX files
+    files: tuple[str, ...]  # the names of all files
     opset: int
     precision: str
     bytes: int
@@ -104,8 +104,10 @@ def export_onnx(run: str | Path, out: Path, base_model: str | None = None, preci
             )
         manifest = Manifest(model.config, model.facts, tuple(parts), OPSET, precision, difference)
         folder.add_bytes(MANIFEST, format_manifest(manifest))
-    names = tuple(part.file for part in parts)
-    return Exported(str(out), names, OPSET, precision, folder.bytes, difference, checks)
+    files = list[str]()
+    for part in parts:
+        files += [part.file] if part.data_sha256 is None else [part.file, name_data(part.name)]
+    return Exported(str(out), (*files, MANIFEST), OPSET, precision, folder.bytes, difference, checks)
 
 
 def _write_parts(model: Restorer, folder: OutputFolder, precision: str) -> list[Part]:

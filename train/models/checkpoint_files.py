@@ -26,6 +26,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 # The key in config.json whose value is the fingerprint that the base had when the checkpoint was written.
 BASE_SHA256 = "base_sha256"
+OWN_BASE = "."  # This base_model in config.json means that the folder of config.json also contains the base.
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # Suffixes of files that can run code when they are read.
 
 _NAME = re.compile(r"checkpoint-(\d+)")

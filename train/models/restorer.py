@@ -15,7 +15,14 @@ from torch import nn
 from manifests.errors import BadInput
 from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.tiny import TinyBase
-from train.models.checkpoint_files import BASE_SHA256, CONFIG, WEIGHTS, find_checkpoint_folder, write_model_files
+from train.models.checkpoint_files import (
+    BASE_SHA256,
+    CONFIG,
+    OWN_BASE,
+    WEIGHTS,
+    find_checkpoint_folder,
+    write_model_files,
+)
 from train.models.config import ModelConfig, check_steps
 from train.models.identity.identity_encoder import IdentityEncoder, IrSe
 from train.models.io import Conditions, EncodedReferences, Places, Restoration, find_places
@@ -241,7 +248,8 @@ class Restorer(nn.Module):
             if base_model not in (None, config.base):
                 raise BadInput(f"{folder} was trained on {config.base}, which needs no base: leave --base-model out.")
         else:
-            config = replace(config, base_model=base_model or config.base_model)
+            base_model = base_model or (_find_own_base(folder) if config.base_model == OWN_BASE else config.base_model)
+            config = replace(config, base_model=base_model)
             _check_base(folder, config.base_model, recorded)
         # Build the model and load its weights.
         try:
@@ -262,6 +270,17 @@ def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
     if Path(config.base_model).is_dir():  # a base that is not a folder is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
     return config, base_fingerprint(config.base_model)
+
+
+def _find_own_base(folder: Path) -> str:
+    """Returns `folder`, which contains its base. Raises BadInput if a part of the base is missing."""
+    missing = [part for part in ("unet", "vae", "scheduler") if not (folder / part).is_dir()]
+    if missing:
+        raise BadInput(
+            f"{folder} lacks the folder {missing[0]} of its base: copy the whole folder again, or give the base from "
+            "training with --base-model FOLDER."
+        )
+    return str(folder)
 
 
 def _build_base(config: ModelConfig) -> Any:

@@ -28,15 +28,14 @@ from manifests.errors import BadInput
 from manifests.runtime.files import sha256_file
 from tests.doubles import curation as doubles
 from tests.doubles.models.osdface import write_osdface
+from tests.doubles.models.saved import DIM, save_restorer
 from tests.doubles.models.stable_diffusion import PROMPT, WIDTHS, write_mini_sd
-from tests.doubles.training import small
 from tests.places import REPOSITORY
 from train.data.tensors import to_tensors
 from train.export.export_onnx import LIMIT, export_onnx
 from train.export.precision import store_weights
 from train.models.restorer import Restorer
-from train.recipes.model_configs import build_model_config
-from train.recipes.recipes import DIFFUSION, find_recipe
+from train.recipes.recipes import find_recipe
 from train.restore.outputs.log import LOG
 from train.restore.references.reference_photos import References
 from train.restore.restore_photos import restore
@@ -44,7 +43,7 @@ from train.restore.restorers.exported.manifest import MANIFEST, read_manifest
 from train.restore.restorers.exported.onnx_restorer import OnnxParts
 from train.restore.restorers.load_restorer import load_restorer, run_model
 
-DIM, SIZE = 3, 32  # The length of an embedding of the doubles, and the size of the restorers on base tiny.
+SIZE = 32  # The size of the restorers on base tiny.
 # These entries replace entries of the small UNet. Two levels are enough, and are exported faster than four.
 TWO_LEVELS = {
     "block_out_channels": WIDTHS[:2],
@@ -53,24 +52,6 @@ TWO_LEVELS = {
     "attention_head_dim": (2, 3),
 }
 ADAPTED = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-
-
-def save_restorer(folder: Path, recipe: str, base: str = "tiny") -> Path:
-    """Writes a checkpoint with random weights and without layers of zeros, and returns its folder."""
-    config = build_model_config(small(recipe, base if base == "tiny" else DIFFUSION), DIM, base)
-    if base != "tiny":
-        config = replace(config, reference_channels=config.reference_channels[:2])
-    double = doubles.models("double")
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        facts = {"recipe": recipe, "recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
-        model = Restorer(config, facts)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
-    folder.mkdir(parents=True)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +114,12 @@ def test_the_released_layout_of_osdface_restores_like_torch(tmp_path: Path, monk
     smaller = lambda name, base: replace(find_recipe(name, base), size=64)  # noqa: E731
     monkeypatch.setattr(train.models.released.osdface, "find_recipe", smaller)
     exported = export_onnx(release, tmp_path / "onnx", str(base))
-    assert exported.difference < LIMIT and exported.parts == (
+    assert exported.difference < LIMIT and exported.files == (
         "prompt.onnx",
         "encoder.onnx",
         "unet.onnx",
         "decoder.onnx",
+        MANIFEST,
     )
     assert measure_difference(load_restorer(release, str(base)), tmp_path / "onnx", *draw(0, 0, 0, size=64)) < LIMIT
 
@@ -182,7 +164,8 @@ def test_weights_are_stored_with_fewer_bits(precision: str, kind: type, error: f
 @pytest.mark.usefixtures("traced_before")
 def test_large_weights_get_a_file_of_their_own(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train.export.export_onnx, "MOST_BYTES", 0)
-    export_onnx(run, tmp_path / "onnx")
+    _, text, _ = call_export("--run", run, "--out", tmp_path / "onnx")
+    assert "wrote references.onnx, references.onnx.data, network.onnx, network.onnx.data, restorer.json into" in text
     graph, data = (tmp_path / "onnx" / name for name in ("network.onnx", "network.onnx.data"))
     assert data.stat().st_size > graph.stat().st_size
     assert measure_difference(load_restorer(run), tmp_path / "onnx", *draw(2)) < 1e-5
@@ -340,7 +323,7 @@ def test_the_command_writes_the_same_bytes_again_and_says_how_near_they_are(
     assert code == 0 and text == f"The command would write {files} into {tmp_path / 'onnx'}.\n"
     assert not (tmp_path / "onnx").exists()
     code, text, _ = call_export(*words)
-    assert code == 0 and "wrote references.onnx, network.onnx into" in text and "fp32, opset 18" in text
+    assert code == 0 and "wrote references.onnx, network.onnx, restorer.json into" in text and "fp32, opset 18" in text
     hashes = [{path.name: sha256_file(path) for path in folder.iterdir()} for folder in (exported, tmp_path / "onnx")]
     assert hashes[0] == hashes[1] and set(hashes[0]) == {MANIFEST, "references.onnx", "network.onnx"}
     assert "largest difference to torch is" in text and "1 or 2 faces with 0 to 4 references" in text
