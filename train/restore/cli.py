@@ -66,7 +66,12 @@ def restore(
     ] = None,
     precision: Annotated[
         str | None,
-        flag("--precision", ": fp32 or bf16", default="bf16 on a GPU that supports bf16, else fp32", panel=_MODELS),
+        flag(
+            "--precision",
+            ": fp32 or bf16",
+            default="bf16 where it is faster and safe (docs/train.md), else fp32",
+            panel=_MODELS,
+        ),
     ] = None,
     faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
     base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,

@@ -102,7 +102,7 @@ def restore(
         raise BadInput(f"--strength {strength:g} is not a share: give a number from 0 to 1.")
     if batch is not None and not 1 <= batch <= MOST_FACES:
         raise BadInput(f"--batch {batch} is out of range: give 1 to {MOST_FACES}.")
-    model = _load_restorer(checkpoint, base_model, steps, seed, precision)
+    model = _load_restorer(checkpoint, base_model, steps, seed, precision, say)
     models = load_restorer_faces(model.facts, faces)
     outputs, unreadable_folders = plan_outputs(inputs, out)
     reference_files = list_reference_files(references, [output.photo for output in outputs])
@@ -201,7 +201,12 @@ def restore(
 
 
 def _load_restorer(
-    checkpoint: Path, base_model: str | None, steps: int, seed: int | None, precision: str | None
+    checkpoint: Path,
+    base_model: str | None,
+    steps: int,
+    seed: int | None,
+    precision: str | None,
+    say: Callable[[str], None],
 ) -> FaceRestorer:
     check_precision(precision)
     if str(checkpoint).startswith(ONNX):
@@ -216,7 +221,7 @@ def _load_restorer(
         return load_onnx_restorer(strip_prefix(checkpoint))
     from train.restore.restorers.load_restorer import load_restorer, move_to_device, prepare_restorer  # imports torch
 
-    return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)), precision)
+    return prepare_restorer(move_to_device(load_restorer(checkpoint, base_model, steps, seed)), precision, say)
 
 
 def _say_unwarped(photos: Sequence[ReferencePhoto], say: Callable[[str], None]) -> None:

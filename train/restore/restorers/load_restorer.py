@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -98,9 +98,11 @@ def speed_up_on_cpu(model: Restorer, precision: str = "fp32") -> Restorer:
     return model
 
 
-def prepare_restorer(model: Restorer, precision: str | None = None) -> FaceRestorer:
-    """Returns a restorer of torch for `restore`. `precision` is as in `choose_precision`."""
-    precision = choose_precision(model, precision)
+def prepare_restorer(
+    model: Restorer, precision: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> FaceRestorer:
+    """Returns a restorer of torch for `restore`. `precision` and `say` are as in `choose_precision`."""
+    precision = choose_precision(model, precision, say)
     return wrap_restorer(speed_up_on_cpu(model, precision), precision, shares_cores=True)
 
 
