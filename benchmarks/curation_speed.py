@@ -55,8 +55,13 @@ def measure_size(path: Path) -> int:
         return image.width * image.height
 
 
-def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
-    """Runs the stages of curation up to the embeddings. Returns the seconds of each stage."""
+def time_curation(
+    photos: Sequence[Path], dataset: Path, spec: str, workers: int, device: str = "cpu"
+) -> dict[str, float]:
+    """Runs the stages of curation up to the embeddings. Returns the seconds of each stage.
+
+    `device` is a value of --device.
+    """
     # These modules are imported here, because worker processes import this file again and do not need these modules.
     from curate.detection.detect import detect
     from curate.detection.embed import embed
@@ -77,7 +82,7 @@ def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int
     with Ledger.open(dataset, write=True) as ledger, open_pool(workers, start_worker) as run:
         scan(ledger, photos, run, ignore_progress)
         end_stage("scan")
-        models = choose_face_models(ledger, spec)
+        models = choose_face_models(ledger, spec, device)
         config = insert_model_settings(CurateConfig(faces=spec), models)
         end_stage("models")
         detect(ledger, config, models, run, ignore_progress)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from record_result import record_result
 
@@ -34,6 +35,36 @@ def evaluate(dataset: Path, run: Path, options: list[str]) -> tuple[float, bytes
     return seconds, next(run.glob("evaluation-*.json")).read_bytes()
 
 
+def compare_evaluations(dataset: Path, checkpoints: Path, options: list[str]) -> dict[str, Any]:
+    """Evaluates the run `checkpoints` twice with the same options, and returns the figures.
+
+    Ends the script if the two evaluations do not write the same bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        run.mkdir()
+        for checkpoint in checkpoints.resolve().glob("checkpoint-*"):
+            (run / checkpoint.name).symlink_to(checkpoint)
+        first, written = evaluate(dataset.resolve(), run, options)
+        second, written_again = evaluate(dataset.resolve(), run, options)
+        size = (run / EVALUATION_CACHE).stat().st_size
+    if written != written_again:
+        raise SystemExit("The second evaluation wrote other bytes than the first.")
+    facts = json.loads(written)
+    return {
+        "images": facts["images"],
+        "pixels": facts["size"],
+        "systems": len(facts["rows"]),
+        "metrics": [name for name in facts["metrics"] if name not in facts["not_measured"]],
+        "recipe": facts["recipe"],
+        "first_processor_seconds": round(first, 1),
+        "second_processor_seconds": round(second, 1),
+        "ratio": round(second / first, 3),
+        "goal": GOAL,
+        "cache_mb": round(size / 1e6, 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
@@ -47,29 +78,7 @@ def main() -> None:
     for name in ("set", "metrics", "weights"):
         if (value := getattr(arguments, name)) is not None:
             options += [f"--{name}", value]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder, "run")
-        run.mkdir()
-        for checkpoint in arguments.run.resolve().glob("checkpoint-*"):
-            (run / checkpoint.name).symlink_to(checkpoint)
-        first, written = evaluate(arguments.dataset.resolve(), run, options)
-        second, written_again = evaluate(arguments.dataset.resolve(), run, options)
-        size = (run / EVALUATION_CACHE).stat().st_size
-    if written != written_again:
-        raise SystemExit("The second evaluation wrote other bytes than the first.")
-    facts = json.loads(written)
-    result = {
-        "images": facts["images"],
-        "pixels": facts["size"],
-        "systems": len(facts["rows"]),
-        "metrics": [name for name in facts["metrics"] if name not in facts["not_measured"]],
-        "recipe": facts["recipe"],
-        "first_processor_seconds": round(first, 1),
-        "second_processor_seconds": round(second, 1),
-        "ratio": round(second / first, 3),
-        "goal": GOAL,
-        "cache_mb": round(size / 1e6, 2),
-    }
+    result = compare_evaluations(arguments.dataset, arguments.run, options)
     record_result("evaluate_twice", result, arguments.keep)
 
 

@@ -5,7 +5,8 @@
 The weights are random, in the shape of OSDFace's release and of Stable Diffusion 2.1-base. So the seconds are those of
 the real weights, but the differences between the outputs say little about real faces, and nothing about identity.
 `published` computes infer.py's order in float32 (benchmarks/published_osdface.py). `fp32` and `bf16` are what `likeness
-restore` computes on a CPU. `light` is `bf16` on a light base in TAESD's shape.
+restore` computes. `light` is `bf16` on a light base in TAESD's shape. All systems run on the GPU if the machine has a
+GPU, and else on the CPU.
 
 Each system runs in a process of its own. After a warm-up, the systems restore the same picture one after the other,
 `--repeats` times. A row has the median of the seconds, the ratio to `published`, the seconds of each part in the last
@@ -37,11 +38,12 @@ from record_result import record_result
 from safetensors.torch import save_file
 
 from train.models.bases.diffusion import ADAPTED
-from train.models.bases.fast_inference import speed_up
 from train.models.config import VreConfig
 from train.models.prompts.vq import VQ
 from train.models.prompts.vre import Projection
 from train.models.released.osdface import EMBEDDER, LORA, PROJECTION, load_osdface
+from train.restore.restorers.load_restorer import speed_up_on_cpu
+from train.restore.restorers.run_restorer import choose_precision
 
 SYSTEMS = ("published", "fp32", "bf16", "light")
 RANK = 16
@@ -96,25 +98,45 @@ def load_system(
     """Returns a function and the parts whose time is measured.
 
     The function restores an image (1,3,512,512) in 0..1, and returns the restored image and the prompt (1,77,1024).
+    The images are on the CPU, and the networks are on the GPU if the machine has a GPU.
     """
+    device = choose_device()
     if name == "published":
-        published = PublishedOsdface(folder / "release", str(folder / "full"))
+        published = PublishedOsdface(folder / "release", str(folder / "full"), device)
         vae = published.vae
-        return published.restore, {"encoder": vae.encoder, "unet": published.unet, "decoder": vae.decoder}
-    model = load_osdface(folder / "release", str(folder / ("light" if name == "light" else "full")))
-    bfloat16 = name != "fp32"
-    speed_up(model, bfloat16)
-    nobody = torch.zeros(1, 0, 3, 8, 8), torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 0)
+
+        def restore_published(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            restored, prompt = published.restore(image.to(device))
+            return restored.cpu(), prompt.cpu()
+
+        return restore_published, {"encoder": vae.encoder, "unet": published.unet, "decoder": vae.decoder}
+    model = load_osdface(folder / "release", str(folder / ("light" if name == "light" else "full"))).to(device)
+    precision = choose_precision(model, "fp32" if name == "fp32" else "bf16")
+    speed_up_on_cpu(model, precision)
+    nobody = [torch.zeros(1, 0, 3, 8, 8), torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 0)]
+    nobody = [tensor.to(device) for tensor in nobody]
 
     @torch.inference_mode()
     def restore(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            done = model(image, *nobody)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            done = model(image.to(device), *nobody)
         assert done.prompt is not None
-        return done.image, done.prompt
+        return done.image.cpu(), done.prompt.cpu()
 
     base = model.base
     return restore, {"encoder": base.vae.encoder, "unet": base.unet, "decoder": base.vae.decoder}
+
+
+def choose_device() -> str:
+    """Returns the device on which the systems run: cuda, or cpu without a GPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def read_clock() -> float:
+    """Returns the time in seconds, after the GPU has computed everything."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def serve(name: str, folder: Path) -> None:
@@ -123,10 +145,10 @@ def serve(name: str, folder: Path) -> None:
     seconds = dict.fromkeys(parts, 0.0)
 
     def start(part: str) -> None:
-        seconds[part] = -time.perf_counter()
+        seconds[part] = -read_clock()
 
     def stop(part: str) -> None:
-        seconds[part] += time.perf_counter()
+        seconds[part] += read_clock()
 
     for part, module in parts.items():
         module.register_forward_pre_hook(lambda *_, part=part: start(part))
@@ -135,14 +157,17 @@ def serve(name: str, folder: Path) -> None:
         torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), (512, 512), mode="bicubic"
     ).clamp(0, 1)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        began = read_clock()
         restored, prompt = restore(image)
-        whole = time.perf_counter() - began
+        whole = read_clock() - began
         np.savez(folder / f"{name}.npz", image=restored.float().numpy(), prompt=prompt[0].float().numpy())
         rest = whole - sum(seconds.values())
-        rounded = {part: round(value, 2) for part, value in {**seconds, "embedder_and_rest": rest}.items()}
+        rounded = {part: round(value, 4) for part, value in {**seconds, "embedder_and_rest": rest}.items()}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"seconds": whole, "parts": rounded, "peak_rss_gib": round(peak, 2)}), flush=True)
+        told = {"seconds": whole, "parts": rounded, "peak_rss_gib": round(peak, 2)}
+        if torch.cuda.is_available():
+            told["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        print(json.dumps(told), flush=True)
 
 
 def compare(folder: Path, repeats: int) -> list[dict[str, Any]]:
@@ -169,11 +194,12 @@ def compare(folder: Path, repeats: int) -> list[dict[str, Any]]:
         seconds = [call["seconds"] for call in calls[name][1:]]
         row = {
             "system": name,
-            "seconds_per_face": round(median(seconds), 2),
+            "seconds_per_face": round(median(seconds), 4),
             "ratio_to_published": round(median(seconds) / base, 3),
-            "seconds_of_each_call": [round(one, 2) for one in seconds],
+            "seconds_of_each_call": [round(one, 4) for one in seconds],
             "seconds_of_parts": calls[name][-1]["parts"],
             "peak_rss_gib": calls[name][-1]["peak_rss_gib"],
+            "peak_gpu_gib": calls[name][-1].get("peak_gpu_gib"),
             "output_sd": round(float(outputs[name]["image"].std()) * 255, 2),
         }
         if name in ("fp32", "bf16"):
@@ -186,6 +212,16 @@ def compare(folder: Path, repeats: int) -> list[dict[str, Any]]:
             }
         rows.append(row)
     return rows
+
+
+def measure(mini: bool, repeats: int) -> dict[str, Any]:
+    """Returns the facts of the machine, and a row for each system. `mini` makes all networks small."""
+    with tempfile.TemporaryDirectory() as name:
+        write_weights(Path(name), mini)
+        rows = compare(Path(name), repeats)
+    bfloat16, amx = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+    facts = {"device": choose_device(), "bfloat16_in_cpu": bfloat16, "amx": amx, "mini": mini}
+    return {**facts, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
 
 
 def main() -> None:
@@ -201,13 +237,7 @@ def main() -> None:
     if options.serve:
         serve(options.serve, options.folder)
         return
-    with tempfile.TemporaryDirectory() as name:
-        write_weights(Path(name), options.mini)
-        rows = compare(Path(name), options.repeats)
-    bfloat16, amx = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
-    facts = {"bfloat16_in_cpu": bfloat16, "amx": amx, "mini": options.mini}
-    facts |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    record_result("osdface_speed", {**facts, "rows": rows}, options.keep)
+    record_result("osdface_speed", measure(options.mini, options.repeats), options.keep)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ State = dict[str, torch.Tensor]
 
 
 class PublishedOsdface:
-    """Holds the networks of OSDFace's release, in float32. `embed` makes the prompt."""
+    """Holds the networks of OSDFace's release on a device, in float32. `embed` makes the prompt."""
 
-    def __init__(self, folder: Path, base_model: str) -> None:
+    def __init__(self, folder: Path, base_model: str, device: str = "cpu") -> None:
         self.unet: Any = UNet2DConditionModel.from_pretrained(base_model, subfolder="unet")
         self.vae: Any = AutoencoderKL.from_pretrained(base_model, subfolder="vae")
         weights, lora = self.unet.state_dict(), load_file(folder / "pytorch_lora_weights.safetensors")
@@ -29,8 +29,10 @@ class PublishedOsdface:
             weight = weights[name.removeprefix("unet.").replace(".lora_A", "")]
             weight += lora[name.replace("lora_A", "lora_B")] @ lora[name]
         state = torch.load(folder / "associate_2.ckpt", weights_only=True)["state_dict"]
-        self.embedder = {name.removeprefix("vqvae_LQ."): tensor for name, tensor in state.items()}
-        self.projection: State = torch.load(folder / "embedding_change_weights.pth", weights_only=True)
+        self.embedder = {name.removeprefix("vqvae_LQ."): tensor.to(device) for name, tensor in state.items()}
+        projection: State = torch.load(folder / "embedding_change_weights.pth", weights_only=True)
+        self.projection = {name: tensor.to(device) for name, tensor in projection.items()}
+        self.unet, self.vae = self.unet.to(device), self.vae.to(device)
         self.shares = DDIMScheduler.from_pretrained(base_model, subfolder="scheduler").alphas_cumprod.double()
 
     @torch.no_grad()
@@ -57,7 +59,7 @@ class PublishedOsdface:
                 chosen.append(int(one))
             if len(chosen) == TOKENS:
                 break
-        picks = torch.zeros(TOKENS, len(codes))
+        picks = codes.new_zeros(TOKENS, len(codes))
         picks[torch.arange(len(chosen)), torch.tensor(chosen)] = 1
         rows = (picks @ codes).t()[None]
         for layer in ("conv1", "conv2"):

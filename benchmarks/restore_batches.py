@@ -142,6 +142,52 @@ def restore_alone(links: Path, run: Path, out: Path, references: list[Path]) -> 
     print(json.dumps({"photos": len(rows), "restored": sum(row.status == "ok" for row in rows), **peaks}))
 
 
+def compare_ways(
+    people: Path, run: Path, faces: int, photos: int, rounds: int, batch: int | None, memory: Sequence[int]
+) -> dict[str, Any]:
+    """Restores `photos` pictures with `faces` faces in both ways, `rounds` times, and returns the figures.
+
+    `people` has a folder of photos for each person. `batch` is as in `restore`. The peak memory is measured for each
+    number of photos in `memory`.
+    """
+    model = load_restorer(run)
+    references, singles = list_faces(people, load_restorer_faces(model.facts, None), faces)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pictures(singles, photos, folder / "pictures")
+        write_pictures(singles[: min(len(singles), 100)], min(len(singles), 100), folder / "singles")
+        seconds: dict[str, list[float]] = {"batches": [], "one_by_one": []}
+        restored: dict[str, list[np.ndarray]] = {}
+        found = 0
+        for round_ in range(rounds):
+            for way in seconds:
+                out = folder / f"{way}-{round_}"
+                needed, restored[way], found = time_call(
+                    folder / "pictures", references, run, out, way == "one_by_one", batch
+                )
+                seconds[way].append(needed)
+                print(f"{way}: {found / needed:.2f} faces/s", file=sys.stderr)
+        apart = np.abs(np.stack(restored["batches"]).astype(int) - np.stack(restored["one_by_one"]).astype(int))
+        peaks = [measure_memory(folder / "singles", references, run, count, folder) for count in memory]
+    rates = {way: found / median(own) for way, own in seconds.items()}
+    return {
+        "recipe": model.facts.get("recipe"),
+        "pixels": model.config.size,
+        "photos": photos,
+        "faces": found,
+        "restored": len(restored["batches"]),
+        "threads_of_torch": torch.get_num_threads(),
+        "batch": batch or "automatic",
+        "faces_per_second": {way: round(rate, 2) for way, rate in rates.items()},
+        "seconds_of_each_round": {way: [round(one, 1) for one in own] for way, own in seconds.items()},
+        "ratio": round(rates["batches"] / rates["one_by_one"], 2),
+        "goal": GOAL,
+        "largest_difference": int(apart.max()),
+        "share_of_values_that_differ": round(float((apart > 0).mean()), 7),
+        "memory": peaks,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos_of_people", type=Path, metavar="PHOTOS")
@@ -159,44 +205,15 @@ def main() -> None:
         return
     if options.rounds < 1 or not 1 <= options.photos <= options.faces:
         parser.error("--rounds must be 1 or more, and --photos must be 1 to --faces.")
-    model = load_restorer(options.run)
-    references, singles = list_faces(options.photos_of_people, load_restorer_faces(model.facts, None), options.faces)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_pictures(singles, options.photos, folder / "pictures")
-        write_pictures(singles[: min(len(singles), 100)], min(len(singles), 100), folder / "singles")
-        seconds: dict[str, list[float]] = {"batches": [], "one_by_one": []}
-        restored: dict[str, list[np.ndarray]] = {}
-        found = 0
-        for round_ in range(options.rounds):
-            for way in seconds:
-                out = folder / f"{way}-{round_}"
-                needed, restored[way], found = time_call(
-                    folder / "pictures", references, options.run, out, way == "one_by_one", options.batch
-                )
-                seconds[way].append(needed)
-                print(f"{way}: {found / needed:.2f} faces/s", file=sys.stderr)
-        apart = np.abs(np.stack(restored["batches"]).astype(int) - np.stack(restored["one_by_one"]).astype(int))
-        memory = [
-            measure_memory(folder / "singles", references, options.run, count, folder) for count in options.memory
-        ]
-    rates = {way: found / median(own) for way, own in seconds.items()}
-    result = {
-        "recipe": model.facts.get("recipe"),
-        "pixels": model.config.size,
-        "photos": options.photos,
-        "faces": found,
-        "restored": len(restored["batches"]),
-        "threads_of_torch": torch.get_num_threads(),
-        "batch": options.batch or "automatic",
-        "faces_per_second": {way: round(rate, 2) for way, rate in rates.items()},
-        "seconds_of_each_round": {way: [round(one, 1) for one in own] for way, own in seconds.items()},
-        "ratio": round(rates["batches"] / rates["one_by_one"], 2),
-        "goal": GOAL,
-        "largest_difference": int(apart.max()),
-        "share_of_values_that_differ": round(float((apart > 0).mean()), 7),
-        "memory": memory,
-    }
+    result = compare_ways(
+        options.photos_of_people,
+        options.run,
+        options.faces,
+        options.photos,
+        options.rounds,
+        options.batch,
+        options.memory,
+    )
     record_result("restore_batches", result, options.keep)
 
 

@@ -7,12 +7,14 @@ pasting, files and IR-SE50 are not part of a call. The weights are random. The r
 of their own there. Any other recipe is measured on the diffusion base: the folder of --base-model, or the shape of
 Stable Diffusion 2.1-base with random weights. A network that uses references gets at most four references. A time is
 the median of the repeats after a warm-up call. The memory is the peak memory of a process that runs only one network.
-On a CPU, the batch size is 1. On a GPU, batches of 1 and of 16 are measured, in float32 and in bfloat16.
+On a CPU, the batch size is 1, and bfloat16 is measured if the CPU multiplies in bfloat16. On a GPU, batches of 1 and of
+16 are measured, in float32 and in bfloat16. The differences between the two are those of random weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -35,27 +37,46 @@ REFERENCES = 4
 NETWORKS = {"tiny": TINY, "refine-unet": TINY, "refine": STYLEGAN, "refine-small": STYLEGAN}  # recipe -> base
 
 
-@torch.inference_mode()
 def time_calls(model: Restorer, batch: int, references: int, repeats: int, precision: str) -> list[float]:
     """Returns the milliseconds per face of each of `repeats` calls."""
-    device, size = next(model.parameters()).device, model.config.size
-    generator = torch.Generator().manual_seed(0)
-    lq = torch.rand(batch, 3, size, size, generator=generator).to(device)
-    crops = torch.rand(batch, references, 3, size, size, generator=generator).to(device)
-    embeddings = torch.randn(batch, references, model.config.embedding_dim, generator=generator)
-    embeddings = torch.nn.functional.normalize(embeddings, dim=-1).to(device)
-    present = torch.ones(batch, references, dtype=torch.bool, device=device)
+    inputs, device = draw_inputs(model, batch, references), next(model.parameters()).device
 
     def call() -> float:
         began = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            model(lq, crops, present, embeddings)
+        restore(model, inputs, precision)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return 1000 * (time.perf_counter() - began) / batch
 
     call()
     return [call() for _ in range(repeats)]
+
+
+def draw_inputs(model: Restorer, batch: int, references: int) -> tuple[torch.Tensor, ...]:
+    """Returns random inputs of a restorer, on its device: smooth LQ images, references, slots and embeddings."""
+    device, size = next(model.parameters()).device, model.config.size
+    generator = torch.Generator().manual_seed(0)
+    lq = torch.rand(batch, 3, 16, 16, generator=generator)
+    lq = torch.nn.functional.interpolate(lq, (size, size), mode="bicubic").clamp(0, 1)
+    crops = torch.rand(batch, references, 3, size, size, generator=generator)
+    embeddings = torch.randn(batch, references, model.config.embedding_dim, generator=generator)
+    embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
+    present = torch.ones(batch, references, dtype=torch.bool)
+    return tuple(tensor.to(device) for tensor in (lq, crops, present, embeddings))
+
+
+@torch.inference_mode()
+def restore(model: Restorer, inputs: tuple[torch.Tensor, ...], precision: str) -> torch.Tensor:
+    """Returns the restored images (B,3,S,S) in 0..1. `precision` is fp32 or bf16."""
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
+        image: torch.Tensor = model(*inputs).image.float()
+    return image
+
+
+def compare_with_float32(model: Restorer, inputs: tuple[torch.Tensor, ...], precision: str) -> dict[str, float]:
+    """Returns the mean and the largest difference between `precision` and float32, in levels of 0..255."""
+    apart = (restore(model, inputs, precision) - restore(model, inputs, "fp32")).abs() * 255
+    return {"mean_levels": round(float(apart.mean()), 3), "largest_levels": round(float(apart.max()), 2)}
 
 
 def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[str, Any]]:
@@ -65,7 +86,9 @@ def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[
     model = Restorer(build_model_config(settings, DIM, base_model)).eval().to("cuda" if cuda else "cpu")
     references = min(REFERENCES, max(settings.reference_counts))
     rows = []
-    for batch, precision in ((1, "fp32"), (1, "bf16"), (16, "fp32"), (16, "bf16")) if cuda else ((1, "fp32"),):
+    batches = (1, 16) if cuda else (1,)
+    precisions = ("fp32", "bf16") if cuda or torch.cpu._is_avx512_bf16_supported() else ("fp32",)
+    for batch, precision in itertools.product(batches, precisions):
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         times = time_calls(model, batch, references, repeats, precision)
@@ -79,6 +102,7 @@ def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[
                 "precision": precision,
                 "ms_per_face": round(median(times), 1),
                 "ms_of_each_repeat": [round(one, 1) for one in times],
+                **compare_with_float32(model, draw_inputs(model, batch, references), precision),
                 "parameters": sum(weight.numel() for weight in model.parameters()),
                 "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
                 "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
