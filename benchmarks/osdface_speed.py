@@ -57,6 +57,7 @@ SPREAD = 0.02  # the standard deviation of the random adapters
 def write_weights(folder: Path, mini: bool) -> None:
     """Writes the full base, the light base and the released files, all with random weights."""
     if mini:
+        sys.path.append(str(Path(__file__).resolve().parents[1]))  # `tests` is not installed
         from tests.doubles.models.stable_diffusion import write_mini_sd
 
         write_mini_sd(folder / "full", unet={"cross_attention_dim": 1024})
