@@ -13,22 +13,23 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 
-def record_result(name: str, result: dict[str, Any], keep: bool) -> None:
-    """Prints `result` as the last line. With `keep`, also writes benchmarks/results/NAME.json.
+def record_result(name: str, result: dict[str, Any], keep: bool) -> dict[str, Any]:
+    """Prints `result` as the last line, and returns it with the date, the commit and the machine.
 
-    The file of a kept result also contains the date, the commit and the machine.
+    With `keep`, also writes all of this to benchmarks/results/NAME.json.
     """
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": read_commit(),
+        "machine": describe_machine(),
+        "result": result,
+    }
     if keep:
-        record = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "commit": read_commit(),
-            "machine": describe_machine(),
-            "result": result,
-        }
         path = HERE / "results" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(result))
+    return record
 
 
 def describe_machine() -> str:

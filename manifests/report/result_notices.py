@@ -44,6 +44,7 @@ def make_notices(result: Result) -> list[str]:
         *_explain_gate(result),
         *_explain_other_weights(result),
         *_explain_missing_targets(result),
+        *_explain_input_metrics(result),
         *_explain_missing_faces(result),
         *[f"{name} is not compared, because {why}." for name, why in result.get("not_compared", {}).items()],
         *_explain_copying(result),
@@ -272,6 +273,15 @@ def _explain_missing_targets(result: Result) -> list[str]:
     return [f"The set has no targets, so no metric compares a restored image with a target. Absent are {titles}."]
 
 
+def _explain_input_metrics(result: Result) -> list[str]:
+    """Returns a notice that says why the LQ input has no values of the metrics that compare an image with it."""
+    measured = {name for row in result["rows"] for name in WITHOUT_TARGETS if row.get(name) is not None}
+    titles = [result["metrics"][name]["title"] for name in WITHOUT_TARGETS if name in measured]
+    if not titles or all(row["key"] != "lq" for row in result["rows"]):
+        return []
+    return [f"The LQ input has no value of {' and '.join(titles)}, because it would be compared with itself."]
+
+
 def _explain_missing_faces(result: Result) -> list[str]:
     """Returns a notice about restored images in which the judge finds no face. The means include these images."""
     counts = []
@@ -318,9 +328,8 @@ def _explain_marks(result: Result) -> list[str]:
     if "test" in result:
         return [
             f"{MARK} marks a difference that is significant ({result['test']}, all figures of the table together). A "
-            "difference that was measured on fewer than five images, or that is printed as zero, is never marked. With "
-            "five people, no difference can be significant, because the smallest p-value is .0625. n/m means that the "
-            "mean difference is above zero for n of m people."
+            "difference that was measured on fewer than five images, or that is printed as zero, is never marked. "
+            f"{result['test_limit']}n/m means that the mean difference is above zero for n of m people."
         ]
     return [
         f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one figure in "

@@ -283,10 +283,11 @@ class Evaluator:
             "with_references": sum(bool(case.references) for case in cases),
             # None for a set that Likeness made; otherwise what does not fit in the set -> number of files
             "set_problems": problems,
-            # the titles of the usual metrics that need a target, if the set has no targets
+            # the titles of the usual metrics that need a target, if the set has no targets; [] if the user asked for
+            # such metrics, because `not_measured` then has the reason
             "needs_targets": (
                 []
-                if self.frozen_set.has_targets
+                if self.frozen_set.has_targets or NO_TARGETS in missing.values()
                 else [METRICS[name].title for name in DEFAULT_METRICS if reads_target(name)]
             ),
             "references": self.options.references,

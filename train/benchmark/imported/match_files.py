@@ -144,7 +144,10 @@ def _match_lists(folder: Path, layout: Layout, pictures: list[str], others: list
     assert layout.read_list is not None
     lists = [file for file, _ in match_pattern(layout.lists, others)]
     if not lists:
-        raise BadInput(f"{folder} has no list {layout.lists}: give the folder that contains the list of the set.")
+        raise BadInput(
+            f"{folder} has no list {layout.lists}: give the folder that contains the list of the set, or describe your "
+            "files in a .toml layout (docs/benchmarks.md)."
+        )
     listed = list(
         dict.fromkeys(one for file in lists for one in layout.read_list(folder, file, pictures, layout.lq_folder))
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from degrade.sampling import make_generator
 from manifests.errors import BadInput
+from manifests.runtime.text import format_count
 from train.evaluation.comparison.paired_tests import LEVEL, RESAMPLES, adjust_p_values, compute_p_value
 from train.evaluation.comparison.read_results import LoadedResult
 from train.evaluation.results.aggregate import (
@@ -19,7 +20,7 @@ from train.evaluation.results.aggregate import (
     describe_interval,
 )
 from train.evaluation.systems.row import Row
-from train.metrics.intervals import MIN_UNITS
+from train.metrics.intervals import MIN_UNITS, bootstrap_unit
 from train.metrics.measure import reads_judge, reads_references
 from train.metrics.registry import METRICS
 
@@ -77,6 +78,7 @@ def compare_results(loaded: Sequence[LoadedResult], seed: int) -> Comparison:
         "unmeasured": [],
         "rows": averages,
         "differences": differences,
+        "test_limit": _describe_test_limit(differences, people),
         "test": f"paired permutation test with up to {RESAMPLES} sign flips, Benjamini-Yekutieli at {LEVEL:g}",
         "runs": _collect_runs(loaded),
         "baseline": baseline,
@@ -210,6 +212,25 @@ def _test_differences(differences: Sequence[Difference], rows: Sequence[Row], se
     for figure, adjusted in zip(figures, adjust_p_values([figure["p"] for figure in figures]), strict=True):
         figure["adjusted_p"] = adjusted
         figure["is_significant"] = adjusted <= LEVEL and figure["images"] >= MIN_UNITS
+
+
+def _describe_test_limit(differences: Sequence[Difference], people: Sequence[str]) -> str:
+    """Returns a sentence with a space at its end, or "" if a difference of the table can be significant.
+
+    `people` names the person of each image. With n people, the smallest p-value of a sign flip test is 2 / 2**n. If all
+    m tests of a table have this p-value, Benjamini and Yekutieli's correction multiplies it by 1 + 1/2 + ... + 1/m.
+    """
+    tests = sum(isinstance(figure, dict) for difference in differences for figure in difference.values())
+    unit = bootstrap_unit(people)
+    units = len(set(people)) if unit == "people" else len(people)
+    count = format_count(units, "person", "people") if unit == "people" else format_count(units, "image")
+    smallest = min(1.0, 2.0 ** (1 - units))
+    if smallest * sum(1 / n for n in range(1, tests + 1)) <= LEVEL:
+        return ""
+    return (
+        f"With {count}, no difference can be significant, because the smallest p-value is "
+        f"{smallest:.4f}, before the correction for {format_count(tests, 'test')}. "
+    )
 
 
 def _collect_runs(loaded: Sequence[LoadedResult]) -> dict[str, Any]:

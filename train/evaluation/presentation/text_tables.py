@@ -104,7 +104,8 @@ def render_latex(result: Result) -> str:
     """
 
     def escape(text: str) -> str:
-        return "".join(_LATEX.get(letter, letter) for letter in text)
+        plain = "".join(_LATEX.get(letter, letter) for letter in text)
+        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", plain)  # the sign of a number, not a hyphen
 
     def render(headings: list[str], rows: list[list[str]], is_best: Callable[[int, int], bool]) -> list[str]:
         body = [
@@ -140,7 +141,7 @@ def render_latex(result: Result) -> str:
 def _find_best_rows(result: Result, metric: str) -> set[int]:
     """Returns the indices of the rows that have the best mean of a metric.
 
-    The result is empty if fewer than two rows can be compared.
+    The result is empty if fewer than two rows can be compared, or if all their means are equal.
     """
     better = result["metrics"][metric]["better"]
     values = {
@@ -150,7 +151,7 @@ def _find_best_rows(result: Result, metric: str) -> set[int]:
     }
     most_images = max((value["images"] for value in values.values()), default=0)
     means = {number: value["mean"] for number, value in values.items() if value["images"] == most_images}
-    if not better or len(means) < 2:
+    if not better or len(set(means.values())) < 2:
         return set()
     best = (max if better == "higher" else min)(means.values())
     return {number for number, mean in means.items() if mean == best}

@@ -193,6 +193,23 @@ def test_the_test_flips_the_signs_of_people() -> None:
     assert adjusted == pytest.approx([0.001 * 3 * 11 / 6, 0.02 * 3 / 2 * 11 / 6, 0.5 * 11 / 6])
 
 
+def test_a_notice_says_that_few_people_allow_no_star(tmp_path: Path) -> None:
+    def describe(people: int, systems: int) -> str:
+        folder = tmp_path / f"{people}-{systems}"
+        paths = [write(folder, f"s{number}", float(number), people=people) for number in range(systems)]
+        result = merge(*paths)
+        stars = [one[name]["is_significant"] for one in result["differences"] for name in result["metrics"]]
+        notice = next(notice for notice in make_notices(result) if "permutation test" in notice)
+        assert any(stars) != ("no difference can be significant" in notice)
+        return notice
+
+    # With six people, the smallest p-value is 2 / 2^6 = .0312. Two tests multiply it by 1.5, and four tests by 2.08.
+    assert "can be significant" not in describe(6, 2)
+    assert "With 6 people, no difference" in describe(6, 3) and ".0312, before the correction for 4" in describe(6, 3)
+    assert "With 5 people, no difference" in describe(5, 2) and ".0625, before" in describe(5, 2)
+    assert "can be significant" not in describe(10, 3)
+
+
 def test_the_pareto_front_has_the_systems_that_nobody_beats(tmp_path: Path) -> None:
     points = {"a": (1.0, 1.0), "b": (2.0, 0.5), "c": (0.5, 0.5), "d": (2.0, 0.5), "e": (1.5, 0.2)}
     assert find_pareto_front(points) == ["a", "b", "d"]
