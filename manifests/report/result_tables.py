@@ -35,6 +35,20 @@ def make_headings(result: Result) -> list[str]:
     return [metric["title"] + units[name] + arrows[metric["better"]] for name, metric in result["metrics"].items()]
 
 
+def describe_source(metric: dict[str, Any]) -> str:
+    """Returns the source of a metric, its libraries with their versions, and its files of weights with their licences.
+
+    A file has the first digits of its sha256. A result of an older version has only the source.
+    """
+    libraries = metric.get("libraries", {}).items()
+    parts = [metric["source"], *(f"{name} {version}" for name, version in libraries if version)]
+    parts += [
+        f"{file['file']} (sha256 {file['sha256'][:8]}, licence: {file['licence']})"
+        for file in metric.get("weights", ())
+    ]
+    return "; ".join(parts)
+
+
 def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
     """Returns a row for each system: the system's name, then the mean and interval of each metric.
 

@@ -135,14 +135,18 @@ def test_maniqa_is_pyiqas_and_asks_for_no_other_backbone(tmp_path: Path, monkeyp
 
 
 @pytest.mark.shared_data
-def test_a_blurred_photo_is_worse(shared_data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pyiqa")
+def test_niqe_of_photos_is_pyiqas_and_a_blurred_photo_is_worse(shared_data: Path, tmp_path: Path) -> None:
+    pyiqa = pytest.importorskip("pyiqa")
     with np.load(shared_data / "weights" / "niqe_pris_params.npz") as held:
         content = {"mu_prisparam": held["mu_pris_param"], "cov_prisparam": held["cov_pris_param"]}
     scipy.io.savemat(tmp_path / WEIGHTS["niqe"].file, content)
     judged = load_no_reference("niqe", tmp_path)
+    parameters = str(tmp_path / WEIGHTS["niqe"].file)
+    theirs = pyiqa.create_metric("niqe", device="cpu", pretrained_model_path=parameters)
     for path in sorted((shared_data / "people_crops").glob("*/*.jpg"))[::400]:
         photo = cv2.imread(str(path))[:, :, ::-1]
         both = np.stack([photo, cv2.GaussianBlur(photo, (0, 0), 3)]).transpose(0, 3, 1, 2)
         sharp, blurred = judged(torch.from_numpy(both.copy()) / 255)
         assert sharp < blurred
+        # pyiqa also reads the photo from its file, and finds the same value.
+        assert sharp == pytest.approx(float(theirs(str(path))), abs=1e-4)

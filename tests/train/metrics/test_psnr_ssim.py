@@ -99,6 +99,12 @@ def test_photos_have_scikit_images_figures(shared_data: Path) -> None:
     check_luma(pairs)
     by_skimage = [peak_signal_noise_ratio(target, restored, data_range=255) for restored, target in pairs]
     assert psnr(*tensors(pairs)) == pytest.approx(by_skimage, abs=1e-4)
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    similar = [
+        structural_similarity(target, restored, channel_axis=2, data_range=255, **settings)
+        for restored, target in pairs
+    ]
+    assert ssim(*tensors(pairs)) == pytest.approx(similar, abs=1e-4)
 
 
 def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:

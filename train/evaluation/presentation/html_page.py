@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from manifests.report.result_notices import list_training_checks, make_notices
-from manifests.report.result_tables import make_tables, make_title
+from manifests.report.result_tables import describe_source, make_tables, make_title
 from train.evaluation.results.result_images import PageImages
 from train.evaluation.sets.cases import Case
 from train.restore.outputs.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
@@ -73,6 +73,8 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
         notices=make_notices(result),
         training_checks=list_training_checks(result),
         metrics=metrics,
+        described=result["metrics"].values(),
+        describe_source=describe_source,
         first_metric=first_metric,
         averages=averages,
         first_system=first_system,

@@ -14,6 +14,7 @@ from rich.text import Text
 from manifests.report.result_notices import IPS, list_counterweights, make_notices
 from manifests.report.result_tables import (
     Result,
+    describe_source,
     make_difference_headings,
     make_difference_rows,
     make_headings,
@@ -75,7 +76,8 @@ def render_markdown(result: Result) -> str:
         parts += ["", f"{title}:", "", *render(headings, rows)]
     parts += ["", *(f"- {notice}" for notice in make_notices(result)), ""]
     parts += [
-        f"- {metric['title']}: {metric['convention']} ({metric['source']})." for metric in result["metrics"].values()
+        f"- {metric['title']}: {metric['convention']} ({describe_source(metric)})."
+        for metric in result["metrics"].values()
     ]
     return "\n".join(parts) + "\n"
 
@@ -125,7 +127,8 @@ def render_latex(result: Result) -> str:
     best_rows = {column: _find_best_rows(result, name) for column, name in enumerate(result["metrics"])}
     parts = [f"% {make_title(result)}"] + [f"% {notice}" for notice in make_notices(result)]
     parts += [
-        f"% {metric['title']}: {metric['convention']} ({metric['source']})" for metric in result["metrics"].values()
+        f"% {metric['title']}: {metric['convention']} ({describe_source(metric)})"
+        for metric in result["metrics"].values()
     ]
     parts += render(
         ["", *make_headings(result)], make_system_rows(result), lambda number, column: number in best_rows[column]

@@ -54,7 +54,8 @@ def _describe(measured: dict[str, Any]) -> str:
         f"convention {measured['convention']}."
     ]
     if measured["gray_images"]:
-        sentences.append(f"Gray are {measured['gray_images']} of the images. They count like the others.")
+        gray = format_count(measured["gray_images"], "gray image")
+        sentences.append(f"Among them: {gray}, which FID counts like the others.")
     if len(measured["sizes"]) > 1:
         sizes = ", ".join(f"{count} of {size} px" for size, count in measured["sizes"].items())
         sentences.append(
