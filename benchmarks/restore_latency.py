@@ -34,6 +34,7 @@ from train.recipes.recipes import DIFFUSION, STYLEGAN, TINY, find_recipe
 
 DIM = 512  # the dimension of the embeddings of the usual ArcFace packs
 REFERENCES = 4
+SPREAD = 0.02  # the standard deviation that is added to the trained weights
 NETWORKS = {"tiny": TINY, "refine-unet": TINY, "refine": STYLEGAN, "refine-small": STYLEGAN}  # recipe -> base
 
 
@@ -83,7 +84,12 @@ def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[
     """Returns a row for each batch size and precision."""
     settings, cuda = find_recipe(recipe, base), torch.cuda.is_available()
     torch.manual_seed(0)
-    model = Restorer(build_model_config(settings, DIM, base_model)).eval().to("cuda" if cuda else "cpu")
+    model = Restorer(build_model_config(settings, DIM, base_model)).eval()
+    with torch.no_grad():  # new layers of zeros would hide the differences of the layers before them
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(SPREAD * torch.randn_like(weight))
+    model.to("cuda" if cuda else "cpu")
     references = min(REFERENCES, max(settings.reference_counts))
     rows = []
     batches = (1, 16) if cuda else (1,)

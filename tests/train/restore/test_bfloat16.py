@@ -53,7 +53,7 @@ def test_bfloat16_is_refused_if_it_is_wrong_slow_or_not_wanted(
     monkeypatch.setattr(bfloat16, "has_bfloat16", lambda: True)
     assert prefers_bfloat16(model) == (True, 0.5)
     assert choose_precision(model, "fp32", said.append) == "fp32"
-    assert prefers_bfloat16(marking) == (False, None)  # base tiny gains nothing
+    assert prefers_bfloat16(marking) == (False, None)  # base tiny gains little
     assert asked == [model] and not said
     for levels[0] in (MOST_LEVELS, float("inf")):
         assert choose_precision(model, None, said.append) == "fp32" and not said

@@ -32,8 +32,9 @@ def has_bfloat16() -> bool:
 def prefers_bfloat16(model: Any) -> tuple[bool, float | None]:
     """Returns whether a restorer on the CPU computes in bfloat16 by itself, and the result of `measure_levels`.
 
-    Only the networks of a diffusion base are large enough to gain (docs/speed.md), so other restorers are not measured,
-    and the second value is None. It is also None if the CPU lacks bfloat16, or if the restorer needs a reference.
+    Only restorers on a diffusion base are measured (ours). On base tiny, bfloat16 saves a third of the network's time,
+    which is less than a tenth of the time of `restore`, and float32 gives the same result on more CPUs. The second
+    value is None for other restorers, on a CPU without bfloat16, and if the restorer needs a reference.
     """
     if model.config.base != DIFFUSION or needs_reference(model.facts) or not has_bfloat16():
         return False, None
