@@ -82,7 +82,7 @@ sentences below each table give the reason, and count the images."""
 
 
 def measure_set(place: Path, run: Path, options: argparse.Namespace, *words: object) -> dict[str, Any]:
-    """Measures a run on a set with `likeness evaluate`, and returns the result without paths and face ids."""
+    """Measures a run on a set with `likeness evaluate`, and returns the result without paths and names of people."""
     metrics = ",".join((*METRICS, *(WITH_WEIGHTS if options.weights else ())))
     weights = ("--weights", options.weights) if options.weights else ()
     command = (place, "--run", run, *words, "--metrics", metrics, "--judge", options.judge, *weights)
@@ -94,6 +94,7 @@ def measure_set(place: Path, run: Path, options: argparse.Namespace, *words: obj
     result: dict[str, Any] = json.loads(done.stdout)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")
+    result["training_overlap"].pop("seen", None)  # names people
     private = ("dataset", "set_argument", "file")
     kept = {key: value for key, value in result.items() if key not in private}
     return kept | {"unmeasured": [{key: row[key] for key in ("key", "reason")} for row in result["unmeasured"]]}
