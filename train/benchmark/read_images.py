@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -28,17 +29,20 @@ from train.benchmark.frozen_benchmark import (
 )
 
 
-def read_crops(benchmark: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
+def read_crops(
+    benchmark: Benchmark, photos: Path | None, keep: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, np.ndarray]:
     """Returns the crops of a benchmark by the names of their pictures, RGB uint8, area-resized to the benchmark's size.
 
-    The crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. Raises BadInput if
+    The crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. `keep` is called
+    with each crop, and its result is returned. Raises BadInput if
     the benchmark has no pictures and `photos` is None. Raises LedgerBroken if a crop is missing or has different
     pixels.
     """
     crops = {}
     for picture, face in map_pictures_to_faces(benchmark).items():
         path = _find_crop_file(benchmark, picture, face, photos)
-        crops[picture] = shrink(_read_picture(path, picture, benchmark, photos), benchmark.card["size"])
+        crops[picture] = keep(shrink(_read_picture(path, picture, benchmark, photos), benchmark.card["size"]))
     return crops
 
 

@@ -33,6 +33,7 @@ from train.evaluation.results.set_problems import count_set_problems
 from train.evaluation.results.write_result import describe_metric
 from train.evaluation.sets.cases import Case, FrozenSet
 from train.evaluation.sets.load_set import choose_metrics, leave_out_seen, name_set, read_dataset_recognizer, read_set
+from train.evaluation.sets.picture_file import PictureFile
 from train.evaluation.slices.average_slices import describe_slices
 from train.evaluation.slices.columns import check_columns
 from train.evaluation.systems.restore_case import restore_at_size
@@ -107,6 +108,8 @@ class Evaluator:
         self.not_in_every_folder = 0  # number of cases that are left out, because a folder lacks them
         self.matches: dict[Path, tuple[dict[str, Path], list[str]]] = {}  # folder -> the result of `match_files`
         self.images_by_key: dict[str, list[np.ndarray]] = {}  # system -> images
+        self.pictures = PictureFile()  # the pictures of the set, and the images that a later step needs
+        self.read_images: dict[Path, np.ndarray] = {}  # file of a restored image -> its image
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -175,7 +178,7 @@ class Evaluator:
         assert self.frozen_set is not None
         cases = self.frozen_set.cases
         files = {folder: own for folder, (own, _) in self.matches.items()}
-        kept = keep_common_cases(files, cases, self.options.partial)
+        kept = keep_common_cases(files, cases, self.options.partial, self._keep_file)
         self.frozen_set = replace(self.frozen_set, cases=kept)
         self.not_in_every_folder = len(cases) - len(kept)
 
@@ -213,6 +216,7 @@ class Evaluator:
                     rows.append(label_row(row, label))
                 cache.write()
                 progress("evaluate", done, len(frozen_set.cases))
+            self.pictures.release()
         for batches in loaded:
             batches.describe_halving(self.say)
         return rows
@@ -233,7 +237,11 @@ class Evaluator:
         cache = self.caches.get(self.out) or self._open_cache(self.out)  # `out` can be the folder of a run
         measure = self._load_measure(cache).read_from(cache)
         rows, metrics = [], self.image_metrics
-        with open_reader(limited=True) as read:
+        with open_reader(limited=True) as read_file:
+
+            def read(path: Path) -> np.ndarray:
+                return self.read_images[path] if path in self.read_images else read_file(path)
+
             for done, case in enumerate(frozen_set.cases, 1):
                 if with_input:
                     rows.append(measure_input(case, measure, metrics, self._keep_image))
@@ -241,6 +249,8 @@ class Evaluator:
                 rows.append(measure_file(case, file, name, name, measure, metrics, read, self._keep_image))
                 cache.write()
                 progress("evaluate", done, len(frozen_set.cases))
+                if done % CASES == 0:
+                    self.pictures.release()
         return rows, unmatched
 
     def build_result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
@@ -372,7 +382,16 @@ class Evaluator:
     def _read_set(self, size: int | None, recognizer: FaceModels | None, cache: EvaluationCache | None) -> FrozenSet:
         options = self.options
         embed = None if recognizer is None or cache is None else make_cached_embedder(recognizer, cache)
-        frozen_set = read_set(self.dataset, self.lq_set, options, size, embed, self.with_poor, self.most_references)
+        frozen_set = read_set(
+            self.dataset,
+            self.lq_set,
+            options,
+            size,
+            embed,
+            self.with_poor,
+            self.most_references,
+            self.pictures.keep,
+        )
         self.options = replace(options, metrics=choose_metrics(frozen_set, options.metrics))
         self.names = name_set(frozen_set.cases, options.references)
         return frozen_set
@@ -397,11 +416,14 @@ class Evaluator:
             self.measure, self.missing_metrics = measure, measure.missing | absent | explain_missing_options(options)
         return self.measure
 
+    def _keep_file(self, path: Path, image: np.ndarray) -> None:
+        self.read_images[path] = self.pictures.keep(image)
+
     def _keep_image(self, row: Row, image: np.ndarray) -> None:
         if self.on_image is not None:
             self.on_image(row, image)
         if any(METRICS[name].scope == "set" and name not in self.missing_metrics for name in self.options.metrics):
-            self.images_by_key.setdefault(row["key"], []).append(image)
+            self.images_by_key.setdefault(row["key"], []).append(self.pictures.keep(image))
 
 
 def _make_batches(restorer: StoredRestorer) -> FaceBatches:

@@ -237,7 +237,7 @@ class _Case:
 
     @cached_property
     def mask(self) -> torch.Tensor | None:
-        return None if self.valid is None else torch.from_numpy(self.valid)[None, None]
+        return None if self.valid is None else torch.from_numpy(np.array(self.valid))[None, None]
 
     @cached_property
     def tensor(self) -> torch.Tensor:

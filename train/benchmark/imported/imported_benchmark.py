@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -160,12 +160,16 @@ def hash_cases(cases: Iterable[ImportedCase], size: int) -> str:
 
 
 def read_pictures(
-    benchmark: ImportedBenchmark, pictures: Sequence[SetPicture], folder: Path | None
+    benchmark: ImportedBenchmark,
+    pictures: Sequence[SetPicture],
+    folder: Path | None,
+    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
 ) -> dict[str, np.ndarray]:
     """Returns the pictures by their paths, RGB uint8 (size, size, 3), resized as `resize_square` does.
 
     The files come from the benchmark. If the benchmark has no copies, they come from `folder`, the folder of the
-    published set. Raises BadInput if the benchmark has no copies and `folder` is None. Raises LedgerBroken if a file is
+    published set. `keep` is called with each picture, and its result is returned. Raises BadInput if the benchmark has
+    no copies and `folder` is None. Raises LedgerBroken if a file is
     missing or has other bytes than when it was imported.
     """
     place = benchmark.folder / IMAGES if benchmark.card["images"] else folder
@@ -191,7 +195,7 @@ def read_pictures(
                     f"{path} has changed since {benchmark.folder} was imported: get a new copy of the set, or import "
                     "the set again into a new folder."
                 )
-            read_files[picture.file] = resize_square(read(path), benchmark.card["size"])
+            read_files[picture.file] = keep(resize_square(read(path), benchmark.card["size"]))
     return read_files
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from curate.faces.interface import FaceModels
 from train.evaluation.cache.cache_file import EvaluationCache
-from train.evaluation.cache.keys import hash_faces, hash_files, hash_inputs
+from train.evaluation.cache.keys import ArrayHashes, hash_faces, hash_files, hash_inputs
 from train.metrics.measure import (
     Measure,
     build_measure,
@@ -42,7 +42,7 @@ class CachedMeasure:
         cache: EvaluationCache,
     ) -> None:
         """Finds out which metrics can be computed. Raises the errors of `build_measure`."""
-        self._most_references = most_references
+        self._most_references, self._hashes = most_references, ArrayHashes()
         self._build = functools.cache(functools.partial(build_measure, names, judge, weights, most_references))
         judge_hash, hash_once = hash_faces(judge), functools.cache(hash_files)
         self._metrics: dict[str, str] = {}  # metric -> hash of its convention, its files and its judge
@@ -72,8 +72,10 @@ class CachedMeasure:
             only: Collection[str] | None = None,
             lq: np.ndarray | None = None,
         ) -> dict[str, float]:
-            pair, of_lq = hash_inputs(restored, target, valid), hash_inputs(lq)
-            of_references, of_wrong = hash_inputs(*references[: self._most_references]), hash_inputs(*wrong)
+            find = self._hashes.find
+            pair, of_lq = hash_inputs(find(restored), find(target), find(valid)), find(lq)
+            of_references = hash_inputs(*map(find, references[: self._most_references]))
+            of_wrong = hash_inputs(*map(find, wrong))
             keys = {
                 name: hash_inputs(
                     "value",

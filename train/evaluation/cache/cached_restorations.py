@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from curate.faces.interface import FaceModels
 from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
 from train.evaluation.cache.cache_file import EvaluationCache
-from train.evaluation.cache.keys import hash_faces, hash_files, hash_inputs
+from train.evaluation.cache.keys import ArrayHashes, hash_faces, hash_files, hash_inputs
 from train.evaluation.cache.stored_restorer import StoredRestorer
 from train.evaluation.sets.cases import Case
 from train.evaluation.systems.restore_case import RestoreCases, RestoredCase, restore_case
@@ -32,13 +32,15 @@ def make_cached_restorer(
     """
     # ReFine's mesh uses dlib's landmarks. The file of these landmarks is not among the files of the recognizer.
     landmarks = hash_files(find_weights("lmd", None)) if "mesh" in model.config.parts else None
+    hashes = ArrayHashes()
     always = (hash_faces(recognizer), landmarks, f"{model.steps} {model.seed}")
 
     def make_key(case: Case, system: System) -> str | None:
         if not system.restores or (photos := choose_photos(case, system)) is None:
             return None
         crops, embeddings = photos
-        return hash_inputs("restored", *always, case.lq, system.change, str(system.trust), embeddings, *crops)
+        pictures = map(hashes.find, (case.lq, *crops))
+        return hash_inputs("restored", *always, system.change, str(system.trust), embeddings, *pictures)
 
     def restore(cases: Sequence[Case], systems: Sequence[System]) -> dict[tuple[str, str], RestoredCase]:
         keys = {(case.face_id, system.key): make_key(case, system) for case in cases for system in systems}

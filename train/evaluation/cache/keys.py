@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
@@ -25,6 +26,8 @@ _PACKAGES = (
     "diffusers", "dlib-bin", "insightface", "numpy", "onnxruntime", "opencv-python", "opencv-python-headless", "peft",
     "pillow", "pyiqa", "scipy", "timm", "torch", "torch-fidelity", "torchmetrics", "torchvision", "transformers",
 )  # fmt: skip
+# The number of arrays whose hashes are remembered (ours): an image has up to 20, and many are shared.
+_REMEMBERED = 4096
 # The folders with the code that restores and measures.
 _CODE = ("curate/faces", "degrade", "manifests", "train")
 
@@ -40,6 +43,27 @@ def hash_inputs(*inputs: str | np.ndarray | None) -> str:
             data = repr(value).encode()
             digest.update(f"text {len(data)} ".encode() + data)
     return digest.hexdigest()
+
+
+class ArrayHashes:
+    """Computes the hashes of arrays, and remembers those of the last arrays that cannot be written.
+
+    All systems of an image share its target and its references, so most arrays are hashed once. An array is remembered
+    by its identity, and cannot change.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, tuple[np.ndarray, str]] = OrderedDict()  # id -> the array and its hash
+
+    def find(self, array: np.ndarray | None) -> str | None:
+        """Returns the hash of an array, or None for None."""
+        if array is None or array.flags.writeable:
+            return None if array is None else hash_inputs(array)
+        if id(array) not in self._known:
+            self._known[id(array)] = array, hash_inputs(array)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return self._known[id(array)][1]
 
 
 def hash_environment() -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import write_atomically
 from train.evaluation.sets.cases import Case
+from train.evaluation.sets.picture_file import PictureFile
 from train.evaluation.systems.row import Row
 
 
@@ -60,7 +61,8 @@ class PageImages:
     restored: dict[tuple[str, str], np.ndarray] = field(
         default_factory=dict
     )  # the keys are the face id and the key of the system
+    pictures: PictureFile = field(default_factory=PictureFile)
 
     def keep(self, row: Row, image: np.ndarray) -> None:
         """Keeps the image of a row."""
-        self.restored[row["face_id"], row["key"]] = image
+        self.restored[row["face_id"], row["key"]] = self.pictures.keep(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +72,7 @@ def read_frozen_set(
     seed: int,
     with_poor: bool = False,
     most_references: int | None = None,
+    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
 ) -> FrozenSet:
     """Reads the frozen set named `lq_set`, or the only test set whose images have a side of `size` pixels.
 
@@ -84,13 +85,15 @@ def read_frozen_set(
     has more references, up to this number. The first `references` references and the wrong references of the case stay
     the same.
 
+    `keep` is called with each picture and mask, and its result is used.
+
     Raises BadInput if the set does not exist, is not finished, or has another size. Raises LedgerBroken if an LQ image
     is not the image that was frozen.
     """
     if is_benchmark(dataset):
-        return read_benchmark_set(dataset, None, size, references, most_references)
+        return read_benchmark_set(dataset, None, size, references, most_references, keep)
     if lq_set is not None and is_benchmark(Path(lq_set)):
-        return read_benchmark_set(Path(lq_set), dataset, size, references, most_references)
+        return read_benchmark_set(Path(lq_set), dataset, size, references, most_references, keep)
     with Ledger.open(dataset) as ledger:
         check_decisions_applied(ledger)
         sizes = read_set_sizes(ledger)
@@ -105,7 +108,7 @@ def read_frozen_set(
     if not cases:
         raise BadInput(f"No face of the set {name} has a reference, so nothing can be measured: give another --set.")
     crops = {
-        face: shrink(read_dataset_png(crop_path(dataset, face)), sizes[name])
+        face: keep(shrink(read_dataset_png(crop_path(dataset, face)), sizes[name]))
         for face in {*reference_faces, *(case.face_id for case in cases)}
     }
     return FrozenSet(
@@ -115,7 +118,7 @@ def read_frozen_set(
             Case(
                 case.face_id,
                 case.identity_id,
-                read_dataset_png(dataset / "lq" / name / f"{case.face_id}.png", lq_sha256[case.face_id]),
+                keep(read_dataset_png(dataset / "lq" / name / f"{case.face_id}.png", lq_sha256[case.face_id])),
                 crops[case.face_id],
                 tuple(crops[ref] for ref in case.references),
                 np.stack([embedding[ref] for ref in case.references]),
@@ -126,7 +129,7 @@ def read_frozen_set(
                     kind: (tuple(crops[ref] for ref in refs), np.stack([embedding[ref] for ref in refs]))
                     for kind, refs in poor.get(case.face_id, {}).items()
                 },
-                geometries[case.face_id].find_valid(sizes[name]),
+                keep(geometries[case.face_id].find_valid(sizes[name])),
             )
             for case in cases
         ),
@@ -140,14 +143,15 @@ def read_benchmark_set(
     size: int | None = None,
     references: int | None = None,
     most_references: int | None = None,
+    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
 ) -> FrozenSet:
     """Reads the cases of a benchmark, each with its first `references` references and wrong references.
 
     With `most_references`, a case has more references, up to this number, if the benchmark has them. If the benchmark
     has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset and compared
     with the frozen hashes of their pixels, and the LQ images are made again. `size` is the side of the restorer's
-    images in pixels, or None for any size. Raises BadInput if the benchmark does not fit these arguments. Raises
-    LedgerBroken if a picture is missing or has different pixels.
+    images in pixels, or None for any size. `keep` is as in `read_frozen_set`. Raises BadInput if the benchmark does not
+    fit these arguments. Raises LedgerBroken if a picture is missing or has different pixels.
     """
     benchmark = load_benchmark(folder)
     card = benchmark.card
@@ -160,7 +164,7 @@ def read_benchmark_set(
             f"{folder} was frozen with {card['references']} references for each image, but --max-references is "
             f"{references}: give {card['references']} or less."
         )
-    crops, face_of = read_crops(benchmark, photos), map_pictures_to_faces(benchmark)
+    crops, face_of = read_crops(benchmark, photos, keep), map_pictures_to_faces(benchmark)
     own_embeddings = has_embeddings(card)
     if not own_embeddings and photos is None:
         raise BadInput(
@@ -180,14 +184,14 @@ def read_benchmark_set(
             Case(
                 case.face,
                 case.person,
-                read_lq(benchmark, case, photos),
+                keep(read_lq(benchmark, case, photos)),
                 crops[case.picture],
                 tuple(crops[ref] for ref in right),
                 np.stack([embedding[face_of[ref]] for ref in right]),
                 tuple(crops[ref] for ref in wrong),
                 np.stack([embedding[face_of[ref]] for ref in wrong]) if wrong else None,
                 case.wrong_person,
-                valid=case.geometry.find_valid(card["size"]),
+                valid=keep(case.geometry.find_valid(card["size"])),
             )
         )
     return FrozenSet(card["set"]["name"], card["images_in_set"], tuple(cases))

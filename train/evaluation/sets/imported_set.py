@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,15 @@ def read_imported_set(
     references: int,
     most_references: int | None = None,
     embed: Embed | None = None,
+    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
 ) -> FrozenSet:
     """Reads the cases of an imported benchmark, each with its first `references` references and wrong references.
 
     With `most_references`, a case has more references, up to this number. All images have the size of the set. `files`
-    is the folder of the published set, if the benchmark has no copies of the photos. `embed` computes the
-    embeddings of the references for a restorer. Without `embed`, the embeddings have no values, and the cases can be
-    measured but not restored. Raises BadInput if the benchmark cannot be read. Raises LedgerBroken if a file of the
-    set is missing or has changed.
+    is the folder of the published set, if the benchmark has no copies of the photos. `embed` computes the embeddings of
+    the references for a restorer. Without `embed`, the embeddings have no values, and the cases can be measured but not
+    restored. `keep` is called with each picture, and its result is used. Raises BadInput if the benchmark cannot be
+    read. Raises LedgerBroken if a file of the set is missing or has changed.
     """
     benchmark = load_imported(folder)
     most, card = max(references, most_references or 0), benchmark.card
@@ -34,7 +36,7 @@ def read_imported_set(
         own = [case.lq, *([case.target] if case.target else [])]
         return [*own, *case.references[:most], *case.wrong_references[:references]]
 
-    pictures = read_pictures(benchmark, [one for case in benchmark.cases for one in list_used(case)], files)
+    pictures = read_pictures(benchmark, [one for case in benchmark.cases for one in list_used(case)], files, keep)
     crops = {one.file for case in benchmark.cases for one in case.references[:most]}
     crops |= {one.file for case in benchmark.cases for one in case.wrong_references[:references]}
     embedding = {file: np.zeros(0, np.float32) for file in crops}

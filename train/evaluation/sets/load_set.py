@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +30,13 @@ def read_set(
     embed: Embed | None,
     with_poor: bool = False,
     most_references: int | None = None,
+    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
 ) -> FrozenSet:
     """Reads a frozen set or an imported set. read_frozen_set and read_imported_set explain the arguments."""
     references = options.references
     if (imported := find_imported(dataset, lq_set)) is not None:
-        return read_imported_set(*imported, references, most_references, embed)
-    return read_frozen_set(dataset, size, lq_set, references, options.seed, with_poor, most_references)
+        return read_imported_set(*imported, references, most_references, embed, keep)
+    return read_frozen_set(dataset, size, lq_set, references, options.seed, with_poor, most_references, keep)
 
 
 def choose_metrics(frozen_set: FrozenSet, metrics: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from manifests.ledger.paths import LEDGER_NAME
 from train.benchmark.draw_references import draw_references
 from train.benchmark.frozen_benchmark import Benchmark, is_benchmark, load_benchmark
 from train.data.face_measures import measure_detail
+from train.data.tensors import to_tensor
 from train.evaluation.sets.cases import Case
 from train.metrics.psnr_ssim import psnr
 
@@ -104,8 +105,8 @@ def read_columns(
 def _measure_lq_psnr(case: Case) -> float:
     if case.target is None:
         return math.nan
-    lq, target = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 for image in (case.lq, case.target))
-    valid = None if case.valid is None else torch.from_numpy(case.valid)[None, None]
+    lq, target = (to_tensor(image)[None] for image in (case.lq, case.target))
+    valid = None if case.valid is None else torch.from_numpy(np.array(case.valid))[None, None]
     return psnr(lq, target, valid)[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +54,20 @@ def match_files(
 
 
 def keep_common_cases(
-    folders: Mapping[Path, Mapping[str, Path]], cases: tuple[Case, ...], partial: bool
+    folders: Mapping[Path, Mapping[str, Path]],
+    cases: tuple[Case, ...],
+    partial: bool,
+    keep: Callable[[Path, np.ndarray], None] = lambda *_: None,
 ) -> tuple[Case, ...]:
     """Returns the cases of which every folder has a usable file. Every file is read.
 
-    `folders` has the files of each folder, by face id. Raises BadInput if a folder lacks a case and `partial` is False,
-    if a file has the wrong size, or if no case would be left.
+    `folders` has the files of each folder, by face id. `keep` is called with each usable file and its image. Raises
+    BadInput if a folder lacks a case and `partial` is False, if a file has the wrong size, or if no case would be left.
     """
     lacking: dict[str, str] = {}  # face id -> the first reason
     with open_reader(limited=True) as read:
         for folder, files in folders.items():
-            reasons = _find_unusable_files(files, cases, read)
+            reasons = _find_unusable_files(files, cases, read, keep)
             if reasons and not partial:
                 raise BadInput(
                     f"{folder} has {len(cases) - len(reasons)} of {format_count(len(cases), 'image')} of the set: "
@@ -78,7 +81,9 @@ def keep_common_cases(
     return kept
 
 
-def _find_unusable_files(files: Mapping[str, Path], cases: Sequence[Case], read: Read) -> dict[str, str]:
+def _find_unusable_files(
+    files: Mapping[str, Path], cases: Sequence[Case], read: Read, keep: Callable[[Path, np.ndarray], None]
+) -> dict[str, str]:
     """Returns why a folder has no usable file of a case, by face id, for the cases without a usable file.
 
     Every file is read. Raises BadInput if a file has the wrong size, because all files of a folder then need a change.
@@ -96,6 +101,7 @@ def _find_unusable_files(files: Mapping[str, Path], cases: Sequence[Case], read:
             continue
         if (problem := find_wrong_size(path, image, case)) is not None:
             raise BadInput(f"{problem}. Write the images of {path.parent} at the size of the LQ images.")
+        keep(path, image)
     return reasons
 
 
