@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,10 @@ class Evaluator:
         for start in range(0, len(frozen_set.cases), CASES):
             cases = frozen_set.cases[start : start + CASES]
             restored = restore_cases(cases, systems)
+            by_face = {case.face_id: case for case in cases}
+            images = [(by_face[face], one.image) for (face, _), one in restored.items() if one.image is not None]
+            images += [(case, case.lq) for case in cases if not all(system.restores for system in systems)]
+            self._measure_quality(images, cache)
             for done, case in enumerate(cases, start + 1):
                 for row in measure_systems(case, restored, measure, systems, self.image_metrics, keep):
                     rows.append(label_row(row, label))
@@ -243,6 +247,12 @@ class Evaluator:
                 return self.read_images[path] if path in self.read_images else read_file(path)
 
             for done, case in enumerate(frozen_set.cases, 1):
+                if (done - 1) % CASES == 0:
+                    cases = frozen_set.cases[done - 1 : done - 1 + CASES]
+                    known = {one.face_id for one in cases if files.get(one.face_id) in self.read_images}
+                    images = [(one, self.read_images[files[one.face_id]]) for one in cases if one.face_id in known]
+                    images += [(one, one.lq) for one in cases if with_input]
+                    self._measure_quality(images, cache)
                 if with_input:
                     rows.append(measure_input(case, measure, metrics, self._keep_image))
                 file = files.get(case.face_id)
@@ -415,6 +425,10 @@ class Evaluator:
             absent = {name: NO_TARGETS for name in options.metrics if name not in names}
             self.measure, self.missing_metrics = measure, measure.missing | absent | explain_missing_options(options)
         return self.measure
+
+    def _measure_quality(self, images: Iterable[tuple[Case, np.ndarray]], cache: EvaluationCache) -> None:
+        measure = self._load_measure(cache)
+        measure.measure_quality(((image, case.target, case.valid) for case, image in images), cache, self.say)
 
     def _keep_file(self, path: Path, image: np.ndarray) -> None:
         self.read_images[path] = self.pictures.keep(image)

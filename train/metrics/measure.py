@@ -161,24 +161,29 @@ def select_names(
 
 
 def build_measure(
-    names: Sequence[str] | None, judge: FaceModels, weights: Path | None, most_references: int | None = None
+    names: Sequence[str] | None,
+    judge: FaceModels,
+    weights: Path | None,
+    most_references: int | None = None,
+    load_score: Callable[[str], no_reference.Score] | None = None,
 ) -> tuple[Measure, dict[str, str]]:
     """Returns the function that measures one image, and the reason for each missing metric (see the top of this file).
 
     The metrics compare an image only with its first `most_references` references, or with all references if
-    `most_references` is None.
+    `most_references` is None. `load_score` replaces `load_no_reference` with `weights`.
 
     Raises BadInput if a name is not the name of a metric, or if `weights` is not a folder.
     """
     metrics = list(METRICS) if names is None else list(dict.fromkeys(names))
     reasons = {name: reason for name in metrics if (reason := explain_missing(name, weights)) is not None}
     faces, load = _FaceCache(judge), cache(partial(load_backbone, folder=weights))
+    load_score = load_score or partial(no_reference.load_no_reference, weights=weights)
     readers: dict[str, ReadMetric] = {}
     for name in metrics:
         if name in reasons or METRICS[name].scope == "set":
             continue
         try:
-            readers[name] = _make_reader(name, faces, weights, load)
+            readers[name] = _make_reader(name, faces, weights, load, load_score)
         except (LikenessError, FaceModelError) as error:
             reasons[name] = str(error)
 
@@ -201,8 +206,7 @@ def build_measure(
                     f"The restored image has {restored.shape[1]} x {restored.shape[0]} pixels, but its {what} has "
                     f"{other.shape[1]} x {other.shape[0]}: resize the restored image to the size of the {what}."
                 )
-        if valid is not None and target is not None:
-            restored = np.where(valid[:, :, None], restored, target)
+        restored = cover_invalid(restored, target, valid)
         case = _Case(restored, target, tuple(references), tuple(wrong), valid, lq)
         return {
             name: readers[name](case) if restored.shape[0] >= METRICS[name].min_side else math.nan
@@ -210,6 +214,11 @@ def build_measure(
         }
 
     return measure, reasons
+
+
+def cover_invalid(restored: np.ndarray, target: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray:
+    """Returns the restored image, with the pixels of the target outside `valid`, as every metric sees it."""
+    return restored if valid is None or target is None else np.where(valid[:, :, None], restored, target)
 
 
 @dataclass(frozen=True)
@@ -321,7 +330,11 @@ _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
 
 
 def _make_reader(
-    name: str, faces: _FaceCache, weights: Path | None, load: Callable[[str], nn.Sequential]
+    name: str,
+    faces: _FaceCache,
+    weights: Path | None,
+    load: Callable[[str], nn.Sequential],
+    load_score: Callable[[str], no_reference.Score],
 ) -> ReadMetric:
     """Returns the function that computes one metric of a case.
 
@@ -338,7 +351,7 @@ def _make_reader(
         compare_features = lpips_dists.load_metric(name, load(lpips_dists.BACKBONE[name]))
         return lambda case: compare_features(*case.tensors)[0]
     if name in no_reference.WEIGHTS:
-        score = no_reference.load_no_reference(name, weights)
+        score = load_score(name)
         return lambda case: score(case.tensor)[0]
     if name in _LANDMARKS:
         compare_points, find = _LANDMARKS[name], faces.find_68_points

@@ -57,8 +57,8 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     return None
 
 
-def load_no_reference(name: str, weights: Path | None) -> Score:
-    """Returns a metric of WEIGHTS, on the CPU.
+def load_no_reference(name: str, weights: Path | None, device: str = "cpu") -> Score:
+    """Returns a metric of WEIGHTS, on `device` of torch.
 
     Raises BadInput if pyiqa is not installed, or if the file of weights is missing or wrong.
     """
@@ -68,7 +68,7 @@ def load_no_reference(name: str, weights: Path | None) -> Score:
     if reason is not None or path is None:
         raise BadInput(f"{name} cannot be computed: {reason}")
     try:
-        metric = _load(name, path)
+        metric = _load(name, path, device)
     except ImportError as error:
         raise BadInput(
             f"pyiqa is installed, but it cannot be imported ({error}): repeat `pip install 'likeness[iqa]'`."
@@ -85,15 +85,15 @@ def load_no_reference(name: str, weights: Path | None) -> Score:
     return score
 
 
-def _load(name: str, path: Path) -> Any:
+def _load(name: str, path: Path, device: str) -> Any:
     from pyiqa.models.inference_model import InferenceModel
 
     if name == "niqe":
-        return InferenceModel(name, device="cpu", pretrained_model_path=str(path))
+        return InferenceModel(name, device=device, pretrained_model_path=str(path))
     if name == "clipiqa":
         # pyiqa would unpickle a file that is not TorchScript, so torch.jit.load checks the file first.
         torch.jit.load(str(path), map_location="cpu")
-        return InferenceModel(name, device="cpu", backbone=str(path))
+        return InferenceModel(name, device=device, backbone=str(path))
     # pyiqa would unpickle everything in a checkpoint. The next line reads only tensors.
     state = torch.load(path, map_location="cpu", weights_only=True)
     with ExitStack() as patches:
@@ -106,6 +106,6 @@ def _load(name: str, path: Path) -> Any:
 
             create = timm.create_model
             patches.enter_context(patch.object(timm, "create_model", create_untrained))
-        metric = InferenceModel(name, device="cpu", pretrained=False)
+        metric = InferenceModel(name, device=device, pretrained=False)
     metric.net.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     return metric

@@ -21,6 +21,7 @@ import train.evaluation.cache.cached_overlap
 import train.evaluation.cache.keys
 import train.evaluation.evaluator
 import train.evaluation.results.set_metrics
+import train.metrics.no_reference
 from curate.faces.interface import FaceModels, ModelFile
 from degrade.frozen.dataset_sets import make_set
 from manifests.ledger.ledger import Ledger
@@ -446,6 +447,45 @@ def test_a_metric_is_computed_again_if_something_that_it_reads_has_changed(
         inputs[changed] = flip(inputs[changed])
     measure(judge)
     assert set(computed) == expected.get(changed, set(names))
+
+
+def test_quality_is_measured_in_batches_that_are_halved_if_the_memory_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def load(name: str, weights: Path | None, device: str) -> Callable:
+        def score(images: torch.Tensor) -> list[float]:
+            if len(images) > 3:
+                raise RuntimeError("CUDA out of memory")
+            batches.append(len(images))
+            return (images.mean((1, 2, 3)) + len(name)).tolist()
+
+        return score
+
+    monkeypatch.setattr(train.evaluation.cache.cached_measure, "load_no_reference", load)
+    monkeypatch.setattr(train.metrics.no_reference, "explain_missing", lambda name, weights: None)
+    rng, names, notices = np.random.default_rng(0), ["musiq", "maniqa"], list[str]()
+    images = [rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8) for _ in range(7)]
+    case, cache = make_case(), EvaluationCache(tmp_path, "scope", pytest.fail)
+    measure = CachedMeasure(names, doubles.models("double"), None, 2, cache)
+    valid = np.zeros((SIZE, SIZE), bool)
+    every = [(image, case.target, valid) for image in images[:2]] + [(image, None, None) for image in images[2:]]
+    measure.measure_quality(every, cache, notices.append)
+    # The first two images have no valid pixel, so they are covered by the target. Both metrics see each image once.
+    assert batches == [3, 3, 3, 3, 1, 1] and notices == [
+        "The memory was too small to measure 7 images at once. Now 3 are."
+    ]
+    batches.clear()
+    values = [measure.read_from(cache)(image, target, (), valid=valid) for image, target, valid in every]
+    assert batches == []
+    measure.measure_quality(every, cache, pytest.fail)
+    assert batches == [] and all(list(one) == names for one in values)
+    alone = CachedMeasure(names, doubles.models("double"), None, 2, other := EvaluationCache(None, "", pytest.fail))
+    for (image, target, mask), one in zip(every, values, strict=True):
+        again = alone.read_from(other)(image, target, (), valid=mask)
+        assert [again[name] for name in names] == pytest.approx([one[name] for name in names], abs=1e-6)
+    assert values[0] == values[1] and values[2] != values[3]
 
 
 @pytest.mark.parametrize(

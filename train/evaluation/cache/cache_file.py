@@ -43,6 +43,11 @@ class EvaluationCache:
         self._unwritten: dict[bytes, bytes] = {}
         self._open()
 
+    @property
+    def is_usable(self) -> bool:
+        """Returns whether the cache keeps values."""
+        return self._connection is not None
+
     def get(self, key: str) -> bytes | None:
         """Returns the value of a key, or None if the cache does not have the key."""
         whole_key = self._hash_key(key)

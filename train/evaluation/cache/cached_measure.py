@@ -8,13 +8,17 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from curate.faces.errors import is_out_of_memory
 from curate.faces.interface import FaceModels
+from train.data.tensors import to_tensors
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import ArrayHashes, hash_faces, hash_files, hash_inputs
 from train.metrics.measure import (
     Measure,
     build_measure,
+    cover_invalid,
     explain_missing,
     find_weights,
     reads_judge,
@@ -22,7 +26,10 @@ from train.metrics.measure import (
     reads_references,
     select_names,
 )
+from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
+
+QUALITY_BATCH = 8  # The number of images whose quality is measured at once (ours).
 
 
 class CachedMeasure:
@@ -43,7 +50,11 @@ class CachedMeasure:
     ) -> None:
         """Finds out which metrics can be computed. Raises the errors of `build_measure`."""
         self._most_references, self._hashes = most_references, ArrayHashes()
-        self._build = functools.cache(functools.partial(build_measure, names, judge, weights, most_references))
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # as for the restorer
+        self._load_score = functools.cache(functools.partial(load_no_reference, weights=weights, device=device))
+        self._batch_size = QUALITY_BATCH
+        inputs = (names, judge, weights, most_references, self._load_score)
+        self._build = functools.cache(functools.partial(build_measure, *inputs))
         judge_hash, hash_once = hash_faces(judge), functools.cache(hash_files)
         self._metrics: dict[str, str] = {}  # metric -> hash of its convention, its files and its judge
         for name in names:
@@ -73,18 +84,11 @@ class CachedMeasure:
             lq: np.ndarray | None = None,
         ) -> dict[str, float]:
             find = self._hashes.find
-            pair, of_lq = hash_inputs(find(restored), find(target), find(valid)), find(lq)
+            pair, of_lq = self._hash_pair(restored, target, valid), find(lq)
             of_references = hash_inputs(*map(find, references[: self._most_references]))
             of_wrong = hash_inputs(*map(find, wrong))
             keys = {
-                name: hash_inputs(
-                    "value",
-                    self._metrics[name],
-                    pair,
-                    of_references if reads_references(name) else None,
-                    of_wrong if METRICS[name].scope == "wrong" else None,
-                    of_lq if reads_lq(name) else None,
-                )
+                name: self._make_key(name, pair, of_references, of_wrong, of_lq)
                 for name in select_names(names, bool(wrong), only, target is not None, lq is not None)
             }
             entries = {name: cache.get(key) for name, key in keys.items()}
@@ -97,6 +101,62 @@ class CachedMeasure:
             return {name: values[name] for name in keys}
 
         return measure
+
+    def measure_quality(
+        self,
+        images: Iterable[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]],
+        cache: EvaluationCache,
+        say: Callable[[str], None],
+    ) -> None:
+        """Computes the metrics that look at a restored image alone, in batches, and keeps the values in the cache.
+
+        `images` has the restored image, the target and the valid pixels of each image, as in `Measure`. Each image is
+        prepared once for all of these metrics. If the memory is too small, the batches are halved, and `say` gets a
+        sentence. On a CPU, the values differ from those of an image alone by rounding.
+        """
+        names = [name for name in self._metrics if name in WEIGHTS and name not in self.missing]
+        waiting: dict[str, tuple[np.ndarray, dict[str, str]]] = {}  # pair -> the image, and the metrics that it lacks
+        for restored, target, valid in images if names and cache.is_usable else ():
+            pair = self._hash_pair(restored, target, valid)
+            keys = {name: self._make_key(name, pair) for name in names if len(restored) >= METRICS[name].min_side}
+            if lacking := {name: key for name, key in keys.items() if cache.get(key) is None}:
+                waiting[pair] = cover_invalid(restored, target, valid), lacking
+        start, every = 0, list(waiting.values())
+        while start < len(every):
+            batch = every[start : start + self._batch_size]
+            try:
+                values = self._score_batch(batch)
+            except Exception as error:  # a network can raise many kinds of errors
+                if not is_out_of_memory(error) or len(batch) == 1:
+                    raise
+                self._batch_size = len(batch) // 2
+                say(f"The memory was too small to measure {len(batch)} images at once. Now {self._batch_size} are.")
+                continue
+            for key, value in values.items():
+                cache.put(key, struct.pack("<d", value))
+            start += len(batch)
+
+    def _score_batch(self, batch: Sequence[tuple[np.ndarray, dict[str, str]]]) -> dict[str, float]:
+        """Returns key -> value for the metrics that the images of a batch lack."""
+        tensor, values = to_tensors(np.stack([image for image, _ in batch])), dict[str, float]()
+        for name in dict.fromkeys(name for _, lacking in batch for name in lacking):
+            rows = [row for row, (_, lacking) in enumerate(batch) if name in lacking]
+            scores = self._load_score(name)(tensor[rows])
+            values |= {batch[row][1][name]: score for row, score in zip(rows, scores, strict=True)}
+        return values
+
+    def _hash_pair(self, restored: np.ndarray, target: np.ndarray | None, valid: np.ndarray | None) -> str:
+        return hash_inputs(*map(self._hashes.find, (restored, target, valid)))
+
+    def _make_key(self, name: str, pair: str, references: str = "", wrong: str = "", lq: str | None = None) -> str:
+        return hash_inputs(
+            "value",
+            self._metrics[name],
+            pair,
+            references if reads_references(name) else None,
+            wrong if METRICS[name].scope == "wrong" else None,
+            lq if reads_lq(name) else None,
+        )
 
     def compute_set_metric(
         self,

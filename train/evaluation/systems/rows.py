@@ -18,7 +18,7 @@ from train.evaluation.systems.restore_case import RestoredCase
 from train.evaluation.systems.restored_folders import find_wrong_size
 from train.evaluation.systems.row import Row
 from train.evaluation.systems.system import System, choose_photos
-from train.metrics.measure import Measure
+from train.metrics.measure import Measure, cover_invalid
 from train.metrics.registry import METRICS
 
 # A function of type OnImage is called with each row and its image, uint8 (S, S, 3). Where the crop extends
@@ -108,9 +108,7 @@ def _finish_measured(
     lq: np.ndarray | None,
 ) -> Row:
     values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong, case.valid, lq=lq)
-    if case.valid is not None and case.target is not None:
-        image = np.where(case.valid[:, :, None], image, case.target)
-    on_image(row, image)
+    on_image(row, cover_invalid(image, case.target, case.valid))
     return row | {name: values.get(name, math.nan) for name in metrics}
 
 
