@@ -2,9 +2,9 @@
 
     python benchmarks/evaluate_twice.py DATASET RUN [--set NAME] [--metrics NAMES] [--weights FOLDER] [--keep]
 
-The script evaluates a copy of the run that contains only links to the checkpoints, so the first evaluation finds no
-cache. The time is processor time of the whole command, because other programs may run on the machine. The script ends
-with an error if the two evaluations do not write the same bytes.
+The script evaluates a copy of the run that contains only links to the checkpoints and to the snapshot, so the first
+evaluation finds no cache. The time is processor time of the whole command, because other programs may run on the
+machine. The script ends with an error if the two evaluations do not write the same bytes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def compare_evaluations(dataset: Path, checkpoints: Path, options: list[str]) ->
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         run.mkdir()
-        for checkpoint in checkpoints.resolve().glob("checkpoint-*"):
-            (run / checkpoint.name).symlink_to(checkpoint)
+        for linked in (*checkpoints.resolve().glob("checkpoint-*"), *checkpoints.resolve().glob("snapshot")):
+            (run / linked.name).symlink_to(linked)
         first, written = evaluate(dataset.resolve(), run, options)
         second, written_again = evaluate(dataset.resolve(), run, options)
         size = (run / EVALUATION_CACHE).stat().st_size
@@ -57,6 +57,7 @@ def compare_evaluations(dataset: Path, checkpoints: Path, options: list[str]) ->
         "systems": len(facts["rows"]),
         "metrics": [name for name in facts["metrics"] if name not in facts["not_measured"]],
         "recipe": facts["recipe"],
+        "compared_with_training": facts["training_overlap"]["checked"],
         "first_processor_seconds": round(first, 1),
         "second_processor_seconds": round(second, 1),
         "ratio": round(second / first, 3),
