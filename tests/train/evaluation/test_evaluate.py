@@ -594,6 +594,8 @@ def test_each_metric_says_its_libraries_and_its_weights(made: Path, run: Path, t
     assert result["judge"]["sha256"] in [one["sha256"] for one in identity["weights"]]
     (notice,) = (notice for notice in make_notices(result) if "published file" in notice)
     assert file["file"] in notice and "LPIPS (AlexNet)" in notice
+    shown = f"; {file['file']} (sha256 {file['sha256'][:8]}, licence: BSD-3-Clause (torchvision))"
+    assert shown in render_markdown(result) and shown in render_latex(result)
 
 
 def test_who_leaves_out_images_gains_nothing(made: Path, run: Path, tmp_path: Path) -> None:
