@@ -37,10 +37,11 @@ def open_connection(dataset: Path, write: bool, during_purge: bool, check_tables
             return con
         if write:
             create_schema(con, str(path))
-        elif read_version(con) == 0:
-            raise LedgerError(f"{path} is not a Likeness ledger: name the folder of a dataset.")
         else:
-            refuse_newer(read_version(con), str(path))
+            version = read_version(con)
+            if version == 0:
+                raise LedgerError(f"{path} is not a Likeness ledger: name the folder of a dataset.")
+            refuse_newer(version, str(path))
         refuse_other_columns(con, str(path))
     except duckdb.Error as error:
         con.close()

@@ -125,9 +125,10 @@ def list_columns(filter_set: FilterSet) -> set[str]:
     return {name for rule in filter_set.filters for name in list_filter_columns(rule)}
 
 
-def list_filter_columns(rule: Filter) -> set[str]:
+@cache
+def list_filter_columns(rule: Filter) -> frozenset[str]:
     """Returns the columns that a filter's predicate uses. `check_filters` must have accepted the predicate."""
-    return {_column_name(node) for node in _walk(_parse(rule.sql)) if node["class"] == "COLUMN_REF"}
+    return frozenset(_column_name(node) for node in _walk(_parse(rule.sql)) if node["class"] == "COLUMN_REF")
 
 
 def find_removals(faces: Sequence[Face], photos: Sequence[PhotoFacts], filter_set: FilterSet) -> np.ndarray:
@@ -188,6 +189,7 @@ def _evaluate(con: duckdb.DuckDBPyConnection, filters: Sequence[Filter]) -> list
     return [np.asarray(result[f"p{i}"], bool) for i in range(len(filters))]
 
 
+@cache
 def _check_predicate(rule: Filter) -> None:
     """Raise _PredicateError if a predicate is not a true-or-false expression on the columns of one face."""
     nodes = list(_walk(_parse(rule.sql)))

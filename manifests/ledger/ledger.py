@@ -53,7 +53,7 @@ class Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
         A process that has opened this ledger before can pass `check_tables` as False. Then the version and the columns
-        of the ledger are not read again. To read them takes half of the time of opening.
+        of the ledger are not read again. To read them takes a fifth of the time of opening.
 
         After an interrupted purge, the dataset may still contain data of a purged person. Only the purge itself uses
         `during_purge`, which opens a dataset whose purge is unfinished.

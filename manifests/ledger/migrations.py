@@ -6,6 +6,7 @@ The file tables_and_columns.sql describes the tables of the newest version. A le
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import fields
 from importlib.resources import files
 
@@ -19,11 +20,20 @@ SCHEMA_VERSION = 1
 _CREATE_MIGRATIONS = """CREATE TABLE migrations (
     version INTEGER PRIMARY KEY, purpose VARCHAR NOT NULL, applied TIMESTAMP NOT NULL)"""
 
+# A statement that reads no row, and fails if a table or a column is missing.
+_SELECT_ALL_COLUMNS = "SELECT 1 FROM " + ", ".join(
+    f"(SELECT {', '.join(field.name for field in fields(kind))} FROM {table} LIMIT 0)"
+    for kind, (table, _) in TABLES.items()
+)
+
 
 def read_version(con: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of an open ledger. Returns 0 for a database without a table `migrations`."""
-    tables = con.sql("SELECT 1 FROM information_schema.tables WHERE table_name = 'migrations'").fetchall()
-    return int(con.sql("SELECT coalesce(max(version), 0) FROM migrations").fetchall()[0][0]) if tables else 0
+    try:
+        ((version,),) = con.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchall()
+    except duckdb.CatalogException:
+        return 0
+    return int(version)
 
 
 def refuse_newer(version: int, where: str) -> None:
@@ -40,6 +50,10 @@ def refuse_newer(version: int, where: str) -> None:
 
 def refuse_other_columns(con: duckdb.DuckDBPyConnection, where: str) -> None:
     """Raises LedgerError if a table lacks a column, because a development version of Likeness made the ledger."""
+    with contextlib.suppress(duckdb.CatalogException, duckdb.BinderException):
+        # this statement takes 5 ms, and the list of all columns takes 25 ms
+        con.execute(_SELECT_ALL_COLUMNS)
+        return
     rows = con.execute("SELECT table_name, column_name FROM information_schema.columns").fetchall()
     there = {(str(table), str(column)) for table, column in rows}
     for kind, (table, _) in TABLES.items():

@@ -21,12 +21,12 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 8,
     "use_linear_projection": True,
 }
-# These entries replace entries of UNET in tests of training. They make three levels instead of four, and 7 attention
+# These entries replace entries of UNET in tests of training. They make three levels instead of four, and 5 attention
 # blocks instead of 10.
 SHALLOW: dict[str, Any] = {
     "block_out_channels": WIDTHS[:3],
     "down_block_types": ("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 2,
+    "up_block_types": ("UpBlock2D",) * 2 + ("CrossAttnUpBlock2D",),
     "attention_head_dim": (2, 3, 4),
 }
 VAE: dict[str, Any] = {
