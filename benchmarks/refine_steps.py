@@ -24,7 +24,7 @@ import torch
 from record_result import record_result
 from torchvision.models import vgg16
 
-from train.data.dataset import to_device
+from train.data.to_device import to_device
 from train.fit.dry_run import make_random_batch
 from train.fit.engine import build
 from train.fit.settings import Settings

@@ -12,6 +12,9 @@ in the last bit of its input. If a θ has Poisson noise or two JPEGs, the exact 
 steps of this θ, on the CPU. Before and after Poisson noise, and before every JPEG except the last, the image of the
 exact engine replaces the image of the torch engine. The gradient passes straight through. The expected value of a noisy
 image is the image without noise, so the gradient treats the noise as a constant.
+
+With `device_noise`, the device draws the numbers of all noise (`degrade.engines.device_noise`), and no step runs on the
+CPU. The image of no step comes from the exact engine. Training on a GPU degrades its inputs in this way.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from degrade.engines.device_noise import add_noise, add_poisson
 from degrade.engines.differentiable_jpeg import from_levels, jpeg, straight_through, to_levels
 from degrade.operations.apply import check_sizes, iterate_steps
 from degrade.operations.blur import make_fast_kernel, mirror_indices
@@ -37,18 +41,30 @@ from degrade.theta import Step, Theta, check_theta
 from manifests.errors import BadInput
 
 
-def apply(hq: Tensor, thetas: Sequence[Theta]) -> Tensor:
+def apply(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> Tensor:
     """Degrades each image of a batch with its own θ.
 
     `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. For a float64 tensor, the
     computation and the result are in float64. For all other types, both are in float32, even under autocast, because
     bfloat16 cannot represent steps of 1/255. The result has the shape of `hq`, values on the 1/255 grid, and a gradient
     with respect to `hq`. Raises BadInput if the batch or a θ is not valid.
+
+    If `device_noise` is True, the device of `hq` draws the noise numbers. The noise then has the same distribution as
+    in the exact engine, but other numbers.
     """
-    hq = _check_batch(hq, thetas)
+    return degrade(_check_batch(hq, thetas), thetas, device_noise)
+
+
+def degrade(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> Tensor:
+    """Degrades a batch like `apply`, but does not check the batch. So the CPU does not wait for the device.
+
+    `hq` is float32 or float64. Raises BadInput if a θ is not valid.
+    """
+    for theta in thetas:
+        check_theta(theta)
+        check_sizes(hq.shape[2], hq.shape[3], theta)
     with torch.autocast(hq.device.type, enabled=False):
-        images = run_steps(hq, thetas)
-        return quantise(torch.stack(images))
+        return quantise(torch.stack(run_steps(hq, thetas, device_noise)))
 
 
 def _check_batch(hq: Any, thetas: Any) -> Tensor:
@@ -60,9 +76,6 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
     count = len(thetas) if isinstance(thetas, list | tuple) else type(thetas).__name__
     if count != len(hq):
         raise BadInput(f"A batch of {len(hq)} images needs a list of {len(hq)} θ, one for each image, not {count}.")
-    for theta in thetas:
-        check_theta(theta)
-        check_sizes(hq.shape[2], hq.shape[3], theta)
     low, high = hq.detach().aminmax()
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise BadInput(
@@ -71,7 +84,7 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
     return hq if hq.dtype == torch.float64 else hq.float()
 
 
-def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
+def run_steps(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> list[Tensor]:
     """Runs the checked steps of each image without the rounding at the end. Returns one tensor (3, H', W') per image.
 
     The first steps of all images run first, then the second steps, and so on. Images of equal size run as one batch if
@@ -79,7 +92,7 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
     """
     images = list(hq.unbind(0))
     # For each image of the batch, `exact` contains images of the exact engine, keyed by the number of finished steps.
-    exact = [_run_exact_engine(image, theta) for image, theta in zip(hq, thetas, strict=True)]
+    exact = [{} if device_noise else _run_exact_engine(image, theta) for image, theta in zip(hq, thetas, strict=True)]
     for position in range(max(len(theta["steps"]) for theta in thetas)):
         groups: dict[tuple[object, ...], list[tuple[int, Step]]] = defaultdict(list)
         for sample, theta in enumerate(thetas):
@@ -92,7 +105,8 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
                 )
         for (name, *_), members in groups.items():
             samples, steps = zip(*members, strict=True)
-            results = _OPERATIONS[str(name)](torch.stack([images[sample] for sample in samples]), steps)
+            operation = _ON_DEVICE.get(str(name)) if device_noise else None
+            results = (operation or _OPERATIONS[str(name)])(torch.stack([images[sample] for sample in samples]), steps)
             for sample, image in zip(samples, results.unbind(0), strict=True):
                 images[sample] = image
     return images
@@ -134,7 +148,7 @@ def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact:
             return {"op": "resize", "size": size, "interpolation": step["interpolation"]}
         case "upsample":
             return {"op": "resize", "size": tuple(hq.shape[-2:]), "interpolation": step["interpolation"]}
-        case "poisson":
+        case "poisson" if exact:
             return {"op": "poisson", "before": exact[position], "after": exact[position + 1]}
     return dict(step)
 
@@ -288,3 +302,5 @@ _OPERATIONS: dict[str, Callable[[Tensor, Sequence[Step]], Tensor]] = {
     "hue": _hue,
     "quantise": lambda images, steps: quantise(images),
 }
+# The functions that replace functions of _OPERATIONS if the device draws the noise.
+_ON_DEVICE = {"noise": add_noise, "poisson": add_poisson}

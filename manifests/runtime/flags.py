@@ -140,6 +140,11 @@ FLAGS = {
     "--precision": ("TYPE", "The number type of the computation or of the stored weights"),
     "--accumulate": ("N", "The number of parts into which each batch is divided; more parts need less memory"),
     "--compile": ("", "Compile the model with torch.compile"),
+    "--degrade-on": (
+        "PLACE",
+        "Where training images are degraded: workers (the CPU), or device (the device that trains, in batches)",
+    ),
+    "--keep-activations": ("", "Keep the activations of a diffusion model in memory, and compute none of them twice"),
     # models and weights
     "--base-model": ("FOLDER", "The folder of a diffusion model in the layout of the diffusers library"),
     "--vre": ("RUN", "The folder of a training run of the recipe vre, whose model the new training uses"),

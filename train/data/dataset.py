@@ -1,10 +1,12 @@
 """Builds the samples and batches of training.
 
-Sample number i of a run has the same bytes on every machine and with any number of workers.
+Sample number i of a run has the same bytes on every machine and with any number of workers. If the device of the
+training degrades, the workers deliver the image to degrade, and train/data/to_device.py makes the LQ image.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,9 +35,7 @@ from train.data.sampling import (
     repeat_fine_targets,
 )
 from train.data.snapshot import Snapshot, load_snapshot
-from train.losses.resolution import find_enlarged
-from train.models.io import Group, Places, find_places
-from train.recipes.model_configs import find_encoder_shape
+from train.recipes.model_configs import encodes_targets, find_encoder_shape
 from train.recipes.recipes import Recipe
 from train.recipes.training_presets import find_training_preset
 
@@ -57,13 +57,20 @@ class TrainingFaces(Dataset[Batch]):
     warp were found on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks
     on the LQ image. If the recipe uses IR-SE50, a sample has `unwarped`, (Kmax,3,S,S) uint8: the references before
     augmentation and warp, some of them mirrored. If the recipe has the loss `cycle`, a sample has `theta`, the
-    parameters of its degradation.
+    parameters of its degradation. If a training step encodes the targets, a sample has `target_hash`, (2,) int64, a
+    hash of the pixels of the target.
+
+    If `on_device` is True, a sample has no `lq`. In its place, the sample has `source`, (3,S',S') uint8, the image that
+    `to_device` degrades, and `theta`. A recipe that warps the references cannot be degraded on the device, because the
+    detector needs the LQ image in the worker process.
 
     Raises BadInput if the snapshot and the recipe have different crop sizes. Raises FaceModelError if the recipe warps
     the references and the detector cannot be loaded.
     """
 
-    def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
+    def __init__(
+        self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train", on_device: bool = False
+    ) -> None:
         if snapshot.size != recipe.size:
             raise BadInput(
                 f"The crops in {snapshot.folder} have {snapshot.size} px, but recipe {recipe.name} needs crops of "
@@ -71,7 +78,7 @@ class TrainingFaces(Dataset[Batch]):
             )
         if recipe.augment == "each":
             check_albumentations()
-        self.folder, self.seed, self.recipe = snapshot.folder, seed, recipe
+        self.folder, self.seed, self.recipe, self.on_device = snapshot.folder, seed, recipe, on_device
         self.targets, self.fine = repeat_fine_targets(snapshot, split, recipe)
         names = (recipe.preset, *recipe.mixture)
         self.presets = {name: find_training_preset(name, recipe.presets) for name in names}
@@ -103,14 +110,22 @@ class TrainingFaces(Dataset[Batch]):
         # The cycle loss degrades the restored face, at the size of the crop, with the θ of the target. Therefore the
         # target is also degraded at this size and not at 512 px.
         large = "cycle" not in self.recipe.losses
-        return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
+        return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large, self.on_device)
 
-    def pack(self, sample: Sample, theta: Theta, slots: int, gray: bool = False, large: bool = False) -> Batch:
+    def pack(
+        self,
+        sample: Sample,
+        theta: Theta,
+        slots: int,
+        gray: bool = False,
+        large: bool = False,
+        on_device: bool = False,
+    ) -> Batch:
         """Returns the tensors of a sample with `slots` reference slots.
 
         The LQ image is the target, degraded with the parameters `theta`. If `gray` is True, the target and the LQ image
         are gray. If `large` is True and the snapshot has a crop of the target at 512 px, this larger crop is degraded
-        and then shrunk.
+        and then shrunk. If `on_device` is True, the sample has the image to degrade in place of the LQ image.
         """
         snapshot, size = self.snapshot, self.snapshot.size
         target, landmarks = _read_face(snapshot, sample.target, sample.flip)
@@ -122,9 +137,12 @@ class TrainingFaces(Dataset[Batch]):
             target, source = _to_gray(target), _to_gray(source)
         valid = snapshot.valid(sample.target)
         valid = np.ascontiguousarray(valid[:, ::-1]) if sample.flip else valid
-        lq = shrink(to_uint8(apply(to_float(source), theta)), size)
+        lq = None if on_device else shrink(to_uint8(apply(to_float(source), theta)), size)
         parts = self.recipe.parts
-        to = find_warp_points(parts, lq, self._find_lq_landmarks(lq)) if self.warps_references else None
+        to = None
+        if self.warps_references:
+            assert lq is not None  # train.fit.settings.resolve_degrade_on
+            to = find_warp_points(parts, lq, self._find_lq_landmarks(lq))
         references = np.zeros((slots, size, size, 3), np.uint8)
         embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
         warped = np.zeros(slots, bool)
@@ -140,8 +158,9 @@ class TrainingFaces(Dataset[Batch]):
             warped[slot] = moved is not None
             references[slot] = crop if moved is None else moved
             embeddings[slot] = snapshot.embeddings[row]  # the embedding of the crop before augmentation
+        name, degraded = ("source", source) if lq is None else ("lq", lq)
         packed: Batch = {
-            "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
+            name: torch.from_numpy(degraded).permute(2, 0, 1).contiguous(),
             "target": torch.from_numpy(target).permute(2, 0, 1).contiguous(),
             "references": torch.from_numpy(references).permute(0, 3, 1, 2).contiguous(),
             "present": torch.arange(slots) < len(sample.references),
@@ -157,8 +176,10 @@ class TrainingFaces(Dataset[Batch]):
             packed["warped"] = torch.from_numpy(warped)
         if unwarped is not None:
             packed["unwarped"] = torch.from_numpy(unwarped).permute(0, 3, 1, 2).contiguous()
-        if "cycle" in self.recipe.losses:
+        if "cycle" in self.recipe.losses or on_device:
             packed["theta"] = theta
+        if encodes_targets(self.recipe):
+            packed["target_hash"] = _hash_pixels(target)
         return packed
 
     def _find_lq_landmarks(self, lq: np.ndarray) -> np.ndarray | None:
@@ -208,59 +229,25 @@ def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np
     return cv2.flip(crop, 1), mirrored
 
 
+def _hash_pixels(image: np.ndarray) -> torch.Tensor:
+    """Returns a hash of 128 bits as two numbers, (2,) int64."""
+    return torch.from_numpy(np.frombuffer(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), np.int64).copy())
+
+
 def _to_gray(image: np.ndarray) -> np.ndarray:
     """Returns the image with its luma (BT.601) in all channels, uint8 (S,S,3)."""
     return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
 
 
 def collate(samples: list[Batch]) -> Batch:
-    """Returns the samples as one batch. The tensors are stacked, and the values of `theta` become a list."""
+    """Returns the samples as one batch. The tensors are stacked. The values of `theta` and `source` become lists,
+    because two sources can differ in size."""
     return {
-        name: [one[name] for one in samples] if name == "theta" else torch.stack([one[name] for one in samples])
+        name: [one[name] for one in samples]
+        if name in ("theta", "source")
+        else torch.stack([one[name] for one in samples])
         for name in samples[0]
     }
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Returns the batch on the device, with images as float32 in 0..1. `theta` and `row` stay on the CPU.
-
-    If the batch has `present`, every slot without a reference is zero in `references`.
-
-    The function first adds three entries, which it computes on the CPU: `places` (see `find_places`), `enlarged_rows`
-    (see `find_enlarged`) and `usable_rows`. `usable_rows` has one tensor (n,) int64 for each reference slot: the
-    indices of the images whose reference in this slot shows the person of the target.
-    """
-    if "present" in batch and batch["present"].device.type == "cpu":
-        usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]
-        rows = [slot.nonzero()[:, 0] for slot in usable.unbind(1)]
-        batch = {**batch, "places": find_places(batch["present"]), "usable_rows": rows}
-    if "upsample" in batch and batch["upsample"].device.type == "cpu":
-        batch = {**batch, "enlarged_rows": find_enlarged(batch["upsample"])}
-
-    def move(value: Any) -> Any:
-        if isinstance(value, Places | Group):
-            return type(value)(*map(move, value))
-        if isinstance(value, tuple):
-            return tuple(map(move, value))
-        if isinstance(value, list) and all(isinstance(part, torch.Tensor) for part in value):
-            return [move(part) for part in value]
-        if not isinstance(value, torch.Tensor):
-            return value
-        on_device = value.to(device, non_blocking=True)
-        return on_device.float().div_(255) if on_device.dtype == torch.uint8 else on_device
-
-    def move_references(slots: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
-        # Convert only the slots that have a reference, because most slots are empty.
-        pictures = torch.zeros(slots.shape, device=device)
-        pictures.flatten(0, 1)[filled.to(device, non_blocking=True)] = move(slots.flatten(0, 1)[filled])
-        return pictures
-
-    moved = {name: value if name == "row" else move(value) for name, value in batch.items() if name != "references"}
-    if "references" in batch:
-        places = batch.get("places")
-        slots = batch["references"]
-        moved["references"] = move(slots) if places is None else move_references(slots, places.filled)
-    return moved
 
 
 def batches(

@@ -70,6 +70,8 @@ def train(
     ] = None,
     accumulate: Annotated[int, flag("--accumulate", low=1, panel=_MACHINE)] = 1,
     compile_model: Annotated[bool, flag("--compile", panel=_MACHINE)] = False,
+    keep_activations: Annotated[bool, flag("--keep-activations", panel=_MACHINE)] = False,
+    degrade_on: Annotated[str | None, flag("--degrade-on", default="device if there is a GPU", panel=_MACHINE)] = None,
     dry_run: Annotated[bool, flag("--dry-run", "; this option also measures the memory and the speed")] = False,
 ) -> None:
     """Train a face restorer that uses reference photos of the same person.
@@ -100,7 +102,16 @@ def train(
     from train.fit.settings import Settings
 
     settings = Settings(
-        base_model or TINY, vre, weights, start, precision, accumulate, compile_model, identity=identity
+        base_model or TINY,
+        vre,
+        weights,
+        start,
+        precision,
+        accumulate,
+        compile_model,
+        keep_activations,
+        degrade_on,
+        identity,
     )
     if dry_run:
         _print_plan(source, out, chosen, images, seed, settings)

@@ -17,6 +17,7 @@ from train.data import dataset as data
 from train.data.augment import check_albumentations
 from train.data.sampling import draw_theta
 from train.data.snapshot import FACTS, Snapshot, load_snapshot
+from train.data.to_device import to_device
 from train.fit.engine import Engine, build
 from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
@@ -97,7 +98,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         batch = make_random_batch(recipe, dim, count, seed)
     else:
         batch = next(data.batches(data.TrainingFaces(taken, recipe, seed), 0, count, 0, 0, 1))
-    batch = data.to_device(batch, engine.device)
+    batch = to_device(batch, engine.device)
 
     # The first update measures the activations and is not timed. The updates after the first are timed.
     activations = _update(engine, batch, 0, seed)

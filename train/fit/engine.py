@@ -24,6 +24,7 @@ from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective
 from train.fit.settings import Settings
+from train.fit.steps.target_latents import TargetLatents
 from train.losses.names import ADVERSARIAL
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.checkpoint_files import find_newest_checkpoint
@@ -34,7 +35,7 @@ from train.models.released.ir_se50 import find_ir_se50, load_ir_se50
 from train.models.released.stylegan2 import FILE as STYLEGAN2
 from train.models.released.stylegan2 import load_stylegan2
 from train.models.restorer import Restorer
-from train.recipes.model_configs import build_model_config, find_encoder_shape
+from train.recipes.model_configs import build_model_config, encodes_targets, find_encoder_shape
 from train.recipes.recipes import TINY, VRE, Recipe
 
 # The names of parameters of StyleGAN2's decoder begin with DECODER, and the names of ReFine's fusers with FUSER.
@@ -69,6 +70,7 @@ class Engine:
     discriminator_stepped: nn.Module | None
     discriminator_optimizer: torch.optim.Optimizer | None
     compiled: bool
+    latents: TargetLatents | None = None  # None if no step encodes targets with the VAE of a diffusion base
 
     @property
     def device(self) -> torch.device:
@@ -145,6 +147,7 @@ def build(
         discriminator_stepped=discriminator_stepped,
         discriminator_optimizer=discriminator_optimizer,
         compiled=settings.compile,
+        latents=TargetLatents(model.base.encode) if encodes_targets(recipe) else None,
     )
 
 
@@ -171,6 +174,8 @@ def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restor
         # The engine calls, saves and averages a Dictionary in the same way as a Restorer.
         return Dictionary(config, freeze_hq=recipe.freeze_hq)  # type: ignore[return-value]
     model = Restorer(config)
+    if settings.keep_activations:
+        model.base.keep_activations()
     if settings.vre is not None and model.vre is not None:
         model.vre.load_dictionary(find_newest_checkpoint(settings.vre))
     return model

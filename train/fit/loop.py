@@ -16,6 +16,7 @@ from manifests.errors import BadInput
 from manifests.runtime.progress import Progress
 from train.data import dataset as data
 from train.data.snapshot import load_snapshot
+from train.data.to_device import to_device
 from train.fit.checkpoints import load_checkpoint, save_checkpoint, sweep_run
 from train.fit.distributed import StopVote, get_rank, get_world_size, run_on_first
 from train.fit.engine import build, compile_failures
@@ -28,6 +29,7 @@ from train.fit.settings import (
     describe_restorer,
     drop_inactive_losses,
     find_recognizer,
+    resolve_degrade_on,
 )
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
@@ -85,7 +87,8 @@ def train(
         raise BadInput("--minutes nan is not a number: give a number of minutes.")
     if (warning := data.check_detector(taken, recipe)) and not get_rank():
         say(warning)
-    faces = data.TrainingFaces(taken, recipe, seed)
+    on_device = resolve_degrade_on(recipe, settings) == "device"
+    faces = data.TrainingFaces(taken, recipe, seed, on_device=on_device)
     facts = run_on_first(claim_run, run, taken, recipe, seed, settings, say)
     dim, precision = taken.embeddings.shape[1], facts["precision"]
     engine = build(drop_inactive_losses(recipe, facts), dim, seed, settings, precision, find_recognizer(taken, facts))
@@ -116,7 +119,7 @@ def train(
             # degraded the targets.
             before = time.monotonic()
             loaded = [next(stream) for _ in range(settings.accumulate)]
-            parts = [data.to_device(batch, engine.device) for batch in loaded]
+            parts = [to_device(batch, engine.device) for batch in loaded]
             waited += time.monotonic() - before
 
             # Restore the faces, then compute the losses and the gradients of the model and of the discriminator. The

@@ -205,7 +205,8 @@ class Objective(nn.Module):
             case "cycle":
                 assert self.lpips is not None
                 # The restored face is degraded again with the parameters `theta` of each image.
-                return cycle_loss(self.lpips, image, batch["lq"].detach().float(), batch["theta"])
+                lq = batch["lq"].detach().float()
+                return cycle_loss(self.lpips, image, lq, batch["theta"], batch.get("device_noise", False))
             case "ea_dists":
                 assert self.dists is not None
                 # OSDFace adds DISTS of the edge maps to DISTS of the images.

@@ -18,6 +18,7 @@ from manifests.errors import BadInput
 from manifests.runtime.files import sha256_file, write_atomically
 from manifests.runtime.json_log import log
 from manifests.runtime.versions import code_version
+from train.data.mesh import warps_references
 from train.data.snapshot import Snapshot
 from train.fit.distributed import get_world_size
 from train.losses.identity import decide_identity_loss, describe_identity_loss
@@ -27,7 +28,7 @@ from train.models.config import REFINEFIR, check_precision
 from train.models.released.ir_se50 import find_ir_se50
 from train.models.released.stylegan2 import FILE as STYLEGAN2
 from train.recipes.model_configs import build_model_config, find_encoder_shape
-from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, STYLEGAN, TINY, Recipe
+from train.recipes.recipes import DIFFUSION, GRAY_IR_SE50, STYLEGAN, TINY, VRE, Recipe
 from train.run_folders import RUN_CONFIG, check_run_folder
 
 # The keys are the entries of config.json that must not change. The values are the names of the entries in error
@@ -45,6 +46,11 @@ _COMPARED = {
 }
 
 
+# Where a training degrades its targets: `workers` are the worker processes, with the exact engine on the CPU; `device`
+# is the device of the training, with the torch engine.
+DEGRADE_ON = ("workers", "device")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Holds the settings of a run, apart from its data, its recipe, its seed and its number of images."""
@@ -57,6 +63,10 @@ class Settings:
     precision: str | None = None  # One of PRECISIONS. None means bf16 if the GPU or the CPU supports bf16, else fp32.
     accumulate: int = 1  # The number of parts of a batch, which are computed one after the other.
     compile: bool = False  # True compiles the model with torch.compile.
+    # True keeps the activations of a diffusion base in memory; False computes them twice (gradient checkpointing).
+    keep_activations: bool = False
+    # One of DEGRADE_ON. None means device if the machine has a GPU and the recipe allows it, else workers.
+    degrade_on: str | None = None
     identity: bool = True  # False turns off the losses that use the dataset's recognizer.
 
 
@@ -95,6 +105,12 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
             f"Recipe {recipe.name} uses the base {recipe.base}, which cannot be used with --base-model "
             f"{settings.base_model}: {'give another folder' if recipe.base == DIFFUSION else 'leave --base-model out'}."
         )
+    if settings.keep_activations and (recipe.base != DIFFUSION or recipe.name == VRE):
+        raise BadInput(
+            f"Recipe {recipe.name} keeps all activations in any case, because it trains no diffusion model: leave "
+            "--keep-activations out."
+        )
+    degrade_on = resolve_degrade_on(recipe, settings)
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "base_model": settings.base_model if recipe.base == DIFFUSION else recipe.base,
@@ -105,8 +121,24 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         "precision": settings.precision or _usual_precision(),
         "accumulate": settings.accumulate,
         "compile": settings.compile,
+        "keep_activations": settings.keep_activations,
+        "degrade_on": degrade_on,
         "processes": get_world_size(),
     }
+
+
+def resolve_degrade_on(recipe: Recipe, settings: Settings) -> str:
+    """Returns where a training degrades its targets, one of DEGRADE_ON. Raises BadInput if the choice is impossible."""
+    wish = settings.degrade_on
+    if wish is not None and wish not in DEGRADE_ON:
+        raise BadInput(f"--degrade-on {wish} is unknown: give {' or '.join(DEGRADE_ON)}.")
+    warps = warps_references(recipe.parts)
+    if wish == "device" and warps:
+        raise BadInput(
+            f"Recipe {recipe.name} warps the references to the landmarks of the degraded face, and only the workers "
+            "find landmarks: leave --degrade-on out."
+        )
+    return wish or ("device" if torch.cuda.is_available() and not warps else "workers")
 
 
 def check_images(recipe: Recipe, images: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from train.data import dataset as data
+from train.data.to_device import to_device
 from train.fit.engine import Engine
 from train.fit.log.figures import Diverged
 from train.fit.log.logbook import Logbook
@@ -36,7 +37,7 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
     with engine.average.swap_in(), _eval_mode(engine.model):
         for start in range(0, len(faces["lq"]), engine.recipe.batch):
             chosen = slice(start, start + engine.recipe.batch)
-            batch = data.to_device({name: part[chosen] for name, part in faces.items()}, engine.device)
+            batch = to_device({name: part[chosen] for name, part in faces.items()}, engine.device)
             batch = embed_references(engine.encoder, batch)
             nobody = torch.zeros_like(batch["present"])
             restored, alone = (
@@ -58,7 +59,7 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
                     values.setdefault(f"identity_{name}", []).extend(cosines.tolist())
             restored_parts.append(restored.cpu())
     log.write("val", seen, time.monotonic() - began, {name: sum(many) / len(many) for name, many in values.items()})
-    first = data.to_device({name: faces[name][:GRID] for name in ("lq", "references", "target")}, torch.device("cpu"))
+    first = to_device({name: faces[name][:GRID] for name in ("lq", "references", "target")}, torch.device("cpu"))
     log.grid(seen, first["lq"], first["references"], torch.cat(restored_parts)[:GRID], first["target"])
 
 

@@ -47,15 +47,19 @@ def spatial_min_loss(
     return least.mean()
 
 
-def cycle_loss(lpips: Lpips, restored: torch.Tensor, lq: torch.Tensor, thetas: Sequence[Theta]) -> torch.Tensor:
+def cycle_loss(
+    lpips: Lpips, restored: torch.Tensor, lq: torch.Tensor, thetas: Sequence[Theta], device_noise: bool = False
+) -> torch.Tensor:
     """Degrades the restored image by the θ of the input, and returns the mean LPIPS between the degraded image and the
     input.
 
-    `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. The loss is NaN if `restored` contains
+    `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. If the noise of `lq` was drawn on the
+    device, `device_noise` is True, and the restored image gets the same noise. The loss is NaN if `restored` contains
     NaN or infinity.
     """
     if not restored.isfinite().all():
         return restored.mean() * torch.nan
     with torch.no_grad():
         truth = lpips(lq)
-    return lpips.distance(lpips(apply(restored.clamp(0, 1), list(thetas))), truth).mean()
+    degraded = apply(restored.clamp(0, 1), list(thetas), device_noise)
+    return lpips.distance(lpips(degraded), truth).mean()

@@ -119,9 +119,12 @@ class Restorer(nn.Module):
             conditions = replace(conditions, lq=z)
             clean = sample(z, lambda x, t: self.base.predict(x, conditions, t), highest, self.steps, self.seed)
         else:
-            assert target is not None
             with torch.no_grad():
-                noisy_target = add_noise(self.base.encode(target), noisy.noise, noisy.timestep)
+                latent = noisy.target_latent
+                if latent is None:
+                    assert target is not None
+                    latent = self.base.encode(target)
+                noisy_target = add_noise(latent, noisy.noise, noisy.timestep)
             clean = self.base.predict(noisy_target, replace(conditions, lq=z), noisy.timestep)
         # Decode to (B,3,S,S). In training the image is not clamped, because a clamped pixel has no gradient.
         image = self.base.decode(clean).float()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.config import IR_SE50, IrSeShape, ModelConfig, StyleganConfig
-from train.recipes.recipes import EMBEDDING_PARTS, GRAY_IR_SE50, STYLEGAN, TINY, Recipe
+from train.recipes.recipes import DIFFUSION, EMBEDDING_PARTS, GRAY_IR_SE50, STYLEGAN, TINY, VRE, Recipe
 
 
 def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> ModelConfig:
@@ -38,3 +38,8 @@ def find_encoder_shape(recipe: Recipe) -> IrSeShape | None:
     """Returns the shape of IR-SE50, or None if no loss and no part of the recipe needs embeddings of IR-SE50."""
     reads = bool(EMBEDDING_PARTS & set(recipe.parts)) or any(name in THROUGH_RECOGNIZER for name in recipe.losses)
     return IR_SE50 if recipe.identity_encoder == GRAY_IR_SE50 and reads else None
+
+
+def encodes_targets(recipe: Recipe) -> bool:
+    """Returns whether a training step of the recipe encodes the targets with the frozen VAE of a diffusion base."""
+    return recipe.base == DIFFUSION and recipe.name != VRE and (recipe.discriminator == "latent" or recipe.denoise)

@@ -18,10 +18,11 @@ from manifests.errors import BadInput
 from tests.doubles.faces.mesh_points import mean_face
 from tests.doubles.training import SMALL, finder, real_snapshot, snapshot
 from train.data.augment import augment_reference
-from train.data.dataset import Batch, TrainingFaces, batches, check_detector, fixed_batch, to_device
+from train.data.dataset import Batch, TrainingFaces, batches, check_detector, fixed_batch
 from train.data.mesh import find_mesh_points
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
+from train.data.to_device import to_device
 from train.data.warp import warp_to
 from train.fit.loop import train as train_restorer
 from train.models.config import ModelConfig

@@ -16,8 +16,9 @@ from tests.doubles.models.lpips import lpips_by_hand
 from tests.doubles.models.weights import random_vgg16
 from tests.doubles.training import small
 from tests.doubles.training_runs import run, same_weights
-from train.data.dataset import TrainingFaces, collate, to_device
+from train.data.dataset import TrainingFaces, collate
 from train.data.snapshot import Snapshot
+from train.data.to_device import to_device
 from train.fit.engine import build
 from train.fit.settings import Settings
 from train.fit.steps.step import compute_gradients

@@ -12,8 +12,9 @@ from degrade.sampling import make_generator
 from manifests.errors import BadInput
 from tests.doubles.training import ADVERSARIAL
 from tests.doubles.training_runs import run, same_weights
-from train.data.dataset import TrainingFaces, collate, to_device
+from train.data.dataset import TrainingFaces, collate
 from train.data.snapshot import Snapshot
+from train.data.to_device import to_device
 from train.fit.adversary import Diffusion, build_discriminator, discriminator_loss, draw_diffusion, generator_term
 from train.fit.engine import build
 from train.fit.settings import Settings

@@ -200,7 +200,7 @@ def test_a_step_waits_for_no_number(
     for name in ("tolist", "item", "cpu", "numpy", "__float__", "__bool__", "__int__"):
         count(name)
     monkeypatch.setattr("accelerate.utils.gather_object", lambda *_: pytest.fail("a step gathers objects"))
-    gradients, to_device, counting = train.fit.loop.compute_gradients, train.data.dataset.to_device, [False]
+    gradients, to_device, counting = train.fit.loop.compute_gradients, train.fit.loop.to_device, [False]
 
     def begin(*arguments: Any) -> Any:
         waits.count, reads[0], counting[0] = 0, 0, True
@@ -215,7 +215,7 @@ def test_a_step_waits_for_no_number(
         return to_device(*arguments)
 
     monkeypatch.setattr(train.fit.loop, "compute_gradients", begin)
-    monkeypatch.setattr(train.data.dataset, "to_device", end)
+    monkeypatch.setattr(train.fit.loop, "to_device", end)
     run(tmp_path, taken, 32, recipe, checkpoint_every=400)
     # There are eight steps of four images. After the fourth step, training reads the losses with one .tolist(). After
     # the last step, it reads the losses again for the checkpoint.

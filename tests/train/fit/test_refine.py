@@ -31,9 +31,10 @@ from tests.doubles.models.refinefir import (
 from tests.doubles.models.weights import random_vgg16
 from tests.doubles.training import finder, snapshot
 from tests.doubles.training_runs import lines, run, same_weights
-from train.data.dataset import TrainingFaces, collate, to_device
+from train.data.dataset import TrainingFaces, collate
 from train.data.snapshot import Snapshot
 from train.data.tensors import to_image
+from train.data.to_device import to_device
 from train.fit.engine import build
 from train.fit.objective import check_weights
 from train.fit.settings import Settings, resolve_settings

@@ -1,7 +1,7 @@
 """Restores a batch and computes the losses and the gradients of the model and of the discriminator.
 
 The CPU does not wait for the device here, because this file reads no number from the device. The rows of a batch are
-selected by indices that `train.data.dataset.to_device` computed on the CPU. There is one exception: the cycle loss of
+selected by indices that `train.data.to_device.to_device` computed on the CPU. There is one exception: the cycle loss of
 ReFine's recipes runs a part of the degradation on the CPU, and therefore waits.
 """
 
@@ -57,15 +57,12 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
             batch = embed_references(engine.encoder, batch)
             inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
-            noisy = None
+            true_latent, noisy = _encode_targets(engine, batch), None
             if recipe.denoise:
                 draw = torch.Generator().manual_seed(_choose_seed(seed, "noise", seen, number))
                 noisy = engine.model.draw_noisy_step(len(batch["lq"]), draw)
+                noisy = noisy._replace(target_latent=true_latent)
             restored = engine.stepped(*inputs, places=batch["places"], noisy=noisy)
-            true_latent = None
-            if discriminator is not None and recipe.discriminator == "latent":
-                with torch.no_grad(), engine.accelerator.autocast():
-                    true_latent = engine.model.base.encode(batch["target"]).float()
             restored = fill_invalid(restored, batch["target"], batch["valid"], true_latent)
             terms = dict(engine.objective(batch, restored))
             # The loss of the model and the loss of the discriminator each get their own timesteps and noise. Without
@@ -100,6 +97,18 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
     if engine.discriminator_optimizer is not None:
         sums["discriminator_gradient"] = clip_gradients(engine.discriminator_optimizer, recipe.clip)
     return sums
+
+
+def _encode_targets(engine: Engine, batch: data.Batch) -> torch.Tensor | None:
+    """Returns the latents of the targets, (B,C,h,w) float32, or None if no loss and no input of the model is a latent
+    of a target."""
+    if engine.latents is None and engine.recipe.discriminator != "latent":
+        return None
+    with torch.no_grad(), engine.accelerator.autocast():
+        if engine.latents is not None:
+            return engine.latents.encode(batch)
+        latents: torch.Tensor = engine.model.base.encode(batch["target"])
+        return latents.float()
 
 
 def _choose_seed(seed: int, purpose: str, seen: int, part: int) -> int:

@@ -55,7 +55,7 @@ class DiffusionBase(nn.Module):
         if config.lora_rank:
             self.unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=ADAPTED))
         # At 512 px, the activations need more memory than the weights. Gradient checkpointing saves memory, but
-        # computes the activations twice.
+        # computes the activations twice. `keep_activations` turns it off.
         self.unet.enable_gradient_checkpointing()
         # The activations of an AutoencoderTiny are small. With gradient checkpointing, diffusers would also read its
         # input in 0..1 instead of -1..1.
@@ -78,6 +78,11 @@ class DiffusionBase(nn.Module):
             # diffusers adds the output of `class_embedding` to the time embedding. The input of `class_embedding` is an
             # identity embedding.
             self.unet.class_embedding = _Shift(config.embedding_dim, self.unet.time_embedding.linear_2.out_features)
+
+    def keep_activations(self) -> None:
+        """Turns gradient checkpointing off: a step computes no activation twice, and needs more memory."""
+        self.unet.disable_gradient_checkpointing()
+        self.vae.disable_gradient_checkpointing()
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Returns the latent z (B,C,S/8,S/8) of an image (B,3,S,S) in 0..1. C is 4 in Stable Diffusion 2.1.

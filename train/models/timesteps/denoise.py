@@ -28,6 +28,7 @@ class NoisyStep(NamedTuple):
 
     timestep: torch.Tensor  # (B,) int64
     noise: torch.Tensor  # (B,C,h,w) float32, standard normal
+    target_latent: torch.Tensor | None = None  # (B,C,h,w) float32; None if the model itself encodes the targets
 
 
 def draw_noisy_step(

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from manifests.errors import BadInput
 from tests.doubles.models.stable_diffusion import write_mini_sd
 from tests.doubles.training import DIM, SMALL, models_of, picture, small, snapshot
-from train.data.dataset import TrainingFaces, batches, to_device
+from train.data.dataset import TrainingFaces, batches
 from train.data.snapshot import Snapshot
+from train.data.to_device import to_device
 from train.fit.engine import Engine, build
 from train.fit.loop import train
 from train.fit.settings import Settings
