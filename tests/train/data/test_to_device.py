@@ -38,7 +38,7 @@ def test_the_device_makes_nearly_the_input_of_the_workers(taken: Snapshot) -> No
     assert batch["lq"].dtype == torch.float32 and batch["lq"].shape == truth["lq"].shape
     apart = (batch["lq"] - truth["lq"]).abs() * 255
     assert float(apart.mean()) < 0.02 and float(apart.quantile(0.99)) <= 1
-    assert float((truth["lq"] - truth["target"]).abs().mean()) * 255 > 1  # the images are degraded
+    assert float((truth["lq"] - truth["target"]).abs().mean()) * 255 > 0.2  # the images are degraded
     assert all(torch.equal(batch[name], truth[name]) for name in ("target", "references", "valid", "row"))
 
 
@@ -48,7 +48,7 @@ def test_images_of_two_sizes_share_a_batch(taken: Snapshot) -> None:
     for index in range(4):
         sample = draw_sample(taken, faces.targets, RECIPE, 0, index)
         theta = draw_theta(faces.presets["quiet"], 0, 0, str(index))
-        samples.append(faces.pack(sample, theta, 1, large=bool(index % 2), on_device=True))
+        samples.append(faces.pack(sample, theta, 4, large=bool(index % 2), on_device=True))
     assert {sample["source"].shape[-1] for sample in samples} == {32, 512}
     lq = to_device(collate(samples), CPU)["lq"]
     for number, sample in enumerate(samples):
@@ -71,6 +71,6 @@ def test_no_worker_degrades(taken: Snapshot, workers: int, monkeypatch: pytest.M
     recipe = replace(SMALL, preset="real-esrgan", mixture={"severe": 0.4, "mild": 0.2, "clean": 0.2})
     monkeypatch.setattr(train.data.dataset, "apply", refuse)  # a forked worker inherits this function
     with pytest.raises(AssertionError, match="degraded an image"):
-        next(batches(TrainingFaces(taken, recipe, 0), 0, 8, workers))
-    one, again = (next(batches(TrainingFaces(taken, recipe, 0, on_device=True), 0, 8, workers)) for _ in range(2))
+        next(batches(TrainingFaces(taken, recipe, 0), 0, 2, workers))
+    one, again = (next(batches(TrainingFaces(taken, recipe, 0, on_device=True), 0, 2, workers)) for _ in range(2))
     assert torch.equal(to_device(one, CPU)["lq"], to_device(again, CPU)["lq"])
