@@ -24,7 +24,7 @@ from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective
 from train.fit.settings import Settings
-from train.fit.steps.target_latents import TargetLatents
+from train.fit.target_latents import TargetLatents
 from train.losses.names import ADVERSARIAL
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.checkpoint_files import find_newest_checkpoint
