@@ -65,7 +65,8 @@ def with_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("train.metrics.measure.explain_missing", lambda *_: None)
     monkeypatch.setattr("train.evaluation.cache.cached_measure.explain_missing", lambda *_: None)
-    monkeypatch.setattr(no_reference, "load_no_reference", lambda name, weights: score(name))
+    for module in ("train.metrics.no_reference", "train.evaluation.cache.cached_measure"):
+        monkeypatch.setattr(f"{module}.load_no_reference", lambda name, **_: score(name))
     monkeypatch.setattr(qalign, "load_qalign", lambda weights: lambda images: [3 + float(one.std()) for one in images])
     monkeypatch.setattr(adaface, "load_adaface", lambda weights: embed)
     monkeypatch.setattr(fid, "load_inception", lambda *_: Gray())
