@@ -150,9 +150,15 @@ def _render_results(results: Sequence[Facts]) -> str:
         parts.append(
             f"Set `{result.get('lq_set')}`: {result.get('images')} images of {result.get('people')} people, at "
             f"{result.get('size')} px, with at most {result.get('references')} references. The values are means. "
-            f"{str(result.get('interval', '')).rstrip('.')}.\n\n{table}"
+            f"The recognizer `{_name_judge(result)}` measured the identity.\n\n{table}"
         )
     return "\n\n".join(parts)
+
+
+def _name_judge(result: Facts) -> str:
+    """Returns the spec of the recognizer that measured the identity, without its folder."""
+    kind, _, place = str(result.get("judge", {}).get("spec", NOT_RECORDED)).partition(":")
+    return f"{kind}:{Path(place).name}" if place else kind
 
 
 def _format_mean(value: Any, metric: str) -> str:
