@@ -125,7 +125,8 @@ def render_page(record: Mapping[str, Any]) -> str:
         parts += ["", f"## {name}", "", *_wrap(ABOUT[name]), "", f"**{make_title(result)}**"]
         for title, headings, rows in make_tables(result):
             parts += ["", f"{title}:", "", *_draw_table(headings, rows)]
-        parts += ["", *(line for notice in make_notices(result) for line in _wrap(f"- {notice}"))]
+        notices = [f"\\{notice}" if notice.startswith("*") else notice for notice in make_notices(result)]
+        parts += ["", *(line for notice in notices for line in _wrap(f"- {notice}"))]
         for metric in result["metrics"].values():
             conventions[metric["title"]] = f"{metric['convention']} ({metric['source']})."
     parts += ["", "## Conventions", ""]

@@ -520,6 +520,16 @@ def test_a_name_for_a_paper_is_escaped() -> None:
         "rows": [{"key": "a", "system": "a_b", "images": 1, "unmeasured": 0, "psnr": None}],
     }  # fmt: skip
     assert r"50\% \& more\_" in render_latex(result) and r"a\_b & -- \\" in render_latex(result)
+    # the minus of a number, but neither a hyphen nor the dash of a range
+    row = {
+        "key": "b",
+        "system": "x-1, 2.0–3.0",
+        "images": 1,
+        "unmeasured": 0,
+        "psnr": {"mean": -1, "low": -2, "high": 0, "images": 1},
+    }
+    found = render_latex(result | {"rows": [row]})
+    assert "x-1, 2.0--3.0 & $-$1.0 [$-$2.0, 0.0]" in found
 
 
 class Colours(torch.nn.Module):

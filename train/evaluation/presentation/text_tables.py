@@ -74,7 +74,9 @@ def render_markdown(result: Result) -> str:
         parts += ["", *render(headings, make_difference_rows(result))]
     for title, headings, rows in make_slice_tables(result):
         parts += ["", f"{title}:", "", *render(headings, rows)]
-    parts += ["", *(f"- {notice}" for notice in make_notices(result)), ""]
+    # GitHub would show a star at the beginning of a notice as a list inside the list.
+    notices = [f"\\{notice}" if notice.startswith("*") else notice for notice in make_notices(result)]
+    parts += ["", *(f"- {notice}" for notice in notices), ""]
     parts += [
         f"- {metric['title']}: {metric['convention']} ({describe_source(metric)})."
         for metric in result["metrics"].values()
@@ -107,7 +109,7 @@ def render_latex(result: Result) -> str:
 
     def escape(text: str) -> str:
         plain = "".join(_LATEX.get(letter, letter) for letter in text)
-        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", plain)  # the sign of a number, not a hyphen
+        return re.sub(r"(?<![\w.}-])-(?=\d)", "$-$", plain)  # the sign of a number, not a hyphen
 
     def render(headings: list[str], rows: list[list[str]], is_best: Callable[[int, int], bool]) -> list[str]:
         body = [
