@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import io
 import os
@@ -29,18 +28,16 @@ sys.dont_write_bytecode = False
 # SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import duckdb
 import pytest
 from hypothesis import settings
 
 from tests.doubles.commands.forked_commands import start_python
 from tests.doubles.commands.forked_workers import fork_workers
+from tests.doubles.ledger_threads import use_one_thread
 from tests.places import SHARED, Run
 
 fork_workers()
-
-# One thread is enough for the few rows of a test, and a query then takes a fifth less processor time.
-duckdb.connect = functools.partial(duckdb.connect, config={"threads": 1})
+use_one_thread()
 
 # `make test` draws the same random examples each time. `make fuzz` sets HYPOTHESIS_PROFILE=free to draw new examples.
 # No example has a time limit, because an example can take long on a busy machine.
