@@ -403,7 +403,7 @@ class Evaluator:
             self.pictures.keep,
         )
         self.options = replace(options, metrics=choose_metrics(frozen_set, options.metrics))
-        self.names = name_set(frozen_set.cases, options.references)
+        self.names = name_set(frozen_set.cases, options.references, self.pictures.release)
         return frozen_set
 
     def _open_cache(self, folder: Path | None, restorer: str = "") -> EvaluationCache:

@@ -48,8 +48,11 @@ def choose_metrics(frozen_set: FrozenSet, metrics: tuple[str, ...]) -> tuple[str
     return tuple(name for name in WITHOUT_TARGET_METRICS if has_references or not reads_references(name))
 
 
-def name_set(cases: Sequence[Case], references: int) -> tuple[str, str]:
-    """Returns the short name of a set, and the short name of the set with the references that metrics read."""
+def name_set(cases: Sequence[Case], references: int, release: Callable[[], None] = lambda: None) -> tuple[str, str]:
+    """Returns the short name of a set, and the short name of the set with the references that metrics read.
+
+    `release` is called after every few pictures. It can remove pictures from the memory.
+    """
     hashes: dict[int, str] = {}  # references are shared by cases, so each array is hashed once
 
     def hash_once(image: np.ndarray | None) -> str:
@@ -57,6 +60,8 @@ def name_set(cases: Sequence[Case], references: int) -> tuple[str, str]:
             return "-"
         if id(image) not in hashes:
             hashes[id(image)] = hash_picture(image)
+            if len(hashes) % 256 == 0:
+                release()
         return hashes[id(image)]
 
     own = [(case.face_id, hash_once(case.lq), hash_once(case.target)) for case in cases]
