@@ -58,9 +58,10 @@ class Ledger:
         After an interrupted purge, the dataset may still contain data of a purged person. Only the purge itself uses
         `during_purge`, which opens a dataset whose purge is unfinished.
 
-        Raises BadInput if `dataset` is a file and not a folder. Raises LedgerMissing if there is no ledger to read,
-        LedgerLocked if another process uses the ledger, and LedgerTooNew if a newer Likeness made the ledger. Raises
-        LedgerError if the file is not a ledger, or if a purge is unfinished.
+        If `dataset` or a folder above it is a file, raises BadInput with `write`, and LedgerMissing without `write`.
+        Raises LedgerMissing if there is no ledger to read, LedgerLocked if another process uses the ledger, and
+        LedgerTooNew if a newer Likeness made the ledger. Raises LedgerError if the file is not a ledger, or if a purge
+        is unfinished.
         """
         return cls(open_connection(Path(dataset), write, during_purge, check_tables), Path(dataset))
 

@@ -15,8 +15,8 @@ from torch import nn
 from manifests.errors import BadInput
 from manifests.runtime.text import take_first_line
 
-# Maps each backbone to the file name of its weights IMAGENET1K_V1 in torchvision. The name of a file ends with the
-# first digits of the sha256 of the file. torchvision is not imported here, because its import takes a second.
+# Maps each backbone to the file name of its weights IMAGENET1K_V1 in torchvision. A name contains the
+# first digits of the sha256 of its file. torchvision is not imported here, because its import takes a second.
 BACKBONES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth"}
 
 

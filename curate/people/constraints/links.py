@@ -92,9 +92,9 @@ def resolve_links(
     """Returns the constraints on the faces `face_ids`, the accepted faces in the order of their embeddings.
 
     `faces` are all faces of the ledger, and `decisions` is the whole log. `labels` maps face_id -> label, if labels are
-    truth. A decision takes precedence over a label: the label of a face that a split or move names is ignored. A
-    decision about a near-duplicate applies to the representative. Raises Contradiction with the numbers of the
-    decisions if decisions contradict each other.
+    truth. A decision takes precedence over a label: if a split or a move takes a face out of a person, the label of
+    this face is ignored. A decision about a near-duplicate applies to the representative. Raises Contradiction with the
+    numbers of the decisions if decisions contradict each other.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     active, finder = select_active(decisions), finder or FaceFinder(faces)

@@ -14,8 +14,9 @@ from manifests.runtime.text import format_count
 def perform(session: Session, act: object) -> dict[str, Any]:
     """Performs one act of the browser. Returns a dict with a `sentence` for the user, and the `notices` of decisions.
 
-    `act` is {"act": NAME}, where NAME is undo, redo, apply or seen. Any other act is {"requests": [...]} with the
-    requests of `curate/decisions/requests.py`. Raises BadInput if the act is malformed, or if its requests are refused.
+    `act` is either {"act": NAME}, where NAME is undo, redo, apply or seen, or {"requests": [...]} with the requests of
+    `curate/decisions/requests.py`. With the name seen, `act` may also have the key `person`. Raises BadInput if the act
+    is malformed, or if its requests are refused.
     """
     if not isinstance(act, Mapping):
         raise BadInput("An act is a JSON object.")

@@ -40,7 +40,7 @@ def show_people(request: Request) -> Response:
 
 
 def list_people(request: Request) -> Response:
-    """Sends a part of the wall: `start` and `count` name the rows, `total` is the number of all rows."""
+    """Sends a part of the wall. The request says with `start` and `count` which people. `total` counts all people."""
     session, query = get_session(request), request.query_params
     with session.lock:
         rows = session.read().list_people(

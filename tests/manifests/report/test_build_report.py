@@ -162,14 +162,15 @@ def test_every_part_is_there(folder: Path) -> None:
 
 
 def test_results_are_shown_whatever_was_measured_and_what_is_broken_is_named(folder: Path) -> None:
-    run = training_run(folder / "run")
+    run = training_run(folder / "first")
     (run / "evaluation.json").write_text(json.dumps(a_result("lmd")))
     (run / "counterfactuals-judge.json").write_text(json.dumps(a_result("takeover")))
     (run / "evaluation-judge.json").write_text('{"rows": []}')
     page = build_report(folder).read_text(encoding="utf-8")
     assert "Title of lmd" in page and "Title of takeover" in page and "Title of psnr" not in page
     assert (
-        "The file evaluation-judge.json of the run run is broken, or another version of Likeness wrote the file" in page
+        "The file evaluation-judge.json of the run first is broken, or another version of Likeness wrote the file"
+        in page
     )
 
 

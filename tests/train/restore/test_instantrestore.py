@@ -1,4 +1,7 @@
-"""Tests the seed of `likeness restore` with InstantRestore's released layout. Only these weights draw noise."""
+"""Tests the seed of `likeness restore` with InstantRestore's released layout.
+
+Of all released restorers, only InstantRestore draws noise.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

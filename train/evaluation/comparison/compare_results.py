@@ -182,7 +182,7 @@ def _add_set_metrics(
             continue
         against = [value.get("against") for value in values.values() if value is not None]
         if any(one != against[0] for one in against):
-            reasons[name] = "the results compared the images with different images"
+            reasons[name] = "the results did not all compare with the same images or statistics"
             continue
         for average in averages:
             average[name] = values.get(average["key"])

@@ -69,8 +69,8 @@ class FacialFeatureExtractor(nn.Module):
         """Returns p_I (B,GRID^2,D).
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
-        `Places.filled`. `encoded` has the coarsest maps (n,C,h,h) of the filled slots. If `encoded` is None, the maps
-        are computed."""
+        `Places.filled`. `encoded` has the coarsest map of each of the n references that are present, (n,C,h,h), in the
+        order of `filled`. If `encoded` is None, the maps are computed."""
         # Encode LQ and references to the coarsest map, (B,C,h,h), and the references to tokens, (B,K h h,C).
         own = self.encoder(lq)[-1]
         if encoded is None:

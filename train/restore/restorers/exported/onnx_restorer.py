@@ -1,4 +1,4 @@
-"""Runs a restorer of ONNX files with ONNX Runtime on the CPU.
+"""Runs a restorer that was exported to ONNX files, with ONNX Runtime on the CPU.
 
 Outside curate/faces, only this file of Likeness imports onnxruntime.
 """
