@@ -37,6 +37,8 @@ class SetFaces:
     rules: Rules
     recognizer: str  # sha256
     is_imported: bool = False  # True: the faces have names of the imported set instead of face ids.
+    # Names of the faces that are LQ images. Such a face can show a known picture, but does not tell who the person is.
+    degraded: frozenset[str] = frozenset()
 
     @property
     def groups(self) -> list[str]:

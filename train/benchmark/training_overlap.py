@@ -9,6 +9,11 @@ The faces of the set are compared with the training faces in the snapshot of the
 
 A set that was split by photos shares its people with the training on purpose. For such a set, only the files and the
 pictures are compared. The faces of an imported set have no face ids, so only pictures and people are compared.
+
+In an imported set, the few photos of a person are often almost alike. A stranger who is like one of the photos is then
+like all of them, so the photos do not confirm each other. Therefore the photos of both people must confirm that they
+are one person. LQ images of strangers are alike because they are blurred, so an LQ image without a target is compared
+only as a picture.
 """
 
 from __future__ import annotations
@@ -115,13 +120,16 @@ def find_training_overlap(
         )
     else:
         own = replace(own, rules=_fit_rules(own, snapshot, training, strangers_near_zero))
-        overlap.how |= _describe_rules(own.rules, own.group_kind)
+        overlap.how |= _describe_rules(own.rules, own.group_kind, own.is_imported)
         found += _compare_faces(own, snapshot, training, overlap) if len(own.rows) else []
         if len(own.rows) < len(own.faces):
             overlap.unchecked.append(
                 f"Only files were compared for {len(own.faces) - len(own.rows)} of {len(own.faces)} faces of the set, "
                 "because these faces have no embedding."
             )
+    if own.degraded:
+        images = format_count(len(own.degraded), "image")
+        overlap.unchecked.append(f"Compared only as pictures, because there is no target: {images} of the set.")
     missing = len(set(targets)) - len(own.group_of.keys() & set(targets))
     if missing:
         images = format_count(missing, "image")
@@ -157,7 +165,7 @@ def _fit_rules(own: SetFaces, snapshot: Snapshot, training: np.ndarray, stranger
     return rules
 
 
-def _describe_rules(rules: Rules, group_kind: str) -> dict[str, str]:
+def _describe_rules(rules: Rules, group_kind: str, is_imported: bool) -> dict[str, str]:
     how = {
         "picture": (
             f"The perceptual hashes of two aligned faces differ in at most {rules.max_face_bits} of 256 bits "
@@ -167,8 +175,8 @@ def _describe_rules(rules: Rules, group_kind: str) -> dict[str, str]:
     }
     if group_kind == "people":
         how["person"] = (
-            f"The cosine of two faces is {rules.same_person:g} or more, and so is the mean cosine of one of the two "
-            "faces to all faces of the other person."
+            f"The cosine of two faces is {rules.same_person:g} or more, and so is the mean cosine of "
+            f"{'each' if is_imported else 'one'} of the two faces to all faces of the other person."
         )
     return how
 
@@ -210,7 +218,7 @@ def _compare_faces(
     pairs = FacePairs(faces, rows, np.concatenate([own.vectors, vectors]), own.rules)
     people = own.group_kind == "people"
     found: list[SeenGroup] = []
-    for similar in pairs.judge_similar_faces(np.arange(len(own.faces)), rows[len(own.rows) :], people):
+    for similar in pairs.judge_similar_faces(np.arange(len(own.faces)), rows[len(own.rows) :], people, own.is_imported):
         overlap.alike_pairs += int(similar.is_alike.sum())
         found += _list_seen(own, faces, similar)
     if people:
@@ -229,7 +237,9 @@ def _find_possible_copies(own: np.ndarray, training: np.ndarray, least: float) -
 
 
 def _list_seen(own: SetFaces, faces: Sequence[FaceLine], similar: SimilarFaces) -> Iterable[SeenGroup]:
-    for kind, chosen in (("picture", similar.is_copy), ("person", similar.is_person & ~similar.is_copy)):
+    degraded = np.array([face.face in own.degraded for face in own.faces], bool)
+    tells_person = similar.is_person & ~similar.is_copy & ~degraded[similar.i]
+    for kind, chosen in (("picture", similar.is_copy), ("person", tells_person)):
         columns = similar.i[chosen].tolist(), similar.j[chosen].tolist(), similar.cosines[chosen].tolist()
         for i, j, cosine in zip(*columns, strict=True):
             yield SeenGroup(own.groups[i], kind, faces[i].face, faces[j].face, cosine)

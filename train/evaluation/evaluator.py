@@ -153,7 +153,11 @@ class Evaluator:
         if self.whole_set.is_imported:
             faces = [
                 ImportedFaces(
-                    case.face_id, case.identity_id, case.lq if case.target is None else case.target, case.references
+                    case.face_id,
+                    case.identity_id,
+                    case.lq if case.target is None else case.target,
+                    case.target is None,
+                    case.references,
                 )
                 for case in self.whole_set.cases
             ]

@@ -75,21 +75,21 @@ class FacePairs:
         cosines[both] = np.einsum("nd,nd->n", self.vectors[a[both]], self.vectors[b[both]])
         return cosines.round(DIGITS)
 
-    def compute_person_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    def compute_person_cosines(self, i: np.ndarray, j: np.ndarray, both: bool = False) -> np.ndarray:
         """Returns how strongly other photos confirm that the faces of a pair show one person, float (n,).
 
-        A side means the faces of one person in one split. The value is the higher of two means. The first mean is the
-        mean cosine of the first face to the side of the second face. The second mean is the mean cosine of the second
-        face to the side of the first face. If only one of the two sides has a single face, the mean cosine to the
-        single face counts as -1, because a single face confirms nothing.
+        A side means the faces of one person in one split. The value is the higher of two means, or the lower of the
+        two if `both` is True. The first mean is the mean cosine of the first face to the side of the second face. The
+        second mean is the mean cosine of the second face to the side of the first face. If only one of the two sides
+        has a single face, the mean cosine to the single face does not count, because a single face confirms nothing.
         """
         a, b = self.row[i], self.row[j]
         means = []
         for face, other in ((a, b), (b, a)):
             mean = np.einsum("nd,nd->n", self.vectors[face], self.side_mean[self.side[other]]).round(DIGITS)
             both_single = (self.side_size[self.side[face]] == 1) & (self.side_size[self.side[other]] == 1)
-            means.append(np.where((self.side_size[self.side[other]] > 1) | both_single, mean, -1.0))
-        return np.maximum(*means)
+            means.append(np.where((self.side_size[self.side[other]] > 1) | both_single, mean, np.nan))
+        return np.asarray(np.fmin(*means) if both else np.fmax(*means))
 
     def are_same_face(self, i: np.ndarray, j: np.ndarray, cosines: np.ndarray) -> np.ndarray:
         """Returns whether the faces of each pair are near-duplicates by their cosine and by their hashes, bool (n,)."""
@@ -151,14 +151,19 @@ class FacePairs:
                 i_, j_ = a[start : start + PAIRS_PER_BATCH], b[start : start + PAIRS_PER_BATCH]
                 yield i_, j_, self.compute_cosines(i_, j_)
 
-    def judge_similar_faces(self, one: np.ndarray, other: np.ndarray, people: bool) -> Iterator[SimilarFaces]:
-        """Yields the pairs of `find_similar_faces`, and says which pairs show one picture or one person."""
+    def judge_similar_faces(
+        self, one: np.ndarray, other: np.ndarray, people: bool, both: bool = False
+    ) -> Iterator[SimilarFaces]:
+        """Yields the pairs of `find_similar_faces`, and says which pairs show one picture or one person.
+
+        `both` is as in `compute_person_cosines`.
+        """
         for i, j, cosines in self.find_similar_faces(one, other, people):
             alike = np.zeros(len(i), bool)
             if people:
                 alike = cosines >= self.rules.same_person
             confirmed = alike.copy()
-            confirmed[alike] = self.compute_person_cosines(i[alike], j[alike]) >= self.rules.same_person
+            confirmed[alike] = self.compute_person_cosines(i[alike], j[alike], both) >= self.rules.same_person
             yield SimilarFaces(i, j, cosines, self.are_same_face(i, j, cosines), alike, confirmed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -123,6 +124,32 @@ def test_a_stranger_who_reaches_the_threshold_once_is_not_the_person(made: tuple
     # if the other photo of the stranger is like the face too, the two photos confirm each other
     write_snapshot(run, dataset, {one: "train", other: "train"}, SIZE, {one: like, other: like})
     assert [seen.kind for seen in search(dataset, run).seen] == ["person"]
+
+
+def test_in_an_imported_set_the_photos_of_both_people_must_confirm_the_person(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Tests a stranger with two photos. One photo is like all faces of the person, because these faces are alike."""
+    dataset, run = made[1], tmp_path / "run"
+    own = read_set_faces(dataset, None, targets_of(dataset))
+    imported = replace(own, is_imported=True)
+    like = own.vectors.mean(0) / np.linalg.norm(own.vectors.mean(0))
+    people = {row.face_id: row.identity_id for row in doubles.rows(dataset, Membership)}
+    one = faces_of(dataset, "train")[0]
+    other = next(face for face in faces_of(dataset, "train")[1:] if people[face] == people[one])
+    write_snapshot(run, dataset, {one: "train", other: "train"}, SIZE, {one: like, other: -like})
+    kinds = [
+        [one.kind for one in find_training_overlap(faces, run, targets_of(dataset), False).seen]
+        for faces in (own, imported)
+    ]
+    assert kinds == [["person"], []]
+    # if the other photo is like the person too, it is the person
+    write_snapshot(run, dataset, {one: "train", other: "train"}, SIZE, {one: like, other: like})
+    assert [one.kind for one in find_training_overlap(imported, run, targets_of(dataset), False).seen] == ["person"]
+    # a degraded face does not tell who the person is
+    degraded = replace(imported, degraded=frozenset(line.face for line in own.faces))
+    found = find_training_overlap(degraded, run, targets_of(dataset), False)
+    assert not found.seen and "Compared only as pictures, because there is no target" in found.unchecked[0]
 
 
 def test_a_set_that_was_split_by_photos_shares_people_but_no_pictures(made: tuple[Path, Path], tmp_path: Path) -> None:

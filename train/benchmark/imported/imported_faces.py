@@ -21,7 +21,8 @@ class ImportedFaces:
 
     name: str
     person: str  # The name of the case, if the set does not say who is on the image.
-    image: np.ndarray  # The target, or the LQ image if the set has no targets.
+    image: np.ndarray  # The target, or the LQ image if the case has no target.
+    is_degraded: bool  # True if `image` is the LQ image.
     references: Sequence[np.ndarray]
 
 
@@ -34,8 +35,11 @@ def list_imported_faces(
     share of the pairs of strangers that reach the threshold is NaN, because a set of few people does not tell it.
     """
     pictures: dict[str, tuple[str, np.ndarray]] = {}  # name of a face -> its person and its image
+    degraded = set()
     for case in cases:
         pictures[case.name] = case.person, case.image
+        if case.is_degraded:
+            degraded.add(case.name)
         for image in case.references:
             pictures[f"reference {hash_picture(image)} {case.person}"] = case.person, image
     lines = tuple(
@@ -44,4 +48,5 @@ def list_imported_faces(
     )
     vectors = np.stack([embed([image])[0] for _, image in pictures.values()])
     rules, own_hash = make_usual_rules(recognizer.same_person), recognizer.recognizer_sha256()
-    return SetFaces(lines, np.arange(len(lines)), vectors, "people", rules, own_hash, is_imported=True)
+    rows = np.arange(len(lines))
+    return SetFaces(lines, rows, vectors, "people", rules, own_hash, is_imported=True, degraded=frozenset(degraded))

@@ -24,7 +24,15 @@ def find_cached_overlap(
     """
     if not has_snapshot(checkpoint_folder):
         return find_training_overlap(own, checkpoint_folder, targets, strangers_near_zero)
-    faces = (repr(own.faces), own.rows, own.vectors, own.group_kind, repr(own.rules), own.recognizer)
+    faces = (
+        repr(own.faces),
+        own.rows,
+        own.vectors,
+        own.group_kind,
+        repr(own.rules),
+        own.recognizer,
+        repr(sorted(own.degraded)),
+    )
     snapshot = checkpoint_folder / "snapshot"
     files = [sha256_file(snapshot / name) if (snapshot / name).is_file() else None for name in (FACTS, FACES)]
     crops = (snapshot / CROPS).stat() if (snapshot / CROPS).is_file() else None
