@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
     "dlib": "dlib-bin",
     "faiss": "faiss-cpu",
     "pi_heif": "pi-heif",
+    "torch_fidelity": "torch-fidelity",
 }
 # Our code needs these packages, but does not import them. face_recognition_models is found by its path. tensorboard
 # writes the events of torch. albumentations needs the headless OpenCV in the same version as opencv-python. pyiqa's

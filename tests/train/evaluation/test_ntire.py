@@ -13,8 +13,8 @@ import torch
 
 from manifests.errors import BadInput
 from manifests.report.result_notices import make_notices
+from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import Copying, use_in_evaluation
-from tests.train.evaluation.test_imported_set import draw_face, save
 from train.benchmark.imported.import_benchmark import import_benchmark
 from train.evaluation.evaluate import compare
 from train.evaluation.options import EvaluationOptions
@@ -49,9 +49,9 @@ def challenge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pa
     use_in_evaluation(monkeypatch, Copying("maps"))
     for number, subset in enumerate(SUBSETS):
         for person in range(2):
-            face = draw_face(person, number, SIDE)
-            save(tmp_path / "set" / "test" / subset / f"{number}{person}.png", face // 2)
-            save(tmp_path / "outputs" / f"{number}{person}.png", face)
+            face = doubles.face(person, number, SIDE)
+            doubles.save(tmp_path / "set" / "test" / subset / f"{number}{person}.png", face // 2)
+            doubles.save(tmp_path / "outputs" / f"{number}{person}.png", face)
     import_benchmark(tmp_path / "set", "ntire", tmp_path / "bench")
     content = write_statistics(Statistics(np.array([2.0, 1.0]), np.eye(2), 70000), "pytorch-fid", "0" * 64)
     (tmp_path / "ffhq.npz").write_bytes(content)

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
-from curate.faces.interface import Detection, FaceModels, normalise_rows
+from curate.faces.align import FFHQ_512, align_face
+from curate.faces.interface import Detection
 from curate.faces.load import load_faces
 from degrade.operations.apply import apply_to_pixels
 from degrade.presets import find_preset
 from manifests.errors import BadInput
 from manifests.pictures.images import decode
+from tests.doubles.faces.colour_judge import judge, photo
 from tests.doubles.models.weights import random_alexnet, random_resnet18_110, random_vgg16
-from tests.doubles.training import models_of, picture
 from train.evaluation.results.aggregate import average_systems
 from train.losses.backbones import get_file_name
 from train.metrics.landmarks import find_5_points
@@ -39,31 +39,6 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_resnet18_110(random_alexnet(random_vgg16(tmp_path_factory.mktemp("weights"))))
-
-
-def judge() -> FaceModels:
-    """Returns face models that compare coarse colours, and that find a face in every picture that is not flat.
-
-    The brighter a picture is, the further to the right is its face.
-    """
-
-    def embed(chips: np.ndarray) -> np.ndarray:
-        coarse = [cv2.resize(chip, (6, 6), interpolation=cv2.INTER_AREA).astype(float).ravel() - 128 for chip in chips]
-        return normalise_rows(np.stack(coarse))
-
-    def detect(image: np.ndarray) -> list[Detection]:
-        if image.std() < 5:
-            return []
-        points = (FFHQ_512 + 0.5) * (len(image) / FFHQ_SIZE) - 0.5 + [image.mean() / 20, 0]
-        return [Detection(np.array([0, 0, 9, 9], np.float32), points.astype(np.float32), 0.9)]
-
-    return replace(models_of(Path("none")), embed=embed, detect=detect)
-
-
-def photo(person: int, number: int, size: int = 128) -> np.ndarray:
-    """Returns a picture with the coarse colours of a person and the fine texture of a photo."""
-    fine = np.random.default_rng([person, number]).normal(0, 14, (size, size, 3))
-    return np.clip(picture(person, number, size) + cv2.GaussianBlur(fine, (0, 0), 0.8), 0, 255).astype(np.uint8)
 
 
 def blurred(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 from manifests.errors import BadInput
-from tests.train.metrics.test_measure import judge, photo
+from tests.doubles.faces.colour_judge import judge, photo
 from train.metrics.measure import build_measure, explain_missing
 from train.metrics.networks import qalign
 from train.metrics.networks.adaface import OTHERS, STATE, Ir, IrShape, load_adaface, prepare_input

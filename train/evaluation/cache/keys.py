@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 # A new version of one of these packages can change a figure.
 _PACKAGES = (
-    "diffusers", "dlib-bin", "insightface", "numpy", "onnxruntime", "opencv-python", "opencv-python-headless", "peft",
-    "pillow", "pyiqa", "scipy", "timm", "torch", "torch-fidelity", "torchmetrics", "torchvision", "transformers",
+    "diffusers", "dlib-bin", "insightface", "numpy", "onnx2torch", "onnxruntime", "opencv-python",
+    "opencv-python-headless", "peft", "pillow", "pyiqa", "scipy", "timm", "torch", "torch-fidelity", "torchmetrics",
+    "torchvision", "transformers",
 )  # fmt: skip
 # The number of arrays whose hashes are remembered (ours): an image has up to 20, and many are shared.
 _REMEMBERED = 4096
