@@ -162,10 +162,11 @@ def _explain_training(result: Result) -> list[str]:
             f"compared {ways}."
         )
         if "person" in overlap["how"]:
+            expected = overlap["expected_pairs"]
+            strangers = "" if expected is None else f" ({expected:.1f} pairs of strangers are expected to)"
             sentence += (
-                f" {format_count(overlap['alike_pairs'], 'pair')} of faces reach the threshold for one person "
-                f"({overlap['expected_pairs']:.1f} pairs of strangers are expected to), but a pair counts only if "
-                "other photos confirm it."
+                f" {format_count(overlap['alike_pairs'], 'pair')} of faces reach the threshold for one person"
+                f"{strangers}, but a pair counts only if other photos confirm it."
             )
         images = len(overlap["seen_targets"])
         sentence += (

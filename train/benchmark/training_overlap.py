@@ -62,11 +62,12 @@ class TrainingOverlap:
     training_faces: int = 0
     training_people: int = 0
     alike_pairs: int = 0  # number of pairs whose cosine reaches the threshold for one person
-    expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
+    # The expected number of pairs of strangers that reach the threshold. None if it is not known.
+    expected_pairs: float | None = 0.0
     how: dict[str, str] = field(default_factory=dict)  # kind -> a sentence that says how faces were compared
     unchecked: list[str] = field(default_factory=list)  # a sentence for each check that was not possible
     seen: list[SeenGroup] = field(default_factory=list)
-    seen_targets: list[str] = field(default_factory=list)  # face ids, sorted
+    seen_targets: list[str] = field(default_factory=list)  # face ids, or names of an imported set, sorted
 
     def describe_seen(self) -> str:
         """Returns a clause that counts what the run has seen, and names the strongest example."""
@@ -77,7 +78,9 @@ class TrainingOverlap:
             first.kind, "shows the same person as training face"
         )
         other = "" if first.kind == "file" else f" {first.training_face[:12]} (cosine {first.cosine:.2f})"
-        return f"{format_count(len(self.seen), *units)} of the set ({images}): face {first.face[:12]} {reason}{other}"
+        # a face id is shortened, and a name of an imported set is not
+        face = first.face if "file" not in self.how else f"face {first.face[:12]}"
+        return f"{format_count(len(self.seen), *units)} of the set ({images}): {face} {reason}{other}"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields for the JSON of a result."""
@@ -89,11 +92,11 @@ def find_training_overlap(
 ) -> TrainingOverlap:
     """Compares a set with the training faces of a run.
 
-    `own` has the faces of the set, and `targets` are the face ids of its images. `checkpoint_folder` is the folder that
-    contains the folder `snapshot`. If there is no snapshot, nothing is compared. `strangers_near_zero` is as in
-    `FaceModels`. If it is True, the threshold for one person is calibrated on the faces of the set and of the training
-    together, because the threshold of a small set is too low for so many strangers. Raises BadInput if the snapshot
-    cannot be read.
+    `own` has the faces of the set, and `targets` are the face ids of its images, or their names in an imported set.
+    `checkpoint_folder` is the folder that contains the folder `snapshot`. If there is no snapshot, nothing is compared.
+    `strangers_near_zero` is as in `FaceModels`. If it is True, the threshold for one person is calibrated on the faces
+    of the set and of the training together, because the threshold of a small set is too low for so many strangers.
+    Raises BadInput if the snapshot cannot be read.
     """
     if not has_snapshot(checkpoint_folder):
         return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])
@@ -151,7 +154,7 @@ def _fit_rules(own: SetFaces, snapshot: Snapshot, training: np.ndarray, stranger
     """Returns the rules for the comparison of the set with the training faces.
 
     An imported set has no share of the pairs of strangers that reach the threshold. If the share is not calibrated, it
-    is measured on the people of the training.
+    is measured on the people of the training. It stays NaN if the training has only one person.
     """
     rules = own.rules
     if strangers_near_zero and len(own.rows):
@@ -222,7 +225,8 @@ def _compare_faces(
         overlap.alike_pairs += int(similar.is_alike.sum())
         found += _list_seen(own, faces, similar)
     if people:
-        overlap.expected_pairs = round(len(own.rows) * len(lines) * own.rules.false_match_rate, 1)
+        rate = own.rules.false_match_rate
+        overlap.expected_pairs = None if math.isnan(rate) else round(len(own.rows) * len(lines) * rate, 1)
     return found
 
 

@@ -127,11 +127,12 @@ def make_usual_rules(same_person: float) -> Rules:
 def measure_false_matches(rules: Rules, vectors: np.ndarray, people: Sequence[str]) -> Rules:
     """Returns the rules with the share of the pairs of strangers among `people` that reach the threshold.
 
-    `vectors` and `people` are as in `raise_threshold`. The share is measured on at most _SAMPLE faces.
+    `vectors` and `people` are as in `raise_threshold`. The share is measured on at most _SAMPLE faces. Without a pair
+    of strangers, the share is NaN.
     """
     rows = np.unique(np.linspace(0, len(vectors) - 1, min(_SAMPLE, len(vectors))).astype(np.int64))
     _, person = np.unique([people[row] for row in rows], return_inverse=True)
     strangers = person[:, None] != person[None, :]
     cosines = (vectors[rows] @ vectors[rows].T)[strangers]
-    rate = float((cosines >= rules.same_person).mean()) if len(cosines) else 0.0
+    rate = float((cosines >= rules.same_person).mean()) if len(cosines) else math.nan
     return replace(rules, false_match_rate=float(f"{rate:.2g}"))

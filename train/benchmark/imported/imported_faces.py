@@ -41,7 +41,7 @@ def list_imported_faces(
         if case.is_degraded:
             degraded.add(case.name)
         for image in case.references:
-            pictures[f"reference {hash_picture(image)} {case.person}"] = case.person, image
+            pictures[f"reference {hash_picture(image)[:12]} of {case.person}"] = case.person, image
     lines = tuple(
         FaceLine(name, name, person, "set", hash_face(image), "0" * 16, (0.0, 0.0, 0.0, 0.0), None)
         for name, (person, image) in pictures.items()
