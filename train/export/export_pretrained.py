@@ -31,6 +31,7 @@ from train.models.checkpoint_files import (
 )
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer
+from train.recipes.recipes import DIFFUSION
 
 LORA = "pytorch_lora_weights.safetensors"  # The file name that diffusers reads.
 _BASE_FILES = ("unet/", "vae/", "scheduler/")
@@ -85,7 +86,7 @@ def export_pretrained(run: Path, out: Path, base_model: str | None = None) -> Ex
 
 
 def _list_base_files(config: ModelConfig) -> list[str]:
-    if config.base == "tiny" or config.stylegan is not None:
+    if config.base != DIFFUSION:
         return []
     return [*_BASE_FILES, *([LORA] if config.lora_rank else [])]
 

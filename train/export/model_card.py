@@ -16,6 +16,7 @@ from typing import Any
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import CONFIG
 from train.models.config import ModelConfig
+from train.recipes.recipes import DIFFUSION
 from train.restore.references.confirm_references import REFERENCE_PARTS
 
 CARD = "README.md"
@@ -30,7 +31,7 @@ Facts = Mapping[str, Any]
 class RunFacts:
     """Holds what the files of a run say about a checkpoint."""
 
-    config: Facts  # RUN/config.json; empty if the checkpoint is in no run
+    config: Facts  # RUN/config.json; empty if the folder of the checkpoint is in no run
     results: Sequence[Facts]  # the results of `likeness evaluate` for this checkpoint
 
 
@@ -39,7 +40,9 @@ def read_run_facts(checkpoint: Path) -> RunFacts:
     run = checkpoint.resolve().parent
     results = [_read_json(path) for path in sorted(run.glob("evaluation*.json"))]
     own = [one for one in results if one.get("checkpoint") == checkpoint.resolve().name and one.get("rows")]
-    return RunFacts(_read_json(run / CONFIG), own)
+    config = _read_json(run / CONFIG)
+    # The config.json of another folder, for example of an exported restorer, has no recipe with settings.
+    return RunFacts(config if isinstance(config.get("recipe"), dict) else {}, own)
 
 
 def _read_json(path: Path) -> Facts:
@@ -83,9 +86,14 @@ def _render_front_matter(base: str) -> str:
         "pipeline_tag: image-to-image",
         f"tags: {json.dumps(_TAGS)}",
     ]
-    if _HUB_NAME.fullmatch(base) and not Path(base).exists():
+    if _is_hub_name(base):
         lines.append(f"base_model: {json.dumps(base)}")
     return "\n".join(["---", *lines, "---"])
+
+
+def _is_hub_name(base: str) -> bool:
+    """Returns whether a base is named by its hub name. A base in a folder has an absolute path."""
+    return _HUB_NAME.fullmatch(base) is not None
 
 
 def _describe_references(config: ModelConfig) -> str:
@@ -99,10 +107,13 @@ def _describe_faces(facts: Facts) -> str:
     recognizer = facts.get("recognizer")
     if not isinstance(recognizer, Mapping):
         return "The restorer works with any face models of Likeness."
-    return (
+    needed = (
         f"The restorer needs the face recognizer from its training, `{recognizer.get('spec')}`, with the sha256 "
-        f"`{recognizer.get('sha256')}`. Give its folder with `--faces insightface:FOLDER` if it is in another place."
+        f"`{recognizer.get('sha256')}`."
     )
+    if not str(recognizer.get("spec")).startswith("insightface:"):
+        return needed
+    return f"{needed} If it is not in insightface's own folder, give its folder with `--faces insightface:FOLDER`."
 
 
 def _list_training(config: ModelConfig, facts: Facts, base: str, run: Facts) -> list[tuple[str, str]]:
@@ -110,9 +121,7 @@ def _list_training(config: ModelConfig, facts: Facts, base: str, run: Facts) -> 
     counts = snapshot.get("counts", {})
     rows = {
         "recipe": facts.get("recipe"),
-        "base": base
-        if _HUB_NAME.fullmatch(base) or base in ("tiny", "stylegan")
-        else "a folder with a diffusion model",
+        "base": base if config.base != DIFFUSION or _is_hub_name(base) else "a folder with a diffusion model",
         "side in pixels": config.size,
         "images seen": facts.get("images"),
         "targets (train, val, test)": _join_splits(counts.get("targets")),
@@ -192,7 +201,7 @@ def _render_licences(config: ModelConfig, facts: Facts, base: str) -> str:
         "- The weights were trained on photos of people. Share the weights only if these people allow it. If a person "
         "withdraws consent, delete all copies of this folder, and train again without the person.",
     ]
-    if config.base not in ("tiny", "stylegan"):
+    if config.base == DIFFUSION:
         lines.append("- `unet/` and `vae/` are the frozen base, and the licence of the base applies to them.")
     recognizer = facts.get("recognizer")
     if isinstance(recognizer, Mapping) and recognizer.get("licence"):
