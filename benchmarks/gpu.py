@@ -27,6 +27,8 @@ import gpu_rows
 from gpu_rows import Figures, NotRun
 from record_result import record_result
 
+from manifests.errors import LikenessError
+
 # The rows: the name for --rows, what the row measures, and the function that returns its figures.
 ROWS: dict[str, tuple[str, Callable[[Namespace], Figures]]] = {
     "batches": ("restoring faces in batches, beside one face at a time", gpu_rows.measure_batches),
@@ -61,7 +63,7 @@ def measure_row(name: str, options: Namespace) -> Figures:
         if package in OWN_PACKAGES:  # a mistake of ours
             raise
         return {**row, "status": "not run", "reason": f"the package {package} is not installed"}
-    except SystemExit as error:
+    except (LikenessError, SystemExit) as error:
         return {**row, "status": "failed", "reason": str(error)}
 
 

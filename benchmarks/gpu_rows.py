@@ -145,6 +145,8 @@ def measure_curation(options: Namespace) -> Figures:
     size = choose_size(options)
     found = sorted(path for path in options.people.resolve().rglob("*") if path.is_file())
     photos = [path for path in found if curation_speed.measure_size(path) <= 2e6]
+    if not photos:
+        raise NotRun(f"{options.people} contains no photo of at most 2 megapixels")
     photos = photos[:: max(1, len(photos) // (size.photos or len(photos)))][: size.photos]
     seconds, loop_boxes = curation_speed.time_loop(photos, options.faces.removeprefix("insightface:"))
     rows: Figures = {
@@ -186,9 +188,10 @@ def measure_metrics(options: Namespace) -> Figures:
     figures: Figures = {name: f"not run: {reason}" for name, reason in reasons.items() if reason is not None}
     if len(figures) == len(WEIGHTS):
         raise NotRun(" ".join(dict.fromkeys(reason for reason in reasons.values() if reason is not None)))
-    images = read_lq_faces(options, 512)
+    device = "cuda" if has_gpu() else "cpu"
+    images = read_lq_faces(options, 512).to(device)
     for name in WEIGHTS.keys() - figures.keys():
-        score = load_no_reference(name, options.weights)
+        score = load_no_reference(name, options.weights, device)
         score(images[:1])  # the first call is slower
         began = time.perf_counter()
         alone = [score(image[None])[0] for image in images]
@@ -201,7 +204,7 @@ def measure_metrics(options: Namespace) -> Figures:
             "ms_in_batch": round((end - middle) / len(images) * 1000, 1),
             "largest_difference": float((torch.tensor(alone) - torch.tensor(together)).abs().max()),
         }
-    return {"device": "cpu", **figures}  # Likeness computes these metrics on the CPU
+    return {"device": device, **figures}
 
 
 def measure_evaluation(options: Namespace) -> Figures:
@@ -224,7 +227,8 @@ def measure_training(options: Namespace) -> Figures:
     images, figures = choose_size(options).images, dict[str, Any]()
     for recipe, base in (("tiny", None), ("osdface", "sd21")):
         if base is not None and (options.quick or not has_gpu()):
-            figures[recipe] = "not run: a training step on this base takes minutes on a CPU"
+            reason = "it is too large for --quick" if options.quick else "a training step takes minutes on a CPU"
+            figures[recipe] = f"not run: {reason}"
             continue
         words = {"dataset": options.dataset, "recipe": recipe, "base_model": base, "images": images, "workers": 1}
         with tempfile.TemporaryDirectory() as scratch:
