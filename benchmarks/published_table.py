@@ -39,7 +39,7 @@ from manifests.report.result_tables import make_tables, make_title
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "published_table.md"
 FACES = "weights/insightface_small"  # The face models of the curation, inside the data folder.
 SIZE = 256  # The side of the images of recipe tiny, in pixels.
-IMAGES = 20_000  # The number of images of the training (ours): about 40 minutes on 2 cores.
+IMAGES = 20_000  # The number of images of the training (ours).
 # A metric that is not fair alone is beside its counterweights: IPS beside the identity to the target and the copy
 # ratio, and the distance of landmarks beside the share of faces that are found.
 METRICS = (
@@ -68,8 +68,8 @@ ABOUT = {
     "works at 256 px, as above.",
 }
 INTRODUCTION = """The table shows what the small restorer `tiny` does on the sets that we have. It claims no place among
-the published restorers: `tiny` is trained from scratch in about 40 minutes on 2 cores, on photos of a few dozen people.
-One command makes the table:
+the published restorers: `tiny` is trained from scratch on 2 cores in less than an hour, on photos of a few dozen
+people. One command makes the table:
 
     python benchmarks/published_table.py ../shared/data --out FOLDER --keep
 

@@ -169,8 +169,8 @@ def read_pictures(
 
     The files come from the benchmark. If the benchmark has no copies, they come from `folder`, the folder of the
     published set. `keep` is called with each picture, and its result is returned. Raises BadInput if the benchmark has
-    no copies and `folder` is None. Raises LedgerBroken if a file is
-    missing or has other bytes than when it was imported.
+    no copies and `folder` is None. Raises LedgerBroken if a file is missing or has other bytes than when it was
+    imported.
     """
     place = benchmark.folder / IMAGES if benchmark.card["images"] else folder
     if place is None:

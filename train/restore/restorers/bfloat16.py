@@ -19,8 +19,8 @@ from train.restore.restorers.face_restorer import needs_reference
 # A restorer computes in bfloat16 by itself only if the mean difference from float32 is below this number of levels, of
 # 255 (issue 22).
 MOST_LEVELS = 1.0
-# A face of 128 x 128 px from NASA's portrait of Eileen Collins, which is in the public domain. The small size makes the
-# test sixteen times as fast as the restoration of a face of 512 px (ours).
+# A face of 128 x 128 px from NASA's portrait of Eileen Collins, which is in the public domain and which scikit-image
+# contains. The small size makes the test sixteen times as fast as the restoration of a face of 512 px (ours).
 TEST_FACE = Path(__file__).with_name("astronaut.png")
 
 
