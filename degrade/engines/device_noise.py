@@ -1,8 +1,8 @@
 """Draws the noise of the torch engine on the device of the images, in place of numpy's numbers on the CPU.
 
-The noise has the same distribution as in the exact engine, but other numbers. The numbers depend only on the seed of
-the step, the size of the image and the kind of device. Every function gets N images of equal size, (N, 3, H, W), and
-their N steps.
+The noise has the same distribution as in the exact engine, but other numbers. The same image and the same step give the
+same noise again on the same machine. A GPU of another model may draw other numbers. Every function gets N images of
+equal size, (N, 3, H, W), and their N steps.
 """
 
 from __future__ import annotations

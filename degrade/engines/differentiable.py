@@ -13,8 +13,8 @@ steps of this θ, on the CPU. Before and after Poisson noise, and before every J
 exact engine replaces the image of the torch engine. The gradient passes straight through. The expected value of a noisy
 image is the image without noise, so the gradient treats the noise as a constant.
 
-With `device_noise`, the device draws the numbers of all noise (`degrade.engines.device_noise`), and no step runs on the
-CPU. The image of no step comes from the exact engine. Training on a GPU degrades its inputs in this way.
+With `device_noise`, the device draws the numbers of all noise (`degrade.engines.device_noise`), and the exact engine is
+not used. No step runs on the CPU. Training on a GPU degrades its inputs in this way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from degrade.engines.device_noise import add_noise, add_poisson
-from degrade.engines.differentiable_jpeg import from_levels, jpeg, straight_through, to_levels
+from degrade.engines.differentiable_jpeg import from_levels, jpeg, send, straight_through, to_levels
 from degrade.operations.apply import check_sizes, iterate_steps
 from degrade.operations.blur import make_fast_kernel, mirror_indices
 from degrade.operations.kernels import make_kernel
@@ -166,7 +166,7 @@ def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
     kernels = [np.pad(step["kernel"], (size - len(step["kernel"])) // 2) for step in steps]
     images = _mirror_border(images, size // 2)
     shape = [next_fast_len(length + size - 1, real=True) for length in (height, width)]
-    weights = torch.fft.rfft2(images.new_tensor(np.stack(kernels))[:, None], s=shape)
+    weights = torch.fft.rfft2(send(np.stack(kernels), images)[:, None], s=shape)
     return torch.fft.irfft2(torch.fft.rfft2(images, s=shape) * weights.conj(), s=shape)[..., :height, :width]
 
 
@@ -176,7 +176,7 @@ def _mirror_border(images: Tensor, border: int) -> Tensor:
         return torch.nn.functional.pad(images, (border, border, border, border), mode="reflect")
     for axis in (-2, -1):
         place = np.arange(-border, images.shape[axis] + border)
-        index = torch.from_numpy(mirror_indices(place, images.shape[axis])).to(images.device)
+        index = torch.from_numpy(mirror_indices(place, images.shape[axis])).to(images.device, non_blocking=True)
         images = images.index_select(axis, index)
     return images
 
@@ -191,8 +191,8 @@ def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
     # values, so the products with the weights are computed in float64.
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
-    rows = precise.new_tensor(resize_matrix(images.shape[-2], height, interpolation))
-    columns = precise.new_tensor(resize_matrix(images.shape[-1], width, interpolation))
+    rows = send(resize_matrix(images.shape[-2], height, interpolation), precise)
+    columns = send(resize_matrix(images.shape[-1], width, interpolation), precise)
     return (rows @ precise @ columns.T).to(images.dtype)
 
 
@@ -231,7 +231,7 @@ def _to_torch(image: NDArray[Any], like: Tensor) -> Tensor:
 
 
 def _broadcast(values: Sequence[float], images: Tensor) -> Tensor:
-    return images.new_tensor(values)[:, None, None, None]
+    return send(values, images)[:, None, None, None]
 
 
 def _blend(images: Tensor, other: Tensor, steps: Sequence[Step]) -> Tensor:
@@ -246,7 +246,7 @@ def _luma(images: Tensor, red: float = 0.2989) -> Tensor:
 
 
 def _shift(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    return (images + images.new_tensor([[s["red"], s["green"], s["blue"]] for s in steps])[..., None, None]).clamp(0, 1)
+    return (images + send([[s["red"], s["green"], s["blue"]] for s in steps], images)[..., None, None]).clamp(0, 1)
 
 
 def _gray(images: Tensor, steps: Sequence[Step]) -> Tensor:

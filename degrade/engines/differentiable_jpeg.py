@@ -45,6 +45,14 @@ def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
     return result
 
 
+def send(values: Any, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Returns numbers or a numpy array as a tensor on the device of `like`, by default with the dtype of `like`.
+
+    On a GPU, `like.new_tensor` would make the CPU wait for all earlier work of the GPU.
+    """
+    return torch.tensor(values, dtype=dtype or like.dtype).to(like.device, non_blocking=True)
+
+
 def to_levels(image: Tensor) -> Tensor:
     """Maps 0..1 to whole numbers 0..255, like `pixels.to_uint8`, with a straight-through gradient."""
     scaled = image * 255
@@ -107,7 +115,7 @@ def jpeg(image: Tensor, qualities: Sequence[int], rounding: bool = True) -> Tens
     rounding and saturation. The gradient of the JPEG is the same with and without rounding.
     """
     height, width = image.shape[-2:]
-    tables = image.new_tensor(np.stack([quantisation_tables(quality) for quality in qualities]), dtype=torch.float64)
+    tables = send(np.stack([quantisation_tables(quality) for quality in qualities]), image, torch.float64)
     luma, chroma = _to_ycc(to_levels(image) if rounding else image * 255, rounding)
     luma = _code_and_decode(luma, tables[:, :1], rounding)
     chroma = _code_and_decode(_halve(chroma, rounding), tables[:, 1:], rounding)
@@ -151,7 +159,7 @@ def _halve(chroma: Tensor, rounding: bool) -> Tensor:
     height, width = chroma.shape[-2:]
     chroma = _extend(chroma, height + height % 2, width + -width % 16)
     mean = (chroma[..., ::2, ::2] + chroma[..., ::2, 1::2] + chroma[..., 1::2, ::2] + chroma[..., 1::2, 1::2]) / 4
-    return _floor(mean, mean.new_tensor([0.25, 0.5]).repeat(mean.shape[-1] // 2), rounding)
+    return _floor(mean, send([0.25, 0.5], mean).repeat(mean.shape[-1] // 2), rounding)
 
 
 def _double(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
@@ -160,7 +168,7 @@ def _double(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
     if chroma.shape[-1] <= 2:  # libjpeg-turbo repeats pixels if there are at most two columns
         return chroma.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :height, :width]
     mean = _interleave(_interleave(chroma, -2), -1) / 16
-    offset = mean.new_tensor([8 / 16, 7 / 16]).repeat(mean.shape[-1] // 2)
+    offset = send([8 / 16, 7 / 16], mean).repeat(mean.shape[-1] // 2)
     return _floor(mean, offset, rounding)[..., :height, :width]
 
 
@@ -187,7 +195,7 @@ def _code_and_decode(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
     """
     height, width = planes.shape[-2:]
     planes = _extend(planes, height + -height % 8, width + -width % 8)
-    dct = planes.new_tensor(_DCT, dtype=torch.float64)
+    dct = send(_DCT, planes, torch.float64)
     steps = tables.tile(1, 1, planes.shape[-2] // 8, planes.shape[-1] // 8)
     # The DCT runs along the rows and then along the columns. The inverse DCT runs along the columns first.
     lines = _floor(_along_columns(dct, (planes.double() - 128).mT) / 2**11, 0.5, rounding)

@@ -71,7 +71,9 @@ def train(
     accumulate: Annotated[int, flag("--accumulate", low=1, panel=_MACHINE)] = 1,
     compile_model: Annotated[bool, flag("--compile", panel=_MACHINE)] = False,
     keep_activations: Annotated[bool, flag("--keep-activations", panel=_MACHINE)] = False,
-    degrade_on: Annotated[str | None, flag("--degrade-on", default="device if there is a GPU", panel=_MACHINE)] = None,
+    degrade_on: Annotated[
+        str | None, flag("--degrade-on", default="device on a GPU, else workers", panel=_MACHINE)
+    ] = None,
     dry_run: Annotated[bool, flag("--dry-run", "; this option also measures the memory and the speed")] = False,
 ) -> None:
     """Train a face restorer that uses reference photos of the same person.

@@ -19,9 +19,16 @@ from train.data.sampling import draw_theta
 from train.data.snapshot import FACTS, Snapshot, load_snapshot
 from train.data.to_device import to_device
 from train.fit.engine import Engine, build
-from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
+from train.fit.settings import (
+    Settings,
+    drop_inactive_losses,
+    find_recognizer,
+    resolve_degrade_on,
+    resolve_with_recognizer,
+)
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
+from train.fit.target_latents import CAPACITY
 from train.losses.names import THROUGH_RECOGNIZER
 from train.recipes.model_configs import find_encoder_shape
 from train.recipes.recipes import DIFFUSION, RECOGNIZER, Recipe
@@ -41,7 +48,7 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
     return [
         f"Base: {settings.base_model if recipe.base == DIFFUSION else recipe.base}. Preset: {recipe.preset}{others}. "
-        f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
+        f"Degraded on: {resolve_degrade_on(recipe, settings)}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
         f"Each image gets one of these numbers of references, with equal chances: {counts}. "
         f"Share of images with references of another person: {recipe.wrong_share:.0%}. "
         f"Augmentation: {recipe.augment}."
@@ -97,7 +104,9 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     if taken is None:
         batch = make_random_batch(recipe, dim, count, seed)
     else:
-        batch = next(data.batches(data.TrainingFaces(taken, recipe, seed), 0, count, 0, 0, 1))
+        on_device = facts["degrade_on"] == "device"
+        batch = next(data.batches(data.TrainingFaces(taken, recipe, seed, on_device=on_device), 0, count, 0, 0, 1))
+        batch.pop("target_hash", None)  # Every update encodes the targets, as in the first epoch.
     batch = to_device(batch, engine.device)
 
     # The first update measures the activations and is not timed. The updates after the first are timed.
@@ -111,7 +120,8 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         torch.cuda.synchronize()
     pace = count * updates / (time.monotonic() - began)
 
-    what = "random pictures" if taken is None else "faces of the snapshot; the time to load the faces is not included"
+    used = "faces of the snapshot; the time to load and degrade the faces is not included"
+    what = "random pictures" if taken is None else used
     left_out = sorted(set(recipe.losses) - set(run.losses))
     without = f". The updates did not compute these losses: {', '.join(left_out)}" if left_out else ""
     times = "one update" if updates == 1 else f"{updates} updates"
@@ -185,10 +195,11 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
     scaled = f", scaled from batch {count}" if count != batch else ""
     listing = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in shares.items())
     peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
+    kept = f" Kept latents of targets take at most {CAPACITY / _GIB:g} GiB more." if engine.latents is not None else ""
     return (
         f"Memory for a part of {batch} images: about {sum(shares.values()) / _GIB:.2f} GiB ({listing}). The "
         f"activations are measured{scaled}. All other sizes are computed from the tensors. The memory "
-        f"of the program itself, and memory that a layer needs only for a moment, are not included.{peak}"
+        f"of the program itself, and memory that a layer needs only for a moment, are not included.{kept}{peak}"
     )
 
 

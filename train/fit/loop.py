@@ -29,7 +29,6 @@ from train.fit.settings import (
     describe_restorer,
     drop_inactive_losses,
     find_recognizer,
-    resolve_degrade_on,
 )
 from train.fit.steps.gradient_penalty import compute_penalty_gradients, is_penalty_due
 from train.fit.steps.step import compute_gradients
@@ -87,9 +86,9 @@ def train(
         raise BadInput("--minutes nan is not a number: give a number of minutes.")
     if (warning := data.check_detector(taken, recipe)) and not get_rank():
         say(warning)
-    on_device = resolve_degrade_on(recipe, settings) == "device"
-    faces = data.TrainingFaces(taken, recipe, seed, on_device=on_device)
+    faces = data.TrainingFaces(taken, recipe, seed)
     facts = run_on_first(claim_run, run, taken, recipe, seed, settings, say)
+    faces.on_device = facts["degrade_on"] == "device"
     dim, precision = taken.embeddings.shape[1], facts["precision"]
     engine = build(drop_inactive_losses(recipe, facts), dim, seed, settings, precision, find_recognizer(taken, facts))
     run_on_first(sweep_run, run)
@@ -115,8 +114,8 @@ def train(
         stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, get_rank(), get_world_size())
         started = time.monotonic()
         while not reason:
-            # Load a batch in parts. The number of references differs from image to image. The data workers have already
-            # degraded the targets.
+            # Load a batch in parts. The number of references differs from image to image. The workers or `to_device`
+            # degrade the targets. The time of `to_device` counts as waiting for data.
             before = time.monotonic()
             loaded = [next(stream) for _ in range(settings.accumulate)]
             parts = [to_device(batch, engine.device) for batch in loaded]

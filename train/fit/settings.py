@@ -43,6 +43,7 @@ _COMPARED = {
     "identity_encoder": "identity encoder",
     "start": "start",
     "precision": "precision",
+    "degrade_on": "value of --degrade-on",
 }
 
 
@@ -153,7 +154,8 @@ def claim_run(
     """Returns the facts of a run. The first start writes the facts to RUN/config.json. Every later start compares its
     facts with RUN/config.json.
 
-    Raises BadInput if RUN was begun with another recipe, seed, snapshot, identity loss, base, VRE or precision.
+    If --precision or --degrade-on is not given, a resumed run keeps its value. Raises BadInput if an entry of _COMPARED
+    differs.
     """
     facts = resolve_with_recognizer(recipe, taken.facts, taken.recognizer_onnx is not None, settings) | {
         "seed": seed,
@@ -169,9 +171,11 @@ def claim_run(
     path = run / RUN_CONFIG
     log("claimed", run=str(run), resumes=path.is_file(), **facts)
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if settings.precision is None:  # a resumed run keeps its precision on another machine
-            facts["precision"] = there.get("precision")
+        # Runs of earlier versions have no `degrade_on`, and degraded in the workers.
+        there = {"degrade_on": "workers", **json.loads(path.read_text(encoding="utf-8"))}
+        for name in ("precision", "degrade_on"):  # a resumed run keeps both on another machine
+            if getattr(settings, name) is None:
+                facts[name] = there.get(name)
         for name, called in _COMPARED.items():
             if there.get(name) != facts[name]:
                 change = _describe_change(there.get(name), facts[name]) if name == "recipe" else ""

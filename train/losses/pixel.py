@@ -102,7 +102,7 @@ def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
     The edge map is sqrt(gx^2 + gy^2 + 1e-6), where gx and gy are the Sobel gradients of the mean over channels. Pixels
     beyond the border count as zero.
     """
-    along_x = image.new_tensor(_SOBEL)
+    along_x = torch.tensor(_SOBEL, dtype=image.dtype).to(image.device, non_blocking=True)  # the CPU does not wait
     both = F.conv2d(image.mean(1, keepdim=True), torch.stack([along_x, along_x.T])[:, None], padding=1)
     return (both.square().sum(1, keepdim=True) + 1e-6).sqrt()
 

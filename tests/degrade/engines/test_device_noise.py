@@ -25,7 +25,7 @@ def batch(*pictures: np.ndarray) -> torch.Tensor:
 
 
 def refuse(*_: object, **__: object) -> None:
-    raise AssertionError("this ran on the CPU")
+    raise AssertionError("this ran on the CPU, or waited for the device")
 
 
 def noise(strength: float, gray: bool = False, seed: int = 3, op: str = "noise") -> dict:
@@ -34,12 +34,16 @@ def noise(strength: float, gray: bool = False, seed: int = 3, op: str = "noise")
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_no_preset_runs_the_exact_engine_or_draws_with_numpy(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_preset_waits_for_the_device_or_uses_the_exact_engine(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     thetas = [sample_theta(PRESETS[preset], seed, "face") for seed in range(2)]
     hq = batch(*(picture(seed=seed) for seed in range(2)))
     monkeypatch.setattr(differentiable, "iterate_steps", refuse)
     monkeypatch.setattr(np.random, "PCG64", refuse)
-    lq, again = degrade(hq, thetas, device_noise=True), apply(hq, thetas, device_noise=True)
+    for reads in ("new_tensor", "item", "tolist", "cpu", "numpy", "__bool__"):  # on a GPU, the CPU would wait
+        monkeypatch.setattr(torch.Tensor, reads, refuse)
+    lq = degrade(hq, thetas, device_noise=True)
+    monkeypatch.undo()
+    again = apply(hq, thetas, device_noise=True)
     assert lq.shape == hq.shape and torch.equal(lq, again)  # the noise depends only on the seed of the step
     assert torch.equal((lq * 255).round() / 255, lq) and not torch.equal(lq, hq)
 

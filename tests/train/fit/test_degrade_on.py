@@ -39,9 +39,23 @@ def test_a_training_degrades_on_its_device_and_resumes_exactly(
     # The exact engine degrades only the fixed faces of the validation, all photos of the one person in val.
     assert calls == {"worker": 4, "device": 8}
     assert json.loads((tmp_path / "one" / "config.json").read_text())["degrade_on"] == "device"
-    for images in (4, 8):
-        run(tmp_path / "two", taken, images, settings=ON_DEVICE)
+    run(tmp_path / "two", taken, 4, settings=ON_DEVICE)
+    with pytest.raises(BadInput, match="belongs to another value of --degrade-on"):
+        run(tmp_path / "two", taken, 8, settings=replace(ON_DEVICE, degrade_on="workers"))
+    # Without the option, training continues with the value of the run.
+    run(tmp_path / "two", taken, 8, settings=Settings(precision="fp32"))
     assert same_weights(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_run_of_an_earlier_version_continues_in_the_workers(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, taken, 4)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({n: v for n, v in json.loads(path.read_text()).items() if n != "degrade_on"}))
+    monkeypatch.setattr(train.fit.settings.torch.cuda, "is_available", lambda: True)
+    facts = train.fit.settings.claim_run(tmp_path, taken, SMALL, 0, Settings(precision="fp32"), print)
+    assert facts["degrade_on"] == "workers"
 
 
 def test_a_gpu_degrades_unless_the_workers_need_the_degraded_face(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Restores a batch and computes the losses and the gradients of the model and of the discriminator.
 
 The CPU does not wait for the device here, because this file reads no number from the device. The rows of a batch are
-selected by indices that `train.data.to_device.to_device` computed on the CPU. There is one exception: the cycle loss of
-ReFine's recipes runs a part of the degradation on the CPU, and therefore waits.
+selected by indices that `train.data.to_device.to_device` computed on the CPU. There is one exception: the cycle loss
+waits, because it checks the values of the restored images. It also runs a part of the degradation on the CPU, if the
+workers degraded the targets.
 """
 
 from __future__ import annotations
