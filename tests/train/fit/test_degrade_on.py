@@ -59,7 +59,8 @@ def test_a_run_of_an_earlier_version_continues_in_the_workers(
 
 
 def test_a_gpu_degrades_unless_the_workers_need_the_degraded_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve_degrade_on(SMALL, Settings()) == "workers"  # without a GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_degrade_on(SMALL, Settings()) == "workers"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     chosen = {name: resolve_degrade_on(find_recipe(name), Settings()) for name in ("tiny", "refine")}
     chosen |= {n: resolve_degrade_on(find_recipe(n, "diffusion"), Settings()) for n in RECIPES if n not in STYLEGAN}
