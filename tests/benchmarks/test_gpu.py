@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.errors import BadInput
 from tests.places import REPOSITORY
 
 
@@ -46,6 +47,17 @@ def test_a_row_without_its_package_is_not_run_and_a_mistake_of_ours_is_an_error(
     lack("train.no_such_module")
     with pytest.raises(ModuleNotFoundError):
         measure_row("osdface", options())
+
+
+def test_an_error_for_the_user_is_the_reason_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu import ROWS, measure_row
+
+    def refuse(_: Namespace) -> dict:
+        raise BadInput("RUN contains no checkpoint.")
+
+    monkeypatch.setitem(ROWS, "osdface", ("", refuse))
+    row = measure_row("osdface", options())
+    assert row["status"] == "failed" and row["reason"] == "RUN contains no checkpoint."
 
 
 def test_the_degradation_is_measured_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
