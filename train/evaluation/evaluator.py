@@ -279,7 +279,9 @@ class Evaluator:
             if METRICS[name].scope == "set" and name not in missing:
                 assert self.measure is not None
                 try:
-                    add_set_metric(name, averages, self.images_by_key, cases, self.options, self.measure, cache)
+                    add_set_metric(
+                        name, averages, self.images_by_key, cases, self.options, self.measure, cache, self.pictures.keep
+                    )
                 except BadInput as error:
                     missing[name] = str(error)
         while self.caches:

@@ -558,6 +558,19 @@ def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     assert rows["same"]["fid"]["images"] == len(faces) and "low" not in rows["same"]["fid"]
     assert "FID ↓" in render_markdown(result) and all("fid" not in line for line in result["differences"])
     assert "by the convention torch-fidelity" in result["metrics"]["fid"]["convention"]
+    # A page without a value for each image has nothing to sort by.
+    pictures = PageImages()
+    result = compare(
+        [],
+        [soft],
+        made,
+        tmp_path / "out",
+        None,
+        replace(options, metrics=("fid",), fid_folder=None),
+        page_images=pictures,
+    )
+    page = render_page(result, pictures, 1)
+    assert "Sorted by" not in page and f"1 of {len(faces)} images." in page and result["rows"][-1]["fid"]["mean"] > 0
 
 
 def test_fid_against_statistics_is_fid_against_their_images(
@@ -585,6 +598,11 @@ def test_fid_against_statistics_is_fid_against_their_images(
         ({"fid_convention": "pytorch-fid"}, "has the convention clean-fid, not pytorch-fid"),
         ({"metrics": ("psnr", "fid")}, "Add fid_statistics to --metrics"),
         ({"fid_statistics": None, "fid_convention": "tf"}, "There is no FID convention 'tf'"),
+        (
+            {"metrics": ("psnr",), "fid_statistics": None, "fid_convention": "clean-fid"},
+            "nothing reads --fid-convention",
+        ),
+        ({"metrics": ("fid_folder",), "fid_statistics": None, "fid_folder": file}, "is not a folder"),
     ):
         with pytest.raises(BadInput, match=said):
             compare([], [same], made, tmp_path / "out", options=replace(options, **changes))

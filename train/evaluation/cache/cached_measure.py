@@ -112,7 +112,7 @@ class CachedMeasure:
 
         `images` has the restored image, the target and the valid pixels of each image, as in `Measure`. Each image is
         prepared once for all of these metrics. If the memory is too small, the batches are halved, and `say` gets a
-        sentence. On a CPU, the values differ from those of an image alone by rounding.
+        sentence. The values differ by rounding from those of an image alone, or in a batch of another size.
         """
         names = [name for name in self._metrics if name in WEIGHTS and name not in self.missing]
         waiting: dict[str, tuple[np.ndarray, dict[str, str]]] = {}  # pair -> the image, and the metrics that it lacks

@@ -22,17 +22,20 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
 
     The page shows at most `max_images` images, the worst images first. The worst images are those with the worst
     identity to the target when the restorer gets all references of the right person. If the identity was not measured,
-    the first metric decides which images are worst.
+    the first metric with a value for each image decides which images are worst. If only metrics of whole sets were
+    measured, the images are in the order of their names.
     """
     metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in page_images.rows)}
-    first_metric = "id_target" if "id_target" in metrics else next(iter(metrics))
+    first_metric = "id_target" if "id_target" in metrics else next(iter(metrics), None)
     first_system = _choose_first_system(result)
     rows_of: dict[str, dict[str, dict[str, Any]]] = {}  # face id -> key -> row
     for row in page_images.rows:
         rows_of.setdefault(row["face_id"], {})[row["key"]] = row
-    sign = -1 if metrics[first_metric]["better"] == "lower" else 1
 
     def rank(case: Case) -> tuple[float, str]:
+        if first_metric is None:
+            return 0.0, case.face_id
+        sign = -1 if metrics[first_metric]["better"] == "lower" else 1
         value = rows_of[case.face_id].get(first_system, {}).get(first_metric, math.nan)
         return (sign * value if math.isfinite(value) else -math.inf, case.face_id)
 

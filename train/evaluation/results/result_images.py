@@ -1,4 +1,5 @@
-"""Keeps the restored images of an evaluation: in folders beside its result, and in memory for its page.
+"""Keeps the restored images of an evaluation: in folders beside its result, and in a temporary file for its
+page.
 
 `likeness review` shows the images in the folders. The images of a result STEM.json are
 STEM-images/<number>/<face_id>.png. Each system has a number.
@@ -54,7 +55,7 @@ class ImageFolders:
 
 @dataclass
 class PageImages:
-    """Collects the images of an evaluation for its HTML page."""
+    """Collects the images of an evaluation for its HTML page, in a temporary file."""
 
     cases: tuple[Case, ...] = ()
     rows: Sequence[Row] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache as remember
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.files import sha256_file
+from manifests.runtime.text import make_printable
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.keys import hash_inputs
@@ -22,6 +23,7 @@ from train.evaluation.sets.cases import Case
 from train.metrics.fid import fid
 from train.metrics.fid.conventions import DEFAULT, check_convention
 from train.metrics.fid.statistics import Statistics, compute_distance, measure_statistics, read_statistics
+from train.metrics.registry import INCEPTION, METRICS
 from train.restore.output_paths import list_photos
 
 # The metrics that need an option of `likeness evaluate`: metric -> option.
@@ -29,15 +31,21 @@ _NEEDED_OPTIONS = {"fid_folder": "--fid-folder", "fid_statistics": "--fid-statis
 
 
 def check_set_options(options: EvaluationOptions) -> None:
-    """Raises BadInput if an option of FID is wrong, or if no metric reads an option.
+    """Raises BadInput if an option of FID is wrong, or if no chosen metric reads it.
 
     A file of statistics is read, so that a wrong file is an error before anything is measured.
     """
     for name, option in _NEEDED_OPTIONS.items():
         if _get_source(options, name) is not None and name not in options.metrics:
             raise BadInput(f"Only the metric {name} reads {option}. Add {name} to --metrics.")
+    if options.fid_folder is not None and not options.fid_folder.is_dir():
+        raise BadInput(
+            f"{make_printable(options.fid_folder)} is not a folder. Give a folder of images with --fid-folder."
+        )
     if options.fid_convention is not None:
         check_convention(options.fid_convention)
+        if not any(METRICS[name].requirement == INCEPTION for name in options.metrics):
+            raise BadInput("No chosen metric is an FID, so nothing reads --fid-convention. Add fid to --metrics.")
     if options.fid_statistics is not None:
         _read_given_statistics(options)
 
@@ -66,12 +74,13 @@ def add_set_metric(
     options: EvaluationOptions,
     measure: CachedMeasure,
     cache: EvaluationCache,
+    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
 ) -> None:
     """Adds the metric `name`, an FID or the NTIRE score, to the average of each system.
 
     `images_by_key` has the images of each system, by the key of the system. The key `against` of a value says with what
-    the images were compared, so that values against different images are never put into one table. Raises BadInput if
-    the metric cannot be measured.
+    the images were compared, so that values against different images are never put into one table. `keep` is called
+    with each picture of `options.fid_folder`, and its result is used. Raises BadInput if the metric cannot be measured.
     """
     convention, others, given = find_convention(options), list[np.ndarray](), None
     if name == NAME:
@@ -81,7 +90,7 @@ def add_set_metric(
         given = _read_given_statistics(options)
         compared = [given.mean, given.covariance]
     else:
-        others = compared = _read_others(name, cases, options)
+        others = compared = _read_others(name, cases, options, keep)
     count = given.images if given is not None else len(others)
     against: dict[str, Any] = {"images": count, "sha256": hash_inputs(*compared)}
     # The key of a value contains the convention, because the same images have another value by another convention.
@@ -111,12 +120,14 @@ def _get_source(options: EvaluationOptions, name: str) -> object:
     return options.fid_folder if name == "fid_folder" else options.fid_statistics
 
 
-def _read_others(name: str, cases: Sequence[Case], options: EvaluationOptions) -> list[np.ndarray]:
+def _read_others(
+    name: str, cases: Sequence[Case], options: EvaluationOptions, keep: Callable[[np.ndarray], np.ndarray]
+) -> list[np.ndarray]:
     if name == "fid":
         return [case.target for case in cases if case.target is not None]
     assert options.fid_folder is not None
     with open_reader(limited=True) as read:
-        return [read(path) for path in list_photos(options.fid_folder)]
+        return [keep(read(path)) for path in list_photos(options.fid_folder)]
 
 
 def _read_given_statistics(options: EvaluationOptions) -> Statistics:
