@@ -182,7 +182,7 @@ def measure_metrics(options: Namespace) -> Figures:
     """Compares the no-reference metrics on a batch of faces with one face at a time."""
     import torch
 
-    from train.metrics.no_reference import WEIGHTS, explain_missing, load_no_reference
+    from train.metrics.networks.no_reference import WEIGHTS, explain_missing, load_no_reference
 
     reasons = {name: explain_missing(name, options.weights) for name in WEIGHTS}
     figures: Figures = {name: f"not run: {reason}" for name, reason in reasons.items() if reason is not None}

@@ -1,25 +1,26 @@
 """Makes the notices of a result: the sentences that a reader needs to understand the figures.
 
-manifests/report/result_tables.py says what a result is, and makes its tables.
+manifests/report/result_tables.py says what a result is, and makes its tables. manifests/report/set_notices.py makes the
+notices about the set and the training.
 """
 
 from __future__ import annotations
 
 from manifests.report.result_tables import MARK, Result, count_people, knows_people, list_main_systems, list_slices
+from manifests.report.set_notices import (
+    explain_extra_files,
+    explain_left_out,
+    explain_missing_targets,
+    explain_set,
+    explain_training,
+    explain_unmeasured_images,
+)
 from manifests.runtime.text import format_count
 
 FEWEST_IMAGES = 5  # A slice with fewer images is never called the worst slice (ours).
 # IPS, the identity to the references, rises if a restorer copies a reference. The metrics of COPYING show such copying.
 # A set without targets has only the metrics of WITHOUT_TARGETS, which show that a restorer leaves its input.
 IPS, COPYING, WITHOUT_TARGETS = "id_references", ("id_target", "copy_ratio"), ("id_input", "input_agreement")
-# The ways in which the faces of a set are compared with training faces (train/benchmark/training_overlap.py).
-_WAYS = {"file": "by their files", "picture": "by their pictures", "person": "by their people"}
-
-
-def list_training_checks(result: Result) -> dict[str, str]:
-    """Returns a sentence for each way in which the faces of the set were compared with training faces."""
-    runs = result.get("runs", {"": result}).values()
-    return {kind: how for run in runs for kind, how in run.get("training_overlap", {}).get("how", {}).items()}
 
 
 def make_notices(result: Result) -> list[str]:
@@ -34,16 +35,16 @@ def make_notices(result: Result) -> list[str]:
     ]
     return [
         *notices,
-        *_explain_set(result),
-        *_explain_left_out(result),
-        *_explain_training(result),
-        *_explain_unmeasured_images(result),
+        *explain_set(result),
+        *explain_left_out(result),
+        *explain_training(result),
+        *explain_unmeasured_images(result),
         *_explain_partial_metrics(result),
-        *_explain_extra_files(result),
+        *explain_extra_files(result),
         *_explain_missing_metrics(result),
         *_explain_gate(result),
         *_explain_other_weights(result),
-        *_explain_missing_targets(result),
+        *explain_missing_targets(result),
         *_explain_input_metrics(result),
         *_explain_missing_faces(result),
         *[f"{name} is not compared, because {why}." for name, why in result.get("not_compared", {}).items()],
@@ -84,113 +85,6 @@ def _explain_slices(result: Result) -> list[str]:
     return notices
 
 
-def _explain_set(result: Result) -> list[str]:
-    """Returns notices about the images of the set without references, and the images without wrong references.
-
-    For an imported set, the notices also say what does not fit in the set.
-    """
-    left_out = result.get("images_left_out", {})
-    notices = [
-        f"Not measured, because not every {what} has the image: {format_count(left_out[key], 'image')} of the set. All "
-        f"means are over the {format_count(result['images'], 'common image')}."
-        for key, what in (("not_in_every_folder", "folder"), ("not_in_every_result", "system"))
-        if left_out.get(key)
-    ]
-    if result.get("set_problems") is not None:
-        return [*notices, *_explain_imported_set(result)]
-    if without_reference := result["images_in_set"] - result["images"] - sum(left_out.values()):
-        notices.append(
-            f"Not measured, because the target has no reference: {format_count(without_reference, 'image')} of the set."
-        )
-    without_wrong = result["without_wrong_references"]
-    if without_wrong == result["images"]:
-        why = "only one person is in the set" if result["people"] == 1 else "no other person has enough photos"
-        notices.append(f"There is no row with wrong references, because {why}.")
-    elif without_wrong:
-        images = format_count(without_wrong, "image")
-        notices.append(f"Wrong references are missing for {images}, because no other person has enough photos.")
-    return notices
-
-
-def _explain_imported_set(result: Result) -> list[str]:
-    """Returns notices about a set that others published: its problems, and what is missing in it."""
-    left_out = result["images_in_set"] - result["images"]
-    measured = f"Measured: {result['images']} of {format_count(result['images_in_set'], 'LQ image')} of the set"
-    problems = "; ".join(f"{meaning}: {count}" for meaning, count in result["set_problems"].items())
-    notices = [f"{measured}. What does not fit in the set: {problems or 'nothing'}."] if left_out or problems else []
-    if not result["with_references"]:
-        return [*notices, "The set has no references, so each image is restored without references."]
-    if without_wrong := result["without_wrong_references"]:
-        notices.append(
-            f"Wrong references are missing for {format_count(without_wrong, 'image')}, because the set shows no other "
-            "person with references, or does not say who is on the image."
-        )
-    return notices
-
-
-def _explain_left_out(result: Result) -> list[str]:
-    """Returns a notice about references that the check of `restore` left out."""
-    left_out = result["left_out"]
-    counts = [
-        f"{row['system']}: {left_out[row['key']]} of {row['images']}"
-        for row in result["rows"]
-        if left_out.get(row["key"])
-    ]
-    if not counts:
-        return []
-    return [
-        "References that do not seem to show the person of the LQ image were left out, as `likeness restore` does. "
-        f"Images whose references were left out: {'; '.join(counts)}."
-    ]
-
-
-def _explain_training(result: Result) -> list[str]:
-    """Returns notices that say how the training data of each run were searched for the people of the set."""
-    runs = result.get("runs") or ({"": result} if "training_overlap" in result else {})
-    notices = []
-    for name, run in runs.items():
-        overlap = run["training_overlap"]
-        training = f"the training of {name}" if name else "the training"
-        if not overlap["checked"]:
-            notices.append(
-                f"Nobody knows whether {training} used photos of the people in the set: {overlap['unchecked'][0]}"
-            )
-            continue
-        ways = ", ".join(_WAYS[kind] for kind in overlap["how"])
-        sentence = (
-            f"Faces of the set: {overlap['set_faces']}. Faces of {training}: {overlap['training_faces']}. They were "
-            f"compared {ways}."
-        )
-        if "person" in overlap["how"]:
-            expected = overlap["expected_pairs"]
-            strangers = "" if expected is None else f" ({expected:.1f} pairs of strangers are expected to)"
-            sentence += (
-                f" {format_count(overlap['alike_pairs'], 'pair')} of faces reach the threshold for one person"
-                f"{strangers}, but a pair counts only if other photos confirm it."
-            )
-        images = len(overlap["seen_targets"])
-        sentence += (
-            f" The training knows the people of {format_count(images, 'image')} of the set. No mean uses these images."
-            if images
-            else " No face of the set was found in the training."
-        )
-        notices.append(" ".join([sentence, *overlap["unchecked"]]))
-    return notices
-
-
-def _explain_unmeasured_images(result: Result) -> list[str]:
-    """Returns notices about images that no metric could measure, for each system."""
-    counts: dict[tuple[str, str], int] = {}
-    names = {row["key"]: row["system"] for row in result["rows"]}
-    for row in result["unmeasured"]:
-        key = names.get(row["key"], row["key"]), row["reason"].rstrip(".")
-        counts[key] = counts.get(key, 0) + 1
-    return [
-        f"Not measured for {system}: {format_count(count, 'image')} ({reason})."
-        for (system, reason), count in counts.items()
-    ]
-
-
 def _explain_partial_metrics(result: Result) -> list[str]:
     """Returns notices about the metrics that were measured for only some images of a system."""
     titles_of: dict[tuple[str, int, int, str], list[str]] = {}
@@ -208,19 +102,6 @@ def _explain_partial_metrics(result: Result) -> list[str]:
     return [
         f"Images without {', '.join(titles)}: {without} of {format_count(measured, 'image')} of {system} ({why})."
         for (system, without, measured, why), titles in titles_of.items()
-    ]
-
-
-def _explain_extra_files(result: Result) -> list[str]:
-    """Returns notices about files in a measured folder that do not belong to the set.
-
-    A notice names up to three files.
-    """
-    return [
-        f"{folder} contains {format_count(len(files), 'file')} with names that no image of the set has: "
-        f"{', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
-        for folder, files in result.get("extra", {}).items()
-        if files
     ]
 
 
@@ -264,14 +145,6 @@ def _explain_other_weights(result: Result) -> list[str]:
         f"{file} is not the published file of this name. Do not compare {', '.join(titles)} with published values."
         for file, titles in titles_of.items()
     ]
-
-
-def _explain_missing_targets(result: Result) -> list[str]:
-    """Returns a notice that names the usual metrics that need a target, if the set has no targets."""
-    if not result.get("needs_targets"):
-        return []
-    titles = ", ".join(result["needs_targets"])
-    return [f"The set has no targets, so no metric compares a restored image with a target. Absent are {titles}."]
 
 
 def _explain_input_metrics(result: Result) -> list[str]:

@@ -14,19 +14,18 @@ from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.progress import Progress
-from train.benchmark.imported.imported_faces import ImportedFaces, list_imported_faces
-from train.benchmark.set_faces import read_set_faces
 from train.benchmark.short_name import name_result_file
-from train.benchmark.training_overlap import NO_SNAPSHOT, TrainingOverlap, has_snapshot
+from train.benchmark.training_overlap import TrainingOverlap
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_embedder import make_cached_embedder
 from train.evaluation.cache.cached_measure import CachedMeasure
-from train.evaluation.cache.cached_overlap import find_cached_overlap
+from train.evaluation.cache.cached_overlap import find_overlap
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs
 from train.evaluation.cache.stored_restorer import StoredRestorer, check_restorer, open_restorer
-from train.evaluation.options import DEFAULT_METRICS, EvaluationOptions
-from train.evaluation.results.aggregate import average_differences, average_systems, describe_interval
+from train.evaluation.options import EvaluationOptions
+from train.evaluation.results.aggregate import average_differences, average_systems
+from train.evaluation.results.describe_set import NO_TARGETS, describe_rows, describe_set
 from train.evaluation.results.ntire_score import add_parts, describe_gate
 from train.evaluation.results.set_metrics import add_set_metric, check_set_options, explain_missing_options
 from train.evaluation.results.set_problems import count_set_problems
@@ -47,8 +46,6 @@ from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.config import check_steps
 from train.restore.batches.face_batches import FaceBatches
 from train.restore.restorers.face_restorer import load_restorer_faces
-
-NO_TARGETS = "The set has no targets."
 
 CASES = 32  # The number of cases that are restored before they are measured (ours).
 
@@ -139,32 +136,11 @@ class Evaluator:
         recognizer = load_restorer_faces(restorer.facts, self.options.faces)
         frozen_set = self._prepare(restorer, recognizer, cache)
         self.whole_set = self.whole_set or frozen_set
-        overlap = self._find_overlap(checkpoint.parent, recognizer, cache)
+        overlap = find_overlap(self.whole_set, self.dataset, self.lq_set, checkpoint.parent, recognizer, cache)
         if overlap.seen:
             self.frozen_set = leave_out_seen(frozen_set, run, overlap, self.options.leave_out_seen)
         self.overlaps[run] = overlap
         self.restorers[run], self.recognizers[run] = restorer, recognizer
-
-    def _find_overlap(self, checkpoint_folder: Path, recognizer: FaceModels, cache: EvaluationCache) -> TrainingOverlap:
-        assert self.whole_set is not None
-        if not has_snapshot(checkpoint_folder):
-            return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])
-        targets = [case.face_id for case in self.whole_set.cases]
-        if self.whole_set.is_imported:
-            faces = [
-                ImportedFaces(
-                    case.face_id,
-                    case.identity_id,
-                    case.lq if case.target is None else case.target,
-                    case.target is None,
-                    case.references,
-                )
-                for case in self.whole_set.cases
-            ]
-            own = list_imported_faces(faces, recognizer, make_cached_embedder(recognizer, cache))
-        else:
-            own = read_set_faces(self.dataset, self.lq_set, targets)
-        return find_cached_overlap(own, checkpoint_folder, targets, recognizer.strangers_near_zero, cache)
 
     def load_folder(self, folder: Path) -> None:
         """Finds the file of each image in a folder of restored images. Raises the errors of `match_files`."""
@@ -271,7 +247,6 @@ class Evaluator:
         """Returns the averages of `rows`, the differences of `pairs`, and the settings of the measurement."""
         assert self.frozen_set is not None and self.judge is not None
         cases, metrics = self.frozen_set.cases, self.image_metrics
-        people = [case.identity_id for case in cases]
         averages, missing = average_systems(rows, metrics, self.options.seed), dict(self.missing_metrics)
         cache = next(iter(self.caches.values()))
         problems = count_set_problems(self.frozen_set, self.judge, cache)
@@ -291,61 +266,30 @@ class Evaluator:
         measured_first = sorted(self.options.metrics, key=lambda name: name in missing)
         return {
             "dataset": str(self.dataset.resolve()),
-            "lq_set": self.frozen_set.name,
             "set_argument": self.lq_set,
-            "seed": self.options.seed,
             "benchmark": self.names[0],  # depends on the LQ images and the targets
             "benchmark_with_references": self.names[1],
-            "images": len(cases),
-            "images_in_set": self.frozen_set.images,
-            "people": len(set(people)),
+            **describe_set(self.frozen_set, self.options, missing),
             # why images of the set were not measured -> number of images
             "images_left_out": {
-                "seen_in_training": len(self._find_seen_targets()),
+                "seen_in_training": len({face for one in self.overlaps.values() for face in one.seen_targets}),
                 "not_in_every_folder": self.not_in_every_folder,
             },
-            "people_known": self.frozen_set.people_known,
-            "has_targets": self.frozen_set.has_targets,
-            "with_references": sum(bool(case.references) for case in cases),
             # None for a set that Likeness made; otherwise what does not fit in the set -> number of files
             "set_problems": problems,
-            # the titles of the usual metrics that need a target, if the set has no targets; [] if the user asked for
-            # such metrics, because `not_measured` then has the reason
-            "needs_targets": (
-                []
-                if self.frozen_set.has_targets or NO_TARGETS in missing.values()
-                else [METRICS[name].title for name in DEFAULT_METRICS if reads_target(name)]
-            ),
-            "references": self.options.references,
-            "size": cases[0].size,
             "judge": {
                 "spec": self.judge.spec,
                 "sha256": self.judge.recognizer_sha256(),
                 "is_the_datasets_own": self.judge.recognizer_sha256() == self.dataset_recognizer,
             },
-            "interval": describe_interval(people, self.frozen_set.people_known),
-            "without_wrong_references": sum(not case.wrong for case in cases),
-            # key of a system with references -> number of images for which some references were left out
-            "left_out": {
-                key: sum(row["left_out"] > 0 for row in rows if row["key"] == key)
-                for key in dict.fromkeys(row["key"] for row in rows if row["references"])
-            },
             "metrics": {name: describe_metric(name, self.options, self.judge) for name in measured_first},
             "not_measured": missing,
-            "unmeasured": [
-                {"key": row["key"], "face_id": row["face_id"], "reason": row["reason"]}
-                for row in rows
-                if row["reason"] is not None
-            ],
+            **describe_rows(rows),
             "rows": averages,
             "differences": average_differences(rows, pairs, metrics, self.options.seed),
             **describe_gate(rows, self.options.metrics, missing, self.dataset, self.lq_set),
             **describe_slices(rows, self.frozen_set, self.dataset, self.lq_set, self.options, metrics),
         }
-
-    def _find_seen_targets(self) -> set[str]:
-        """Returns the face ids of the cases that a run was trained on."""
-        return {face for overlap in self.overlaps.values() for face in overlap.seen_targets}
 
     def describe_run(self, run: Path) -> dict[str, Any]:
         """Returns the part of a result that describes one run."""

@@ -14,42 +14,34 @@ train.metrics.fid.fid.fid.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch import nn
 
-from curate.faces.align import embed_face
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
 from train.data import landmarks68
-from train.data.landmarks68 import find_68_points
-from train.data.tensors import to_tensor
 from train.losses.backbones import find_local_file, get_file_name, load_backbone
-from train.metrics import lpips_dists, no_reference
 from train.metrics.fid import fid
-from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target, same_person
-from train.metrics.input_agreement import agree_with_input
-from train.metrics.landmarks import (
-    EYES,
-    MOUTH,
-    affine_change,
-    affine_distance,
-    find_5_points,
-    point_distance,
+from train.metrics.networks import lpips_dists, no_reference
+from train.metrics.readers import (
+    LANDMARKS,
+    MASKED,
+    NETWORKS,
+    UNMASKED,
+    FaceCache,
+    MeasuredCase,
+    ReadMetric,
+    make_reader,
 )
-from train.metrics.networks import adaface, awing, deg_recognizer, qalign
-from train.metrics.psnr_ssim import ms_ssim, psnr, psnr_y, ssim, ssim_y, vif
-from train.metrics.reference_copying import copy_ratio, takeover
 from train.metrics.registry import METRICS
+
+_READ_LQ = ("id_input", "id_input_adaface", "input_agreement")  # the metrics that read the LQ image
 
 
 class Measure(Protocol):
@@ -90,9 +82,9 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
         return None
     if METRICS[name].scope == "set":
         return fid.explain_missing(weights)
-    if name in _NETWORKS:
-        return _NETWORKS[name].explain_missing(weights)
-    return landmarks68.explain_missing() if name in _LANDMARKS else None
+    if name in NETWORKS:
+        return NETWORKS[name].explain_missing(weights)
+    return landmarks68.explain_missing() if name in LANDMARKS else None
 
 
 def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
@@ -106,10 +98,10 @@ def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
         file = find_local_file(no_reference.WEIGHTS[name].file, weights, no_reference.WEIGHTS[name].cache)
     elif METRICS[name].scope == "set" and name != "ntire":
         file = fid.find_inception(weights)
-    elif name in _NETWORKS:
-        file = _NETWORKS[name].find_file(weights)
+    elif name in NETWORKS:
+        file = NETWORKS[name].find_file(weights)
     else:
-        file = landmarks68.find_predictor() if name in _LANDMARKS else None
+        file = landmarks68.find_predictor() if name in LANDMARKS else None
     return () if file is None else (file,)
 
 
@@ -131,8 +123,8 @@ def reads_lq(name: str) -> bool:
 
 def reads_judge(name: str) -> bool:
     """Returns whether the judge's embeddings or landmarks change the value of a metric."""
-    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, *_NETWORKS, "input_agreement")
-    return METRICS[name].scope != "set" and name not in (*_MASKED, *_UNMASKED, *own_network)
+    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, *NETWORKS, "input_agreement")
+    return METRICS[name].scope != "set" and name not in (*MASKED, *UNMASKED, *own_network)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -176,14 +168,14 @@ def build_measure(
     """
     metrics = list(METRICS) if names is None else list(dict.fromkeys(names))
     reasons = {name: reason for name in metrics if (reason := explain_missing(name, weights)) is not None}
-    faces, load = _FaceCache(judge), cache(partial(load_backbone, folder=weights))
+    faces, load = FaceCache(judge), cache(partial(load_backbone, folder=weights))
     load_score = load_score or partial(no_reference.load_no_reference, weights=weights)
     readers: dict[str, ReadMetric] = {}
     for name in metrics:
         if name in reasons or METRICS[name].scope == "set":
             continue
         try:
-            readers[name] = _make_reader(name, faces, weights, load, load_score)
+            readers[name] = make_reader(name, faces, weights, load, load_score)
         except (LikenessError, FaceModelError) as error:
             reasons[name] = str(error)
 
@@ -207,7 +199,7 @@ def build_measure(
                     f"{other.shape[1]} x {other.shape[0]}: resize the restored image to the size of the {what}."
                 )
         restored = cover_invalid(restored, target, valid)
-        case = _Case(restored, target, tuple(references), tuple(wrong), valid, lq)
+        case = MeasuredCase(restored, target, tuple(references), tuple(wrong), valid, lq)
         return {
             name: readers[name](case) if restored.shape[0] >= METRICS[name].min_side else math.nan
             for name in select_names(readers, bool(wrong), only, target is not None, lq is not None)
@@ -219,188 +211,6 @@ def build_measure(
 def cover_invalid(restored: np.ndarray, target: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray:
     """Returns the restored image, with the pixels of the target outside `valid`, as every metric sees it."""
     return restored if valid is None or target is None else np.where(valid[:, :, None], restored, target)
-
-
-@dataclass(frozen=True)
-class _Case:
-    """Holds one restored image and the images with which it is compared."""
-
-    restored: np.ndarray
-    given_target: np.ndarray | None
-    references: tuple[np.ndarray, ...]
-    wrong: tuple[np.ndarray, ...]
-    valid: np.ndarray | None  # bool (S, S); None if all pixels are valid
-    given_lq: np.ndarray | None
-
-    @property
-    def target(self) -> np.ndarray:
-        """Returns the target. Only metrics that read a target are computed with a target."""
-        assert self.given_target is not None
-        return self.given_target
-
-    @property
-    def lq(self) -> np.ndarray:
-        """Returns the LQ image. Only metrics that read the LQ image are computed with an LQ image."""
-        assert self.given_lq is not None
-        return self.given_lq
-
-    @cached_property
-    def mask(self) -> torch.Tensor | None:
-        return None if self.valid is None else torch.from_numpy(np.array(self.valid))[None, None]
-
-    @cached_property
-    def tensor(self) -> torch.Tensor:
-        return to_tensor(self.restored)[None]
-
-    @cached_property
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.tensor, to_tensor(self.target)[None]
-
-
-ReadMetric = Callable[[_Case], float]  # A function that computes one metric of a case.
-Analyse = Callable[[np.ndarray], np.ndarray]  # A function that maps an image to an embedding or to points.
-
-
-def _remember(analyse: Analyse) -> Analyse:
-    """Returns `analyse` with a cache, because all systems have the same targets and references. The keys of the cache
-    are hashes of the images.
-    """
-    results: dict[bytes, np.ndarray] = {}
-
-    def analyse_once(image: np.ndarray) -> np.ndarray:
-        key = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
-        if key not in results:
-            results[key] = analyse(image)
-        return results[key]
-
-    return analyse_once
-
-
-class _FaceCache:
-    """Computes the embeddings and landmarks of images, only once for each image."""
-
-    def __init__(self, judge: FaceModels) -> None:
-        self.same_person = judge.same_person
-        self.embed = _remember(partial(embed_face, models=judge))
-        self.find_5_points = _remember(partial(find_5_points, judge=judge))
-        self._find_68_points = _remember(find_68_points)
-        # Two metrics read AdaFace's embeddings.
-        self.load_adaface = cache(lambda weights: _remember(adaface.load_adaface(weights)))
-
-    def find_68_points(self, image: np.ndarray) -> np.ndarray:
-        """Returns the 68 points, or NaN if the judge's detector finds no face.
-
-        The detector is needed, because dlib's predictor also returns points for an image without a face.
-        """
-        points = self._find_68_points(image)
-        return points if self.has_face(image) else np.full_like(points, math.nan)
-
-    def has_face(self, image: np.ndarray) -> bool:
-        return bool(np.isfinite(self.find_5_points(image)).all())
-
-    def embed_all(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
-
-
-# PSNR and SSIM measure only valid pixels.
-_MASKED = {"psnr": psnr, "ssim": ssim, "psnr_y": psnr_y, "ssim_y": ssim_y}
-_UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # MS-SSIM and VIF measure all pixels.
-_READ_LQ = (
-    "id_input",
-    "id_input_adaface",
-    "input_agreement",
-)  # These metrics compare the restored image with the LQ image.
-# The metrics of networks whose files the user gives. Each module has explain_missing and find_file.
-_NETWORKS: dict[str, Any] = {
-    "deg_published": deg_recognizer,
-    "deg_adaface": adaface,
-    "id_input_adaface": adaface,
-    "lmd_awing": awing,
-    "qalign": qalign,
-}
-_LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
-    "lmd": point_distance,
-    "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),
-    "ald_mouth": lambda a, b: affine_distance(a[:, MOUTH], b[:, MOUTH]),
-    "ald_eyes_mean": lambda a, b: affine_distance(a[:, EYES], b[:, EYES], "mean"),
-    "ald_mouth_mean": lambda a, b: affine_distance(a[:, MOUTH], b[:, MOUTH], "mean"),
-    "ald_eyes_affine": lambda a, b: affine_change(a[:, EYES], b[:, EYES]),
-    "ald_mouth_affine": lambda a, b: affine_change(a[:, MOUTH], b[:, MOUTH]),
-}
-
-
-def _make_reader(
-    name: str,
-    faces: _FaceCache,
-    weights: Path | None,
-    load: Callable[[str], nn.Sequential],
-    load_score: Callable[[str], no_reference.Score],
-) -> ReadMetric:
-    """Returns the function that computes one metric of a case.
-
-    Raises LikenessError or FaceModelError if a file of weights is wrong.
-    """
-    embed_all = faces.embed_all
-    if name in _MASKED:
-        compare_valid = _MASKED[name]
-        return lambda case: compare_valid(*case.tensors, case.mask)[0]
-    if name in _UNMASKED:
-        compare_all = _UNMASKED[name]
-        return lambda case: compare_all(*case.tensors)[0]
-    if name in lpips_dists.BACKBONE:
-        compare_features = lpips_dists.load_metric(name, load(lpips_dists.BACKBONE[name]))
-        return lambda case: compare_features(*case.tensors)[0]
-    if name in no_reference.WEIGHTS:
-        score = load_score(name)
-        return lambda case: score(case.tensor)[0]
-    if name in _LANDMARKS:
-        compare_points, find = _LANDMARKS[name], faces.find_68_points
-        return lambda case: compare_points(find(case.restored)[None], find(case.target)[None])[0]
-    match name:
-        case "l2_ld":
-            find_5 = faces.find_5_points
-            return lambda case: point_distance(find_5(case.restored)[None], find_5(case.target)[None])[0]
-        case "face_restored":
-            return lambda case: float(faces.has_face(case.restored))
-        case "face_target":
-            return lambda case: float(faces.has_face(case.target))
-        case "id_target":
-            return lambda case: id_target(embed_all([case.restored]), embed_all([case.target]))[0]
-        case "same_person":
-            threshold = faces.same_person
-            return lambda case: same_person(embed_all([case.restored]), embed_all([case.target]), threshold)[0]
-        case "id_references":
-            return lambda case: id_references(embed_all([case.restored]), [embed_all(case.references)])[0]
-        case "id_input":
-            return lambda case: id_target(embed_all([case.restored]), embed_all([case.lq]))[0]
-        case "input_agreement":
-            return lambda case: agree_with_input(case.restored, case.lq)
-        case "deg_judge":
-            return lambda case: angle_degrees(embed_all([case.restored]), embed_all([case.target]))[0]
-        case "deg_published":
-            embed = _remember(deg_recognizer.load_deg_recognizer(weights))
-            return lambda case: angle_degrees(embed(case.restored)[None], embed(case.target)[None], SAME_IMAGE_ANGLE)[0]
-        case "deg_adaface":
-            embed = faces.load_adaface(weights)
-            return lambda case: angle_degrees(embed(case.restored)[None], embed(case.target)[None])[0]
-        case "id_input_adaface":
-            embed = faces.load_adaface(weights)
-            return lambda case: id_target(embed(case.restored)[None], embed(case.lq)[None])[0]
-        case "lmd_awing":
-            find_98 = _remember(awing.load_awing(weights))
-            return lambda case: point_distance(find_98(case.restored)[None], find_98(case.target)[None])[0]
-        case "qalign":
-            rate = qalign.load_qalign(weights)
-            return lambda case: rate(case.tensor)[0]
-        case "copy_ratio":
-            return lambda case: copy_ratio(
-                embed_all([case.restored]), embed_all([case.target]), [embed_all(case.references)]
-            )[0]
-        case "takeover":
-            return lambda case: takeover(embed_all([case.restored]), embed_all([case.target]), [embed_all(case.wrong)])[
-                0
-            ]
-    raise KeyError(name)
 
 
 def _check_image(image: np.ndarray) -> None:

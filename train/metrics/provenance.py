@@ -10,6 +10,7 @@ from curate.faces.interface import FaceModels
 from manifests.runtime.files import sha256_file
 from manifests.runtime.versions import code_version, find_version
 from train.metrics.measure import find_weights, reads_judge
+from train.metrics.registry import DLIB, METRICS
 
 LIKENESS = "likeness"
 NOT_KNOWN = "not known"
@@ -20,6 +21,9 @@ _PACKAGES = {
     **dict.fromkeys(("lpips", "lpips_alex", "dists"), ("torch", "torchmetrics")),
     **dict.fromkeys(("fid", "fid_folder", "fid_statistics"), ("torch-fidelity",)),
     **dict.fromkeys(("niqe", "musiq", "maniqa", "clipiqa", "qalign"), ("pyiqa",)),
+    **dict.fromkeys(("deg_published",), ("torch",)),
+    **dict.fromkeys(("deg_adaface", "id_input_adaface", "lmd_awing"), ("torch", "onnx2torch")),
+    **{name: ("dlib-bin",) for name, metric in METRICS.items() if metric.requirement == DLIB},
 }
 
 # Begin of a file's name -> begin of the sha256 of the published file ("" if we know none), and the licence.

@@ -27,7 +27,7 @@ class Metric:
 INCEPTION = "the Inception weights of pytorch-fid"
 _TORCHVISION = "torchvision's VGG16 weights"
 _NO_FACE = "no face was found in the restored image or in the target"
-_DLIB = "dlib's 68-point predictor (the extra `offline`)"
+DLIB = "dlib's 68-point predictor (the extra `offline`)"
 _68 = (
     "dlib's predictor finds the 68 iBUG points at 512 px, in one fixed box of the FFHQ template. The value exists "
     "only for images in which the judge's detector finds a face, both in the restored image and in the target"
@@ -171,7 +171,7 @@ METRICS: dict[str, Metric] = {
         "unit is a pixel of a 512 px crop, and nothing is divided by the size of the face. VQFR's script computes the "
         "same mean in the same unit for 512 px images, but over the 98 points of an AWing network, and leaves out no "
         f"image. The points and the choice of images are ours: {_68}",
-        "VQFR's script, on dlib's points", _DLIB, _NO_FACE),
+        "VQFR's script, on dlib's points", DLIB, _NO_FACE),
     "lmd_awing": Metric("LMD (AWing)", "px", "lower", 3,
         "The value is the mean distance between a point in the restored image and the same point in the target, in "
         "pixels of a 512 px crop. AWing's network finds the 98 points of WFLW at 256 px. Nothing is divided by the "
@@ -184,22 +184,22 @@ METRICS: dict[str, Metric] = {
         "ours, after HonestFace's table", nan_reason=_NO_FACE),
     "ald_eyes": Metric("ALD eyes (ours)", "px", "lower", 3,
         f"{_ALD} The points are the 22 points of brows and eyes. The distance is a Frobenius norm",
-        _ASFF, _DLIB, _NO_FACE),
+        _ASFF, DLIB, _NO_FACE),
     "ald_mouth": Metric("ALD mouth (ours)", "px", "lower", 3,
         f"{_ALD} The points are the 20 points of the mouth. The distance is a Frobenius norm",
-        _ASFF, _DLIB, _NO_FACE),
+        _ASFF, DLIB, _NO_FACE),
     "ald_eyes_mean": Metric("ALD eyes, mean (ours)", "px", "lower", 3,
         f"{_ALD} The points are the 22 points of brows and eyes. The distance is the mean over points",
-        _ASFF, _DLIB, _NO_FACE),
+        _ASFF, DLIB, _NO_FACE),
     "ald_mouth_mean": Metric("ALD mouth, mean (ours)", "px", "lower", 3,
         f"{_ALD} The points are the 20 points of the mouth. The distance is the mean over points",
-        _ASFF, _DLIB, _NO_FACE),
+        _ASFF, DLIB, _NO_FACE),
     "ald_eyes_affine": Metric("|A - I| eyes (ours)", "", "lower", 4,
         f"{_AFFINE} The points are the 22 points of brows and eyes. ALD does not measure the map A",
-        "ours", _DLIB, _NO_FACE),
+        "ours", DLIB, _NO_FACE),
     "ald_mouth_affine": Metric("|A - I| mouth (ours)", "", "lower", 4,
         f"{_AFFINE} The points are the 20 points of the mouth. ALD does not measure the map A",
-        "ours", _DLIB, _NO_FACE),
+        "ours", DLIB, _NO_FACE),
     # --- the LQ image ---
     "input_agreement": Metric("agreement with input", "dB", "", 2,
         "The restored image is blurred by Gaussians with standard deviations from 0 to 4.5% of the side. The value is "

@@ -21,7 +21,7 @@ import train.evaluation.cache.cached_overlap
 import train.evaluation.cache.keys
 import train.evaluation.evaluator
 import train.evaluation.results.set_metrics
-import train.metrics.no_reference
+import train.metrics.networks.no_reference
 from curate.faces.interface import FaceModels, ModelFile
 from degrade.frozen.dataset_sets import make_set
 from manifests.ledger.ledger import Ledger
@@ -464,7 +464,7 @@ def test_quality_is_measured_in_batches_that_are_halved_if_the_memory_is_too_sma
         return score
 
     monkeypatch.setattr(train.evaluation.cache.cached_measure, "load_no_reference", load)
-    monkeypatch.setattr(train.metrics.no_reference, "explain_missing", lambda name, weights: None)
+    monkeypatch.setattr(train.metrics.networks.no_reference, "explain_missing", lambda name, weights: None)
     rng, names, notices = np.random.default_rng(0), ["musiq", "maniqa"], list[str]()
     images = [rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8) for _ in range(7)]
     case, cache = make_case(), EvaluationCache(tmp_path, "scope", pytest.fail)

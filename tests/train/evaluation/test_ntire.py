@@ -19,10 +19,9 @@ from train.benchmark.imported.import_benchmark import import_benchmark
 from train.evaluation.evaluate import compare
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.ntire_score import add_parts, add_score
-from train.metrics import no_reference
 from train.metrics.fid import fid
 from train.metrics.fid.statistics import Statistics, write_statistics
-from train.metrics.networks import adaface, qalign
+from train.metrics.networks import adaface, no_reference, qalign
 from train.metrics.ntire import PARTS, apply_gate, compute_terms
 
 SIDE = 96  # the smallest side at which NIQE has a value
@@ -65,7 +64,7 @@ def with_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("train.metrics.measure.explain_missing", lambda *_: None)
     monkeypatch.setattr("train.evaluation.cache.cached_measure.explain_missing", lambda *_: None)
-    for module in ("train.metrics.no_reference", "train.evaluation.cache.cached_measure"):
+    for module in ("train.metrics.networks.no_reference", "train.evaluation.cache.cached_measure"):
         monkeypatch.setattr(f"{module}.load_no_reference", lambda name, **_: score(name))
     monkeypatch.setattr(qalign, "load_qalign", lambda weights: lambda images: [3 + float(one.std()) for one in images])
     monkeypatch.setattr(adaface, "load_adaface", lambda weights: embed)

@@ -45,6 +45,16 @@ def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch: pytest.Mo
     assert read_memory() - before < 20e6
 
 
+def test_an_array_that_the_disk_takes_in_parts_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(io.FileIO):
+        def write(self, data: memoryview) -> int:
+            return super().write(data[:100])
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: Slow(tmp_path / "file", "w+"))
+    array = np.arange(1000)
+    assert np.array_equal(PictureFile().keep(array), array)
+
+
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.FileIO):
         def write(self, data: object) -> int:

@@ -16,7 +16,7 @@ from torchmetrics.functional.image import (
 
 from tests.doubles.models.weights import random_alexnet, random_vgg16
 from train.losses.backbones import load_backbone
-from train.metrics.lpips_dists import BACKBONE, explain_missing, load_metric
+from train.metrics.networks.lpips_dists import BACKBONE, explain_missing, load_metric
 
 
 @pytest.fixture(scope="module")

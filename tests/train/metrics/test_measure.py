@@ -187,7 +187,7 @@ def test_lmd_is_a_mean_over_68_points_in_pixels_of_512_without_normalisation(mon
         def find(image: np.ndarray, places: np.ndarray = places, scale: int = scale) -> np.ndarray:
             return places + apart * scale * np.array_equal(image, restored)
 
-        monkeypatch.setattr("train.metrics.measure.find_68_points", find)
+        monkeypatch.setattr("train.metrics.readers.find_68_points", find)
         measure, _ = build_measure(["lmd"], judge(), None)
         assert measure(restored, target, [])["lmd"] == pytest.approx(scale * (17 * 5 + 17 * 10) / 68)
 

@@ -11,7 +11,7 @@ import scipy.io
 import torch
 
 from manifests.errors import BadInput
-from train.metrics.no_reference import WEIGHTS, explain_missing, load_no_reference
+from train.metrics.networks.no_reference import WEIGHTS, explain_missing, load_no_reference
 
 
 @pytest.fixture(autouse=True)

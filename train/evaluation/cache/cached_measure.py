@@ -26,7 +26,7 @@ from train.metrics.measure import (
     reads_references,
     select_names,
 )
-from train.metrics.no_reference import WEIGHTS, load_no_reference
+from train.metrics.networks.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
 
 QUALITY_BATCH = 8  # The number of images whose quality is measured at once (ours).
@@ -162,15 +162,15 @@ class CachedMeasure:
         self,
         name: str,
         images: Iterable[np.ndarray],
-        others: Iterable[np.ndarray],
+        compared: Iterable[str | np.ndarray],
         cache: EvaluationCache,
         compute: Callable[[], float],
     ) -> float:
-        """Returns the value of a metric that compares the set `images` with the set `others`.
+        """Returns the value of a metric of the whole set `images`. `compared` has all else on which the value depends.
 
         The value comes from the cache, or from `compute` if it is not in the cache.
         """
-        key = hash_inputs("set", self._metrics[name], hash_inputs(*images), hash_inputs(*others))
+        key = hash_inputs("set", self._metrics[name], hash_inputs(*images), hash_inputs(*compared))
         entry = cache.get(key)
         value = compute() if entry is None else struct.unpack("<d", entry)[0]
         if entry is None:

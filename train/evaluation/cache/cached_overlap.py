@@ -6,12 +6,55 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from curate.faces.interface import FaceModels
 from manifests.runtime.files import sha256_file
-from train.benchmark.set_faces import SetFaces
-from train.benchmark.training_overlap import SeenGroup, TrainingOverlap, find_training_overlap, has_snapshot
+from train.benchmark.imported.imported_faces import ImportedFaces, list_imported_faces
+from train.benchmark.set_faces import SetFaces, read_set_faces
+from train.benchmark.training_overlap import (
+    NO_SNAPSHOT,
+    SeenGroup,
+    TrainingOverlap,
+    find_training_overlap,
+    has_snapshot,
+)
 from train.data.snapshot import CROPS, FACES, FACTS
 from train.evaluation.cache.cache_file import EvaluationCache
+from train.evaluation.cache.cached_embedder import make_cached_embedder
 from train.evaluation.cache.keys import hash_inputs
+from train.evaluation.sets.cases import FrozenSet
+
+
+def find_overlap(
+    whole_set: FrozenSet,
+    dataset: Path,
+    lq_set: str | None,
+    checkpoint_folder: Path,
+    recognizer: FaceModels,
+    cache: EvaluationCache,
+) -> TrainingOverlap:
+    """Compares all cases of a set with the training faces of a run, or reads the result from the cache.
+
+    `recognizer` is the recognizer of the run. It embeds the faces of an imported set. The faces of another set have
+    their embeddings in `dataset` or in the benchmark `lq_set`.
+    """
+    if not has_snapshot(checkpoint_folder):
+        return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])
+    targets = [case.face_id for case in whole_set.cases]
+    if whole_set.is_imported:
+        faces = [
+            ImportedFaces(
+                case.face_id,
+                case.identity_id,
+                case.lq if case.target is None else case.target,
+                case.target is None,
+                case.references,
+            )
+            for case in whole_set.cases
+        ]
+        own = list_imported_faces(faces, recognizer, make_cached_embedder(recognizer, cache))
+    else:
+        own = read_set_faces(dataset, lq_set, targets)
+    return find_cached_overlap(own, checkpoint_folder, targets, recognizer.strangers_near_zero, cache)
 
 
 def find_cached_overlap(
@@ -20,10 +63,9 @@ def find_cached_overlap(
     """Returns the result of `find_training_overlap`, from the cache if it is there.
 
     The key is a hash of the faces, the embeddings and the rules of the set, and of the snapshot. The crops of a
-    snapshot can take gigabytes, so their size and the time of their last change stand for their bytes.
+    snapshot can take gigabytes, so their size and the time of their last change stand for their bytes. The run must
+    have a snapshot.
     """
-    if not has_snapshot(checkpoint_folder):
-        return find_training_overlap(own, checkpoint_folder, targets, strangers_near_zero)
     faces = (
         repr(own.faces),
         own.rows,

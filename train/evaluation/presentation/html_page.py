@@ -10,8 +10,9 @@ from typing import Any
 
 import jinja2
 
-from manifests.report.result_notices import list_training_checks, make_notices
+from manifests.report.result_notices import make_notices
 from manifests.report.result_tables import describe_source, make_tables, make_title
+from manifests.report.set_notices import list_training_checks
 from train.evaluation.results.result_images import PageImages
 from train.evaluation.sets.cases import Case
 from train.restore.outputs.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image

@@ -94,7 +94,7 @@ def add_set_metric(
     count = given.images if given is not None else len(others)
     against: dict[str, Any] = {"images": count, "sha256": hash_inputs(*compared)}
     # The key of a value contains the convention, because the same images have another value by another convention.
-    key_parts = [np.frombuffer(convention.encode(), np.uint8), *compared]
+    key_parts: list[str | np.ndarray] = [convention, *compared]
 
     @remember
     def load_network() -> nn.Module:

@@ -39,7 +39,9 @@ class PictureFile:
             if not self._blocks or self._used + array.nbytes > len(self._blocks[-1]):
                 self._add_block(array.nbytes)
             self._file.seek(self._start + self._used)
-            self._file.write(array.data)
+            left = memoryview(array.tobytes())
+            while left:  # a disk that is nearly full takes only a part, and says so only at the next part
+                left = left[self._file.write(left) :]
         except OSError as error:
             raise BadInput(
                 f"The temporary folder {tempfile.gettempdir()} cannot keep the pictures of the set ({error.strerror}). "

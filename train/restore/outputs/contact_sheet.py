@@ -19,7 +19,7 @@ import numpy as np
 from manifests.runtime.text import make_printable
 from train.data.tensors import to_tensor
 from train.metrics.measure import explain_missing
-from train.metrics.no_reference import WEIGHTS, load_no_reference
+from train.metrics.networks.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
 from train.restore.decisions.outcomes import PhotoOutcome
 from train.restore.outputs.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
