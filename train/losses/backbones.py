@@ -6,17 +6,19 @@ torchvision.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from manifests.errors import BadInput
+from manifests.errors import BadInput, LikenessError
 from manifests.runtime.text import take_first_line
 
-# Maps each backbone to the file name of its weights IMAGENET1K_V1 in torchvision. A name contains the
-# first digits of the sha256 of its file. torchvision is not imported here, because its import takes a second.
+# Maps each backbone to the file name of its weights IMAGENET1K_V1 in torchvision. A name contains the first
+# digits of the sha256 of its file. torchvision is not imported here, because its import takes a second.
 BACKBONES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth"}
 
 
@@ -42,6 +44,20 @@ def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") 
     cached = Path(torch.hub.get_dir()) / cache / name
     places = (folder / name if folder is not None else cached, cached)
     return next((place for place in places if place.is_file()), None)
+
+
+@contextmanager
+def explain_wrong_file(what: str, advice: str) -> Iterator[None]:
+    """Raises BadInput in place of any other error of the block, because a wrong file of weights can raise any error.
+
+    The message is `what`, the cause in brackets, and `advice`. `advice` has no full stop at its end.
+    """
+    try:
+        yield
+    except LikenessError:
+        raise
+    except Exception as error:
+        raise BadInput(f"{what} ({take_first_line(error).rstrip('.:')}): {advice}.") from error
 
 
 def fetch_weights(backbone: str, folder: Path | None) -> Path:
@@ -79,14 +95,11 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     # The device meta draws no random weights, which saves time and leaves torch's random generator unchanged.
     with torch.device("meta"):
         features: nn.Sequential = models.get_model(backbone, weights=None).features
-    try:
+    with explain_wrong_file(
+        f"{path} does not contain torchvision's {backbone} weights",
+        f"replace this file by the file from {find_url(backbone)}",
+    ):
         state = torch.load(path, map_location="cpu", weights_only=True)
         named = {key.removeprefix("features."): value for key, value in state.items() if "classifier" not in key}
         features.load_state_dict({key: value.float() for key, value in named.items()}, assign=True)
-    except Exception as error:  # every problem with the file leads to the message below
-        why = take_first_line(error).rstrip(".:")
-        raise BadInput(
-            f"{path} does not contain torchvision's {backbone} weights ({why}): replace this file by the file from "
-            f"{find_url(backbone)}."
-        ) from error
     return features.eval().requires_grad_(False)

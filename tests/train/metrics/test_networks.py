@@ -76,6 +76,12 @@ def test_a_checkpoint_of_adaface_is_read_and_its_input_is_bgr(tmp_path: Path) ->
     assert red[0, :, 56, 56].tolist() == pytest.approx([-0.6, -1, 1], abs=1e-6)  # blue, green, red
 
 
+def test_a_checkpoint_without_a_dict_of_tensors_is_a_sentence(tmp_path: Path) -> None:
+    torch.save({"state_dict": [1, 2]}, tmp_path / STATE)
+    with pytest.raises(BadInput, match=r"The entry state_dict of .* is no dict of tensors"):
+        load_adaface(tmp_path)
+
+
 def test_adaface_measures_identity_to_the_input_and_the_angle_to_the_target(tmp_path: Path) -> None:
     write_onnx(tmp_path)
     measure, reasons = build_measure(["deg_adaface", "id_input_adaface"], judge(), tmp_path)

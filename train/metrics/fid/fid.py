@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from manifests.errors import BadInput
-from manifests.runtime.text import take_first_line
-from train.losses.backbones import find_local_file
+from train.losses.backbones import explain_wrong_file, find_local_file
 from train.metrics.fid.conventions import CONVENTIONS, DEFAULT
 from train.metrics.fid.statistics import compute_distance, measure_statistics
 
@@ -91,16 +90,11 @@ def load_inception(weights: Path | None, convention: str = DEFAULT) -> nn.Module
         raise BadInput(f"FID cannot be computed: {reason}")
     from torchmetrics.image.fid import NoTrainInceptionV3  # the import takes seconds
 
-    try:
+    with explain_wrong_file(f"{path} does not contain the Inception weights of FID", f"replace the file by {_FROM}"):
         # torch-fidelity unpickles everything in the file, which can run code. The next line therefore raises an error
         # for a file that contains anything except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path))
-    except Exception as error:  # every problem with the file leads to the message below
-        why = take_first_line(error).rstrip(".:")
-        raise BadInput(
-            f"{path} does not contain the Inception weights of FID ({why}): replace the file by {_FROM}."
-        ) from error
     return Inception(network, convention)
 
 

@@ -5,7 +5,7 @@ The challenge uses IR-50, trained on MS1MV2 (Kim et al. 2022, repository mk-minc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from torch import nn
 
 from curate.faces.align import ARCFACE_112, crop_for_recognizer
 from manifests.errors import BadInput
-from manifests.runtime.text import take_first_line
-from train.losses.backbones import find_local_file
+from train.losses.backbones import explain_wrong_file, find_local_file
 from train.metrics.networks.onnx_network import load_network
+from train.models.identity.identity_encoder import ResidualUnit
 from train.models.released.read_pickled import load_tensors, read_pickled
 
 # The published checkpoint, and an ONNX file or a TorchScript file of the same network. The first one that exists is
@@ -70,14 +70,9 @@ def load_adaface(weights: Path | None, shape: IrShape = IR_50) -> Callable[[np.n
     if path.name == STATE:
         network = _load_state(path, shape)
     else:
-        try:
+        with explain_wrong_file(f"{path} does not contain AdaFace's network", f"put {STATE} of {_FROM} there"):
             network = load_network(path)
             _run(network, torch.zeros(1, 3, SIDE, SIDE))
-        except Exception as error:  # every problem with the file leads to the message below
-            why = take_first_line(error).rstrip(".:")
-            raise BadInput(
-                f"{path} does not contain AdaFace's network ({why}): put {STATE} of {_FROM} there."
-            ) from error
 
     def embed(image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -103,11 +98,14 @@ def _run(network: nn.Module, crops: torch.Tensor) -> torch.Tensor:
 
 
 def _load_state(path: Path, shape: IrShape) -> nn.Module:
-    content = read_pickled(path, f"{STATE} of {_FROM}")
+    source = f"{STATE} of {_FROM}"
+    content = read_pickled(path, source)
     state = content.get("state_dict", content)
+    if not isinstance(state, Mapping):
+        raise BadInput(f"The entry state_dict of {path} is no dict of tensors: take {source}.")
     network = Ir(shape)
-    tensors = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-    load_tensors(network, tensors, path, f"{STATE} of {_FROM}", optional=[_COUNTER])
+    tensors = {str(name).removeprefix(_PREFIX): value for name, value in state.items() if str(name).startswith(_PREFIX)}
+    load_tensors(network, tensors, path, source, optional=[_COUNTER])
     return network.eval()
 
 
@@ -122,7 +120,7 @@ class Ir(nn.Module):
         units, before = list[nn.Module](), shape.stem
         for width, count in zip(shape.widths, shape.units, strict=True):
             for number in range(count):
-                units.append(_Unit(before, width, 1 if number else 2))
+                units.append(_build_unit(before, width, 1 if number else 2))
                 before = width
         self.body = nn.Sequential(*units)
         side = SIDE // 2 ** len(shape.widths)
@@ -141,23 +139,13 @@ class Ir(nn.Module):
         return embeddings
 
 
-class _Unit(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
-        if inputs != outputs:
-            self.shortcut_layer = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.res_layer(x) + self.shortcut_layer(x)
-        return out
+def _build_unit(inputs: int, outputs: int, stride: int) -> ResidualUnit:
+    layers = nn.Sequential(
+        nn.BatchNorm2d(inputs),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.PReLU(outputs),
+        nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+    return ResidualUnit(inputs, outputs, stride, layers)

@@ -15,8 +15,7 @@ import torch
 
 from curate.faces.align import FFHQ_SIZE
 from manifests.errors import BadInput
-from manifests.runtime.text import take_first_line
-from train.losses.backbones import find_local_file
+from train.losses.backbones import explain_wrong_file, find_local_file
 from train.metrics.networks.onnx_network import load_network
 
 FILES = ("alignment_WFLW_4HG.pt", "alignment_WFLW_4HG.onnx")
@@ -59,12 +58,9 @@ def load_awing(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
             raise ValueError(f"its output has the shape {tuple(output.shape)}, not (1, 99, 64, 64)")
         return np.asarray(output[0, :POINTS].numpy())  # the last map shows the boundary of the face
 
-    try:
+    with explain_wrong_file(f"{path} does not contain AWing's network", "replace this file"):
         network = load_network(path)
         compute_heatmaps(torch.zeros(1, 3, SIDE, SIDE))
-    except Exception as error:  # every problem with the file leads to the message below
-        why = take_first_line(error).rstrip(".:")
-        raise BadInput(f"{path} does not contain AWing's network ({why}): replace this file.") from error
 
     def find_points(image: np.ndarray) -> np.ndarray:
         small = cv2.resize(image, (SIDE, SIDE))

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from manifests.errors import BadInput
-from manifests.runtime.text import take_first_line
-from train.losses.backbones import find_local_file
+from train.losses.backbones import explain_wrong_file, find_local_file
 
 # Two possible files with the recognizer: STATE contains a state dict, and SCRIPT is a TorchScript file.
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"
@@ -39,19 +38,16 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
     path, reason = find_file(weights), explain_missing(weights)
     if path is None:
         raise BadInput(f"The published Deg cannot be computed: {reason}")
-    try:
+    with explain_wrong_file(
+        f"{path} does not contain the network of the recognizer",
+        f"remove this file, and put {STATE} from {_FROM} into the folder",
+    ):
         network = torch.jit.load(str(path), map_location="cpu") if path.name == SCRIPT else _network(path)
         network.eval()
         with torch.inference_mode():
             shape = tuple(network(torch.zeros(1, 1, SIZE, SIZE)).shape)
         if shape != (1, 512):
             raise ValueError(f"its output has the shape {shape}, not (1, 512)")
-    except Exception as error:  # every problem with the file leads to the message below
-        why = take_first_line(error).rstrip(".:")
-        raise BadInput(
-            f"{path} does not contain the network of the recognizer ({why}): remove this file, and put {STATE} from "
-            f"{_FROM} into the folder."
-        ) from error
 
     def embed(image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -13,8 +13,7 @@ from unittest.mock import patch
 import torch
 
 from manifests.errors import BadInput
-from manifests.runtime.text import take_first_line
-from train.losses.backbones import find_local_file
+from train.losses.backbones import explain_wrong_file, find_local_file
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,15 @@ def load_no_reference(name: str, weights: Path | None, device: str = "cpu") -> S
     reason = explain_missing(name, weights)
     if reason is not None or path is None:
         raise BadInput(f"{name} cannot be computed: {reason}")
-    try:
-        metric = _load(name, path, device)
-    except ImportError as error:
-        raise BadInput(
-            f"pyiqa is installed, but it cannot be imported ({error}): repeat `pip install 'likeness[iqa]'`."
-        ) from error
-    except Exception as error:  # every problem with the file leads to the message below
-        why = take_first_line(error).rstrip(".:")
-        raise BadInput(
-            f"{path} does not contain the weights of pyiqa's {name} ({why}): replace the file by {needed.url}."
-        ) from error
+    with explain_wrong_file(
+        f"{path} does not contain the weights of pyiqa's {name}", f"replace the file by {needed.url}"
+    ):
+        try:
+            metric = _load(name, path, device)
+        except ImportError as error:
+            raise BadInput(
+                f"pyiqa is installed, but it cannot be imported ({error}): repeat `pip install 'likeness[iqa]'`."
+            ) from error
 
     def score(images: torch.Tensor) -> list[float]:
         return [float(value) for value in metric(images).reshape(-1)]

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 
 from manifests.errors import BadInput
-from manifests.runtime.text import take_first_line
+from train.losses.backbones import explain_wrong_file
 
 MODEL = "q-future/one-align"  # The model that pyiqa 0.1.16 loads for Q-Align. It has 15 GB.
 
@@ -41,16 +41,11 @@ def load_qalign(weights: Path | None) -> Callable[[torch.Tensor], list[float]]:
         raise BadInput(f"qalign cannot be computed: {reason}")
     from huggingface_hub import constants
 
-    try:
+    with explain_wrong_file(f"The model {MODEL} cannot be loaded", f"download it again with `hf download {MODEL}`"):
         from pyiqa.models.inference_model import InferenceModel
 
         with patch.object(constants, "HF_HUB_OFFLINE", True):
             metric = InferenceModel("qalign", device="cuda" if torch.cuda.is_available() else "cpu")
-    except Exception as error:  # every problem with the model leads to the message below
-        why = take_first_line(error).rstrip(".:")
-        raise BadInput(
-            f"The model {MODEL} cannot be loaded ({why}): download it again with `hf download {MODEL}`."
-        ) from error
 
     def score(images: torch.Tensor) -> list[float]:
         # pyiqa's Q-Align takes one image at a time

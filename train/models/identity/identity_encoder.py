@@ -31,28 +31,37 @@ class Squeeze(nn.Module):
         return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
 
 
-class Unit(nn.Module):
-    """Computes two convolutions and a squeeze, and adds a shortcut."""
+class ResidualUnit(nn.Module):
+    """Computes some layers, and adds a shortcut. The networks IR-SE and IR consist of such units.
 
-    def __init__(self, inputs: int, outputs: int, stride: int, squeeze: int) -> None:
+    `res_layer` maps (B,inputs,H,W) to (B,outputs,h,w), with sides that are `stride` times smaller.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, res_layer: nn.Sequential) -> None:
         super().__init__()
         self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
         if inputs != outputs:
             self.shortcut_layer = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
-        self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            Squeeze(outputs, squeeze),
-        )
+        self.res_layer = res_layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns (B,outputs,h,w) for x (B,inputs,H,W)."""
-        return self.res_layer(x) + self.shortcut_layer(x)
+        out: torch.Tensor = self.res_layer(x) + self.shortcut_layer(x)
+        return out
+
+
+def _build_unit(inputs: int, outputs: int, stride: int, squeeze: int) -> ResidualUnit:
+    layers = nn.Sequential(
+        nn.BatchNorm2d(inputs),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.PReLU(outputs),
+        nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        Squeeze(outputs, squeeze),
+    )
+    return ResidualUnit(inputs, outputs, stride, layers)
 
 
 class IrSe(nn.Module):
@@ -66,7 +75,7 @@ class IrSe(nn.Module):
         units, before = list[nn.Module](), STEM
         for width, count in zip(shape.widths, shape.units, strict=True):
             for number in range(count):
-                units.append(Unit(before, width, 1 if number else 2, shape.squeeze))
+                units.append(_build_unit(before, width, 1 if number else 2, shape.squeeze))
                 before = width
         self.body = nn.Sequential(*units)
         # Dropout does nothing in eval mode, so nn.Identity takes its place.
