@@ -27,7 +27,7 @@ from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.aggregate import average_differences, average_systems
 from train.evaluation.results.describe_set import NO_TARGETS, describe_rows, describe_set
 from train.evaluation.results.ntire_score import add_parts, describe_gate
-from train.evaluation.results.set_metrics import add_set_metric, check_set_options, explain_missing_options
+from train.evaluation.results.set_metrics import add_set_metrics, explain_missing_options, read_set_options
 from train.evaluation.results.set_problems import count_set_problems
 from train.evaluation.results.write_result import describe_metric
 from train.evaluation.sets.cases import Case, FrozenSet
@@ -84,7 +84,7 @@ class Evaluator:
             )
         check_names(options.metrics)
         options = replace(options, metrics=add_parts(options.metrics))
-        check_set_options(options)
+        options, self.statistics = read_set_options(options)
         check_columns(options.slices)
         check_steps(options.steps)
         self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
@@ -245,20 +245,16 @@ class Evaluator:
 
     def build_result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
         """Returns the averages of `rows`, the differences of `pairs`, and the settings of the measurement."""
-        assert self.frozen_set is not None and self.judge is not None
+        assert self.frozen_set is not None and self.judge is not None and self.measure is not None
         cases, metrics = self.frozen_set.cases, self.image_metrics
         averages, missing = average_systems(rows, metrics, self.options.seed), dict(self.missing_metrics)
         cache = next(iter(self.caches.values()))
         problems = count_set_problems(self.frozen_set, self.judge, cache)
-        for name in self.options.metrics:
-            if METRICS[name].scope == "set" and name not in missing:
-                assert self.measure is not None
-                try:
-                    add_set_metric(
-                        name, averages, self.images_by_key, cases, self.options, self.measure, cache, self.pictures.keep
-                    )
-                except BadInput as error:
-                    missing[name] = str(error)
+        of_sets = [name for name in self.options.metrics if METRICS[name].scope == "set" and name not in missing]
+        images, keep = self.images_by_key, self.pictures.keep
+        missing |= add_set_metrics(
+            of_sets, averages, images, cases, self.options, self.statistics, self.measure, cache, keep
+        )
         while self.caches:
             self.caches.popitem()[1].close()
         for average in averages:  # a metric that cannot be measured has the value None

@@ -8,8 +8,7 @@
 that measure the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine, no row has
 the metric, and `reasons` says which file is missing and where to put the file. If a metric has no value for an image,
 the row has NaN, and METRICS[name].nan_reason says why. The mean of `face_restored` is the share of images in which a
-face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
-train.metrics.fid.fid.fid.
+face was found. FID measures whole sets of images, see train/evaluation/results/set_metrics.py.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
 from train.data import landmarks68
 from train.losses.backbones import find_local_file, get_file_name, load_backbone
-from train.metrics.fid import fid
+from train.metrics.fid import inception
 from train.metrics.networks import lpips_dists, no_reference
 from train.metrics.readers import (
     LANDMARKS,
@@ -81,7 +80,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     if name == "ntire":  # a sum of other metrics
         return None
     if METRICS[name].scope == "set":
-        return fid.explain_missing(weights)
+        return inception.explain_missing(weights)
     if name in NETWORKS:
         return NETWORKS[name].explain_missing(weights)
     return landmarks68.explain_missing() if name in LANDMARKS else None
@@ -97,7 +96,7 @@ def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
     elif name in no_reference.WEIGHTS:
         file = find_local_file(no_reference.WEIGHTS[name].file, weights, no_reference.WEIGHTS[name].cache)
     elif METRICS[name].scope == "set" and name != "ntire":
-        file = fid.find_inception(weights)
+        file = inception.find_inception(weights)
     elif name in NETWORKS:
         file = NETWORKS[name].find_file(weights)
     else:

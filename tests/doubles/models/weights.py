@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import alexnet, vgg16
 
 from train.losses.backbones import get_file_name
-from train.metrics.fid.fid import INCEPTION
+from train.metrics.fid.inception import INCEPTION
 from train.metrics.networks.deg_recognizer import STATE, FaceResNet18
 
 

@@ -44,7 +44,7 @@ from train.evaluation.results.result_images import PageImages
 from train.evaluation.sets.cases import Case, read_frozen_set
 from train.evaluation.systems.restore_case import RestoreCases
 from train.evaluation.systems.system import System
-from train.metrics.fid import fid
+from train.metrics.fid import inception
 from train.metrics.fid.statistics import Statistics
 from train.metrics.measure import build_measure, find_weights, reads_judge, reads_lq, reads_references, reads_target
 from train.metrics.registry import METRICS
@@ -183,7 +183,7 @@ def test_the_value_of_a_whole_set_is_kept(
     made: Path, run: Path, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
+    monkeypatch.setattr(inception, "explain_missing", lambda weights: None)
     monkeypatch.setattr(
         train.evaluation.results.set_metrics,
         "measure_statistics",
@@ -194,7 +194,7 @@ def test_the_value_of_a_whole_set_is_kept(
         "compute_distance",
         lambda one, other: calls.append(1) or float(one.mean[0]),
     )
-    monkeypatch.setattr(fid, "load_inception", lambda *_: None)
+    monkeypatch.setattr(inception, "load_inception", lambda *_: None)
     options = replace(OPTIONS, metrics=("psnr", "fid"))
     first = evaluate(run, made, SET, options=options)
     assert len(calls) == len({row["fid"]["mean"] for row in first["rows"]}) > 2

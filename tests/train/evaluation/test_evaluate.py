@@ -35,6 +35,7 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.result_notices import make_notices
 from manifests.report.result_tables import make_difference_rows
 from tests.doubles import curation as doubles
+from tests.doubles.frechet import frechet_distance
 from tests.doubles.models.restorers import SIZE, Copying, use_in_evaluation
 from tests.doubles.models.weights import random_alexnet
 from tests.doubles.training_snapshots import write_snapshot
@@ -51,7 +52,7 @@ from train.evaluation.results.result_images import PageImages
 from train.evaluation.sets.cases import read_frozen_set
 from train.evaluation.statistics.measure_folder import write_folder_statistics
 from train.evaluation.systems.system import list_counterfactual_differences
-from train.metrics.fid import fid
+from train.metrics.fid import inception
 from train.models.io import Restoration
 from train.models.restorer import Restorer
 
@@ -545,8 +546,8 @@ class Colours(torch.nn.Module):
 def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
-    monkeypatch.setattr(fid, "load_inception", lambda *_: Colours())
+    monkeypatch.setattr(inception, "explain_missing", lambda weights: None)
+    monkeypatch.setattr(inception, "load_inception", lambda *_: Colours())
     same, faces = folder_of(made, tmp_path / "same", lambda image: image)
     soft, _ = folder_of(made, tmp_path / "soft", lambda image: cv2.GaussianBlur(image, (0, 0), 2))
     options = replace(TWO, metrics=("fid", "fid_folder", "psnr"), fid_folder=soft)
@@ -576,10 +577,10 @@ def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
 def test_fid_against_statistics_is_fid_against_their_images(
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
-    monkeypatch.setattr(fid, "load_inception", lambda *_: Colours())
-    monkeypatch.setattr(fid, "find_inception", lambda weights: made / LEDGER_NAME)
-    monkeypatch.setattr(fid, "FEATURES", Colours.num_features)
+    monkeypatch.setattr(inception, "explain_missing", lambda weights: None)
+    monkeypatch.setattr(inception, "load_inception", lambda *_: Colours())
+    monkeypatch.setattr(inception, "find_inception", lambda weights: made / LEDGER_NAME)
+    monkeypatch.setattr(inception, "FEATURES", Colours.num_features)
     same, _ = folder_of(made, tmp_path / "same", lambda image: image)
     soft, faces = folder_of(made, tmp_path / "soft", lambda image: image[..., :1].repeat(3, 2))
     file = tmp_path / "soft.npz"
@@ -589,7 +590,7 @@ def test_fid_against_statistics_is_fid_against_their_images(
     result = compare([], [same], made, tmp_path / "out", options=options)
     row = result["rows"][-1]
     targets = [cv2.imread(str(path))[..., ::-1] for path in same.iterdir()]
-    expected = fid.frechet_distance(targets, [image[..., :1].repeat(3, 2) for image in targets], Colours())
+    expected = frechet_distance(targets, [image[..., :1].repeat(3, 2) for image in targets], Colours())
     assert row["fid_statistics"]["mean"] == pytest.approx(expected, abs=1e-9) and row["fid"]["mean"] < 1e-5 < expected
     assert row["fid_statistics"]["against"]["images"] == len(faces)
     for name in ("fid", "fid_statistics"):  # all FIDs of a table have one convention
@@ -606,7 +607,7 @@ def test_fid_against_statistics_is_fid_against_their_images(
     ):
         with pytest.raises(BadInput, match=said):
             compare([], [same], made, tmp_path / "out", options=replace(options, **changes))
-    monkeypatch.setattr(fid, "FEATURES", 2048)
+    monkeypatch.setattr(inception, "FEATURES", 2048)
     with pytest.raises(BadInput, match="statistics of 4 features, so another network made it"):
         compare([], [same], made, tmp_path / "out", options=options)
 

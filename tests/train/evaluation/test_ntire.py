@@ -19,7 +19,7 @@ from train.benchmark.imported.import_benchmark import import_benchmark
 from train.evaluation.evaluate import compare
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.ntire_score import add_parts, add_score
-from train.metrics.fid import fid
+from train.metrics.fid import inception
 from train.metrics.fid.statistics import Statistics, write_statistics
 from train.metrics.networks import adaface, no_reference, qalign
 from train.metrics.ntire import PARTS, apply_gate, compute_terms
@@ -68,8 +68,8 @@ def with_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{module}.load_no_reference", lambda name, **_: score(name))
     monkeypatch.setattr(qalign, "load_qalign", lambda weights: lambda images: [3 + float(one.std()) for one in images])
     monkeypatch.setattr(adaface, "load_adaface", lambda weights: embed)
-    monkeypatch.setattr(fid, "load_inception", lambda *_: Gray())
-    monkeypatch.setattr(fid, "FEATURES", 2)
+    monkeypatch.setattr(inception, "load_inception", lambda *_: Gray())
+    monkeypatch.setattr(inception, "FEATURES", 2)
 
 
 OPTIONS = EvaluationOptions(metrics=("ntire",))

@@ -11,8 +11,9 @@ from scipy.linalg import sqrtm
 from torch import nn
 
 from manifests.errors import BadInput
+from tests.doubles.frechet import frechet_distance
 from tests.doubles.models.weights import random_inception
-from train.metrics.fid.fid import INCEPTION, explain_missing, fid, frechet_distance, load_inception
+from train.metrics.fid.inception import INCEPTION, explain_missing, load_inception
 
 
 class Features(nn.Module):
@@ -66,7 +67,7 @@ def test_missing_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     reason = explain_missing(tmp_path)
     assert reason is not None and reason.startswith(INCEPTION[0]) and reason.endswith("--weights FOLDER.")
     with pytest.raises(BadInput, match=r"FID cannot be computed: pt_inception"):
-        fid(a_set(2, 0, 256, 0), a_set(2, 0, 256, 1), tmp_path)
+        load_inception(tmp_path)
 
 
 def test_a_file_that_is_no_inception_is_a_sentence(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_the_network_is_torch_fidelitys_and_fid_is_the_distance_of_its_features(
     for image in one[:2]:
         picture = torch.from_numpy(image).permute(2, 0, 1)[None]
         torch.testing.assert_close(network(picture), theirs(picture)[0], rtol=1e-5, atol=1e-5)
-    found = fid(one, other, tmp_path)
+    found = frechet_distance(one, other, network)
     # Four points span only three directions, so the distance can also be computed from the root of a 3 x 3 matrix.
     features = [
         np.concatenate([theirs(torch.from_numpy(i).permute(2, 0, 1)[None])[0] for i in s]) for s in (one, other)

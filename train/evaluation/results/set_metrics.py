@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache as remember
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.aggregate import Average
 from train.evaluation.results.ntire_score import NAME, add_score
 from train.evaluation.sets.cases import Case
-from train.metrics.fid import fid
+from train.metrics.fid import inception
 from train.metrics.fid.conventions import DEFAULT, check_convention
 from train.metrics.fid.statistics import Statistics, compute_distance, measure_statistics, read_statistics
 from train.metrics.registry import INCEPTION, METRICS
@@ -30,10 +32,12 @@ from train.restore.output_paths import list_photos
 _NEEDED_OPTIONS = {"fid_folder": "--fid-folder", "fid_statistics": "--fid-statistics"}
 
 
-def check_set_options(options: EvaluationOptions) -> None:
-    """Raises BadInput if an option of FID is wrong, or if no chosen metric reads it.
+def read_set_options(options: EvaluationOptions) -> tuple[EvaluationOptions, Statistics | None]:
+    """Returns the options with the convention of FID, and the statistics of `options.fid_statistics`.
 
-    A file of statistics is read, so that a wrong file is an error before anything is measured.
+    The convention is the one that the user named, or the one of the statistics, or the default. Raises BadInput if an
+    option of FID is wrong, or if no chosen metric reads it. A wrong file of statistics is therefore an error before
+    anything is measured.
     """
     for name, option in _NEEDED_OPTIONS.items():
         if _get_source(options, name) is not None and name not in options.metrics:
@@ -46,8 +50,9 @@ def check_set_options(options: EvaluationOptions) -> None:
         check_convention(options.fid_convention)
         if not any(METRICS[name].requirement == INCEPTION for name in options.metrics):
             raise BadInput("No chosen metric is an FID, so nothing reads --fid-convention. Add fid to --metrics.")
-    if options.fid_statistics is not None:
-        _read_given_statistics(options)
+    given = None if options.fid_statistics is None else _read_given_statistics(options.fid_statistics, options)
+    named = options.fid_convention or (None if given is None else given.convention)
+    return replace(options, fid_convention=named or DEFAULT), given
 
 
 def explain_missing_options(options: EvaluationOptions) -> dict[str, str]:
@@ -59,35 +64,54 @@ def explain_missing_options(options: EvaluationOptions) -> dict[str, str]:
     }
 
 
-def find_convention(options: EvaluationOptions) -> str:
-    """Returns the convention of FID: the one that the user named, or the one of the statistics, or the default."""
-    if options.fid_convention is None and options.fid_statistics is not None:
-        return _read_given_statistics(options).convention or DEFAULT
-    return options.fid_convention or DEFAULT
+def add_set_metrics(
+    names: Sequence[str],
+    averages: Sequence[Average],
+    images_by_key: Mapping[str, list[np.ndarray]],
+    cases: Sequence[Case],
+    options: EvaluationOptions,
+    statistics: Statistics | None,
+    measure: CachedMeasure,
+    cache: EvaluationCache,
+    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+) -> dict[str, str]:
+    """Adds metrics, FIDs or the NTIRE score, to the average of each system.
+
+    Returns the metrics that cannot be measured, each with the reason.
+
+    `images_by_key` has the images of each system, by the key of the system. `options` and `statistics` are those of
+    `read_set_options`. The key `against` of a value says with what the images were compared, so that values against
+    different images are never put into one table. `keep` is called with each picture of `options.fid_folder`, and its
+    result is used.
+    """
+    missing = {}
+    for name in names:
+        try:
+            if name == NAME:
+                add_score(averages, options.fid_convention or DEFAULT)
+            else:
+                _add_fid(name, averages, images_by_key, cases, options, statistics, measure, cache, keep)
+        except BadInput as error:
+            missing[name] = str(error)
+    return missing
 
 
-def add_set_metric(
+def _add_fid(
     name: str,
     averages: Sequence[Average],
     images_by_key: Mapping[str, list[np.ndarray]],
     cases: Sequence[Case],
     options: EvaluationOptions,
+    statistics: Statistics | None,
     measure: CachedMeasure,
     cache: EvaluationCache,
-    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+    keep: Callable[[np.ndarray], np.ndarray],
 ) -> None:
-    """Adds the metric `name`, an FID or the NTIRE score, to the average of each system.
-
-    `images_by_key` has the images of each system, by the key of the system. The key `against` of a value says with what
-    the images were compared, so that values against different images are never put into one table. `keep` is called
-    with each picture of `options.fid_folder`, and its result is used. Raises BadInput if the metric cannot be measured.
-    """
-    convention, others, given = find_convention(options), list[np.ndarray](), None
-    if name == NAME:
-        add_score(averages, convention)
-        return
+    """Adds one FID to the average of each system. Raises BadInput if it cannot be measured."""
+    convention, others, given = options.fid_convention or DEFAULT, list[np.ndarray](), None
     if name == "fid_statistics":
-        given = _read_given_statistics(options)
+        assert statistics is not None
+        given = statistics
         compared = [given.mean, given.covariance]
     else:
         others = compared = _read_others(name, cases, options, keep)
@@ -98,7 +122,7 @@ def add_set_metric(
 
     @remember
     def load_network() -> nn.Module:
-        return fid.load_inception(options.weights, convention)
+        return inception.load_inception(options.weights, convention)
 
     @remember
     def measure_others() -> Statistics:
@@ -130,8 +154,7 @@ def _read_others(
         return [keep(read(path)) for path in list_photos(options.fid_folder)]
 
 
-def _read_given_statistics(options: EvaluationOptions) -> Statistics:
-    assert options.fid_statistics is not None
-    file = fid.find_inception(options.weights)
+def _read_given_statistics(path: Path, options: EvaluationOptions) -> Statistics:
+    file = inception.find_inception(options.weights)
     sha256 = None if file is None else sha256_file(file)
-    return read_statistics(options.fid_statistics, fid.FEATURES, options.fid_convention, sha256)
+    return read_statistics(path, inception.FEATURES, options.fid_convention, sha256)

@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from curate.faces.interface import FaceModels
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from train.evaluation.options import EvaluationOptions
-from train.evaluation.results.set_metrics import find_convention
 from train.evaluation.systems.row import Row
-from train.metrics.fid.conventions import describe_resizing
+from train.metrics.fid.conventions import DEFAULT, describe_resizing
 from train.metrics.provenance import describe_provenance
 from train.metrics.registry import INCEPTION, METRICS
 
@@ -27,7 +26,7 @@ def describe_metric(
     versions, and its files of weights with their sha256 and licence (train/metrics/provenance.py)."""
     options, metric, convention = options or EvaluationOptions(), METRICS[name], METRICS[name].convention
     if metric.requirement == INCEPTION:
-        convention = f"{convention}. {describe_resizing(find_convention(options))}"
+        convention = f"{convention}. {describe_resizing(options.fid_convention or DEFAULT)}"
     return {
         "title": metric.title,
         "unit": metric.unit,

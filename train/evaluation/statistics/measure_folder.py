@@ -13,7 +13,7 @@ from manifests.pictures.untrusted_images import open_reader
 from manifests.runtime.files import sha256_file, write_atomically
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
-from train.metrics.fid import fid
+from train.metrics.fid import inception
 from train.metrics.fid.conventions import check_convention
 from train.metrics.fid.statistics import measure_statistics, write_statistics
 from train.restore.output_paths import list_photos
@@ -35,13 +35,13 @@ def write_folder_statistics(
 ) -> dict[str, Any]:
     """Measures all images of a folder, and writes their statistics to the file `out`.
 
-    Returns what was measured: the number of images, the number of gray images, the sizes, the
-    convention, and the sha256 of the network's file. Raises BadInput if a file is not an image, or if the
-    weights are missing or wrong.
+    Returns what was measured: the number of images, the number of gray images, the sizes, the convention, and the
+    sha256 of the network's file. Raises BadInput if a file is not an image, or if the weights are missing or wrong.
     """
     files = list_images(folder, convention)
-    network, inception = fid.load_inception(weights, convention), fid.find_inception(weights)
-    assert inception is not None
+    network, file_of_network = inception.load_inception(weights, convention), inception.find_inception(weights)
+    assert file_of_network is not None
+    weights_sha256 = sha256_file(file_of_network)
     gray, sizes = 0, dict[tuple[int, int], int]()
 
     def read_all() -> Iterator[np.ndarray]:
@@ -55,7 +55,7 @@ def write_folder_statistics(
                 progress("measure", done, len(files))
 
     statistics = measure_statistics(read_all(), network)
-    content = write_statistics(statistics, convention, sha256_file(inception))
+    content = write_statistics(statistics, convention, weights_sha256)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
     return {
@@ -64,5 +64,5 @@ def write_folder_statistics(
         "gray_images": gray,
         "sizes": {f"{width} x {height}": count for (height, width), count in sorted(sizes.items())},
         "convention": convention,
-        "weights_sha256": sha256_file(inception),
+        "weights_sha256": weights_sha256,
     }

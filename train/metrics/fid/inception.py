@@ -1,22 +1,16 @@
-"""Computes FID, the distance between a set of restored images and another set of images.
-
-FID is one value for a whole set.
-"""
+"""Loads Inception v3, whose features FID compares: the network, its weights, and what is missing."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from manifests.errors import BadInput
 from train.losses.backbones import explain_wrong_file, find_local_file
 from train.metrics.fid.conventions import CONVENTIONS, DEFAULT
-from train.metrics.fid.statistics import compute_distance, measure_statistics
 
 # pytorch-fid and torch-fidelity publish the same tensors in files with different names.
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
@@ -40,28 +34,6 @@ def explain_missing(weights: Path | None) -> str | None:
     if importlib.util.find_spec("torch_fidelity") is None:
         return "torch-fidelity is not installed: repeat `pip install likeness`."
     return None
-
-
-def fid(
-    restored: Iterable[np.ndarray], others: Iterable[np.ndarray], weights: Path | None, convention: str = DEFAULT
-) -> float:
-    """Returns the FID of two sets of RGB uint8 images (H, W, 3) of any size; lower is better.
-
-    Each image is resized to 299 px by `convention`, a key of CONVENTIONS. A good estimate of the mean and the
-    covariance of 2048 features needs far more images than a test set has. With few images, the FID is too high, so
-    compare only sets with the same number of images. Raises BadInput if a set has fewer than two images, or if the
-    weights are missing or wrong.
-    """
-    return frechet_distance(restored, others, load_inception(weights, convention))
-
-
-def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], network: nn.Module) -> float:
-    """Returns the Fréchet distance between the features of two sets of RGB uint8 images (H, W, 3).
-
-    `network` maps uint8 (1, 3, H, W) to (1, d). Raises BadInput if a set has fewer than two images.
-    """
-    reference = measure_statistics(others, network, "other images")
-    return compute_distance(measure_statistics(restored, network, "restored images"), reference)
 
 
 class Inception(nn.Module):
