@@ -12,7 +12,7 @@ from typing import Any
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import ENLARGED, PADDED
 from manifests.runtime.files import remove_temporary_files, write_atomically
-from manifests.runtime.text import format_count
+from manifests.runtime.text import format_count, format_markdown_table
 
 CARD = "card.md"
 _ROWS = 20  # the card lists at most this many sources and this many licences, the most frequent first (ours)
@@ -63,7 +63,7 @@ def render_card(ledger: Ledger) -> str:
 
     def table(head: Sequence[str], sql: str) -> str:
         rows = [[str(value) for value in row] for row in ledger.query(sql).iter_rows()]
-        return _format_table(head, rows) if rows else "None.\n"
+        return format_markdown_table(head, rows) if rows else "None.\n"
 
     parts = (
         "# Dataset card\n\nLikeness writes this file again after every change of the dataset, and overwrites your "
@@ -109,7 +109,9 @@ def _format_filters(detail: dict[str, Any]) -> str:
         )
         for rule in detail.get(kind, ())
     ]
-    return f"{detail['name']}, version {detail['version']}:\n\n" + _format_table(("reason", "where", "effect"), rows)
+    return f"{detail['name']}, version {detail['version']}:\n\n" + format_markdown_table(
+        ("reason", "where", "effect"), rows
+    )
 
 
 def _format_kept(screening: dict[str, Any]) -> str:
@@ -119,10 +121,3 @@ def _format_kept(screening: dict[str, Any]) -> str:
         return ""
     faces = format_count(count, "face")
     return f"\nIn the last curation, decisions overruled the filters and kept {faces} in use.\n"
-
-
-def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines
-    )

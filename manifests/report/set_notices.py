@@ -136,7 +136,7 @@ def explain_extra_files(result: Result) -> list[str]:
 
 
 def explain_missing_targets(result: Result) -> list[str]:
-    """Returns a notice that names the usual metrics that need a target, if the set has no targets."""
+    """If the set has no targets, returns a notice that names the usual metrics that are therefore absent."""
     if not result.get("needs_targets"):
         return []
     titles = ", ".join(result["needs_targets"])

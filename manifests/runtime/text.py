@@ -1,10 +1,10 @@
-"""Formats text for the user: file names as one printable line, and counts with a noun."""
+"""Formats text for the user: file names as one printable line, counts with a noun, and tables in Markdown."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -20,6 +20,14 @@ def make_printable(text: str | Path) -> str:
 def format_count(count: int, singular: str, plural: str | None = None) -> str:
     """Returns a count with its noun, such as "2 photos". Pass `plural` if the plural is not the singular plus "s"."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
+def format_markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown. Each line of the text ends with a line break."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines
+    )
 
 
 def suggest_name(word: str, names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from manifests.runtime.text import format_markdown_table
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import CONFIG
 from train.models.config import ModelConfig
@@ -69,7 +70,8 @@ def render_card(config: ModelConfig, facts: Facts, base: str, run: RunFacts) -> 
         "`likeness restore PHOTO --reference PHOTO --run FOLDER --out OUT` restores a photo. FOLDER is this folder. "
         "In Python, `train.models.restorer.Restorer.from_pretrained(Path(FOLDER))` loads the restorer. Both need "
         f"Likeness, because other libraries do not know the parts of this restorer. {_describe_faces(facts)}",
-        f"## Training\n\n{_render_table(('what', 'value'), _list_training(config, facts, base, run.config))}",
+        "## Training\n\n"
+        + format_markdown_table(("what", "value"), _list_training(config, facts, base, run.config)).rstrip("\n"),
         f"## Figures\n\n{_render_results(run.results)}",
         f"## Limits\n\n{_render_limits(facts, run.config)}",
         f"## Licence and consent\n\n{_render_licences(config, facts, base)}",
@@ -152,14 +154,14 @@ def _render_results(results: Sequence[Facts]) -> str:
     parts = []
     for result in results:
         names = [name for name in METRICS if any(name in row for row in result["rows"])]
-        table = _render_table(
+        table = format_markdown_table(
             ("system", *(METRICS[name].title for name in names)),
             [(str(row["system"]), *(_format_mean(row.get(name), name) for name in names)) for row in result["rows"]],
         )
         parts.append(
             f"Set `{result.get('lq_set')}`: {result.get('images')} images of {result.get('people')} people, at "
             f"{result.get('size')} px, with at most {result.get('references')} references. The values are means. "
-            f"The recognizer `{_name_judge(result)}` measured the identity.\n\n{table}"
+            f"The recognizer `{_name_judge(result)}` measured the identity.\n\n{table.rstrip()}"
         )
     return "\n\n".join(parts)
 
@@ -173,11 +175,6 @@ def _name_judge(result: Facts) -> str:
 def _format_mean(value: Any, metric: str) -> str:
     mean = value.get("mean") if isinstance(value, Mapping) else None
     return "-" if mean is None else f"{mean:.{METRICS[metric].digits}f}"
-
-
-def _render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def _render_limits(facts: Facts, run: Facts) -> str:

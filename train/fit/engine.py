@@ -24,9 +24,9 @@ from train.fit.distributed import join_processes
 from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective
 from train.fit.settings import Settings
-from train.fit.target_latents import TargetLatents
 from train.losses.names import ADVERSARIAL
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
+from train.models.bases.target_latents import TargetLatents
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.discriminator import FaceDiscriminator
 from train.models.identity.identity_encoder import IdentityEncoder

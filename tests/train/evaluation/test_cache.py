@@ -474,7 +474,7 @@ def test_quality_is_measured_in_batches_that_are_halved_if_the_memory_is_too_sma
     measure.measure_quality(every, cache, notices.append)
     # The first two images have no valid pixel, so they are covered by the target. Both metrics see each image once.
     assert batches == [3, 3, 3, 3, 1, 1] and notices == [
-        "The memory was too small to measure 7 images at once. Now 3 are."
+        "The memory was too small to measure 7 images at once. Now 3 images are measured at once."
     ]
     batches.clear()
     values = [measure.read_from(cache)(image, target, (), valid=valid) for image, target, valid in every]

@@ -20,10 +20,15 @@ from train.restore.restorers.load_restorer import prepare_restorer
 from train.restore.restorers.run_restorer import choose_precision
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("diffusion")
+    return save_restorer(folder / "run", "osdface", str(write_mini_sd(folder / "sd", SHALLOW)))
+
+
 @pytest.fixture
-def model(tmp_path: Path) -> Restorer:
-    base = write_mini_sd(tmp_path / "sd", SHALLOW)
-    return Restorer.from_pretrained(save_restorer(tmp_path / "run", "osdface", str(base)))
+def model(checkpoint: Path) -> Restorer:
+    return Restorer.from_pretrained(checkpoint)
 
 
 def test_a_restorer_on_a_diffusion_base_is_measured(model: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from curate.faces.errors import is_out_of_memory
 from curate.faces.interface import FaceModels
+from manifests.runtime.text import format_count
 from train.data.tensors import to_tensors
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import ArrayHashes, hash_faces, hash_files, hash_inputs
@@ -130,7 +131,10 @@ class CachedMeasure:
                 if not is_out_of_memory(error) or len(batch) == 1:
                     raise
                 self._batch_size = len(batch) // 2
-                say(f"The memory was too small to measure {len(batch)} images at once. Now {self._batch_size} are.")
+                say(
+                    f"The memory was too small to measure {len(batch)} images at once. Now "
+                    f"{format_count(self._batch_size, 'image is', 'images are')} measured at once."
+                )
                 continue
             for key, value in values.items():
                 cache.put(key, struct.pack("<d", value))

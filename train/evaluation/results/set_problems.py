@@ -1,4 +1,4 @@
-"""Counts what does not fit in an imported set, and looks for faces in its images."""
+"""Counts the problems of an imported set, and searches its images for faces."""
 
 from __future__ import annotations
 

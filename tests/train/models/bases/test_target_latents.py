@@ -15,7 +15,7 @@ from train.data.to_device import to_device
 from train.fit.engine import build
 from train.fit.settings import Settings, resolve_settings
 from train.fit.steps.step import compute_gradients
-from train.fit.target_latents import TargetLatents
+from train.models.bases.target_latents import TargetLatents
 from train.recipes.recipes import DIFFUSION
 
 CPU = torch.device("cpu")
