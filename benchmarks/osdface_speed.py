@@ -8,10 +8,11 @@ the real weights, but the differences between the outputs say little about real 
 restore` computes. `light` is `bf16` on a light base in TAESD's shape. All systems run on the GPU if the machine has a
 GPU, and else on the CPU.
 
-Each system runs in a process of its own. After a warm-up, the systems restore the same picture one after the other,
-`--repeats` times. A row has the median of the seconds, the ratio to `published`, the seconds of each part in the last
-call, the peak memory of the process, and the difference of the output from the output of `published`. `output_sd` is
-the standard deviation of the output, in levels of 0..255. `other_tokens` counts the tokens of the prompt that
+Each system is compared with `published` alone, and each runs in a process of its own. After a warm-up, the two systems
+restore the same picture one after the other, `--repeats` times. A row has the median of the seconds, the ratio to
+`published` in the same comparison, the median of the seconds of each part, the peak memory of the process, and the
+difference of the output from the output of `published`. `output_sd` is the standard deviation of the output, in levels
+of 0..255. `other_tokens` counts the tokens of the prompt that
 `published` does not have, because rounding changed the nearest code of a position. `light` computes another function,
 so its output is not compared. `--mini` makes all networks small, to try the benchmark.
 """
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,7 +58,7 @@ SPREAD = 0.02  # the standard deviation of the random adapters
 def write_weights(folder: Path, mini: bool) -> None:
     """Writes the full base, the light base and the released files, all with random weights."""
     if mini:
-        sys.path.append(str(Path(__file__).resolve().parents[1]))  # `tests` is not installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests` is not installed
         from tests.doubles.models.stable_diffusion import write_mini_sd
 
         write_mini_sd(folder / "full", unet={"cross_attention_dim": 1024})
@@ -172,13 +173,46 @@ def serve(name: str, folder: Path) -> None:
 
 
 def compare(folder: Path, repeats: int) -> list[dict[str, Any]]:
-    """Returns a row for each system."""
+    """Returns two rows for each system except `published`: a row of `published`, and a row of the system beside it.
+
+    Only two systems are in memory at a time. The four systems together need more than 24 GiB.
+    """
+    rows = []
+    for name in SYSTEMS[1:]:
+        calls = run_alternately(("published", name), folder, repeats)
+        outputs = {system: np.load(folder / f"{system}.npz") for system in calls}
+        base = median(call["seconds"] for call in calls["published"])
+        for system in calls:
+            seconds = [call["seconds"] for call in calls[system]]
+            row = {
+                "system": system,
+                "beside": name if system == "published" else "published",
+                "seconds_per_face": round(median(seconds), 4),
+                "ratio_to_published": round(median(seconds) / base, 3),
+                "seconds_of_each_call": [round(one, 4) for one in seconds],
+                "seconds_of_parts": {
+                    part: round(median(call["parts"][part] for call in calls[system]), 3)
+                    for part in calls[system][0]["parts"]
+                },
+                "peak_rss_gib": calls[system][-1]["peak_rss_gib"],
+                "peak_gpu_gib": calls[system][-1].get("peak_gpu_gib"),
+                "output_sd": round(float(outputs[system]["image"].std()) * 255, 2),
+            }
+            if system in ("fp32", "bf16"):
+                row |= compare_outputs(outputs[system], outputs["published"])
+            rows.append(row)
+    return rows
+
+
+def run_alternately(systems: Sequence[str], folder: Path, repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Returns what each system printed in each call. The systems restore the picture one after the other, `repeats`
+    times, after a warm-up."""
     command = [sys.executable, __file__, "--folder", str(folder), "--serve"]
     processes = {
         name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for name in SYSTEMS
+        for name in systems
     }
-    calls: dict[str, list[dict[str, Any]]] = {name: [] for name in SYSTEMS}
+    calls: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     for number in range(repeats + 1):
         for name, process in processes.items():
             assert process.stdin is not None and process.stdout is not None
@@ -188,31 +222,18 @@ def compare(folder: Path, repeats: int) -> list[dict[str, Any]]:
             print(f"call {number} of {name}: {calls[name][-1]}", file=sys.stderr)
     for process in processes.values():
         process.communicate()
-    outputs = {name: np.load(folder / f"{name}.npz") for name in SYSTEMS}
-    rows = []
-    base = median(call["seconds"] for call in calls["published"][1:])
-    for name in SYSTEMS:
-        seconds = [call["seconds"] for call in calls[name][1:]]
-        row = {
-            "system": name,
-            "seconds_per_face": round(median(seconds), 4),
-            "ratio_to_published": round(median(seconds) / base, 3),
-            "seconds_of_each_call": [round(one, 4) for one in seconds],
-            "seconds_of_parts": calls[name][-1]["parts"],
-            "peak_rss_gib": calls[name][-1]["peak_rss_gib"],
-            "peak_gpu_gib": calls[name][-1].get("peak_gpu_gib"),
-            "output_sd": round(float(outputs[name]["image"].std()) * 255, 2),
-        }
-        if name in ("fp32", "bf16"):
-            difference = np.abs(outputs[name]["image"] - outputs["published"]["image"])
-            distances = np.abs(outputs[name]["prompt"][:, None] - outputs["published"]["prompt"]).mean(-1)
-            row |= {
-                "largest_difference": float(difference.max()),
-                "mean_levels": float(difference.mean()) * 255,
-                "other_tokens": int((distances.min(1) > OTHER_TOKEN * outputs["published"]["prompt"].std()).sum()),
-            }
-        rows.append(row)
-    return rows
+    return {name: told[1:] for name, told in calls.items()}
+
+
+def compare_outputs(ours: Mapping[str, np.ndarray], published: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns how far an output, with the entries "image" and "prompt", is from the output of `published`."""
+    difference = np.abs(ours["image"] - published["image"])
+    distances = np.abs(ours["prompt"][:, None] - published["prompt"]).mean(-1)
+    return {
+        "largest_difference": float(difference.max()),
+        "mean_levels": float(difference.mean()) * 255,
+        "other_tokens": int((distances.min(1) > OTHER_TOKEN * published["prompt"].std()).sum()),
+    }
 
 
 def measure(mini: bool, repeats: int) -> dict[str, Any]:

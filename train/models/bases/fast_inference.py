@@ -24,23 +24,26 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
     restorer afterwards: its adapters are merged into the weights of the UNet.
 
     - The adapters are merged, except with part `extended`, which needs the UNet with and without its adapters.
-    - In the decoder of the VAE, the upsampling and the convolution after it become one transposed convolution, which
-      needs 4/9 of the multiplications.
-    - In float32, the other 3 x 3 convolutions of the VAE with many channels are computed by Winograd's algorithm.
+    - In the VAE and the UNet, an upsampling and the convolution after it become one transposed convolution, which needs
+      4/9 of the multiplications.
+    - In float32, the other 3 x 3 convolutions with many channels are computed by Winograd's algorithm.
+    - The UNet of part `extended` keeps its layers, because its adapters are not merged.
     - In bfloat16, the weights of the UNet and the VAE are converted once, because autocast converts them in each call.
     - The VAE and the embedder get the memory format channels_last, in bfloat16 also the UNet. In float32, the UNet is
       faster without this format.
     """
     base = model.base
-    if isinstance(base, DiffusionBase) and base.extension is None and model.config.lora_rank:
-        base.unet.fuse_lora()
-        base.unet.unload_lora()
-    vaes: list[Any] = [network for network in base.modules() if isinstance(network, AutoencoderKL)]
-    for vae in vaes:
-        upsampling: list[Any] = [layer for layer in vae.decoder.modules() if _can_join(layer)]
+    networks: list[Any] = [network for network in base.modules() if isinstance(network, AutoencoderKL)]
+    if isinstance(base, DiffusionBase) and base.extension is None:
+        if model.config.lora_rank:
+            base.unet.fuse_lora()
+            base.unet.unload_lora()
+        networks.append(base.unet)
+    for network in networks:
+        upsampling: list[Any] = [layer for layer in network.modules() if _can_join(layer)]
         for layer in upsampling:
             layer.conv, layer.use_conv_transpose = _join_upsampling(layer.conv), True
-        for parent in list(vae.modules()):
+        for parent in list(network.modules()):
             for name, layer in list(parent.named_children()):
                 if not bfloat16 and suits_winograd(layer):
                     setattr(parent, name, WinogradConv2d(layer))

@@ -13,6 +13,9 @@ TILE, READ = 4, 6  # A tile of 4 x 4 outputs reads 6 x 6 inputs.
 # Channels of a convolution from which the algorithm is clearly faster than oneDNN (ours). One core of an Intel Xeon
 # with AVX-512 needed 44% of oneDNN's time with 512 channels, 60% with 256 channels, and 90% with 128 channels.
 FEWEST_CHANNELS = 256
+# Output channels of a convolution up to which the algorithm is used (ours). The layers of the UNet with 1280 channels
+# have few pixels, so reading the 36 matrices of such a layer takes more time than the algorithm saves.
+MOST_OUTPUTS = 640
 # Tiles that are computed at once (ours), so that the values between the steps stay in the cache of the processor.
 TILES_AT_ONCE = 64
 _INPUT = (
@@ -87,12 +90,14 @@ class WinogradConv2d(nn.Module):
 
 
 def suits_winograd(layer: nn.Module) -> bool:
-    """Returns whether the layer is a convolution that `WinogradConv2d` computes, and that has enough channels."""
+    """Returns whether the layer is a convolution that `WinogradConv2d` computes faster than oneDNN."""
     if type(layer) is not nn.Conv2d:
         return False
     shape = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
     plain = shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-    return plain and min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS
+    return (
+        plain and min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS and layer.out_channels <= MOST_OUTPUTS
+    )
 
 
 def _square(rows: tuple[tuple[int, ...], ...]) -> torch.Tensor:

@@ -61,6 +61,7 @@ def test_winograd_is_for_plain_wide_convolutions() -> None:
         nn.Conv2d(256, 256, 3, padding=1, stride=2),
         nn.Conv2d(256, 256, 1),
         nn.Conv2d(128, 256, 3, padding=1),
+        nn.Conv2d(640, 1280, 3, padding=1),
         nn.Conv2d(256, 256, 3, padding=1, groups=2),
         nn.Linear(256, 256),
     ):
@@ -78,7 +79,10 @@ def test_a_fast_restorer_restores_the_same(recipe: str, tmp_path: Path, monkeypa
     assert isinstance(vae, AutoencoderKL) and any(isinstance(layer, WinogradConv2d) for layer in vae.modules())
     assert sum(isinstance(layer, nn.ConvTranspose2d) for layer in vae.modules()) == 3
     # Part `extended` shows the references to the UNet without its adapters.
-    assert any("lora" in name for name, _ in model.base.unet.named_modules()) == (recipe == "instant")
+    unet = model.base.unet
+    assert any("lora" in name for name, _ in unet.named_modules()) == (recipe == "instant")
+    for kind in (WinogradConv2d, nn.ConvTranspose2d):
+        assert any(isinstance(layer, kind) for layer in unet.modules()) == (recipe != "instant")
     assert torch.allclose(model(*seen).image, before, atol=1e-4)
     z = torch.randn(1, 4, 8, 8)
     plain = AutoencoderKL.from_pretrained(tmp_path / "vae")
