@@ -28,10 +28,8 @@ def get_file_name(backbone: str) -> str:
 
 
 def find_url(backbone: str) -> str:
-    """Returns the address of the weights of a backbone."""
-    from torchvision import models
-
-    return str(models.get_model_weights(backbone)["IMAGENET1K_V1"].url)
+    """Returns the address of the weights of a backbone: the address that torchvision downloads from."""
+    return f"https://download.pytorch.org/models/{get_file_name(backbone)}"
 
 
 def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") -> Path | None:

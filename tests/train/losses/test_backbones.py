@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision.models import vgg16
+from torchvision.models import get_model_weights, vgg16
 
 from manifests.errors import BadInput
 from tests.doubles.models.weights import random_vgg16
-from train.losses.backbones import fetch_weights, get_file_name, load_backbone
+from train.losses.backbones import BACKBONES, fetch_weights, find_url, get_file_name, load_backbone
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def test_files_are_called_as_torchvision_calls_them() -> None:
-    assert get_file_name("vgg16") == "vgg16-397923af.pth"
-    assert get_file_name("alexnet") == "alexnet-owt-7be5be79.pth"
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_files_come_from_torchvisions_addresses(backbone: str) -> None:
+    assert find_url(backbone) == get_model_weights(backbone)["IMAGENET1K_V1"].url
 
 
 def test_a_backbone_is_frozen_and_draws_no_random_numbers(folder: Path) -> None:

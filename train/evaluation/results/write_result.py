@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 
 from curate.faces.interface import FaceModels
 from manifests.runtime.files import remove_temporary_files, write_atomically
@@ -40,9 +40,12 @@ def describe_metric(
 
 
 def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Writes the result to STEM.json and its rows to STEM.parquet."""
+    """Writes the result to STEM.json and its rows to STEM.parquet.
+
+    The table is a polars frame, because pyarrow would import pandas.
+    """
     remove_temporary_files(stem.parent, recursive=False, shared=True)
     write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
-    write_atomically(stem.with_suffix(".parquet"), buffer.getvalue().to_pybytes())
+    buffer = io.BytesIO()
+    pl.DataFrame(list(rows), infer_schema_length=None).write_parquet(buffer)
+    write_atomically(stem.with_suffix(".parquet"), buffer.getvalue())
