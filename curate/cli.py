@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from curate.photos.optout_faces import OptoutResult
     from curate.run.summary import Summary
 
-# Help texts that the commands `run` and `manifest import` share with `curate`.
+# Help texts that `curate` shares with `run`. `manifest import` has the last two of them.
 ARCHIVES = ", and zip or tar archives of photos"
 ONE_RECOGNIZER = "; a dataset keeps the recognizer of its first run"
 WINDOW = ", or window:LOW-HIGH with your own distances"

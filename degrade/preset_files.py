@@ -107,8 +107,8 @@ def read_preset_table(place: str, content: dict[str, Any]) -> Preset:
 def describe_preset(preset: Preset) -> dict[str, Any]:
     """Returns the keys and values of a preset file that `read_preset_table` reads as the same preset.
 
-    The values are numbers, texts, lists and tables, so TOML and JSON can hold them. A key that has its default value is
-    left out.
+    The values are numbers, texts, booleans, lists and tables, so TOML and JSON can hold them. A key that has its
+    default value is left out.
     """
     table = {
         field.name: getattr(preset, field.name)

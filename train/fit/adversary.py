@@ -79,11 +79,11 @@ def generator_term(
     No gradient goes through the prompt (ours). If a gradient went through the prompt, training would change the prompt
     to deceive the discriminator, and the prompt would describe the face less well.
     """
-    # (B,1,h,w): one logit for each patch of each restored face, or (B,1): one logit for each restored face.
     image, _ = _list_images(batch, restored)
     latent, timestep = restored.latent, None
     if diffusion is not None:
         latent, timestep = add_noise(latent.float(), diffusion.noise, diffusion.timestep), diffusion.timestep
+    # `logits` are (B,1,h,w), one for each patch of each restored face, or (B,1), one for each restored face.
     logits = discriminator(image, latent, _fact(restored.prompt), timestep=timestep)
     return F.softplus(-logits.float()).mean() * max(1, len(restored.pairs))
 

@@ -87,9 +87,10 @@ def build(
 ) -> Engine:
     """Returns a new engine. The same `seed` gives the same weights in every process.
 
-    `recipe` has no losses that are turned off. `precision` is fp32 or bf16. `recognizer` contains the path of the
-    recognizer's ONNX file and the facts about the recognizer. `recognizer` is None if no loss needs the recognizer.
-    Raises BadInput if a loss or the base cannot be loaded. Raises ModelUnavailable if the recognizer cannot be loaded.
+    `recipe` is the recipe without the losses that are turned off in this run. `precision` is fp32 or bf16. `recognizer`
+    contains the path of the recognizer's ONNX file and the facts about the recognizer. `recognizer` is None if no loss
+    needs the recognizer. Raises BadInput if a loss or the base cannot be loaded. Raises ModelUnavailable if the
+    recognizer cannot be loaded.
     """
     join_processes()
     AcceleratorState._reset_state()  # an earlier run in this process can have used another precision

@@ -148,7 +148,7 @@ def describe_missing_files(files: Sequence[File], earlier: Mapping[str, File]) -
     if moved:
         are, their = ("files are", "their photos") if len(moved) > 1 else ("file is", "its photo")
         notices.append(
-            f"{len(moved)} {are} no longer there, but other files contain {their}{_format_example(moved)}. The dataset "
+            f"{len(moved)} {are} no longer there{_format_example(moved)}. Other files contain {their}, and the dataset "
             "uses the other files."
         )
     if gone:

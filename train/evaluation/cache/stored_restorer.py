@@ -1,7 +1,8 @@
 """Describes the restorer of a checkpoint without its network.
 
-The network is loaded only when an image has to be restored. An evaluation whose images are all in the cache therefore
-loads no network and no library of networks except torch.
+The network of a restorer on base tiny or stylegan is loaded by the first evaluation, and later only when an image has
+to be restored. A later evaluation whose images are all in the cache therefore loads no network and no library of
+networks except torch. On a diffusion base, the network is always loaded.
 """
 
 from __future__ import annotations

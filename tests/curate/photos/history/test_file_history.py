@@ -78,7 +78,7 @@ def test_moved_and_missing_files_are_no_copies(tmp_path):
     reasons, found, notices, _ = scanned(dataset, photos)
     kept = {"c%20copy.png": "ok", "c.png": "same_file"}
     assert reasons == {"a.png": "file_moved", "b.png": "file_gone", "z.png": "ok", **kept} and found == {"ok": 3}
-    moved = f"1 file is no longer there, but other files contain its photo: {photos / 'a.png'}. The dataset uses the"
+    moved = f"1 file is no longer there: {photos / 'a.png'}. Other files contain its photo, and the dataset uses the"
     assert notices[0].startswith(moved) and notices[1].startswith("1 file that contained a photo is no longer there: ")
     # The notice about the moved file is printed only one time.
     assert scanned(dataset, photos)[2] == notices[1:]

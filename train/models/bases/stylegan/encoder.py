@@ -16,7 +16,7 @@ LAYERS = 5  # Number of linear layers that make the styles.
 class Encoder(nn.Module):
     """Encodes the LQ image and the warped references into one map for each level, and into the styles of the decoder.
 
-    The identity embedding of the reference enters only the styles.
+    The identity embeddings of the references enter only the styles.
     """
 
     def __init__(self, shape: StyleganConfig) -> None:
@@ -31,8 +31,8 @@ class Encoder(nn.Module):
     def forward(self, images: torch.Tensor, identity: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Returns the styles (B,L,d) and the maps (B,C,s,s) of all levels, smallest first.
 
-        `images` (B,3+3K,S,S) in -1..1 has the LQ image and then the warped references. `identity` (B,I) is the unit
-        embedding of the reference.
+        `images` (B,3+3K,S,S) in -1..1 has the LQ image and then the warped references. `identity` (B,I) is the mean
+        of the unit embeddings of the references, or a learned vector if there is no reference.
         """
         maps = [self.conv1(images)]
         for convolution in self.convs:

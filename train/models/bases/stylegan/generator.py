@@ -22,8 +22,8 @@ class Generator(nn.Module):
     def forward(self, images: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         """Returns restored images (B,3,S,S), in -1..1 but not clamped.
 
-        `images` (B,3+3K,S,S) in -1..1 has the LQ image and then the K warped references. `identity` (B,I) is the unit
-        embedding of the reference before the warp.
+        `images` (B,3+3K,S,S) in -1..1 has the LQ image and then the K warped references. `identity` (B,I) is the mean
+        of the unit embeddings of the references before the warp, or a learned vector if there is no reference.
         """
         styles, maps = self.encoder(images, identity)
         return self.decoder(styles, maps)

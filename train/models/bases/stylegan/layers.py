@@ -64,7 +64,7 @@ class BiasedLeak(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns a map like x (B,C,H,W), to which the layer before has applied the gain √2."""
+        """Returns a map in the shape of x (B,C,H,W). The layer before has already multiplied x by the gain √2."""
         return leak(x + (self.bias * GAIN)[:, None, None])
 
 
