@@ -5,14 +5,17 @@ benchmarks/osdface_speed.py measures the time and the difference.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.upsampling import Upsample2D
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
+from torch.nn import functional as F
 
 from train.models.bases.diffusion import DiffusionBase
+from train.models.bases.joined_upsampling import join_upsampling
 from train.models.bases.winograd import WinogradConv2d, suits_winograd
 
 
@@ -24,8 +27,9 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
     restorer afterwards: its adapters are merged into the weights of the UNet.
 
     - The adapters are merged, except with part `extended`, which needs the UNet with and without its adapters.
-    - In the VAE and the UNet, an upsampling and the convolution after it become one transposed convolution, which needs
-      4/9 of the multiplications.
+    - In the VAE and the UNet, an upsampling and the convolution after it are computed together
+      (train/models/bases/joined_upsampling.py).
+    - The residual blocks of the VAE reuse the memory of their maps.
     - In float32, the other 3 x 3 convolutions with many channels are computed by Winograd's algorithm.
     - The UNet of part `extended` keeps its layers, because its adapters are not merged.
     - In bfloat16, the weights of the UNet and the VAE are converted once, because autocast converts them in each call.
@@ -40,13 +44,10 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
             base.unet.unload_lora()
         networks.append(base.unet)
     for network in networks:
-        upsampling: list[Any] = [layer for layer in network.modules() if _can_join(layer)]
-        for layer in upsampling:
-            layer.conv, layer.use_conv_transpose = _join_upsampling(layer.conv), True
-        for parent in list(network.modules()):
-            for name, layer in list(parent.named_children()):
-                if not bfloat16 and suits_winograd(layer):
-                    setattr(parent, name, WinogradConv2d(layer))
+        join_upsampling(network)
+        if not bfloat16:
+            _replace_layers(network, suits_winograd, WinogradConv2d)
+        _replace_layers(network, _is_plain, PlainBlock)
     for network in (base.vae, model.vre, base.unet if bfloat16 else None):
         if network is not None:
             network.to(memory_format=torch.channels_last)
@@ -55,27 +56,33 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
             nn.Module.to(network, torch.bfloat16)  # diffusers' own method warns, although autocast keeps this safe
 
 
-def _can_join(layer: Any) -> bool:
-    """Returns whether a layer doubles the resolution and then applies a 3 x 3 convolution."""
-    if not isinstance(layer, Upsample2D):
+def _replace_layers(network: nn.Module, suits: Callable[[Any], bool], make: Callable[[Any], nn.Module]) -> None:
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if suits(layer):
+                setattr(parent, name, make(layer))
+
+
+class PlainBlock(nn.Module):
+    """Computes a residual block of a VAE of diffusers outside of training, and reuses the memory of its maps."""
+
+    def __init__(self, block: ResnetBlock2D) -> None:
+        super().__init__()
+        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
+        self.conv_shortcut: nn.Module | None = block.conv_shortcut
+
+    def forward(self, x: torch.Tensor, temb: None = None) -> torch.Tensor:
+        """Returns (B,K,H,W) for x (B,C,H,W). `temb` is diffusers' embedding of the timestep, which a VAE lacks."""
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
+        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        x = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return hidden.add_(x) if hidden.dtype == x.dtype else hidden + x
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Returns whether a layer is two convolutions and a shortcut, without a timestep and without resampling."""
+    if not isinstance(layer, ResnetBlock2D):
         return False
-    conv: Any = getattr(layer, "conv", None)
-    plain = type(conv) is nn.Conv2d and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
-    return bool(plain and layer.interpolate and layer.norm is None and not layer.use_conv_transpose)
-
-
-def _join_upsampling(conv: nn.Conv2d) -> nn.ConvTranspose2d:
-    """Returns the transposed convolution that doubles the resolution by repeating pixels, and then applies `conv`.
-
-    The kernel of the transposed convolution is the full convolution of the flipped kernel with a square of 2 x 2 ones.
-    """
-    joined = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, bias=conv.bias is not None)
-    flipped = conv.weight.double().transpose(0, 1).flip(2, 3)
-    kernel = flipped.new_zeros(*flipped.shape[:2], 4, 4)
-    for row in (0, 1):
-        for column in (0, 1):
-            kernel[:, :, row : row + 3, column : column + 3] += flipped
-    joined.weight.copy_(kernel)
-    if conv.bias is not None and joined.bias is not None:
-        joined.bias.copy_(conv.bias)
-    return joined.to(conv.weight.dtype)
+    others = (layer.time_emb_proj, layer.upsample, layer.downsample)
+    is_silu = isinstance(layer.nonlinearity, nn.SiLU)
+    return is_silu and layer.output_scale_factor == 1 and all(part is None for part in others)

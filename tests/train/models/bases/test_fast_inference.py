@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from tests.doubles.models.stable_diffusion import write_light_sd, write_mini_sd
 from tests.doubles.training import DIM, small
 from train.models.bases import winograd
-from train.models.bases.fast_inference import speed_up
+from train.models.bases.fast_inference import PlainBlock, speed_up
+from train.models.bases.joined_upsampling import JoinedUpsampling
 from train.models.bases.winograd import WinogradConv2d, suits_winograd
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
@@ -54,6 +55,14 @@ def test_winograd_is_the_convolution(shape: tuple[int, ...]) -> None:
         assert torch.equal(WinogradConv2d(conv)(x), conv(x))
 
 
+@torch.no_grad()
+def test_a_joined_upsampling_is_the_upsampling_and_the_convolution() -> None:
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(5, 7, 3, padding=1).double(), torch.randn(2, 5, 6, 9).double()
+    expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    assert torch.allclose(JoinedUpsampling(conv)(x), expected, atol=1e-12)
+
+
 def test_winograd_is_for_plain_wide_convolutions() -> None:
     assert suits_winograd(nn.Conv2d(256, 256, 3, padding=1))
     for other in (
@@ -76,12 +85,14 @@ def test_a_fast_restorer_restores_the_same(recipe: str, tmp_path: Path, monkeypa
     before, kept = model(*seen).image, dict(model.base.vae.state_dict())
     speed_up(model)
     vae = model.base.vae
-    assert isinstance(vae, AutoencoderKL) and any(isinstance(layer, WinogradConv2d) for layer in vae.modules())
-    assert sum(isinstance(layer, nn.ConvTranspose2d) for layer in vae.modules()) == 3
+    assert isinstance(vae, AutoencoderKL)
+    blocks = [layer for layer in vae.decoder.modules() if isinstance(layer, PlainBlock)]
+    assert blocks and all(isinstance(block.conv2, WinogradConv2d) for block in blocks)
+    assert sum(isinstance(layer, JoinedUpsampling) for layer in vae.modules()) == 3
     # Part `extended` shows the references to the UNet without its adapters.
     unet = model.base.unet
     assert any("lora" in name for name, _ in unet.named_modules()) == (recipe == "instant")
-    for kind in (WinogradConv2d, nn.ConvTranspose2d):
+    for kind in (WinogradConv2d, JoinedUpsampling):
         assert any(isinstance(layer, kind) for layer in unet.modules()) == (recipe != "instant")
     assert torch.allclose(model(*seen).image, before, atol=1e-4)
     z = torch.randn(1, 4, 8, 8)
