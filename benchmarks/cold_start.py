@@ -1,9 +1,12 @@
-"""Measures how long a command takes to print its help or to refuse a wrong argument.
+"""Measures how long a command takes to print its help, to refuse a wrong argument, or to restore one photo.
 
-    python benchmarks/cold_start.py [--repeats 5] [--keep]
+    python benchmarks/cold_start.py [--run RUN --onnx FOLDER --photo PHOTO --reference PHOTO] [--repeats 5] [--keep]
 
 Each command runs in a process of its own. The figures are medians in seconds of wall-clock time. The machine must be
 idle. For comparison, the result also has the time of `python -c "import typer"`.
+
+With the four options in brackets, the script also restores PHOTO, which shows one face, with the run (torch) and with
+its ONNX files (without torch). FOLDER is the folder that `likeness export --format onnx` wrote.
 """
 
 from __future__ import annotations
@@ -35,18 +38,33 @@ COMMANDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="a training run")
+    parser.add_argument("--onnx", type=Path, help="the folder with the ONNX files of the run")
+    parser.add_argument("--photo", type=Path, help="the photo that is restored")
+    parser.add_argument("--reference", type=Path, help="a photo of the same person")
     parser.add_argument("--repeats", type=int, default=5, help="number of runs of each command")
     parser.add_argument("--keep", action="store_true", help="write the result to benchmarks/results")
     options = parser.parse_args()
+    commands = dict(COMMANDS)
+    files = (options.run, options.onnx, options.photo, options.reference)
+    if any(files):
+        if not all(files):
+            parser.error("give --run, --onnx, --photo and --reference together.")
+        run, onnx, photo, reference = (str(path.resolve()) for path in files)
+        words = ["-m", "likeness", "restore", photo, "--reference", reference, "--always", "--out"]
+        commands["restore a photo with torch"] = [*words, "torch", "--run", run]
+        commands["restore a photo with ONNX"] = [*words, "onnx", "--run", f"onnx:{onnx}"]
     medians = {}
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "photo.jpg").write_bytes(b"")
-        for name, words in COMMANDS.items():
+        for name, words in commands.items():
             seconds = []
             for _ in range(options.repeats):
                 start = time.perf_counter()
-                subprocess.run([sys.executable, *words], cwd=scratch, capture_output=True, check=False)
+                ran = subprocess.run([sys.executable, *words], cwd=scratch, capture_output=True, text=True, check=False)
                 seconds.append(time.perf_counter() - start)
+                if name.startswith("restore a photo") and ran.returncode:
+                    parser.error(f"the photo was not restored: {ran.stderr.strip()}")
             medians[name] = round(statistics.median(seconds), 3)
             print(f"{medians[name]:6.2f} s  {name}", flush=True)
     record_result("cold_start", {"repeats": options.repeats, "median_seconds": medians}, options.keep)
