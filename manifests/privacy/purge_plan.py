@@ -30,7 +30,10 @@ _PREFIX = 6  # the least number of characters of an id that a user may give, as 
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """Lists everything that a purge removes. If an earlier purge removed the photos, the plan contains no photos."""
+    """Lists everything that a purge removes.
+
+    The plan has no photos if an earlier purge already removed all photos that the user names.
+    """
 
     reason: str  # the constant PURGED, or the constant OPTED_OUT from manifests/privacy/erase.py
     photos: tuple[str, ...] = ()

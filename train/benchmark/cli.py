@@ -183,7 +183,8 @@ def _print_leaks(result: Leaks) -> None:
             typer.echo(f"{kind}  {ends}{value}  {leak.what}")
         if more := result.counts[kind] - len(examples):
             typer.echo(
-                f"{kind}  There are {more} more leaks of this kind: list them with --limit {result.counts[kind]}"
+                f"{kind}  There {'is' if more == 1 else 'are'} {format_count(more, 'more leak')} of this kind: "
+                f"list all with --limit {result.counts[kind]}"
             )
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:

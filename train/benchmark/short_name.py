@@ -24,8 +24,8 @@ def name_result_file(stem: str, lq_set: str, short_name: str, judge: str | None,
     """Returns the name of a result file without its suffix, for example `evaluation-gfpgan-test-256-s0-3f9a1c`.
 
     The name is `stem`, the name of the set, the first six digits of its short name, then `-<steps>-steps` if `steps` is
-    above 1, and `-judge` if `judge` is not None. Results of two sets, and results with different settings, therefore
-    lie side by side.
+    above 1, and `-judge` if `judge` is not None. So in one folder, a result does not overwrite a result of another set,
+    of another number of steps, or without the judge. A result with another judge or other metrics is overwritten.
     """
     readable = re.sub("[^a-z0-9]+", "-", lq_set.lower()).strip("-")
     settings = ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")

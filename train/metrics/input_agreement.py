@@ -12,7 +12,7 @@ import numpy as np
 # The standard deviations of the Gaussian blurs, as fractions of the side of the image (ours). 0 is no blur. The others
 # go from 1 px to 23 px for a side of 512 px, each about 1.4 times the one before.
 BLURS = (0.0, *(0.002 * 2 ** (step / 2) for step in range(10)))
-LARGEST = 100.0  # The value for equal images in dB, as for PSNR.
+LARGEST = 100.0  # In dB (ours): the largest value, which equal images get. Our metric PSNR has the same limit.
 
 
 def agree_with_input(restored: np.ndarray, lq: np.ndarray) -> float:

@@ -281,7 +281,7 @@ def test_the_command_lists_leaks_and_exits_with_one(own: Path, command: Run) -> 
     assert (
         found.returncode == 1
         and "Leaks were found" in found.stdout
-        and "more leaks of this kind: list them with --limit" in found.stdout
+        and "more leaks of this kind: list all with --limit" in found.stdout
     )
     told = json.loads(command("leaks", own, "--json").stdout)
     assert told["ok"] is False and set(told["counts"]) == set(KINDS)

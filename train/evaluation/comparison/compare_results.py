@@ -113,7 +113,10 @@ def _find_common_faces(rows: Sequence[Row], systems: dict[str, str]) -> set[str]
 
 
 def _choose_metrics(loaded: Sequence[LoadedResult]) -> tuple[list[str], dict[str, str]]:
-    """Returns the metrics of images that all results computed in the same way, and why other metrics are missing."""
+    """Returns the metrics that all results computed in the same way, and why other metrics are missing.
+
+    The metrics of whole sets are left out.
+    """
     first, metrics, reasons = loaded[0].content, list[str](), dict[str, str]()
     for name in dict.fromkeys(name for one in loaded for name in one.content["metrics"]):
         described = [one.content["metrics"].get(name) for one in loaded]
