@@ -184,6 +184,7 @@ FLAGS = {
         ".pth file of BasicSR",
     ),
     "--fid-convention": ("NAME", "How FID resizes images: torch-fidelity, pytorch-fid or clean-fid"),
+    "--crop-border": ("PIXELS", "PSNR and SSIM cut off this number of pixels at each side of an image"),
     "--all-systems": ("", "Also compare results without references, and with fewer or wrong references"),
     "--slices": (
         "COLUMNS",

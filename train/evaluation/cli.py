@@ -59,6 +59,7 @@ def evaluate(
     fid_convention: Annotated[
         str | None, flag("--fid-convention", default="as in the statistics, or torch-fidelity", panel=_MEASURING)
     ] = None,
+    crop_border: Annotated[int, flag("--crop-border", low=0, panel=_MEASURING)] = 0,
     seed: Seed = 0,
     leave_out_seen: LeaveOutSeen = False,
     slices: Annotated[str | None, flag("--slices", default="none", panel=_MEASURING)] = None,
@@ -116,6 +117,7 @@ def evaluate(
         fid_folder=fid_folder,
         fid_statistics=fid_statistics,
         fid_convention=fid_convention,
+        crop_border=crop_border,
         seed=seed,
         leave_out_seen=leave_out_seen,
         slices=_parse_slices(slices),

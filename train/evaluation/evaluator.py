@@ -23,7 +23,7 @@ from train.evaluation.cache.cached_overlap import find_overlap
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs
 from train.evaluation.cache.stored_restorer import StoredRestorer, check_restorer, open_restorer
-from train.evaluation.options import EvaluationOptions
+from train.evaluation.options import EvaluationOptions, check_border
 from train.evaluation.results.aggregate import average_differences, average_systems
 from train.evaluation.results.describe_set import NO_TARGETS, describe_rows, describe_set
 from train.evaluation.results.ntire_score import add_parts, describe_gate
@@ -349,6 +349,7 @@ class Evaluator:
             self.pictures.keep,
         )
         self.options = replace(options, metrics=choose_metrics(frozen_set, options.metrics))
+        check_border(options.crop_border, frozen_set.cases[0].size, self.options.metrics)
         self.names = name_set(frozen_set.cases, options.references, self.pictures.release)
         return frozen_set
 
@@ -367,7 +368,8 @@ class Evaluator:
             assert self.judge is not None and self.frozen_set is not None
             options, has_targets = self.options, self.frozen_set.has_targets
             names = [name for name in options.metrics if has_targets or not reads_target(name)]
-            measure = CachedMeasure(names, self.judge, options.weights, options.references, cache)
+            inputs = (names, self.judge, options.weights, options.references, cache, options.crop_border)
+            measure = CachedMeasure(*inputs)
             absent = {name: NO_TARGETS for name in options.metrics if name not in names}
             self.measure, self.missing_metrics = measure, measure.missing | absent | explain_missing_options(options)
         return self.measure

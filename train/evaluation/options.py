@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from manifests.errors import BadInput
 
 # `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
 # are missing.
@@ -33,6 +36,20 @@ WITHOUT_TARGET_METRICS = (
 )
 
 
+# The side of the smallest image inside a border, in pixels: the side of the window of SSIM.
+SMALLEST_SIDE = 11
+
+
+def check_border(border: int, size: int, metrics: Sequence[str]) -> None:
+    """Raises BadInput if too little of an image of `size` x `size` pixels is left inside a border, or if no metric
+    leaves out a border."""
+    if border and not any(name.startswith(("psnr", "ssim")) for name in metrics):
+        raise BadInput("No chosen metric is a PSNR or SSIM, so nothing reads --crop-border. Add psnr to --metrics.")
+    if border and size - 2 * border < SMALLEST_SIDE:
+        most = max(0, (size - SMALLEST_SIDE) // 2)
+        raise BadInput(f"--crop-border {border} leaves too little of images of {size} px. Give at most {most}.")
+
+
 @dataclass(frozen=True)
 class EvaluationOptions:
     """Holds the options of an evaluation: the metrics, the judge and the number of references."""
@@ -45,6 +62,7 @@ class EvaluationOptions:
     base_model: str | None = None  # The folder of the diffusion model, if it was moved.
     steps: int = 1  # The number of steps in which a face is restored.
     weights: Path | None = None  # The folder of the metrics' networks.
+    crop_border: int = 0  # The number of pixels that PSNR and SSIM cut off at each side of an image.
     fid_folder: Path | None = None  # The folder of images for the metric fid_folder.
     fid_statistics: Path | None = None  # The file of statistics for the metric fid_statistics.
     fid_convention: str | None = None  # A key of CONVENTIONS. None means the convention of fid_statistics, or DEFAULT.

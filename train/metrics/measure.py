@@ -28,6 +28,7 @@ from train.data import landmarks68
 from train.losses.backbones import find_local_file, get_file_name, load_backbone
 from train.metrics.fid import inception
 from train.metrics.networks import lpips_dists, no_reference
+from train.metrics.psnr_ssim import describe_border
 from train.metrics.readers import (
     LANDMARKS,
     MASKED,
@@ -104,6 +105,12 @@ def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
     return () if file is None else (file,)
 
 
+def describe_convention(name: str, border: int) -> str:
+    """Returns how a metric is computed, without the last full stop. `border` is as in `build_measure`."""
+    convention = METRICS[name].convention
+    return f"{convention}. {describe_border(border)}" if name in MASKED else convention
+
+
 def reads_references(name: str) -> bool:
     """Returns whether a metric compares an image with its references."""
     return name in ("id_references", "copy_ratio")
@@ -157,11 +164,13 @@ def build_measure(
     weights: Path | None,
     most_references: int | None = None,
     load_score: Callable[[str], no_reference.Score] | None = None,
+    border: int = 0,
 ) -> tuple[Measure, dict[str, str]]:
     """Returns the function that measures one image, and the reason for each missing metric (see the top of this file).
 
     The metrics compare an image only with its first `most_references` references, or with all references if
-    `most_references` is None. `load_score` replaces `load_no_reference` with `weights`.
+    `most_references` is None. `load_score` replaces `load_no_reference` with `weights`. The metrics of MASKED cut off
+    `border` pixels at each side of an image.
 
     Raises BadInput if a name is not the name of a metric, or if `weights` is not a folder.
     """
@@ -174,7 +183,7 @@ def build_measure(
         if name in reasons or METRICS[name].scope == "set":
             continue
         try:
-            readers[name] = make_reader(name, faces, weights, load, load_score)
+            readers[name] = make_reader(name, faces, weights, load, load_score, border)
         except (LikenessError, FaceModelError) as error:
             reasons[name] = str(error)
 
@@ -200,11 +209,19 @@ def build_measure(
         restored = cover_invalid(restored, target, valid)
         case = MeasuredCase(restored, target, tuple(references), tuple(wrong), valid, lq)
         return {
-            name: readers[name](case) if restored.shape[0] >= METRICS[name].min_side else math.nan
+            name: readers[name](case) if is_large_enough(name, len(restored), border) else math.nan
             for name in select_names(readers, bool(wrong), only, target is not None, lq is not None)
         }
 
     return measure, reasons
+
+
+def is_large_enough(name: str, side: int, border: int) -> bool:
+    """Returns whether a metric has a value for an image of `side` x `side` pixels.
+
+    `border` is as in `build_measure`.
+    """
+    return side - (2 * border if name in MASKED else 0) >= max(1, METRICS[name].min_side)
 
 
 def cover_invalid(restored: np.ndarray, target: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray:

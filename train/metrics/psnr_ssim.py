@@ -13,6 +13,18 @@ import torch
 from train.losses.pixel import WINDOW, ms_ssim_exponents
 
 
+def describe_border(border: int) -> str:
+    """Returns the sentence of a convention that says how many pixels `crop_border` cuts off, without its full stop."""
+    if border == 0:
+        return "No border is cut off (crop_border=0)"
+    return f"{border} px are cut off at each side of the image first, as by BasicSR's crop_border={border}"
+
+
+def crop_border(images: torch.Tensor, border: int) -> torch.Tensor:
+    """Returns images (..., S, S) without `border` pixels at each side. 2 * `border` must be less than S."""
+    return images[..., border : images.shape[-2] - border, border : images.shape[-1] - border]
+
+
 def psnr(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None = None) -> list[float]:
     """Returns the peak signal-to-noise ratio over RGB in dB, for images (B, 3, S, S) in 0..1; higher is better.
 

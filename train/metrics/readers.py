@@ -32,7 +32,7 @@ from train.metrics.landmarks import (
     point_distance,
 )
 from train.metrics.networks import adaface, awing, deg_recognizer, lpips_dists, no_reference, qalign
-from train.metrics.psnr_ssim import ms_ssim, psnr, psnr_y, ssim, ssim_y, vif
+from train.metrics.psnr_ssim import crop_border, ms_ssim, psnr, psnr_y, ssim, ssim_y, vif
 from train.metrics.reference_copying import copy_ratio, takeover
 
 
@@ -145,15 +145,21 @@ def make_reader(
     weights: Path | None,
     load: Callable[[str], nn.Sequential],
     load_score: Callable[[str], no_reference.Score],
+    border: int = 0,
 ) -> ReadMetric:
-    """Returns the function that computes one metric of a case.
+    """Returns the function that computes one metric of a case. `border` is as in `build_measure`.
 
     Raises LikenessError or FaceModelError if a file of weights is wrong.
     """
     embed_all = faces.embed_all
     if name in MASKED:
         compare_valid = MASKED[name]
-        return lambda case: compare_valid(*case.tensors, case.mask)[0]
+
+        def compare_inside(case: MeasuredCase) -> float:
+            restored, target = (crop_border(image, border) for image in case.tensors)
+            return compare_valid(restored, target, None if case.mask is None else crop_border(case.mask, border))[0]
+
+        return compare_inside
     if name in UNMASKED:
         compare_all = UNMASKED[name]
         return lambda case: compare_all(*case.tensors)[0]

@@ -62,12 +62,11 @@ METRICS: dict[str, Metric] = {
         "Wang et al. 2004", nan_reason="the image is smaller than 11 px", min_side=11),
     "psnr_y": Metric("PSNR (Y)", "dB", "higher", 2,
         "The PSNR is computed for each image over the luma Y of BT.601 (16 to 235 of 255), which is not rounded, as in "
-        "BasicSR. No border is cut off (crop_border=0). Only pixels that come from the photo count. Equal images count "
-        "as 100 dB",
+        "BasicSR. Only pixels that come from the photo count. Equal images count as 100 dB",
         "ITU-T J.340, BasicSR's test_y_channel"),
     "ssim_y": Metric("SSIM (Y)", "", "higher", 4,
-        "The value is the SSIM of the luma Y of BT.601 (16 to 235 of 255), which is not rounded, as in BasicSR. No "
-        "border is cut off (crop_border=0). The window and the constants are those of SSIM, and the same windows count",
+        "The value is the SSIM of the luma Y of BT.601 (16 to 235 of 255), which is not rounded, as in BasicSR. "
+        "The window and the constants are those of SSIM, and the same windows count",
         "Wang et al. 2004, BasicSR's test_y_channel", nan_reason="the image is smaller than 11 px", min_side=11),
     "ms_ssim": Metric("MS-SSIM", "", "higher", 4,
         "The value is the mean over R, G and B in 8 bits, computed by torchmetrics with mirrored borders at the last "

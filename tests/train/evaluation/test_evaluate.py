@@ -612,6 +612,27 @@ def test_fid_against_statistics_is_fid_against_their_images(
         compare([], [same], made, tmp_path / "out", options=options)
 
 
+def test_psnr_leaves_out_a_border_and_says_so(made: Path, run: Path, tmp_path: Path) -> None:
+    def paint_border(image: np.ndarray) -> np.ndarray:
+        return np.pad(image[2:-2, 2:-2], ((2, 2), (2, 2), (0, 0)))
+
+    folder, _ = folder_of(made, tmp_path / "framed", paint_border)
+    options = replace(TWO, metrics=("psnr", "id_target"))
+    conventions = []
+    for border, is_exact in ((0, False), (2, True)):
+        result = compare([], [folder], made, tmp_path / f"{border}", options=replace(options, crop_border=border))
+        assert (result["rows"][-1]["psnr"]["mean"] == 100) == is_exact
+        conventions.append(result["metrics"]["psnr"]["convention"])
+        assert "crop_border" not in result["metrics"]["id_target"]["convention"]
+    assert conventions[0].endswith("(crop_border=0)") and conventions[1].endswith("crop_border=2")
+    for changes, said in (
+        ({"crop_border": SIZE // 2}, "leaves too little of images of"),
+        ({"crop_border": 2, "metrics": ("id_target",)}, "nothing reads --crop-border"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            compare([], [folder], made, tmp_path / "out", options=replace(options, **changes))
+
+
 def test_each_metric_says_its_libraries_and_its_weights(made: Path, run: Path, tmp_path: Path) -> None:
     weights = random_alexnet(tmp_path / "weights")
     result = evaluate(run, made, options=replace(TWO, metrics=("psnr", "lpips_alex", "id_target"), weights=weights))

@@ -17,7 +17,7 @@ from torchvision.transforms import functional
 
 from train.data.tensors import to_tensor
 from train.losses.pixel import ms_ssim_exponents
-from train.metrics.psnr_ssim import ms_ssim, psnr, psnr_y, ssim, ssim_y, to_luma, vif
+from train.metrics.psnr_ssim import crop_border, ms_ssim, psnr, psnr_y, ssim, ssim_y, to_luma, vif
 
 
 def pictures(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -75,19 +75,21 @@ def test_psnr_and_ssim_of_the_luma_are_scikit_images() -> None:
     )
 
 
-def test_the_luma_of_basicsr_has_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_basicsr_has_the_same_figures_with_and_without_a_border(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("basicsr")
     # BasicSR imports a module that torchvision 0.17 removed.
     monkeypatch.setitem(sys.modules, "torchvision.transforms.functional_tensor", functional)
     from basicsr.metrics.psnr_ssim import calculate_psnr, calculate_ssim
 
     bgr = [[image[..., ::-1] for image in pair] for pair in PAIRS]
-    for by_basicsr, ours in ((calculate_psnr, psnr_y), (calculate_ssim, ssim_y)):
-        expected = [by_basicsr(*pair, crop_border=0, test_y_channel=True) for pair in bgr]
-        assert ours(*tensors(PAIRS)) == pytest.approx(expected, abs=1e-4)
-    for by_basicsr, ours in ((calculate_psnr, psnr), (calculate_ssim, ssim)):
-        expected = [by_basicsr(*pair, crop_border=0) for pair in bgr]
-        assert ours(*tensors(PAIRS)) == pytest.approx(expected, abs=1e-4)
+    for border in (0, 4):
+        cut = [crop_border(images, border) for images in tensors(PAIRS)]
+        for by_basicsr, ours in ((calculate_psnr, psnr_y), (calculate_ssim, ssim_y)):
+            expected = [by_basicsr(*pair, crop_border=border, test_y_channel=True) for pair in bgr]
+            assert ours(*cut) == pytest.approx(expected, abs=1e-4)
+        for by_basicsr, ours in ((calculate_psnr, psnr), (calculate_ssim, ssim)):
+            expected = [by_basicsr(*pair, crop_border=border) for pair in bgr]
+            assert ours(*cut) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.shared_data

@@ -20,6 +20,7 @@ from train.metrics.measure import (
     Measure,
     build_measure,
     cover_invalid,
+    describe_convention,
     explain_missing,
     find_weights,
     reads_judge,
@@ -48,20 +49,21 @@ class CachedMeasure:
         weights: Path | None,
         most_references: int,
         cache: EvaluationCache,
+        border: int = 0,
     ) -> None:
         """Finds out which metrics can be computed. Raises the errors of `build_measure`."""
         self._most_references, self._hashes = most_references, ArrayHashes()
         device = "cuda" if torch.cuda.is_available() else "cpu"  # as for the restorer
         self._load_score = functools.cache(functools.partial(load_no_reference, weights=weights, device=device))
         self._batch_size = QUALITY_BATCH
-        inputs = (names, judge, weights, most_references, self._load_score)
+        inputs = (names, judge, weights, most_references, self._load_score, border)
         self._build = functools.cache(functools.partial(build_measure, *inputs))
         judge_hash, hash_once = hash_faces(judge), functools.cache(hash_files)
         self._metrics: dict[str, str] = {}  # metric -> hash of its convention, its files and its judge
         for name in names:
             used_judge = judge_hash if reads_judge(name) else None
             files = hash_once(find_weights(name, weights))
-            self._metrics[name] = hash_inputs(name, METRICS[name].convention, used_judge, files)
+            self._metrics[name] = hash_inputs(name, describe_convention(name, border), used_judge, files)
         # To find out whether a file can be loaded takes seconds, so the cache keeps which files were loaded. The cache
         # keeps no failure, because the user may repair a failure by a new package, which the key does not contain.
         self.missing = {name: reason for name in names if (reason := explain_missing(name, weights)) is not None}

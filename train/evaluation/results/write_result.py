@@ -15,6 +15,7 @@ from manifests.runtime.files import remove_temporary_files, write_atomically
 from train.evaluation.options import EvaluationOptions
 from train.evaluation.systems.row import Row
 from train.metrics.fid.conventions import DEFAULT, describe_resizing
+from train.metrics.measure import describe_convention
 from train.metrics.provenance import describe_provenance
 from train.metrics.registry import INCEPTION, METRICS
 
@@ -24,7 +25,8 @@ def describe_metric(
 ) -> dict[str, Any]:
     """Returns the entry of a metric in a result: its title, unit, convention and source, its libraries with their
     versions, and its files of weights with their sha256 and licence (train/metrics/provenance.py)."""
-    options, metric, convention = options or EvaluationOptions(), METRICS[name], METRICS[name].convention
+    options, metric = options or EvaluationOptions(), METRICS[name]
+    convention = describe_convention(name, options.crop_border)
     if metric.requirement == INCEPTION:
         convention = f"{convention}. {describe_resizing(options.fid_convention or DEFAULT)}"
     return {
