@@ -30,6 +30,7 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "pi_heif": "pi-heif",
     "torch_fidelity": "torch-fidelity",
+    "zlib_ng": "zlib-ng",
 }
 # Our code needs these packages, but does not import them. face_recognition_models is found by its path. tensorboard
 # writes the events of torch. albumentations needs the headless OpenCV in the same version as opencv-python. pyiqa's

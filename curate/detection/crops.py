@@ -15,14 +15,14 @@ from curate.faces.comparison.luma_dct import encode_luma
 from curate.faces.measure import hash_face
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face
-from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
+from manifests.pictures.png_files import decode_own_png, encode_png_quickly
 from manifests.runtime.files import sha256_bytes, write_atomically
 from manifests.runtime.workers import FailedUnit, guard_units
 
 
 def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> str:
     """Writes a crop, RGB uint8 (512, 512, 3), to DATASET/faces/ab/<face_id>.png. Returns the sha256 of the file."""
-    data = encode_png(crop, CROP_PNG)
+    data = encode_png_quickly(crop)
     write_atomically(crop_path(dataset, face_id), data)
     return sha256_bytes(data)
 

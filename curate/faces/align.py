@@ -121,9 +121,10 @@ def find_valid_pixels(landmarks5: np.ndarray, width: int, height: int, size: int
     # A crop pixel is computed from the part of the photo within `reach` photo pixels around its centre. `reach` is half
     # the width of a crop pixel plus a margin for the interpolation.
     reach = max(0.5 * compute_scale(back), 0.5) + 0.5
-    x, y = transform_points(np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).reshape(-1, 2), back).T
+    along = np.arange(size)
+    x, y = (along * right + (along * down)[:, None] + shift for right, down, shift in back)
     inside = (x >= reach - 0.5) & (x <= width - 0.5 - reach) & (y >= reach - 0.5) & (y <= height - 0.5 - reach)
-    return inside.reshape(size, size)
+    return np.asarray(inside)
 
 
 def crop_for_recognizer(crop: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from curate.review.pictures.thumbnails import encode_webp
 from manifests.pictures.images import UndecodableImage, decode
-from manifests.pictures.png_files import CROP_PNG, encode_png
+from manifests.pictures.png_files import encode_png_quickly
 from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
 
@@ -44,7 +44,7 @@ def encode_bytes(data: bytes, side: int | None = None) -> bytes | None:
         scale = side / max(rgb.shape[:2])
         height, width = (max(1, round(length * scale)) for length in rgb.shape[:2])
         rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    return encode_png(rgb, CROP_PNG)
+    return encode_png_quickly(rgb)
 
 
 def encode_photo(uri: str, sha256: str | None, box: Sequence[float] | None = None) -> bytes | None:

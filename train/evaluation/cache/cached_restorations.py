@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from curate.faces.interface import FaceModels
-from manifests.pictures.png_files import CROP_PNG, decode_own_png, encode_png
+from manifests.pictures.png_files import decode_own_png, encode_png_quickly
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import ArrayHashes, hash_faces, hash_files, hash_inputs
 from train.evaluation.cache.stored_restorer import StoredRestorer
@@ -87,6 +87,6 @@ def _read(cache: EvaluationCache, key: str) -> RestoredCase | None:
 def _write(cache: EvaluationCache, key: str, restored: RestoredCase) -> None:
     image_key = None if restored.image is None else hash_inputs("image", restored.image)
     if restored.image is not None and image_key is not None and cache.get(image_key) is None:
-        cache.put(image_key, encode_png(restored.image, CROP_PNG))
+        cache.put(image_key, encode_png_quickly(restored.image))
     fields = {"references": restored.references, "left_out": restored.left_out, "image": image_key}
     cache.put(key, json.dumps(fields).encode())
