@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from manifests.errors import BadInput
+from train.fit.distributed import get_world_size, take_own_part
 from train.models.config import PROMPT_PARTS, StyleganConfig
 from train.models.discriminator import (
     DictionaryDiscriminator,
@@ -60,12 +61,14 @@ class Diffusion(NamedTuple):
 def draw_diffusion(timesteps: int, latent: torch.Tensor, draw: torch.Generator) -> Diffusion:
     """Returns random timesteps from 0 to `timesteps` - 1, and random noise for latents in the shape of `latent`.
 
-    `draw` is a generator on the CPU, so the numbers are the same on every device.
+    `draw` is a generator on the CPU, so the numbers are the same on every device. If several processes train together,
+    each process draws the numbers for the images of all processes, and takes its own part.
     """
-    timestep = torch.randint(timesteps, (len(latent),), generator=draw)
-    noise, true_noise = (torch.randn(latent.shape, generator=draw) for _ in range(2))
+    shape = (len(latent) * get_world_size(), *latent.shape[1:])
+    timestep = torch.randint(timesteps, shape[:1], generator=draw)
+    noise, true_noise = (torch.randn(shape, generator=draw) for _ in range(2))
     device = latent.device
-    return Diffusion(*(part.to(device, non_blocking=True) for part in (timestep, noise, true_noise)))
+    return Diffusion(*(take_own_part(one).to(device, non_blocking=True) for one in (timestep, noise, true_noise)))
 
 
 def generator_term(

@@ -1,4 +1,4 @@
-"""Lets several processes train one model together, if `accelerate launch` started them.
+"""Lets several processes train one model together, if `accelerate launch` or `torchrun` started them.
 
 A process that trains alone does not communicate.
 """
@@ -65,6 +65,15 @@ def run_on_first(work: Callable[Params, Answer], *args: Params.args, **kwargs: P
     if answer[1] is not None:
         raise SystemExit(answer[1])
     return answer[0]  # type: ignore[return-value]
+
+
+def take_own_part(values: torch.Tensor) -> torch.Tensor:
+    """Returns the part of `values`, (world * n, ...), that belongs to this process, (n, ...).
+
+    `values` has a row for each image of the batch of all processes. If every process draws the same random numbers for
+    all these images, an image gets the same numbers with any number of processes.
+    """
+    return values.chunk(get_world_size())[get_rank()]
 
 
 def gather_lists(values: list[str]) -> list[str]:

@@ -54,6 +54,19 @@ def test_timesteps_and_noise_follow_from_the_generator() -> None:
     assert not torch.equal(one.noise, one.true_noise)
 
 
+def test_two_processes_together_draw_the_numbers_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(images: int) -> Diffusion:
+        return draw_diffusion(1000, torch.zeros(images, 2, 4, 4), torch.Generator().manual_seed(1))
+
+    whole, parts = draw(6), []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        parts.append(draw(3))
+    for one, *both in zip(whole, *parts, strict=True):
+        assert torch.equal(one, torch.cat(both))
+
+
 def test_both_sides_of_the_adversary_by_hand() -> None:
     torch.manual_seed(0)
     discriminator = build_discriminator(DIFFUSED, 48, None)

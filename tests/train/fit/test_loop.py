@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 import traceback
@@ -376,16 +377,16 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_until_they_resume(
+def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_another_number_resumes(
     tmp_path: Path, taken: Snapshot
 ) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
-    def launch(images: int) -> Process:
-        told = [str(taken.folder), str(tmp_path / "two"), str(images), "2"]
+    def launch(name: str, images: int) -> Process:
+        told = [str(taken.folder), str(tmp_path / name), str(images), "2"]
         return start_python(["-m", "tests.doubles.training", *told], environment)
 
-    process = launch(4000)
+    process = launch("two", 4000)
     until = time.monotonic() + 300
     while not list_checkpoints(tmp_path / "two") and time.monotonic() < until:
         time.sleep(0.05)
@@ -405,10 +406,20 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_until_the
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
 
-    # Two processes can also resume this run, and reach the end of the run.
-    assert launch(images + 40).wait(300) == 0
-    assert find_newest_checkpoint(tmp_path / "two").name == f"checkpoint-{images + 40:08}"
-    assert lines(tmp_path / "two", "val")[-1]["images"] == images + 40
+    # One process resumes the run of two processes. The run still has one log.
+    run(tmp_path / "two", taken, images + 4, ADVERSARIAL, checkpoint_every=40)
+    assert find_newest_checkpoint(tmp_path / "two").name == f"checkpoint-{images + 4:08}"
+    measured = [line["images"] for line in lines(tmp_path / "two", "val")]
+    assert measured == sorted({*measured}) and measured[-1] == images + 4
+
+    # Two processes resume the run of one process, and end with the weights of one process.
+    shutil.copytree(tmp_path / "one", tmp_path / "both")
+    run(tmp_path / "one", taken, 80, ADVERSARIAL, checkpoint_every=40)
+    assert launch("both", 80).wait(300) == 0
+    assert [line["images"] for line in lines(tmp_path / "both", "val")] == [0, 40, 80]
+    one, both = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "both"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, both[name], rtol=1e-3, atol=1e-4), name
 
 
 def test_schedules_follow_images_and_the_end_of_the_run() -> None:

@@ -18,12 +18,13 @@ from torch import nn
 from degrade.sampling import make_generator
 from train.data import dataset as data
 from train.fit.adversary import Diffusion, discriminator_loss, draw_diffusion, generator_term
-from train.fit.distributed import get_rank
+from train.fit.distributed import get_world_size, take_own_part
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.fit.steps.reference_embeddings import embed_references
 from train.models.io import fill_invalid
 from train.models.prompts.dictionary import Dictionary
+from train.models.timesteps.denoise import NoisyStep
 from train.recipes.schedules import find_loss_weights
 
 
@@ -49,7 +50,8 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(parts):
-        # The seed of this part's random numbers follows from the run's seed, the images seen, the part and the process.
+        # The seed of this part's random numbers follows from the run's seed, the images seen and the part. The numbers
+        # of an image do not depend on the process that computes the image.
         torch.manual_seed(_choose_seed(seed, "step", seen, number))
         last = number == len(parts) - 1
 
@@ -61,8 +63,8 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
             true_latent, noisy = _encode_targets(engine, batch), None
             if recipe.denoise:
                 draw = torch.Generator().manual_seed(_choose_seed(seed, "noise", seen, number))
-                noisy = engine.model.draw_noisy_step(len(batch["lq"]), draw)
-                noisy = noisy._replace(target_latent=true_latent)
+                noisy = engine.model.draw_noisy_step(len(batch["lq"]) * get_world_size(), draw)
+                noisy = NoisyStep(take_own_part(noisy.timestep), take_own_part(noisy.noise), true_latent)
             restored = engine.stepped(*inputs, places=batch["places"], noisy=noisy)
             restored = fill_invalid(restored, batch["target"], batch["valid"], true_latent)
             terms = dict(engine.objective(batch, restored))
@@ -113,7 +115,8 @@ def _encode_targets(engine: Engine, batch: data.Batch) -> torch.Tensor | None:
 
 
 def _choose_seed(seed: int, purpose: str, seen: int, part: int) -> int:
-    return int(make_generator(seed, "train", purpose, seen, part, get_rank()).integers(2**62))
+    # The last number keeps the random numbers of runs that began before processes shared their random numbers.
+    return int(make_generator(seed, "train", purpose, seen, part, 0).integers(2**62))
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
