@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,8 @@ Row = TypeVar("Row")
 Deletion = tuple[str, str, Sequence[str]]
 # (stage, unit, config hash, detail): write the detail into the row of `stages` that has the first three values
 DetailUpdate = tuple[str, str, str, dict[str, Any]]
+
+STREAM_ROWS = 65_536  # largest number of rows in a batch of `Ledger.stream` (ours)
 
 # the columns of `stages` in the order of tables_and_columns.sql
 _STAGE_COLUMNS = ("stage", "unit", "config_hash", "code_version", "tool_versions", "detail", "started", "finished")
@@ -96,6 +98,24 @@ class Ledger:
                     "Cast the column, for example with ::VARCHAR."
                 ) from None
 
+    def make_temporary_table(self, name: str, sql: str, *parameters: Any) -> None:
+        """Stores the result of one SELECT in a temporary table, which later queries of this object can read.
+
+        The table is not in the file of the ledger, and is gone when the ledger is closed. The database writes tables
+        that do not fit in memory into temporary files beside the ledger.
+        """
+        with explain_query_errors():
+            self._con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}", list(parameters))
+
+    def stream(self, sql: str, *parameters: Any) -> Iterator[pa.RecordBatch]:
+        """Returns the result of one SELECT in batches of at most STREAM_ROWS rows.
+
+        Until the last batch is read, this object can run no other query.
+        """
+        with explain_query_errors():
+            reader: Any = self._con.sql(sql, params=list(parameters)).to_arrow_reader(STREAM_ROWS)
+            yield from reader
+
     def _fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Returns the rows of one SELECT of ours. A polars frame, as `query` returns, would take twice the time."""
         with explain_query_errors():
@@ -146,30 +166,35 @@ class Ledger:
         if not ids:
             return [], np.zeros((0, 0), np.float32)
 
-        # maps a shard to a list with (row in the result, row in the shard) for each face
-        by_shard: dict[str, list[tuple[int, int]]] = {}
-        for place, face in enumerate(ids):
-            shard, row = position[face]
-            by_shard.setdefault(shard, []).append((place, row))
+        shards, rows = zip(*(position[face] for face in ids), strict=True)
+        return ids, self.read_vectors(shards, np.array(rows))
 
-        # besides the result, only one shard is in memory at a time
+    def read_vectors(self, shards: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """Returns rows of embedding shards, float32 (n, d). `shards` (n,) names the shard of each row in `rows` (n,).
+
+        `n` is at least 1. Raises LedgerBroken if a shard is missing or damaged.
+        """
+        places_by_shard: dict[str, list[int]] = {}
+        for place, shard in enumerate(shards):
+            places_by_shard.setdefault(shard, []).append(place)
         result = np.zeros((0, 0), np.float32)
-        for name in sorted(by_shard):
-            vectors, (places, rows) = self._load_shard(name), np.array(by_shard[name]).T
+        for name in sorted(places_by_shard):
+            vectors, places = self._map_shard(name), places_by_shard[name]
             try:
                 if not result.size:
-                    result = np.empty((len(ids), vectors.shape[1]), np.float32)
-                result[places] = vectors[rows]
+                    result = np.empty((len(shards), vectors.shape[1]), np.float32)
+                result[places] = vectors[rows[places]]
             except (IndexError, ValueError):
                 raise LedgerBroken(
                     f"The embedding shard {name}.npy has fewer rows or other columns than the ledger says: run "
                     "`likeness curate` again."
                 ) from None
-        return ids, result
+        return result
 
-    def _load_shard(self, name: str) -> np.ndarray:
+    def _map_shard(self, name: str) -> np.ndarray:
+        """Returns a shard as a memory map, so that only the rows that are used are read."""
         try:
-            return np.asarray(np.load(shard_path(self.dataset, name)))
+            return np.asarray(np.load(shard_path(self.dataset, name), mmap_mode="r"))
         except ARRAY_ERRORS:
             raise LedgerBroken(
                 f"The embedding shard {name}.npy is missing or damaged: run `likeness curate` again to make a new "

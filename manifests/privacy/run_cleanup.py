@@ -1,13 +1,12 @@
 """Finds faces in the files of training runs, snapshots and benchmarks, and removes the faces from these files.
 
-The functions depend on the layout of a run (train/data/snapshot.py, train/fit/log/logbook.py,
-train/evaluation/evaluate.py) and on the layout of a benchmark (train/benchmark/frozen_benchmark.py). The package
-`manifests` does not import the package `train`, so this module repeats the names of the files.
+The functions depend on the layout of a run (train/fit/log/logbook.py, train/evaluation/evaluate.py) and on the layout
+of a benchmark (train/benchmark/frozen_benchmark.py). The package `manifests` does not import the package `train`, so
+this module repeats the names of the files. `snapshot_cleanup.py` changes a snapshot.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,12 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import LedgerBroken
-from manifests.runtime.files import hash_config, sha256_file
-
-# the names of a snapshot's files
-FACTS, FACES, CROPS = "snapshot.json", "faces.parquet", "crops.npy"
-# this key of a snapshot's facts lists the snapshot's hash before each purge; the runs still name these hashes
-BEFORE_PURGES = "before_purges"
+from manifests.privacy.snapshot_cleanup import (
+    BEFORE_PURGES,
+    FACTS,
+    find_rows,
+    hash_crops,
+    read_faces,
+    rewrite_snapshot,
+)
 
 # files with these suffixes may contain results for single faces
 _RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}
@@ -46,7 +47,7 @@ class FacesInRun:
     faces: int  # Number of searched faces in the snapshot.
     trained: int  # Number of searched faces in the training split.
     checkpoints: tuple[str, ...]  # Folders of the checkpoints that were trained on searched faces.
-    pixels: tuple[str, ...]  # The sha256 of the pixels of each searched face in crops.npy.
+    pixels: tuple[str, ...]  # The sha256 of the pixels of each crop of a searched face in the snapshot.
 
 
 def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[FacesInRun]:
@@ -58,17 +59,14 @@ def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[
         if "config.json" in names and (snapshot_hash := _read_snapshot_hash(place)) is not None:
             runs_of.setdefault(snapshot_hash, []).append(place)
     for place, names in places:
-        if not {FACTS, FACES} <= names:
+        if FACTS not in names:
             continue
-        table = _read_table(place / FACES, ["face_id", "split"]).to_pydict()
-        rows = [row for row, face in enumerate(table["face_id"]) if face in wanted]
-        if not rows:
+        table = read_faces(place)
+        rows = np.flatnonzero(find_rows(table, wanted))
+        if not len(rows):
             continue
-        crops = np.load(place / CROPS, mmap_mode="r") if (place / CROPS).is_file() else []
-        pixels = tuple(
-            hashlib.sha256(np.ascontiguousarray(crops[row]).tobytes()).hexdigest() for row in rows if row < len(crops)
-        )
-        trained = sum(table["split"][row] == "train" for row in rows)
+        pixels = hash_crops(place, table, rows)
+        trained = table["split"].take(pa.array(rows)).to_pylist().count("train")
         facts = json.loads((place / FACTS).read_bytes())
         hashes = (str(facts.get("hash")), *facts.get(BEFORE_PURGES, ()))
         runs = [run for snapshot_hash in hashes for run in runs_of.get(snapshot_hash, [])]
@@ -92,7 +90,7 @@ def remove_faces_from_runs(
     for place, _ in list(_walk_folders(folders)):
         _finish_killed_writes(place)
     for place, names in list(_walk_folders(folders)):
-        if {FACTS, FACES} <= names and _rewrite_snapshot(place, wanted):
+        if FACTS in names and rewrite_snapshot(place, wanted):
             counts["snapshots"] += 1
         if "config.json" in names and _read_snapshot_hash(place) is not None:
             counts += _clean_run(place, wanted | set(people))
@@ -123,13 +121,13 @@ def _walk_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
                 yield Path(place), set(names)
 
 
-def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read_table(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns)
+        return pq.read_table(path)
     except (OSError, pa.ArrowException):
         raise LedgerBroken(
             f"{path} cannot be read, so Likeness cannot know which faces the file names. Remove the file, and "
-            "remove the snapshot or result that the file belongs to."
+            "remove the result that the file belongs to."
         ) from None
 
 
@@ -165,7 +163,7 @@ def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
             or (has_results and b"data:image/" in path.read_bytes())  # a sheet of restored photos
         )
         has_ids = has_results and _contains_any(path, ids)
-        if path.suffix == ".parquet" and path.name != FACES:
+        if path.suffix == ".parquet":
             has_ids = any(
                 str(value) in ids for column in _read_table(path).itercolumns() for value in _read_strings(column)
             )
@@ -204,62 +202,3 @@ def _remove_benchmark(folder: Path) -> None:
     (folder / "faces.jsonl").unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
-
-
-def _rewrite_snapshot(folder: Path, faces: set[str]) -> bool:
-    """Write a snapshot again without these faces, and return whether the snapshot contained one of the faces.
-
-    The new snapshot is never visible in a half-written state. A snapshot that contains only these faces is removed.
-    """
-    table = _read_table(folder / FACES)
-    face_ids = table.column("face_id").to_pylist()
-    kept_rows = [row for row, face in enumerate(face_ids) if face not in faces]
-    if len(kept_rows) == len(face_ids):
-        return False
-    if not kept_rows:
-        shutil.rmtree(folder)
-        return True
-
-    # rows get new numbers, and references are row numbers, so the references change too
-    new_row_of = {row: new_row for new_row, row in enumerate(kept_rows)}
-    rows: list[dict[str, Any]] = table.take(kept_rows).to_pylist()
-    for new_row, row in enumerate(rows):
-        row["row"] = new_row
-        row["references"] = [new_row_of[ref] for ref in row["references"] if ref in new_row_of]
-        row["is_target"] = bool(row["is_target"] and row["references"])
-    temporary = folder.with_name(f".{folder.name}.purged.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), temporary / FACES)
-
-    # copy the crops, uint8 (n, height, width, 3), row by row, because they may be larger than memory
-    if (folder / CROPS).is_file():
-        crops = np.load(folder / CROPS, mmap_mode="r")
-        new_crops = np.lib.format.open_memmap(
-            temporary / CROPS, mode="w+", dtype=crops.dtype, shape=(len(kept_rows), *crops.shape[1:])
-        )
-        for new_row, row_number in enumerate(kept_rows):
-            new_crops[new_row] = crops[row_number]
-        new_crops.flush()
-    for path in folder.iterdir():
-        if path.name not in (FACES, CROPS, FACTS):
-            shutil.copyfile(path, temporary / path.name)
-    # write the facts last, so that a temporary folder that contains this file is complete
-    (temporary / FACTS).write_text(_make_facts(folder, temporary, rows), encoding="utf-8")
-    shutil.rmtree(folder)
-    temporary.rename(folder)
-    return True
-
-
-def _make_facts(folder: Path, temporary: Path, rows: list[dict[str, Any]]) -> str:
-    """Returns the new snapshot's facts as JSON, with new counts, new hashes, and the hash before the purge."""
-    facts = json.loads((folder / FACTS).read_bytes())
-    facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
-    targets = Counter(row["split"] for row in rows if row["is_target"])
-    people = Counter(split for _, split in {(row["identity_id"], row["split"]) for row in rows})
-    facts["counts"] |= {"faces": len(rows), "targets": dict(targets), "people": dict(people)}
-    facts["manifest"] = hash_config({"purged": facts["manifest"]})
-    if (temporary / CROPS).is_file():
-        facts["crops_sha256"] = sha256_file(temporary / CROPS)
-    facts["hash"] = hash_config(facts)
-    return json.dumps(facts, indent=2, sort_keys=True)

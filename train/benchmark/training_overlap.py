@@ -32,7 +32,7 @@ from curate.people.leaks.face_line import FaceLine
 from curate.people.leaks.face_pairs import PAIRS_PER_BATCH, FacePairs, SimilarFaces
 from manifests.runtime.text import format_count
 from train.benchmark.set_faces import SetFaces
-from train.data.snapshot import FACES, Snapshot, load_snapshot
+from train.data.snapshot import FACTS, Snapshot, load_snapshot
 
 KINDS = ("file", "picture", "person")  # from the strongest evidence to the weakest evidence
 NO_SNAPSHOT = "RUN/snapshot is missing, so the training data of this run are not known."
@@ -103,14 +103,14 @@ def find_training_overlap(
     snapshot = load_snapshot(checkpoint_folder / "snapshot")
     if own.is_imported and snapshot.recognizer["sha256"] != own.recognizer:
         return TrainingOverlap(False, unchecked=[_OTHER_RECOGNIZER])
-    training = np.array([i for i, split in enumerate(snapshot.splits) if split == "train"], np.int64)
+    training = snapshot.find_rows("train")
     overlap = TrainingOverlap(
         True,
         own.group_kind,
         len(own.faces),
         len(set(own.groups)),
         len(training),
-        len({snapshot.identity_ids[i] for i in training}),
+        len(np.unique(snapshot.person_numbers[training])),
     )
     found: list[SeenGroup] = []
     if not own.is_imported:  # the faces of an imported set have no face ids
@@ -147,7 +147,7 @@ def find_training_overlap(
 
 def has_snapshot(checkpoint_folder: Path) -> bool:
     """Returns whether the folder contains the training faces of a run."""
-    return (checkpoint_folder / "snapshot" / FACES).is_file()
+    return (checkpoint_folder / "snapshot" / FACTS).is_file()
 
 
 def _fit_rules(own: SetFaces, snapshot: Snapshot, training: np.ndarray, strangers_near_zero: bool) -> Rules:

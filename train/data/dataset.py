@@ -79,10 +79,12 @@ class TrainingFaces(Dataset[Batch]):
         if recipe.augment == "each":
             check_albumentations()
         self.folder, self.seed, self.recipe, self.on_device = snapshot.folder, seed, recipe, on_device
-        self.targets, self.fine = repeat_fine_targets(snapshot, split, recipe)
+        self.targets, self.fine_from = repeat_fine_targets(snapshot, split, recipe)
         names = (recipe.preset, *recipe.mixture)
         self.presets = {name: find_training_preset(name, recipe.presets) for name in names}
         self._snapshot: Snapshot | None = snapshot
+        if recipe.wrong_share:
+            _ = snapshot.people  # computed once here, because worker processes that are forked later share the result
         self._detector: FaceDetector | None = None
         if self.warps_references:
             self._detector = snapshot.load_detector()
@@ -104,7 +106,8 @@ class TrainingFaces(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
         turn, face_id = sample.turn, self.snapshot.face_ids[sample.target]
-        preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, face_id in self.fine)]
+        is_fine = bool(self.snapshot.resolution[sample.target] >= self.fine_from)
+        preset = self.presets[draw_preset_name(self.recipe, self.seed, turn, face_id, is_fine)]
         theta = draw_theta(preset, self.seed, turn, face_id)
         gray = draw_gray(self.recipe, self.seed, turn, face_id)
         # The cycle loss degrades the restored face, at the size of the crop, with the θ of the target. Therefore the
@@ -129,7 +132,7 @@ class TrainingFaces(Dataset[Batch]):
         """
         snapshot, size = self.snapshot, self.snapshot.size
         target, landmarks = _read_face(snapshot, sample.target, sample.flip)
-        source, large_row = target, int(snapshot.large_rows[sample.target])
+        source, large_row = target, snapshot.large_rows[sample.target]
         if large and large_row >= 0:
             source = np.array(snapshot.large_crops[large_row])
             source = cv2.flip(source, 1) if sample.flip else source
@@ -307,15 +310,24 @@ def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -
     the split has no target.
     """
     snapshot = faces.snapshot
-    by_person: dict[str, list[int]] = {}
-    for row in snapshot.targets(split):
-        by_person.setdefault(snapshot.identity_ids[row], []).append(int(row))
-    turns = [rows[turn] for turn in range(count) for rows in by_person.values() if turn < len(rows)]
-    if not turns:
+    targets = snapshot.targets(split)
+    if not len(targets):
         return None
     packed = []
-    for row in turns[:count]:
+    for row in _alternate_people(snapshot.person_numbers[targets], targets)[:count].tolist():
         sample = Sample(row, tuple(int(r) for r in snapshot.references[row][:references]), False)
         theta = faces.presets[faces.recipe.preset].sample(make_generator("sample grid", snapshot.face_ids[row]))
         packed.append(faces.pack(sample, theta, references))
     return collate(packed)
+
+
+def _alternate_people(persons: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns `rows` in a new order: first one row of each person, then a second row of each person, and so on.
+
+    `persons` has the number of the person of each row. The people come in the order of their first rows.
+    """
+    _, first, person = np.unique(persons, return_index=True, return_inverse=True)
+    by_person = np.argsort(person, kind="stable")
+    turns = np.empty(len(rows), np.int64)
+    turns[by_person] = np.arange(len(rows)) - np.searchsorted(person[by_person], person[by_person])
+    return rows[np.lexsort((first[person], turns))]

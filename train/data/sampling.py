@@ -38,21 +38,22 @@ class Sample:
     mirrors: tuple[bool, ...] = ()
 
 
-def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple[np.ndarray, frozenset[str]]:
-    """Returns the rows of the targets of an epoch, and the face ids of the targets with fine detail.
+def repeat_fine_targets(snapshot: Snapshot, split: str, recipe: Recipe) -> tuple[np.ndarray, int]:
+    """Returns the rows of the targets of an epoch, and the smallest resolution of a target with fine detail.
+
+    The rows are int32 and sorted. The smallest resolution is in pixels, as in `Snapshot.resolution`.
 
     A target is fine if it would lose detail when shrunk to less than half of its side (`Snapshot.resolution`). In an
     epoch, a fine target has `recipe.fine_repeats` rows, and every other target has one row. If less than FINE_SHARE of
     the targets are fine, or if the recipe repeats no target, each target has one row and counts as fine.
     """
-    targets = fine = snapshot.targets(split)
+    targets = snapshot.targets(split)
     if split == "train" and recipe.fine_repeats > 1:
-        fine = targets[snapshot.resolution[targets] >= snapshot.size // 2]
-        if len(fine) < FINE_SHARE * len(targets):
-            fine = targets
-        else:
-            targets = np.sort(np.concatenate([targets, np.repeat(fine, recipe.fine_repeats - 1)]))
-    return targets, frozenset(snapshot.face_ids[row] for row in fine)
+        fine_from = snapshot.size // 2
+        is_fine = snapshot.resolution[targets] >= fine_from
+        if np.count_nonzero(is_fine) >= FINE_SHARE * len(targets):
+            return np.repeat(targets, np.where(is_fine, recipe.fine_repeats, 1)), fine_from
+    return targets, 0
 
 
 def find_turn(targets: np.ndarray, seed: int, index: int) -> tuple[int, int]:
@@ -78,18 +79,18 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     """
     target, turn = find_turn(targets, seed, index)
     rng = make_generator(seed, "train", "sample", turn, snapshot.face_ids[target])
-    possible = snapshot.references[target]
+    possible, right = snapshot.references[target], True
     count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(possible))
     flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong_share)
-    if strangers := _strangers(snapshot, target, count) if wrong and count else ():
-        possible = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
+    if wrong and count and (rows := _draw_stranger(snapshot, target, count, rng)) is not None:
+        possible, right = rows, False
     references = tuple(int(row) for row in rng.choice(possible, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
     # The mirrors are drawn last, and only if the recipe needs them. So this draw changes no other choice.
     mirrors: tuple[bool, ...] = ()
     if find_encoder_shape(recipe) is not None:
         mirrors = tuple(bool(coin) for coin in rng.integers(2, size=len(references)))
-    return Sample(target, references, flip, not strangers, seeds, turn, mirrors)
+    return Sample(target, references, flip, right, seeds, turn, mirrors)
 
 
 def draw_theta(preset: Preset, seed: int, turn: int, face_id: str) -> Theta:
@@ -121,13 +122,27 @@ def draw_gray(recipe: Recipe, seed: int, turn: int, face_id: str) -> bool:
     )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # A batch can contain samples of two epochs.
 def _order_targets(seed: int, epoch: int, count: int) -> np.ndarray:
-    return make_generator(seed, "train", "epoch", epoch).permutation(count)
+    """Returns the order of the targets in an epoch, int32 (count,), which takes half the memory of int64."""
+    return make_generator(seed, "train", "epoch", epoch).permutation(count).astype(np.int32)
 
 
-def _strangers(snapshot: Snapshot, target: int, count: int) -> tuple[str, ...]:
-    """Returns the people who have at least `count` photos in the split of the target, except the person of the
-    target."""
-    own, people = snapshot.identity_ids[target], snapshot.people[snapshot.splits[target]]
-    return tuple(person for person, rows in people.items() if person != own and len(rows) >= count)
+def _draw_stranger(snapshot: Snapshot, target: int, count: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Returns the rows of a random person in the split of the target. The person is not the person of the target.
+
+    Every person with at least `count` photos in the split has the same chance. Returns None if there is no such person.
+    No list of people is walked through, so the time hardly depends on the number of people.
+    """
+    people = snapshot.people[snapshot.splits[target]]
+    places = people.list_people(count)
+    # Find the person of the target among these people. `place` is where the person is, or would be.
+    own = int(np.searchsorted(people.numbers, snapshot.person_numbers[target]))
+    place = int(np.searchsorted(places, own))
+    has_own = place < len(places) and places[place] == own
+    if len(places) == int(has_own):
+        return None
+    choice = int(rng.integers(len(places) - int(has_own)))
+    if has_own and choice >= place:
+        choice += 1
+    return people.get_rows(int(places[choice]))

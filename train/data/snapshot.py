@@ -2,32 +2,59 @@
 
 `take_snapshot` makes the snapshot of a dataset once. Training on a snapshot does not need the ledger, duckdb, polars or
 insightface. So a snapshot can be copied to another machine to train there.
+
+All large files are mapped into memory. A process reads a row of a file only when a sample needs the row, and all
+processes of a machine share the rows that are in memory.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from manifests.errors import BadInput
+from manifests.runtime.files import ARRAY_ERRORS
 
 if TYPE_CHECKING:
     from curate.faces.interface import FaceDetector
 
-FACES = "faces.parquet"
+Value = TypeVar("Value", covariant=True)
+
+FACES = "faces.arrow"  # An Arrow IPC file without compression, with the columns FACE_COLUMNS.
+EMBEDDINGS = "embeddings.npy"  # (n, d) float32 unit rows.
+LANDMARKS = "landmarks.npy"  # (n, 5, 2) float32, pixels of the crops.
 CROPS = "crops.npy"
 LARGE_SIZE = 512
 LARGE_CROPS = "large_crops.npy"  # Crops at 512 px, for faces that are larger in their photo than in `crops.npy`.
 VALID = "valid.npy"  # A bit for each pixel of a crop: 1 if the pixel comes from the photo.
 FACTS = "snapshot.json"
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
-VERSION = 4  # the version of the folder layout
+VERSION = 5  # the version of the folder layout; manifests/privacy/snapshot_cleanup.py has the same number
+
+# The columns of `faces.arrow`. Row i describes crop i. The dictionaries of `identity_id` and `split` are sorted.
+FACE_COLUMNS = pa.schema(
+    [
+        ("face_id", pa.string()),
+        ("identity_id", pa.dictionary(pa.int32(), pa.string())),
+        ("split", pa.dictionary(pa.int8(), pa.string())),
+        ("is_target", pa.bool_()),
+        # The rows of each target's references, in the order of the table `pairs`; empty for a face that is no target.
+        ("references", pa.list_(pa.int32())),
+        ("upsample", pa.float32()),  # pixels of a crop of 512 px per photo pixel
+        ("large_row", pa.int32()),  # row in `large_crops.npy`, or -1
+        # the result of `estimate_resolution`, in pixels, for each training target, and 0 for other crops
+        ("resolution", pa.int32()),
+        # the round of `likeness iterate` that made the crop, or NULL if the crop is the original
+        ("version", pa.int32()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -44,27 +71,52 @@ class SnapshotConfig:
     version: int = VERSION
 
 
+class Column(Sequence[Value]):
+    """A column of a table whose values stay in the file. `column[i]` reads only the value of row i."""
+
+    def __init__(self, values: pa.ChunkedArray, read: Callable[[pa.Scalar], Value]) -> None:
+        self._values, self._read = values, read
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._read(self._values[int(row)])
+
+    def __iter__(self) -> Iterator[Value]:
+        for chunk in self._values.iterchunks():
+            yield from map(self._read, chunk)
+
+
+@dataclass(frozen=True)
+class People:
+    """Holds the people of a split, in the order of their ids."""
+
+    numbers: np.ndarray  # (p,) int32, the number of each person in `Snapshot.person_numbers`, ascending
+    starts: np.ndarray  # (p + 1,) int64; the rows of person i are rows[starts[i]:starts[i + 1]], ascending
+    rows: np.ndarray  # (n,) int32
+    _with_photos: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def get_rows(self, place: int) -> np.ndarray:
+        """Returns the rows of the person at this place, ascending, int32."""
+        return self.rows[self.starts[place] : self.starts[place + 1]]
+
+    def list_people(self, photos: int) -> np.ndarray:
+        """Returns the places of the people who have at least this number of photos, ascending, int64."""
+        if photos not in self._with_photos:
+            self._with_photos[photos] = np.flatnonzero(np.diff(self.starts) >= photos)
+        return self._with_photos[photos]
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """Holds the contents of a snapshot folder. Entry i of each list and array describes crop i of `crops.npy`."""
+    """Holds the contents of a snapshot folder. Row i of the table and of each array describes crop i of `crops.npy`."""
 
     folder: Path
     facts: dict[str, Any]  # contents of snapshot.json
-    face_ids: list[str]
-    identity_ids: list[str]
-    splits: list[str]
-    is_target: np.ndarray  # (n,) bool
-    references: list[
-        np.ndarray
-    ]  # The rows of each target's references, in the order of the table `pairs`; empty for a face that is no target.
+    faces: pa.Table  # the columns FACE_COLUMNS
     embeddings: np.ndarray  # (n, d) float32 unit rows.
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops.
-    # For each crop, the round of `likeness iterate` that made the crop, or None if the crop is the original.
-    versions: list[int | None] = field(default_factory=list)
-    upsample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,) crop pixels per photo pixel.
-    large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row in `large_crops`, or -1.
-    # (n,) the result of `estimate_resolution`, in pixels, for each training target, and 0 for other crops
-    resolution: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def hash(self) -> str:
@@ -107,15 +159,68 @@ class Snapshot:
         return FaceDetector(models.detect, models.min_score)
 
     @cached_property
-    def people(self) -> dict[str, dict[str, np.ndarray]]:
-        """Returns a dict split -> person -> rows of this person in this split. People and rows are sorted."""
-        rows_by_person: dict[str, dict[str, list[int]]] = {}
-        for row, (split, person) in enumerate(zip(self.splits, self.identity_ids, strict=True)):
-            rows_by_person.setdefault(split, {}).setdefault(person, []).append(row)
-        return {
-            split: {person: np.array(rows, np.int64) for person, rows in sorted(people.items())}
-            for split, people in rows_by_person.items()
-        }
+    def face_ids(self) -> Sequence[str]:
+        return self._column("face_id", _get_value)
+
+    @cached_property
+    def identity_ids(self) -> Sequence[str]:
+        return self._column("identity_id", _get_value)
+
+    @cached_property
+    def splits(self) -> Sequence[str]:
+        return self._column("split", _get_value)
+
+    @cached_property
+    def references(self) -> Sequence[np.ndarray]:
+        """Returns the rows of each target's references, int32, in the order of the table `pairs`.
+
+        A face that is no target has an empty array.
+        """
+        return self._column("references", lambda rows: rows.values.to_numpy())
+
+    @cached_property
+    def versions(self) -> Sequence[int | None]:
+        """Returns for each crop the round of `likeness iterate` that made it, or None if it is the original."""
+        return self._column("version", _get_value)
+
+    @cached_property
+    def upsample(self) -> Sequence[np.float32]:
+        """Returns the number of crop pixels per photo pixel of each crop."""
+        return self._column("upsample", lambda value: np.float32(value.as_py()) * self.size / 512)
+
+    @cached_property
+    def large_rows(self) -> Sequence[int]:
+        """Returns the row of each face in `large_crops`, or -1 if the face has no crop at 512 px."""
+        return self._column("large_row", _get_value)
+
+    def _column(self, name: str, read: Callable[[pa.Scalar], Value]) -> Sequence[Value]:
+        return Column(self.faces[name], read)
+
+    @cached_property
+    def is_target(self) -> np.ndarray:
+        """Returns whether each face is a target, bool (n,)."""
+        return self.faces["is_target"].to_numpy()
+
+    @cached_property
+    def resolution(self) -> np.ndarray:
+        """Returns the result of `estimate_resolution` in pixels for each training target, and 0 for other crops."""
+        return self.faces["resolution"].to_numpy()
+
+    @cached_property
+    def person_numbers(self) -> np.ndarray:
+        """Returns the number of each face's person, int32 (n,). The people are numbered in the order of their ids."""
+        return _read_codes(self.faces["identity_id"])
+
+    @cached_property
+    def people(self) -> dict[str, People]:
+        """Returns the people of each split."""
+        return {split: self._list_people(split) for split in _read_dictionary(self.faces["split"])}
+
+    def _list_people(self, split: str) -> People:
+        rows = self.find_rows(split)
+        rows = rows[np.argsort(self.person_numbers[rows], kind="stable")]
+        numbers, starts = np.unique(self.person_numbers[rows], return_index=True)
+        return People(numbers, np.append(starts, len(rows)), rows)
 
     @cached_property
     def crops(self) -> np.ndarray:
@@ -139,36 +244,52 @@ class Snapshot:
         bits = np.unpackbits(self._valid_bits[row], count=self.size**2)
         return bits.reshape(self.size, self.size).astype(bool)
 
+    def find_rows(self, split: str) -> np.ndarray:
+        """Returns the rows of all faces in a split, int32, in the order of their face ids."""
+        names = _read_dictionary(self.faces["split"])
+        code = names.index(split) if split in names else -1
+        return np.flatnonzero(_read_codes(self.faces["split"]) == code).astype(np.int32)
+
     def targets(self, split: str) -> np.ndarray:
-        """Returns the rows of the targets in a split, in the order of their face ids."""
-        return np.array([i for i, s in enumerate(self.splits) if s == split and self.is_target[i]], np.int64)
+        """Returns the rows of the targets in a split, int32, in the order of their face ids."""
+        rows = self.find_rows(split)
+        return rows[self.is_target[rows]]
 
 
 def load_snapshot(folder: Path) -> Snapshot:
-    """Reads a snapshot folder. Raises BadInput if the folder has no snapshot, or a snapshot of another version."""
+    """Opens a snapshot folder. Raises BadInput if the folder has no snapshot, or a snapshot of another version."""
     folder = Path(folder)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        table = pq.read_table(folder / FACES)
-    except (OSError, ValueError) as error:
+        if facts.get("version") != VERSION:
+            raise BadInput(f"{folder} was made by another version of Likeness: remove this folder and train again.")
+        return Snapshot(
+            folder=folder,
+            facts=facts,
+            faces=read_faces(folder / FACES),
+            embeddings=np.asarray(np.load(folder / EMBEDDINGS, mmap_mode="r")),
+            landmarks=np.asarray(np.load(folder / LANDMARKS, mmap_mode="r")),
+        )
+    except ARRAY_ERRORS as error:
         raise BadInput(
             f"{folder} contains no snapshot: give a dataset, or the folder `snapshot` of a training run."
         ) from error
-    if facts.get("version") != VERSION:
-        raise BadInput(f"{folder} was made by another version of Likeness: remove this folder and train again.")
-    columns = table.to_pydict()
-    return Snapshot(
-        folder=folder,
-        facts=facts,
-        face_ids=columns["face_id"],
-        identity_ids=columns["identity_id"],
-        splits=columns["split"],
-        is_target=np.array(columns["is_target"], bool),
-        references=[np.array(rows, np.int64) for rows in columns["references"]],
-        embeddings=np.array(columns["embedding"], np.float32).reshape(len(columns["row"]), -1),
-        landmarks=np.array(columns["landmarks5"], np.float32).reshape(-1, 5, 2),
-        versions=columns.get("version", [None] * len(columns["row"])),
-        upsample=np.array(columns["upsample"], np.float32) * facts["config"]["size"] / 512,
-        large_rows=np.array(columns["large_row"], np.int64),
-        resolution=np.array(columns["resolution"], np.int64),
-    )
+
+
+def read_faces(path: Path) -> pa.Table:
+    """Returns an Arrow IPC file as a table whose values stay in the file. Raises OSError or ValueError."""
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def _read_codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Returns the codes of a column with a dictionary."""
+    return np.concatenate([chunk.indices.to_numpy() for chunk in column.iterchunks()])
+
+
+def _read_dictionary(column: pa.ChunkedArray) -> list[str]:
+    return list(column.chunk(0).dictionary.to_pylist())
+
+
+def _get_value(value: pa.Scalar) -> Any:
+    return value.as_py()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from degrade.frozen.dataset_sets import make_set
 from degrade.frozen.verify import verify_set
 from manifests.card import CARD
 from manifests.check import check_ledger
-from manifests.errors import BadInput, LedgerError
+from manifests.errors import BadInput, LedgerBroken, LedgerError
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME
 from manifests.ledger.records import (
@@ -349,6 +350,7 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     elsewhere = Path(shutil.copytree(run / "snapshot", tmp_path / "elsewhere" / "snapshot"))
     row = before.face_ids.index(gone.face_id)
     pixels, vector = before.crops[row].tobytes(), before.embeddings[row].tobytes()
+    large_pixels = before.large_crops[before.large_rows[row]].tobytes()
     config = {"recipe": {}, "snapshot": {"hash": before.hash}}
     (run / "config.json").write_text(json.dumps(config))
     for name in (
@@ -385,9 +387,10 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     for folder in (run / "snapshot", elsewhere):
         after = load_snapshot(folder)
         kept = [place for place, face in enumerate(before.face_ids) if face != gone.face_id]
-        assert after.face_ids == [before.face_ids[place] for place in kept]
+        assert list(after.face_ids) == [before.face_ids[place] for place in kept]
         assert (after.crops == before.crops[kept]).all() and (after.embeddings == before.embeddings[kept]).all()
         assert pixels not in (folder / "crops.npy").read_bytes()
+        assert large_pixels not in (folder / "large_crops.npy").read_bytes()
         for place, face in enumerate(after.face_ids):
             was = before.references[before.face_ids.index(face)]
             wanted = {before.face_ids[ref] for ref in was} - {gone.face_id}
@@ -398,6 +401,40 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     (next_one,) = {face.photo_id for face in rows(dataset, Face) if face.face_id == train_doubles.face_of(0, 2).face_id}
     assert plan_purge(dataset, [], [next_one]).checkpoints == (str(run / "checkpoint-00000016"),)
     assert not any(vector in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_snapshot_of_another_version_must_be_removed_before_a_purge(tmp_path):
+    (tmp_path / "faces.parquet").touch()
+    (tmp_path / "snapshot.json").write_text('{"version": 4}')
+    with pytest.raises(LedgerBroken, match=r"Another version of Likeness made the snapshot .* Remove this folder"):
+        remove_faces_from_runs([tmp_path], ["face"])
+
+
+def test_a_purged_person_is_not_named_in_a_snapshot(tmp_path):
+    from tests.doubles import training as train_doubles
+    from train.data.snapshot import load_snapshot
+
+    taken = train_doubles.snapshot(tmp_path)
+    masks = np.random.default_rng(0).integers(0, 256, (len(taken.face_ids), 32 * 32 // 8), np.uint8)
+    np.save(taken.folder / "valid.npy", masks)  # the masks of the double are all equal
+    with pa.ipc.new_file(str(tmp_path / "batches"), taken.faces.schema) as writer:
+        writer.write_table(taken.faces, max_chunksize=7)
+    (tmp_path / "batches").replace(taken.folder / "faces.arrow")
+
+    def files_of(snapshot, row):
+        large = snapshot.large_crops[[at for at in (snapshot.large_rows[row],) if at >= 0]]
+        return [snapshot.crops[row], snapshot.valid(row), snapshot.landmarks[row], snapshot.embeddings[row], large]
+
+    before = {face: files_of(taken, row) for row, face in enumerate(taken.face_ids)}
+    faces = [face for face, person in zip(taken.face_ids, taken.identity_ids, strict=True) if person == "person1"]
+    remove_faces_from_runs([tmp_path / "snapshot"], faces)
+    after = load_snapshot(tmp_path / "snapshot")
+    assert set(after.identity_ids) == set(taken.identity_ids) - {"person1"}
+    assert after.facts["counts"]["people"] == {"train": 3, "val": 1}
+    assert after.facts["counts"]["targets"] == {"train": 12, "val": 4} and len(after.large_crops) == 12
+    for place, face in enumerate(after.face_ids):
+        assert all((one == other).all() for one, other in zip(files_of(after, place), before[face], strict=True))
+    assert b"person1" not in (tmp_path / "snapshot" / "faces.arrow").read_bytes()
 
 
 def test_a_snapshot_is_thinned_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -417,7 +454,7 @@ def test_a_snapshot_is_thinned_whole_or_not_at_all(tmp_path, monkeypatch):
         remove_faces_from_runs([tmp_path], [gone])
     assert not (tmp_path / "snapshot").exists()
     remove_faces_from_runs([tmp_path], [gone])
-    assert load_snapshot(tmp_path / "snapshot").face_ids == [face for face in taken.face_ids if face != gone]
+    assert list(load_snapshot(tmp_path / "snapshot").face_ids) == [face for face in taken.face_ids if face != gone]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
@@ -439,7 +476,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
 
     taken = take_snapshot(dataset, dataset / "run" / "snapshot", 64)
     build_report(dataset)
-    person = max(taken.people["train"].items(), key=lambda item: len(item[1]))[0]
+    (person, _), *_ = Counter(taken.identity_ids[row] for row in taken.find_rows("train")).most_common()
     members = {row.face_id for row in rows(dataset, Membership) if row.identity_id == person}
     mine = {row.photo_id for row in rows(dataset, Face) if row.face_id in members}
     needles = {row.face_id.encode() for row in rows(dataset, Face) if row.photo_id in mine}
@@ -463,7 +500,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     assert not pictures & set(data)
     assert check_ledger(dataset) == []
     # The dataset can still be used for training, and the purged photos stay out of it.
-    assert take_snapshot(dataset, tmp_path / "again", 64).people["train"]
+    assert len(take_snapshot(dataset, tmp_path / "again", 64).find_rows("train"))
     assert doubles.curated(photos, dataset).files["purged"] == len(mine)
     assert not any(needle in one for needle in needles for one in contents(dataset))
 

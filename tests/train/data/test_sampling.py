@@ -1,14 +1,18 @@
 """Tests that a sample depends only on (seed, epoch, face of the target)."""
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from degrade.sampling import make_generator
 from manifests.ledger.ledger import Ledger
 from tests.doubles.training import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
+from tests.doubles.training_snapshots import make_face_table
 from train.data.dataset import TrainingFaces
 from train.data.sampling import (
     Sample,
@@ -31,18 +35,16 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     return snapshot(tmp_path_factory.mktemp("draws"))
 
 
-def album(*photos: int, split: str = "train") -> Snapshot:
+def album(*photos: int, size: int = 0, most_references: int | None = None, **columns: list[Any]) -> Snapshot:
     """Returns a snapshot without files. Each number is the number of photos of one person. All photos are targets."""
     people = [f"person{number}" for number, many in enumerate(photos) for _ in range(many)]
     rows = range(len(people))
+    references = [[r for r in rows if people[r] == people[row] and r != row][:most_references] for row in rows]
+    usual = {"face_id": [f"face{row}" for row in rows], "identity_id": people, "split": ["train"] * len(people)}
     return Snapshot(
         folder=Path("nowhere"),
-        facts={},
-        face_ids=[f"face{row}" for row in rows],
-        identity_ids=people,
-        splits=[split] * len(people),
-        is_target=np.ones(len(people), bool),
-        references=[np.array([r for r in rows if people[r] == people[row] and r != row], np.int64) for row in rows],
+        facts={"config": {"size": size}},
+        faces=make_face_table({**usual, "references": references, **columns}),
         embeddings=np.zeros((len(people), 2), np.float32),
         landmarks=np.zeros((len(people), 5, 2), np.float32),
     )
@@ -51,6 +53,48 @@ def album(*photos: int, split: str = "train") -> Snapshot:
 def drawn(taken: Snapshot, recipe: Recipe, count: int, seed: int = 0) -> list[Sample]:
     targets = taken.targets("train")
     return [draw_sample(taken, targets, recipe, seed, index) for index in range(count)]
+
+
+def plain_sample(taken: Snapshot, recipe: Recipe, seed: int, index: int) -> Sample:
+    """Draws a sample from lists and dicts, and looks at every person for a sample with references of somebody else."""
+    targets = [row for row, split in enumerate(taken.splits) if split == "train" and taken.is_target[row]]
+    epoch, place = divmod(index, len(targets))
+    target = targets[int(make_generator(seed, "train", "epoch", epoch).permutation(len(targets))[place])]
+    rng = make_generator(seed, "train", "sample", epoch, taken.face_ids[target])
+    possible = list(taken.references[target])
+    count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(possible))
+    flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong_share)
+    people: dict[str, list[int]] = {}
+    for row, (person, split) in enumerate(zip(taken.identity_ids, taken.splits, strict=True)):
+        if person != taken.identity_ids[target] and split == "train":
+            people.setdefault(person, []).append(row)
+    strangers = [person for person in sorted(people) if len(people[person]) >= count] if wrong and count else []
+    if strangers:
+        possible = people[strangers[int(rng.integers(len(strangers)))]]
+    references = tuple(int(row) for row in rng.choice(np.array(possible, np.int64), count, replace=False))
+    seeds = tuple(int(number) for number in rng.integers(2**31, size=count)) if recipe.augment == "each" else ()
+    return Sample(target, references, flip, not strangers, seeds, epoch)
+
+
+def test_a_plain_program_over_all_people_draws_the_same_samples() -> None:
+    # The order of the people in the rows is not the order of their ids. Two faces are no targets, and one face is in
+    # another split.
+    names, photos = ["p2", "p10", "p1", "p3", "p4"], [4, 1, 5, 2, 4]
+    people = [name for turn in range(5) for name, many in zip(names, photos, strict=True) if turn < many]
+    count = len(people)
+    columns = {
+        "identity_id": people,
+        "split": ["val" if row == 6 else "train" for row in range(count)],
+        "is_target": [people[row] != "p10" and row != 3 for row in range(count)],
+        "references": [[r for r in range(count) if people[r] == people[row] and r != row] for row in range(count)],
+    }
+    taken = album(count, **columns)
+    recipe = replace(OFTEN_WRONG, reference_counts=(0, 1, 2, 4), wrong_share=0.7)
+    targets = taken.targets("train")
+    samples = [draw_sample(taken, targets, recipe, 3, index) for index in range(300)]
+    assert samples == [plain_sample(taken, recipe, 3, index) for index in range(300)]
+    assert 0 < sum(sample.right for sample in samples) < 300
+    assert hashlib.sha256(repr(samples).encode()).hexdigest()[:16] == "a78719f07c76799c"
 
 
 def test_references_are_of_the_same_person_and_never_the_target(taken: Snapshot) -> None:
@@ -89,8 +133,7 @@ def test_every_reference_of_the_pairs_comes_as_often_as_the_others() -> None:
 
 def test_what_the_pairs_leave_out_is_not_drawn() -> None:
     """Tests that training uses only the references in the table `pairs`."""
-    taken = album(6, 6)
-    cut = replace(taken, references=[rows[:2] for rows in taken.references])
+    cut = album(6, 6, most_references=2)
     for sample in drawn(cut, SMALL, 200):
         assert set(sample.references) <= set(cut.references[sample.target].tolist())
 
@@ -172,21 +215,21 @@ def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: 
 
 
 def test_fine_targets_are_repeated_and_only_fine_targets_have_clean_or_mild_inputs() -> None:
-    taken = replace(album(10), facts={"config": {"size": 256}}, resolution=np.array([64] * 8 + [128, 181]))
+    taken = album(10, size=256, resolution=[64] * 8 + [128, 181])
     repeated = replace(SMALL, mixture={"clean": 0.3, "mild": 0.3, "severe": 0.2}, fine_repeats=3)
-    rows, fine = repeat_fine_targets(taken, "train", repeated)
-    assert rows.tolist() == [*range(8), 8, 8, 8, 9, 9, 9] and fine == {"face8", "face9"}
+    rows, fine_from = repeat_fine_targets(taken, "train", repeated)
+    assert rows.tolist() == [*range(8), 8, 8, 8, 9, 9, 9] and fine_from == 128
     turns = [find_turn(rows, 5, index) for index in range(4 * len(rows))]
     assert len(set(turns)) == len(turns) and Counter(target for target, _ in turns) == Counter(rows.tolist() * 4)
-    names = {
-        face: {draw_preset_name(repeated, 0, turn, face, face in fine) for turn in range(99)} for face in taken.face_ids
-    }
-    assert all(names[face] == {"clean", "mild", "severe", repeated.preset} for face in fine)
-    assert all(names[face] == {"severe", repeated.preset} for face in names.keys() - fine)
+    names = [
+        {draw_preset_name(repeated, 0, turn, face, bool(pixels >= fine_from)) for turn in range(99)}
+        for face, pixels in zip(taken.face_ids, taken.resolution, strict=True)
+    ]
+    assert names == [{"severe", repeated.preset}] * 8 + [{"clean", "mild", "severe", repeated.preset}] * 2
     # If the recipe repeats no targets, or if there are too few fine targets, each target is used once, and no target is
     # treated as soft.
-    few = replace(album(40), facts=taken.facts, resolution=np.array([64] * 37 + [256] * 3))
+    few = album(40, size=256, resolution=[64] * 37 + [256] * 3)
     for snapshot_, recipe in ((taken, SMALL), (few, repeated)):
-        rows, fine = repeat_fine_targets(snapshot_, "train", recipe)
-        assert rows.tolist() == snapshot_.targets("train").tolist() and len(fine) == len(rows)
+        rows, fine_from = repeat_fine_targets(snapshot_, "train", recipe)
+        assert rows.tolist() == snapshot_.targets("train").tolist() and fine_from == 0
         assert [find_turn(rows, 0, index)[1] for index in range(2 * len(rows))] == [0] * len(rows) + [1] * len(rows)

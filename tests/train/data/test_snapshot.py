@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate.faces.align import FFHQ_512, align_face, scale_template
@@ -20,6 +22,7 @@ from manifests.ledger.records import Pair
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from tests.doubles.training import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
 from tests.places import REPOSITORY
+from train.data.choose_faces import stream_faces
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.take_snapshot import plan_snapshot, take_snapshot
 
@@ -27,7 +30,7 @@ from train.data.take_snapshot import plan_snapshot, take_snapshot
 def test_rows_crops_and_embeddings_are_aligned(tmp_path: Path) -> None:
     taken = snapshot(tmp_path)
     assert taken.crops.shape == (20, 32, 32, 3) and taken.embeddings.shape == (20, DIM)
-    assert taken.face_ids == sorted(taken.face_ids)
+    assert list(taken.face_ids) == sorted(taken.face_ids)
     assert len(taken.targets("train")) == 16 and len(taken.targets("val")) == 4
     for row, references in enumerate(taken.references):
         assert len(references) == 3 and row not in references
@@ -35,6 +38,22 @@ def test_rows_crops_and_embeddings_are_aligned(tmp_path: Path) -> None:
     assert np.array_equal(taken.crops[6], shrink(picture(1, 2), 32))
     assert taken.recognizer["mean"] == 127.5 and taken.recognizer["dim"] == DIM
     assert taken.facts["counts"]["people"] == {"train": 4, "val": 1}
+
+
+def test_a_snapshot_written_in_batches_has_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = snapshot(tmp_path)
+
+    def stream_few(ledger: Ledger) -> Iterator[pa.RecordBatch]:
+        for batch in stream_faces(ledger):
+            yield from (batch.slice(start, 7) for start in range(0, len(batch), 7))
+
+    monkeypatch.setattr("train.data.write_faces.stream_faces", stream_few)
+    parts = take_snapshot(tmp_path / "dataset", tmp_path / "parts", 32, models_of(tmp_path / "recognizer.onnx"))
+    assert parts.faces.column(0).num_chunks == 3 and parts.faces.equals(whole.faces)
+    assert len(whole.large_crops) == 16
+    for name in ("crops", "large_crops", "valid", "landmarks", "embeddings"):
+        assert (whole.folder / f"{name}.npy").read_bytes() == (parts.folder / f"{name}.npy").read_bytes()
+    assert not list(parts.folder.glob("chosen*"))
 
 
 def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:

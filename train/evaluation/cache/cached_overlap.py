@@ -17,7 +17,7 @@ from train.benchmark.training_overlap import (
     find_training_overlap,
     has_snapshot,
 )
-from train.data.snapshot import CROPS, FACES, FACTS
+from train.data.snapshot import CROPS, EMBEDDINGS, FACES, FACTS
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_embedder import make_cached_embedder
 from train.evaluation.cache.keys import hash_inputs
@@ -57,14 +57,22 @@ def find_overlap(
     return find_cached_overlap(own, checkpoint_folder, targets, recognizer.strangers_near_zero, cache)
 
 
+def _describe_state(path: Path) -> str | None:
+    """Returns the size of a file and the time of its last change, or None if there is no file."""
+    if not path.is_file():
+        return None
+    state = path.stat()
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
 def find_cached_overlap(
     own: SetFaces, checkpoint_folder: Path, targets: Sequence[str], strangers_near_zero: bool, cache: EvaluationCache
 ) -> TrainingOverlap:
     """Returns the result of `find_training_overlap`, from the cache if it is there.
 
-    The key is a hash of the faces, the embeddings and the rules of the set, and of the snapshot. The crops of a
-    snapshot can take gigabytes, so their size and the time of their last change stand for their bytes. The run must
-    have a snapshot.
+    The key is a hash of the faces, the embeddings and the rules of the set, and of the snapshot. The crops and
+    embeddings of a snapshot can take gigabytes, so the size and the time of the last change of these two files stand
+    for their bytes. The run must have a snapshot.
     """
     faces = (
         repr(own.faces),
@@ -77,9 +85,8 @@ def find_cached_overlap(
     )
     snapshot = checkpoint_folder / "snapshot"
     files = [sha256_file(snapshot / name) if (snapshot / name).is_file() else None for name in (FACTS, FACES)]
-    crops = (snapshot / CROPS).stat() if (snapshot / CROPS).is_file() else None
-    crops_state = None if crops is None else f"{crops.st_size} {crops.st_mtime_ns}"
-    key = hash_inputs("training overlap", *faces, *files, crops_state, str(strangers_near_zero), *sorted(targets))
+    states = [_describe_state(snapshot / name) for name in (CROPS, EMBEDDINGS)]
+    key = hash_inputs("training overlap", *faces, *files, *states, str(strangers_near_zero), *sorted(targets))
     entry = cache.get(key)
     if entry is not None:
         fields = json.loads(entry)

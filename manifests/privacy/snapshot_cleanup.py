@@ -1,0 +1,169 @@
+"""Removes faces from the snapshot of a training run.
+
+The functions depend on the layout of a snapshot (train/data/snapshot.py). The package `manifests` does not import the
+package `train`, so this module repeats the names of the files and the version of the layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.errors import LedgerBroken
+from manifests.runtime.array_file import ArrayFile
+from manifests.runtime.files import hash_config, sha256_file
+
+FACTS, FACES, CROPS, LARGE_CROPS = "snapshot.json", "faces.arrow", "crops.npy", "large_crops.npy"
+VERSION = 5
+# this key of a snapshot's facts lists the snapshot's hash before each purge; the runs still name these hashes
+BEFORE_PURGES = "before_purges"
+
+_ARRAYS = (CROPS, "valid.npy", "embeddings.npy", "landmarks.npy")  # arrays with a row for each face
+_ROWS = 64  # number of rows of an array that are copied at once (ours)
+
+
+def read_faces(folder: Path) -> pa.Table:
+    """Returns the table of a snapshot's faces. The values stay in the file.
+
+    Raises LedgerBroken if the table cannot be read, or if another version of Likeness made the snapshot.
+    """
+    try:
+        version = json.loads((folder / FACTS).read_bytes()).get("version")
+        if version == VERSION:
+            with pa.memory_map(str(folder / FACES)) as file:
+                return pa.ipc.open_file(file).read_all()
+    except (OSError, ValueError, AttributeError):
+        raise LedgerBroken(
+            f"{folder / FACES} cannot be read, so Likeness cannot know which faces the snapshot contains. Remove the "
+            f"folder {folder}."
+        ) from None
+    raise LedgerBroken(
+        f"Another version of Likeness made the snapshot {folder}, so Likeness cannot know which faces the snapshot "
+        "contains. Remove this folder."
+    )
+
+
+def find_rows(table: pa.Table, faces: Collection[str]) -> np.ndarray:
+    """Returns which rows of a snapshot's table have one of these face ids, bool (n,)."""
+    wanted = pa.array(sorted(faces), pa.string())
+    return pc.is_in(table["face_id"], value_set=wanted).to_numpy()
+
+
+def hash_crops(folder: Path, table: pa.Table, rows: np.ndarray) -> tuple[str, ...]:
+    """Returns the sha256 of the pixels of these rows, in crops.npy and in large_crops.npy."""
+    large_rows = table["large_row"].to_numpy()[rows]
+    hashes: list[str] = []
+    for name, wanted in ((CROPS, rows), (LARGE_CROPS, large_rows[large_rows >= 0])):
+        if (folder / name).is_file():
+            crops = np.load(folder / name, mmap_mode="r")
+            hashes += [hashlib.sha256(crops[row].tobytes()).hexdigest() for row in wanted.tolist()]
+    return tuple(hashes)
+
+
+def rewrite_snapshot(folder: Path, faces: Collection[str]) -> bool:
+    """Write a snapshot again without these faces, and return whether the snapshot contained one of the faces.
+
+    The new snapshot is never visible in a half-written state. A snapshot that contains only these faces is removed.
+    """
+    table = read_faces(folder)
+    keep = ~find_rows(table, faces)
+    if keep.all():
+        return False
+    if not keep.any():
+        shutil.rmtree(folder)
+        return True
+    temporary = folder.with_name(f".{folder.name}.purged.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    large_rows = table["large_row"].to_numpy()
+    _write_table(table, keep, temporary / FACES)
+    arrays = {name: np.flatnonzero(keep) for name in _ARRAYS}
+    arrays[LARGE_CROPS] = large_rows[keep & (large_rows >= 0)]
+    for name, rows in arrays.items():
+        if (folder / name).is_file():
+            _copy_rows(folder / name, rows, temporary / name)
+    for path in folder.iterdir():
+        if path.name not in (FACES, FACTS, *arrays):
+            shutil.copyfile(path, temporary / path.name)
+    # write the facts last, so that a temporary folder that contains this file is complete
+    (temporary / FACTS).write_text(_make_facts(folder, temporary), encoding="utf-8")
+    shutil.rmtree(folder)
+    temporary.rename(folder)
+    return True
+
+
+def _write_table(table: pa.Table, keep: np.ndarray, path: Path) -> None:
+    """Writes the kept rows. Rows get new numbers, and references are row numbers, so the references change too."""
+    new_rows = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
+    large_rows = table["large_row"].to_numpy()
+    has_large = keep & (large_rows >= 0)
+    new_large_rows = np.where(has_large, np.cumsum(has_large) - 1, -1).astype(np.int32)
+    # the new dictionaries name only the people and the splits that still have a face
+    used = {name: np.unique(_read_codes(table[name])[keep]) for name in ("identity_id", "split")}
+    with path.open("wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        start = 0
+        for batch in table.to_batches():
+            here = slice(start, start + len(batch))
+            start += len(batch)
+            kept = batch.filter(pa.array(keep[here]))
+            columns = {name: kept.column(name) for name in kept.schema.names}
+            for name, codes in used.items():
+                column = columns[name]
+                new_codes = np.searchsorted(codes, column.indices.to_numpy())
+                columns[name] = pa.DictionaryArray.from_arrays(
+                    pa.array(new_codes, column.type.index_type), column.dictionary.take(pa.array(codes))
+                )
+            columns["references"], counts = _renumber(columns["references"], new_rows)
+            columns["is_target"] = pa.array(columns["is_target"].to_numpy(zero_copy_only=False) & (counts > 0))
+            columns["large_row"] = pa.array(new_large_rows[here][keep[here]])
+            writer.write_batch(pa.record_batch([columns[name] for name in table.schema.names], schema=table.schema))
+
+
+def _renumber(references: pa.ListArray, new_rows: np.ndarray) -> tuple[pa.ListArray, np.ndarray]:
+    """Returns lists of references with new row numbers and without removed rows, and the length of each list."""
+    lengths = pc.list_value_length(references).to_numpy()
+    values = new_rows[references.flatten().to_numpy()]
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    counts = np.bincount(owner[values >= 0], minlength=len(lengths))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[values >= 0])), counts
+
+
+def _read_codes(column: pa.ChunkedArray) -> np.ndarray:
+    return np.concatenate([chunk.indices.to_numpy() for chunk in column.iterchunks()])
+
+
+def _copy_rows(source: Path, rows: np.ndarray, target: Path) -> None:
+    """Copies rows of an array, a few at a time, because the array may be larger than memory."""
+    array = np.load(source, mmap_mode="r")
+    with ArrayFile(target, array.dtype, array.shape[1:]) as file:
+        for start in range(0, len(rows), _ROWS):
+            file.append(array[rows[start : start + _ROWS]])
+
+
+def _make_facts(folder: Path, temporary: Path) -> str:
+    """Returns the new snapshot's facts as JSON, with new counts, new hashes, and the hash before the purge."""
+    facts = json.loads((folder / FACTS).read_bytes())
+    facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
+    with pa.memory_map(str(temporary / FACES)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    splits, people = _read_codes(table["split"]), _read_codes(table["identity_id"])
+    is_target = table["is_target"].to_numpy()
+    targets, counts_of_people = {}, {}
+    for code, split in enumerate(table["split"].chunk(0).dictionary.to_pylist()):
+        counts_of_people[split] = len(np.unique(people[splits == code]))
+        if count := int((is_target & (splits == code)).sum()):
+            targets[split] = count
+    facts["counts"] |= {"faces": len(table), "targets": targets, "people": counts_of_people}
+    facts["manifest"] = hash_config({"purged": facts["manifest"]})
+    if (temporary / CROPS).is_file():
+        facts["crops_sha256"] = sha256_file(temporary / CROPS)
+    facts["hash"] = hash_config(facts)
+    return json.dumps(facts, indent=2, sort_keys=True)
