@@ -136,7 +136,7 @@ def read_memory(pid: int) -> dict[str, float]:
 class PlainFaces:
     """Reads all columns of a snapshot into Python lists, and draws samples from the lists.
 
-    This is how Likeness drew samples before 2026-11-30. Embeddings are left out.
+    Likeness drew samples in this way before 2026-11-30. Embeddings are left out.
     """
 
     def __init__(self, folder: Path) -> None:
