@@ -69,9 +69,10 @@ ABOUT = {
 }
 INTRODUCTION = """The table shows what the small restorer `tiny` does on the sets that we have. It claims no place among
 the published restorers: `tiny` is trained from scratch on 2 cores in less than an hour, on photos of a few dozen
-people. One command makes the table:
+people. One command makes the table. WEIGHTS is a folder with torchvision's VGG16; without it, LPIPS and DISTS are
+missing:
 
-    python benchmarks/published_table.py ../shared/data --out FOLDER --keep
+    python benchmarks/published_table.py ../shared/data --out FOLDER --weights WEIGHTS --keep
 
 The columns are systems. *LQ input* is the degraded image itself. *restored, no reference* is the image that `tiny`
 restores without references. *restored* has up to {references} references of the person, and *restored, wrong
