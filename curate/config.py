@@ -6,6 +6,7 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
+from functools import cache
 from typing import Any
 
 from curate.face_filters import DEFAULT
@@ -189,8 +190,13 @@ def read_config(values: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
 
     An option that is missing in `values` gets its default.
     """
-    types = typing.get_type_hints(kind)
+    types = _read_types(kind)
     return kind(**{name: _convert(value, types[name]) for name, value in values.items() if name in types})
+
+
+@cache  # each decision reads the configuration of the curation, and this evaluates the types of all its classes
+def _read_types(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _convert(value: Any, kind: Any) -> Any:

@@ -134,7 +134,8 @@ class Ledger:
         name, key = TABLES[kind]
         columns = ", ".join(field.name for field in dataclasses.fields(cast(Any, kind)))
         found = self._fetch(f"SELECT {columns} FROM {name} WHERE {where} ORDER BY {', '.join(key)}", *parameters)
-        return [kind(*(tuple(value) if isinstance(value, list) else value for value in row)) for row in found]
+        # this is half of the time of reading many rows, and a list comprehension takes half the time of a generator
+        return [kind(*[tuple(value) if value.__class__ is list else value for value in row]) for row in found]
 
     def find_finished(self, stage: str, config: Any) -> set[str]:
         """Returns the units of a stage that a run with the same configuration has finished."""
@@ -290,6 +291,13 @@ class Ledger:
             "started": started or end,
             "finished": end,
         }
+        if len(units) == 1:  # a table takes 5.3 ms, and parameters take 3.4 ms
+            marks = ", ".join("?" * len(_STAGE_COLUMNS))
+            self._con.execute(
+                f"INSERT OR REPLACE INTO stages VALUES ({marks})",
+                [units[0] if name == "unit" else common[name] for name in _STAGE_COLUMNS],
+            )
+            return
         columns = {name: list(units) if name == "unit" else [common[name]] * len(units) for name in _STAGE_COLUMNS}
         self._con.register("marks", pa.table(columns))
         self._con.execute("INSERT OR REPLACE INTO stages SELECT * FROM marks")
