@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import curate.detection.detect
@@ -73,11 +74,18 @@ def save(path: Path, image: np.ndarray, *options: int) -> Path:
     return path
 
 
+@cache  # most tests need these photos again
+def _encode_photo(person: int, number: int) -> bytes:
+    return cv2.imencode(".png", photo([person], number)[:, :, ::-1])[1].tobytes()
+
+
 def album(folder: Path, people: int = 4, each: int = 3) -> Path:
     """Writes photos of `people` people into a folder, `each` photos of each person. Returns the folder."""
     for person in range(people):
         for number in range(each):
-            save(folder / f"person{person}" / f"{number}.png", photo([person], number))
+            path = folder / f"person{person}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_encode_photo(person, number))
     return folder
 
 
@@ -162,11 +170,16 @@ def curated_album(folder: Path, people: int = 4, each: int = 3) -> tuple[Path, P
     shutil.copytree(made / "photos", photos)
     shutil.copytree(made / "dataset", dataset)
     with duckdb.connect(str(dataset / LEDGER_NAME)) as con:
+        paths = sorted(photos.rglob("*.png"))
+        columns = {
+            "old": [uri_of(made / path.relative_to(folder)) for path in paths],
+            "new": [uri_of(path) for path in paths],
+            "changed": [path.stat().st_ctime_ns for path in paths],
+        }
+        con.register("moved", pa.table(columns))
         con.execute("BEGIN")
-        for path in sorted(photos.rglob("*.png")):
-            old, new = uri_of(made / path.relative_to(folder)), uri_of(path)
-            con.execute("UPDATE files SET uri = ?, ctime_ns = ? WHERE uri = ?", [new, path.stat().st_ctime_ns, old])
-            con.execute("UPDATE stages SET unit = ? WHERE unit = ?", [new, old])
+        con.execute("UPDATE files SET uri = moved.new, ctime_ns = moved.changed FROM moved WHERE uri = moved.old")
+        con.execute("UPDATE stages SET unit = moved.new FROM moved WHERE unit = moved.old")
         con.execute("COMMIT")
     return photos, dataset
 

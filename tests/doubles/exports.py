@@ -13,7 +13,7 @@ from manifests.export.formats import FORMATS
 from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Pair, Photo, Split
-from tests.doubles.curation import album, curated, rows
+from tests.doubles.curation import curated_album, rows
 
 LQ_SET = "codeformer-test-32-s0"
 without_lmdb = pytest.mark.skipif(find_spec("lmdb") is None, reason="needs lmdb: make install")
@@ -22,10 +22,8 @@ WITH_SETS = [one for one in ALL if not isinstance(one, str) or FORMATS[one].lq !
 
 
 def dataset_of(folder: Path, people: int = 5, each: int = 4) -> Path:
-    """Curates an album, and returns the dataset. The test must have installed the doubles."""
-    album(folder / "photos", people, each)
-    curated(folder / "photos", folder / "dataset")
-    return folder / "dataset"
+    """Returns a curated album, FOLDER/dataset. The test must have installed the doubles."""
+    return curated_album(folder, people, each)[1]
 
 
 def freeze(dataset: Path) -> str:

@@ -8,6 +8,7 @@ this number of trainers. Each trainer writes its process id into the file RUN.RA
 import os
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -160,6 +161,12 @@ def picture(person: int, photo: int, size: int = 512) -> np.ndarray:
     return np.clip(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
 
 
+@cache  # most tests need these pictures again, and to compute and encode the pictures of a dataset takes half a second
+def encode_picture(person: int, photo: int) -> bytes:
+    """Returns the picture of `picture` as a PNG file."""
+    return cv2.imencode(".png", picture(person, photo)[:, :, ::-1])[1].tobytes()
+
+
 def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4, upsample: float = 1.0) -> Path:
     """Makes a curated dataset. The last person is in val, and all others are in train. All photos are targets."""
     faces, splits, pairs, photo_rows = [], [], [], []
@@ -170,7 +177,7 @@ def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4, up
         for photo, face in enumerate(mine):
             crop = crop_path(folder, face.face_id)
             crop.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(crop), picture(person, photo)[:, :, ::-1])
+            crop.write_bytes(encode_picture(person, photo))
             embeddings[person * 100 + photo] = np.random.default_rng([person, photo]).normal(size=DIM)
             others = tuple(other.face_id for other in mine if other is not face)
             pairs.append(Pair(face.face_id, others, (0.5,) * len(others), "nearest", split))

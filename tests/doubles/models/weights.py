@@ -1,5 +1,10 @@
 """Writes random weights in published layouts, to test losses and metrics without the published weights."""
 
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,6 +17,26 @@ from train.metrics.fid.inception import INCEPTION
 from train.metrics.networks.deg_recognizer import STATE, FaceResNet18
 
 
+@cache
+def _write_once(write: Callable[[Path, int], Path], seed: int) -> Path:
+    """Writes weights into a folder that is removed at the end, and returns the folder."""
+    folder = Path(tempfile.mkdtemp(prefix="likeness-weights-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with torch.random.fork_rng(devices=[]):  # the random numbers of a test must not depend on who called first
+        return write(folder, seed)
+
+
+def _copying(write: Callable[[Path, int], Path]) -> Callable[..., Path]:
+    """Returns a function that copies the weights which `write` writes once. To draw them takes up to two seconds."""
+
+    @wraps(write)
+    def copy(folder: Path, seed: int = 0) -> Path:
+        return Path(shutil.copytree(_write_once(write, seed), folder, dirs_exist_ok=True))
+
+    return copy
+
+
+@_copying
 def random_vgg16(folder: Path, seed: int = 0) -> Path:
     """Writes a file of 29 MB with the name of torchvision's VGG16, and returns the folder.
 
@@ -31,6 +56,7 @@ def random_vgg16(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+@_copying
 def random_alexnet(folder: Path, seed: int = 0) -> Path:
     """Writes a file with the name of torchvision's AlexNet, and returns the folder.
 
@@ -39,6 +65,7 @@ def random_alexnet(folder: Path, seed: int = 0) -> Path:
     return _save(alexnet().features, "features.", folder / get_file_name("alexnet"), seed)
 
 
+@_copying
 def random_inception(folder: Path, seed: int = 0) -> Path:
     """Writes a file of 48 MB with the name of FID's Inception v3, in half precision. Returns the folder."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -50,6 +77,7 @@ def random_inception(folder: Path, seed: int = 0) -> Path:
     return _save(network, "", folder / INCEPTION[0], seed)
 
 
+@_copying
 def random_resnet18_110(folder: Path, seed: int = 0) -> Path:
     """Writes a file with the name of the recognizer that the published metric Deg uses. Returns the folder.
 
