@@ -391,9 +391,9 @@ def test_whether_prompt_and_latent_agree_can_be_learned() -> None:
     """
     discriminator, draw = discriminator_of("latent").train(), torch.Generator().manual_seed(4)
     kinds, words = torch.randn(2, 48, 1, 1, generator=draw), torch.randn(2, 5, 16, generator=draw)
-    latents, prompts = kinds[[0, 1, 1, 0]].expand(-1, -1, 8, 8), words[[0, 1, 0, 1]]
-    optimizer, picture = torch.optim.Adam(discriminator.parameters(), 1e-3), torch.zeros(4, 3, 8, 8)
-    for _ in range(40):
+    latents, prompts = kinds[[0, 1, 1, 0]].expand(-1, -1, 4, 4), words[[0, 1, 0, 1]]
+    optimizer, picture = torch.optim.Adam(discriminator.parameters(), 1e-3), torch.zeros(4, 3, 4, 4)
+    for _ in range(32):
         true, made = discriminator(picture, latents, prompts).chunk(2)
         loss = (F.softplus(-true).mean() + F.softplus(made).mean()) / 2
         optimizer.zero_grad()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.prompts.dictionary import Dictionary
 from train.models.restorer import Restorer
 from train.recipes.recipes import DIFFUSION, RECIPES, STYLEGAN_RECIPES, TINY, Recipe
+from train.restore import restore_photos
 from train.restore.restore_photos import restore
 
 
@@ -101,6 +103,8 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
         return
     # After so few steps, the restorer changes little. Without this line, `restore` would undo a part of these changes.
     monkeypatch.setattr("train.restore.decisions.coarse_form.READABLE_SHARE", 2.0)
+    # The restorer is loaded once, because loading takes half a second on a diffusion model.
+    monkeypatch.setattr(restore_photos, "_load_restorer", cache(restore_photos._load_restorer))
     restored = []
     for many in (2, 0):
         out = tmp_path / f"restored-{many}"
