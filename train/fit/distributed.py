@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from manifests.errors import LikenessError
+from manifests.errors import BadInput, LikenessError
 
 Answer = TypeVar("Answer")
 Params = ParamSpec("Params")
@@ -31,6 +31,16 @@ def get_rank() -> int:
 def get_world_size() -> int:
     """Returns the number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def check_launch() -> None:
+    """Raises BadInput if the configuration of accelerate divides the model among the processes."""
+    for name, variable in (("FSDP", "ACCELERATE_USE_FSDP"), ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED")):
+        if os.environ.get(variable, "false").lower() == "true":
+            raise BadInput(
+                f"The configuration of accelerate uses {name}, but each process of `likeness train` needs the whole "
+                "model: start with `accelerate launch --multi_gpu`, or with torchrun."
+            )
 
 
 def join_processes() -> None:

@@ -20,7 +20,7 @@ from manifests.runtime.json_log import log
 from manifests.runtime.versions import code_version
 from train.data.mesh import warps_references
 from train.data.snapshot import Snapshot
-from train.fit.distributed import get_world_size
+from train.fit.distributed import check_launch, get_world_size
 from train.losses.identity import decide_identity_loss, describe_identity_loss
 from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
@@ -92,6 +92,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     Raises BadInput if the recipe and the settings contradict each other, or if the base or the run of --vre cannot be
     read.
     """
+    check_launch()
     if settings.accumulate < 1:
         raise BadInput(f"--accumulate {settings.accumulate} is too small: give 1 or more.")
     if recipe.batch % (get_world_size() * settings.accumulate):

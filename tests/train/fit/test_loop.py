@@ -418,12 +418,21 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_anoth
 
     # Two processes resume the run of one process, and end with the weights of one process.
     shutil.copytree(tmp_path / "one", tmp_path / "both")
-    run(tmp_path / "one", taken, 80, ADVERSARIAL, checkpoint_every=40)
-    assert launch("both", 80).wait(300) == 0
-    assert [line["images"] for line in lines(tmp_path / "both", "val")] == [0, 40, 80]
+    run(tmp_path / "one", taken, 60, ADVERSARIAL, checkpoint_every=40)
+    assert launch("both", 60).wait(300) == 0
+    assert [line["images"] for line in lines(tmp_path / "both", "val")] == [0, 40, 60]
     one, both = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "both"))
     for name, weight in one.items():
         assert torch.allclose(weight, both[name], rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DeepSpeed"])
+def test_a_launch_that_divides_the_model_is_refused(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
+    with pytest.raises(BadInput, match=f"uses {name}, but each process .* start with `accelerate launch --multi_gpu`"):
+        run(tmp_path, taken)
 
 
 def test_schedules_follow_images_and_the_end_of_the_run() -> None:
