@@ -58,8 +58,8 @@ def measure_faces(dataset: Path, run: Path, judge_spec: str) -> list[dict[str, A
     """Restores the clean faces of a dataset. Returns one row for each restored image."""
     import torch
 
-    from train.data.crops import read_crop
     from train.data.take_snapshot import take_snapshot
+    from train.data.taking.crops import read_crop
     from train.data.tensors import to_tensor
     from train.evaluation.sets.embedder import make_embedder
     from train.iterate.clean import take_references

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizer
-from train.data.crops import read_crop
 from train.data.snapshot import CROPS, EMBEDDINGS, FACE_COLUMNS, FACES, FACTS, LANDMARKS, VERSION
+from train.data.taking.crops import read_crop
 
 
 def make_face_table(columns: Mapping[str, Sequence[Any]], batch_rows: int = 7) -> pa.Table:

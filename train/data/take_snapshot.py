@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from manifests.errors import BadInput, ModelUnavailable
 from manifests.privacy.snapshot_cleanup import BEFORE_PURGES
 from manifests.runtime.files import LOCK, find_blocking_file, hash_config, lock_folder, sha256_file
-from train.data.choose_faces import (
+from train.data.snapshot import CROPS, DETECTOR, FACTS, RECOGNIZER, VERSION, Snapshot, SnapshotConfig, load_snapshot
+from train.data.taking.choose_faces import (
     choose_faces,
     hash_faces,
     list_people,
@@ -22,8 +23,7 @@ from train.data.choose_faces import (
     list_training_targets,
     stream_faces,
 )
-from train.data.snapshot import CROPS, DETECTOR, FACTS, RECOGNIZER, VERSION, Snapshot, SnapshotConfig, load_snapshot
-from train.data.write_faces import write_chosen_faces, write_faces
+from train.data.taking.write_faces import write_chosen_faces, write_faces
 
 if TYPE_CHECKING:
     from curate.faces.interface import FaceModels, ModelFile

@@ -25,9 +25,9 @@ from manifests.ledger.records import CleanedVersion
 from manifests.pictures.png_files import encode_png
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.progress import Progress
-from train.data.crops import read_cleaned_crop, read_crop
 from train.data.mesh import find_warp_points
 from train.data.snapshot import Snapshot
+from train.data.taking.crops import read_cleaned_crop, read_crop
 from train.data.tensors import to_image, to_tensor
 from train.evaluation.sets.embedder import make_embedder
 from train.iterate.acceptance import (

@@ -22,9 +22,9 @@ from manifests.ledger.records import Pair
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from tests.doubles.training import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
 from tests.places import REPOSITORY
-from train.data.choose_faces import stream_faces
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.take_snapshot import plan_snapshot, take_snapshot
+from train.data.taking.choose_faces import stream_faces
 
 
 def test_rows_crops_and_embeddings_are_aligned(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_snapshot_written_in_batches_has_the_same_rows(tmp_path: Path, monkeyp
         for batch in stream_faces(ledger):
             yield from (batch.slice(start, 7) for start in range(0, len(batch), 7))
 
-    monkeypatch.setattr("train.data.write_faces.stream_faces", stream_few)
+    monkeypatch.setattr("train.data.taking.write_faces.stream_faces", stream_few)
     parts = take_snapshot(tmp_path / "dataset", tmp_path / "parts", 32, models_of(tmp_path / "recognizer.onnx"))
     assert parts.faces.column(0).num_chunks == 3 and parts.faces.equals(whole.faces)
     assert len(whole.large_crops) == 16

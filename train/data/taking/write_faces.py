@@ -12,8 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.runtime.array_file import ArrayFile
-from train.data.choose_faces import stream_faces
-from train.data.crops import read_cleaned_crop, read_crop
 from train.data.snapshot import (
     CROPS,
     EMBEDDINGS,
@@ -25,6 +23,8 @@ from train.data.snapshot import (
     VALID,
     read_faces,
 )
+from train.data.taking.choose_faces import stream_faces
+from train.data.taking.crops import read_cleaned_crop, read_crop
 
 if TYPE_CHECKING:
     from manifests.ledger.ledger import Ledger
