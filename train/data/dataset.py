@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from traceback import clear_frames
 from typing import Any
 
 import cv2
@@ -278,7 +280,30 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_begin_worker,
     )
-    return iter(loader)
+    return _read_ahead(iter(loader)) if workers else iter(loader)
+
+
+def _read_ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
+    """Yields the batches of an endless stream. A thread reads the next batch while the caller uses the current batch.
+
+    A worker process sends each tensor of a batch through a connection of its own, and answers only between two steps of
+    the preparation of a sample. Without the thread, the training would wait for these answers.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(next, stream)]
+        while True:
+            # The list is empty while `result` raises an error of a worker process. A variable with the Future would be
+            # a cycle: the Future holds the error, and the error holds this frame.
+            try:
+                batch = coming.pop().result()
+            except Exception as error:
+                # The stream ends its worker processes when nothing holds it. The frames of the error hold it, and an
+                # error that nobody handles stays until the program ends, which waits for the worker processes.
+                clear_frames(error.__traceback__)
+                del stream
+                raise
+            coming.append(pool.submit(next, stream))
+            yield batch
 
 
 class _Endless(torch.utils.data.Sampler[list[int]]):

@@ -1,14 +1,18 @@
 """Tests that sample number i of a run is the same in every process and after every restart."""
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Event, active_count
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import train.data.dataset
 import train.data.mesh
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceDetector
@@ -18,7 +22,7 @@ from manifests.errors import BadInput
 from tests.doubles.faces.mesh_points import mean_face
 from tests.doubles.training import SMALL, finder, real_snapshot, snapshot
 from train.data.augment import augment_reference
-from train.data.dataset import Batch, TrainingFaces, batches, check_detector, fixed_batch
+from train.data.dataset import Batch, TrainingFaces, _read_ahead, batches, check_detector, fixed_batch
 from train.data.mesh import find_mesh_points
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
@@ -49,6 +53,32 @@ def same(one: Batch, other: Batch) -> bool:
     return one.keys() == other.keys() and all(
         one[name] == other[name] if name == "theta" else torch.equal(one[name], other[name]) for name in one
     )
+
+
+def test_a_thread_reads_the_next_batch_while_the_current_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, threads = [Event() for _ in range(3)], active_count()
+
+    def read() -> Iterator[Batch]:
+        for number, event in enumerate(reads):
+            event.set()
+            yield {"row": torch.tensor(number)}
+        raise OSError("the worker process ended")
+
+    source = read()
+    is_open, stream = weakref.ref(source), _read_ahead(source)
+    del source
+    assert int(next(stream)["row"]) == 0 and reads[1].wait(60) and not reads[2].is_set()
+    assert [int(next(stream)["row"]) for _ in range(2)] == [1, 2]
+    with pytest.raises(OSError, match="the worker process ended") as held:
+        next(stream)
+    # Only the error is held. The error does not hold the stream, so a real stream ends its worker processes.
+    assert active_count() == threads and is_open() is None and held.value.__traceback__ is not None
+    # Batches of worker processes are read ahead. Without a worker process, the training prepares the samples itself.
+    ahead: list[object] = []
+    monkeypatch.setattr(train.data.dataset, "_read_ahead", lambda stream: ahead.append(stream) or stream)
+    for workers in (0, 1):
+        batches([], 0, 4, workers)  # type: ignore[arg-type]
+        assert len(ahead) == workers
 
 
 @pytest.mark.parametrize("recipe", [SMALL, EVERYTHING])
@@ -241,6 +271,9 @@ def test_pictures_reach_the_device_as_floats(taken: Snapshot) -> None:
     moved = to_device({"references": references, "present": present}, torch.device("cpu"))["references"]
     assert torch.equal(moved[present], references[present].float() / 255)
     assert not moved[~present].any()
+    # Pictures that are floats already are not divided again.
+    as_floats = to_device({"references": references.float() / 255, "present": present}, torch.device("cpu"))
+    assert torch.equal(as_floats["references"], moved)
 
 
 def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:
