@@ -42,6 +42,10 @@ ROWS: dict[str, tuple[str, Callable[[Namespace], Figures]]] = {
     "metrics": ("no-reference metrics of a batch of faces, beside one face at a time", gpu_rows.measure_metrics),
     "evaluation": ("a second evaluation of the same outputs, beside the first", gpu_rows.measure_evaluation),
     "training": ("training, beside the first trial", gpu_rows.measure_training),
+    "options": (
+        "bf16, kept latents, kept activations and torch.compile in training, beside float32 with checkpointing",
+        gpu_rows.measure_training_options,
+    ),
     "degradation": (
         "degradation of batches on the device, beside the exact engine and BasicSR",
         gpu_rows.measure_degradation,

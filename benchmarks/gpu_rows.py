@@ -248,6 +248,17 @@ def measure_training(options: Namespace) -> Figures:
     return figures
 
 
+def measure_training_options(options: Namespace) -> Figures:
+    """Measures what the options of training on a diffusion base save."""
+    import train_options_speed
+
+    # A step of the shape of Stable Diffusion 2.1 takes minutes on a CPU.
+    large = has_gpu() and not options.quick
+    model, size, batch = ("sd21", 512, 4) if large else ("miniature", 64 if options.quick else 128, 2)
+    rounds = 2 * choose_size(options).repeats
+    return train_options_speed.measure_base(model, size, batch, rounds, compiled=large)
+
+
 def measure_degradation(options: Namespace) -> Figures:
     """Compares the engine that degrades batches on the device with the exact engine and BasicSR on one core."""
     import cv2

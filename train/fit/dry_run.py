@@ -110,12 +110,12 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     batch = to_device(batch, engine.device)
 
     # The first update measures the activations and is not timed. The updates after the first are timed.
-    activations = _update(engine, batch, 0, seed)
+    activations = run_update(engine, batch, 0, seed)
     if on_gpu:
         torch.cuda.synchronize()
     began = time.monotonic()
     for number in range(updates):
-        _update(engine, batch, number + 1, seed)
+        run_update(engine, batch, number + 1, seed)
     if on_gpu:
         torch.cuda.synchronize()
     pace = count * updates / (time.monotonic() - began)
@@ -135,7 +135,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     ]
 
 
-def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
+def run_update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
     """Runs one update. Returns the size of the activations that were kept for the gradients, in bytes. The size of the
     weights is not included."""
     storages: dict[int, int] = {}
