@@ -6,6 +6,7 @@ means left in the image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -142,4 +143,10 @@ def embed_face(crop: np.ndarray, models: FaceModels) -> np.ndarray:
 
     No detector is used.
     """
-    return np.asarray(models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0], np.float32)
+    return embed_faces([crop], models)[0]
+
+
+def embed_faces(crops: Sequence[np.ndarray], models: FaceModels) -> np.ndarray:
+    """Returns the embeddings of crops, as `embed_face` does, float32 (n, d). A device computes them in batches."""
+    chips = [crop_for_recognizer(crop, models.template, models.size) for crop in crops]
+    return np.asarray(models.embed(np.stack(chips)), np.float32)

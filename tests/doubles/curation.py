@@ -111,10 +111,10 @@ def embed(crops: np.ndarray) -> np.ndarray:
 
 
 @cache
-def models(spec: str) -> FaceModels:
+def models(spec: str, device: str = "cpu") -> FaceModels:
     """Returns the face models of the doubles.
 
-    `auto` and `double` name the same recognizer. Any other `spec` names a second recognizer.
+    `auto` and `double` name the same recognizer. Any other `spec` names a second recognizer. `device` has no effect.
     """
     spec = "double" if spec == "auto" else spec
     recognizer = Path(curate.detection.embed.__file__ if spec == "double" else curate.detection.detect.__file__)

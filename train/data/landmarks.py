@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,11 +18,25 @@ def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[D
     The function leaves out a face whose score is below `models.min_score`, or whose landmarks cannot be used for the
     alignment.
     """
-    return [
-        detection
-        for detection in models.detect(image)
-        if detection.score >= models.min_score and can_be_aligned(detection)
-    ]
+    return _select_usable(models.detect(image), models)
+
+
+def detect_faces_in_all(images: Sequence[np.ndarray], models: FaceModels) -> list[list[Detection]]:
+    """Returns the result of `detect_faces` for each image. On a device, the detector searches several images in one
+    run."""
+    if models.detect_many is None or models.photos_at_once == 1:
+        return [detect_faces(image, models) for image in images]
+    found, start = list[list[Detection]](), 0
+    while start < len(images):
+        group = images[start : start + models.photos_at_once]
+        # `detect` searches for no small faces. An infinite distance between the eyes gives the same search.
+        found += [_select_usable(faces, models) for faces in models.detect_many(group, math.inf)]
+        start += len(group)
+    return found
+
+
+def _select_usable(faces: Sequence[Detection], models: FaceModels | FaceDetector) -> list[Detection]:
+    return [face for face in faces if face.score >= models.min_score and can_be_aligned(face)]
 
 
 def find_landmarks(crop: np.ndarray, models: FaceModels | FaceDetector) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
@@ -41,6 +42,7 @@ from train.evaluation.systems.row import Row, label_row
 from train.evaluation.systems.rows import OnImage, measure_file, measure_input, measure_systems, select_image_metrics
 from train.evaluation.systems.system import System
 from train.metrics.measure import check_names, reads_target
+from train.metrics.readers import MeasuredCase
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.config import check_steps
@@ -133,7 +135,7 @@ class Evaluator:
         restorer = open_restorer(checkpoint, self.options.base_model, self.options.steps)
         cache = self._open_cache(run, restorer.find_hash())
         check_restorer(restorer, cache)
-        recognizer = load_restorer_faces(restorer.facts, self.options.faces)
+        recognizer = load_restorer_faces(restorer.facts, self.options.faces, choose_judge_device())
         frozen_set = self._prepare(restorer, recognizer, cache)
         self.whole_set = self.whole_set or frozen_set
         overlap = find_overlap(self.whole_set, self.dataset, self.lq_set, checkpoint.parent, recognizer, cache)
@@ -192,9 +194,9 @@ class Evaluator:
             cases = frozen_set.cases[start : start + CASES]
             restored = restore_cases(cases, systems)
             by_face = {case.face_id: case for case in cases}
-            images = [(by_face[face], one.image) for (face, _), one in restored.items() if one.image is not None]
-            images += [(case, case.lq) for case in cases if not all(system.restores for system in systems)]
-            self._measure_quality(images, cache)
+            images = [_join(by_face[face], one.image) for (face, _), one in restored.items() if one.image is not None]
+            images += [_join_input(case) for case in cases if not all(system.restores for system in systems)]
+            self._prepare_values(images, cache)
             for done, case in enumerate(cases, start + 1):
                 for row in measure_systems(case, restored, measure, systems, self.image_metrics, keep):
                     rows.append(label_row(row, label))
@@ -230,9 +232,9 @@ class Evaluator:
                 if (done - 1) % CASES == 0:
                     cases = frozen_set.cases[done - 1 : done - 1 + CASES]
                     known = {one.face_id for one in cases if files.get(one.face_id) in self.read_images}
-                    images = [(one, self.read_images[files[one.face_id]]) for one in cases if one.face_id in known]
-                    images += [(one, one.lq) for one in cases if with_input]
-                    self._measure_quality(images, cache)
+                    images = [_join(one, self.read_images[files[one.face_id]]) for one in cases if one.face_id in known]
+                    images += [_join_input(one) for one in cases if with_input]
+                    self._prepare_values(images, cache)
                 if with_input:
                     rows.append(measure_input(case, measure, metrics, self._keep_image))
                 file = files.get(case.face_id)
@@ -257,6 +259,8 @@ class Evaluator:
         )
         while self.caches:
             self.caches.popitem()[1].close()
+        for notice in dict.fromkeys(_list_failures([self.judge, *self.recognizers.values()])):
+            self.say(notice)
         for average in averages:  # a metric that cannot be measured has the value None
             average.update(dict.fromkeys(missing))
         measured_first = sorted(self.options.metrics, key=lambda name: name in missing)
@@ -276,6 +280,7 @@ class Evaluator:
             "judge": {
                 "spec": self.judge.spec,
                 "sha256": self.judge.recognizer_sha256(),
+                "device": self.judge.device,
                 "is_the_datasets_own": self.judge.recognizer_sha256() == self.dataset_recognizer,
             },
             "metrics": {name: describe_metric(name, self.options, self.judge) for name in measured_first},
@@ -308,7 +313,9 @@ class Evaluator:
                 self.dataset_recognizer = recognizer.recognizer_sha256()
             else:
                 self.dataset_recognizer = read_dataset_recognizer(self.dataset)[1]
-            self.judge = load_faces(self.options.judge) if self.options.judge is not None else recognizer
+            self.judge = recognizer
+            if self.options.judge is not None:
+                self.judge = load_faces(self.options.judge, device=choose_judge_device())
         elif self.frozen_set.cases[0].size != size and not self.frozen_set.is_imported:
             raise BadInput(
                 f"The set has images of {self.frozen_set.cases[0].size} px, but one of the restorers works at {size} "
@@ -333,7 +340,8 @@ class Evaluator:
         self.frozen_set = self._read_set(None, None, None)
         is_imported = self.frozen_set.is_imported
         spec, self.dataset_recognizer = ("auto", "") if is_imported else read_dataset_recognizer(self.dataset)
-        self.judge = load_faces(self.options.judge or self.options.faces or spec)
+        spec = self.options.judge or self.options.faces or spec
+        self.judge = load_faces(spec, device=choose_judge_device())
 
     def _read_set(self, size: int | None, recognizer: FaceModels | None, cache: EvaluationCache | None) -> FrozenSet:
         options = self.options
@@ -374,9 +382,11 @@ class Evaluator:
             self.measure, self.missing_metrics = measure, measure.missing | absent | explain_missing_options(options)
         return self.measure
 
-    def _measure_quality(self, images: Iterable[tuple[Case, np.ndarray]], cache: EvaluationCache) -> None:
+    def _prepare_values(self, images: Sequence[MeasuredCase], cache: EvaluationCache) -> None:
+        """Computes in batches what the metrics of many images need."""
         measure = self._load_measure(cache)
-        measure.measure_quality(((image, case.target, case.valid) for case, image in images), cache, self.say)
+        measure.analyse_faces(images, cache)
+        measure.measure_quality(((one.restored, one.given_target, one.valid) for one in images), cache, self.say)
 
     def _keep_file(self, path: Path, image: np.ndarray) -> None:
         self.read_images[path] = self.pictures.keep(image)
@@ -386,6 +396,25 @@ class Evaluator:
             self.on_image(row, image)
         if any(METRICS[name].scope == "set" and name not in self.missing_metrics for name in self.options.metrics):
             self.images_by_key.setdefault(row["key"], []).append(self.pictures.keep(image))
+
+
+def choose_judge_device() -> str:
+    """Returns the value of --device for the judge: `auto` if the restorer runs on a GPU, else `cpu`."""
+    return "auto" if torch.cuda.is_available() else "cpu"
+
+
+def _join(case: Case, image: np.ndarray) -> MeasuredCase:
+    """Returns a restored image of a case, with all images to which the metrics compare it."""
+    return MeasuredCase(image, case.target, tuple(case.references), tuple(case.wrong), case.valid, case.lq)
+
+
+def _join_input(case: Case) -> MeasuredCase:
+    """Returns the LQ image of a case as a measured image. Metrics do not compare the LQ image with itself."""
+    return replace(_join(case, case.lq), given_lq=None)
+
+
+def _list_failures(models: Iterable[FaceModels]) -> list[str]:
+    return [notice for one in models for notice in one.list_failures()]
 
 
 def _make_batches(restorer: StoredRestorer) -> FaceBatches:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from curate.faces.align import FFHQ_SIZE
 from curate.faces.interface import FaceModels
-from train.data.landmarks import find_landmarks
+from train.data.landmarks import choose_largest_face, detect_faces_in_all
 
 # The numbers are indices of the 68 iBUG points: EYES has the brows and the eyes, and MOUTH has the mouth. ASFFNet
 # compares the same points when it chooses a reference.
@@ -25,10 +26,17 @@ def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
 
     `image` is uint8 (S, S, 3). The result is (5, 2), in pixels of a 512 px crop, and NaN if no face is found.
     """
-    landmarks = find_landmarks(image, judge)
-    if landmarks is None:
-        return np.full((5, 2), math.nan)
-    return np.asarray((np.asarray(landmarks, np.float64) + 0.5) * (FFHQ_SIZE / image.shape[0]) - 0.5)
+    return find_5_points_in_all([image], judge)[0]
+
+
+def find_5_points_in_all(images: Sequence[np.ndarray], judge: FaceModels) -> list[np.ndarray]:
+    """Returns the result of `find_5_points` for each image. On a device, the detector searches several images in one
+    run."""
+    points = []
+    for image, faces in zip(images, detect_faces_in_all(images, judge), strict=True):
+        landmarks = choose_largest_face(faces).landmarks5 if faces else np.full((5, 2), math.nan)
+        points.append(np.asarray((np.asarray(landmarks, np.float64) + 0.5) * (FFHQ_SIZE / image.shape[0]) - 0.5))
+    return points
 
 
 def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:

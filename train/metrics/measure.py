@@ -165,18 +165,19 @@ def build_measure(
     most_references: int | None = None,
     load_score: Callable[[str], no_reference.Score] | None = None,
     border: int = 0,
+    faces: FaceCache | None = None,
 ) -> tuple[Measure, dict[str, str]]:
     """Returns the function that measures one image, and the reason for each missing metric (see the top of this file).
 
     The metrics compare an image only with its first `most_references` references, or with all references if
     `most_references` is None. `load_score` replaces `load_no_reference` with `weights`. The metrics of MASKED cut off
-    `border` pixels at each side of an image.
+    `border` pixels at each side of an image. `faces` replaces a new FaceCache of the judge.
 
     Raises BadInput if a name is not the name of a metric, or if `weights` is not a folder.
     """
     metrics = list(METRICS) if names is None else list(dict.fromkeys(names))
     reasons = {name: reason for name in metrics if (reason := explain_missing(name, weights)) is not None}
-    faces, load = FaceCache(judge), cache(partial(load_backbone, folder=weights))
+    faces, load = faces or FaceCache(judge), cache(partial(load_backbone, folder=weights))
     load_score = load_score or partial(no_reference.load_no_reference, weights=weights)
     readers: dict[str, ReadMetric] = {}
     for name in metrics:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from curate.faces.align import embed_face
+from curate.faces.align import embed_faces
 from curate.faces.interface import FaceModels
 from train.data.landmarks68 import find_68_points
 from train.data.tensors import to_tensor
@@ -28,7 +28,7 @@ from train.metrics.landmarks import (
     MOUTH,
     affine_change,
     affine_distance,
-    find_5_points,
+    find_5_points_in_all,
     point_distance,
 )
 from train.metrics.networks import adaface, awing, deg_recognizer, lpips_dists, no_reference, qalign
@@ -59,6 +59,11 @@ class MeasuredCase:
         assert self.given_lq is not None
         return self.given_lq
 
+    def list_images(self, what: str) -> Sequence[np.ndarray]:
+        """Returns the images of a field: the field is one image, or a tuple of images."""
+        value = getattr(self, what)
+        return value if isinstance(value, tuple) else (value,)
+
     @cached_property
     def mask(self) -> torch.Tensor | None:
         return None if self.valid is None else torch.from_numpy(np.array(self.valid))[None, None]
@@ -74,21 +79,30 @@ class MeasuredCase:
 
 ReadMetric = Callable[[MeasuredCase], float]  # A function that computes one metric of a case.
 Analyse = Callable[[np.ndarray], np.ndarray]  # A function that maps an image to an embedding or to points.
+AnalyseAll = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]  # The same function for several images.
 
 
-def _remember(analyse: Analyse) -> Analyse:
-    """Returns `analyse` with a cache, because all systems have the same targets and references. The keys of the cache
-    are hashes of the images.
+def _remember_all(analyse_all: AnalyseAll) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Returns `analyse_all` with a cache, because all systems have the same targets and references. The keys of the
+    cache are hashes of the images. The images that are not in the cache are analysed together.
     """
     results: dict[bytes, np.ndarray] = {}
 
-    def analyse_once(image: np.ndarray) -> np.ndarray:
-        key = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
-        if key not in results:
-            results[key] = analyse(image)
-        return results[key]
+    def analyse_once(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        data = (repr(image.shape).encode() + np.ascontiguousarray(image).tobytes() for image in images)
+        keys = [hashlib.sha256(one).digest() for one in data]
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in results}
+        if new:
+            results.update(zip(new, analyse_all(list(new.values())), strict=True))
+        return [results[key] for key in keys]
 
     return analyse_once
+
+
+def _remember(analyse: Analyse) -> Analyse:
+    """Returns `analyse` with the cache of `_remember_all`."""
+    analyse_once = _remember_all(lambda images: map(analyse, images))
+    return lambda image: analyse_once([image])[0]
 
 
 class FaceCache:
@@ -96,11 +110,29 @@ class FaceCache:
 
     def __init__(self, judge: FaceModels) -> None:
         self.same_person = judge.same_person
-        self.embed = _remember(partial(embed_face, models=judge))
-        self.find_5_points = _remember(partial(find_5_points, judge=judge))
+        self._embed = _remember_all(partial(embed_faces, models=judge))
+        self._find_5_points = _remember_all(partial(find_5_points_in_all, judge=judge))
         self._find_68_points = _remember(find_68_points)
         # Two metrics read AdaFace's embeddings.
         self.load_adaface = cache(lambda weights: _remember(adaface.load_adaface(weights)))
+
+    def analyse(self, cases: Iterable[tuple[MeasuredCase, Iterable[str]]]) -> None:
+        """Computes the judge's embeddings and points for metrics of many cases, in as few runs as possible.
+
+        Afterwards, the functions of `make_reader` compute no embedding and no five points for these cases.
+        """
+        # Images by their identity: many cases share a target and references.
+        embedded, searched = dict[int, np.ndarray](), dict[int, np.ndarray]()
+        for case, names in cases:
+            for name in names:
+                embedded |= {id(image): image for what in EMBEDDED.get(name, ()) for image in case.list_images(what)}
+                searched |= {id(image): image for what in SEARCHED.get(name, ()) for image in case.list_images(what)}
+        self._embed(list(embedded.values()))
+        self._find_5_points(list(searched.values()))
+
+    def find_5_points(self, image: np.ndarray) -> np.ndarray:
+        """Returns the points of train.metrics.landmarks.find_5_points."""
+        return self._find_5_points([image])[0]
 
     def find_68_points(self, image: np.ndarray) -> np.ndarray:
         """Returns the 68 points, or NaN if the judge's detector finds no face.
@@ -114,7 +146,8 @@ class FaceCache:
         return bool(np.isfinite(self.find_5_points(image)).all())
 
     def embed_all(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
+        """Returns the embeddings (n, d) of n images."""
+        return np.stack(self._embed(images)) if images else np.empty((0, 1))
 
 
 # PSNR and SSIM measure only valid pixels.
@@ -136,6 +169,23 @@ LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "ald_mouth_mean": lambda a, b: affine_distance(a[:, MOUTH], b[:, MOUTH], "mean"),
     "ald_eyes_affine": lambda a, b: affine_change(a[:, EYES], b[:, EYES]),
     "ald_mouth_affine": lambda a, b: affine_change(a[:, MOUTH], b[:, MOUTH]),
+}
+
+# The images that the judge embeds for a metric, and the images in which the judge's detector searches for a face, as
+# names of the fields of MeasuredCase.
+EMBEDDED: dict[str, tuple[str, ...]] = {
+    "id_target": ("restored", "target"),
+    "same_person": ("restored", "target"),
+    "deg_judge": ("restored", "target"),
+    "id_references": ("restored", "references"),
+    "id_input": ("restored", "lq"),
+    "copy_ratio": ("restored", "target", "references"),
+    "takeover": ("restored", "target", "wrong"),
+}
+SEARCHED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("l2_ld", *LANDMARKS), ("restored", "target")),
+    "face_restored": ("restored",),
+    "face_target": ("target",),
 }
 
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.pictures.png_files import encode_png
 from manifests.privacy.run_cleanup import EVALUATION_CACHE, remove_faces_from_runs
 from tests.doubles import curation as doubles
+from tests.doubles.faces.counted_judge import CountedJudge
 from tests.doubles.models.restorers import SIZE, Copying
 from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.training_overlap import TrainingOverlap, find_training_overlap
@@ -76,7 +78,7 @@ class Work:
     def __init__(self, model: Brightening, patch: pytest.MonkeyPatch) -> None:
         self.model, self.embedded, self.measured = model, 0, 0
 
-        def load(spec: str) -> FaceModels:
+        def load(spec: str, device: str = "cpu") -> FaceModels:
             models = doubles.models(spec)
 
             def embed(crops: np.ndarray) -> np.ndarray:
@@ -177,6 +179,38 @@ def test_a_comparison_reads_the_cache_of_the_run_and_keeps_the_values_of_folders
     (folder / f"{cases[0].face_id}.png").write_bytes(encode_png(cases[0].lq))
     changed = compare([run], [folder], made, tmp_path / "out", SET, OPTIONS)
     assert work.take()[::2] == (0, 1) and changed["rows"][-1]["psnr"] != first["rows"][-1]["psnr"]
+
+
+def test_an_evaluation_uses_the_device_of_the_restorer_and_gives_the_same_figures(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = EvaluationOptions(references=2, metrics=("id_target", "id_references", "face_restored", "l2_ld"))
+    cases = read_frozen_set(made, SIZE, SET, 2, seed=0).cases
+    (tmp_path / "theirs").mkdir()
+    for case in cases:
+        image = cv2.GaussianBlur(case.target, (0, 0), 1)
+        (tmp_path / "theirs" / f"{case.face_id}.png").write_bytes(encode_png(image))
+    counted, devices, notices = CountedJudge(doubles.models("double")), list[str](), list[str]()
+
+    def load(spec: str, device: str) -> FaceModels:
+        devices.append(device)
+        return counted.models if device == "auto" else doubles.models(spec)
+
+    monkeypatch.setattr(train.evaluation.evaluator, "load_faces", load)
+    monkeypatch.setattr(train.evaluation.evaluator, "hash_environment", lambda: "")
+    results = []
+    for has_gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has=has_gpu: has)
+        out = tmp_path / f"out{has_gpu}"
+        counted.networks[1].notices[:] = ["The device cuda has too little memory."]
+        results.append(compare([], [tmp_path / "theirs"], made, out, SET, options, say=notices.append))
+    assert devices == ["cpu", "auto"] and notices == ["The device cuda has too little memory."]
+    assert [result["judge"]["device"] for result in results] == ["cpu", "cuda"]
+    assert results[0]["rows"] == results[1]["rows"] and len(cases) > 3
+    embedded, searched = counted.take()
+    # The targets, their blurred copies and the LQ images are embedded in one run. The references are targets of other
+    # cases. The detector searches the same images, three in a run.
+    assert embedded == [3 * len(cases)] and sum(searched) == 3 * len(cases) and set(searched[:-1]) == {3}
 
 
 def test_the_value_of_a_whole_set_is_kept(

@@ -19,6 +19,7 @@ from tests.doubles import curation as doubles
 from tests.doubles.models.restorers import SIZE, Copying, use_in_evaluation
 from tests.doubles.training_snapshots import write_snapshot
 from train.benchmark.imported.import_benchmark import import_benchmark
+from train.data.landmarks import detect_faces
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
 from train.evaluation.evaluate import compare, evaluate
 from train.evaluation.options import EvaluationOptions
@@ -176,15 +177,19 @@ def test_problems_of_the_set_and_faces_that_are_not_found_are_counted(tmp_path: 
 
 def test_several_faces_and_faces_in_another_place_are_told_apart() -> None:
     judge, side = doubles.models("double"), 96
-    assert find_face_problem(draw_face(0, 0, side), judge) is None
-    assert find_face_problem(np.zeros((side, side, 3), np.uint8), judge) == NO_FACE
+
+    def find_problem(image: np.ndarray) -> str | None:
+        return find_face_problem(detect_faces(image, judge), side)
+
+    assert find_problem(draw_face(0, 0, side)) is None
+    assert find_problem(np.zeros((side, side, 3), np.uint8)) == NO_FACE
     aside = np.zeros((side, side, 3), np.uint8)
     aside[60:90, 60:90] = draw_face(1, 0, 30)
-    assert find_face_problem(aside, judge) == NOT_ALIGNED
+    assert find_problem(aside) == NOT_ALIGNED
     several = np.zeros((side, side, 3), np.uint8)
     several[:, :70] = cv2.resize(draw_face(0, 0, side), (70, side))
     several[:24, 72:96] = draw_face(1, 0, 24)
-    assert find_face_problem(several, judge) == SEVERAL_FACES
+    assert find_problem(several) == SEVERAL_FACES
 
 
 def test_counterfactuals_run_without_targets_and_the_plot_says_what_is_missing(tmp_path: Path, run: Path) -> None:

@@ -137,8 +137,8 @@ def test_a_picture_that_comes_again_is_looked_at_once() -> None:
     counted = replace(faces, embed=lambda chips: seen.append(len(chips)) or faces.embed(chips))
     measure, _ = build_measure(["id_target", "id_references", "copy_ratio", "deg_judge"], counted, None)
     first = measure(photo(0, 3), photo(0, 0), [photo(0, 1), photo(0, 2)])
-    assert len(seen) == 4
-    assert measure(photo(0, 3), photo(0, 0), [photo(0, 1), photo(0, 2)]) == first and len(seen) == 4
+    assert sum(seen) == 4
+    assert measure(photo(0, 3), photo(0, 0), [photo(0, 1), photo(0, 2)]) == first and sum(seen) == 4
 
 
 def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:

@@ -88,7 +88,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
 
     monkeypatch.setattr(
         "train.restore.restorers.face_restorer.load_faces",
-        lambda _: finding(taken[base].folder.parent / "recognizer.onnx"),
+        lambda *_, **__: finding(taken[base].folder.parent / "recognizer.onnx"),
     )
     photos = [tmp_path / f"{photo}.png" for photo in range(3)]
     for number, photo in enumerate(photos):

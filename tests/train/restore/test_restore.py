@@ -73,7 +73,7 @@ def test_an_odd_photo_is_a_row_and_the_others_are_restored(
         first, *others = doubles.detect(image)
         return [replace(first, landmarks5=np.full((5, 2), 7, np.float32)), *others]
 
-    broken: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    broken: Callable[..., FaceModels] = lambda spec, device: replace(doubles.models(spec), detect=detect)  # noqa: E731
     monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", broken)
     photos = [save("a.png", []), save("b.png", [0, 5]), save("c.png", [0])]
     rows = restore(photos, [], tmp_path, tmp_path / "o")
@@ -371,7 +371,7 @@ def test_an_aligned_crop_has_its_landmarks_found(
         real = doubles.detect(image)
         return real or [replace(doubles.detect(decode(reference))[0], landmarks5=found)]
 
-    finding: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    finding: Callable[..., FaceModels] = lambda spec, device: replace(doubles.models(spec), detect=detect)  # noqa: E731
     monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", finding)
     (row,) = restore([crop], [reference], tmp_path, tmp_path / "o", aligned=True)
     assert row.status == "ok" and row.reason is None and (warping[0][1] == found).all()
@@ -619,7 +619,7 @@ def test_a_photo_that_is_upside_down_is_restored_upright(
     def detect(image: np.ndarray) -> list[Detection]:
         return doubles.detect(np.where(image[:5, :5].min() == 255, image, 0).astype(np.uint8))
 
-    turning: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    turning: Callable[..., FaceModels] = lambda spec, device: replace(doubles.models(spec), detect=detect)  # noqa: E731
     monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", turning)
     photos = [doubles.save(tmp_path / f"{turns}.png", np.rot90(upright, turns).copy()) for turns in range(4)]
     rows = restore(photos, [], tmp_path, tmp_path / "o", always=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from train.metrics.measure import (
     select_names,
 )
 from train.metrics.networks.no_reference import WEIGHTS, load_no_reference
+from train.metrics.readers import EMBEDDED, SEARCHED, FaceCache, MeasuredCase
 from train.metrics.registry import METRICS
 
 QUALITY_BATCH = 8  # The number of images whose quality is measured at once (ours).
@@ -52,11 +54,11 @@ class CachedMeasure:
         border: int = 0,
     ) -> None:
         """Finds out which metrics can be computed. Raises the errors of `build_measure`."""
-        self._most_references, self._hashes = most_references, ArrayHashes()
+        self._most_references, self._hashes, self._faces = most_references, ArrayHashes(), FaceCache(judge)
         device = "cuda" if torch.cuda.is_available() else "cpu"  # as for the restorer
         self._load_score = functools.cache(functools.partial(load_no_reference, weights=weights, device=device))
         self._batch_size = QUALITY_BATCH
-        inputs = (names, judge, weights, most_references, self._load_score, border)
+        inputs = (names, judge, weights, most_references, self._load_score, border, self._faces)
         self._build = functools.cache(functools.partial(build_measure, *inputs))
         judge_hash, hash_once = hash_faces(judge), functools.cache(hash_files)
         self._metrics: dict[str, str] = {}  # metric -> hash of its convention, its files and its judge
@@ -75,7 +77,6 @@ class CachedMeasure:
 
     def read_from(self, cache: EvaluationCache) -> Measure:
         """Returns the function that measures an image and uses this cache."""
-        names = [name for name in self._metrics if name not in self.missing and METRICS[name].scope != "set"]
 
         def measure(
             restored: np.ndarray,
@@ -86,14 +87,7 @@ class CachedMeasure:
             only: Collection[str] | None = None,
             lq: np.ndarray | None = None,
         ) -> dict[str, float]:
-            find = self._hashes.find
-            pair, of_lq = self._hash_pair(restored, target, valid), find(lq)
-            of_references = hash_inputs(*map(find, references[: self._most_references]))
-            of_wrong = hash_inputs(*map(find, wrong))
-            keys = {
-                name: self._make_key(name, pair, of_references, of_wrong, of_lq)
-                for name in select_names(names, bool(wrong), only, target is not None, lq is not None)
-            }
+            keys = self._make_keys(restored, target, references, wrong, valid, only, lq)
             entries = {name: cache.get(key) for name, key in keys.items()}
             values = {name: struct.unpack("<d", entry)[0] for name, entry in entries.items() if entry is not None}
             missing = [name for name in keys if name not in values]
@@ -104,6 +98,23 @@ class CachedMeasure:
             return {name: values[name] for name in keys}
 
         return measure
+
+    def analyse_faces(self, images: Iterable[MeasuredCase], cache: EvaluationCache) -> None:
+        """Lets the judge embed and search many images in batches. `read_from` then finds the results in memory.
+
+        Each of `images` has the inputs of `Measure`. The judge sees only the images of metrics whose values are not in
+        the cache.
+        """
+        of_judge = [name for name in self._metrics if name in EMBEDDED or name in SEARCHED]
+        cases = []
+        for case in images if of_judge else ():
+            restored, target, valid = case.restored, case.given_target, case.valid
+            keys = self._make_keys(restored, target, case.references, case.wrong, valid, of_judge, case.given_lq)
+            if names := [name for name, key in keys.items() if cache.get(key) is None]:
+                references = case.references[: self._most_references]
+                covered = cover_invalid(restored, target, valid)
+                cases.append((replace(case, restored=covered, references=references), names))
+        self._faces.analyse(cases)
 
     def measure_quality(
         self,
@@ -153,6 +164,27 @@ class CachedMeasure:
 
     def _hash_pair(self, restored: np.ndarray, target: np.ndarray | None, valid: np.ndarray | None) -> str:
         return hash_inputs(*map(self._hashes.find, (restored, target, valid)))
+
+    def _make_keys(
+        self,
+        restored: np.ndarray,
+        target: np.ndarray | None,
+        references: Sequence[np.ndarray],
+        wrong: Sequence[np.ndarray],
+        valid: np.ndarray | None,
+        only: Collection[str] | None,
+        lq: np.ndarray | None,
+    ) -> dict[str, str]:
+        """Returns the keys of the values of an image, by metric. The arguments are as in `Measure`."""
+        find = self._hashes.find
+        names = [name for name in self._metrics if name not in self.missing and METRICS[name].scope != "set"]
+        pair, of_lq = self._hash_pair(restored, target, valid), find(lq)
+        of_references = hash_inputs(*map(find, references[: self._most_references]))
+        of_wrong = hash_inputs(*map(find, wrong))
+        return {
+            name: self._make_key(name, pair, of_references, of_wrong, of_lq)
+            for name in select_names(names, bool(wrong), only, target is not None, lq is not None)
+        }
 
     def _make_key(self, name: str, pair: str, references: str = "", wrong: str = "", lq: str | None = None) -> str:
         return hash_inputs(

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 # A new version of one of these packages can change a figure.
 _PACKAGES = (
-    "diffusers", "dlib-bin", "insightface", "numpy", "onnx2torch", "onnxruntime", "opencv-python",
-    "opencv-python-headless", "peft", "pillow", "pyiqa", "scipy", "timm", "torch", "torch-fidelity", "torchmetrics",
-    "torchvision", "transformers",
+    "diffusers", "dlib-bin", "insightface", "numpy", "onnx2torch", "onnxruntime", "onnxruntime-directml",
+    "onnxruntime-gpu", "opencv-python", "opencv-python-headless", "peft", "pillow", "pyiqa", "scipy", "timm", "torch",
+    "torch-fidelity", "torchmetrics", "torchvision", "transformers",
 )  # fmt: skip
 # The number of arrays whose hashes are remembered (ours): an image has up to 20, and many are shared.
 _REMEMBERED = 4096
@@ -105,10 +105,11 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def hash_faces(models: FaceModels) -> str:
-    """Returns the sha256 of the files of face models, and of the numbers that go with them, such as the thresholds.
+    """Returns the sha256 of the files of face models, of the numbers that go with them, such as the thresholds, and of
+    the device that embeds.
 
     The hash does not depend on the folder of the files.
     """
     numbers = (models.size, models.dim, models.min_score, models.same_person, models.mean, models.std)
     files = (f"{file.role} {file.sha256}" for file in models.files)
-    return hash_inputs(np.asarray(models.template, np.float64), np.array(numbers, np.float64), *files)
+    return hash_inputs(np.asarray(models.template, np.float64), np.array(numbers, np.float64), models.device, *files)

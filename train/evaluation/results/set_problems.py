@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
-from curate.faces.interface import FaceModels
-from train.data.landmarks import detect_faces
+from curate.faces.interface import Detection, FaceModels
+from train.data.landmarks import detect_faces_in_all
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import hash_faces, hash_inputs
 from train.evaluation.sets.cases import FrozenSet
@@ -22,12 +24,11 @@ _MEANINGS = {
 }
 
 
-def find_face_problem(image: np.ndarray, judge: FaceModels) -> str | None:
+def find_face_problem(faces: Sequence[Detection], side: int) -> str | None:
     """Returns NO_FACE, SEVERAL_FACES or NOT_ALIGNED for an image that should be one aligned face, or None.
 
-    `image` is uint8 (S, S, 3).
+    `faces` are the faces that the judge found in the image, and `side` is the side of the image in pixels.
     """
-    faces, side = detect_faces(image, judge), image.shape[0]
     if len(faces) != 1:
         return SEVERAL_FACES if faces else NO_FACE
     template = scale_template(FFHQ_512, FFHQ_SIZE, side)
@@ -51,13 +52,16 @@ def count_set_problems(frozen_set: FrozenSet, judge: FaceModels, cache: Evaluati
         "references": [image for case in frozen_set.cases for image in case.references],
     }
     for what, every in images.items():
-        for image in {id(image): image for image in every}.values():
-            key = hash_inputs("face problem", judge_hash, image)
-            entry = cache.get(key)
-            if entry is None:
-                entry = (find_face_problem(image, judge) or "").encode()
-                cache.put(key, entry)
-            if entry:
-                meaning = _MEANINGS[entry.decode()].format(what)
+        by_id = {id(image): image for image in every}
+        keys = {one: hash_inputs("face problem", judge_hash, image) for one, image in by_id.items()}
+        entries = {key: cache.get(key) for key in keys.values()}
+        unknown = {key: by_id[one] for one, key in keys.items() if entries[key] is None}
+        for key, faces in zip(unknown, detect_faces_in_all(list(unknown.values()), judge), strict=True):
+            entry = (find_face_problem(faces, len(unknown[key])) or "").encode()
+            entries[key] = entry
+            cache.put(key, entry)
+        for key in keys.values():
+            if problem := entries[key]:
+                meaning = _MEANINGS[problem.decode()].format(what)
                 counts[meaning] = counts.get(meaning, 0) + 1
     return counts

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from curate.faces.align import crop_for_recognizer
+from curate.faces.align import embed_faces
 from curate.faces.interface import FaceModels
 
 # Maps K photos in the FFHQ template, uint8 (S, S, 3), to the unit embeddings of the restorer's recognizer, float32 (K,
@@ -16,8 +16,4 @@ Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 def make_embedder(recognizer: FaceModels) -> Embed:
     """Returns a function that embeds crops in the FFHQ template."""
-
-    def embed(crops: Sequence[np.ndarray]) -> np.ndarray:
-        return recognizer.embed(np.stack([crop_for_recognizer(c, recognizer.template, recognizer.size) for c in crops]))
-
-    return embed
+    return lambda crops: embed_faces(crops, recognizer)

@@ -46,16 +46,17 @@ def needs_reference(facts: Mapping[str, Any]) -> bool:
     return bool(facts.get("needs_reference"))
 
 
-def load_restorer_faces(facts: Mapping[str, Any], spec: str | None) -> FaceModels:
+def load_restorer_faces(facts: Mapping[str, Any], spec: str | None, device: str = "cpu") -> FaceModels:
     """Loads the face models that the restorer with these facts was trained with.
 
     `spec` is a --faces value that replaces the recorded value if the files were moved. Released weights record no
-    recognizer, so they work with any face models. Raises BadInput if the recognizer is not the recorded recognizer.
+    recognizer, so they work with any face models. `device` is as in `load_faces`. Raises BadInput if the recognizer is
+    not the recorded recognizer.
     """
     recorded = facts.get("recognizer")
     if recorded is None:
-        return load_faces(spec or "auto")
-    models = load_faces(spec or recorded["spec"])
+        return load_faces(spec or "auto", device=device)
+    models = load_faces(spec or recorded["spec"], device=device)
     if models.recognizer_sha256() != recorded["sha256"]:
         raise BadInput(
             f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} contains a "

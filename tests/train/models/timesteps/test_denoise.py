@@ -233,7 +233,7 @@ def test_restore_gives_the_same_bytes_for_the_same_seed_in_any_order(
     run: Path, taken: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer = taken.folder.parent / "recognizer.onnx"
-    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", lambda _: models_of(recognizer))
+    monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", lambda *_, **__: models_of(recognizer))
     # Otherwise `restore` undoes coarse changes.
     monkeypatch.setattr("train.restore.decisions.coarse_form.READABLE_SHARE", 2.0)
     photos = [tmp_path / f"{number}.png" for number in range(2)]

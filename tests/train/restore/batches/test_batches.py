@@ -242,7 +242,7 @@ def test_detection_runs_while_the_network_computes(
         assert searched.wait(20)
         return honest(*inputs)
 
-    loading: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    loading: Callable[..., FaceModels] = lambda spec, device: replace(doubles.models(spec), detect=detect)  # noqa: E731
     monkeypatch.setattr("train.restore.restorers.face_restorer.load_faces", loading)
     monkeypatch.setattr(marking, "forward", forward)
     rows = restore(photos, [], tmp_path, tmp_path / "o", batch=2)

@@ -120,7 +120,7 @@ def test_unusable_references_are_a_sentence_each_and_an_error_if_there_are_no_ot
         with pytest.raises(BadInput, match=words):
             restore([one], unusable, tmp_path, tmp_path / "q")
     # If the score of a face is below the threshold of the detector, the face does not count.
-    strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
+    strict: Callable[..., FaceModels] = lambda spec, device: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
     monkeypatch.setattr(train.restore.restorers.face_restorer, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
         restore([one], [tmp_path / "refs/r1.png"], tmp_path, tmp_path / "q")
