@@ -1,6 +1,7 @@
 """Writes random weights in published layouts, to test losses and metrics without the published weights."""
 
 import atexit
+import copy
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -8,11 +9,12 @@ from functools import cache, wraps
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import nn
 from torchvision.models import alexnet, vgg16
 
-from train.losses.backbones import get_file_name
+from train.losses.backbones import get_file_name, load_backbone
 from train.metrics.fid.inception import INCEPTION
 from train.metrics.networks.deg_recognizer import STATE, FaceResNet18
 
@@ -30,10 +32,18 @@ def _copying(write: Callable[[Path, int], Path]) -> Callable[..., Path]:
     """Returns a function that copies the weights which `write` writes once. To draw them takes up to two seconds."""
 
     @wraps(write)
-    def copy(folder: Path, seed: int = 0) -> Path:
+    def write_copy(folder: Path, seed: int = 0) -> Path:
         return Path(shutil.copytree(_write_once(write, seed), folder, dirs_exist_ok=True))
 
-    return copy
+    return write_copy
+
+
+_load_once = cache(load_backbone)
+
+
+def load_backbones_once(patch: pytest.MonkeyPatch) -> None:
+    """Lets each Objective copy a backbone that is in memory, because to read its file takes twice as long."""
+    patch.setattr("train.fit.objective.load_backbone", lambda *words: copy.deepcopy(_load_once(*words)))
 
 
 @_copying

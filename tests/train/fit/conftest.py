@@ -10,9 +10,9 @@ from tests.doubles.training import snapshot
 from train.data.snapshot import Snapshot
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    # The faces are 32 px large, which is the size of the model.
+    # The faces are 32 px large, which is the size of the model. No test changes the snapshot.
     return snapshot(tmp_path_factory.mktemp("fit"), upsample=16.0)
 
 

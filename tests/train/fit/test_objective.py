@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from degrade.presets import find_preset
 from manifests.errors import BadInput
-from tests.doubles.models.weights import random_vgg16
+from tests.doubles.models.weights import load_backbones_once, random_vgg16
 from train.fit.adversary import build_discriminator, discriminator_loss, generator_term
 from train.fit.objective import Objective, check_weights, list_backbones
 from train.losses.identity import identity_loss, reference_identity_loss
@@ -45,6 +45,11 @@ class Recognizer(nn.Module):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_vgg16(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(autouse=True)
+def backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_backbones_once(monkeypatch)
 
 
 TABLE = {name: find_recipe(name, None if name in STYLEGAN_RECIPES else TINY) for name in RECIPES}

@@ -16,7 +16,7 @@ from curate.faces.align import FFHQ_512, scale_template
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from tests.doubles.models.stable_diffusion import SHALLOW, write_mini_sd
-from tests.doubles.models.weights import random_vgg16
+from tests.doubles.models.weights import load_backbones_once, random_vgg16
 from tests.doubles.training import DIM, finder, models_of, picture, small, snapshot
 from train.data.snapshot import Snapshot
 from train.fit.loop import train
@@ -53,7 +53,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot
         if "vre" not in recipe.parts:
             return told
         run = folder / f"vre-{recipe.base}"
-        train(run, taken[recipe.base].folder, replace(small("vre", recipe.base), images=8), workers=0, settings=told)
+        if not run.exists():
+            vre = replace(small("vre", recipe.base), images=8)
+            train(run, taken[recipe.base].folder, vre, workers=0, settings=told)
         return replace(told, vre=run)
 
     return of
@@ -71,6 +73,7 @@ def test_three_steps_in_one_go_are_three_steps_with_a_rest_and_restore(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Snapshot, "load_detector", lambda _: finder())
+    load_backbones_once(monkeypatch)
     recipe = replace(small(name, base), batch=2)  # half of the usual batch takes half of the time
     told, faces = settings(recipe), taken[base].folder
     whole = train(tmp_path / "whole", faces, recipe, 6, workers=0, settings=told)
