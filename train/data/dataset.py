@@ -7,7 +7,7 @@ training degrades, the workers deliver the image to degrade, and train/data/to_d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from traceback import clear_frames
 from typing import Any
@@ -257,11 +257,11 @@ def collate(samples: list[Batch]) -> Batch:
 
 def batches(
     faces: TrainingFaces, start: int, batch: int, workers: int, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
-    """Returns an endless iterator of batches. The first batch starts with sample `start`.
+) -> Generator[Batch, None, None]:
+    """Returns an endless generator of batches. The first batch starts with sample `start`.
 
     `batch` is the number of samples that all `world` processes together get in a batch. Each process gets an equal
-    share, and the iterator returns the share of the process `rank`.
+    share, and the generator yields the share of the process `rank`. Closing the generator ends the worker processes.
     """
 
     def indices() -> Iterator[list[int]]:
@@ -280,10 +280,10 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_begin_worker,
     )
-    return _read_ahead(iter(loader)) if workers else iter(loader)
+    return _read_ahead(iter(loader)) if workers else (one for one in loader)
 
 
-def _read_ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
+def _read_ahead(stream: Iterator[Batch]) -> Generator[Batch, None, None]:
     """Yields the batches of an endless stream. A thread reads the next batch while the caller uses the current batch.
 
     A worker process sends each tensor of a batch through a connection of its own, and answers only between two steps of

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,11 +108,13 @@ def train(
     since = time.monotonic(), seen, 0.0
     reduce = partial(engine.accelerator.reduce, reduction="mean")
     unread, votes = UnreadFigures(reduce, taken.face_ids, recipe.batch), StopVote()
-    with _logbook(run, seen) as log, _stop_signals() as signals:
+    with _logbook(run, seen) as log, _stop_signals() as signals, ExitStack() as stack:
         check = partial(validate, engine=engine, faces=validation_faces, began=began)
         if not seen:
             run_on_first(check, log, seen)
-        stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, get_rank(), get_world_size())
+        # Closing the stream ends the worker processes, also after an error that nobody handles.
+        share = recipe.batch // settings.accumulate, workers, get_rank(), get_world_size()
+        stream = stack.enter_context(closing(data.batches(faces, seen, *share)))
         started = time.monotonic()
         while not reason:
             # Load a batch in parts. The number of references differs from image to image. The workers or `to_device`

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from multiprocessing import active_children
 from pathlib import Path
 from threading import Event, active_count
 from types import SimpleNamespace
@@ -79,6 +80,16 @@ def test_a_thread_reads_the_next_batch_while_the_current_one_is_used(monkeypatch
     for workers in (0, 1):
         batches([], 0, 4, workers)  # type: ignore[arg-type]
         assert len(ahead) == workers
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_closing_the_batches_ends_the_worker_processes(taken: Snapshot, workers: int) -> None:
+    before = set(active_children())
+    stream = batches(TrainingFaces(taken, SMALL, 0), 0, 2, workers)
+    next(stream)
+    assert len(set(active_children()) - before) == workers
+    stream.close()
+    assert set(active_children()) <= before
 
 
 @pytest.mark.parametrize("recipe", [SMALL, EVERYTHING])
