@@ -61,10 +61,12 @@ def main() -> None:
             seconds = []
             for _ in range(options.repeats):
                 start = time.perf_counter()
-                ran = subprocess.run([sys.executable, *words], cwd=scratch, capture_output=True, text=True, check=False)
+                process = subprocess.run(
+                    [sys.executable, *words], cwd=scratch, capture_output=True, text=True, check=False
+                )
                 seconds.append(time.perf_counter() - start)
-                if name.startswith("restore a photo") and ran.returncode:
-                    parser.error(f"the photo was not restored: {ran.stderr.strip()}")
+                if name.startswith("restore a photo") and process.returncode:
+                    parser.error(f"the photo was not restored: {process.stderr.strip()}")
             medians[name] = round(statistics.median(seconds), 3)
             print(f"{medians[name]:6.2f} s  {name}", flush=True)
     record_result("cold_start", {"repeats": options.repeats, "median_seconds": medians}, options.keep)

@@ -166,10 +166,10 @@ def serve(name: str, folder: Path) -> None:
         rest = whole - sum(seconds.values())
         rounded = {part: round(value, 4) for part, value in {**seconds, "embedder_and_rest": rest}.items()}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        told = {"seconds": whole, "parts": rounded, "peak_rss_gib": round(peak, 2)}
+        figures = {"seconds": whole, "parts": rounded, "peak_rss_gib": round(peak, 2)}
         if torch.cuda.is_available():
-            told["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        print(json.dumps(told), flush=True)
+            figures["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        print(json.dumps(figures), flush=True)
 
 
 def compare(folder: Path, repeats: int) -> list[dict[str, Any]]:
@@ -222,7 +222,7 @@ def run_alternately(systems: Sequence[str], folder: Path, repeats: int) -> dict[
             print(f"call {number} of {name}: {calls[name][-1]}", file=sys.stderr)
     for process in processes.values():
         process.communicate()
-    return {name: told[1:] for name, told in calls.items()}
+    return {name: figures[1:] for name, figures in calls.items()}
 
 
 def compare_outputs(ours: Mapping[str, np.ndarray], published: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -68,9 +68,9 @@ ABOUT = {
     "works at 256 px, as above.",
 }
 INTRODUCTION = """The table shows what the small restorer `tiny` does on the sets that we have. It claims no place among
-the published restorers: `tiny` is trained from scratch on 2 cores in less than an hour, on photos of a few dozen
-people. One command makes the table. WEIGHTS is a folder with torchvision's VGG16; without it, LPIPS and DISTS are
-missing:
+the published restorers: `tiny` is trained from scratch on 2 cores, on photos of a few dozen people. One command makes
+the table. WEIGHTS is a folder with torchvision's `vgg16-397923af.pth`. Our file of this name has only the convolutions
+of VGG16. Without `--weights`, LPIPS and DISTS are missing:
 
     python benchmarks/published_table.py ../shared/data --out FOLDER --weights WEIGHTS --keep
 

@@ -42,7 +42,10 @@ class JoinedUpsampling(nn.Module):
 
 
 def join_upsampling(network: nn.Module) -> None:
-    """Replaces each upsampling by a factor of 2 with a 3 x 3 convolution after it, in layers of diffusers."""
+    """Replaces each upsampling by a factor of 2 with a 3 x 3 convolution after it, in layers of diffusers.
+
+    Afterwards each upsampling doubles the sides exactly, so a UNet needs maps whose sides can be halved at every level.
+    """
     layers: list[Any] = [layer for layer in network.modules() if _can_join(layer)]
     for layer in layers:
         # diffusers calls only `conv` if `use_conv_transpose` is True, because a transposed convolution upsamples.
