@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import duckdb
 
 from manifests.errors import BadInput, LedgerError, LedgerLocked, LedgerMissing
 from manifests.ledger.migrations import create_schema, read_version, refuse_newer, refuse_other_columns
-from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, check_ledger_exists
+from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, SPILL_NAME, check_ledger_exists
 from manifests.runtime.files import find_blocking_file
 from manifests.runtime.text import take_first_line
 
@@ -100,8 +101,9 @@ def _create(path: Path) -> None:
 def rewrite_ledger(dataset: Path) -> None:
     """Copy all rows into a new file, and rename the new file to the ledger's name.
 
-    A DuckDB file keeps the bytes of deleted rows, and the new file does not contain these bytes. During the copy no
-    other process can write to the ledger. Raises LedgerError if the copy fails; the old ledger then stays.
+    A DuckDB file keeps the bytes of deleted rows, and the new file does not contain these bytes. A killed process can
+    leave rows in DuckDB's folder of temporary files, so this folder is removed. During the copy no other process can
+    open the ledger. Raises LedgerError if the copy fails; the old ledger then stays.
     """
     path = Path(dataset) / LEDGER_NAME
     fresh = path.with_name(f".{LEDGER_NAME}.rewritten.tmp")
@@ -109,6 +111,9 @@ def rewrite_ledger(dataset: Path) -> None:
         for leftover in (fresh, Path(f"{fresh}.wal")):
             leftover.unlink(missing_ok=True)
         with duckdb.connect(str(path)) as con:
+            # this connection has not written temporary files yet, and no other process has the ledger open
+            if (spill := path.with_name(SPILL_NAME)).is_dir():
+                shutil.rmtree(spill)
             con.execute("CHECKPOINT")
             (name,) = con.sql("SELECT current_database()").fetchall()[0]
             con.execute("ATTACH '{}' AS rewritten".format(str(fresh).replace("'", "''")))

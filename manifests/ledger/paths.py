@@ -8,6 +8,7 @@ from manifests.errors import LedgerMissing
 from manifests.runtime.files import find_blocking_file
 
 LEDGER_NAME = "manifest.duckdb"
+SPILL_NAME = f"{LEDGER_NAME}.tmp"  # DuckDB writes rows into this folder if they do not fit in memory.
 # a dataset has these folders; every file in these folders has a row in the ledger
 PARTS = ("faces", "embeddings", "lq", "versions")
 MAPS = "map"  # This folder contains the map of faces of `likeness review`. The map can be computed again.

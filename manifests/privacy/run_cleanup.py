@@ -22,13 +22,12 @@ import pyarrow.parquet as pq
 
 from manifests.errors import LedgerBroken
 from manifests.privacy.snapshot_cleanup import (
-    BEFORE_PURGES,
-    FACTS,
     find_rows,
     hash_crops,
-    read_faces,
+    read_snapshot_table,
     rewrite_snapshot,
 )
+from manifests.runtime.snapshot_files import BEFORE_PURGES, CROPS, FACES, FACTS, OLD_FACES
 
 # files with these suffixes may contain results for single faces
 _RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}
@@ -59,9 +58,9 @@ def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[
         if "config.json" in names and (snapshot_hash := _read_snapshot_hash(place)) is not None:
             runs_of.setdefault(snapshot_hash, []).append(place)
     for place, names in places:
-        if FACTS not in names:
+        if not _has_snapshot(names):
             continue
-        table = read_faces(place)
+        table = read_snapshot_table(place)
         rows = np.flatnonzero(find_rows(table, wanted))
         if not len(rows):
             continue
@@ -90,7 +89,7 @@ def remove_faces_from_runs(
     for place, _ in list(_walk_folders(folders)):
         _finish_killed_writes(place)
     for place, names in list(_walk_folders(folders)):
-        if FACTS in names and rewrite_snapshot(place, wanted):
+        if _has_snapshot(names) and rewrite_snapshot(place, wanted):
             counts["snapshots"] += 1
         if "config.json" in names and _read_snapshot_hash(place) is not None:
             counts += _clean_run(place, wanted | set(people))
@@ -119,6 +118,14 @@ def _walk_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
             if (real := os.path.realpath(place)) not in known:
                 known.add(real)
                 yield Path(place), set(names)
+
+
+def _has_snapshot(names: set[str]) -> bool:
+    """Returns whether these files of a folder are a snapshot, of this or an earlier version of Likeness.
+
+    Other programs write files with the name snapshot.json too.
+    """
+    return FACTS in names and not names.isdisjoint({FACES, OLD_FACES, CROPS})
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -1,7 +1,6 @@
 """Removes faces from the snapshot of a training run.
 
-The functions depend on the layout of a snapshot (train/data/snapshot.py). The package `manifests` does not import the
-package `train`, so this module repeats the names of the files and the version of the layout.
+manifests/runtime/snapshot_files.py has the names of the files, and train/data/snapshot.py the columns of the table.
 """
 
 from __future__ import annotations
@@ -18,18 +17,25 @@ import pyarrow.compute as pc
 
 from manifests.errors import LedgerBroken
 from manifests.runtime.array_file import ArrayFile
-from manifests.runtime.files import hash_config, sha256_file
+from manifests.runtime.files import ARRAY_ERRORS, hash_config, sha256_file
+from manifests.runtime.snapshot_files import (
+    BEFORE_PURGES,
+    CROPS,
+    EMBEDDINGS,
+    FACES,
+    FACTS,
+    LANDMARKS,
+    LARGE_CROPS,
+    VALID,
+    VERSION,
+    read_faces,
+)
 
-FACTS, FACES, CROPS, LARGE_CROPS = "snapshot.json", "faces.arrow", "crops.npy", "large_crops.npy"
-VERSION = 5
-# this key of a snapshot's facts lists the snapshot's hash before each purge; the runs still name these hashes
-BEFORE_PURGES = "before_purges"
-
-_ARRAYS = (CROPS, "valid.npy", "embeddings.npy", "landmarks.npy")  # arrays with a row for each face
+_ARRAYS = (CROPS, VALID, EMBEDDINGS, LANDMARKS)  # arrays with a row for each face
 _ROWS = 64  # number of rows of an array that are copied at once (ours)
 
 
-def read_faces(folder: Path) -> pa.Table:
+def read_snapshot_table(folder: Path) -> pa.Table:
     """Returns the table of a snapshot's faces. The values stay in the file.
 
     Raises LedgerBroken if the table cannot be read, or if another version of Likeness made the snapshot.
@@ -37,8 +43,7 @@ def read_faces(folder: Path) -> pa.Table:
     try:
         version = json.loads((folder / FACTS).read_bytes()).get("version")
         if version == VERSION:
-            with pa.memory_map(str(folder / FACES)) as file:
-                return pa.ipc.open_file(file).read_all()
+            return read_faces(folder / FACES)
     except (OSError, ValueError, AttributeError):
         raise LedgerBroken(
             f"{folder / FACES} cannot be read, so Likeness cannot know which faces the snapshot contains. Remove the "
@@ -57,12 +62,15 @@ def find_rows(table: pa.Table, faces: Collection[str]) -> np.ndarray:
 
 
 def hash_crops(folder: Path, table: pa.Table, rows: np.ndarray) -> tuple[str, ...]:
-    """Returns the sha256 of the pixels of these rows, in crops.npy and in large_crops.npy."""
+    """Returns the sha256 of the pixels of these rows, in crops.npy and in large_crops.npy.
+
+    Raises LedgerBroken if one of these files cannot be read.
+    """
     large_rows = table["large_row"].to_numpy()[rows]
     hashes: list[str] = []
     for name, wanted in ((CROPS, rows), (LARGE_CROPS, large_rows[large_rows >= 0])):
         if (folder / name).is_file():
-            crops = np.load(folder / name, mmap_mode="r")
+            crops = _open_array(folder / name)
             hashes += [hashlib.sha256(crops[row].tobytes()).hexdigest() for row in wanted.tolist()]
     return tuple(hashes)
 
@@ -71,8 +79,9 @@ def rewrite_snapshot(folder: Path, faces: Collection[str]) -> bool:
     """Write a snapshot again without these faces, and return whether the snapshot contained one of the faces.
 
     The new snapshot is never visible in a half-written state. A snapshot that contains only these faces is removed.
+    Raises LedgerBroken if a file of the snapshot cannot be read.
     """
-    table = read_faces(folder)
+    table = read_snapshot_table(folder)
     keep = ~find_rows(table, faces)
     if keep.all():
         return False
@@ -140,9 +149,20 @@ def _read_codes(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([chunk.indices.to_numpy() for chunk in column.iterchunks()])
 
 
+def _open_array(path: Path) -> np.ndarray:
+    """Returns an array as a memory map. Raises LedgerBroken if the file cannot be read."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except ARRAY_ERRORS:
+        raise LedgerBroken(
+            f"{path} cannot be read, so Likeness cannot remove faces from the snapshot. Remove the folder "
+            f"{path.parent}."
+        ) from None
+
+
 def _copy_rows(source: Path, rows: np.ndarray, target: Path) -> None:
     """Copies rows of an array, a few at a time, because the array may be larger than memory."""
-    array = np.load(source, mmap_mode="r")
+    array = _open_array(source)
     with ArrayFile(target, array.dtype, array.shape[1:]) as file:
         for start in range(0, len(rows), _ROWS):
             file.append(array[rows[start : start + _ROWS]])
@@ -152,8 +172,7 @@ def _make_facts(folder: Path, temporary: Path) -> str:
     """Returns the new snapshot's facts as JSON, with new counts, new hashes, and the hash before the purge."""
     facts = json.loads((folder / FACTS).read_bytes())
     facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
-    with pa.memory_map(str(temporary / FACES)) as file:
-        table = pa.ipc.open_file(file).read_all()
+    table = read_faces(temporary / FACES)
     splits, people = _read_codes(table["split"]), _read_codes(table["identity_id"])
     is_target = table["is_target"].to_numpy()
     targets, counts_of_people = {}, {}

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizer
-from train.data.snapshot import CROPS, EMBEDDINGS, FACE_COLUMNS, FACES, FACTS, LANDMARKS, VERSION
+from train.data.snapshot import CROPS, EMBEDDINGS, FACE_COLUMNS, FACES, FACTS, LANDMARKS, LARGE_CROPS, VALID, VERSION
 from train.data.taking.crops import read_crop
 
 
@@ -62,5 +62,7 @@ def write_snapshot(
     np.save(folder / EMBEDDINGS, np.array(embeddings, np.float32))
     np.save(folder / LANDMARKS, np.zeros((len(faces), 5, 2), np.float32))
     np.save(folder / CROPS, np.stack([read_crop(dataset, face, size) for face in faces]))
+    np.save(folder / LARGE_CROPS, np.zeros((0, 512, 512, 3), np.uint8))
+    np.save(folder / VALID, np.zeros((len(faces), size * size // 8), np.uint8))
     facts = {"version": VERSION, "config": {"size": size}, "recognizer": {"sha256": recognizer}, "hash": "double"}
     (folder / FACTS).write_text(json.dumps(facts))

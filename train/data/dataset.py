@@ -36,7 +36,7 @@ from train.data.sampling import (
     draw_theta,
     repeat_fine_targets,
 )
-from train.data.snapshot import Snapshot, load_snapshot
+from train.data.snapshot import Snapshot, reopen_snapshot
 from train.recipes.model_configs import encodes_targets, find_encoder_shape
 from train.recipes.recipes import Recipe
 from train.recipes.training_presets import find_training_preset
@@ -81,6 +81,7 @@ class TrainingFaces(Dataset[Batch]):
         if recipe.augment == "each":
             check_albumentations()
         self.folder, self.seed, self.recipe, self.on_device = snapshot.folder, seed, recipe, on_device
+        self.snapshot_hash = snapshot.hash
         self.targets, self.fine_from = repeat_fine_targets(snapshot, split, recipe)
         names = (recipe.preset, *recipe.mixture)
         self.presets = {name: find_training_preset(name, recipe.presets) for name in names}
@@ -102,7 +103,7 @@ class TrainingFaces(Dataset[Batch]):
     @property
     def snapshot(self) -> Snapshot:
         if self._snapshot is None:
-            self._snapshot = load_snapshot(self.folder)
+            self._snapshot = reopen_snapshot(self.folder, self.snapshot_hash)
         return self._snapshot
 
     def __getitem__(self, index: int) -> Batch:

@@ -21,22 +21,25 @@ import pyarrow as pa
 
 from manifests.errors import BadInput
 from manifests.runtime.files import ARRAY_ERRORS
+from manifests.runtime.snapshot_files import (
+    CROPS,
+    EMBEDDINGS,
+    FACES,
+    FACTS,
+    LANDMARKS,
+    LARGE_CROPS,
+    VALID,
+    VERSION,
+    read_faces,
+)
 
 if TYPE_CHECKING:
     from curate.faces.interface import FaceDetector
 
 Value = TypeVar("Value", covariant=True)
 
-FACES = "faces.arrow"  # An Arrow IPC file without compression, with the columns FACE_COLUMNS.
-EMBEDDINGS = "embeddings.npy"  # (n, d) float32 unit rows.
-LANDMARKS = "landmarks.npy"  # (n, 5, 2) float32, pixels of the crops.
-CROPS = "crops.npy"
-LARGE_SIZE = 512
-LARGE_CROPS = "large_crops.npy"  # Crops at 512 px, for faces that are larger in their photo than in `crops.npy`.
-VALID = "valid.npy"  # A bit for each pixel of a crop: 1 if the pixel comes from the photo.
-FACTS = "snapshot.json"
+LARGE_SIZE = 512  # The side of the crops in `large_crops.npy`, in pixels.
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
-VERSION = 5  # the version of the folder layout; manifests/privacy/snapshot_cleanup.py has the same number
 
 # The columns of `faces.arrow`. Row i describes crop i. The dictionaries of `identity_id` and `split` are sorted.
 FACE_COLUMNS = pa.schema(
@@ -81,6 +84,8 @@ class Column(Sequence[Value]):
         return len(self._values)
 
     def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self._read(value) for value in self._values[row]]
         return self._read(self._values[int(row)])
 
     def __iter__(self) -> Iterator[Value]:
@@ -110,13 +115,22 @@ class People:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Holds the contents of a snapshot folder. Row i of the table and of each array describes crop i of `crops.npy`."""
+    """Holds the contents of a snapshot folder. Row i of the table and of each array describes crop i of `crops.npy`.
+
+    The arrays are memory maps. If a purge replaces the files, an open snapshot still has the rows of the old files.
+    """
 
     folder: Path
     facts: dict[str, Any]  # contents of snapshot.json
     faces: pa.Table  # the columns FACE_COLUMNS
     embeddings: np.ndarray  # (n, d) float32 unit rows.
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops.
+    crops: np.ndarray  # (n, size, size, 3) uint8 RGB, aligned to the FFHQ template
+    large_crops: np.ndarray  # (m, 512, 512, 3) uint8 RGB; `large_rows` has the row of each face in this array
+    valid_bits: np.ndarray  # (n, bytes) uint8; `valid` unpacks a row
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen_snapshot, (self.folder, self.hash)  # another process maps the files itself
 
     @property
     def hash(self) -> str:
@@ -176,7 +190,7 @@ class Snapshot:
 
         A face that is no target has an empty array.
         """
-        return self._column("references", lambda rows: rows.values.to_numpy())
+        return self._column("references", lambda rows: _to_array(rows.values))
 
     @cached_property
     def versions(self) -> Sequence[int | None]:
@@ -199,12 +213,12 @@ class Snapshot:
     @cached_property
     def is_target(self) -> np.ndarray:
         """Returns whether each face is a target, bool (n,)."""
-        return self.faces["is_target"].to_numpy()
+        return _to_array(self.faces["is_target"].cast(pa.uint8())).view(bool)
 
     @cached_property
     def resolution(self) -> np.ndarray:
         """Returns the result of `estimate_resolution` in pixels for each training target, and 0 for other crops."""
-        return self.faces["resolution"].to_numpy()
+        return _to_array(self.faces["resolution"])
 
     @cached_property
     def person_numbers(self) -> np.ndarray:
@@ -222,26 +236,9 @@ class Snapshot:
         numbers, starts = np.unique(self.person_numbers[rows], return_index=True)
         return People(numbers, np.append(starts, len(rows)), rows)
 
-    @cached_property
-    def crops(self) -> np.ndarray:
-        """Returns the crops, aligned to the FFHQ template, as a memory map, RGB uint8 (n, size, size, 3)."""
-        return np.load(self.folder / CROPS, mmap_mode="r")
-
-    @cached_property
-    def large_crops(self) -> np.ndarray:
-        """Returns the crops at 512 px, (m, 512, 512, 3) uint8 RGB, as a memory map.
-
-        `large_rows` tells which of these crops belongs to each face.
-        """
-        return np.load(self.folder / LARGE_CROPS, mmap_mode="r")
-
-    @cached_property
-    def _valid_bits(self) -> np.ndarray:
-        return np.load(self.folder / VALID, mmap_mode="r")
-
     def valid(self, row: int) -> np.ndarray:
         """Returns which pixels of a crop come from its photo, bool (size, size)."""
-        bits = np.unpackbits(self._valid_bits[row], count=self.size**2)
+        bits = np.unpackbits(self.valid_bits[row], count=self.size**2)
         return bits.reshape(self.size, self.size).astype(bool)
 
     def find_rows(self, split: str) -> np.ndarray:
@@ -257,34 +254,58 @@ class Snapshot:
 
 
 def load_snapshot(folder: Path) -> Snapshot:
-    """Opens a snapshot folder. Raises BadInput if the folder has no snapshot, or a snapshot of another version."""
+    """Opens all files of a snapshot folder.
+
+    Raises BadInput if the folder has no snapshot, if its snapshot has another version, or if the snapshot is replaced
+    while this function opens the files.
+    """
     folder = Path(folder)
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        text = (folder / FACTS).read_bytes()
+        facts = json.loads(text)
         if facts.get("version") != VERSION:
-            raise BadInput(f"{folder} was made by another version of Likeness: remove this folder and train again.")
-        return Snapshot(
+            raise BadInput(
+                f"Another version of Likeness made {folder}: remove this folder. Then you can evaluate, but the set is "
+                "not compared with the training. To train, train again with another --out."
+            )
+        snapshot = Snapshot(
             folder=folder,
             facts=facts,
             faces=read_faces(folder / FACES),
             embeddings=np.asarray(np.load(folder / EMBEDDINGS, mmap_mode="r")),
             landmarks=np.asarray(np.load(folder / LANDMARKS, mmap_mode="r")),
+            crops=np.load(folder / CROPS, mmap_mode="r"),
+            large_crops=np.load(folder / LARGE_CROPS, mmap_mode="r"),
+            valid_bits=np.load(folder / VALID, mmap_mode="r"),
         )
+        is_changed = (folder / FACTS).read_bytes() != text
     except ARRAY_ERRORS as error:
         raise BadInput(
             f"{folder} contains no snapshot: give a dataset, or the folder `snapshot` of a training run."
         ) from error
+    if is_changed:
+        raise BadInput(f"{folder} changed while Likeness opened it: run the same command again.")
+    return snapshot
 
 
-def read_faces(path: Path) -> pa.Table:
-    """Returns an Arrow IPC file as a table whose values stay in the file. Raises OSError or ValueError."""
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
+def reopen_snapshot(folder: Path, expected_hash: str) -> Snapshot:
+    """Opens a snapshot in another process. Raises BadInput as `load_snapshot`, and if the hash is not the expected."""
+    snapshot = load_snapshot(folder)
+    if snapshot.hash != expected_hash:
+        raise BadInput(f"{folder} changed while Likeness used it: run the same command again.")
+    return snapshot
+
+
+def _to_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Returns a column of numbers without NULL. `to_numpy` of pyarrow would import pandas, which takes .3 s."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    arrays = [np.from_dlpack(chunk) for chunk in chunks]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _read_codes(column: pa.ChunkedArray) -> np.ndarray:
     """Returns the codes of a column with a dictionary."""
-    return np.concatenate([chunk.indices.to_numpy() for chunk in column.iterchunks()])
+    return np.concatenate([_to_array(chunk.indices) for chunk in column.iterchunks()])
 
 
 def _read_dictionary(column: pa.ChunkedArray) -> list[str]:

@@ -21,7 +21,7 @@ from manifests.card import CARD
 from manifests.check import check_ledger
 from manifests.errors import BadInput, LedgerBroken, LedgerError
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME
+from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, SPILL_NAME
 from manifests.ledger.records import (
     DecisionRow,
     Degradation,
@@ -40,7 +40,7 @@ from manifests.privacy.keys import KEY_NAME
 from manifests.privacy.proof import Traces, search_traces
 from manifests.privacy.purge import purge, read_unfinished_plan
 from manifests.privacy.purge_plan import plan_purge
-from manifests.privacy.run_cleanup import remove_faces_from_runs
+from manifests.privacy.run_cleanup import find_faces_in_runs, remove_faces_from_runs
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why.explain_photo import explain_photo
@@ -142,6 +142,15 @@ def test_the_ledger_before_it_was_rewritten_still_held_the_bytes(own, monkeypatc
     with pytest.raises(LedgerError, match="Traces are left"):
         purge(own, plan_purge(own, [], ["person1/0.png"]))
     assert (own / PENDING_NAME).exists()
+
+
+def test_rows_that_a_killed_process_left_in_duckdbs_temporary_files_are_gone(own):
+    plan = plan_purge(own, [person_of(own)["person0"]])
+    (own / SPILL_NAME).mkdir()
+    (own / SPILL_NAME / "duckdb_temp_1_0_storage_S32K-0.tmp").write_bytes(
+        b"".join(face.encode() for face in plan.faces)
+    )
+    assert purge(own, plan).proof.remains == () and not (own / SPILL_NAME).exists()
 
 
 def test_others_in_the_same_photos_are_counted_also_where_nobody_is_left_of_them(tmp_path):
@@ -401,6 +410,22 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     (next_one,) = {face.photo_id for face in rows(dataset, Face) if face.face_id == train_doubles.face_of(0, 2).face_id}
     assert plan_purge(dataset, [], [next_one]).checkpoints == (str(run / "checkpoint-00000016"),)
     assert not any(vector in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_folder_with_another_programs_snapshot_json_is_no_snapshot(tmp_path):
+    (tmp_path / "snapshot.json").write_text('{"version": 4}')
+    assert find_faces_in_runs([tmp_path], ["face"]) == [] and not remove_faces_from_runs([tmp_path], ["face"])
+    assert (tmp_path / "snapshot.json").is_file()
+
+
+def test_a_snapshot_with_a_truncated_array_must_be_removed_before_a_purge(tmp_path):
+    from tests.doubles import training as train_doubles
+
+    taken = train_doubles.snapshot(tmp_path)
+    for name, function in (("embeddings.npy", remove_faces_from_runs), ("crops.npy", find_faces_in_runs)):
+        os.truncate(taken.folder / name, 300)
+        with pytest.raises(LedgerBroken, match=rf"{name} cannot be read, .* Remove the folder .*snapshot"):
+            function([tmp_path], [taken.face_ids[0]])
 
 
 def test_a_snapshot_of_another_version_must_be_removed_before_a_purge(tmp_path):

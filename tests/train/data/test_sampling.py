@@ -47,6 +47,9 @@ def album(*photos: int, size: int = 0, most_references: int | None = None, **col
         faces=make_face_table({**usual, "references": references, **columns}),
         embeddings=np.zeros((len(people), 2), np.float32),
         landmarks=np.zeros((len(people), 5, 2), np.float32),
+        crops=np.zeros((len(people), size, size, 3), np.uint8),
+        large_crops=np.zeros((0, 512, 512, 3), np.uint8),
+        valid_bits=np.zeros((len(people), size * size // 8), np.uint8),
     )
 
 

@@ -1,6 +1,7 @@
 """Tests which faces are in a snapshot, and that training needs only the snapshot and not the dataset."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from manifests.ledger.records import Pair
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from tests.doubles.training import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
 from tests.places import REPOSITORY
+from train.data.dataset import TrainingFaces
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.take_snapshot import plan_snapshot, take_snapshot
 from train.data.taking.choose_faces import stream_faces
@@ -102,8 +104,24 @@ def test_the_detector_comes_along_where_it_is_an_onnx_file(tmp_path: Path) -> No
 def test_a_snapshot_of_another_version_is_refused(tmp_path: Path) -> None:
     file = snapshot(tmp_path).folder / "snapshot.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 1}))
-    with pytest.raises(BadInput, match="made by another version of Likeness: remove this folder and train again"):
+    with pytest.raises(
+        BadInput, match=r"Another version of Likeness made .*: remove this folder\. Then you can evaluate"
+    ):
         load_snapshot(file.parent)
+
+
+def test_a_purge_does_not_change_the_rows_of_an_open_snapshot(tmp_path: Path) -> None:
+    taken = snapshot(tmp_path)
+    opened, copy = load_snapshot(taken.folder), pickle.loads(pickle.dumps(taken))
+    faces = TrainingFaces(opened, SMALL, 0)
+    assert opened.face_ids[2:9:3] == [taken.face_ids[row] for row in (2, 5, 8)] and copy.hash == taken.hash
+    remove_faces_from_runs([taken.folder], [taken.face_ids[0]])
+    for name in ("crops", "large_crops", "valid_bits", "embeddings", "landmarks"):
+        assert np.array_equal(getattr(opened, name), getattr(taken, name))
+    assert np.array_equal(opened.crops[6], shrink(picture(1, 2), 32))
+    # a worker process that opens the snapshot after the purge refuses it
+    with pytest.raises(BadInput, match=r"changed while Likeness used it: run the same command again"):
+        _ = pickle.loads(pickle.dumps(faces)).snapshot
 
 
 def test_a_face_enlarged_too_far_is_a_reference_and_no_target(tmp_path: Path) -> None:
@@ -195,6 +213,7 @@ from train.recipes.recipes import find_recipe
 changes = {json.dumps({n: getattr(SMALL, n) for n in ("size", "channels", "reference_channels", "batch")})}
 recipe = replace(find_recipe("tiny"), **{{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}})
 train(Path({str(tmp_path / "run")!r}), Path({str(taken.folder)!r}), recipe, 4, workers=0)
+assert "pandas" not in sys.modules, "slow to import"
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
