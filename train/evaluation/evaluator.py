@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
@@ -23,7 +22,8 @@ from train.evaluation.cache.cached_measure import CachedMeasure
 from train.evaluation.cache.cached_overlap import find_overlap
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs
-from train.evaluation.cache.stored_restorer import StoredRestorer, check_restorer, open_restorer
+from train.evaluation.cache.stored_restorer import StoredRestorer, check_restorer, make_batches, open_restorer
+from train.evaluation.judge import check_recognizer, choose_judge_device, list_failures
 from train.evaluation.options import EvaluationOptions, check_border
 from train.evaluation.results.aggregate import average_differences, average_systems
 from train.evaluation.results.describe_set import NO_TARGETS, describe_rows, describe_set
@@ -36,6 +36,7 @@ from train.evaluation.sets.load_set import choose_metrics, leave_out_seen, name_
 from train.evaluation.sets.picture_file import PictureFile
 from train.evaluation.slices.average_slices import describe_slices
 from train.evaluation.slices.columns import check_columns
+from train.evaluation.systems.measured_cases import make_measured_case, make_measured_input
 from train.evaluation.systems.restore_case import restore_at_size
 from train.evaluation.systems.restored_folders import keep_common_cases, match_files
 from train.evaluation.systems.row import Row, label_row
@@ -179,7 +180,7 @@ class Evaluator:
 
         def load_batches() -> FaceBatches:
             if not loaded:
-                loaded.append(_make_batches(restorer))
+                loaded.append(make_batches(restorer))
             return loaded[0]
 
         restore_cases = make_cached_restorer(restorer, recognizer, cache, load_batches)
@@ -194,8 +195,12 @@ class Evaluator:
             cases = frozen_set.cases[start : start + CASES]
             restored = restore_cases(cases, systems)
             by_face = {case.face_id: case for case in cases}
-            images = [_join(by_face[face], one.image) for (face, _), one in restored.items() if one.image is not None]
-            images += [_join_input(case) for case in cases if not all(system.restores for system in systems)]
+            images = [
+                make_measured_case(by_face[face], one.image)
+                for (face, _), one in restored.items()
+                if one.image is not None
+            ]
+            images += [make_measured_input(case) for case in cases if not all(system.restores for system in systems)]
             self._prepare_values(images, cache)
             for done, case in enumerate(cases, start + 1):
                 for row in measure_systems(case, restored, measure, systems, self.image_metrics, keep):
@@ -232,8 +237,12 @@ class Evaluator:
                 if (done - 1) % CASES == 0:
                     cases = frozen_set.cases[done - 1 : done - 1 + CASES]
                     known = {one.face_id for one in cases if files.get(one.face_id) in self.read_images}
-                    images = [_join(one, self.read_images[files[one.face_id]]) for one in cases if one.face_id in known]
-                    images += [_join_input(one) for one in cases if with_input]
+                    images = [
+                        make_measured_case(one, self.read_images[files[one.face_id]])
+                        for one in cases
+                        if one.face_id in known
+                    ]
+                    images += [make_measured_input(one) for one in cases if with_input]
                     self._prepare_values(images, cache)
                 if with_input:
                     rows.append(measure_input(case, measure, metrics, self._keep_image))
@@ -259,7 +268,7 @@ class Evaluator:
         )
         while self.caches:
             self.caches.popitem()[1].close()
-        for notice in dict.fromkeys(_list_failures([self.judge, *self.recognizers.values()])):
+        for notice in dict.fromkeys(list_failures([self.judge, *self.recognizers.values()])):
             self.say(notice)
         for average in averages:  # a metric that cannot be measured has the value None
             average.update(dict.fromkeys(missing))
@@ -321,16 +330,9 @@ class Evaluator:
                 f"The set has images of {self.frozen_set.cases[0].size} px, but one of the restorers works at {size} "
                 "px: compare restorers of the same size."
             )
-        if restorer.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.dataset_recognizer:
-            if self.frozen_set.is_imported:
-                raise BadInput(
-                    "The restorers use embeddings of different recognizers. Evaluate each run alone with the same "
-                    "--judge, then compare the results with `likeness compare`."
-                )
-            raise BadInput(
-                f"The restorer uses embeddings of {recognizer.spec}, but {self.dataset} was curated with a different "
-                f"recognizer: curate the photos with --faces {recognizer.spec}."
-            )
+        if restorer.facts.get("recognizer") is not None:
+            known = "" if self.frozen_set.is_imported else str(self.dataset)
+            check_recognizer(recognizer, self.dataset_recognizer, known)
         return self.frozen_set
 
     def _prepare_without_run(self) -> None:
@@ -396,29 +398,3 @@ class Evaluator:
             self.on_image(row, image)
         if any(METRICS[name].scope == "set" and name not in self.missing_metrics for name in self.options.metrics):
             self.images_by_key.setdefault(row["key"], []).append(self.pictures.keep(image))
-
-
-def choose_judge_device() -> str:
-    """Returns the value of --device for the judge: `auto` if the restorer runs on a GPU, else `cpu`."""
-    return "auto" if torch.cuda.is_available() else "cpu"
-
-
-def _join(case: Case, image: np.ndarray) -> MeasuredCase:
-    """Returns a restored image of a case, with all images to which the metrics compare it."""
-    return MeasuredCase(image, case.target, tuple(case.references), tuple(case.wrong), case.valid, case.lq)
-
-
-def _join_input(case: Case) -> MeasuredCase:
-    """Returns the LQ image of a case as a measured image. Metrics do not compare the LQ image with itself."""
-    return replace(_join(case, case.lq), given_lq=None)
-
-
-def _list_failures(models: Iterable[FaceModels]) -> list[str]:
-    return [notice for one in models for notice in one.list_failures()]
-
-
-def _make_batches(restorer: StoredRestorer) -> FaceBatches:
-    from train.restore.restorers.load_restorer import wrap_restorer  # loads the libraries of networks
-
-    wrapped = wrap_restorer(restorer.load(), "fp32", shares_cores=False)
-    return FaceBatches(wrapped, wrapped.find_batch_size())

@@ -18,6 +18,7 @@ from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.keys import hash_files, hash_inputs, hash_restorer
 from train.models.checkpoint_files import BASE_SHA256, CONFIG, WEIGHTS
 from train.models.config import ModelConfig
+from train.restore.batches.face_batches import FaceBatches
 
 if TYPE_CHECKING:
     from train.models.restorer import Restorer
@@ -81,3 +82,11 @@ def check_restorer(restorer: StoredRestorer, cache: EvaluationCache) -> None:
     if cache.get(key) is None:
         restorer.load()
         cache.put(key, b"")
+
+
+def make_batches(restorer: StoredRestorer) -> FaceBatches:
+    """Loads a restorer, and returns its batches. Their size is found from the memory of the device."""
+    from train.restore.restorers.load_restorer import wrap_restorer  # loads the libraries of networks
+
+    wrapped = wrap_restorer(restorer.load(), "fp32", shares_cores=False)
+    return FaceBatches(wrapped, wrapped.find_batch_size())
