@@ -33,21 +33,19 @@ import pyarrow as pa
 from record_result import record_result
 
 from degrade.sampling import make_generator
-from train.data.sampling import MAX_SEED, Sample, draw_sample, find_turn
-from train.data.snapshot import (
+from manifests.runtime.snapshot_files import (
     CROPS,
     EMBEDDINGS,
-    FACE_COLUMNS,
     FACES,
     FACTS,
     LANDMARKS,
     LARGE_CROPS,
-    LARGE_SIZE,
     VALID,
     VERSION,
-    load_snapshot,
     read_faces,
 )
+from train.data.sampling import MAX_SEED, Sample, draw_sample, find_turn
+from train.data.snapshot import FACE_COLUMNS, LARGE_SIZE, load_snapshot
 
 RECIPE = "tiny"
 SIZE, DIM = 256, 512  # pixels of a crop; numbers of an embedding

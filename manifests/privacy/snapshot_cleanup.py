@@ -21,17 +21,17 @@ from manifests.runtime.files import ARRAY_ERRORS, hash_config, sha256_file
 from manifests.runtime.snapshot_files import (
     BEFORE_PURGES,
     CROPS,
-    EMBEDDINGS,
     FACES,
     FACTS,
-    LANDMARKS,
     LARGE_CROPS,
-    VALID,
+    ROW_ARRAYS,
     VERSION,
+    read_codes,
+    read_dictionary,
     read_faces,
+    to_array,
 )
 
-_ARRAYS = (CROPS, VALID, EMBEDDINGS, LANDMARKS)  # arrays with a row for each face
 _ROWS = 64  # number of rows of an array that are copied at once (ours)
 
 
@@ -66,7 +66,7 @@ def hash_crops(folder: Path, table: pa.Table, rows: np.ndarray) -> tuple[str, ..
 
     Raises LedgerBroken if one of these files cannot be read.
     """
-    large_rows = table["large_row"].to_numpy()[rows]
+    large_rows = to_array(table["large_row"])[rows]
     hashes: list[str] = []
     for name, wanted in ((CROPS, rows), (LARGE_CROPS, large_rows[large_rows >= 0])):
         if (folder / name).is_file():
@@ -91,9 +91,9 @@ def rewrite_snapshot(folder: Path, faces: Collection[str]) -> bool:
     temporary = folder.with_name(f".{folder.name}.purged.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    large_rows = table["large_row"].to_numpy()
+    large_rows = to_array(table["large_row"])
     _write_table(table, keep, temporary / FACES)
-    arrays = {name: np.flatnonzero(keep) for name in _ARRAYS}
+    arrays = {name: np.flatnonzero(keep) for name in ROW_ARRAYS}
     arrays[LARGE_CROPS] = large_rows[keep & (large_rows >= 0)]
     for name, rows in arrays.items():
         if (folder / name).is_file():
@@ -111,11 +111,11 @@ def rewrite_snapshot(folder: Path, faces: Collection[str]) -> bool:
 def _write_table(table: pa.Table, keep: np.ndarray, path: Path) -> None:
     """Writes the kept rows. Rows get new numbers, and references are row numbers, so the references change too."""
     new_rows = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
-    large_rows = table["large_row"].to_numpy()
+    large_rows = to_array(table["large_row"])
     has_large = keep & (large_rows >= 0)
     new_large_rows = np.where(has_large, np.cumsum(has_large) - 1, -1).astype(np.int32)
     # the new dictionaries name only the people and the splits that still have a face
-    used = {name: np.unique(_read_codes(table[name])[keep]) for name in ("identity_id", "split")}
+    used = {name: np.unique(read_codes(table[name])[keep]) for name in ("identity_id", "split")}
     with path.open("wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         start = 0
         for batch in table.to_batches():
@@ -145,10 +145,6 @@ def _renumber(references: pa.ListArray, new_rows: np.ndarray) -> tuple[pa.ListAr
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[values >= 0])), counts
 
 
-def _read_codes(column: pa.ChunkedArray) -> np.ndarray:
-    return np.concatenate([chunk.indices.to_numpy() for chunk in column.iterchunks()])
-
-
 def _open_array(path: Path) -> np.ndarray:
     """Returns an array as a memory map. Raises LedgerBroken if the file cannot be read."""
     try:
@@ -173,10 +169,10 @@ def _make_facts(folder: Path, temporary: Path) -> str:
     facts = json.loads((folder / FACTS).read_bytes())
     facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
     table = read_faces(temporary / FACES)
-    splits, people = _read_codes(table["split"]), _read_codes(table["identity_id"])
+    splits, people = read_codes(table["split"]), read_codes(table["identity_id"])
     is_target = table["is_target"].to_numpy()
     targets, counts_of_people = {}, {}
-    for code, split in enumerate(table["split"].chunk(0).dictionary.to_pylist()):
+    for code, split in enumerate(read_dictionary(table["split"])):
         counts_of_people[split] = len(np.unique(people[splits == code]))
         if count := int((is_target & (splits == code)).sum()):
             targets[split] = count

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizer
-from train.data.snapshot import CROPS, EMBEDDINGS, FACE_COLUMNS, FACES, FACTS, LANDMARKS, LARGE_CROPS, VALID, VERSION
+from manifests.runtime.snapshot_files import CROPS, EMBEDDINGS, FACES, FACTS, LANDMARKS, LARGE_CROPS, VALID, VERSION
+from train.data.snapshot import FACE_COLUMNS
 from train.data.taking.crops import read_crop
 
 

@@ -30,9 +30,10 @@ from curate.faces.measure import hash_face
 from curate.people.leaks.dataset_faces import Rules, measure_false_matches, raise_threshold
 from curate.people.leaks.face_line import FaceLine
 from curate.people.leaks.face_pairs import PAIRS_PER_BATCH, FacePairs, SimilarFaces
+from manifests.runtime.snapshot_files import FACTS
 from manifests.runtime.text import format_count
 from train.benchmark.set_faces import SetFaces
-from train.data.snapshot import FACTS, Snapshot, load_snapshot
+from train.data.snapshot import Snapshot, load_snapshot
 
 KINDS = ("file", "picture", "person")  # from the strongest evidence to the weakest evidence
 NO_SNAPSHOT = "RUN/snapshot is missing, so the training data of this run are not known."

@@ -30,7 +30,10 @@ from manifests.runtime.snapshot_files import (
     LARGE_CROPS,
     VALID,
     VERSION,
+    read_codes,
+    read_dictionary,
     read_faces,
+    to_array,
 )
 
 if TYPE_CHECKING:
@@ -190,7 +193,7 @@ class Snapshot:
 
         A face that is no target has an empty array.
         """
-        return self._column("references", lambda rows: _to_array(rows.values))
+        return self._column("references", lambda rows: to_array(rows.values))
 
     @cached_property
     def versions(self) -> Sequence[int | None]:
@@ -213,22 +216,22 @@ class Snapshot:
     @cached_property
     def is_target(self) -> np.ndarray:
         """Returns whether each face is a target, bool (n,)."""
-        return _to_array(self.faces["is_target"].cast(pa.uint8())).view(bool)
+        return to_array(self.faces["is_target"].cast(pa.uint8())).view(bool)
 
     @cached_property
     def resolution(self) -> np.ndarray:
         """Returns the result of `estimate_resolution` in pixels for each training target, and 0 for other crops."""
-        return _to_array(self.faces["resolution"])
+        return to_array(self.faces["resolution"])
 
     @cached_property
     def person_numbers(self) -> np.ndarray:
         """Returns the number of each face's person, int32 (n,). The people are numbered in the order of their ids."""
-        return _read_codes(self.faces["identity_id"])
+        return read_codes(self.faces["identity_id"])
 
     @cached_property
     def people(self) -> dict[str, People]:
         """Returns the people of each split."""
-        return {split: self._list_people(split) for split in _read_dictionary(self.faces["split"])}
+        return {split: self._list_people(split) for split in read_dictionary(self.faces["split"])}
 
     def _list_people(self, split: str) -> People:
         rows = self.find_rows(split)
@@ -243,9 +246,9 @@ class Snapshot:
 
     def find_rows(self, split: str) -> np.ndarray:
         """Returns the rows of all faces in a split, int32, in the order of their face ids."""
-        names = _read_dictionary(self.faces["split"])
+        names = read_dictionary(self.faces["split"])
         code = names.index(split) if split in names else -1
-        return np.flatnonzero(_read_codes(self.faces["split"]) == code).astype(np.int32)
+        return np.flatnonzero(read_codes(self.faces["split"]) == code).astype(np.int32)
 
     def targets(self, split: str) -> np.ndarray:
         """Returns the rows of the targets in a split, int32, in the order of their face ids."""
@@ -294,22 +297,6 @@ def reopen_snapshot(folder: Path, expected_hash: str) -> Snapshot:
     if snapshot.hash != expected_hash:
         raise BadInput(f"{folder} changed while Likeness used it: run the same command again.")
     return snapshot
-
-
-def _to_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Returns a column of numbers without NULL. `to_numpy` of pyarrow would import pandas, which takes .3 s."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    arrays = [np.from_dlpack(chunk) for chunk in chunks]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _read_codes(column: pa.ChunkedArray) -> np.ndarray:
-    """Returns the codes of a column with a dictionary."""
-    return np.concatenate([_to_array(chunk.indices) for chunk in column.iterchunks()])
-
-
-def _read_dictionary(column: pa.ChunkedArray) -> list[str]:
-    return list(column.chunk(0).dictionary.to_pylist())
 
 
 def _get_value(value: pa.Scalar) -> Any:

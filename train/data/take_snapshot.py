@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.errors import BadInput, ModelUnavailable
 from manifests.runtime.files import LOCK, find_blocking_file, hash_config, lock_folder, sha256_file
-from manifests.runtime.snapshot_files import BEFORE_PURGES
-from train.data.snapshot import CROPS, DETECTOR, FACTS, RECOGNIZER, VERSION, Snapshot, SnapshotConfig, load_snapshot
+from manifests.runtime.snapshot_files import BEFORE_PURGES, CROPS, FACTS, VERSION
+from train.data.snapshot import DETECTOR, RECOGNIZER, Snapshot, SnapshotConfig, load_snapshot
 from train.data.taking.choose_faces import (
     choose_faces,
     hash_faces,

@@ -83,7 +83,7 @@ def train(
 
     Example: likeness train DATASET --recipe tiny --out RUN
     """
-    from train.data.snapshot import FACTS
+    from manifests.runtime.snapshot_files import FACTS
     from train.recipes.recipes import TINY
     from train.run_folders import check_run_folder
 
@@ -195,7 +195,7 @@ def run_training(
     """
     from manifests.runtime.files import lock_folder
     from manifests.runtime.progress import show_progress
-    from train.data.snapshot import FACTS
+    from manifests.runtime.snapshot_files import FACTS
     from train.data.take_snapshot import take_snapshot
     from train.fit.distributed import get_rank, leave_processes, run_on_first
     from train.fit.loop import train as loop
@@ -240,7 +240,8 @@ def run_training(
 
 
 def _print_plan(source: Path, out: Path, recipe: Recipe, images: int | None, seed: int, settings: Settings) -> None:
-    from train.data.snapshot import FACTS, load_snapshot
+    from manifests.runtime.snapshot_files import FACTS
+    from train.data.snapshot import load_snapshot
     from train.data.take_snapshot import plan_snapshot
     from train.fit.dry_run import describe_run, measure_training
 

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from manifests.runtime.snapshot_files import FACTS
 from train.data import dataset as data
 from train.data.augment import check_albumentations
 from train.data.sampling import draw_theta
-from train.data.snapshot import FACTS, Snapshot, load_snapshot
+from train.data.snapshot import Snapshot, load_snapshot
 from train.data.to_device import to_device
 from train.fit.engine import Engine, build
 from train.fit.settings import (

@@ -12,17 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.runtime.array_file import ArrayFile
-from train.data.snapshot import (
-    CROPS,
-    EMBEDDINGS,
-    FACE_COLUMNS,
-    FACES,
-    LANDMARKS,
-    LARGE_CROPS,
-    LARGE_SIZE,
-    VALID,
-    read_faces,
-)
+from manifests.runtime.snapshot_files import CROPS, EMBEDDINGS, FACES, LANDMARKS, LARGE_CROPS, VALID, read_faces
+from train.data.snapshot import FACE_COLUMNS, LARGE_SIZE
 from train.data.taking.choose_faces import stream_faces
 from train.data.taking.crops import read_cleaned_crop, read_crop
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curate.faces.interface import FaceModels
 from manifests.runtime.files import sha256_file
+from manifests.runtime.snapshot_files import CROPS, EMBEDDINGS, FACES, FACTS
 from train.benchmark.imported.imported_faces import ImportedFaces, list_imported_faces
 from train.benchmark.set_faces import SetFaces, read_set_faces
 from train.benchmark.training_overlap import (
@@ -17,7 +18,6 @@ from train.benchmark.training_overlap import (
     find_training_overlap,
     has_snapshot,
 )
-from train.data.snapshot import CROPS, EMBEDDINGS, FACES, FACTS
 from train.evaluation.cache.cache_file import EvaluationCache
 from train.evaluation.cache.cached_embedder import make_cached_embedder
 from train.evaluation.cache.keys import hash_inputs
