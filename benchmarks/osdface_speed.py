@@ -173,7 +173,7 @@ def serve(name: str, folder: Path) -> None:
 
 
 def compare(folder: Path, repeats: int) -> list[dict[str, Any]]:
-    """Returns two rows for each system except `published`: a row of `published`, and a row of the system beside it.
+    """Compares each system with `published`, and returns two rows for each comparison: first the row of `published`.
 
     Only two systems are in memory at a time. The four systems together need more than 24 GiB.
     """

@@ -185,7 +185,8 @@ class MappedFaces:
 
 
 def answer_questions(folder: Path, way: str) -> None:
-    """Answers the questions of `Measurement`. A line of standard input is a question, a line of output an answer."""
+    """Opens the snapshot, and then serves a process that measures. Each line of standard input is a request, and each
+    line of standard output is the answer to it."""
     import train.data.dataset as data
     from train.data.augment import check_albumentations
 

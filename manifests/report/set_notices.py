@@ -5,8 +5,8 @@ from __future__ import annotations
 from manifests.report.result_tables import Result
 from manifests.runtime.text import format_count
 
-# The ways in which the faces of a set are compared with training faces (train/benchmark/training_overlap.py).
-_WAYS = {"file": "by their files", "picture": "by their pictures", "person": "by their people"}
+# What is compared of the faces of a set and of the training (train/benchmark/training_overlap.py).
+_WAYS = {"file": "files", "picture": "pictures", "person": "people"}
 
 
 def list_training_checks(result: Result) -> dict[str, str]:
@@ -87,10 +87,10 @@ def explain_training(result: Result) -> list[str]:
                 f"Nobody knows whether {training} used photos of the people in the set: {overlap['unchecked'][0]}"
             )
             continue
-        ways = ", ".join(_WAYS[kind] for kind in overlap["how"])
+        compared = " and ".join(_WAYS[kind] for kind in overlap["how"])
         sentence = (
-            f"Faces of the set: {overlap['set_faces']}. Faces of {training}: {overlap['training_faces']}. They were "
-            f"compared {ways}."
+            f"Faces of the set: {overlap['set_faces']}. Faces of {training}: {overlap['training_faces']}. "
+            f"Likeness compared their {compared}."
         )
         if "person" in overlap["how"]:
             expected = overlap["expected_pairs"]

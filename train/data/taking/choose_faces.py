@@ -47,6 +47,7 @@ _TARGETS = """
 SELECT number AS target FROM usable
 WHERE number IN (SELECT target FROM listed) AND upsample::DOUBLE * ? / 512 <= ?
 """
+# Why a face with a row in the table `pairs` is no target -> the query that counts these faces.
 _LEFT_OUT = {
     "not_in_a_split": "SELECT count(*) FROM pairs WHERE target NOT IN (SELECT face_id FROM usable)",
     "no_reference": "SELECT count(*) FROM usable WHERE face_id IN (SELECT target FROM pairs) "
