@@ -23,12 +23,11 @@ from train.evaluation.cache.cached_overlap import find_overlap
 from train.evaluation.cache.cached_restorations import make_cached_restorer
 from train.evaluation.cache.keys import hash_environment, hash_inputs
 from train.evaluation.cache.stored_restorer import StoredRestorer, check_restorer, make_batches, open_restorer
-from train.evaluation.judge import check_recognizer, choose_judge_device, list_failures
-from train.evaluation.options import EvaluationOptions, check_border
+from train.evaluation.options import EvaluationOptions
 from train.evaluation.results.aggregate import average_differences, average_systems
 from train.evaluation.results.describe_set import NO_TARGETS, describe_rows, describe_set
 from train.evaluation.results.ntire_score import add_parts, describe_gate
-from train.evaluation.results.set_metrics import add_set_metrics, explain_missing_options, read_set_options
+from train.evaluation.results.set_metrics import MeasuredSet, add_set_metrics, explain_missing_options, read_set_options
 from train.evaluation.results.set_problems import count_set_problems
 from train.evaluation.results.write_result import describe_metric
 from train.evaluation.sets.cases import Case, FrozenSet
@@ -36,13 +35,14 @@ from train.evaluation.sets.load_set import choose_metrics, leave_out_seen, name_
 from train.evaluation.sets.picture_file import PictureFile
 from train.evaluation.slices.average_slices import describe_slices
 from train.evaluation.slices.columns import check_columns
+from train.evaluation.systems.face_models import check_recognizer, choose_judge_device, list_failures
 from train.evaluation.systems.measured_cases import make_measured_case, make_measured_input
 from train.evaluation.systems.restore_case import restore_at_size
 from train.evaluation.systems.restored_folders import keep_common_cases, match_files
 from train.evaluation.systems.row import Row, label_row
 from train.evaluation.systems.rows import OnImage, measure_file, measure_input, measure_systems, select_image_metrics
 from train.evaluation.systems.system import System
-from train.metrics.measure import check_names, reads_target
+from train.metrics.measure import check_border, check_names, reads_target
 from train.metrics.readers import MeasuredCase
 from train.metrics.registry import METRICS
 from train.models.checkpoint_files import find_newest_checkpoint
@@ -257,15 +257,13 @@ class Evaluator:
     def build_result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
         """Returns the averages of `rows`, the differences of `pairs`, and the settings of the measurement."""
         assert self.frozen_set is not None and self.judge is not None and self.measure is not None
-        cases, metrics = self.frozen_set.cases, self.image_metrics
+        metrics = self.image_metrics
         averages, missing = average_systems(rows, metrics, self.options.seed), dict(self.missing_metrics)
         cache = next(iter(self.caches.values()))
         problems = count_set_problems(self.frozen_set, self.judge, cache)
         of_sets = [name for name in self.options.metrics if METRICS[name].scope == "set" and name not in missing]
-        images, keep = self.images_by_key, self.pictures.keep
-        missing |= add_set_metrics(
-            of_sets, averages, images, cases, self.options, self.statistics, self.measure, cache, keep
-        )
+        inputs = (self.images_by_key, self.frozen_set.cases, self.options, self.statistics, self.measure, cache)
+        missing |= add_set_metrics(of_sets, averages, MeasuredSet(*inputs, self.pictures.keep))
         while self.caches:
             self.caches.popitem()[1].close()
         for notice in dict.fromkeys(list_failures([self.judge, *self.recognizers.values()])):

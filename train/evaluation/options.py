@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from manifests.errors import BadInput
 
 # `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
 # are missing.
@@ -34,20 +31,6 @@ WITHOUT_TARGET_METRICS = (
     "input_agreement",
     "face_restored",
 )
-
-
-# The side of the smallest image inside a border, in pixels: the side of the window of SSIM.
-SMALLEST_SIDE = 11
-
-
-def check_border(border: int, size: int, metrics: Sequence[str]) -> None:
-    """Raises BadInput if too little of an image of `size` x `size` pixels is left inside a border, or if no metric
-    leaves out a border."""
-    if border and not any(name.startswith(("psnr", "ssim")) for name in metrics):
-        raise BadInput("No chosen metric is a PSNR or SSIM, so nothing reads --crop-border. Add psnr to --metrics.")
-    if border and size - 2 * border < SMALLEST_SIDE:
-        most = max(0, (size - SMALLEST_SIDE) // 2)
-        raise BadInput(f"--crop-border {border} leaves too little of images of {size} px. Give at most {most}.")
 
 
 @dataclass(frozen=True)

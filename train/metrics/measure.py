@@ -30,10 +30,11 @@ from train.metrics.fid import inception
 from train.metrics.networks import lpips_dists, no_reference
 from train.metrics.psnr_ssim import describe_border
 from train.metrics.readers import (
+    EMBEDDED,
     LANDMARKS,
     MASKED,
     NETWORKS,
-    UNMASKED,
+    SEARCHED,
     FaceCache,
     MeasuredCase,
     ReadMetric,
@@ -113,7 +114,7 @@ def describe_convention(name: str, border: int) -> str:
 
 def reads_references(name: str) -> bool:
     """Returns whether a metric compares an image with its references."""
-    return name in ("id_references", "copy_ratio")
+    return "references" in EMBEDDED.get(name, ())
 
 
 def reads_target(name: str) -> bool:
@@ -129,8 +130,7 @@ def reads_lq(name: str) -> bool:
 
 def reads_judge(name: str) -> bool:
     """Returns whether the judge's embeddings or landmarks change the value of a metric."""
-    own_network = (*lpips_dists.BACKBONE, *no_reference.WEIGHTS, *NETWORKS, "input_agreement")
-    return METRICS[name].scope != "set" and name not in (*MASKED, *UNMASKED, *own_network)
+    return name in EMBEDDED or name in SEARCHED
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -215,6 +215,16 @@ def build_measure(
         }
 
     return measure, reasons
+
+
+def check_border(border: int, side: int, names: Collection[str]) -> None:
+    """Raises BadInput if PSNR and SSIM cannot cut off `border` pixels at each side of an image of `side` x `side`
+    pixels, or if no metric of `names` cuts off a border."""
+    if border and MASKED.keys().isdisjoint(names):
+        raise BadInput("No chosen metric is a PSNR or SSIM, so nothing reads --crop-border. Add psnr to --metrics.")
+    if border and not is_large_enough("ssim", side, border):
+        most = max(0, (side - METRICS["ssim"].min_side) // 2)
+        raise BadInput(f"--crop-border {border} leaves too little of images of {side} px. Give at most {most}.")
 
 
 def is_large_enough(name: str, side: int, border: int) -> bool:

@@ -30,7 +30,7 @@ from train.metrics.measure import (
     select_names,
 )
 from train.metrics.networks.no_reference import WEIGHTS, load_no_reference
-from train.metrics.readers import EMBEDDED, SEARCHED, FaceCache, MeasuredCase
+from train.metrics.readers import FaceCache, MeasuredCase
 from train.metrics.registry import METRICS
 
 QUALITY_BATCH = 8  # The number of images whose quality is measured at once (ours).
@@ -87,7 +87,8 @@ class CachedMeasure:
             only: Collection[str] | None = None,
             lq: np.ndarray | None = None,
         ) -> dict[str, float]:
-            keys = self._make_keys(restored, target, references, wrong, valid, only, lq)
+            case = MeasuredCase(restored, target, tuple(references), tuple(wrong), valid, lq)
+            keys = self._make_keys(case, only)
             entries = {name: cache.get(key) for name, key in keys.items()}
             values = {name: struct.unpack("<d", entry)[0] for name, entry in entries.items() if entry is not None}
             missing = [name for name in keys if name not in values]
@@ -105,14 +106,13 @@ class CachedMeasure:
         Each of `images` has the inputs of `Measure`. The judge sees only the images of metrics whose values are not in
         the cache.
         """
-        of_judge = [name for name in self._metrics if name in EMBEDDED or name in SEARCHED]
+        of_judge = [name for name in self._metrics if reads_judge(name)]
         cases = []
         for case in images if of_judge else ():
-            restored, target, valid = case.restored, case.given_target, case.valid
-            keys = self._make_keys(restored, target, case.references, case.wrong, valid, of_judge, case.given_lq)
+            keys = self._make_keys(case, of_judge)
             if names := [name for name, key in keys.items() if cache.get(key) is None]:
+                covered = cover_invalid(case.restored, case.given_target, case.valid)
                 references = case.references[: self._most_references]
-                covered = cover_invalid(restored, target, valid)
                 cases.append((replace(case, restored=covered, references=references), names))
         self._faces.analyse(cases)
 
@@ -165,25 +165,17 @@ class CachedMeasure:
     def _hash_pair(self, restored: np.ndarray, target: np.ndarray | None, valid: np.ndarray | None) -> str:
         return hash_inputs(*map(self._hashes.find, (restored, target, valid)))
 
-    def _make_keys(
-        self,
-        restored: np.ndarray,
-        target: np.ndarray | None,
-        references: Sequence[np.ndarray],
-        wrong: Sequence[np.ndarray],
-        valid: np.ndarray | None,
-        only: Collection[str] | None,
-        lq: np.ndarray | None,
-    ) -> dict[str, str]:
-        """Returns the keys of the values of an image, by metric. The arguments are as in `Measure`."""
+    def _make_keys(self, case: MeasuredCase, only: Collection[str] | None) -> dict[str, str]:
+        """Returns the keys of the values of an image, by metric. `only` is as in `Measure`."""
         find = self._hashes.find
         names = [name for name in self._metrics if name not in self.missing and METRICS[name].scope != "set"]
-        pair, of_lq = self._hash_pair(restored, target, valid), find(lq)
-        of_references = hash_inputs(*map(find, references[: self._most_references]))
-        of_wrong = hash_inputs(*map(find, wrong))
+        pair, of_lq = self._hash_pair(case.restored, case.given_target, case.valid), find(case.given_lq)
+        of_references = hash_inputs(*map(find, case.references[: self._most_references]))
+        of_wrong = hash_inputs(*map(find, case.wrong))
+        has_target, has_lq = case.given_target is not None, case.given_lq is not None
         return {
             name: self._make_key(name, pair, of_references, of_wrong, of_lq)
-            for name in select_names(names, bool(wrong), only, target is not None, lq is not None)
+            for name in select_names(names, bool(case.wrong), only, has_target, has_lq)
         }
 
     def _make_key(self, name: str, pair: str, references: str = "", wrong: str = "", lq: str | None = None) -> str:

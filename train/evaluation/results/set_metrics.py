@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache as remember
 from pathlib import Path
 from typing import Any
@@ -64,57 +64,48 @@ def explain_missing_options(options: EvaluationOptions) -> dict[str, str]:
     }
 
 
-def add_set_metrics(
-    names: Sequence[str],
-    averages: Sequence[Average],
-    images_by_key: Mapping[str, list[np.ndarray]],
-    cases: Sequence[Case],
-    options: EvaluationOptions,
-    statistics: Statistics | None,
-    measure: CachedMeasure,
-    cache: EvaluationCache,
-    keep: Callable[[np.ndarray], np.ndarray] = lambda image: image,
-) -> dict[str, str]:
+@dataclass(frozen=True)
+class MeasuredSet:
+    """Holds what the metrics of whole sets read."""
+
+    images_by_key: Mapping[str, list[np.ndarray]]  # the images of each system, by the key of the system
+    cases: Sequence[Case]
+    options: EvaluationOptions  # with the statistics, the result of `read_set_options`
+    statistics: Statistics | None
+    measure: CachedMeasure
+    cache: EvaluationCache
+    # This function is called with each picture of `options.fid_folder`, and its result is used.
+    keep: Callable[[np.ndarray], np.ndarray]
+
+
+def add_set_metrics(names: Sequence[str], averages: Sequence[Average], measured: MeasuredSet) -> dict[str, str]:
     """Adds metrics, FIDs or the NTIRE score, to the average of each system.
 
-    Returns the metrics that cannot be measured, each with the reason.
-
-    `images_by_key` has the images of each system, by the key of the system. `options` and `statistics` are those of
-    `read_set_options`. The key `against` of a value says with what the images were compared, so that values against
-    different images are never put into one table. `keep` is called with each picture of `options.fid_folder`, and its
-    result is used.
+    Returns the metrics that cannot be measured, each with the reason. The key `against` of a value says with what the
+    images were compared, so that values against different images are never put into one table.
     """
     missing = {}
     for name in names:
         try:
             if name == NAME:
-                add_score(averages, options.fid_convention or DEFAULT)
+                add_score(averages, measured.options.fid_convention or DEFAULT)
             else:
-                _add_fid(name, averages, images_by_key, cases, options, statistics, measure, cache, keep)
+                _add_fid(name, averages, measured)
         except BadInput as error:
             missing[name] = str(error)
     return missing
 
 
-def _add_fid(
-    name: str,
-    averages: Sequence[Average],
-    images_by_key: Mapping[str, list[np.ndarray]],
-    cases: Sequence[Case],
-    options: EvaluationOptions,
-    statistics: Statistics | None,
-    measure: CachedMeasure,
-    cache: EvaluationCache,
-    keep: Callable[[np.ndarray], np.ndarray],
-) -> None:
+def _add_fid(name: str, averages: Sequence[Average], measured: MeasuredSet) -> None:
     """Adds one FID to the average of each system. Raises BadInput if it cannot be measured."""
-    convention, others, given = options.fid_convention or DEFAULT, list[np.ndarray](), None
+    options, others, given = measured.options, list[np.ndarray](), None
+    convention = options.fid_convention or DEFAULT
     if name == "fid_statistics":
-        assert statistics is not None
-        given = statistics
+        assert measured.statistics is not None
+        given = measured.statistics
         compared = [given.mean, given.covariance]
     else:
-        others = compared = _read_others(name, cases, options, keep)
+        others = compared = _read_others(name, measured)
     count = given.images if given is not None else len(others)
     against: dict[str, Any] = {"images": count, "sha256": hash_inputs(*compared)}
     # The key of a value contains the convention, because the same images have another value by another convention.
@@ -129,14 +120,14 @@ def _add_fid(
         return given or measure_statistics(others, load_network(), "other images")
 
     for average in averages:
-        if not (images := images_by_key.get(average["key"], [])):
+        if not (images := measured.images_by_key.get(average["key"], [])):
             average[name] = None
             continue
 
         def compute(images: Sequence[np.ndarray] = images) -> float:
             return compute_distance(measure_statistics(images, load_network(), "restored images"), measure_others())
 
-        mean = measure.compute_set_metric(name, images, key_parts, cache, compute)
+        mean = measured.measure.compute_set_metric(name, images, key_parts, measured.cache, compute)
         average[name] = {"mean": mean, "images": len(images), "against": against}
 
 
@@ -144,14 +135,13 @@ def _get_source(options: EvaluationOptions, name: str) -> object:
     return options.fid_folder if name == "fid_folder" else options.fid_statistics
 
 
-def _read_others(
-    name: str, cases: Sequence[Case], options: EvaluationOptions, keep: Callable[[np.ndarray], np.ndarray]
-) -> list[np.ndarray]:
+def _read_others(name: str, measured: MeasuredSet) -> list[np.ndarray]:
     if name == "fid":
-        return [case.target for case in cases if case.target is not None]
-    assert options.fid_folder is not None
+        return [case.target for case in measured.cases if case.target is not None]
+    folder = measured.options.fid_folder
+    assert folder is not None
     with open_reader(limited=True) as read:
-        return [keep(read(path)) for path in list_photos(options.fid_folder)]
+        return [measured.keep(read(path)) for path in list_photos(folder)]
 
 
 def _read_given_statistics(path: Path, options: EvaluationOptions) -> Statistics:
