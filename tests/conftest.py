@@ -33,11 +33,11 @@ from hypothesis import settings
 
 from tests.doubles.commands.forked_commands import start_python
 from tests.doubles.commands.forked_workers import fork_workers
-from tests.doubles.ledger_speed import speed_up_ledgers
+from tests.doubles.ledger_threads import use_one_thread
 from tests.places import SHARED, Run
 
 fork_workers()
-speed_up_ledgers()
+use_one_thread()
 
 # `make test` draws the same random examples each time. `make fuzz` sets HYPOTHESIS_PROFILE=free to draw new examples.
 # No example has a time limit, because an example can take long on a busy machine.

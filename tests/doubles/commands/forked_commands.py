@@ -26,7 +26,7 @@ from multiprocessing import connection, forkserver
 from pathlib import Path
 
 from tests.doubles.commands.forked_workers import fork_workers
-from tests.doubles.ledger_speed import speed_up_ledgers
+from tests.doubles.ledger_threads import use_one_thread
 from tests.places import REPOSITORY
 
 LIBRARIES = ("torch._dynamo", "torch.utils.tensorboard", "likeness", "pytest")
@@ -247,7 +247,7 @@ def main() -> None:
     del sys.path[0]  # removes the folder of this file, so that no module is imported from it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     import_everything()
-    speed_up_ledgers()
+    use_one_thread()
     gc.collect()
     gc.freeze()  # without this call, the garbage collector of a forked process would copy the memory of all modules
     words = serve(requests)
