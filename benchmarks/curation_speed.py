@@ -157,7 +157,7 @@ def time_steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
         time_step("sha256, twice", lambda data=data: [sha256_bytes(data), sha256_bytes(data)])
         image = time_step("decode in detect", lambda data=data: decode(data))
         picture = time_step("decode in scan", lambda data=data: decode_picture(data, identify=True))
-        time_step("photo's hashes", lambda image=image: [measure.hash_picture(image, side) for side in (8, 16)])
+        time_step("photo's hashes", lambda image=image: measure.hash_picture(image))
         time_step("photo's measures", lambda picture=picture: measure_picture(picture))
         upright = time_step("detect", lambda image=image: models.detect(image))
         found = time_step("second looks", lambda i=image, faces=upright: find_faces(i, models, upright=faces))

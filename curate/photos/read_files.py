@@ -137,13 +137,14 @@ def _make_photo_rows(file: File, sha256: str, picture: Picture, kept_out: KeptOu
     height, width = picture.rgb.shape[:2]
     assert picture.stored is not None and picture.date is not None
     samples, orientation = picture.stored.sha256, picture.stored.orientation
+    phash, phash256 = hash_picture(picture.rgb)
     photo = Photo(
         sha256,
         width,
         height,
-        phash=hash_picture(picture.rgb),
+        phash=phash,
         notice=picture.notice,
-        phash256=hash_picture(picture.rgb, side=16),
+        phash256=phash256,
         samples=samples,
         orientation=orientation,
         decoder=picture.stored.decoder,

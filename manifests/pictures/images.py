@@ -166,10 +166,13 @@ def decode_picture(
                 turned = _read_orientation(image) if image.format == "TIFF" else 1
                 image.load()
                 orientation = _read_orientation(image) if kind is None else 1
-                stored = identify_samples(image, turned, orientation) if identify else None
                 date = _read_date(image, file, kind) if identify else None
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
+                # The conversion does not change the samples of a picture that is RGB and has neither profile nor alpha.
+                is_plain = image.mode == "RGB" and not image.info.get("icc_profile") and not has_alpha(image)
+                samples = rgb if is_plain else None
+                stored = identify_samples(image, turned, orientation, samples) if identify else None
             del image  # turning the picture upright needs the memory that is freed here
             return Picture(turn_upright(rgb, orientation), profile_notice or notice, original, facts, stored, date)
         except UndecodableImage:

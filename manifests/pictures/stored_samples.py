@@ -42,14 +42,19 @@ class StoredSamples:
     decoder: str  # The text of `describe_decoder`.
 
 
-def identify_samples(image: Image.Image, turned_by: int, orientation: int) -> StoredSamples:
+def identify_samples(
+    image: Image.Image, turned_by: int, orientation: int, samples: np.ndarray | None = None
+) -> StoredSamples:
     """Returns the identity of a loaded picture.
+
+    `samples` are the samples of the loaded picture, uint8 (H, W, 3), if the caller already has them. Reading them again
+    would take time.
 
     `turned_by` is the EXIF orientation by which Pillow turned the samples while it loaded them, or 1. `orientation` is
     the EXIF orientation that the loaded picture still has.
     """
     file_format = "JPEG" if image.format == "MPO" else str(image.format)  # a phone's MPO file begins with a JPEG
-    sha256 = _hash_samples(image, turned_by)
+    sha256 = _hash_samples(image, turned_by, samples)
     return StoredSamples(sha256, orientation if turned_by == 1 else turned_by, describe_decoder(file_format))
 
 
@@ -71,7 +76,7 @@ def is_current(decoder: str | None) -> bool:
     return decoder is not None and describe_decoder(decoder.partition(",")[0]) == decoder
 
 
-def _hash_samples(image: Image.Image, turned_by: int) -> str:
+def _hash_samples(image: Image.Image, turned_by: int, samples: np.ndarray | None) -> str:
     """Returns the sha256, in hex, of the mode, the size and the samples of a loaded picture.
 
     The turn by the orientation `turned_by` is undone first. Palette pictures are hashed as RGB or RGBA.
@@ -82,10 +87,13 @@ def _hash_samples(image: Image.Image, turned_by: int) -> str:
     undo = _UNDO.get(turned_by)
     image = image if undo is None else image.transpose(undo)
     digest = hashlib.sha256(f"{mode} {image.width} {image.height} ".encode())
+    if samples is not None and undo is None:
+        digest.update(np.ascontiguousarray(samples).data)
+        return digest.hexdigest()
     for strip in split_into_strips(image.width, image.height):
         part = image.crop(strip)
-        samples = np.asarray(part if part.mode == mode else part.convert(mode))
-        digest.update(samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes())
+        values = np.asarray(part if part.mode == mode else part.convert(mode))
+        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
 
 

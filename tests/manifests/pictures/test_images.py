@@ -1,5 +1,6 @@
 """Tests that every photo becomes upright RGB uint8, and that every other file gets a reason."""
 
+import hashlib
 import struct
 from pathlib import Path
 
@@ -392,3 +393,15 @@ def test_a_picture_is_known_by_its_content_not_its_name(tmp_path):
     (tmp_path / "text.jpg").write_text("Dear photograph, you are a letter.")
     (tmp_path / "empty.png").write_bytes(b"")
     assert [is_picture(tmp_path / name) for name in ("photo.txt", "text.jpg", "empty.png")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"icc_profile": profile_of("Display P3")}, {"transparency": (0, 0, 0)}],
+    ids=["plain", "p3", "alpha"],
+)
+def test_the_hash_of_the_samples_does_not_depend_on_a_profile_or_on_alpha(options):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    stored = decode_picture(saved(Image.fromarray(image), "PNG", **options), identify=True).stored
+    assert stored is not None
+    assert stored.sha256 == hashlib.sha256(b"RGB 30 20 " + image.tobytes()).hexdigest()
