@@ -50,7 +50,8 @@ def is_kept_out(path: Path, kept_out: KeptOutList | None, read_original: ReadOri
     except BadInput:
         return False
     samples = None if picture.stored is None else picture.stored.sha256
-    return kept_out.pictures.find_reason(samples, hash_picture(picture.rgb, side=16), uri_of(path)) is not None
+    _, phash256 = hash_picture(picture.rgb)
+    return kept_out.pictures.find_reason(samples, phash256, uri_of(path)) is not None
 
 
 def drop_kept_out_references(
