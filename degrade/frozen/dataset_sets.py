@@ -136,8 +136,8 @@ def make_set(
     is called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for BasicSR's
     code.
 
-    Raises BadInput if an option is not valid or if another set has the same name. Raises LedgerBroken if a crop is
-    missing or has changed since the set was begun.
+    Raises BadInput if an option is not valid, if the split has no face, if `size` is too small for the preset, or if
+    another set has the same name. Raises LedgerBroken if a crop is missing or has changed since the set was begun.
     """
     checked_preset = _check_options(preset, split, seed, size, engine)
     check_workers(workers)

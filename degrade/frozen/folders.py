@@ -258,8 +258,8 @@ def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance 
                 )
             if result.sha256 != row["sha256"]:
                 raise BadInput(
-                    f"The image of {job.source} was made again and differs from the bytes that {out / THETAS} "
-                    f"records; nothing was overwritten. `likeness verify {out}` shows the difference."
+                    f"The image of {job.source} was made again, and its sha256 differs from the sha256 in "
+                    f"{out / THETAS}. Nothing was overwritten. `likeness verify {out}` shows the difference."
                 )
             write_atomically(path, result.png)
             if progress:

@@ -1,4 +1,4 @@
-"""Turns each act of the user in the browser into requests of `likeness decide`."""
+"""Performs each act of the user in the browser, and describes the act in a sentence."""
 
 from __future__ import annotations
 

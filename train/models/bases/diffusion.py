@@ -146,7 +146,7 @@ class DiffusionBase(nn.Module):
         return self.extension.take()
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
+        """Returns the image (B,3,S,S) of the clean latent x0. The values of the image are not clamped."""
         image: torch.Tensor = self.vae.decode(x0 / self.scaling).sample / 2 + 0.5
         return image
 

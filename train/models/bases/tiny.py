@@ -61,5 +61,5 @@ class TinyBase(nn.Module):
         return clean
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
+        """Returns the image (B,3,S,S) of the clean latent x0. The values of the image are not clamped."""
         return latent.decode(x0 * self.spread, self.factor, self.inner)

@@ -90,7 +90,7 @@ class InstantRestoreBase(nn.Module):
         return self.extension.take()
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
+        """Returns the image (B,3,S,S) of the clean latent x0. The values of the image are not clamped."""
         if self.clip is not None:
             x0 = x0.clamp(-self.clip, self.clip)
         image: torch.Tensor = self.vae.decode(x0 / self.scaling).sample / 2 + 0.5

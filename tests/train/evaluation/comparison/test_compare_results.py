@@ -203,7 +203,8 @@ def test_a_notice_says_that_few_people_allow_no_star(tmp_path: Path) -> None:
         assert any(stars) != ("no difference can be significant" in notice)
         return notice
 
-    # With six people, the smallest p-value is 2 / 2^6 = .0312. Two tests multiply it by 1.5, and four tests by 2.08.
+    # With six people, the smallest p-value is 2 / 2^6 = .0312. The correction multiplies this p-value by 1.5 if there
+    # are two comparisons, and by 2.08 if there are four.
     assert "can be significant" not in describe(6, 2)
     assert "With 6 people, no difference" in describe(6, 3) and ".0312, before the correction for 4" in describe(6, 3)
     assert "With 5 people, no difference" in describe(5, 2) and ".0625, before" in describe(5, 2)

@@ -43,5 +43,5 @@ class StyleganBase(nn.Module):
         return restored
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """Returns the image (B,3,S,S) of the clean latent x0, not clamped."""
+        """Returns the image (B,3,S,S) of the clean latent x0. The values of the image are not clamped."""
         return (x0 + 1) / 2
