@@ -23,7 +23,7 @@ def encode(image: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
 
 
 def decode(latent: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
-    """Returns the image of a latent. The values of the image are not clamped. `decode` is the exact inverse of `encode`."""
+    """Returns the image of a latent, with values that are not clamped. `decode` is the exact inverse of `encode`."""
     return (depth_to_space(latent, factor, inner) + 1) / 2
 
 
