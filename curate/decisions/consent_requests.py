@@ -30,7 +30,7 @@ class PhotoConsents:
     """The photos of a dataset and their consent. None stands for an unknown consent."""
 
     sidecar: dict[str, str | None]  # photo -> the consent in the sidecar
-    now: dict[str, str | None]  # photo -> the consent that counts, with all recorded decisions
+    now: dict[str, str | None]  # photo -> the consent that counts after all recorded decisions
     photo_of_file: dict[str, str]  # sha256 of a file -> its photo
     require: bool = False  # whether a photo whose consent is unknown may not be used
 

@@ -24,7 +24,7 @@ _ADOBE, _MPF = 0xEE, b"MPF\x00"  # a segment that the encoder writes itself, and
 
 @dataclass(frozen=True)
 class JpegParts:
-    """Holds how a JPEG was encoded."""
+    """Holds the stored samples of a JPEG, and how the JPEG was encoded."""
 
     # uint8 (H, W, 3): Y, Cb, Cr; None if the JPEG is gray, CMYK or stored as RGB, or was read at half size
     planes: np.ndarray | None

@@ -1,7 +1,7 @@
 """Reads a snapshot: a folder with all faces, references, embeddings and crops that a training run needs.
 
-`take_snapshot` makes the snapshot of a dataset once. Training on a snapshot does not need the ledger, duckdb, polars or
-insightface. So a snapshot can be copied to another machine to train there.
+`take_snapshot` makes the snapshot before the training, and this module only reads it. Training on a snapshot does not
+need the ledger, duckdb, polars or insightface. So a snapshot can be copied to another machine to train there.
 
 All large files are mapped into memory. A process reads a row of a file only when a sample needs the row, and all
 processes of a machine share the rows that are in memory.

@@ -19,8 +19,9 @@ DEFAULT_METRICS = (
     "copy_ratio",
 )
 
-# `evaluate` computes these metrics for a set without targets, if the user does not give --metrics. The identity to the
-# references (IPS) is beside the identity to the input and the agreement with the input, because copying raises IPS.
+# `evaluate` computes these metrics for a set without targets, if the user does not give --metrics. A restorer can
+# raise the identity to the references (IPS) by copying the references. The identity to the input and the agreement with
+# the input are therefore measured, too.
 WITHOUT_TARGET_METRICS = (
     "niqe",
     "musiq",

@@ -68,7 +68,7 @@ def join_encoded(references: Sequence[EncodedReferences]) -> EncodedReferences:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Holds all inputs of a step except the latent. The order of the references does not matter.
+    """Holds all inputs of a step except the latent.
 
     train/models/restorer.py makes the conditions from a batch, and the bases read the conditions.
     """

@@ -105,7 +105,8 @@ class Restorer(nn.Module):
         denoiser needs both: the result is the clean latent that the denoiser computes from the target's latent with
         noise. Without `noisy`, a denoiser restores `lq`. The model of recipe vre has the same arguments.
 
-        K can be 0 and can differ between calls. The order of the references does not matter.
+        K can be 0 and can differ between calls. The order of the references does not matter, except for the base
+        `stylegan`, which reads the first references.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
         conditions = self.condition(lq, references, present, embeddings, places, encoded)

@@ -21,8 +21,9 @@ import numpy as np
 MARGIN = 64
 STRIDE = 32  # If the strides are not known, the sides of the input are multiples of STRIDE pixels.
 OVERLAP = 0.4  # Of two boxes with an IoU above .4, only the better box remains (insightface's nms_thresh).
-# The network's input value for each of the 256 values of a channel (insightface's mean 127.5 and std 128).
-_LEVELS = ((np.arange(256) - 127.5) / 128).astype(np.float32)
+# The network's input is (level - 127.5) / 128 for a level from 0 to 255 (insightface's mean and std). A float32 holds
+# all of these numbers exactly.
+_SCALE, _SHIFT = np.float32(1 / 128), np.float32(-127.5 / 128)
 # number of the network's outputs -> (strides, anchors at each grid point, whether the network returns landmarks), from
 # insightface's _init_vars
 _LAYOUTS = {
@@ -138,9 +139,11 @@ class Scrfd:
         """
         blob = np.empty((len(images), 3, height, width), np.float32)
         for channels, image in zip(blob, images, strict=True):
-            channels[:, image.shape[0] :] = channels[:, :, image.shape[1] :] = _LEVELS[0]
+            channels[:, image.shape[0] :] = channels[:, :, image.shape[1] :] = _SHIFT  # black
             for channel, plane in zip(channels, cv2.split(image), strict=True):
-                cv2.LUT(plane, _LEVELS, dst=channel[: image.shape[0], : image.shape[1]])
+                inside = channel[: image.shape[0], : image.shape[1]]
+                np.multiply(plane, _SCALE, out=inside)
+                inside += _SHIFT
         outputs = self.session.run(None, {self.session.get_inputs()[0].name: blob})
         # Some networks join the anchors of all images in the first axis, and others have an axis of images.
         by_image = zip(*(output.reshape(len(images), -1, output.shape[-1]) for output in outputs), strict=True)

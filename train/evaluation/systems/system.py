@@ -90,7 +90,7 @@ def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
 
 
 def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns the pairs of `list_differences`, and more pairs of systems (name, first key, second key).
+    """Returns the pairs of `list_differences` and more pairs, as (name of the difference, first key, second key).
 
     The other pairs compare right references with each kind of changed references. They also compare references that are
     used without the check of `restore`, right and wrong ones, with no references.

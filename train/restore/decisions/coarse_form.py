@@ -1,4 +1,4 @@
-"""Gives a restored face the colours and the shading of its input, if the input shows colours and shading clearly.
+"""Gives a restored face the colours and the shading of its input, if the recognizer finds both faces very similar.
 
 A network that adds detail also changes colours and shading a little, so colours and shading are taken from the input.
 StableSR's colour fix corrects the low frequencies in the same way. The condition for this correction and both numbers

@@ -18,10 +18,12 @@ from tests.doubles.models.refinefir import (
     make_encoder,
     make_generator,
 )
+from train.models.bases.stylegan.base import StyleganBase
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.bases.stylegan.generator import Generator
 from train.models.config import REFINEFIR, StyleganConfig
 from train.models.identity.identity_encoder import IdentityEncoder, IrSe, embed_gray
+from train.models.io import Conditions
 from train.models.restorer import Restorer
 from train.recipes.model_configs import build_model_config
 from train.recipes.recipes import find_recipe
@@ -187,3 +189,20 @@ def test_a_restorer_on_this_base_is_saved_and_loaded(tmp_path: Path) -> None:
     assert restored[:1].allclose(expected.clamp(0, 1), atol=1e-5)
     with pytest.raises(BadInput, match="trained on stylegan, which needs no base"):
         Restorer.from_pretrained(tmp_path, "sd21")
+
+
+@torch.no_grad()
+def test_the_references_of_an_image_are_repeated_whatever_its_batch() -> None:
+    base = StyleganBase(replace(SHAPE, references=3))
+    lq, references = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 3, 64, 64)
+    identity = F.normalize(torch.randn(2, SHAPE.identity))
+
+    def predict(rows: slice, count: int, present: list[list[bool]]) -> torch.Tensor:
+        conditions = Conditions(torch.tensor(present), torch.zeros(0, dtype=torch.long), ())
+        conditions = replace(conditions, references=references[rows, :count], identity=identity[rows])
+        return base.predict(base.encode(lq[rows]), conditions, 0)
+
+    together = predict(slice(0, 2), 3, [[True, False, False], [True, True, True]])
+    assert predict(slice(0, 1), 1, [[True]]).allclose(together[:1], atol=1e-5)
+    assert predict(slice(1, 2), 3, [[True] * 3]).allclose(together[1:], atol=1e-5)
+    assert not predict(slice(0, 1), 1, [[False]]).allclose(together[:1], atol=1e-3)

@@ -28,17 +28,20 @@ class StyleganBase(nn.Module):
         """Returns the output of the generator as the clean latent x0, in the shape of z. The timestep has no effect.
 
         The generator reads the first references of each image. If an image has fewer references than the generator
-        reads, its references are repeated. An empty slot is black, as is the area around a face that was warped with a
-        mesh (ours).
+        reads, its references are repeated. The pictures of an image without references are black, as is the area around
+        a face that was warped with a mesh (ours).
         """
         references, present = conditions.references, conditions.present
         assert references is not None and conditions.identity is not None
         read = self.generator.shape.references
         pictures = z.new_full((len(z), read, *z.shape[1:]), -1)
-        if count := present.shape[1]:
-            slots = torch.arange(read, device=z.device) % count
-            filled = present[:, slots, None, None, None]
-            pictures = torch.where(filled, self.encode(references[:, slots]), pictures)
+        if present.shape[1]:
+            # The references of an image fill its first slots. The other slots only make all images of a batch equal.
+            counts = present.sum(1, keepdim=True).clamp(min=1)
+            slots = torch.arange(read, device=z.device)[None] % counts
+            filled = present.gather(1, slots)[..., None, None, None]
+            chosen = references[torch.arange(len(z), device=z.device)[:, None], slots]
+            pictures = torch.where(filled, self.encode(chosen), pictures)
         restored: torch.Tensor = self.generator(torch.cat([z, pictures.flatten(1, 2)], 1), conditions.identity)
         return restored
 
