@@ -67,6 +67,7 @@ from manifests.exit_codes import EXIT_CODES, INTERRUPTED, exit_with_message, run
 from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.json_log import log, log_as_json
+from manifests.stores.store_path import parse_path
 
 if TYPE_CHECKING:
     from curate.run.summary import Summary
@@ -117,7 +118,7 @@ def _start(
 
 
 def run(
-    photos: Annotated[list[Path], argument("PHOTOS...", curate.cli.ARCHIVES)],
+    photos: Annotated[list[Path], argument("PHOTOS...", curate.cli.ARCHIVES, parser=parse_path)],
     out: Annotated[Path, flag("--out", ": the folder of a new or an existing dataset", metavar="DATASET")],
     faces: Annotated[str, flag("--faces", curate.cli.ONE_RECOGNIZER)] = "auto",
     filters: Annotated[str, flag("--filters")] = "default",

@@ -15,6 +15,7 @@ import typer
 
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count
+from manifests.stores.store_path import parse_path
 
 if TYPE_CHECKING:
     from curate.photos.name_rules import NameRules
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from curate.run.summary import Summary
 
 # Help texts that `curate` shares with `run`. `manifest import` has the last two of them.
-ARCHIVES = ", and zip or tar archives of photos"
+ARCHIVES = ", and zip or tar archives of photos; also s3://, gs://, hf://, https:// and lists (docs/object_stores.md)"
 ONE_RECOGNIZER = "; a dataset keeps the recognizer of its first run"
 WINDOW = ", or window:LOW-HIGH with your own distances"
 _FILES, _FACES, _PEOPLE, _CONSENT = "Files", "Faces", "People, splits and references", "Consent"
 
 
 def curate(
-    photos: Annotated[list[Path], argument("PHOTOS...", ARCHIVES)],
+    photos: Annotated[list[Path], argument("PHOTOS...", ARCHIVES, parser=parse_path)],
     out: Annotated[Path, flag("--out", ": the folder of a new or existing dataset", metavar="DATASET")],
     exclude: Annotated[
         list[str] | None, flag("--exclude", ", such as '*_edited.jpg'", repeat=True, panel=_FILES)

@@ -16,6 +16,7 @@ from manifests.ledger.paths import LEDGER_NAME, MAX_SEED
 from manifests.runtime.files import find_blocking_file
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count, make_printable
+from manifests.stores.store_path import StorePath, parse_path
 
 if TYPE_CHECKING:
     from degrade.frozen.dataset_sets import SetSummary
@@ -43,11 +44,17 @@ def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int],
 
 
 def _is_dataset(folder: Path) -> bool:
-    return (folder / LEDGER_NAME).is_file()
+    """Returns whether a folder is a dataset. Raises BadInput for the copy of a ledger in a store."""
+    from manifests.errors import BadInput
+
+    has_ledger = (folder / LEDGER_NAME).is_file()
+    if has_ledger and isinstance(folder, StorePath):
+        raise BadInput(f"{folder} contains the copy of a ledger. Name the local folder of the dataset.")
+    return has_ledger
 
 
 def degrade(
-    source: Annotated[Path, argument("DATASET|FOLDER")],
+    source: Annotated[Path, argument("DATASET|FOLDER", parser=parse_path)],
     out: Annotated[
         Path | None,
         flag(
@@ -55,6 +62,7 @@ def degrade(
             ": the folder of the new set, for the images of a folder; a dataset stores its sets in DATASET/lq",
             metavar="LQ",
             default="none",
+            parser=parse_path,
         ),
     ] = None,
     preset: Annotated[str | None, flag("--preset", default="gfpgan")] = None,
@@ -71,7 +79,7 @@ def degrade(
     ] = None,
     seed: Annotated[int | None, flag("--seed", low=0, high=MAX_SEED, default="0")] = None,
     engine: Annotated[str | None, flag("--engine", default="exact")] = None,
-    replay: Annotated[Path | None, flag("--replay", default="none")] = None,
+    replay: Annotated[Path | None, flag("--replay", default="none", parser=parse_path)] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -210,7 +218,9 @@ def _print(summary: SetSummary | FolderSummary, as_json: bool, sentence: str) ->
 
 
 def verify(
-    source: Annotated[Path, argument("DATASET|LQ", "; without --set, all sets of a dataset are verified")],
+    source: Annotated[
+        Path, argument("DATASET|LQ", "; without --set, all sets of a dataset are verified", parser=parse_path)
+    ],
     lq_set: Annotated[str | None, flag("--set", default="all sets")] = None,
     originals: Annotated[
         Path | None,
@@ -218,6 +228,7 @@ def verify(
             "--originals",
             ", if this folder was moved after LQ was made",
             default="the folder that the card of LQ names",
+            parser=parse_path,
         ),
     ] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from manifests.runtime.json_log import is_logging, log
+from manifests.stores.addresses import hide_secrets
 
 EXIT_CODES = "0 done, 1 a failure or a failed check, 2 unusable input, 130 interrupted"  # for the help
 INTERRUPTED = 130
@@ -57,7 +58,11 @@ def run_with_exit_code(app: Callable[[], object]) -> None:
 
 
 def exit_with_message(sentence: str, code: int) -> NoReturn:
-    """Prints `sentence` to standard error, or writes it to the JSON log, and exits with `code`."""
+    """Prints `sentence` to standard error, or writes it to the JSON log, and exits with `code`.
+
+    Secrets in addresses are left out.
+    """
+    sentence = hide_secrets(sentence)
     if is_logging():
         log("failed", logging.ERROR, message=sentence, exit_code=code)
     else:  # a file name may contain bytes that are not UTF-8

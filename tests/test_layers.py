@@ -34,8 +34,8 @@ DISTRIBUTIONS = {
 }
 # Our code needs these packages, but does not import them. face_recognition_models is found by its path. tensorboard
 # writes the events of torch. albumentations needs the headless OpenCV in the same version as opencv-python. pyiqa's
-# clip needs setuptools.
-NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptools", "tensorboard"}
+# clip needs setuptools. fsspec loads gcsfs and s3fs.
+NEVER_IMPORTED = {"face_recognition_models", "gcsfs", "opencv-python-headless", "s3fs", "setuptools", "tensorboard"}
 
 
 OURS = ("curate", "degrade", "train", "manifests")
@@ -60,7 +60,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = (
         project["optional-dependencies"][name]
-        for name in ("offline", "heic", "jxl", "raw", "lmdb", "review", "albumentations", "iqa", "reference")
+        for name in ("offline", "heic", "jxl", "raw", "lmdb", "review", "stores", "albumentations", "iqa", "reference")
     )
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     declared = {re.split(r"[<>=\[]", line)[0] for line in lines}

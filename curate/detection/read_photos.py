@@ -17,6 +17,7 @@ from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
+from manifests.stores.addresses import add_secrets
 
 # Two photos are in memory at the same time only if the sum of their pixels is at most MAX_PIXELS_AHEAD (ours). If two
 # photos have more pixels, the second photo is decoded after the first photo was used. Without MAX_PIXELS_AHEAD, two
@@ -24,7 +25,8 @@ from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is
 MAX_PIXELS_AHEAD = 64_000_000
 
 
-# The uri of a file that contains a photo, and the sha256 of the file
+# The uri of a file that contains a photo, and the sha256 of the file. The uri has the secrets of a web address, so a
+# source is written into no file.
 Source = tuple[str, str]
 
 
@@ -38,7 +40,7 @@ def list_sources(ledger: Ledger) -> dict[str, tuple[Source, ...]]:
     sources: dict[str, list[Source]] = defaultdict(list)
     for file in ledger.read_rows(File):
         if file.photo_id is not None and (file.samples, file.orientation) == pixels.get(file.photo_id):
-            sources[file.photo_id].append((file.uri, file.sha256 or file.photo_id))
+            sources[file.photo_id].append((add_secrets(file.uri), file.sha256 or file.photo_id))
     return {photo_id: tuple(of_photo) for photo_id, of_photo in sources.items()}
 
 

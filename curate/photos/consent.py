@@ -30,6 +30,7 @@ from manifests.privacy.erase import (
 )
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, normalise_name
+from manifests.stores.store_path import StorePath
 
 COLUMNS = ("source", "licence", "consent")
 # Sorted by strictness: the last value is the strictest. An empty cell means that the consent is unknown.
@@ -124,7 +125,7 @@ def match_sidecar(
         if re.fullmatch(r"[0-9a-fA-F]{64}", line.file):
             photos = {photo_of[line.file.lower()]} if line.file.lower() in photo_of else set()
         else:
-            names = {os.path.normpath(folder / line.file) for folder in folders}
+            names = {_tidy(folder / line.file) for folder in folders}
             photos = set().union(*(photos_at[name] for name in names if name in photos_at))
             if not photos or line.consent in CONSENT_REFUSALS:
                 places = list_places(line.file, roots)
@@ -154,7 +155,12 @@ def list_places(name: str, roots: Sequence[Path]) -> list[str]:
 
 def normalise_path(path: Path) -> str:
     """Returns the absolute path in the form in which paths are compared."""
-    return normalise_name(os.path.normpath(path.absolute()))
+    return normalise_name(_tidy(path.absolute()))
+
+
+def _tidy(path: Path) -> str:
+    """Returns a path without `..` and without repeated slashes. An address has no such parts."""
+    return str(path) if isinstance(path, StorePath) else os.path.normpath(path)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,14 @@ from manifests.runtime.archives import (
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import member_uri, uri_of
 from manifests.runtime.workers import FailedUnit, guard_units, open_pool
+from manifests.stores.requests import StoreError
+from manifests.stores.store_path import StorePath
 
 # A file with more bytes than MAX_BYTES is not decoded, except an archive (ours). An uncompressed 16-bit RGB TIFF with
 # the largest number of pixels that the decoder accepts has about 1 GiB.
 MAX_BYTES = 2**30
+# A larger file in a store may be an archive, so its first bytes are read before the whole file (ours).
+_MAX_UNKNOWN_BYTES, _HEAD_BYTES = 2**26, 512
 
 
 def read_photo_row(path: Path) -> Photo | None:
@@ -71,6 +75,8 @@ def scan_batch(
 
 
 def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
+    if isinstance(path, StorePath):
+        return _scan_stored_file(path, kept_out)
     uri = uri_of(path)
     try:
         with path.open("rb") as file:
@@ -99,12 +105,39 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
     return _make_photo_rows(row, sha256, picture, kept_out)
 
 
+def _scan_stored_file(path: StorePath, kept_out: KeptOutList) -> list[File | Photo]:
+    """Does for a file in a store what `_scan_file` does for a local file. The whole file is read with one request."""
+    uri = uri_of(path)
+    try:
+        row = stamp_row(File(uri, None, None, None, "failed"), path.stat())
+        size = row.bytes or 0
+        data = path.read_head(_HEAD_BYTES) if size > _MAX_UNKNOWN_BYTES else path.read_bytes()
+        is_packed = is_archive(data[:_HEAD_BYTES])
+        if size > MAX_BYTES or (is_packed and size > _MAX_UNKNOWN_BYTES):
+            reason = ARCHIVE if is_packed else "file_too_large"
+            return [replace(row, status="dropped" if is_packed else "failed", reason=reason)]
+        if size > _MAX_UNKNOWN_BYTES:
+            data = path.read_bytes()
+        sha256 = sha256_bytes(data)
+        if (reason_kept_out := kept_out.reason_for(sha256)) is not None:
+            return [_make_hidden_row(uri, kept_out, reason_kept_out)]
+        picture = decode_picture(data, identify=True)
+        path.check_unchanged()
+    except UndecodableImage as error:
+        if error.reason == "not_an_image" and is_packed:
+            return [replace(row, status="dropped", reason=ARCHIVE)]
+        return [replace(row, reason=error.reason)]
+    except StoreError as error:
+        return [make_unread_row(path, "failed", error.reason)]
+    return _make_photo_rows(row, sha256, picture, kept_out)
+
+
 def _scan_member(member: Member, kept_out: KeptOutList, rules: NameRules, archive_place: str) -> list[File | Photo]:
     try:
         status = member.archive.stat()
         header = read_entry(member)
     except (ArchiveError, OSError) as error:
-        reason = error.reason if isinstance(error, ArchiveError) else "unreadable_file"
+        reason = error.reason if isinstance(error, (ArchiveError, StoreError)) else "unreadable_file"
         return [File(member_uri(member.archive, member.index, b""), None, None, None, "failed", reason)]
     if header.folder:
         return []
@@ -191,8 +224,9 @@ def count_batch(archives: Sequence[Path | FailedUnit]) -> list[tuple[File, int]]
             members, reason = count_members(archive)
         except ArchiveError as error:
             members, reason = 0, error.reason
-        except OSError:
-            rows.append((make_unread_row(archive, "failed", "unreadable_file"), 0))
+        except OSError as error:
+            reason = error.reason if isinstance(error, StoreError) else "unreadable_file"
+            rows.append((make_unread_row(archive, "failed", reason), 0))
             continue
         status = "dropped" if reason == ARCHIVE else "failed"
         row = stamp_row(File(uri_of(archive), None, None, None, status, reason), status_of_file)

@@ -32,8 +32,9 @@ from manifests.privacy.kept_out import KeptOutList, read_kept_out_list
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri
 from manifests.runtime.archives import ARCHIVE, Member
 from manifests.runtime.progress import Progress
-from manifests.runtime.uris import display_path, parse_member_uri, path_of, uri_of
+from manifests.runtime.uris import display_path, parse_member_uri, uri_of
 from manifests.runtime.workers import FAILURES, BatchMap
+from manifests.stores.store_path import StorePath
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def scan(
     archives = _scan_files(ledger, changed_files, earlier, map_batches, progress)
     _scan_archives(ledger, archives, earlier, names, map_batches, progress)
     files = ledger.read_rows(File)
-    missing = find_missing([file for file in files if file.uri not in uris])
+    listed = [uri_of(path) for path in paths if isinstance(path, StorePath)]
+    missing = find_missing([file for file in files if file.uri not in uris], uris, listed)
     if same_files := mark_same_files(files, missing):
         ledger.record("scan", "same files", {}, same_files)
     dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
@@ -179,8 +181,10 @@ def _scan_archives(
     progress: Progress,
 ) -> None:
     """Records the rows of the archives' members, then the archives' own rows."""
-    for ((archive, member_count),) in map_batches(count_batch, [[path] for path in archives]):
-        members = [Member(path_of(archive.uri), index) for index in range(member_count)]
+    for path, ((archive, member_count),) in zip(
+        archives, map_batches(count_batch, [[path] for path in archives]), strict=True
+    ):
+        members = [Member(path, index) for index in range(member_count)]
         place = names.find_place(archive.uri)
         scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out, rules=names.rules, archive_place=place)
         uris = {archive.uri}

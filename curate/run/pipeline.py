@@ -43,6 +43,7 @@ from manifests.privacy.keys import ensure_key
 from manifests.runtime.files import remove_temporary_files
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import open_pool
+from manifests.stores.archive_copies import remove_copies
 
 
 def curate(
@@ -67,6 +68,7 @@ def curate(
         load_faces_once(config.faces, device)  # the models are loaded first: if this fails, no empty dataset is written
     rules = NameRules(config.exclude, config.include)
     with contextlib.ExitStack() as stack:
+        stack.callback(remove_copies)
         map_batches = stack.enter_context(open_pool(workers, start_worker))
         if config.sidecar is not None and not config.allow_unmatched:
             check_refusals(dataset, config.sidecar, photos, rules, map_batches)

@@ -46,6 +46,8 @@ from manifests.runtime.files import (
 )
 from manifests.runtime.uris import fold_name
 from manifests.runtime.workers import check_workers
+from manifests.stores.requests import check_writable
+from manifests.stores.store_path import StorePath, parse_path
 
 # The limits of --size are in pixels (ours). An image below the lower limit shows no face, and few images are
 # larger than the upper limit.
@@ -77,6 +79,8 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
     whose names begin with a dot are left out. Finished sets inside the folder (with card.json and theta.jsonl) and the
     folder `leave_out` are also left out. Links to folders are not followed.
     """
+    if isinstance(folder, StorePath):
+        return _find_stored_images(folder, leave_out)
     images = []
     for root, folders, files in os.walk(folder):
         here = Path(root)
@@ -85,6 +89,17 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
             continue
         folders[:] = [name for name in folders if leave_out is None or (here / name).resolve() != leave_out.resolve()]
         images += [(here / name).relative_to(folder) for name in files if is_image(here / name)]
+    return sorted(images, key=os.fsencode)
+
+
+def _find_stored_images(folder: StorePath, leave_out: Path | None) -> list[Path]:
+    """Does for a folder in a store what `find_images` does for a local folder."""
+    files = folder.list_files()
+    sets = {file.parent for file in files if file.name == CARD} & {file.parent for file in files if file.name == THETAS}
+    left_out: set[Path] = (sets - {folder}) | ({leave_out} if isinstance(leave_out, StorePath) else set())
+    images = [
+        Path(*file.relative_to(folder).parts) for file in files if not left_out & {*file.parents} and is_image(file)
+    ]
     return sorted(images, key=os.fsencode)
 
 
@@ -146,7 +161,7 @@ def degrade_folder(
     Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. When
     BadInput is raised, nothing is written.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = parse_path(folder), parse_path(out)
     checked_preset = find_preset(preset)
     check_seed(seed)
     if workers is not None:
@@ -299,6 +314,8 @@ def read_output_card(out: Path) -> dict[str, Any] | None:
 
     Raises BadInput if `out` is a file, belongs to a dataset, or contains anything except a frozen set.
     """
+    if isinstance(out, StorePath):
+        check_writable(str(out))
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{file} is a file: name a folder for --out.")
     for path in (out.absolute(), out.resolve()):

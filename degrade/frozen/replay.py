@@ -25,6 +25,7 @@ from manifests.errors import BadInput
 from manifests.runtime.files import lock_folder, remove_temporary_files, sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.text import make_printable
 from manifests.runtime.workers import check_workers
+from manifests.stores.store_path import parse_path
 
 
 def replay(
@@ -47,7 +48,7 @@ def replay(
     writes nothing. Also raises BadInput if the bytes of an image differ from the recorded bytes. The message names the
     images whose bytes differ. Images whose bytes differ are not written, and the card of the set stays incomplete.
     """
-    source, thetas, out = Path(source), Path(thetas), Path(out)
+    source, thetas, out = parse_path(source), parse_path(thetas), parse_path(out)
     if workers is not None:
         check_workers(workers)
     if not source.is_dir():

@@ -29,6 +29,7 @@ from manifests.errors import BadInput
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.text import make_printable
 from manifests.runtime.versions import code_version
+from manifests.stores.store_path import StorePath, parse_path
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
@@ -45,7 +46,13 @@ def encode_name(path: Path) -> str:
 
 def decode_name(name: str) -> Path:
     """Returns the path that `encode_name` encoded."""
-    return Path(os.fsdecode(unquote_to_bytes(name)))
+    return parse_path(os.fsdecode(unquote_to_bytes(name)))
+
+
+def find_source(out: Path, card: dict[str, Any]) -> Path:
+    """Returns the folder of the clean images that a card names. A relative path begins at the set `out`."""
+    source = decode_name(card["source_encoded"])
+    return source if isinstance(source, StorePath) else out / source
 
 
 def plain_name(path: Path) -> str:
@@ -216,6 +223,8 @@ def hash_folder(folder: Path) -> dict[str, Path]:
 
     Symlinks are not followed.
     """
+    if isinstance(folder, StorePath):
+        return {sha256_file(path): path for path in reversed(folder.list_files())}
     files = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_file() and not path.is_symlink()]
     return {sha256_file(path): path for path in files}
 

@@ -27,6 +27,7 @@ from degrade.frozen.set_files import (
     card_gives_thetas,
     compare_versions,
     decode_name,
+    find_source,
     hash_folder,
     plain_name,
     read_card,
@@ -38,6 +39,7 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_set_detail
 from manifests.ledger.records import Degradation
 from manifests.runtime.files import sha256_file
+from manifests.stores.store_path import parse_path
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,12 @@ def verify_folder(
     `progress` is called with the number of images verified since the last call. Raises BadInput if `out` is not a
     frozen set or `source` is not a folder.
     """
-    out = Path(out)
+    out = parse_path(out)
     card, rows = read_card(out), read_set_rows(out)
     for engine in {row["engine"] for row in rows}:
         check_engine(engine)
-    recorded_source = out / decode_name(card["source_encoded"])
-    source = recorded_source if source is None else Path(source)
+    recorded_source = find_source(out, card)
+    source = recorded_source if source is None else parse_path(source)
     if not source.is_dir() and source != recorded_source:
         raise BadInput(f"{source} is not a folder: name the folder of the clean images.")
     files = [decode_name(row["file_encoded"]) for row in rows]

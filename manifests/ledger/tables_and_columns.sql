@@ -4,6 +4,7 @@
 
 -- A row is one input of a curation: a file, a member of an archive, or a folder that cannot be read.
 -- The uri of a file is `file://` and the absolute path. The raw bytes of the path are percent-encoded.
+-- The uri of a file in a store is its address without secrets. The key of the file is percent-encoded.
 -- The uri of a member is the uri of its archive, then `#`, the number of the member, `/` and the encoded name.
 -- The first member of an archive has the number 0.
 -- For a file that is kept out, the uri is `hmac:` and the HMAC-SHA256 of the original uri under DATASET/secret.key.
@@ -14,7 +15,8 @@ CREATE TABLE files (
     mtime_ns BIGINT,  -- time of the last change in nanoseconds since 1970, from 1677 to 2262; a member has its archive's time
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason   VARCHAR,
-    ctime_ns BIGINT,  -- time at which the system last saw a change of the file or of its name, in the unit of mtime_ns
+    ctime_ns BIGINT,  -- time at which the system last saw a change of the file or of its name, in the unit of mtime_ns;
+                      -- for a file in a store, the first 63 bits of the sha256 of its ETag or of another version
     sha256      VARCHAR, -- sha256 of the bytes that were decoded; NULL if the file was never decoded
     samples     VARCHAR, -- sha256 of the stored samples, before the orientation and the colour profile were applied
     orientation INTEGER, -- EXIF orientation of the file, 1 to 8

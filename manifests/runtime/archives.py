@@ -13,6 +13,7 @@ import contextlib
 import gzip
 import itertools
 import lzma
+import os
 import re
 import tarfile
 import zipfile
@@ -24,6 +25,7 @@ from typing import IO, Any
 
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
+from manifests.stores.store_path import StorePath
 
 # We chose the four limits below. Compression hardly makes a photo smaller. If the members together have more than 1 GiB
 # plus 100 times the bytes of the archive, the archive cannot contain only photos.
@@ -172,19 +174,34 @@ def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
 
 
 # The archive that was read last stays open, because the next read is usually in the same archive. The dict of open
-# archives has at most one entry. The key is (path, size, time of the last change), and the value is the open archive.
-_open_archive: dict[tuple[Path, int, int], _Zip | _Tar] = {}
+# archives has at most one entry. The key is (path, size, mtime, ctime), and the value is the open archive.
+_open_archive: dict[tuple[Path, int, int, int], _Zip | _Tar] = {}
 
 
 def _open(archive: Path) -> _Zip | _Tar:
+    if isinstance(archive, StorePath) and archive.facts is None:
+        # The path comes from the ledger, so the hash of the photo shows whether the archive has changed.
+        for (path, *_), open_archive in _open_archive.items():
+            if path == archive:
+                return open_archive
     status = archive.stat()
-    key = archive, status.st_size, status.st_mtime_ns
+    key = archive, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     if key not in _open_archive:
         close_archive()
-        with archive.open("rb") as file:
-            head = file.read(2)
-        _open_archive[key] = _Zip(archive) if head == b"PK" else _Tar(archive, status.st_size)
+        file = _open_file(archive)
+        head = file.read(2)
+        file.seek(0)
+        _open_archive[key] = (_Zip if head == b"PK" else _Tar)(file)
     return _open_archive[key]
+
+
+def _open_file(archive: Path) -> IO[bytes]:
+    """Returns an open archive. An archive in a store is copied to the local disk first."""
+    if not isinstance(archive, StorePath):
+        return archive.open("rb")
+    from manifests.stores.archive_copies import open_copy
+
+    return open_copy(archive, restart_timer)
 
 
 def close_archive() -> None:
@@ -216,17 +233,19 @@ def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
 class _Zip:
     """An open zip file. The list of the members is in memory."""
 
-    def __init__(self, archive: Path) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
+        size = os.fstat(file.fileno()).st_size
         try:
-            self.file = zipfile.ZipFile(archive)
+            self.file = zipfile.ZipFile(file)
         except (NotImplementedError, UnicodeDecodeError, EOFError, *_READ_ERRORS) as error:
+            file.close()
             if isinstance(error, OSError):
                 raise
             raise ArchiveError(BROKEN) from None
         self.members = self.file.infolist()
         self.overlaps = self._find_overlaps()
         self.total = sum(info.file_size for info in self.members)
-        self.limit = archive.stat().st_size * MAX_GROWTH + MAX_GROWTH_BYTES
+        self.limit = size * MAX_GROWTH + MAX_GROWTH_BYTES
         names: set[bytes] = set()
         self.entry_list = [self._make_entry(info, names) for info in self.members]
 
@@ -257,7 +276,10 @@ class _Zip:
         return overlaps | ({last} if end > self.file.start_dir else set())
 
     def close(self) -> None:
+        file = self.file.fp
         self.file.close()
+        if file is not None:
+            file.close()
 
     def entries(self) -> Iterator[Entry]:
         if self.total > self.limit:
@@ -280,8 +302,8 @@ class _Tar:
     """An open tar file, which can only be read forwards. To read an earlier member, reading starts again at the first
     member."""
 
-    def __init__(self, archive: Path, size: int) -> None:
-        self.file = archive.open("rb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, size = file, os.fstat(file.fileno()).st_size
         head = self.file.read(512)
         self.decompress = next(
             (decompress for magic, decompress in _DECOMPRESSORS.items() if head.startswith(magic)), None

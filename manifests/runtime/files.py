@@ -15,6 +15,7 @@ from tokenize import TokenError
 from typing import Any
 
 from manifests.errors import FolderBusy
+from manifests.stores.store_path import StorePath
 
 # numpy raises these errors for an .npy file that is missing, cut short or changed (TokenError for a broken header)
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
@@ -26,8 +27,12 @@ _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `write_atomically` names its fil
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it to `path`.
 
-    A reader sees either the whole file or no file. Missing folders are created.
+    A reader sees either the whole file or no file. Missing folders are created. A file in a store is written with one
+    request.
     """
+    if isinstance(path, StorePath):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,6 +55,8 @@ def find_blocking_file(path: Path) -> Path | None:
 
     The file is `path` itself or one of its parents.
     """
+    if isinstance(path, StorePath):
+        return path if path.is_file() else None
     here = path.absolute()
     nearest = next((place for place in (here, *here.parents) if os.path.lexists(place)), here)
     if nearest.is_dir():
@@ -61,8 +68,10 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
     """Remove the half-written files that killed processes left in `folder`.
 
     If `recursive`, the subfolders are cleaned too. Use `shared` if other processes may be writing into the folder. With
-    `shared`, the files of processes that still run on this machine are not removed.
+    `shared`, the files of processes that still run on this machine are not removed. A store has no half-written files.
     """
+    if isinstance(folder, StorePath):
+        return
     for path in sorted(folder.glob("**/.*.tmp" if recursive else ".*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
         if match is not None and not (shared and _is_other_process(int(match[1]))) and path.is_file():
@@ -91,8 +100,11 @@ def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
 
     A missing folder is created. A folder that this function created is removed if the folder is still empty at the end.
     The lock is the kernel's lock on FOLDER/.lock, so the lock ends when its process ends or is killed. On a file system
-    without locks, two processes can write into the folder at the same time.
+    without locks, and in a store, two processes can write into the folder at the same time.
     """
+    if isinstance(folder, StorePath):
+        yield
+        return
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     file = _lock(folder / lock)

@@ -235,12 +235,14 @@ def flag(
     metavar: str | None = None,
     repeat: bool = False,
     panel: str | None = None,
+    parser: Callable[[str], Any] | None = None,
 ) -> Any:
     """Returns the Typer option with this name.
 
     The help shows `more` after the meaning of the option. If the option's default is None, the help shows the text
     `default` instead. A number below `low` or above `high` is a usage error. `repeat` marks an option that takes a
-    list. `panel` is the title of the group that shows the option in the help.
+    list. `panel` is the title of the group that shows the option in the help. `parser` makes the value from the
+    text of the user.
     """
     usual, meaning = FLAGS[spelling]
     return typer.Option(
@@ -250,6 +252,7 @@ def flag(
         show_default=default,
         callback=None if low is None and high is None else _range_check(low, high),
         rich_help_panel=panel,
+        parser=parser,
     )
 
 

@@ -11,6 +11,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from manifests.stores.addresses import hide_secrets
+
 _LOGGER = logging.getLogger("likeness")
 
 
@@ -24,7 +26,16 @@ class _JsonLines(logging.Formatter):
             "pid": record.process,
             **fields,
         }
-        return json.dumps(line, default=str).encode("utf-8", "backslashreplace").decode()
+        return json.dumps(_hide(line), default=str).encode("utf-8", "backslashreplace").decode()
+
+
+def _hide(value: Any) -> Any:
+    """Returns a value without the secrets of addresses in its texts."""
+    if isinstance(value, str):
+        return hide_secrets(value)
+    if isinstance(value, dict):
+        return {key: _hide(each) for key, each in value.items()}
+    return [_hide(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def log_as_json(stream: TextIO) -> None:

@@ -7,14 +7,19 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from manifests.stores.store_path import StorePath, is_address, parse_path, parse_uri
+
 
 def uri_of(path: str | Path) -> str:
     """Returns the URI of a file, which is `file://` and the absolute path with its raw bytes percent-encoded.
 
     Each `..` is removed together with the folder before it. Symbolic links are not followed, so the URI has the name
-    of a link and not the name of its target.
+    of a link and not the name of its target. The URI of a file in a store is its address, without secrets.
     """
-    return "file://" + quote_from_bytes(os.fsencode(os.path.normpath(Path(path).absolute())), safe="/")
+    path = parse_path(path)
+    if isinstance(path, StorePath):
+        return path.uri
+    return "file://" + quote_from_bytes(os.fsencode(os.path.normpath(path.absolute())), safe="/")
 
 
 def member_uri(archive: Path, index: int, name: bytes) -> str:
@@ -36,6 +41,8 @@ def parse_member_uri(uri: str) -> tuple[Path, int, bytes] | None:
 
 def path_of(uri: str) -> Path:
     """Returns the path of the file with this URI. For the URI of a member, returns the path of its archive."""
+    if is_address(uri):
+        return parse_uri(uri.partition("#")[0])
     return Path(os.fsdecode(unquote_to_bytes(uri.partition("#")[0].removeprefix("file://"))))
 
 
@@ -67,7 +74,13 @@ def is_end_of_path(name: str, path: Path) -> bool:
 
 
 def is_missing(uri: str) -> bool:
-    """Returns whether the file of a URI is missing. If the system denies access to the folder, returns False."""
+    """Returns whether the file of a URI is missing. If the system denies access to the folder, returns False.
+
+    Also returns False for a file in a store, because a request for each file would take too long. The scan compares the
+    files of a store with its list.
+    """
+    if is_address(uri):
+        return False
     try:
         os.lstat(path_of(uri))
     except (FileNotFoundError, NotADirectoryError):

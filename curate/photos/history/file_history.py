@@ -12,18 +12,28 @@ from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.keys import hide_uri
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
+from manifests.stores.requests import DENIED, FILE_CHANGED, TRUNCATED
 
 FILE_REPLACED = "file_replaced"  # Every file that contained the photo was overwritten.
 FILE_GONE = "file_gone"  # The file no longer exists, and no other file contains its photo.
 FILE_MOVED = "file_moved"  # The file no longer exists, but another file contains its photo.
 MISSING = (FILE_GONE, FILE_MOVED)
 # A file with a reason in _UNREAD was not read, so it may still contain the photo of its earlier row.
-_UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
+_UNREAD = ("unreadable_file", "broken_symlink", "file_vanished", FILE_CHANGED, DENIED, TRUNCATED)
 
 
-def find_missing(files: Sequence[File]) -> set[str]:
-    """Returns the uris of the files in `files` that contained photos in an earlier scan and no longer exist."""
-    return {file.uri for file in files if _may_stand_for_photo(file) and is_missing(file.uri)}
+def find_missing(files: Sequence[File], walked: Collection[str] = (), listed: Collection[str] = ()) -> set[str]:
+    """Returns the uris of the files in `files` that contained photos in an earlier scan and no longer exist.
+
+    `walked` are the uris of all files that the scan found, and `listed` are the uris of the folders in stores that the
+    scan listed. A file below such a folder no longer exists if the scan did not find the file or its archive.
+    """
+
+    def is_lost(uri: str) -> bool:
+        is_listed = any(uri.startswith(f"{folder}/") for folder in listed)
+        return uri.partition("#")[0] not in walked if is_listed else is_missing(uri)
+
+    return {file.uri for file in files if _may_stand_for_photo(file) and is_lost(file.uri)}
 
 
 def mark_same_files(files: Sequence[File], missing: Collection[str] = ()) -> list[File]:

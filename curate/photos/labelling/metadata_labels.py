@@ -36,6 +36,8 @@ from manifests.runtime.archives import read_bytes
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import FAILURE_TEXTS, BatchMap, FailedUnit, guard_units
+from manifests.stores.addresses import add_secrets
+from manifests.stores.store_path import is_address
 
 # Two pictures have the same proportions if the values of width / height differ by at most 2% (ours). The rounding to
 # whole pixels changes the proportions of small pictures.
@@ -64,7 +66,8 @@ def read_metadata_labels(
     # the sidecar of a photo is read even if no pattern of --include matches the sidecar
     left_out = {file.uri for file in files if file.reason in (*LEFT_OUT, LEAVES_FOLDER) and file.reason != NOT_INCLUDED}
     named = [file for file in files if file.photo_id in photos and file.reason not in (*LEFT_OUT, *MISSING)]
-    units = [(file.uri, tuple(_find_sidecars(file.uri, left_out))) for file in named]
+    uris = {file.uri for file in files}
+    units = [(add_secrets(file.uri), tuple(_find_sidecars(file.uri, left_out, uris))) for file in named]
     batches = split_into_batches(units, FILES_A_BATCH)
     metadata = [found for batch in map_batches(read_people_batch, batches) for found in batch]
     picasa = _read_picasa_files(named, files, left_out, map_batches)
@@ -131,14 +134,18 @@ def _have_same_shape(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return bool(abs(np.log(a[0] * b[1] / (a[1] * b[0]))) <= _MAX_CHANGE_OF_PROPORTIONS)
 
 
-def _find_sidecars(uri: str, left_out: set[str]) -> Iterable[Path]:
-    """Yields the paths of possible sidecars of a photo. A photo in an archive has no sidecars."""
+def _find_sidecars(uri: str, left_out: set[str], uris: set[str]) -> Iterable[Path]:
+    """Yields the paths of possible sidecars of a photo. A photo in an archive has no sidecars.
+
+    `uris` are the uris of all files that the scan found. In a store, only these files are possible sidecars, because
+    each question whether a file exists is a request.
+    """
     if parse_member_uri(uri) is not None:
         return
     path = path_of(uri)
     for sidecar in dict.fromkeys((path.with_name(f"{path.name}.xmp"), path.with_suffix(".xmp"))):
         for spelling in (sidecar, sidecar.with_suffix(".XMP")):
-            if uri_of(spelling) not in left_out:
+            if (other := uri_of(spelling)) not in left_out and (other in uris or not is_address(other)):
                 yield spelling
 
 
@@ -149,7 +156,12 @@ def _read_picasa_files(
     folders = {path_of(file.uri).parent for file in named if parse_member_uri(file.uri) is None}
     paths = {folder / name for folder in folders for name in (*INI_NAMES, CONTACTS_NAME)}
     paths |= {path_of(file.uri) for file in files if file.uri.lower().endswith(f"/{CONTACTS_NAME}")}
-    existing = [path for path in sorted(paths) if uri_of(path) not in left_out and _is_plain_file(path)]
+    uris = {file.uri for file in files}
+    existing = [
+        path
+        for path in sorted(paths)
+        if (uri := uri_of(path)) not in left_out and (uri in uris or not is_address(uri)) and _is_plain_file(path)
+    ]
     batches = split_into_batches(existing, FILES_A_BATCH)
     return [found for batch in map_batches(read_picasa_batch, batches) for found in batch]
 

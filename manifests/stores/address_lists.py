@@ -1,0 +1,46 @@
+"""Reads lists of addresses: text files with the address of one photo or archive on each line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from manifests.errors import BadInput
+from manifests.stores.addresses import clean_address
+from manifests.stores.store_path import StorePath, is_address
+
+MAX_BYTES = 2**30  # The largest list in bytes (ours). A list of ten million addresses has about 1 GB.
+_ENDING = ".txt"
+
+
+def read_address_list(path: Path) -> list[StorePath] | None:
+    """Returns the addresses in a list. Returns None if `path` is not a list.
+
+    A list is a file or an address that ends with .txt. The first line that is neither empty nor a comment is an
+    address. Comments begin with #. Raises BadInput if another line is not an address. Also raises BadInput if two
+    addresses differ only in their secrets, because the ledger could not distinguish the two.
+    """
+    if path.suffix.lower() != _ENDING or not (isinstance(path, StorePath) or path.is_file()):
+        return None
+    if path.stat().st_size > MAX_BYTES:
+        return None
+    lines = enumerate(path.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1)
+    addresses: dict[StorePath, tuple[int, str]] = {}
+    for number, line in lines:
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if not is_address(text):
+            if not addresses:
+                return None
+            raise BadInput(f"{path}, line {number} is not an address. Write one address on each line.")
+        try:
+            address = StorePath(clean_address(text))
+        except BadInput as error:
+            raise BadInput(f"{path}, line {number}: {error}") from None
+        earlier, earlier_text = addresses.setdefault(address, (number, text))
+        if earlier_text != text:
+            raise BadInput(
+                f"{path}: the lines {earlier} and {number} differ only in a password or after the ?. The ledger has no "
+                "secrets, so it cannot distinguish these addresses. Keep one of them, or give the files other names."
+            )
+    return list(addresses)

@@ -1,0 +1,85 @@
+"""Copies archives from a store to the local disk, so that their members are read in sequence from one download.
+
+The worker processes of this machine share a copy. At most KEPT copies are on the disk. The copies are in a folder of
+this user below the system's folder for temporary files, and `remove_copies` removes them at the end of a command.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from manifests.stores.requests import fetch_to_file
+from manifests.stores.store_path import StorePath
+
+KEPT = 2  # The stages read the archives one after the other, so at most two are in use at the same time (ours).
+
+
+def open_copy(archive: StorePath, restart_timer: Callable[[], None]) -> IO[bytes]:
+    """Returns an open local copy of an archive. Raises StoreError if the archive cannot be copied."""
+    facts = archive.facts or archive.fetch_facts()
+    archive.facts = facts
+    name = hashlib.sha256(f"{archive.uri} {facts.size} {facts.version} {facts.mtime_ns}".encode()).hexdigest()
+    _remove_copies_at_exit()
+    folder = _find_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = folder / name
+    with _lock(folder / f"{name}.lock"):
+        with contextlib.suppress(FileNotFoundError):
+            file = copy.open("rb")
+            os.utime(copy)
+            return file
+        partial = folder / f"{name}.{os.getpid()}.part"
+        try:
+            fetch_to_file(str(archive), facts, partial, restart_timer)
+            file = partial.open("rb")
+            partial.replace(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+    _remove_old(folder, copy)
+    return file
+
+
+def remove_copies() -> None:
+    """Removes all copies of archives. A process that reads a copy keeps its open file."""
+    shutil.rmtree(_find_folder(), ignore_errors=True)
+
+
+@cache
+def _remove_copies_at_exit() -> None:
+    atexit.register(remove_copies)
+
+
+def _find_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"likeness-archives-{os.getuid()}"
+
+
+def _remove_old(folder: Path, newest: Path) -> None:
+    """Removes all but the KEPT copies that were opened last, and what killed processes left."""
+    copies = {}
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.suffix == "":
+                copies[path] = path.stat().st_mtime_ns
+    for path in sorted(copies, key=lambda path: (path == newest, copies[path]))[:-KEPT]:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Lets one process at a time copy an archive."""
+    with path.open("wb") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,300 @@
+"""Sends the requests to object stores and web servers. Only this module and `archive_copies` import fsspec.
+
+A request that fails is repeated, with growing pauses. A request is not repeated if the file does not exist or if the
+store denies the access.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from manifests.errors import BadInput
+from manifests.stores.addresses import add_secrets, find_scheme, is_plain
+
+# A request is sent at most ATTEMPTS times. The pauses are FIRST_PAUSE seconds and then twice the last pause: .5, 1, 2
+# and 4 s. A random part of up to a half is taken off, so that many processes do not repeat at once (ours).
+ATTEMPTS = 5
+FIRST_PAUSE = 0.5
+TIMEOUT = 20  # seconds that a store may take to connect, or to send the next bytes (ours)
+
+FILE_CHANGED = "file_changed"  # The file was changed while it was read, or after it was listed.
+TRUNCATED = "transfer_truncated"  # The store sent fewer bytes than the file has.
+MISSING = "file_vanished"
+DENIED = "access_denied"
+UNREADABLE = "unreadable_file"
+_MEANINGS = {
+    FILE_CHANGED: "the file changed while it was read",
+    TRUNCATED: "the store sent only a part of the file",
+    MISSING: "there is no such file or folder in the store",
+    DENIED: "the store denies the access; check the credentials of this machine",
+    UNREADABLE: "the store does not answer as it should",
+}
+# The values of fsspec's file systems that change with the bytes of a file, the best first.
+_VERSIONS = ("ETag", "etag", "oid", "blob_id", "generation", "md5Hash", "crc32c", "Content-MD5", "Digest")
+_TIMES = ("LastModified", "Last-Modified", "updated", "mtime")
+_DENIED_STATUS = (401, 403)
+_MISSING_STATUS = (404, 410)
+_REPEATED_STATUS = (408, 425, 429)  # these errors of a client end by themselves: timeout, too early, too many requests
+_PARTIAL = ("ClientPayloadError", "IncompleteReadError", "IncompleteRead", "ResponseStreamingError", "EOFError")
+WRITABLE = ("s3", "gs")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a store says about one file."""
+
+    size: int | None  # bytes; None if a web server does not tell
+    mtime_ns: int  # time of the last change in nanoseconds since 1970, or 0 if the store does not tell
+    # The first 63 bits of the sha256 of the file's ETag, or of another value that changes with the bytes. 0 if the
+    # store has no such value.
+    version: int
+    is_folder: bool = False
+
+
+class StoreError(OSError):
+    """A store cannot read, list or write a file. `reason` is the reason for the row of the file."""
+
+    def __init__(self, address: str, reason: str, detail: str = "") -> None:
+        super().__init__(errno.EIO, _MEANINGS[reason] + (f" ({detail})" if detail else ""), address)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_error, (type(self), self.errno, self.strerror, self.filename, self.reason)
+
+
+class StoreFileMissing(StoreError, FileNotFoundError):
+    """There is no such file or folder in the store."""
+
+
+def _restore_error(kind: type[StoreError], number: int, text: str, name: str, reason: str) -> StoreError:
+    error = kind.__new__(kind, number, text, name)
+    OSError.__init__(error, number, text, name)
+    error.reason = reason
+    return error
+
+
+def check_readable(address: str) -> None:
+    """Raises BadInput if nothing can be read at an address: it does not exist, or the store denies the access."""
+    try:
+        fetch_facts(address)
+    except StoreError as error:
+        raise BadInput(f"{address} cannot be read: {error.strerror}.") from None
+
+
+def check_writable(address: str) -> None:
+    """Raises BadInput if files of this scheme are only read."""
+    if find_scheme(address) not in WRITABLE:
+        raise BadInput(
+            f"{address} cannot be written. Name an address that begins with s3:// or gs://, or a local folder."
+        )
+
+
+def fetch_facts(address: str) -> Facts:
+    """Returns what the store says about a file or a folder now. Raises StoreError."""
+    store = _open_store(address)
+    return _read_facts(_repeat(address, lambda: store.info(add_secrets(address))))
+
+
+def fetch_bytes(address: str, facts: Facts | None = None, end: int | None = None) -> bytes:
+    """Returns the bytes of a file, or only the first `end` bytes.
+
+    The number of bytes is compared with the size in `facts`, which are fetched if they are None. Raises StoreError.
+    """
+    store, known = _open_store(address), facts or fetch_facts(address)
+    if known.is_folder:
+        raise StoreFileMissing(address, MISSING)
+
+    def fetch() -> bytes:
+        data: bytes = store.cat_file(add_secrets(address), **({} if end is None else {"start": 0, "end": end}))
+        if known.size is not None and len(data) != (known.size if end is None else min(end, known.size)):
+            raise _find_cause(address, known)
+        return data
+
+    return _repeat(address, fetch)
+
+
+def fetch_to_file(address: str, facts: Facts, target: Path, restart_timer: Callable[[], None]) -> None:
+    """Copies a file from the store into the local file `target`. `restart_timer` is called after each part.
+
+    Raises StoreError, also if the file changed in the store since its `facts` were read.
+    """
+    from fsspec.callbacks import Callback
+
+    class Parts(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            restart_timer()
+
+    store = _open_store(address)
+
+    def fetch() -> None:
+        store.get_file(add_secrets(address), str(target), callback=Parts())
+        if facts.size is not None and target.stat().st_size != facts.size:
+            raise _find_cause(address, facts)
+
+    _repeat(address, fetch)
+    check_unchanged(address, facts)
+
+
+def check_unchanged(address: str, facts: Facts | None) -> None:
+    """Raises StoreError if the size or the version of a file now differs from `facts`."""
+    now = fetch_facts(address)
+    if facts is not None and (facts.size, facts.version) != (now.size, now.version):
+        raise StoreError(address, FILE_CHANGED)
+
+
+def list_below(address: str) -> tuple[list[tuple[str, Facts]], list[str]]:
+    """Returns the files below a folder with their facts, and the addresses that no path can stand for.
+
+    Both are sorted. If `address` is a file, this file is the only one. Raises StoreError.
+    """
+    store, scheme = _open_store(address), find_scheme(address)
+    found = _repeat(address, lambda: store.find(add_secrets(address), detail=True))
+    # some programs write an empty file whose name ends with a slash for a folder
+    infos = {f"{scheme}://{name}": info for name, info in sorted(found.items()) if not name.endswith("/")}
+    files = {name: info for name, info in infos.items() if info.get("type") != "directory"}
+    odd = [name for name in files if not is_plain(name)]
+    return [(name, _read_facts(info)) for name, info in files.items() if is_plain(name)], odd
+
+
+def send_bytes(address: str, data: bytes) -> None:
+    """Writes a complete file with one request. Raises StoreError, and BadInput if the store cannot be written."""
+    check_writable(address)
+    store = _open_store(address)
+    _repeat(address, lambda: store.pipe_file(address, data))
+
+
+def delete_file(address: str) -> None:
+    """Deletes a file. It is no error if the file does not exist. Raises StoreError."""
+    store = _open_store(address)
+    try:
+        _repeat(address, lambda: store.rm_file(address))
+    except StoreFileMissing:
+        return
+
+
+def _open_store(address: str) -> Any:
+    return _make_store(find_scheme(address), os.getpid())
+
+
+@cache
+def _make_store(scheme: str, process: int) -> Any:
+    """Returns fsspec's file system for a scheme. A process cannot use the file system of the process that forked it."""
+    try:
+        import fsspec
+
+        store = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **_settings(scheme))
+    except ImportError:
+        raise BadInput(
+            f"Addresses that begin with {scheme}:// need more packages: pip install 'likeness[stores]'"
+        ) from None
+    if scheme == "s3":
+        store.retries = 1  # this module repeats requests
+    return store
+
+
+def _settings(scheme: str) -> dict[str, Any]:
+    if scheme == "s3":
+        limits = {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT, "retries": {"max_attempts": 0}}
+        return {"config_kwargs": limits}
+    if scheme in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+        return {"client_kwargs": {"timeout": timeout}}
+    return {}
+
+
+def _repeat(address: str, send: Callable[[], Result]) -> Result:
+    """Returns the result of `send`, which is called at most ATTEMPTS times. Raises StoreError without any secret."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return send()
+        except (MemoryError, BadInput):
+            raise
+        except Exception as error:
+            reason, is_final = _explain(error)
+            # the text of a library's error may contain the whole address, so only the name of its class is used
+            detail = type(error).__name__ if reason == UNREADABLE else ""
+            if is_final or attempt == ATTEMPTS:
+                kind = StoreFileMissing if reason == MISSING else StoreError
+                raise kind(address, reason, detail) from None
+        time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1))
+    raise AssertionError
+
+
+def _explain(error: Exception) -> tuple[str, bool]:
+    """Returns the reason for a failed request, and whether it is useless to repeat the request."""
+    if isinstance(error, StoreError):
+        return error.reason, error.reason != TRUNCATED
+    status = _find_status(error)
+    # fsspec also calls a web file missing if the server does not answer
+    is_unanswered = type(error.__cause__).__module__.startswith("aiohttp") or isinstance(error.__cause__, TimeoutError)
+    is_missing = isinstance(error, FileNotFoundError) and status is None and not is_unanswered
+    if is_missing or status in _MISSING_STATUS:
+        return MISSING, True
+    if isinstance(error, PermissionError) or status in _DENIED_STATUS or "Credentials" in type(error).__name__:
+        return DENIED, True
+    names = {type(each).__name__ for each in (error, error.__cause__, error.__context__) if each is not None}
+    if names & set(_PARTIAL):
+        return TRUNCATED, False
+    return UNREADABLE, status is not None and 400 <= status < 500 and status not in _REPEATED_STATUS
+
+
+def _find_status(error: Exception) -> int | None:
+    """Returns the HTTP status in an error or in its cause, or None."""
+    for each in (error, error.__cause__, error.__context__):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return int(response["ResponseMetadata"]["HTTPStatusCode"])
+        status = getattr(each, "status", None) or getattr(response, "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _find_cause(address: str, facts: Facts) -> StoreError:
+    """Returns the error for a file whose bytes are more or fewer than `facts` state."""
+    try:
+        check_unchanged(address, facts)
+    except StoreError as error:
+        return error
+    return StoreError(address, TRUNCATED)
+
+
+def _read_facts(info: dict[str, Any]) -> Facts:
+    version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+    size = info.get("size")
+    return Facts(
+        None if size is None else int(size),
+        next((time_ns for key in _TIMES if (time_ns := _read_time(info.get(key)))), 0),
+        int.from_bytes(hashlib.sha256(version.encode()).digest()[:8]) >> 1 if version else 0,
+        info.get("type") == "directory",
+    )
+
+
+def _read_time(value: Any) -> int:
+    """Returns a time in nanoseconds since 1970, rounded to seconds, because only some stores list fractions."""
+    if isinstance(value, str):
+        try:
+            value = parsedate_to_datetime(value)
+        except ValueError:
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                return 0
+    if isinstance(value, datetime):
+        return int(value.timestamp()) * 10**9
+    return int(value) * 10**9 if isinstance(value, (int, float)) else 0

@@ -1,0 +1,81 @@
+"""Tests that frozen sets of folders in an object store have the bytes of local sets, and are written there."""
+
+import boto3
+import cv2
+import numpy as np
+import pytest
+
+from degrade.frozen.folders import degrade_folder
+from degrade.frozen.replay import replay
+from degrade.frozen.set_files import CARD, THETAS, read_card
+from degrade.frozen.verify import verify_folder
+from manifests.errors import BadInput
+from manifests.stores.store_path import parse_path
+from tests.doubles.stores import CUT, ERROR, KEY, hurry, serve_s3
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with serve_s3() as server:
+        server.client = boto3.client("s3")
+        server.client.create_bucket(Bucket="faces")
+        yield server
+
+
+def test_a_set_from_and_to_a_disturbed_store_has_the_bytes_of_a_local_set(s3, tmp_path, monkeypatch):
+    hurry(monkeypatch)
+    for name in ("a.png", "sub/b.png", "sub/c.bin"):
+        path = tmp_path / "clean" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = cv2.imencode(".png", np.uint8(np.random.default_rng(0).integers(0, 255, (64, 64, 3))))[1].tobytes()
+        path.write_bytes(data)
+        s3.client.put_object(Bucket="faces", Key=f"clean/{name}", Body=data)
+    local = degrade_folder(tmp_path / "clean", tmp_path / "lq", "gfpgan", seed=3)
+    count = 0
+
+    def disturb(method: str, path: str) -> str | None:
+        nonlocal count
+        count += 1
+        return {0: ERROR, 3: CUT}.get(count % 7) if method in ("GET", "PUT") and "list-type" not in path else None
+
+    s3.disturb = disturb
+    stored = degrade_folder(parse_path("s3://faces/clean"), parse_path("s3://faces/lq"), "gfpgan", seed=3)
+    assert (stored.images, stored.skipped) == (local.images, ()) == (3, ())
+    s3.disturb = lambda method, path: None
+    names = {f"{path.relative_to(tmp_path)}" for path in (tmp_path / "lq").rglob("*") if path.is_file()}
+    in_store = {item["Key"]: item for item in s3.client.list_objects_v2(Bucket="faces", Prefix="lq/")["Contents"]}
+    assert in_store.keys() == names
+    for name in names - {f"lq/{CARD}"}:
+        assert s3.client.get_object(Bucket="faces", Key=name)["Body"].read() == (tmp_path / name).read_bytes(), name
+    card = read_card(parse_path("s3://faces/lq"))
+    assert card == {**read_card(tmp_path / "lq"), "source": "s3://faces/clean", "source_encoded": "s3%3A//faces/clean"}
+    assert KEY not in str(card)
+
+    # the set is verified, finished again and replayed where it is
+    s3.disturb = disturb
+    assert verify_folder(parse_path("s3://faces/lq")).ok
+    s3.disturb = lambda method, path: None
+    s3.client.delete_object(Bucket="faces", Key="lq/a.png")
+    assert verify_folder(parse_path("s3://faces/lq")).missing_files == ("a.png",)
+    again = degrade_folder(parse_path("s3://faces/clean"), parse_path("s3://faces/lq"), "gfpgan", seed=3)
+    assert (again.images_written, verify_folder(parse_path("s3://faces/lq")).ok) == (1, True)
+    replay(parse_path("s3://faces/clean"), parse_path(f"s3://faces/lq/{THETAS}"), tmp_path / "replayed")
+    assert (tmp_path / "replayed" / "sub" / "b.png").read_bytes() == (tmp_path / "lq" / "sub" / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "sentence"),
+    [
+        ("s3://faces/none", "s3://faces/lq2", "s3://faces/none is not a folder"),
+        (
+            "s3://faces/clean",
+            "https://host/lq",
+            "https://host/lq cannot be written. Name an address that begins with s3://",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_one_sentence(s3, source, out, sentence):
+    s3.disturb = lambda method, path: None
+    s3.client.put_object(Bucket="faces", Key="clean/a.png", Body=b"x")
+    with pytest.raises(BadInput, match=sentence):
+        degrade_folder(parse_path(source), parse_path(out), "gfpgan")
