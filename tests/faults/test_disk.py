@@ -38,7 +38,7 @@ MUST = (
 UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (6, 1),
-    doubles.degrade: (4, 1),
+    doubles.degrade: (4, 0),
     doubles.degrade_folder: (2, 0),
     doubles.train: (6, 0),
     doubles.freeze: (2, 0),
@@ -118,6 +118,7 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("small_disk")
 def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
     command, undisturbed, _ = world.undisturbed(doubles.train)
@@ -139,7 +140,9 @@ def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
         assert "at 16 images" in world.ends_as(command, undisturbed).out
 
 
-@pytest.mark.parametrize("stage", [doubles.curate, *([doubles.degrade, doubles.train] if FULL else [])])
+@pytest.mark.parametrize(
+    "stage", [doubles.curate, doubles.degrade, doubles.train] if FULL else [doubles.degrade_folder]
+)
 def test_no_file_may_grow_beyond_a_limit(world, stage):
     """Tests a command under a limit of the file size, which acts like a disk quota.
 
@@ -176,7 +179,7 @@ def read_only(folder: Path):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("stage", [doubles.mend, *([doubles.degrade] if FULL else [])])
+@pytest.mark.parametrize("stage", [doubles.degrade, *([doubles.mend] if FULL else [])])
 def test_a_ledger_that_is_read_only(world, stage):
     command, undisturbed, _ = world.undisturbed(stage)
     world.begin(stage)

@@ -28,6 +28,8 @@ from tests.doubles import curation as curate_doubles
 from tests.doubles.pictures.hostile_corpus import build
 from tests.places import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**20  # one GiB, in KiB
 
 
@@ -59,11 +61,13 @@ def state(folder: Path) -> dict[str, tuple[int, int, int, str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+@pytest.fixture(
+    scope="module", params=[False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["small", "with bombs"]
+)
+def curated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     """Builds the corpus and curates it with two workers and the double of the detector."""
     folder, dataset = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("dataset") / "dataset"
-    may = build(folder, np.random.default_rng(0))
+    may = build(folder, np.random.default_rng(0), request.param)
     empty = {name: folder / name for name in ("cwd", "home", "tmp")}
     for path in empty.values():
         path.mkdir()
@@ -92,7 +96,6 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
     )
 
 
-@pytest.mark.slow
 def test_every_file_has_a_row_and_every_row_the_right_reason(curated):
     assert len(curated.may) > 300
     found = {path_of(row.uri): row.reason or row.status for row in curated.files if parse_member_uri(row.uri) is None}
@@ -131,7 +134,6 @@ MEMBERS = {
 }
 
 
-@pytest.mark.slow
 def test_every_member_of_an_archive_has_a_row_with_its_reason(curated):
     archives = curated.folder / "offered" / "archives"
     members = [row for row in curated.files if parse_member_uri(row.uri) is not None]
@@ -148,13 +150,11 @@ def test_every_member_of_an_archive_has_a_row_with_its_reason(curated):
     assert all(row.uri.isascii() and row.uri.isprintable() for row in members)
 
 
-@pytest.mark.slow
 def test_a_worker_stays_under_two_gib(curated):
     assert 0 < max(curated.peaks) < 2 * GIB
     assert not {"timed_out", "crashed"} & {row.reason for row in (*curated.files, *curated.photos)}
 
 
-@pytest.mark.slow
 def test_nothing_outside_the_dataset_is_touched_and_what_lies_outside_is_not_read(curated):
     assert state(curated.folder) == curated.before
     assert sha256_file(curated.folder / "outside" / "canary.png") not in {row.photo_id for row in curated.photos}
@@ -163,7 +163,6 @@ def test_nothing_outside_the_dataset_is_touched_and_what_lies_outside_is_not_rea
     assert check_ledger(curated.dataset) == []
 
 
-@pytest.mark.slow
 def test_the_same_again_reads_nothing_and_one_worker_finds_the_same(curated, tmp_path):
     quick = [curated.folder / "offered" / name for name in ("archives", "names", "special", "truncated", "exif")]
     with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(1, start) as run:

@@ -19,7 +19,7 @@ STAGES: dict[Stage, str] = {
     doubles.freeze: "replace cases.jsonl",
     doubles.restore: "replace 2.png",
 }
-SHORT = (doubles.curate, doubles.degrade_folder, doubles.train)
+SHORT = (doubles.curate, doubles.degrade_folder)
 
 
 @pytest.mark.parametrize("stage", STAGES if FULL else SHORT, ids=lambda stage: stage.__name__)

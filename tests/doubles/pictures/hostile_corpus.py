@@ -310,10 +310,11 @@ def special(folder: Path, outside: Path, may: dict[Path, set[str]]) -> None:
     may |= {here / "again": {"folder_already_walked"}, here / "pipe": {"special_file"}}
 
 
-def build(folder: Path, rng: np.random.Generator) -> dict[Path, set[str]]:
+def build(folder: Path, rng: np.random.Generator, with_bombs: bool = True) -> dict[Path, set[str]]:
     """Writes the corpus into `folder`/offered, and a photo that nobody may read into `folder`/outside.
 
-    Returns the allowed reasons of each file.
+    Returns the allowed reasons of each file. The bombs are small files of very large pictures. To write and read them
+    takes half of the time.
     """
     offered, outside = folder / "offered", folder / "outside"
     outside.mkdir(parents=True)
@@ -330,7 +331,8 @@ def build(folder: Path, rng: np.random.Generator) -> dict[Path, set[str]]:
     good = seeds(rng)
     (outside / "canary.png").write_bytes(saved(picture(rng), "PNG"))
     damaged(save, rng, good)
-    bombs(save, rng, good)
+    if with_bombs:
+        bombs(save, rng, good)
     odd(save, rng, good)
     names(save, rng, good)
     packed = archives(save, rng, lambda: saved(picture(rng), "PNG"))
