@@ -172,7 +172,7 @@ def test_what_is_refused_is_one_line_and_no_progress_bar_and_opencv_is_silent(tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dataset", "folder"])
+@pytest.mark.parametrize("kind", [pytest.param("dataset", marks=pytest.mark.exhaustive), "folder"])
 def test_the_command_killed_with_four_workers_ends_as_one_worker_never_killed(tmp_path, kind):
     if kind == "dataset":
         sources = [toy_dataset(tmp_path / name, faces=200) for name in ("killed", "whole")]

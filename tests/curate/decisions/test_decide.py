@@ -72,6 +72,7 @@ def made(tmp_path) -> tuple[Path, Path]:
     return curated_album(tmp_path, people=5, each=4)
 
 
+@pytest.mark.exhaustive
 def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_and_rules_change(tmp_path):
     photos, dataset = curated_album(tmp_path, people=14, each=4)
     face = name_faces(dataset)

@@ -92,7 +92,7 @@ def catch(act: Callable[[], Any]) -> tuple[Any, str]:
         return None, str(error)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in (1, 2))])
 def test_decisions_recorded_one_by_one_and_applied_once_have_the_result_of_decide(
     pair: tuple[Path, Path], seed: int
 ) -> None:

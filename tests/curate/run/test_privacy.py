@@ -308,7 +308,7 @@ def test_a_file_that_holds_something_else_now_comes_in_and_the_other_way_round(t
     assert check_ledger(dataset) == [] and len(rows(dataset, File)) == 12
 
 
-@pytest.mark.parametrize("change", [rate, encode_again])
+@pytest.mark.parametrize("change", [pytest.param(rate, marks=pytest.mark.exhaustive), encode_again])
 def test_who_was_purged_or_opted_out_stays_away_when_the_files_are_written_again(tmp_path, change):
     photos, dataset = tmp_path / "photos", tmp_path / "dataset"
     for person, number in itertools.product(range(3), range(3)):

@@ -86,7 +86,13 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(moment, marks=() if moment == "after some batches" else pytest.mark.exhaustive)
+        for moment in MOMENTS
+    ],
+)
 def test_killed_at_any_moment_it_resumes_to_the_same_end(photos, uninterrupted, tmp_path, moment):
     dataset = tmp_path / "dataset"
     process = start(photos, dataset, workers=1, delay=0.002)
@@ -98,6 +104,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(photos, uninterrupted, 
     assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1] and check_ledger(dataset) == []
 
 
+@pytest.mark.exhaustive
 def test_killed_again_and_again_with_two_workers(photos, uninterrupted, tmp_path):
     dataset = tmp_path / "dataset"
     kills = 0

@@ -319,8 +319,8 @@ def test_without_basicsr_its_engine_is_a_sentence_and_writes_nothing(photos: Pat
 
 @pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="needs basicsr")
 def test_a_set_of_basicsr_says_so_and_verifies_and_replays(photos: Path, tmp_path: Path) -> None:
-    degrade_folder(photos, tmp_path / "lq", "codeformer", engine="basicsr")
-    degrade_folder(photos, tmp_path / "ours", "codeformer")
+    degrade_folder(photos, tmp_path / "lq", "codeformer", engine="basicsr", workers=1)
+    degrade_folder(photos, tmp_path / "ours", "codeformer", workers=1)
     assert json.loads((tmp_path / "lq" / "card.json").read_text())["engine"] == "basicsr"
     assert [row["theta"] for row in read_set_rows(tmp_path / "lq")] == [
         r["theta"] for r in read_set_rows(tmp_path / "ours")

@@ -98,6 +98,7 @@ def test_every_loss_of_a_step_by_hand(taken: Snapshot, weights: Path, seen: int)
     assert judges.hq.last.parametrizations.weight.original.grad.abs().sum() > 0
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_rests_after_the_start_of_the_association_ends_in_the_same_weights(
     tmp_path: Path, taken: Snapshot, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

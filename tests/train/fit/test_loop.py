@@ -380,17 +380,17 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
         run(tmp_path, taken, settings=Settings(compile=True))
 
 
+def launch_two(taken: Snapshot, run: Path, images: int) -> Process:
+    """Starts a training of the recipe ADVERSARIAL in two processes."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    return start_python(["-m", "tests.doubles.training", str(taken.folder), str(run), str(images), "2"], environment)
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_another_number_resumes(
+def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_one_resumes(
     tmp_path: Path, taken: Snapshot
 ) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-
-    def launch(name: str, images: int) -> Process:
-        told = [str(taken.folder), str(tmp_path / name), str(images), "2"]
-        return start_python(["-m", "tests.doubles.training", *told], environment)
-
-    process = launch("two", 4000)
+    process = launch_two(taken, tmp_path / "two", 4000)
     until = time.monotonic() + 300
     while not list_checkpoints(tmp_path / "two") and time.monotonic() < until:
         time.sleep(0.05)
@@ -416,10 +416,14 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both_and_anoth
     measured = [line["images"] for line in lines(tmp_path / "two", "val")]
     assert measured == sorted({*measured}) and measured[-1] == images + 4
 
-    # Two processes resume the run of one process, and end with the weights of one process.
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_two_processes_resume_the_run_of_one_and_end_with_the_weights_of_one(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path / "one", taken, 40, ADVERSARIAL, checkpoint_every=40)
     shutil.copytree(tmp_path / "one", tmp_path / "both")
     run(tmp_path / "one", taken, 60, ADVERSARIAL, checkpoint_every=40)
-    assert launch("both", 60).wait(300) == 0
+    assert launch_two(taken, tmp_path / "both", 60).wait(300) == 0
     assert [line["images"] for line in lines(tmp_path / "both", "val")] == [0, 40, 60]
     one, both = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "both"))
     for name, weight in one.items():

@@ -158,6 +158,15 @@ def test_r1_is_due_at_every_sixteenth_step() -> None:
     assert not is_penalty_due(find_recipe("refine-unet", "tiny"), 0)
 
 
+def write_stylegan2(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Writes a small generator and its discriminator in the layout of StyleGAN2's file. Returns their weights."""
+    state = {name.removeprefix("decoder."): v for name, v in make_generator().items() if name.startswith("decoder.")}
+    released = {name: v for name, v in state.items() if not name.startswith("fuser")}
+    judging = make_discriminator()
+    torch.save({"g_ema": released, "d": judging}, folder / "stylegan2-256-550000.pt")
+    return released, judging
+
+
 def test_training_starts_from_stylegan2_and_then_its_decoder_is_slower(
     tmp_path: Path, faces: Snapshot, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,10 +178,7 @@ def test_training_starts_from_stylegan2_and_then_its_decoder_is_slower(
     monkeypatch.setattr(train.fit.settings, "REFINEFIR", SHAPE)
     with pytest.raises(BadInput, match="contains no stylegan2-256-550000"):
         run(tmp_path / "run", faces, 2, REFINE, settings=settings)
-    state = {name.removeprefix("decoder."): v for name, v in make_generator().items() if name.startswith("decoder.")}
-    released = {name: v for name, v in state.items() if not name.startswith("fuser")}
-    judging = make_discriminator()
-    torch.save({"g_ema": released, "d": judging}, tmp_path / "stylegan2-256-550000.pt")
+    released, judging = write_stylegan2(tmp_path)
 
     engine = build(REFINE, 16, 0, settings, "fp32", None)
     decoder, network = engine.model.base.generator.decoder, engine.discriminator.network
@@ -183,8 +189,15 @@ def test_training_starts_from_stylegan2_and_then_its_decoder_is_slower(
     assert shares[id(engine.model.base.generator.encoder.conv1[0].weight)] == 1
     assert len(shares) == len([p for p in engine.model.parameters() if p.requires_grad])
 
-    # The optimizer has the parameters in groups, so in another order than the model. The training must still resume
-    # exactly.
+
+@pytest.mark.exhaustive
+def test_a_training_that_starts_from_stylegan2_resumes_exactly(
+    tmp_path: Path, faces: Snapshot, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests that the weights are the same although the optimizer has the parameters in another order than the model."""
+    monkeypatch.setattr(train.fit.settings, "REFINEFIR", SHAPE)
+    settings = Settings(precision="fp32", weights=weights, start=tmp_path)
+    write_stylegan2(tmp_path)
     run(tmp_path / "whole", faces, 4, REFINE, settings=settings)
     run(tmp_path / "parts", faces, 2, REFINE, settings=settings)
     run(tmp_path / "parts", faces, 4, REFINE, settings=settings)

@@ -48,6 +48,7 @@ def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> No
     assert (ending.images, ending.reason, ending.checkpoint.name) == (4, "minutes", "checkpoint-00000004")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
     broken = tmp_path / "broken"

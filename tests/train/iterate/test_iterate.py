@@ -195,6 +195,7 @@ def test_the_same_command_again_does_nothing_and_more_rounds_go_on(
     assert {row.round for row in rows_of(copied[0])[0]} == {0, 1}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
     tmp_path: Path, finished: tuple[Path, Path, IterationSummary, list[str]]

@@ -16,7 +16,9 @@ from tests.doubles.review.browser import CHROMIUM, Hand, Server
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 
-@pytest.mark.parametrize("with_keyboard", [False, True], ids=["mouse", "keyboard"])
+@pytest.mark.parametrize(
+    "with_keyboard", [pytest.param(False, id="mouse"), pytest.param(True, id="keyboard", marks=pytest.mark.exhaustive)]
+)
 def test_a_divided_person_is_asked_about_and_the_answer_is_undone(
     dataset: Path, page: Page, with_keyboard: bool
 ) -> None:

@@ -55,7 +55,9 @@ def describe(dataset: Path) -> set[tuple]:
     return {(*name[person], tuple(faces)) for person, faces in find_people(dataset).items()}
 
 
-@pytest.mark.parametrize("with_keyboard", [False, True], ids=["mouse", "keyboard"])
+@pytest.mark.parametrize(
+    "with_keyboard", [pytest.param(False, id="mouse", marks=pytest.mark.exhaustive), pytest.param(True, id="keyboard")]
+)
 def test_every_act_gives_the_ledger_of_decide_and_can_be_undone(
     dataset: Path, tmp_path: Path, page: Page, with_keyboard: bool
 ):
