@@ -203,7 +203,10 @@ POINTS = (
 POINTS += ("purge:search_traces",)
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(point, marks=() if point == "purge:rewrite_ledger" else pytest.mark.exhaustive) for point in POINTS],
+)
 def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, monkeypatch, point):
     """Tests stops before each step, and stops while rows of the ledger or files are being removed."""
     (own / f".{LEDGER_NAME}.rewritten.tmp").write_bytes(b"half a ledger")

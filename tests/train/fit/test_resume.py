@@ -15,7 +15,9 @@ from train.data.snapshot import Snapshot
 from train.recipes.recipes import Recipe
 
 
-@pytest.mark.parametrize("recipe", [SMALL, ADVERSARIAL], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(SMALL, marks=pytest.mark.exhaustive), ADVERSARIAL], ids=lambda recipe: recipe.name
+)
 def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
     tmp_path: Path, taken: Snapshot, recipe: Recipe
 ) -> None:

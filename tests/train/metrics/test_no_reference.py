@@ -106,6 +106,7 @@ def test_clip_iqa_is_pyiqas(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_maniqa_is_pyiqas_and_asks_for_no_other_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyiqa")
     import timm

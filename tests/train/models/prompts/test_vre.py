@@ -341,6 +341,7 @@ def test_every_parameter_that_trains_has_a_gradient() -> None:
     assert {n.rsplit(".", 2)[1] for n, p in model.named_parameters() if not p.requires_grad} == {"norm2"}
 
 
+@pytest.mark.exhaustive
 def test_a_dictionary_learns_to_reconstruct() -> None:
     model = Dictionary(config_of()).train()
     nobody = shown(4)[1:]
