@@ -1,7 +1,7 @@
 """Tests SIGKILL at any moment: if the command runs again, it must give the results of an undisturbed command.
 
-No other file may be left. The tests here use a few moments. `make faults` uses the moments of all stages, and
-docs/faults.md shows the results.
+No other file may be left. `make test` uses one moment of three stages. `make faults` uses many moments of all stages,
+and docs/faults.md shows the results.
 """
 
 import numpy as np
