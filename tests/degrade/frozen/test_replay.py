@@ -318,18 +318,24 @@ def test_without_basicsr_its_engine_is_a_sentence_and_writes_nothing(photos: Pat
 
 
 @pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="needs basicsr")
-def test_a_set_of_basicsr_says_so_and_verifies_and_replays(photos: Path, tmp_path: Path) -> None:
+def test_a_set_of_basicsr_says_so_and_replays(photos: Path, tmp_path: Path) -> None:
     degrade_folder(photos, tmp_path / "lq", "codeformer", engine="basicsr", workers=1)
     degrade_folder(photos, tmp_path / "ours", "codeformer", workers=1)
     assert json.loads((tmp_path / "lq" / "card.json").read_text())["engine"] == "basicsr"
     assert [row["theta"] for row in read_set_rows(tmp_path / "lq")] == [
         r["theta"] for r in read_set_rows(tmp_path / "ours")
     ]
-    assert verify_folder(tmp_path / "lq", workers=2).ok
     with pytest.raises(BadInput, match="another set"):
         degrade_folder(photos, tmp_path / "lq", "codeformer")
-    replay(photos, tmp_path / "lq" / "theta.jsonl", tmp_path / "again")
+    replay(photos, tmp_path / "lq" / "theta.jsonl", tmp_path / "again", workers=1)
     assert files(tmp_path / "again") == files(tmp_path / "lq")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(importlib.util.find_spec("basicsr") is None, reason="needs basicsr")
+def test_sets_of_basicsr_verify_and_have_names_of_their_own(photos: Path, tmp_path: Path) -> None:
+    degrade_folder(photos, tmp_path / "lq", "codeformer", engine="basicsr")
+    assert verify_folder(tmp_path / "lq", workers=2).ok
     dataset = toy_dataset(tmp_path / "d")
     assert make_set(dataset, **OPTIONS, engine="basicsr").lq_set == f"{SET}-basicsr"
     assert make_set(dataset, **OPTIONS).lq_set == SET
