@@ -16,7 +16,7 @@ from tests.places import Run
 pytestmark = pytest.mark.slow
 
 
-VARIATIONS = 5  # the number of photos of each person; the demo of a user has more
+VARIATIONS = 8  # the number of photos of each person; the demo of a user has more
 DEMO_WITH_FEWER_PHOTOS = f"""
 import functools, curate.demo, likeness
 curate.demo.write_demo_photos = functools.partial(curate.demo.write_demo_photos, variations={VARIATIONS})
