@@ -298,6 +298,7 @@ def test_the_options_of_the_command_are_checked(original: Path, command: Run):
 
 
 @pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="needs the shared photos beside the repository")
+@pytest.mark.exhaustive
 def test_a_person_of_real_photos_is_refused(tmp_path: Path):
     folder = next(one for one in sorted((SHARED / "photos").iterdir()) if one.is_dir())
     photos = tmp_path / "photos"

@@ -171,7 +171,13 @@ def test_decide_applies_earlier_decisions_too(pair: tuple[Path, Path]) -> None:
     assert read_state(decided) == read_state(recorded)
 
 
-@pytest.mark.parametrize("stage", ["compute_groups", "split_faces", "pair_faces", "audit_leaks"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(stage, marks=() if stage == "pair_faces" else pytest.mark.exhaustive)
+        for stage in ("compute_groups", "split_faces", "pair_faces", "audit_leaks")
+    ],
+)
 def test_a_pass_that_was_killed_is_done_again(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

@@ -91,7 +91,13 @@ def draw(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.shared_data
-@pytest.mark.parametrize("damages", [(blur, draw), (blur, pixelate, darken, add_noise, compress, shake)])
+@pytest.mark.parametrize(
+    "damages",
+    [
+        pytest.param((blur, draw), marks=pytest.mark.exhaustive),
+        (blur, pixelate, darken, add_noise, compress, shake),
+    ],
+)
 def test_degraded_strangers_are_in_no_person_and_a_clear_person_stays_whole(shared_data, tmp_path, damages):
     rng = np.random.default_rng(0)
     folders = sorted((shared_data / "people_crops").iterdir())

@@ -181,6 +181,7 @@ def test_dlib_curates_packaged_photos_and_group_photos_saved_again_stay_whole(tm
 
 @shared
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_pack_curates_raw_photos_whatever_the_number_of_workers(tmp_path, monkeypatch):
     # The key is fixed, because the ids of identities depend on the key of the dataset.
     monkeypatch.setattr("manifests.privacy.keys.create_key", lambda: bytes(32))

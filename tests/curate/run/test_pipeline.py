@@ -130,6 +130,7 @@ def test_one_more_photo_is_the_only_one_looked_at(tmp_path, looked_at):
     assert check_ledger(dataset) == []
 
 
+@pytest.mark.exhaustive
 def test_a_hundred_more_photos_are_the_only_ones_looked_at(tmp_path, looked_at):
     photos, dataset = curated_album(tmp_path, people=4, each=3)
     before, kept = contents(dataset)["faces"], files(dataset)

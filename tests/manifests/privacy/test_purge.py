@@ -488,6 +488,7 @@ def test_a_snapshot_is_thinned_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.shared_data
+@pytest.mark.exhaustive
 def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, tmp_path):
     """Runs curate, degrade, snapshot, report and purge as commands, and then searches all bytes of the folder."""
     photos, dataset = tmp_path / "photos", tmp_path / "dataset"

@@ -244,6 +244,7 @@ def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights:
 
 @pytest.mark.slow
 @pytest.mark.shared_data
+@pytest.mark.exhaustive
 def test_on_real_people(shared_data: Path) -> None:
     """Tests the means over eight people, with all metrics that need only face models."""
     faces = load_faces(f"insightface:{shared_data / 'weights' / 'insightface_small'}")
