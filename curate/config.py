@@ -122,7 +122,7 @@ class PairRules:
     policy: str = "random"
     min_photos: int = 2  # A person with fewer photos has no targets.
     min_references: int = 1  # A face with fewer usable references is not a target.
-    # A target keeps at most 16 references. Training draws at most 4 of the 16 references (ours).
+    # A target keeps at most 16 references. Our recipes draw at most 4 of the 16 references (ours).
     max_references: int = 16
 
     def __post_init__(self) -> None:

@@ -243,6 +243,7 @@ def detect_batch(
             reach = 0.0 if models.measure_reach is None else models.measure_reach(photo.width, photo.height)
             rows.append(replace(photo, status=status, reason=reason, min_eyes=min(min_eyes, reach)))
             candidates += in_photo.values()
+            del image  # frees the memory before the next photo is decoded
             if len(candidates) >= FACES_A_QUERY:
                 screen_candidates()
         screen_candidates()
@@ -270,6 +271,7 @@ def _search_photos(
                 yield photo, image, None
             else:
                 yield photo, image, _detect_faces(models, image, min_eyes, next(upright))
+        del group, images, image  # frees the memory before the next photos are decoded
 
 
 def _search_together(

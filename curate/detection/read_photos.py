@@ -19,9 +19,9 @@ from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 from manifests.stores.addresses import add_secrets
 
-# Two photos are in memory at the same time only if the sum of their pixels is at most MAX_PIXELS_AHEAD (ours). If two
-# photos have more pixels, the second photo is decoded after the first photo was used. Without MAX_PIXELS_AHEAD, two
-# photos could need more memory than the largest single photo.
+# The next photo is decoded while the last photo is in use, only if both photos together have at most MAX_PIXELS_AHEAD
+# pixels (ours). Otherwise, the memory of the last photo is freed first, because two photos could need more memory than
+# the largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
 
@@ -94,6 +94,7 @@ def read_photos(
                 yield item.unit[0], item.reason
                 continue
             photo, sources = item
+            image = None  # frees the memory of the last photo
             image = read_photo(sources) if next_image is None else next_image.result()
             next_image = None
             next_item = photos[index + 1] if index + 1 < len(photos) and not is_retry() else None
@@ -107,17 +108,21 @@ def gather_photos(
 ) -> Iterator[list[tuple[Photo, np.ndarray | str]]]:
     """Yields groups of at most `size` of the `count` photos.
 
-    A group of several photos has at most MAX_PIXELS_AHEAD pixels. The photo that is decoded ahead is in memory beside
-    the group. The last group is yielded before `photos` ends, because `guard_units` no longer guards a photo after the
-    end.
+    A group of several photos has at most MAX_PIXELS_AHEAD pixels. If the group has fewer than `size` photos, or if the
+    next photo was decoded ahead, the next photo is in memory beside the group. The last group is yielded before
+    `photos` ends, because `guard_units` no longer guards a photo after the end.
     """
     group: list[tuple[Photo, np.ndarray | str]] = []
-    for number, (photo, image) in enumerate(photos, 1):
+    number = 0
+    # enumerate() would keep the last photo in memory while the next photo is decoded
+    for photo, image in photos:
+        number += 1  # noqa: SIM113
         pixels = sum(_count_pixels(other) for other, _ in group) + _count_pixels(photo)
         if group and pixels > MAX_PIXELS_AHEAD:
             yield group
             group = []
         group.append((photo, image))
+        del image
         if len(group) == size or number == count:
             yield group
             group = []

@@ -38,7 +38,8 @@ class PurgePlan:
     reason: str  # the constant PURGED, or the constant OPTED_OUT from manifests/privacy/erase.py
     photos: tuple[str, ...] = ()
     # photos that are not in the dataset and must stay out: the sha256 of the file, the sha256 of the stored samples,
-    # and the perceptual hash. If the user named a photo by its sha256, only the sha256 of the file is known.
+    # and the perceptual hash. If the user named a photo by its sha256, or if the
+    # file cannot be decoded, only the sha256 of the file is known.
     kept_out: tuple[tuple[str, str | None, str | None], ...] = ()
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()

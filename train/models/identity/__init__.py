@@ -1,1 +1,1 @@
-"""Holds the networks that turn a face into an embedding: the recognizer of the losses, and the identity encoder."""
+"""Holds the networks that embed faces for the losses and the restorer: the recognizer and the identity encoder."""

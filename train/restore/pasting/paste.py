@@ -1,4 +1,4 @@
-"""Compute the change of a photo's pixels that pastes a restored face into the photo.
+"""Computes how the pixels of a photo change when a restored face is pasted into the photo.
 
 The change is the network's output minus the network's input. Only this difference is added to the photo, so the photo
 keeps the detail that is too fine for the network's size. If the network changes nothing, every pixel stays as it was.

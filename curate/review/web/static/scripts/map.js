@@ -172,7 +172,7 @@ class FaceMap {
     return true;
   }
 
-  /* Returns the middle of the frame, or of the visible square, as shares of the visible square. */
+  /* Returns the middle of the frame, in shares of the visible square. Without a frame, returns the middle of the square. */
   middle() {
     if (!this.frame) return [0.5, 0.5];
     const { x, y, width, height } = this.frame;
