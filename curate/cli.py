@@ -63,6 +63,7 @@ def curate(
     ] = None,
     require_consent: Annotated[bool, flag("--require-consent", panel=_CONSENT)] = False,
     allow_unmatched: Annotated[bool, flag("--allow-unmatched", panel=_CONSENT)] = False,
+    store: Annotated[Path | None, flag("--store", default="none", parser=parse_path)] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     device: Annotated[str, flag("--device")] = "auto",
     dry_run: Annotated[bool, flag("--dry-run")] = False,
@@ -114,7 +115,7 @@ def curate(
     from manifests.runtime.progress import show_progress
 
     with show_progress("items", as_json) as progress:
-        summary = curate_photos(photos, out, config, processes, progress, device=device)
+        summary = curate_photos(photos, out, config, processes, progress, device=device, store=store)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary), sort_keys=True))
         return

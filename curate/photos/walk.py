@@ -19,7 +19,7 @@ from manifests.runtime.uris import uri_of
 from manifests.stores.address_lists import read_address_list
 from manifests.stores.addresses import WEB, hide_secrets
 from manifests.stores.requests import Facts, StoreError, check_readable
-from manifests.stores.store_path import StorePath, parse_path
+from manifests.stores.store_path import STORE_MARKER, StorePath, parse_path
 
 LEAVES_FOLDER = "symlink_leaves_folder"
 DATASET_FOLDER, UNSAFE_NAME = "dataset_folder", "unsafe_name"
@@ -32,7 +32,7 @@ def check_photo_paths(paths: Sequence[Path]) -> None:
     for path in paths:
         if isinstance(path, StorePath):
             check_readable(str(path))
-            if path.scheme not in WEB and (path / LEDGER_NAME).exists():
+            if path.scheme not in WEB and any((path / name).exists() for name in (LEDGER_NAME, STORE_MARKER)):
                 raise BadInput(f"{path} contains the files of a dataset. Name the folder that contains the photos.")
             continue
         if not os.path.lexists(path):
@@ -115,7 +115,7 @@ def _walk_store(root: StorePath, rules: NameRules, folder_uris: set[str] | None)
     files, odd_names = root.list_all()
     for address in odd_names:
         yield File(hide_secrets(address), None, None, None, "failed", UNSAFE_NAME)
-    datasets = {file.parent for file in files if file.name == LEDGER_NAME}
+    datasets = {file.parent for file in files if file.name in (LEDGER_NAME, STORE_MARKER)}
     reasons: dict[Path, str | None] = {}  # Folder -> the reason why it is left out. Has every folder that was seen.
     for file in files:
         parts = file.relative_to(root).parts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from curate.config import CurateConfig
@@ -39,10 +39,11 @@ from manifests.ledger.filters import FilterSet, check_filters
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, ListEntry, Split
-from manifests.privacy.keys import ensure_key
+from manifests.privacy.keys import ensure_key, read_key
 from manifests.runtime.files import remove_temporary_files
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import open_pool
+from manifests.store_copy import choose_store, copy_to_store
 from manifests.stores.archive_copies import remove_copies
 
 
@@ -54,14 +55,16 @@ def curate(
     progress: Progress = lambda *_: None,
     lists: Lists | None = None,
     device: str = "auto",
+    store: Path | None = None,
 ) -> Summary:
     """Curates every file under `photos`, and writes the dataset. A repeated call resumes an interrupted run.
 
     `workers` is the number of worker processes that read the files. With worker processes, a file that hangs or crashes
     its process does not end the run. If `workers` is None, the calling process reads the files. `lists` are imported
     lists with the person, the split and the references of photos. New lists replace earlier lists, and later runs use
-    the new lists too. `device` is the value of --device. Raises BadInput, LedgerError or FaceModelError. The work that
-    was recorded before an error stays recorded.
+    the new lists too. `device` is the value of --device. `store` is a new folder in an object store, into which this
+    and later runs copy the crops, the frozen sets and the ledger. Raises BadInput, LedgerError or FaceModelError. The
+    work that was recorded before an error stays recorded.
     """
     check_options(photos, dataset, config, workers, device)
     if not (dataset / LEDGER_NAME).exists():
@@ -74,6 +77,8 @@ def curate(
             check_refusals(dataset, config.sidecar, photos, rules, map_batches)
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
         ensure_key(ledger)
+        if store is not None:
+            choose_store(ledger, store, read_key(ledger))
         check_policy(ledger.read_rows(Split), config.split)
         # an error here does not mark the dataset as unfinished
         models = choose_face_models(ledger, config.faces, device)
@@ -108,7 +113,7 @@ def curate(
         notices += dict.fromkeys([*models.list_failures(), *failures])  # each sentence once
         summary = summarise(ledger, models, notices)
     write_card(dataset)
-    return summary
+    return replace(summary, notices=(*summary.notices, *copy_to_store(dataset, progress)))
 
 
 def _remove_leftovers(dataset: Path) -> None:

@@ -42,6 +42,7 @@ from manifests.ledger.queries import count_poor_targets, read_set_hashes, read_u
 from manifests.ledger.records import SPLITS, Degradation, Split
 from manifests.runtime.files import hash_config, remove_temporary_files, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
+from manifests.store_copy import copy_to_store
 
 STAGE = "degrade"
 BATCH = 64  # The number of faces in one batch.
@@ -173,6 +174,7 @@ def make_set(
         plan.write_set_files()
         summary = plan.summarize(images_written=len(crops), images_repaired=len(changed))
     write_card(Path(dataset))
+    copy_to_store(Path(dataset))
     return summary
 
 

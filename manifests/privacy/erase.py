@@ -26,6 +26,7 @@ from manifests.ledger.records import Face, Identity, Membership, Pair, Record, S
 from manifests.privacy.names_in_details import find_labels_of_faces, remove_names_from_details
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
+from manifests.store_copy import erase_from_store
 
 # a face that is dropped for one of these reasons keeps its row, but its crop, embedding and LQ images are removed
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
@@ -223,7 +224,8 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
     """Remove the crops, cleaned versions and low-quality images of these faces, and the data that `likeness review`
     stores about the faces.
 
-    Embedding shards that no face uses, and half-written files in the dataset, are removed too.
+    Embedding shards that no face uses, and half-written files in the dataset, are removed too. If the dataset is copied
+    into a store, the files of the faces are also deleted there.
     """
     dataset, removed = ledger.dataset, set(face_ids)
     for face in sorted(removed):
@@ -243,6 +245,7 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
     for part in (*PARTS, MAPS):
         remove_temporary_files(dataset / part)
     _forget_in_review(ledger, removed)
+    erase_from_store(ledger, removed)
 
 
 def _forget_in_review(ledger: Ledger, removed: set[str]) -> None:

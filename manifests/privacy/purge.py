@@ -37,6 +37,7 @@ from manifests.privacy.purge_plan import PurgePlan
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
+from manifests.store_copy import copy_to_store
 
 # A drop can have a reason in the user's words. A name with fewer characters than this number counts as part of a reason
 # only if the name is a whole word of the reason, because many words contain "ed" or "ann" (ours).
@@ -116,6 +117,7 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
             ledger.record("purge", str(number), {}, [Purge(number, utc_now(), json.dumps(removed, sort_keys=True))])
     (dataset / PENDING_NAME).unlink()
     write_card(dataset)
+    copy_to_store(dataset)
     return PurgeResult(plan, removed, proof)
 
 

@@ -65,6 +65,10 @@ FLAGS = {
     "--split-lists": ("FOLDER", "The folder that contains train_image.txt, val_image.txt and test_image.txt"),
     "--format": ("FORMAT", "The format of the files"),
     "--at": ("FOLDER", "A folder for datasets and runs; the command examines the disk of this folder"),
+    "--store": (
+        "ADDRESS",
+        "A new folder in an object store, into which this and later runs copy crops, frozen sets and the ledger",
+    ),
     # faces and people
     "--faces": ("MODELS", "The face models: auto, dlib, or insightface:PACK with the name or folder of a pack"),
     "--landmarks": ("MODEL", "The model of extra landmarks to record for each face: dlib (68 points)"),

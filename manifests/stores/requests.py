@@ -119,6 +119,7 @@ def fetch_bytes(address: str, facts: Facts | None = None, end: int | None = None
 
     def fetch() -> bytes:
         data: bytes = store.cat_file(add_secrets(address), **({} if end is None else {"start": 0, "end": end}))
+        data = data[:end]  # a web server may send the whole file
         if known.size is not None and len(data) != (known.size if end is None else min(end, known.size)):
             raise _find_cause(address, known)
         return data
@@ -174,6 +175,16 @@ def send_bytes(address: str, data: bytes) -> None:
     check_writable(address)
     store = _open_store(address)
     _repeat(address, lambda: store.pipe_file(address, data))
+
+
+def send_file(address: str, source: Path) -> None:
+    """Writes a complete file from a local file. A large file has several requests, but a reader never sees a part.
+
+    Raises StoreError, and BadInput if the store cannot be written.
+    """
+    check_writable(address)
+    store = _open_store(address)
+    _repeat(address, lambda: store.put_file(str(source), address))
 
 
 def delete_file(address: str) -> None:

@@ -14,6 +14,8 @@ from manifests.stores import requests
 from manifests.stores.addresses import WEB, add_secrets, clean_address, find_scheme, starts_like_address
 from manifests.stores.requests import Facts, StoreFileMissing
 
+STORE_MARKER = "likeness.json"  # This file marks a folder in a store that belongs to a dataset.
+
 
 class StorePath(PosixPath):
     """A path in a store. It has the methods of `Path` that Likeness uses, and these methods send requests to the store.

@@ -48,9 +48,10 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(size)
         fault = self.server.disturb(self.command, unquote(self.path))
-        status, headers, data = self.server.answer(self)
-        if fault in (ERROR, DENY):
-            status, headers, data = int(fault), {}, _CODES[fault]
+        if fault in _CODES:  # the store does nothing
+            status, headers, data = int(fault), dict[str, str](), _CODES[fault]
+        else:
+            status, headers, data = self.server.answer(self)
         headers = {
             name: value for name, value in headers.items() if name.lower() not in ("connection", "date", "server")
         }

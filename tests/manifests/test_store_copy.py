@@ -1,0 +1,120 @@
+"""Tests the copy of a dataset in an object store: what is copied, what is deleted, and whose folder is refused."""
+
+import boto3
+import pytest
+
+from curate.config import CurateConfig
+from curate.photos.walk import walk_files
+from degrade.frozen.dataset_sets import make_set
+from manifests.check import check_ledger
+from manifests.errors import BadInput
+from manifests.ledger.records import Face
+from manifests.privacy.purge import purge
+from manifests.privacy.purge_plan import plan_purge
+from manifests.runtime.files import sha256_bytes
+from manifests.store_copy import SUMS, copy_to_store
+from manifests.stores.requests import StoreError
+from manifests.stores.store_path import STORE_MARKER, parse_path
+from tests.doubles.curation import curated, curated_album, install, rows, run
+from tests.doubles.stores import DENY, ERROR, KEY, find_secret, hurry, serve_s3
+
+STORE = parse_path("s3://copies/dataset")
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with serve_s3() as server:
+        server.client = boto3.client("s3")
+        server.client.create_bucket(Bucket="copies")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def doubles(monkeypatch):
+    install(monkeypatch)
+    hurry(monkeypatch)
+
+
+def download(s3, prefix: str = "dataset/") -> dict[str, bytes]:
+    listed = s3.client.list_objects_v2(Bucket="copies", Prefix=prefix).get("Contents", [])
+    names = [item["Key"] for item in listed]
+    return {name.removeprefix(prefix): s3.client.get_object(Bucket="copies", Key=name)["Body"].read() for name in names}
+
+
+def local_files(dataset) -> dict[str, bytes]:
+    paths = [path for part in ("faces", "lq") for path in (dataset / part).rglob("*") if path.is_file()]
+    return {path.relative_to(dataset).as_posix(): path.read_bytes() for path in [*paths, dataset / "manifest.duckdb"]}
+
+
+def check_copy(s3, dataset) -> dict[str, bytes]:
+    """Asserts that the store has the files of the dataset. Returns the files in the store."""
+    copied = download(s3)
+    others = {name: copied.pop(name) for name in (SUMS, STORE_MARKER)}
+    assert copied == local_files(dataset)
+    sums = [f"{sha256_bytes(data)}  {name}\n" for name, data in sorted(copied.items()) if name != "manifest.duckdb"]
+    assert others[SUMS].decode() == "".join(sums)
+    return copied
+
+
+def test_crops_sets_and_the_ledger_are_copied_and_erased_faces_are_deleted(s3, tmp_path):
+    photos, dataset = curated_album(tmp_path)
+    count = 0
+
+    def disturb(method: str, path: str) -> str | None:
+        nonlocal count
+        count += method == "PUT"
+        return ERROR if method == "PUT" and count % 3 == 0 else None
+
+    s3.disturb = disturb
+    run([photos], dataset, CurateConfig(), store=STORE)
+    s3.disturb = lambda method, path: None
+    assert len(check_copy(s3, dataset)) == 13
+
+    # a copy that ends early is finished later, and copies nothing twice
+    s3.disturb = lambda method, path: DENY if method == "PUT" and path.endswith("card.json") else None
+    with pytest.raises(StoreError):
+        make_set(dataset, "gfpgan", "test")
+    assert not any(name.endswith("card.json") for name in download(s3))
+    s3.disturb = lambda method, path: None
+    s3.requests.clear()
+    make_set(dataset, "gfpgan", "test")
+    put = sorted(path.rpartition("/")[2] for method, path in s3.requests if method == "PUT" and "/faces/" in path)
+    assert put == []
+    with_set = check_copy(s3, dataset)
+
+    # a purge deletes the files of the faces, and the names of the faces in all other files
+    face = next(one for one in rows(dataset, Face) if f"lq/gfpgan-test-512-s0/{one.face_id}.png" in with_set)
+    purge(dataset, plan_purge(dataset, [], [face.photo_id]))
+    left = check_copy(s3, dataset)
+    assert len(left) == len(with_set) - 2 and check_ledger(dataset) == []
+    assert not [name for name, data in download(s3).items() if face.face_id.encode() in name.encode() + data]
+    assert not find_secret(dataset, KEY)
+
+    # a crop that was changed by somebody else is not copied; the copy is no photo
+    crop = next((dataset / "faces").rglob("*.png"))
+    s3.client.delete_object(Bucket="copies", Key=f"dataset/{crop.relative_to(dataset)}")
+    crop.write_bytes(b"changed")
+    (notice,) = copy_to_store(dataset)
+    assert notice.startswith(f"1 file of {dataset} is missing or changed, and not copied into s3://copies/dataset.")
+    assert [item.reason for item in walk_files([parse_path("s3://copies")])] == ["dataset_folder"]
+
+
+def test_a_folder_with_other_files_and_a_second_folder_are_refused(s3, tmp_path):
+    s3.disturb = lambda method, path: None
+    photos, dataset = curated_album(tmp_path)
+    s3.client.put_object(Bucket="copies", Key="mine/a.txt", Body=b"x")
+    run([photos], dataset, CurateConfig(), store=parse_path("s3://copies/first"))
+    for store, sentence in (
+        ("s3://copies/mine", "contains other files"),
+        ("s3://copies/second", "is copied into s3://copies/first"),
+        ("hf://datasets/a/b", "cannot be written"),
+        (str(tmp_path / "folder"), "is not an address"),
+    ):
+        other = tmp_path / "other" if "mine" in store else dataset
+        with pytest.raises(BadInput, match=sentence):
+            run([photos], other, CurateConfig(), store=parse_path(store))
+    # without its mark, the folder may belong to somebody else
+    s3.client.delete_object(Bucket="copies", Key=f"first/{STORE_MARKER}")
+    with pytest.raises(BadInput, match="missing or belongs to another dataset, so nothing was copied or deleted"):
+        curated(photos, dataset)
+    assert list(download(s3, "mine/")) == ["a.txt"]
