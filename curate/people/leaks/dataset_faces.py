@@ -102,9 +102,10 @@ def read_rules(ledger: Ledger) -> Rules:
 def raise_threshold(rules: Rules, vectors: np.ndarray, people: Sequence[str]) -> Rules:
     """Returns the rules for a comparison of two collections.
 
-    `vectors` are the unit embeddings of both collections, float32 (n, d). `people` names the person of each row. The
-    threshold for one person is calibrated on both collections together, because more strangers need a higher threshold.
-    The threshold never becomes lower than in `rules`.
+    `vectors` are the unit embeddings of both collections, float32 (n, d). `people` names the person of each row.
+    `same_person`, the cosine from which two faces count as one person, is calibrated on both collections together.
+    Together, they have more pairs of strangers than each alone, so they need a higher threshold. The threshold never
+    becomes lower than in `rules`.
     """
     calibrated = calibrate_on_people(vectors, people)
     if calibrated is None or calibrated[0] <= rules.same_person:

@@ -166,7 +166,7 @@ def test_the_prompt_is_rows_of_the_codebook_and_then_zeros() -> None:
     vre = Vre(MINI, 12)
     given = codes_of(vre)
     with torch.no_grad():
-        # makes these codes too far from every position, so that only two codes are used
+        # moves all codes except the first two far away, so that one of these two is the nearest code of every vector
         vre.dictionary.quantize.embedding.weight[2:] = 1e3
         prompt = vre(torch.rand(3, 3, 32, 32))
         nothing = vre.projection(torch.zeros(1, 1, MINI.dim)).squeeze()
