@@ -93,8 +93,8 @@ def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] 
         transform = ImageCms.buildTransform(_srgb(), profile, "RGB", mode, _INTENT, _FLAGS)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         raise BrokenProfile(str(error)) from None
-    # LittleCMS rounds its results to 8 bits. So LittleCMS converts only a lattice of sRGB colours. The result of any other
-    # colour is interpolated between the results of the lattice, and is not rounded.
+    # LittleCMS rounds its results to 8 bits. So LittleCMS converts only a lattice of sRGB colours. The result of any
+    # other colour is interpolated between the results of the lattice, and is not rounded.
     axis = np.linspace(0, 255, _FINE_LATTICE)
     lattice = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
     whole = Image.fromarray(lattice.round().astype(np.uint8).reshape(-1, _FINE_LATTICE, 3))

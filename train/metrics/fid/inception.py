@@ -25,7 +25,7 @@ FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns in one sentence what FID needs and what is missing, or None if nothing is missing. Nothing is downloaded."""
+    """Returns in one sentence what is missing for FID, or None if nothing is missing. Nothing is downloaded."""
     if find_inception(weights) is None:
         return (
             f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and give the folder with "
