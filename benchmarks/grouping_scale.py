@@ -1,6 +1,6 @@
 """Measures time, memory and quality of the grouping for 10^4 to 10^6 synthetic faces of 512 dimensions.
 
-    python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--plot FILE.svg] [--keep]
+    python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--graphs 3000000] [--plot FILE.svg] [--keep]
 
 The faces have the statistics of ArcFace embeddings of photos of people. The cosines between faces of two people have
 the mean 0 and the standard deviation .096. The cosines between faces of one person have the mean .52 and the standard
@@ -8,39 +8,50 @@ deviation .15. Faces in poor photos have cosines below .2. Three in ten people h
 2 to 500 photos by a power law. Two in a hundred people look like another person. Three in a hundred faces are
 near-copies of another face. Three in ten photos show a second person.
 
-Each size runs in a process of its own. The peak memory of the process includes the embeddings. At 10^5 faces, the exact
-neighbour graph and the inverted file are compared.
+A process of its own writes the faces of each size to a file, and another process maps the file into its memory and
+groups the faces. The peak memory is measured from outside this process, and includes the pages of the file. At 10^5
+faces, the exact neighbour graph and the approximate search are compared. For the sizes of --graphs, only the neighbour
+graph is made. The recall of a graph is measured on 10,000 faces: it is the share of the true neighbours with a cosine
+of .42, .55 and .60 or more that the search finds.
+
+--keep writes benchmarks/results/grouping_scale.json. Rows of other sizes stay in the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from grouping_scores import score_grouping
-from record_result import record_result
+from record_result import HERE, read_commit, record_result
 
 from curate.people.clustering.group_embeddings import group_embeddings
+from curate.people.clustering.neighbours import find_neighbours, measure_recall
 
 DIMENSIONS = 512
 EFFECTIVE = (
     108.0  # = 1 / .096^2: in 108 dimensions, the cosines between random directions have the standard deviation .096
 )
+GRAPH_COSINE = 0.42  # = 4 * 1.1 * .096, the lowest cosine at which two faces are compared in a large collection
 SINGLE = 0.30  # The share of people with one photo.
 LOOK_ALIKE = 0.02  # The share of people who look like another person.
 COPIES = 0.03  # The share of faces that are near-copies of another face.
 SECOND_FACE = 0.30  # The share of photos that show a second person.
 
 
-def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns unit embeddings, float32 (n, 512), in random order, and the person and photo of each face, int64 (n,)."""
+def make_faces(n: int, folder: Path, seed: int = 0) -> None:
+    """Writes `vectors.npy`, unit embeddings in random order, float32 (n, 512), and the person and the photo of each
+    face, `people.npy` and `photos.npy`, int64 (n,).
+    """
     rng = np.random.default_rng(seed)
     sizes: list[np.ndarray] = []
     while sum(map(np.sum, sizes)) < n:
@@ -66,12 +77,16 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     copies = np.flatnonzero((rng.random(n - 1) < COPIES) & (person[1:] == person[:-1])) + 1
     faces[copies] = _normalise(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
     order = rng.permutation(n)
-    faces, person = faces[order], person[order]
+    file = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (n, DIMENSIONS))
+    for begin in range(0, n, 2**16):
+        file[begin : begin + 2**16] = faces[order[begin : begin + 2**16]]
+    person = person[order]
     # Three in ten photos show a second person: the face in a chosen row gets the photo of the face in the row before.
     second = np.flatnonzero((rng.random(n - 1) < SECOND_FACE) & (person[1:] != person[:-1])) + 1
     photo = np.arange(n)
     photo[second] = photo[second - 1]
-    return faces, person, photo
+    np.save(folder / "people.npy", person)
+    np.save(folder / "photos.npy", photo)
 
 
 def _make_spectrum() -> np.ndarray:
@@ -88,22 +103,54 @@ def _normalise(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def measure_size(n: int, exact: bool) -> dict[str, Any]:
-    """Groups n faces in this process. Returns the scores of the grouping, its time and the peak memory."""
-    vectors, person, photo = make_faces(n)
+def measure_grouping(folder: Path, exact: bool) -> dict[str, Any]:
+    """Groups the faces of `folder` in this process. Returns the scores of the grouping and its time."""
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     start = time.perf_counter()
-    grouping = group_embeddings(vectors, photo, exact=n if exact else min(n - 1, 50_000))
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    grouping = group_embeddings(
+        vectors, np.load(folder / "photos.npy"), exact=len(vectors) if exact else min(len(vectors) - 1, 50_000)
+    )
     return {
-        **score_grouping(person, grouping.labels),
-        "graph": "exact" if exact else "inverted file",
-        "seconds": round(seconds, 1),
-        "peak_gib": round(peak, 2),
+        **score_grouping(np.load(folder / "people.npy"), grouping.labels),
+        "graph": "exact" if exact else "approximate",
+        "seconds": round(time.perf_counter() - start, 1),
         "threshold": round(grouping.threshold, 3),
         "false_match_rate": grouping.false_match_rate,
         "neighbour_recall": round(grouping.recall, 4),
     }
+
+
+def make_graph(folder: Path) -> dict[str, Any]:
+    """Makes the neighbour graph of the faces of `folder` in this process, and writes it into `folder`."""
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    order = np.arange(len(vectors))
+    start = time.perf_counter()
+    near = find_neighbours(vectors, order, 64, GRAPH_COSINE, 50_000)
+    seconds = round(time.perf_counter() - start, 1)
+    np.save(folder / "rows.npy", near.rows)
+    return {"faces": len(vectors), "graph": "graph alone", "seconds": seconds}
+
+
+def measure_graph(folder: Path) -> dict[str, Any]:
+    """Returns the recall of the graph in `folder` for 10,000 faces at three cosines."""
+    vectors, rows = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "rows.npy")
+    order = np.arange(len(vectors))
+    recalls = {
+        str(cosine): round(measure_recall(vectors, order, rows, cosine, 10_000), 4)
+        for cosine in (GRAPH_COSINE, 0.55, 0.6)
+    }
+    return {"recall_above_cosine": recalls}
+
+
+def run_measured(command: list[str]) -> tuple[dict[str, Any], float]:
+    """Runs a command that prints one line of JSON last. Returns the JSON, and the peak memory of the process in GiB."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    text = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return json.loads(text.splitlines()[-1]), round(usage.ru_maxrss / 2**20, 2)
 
 
 def draw_plot(rows: list[dict[str, Any]]) -> str:
@@ -148,27 +195,51 @@ def draw_plot(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+TASKS = {"exact": lambda folder: measure_grouping(folder, True), "approximate": lambda f: measure_grouping(f, False)}
+TASKS |= {"graph alone": make_graph, "recall": measure_graph}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", type=int, default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--exact", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", nargs="*", type=int, default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
+    parser.add_argument("--graphs", nargs="*", type=int, default=[1_000_000, 3_000_000])
+    parser.add_argument("--folder", type=Path, help="a folder with space for the faces: 6 GB for 3,000,000 faces")
+    parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--plot", type=Path, help="an SVG file for a plot of time and memory by number of faces")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping_scale.json")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure_size(options.one, options.exact)))
+    if options.make:
+        make_faces(options.make, options.folder)
+        print("{}")
         return
-    rows: list[dict[str, Any]] = []
-    runs = [(n, n <= 50_000) for n in options.sizes] + [(n, True) for n in options.sizes if 50_000 < n <= 100_000]
-    for n, exact in runs:
-        command = [sys.executable, str(Path(__file__).resolve()), "--one", str(n), *(["--exact"] if exact else [])]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append(json.loads(ran.stdout.splitlines()[-1]))
-        print(json.dumps(rows[-1]), flush=True)
+    if options.task:
+        print(json.dumps(TASKS[options.task](options.folder)))
+        return
+    runs = [(n, "exact" if n <= 50_000 else "approximate") for n in options.sizes]
+    runs += [(n, "exact") for n in options.sizes if 50_000 < n <= 100_000]
+    runs += [(n, "graph alone") for n in options.graphs]
+    rows = _read_kept_rows() if options.keep or options.plot else []
+    for n, task in sorted(runs):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            command = [sys.executable, str(Path(__file__).resolve()), "--folder", folder]
+            run_measured([*command, "--make", str(n)])
+            row, peak = run_measured([*command, "--task", task])
+            row |= {"peak_gib": peak}
+            if task == "graph alone":
+                row |= run_measured([*command, "--task", "recall"])[0]
+        print(json.dumps(row), flush=True)
+        rows = [old for old in rows if (old["faces"], old["graph"]) != (n, task)]
+        rows.append(row | {"date": datetime.now(UTC).date().isoformat(), "commit": read_commit()})
+    rows.sort(key=lambda row: (row["graph"] == "graph alone", row["faces"], row["graph"] == "exact"))
     if options.plot:
-        options.plot.write_text(draw_plot(rows))
+        options.plot.write_text(draw_plot([row for row in rows if row["graph"] != "graph alone"]))
     record_result("grouping_scale", {"dimensions": DIMENSIONS, "runs": rows}, options.keep)
+
+
+def _read_kept_rows() -> list[dict[str, Any]]:
+    path = HERE / "results" / "grouping_scale.json"
+    return json.loads(path.read_text())["result"]["runs"] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -53,7 +53,13 @@ class Graph:
 
 
 def select_groups(graph: Graph, rows: np.ndarray) -> Graph:
-    """Returns the part of a graph that contains the groups `rows`, int64 (r,). The groups get new numbers from 0."""
+    """Returns the part of a graph that contains the groups `rows`, int64 (r,). The groups get new numbers from 0.
+
+    `rows` is sorted. If `rows` are all groups, the result is `graph` itself, because the sums of a large graph need
+    much memory.
+    """
+    if len(rows) == len(graph.sizes):
+        return graph
     number = np.full(len(graph.sizes), -1, np.int32)
     number[rows] = np.arange(len(rows), dtype=np.int32)
     pairs, forbidden_pairs = number[graph.pairs], number[graph.forbidden_pairs]
@@ -151,8 +157,8 @@ class _Groups:
         # bool (g,): whether a constraint joined faces of the group before the merging
         self.constrained = graph.sizes > 1
         self.squared_norms = np.einsum("gd,gd->g", self.sums, self.sums, dtype=np.float64)
-        self.pairs, first = _deduplicate_pairs(graph.pairs, len(self.sums))
-        self.scores = np.full(len(first), -np.inf, np.float32)
+        self.pairs = _deduplicate_pairs(graph.pairs, len(self.sums))
+        self.scores = np.full(len(self.pairs), -np.inf, np.float32)
 
     def measure_mean_within(self) -> float | None:
         """Returns the mean cosine within groups of three faces or more, or None if there is no such group.
@@ -218,7 +224,7 @@ class _Groups:
         # Only pairs with a changed group get new numbers and new scores. A pair of two unchanged groups cannot equal a
         # pair with a changed group, so no pair occurs twice.
         has_changed_group = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
-        new_pairs, _ = _deduplicate_pairs(targets[self.pairs[has_changed_group]], len(targets))
+        new_pairs = _deduplicate_pairs(targets[self.pairs[has_changed_group]], len(targets))
         self.pairs = np.concatenate([self.pairs[~has_changed_group], new_pairs])
         self.scores = np.concatenate([self.scores[~has_changed_group], np.full(len(new_pairs), -np.inf, np.float32)])
         self.score_pairs(score, np.arange(len(self.pairs) - len(new_pairs), len(self.pairs)))
@@ -227,18 +233,16 @@ class _Groups:
 
 def _make_keys(pairs: np.ndarray, count: int) -> np.ndarray:
     """Returns one int64 for each pair of group numbers below `count`. Both orders of a pair give the same int64."""
-    return pairs.min(axis=1).astype(np.int64) * count + pairs.max(axis=1)
+    a, b = pairs.T
+    return np.minimum(a, b).astype(np.int64) * count + np.maximum(a, b)
 
 
-def _deduplicate_pairs(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each pair of two different groups one time, int32 (m, 2), and the index of its first occurrence.
-
-    The smaller number comes first in each pair.
-    """
-    keys, first = np.unique(_make_keys(pairs, count), return_index=True)
-    both = np.stack([keys // count, keys % count], axis=1).astype(np.int32)
-    differ = both[:, 0] != both[:, 1]
-    return both[differ], first[differ]
+def _deduplicate_pairs(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Returns each pair of two different groups one time, int32 (m, 2). The smaller number comes first in each pair."""
+    keys = np.unique(_make_keys(pairs, count))
+    both = np.empty((len(keys), 2), np.int32)
+    both[:, 0], both[:, 1] = keys // count, keys % count
+    return both[both[:, 0] != both[:, 1]]
 
 
 def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, constrained: np.ndarray) -> np.ndarray:

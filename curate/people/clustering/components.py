@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -25,8 +27,20 @@ def sum_rows(vectors: np.ndarray, order: np.ndarray, labels: np.ndarray) -> np.n
     """
     total = np.zeros((int(labels.max()) + 1, vectors.shape[1]), np.float32)
     by_label = np.argsort(labels, kind="stable")
-    for begin in range(0, len(labels), _ROWS_AT_ONCE):
-        part = by_label[begin : begin + _ROWS_AT_ONCE]
+    is_single = np.bincount(labels)[labels[by_label]] == 1  # whether the label has one row, which needs no sum
+    for part in _divide(by_label[is_single]):
+        total[labels[part]] = vectors[order[part]]
+    for part in _divide(by_label[~is_single]):
         first = np.flatnonzero(np.concatenate([[True], np.diff(labels[part]) > 0]))
         total[labels[part[first]]] += np.add.reduceat(vectors[order[part]], first, axis=0)
     return total
+
+
+def normalise_rows(vectors: np.ndarray) -> None:
+    """Divides each row of `vectors`, float32 (n, d), by its length. Rows of zeros do not change."""
+    for part in _divide(vectors):
+        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+
+
+def _divide(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[begin : begin + _ROWS_AT_ONCE] for begin in range(0, len(rows), _ROWS_AT_ONCE))

@@ -9,7 +9,6 @@ import faiss
 import numpy as np
 
 from curate.people.clustering.components import sum_rows
-from curate.people.clustering.neighbours import Neighbours
 
 # To compute the margin of a face, the face is compared with the groups of its _RIVALS nearest neighbours in other
 # groups. If all neighbours of the face are in its own group, the face is compared with the _RIVALS groups nearest to
@@ -19,13 +18,14 @@ _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
 
 def measure_confidence(
-    embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, near: Neighbours
+    embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, near: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the confidence and the margin of each face, float32 (n,) each.
 
     The confidence of a face is its mean cosine to the other faces of the group. The confidence of a face that is alone
     in its group is 1. The margin of a face is its confidence minus its mean cosine to the faces of the nearest other
-    group. Row i of `labels`, of `near` and of the result belongs to the face `embeddings[order[i]]`.
+    group. `near` are the row numbers of the neighbours of each face, int32 (n, k), the nearest first, and -1 if fewer
+    were found. Row i of `labels`, of `near` and of the result belongs to the face `embeddings[order[i]]`.
     """
     n = len(labels)
     total, count = sum_rows(embeddings, order, labels), np.bincount(labels)
@@ -40,12 +40,12 @@ def measure_confidence(
         own = count[label]
         to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
         confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
-        if near.rows.shape[1] == 0:
+        if near.shape[1] == 0:
             continue
 
         # Find the cosine to the nearest other group, float64 (rows,). The groups of the first _RIVALS neighbours in
         # other groups are compared.
-        neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], label[:, None])
+        neighbour_label = np.where(near[rows] >= 0, labels[near[rows]], label[:, None])
         is_other = neighbour_label != label[:, None]
         nearest = np.full(len(label), -1.0)
         for column in np.argsort(~is_other, axis=1, kind="stable")[:, :_RIVALS].T:
@@ -65,7 +65,7 @@ def measure_confidence(
     return confidence, margin
 
 
-def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
+def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Returns for each group the _RIVALS groups with the nearest centres, int64 (groups, _RIVALS).
 
     If each face of a group has a neighbour in another group, all values of the group are -1.
@@ -74,10 +74,10 @@ def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray,
     enclosed = np.ones(len(labels), bool)  # whether all neighbours of the face are in its own group
     for begin in range(0, len(labels), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
-        neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], labels[rows][:, None])
+        neighbour_label = np.where(near[rows] >= 0, labels[near[rows]], labels[rows][:, None])
         enclosed[rows] = (neighbour_label == labels[rows][:, None]).all(1)
     rivals = np.full((groups, _RIVALS), -1)
-    groups_to_search = np.unique(labels[enclosed]) if near.rows.shape[1] else np.zeros(0, np.int64)
+    groups_to_search = np.unique(labels[enclosed]) if near.shape[1] else np.zeros(0, np.int64)
     if len(groups_to_search) == 0 or groups == 1:
         return rivals
     centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)

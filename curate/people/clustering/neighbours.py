@@ -12,14 +12,11 @@ from typing import Any
 import faiss
 import numpy as np
 
+from curate.people.clustering.approximate_search import search_approximately
+
 # For up to EXACT faces, every face is compared with every other face. For 200,000 faces of 512 dimensions, the
 # comparison takes about ten minutes on 2 cores.
 EXACT = 200_000
-# The approximate search uses an inverted file of about 4 sqrt(n) cells. For each query, the search visits _PROBES cells
-# (ours). With 64 cells, the search finds .98 of the true neighbours among 100,000 synthetic faces, and .90 among
-# 1,000,000 (docs/grouping.md).
-_PROBES = 64
-_TRAIN_A_CELL = 48  # k-means is trained on 48 faces for each cell; faiss warns below 39
 _RECALL_QUERIES = 1000
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
@@ -40,30 +37,37 @@ def find_neighbours(
     """Returns the `k` nearest other rows of each unit row of `embeddings`, float32 (n, d).
 
     Row numbers in the result are positions in `order`: row i is `embeddings[order[i]]`. The search is exact for up to
-    `exact` rows. For more than `exact` rows, the search is approximate, and its recall is measured on evenly spaced
-    rows. The recall is the share of the neighbours with a cosine of `min_cosine` or more that the search finds. Cosines
-    are rounded to 1e-6, because their last bits depend on the number of threads of faiss.
+    `exact` rows. For more than `exact` rows, the search is approximate (approximate_search.py), and its recall is
+    measured (`measure_recall`). Cosines are rounded to 1e-6, because their last bits depend on the number of threads of
+    faiss. `embeddings` may be a memory-mapped file.
 
-    If the installed faiss can use a GPU, the GPU searches. If the GPU fails, the CPU searches, and a notice says so.
+    If the installed faiss can use a GPU, the GPU searches, and the search is exact for any number of rows. If the GPU
+    fails, the CPU searches, and a notice says so.
     """
-    n, d = embeddings.shape
+    n = len(embeddings)
     k = min(k, n - 1)
     if k <= 0:
         return Neighbours(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32), 1.0)
-    index = faiss.IndexFlatIP(d) if n <= exact else _make_inverted_file(embeddings, order)
-    for begin in range(0, n, _ROWS_AT_ONCE):
-        index.add(embeddings[order[begin : begin + _ROWS_AT_ONCE]])
-    rows, cosines, notices = np.empty((n, k), np.int32), np.empty((n, k), np.float32), list[str]()
+    rows, cosines, notices = np.full((n, k), -1, np.int32), np.full((n, k), -np.inf, np.float32), list[str]()
     if _has_gpu():
         try:
-            _search(_copy_to_gpu(index), embeddings, order, rows, cosines)
+            _search(_copy_to_gpu(_make_exact_index(embeddings, order)), embeddings, order, rows, cosines)
+            return Neighbours(rows, cosines, 1.0)
         except RuntimeError as error:  # faiss raises this class for all failures of a GPU
             cause = (str(error).splitlines() or ["unknown"])[-1].strip(" .")
             notices.append(f"The search for similar faces runs on the CPU, because the GPU failed ({cause}).")
-    if notices or not _has_gpu():
-        _search(index, embeddings, order, rows, cosines)
-    recall = 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine)
-    return Neighbours(rows, cosines, recall, tuple(notices))
+    if n <= exact:
+        _search(_make_exact_index(embeddings, order), embeddings, order, rows, cosines)
+        return Neighbours(rows, cosines, 1.0, tuple(notices))
+    search_approximately(embeddings, order, min_cosine, rows, cosines)
+    return Neighbours(rows, cosines, measure_recall(embeddings, order, rows, min_cosine), tuple(notices))
+
+
+def _make_exact_index(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexFlatIP:
+    index = faiss.IndexFlatIP(embeddings.shape[1])
+    for begin in range(0, len(order), _ROWS_AT_ONCE):
+        index.add(embeddings[order[begin : begin + _ROWS_AT_ONCE]])
+    return index
 
 
 def _search(index: Any, embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> None:
@@ -97,32 +101,23 @@ def _gpu_resources() -> Any:
     return faiss.StandardGpuResources()
 
 
-def _make_inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexIVF:
-    """Returns an empty index of about 4 sqrt(n) cells, trained on evenly spaced rows."""
-    n, d = embeddings.shape
-    cells = int(4 * np.sqrt(n))
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(d), d, cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
-    index.cp.max_points_per_centroid, index.cp.niter, index.cp.seed = _TRAIN_A_CELL, 8, 1
-    index.nprobe = _PROBES
-    sample = np.unique(np.linspace(0, n - 1, min(n, cells * _TRAIN_A_CELL)).astype(np.int64))
-    index.train(embeddings[order[sample]])
-    return index
+def measure_recall(
+    embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, min_cosine: float, queries: int = _RECALL_QUERIES
+) -> float:
+    """Returns the share of the true neighbours with a cosine of `min_cosine` or more that `rows`, (n, k), contains.
 
-
-def _measure_recall(embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, min_cosine: float) -> float:
-    """Returns the share of true neighbours that `rows` contains. An exact search finds the true neighbours of
-    _RECALL_QUERIES rows.
+    An exact search finds the true neighbours of `queries` evenly spaced rows, at most k for each row. A pair of
+    neighbours is found if one of the two rows lists the other row.
     """
     n, k = rows.shape
-    queries = np.unique(np.linspace(0, n - 1, _RECALL_QUERIES).astype(np.int64))
-    exact = faiss.ResultHeap(len(queries), k + 1, keep_max=True)
+    sample = np.unique(np.linspace(0, n - 1, queries).astype(np.int64))
+    exact = faiss.ResultHeap(len(sample), k + 1, keep_max=True)
     for begin in range(0, n, _ROWS_AT_ONCE):
         part = embeddings[order[begin : begin + _ROWS_AT_ONCE]]
-        alike, nearest = faiss.knn(embeddings[order[queries]], part, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+        alike, nearest = faiss.knn(embeddings[order[sample]], part, min(k + 1, len(part)), faiss.METRIC_INNER_PRODUCT)
         exact.add_result(alike, nearest + begin)
     exact.finalize()
-    true = (min_cosine <= exact.D) & (queries[:, None] != exact.I)
-    hits = (exact.I[:, :, None] == rows[queries][:, None, :]).any(2)
-    return float((hits & true).sum() / max(true.sum(), 1))
+    query, column = np.nonzero((min_cosine <= exact.D) & (sample[:, None] != exact.I))
+    row, other = sample[query], exact.I[query, column]
+    hits = (rows[row] == other[:, None]).any(axis=1) | (rows[other] == row[:, None]).any(axis=1)
+    return float(hits.mean()) if len(hits) else 1.0

@@ -19,11 +19,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtri
 
 # The spread of the cosines between strangers is measured on the negative cosines. Because of relatives, look-alikes and
 # poor photos, the positive cosines are more widely spread. The measured spread is therefore multiplied by TAIL_FACTOR.
 TAIL_FACTOR = 1.25
+# In a large collection, hardly any pair of faces is a pair of one person, so the spread of the positive cosines is
+# measured instead (`measure_tail_factor`). We compared the _TAIL_SHARE highest cosines between strangers with a normal
+# distribution. On web photos, the spread of these cosines is 1.184 times the spread of the negative cosines, and
+# TAIL_FACTOR is 1.056 times as large (ours), because still higher cosines are still more widely spread.
+_TAIL_SHARE, _TAIL_MARGIN = 1e-3, 1.056
+MIN_TAIL_FACTOR = 1.1  # ours; every collection has relatives and look-alikes
 # If a collection has too few negative cosines, the spread is assumed to be TAIL_FACTOR * RANDOM_FACTOR / sqrt(d). The
 # number 1 / sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured .096 with an ArcFace
 # model of 128 dimensions, before the multiplication by TAIL_FACTOR.
@@ -95,6 +101,20 @@ def measure_spread(vectors: np.ndarray) -> float | None:
         return None
     # The result is rounded, because the order of the sums in BLAS depends on the number of threads.
     return round(TAIL_FACTOR * float(np.sqrt(np.mean(np.square(negative, dtype=np.float64)))), 6)
+
+
+def measure_tail_factor(vectors: np.ndarray, spread: float) -> float:
+    """Returns by how much the positive cosines between strangers are more widely spread than the negative cosines.
+
+    `vectors` are a sample of the unit rows of a large collection, float32 (n, d), and `spread` is the result of
+    `measure_spread`. The result replaces TAIL_FACTOR. The result is at least MIN_TAIL_FACTOR and at most TAIL_FACTOR.
+    If the collection has few people with many photos, many high cosines are cosines of one person. The result is then
+    TAIL_FACTOR, which is the cautious value.
+    """
+    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    in_spreads = float(np.quantile(cosines, 1 - _TAIL_SHARE)) / (spread / TAIL_FACTOR)
+    # The result is rounded, because the order of the sums in BLAS depends on the number of threads.
+    return round(min(max(_TAIL_MARGIN * in_spreads / float(-ndtri(_TAIL_SHARE)), MIN_TAIL_FACTOR), TAIL_FACTOR), 4)
 
 
 def estimate_spread(dimensions: int) -> float:

@@ -34,6 +34,7 @@ _CHANCE = 0.005
 # strangers (ours). Without _LEAST_SPREADS, some weak faces of a small clean collection left their person as soon as
 # photos of strangers were added.
 _LEAST_SPREADS = 3.2
+_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 _CANDIDATES = 4  # A weak face is compared with its 4 nearest people.
 # The following three numbers are ours. We chose the three numbers on collections of 200 clear photos and 100 degraded
 # photos of strangers, so that no strangers form a person. We also used a person who has seven weak faces among eight
@@ -70,12 +71,15 @@ def join_weak_groups(
     labels[weak] = people + np.arange(len(weak))
 
     # The sum and the number of faces of each person, float64 (people, d) and (people,)
-    person_sums = np.zeros((people, sums.shape[1]))
-    np.add.at(person_sums, merged, sums[strong])
     person_sizes = np.bincount(merged, sizes[strong], minlength=people)
     known = np.flatnonzero(person_sizes >= _MIN_FACES)
     if len(weak) == 0 or len(known) == 0:
         return labels
+    person_sums = np.zeros((people, sums.shape[1]))
+    rows = np.flatnonzero(strong)
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(begin, begin + _ROWS_AT_ONCE)
+        np.add.at(person_sums, merged[part], sums[rows[part]])
 
     # Find the nearest people of each weak group, (weak, candidates), and the similarity of the group to each candidate.
     centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)

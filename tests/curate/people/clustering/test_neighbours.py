@@ -34,12 +34,12 @@ def gpu(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("exact", [1000, 100])
-def test_a_gpu_searches_if_faiss_has_one(gpu, monkeypatch, exact):
+def test_a_gpu_searches_exactly_if_faiss_has_one(gpu, monkeypatch, exact):
     rows, order = make_rows(400), np.arange(400)
     on_gpu = find_neighbours(rows, order, 5, 0.2, exact)
-    assert gpu == [400] and on_gpu.notices == ()
+    assert gpu == [400] and on_gpu.notices == () and on_gpu.recall == 1
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
-    on_cpu = find_neighbours(rows, order, 5, 0.2, exact)
+    on_cpu = find_neighbours(rows, order, 5, 0.2)
     assert gpu == [400]
     assert np.array_equal(on_gpu.rows, on_cpu.rows) and np.array_equal(on_gpu.cosines, on_cpu.cosines)
 

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from curate.people.clustering.threshold import calibrate_on_people
+from curate.people.clustering.threshold import (
+    MIN_TAIL_FACTOR,
+    TAIL_FACTOR,
+    calibrate_on_people,
+    measure_spread,
+    measure_tail_factor,
+)
 from curate.people.leaks.dataset_faces import Rules, raise_threshold
 
 
@@ -41,3 +47,20 @@ def test_the_threshold_of_a_set_is_raised_and_never_lowered() -> None:
     assert raised.same_person > 0.1 and raised.false_match_rate < 0.2 and raised.max_face_bits == 54
     strict = Rules(6, 0.35, 0.5, 54, 40, 0.8, same_person=0.9, false_match_rate=0.0)
     assert raise_threshold(strict, vectors, people) == strict
+
+
+def test_the_tail_of_a_large_collection_is_measured_between_two_limits() -> None:
+    rng = np.random.default_rng(0)
+
+    def measure(vectors: np.ndarray) -> float:
+        vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        spread = measure_spread(vectors)
+        assert spread is not None
+        return measure_tail_factor(vectors, spread)
+
+    strangers = rng.normal(size=(1500, 128))
+    assert measure(strangers) == MIN_TAIL_FACTOR
+    alike = strangers + 0.9 * np.abs(rng.normal(size=(1500, 1))) * rng.normal(size=128) * 0.4
+    assert MIN_TAIL_FACTOR < measure(alike) <= TAIL_FACTOR
+    few_people = np.repeat(rng.normal(size=(10, 128)), 150, axis=0) + 0.5 * rng.normal(size=(1500, 128))
+    assert measure(few_people) == TAIL_FACTOR
