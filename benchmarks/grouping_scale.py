@@ -41,7 +41,7 @@ DIMENSIONS = 512
 EFFECTIVE = (
     108.0  # = 1 / .096^2: in 108 dimensions, the cosines between random directions have the standard deviation .096
 )
-GRAPH_COSINE = 0.42  # = 4 * 1.1 * .096, the lowest cosine at which two faces are compared in a large collection
+GRAPH_COSINE = 0.42  # = 4.4 * .096, the lowest cosine at which two faces are compared in a large collection
 SINGLE = 0.30  # The share of people with one photo.
 LOOK_ALIKE = 0.02  # The share of people who look like another person.
 COPIES = 0.03  # The share of faces that are near-copies of another face.

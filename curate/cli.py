@@ -51,6 +51,7 @@ def curate(
         float | None, flag("--same-person", default="estimated from the photos; .925 for dlib", panel=_PEOPLE)
     ] = None,
     one_person_may_appear_twice: Annotated[bool, flag("--collages", panel=_PEOPLE)] = False,
+    regroup: Annotated[bool, flag("--regroup", panel=_PEOPLE)] = False,
     split_by: Annotated[str, flag("--split-by", panel=_PEOPLE)] = "identity",
     pairs: Annotated[str, flag("--pairs", WINDOW, panel=_PEOPLE)] = "random",
     min_photos: Annotated[int, flag("--min-photos", panel=_PEOPLE)] = 2,
@@ -101,6 +102,7 @@ def curate(
         exclude=tuple(exclude or ()),
         include=tuple(include or ()),
         reread=reread,
+        regroup=regroup,
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
         split=SplitRules(policy=split_by),

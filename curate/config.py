@@ -178,6 +178,8 @@ class CurateConfig:
     exclude: tuple[str, ...] = ()  # Patterns of files and folders that are left out, see curate/photos/name_rules.py.
     include: tuple[str, ...] = ()  # If `include` has patterns, only files that match a pattern are read.
     reread: bool = False  # Read every file again, even if its size and times did not change.
+    # Group all faces again, even if new faces could join the people of the last grouping (curate/people/group.py).
+    regroup: bool = False
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)

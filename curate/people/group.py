@@ -11,11 +11,13 @@ import numpy as np
 from curate.config import CurateConfig
 from curate.detection.worth import measure_worth, read_worth_scale
 from curate.people.clustering.confidence import count_cosines
+from curate.people.clustering.extend_grouping import extend_grouping
 from curate.people.clustering.group_embeddings import Grouping, group_embeddings
 from curate.people.collages import describe_collages, describe_repeated_faces, find_collages
 from curate.people.constraints.apply_decisions import apply_decisions
 from curate.people.constraints.links import Links, resolve_links
 from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
+from curate.people.earlier_grouping import FULL_GROUPING, describe_extension, read_earlier_grouping
 from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
 from curate.people.pending.people_now import PeopleNow, follow_batches
@@ -62,6 +64,9 @@ def compute_groups(
 ) -> GroupRows:
     """Groups the faces with the status ok, with labels and decisions as constraints. Nothing is written.
 
+    If only a few faces of a large collection are new, these faces join the people of the last grouping
+    (earlier_grouping.py), and the other faces are not grouped again.
+
     `followed` are the decisions that were recorded after the last grouping, in one list for each command. The new
     grouping starts from the people as they are after these decisions. People keep their ids, and a locked person
     accepts no face of another person. The result is therefore the same as if each command had grouped the faces.
@@ -82,6 +87,10 @@ def compute_groups(
     progress("group", 0, len(face_ids))
     worth = _measure_worth(ledger, faces, face_ids, vectors)
     is_main = _find_main_faces(faces, face_ids, picture_of)
+    before = _read_memberships(ledger, [*faces, *select_replaced_faces(all_faces)])
+    if followed:
+        before = _follow(ledger, all_faces, before, decisions, followed, face_labels if labels_are_truth else {})
+    earlier = None if config.regroup else read_earlier_grouping(ledger, rules, face_ids, before, decisions)
 
     def group(pictures: Sequence[str]) -> Grouping:
         return group_embeddings(
@@ -98,15 +107,18 @@ def compute_groups(
     # With --collages, the faces are grouped a second time. In the second grouping, each face of a collage counts as a
     # picture of its own.
     pictures = [picture_of[face] for face in face_ids]
-    grouping = group(pictures)
+    if earlier is None:
+        grouping = group(pictures)
+    else:
+        grouping = extend_grouping(
+            vectors, earlier, pictures, links.must_links, links.cannot_links, worth=worth, is_main=is_main
+        )
+        notices.append(describe_extension(earlier))
     collages = find_collages(vectors, grouping.labels, pictures, grouping.threshold)
     if collages and rules.one_person_may_appear_twice:
         grouping = group(
             [face if picture in collages else picture for face, picture in zip(face_ids, pictures, strict=True)]
         )
-    before = _read_memberships(ledger, [*faces, *select_replaced_faces(all_faces)])
-    if followed:
-        before = _follow(ledger, all_faces, before, decisions, followed, face_labels if labels_are_truth else {})
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links, worth)
@@ -127,6 +139,11 @@ def compute_groups(
         "neighbour_recall": grouping.recall,
         "false_match_rate": grouping.false_match_rate,
         "histogram": count_cosines(vectors, grouping.labels),
+        FULL_GROUPING: (
+            {"faces": len(face_ids), "rules": asdict(rules)}
+            if earlier is None
+            else ledger.read_detail("group")[FULL_GROUPING]
+        ),
         LAST_DECISION: find_last_number(decisions),
         "label_doubts": [asdict(doubt) for doubt in label_doubts],
         "labels_parted": label_spread,

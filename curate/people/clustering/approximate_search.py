@@ -108,7 +108,9 @@ def _compute_cosines(
     places = np.ascontiguousarray(np.where(candidates >= 0, order[candidates], -1))
     cosines = np.empty(places.shape, np.float32)
     pointers = [faiss.swig_ptr(array) for array in (cosines, vectors, embeddings, places)]
-    faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], *places.shape)
+    # faiss also has this C++ function in Python, but its type hints do not list it
+    compute: Any = vars(faiss)["fvec_inner_products_by_idx"]
+    compute(*pointers, vectors.shape[1], *places.shape)
     cosines[places < 0] = -np.inf
     return cosines
 

@@ -78,8 +78,8 @@ def join_weak_groups(
     person_sums = np.zeros((people, sums.shape[1]))
     rows = np.flatnonzero(strong)
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(begin, begin + _ROWS_AT_ONCE)
-        np.add.at(person_sums, merged[part], sums[rows[part]])
+        end = begin + _ROWS_AT_ONCE
+        np.add.at(person_sums, merged[begin:end], sums[rows[begin:end]])
 
     # Find the nearest people of each weak group, (weak, candidates), and the similarity of the group to each candidate.
     centres = person_sums / np.maximum(np.linalg.norm(person_sums, axis=1, keepdims=True), 1e-12)
