@@ -156,42 +156,43 @@ def run_measured(command: list[str]) -> tuple[dict[str, Any], float]:
 def draw_plot(rows: list[dict[str, Any]]) -> str:
     """Returns an SVG with the seconds and the MiB as functions of the number of faces. Both axes are logarithmic.
 
-    A dashed line shows a time that grows linearly from the first run.
+    Dashed lines continue the measured lines to 10^8 faces. The time of the graph grows as n^1.5, and the memory and the
+    time of the other steps grow linearly.
     """
-    rows = sorted((row for row in rows if row["graph"] != "exact" or row["faces"] <= 50_000), key=lambda r: r["faces"])
-    width, height, left, top = 640, 400, 60, 20
+    grouped = [row for row in rows if row["graph"] == ("exact" if row["faces"] <= 50_000 else "approximate")]
+    graphs = [row for row in rows if row["graph"] == "graph alone"]
+    width, height, left, top, right = 690, 420, 80, 20, 130
 
     def x(faces: float) -> float:
-        return left + (np.log10(faces) - 4) / 2.1 * (width - left - 130)
+        return left + (np.log10(faces) - 4) / 4 * (width - left - right)
 
-    def y(value: float) -> float:  # seconds and MiB share an axis from 1 to 10^4.5
-        return top + (1 - np.log10(max(value, 1)) / 4.5) * (height - top - 50)
+    def y(value: float) -> float:  # seconds and MiB share an axis from 1 to 10^6
+        return top + (1 - np.log10(max(value, 1)) / 6) * (height - top - 50)
 
-    def line(key: str, scale: float, colour: str, words: str) -> list[str]:
+    def line(rows: list[dict[str, Any]], key: str, scale: float, power: float, colour: str, words: str) -> list[str]:
         points = [(x(row["faces"]), y(row[key] * scale)) for row in rows]
+        last = rows[-1]
+        end = (x(1e8), y(last[key] * scale * (1e8 / last["faces"]) ** power))
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
         dots = [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colour}"/>' for px, py in points]
-        label = f'<text x="{points[-1][0] + 8:.1f}" y="{points[-1][1] + 4:.1f}" fill="{colour}">{words}</text>'
-        return [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>', *dots, label]
+        label = f'<text x="{end[0] + 8:.1f}" y="{end[1] + 4:.1f}" fill="{colour}">{words}</text>'
+        dashes = f'<path d="M{path.split()[-1]}L{end[0]:.1f} {end[1]:.1f}" stroke="{colour}" stroke-dasharray="5 4"/>'
+        return [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>', *dots, dashes, label]
 
     box = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {box}>']
     parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
-    for decade in range(5):
-        parts.append(f'<path d="M{left} {y(10**decade):.1f}H{width - 130}" stroke="#ddd"/>')
+    for decade in range(7):
+        parts.append(f'<path d="M{left} {y(10**decade):.1f}H{width - right}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 8}" y="{y(10**decade) + 4:.1f}" text-anchor="end">{10**decade:,}</text>')
-    for faces in sorted({row["faces"] for row in rows}):
-        parts.append(f'<path d="M{x(faces):.1f} {top}V{height - 50}" stroke="#eee"/>')
-        parts.append(f'<text x="{x(faces):.1f}" y="{height - 32}" text-anchor="middle">{faces // 1000:,}k</text>')
-    parts.append(f'<text x="{(left + width - 130) / 2:.0f}" y="{height - 10}" text-anchor="middle">faces</text>')
-    first, last = rows[0], rows[-1]
-    ideal = first["seconds"] * last["faces"] / first["faces"]
-    parts.append(
-        f'<path d="M{x(first["faces"]):.1f} {y(first["seconds"]):.1f}L{x(last["faces"]):.1f} {y(ideal):.1f}" '
-        'stroke="#999" stroke-dasharray="5 4" fill="none"/>'
-    )
-    parts.append(f'<text x="{x(last["faces"]) + 8:.1f}" y="{y(ideal) + 4:.1f}" fill="#777">linear</text>')
-    parts += line("seconds", 1, "#1f6fb4", "seconds") + line("peak_gib", 1024, "#c2571a", "MiB at most")
+    for decade, words in enumerate(("10k", "100k", "1M", "10M", "100M"), start=4):
+        parts.append(f'<path d="M{x(10**decade):.1f} {top}V{height - 50}" stroke="#eee"/>')
+        parts.append(f'<text x="{x(10**decade):.1f}" y="{height - 32}" text-anchor="middle">{words}</text>')
+    parts.append(f'<text x="{(left + width - right) / 2:.0f}" y="{height - 10}" text-anchor="middle">faces</text>')
+    parts += line(grouped, "seconds", 1, 1, "#1f6fb4", "seconds, linear")
+    if graphs:
+        parts += line(graphs, "seconds", 1, 1.5, "#2a8f4d", "graph, n^1.5")
+    parts += line(grouped, "peak_gib", 1024, 1, "#c2571a", "MiB at most")
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -233,7 +234,7 @@ def main() -> None:
         rows.append(row | {"date": datetime.now(UTC).date().isoformat(), "commit": read_commit()})
     rows.sort(key=lambda row: (row["graph"] == "graph alone", row["faces"], row["graph"] == "exact"))
     if options.plot:
-        options.plot.write_text(draw_plot([row for row in rows if row["graph"] != "graph alone"]))
+        options.plot.write_text(draw_plot(rows))
     record_result("grouping_scale", {"dimensions": DIMENSIONS, "runs": rows}, options.keep)
 
 
