@@ -20,7 +20,8 @@ from manifests.runtime.versions import find_version
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-# The states of a finding. NOTE means that a feature is missing or slow. WRONG means that a command fails.
+# The states of a finding. NOTE means that a feature is missing or slow, that a file must still be downloaded, or that
+# memory or disk may be too small. WRONG means that a command fails.
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
 # We chose MEMORY_GIB. Training the recipe tiny takes 2.2 GiB in the training process and 1.7 GiB in the worker process

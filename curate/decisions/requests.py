@@ -199,7 +199,7 @@ def _parse_prefer(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
     rest = lookup.find_faces(request["rest"]) if "rest" in request else lookup.find_copies(faces[0])
     if not rest:
         raise BadInput(
-            "The face has no copies, so no other copy is used instead of it. Name a face that is a near-duplicate."
+            "The face has no copies, so no other copy is used instead of it. Give a face that is a near-duplicate."
         )
     return Decision(0, "prefer", (faces, rest)), f"{_describe(faces)} is used instead of {_describe(rest)}"
 

@@ -80,9 +80,9 @@ def _find_frames(copies: Sequence[Copy]) -> list[bool]:
 
 
 def _find_crops(copies: Sequence[Copy]) -> list[bool]:
-    """Returns for each copy whether it shows less of the picture than the median copy.
+    """Returns for each copy whether it shows less than the share _CROPPED of what the median copy shows.
 
-    Copies with a border do not count for the median.
+    Copies with a border do not count for the median. The median of two values is the higher value.
     """
     whole = [copy.area for copy, framed in zip(copies, _find_frames(copies), strict=True) if not framed]
     return [copy.area < _CROPPED * sorted(whole)[len(whole) // 2] for copy in copies]

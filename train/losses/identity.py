@@ -36,7 +36,8 @@ def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, A
     """
     if decision["on"] or not any(name in losses for name in THROUGH_RECOGNIZER):
         return []
-    return [f"Notice: the identity loss is off, because {decision['why']}."]
+    off = " and ".join(name.replace("_", " ") for name in THROUGH_RECOGNIZER if name in losses)
+    return [f"Notice: the {off} loss is off, because {decision['why']}."]
 
 
 def identity_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -114,7 +114,7 @@ class FaceLookup:
         locations: dict[FaceLocation, None] = {}
         for full_id in self._read_names(names, locations):
             if full_id not in self._face:
-                raise BadInput(f"The faces of the person {full_id} are in use already. Name a face that is not in use.")
+                raise BadInput(f"The faces of the person {full_id} are in use already. Give a face that is not in use.")
             face = self._face[full_id]
             check_acceptable(face, self.people.log, face.photo_id not in self._gone, self.name_decision)
             locations[self.locate(full_id)] = None
@@ -203,7 +203,7 @@ class FaceLookup:
         face_id = self._find_today(location)
         if face_id not in self._identity:
             raise BadInput(
-                f"The face at {list(location.box)} in photo {location.photo_id[:12]} belongs to no person now. Name a "
+                f"The face at {list(location.box)} in photo {location.photo_id[:12]} belongs to no person now. Give a "
                 "face that belongs to a person."
             )
         return self._identity[face_id]

@@ -136,7 +136,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_sentence(dataset: Path) -> No
     faces = {face.reason: face for face in rows(dataset, Face)}
     refused = {
         faces[None].face_id: "is in use already. Leave this face out.",
-        rows(dataset, Identity)[0].identity_id: "are in use already. Name a face that is not in use.",
+        rows(dataset, Identity)[0].identity_id: "are in use already. Give a face that is not in use.",
         faces["decided"].face_id: "is not in use because of decision 1 (drop). Undo this decision instead.",
         faces["near_duplicate"].face_id: "To use this face, give: prefer",
         "abcdef012345": "There is no face with the id abcdef012345.",

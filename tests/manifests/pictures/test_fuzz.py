@@ -87,6 +87,6 @@ def test_an_archive_answers_members_or_a_reason_whatever_the_bytes(tmp_path):
     batches = [[(tmp_path, n) for n in numbers[start : start + A_BATCH]] for start in range(0, len(numbers), A_BATCH)]
     with open_pool(1) as run:
         said = [said for found in run(wrong_archives, batches) for said in found]
-    # The reason `timed_out` is right too: in some archives, tarfile would walk backwards for ever, and the time limit
-    # ends the reading.
+    # A failed archive may also have the reason `timed_out`. In some archives, tarfile would walk backwards for ever,
+    # and the time limit ends the reading.
     assert [one for one in said if not one.endswith("timed_out")] == []

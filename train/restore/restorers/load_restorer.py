@@ -86,7 +86,7 @@ def move_to_device(model: Restorer) -> Restorer:
 
 
 def speed_up_on_cpu(model: Restorer, precision: str = "fp32") -> Restorer:
-    """Makes a restorer on a diffusion base faster if it is on the CPU, and returns the restorer.
+    """Speeds up a restorer that has a diffusion base and is on the CPU. Any other restorer stays as it is.
 
     `precision` is the precision in which the restorer will compute: fp32 or bf16. Do not train or save the restorer
     afterwards (train/models/bases/fast_inference.py).
