@@ -28,7 +28,7 @@ install: $(STAMP)
 # other packages and the models of transformers are a third of all files, and Python compiles those that are ever imported.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[offline,heic,jxl,raw,review,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[offline,heic,jxl,raw,review,ray,dev]'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --constraint constraints.txt 'basicsr; python_version < "3.13"'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --constraint constraints.txt $(IQA)
 	-$(BIN)/python -m compileall -q -j 0 -x '/(tests?|transformers/models)/' $(VENV)/lib > $(VENV)/compile.log
@@ -65,7 +65,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,heic,jxl,raw,review,dev,peers]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,heic,jxl,raw,review,ray,dev,peers]'
 	$(BIN)/python benchmarks/degradation_speed.py
 	$(BIN)/python benchmarks/grouping_quality.py ../shared/data/photos ../shared/data/people_crops --faces insightface:../shared/data/weights/insightface_small
 	$(BIN)/python benchmarks/curation_speed.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small

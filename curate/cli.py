@@ -67,6 +67,8 @@ def curate(
     store: Annotated[Path | None, flag("--store", default="none", parser=parse_path)] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     device: Annotated[str, flag("--device")] = "auto",
+    engine: Annotated[str, flag("--engine")] = "local",
+    address: Annotated[str | None, flag("--address", default="none")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
@@ -84,8 +86,13 @@ def curate(
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
     from curate.photos.name_rules import NameRules
     from curate.run.check_options import check_number, check_options
+    from manifests.errors import BadInput
+    from manifests.runtime.cluster.connection import choose_cluster
     from manifests.runtime.workers import count_cores
 
+    if engine not in ("local", "ray"):
+        raise BadInput(f"--engine {engine} is unknown. Give local or ray.")
+    cluster = choose_cluster(engine == "ray", address, workers)
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "a number of pixels")
     check_number("--min-face", min_face, 4, float("inf"), "a number of pixels")
     screen = load_filters(filters)
@@ -117,7 +124,7 @@ def curate(
     from manifests.runtime.progress import show_progress
 
     with show_progress("items", as_json) as progress:
-        summary = curate_photos(photos, out, config, processes, progress, device=device, store=store)
+        summary = curate_photos(photos, out, config, processes, progress, device=device, store=store, cluster=cluster)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary), sort_keys=True))
         return

@@ -79,6 +79,7 @@ def degrade(
     ] = None,
     seed: Annotated[int | None, flag("--seed", low=0, high=MAX_SEED, default="0")] = None,
     engine: Annotated[str | None, flag("--engine", default="exact")] = None,
+    address: Annotated[str | None, flag("--address", default="none")] = None,
     replay: Annotated[Path | None, flag("--replay", default="none", parser=parse_path)] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
@@ -97,13 +98,14 @@ def degrade(
     Example: likeness degrade FOLDER --replay LQ/theta.jsonl --out LQ2
     """
     from manifests.errors import BadInput
+    from manifests.runtime.cluster.connection import choose_cluster
     from manifests.runtime.workers import count_cores
 
     processes = count_cores() if workers is None else workers
     if not source.is_dir():
         raise BadInput(f"{source} is not a folder. Name a dataset, or a folder of images.")
     if replay is not None:
-        options = {"preset": preset, "split": split, "seed": seed, "size": size, "engine": engine}
+        options = {"preset": preset, "split": split, "seed": seed, "size": size, "engine": engine, "address": address}
         if superfluous := [name for name, value in options.items() if value is not None]:
             raise BadInput(f"A replay takes its options from {replay}. Leave --{superfluous[0]} out.")
         if out is None:
@@ -113,18 +115,20 @@ def degrade(
     from degrade.presets import find_preset
 
     preset, seed, engine = preset or "gfpgan", seed or 0, engine or "exact"
+    cluster = choose_cluster(engine == "ray", address, workers)
+    engine = "exact" if engine == "ray" else engine
     find_preset(preset)
     if _is_dataset(source):
         if out is not None:
             raise BadInput(f"{source} is a dataset and stores its sets in {source / 'lq'}. Leave --out out.")
         size = 512 if size is None else size
-        _degrade_dataset(source, preset, split or "test", seed, size, engine, processes, dry_run, as_json)
+        _degrade_dataset(source, preset, split or "test", seed, size, engine, cluster, processes, dry_run, as_json)
         return
     if split is not None:
         raise BadInput(f"{source} is not a dataset and has no splits. Leave --split out.")
     if out is None:
         raise BadInput(f"{source} is not a dataset. Name a folder for its LQ images with --out.")
-    _degrade_folder(source, out, preset, seed, size, engine, processes, dry_run, as_json)
+    _degrade_folder(source, out, preset, seed, size, engine, cluster, processes, dry_run, as_json)
 
 
 def _degrade_dataset(
@@ -134,6 +138,7 @@ def _degrade_dataset(
     seed: int,
     size: int,
     engine: str,
+    cluster: str | None,
     workers: int,
     dry_run: bool,
     as_json: bool,
@@ -145,7 +150,7 @@ def _degrade_dataset(
         _print(plan, as_json, f"Would make {format_count(plan.images, 'image')} in {plan.folder}.")
         return
     with _show_images("degrade", plan.images, as_json) as advance:
-        summary = make_set(dataset, preset, split, seed, size, workers, advance, engine)
+        summary = make_set(dataset, preset, split, seed, size, workers, advance, engine, cluster)
     joined = format_count(summary.later_faces, "face")
     note = f" {joined} joined the split after the set was begun and got no image." if summary.later_faces else ""
     note += describe_poor_targets(summary)
@@ -176,6 +181,7 @@ def _degrade_folder(
     seed: int,
     size: int | None,
     engine: str,
+    cluster: str | None,
     workers: int,
     dry_run: bool,
     as_json: bool,
@@ -187,7 +193,7 @@ def _degrade_folder(
         _print(plan, as_json, f"Would make {format_count(plan.images, 'image')} in {plan.folder}.")
         return
     with _show_images("degrade", len(find_images(folder, leave_out=out)), as_json) as advance:
-        summary = degrade_folder(folder, out, preset, seed, size, workers, advance, engine=engine)
+        summary = degrade_folder(folder, out, preset, seed, size, workers, advance, engine=engine, cluster=cluster)
     skipped = "".join(f"\nskipped {make_printable(name)}: {reason}" for name, reason in summary.skipped)
     images = format_count(summary.images, "image")
     _print(summary, as_json, f"{images} in {summary.folder} ({_describe_new(summary)}).{skipped}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from curate.config import CurateConfig
 from curate.detection.filter_files import insert_min_score
+from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
 from manifests.errors import BadInput
@@ -46,6 +48,19 @@ def choose_face_models(ledger: Ledger, spec: str, device: str = "cpu") -> FaceMo
     ]
     ledger.record("models", models.recognizer_sha256(), {}, rows, delete=[("models", "file", unused_files)])
     return models
+
+
+def check_same_models(_: None, spec: str, device: str, sha256s: Sequence[str]) -> None:
+    """Loads the face models on a node of a cluster. Raises FaceModelError if the node has no such models, or others.
+
+    `sha256s` are the hashes of the driver's model files.
+    """
+    models = load_faces_once(spec, device)
+    if tuple(file.sha256 for file in models.files) != tuple(sha256s):
+        raise FaceModelError(
+            f"The files of the face models {spec} differ from those of the driver. Copy the driver's files to this "
+            "node."
+        )
 
 
 def insert_model_settings(config: CurateConfig, models: FaceModels) -> CurateConfig:

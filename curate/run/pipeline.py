@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from curate.config import CurateConfig
 from curate.detection.detect import detect, start_worker
 from curate.detection.embed import embed
-from curate.detection.face_models import choose_face_models, insert_model_settings
+from curate.detection.face_models import check_same_models, choose_face_models, insert_model_settings
 from curate.detection.screen import screen
 from curate.detection.worth import record_worth_scale
 from curate.faces.interface import FaceModels
@@ -40,11 +41,15 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, ListEntry, Split
 from manifests.privacy.keys import ensure_key, read_key
+from manifests.runtime.cluster.cluster_pool import open_cluster_pool
+from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.files import remove_temporary_files
 from manifests.runtime.progress import Progress
-from manifests.runtime.workers import open_pool
+from manifests.runtime.workers import BatchMap, open_pool
 from manifests.store_copy import choose_store, copy_to_store
 from manifests.stores.archive_copies import remove_copies
+
+RAY_GPUS = ("cuda", "tensorrt")  # the devices of --device that Ray counts as GPUs
 
 
 def curate(
@@ -56,15 +61,17 @@ def curate(
     lists: Lists | None = None,
     device: str = "auto",
     store: Path | None = None,
+    cluster: str | None = None,
 ) -> Summary:
     """Curates every file under `photos`, and writes the dataset. A repeated call resumes an interrupted run.
 
     `workers` is the number of worker processes that read the files. With worker processes, a file that hangs or crashes
-    its process does not end the run. If `workers` is None, the calling process reads the files. `lists` are imported
-    lists with the person, the split and the references of photos. New lists replace earlier lists, and later runs use
-    the new lists too. `device` is the value of --device. `store` is a new folder in an object store, into which this
-    and later runs copy the crops, the frozen sets and the ledger. Raises BadInput, LedgerError or FaceModelError. The
-    work that was recorded before an error stays recorded.
+    its process does not end the run. If `workers` is None, the calling process reads the files. `cluster` is the
+    address of a Ray cluster whose nodes read the files, or `local` to start Ray on this machine with `workers` cores.
+    `lists` are imported lists with the person, the split and the references of photos. New lists replace earlier lists,
+    and later runs use the new lists too. `device` is the value of --device. `store` is a new folder in an object store,
+    into which this and later runs copy the crops, the frozen sets and the ledger. Raises BadInput, LedgerError or
+    FaceModelError. The work that was recorded before an error stays recorded.
     """
     check_options(photos, dataset, config, workers, device)
     if not (dataset / LEDGER_NAME).exists():
@@ -72,7 +79,10 @@ def curate(
     rules = NameRules(config.exclude, config.include)
     with contextlib.ExitStack() as stack:
         stack.callback(remove_copies)
-        map_batches = stack.enter_context(open_pool(workers, start_worker))
+        map_batches = map_with_models = stack.enter_context(open_pool(workers, start_worker))
+        nodes = stack.enter_context(contextlib.ExitStack())
+        if cluster is not None:
+            nodes.enter_context(connect_to_cluster(cluster, workers))
         if config.sidecar is not None and not config.allow_unmatched:
             check_refusals(dataset, config.sidecar, photos, rules, map_batches)
         ledger = stack.enter_context(Ledger.open(dataset, write=True))
@@ -82,6 +92,8 @@ def curate(
         check_policy(ledger.read_rows(Split), config.split)
         # an error here does not mark the dataset as unfinished
         models = choose_face_models(ledger, config.faces, device)
+        if cluster is not None:
+            map_batches, map_with_models = _open_cluster_pools(nodes, models)
         ledger.record("curate", "all", {}, detail={"finished": False})
         _remove_leftovers(ledger.dataset)
 
@@ -93,11 +105,14 @@ def curate(
 
         config = insert_model_settings(config, models)
         _record_filters(ledger, config.screen)
-        failures = detect(ledger, config, models, map_batches, progress)
+        failures = detect(ledger, config, models, map_with_models, progress)
         screen(ledger, config, map_batches, progress)
-        failures += embed(ledger, config, models, map_batches, progress)
+        failures += embed(ledger, config, models, map_with_models, progress)
         keep_out(ledger, models)
         label(ledger, config, map_batches)  # after `keep_out`, so that no face that opted out gets a name
+        nodes.close()  # the driver does the rest, and the cluster is free for other work
+        if cluster is not None:
+            _remove_leftovers(ledger.dataset)  # a node that died can have left a half-written file
 
         _record_settings(ledger, config, models)
         record_worth_scale(ledger, models)
@@ -114,6 +129,22 @@ def curate(
         summary = summarise(ledger, models, notices)
     write_card(dataset)
     return replace(summary, notices=(*summary.notices, *copy_to_store(dataset, progress)))
+
+
+def _open_cluster_pools(nodes: contextlib.ExitStack, models: FaceModels) -> tuple[BatchMap, BatchMap]:
+    """Returns the map for batches that need no models, and the map for batches that need the models.
+
+    The maps differ only if the models run on GPUs: the first map then uses no GPU.
+    """
+    check = partial(
+        check_same_models,
+        spec=models.spec,
+        device=models.device_to_load,
+        sha256s=tuple(file.sha256 for file in models.files),
+    )
+    on_gpu = models.device_to_load in RAY_GPUS
+    with_models = nodes.enter_context(open_cluster_pool(start_worker, check, on_gpu))
+    return nodes.enter_context(open_cluster_pool(start_worker)) if on_gpu else with_models, with_models
 
 
 def _remove_leftovers(dataset: Path) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from itertools import islice, tee
 from pathlib import Path
 
 from degrade.frozen.jobs import Advance, Job, Result, check_engine, open_job_pool, run_job
@@ -127,6 +128,7 @@ def make_set(
     workers: int = 1,
     progress: Advance | None = None,
     engine: str = "exact",
+    cluster: str | None = None,
 ) -> SetSummary:
     """Makes, finishes or repairs the frozen set of one split.
 
@@ -135,7 +137,7 @@ def make_set(
     degraded with a θ that depends on (seed, preset, face_id). A set of val or test locks its split. If an image of a
     finished set is missing, or if its bytes have changed, the image is made again with the recorded bytes. `progress`
     is called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for BasicSR's
-    code.
+    code. `cluster` is the address of a Ray cluster that degrades the images, or `local` to start Ray on this machine.
 
     Raises BadInput if an option is not valid, if the split has no face, if `size` is too small for the preset, or if
     another set has the same name. Raises LedgerBroken if a crop is missing or has changed since the set was begun.
@@ -156,16 +158,20 @@ def make_set(
                 f"{len(missing)} crops are missing, for example {missing[0]}: run `likeness curate` again."
             )
         remove_temporary_files(ledger.dataset / "lq" / plan.name)
-        if todo:
-            plan.begin()
-        if progress:
-            progress(len(plan.faces) - len(crops))
-        with open_job_pool(workers, len(crops)) as map_in_order:
+        # The pool is opened first, because a cluster can refuse the command, and a set that is begun locks its split.
+        with open_job_pool(workers, len(crops), cluster) as map_in_order:
+            if todo:
+                plan.begin()
+            if progress:
+                progress(len(plan.faces) - len(crops))
+            # The jobs of all batches are one sequence, so that no worker waits at the end of a batch. Each job is made
+            # when a worker can soon take it, and is kept until its result is recorded.
+            jobs, kept_jobs = tee(plan.make_job(face) for _, batch in todo for face in batch)
+            results = zip(kept_jobs, map_in_order(run_job, jobs), strict=True)
             for number, batch in todo:
                 started = utc_now()
-                jobs = [plan.make_job(face) for face in batch]
                 rows = []
-                for face, job, result in zip(batch, jobs, map_in_order(run_job, jobs), strict=True):
+                for face, (job, result) in zip(batch, islice(results, len(batch)), strict=True):
                     rows.append(plan.freeze(face, job, result))
                     if progress:
                         progress(1)

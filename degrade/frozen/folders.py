@@ -149,6 +149,7 @@ def degrade_folder(
     progress: Advance | None = None,
     dry_run: bool = False,
     engine: str = "exact",
+    cluster: str | None = None,
 ) -> FolderSummary:
     """Makes, finishes or repairs a set in the folder `out`, with one degraded image for every image below `folder`.
 
@@ -156,7 +157,8 @@ def degrade_folder(
     image is larger than `size`, the image is first area-resized to `size`. An image that cannot be decoded, or is too
     small for its θ, is skipped, and the card lists this image. A missing or changed image of a finished set is made
     again with the recorded bytes. `progress` is called with the number of images finished since the last call. `engine`
-    is `exact`, or `basicsr` for BasicSR's code.
+    is `exact`, or `basicsr` for BasicSR's code. `cluster` is the address of a Ray cluster that degrades the images, or
+    `local` to start Ray on this machine.
 
     Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. When
     BadInput is raised, nothing is written.
@@ -182,11 +184,11 @@ def degrade_folder(
         remove_temporary_files(out)
         # The check is repeated under the lock, because another process can have made the set in the meantime.
         if images := _count_finished(out, card, sources):
-            written, repaired = _repair_set(folder, out, workers, progress)
+            written, repaired = _repair_set(folder, out, workers, progress, cluster)
             skipped = [(name, reason) for name, reason in read_card(out)["skipped"]]
         else:
             thetas = [sample_theta(checked_preset, seed, encode_name(source)) for source in sources]
-            images, skipped = _make_set(folder, out, card, sources, thetas, workers, progress)
+            images, skipped = _make_set(folder, out, card, sources, thetas, workers, progress, cluster)
             written, repaired = images, 0
     return FolderSummary(str(out), checked_preset.name, seed, size, images, written, repaired, tuple(skipped))
 
@@ -199,20 +201,21 @@ def _make_set(
     thetas: list[Theta],
     workers: int | None,
     progress: Advance | None,
+    cluster: str | None,
 ) -> tuple[int, list[tuple[str, str]]]:
     """Makes the set that a card describes.
 
     Returns the number of images in the set, and the skipped files with the reasons.
     """
     size, engine = card["size"], card["engine"]
-    write_atomically(out / CARD, encode_card(card, complete=False))
     names = choose_output_names(sources)
     jobs = [Job(folder / source, size, theta, engine=engine) for source, theta in zip(sources, thetas, strict=True)]
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
-    if progress:
-        progress(0)
-    with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
+    with open_untrusted_job_pool(workers, len(jobs), cluster) as map_in_order:
+        write_atomically(out / CARD, encode_card(card, complete=False))
+        if progress:
+            progress(0)
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_jobs, jobs), strict=True):
             if result.problem:
                 skipped.append((plain_name(source), result.problem))
@@ -242,7 +245,9 @@ def _remove_empty_set(out: Path) -> None:
         (out / CARD).unlink()
 
 
-def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance | None) -> tuple[int, int]:
+def _repair_set(
+    folder: Path, out: Path, workers: int | None, progress: Advance | None, cluster: str | None
+) -> tuple[int, int]:
     """Makes the missing and changed images of a finished set again.
 
     Returns the number of images that were made again, and how many of these images replaced a changed file.
@@ -258,7 +263,7 @@ def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance 
     if progress:
         progress(len(rows) - len(todo))
     jobs = [Job(folder / decode_name(r["source_encoded"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
-    with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
+    with open_untrusted_job_pool(workers, len(jobs), cluster) as map_in_order:
         for row, job, result in zip(todo, jobs, map_in_order(run_jobs, jobs), strict=True):
             path = paths[row["file_encoded"]]
             if result.problem:

@@ -7,10 +7,11 @@ even if the command is killed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from degrade.theta import Theta
 from manifests.errors import BadInput
 from manifests.pictures.images import UndecodableImage, decode
 from manifests.pictures.png_files import LQ_PNG, encode_png
+from manifests.runtime.cluster.cluster_pool import open_cluster_pool
+from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.workers import (
     FAILURE_TEXTS,
     BatchMap,
@@ -33,6 +36,8 @@ from manifests.runtime.workers import (
 )
 
 ENGINES = ("exact", "basicsr")
+# A task of a cluster has a few jobs, because a task costs 6 ms beside its jobs (docs/scale.md). The number is ours.
+JOBS_A_TASK = 8
 
 Advance = Callable[[int], None]  # the function receives the number of images finished since the last call
 JobsFunction = Callable[[Sequence[Any]], list[Any]]
@@ -76,7 +81,7 @@ class Comparison:
 def check_engine(engine: str) -> None:
     """Raises BadInput if the engine is unknown or not installed."""
     if engine not in ENGINES:
-        raise BadInput(f"There is no engine {engine}; the engines are {', '.join(ENGINES)}.")
+        raise BadInput(f"There is no engine {engine}; the engines are {', '.join(ENGINES)} and ray.")
     if engine == "basicsr":
         from degrade.engines import basicsr_reference
 
@@ -154,28 +159,53 @@ def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
 
 
 @contextmanager
-def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
+def open_job_pool(workers: int | None, jobs: int, cluster: str | None = None) -> Iterator[BatchMap]:
     """Yields a function like `map` that runs jobs in at most `workers` processes, for crops that Likeness made itself.
 
-    With one worker, the jobs run in the calling process.
+    With one worker, the jobs run in the calling process. `cluster` is the address of a Ray cluster that runs the jobs,
+    or `local` to start Ray on this machine with `workers` cores.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    if cluster is not None and jobs:
+        with _open_cluster(cluster, count) as run:
+            yield lambda function, jobs: chain.from_iterable(run(partial(_run_each, function), _divide(jobs)))
+        return
     with open_pool(None if count == 1 else count, _start_worker) as run:
         yield run
 
 
 @contextmanager
 def open_untrusted_job_pool(
-    workers: int | None, jobs: int
+    workers: int | None, jobs: int, cluster: str | None = None
 ) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
     """Yields a function that maps `run_jobs` or `compare_jobs` over untrusted images in at most `workers` processes.
 
     The images are read in worker processes, even with one worker, because a damaged image can crash or block the
-    process that decodes it. If `workers` is None, the jobs run in the calling process.
+    process that decodes it. If `workers` is None, the jobs run in the calling process. `cluster` is the same as in
+    `open_job_pool`.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    if cluster is not None and jobs:
+        with _open_cluster(cluster, count) as run:
+            yield lambda function, jobs: chain.from_iterable(run(function, _divide(jobs)))
+        return
     with open_pool(count, _start_worker) as run:
         yield lambda function, batch: chain.from_iterable(run(function, [[job] for job in batch]))
+
+
+@contextmanager
+def _open_cluster(cluster: str, workers: int | None) -> Iterator[BatchMap]:
+    with connect_to_cluster(cluster, workers), open_cluster_pool(_start_worker) as run:
+        yield run
+
+
+def _divide(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    rest = iter(jobs)
+    return iter(lambda: list(islice(rest, JOBS_A_TASK)), [])
+
+
+def _run_each(function: Callable[[Job], Any], jobs: Sequence[Job]) -> list[Any]:
+    return [function(job) for job in jobs]
 
 
 def _start_worker() -> None:

@@ -55,6 +55,16 @@ FLAGS = {
         "The device of the face models in curation: auto, cpu, cuda, tensorrt, directml, coreml or openvino "
         "(docs/speed.md)",
     ),
+    "--engine": (
+        "ENGINE",
+        "What does the work: local or ray in a curation (docs/scale.md); exact, basicsr (the code of published papers) "
+        "or ray in a degradation",
+    ),
+    "--address": (
+        "ADDRESS",
+        "The address of a running Ray cluster, HOST:PORT or auto; without this option, --engine ray starts Ray on this "
+        "machine",
+    ),
     "--yes": ("", "Delete without a question; the deletion cannot be undone"),
     # options for the input
     "--run": ("RUN", "The folder of a training run"),
@@ -126,7 +136,6 @@ FLAGS = {
     # degradation
     "--preset": ("PRESET", "The degradation: a preset of docs/degrade.md, or a .toml or .json file"),
     "--size": ("PIXELS", "The size of the images before the degradation"),
-    "--engine": ("ENGINE", "The code that degrades: exact, or basicsr to use the code of published papers"),
     "--replay": ("FILE", "The file theta.jsonl of a frozen set; the command makes the same bytes again"),
     "--columns": ("N", "The number of degradations of each preset"),
     # training

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 # the version of each of these packages can change a result
-_TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin",
+TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin",
           "faiss-gpu", "faiss-gpu-cu12", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")  # fmt: skip
 
 
@@ -27,4 +27,4 @@ def code_version() -> str:
 def tool_versions() -> dict[str, str]:
     """Returns a dict that maps package to version. The dict has the installed packages whose version can change a
     result."""
-    return {tool: version_ for tool in _TOOLS if (version_ := find_version(tool))}
+    return {tool: version_ for tool in TOOLS if (version_ := find_version(tool))}

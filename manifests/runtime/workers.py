@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from manifests.errors import BadInput, LikenessError
 if sys.platform != "win32":
     import resource
 
-BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+BatchMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
 MAX_WORKERS = 1024  # The largest allowed number of worker processes (ours).
@@ -309,7 +309,7 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
     resource_tracker.ensure_running()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_block_interrupts)
 
-    def run(function: Callable[[Any], Any], batches: Sequence[Any]) -> Iterator[Any]:
+    def run(function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
         waiting: deque[Future[Any]] = deque()
         for batch in batches:
             waiting.append(threads.submit(pool.run, function, batch))

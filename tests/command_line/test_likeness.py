@@ -27,6 +27,7 @@ HEAVY = (
     "onnxruntime",
     "dlib",
     "diffusers",
+    "ray",
     "rich",
 )
 WRITES = {

@@ -1,0 +1,186 @@
+"""Connects this process to a Ray cluster, or starts Ray on this machine.
+
+The address `local` means that Ray is started on this machine and ends with the command. The process that connects is
+called the driver. The driver alone writes the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from manifests.errors import BadInput, LikenessError
+
+THIS_MACHINE = "local"  # the address that starts Ray on this machine
+ANSWER_SECONDS = 4.0  # how long the head node may take to accept a connection, and then to send its first bytes (ours)
+OBJECT_STORE_BYTES = 2**28  # Ray on this machine holds rows and degraded images here, until they are recorded (ours)
+
+# Ray reads these variables when it is imported.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without a warning about the variables of GPUs
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # prints no line of other processes, because --json prints only JSON
+}
+_FOLDER = "likeness-ray-{}"  # the folder of Ray's sockets and logs, with the number of the driver's process
+# A server that speaks HTTP/2, as every Ray head node does, answers these bytes with a frame of the type 4 (RFC 9113,
+# sections 3.4 and 6.5).
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+def choose_cluster(is_ray: bool, address: str | None, workers: int | None) -> str | None:
+    """Returns the address of the cluster that the options name, or None for the local engine.
+
+    `workers` is the value of --workers, or None. Raises BadInput if Ray is not installed, or if the options contradict
+    each other. Ray is not imported.
+    """
+    if not is_ray:
+        if address is not None:
+            raise BadInput("--address is the address of a Ray cluster. Add --engine ray, or leave --address out.")
+        return None
+    if find_spec("ray") is None:
+        raise BadInput("--engine ray needs Ray, which is not installed. Install it with: pip install 'likeness[ray]'.")
+    if address is None:
+        return THIS_MACHINE
+    if not re.fullmatch(r"auto|[^\s:/]+:\d{1,5}", address):
+        raise BadInput(
+            f"--address {address} is not an address of a Ray cluster. Give HOST:PORT of the head node, such as "
+            "10.0.0.1:6379, or auto on a node of the cluster."
+        )
+    if workers is not None:
+        raise BadInput("A cluster uses all cores that its nodes offer. Leave --workers out, or leave --address out.")
+    return address
+
+
+@contextmanager
+def connect_to_cluster(address: str, workers: int | None = None) -> Iterator[None]:
+    """Connects this process to the cluster at `address` until the end of the block.
+
+    With the address `local`, Ray is started with `workers` cores, or with all cores, and ended after the block. Its
+    ports listen on the loopback interface only. Raises BadInput if no cluster answers or if the cluster has another
+    version of Ray or Python.
+    """
+    if address not in (THIS_MACHINE, "auto"):
+        _check_answer(address)
+    before = dict(os.environ)
+    os.environ.update(SETTINGS)
+    import ray
+
+    try:
+        if address == THIS_MACHINE:
+            with _start_ray(workers):
+                yield
+            return
+        _connect(address)
+        yield
+    finally:
+        ray.shutdown()
+        for name in [name for name in os.environ if name.startswith("RAY_") and name not in before]:
+            del os.environ[name]
+
+
+@contextmanager
+def _start_ray(workers: int | None) -> Iterator[None]:
+    # The path of a socket has at most 107 bytes, so a long folder for temporary files cannot be used.
+    parent = Path(tempfile.gettempdir())
+    parent = parent if len(os.fsencode(parent)) < 30 else Path("/tmp")
+    _remove_dead_folders(parent)
+    folder = parent / _FOLDER.format(os.getpid())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    # Without a token in the environment, Ray writes a token into the home folder of the user.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    try:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+                _node_ip_address="127.0.0.1",
+            )
+        except Exception as error:  # Ray raises errors of many kinds
+            raise LikenessError(
+                f"Ray did not start on this machine: {_read_first_line(str(error))}. If the machine is busy, wait, and "
+                "run the same command again. Without --engine ray, the command needs no Ray."
+            ) from None
+        yield
+    finally:
+        ray.shutdown()  # ends the processes that use the folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_dead_folders(parent: Path) -> None:
+    """Removes the folders of Ray that commands left because they were killed."""
+    for folder in parent.glob(_FOLDER.format("*")):
+        number = folder.name.rpartition("-")[2]
+        if number.isdigit() and not Path("/proc", number).exists() and Path("/proc").is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_answer(address: str) -> None:
+    """Raises BadInput if no server at `address` speaks HTTP/2. Ray would wait for such a server for minutes."""
+    host, _, port = address.rpartition(":")
+    advice = "Check the address, and start the head node with: ray start --head."
+    try:
+        with socket.create_connection((host, int(port)), ANSWER_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":  # the server answers only after an encrypted greeting
+                return
+            connection.settimeout(ANSWER_SECONDS)
+            connection.sendall(_HTTP2_GREETING)
+            answer = connection.recv(9)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or ("no answer" if isinstance(error, TimeoutError) else str(error))
+        raise BadInput(f"No Ray cluster answers at {address} ({reason}). {advice}") from None
+    if len(answer) < 4 or answer[3] != 4:
+        raise BadInput(f"The server at {address} is not the head node of a Ray cluster. {advice}")
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray raises errors of many kinds
+        texts = [str(error)]
+        while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
+            texts.append(str(error))
+        raise BadInput(_describe_failure(address, "\n".join(texts))) from None
+
+
+def _describe_failure(address: str, text: str) -> str:
+    """Returns the sentence for the texts of the errors that Ray raised."""
+    versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", text)
+    if len(versions) == 2:
+        (ray_there, python_there), (ray_here, python_here) = versions
+        return (
+            f"The cluster at {address} runs Ray {ray_there} on Python {python_there}, and this command runs Ray "
+            f"{ray_here} on Python {python_here}. Install the same versions on both."
+        )
+    if "authentication" in text.lower():
+        return (
+            f"The cluster at {address} refuses this command, because its token is missing or wrong. Set RAY_AUTH_MODE="
+            "token and RAY_AUTH_TOKEN as on the head node."
+        )
+    if address == "auto" and "ray start" in text.lower():
+        return "No Ray cluster runs on this machine. Give --address HOST:PORT, or leave --address out."
+    return (
+        f"Ray cannot connect to the cluster at {address}: {_read_first_line(text)}. The command must run on a node of "
+        f"the cluster: `ray start --address={address}` makes this machine a node."
+    )
+
+
+def _read_first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given").rstrip(".")

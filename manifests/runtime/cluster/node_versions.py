@@ -1,0 +1,69 @@
+"""Compares the versions of Likeness, Python and the libraries of a node with those of the driver.
+
+Other versions can give other rows or other bytes, so a node with other versions is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from manifests.runtime.versions import TOOLS
+
+SOURCES = "sources of Likeness"
+
+
+def find_versions() -> dict[str, str]:
+    """Returns the versions on this machine, as `make_finder` describes them."""
+    return make_finder()()
+
+
+def make_finder() -> Callable[[], dict[str, str]]:
+    """Returns a function that maps names to the versions on its machine.
+
+    The names are Likeness, Python, the libraries whose version can change a result, and SOURCES. The value of SOURCES
+    is a hash of all files of code, because two copies of a repository can have the same version and different code.
+    The function is an inner function and imports no module of Likeness, so Ray can send its code to any node.
+    """
+    names, sources = TOOLS, SOURCES
+    found: dict[str, str] = {}  # what the first call in a process found; empty when the code is sent to a node
+
+    def find() -> dict[str, str]:
+        if found:
+            return found
+        import hashlib
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+        from importlib.util import find_spec
+        from pathlib import Path
+
+        def look_up(package: str) -> str:
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                return "none"
+
+        spec, code = find_spec("likeness"), hashlib.sha256()
+        folder = Path(spec.origin).parent if spec is not None and spec.origin else Path("missing")
+        for part in ("curate", "degrade", "manifests"):
+            for path in sorted((folder / part).rglob("*.py")):
+                code.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+        found.update({"Likeness": look_up("likeness"), "Python": platform.python_version()})
+        found.update({name: look_up(name) for name in names})
+        found[sources] = code.hexdigest()[:12]
+        return found
+
+    return find
+
+
+def describe_difference(node: str, there: dict[str, str], here: dict[str, str]) -> str:
+    """Returns a sentence about the first name whose version differs between the node and this machine."""
+    name = next(name for name in here if there.get(name) != here[name])
+    if name == SOURCES:
+        return (
+            f"The node {node} has other files of code of Likeness {here['Likeness']} ({there.get(name)}) than this "
+            f"command ({here[name]}). Install the same files on all nodes of the cluster."
+        )
+    return (
+        f"The node {node} has {name} {there.get(name)}, and this command runs with {name} {here[name]}. Install the "
+        "same versions on all nodes of the cluster."
+    )

@@ -1,0 +1,77 @@
+"""Tests that `--engine ray` refuses options and addresses that cannot work, in one sentence, and without Ray's help."""
+
+import importlib.util
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+from manifests.errors import BadInput
+from manifests.runtime.cluster import connection
+from manifests.runtime.cluster.connection import choose_cluster, connect_to_cluster
+from manifests.runtime.cluster.node_versions import SOURCES, describe_difference, find_versions
+
+
+def test_the_options_choose_the_cluster() -> None:
+    assert choose_cluster(False, None, 3) is None
+    assert choose_cluster(True, None, 3) == "local"
+    assert choose_cluster(True, "10.0.0.1:6379", None) == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("is_ray", "address", "workers", "sentence"),
+    [
+        (False, "10.0.0.1:6379", None, "Add --engine ray"),
+        (True, "10.0.0.1", None, "Give HOST:PORT"),
+        (True, "ray://10.0.0.1:10001", None, "Give HOST:PORT"),
+        (True, "10.0.0.1:6379", 2, "Leave --workers out"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(is_ray, address, workers, sentence) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        choose_cluster(is_ray, address, workers)
+
+
+def test_without_ray_the_sentence_says_how_to_install_it(monkeypatch, command, tmp_path) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(connection, "find_spec", lambda name: None if name == "ray" else find(name))
+    for words in (("curate", tmp_path, "--out", tmp_path / "ds"), ("degrade", tmp_path, "--out", tmp_path / "lq")):
+        ran = command(*words, "--engine", "ray")
+        assert ran.returncode == 2 and "pip install 'likeness[ray]'" in ran.stderr and ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["closed", "silent", "web"])
+def test_an_address_without_a_cluster_is_refused_soon(answer, monkeypatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if answer is None:
+            server.close()
+        held = []
+
+        def serve() -> None:
+            held.append(server.accept()[0])
+            held[0].sendall(answer)
+
+        if answer is not None:
+            threading.Thread(target=serve, daemon=True).start()
+        began = time.monotonic()
+        had_ray = "ray" in sys.modules
+        with pytest.raises(BadInput, match=f"127.0.0.1:{port} "), connect_to_cluster(f"127.0.0.1:{port}"):
+            pass
+        assert time.monotonic() - began < 2 and ("ray" in sys.modules) == had_ray
+
+
+def test_another_version_is_named_on_both_sides() -> None:
+    here = find_versions()
+    assert here["Python"] == ".".join(map(str, sys.version_info[:3])) and len(here[SOURCES]) == 12
+    other = {**here, "Python": "3.9.1"}
+    sentence = describe_difference("node-7", other, here)
+    assert "node-7 has Python 3.9.1" in sentence and f"with Python {here['Python']}" in sentence
+    other = {**here, SOURCES: "0" * 12}
+    assert "0" * 12 in describe_difference("node-7", other, here)
+    text = "The cluster:\n    Ray: 2.9.0\n    Python: 3.9.1\nThis process:\n    Ray: 2.60.0\n    Python: 3.11.2"
+    sentence = connection._describe_failure("h:1", text)
+    assert "Ray 2.9.0 on Python 3.9.1" in sentence and "Ray 2.60.0 on Python 3.11.2" in sentence
