@@ -38,6 +38,9 @@ DISTRIBUTIONS = {
 NEVER_IMPORTED = {"face_recognition_models", "gcsfs", "opencv-python-headless", "s3fs", "setuptools", "tensorboard"}
 
 
+# the extras whose packages our code imports
+EXTRAS = ["offline", "heic", "jxl", "raw", "lmdb", "review", "stores", "ray", "albumentations", "iqa", "reference"]
+
 OURS = ("curate", "degrade", "train", "manifests")
 FRONT = ("likeness.py", "doctor.py")
 
@@ -58,10 +61,7 @@ def imported() -> Iterator[str]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    extras = (
-        project["optional-dependencies"][name]
-        for name in ("offline", "heic", "jxl", "raw", "lmdb", "review", "stores", "albumentations", "iqa", "reference")
-    )
+    extras = (project["optional-dependencies"][name] for name in EXTRAS)
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     declared = {re.split(r"[<>=\[]", line)[0] for line in lines}
     assert {DISTRIBUTIONS.get(name, name) for name in imported()} == declared - NEVER_IMPORTED
@@ -146,7 +146,12 @@ def test_no_file_is_unpickled_but_by_the_unpickler_that_makes_tensors_alone() ->
             found[str(path.relative_to(REPOSITORY))] = said
     # The unpickler of train/models/released/osdface.py is allowed, because it replaces every object by an object that
     # does nothing (tests/train/models/released/test_osdface.py).
-    assert found == {"train/models/released/osdface.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
+    # The two files of manifests/runtime/cluster send the tasks of a cluster, and read no file.
+    assert found == {
+        "manifests/runtime/cluster/cluster_pool.py": ["pickle"],
+        "manifests/runtime/cluster/node_work.py": ["pickle"],
+        "train/models/released/osdface.py": ["pickle", "torch.load by _ONLY_TENSORS"],
+    }
 
 
 @pytest.mark.parametrize(

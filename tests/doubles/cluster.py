@@ -36,13 +36,19 @@ def two_nodes(**variables: str) -> Iterator[Any]:
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the path of a socket must be short
     paths = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", None), str(REPOSITORY))))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SETTINGS, "RAY_AUTH_MODE": "disabled", **variables, "PYTHONPATH": paths}.items():
+        for name, value in {
+            **SETTINGS,
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": folder,
+            **variables,
+            "PYTHONPATH": paths,
+        }.items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
         cluster = Cluster()
         try:
-            start_node(cluster, include_dashboard=False, temp_dir=folder)
+            start_node(cluster, include_dashboard=False)
             start_node(cluster)
             yield cluster
         finally:
