@@ -52,8 +52,7 @@ def _make_index(embeddings: np.ndarray, order: np.ndarray) -> tuple[Any, faiss.I
     """
     n, d = embeddings.shape
     cells = max(min(int(_CELLS_A_ROOT * sqrt(n)), n // _LEAST_A_CELL), 1)
-    rotation = faiss.RandomRotationMatrix(d, d)
-    rotation.init(1)
+    rotation = _make_rotation(d)
     codes = d // gcd(d, max(min(d // _CODES, _MOST_DIMENSIONS_A_CODE), 1))
     index = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(d), d, cells, codes, 4, faiss.METRIC_INNER_PRODUCT)
     index.by_residual, index.nprobe = False, min(_PROBES, cells)
@@ -64,6 +63,22 @@ def _make_index(embeddings: np.ndarray, order: np.ndarray) -> tuple[Any, faiss.I
     for _, vectors in _read_blocks(embeddings, order):
         index.add(rotation.apply(vectors))
     return rotation, index
+
+
+def _make_rotation(d: int) -> faiss.LinearTransform:
+    """Returns a random rotation of d dimensions, computed with the method of Gram and Schmidt.
+
+    faiss.RandomRotationMatrix uses LAPACK, whose last bits depend on the number of threads. The index, and therefore
+    the neighbours, would depend on them too.
+    """
+    rows = np.random.default_rng(1).normal(size=(d, d))
+    for i in range(d):
+        rows[i] /= np.sqrt(np.einsum("d,d->", rows[i], rows[i]))
+        rows[i + 1 :] -= np.einsum("rd,d->r", rows[i + 1 :], rows[i])[:, None] * rows[i]
+    rotation = faiss.LinearTransform(d, d, False)
+    faiss.copy_array_to_vector(rows.astype(np.float32).ravel(), rotation.A)
+    rotation.is_trained = True
+    return rotation
 
 
 def _compare_neighbours_of_neighbours(
