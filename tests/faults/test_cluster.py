@@ -1,0 +1,106 @@
+"""Tests `curate` and `degrade` on a Ray cluster of two nodes: nodes die, the driver is killed, and photos misbehave.
+
+The results must be equal to the results of the local engine. `make faults` runs these tests.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifests.runtime.cluster.cluster_pool import open_cluster_pool
+from manifests.runtime.cluster.connection import connect_to_cluster
+from tests.doubles.cluster import start_node, two_nodes
+from tests.doubles.cluster_work import work
+from tests.doubles.commands.misbehaviour import RIGHT, short
+from tests.doubles.faults import faults as doubles
+from tests.doubles.faults.faults import FULL, PATHS, ROOT, Point, differences, finish, paused, remains, tried
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL, reason="`make faults` tries it")]
+
+MUST = (
+    "The ledger and the files are the same as after an undisturbed run of the local engine, and no file is left over."
+)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    # The nodes need the doubles of the hook, but their moments do not count.
+    with two_nodes(PYTHONPATH=PATHS, FAULTS_LOG=os.devnull, FAULTS_DO="kill", DOUBLES_DELAY="0.2") as cluster:
+        yield cluster
+
+
+def on_cluster(command: list[str], cluster: Any) -> list[str]:
+    """Returns the command with the cluster in place of its worker processes."""
+    place = command.index("--workers")
+    return [*command[:place], *command[place + 2 :], "--engine", "ray", "--address", cluster.address]
+
+
+@pytest.mark.parametrize("moment", ["record scan", "record detect", "3"])
+def test_a_node_that_dies_costs_only_its_batches(world, cluster, moment):
+    command, undisturbed, _ = world.undisturbed(doubles.curate)
+    world.begin(doubles.curate)
+    with tried("a node of the cluster is killed", doubles.curate, moment, MUST):
+        with paused(world.bench, on_cluster(command, cluster), Point(moment, "after")) as process:
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        ended = finish(process)
+        start_node(cluster)
+        assert ended.code == 0, ended.err
+        assert differences(remains(world.here), undisturbed) == []
+        assert "Traceback" not in ended.err and "raylet" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("moment", ["record scan", "record detect", "record screen"])
+def test_a_driver_that_is_killed_resumes(world, cluster, moment):
+    command, undisturbed, _ = world.undisturbed(doubles.curate)
+    world.begin(doubles.curate)
+    with tried("the driver of the cluster is killed", doubles.curate, moment, MUST):
+        assert world.bench.strike(on_cluster(command, cluster), Point(moment, "after"))
+        world.ends_as(on_cluster(command, cluster), undisturbed)
+
+
+@pytest.mark.parametrize("stage", [doubles.degrade, doubles.degrade_folder], ids=lambda stage: stage.__name__)
+def test_degrade_gives_the_same_bytes_also_after_a_kill(world, cluster, stage):
+    command, undisturbed, _ = world.undisturbed(stage)
+    world.begin(stage)
+    with tried("the driver of the cluster is killed", stage, "10", MUST):
+        assert world.bench.strike(on_cluster(command, cluster), Point("10", "after"))
+        world.ends_as(on_cluster(command, cluster), undisturbed)
+
+
+def test_a_second_driver_is_refused(world, cluster):
+    command, undisturbed, _ = world.undisturbed(doubles.curate)
+    world.begin(doubles.curate)
+    with tried("a second driver writes into the same dataset", doubles.curate, "record scan", MUST):
+        with paused(world.bench, on_cluster(command, cluster), Point("record scan", "after")) as process:
+            second = world.bench.run(on_cluster(command, cluster))
+            assert second.code == 1 and "another process" in second.sentence.lower(), second
+        assert finish(process).code == 0
+        assert differences(remains(world.here), undisturbed) == []
+
+
+def test_a_unit_that_hangs_dies_or_starves_costs_itself_alone(cluster):
+    with connect_to_cluster(cluster.address), open_cluster_pool(short) as map_batches:
+        batches = [["a", "hang", "b"], ["c"], ["die", "d", "starve"], ["e", "f"], ["abort"]]
+        assert list(map_batches(work, batches)) == [[RIGHT.get(unit, unit) for unit in batch] for batch in batches]
+
+
+def test_ray_on_this_machine_leaves_nothing(world, tmp_path):
+    command, undisturbed, _ = world.undisturbed(doubles.curate)
+    world.begin(doubles.curate)
+    environment = {**os.environ, "PYTHONPATH": PATHS, "FAULTS_LOG": os.devnull, "FAULTS_DO": "kill"}
+    environment |= {"TMPDIR": "/tmp", "HOME": str(tmp_path)}
+    words = [sys.executable, "-m", "likeness", *command, "--engine", "ray", "--json"]
+    ran = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    json.loads(ran.stdout)  # Ray prints nothing
+    assert ran.stderr == "" and list(tmp_path.iterdir()) == []
+    assert differences(remains(world.here), undisturbed) == []
+    time.sleep(2)  # the processes of Ray end soon after the command
+    assert not list(Path("/tmp").glob("likeness-ray-*"))
