@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import warnings
@@ -15,21 +14,16 @@ import pytest
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import File
 from manifests.runtime import progress as bars
-from manifests.runtime.json_log import is_logging, log, log_as_json
+from manifests.runtime.json_log import is_logging, log
+from tests.doubles.json_log import json_log
 from tests.places import Run
 
 
 @pytest.fixture
 def lines() -> Iterator[Any]:
     """Yields a function that returns all lines of the log so far."""
-    stream = io.StringIO()
-    loggers = [logging.getLogger(name) for name in ("likeness", "py.warnings")]
-    before = [(logger.handlers, logger.propagate) for logger in loggers]
-    log_as_json(stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    logging.captureWarnings(False)
-    for logger, (handlers, propagate) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
+    with json_log() as read_lines:
+        yield read_lines
 
 
 def test_nothing_is_written_until_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

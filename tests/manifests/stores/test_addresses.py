@@ -1,20 +1,18 @@
 """Tests that addresses keep their meaning as paths and uris, and that no secret of an address is shown."""
 
-import json
-import logging
 import pickle
 import sys
-from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from manifests.errors import BadInput
-from manifests.runtime.json_log import log, log_as_json
+from manifests.runtime.json_log import log
 from manifests.runtime.uris import display_path, member_uri, parse_member_uri, path_of, uri_of
 from manifests.stores.addresses import add_secrets, hide_secrets
 from manifests.stores.requests import StoreError, _make_store
 from manifests.stores.store_path import StorePath, parse_path
+from tests.doubles.json_log import json_log
 
 SECRET = "s3cr3t-value"
 
@@ -65,20 +63,13 @@ def test_a_key_in_a_wrong_place_is_refused_and_not_shown(address):
 
 
 def test_no_secret_is_in_the_log():
-    logger, stream = logging.getLogger("likeness"), StringIO()
-    handlers, level = logger.handlers, logger.level
-    try:
-        log_as_json(stream)
+    with json_log() as lines:
         log(
             "started",
             command=["curate", f"https://h/list.txt?sig={SECRET}", 'a"b'],
             more={"at": f"https://u:{SECRET}@h/a"},
         )
-    finally:
-        logger.handlers = handlers
-        logger.setLevel(level)
-        logging.captureWarnings(False)
-    line = json.loads(stream.getvalue())
+        (line,) = lines()
     assert line["command"] == ["curate", "https://h/list.txt", 'a"b'] and line["more"] == {"at": "https://h/a"}
     assert hide_secrets("a@b.c asks? s3://bucket/who?.jpg") == "a@b.c asks? s3://bucket/who?.jpg"
 
