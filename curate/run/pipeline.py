@@ -40,13 +40,13 @@ from manifests.ledger.filters import FilterSet, check_filters
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, ListEntry, Split
+from manifests.ledger.store_copy import choose_store, copy_to_store
 from manifests.privacy.keys import ensure_key, read_key
 from manifests.runtime.cluster.cluster_pool import open_cluster_pool
 from manifests.runtime.cluster.connection import connect_to_cluster
 from manifests.runtime.files import remove_temporary_files
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, open_pool
-from manifests.store_copy import choose_store, copy_to_store
 from manifests.stores.archive_copies import remove_copies
 
 RAY_GPUS = ("cuda", "tensorrt")  # the devices of --device that Ray counts as GPUs

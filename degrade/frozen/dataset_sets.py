@@ -41,9 +41,9 @@ from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import count_poor_targets, read_set_hashes, read_units
 from manifests.ledger.records import SPLITS, Degradation, Split
+from manifests.ledger.store_copy import copy_to_store
 from manifests.runtime.files import hash_config, remove_temporary_files, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
-from manifests.store_copy import copy_to_store
 
 STAGE = "degrade"
 BATCH = 64  # The number of faces in one batch.

@@ -23,10 +23,10 @@ from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
 from manifests.ledger.paths import MAPS, PARTS, THUMBNAILS, VISIT_NAME, crop_path, shard_path
 from manifests.ledger.queries import read_faces_with_reason, read_units
 from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split, remove_embedding
+from manifests.ledger.store_copy import erase_from_store
 from manifests.privacy.names_in_details import find_labels_of_faces, remove_names_from_details
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
-from manifests.store_copy import erase_from_store
 
 # a face that is dropped for one of these reasons keeps its row, but its crop, embedding and LQ images are removed
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"

@@ -28,6 +28,7 @@ from manifests.ledger.decisions.decision_log import CONSENT_KIND, SIDED, change_
 from manifests.ledger.ledger import Deletion, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
 from manifests.ledger.records import DecisionRow, File, Identity, Label, ListEntry, Photo, Purge, Record
+from manifests.ledger.store_copy import copy_to_store
 from manifests.privacy.erase import find_report_pages, plan_erasure, remove_files
 from manifests.privacy.keys import ensure_key, hide_uri, read_key
 from manifests.privacy.names_in_details import list_removed_texts, remove_names_from_details
@@ -37,7 +38,6 @@ from manifests.privacy.purge_plan import PurgePlan
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
-from manifests.store_copy import copy_to_store
 
 # A drop can have a reason in the user's words. A name with fewer characters than this number counts as part of a reason
 # only if the name is a whole word of the reason, because many words contain "ed" or "ann" (ours).

@@ -9,10 +9,10 @@ from degrade.frozen.dataset_sets import make_set
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.records import Face
+from manifests.ledger.store_copy import SUMS, copy_to_store
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes
-from manifests.store_copy import SUMS, copy_to_store
 from manifests.stores.requests import StoreError
 from manifests.stores.store_path import STORE_MARKER, parse_path
 from tests.doubles.curation import curated, curated_album, install, rows, run
