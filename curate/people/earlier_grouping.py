@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -23,6 +25,7 @@ LEAST_FACES = 20_000
 MOST_CHANGED = 0.1
 # The detail of the stage `group` has the number of faces and the rules of the last full grouping under this name.
 FULL_GROUPING = "full_grouping"
+LABELS = "labels_sha256"  # the name of the hash of the labels that the last grouping used
 
 
 def read_earlier_grouping(
@@ -31,12 +34,14 @@ def read_earlier_grouping(
     face_ids: Sequence[str],
     memberships: Sequence[Membership],
     decisions: Sequence[Decision],
+    labels: Mapping[str, str],
 ) -> EarlierGrouping | None:
     """Returns the last grouping of the faces `face_ids`, or None if all faces must be grouped again.
 
-    `memberships` are the memberships of the last grouping. All faces are grouped again in these cases: the collection
-    is small, many faces are new or gone, the last grouping had other rules or decisions, its threshold was not
-    calibrated, or `rules` allow a person to appear twice in a photo.
+    `memberships` are the memberships of the last grouping. `labels` are the labels that decide about people, by face.
+    All faces are grouped again in these cases: the collection is small, many faces are new or gone, the last grouping
+    had other rules or decisions, a label of an earlier face changed, the threshold was not calibrated, or `rules` allow
+    a person to appear twice in a photo.
     """
     detail = ledger.read_detail("group")
     full = detail.get(FULL_GROUPING)
@@ -47,6 +52,8 @@ def read_earlier_grouping(
     if detail[LAST_DECISION] != find_last_number(decisions):
         return None
     row_of = {row.face_id: row for row in memberships}
+    if detail.get(LABELS) != hash_labels(labels, row_of.keys() & set(face_ids)):
+        return None
     known = [row_of.get(face) for face in face_ids]
     new = sum(row is None for row in known)
     gone = len(row_of) - (len(known) - new)
@@ -64,6 +71,12 @@ def read_earlier_grouping(
         false_match_rate=detail["false_match_rate"],
         recall=detail["neighbour_recall"],
     )
+
+
+def hash_labels(labels: Mapping[str, str], face_ids: Iterable[str]) -> str:
+    """Returns a hash of the labels of some faces. Faces without a label do not change the hash."""
+    of_faces = {face: labels[face] for face in face_ids if face in labels}
+    return hashlib.sha256(json.dumps(of_faces, sort_keys=True).encode()).hexdigest()
 
 
 def describe_extension(earlier: EarlierGrouping) -> str:

@@ -17,7 +17,13 @@ from curate.people.collages import describe_collages, describe_repeated_faces, f
 from curate.people.constraints.apply_decisions import apply_decisions
 from curate.people.constraints.links import Links, resolve_links
 from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
-from curate.people.earlier_grouping import FULL_GROUPING, describe_extension, read_earlier_grouping
+from curate.people.earlier_grouping import (
+    FULL_GROUPING,
+    LABELS,
+    describe_extension,
+    hash_labels,
+    read_earlier_grouping,
+)
 from curate.people.identities import make_identities, name_groups
 from curate.people.label_hints import describe_hints, find_label_doubts, find_spread_labels
 from curate.people.pending.people_now import PeopleNow, follow_batches
@@ -90,7 +96,8 @@ def compute_groups(
     before = _read_memberships(ledger, [*faces, *select_replaced_faces(all_faces)])
     if followed:
         before = _follow(ledger, all_faces, before, decisions, followed, face_labels if labels_are_truth else {})
-    earlier = None if config.regroup else read_earlier_grouping(ledger, rules, face_ids, before, decisions)
+    true_labels = face_labels if labels_are_truth else {}
+    earlier = None if config.regroup else read_earlier_grouping(ledger, rules, face_ids, before, decisions, true_labels)
 
     def group(pictures: Sequence[str]) -> Grouping:
         return group_embeddings(
@@ -144,6 +151,7 @@ def compute_groups(
             if earlier is None
             else ledger.read_detail("group")[FULL_GROUPING]
         ),
+        LABELS: hash_labels(true_labels, face_ids),
         LAST_DECISION: find_last_number(decisions),
         "label_doubts": [asdict(doubt) for doubt in label_doubts],
         "labels_parted": label_spread,

@@ -62,3 +62,25 @@ def test_other_rules_and_many_new_faces_group_all_faces_again(tmp_path, calls):
     album(photos, people=2, each=7)
     curated(photos, dataset, group=GroupRules(neighbours=16))
     assert calls == [6, 14]
+
+
+def test_a_changed_label_groups_all_faces_again_and_a_new_label_does_not(tmp_path, calls):
+    photos, dataset = album(tmp_path / "photos", people=2, each=3), tmp_path / "dataset"
+    table = tmp_path / "labels.csv"
+
+    def label(**changes: str) -> None:
+        names = {
+            path: changes.get(f"{path.parent.name}_{path.stem}", path.parent.name) for path in photos.rglob("*.png")
+        }
+        table.write_text("photo,label\n" + "".join(f"{path},{name}\n" for path, name in sorted(names.items())))
+
+    label()
+    curated(photos, dataset, labels=str(table))
+    calls.clear()
+    album(photos, people=2, each=4)
+    label()
+    curated(photos, dataset, labels=str(table))
+    assert calls == []
+    label(person0_1="other")
+    curated(photos, dataset, labels=str(table))
+    assert calls == [8]
