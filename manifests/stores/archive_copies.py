@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from manifests.errors import BadInput
 from manifests.stores.requests import fetch_to_file
 from manifests.stores.store_path import StorePath
 
@@ -31,7 +33,7 @@ def open_copy(archive: StorePath, restart_timer: Callable[[], None]) -> IO[bytes
     name = hashlib.sha256(f"{archive.uri} {facts.size} {facts.version} {facts.mtime_ns}".encode()).hexdigest()
     _remove_copies_at_exit()
     folder = _find_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(folder)
     copy = folder / name
     with _lock(folder / f"{name}.lock"):
         with contextlib.suppress(FileNotFoundError):
@@ -61,6 +63,18 @@ def _remove_copies_at_exit() -> None:
 
 def _find_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"likeness-archives-{os.getuid()}"
+
+
+def _make_private(folder: Path) -> None:
+    """Makes a folder that only this user can open. Raises BadInput if another user made it, or if it is a link."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise BadInput(
+            f"{folder} is open to other users, and copies of photos would go there. Remove it, or set TMPDIR to "
+            "another folder."
+        )
 
 
 def _remove_old(folder: Path, newest: Path) -> None:
