@@ -1,6 +1,6 @@
-"""Decide which training targets are cleaned, and which cleaned versions are accepted. Every bound is ours.
+"""Decide which training targets are cleaned, and which cleaned versions are accepted. All bounds in this file are ours.
 
-IDM (arXiv 2307.08996) cleans its training set. The abstract of IDM's paper does not tell how IDM chooses the images.
+The authors of IDM (arXiv 2307.08996) also clean their training images. Their abstract does not say which images.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 
 from curate.faces.measure import compute_luma, measure_blockiness, measure_noise, measure_sharpness
 
-# The number of the rule in `find_rejection`. Rule 1 required the result to be sharper than the best cleaned version by
-# a margin. Rule 2 requires the result to be sharper than the original by a margin.
+# The number of the rule about sharpness in `find_rejection`. Rule 1 was: the result is sharper than the best cleaned
+# version by a margin. Rule 2 is: the result is sharper than the original by a margin, and sharper than the best cleaned
+# version without a margin.
 RULE = 2
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
 
@@ -28,23 +29,23 @@ class Bounds:
     soft: float = 0.26
     noisy: float = 5.6
     blocky: float = 1.2
-    # The cosine of original and result must be at least t + share * (1 - t), where t is the recognizer's threshold for
-    # one person, and share is this number.
+    # The cosine of original and result must be at least t + identity * (1 - t). Here t is the recognizer's threshold
+    # for two faces of one person.
     identity: float = 0.5
-    # The result must be sharper than the original by at least this share. A smaller gain teaches a restorer nothing.
+    # The sharpness of the result must be at least (1 + sharper) times the sharpness of the original.
     sharper: float = 0.05
     # A result is rejected if its noise is above `clean_noise` and also above the noise of the original. A result is
-    # also rejected if its blockiness is above `clean_blockiness` and above the blockiness of the original. Most clean
-    # crops are below both bounds. We measured 262 targets from web photos at 128 px, without the soft targets: 98% have
-    # a noise below .75 and a blockiness below 1.14.
+    # also rejected if its blockiness is above `clean_blockiness` and above the blockiness of the original. We measured
+    # 262 targets of 128 px that are not soft, from web photos. 98% of these targets have a noise below .75 and a
+    # blockiness below 1.14.
     clean_noise: float = 0.75
     clean_blockiness: float = 1.14
     # The original and the result are averaged over squares with a side of an eighth of the distance between the eyes.
-    # The root mean square difference of these averages must not be above this number, in levels of 0..255. A difference
-    # in fine detail hardly changes the averages. If the averages differ more, the result shows something other than the
-    # original.
+    # The root mean square difference of these averages must not be above `change`, in levels of 0..255. A difference in
+    # fine detail hardly changes the averages. A larger difference of the averages means that the face itself has
+    # changed.
     change: float = 6.0
-    cell: int = 4  # the side of a square in pixels, for a crop of 128 px with a distance of 32 px between the eyes
+    cell: int = 4  # the side of a square in pixels, if the crop has 128 px and the eyes are 32 px apart
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class CropMeasures:
 def find_defect(sharpness: float, noise: float | None, blockiness: float, bounds: Bounds) -> str | None:
     """Returns the defect for which a target is cleaned: soft, noisy or blocky, or None for a good target.
 
-    The arguments are the measures in the ledger. If `noise` is None, the noise was not measured, so noise is not
-    counted as a defect.
+    The arguments are the measures in the ledger. `noise` is None if the noise was not measured. Such a target is never
+    called noisy.
     """
     if sharpness < bounds.soft:
         return "soft"
@@ -72,7 +73,7 @@ def find_defect(sharpness: float, noise: float | None, blockiness: float, bounds
 def measure_crop(crop: np.ndarray, valid: np.ndarray | None = None) -> CropMeasures:
     """Measures a crop (S, S, 3), RGB uint8 in the FFHQ template.
 
-    `valid`, bool (S, S), is True for the pixels that come from the photo. If `valid` is None, all pixels come from the
+    `valid`, bool (S, S), is True for the pixels that come from the photo. None means that all pixels come from the
     photo. Noise and blockiness are measured in the smallest rectangle that contains the pixels of `valid`. The left and
     the upper edge of the rectangle are moved outwards to the 8 px grid of JPEG blocks.
     """
@@ -93,7 +94,7 @@ def _find_ends(valid: np.ndarray) -> tuple[int, int]:
 def measure_change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds, valid: np.ndarray | None = None) -> float:
     """Returns how much the coarse content of a crop (S, S, 3) changed, in levels of 0..255. See `Bounds.change`.
 
-    Only the pixels of `valid`, bool (S, S), count. If `valid` is None, all pixels count.
+    `valid`, bool (S, S), is True for the pixels that count. None means that all pixels count.
     """
     side = round(128 / bounds.cell)
 
@@ -107,9 +108,9 @@ def measure_change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds, va
 
 
 def compute_min_identity(same_person: float, bounds: Bounds) -> float:
-    """Returns the smallest cosine to the original with which a cleaned target is accepted.
+    """Returns the lower bound for the cosine between the original and an accepted cleaned target.
 
-    `same_person` is the recognizer's threshold for one person.
+    `same_person` is the recognizer's threshold for two faces of one person.
     """
     return same_person + bounds.identity * (1 - same_person)
 
@@ -123,12 +124,12 @@ def find_rejection(
     min_identity: float,
     bounds: Bounds,
 ) -> str | None:
-    """Returns why a cleaned target is rejected, one of REASONS, or None if the cleaned target is accepted.
+    """Returns one of REASONS if a cleaned target is rejected, or None if it is accepted.
 
-    `best` has the measures of the version that the training used last, or of the original if there is no version. A
-    cleaned target must be sharper than `best`. `identity` is the cosine to the original. `change` is the value of
-    `measure_change`, and `min_identity` is the value of `compute_min_identity`. If there are several reasons, the most
-    serious reason is returned.
+    `best` has the measures of the newest accepted version, or of the original if no version was accepted. A cleaned
+    target must be sharper than `best`. `identity` is the cosine between the original and the cleaned target. `change`
+    is the value of `measure_change`, and `min_identity` is the value of `compute_min_identity`. If there are several
+    reasons, the function returns the reason that it finds first.
     """
     if not all(map(np.isfinite, (cleaned.sharpness, cleaned.noise, cleaned.blockiness, identity, change))):
         return "not_a_number"

@@ -1,9 +1,9 @@
 """Clean the training targets of a round: restore each target with a defect, check the result, and record the result in
 the ledger.
 
-Each attempt becomes a row of the table `versions`. If the command was killed, the same command continues with the first
-batch that is not marked as finished. If the killed command left a PNG without a row, the PNG is written again with the
-same bytes.
+Each result becomes a row of the table `versions`, whether it was accepted or rejected. After a kill, the same command
+continues with the first unfinished batch. If the killed command left a PNG without a row, the PNG is written again with
+the same bytes.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ from train.restore.restorers.load_restorer import (
 )
 
 STAGE = "iterate"
-BATCH = 64  # Number of targets that are recorded together.
-REFERENCES = 4  # Largest number of references with which a target is restored (ours).
+BATCH = 64  # Number of targets that are recorded in one transaction.
+REFERENCES = 4  # A target is restored with at most this number of references (ours).
 
 MEASURES = "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id"
 
@@ -84,7 +84,7 @@ class RoundRestorer:
 
 
 def find_defects(ledger: Ledger, targets: Sequence[str], bounds: Bounds) -> dict[str, str]:
-    """Returns the defect of each target that has a defect, by face id and in order of the face ids."""
+    """Returns a dict from face id to defect, in order of the face ids. Targets without a defect are not in the dict."""
     rows = ledger.query(MEASURES, list(targets)).iter_rows()
     defects = {face: find_defect(sharpness, noise, blocks, bounds) for face, sharpness, noise, blocks in rows}
     return {face: defect for face, defect in defects.items() if defect is not None}
@@ -98,7 +98,7 @@ def clean_targets(
     targets: Sequence[str],
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Restores each target that has a defect, with the restorer of round `number`, and records each finished batch.
+    """Restores each target that has a defect with the restorer of round `number`, and records each finished batch.
 
     `run` is the folder of the round. `snapshot` has the training data of the round, including the references.
     """
@@ -115,7 +115,7 @@ def clean_targets(
     for start in range(0, len(faces), BATCH):
         batch, unit = faces[start : start + BATCH], f"{job.iteration}/clean-{number}/{start // BATCH:05d}"
         if unit not in finished_units:
-            if model is None:  # the model is loaded only if a batch is unfinished
+            if model is None:  # loaded once, and only if a batch is unfinished
                 model = speed_up_on_cpu(move_to_device(load_restorer(checkpoint, job.base_model, job.steps)))
             versions = []
             for face in batch:
@@ -139,7 +139,7 @@ def _clean_target(
 ) -> CleanedVersion:
     """Restores and checks one target. If the result is accepted, its PNG is written before its row.
 
-    `valid`, bool (S, S), is True for the pixels that come from the photo. All other pixels stay as in the original.
+    `valid`, bool (S, S), is True for the pixels that come from the photo. The other pixels stay as in the original.
     """
     # Restore the original. Measure the original, and the version that the training of this round used.
     original = read_crop(job.dataset, face, model.config.size)
@@ -180,7 +180,8 @@ def _clean_target(
 
 
 def take_references(snapshot: Snapshot, row: int, model: Restorer) -> References:
-    """Returns the first references of a target, warped to the target if the restorer warps references."""
+    """Returns at most REFERENCES references of a target. They are warped to the target if the restorer uses warped
+    references."""
     rows = snapshot.references[row][:REFERENCES]
     size, dim = snapshot.size, snapshot.embeddings.shape[1]
     if not len(rows):

@@ -17,9 +17,9 @@ from train.models.config import MOST_STEPS
 
 _TRAINING, _MODELS = "Training", "Models"
 
-# We chose this share of mild degradations. With a share of one half, recipe `tiny` learned only a sharpening filter in
-# 9,600 images. When we tested one half, the pixel losses of `tiny` were absolute differences (docs/iterate.md). Without
-# mild degradations, recipe `tiny` smooths images that are nearly good.
+# The share of mild degradations (ours). Without mild degradations, recipe `tiny` smooths images that are nearly good.
+# With a share of .5, recipe `tiny` learned only a sharpening filter in 9,600 images. At that time, the pixel losses of
+# `tiny` were absolute differences (docs/iterate.md).
 MILD_SHARE = 0.25
 
 
@@ -58,15 +58,15 @@ def iterate(
 ) -> None:
     """Train a restorer, use it to clean soft, noisy and blocky training targets, and train again on the best versions.
 
-    A cleaned target replaces the original only if the cleaned target has better measures and shows the same person. The
-    files of the originals never change. The splits `val` and `test` never contain a cleaned image. If the command is
-    stopped, the same command resumes.
+    A cleaned target is used only if it has better measures than the original and shows the same person. The files of
+    the originals never change. The splits `val` and `test` never contain a cleaned image. If the command was stopped,
+    give the same command again to continue.
 
     Example: likeness iterate DATASET --rounds 2
     """
     from train.recipes.recipes import TINY
 
-    # With fine_repeats=1, --mild also applies to targets without fine detail, which this command cleans.
+    # The command cleans targets without fine detail. With fine_repeats=1, --mild applies to these targets too.
     full_recipe = replace(
         choose_recipe(recipe, base_model, preset), mixture={"mild": mild} if mild else {}, fine_repeats=1
     )

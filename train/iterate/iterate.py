@@ -1,11 +1,11 @@
 """Iterate: train, clean the training targets with the trained restorer, and train again on the cleaned targets.
 
-The idea is from the abstract of IDM (arXiv 2307.08996), which calls the idea extrinsic learning. Everything else is
-ours. Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is
-restored with references of the same person. A result that passes all checks of `Bounds` becomes a version of the face.
-The next round is trained from scratch on the newest version of each face. All rounds have the same recipe, seed and
-length, so two rounds differ only in their targets. A target is always restored from its original, so that a round does
-not repeat the errors of earlier rounds.
+The idea is from the abstract of IDM (arXiv 2307.08996), where it is called extrinsic learning. All details are ours.
+Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored
+with references of the same person. A result that passes all checks of `Bounds` becomes a version of the face. The next
+round is trained from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so
+two rounds differ only in their targets. The input of the cleaning is always the original of a target, so a round does
+not build on the errors of earlier rounds.
 
     `DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png` is an accepted version. `<ab>` are the first two letters
     of the face id. The originals never change.
@@ -59,14 +59,14 @@ ATTEMPTS_OF_ROUND = """
 
 @dataclass(frozen=True)
 class IterationOptions:
-    """Holds the recipe and the options of an iteration. All rounds have the same recipe and options."""
+    """Holds the recipe and the options that all rounds of an iteration have."""
 
     recipe: Recipe
-    images: int  # number of images seen in each round
+    images: int  # number of images seen in the training of each round
     seed: int = 0
     settings: Settings = field(default_factory=Settings)
     bounds: Bounds = field(default_factory=Bounds)
-    steps: int = 1  # Number of steps in which a target is restored.
+    steps: int = 1  # number of steps of the restorer when it cleans a target
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,18 @@ class Round:
 
     round: int
     run: str
-    images: int  # Number of images seen in the training.
-    targets: int  # Number of targets in the training split.
-    cleaned_targets: int  # Number of targets for which the training used a cleaned version.
-    attempts: dict[str, int]  # Number of targets that the restorer of this round tried to clean, by defect.
-    versions: int  # Number of accepted results.
-    dropped: dict[str, int]  # Number of rejected results, by reason.
+    images: int  # number of images seen in the training
+    targets: int  # number of targets in the training split
+    cleaned_targets: int  # number of targets that this round's training used in a cleaned version
+    attempts: dict[str, int]  # defect to number of targets that the restorer of this round tried to clean
+    versions: int  # number of accepted results of this round's restorer
+    dropped: dict[str, int]  # reason to number of rejected results of this round's restorer
 
 
 @dataclass(frozen=True)
 class IterationSummary:
-    """Holds the finished rounds. `reason` is "complete", "nothing_new" or the name of the signal that ended the
-    call."""
+    """Holds the finished rounds. `reason` is "complete", "nothing_new" (a round cleaned no target), or the name of the
+    signal that ended the call."""
 
     rounds: list[Round]
     reason: str
@@ -115,13 +115,15 @@ def iterate(
 ) -> IterationSummary:
     """Trains round 0 and `rounds` more rounds, and cleans the targets in between.
 
-    If a call is stopped, the same call resumes. A call with a larger `rounds` continues a finished iteration. `faces`
-    is a --faces value for the dataset's recognizer, if its files were moved. `models` are the face models, if they are
-    already loaded. After a signal, the iteration saves a checkpoint and ends early. The iteration also ends if a round
-    cleaned no target, because the next round would train on the same images.
+    After a signal, the iteration saves a checkpoint and ends early. The same call then continues the iteration. A call
+    with a larger `rounds` continues a finished iteration. The iteration also ends if a round cleaned no target, because
+    the next round would train on the same images.
+
+    `faces` is a value of the option --faces, which is needed if the files of the dataset's recognizer were moved.
+    `models` are the face models, if they are already loaded.
 
     Raises BadInput if the dataset has no training targets, if options contradict each other, or if `out` belongs to
-    another iteration. This function also raises LedgerBroken, ModelUnavailable and FaceModelError.
+    another iteration. Raises ModelUnavailable if the recognizer is not the recognizer of the dataset.
     """
     check_options(rounds, options, out)
     check_weights(options.recipe, options.settings.weights)
@@ -198,19 +200,19 @@ def _take_snapshot(
     models: FaceModels,
     versions: Mapping[str, CleanedVersion],
 ) -> Snapshot:
-    """Takes the snapshot of a round. A round whose training has begun keeps its snapshot."""
+    """Takes the snapshot of a round. If the training of the round has begun, the earlier snapshot is kept."""
     run = out / f"round-{number}"
     replace_earlier = not (run / RUN_CONFIG).is_file()
     return take_snapshot(dataset, run / "snapshot", options.recipe.size, models, replace_earlier, versions)
 
 
 def _read_precision(run: Path) -> str:
-    """Returns the precision of round 0. All rounds use this precision, even if the machine changed between rounds."""
+    """Returns the precision of round 0. All later rounds use the same precision, even on another machine."""
     return str(json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["precision"])
 
 
 def check_options(rounds: int, options: IterationOptions, out: Path) -> None:
-    """Raises BadInput if an option or the folder `out` is wrong. No model and no data are loaded."""
+    """Raises BadInput if an option or the folder `out` is wrong. Loads no model and no data."""
     if rounds < 1:
         raise BadInput(f"--rounds {rounds} is too small: give at least 1. Round 0 does not count.")
     if get_world_size() > 1:
@@ -249,9 +251,10 @@ def _load_faces(dataset: Path, spec: str | None) -> FaceModels:
 
 
 def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> str:
-    """Writes the options into OUT/iterate.json, or compares the options with the file, and returns the iteration's id.
+    """Writes OUT/iterate.json with the options, and returns the id of the iteration: a hash of the options and of the
+    faces.
 
-    The id is a hash of the options and of the faces. Raises BadInput if the file has other options.
+    If OUT/iterate.json exists, the file is not changed. Raises BadInput if the file has other options or other faces.
     """
     facts = {
         "faces": snapshot.facts["manifest"],
@@ -289,7 +292,8 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
 
 
 def _drop_stray_versions(dataset: Path) -> None:
-    """Drops the versions of people who are no longer in the training split, and removes the files of these versions."""
+    """Drops the versions of people who are no longer in the training split, and removes the files of the dropped
+    versions."""
     with Ledger.open(dataset, write=True) as ledger:
         rows = find_stray_versions(ledger)
         if rows:
@@ -299,7 +303,7 @@ def _drop_stray_versions(dataset: Path) -> None:
 
 
 def _record_training(dataset: Path, iteration: str, number: int, snapshot: Snapshot) -> None:
-    """Records which version of each training image was used in a finished round."""
+    """Records which version of each training image a finished round used."""
     unit, config = f"{iteration}/train-{number}", {"snapshot": snapshot.hash}
     with Ledger.open(dataset, write=True) as ledger:
         if unit in ledger.find_finished(STAGE, config):

@@ -1,6 +1,6 @@
 """Computes two losses of ReFine.
 
-The spatial minimum loss lets each location of the restored face resemble the target or a reference.
+The spatial minimum loss is small if each location of the restored face resembles the target or a reference.
 
 The cycle loss degrades the restored face again and compares the result with the input.
 """
@@ -23,14 +23,14 @@ def spatial_min_loss(
     references: torch.Tensor,
     usable_rows: Sequence[torch.Tensor],
 ) -> torch.Tensor:
-    """Returns the mean over locations of min(d(restored, target), d(restored, reference)).
+    """Returns the mean of min(d(restored, target), d(restored, reference)) over all locations.
 
-    d is the LPIPS distance at a location.
+    Here d is the LPIPS distance at a location.
 
     `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input. K can be 0. `usable_rows`
-    has one (n,) int64 array for each of the K slots: the indices of the samples whose reference in this slot shows the
-    person of the target. With several references, the minimum is over all references (ours, because ReFine has only one
-    reference).
+    has one int64 tensor (n,) for each of the K slots. The tensor has the indices of the samples whose reference in this
+    slot shows the person of the target. ReFine has only one reference. With several references, the minimum is over all
+    of them (ours).
     """
     size = (restored.shape[-2], restored.shape[-1])
     ours = lpips(restored)
@@ -53,8 +53,8 @@ def cycle_loss(
     """Degrades the restored image by the θ of the input, and returns the mean LPIPS between the degraded image and the
     input.
 
-    `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. If the noise of `lq` was drawn on the
-    device, `device_noise` is True, and the restored image gets the same noise. The loss is NaN if `restored` contains
+    `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. `device_noise` is True if the noise of
+    `lq` was drawn on the device. The restored image gets the same noise as `lq`. The loss is NaN if `restored` contains
     NaN or infinity.
     """
     if not restored.isfinite().all():

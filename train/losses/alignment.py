@@ -1,13 +1,12 @@
 """Computes HonestFace's masked face alignment loss by a formula of ours.
 
-We have not seen HonestFace's own formula. A figure of its authors names the loss.
+The loss is named in a figure of HonestFace's authors. We have not seen their formula.
 
-The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
-changes if the eyes, the nose or the mouth is displaced a little. Therefore the face alignment loss compares image
-gradients in the regions of eyes, nose and mouth, and in no other region. A displaced contour adds to the loss at its
-wrong position and at its correct position. A change of brightness adds nothing to the loss. Several scales are used. A
-fine scale shows that a contour is displaced. A coarse scale also shows the direction of the displacement. Large and
-small regions have the same weight.
+The eyes, the nose and the mouth cover only a tenth of the image. A mean over all pixels therefore hardly changes if one
+of them is displaced a little. The face alignment loss compares image gradients in the regions of the eyes, the nose and
+the mouth, and ignores the other pixels. A constant change of brightness adds nothing to the loss. The loss is computed
+at several scales, because a coarse scale shows the direction of a displacement. All regions have the same weight,
+whatever their size.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from train.losses.pixel import SCALES, gradients
 
-# The radii of the regions are shares of the distance between the eyes (ours).
+# The radii of the regions, as fractions of the distance between the eyes (ours).
 EYE = 0.35
 NOSE = 0.35
 MOUTH = 0.25  # radius around the line between the corners of the mouth
@@ -48,9 +47,9 @@ def face_alignment_loss(restored: torch.Tensor, target: torch.Tensor, landmarks:
     """Returns how much the image gradients of `restored` and `target` differ in the regions of the face, a scalar.
 
     The images are (B,3,S,S) in 0..1. An image gradient is a difference of neighbouring pixels. `landmarks` (B,5,2) are
-    the landmarks of the target, in pixels: eyes, nose, corners of the mouth. Each region averages the absolute
-    differences of the gradients over its mask. If the sum of a mask is below 1, the average divides by 1. The result is
-    the mean over scales, regions and images. A region outside the image adds exactly 0.
+    the landmarks of the target, in pixels: eyes, nose, corners of the mouth. The absolute differences of the gradients
+    are averaged over each region, with the mask as weights. The sum of a mask counts as at least 1, so a region outside
+    the image adds exactly 0. The result is the mean over scales, regions and images.
     """
     masks = make_region_masks(landmarks.to(restored.dtype), restored.shape[-1])
     total = restored.new_zeros(())

@@ -1,7 +1,7 @@
 """Loads the backbones of the perceptual losses.
 
-The weights are read from the user's folder or from the cache of torch hub. Missing weights are downloaded from
-torchvision.
+The weights are read from the folder of --weights or from the cache of torch hub. Missing weights are downloaded from
+torchvision's address.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import nn
 from manifests.errors import BadInput, LikenessError
 from manifests.runtime.text import take_first_line
 
-# Maps each backbone to the file name of its weights IMAGENET1K_V1 in torchvision. A name contains the first
-# digits of the sha256 of its file. torchvision is not imported here, because its import takes a second.
+# Maps each backbone to the file name of torchvision's weights IMAGENET1K_V1. A file name contains the first digits of
+# the file's sha256. The names are not read from torchvision, because its import takes a second.
 BACKBONES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth"}
 
 
@@ -46,9 +46,10 @@ def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") 
 
 @contextmanager
 def explain_wrong_file(what: str, advice: str) -> Iterator[None]:
-    """Raises BadInput in place of any other error of the block, because a wrong file of weights can raise any error.
+    """Turns any error in the block into BadInput, because reading a wrong file of weights can raise any error.
 
-    The message is `what`, the cause in brackets, and `advice`. `advice` has no full stop at its end.
+    The message is `what`, the cause in brackets, and `advice`. `advice` has no full stop at its end. A LikenessError is
+    not changed.
     """
     try:
         yield
@@ -62,7 +63,7 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
     """Returns the path of the weights of a backbone in BACKBONES.
 
     The function looks for the file in `folder` and then in the cache of torch hub. A missing file is downloaded into
-    the cache of torch hub. Raises BadInput if the download fails; the message names the file and its address.
+    the cache of torch hub. Raises BadInput if the download fails.
     """
     name, url = get_file_name(backbone), find_url(backbone)
     here = find_local_file(name, folder)
@@ -83,14 +84,13 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
 def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     """Returns the convolutional layers of a backbone in BACKBONES: float32, frozen, in eval mode, on the CPU.
 
-    The weights come from torchvision's original file, or from a file with only its layers `features`. Only tensors are
-    read from the file, so the file cannot run code. Raises BadInput if the file is missing or does not fit the
-    backbone.
+    The file has all weights of torchvision's model, or only the weights of its layers `features`. Only tensors are read
+    from the file, so the file cannot run code. Raises BadInput if the file is missing or does not fit the backbone.
     """
     from torchvision import models
 
     path = fetch_weights(backbone, folder)
-    # The device meta draws no random weights, which saves time and leaves torch's random generator unchanged.
+    # On the device meta, torch draws no random weights. This saves time and leaves torch's random generator unchanged.
     with torch.device("meta"):
         features: nn.Sequential = models.get_model(backbone, weights=None).features
     with explain_wrong_file(

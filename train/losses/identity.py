@@ -13,11 +13,11 @@ from train.losses.names import THROUGH_RECOGNIZER
 def decide_identity_loss(
     losses: Mapping[str, float], spec: str, can_be_trained_through: bool, wanted: bool
 ) -> dict[str, Any]:
-    """Returns whether the losses that use the identity encoder are on, and why: {"on": bool, "why": str}.
+    """Returns {"on": bool, "why": str}: whether the losses that use the identity encoder are on, and the reason.
 
-    `losses` has the weights of a recipe's losses, by name. `spec` names the identity encoder. `can_be_trained_through`
-    is True if gradients can pass through the encoder: always for IR-SE50, and for the dataset's recognizer if it has an
-    ONNX file. `wanted` is False if --no-identity was given.
+    `losses` maps the name of each loss of a recipe to its weight. `spec` names the identity encoder.
+    `can_be_trained_through` is True if gradients can pass through the encoder. This is so for IR-SE50, and for a
+    recognizer that has an ONNX file. `wanted` is False if --no-identity was given.
     """
     weights = ", ".join(f"{name} {losses[name]:g}" for name in THROUGH_RECOGNIZER if name in losses)
     if not weights:
@@ -30,9 +30,9 @@ def decide_identity_loss(
 
 
 def describe_identity_loss(losses: Mapping[str, float], decision: Mapping[str, Any]) -> list[str]:
-    """Returns a list with a notice if `decision` turns off losses of the recipe.
+    """Returns a list with one notice if `decision` turns off losses of the recipe, otherwise an empty list.
 
-    Returns an empty list if no loss is turned off.
+    `losses` and `decision` are an argument and the result of `decide_identity_loss`.
     """
     if decision["on"] or not any(name in losses for name in THROUGH_RECOGNIZER):
         return []
@@ -46,13 +46,13 @@ def identity_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def reference_identity_loss(restored: torch.Tensor, references: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
-    """Returns 1 - cosine of the restored face to its references, averaged over the batch and (ours) over the
-    references.
+    """Returns the mean of 1 - cosine between a restored face and its references, over the references (ours) and the
+    batch.
 
-    This loss, `reference_identity`, is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K
-    can be 0. `usable`, (B,K) bool, is False if a slot is empty or shows another person. A face without usable
-    references adds exactly 0 to the sum over the batch. The sum is always divided by B (ours), so that a batch in parts
-    has the same gradient as the whole batch.
+    The loss is ReFine's L_id. `restored` (B,d) and `references` (B,K,d) are unit embeddings. K can be 0. `usable`,
+    (B,K) bool, is False if a slot is empty or shows another person. A face without usable references adds exactly 0 to
+    the sum over the batch. The sum is divided by B even then (ours), so a batch that is split into parts has the same
+    gradient as the whole batch.
     """
     references = references.masked_fill(~usable[..., None], 0)
     apart = 1 - (restored[:, None] * references).sum(2)

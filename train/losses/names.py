@@ -1,6 +1,4 @@
-"""Lists the names of all losses. Losses that need the same network are in one list. train/fit/objective.py computes
-the losses.
-"""
+"""Lists the names of all losses. Losses that need the same network are in one list."""
 
 ADVERSARIAL = "gan"
 BY_MODEL = ("reconstruction", "codebook", "association")

@@ -1,8 +1,8 @@
 """Computes the perceptual distances LPIPS and DISTS from the layers of a VGG16. LPIPS also works with AlexNet.
 
-The package torchmetrics contains files with the learned weights of the layers. There are two reasons why we do not use
-the modules of torchmetrics. The constructors of the modules download the backbone. A call of a module compares only two
-images, so a loss with several references would run the restored image through the backbone once for each reference.
+The package torchmetrics contains files with the learned weights of the layers. We do not use the modules of
+torchmetrics, for two reasons. Their constructors download the backbone. A call of a module compares only two images, so
+a loss with several references would run the restored image through the backbone once for each reference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def _run_layers(
     pool: Callable[[torch.Tensor], torch.Tensor] | None = None,
     taps: tuple[int, ...] = TAPS["vgg16"],
 ) -> Layers:
-    """Returns the layers `taps` in the number type of `x`. The convolutions run in the number type of their weights."""
+    """Returns the outputs of the layers `taps` in the dtype of `x`. The convolutions run in the dtype of their
+    weights."""
     layers, outer, inner = [], x.dtype, next(features.parameters()).dtype
     for place, layer in enumerate(list(features.children())[: taps[-1] + 1]):
         x = pool(x.to(outer)) if pool is not None and isinstance(layer, nn.MaxPool2d) else layer(x.to(inner))
@@ -85,9 +86,9 @@ class Lpips(nn.Module):
         return torch.stack([part.mean((1, 2, 3)) for part in self._apart(one, other)]).sum(0)
 
     def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:
-        """Returns distances by location, (B,1,*size).
+        """Returns the distance at each location, (B,1,*size): the spatial variant of LPIPS.
 
-        `distance_map` is the spatial variant of LPIPS, which enlarges each layer bilinearly.
+        The distances of each layer are enlarged bilinearly to `size`.
         """
         parts = [F.interpolate(part, size, mode="bilinear") for part in self._apart(one, other)]
         return torch.stack(parts).sum(0)
@@ -129,7 +130,7 @@ class Dists(nn.Module):
         ours = self._layers(restored)
         widths, alike = [layer.shape[1] for layer in ours], torch.zeros((), device=restored.device)
         for a, b, alpha, beta in zip(ours, truth, self.alpha.split(widths), self.beta.split(widths), strict=True):
-            # similarity of the means (texture) and of the centred features (structure), each (B, C)
+            # the similarity of the means (texture) and the similarity of the centred features (structure), each (B, C)
             mean_a, mean_b = a.mean((2, 3)), b.mean((2, 3))
             texture = (2 * mean_a * mean_b + 1e-6) / (mean_a.square() + mean_b.square() + 1e-6)
             a, b = a - mean_a[..., None, None], b - mean_b[..., None, None]
@@ -143,6 +144,6 @@ class Dists(nn.Module):
         return [image, *_run_layers(self.features, (image - self.mean) / self.std, self._pool)]
 
     def _pool(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the root of the mean square in a window, at every second location (L2 pooling)."""
+        """Returns the root of the mean square over the window, at every second location (L2 pooling)."""
         window = self.window.expand(x.shape[1], 1, -1, -1)
         return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()

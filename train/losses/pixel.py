@@ -5,19 +5,17 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-SCALES = 3  # Full, half and quarter size (ours).
-WINDOW = 11  # The side of the Gaussian window of MS-SSIM, in pixels.
+SCALES = 3  # the number of scales: full, half and quarter size (ours)
+WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
 # the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# A difference below this number counts by its square, and a greater difference by its size (ours). We also tried
-# absolute differences. With absolute differences, clean inputs had as much influence as degraded inputs. Clean inputs
-# need no change, so the model learned to change little (docs/train.md, What was tried).
+# The loss is quadratic for a difference below this number and linear for a larger difference (ours). We also tried
+# absolute differences: the model then changed degraded inputs too little (docs/train.md, What was tried).
 LARGE_DIFFERENCE = 0.1
-LARGE_STRENGTH = 0.02  # `detail_loss` uses this limit as `pixel_loss` uses LARGE_DIFFERENCE (ours).
-DETAIL_SQUARE = 16  # The side in pixels of the squares of `detail_loss` (ours).
-SMALL_SQUARE = (
-    1e-5  # added (ours) to a mean square, because a root has no finite gradient at 0; sqrt(1e-5) is .8 of 255 levels
-)
+LARGE_STRENGTH = 0.02  # `detail_loss` is quadratic below this difference and linear above (ours)
+DETAIL_SQUARE = 16  # the side in pixels of the squares of `detail_loss` (ours)
+# Added (ours) to a mean square, because a root has no finite gradient at 0. Its root is .8 levels of 0..255.
+SMALL_SQUARE = 1e-5
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
@@ -25,9 +23,9 @@ _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
 def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Returns the mean difference of images (B,3,S,S) in 0..1, with small differences squared (Huber 1964).
+    """Returns the smooth L1 loss of images (B,3,S,S) in 0..1 (Huber 1964), a mean over all values.
 
-    A difference d counts as d^2 / (2 LARGE_DIFFERENCE) below LARGE_DIFFERENCE, and as |d| - LARGE_DIFFERENCE / 2 above.
+    L is LARGE_DIFFERENCE. A difference d counts as d^2 / (2 L) if |d| is below L, and as |d| - L / 2 otherwise.
     """
     return F.smooth_l1_loss(restored, target, beta=LARGE_DIFFERENCE)
 
@@ -35,8 +33,8 @@ def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def mse_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Returns the mean squared difference of images (B,3,S,S) in 0..1 (OSDFace's L_MSE).
 
-    We have not seen whether OSDFace's images are in 0..1 or in -1..1. In -1..1, as in a re-implementation
-    (ManaswiYadamreddy/CRAFT), the loss is four times as large.
+    We have not seen whether OSDFace's images are in 0..1 or in -1..1. The loss of images in -1..1 is four times as
+    large. A re-implementation (ManaswiYadamreddy/CRAFT) uses -1..1.
     """
     return (restored - target).square().mean()
 
@@ -50,10 +48,10 @@ def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
-    """Returns the mean difference of the gradients of images (B,3,S,S) in 0..1, with small differences squared (ours).
+    """Returns the mean difference of the gradients of images (B,3,S,S) in 0..1, over `scales` scales (ours).
 
-    Differences count as in `pixel_loss`, but with half of LARGE_DIFFERENCE. The loss is the mean over scales.
-    From scale to scale, area averaging halves the side of the images. With a pixel loss alone, edges stay soft.
+    Differences count as in `pixel_loss`, with L = LARGE_DIFFERENCE / 2. Each scale has half the side of the scale
+    before. With a pixel loss alone, edges stay soft.
     """
     total = restored.new_zeros(())
     for scale in range(scales):
@@ -67,15 +65,15 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
 def detail_loss(
     restored: torch.Tensor, target: torch.Tensor, counted: torch.Tensor | None = None, scales: int = SCALES
 ) -> torch.Tensor:
-    """Returns how much images (B,3,S,S) in 0..1 differ in the local strength of their detail, as a mean (ours).
+    """Returns the mean difference in the local strength of detail between images (B,3,S,S) in 0..1 (ours).
 
     `counted`, (B,) bool, is False for images that add 0 to the mean. Without `counted`, all images count.
 
     S is a multiple of DETAIL_SQUARE. The detail of a scale is the part of its gray image that is lost when the side is
     halved. The strength is the root mean square of the detail in a square with a side of DETAIL_SQUARE pixels of the
-    full image. Squares overlap by half. Differences count as in `pixel_loss`, but with LARGE_STRENGTH. The position of
-    the detail within a square does not matter. If the position of a detail is uncertain, a pixel loss blurs the detail.
-    `detail_loss` demands as much detail as the target has.
+    full image. Squares overlap by half. Differences count as in `pixel_loss`, with L = LARGE_STRENGTH. A pixel loss
+    blurs a detail whose position is uncertain. `detail_loss` does not, because it ignores the position of a detail
+    within a square.
     """
     total = restored.new_zeros(len(restored))
     restored, target = restored.mean(1, keepdim=True), target.mean(1, keepdim=True)
@@ -88,9 +86,8 @@ def detail_loss(
 
 
 def measure_strength(gray: torch.Tensor, side: int) -> torch.Tensor:
-    """Returns how strong the finest detail of gray images (B,1,H,W) is in squares of `side` pixels.
-
-    `detail_loss` defines the detail and its strength.
+    """Returns the strength of the finest detail of gray images (B,1,H,W) in squares of `side` pixels. See
+    `detail_loss`.
     """
     coarse = F.interpolate(F.avg_pool2d(gray, 2), gray.shape[-2:], mode="bilinear", align_corners=False)
     return (F.avg_pool2d((gray - coarse).square(), side, side // 2) + SMALL_SQUARE).sqrt()
@@ -111,11 +108,10 @@ def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
 
 
 def ms_ssim_exponents(size: int) -> tuple[float, ...]:
-    """Returns the exponents of the scales that torchmetrics accepts at `size` pixels, divided by the sum of the
-    exponents (ours).
+    """Returns the exponents of the scales that torchmetrics accepts for images with a side of `size` pixels.
 
-    An image of 176 px or more has five scales, an image of 128 px has four, an image of 64 px has three, and an image
-    below 11 px has no scale.
+    The exponents are divided by their sum (ours). An image of 176 px or more has five scales, an image of 128 px has
+    four, an image of 64 px has three, and an image below 11 px has no scale.
     """
     fitting = [e for scale, e in enumerate(EXPONENTS) if size // max(1 << scale, scale**2) >= WINDOW]
     return tuple(exponent / sum(fitting) for exponent in fitting)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-_RADIUS = 4  # radius of the kernel in pixels: three standard deviations of the Gaussian for an enlargement of 2.8
+# The radius of the kernel in pixels (ours). For an enlargement of 2.8, it is three standard deviations of the Gaussian.
+_RADIUS = 4
 
 
 # An image that was enlarged by at most this factor is not blurred. At this factor, the Gaussian would give the nearest
@@ -19,14 +20,17 @@ def find_enlarged(upsample: torch.Tensor) -> torch.Tensor:
 
 
 def limit_resolution(images: torch.Tensor, upsample: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Returns images (B,C,S,S), each blurred to the resolution of a photo that was enlarged by `upsample` (B,).
+    """Returns images (B,C,S,S), each blurred to the resolution of a photo that was enlarged by the factor `upsample`
+    (B,).
 
-    `rows` is `find_enlarged(upsample)`. Without `rows`, the function computes `rows`, and waits for the device.
+    `rows` is the result of `find_enlarged(upsample)`. Without `rows`, the function computes it, which waits for the
+    device.
 
     Apply the function to the restored face and to its target. A loss between the two results then compares only the
-    frequencies that the target really has. Let u be the enlargement. A photo pixel averages over a square, which has
-    the variance u^2 / 12. Bilinear enlargement adds a triangle, which has the variance u^2 / 6. The Gaussian here has
-    the variance (u^2 - 1) / 4 (ours), so an image that was not enlarged does not change.
+    frequencies that the target really has. Let u be the factor. A pixel of the photo is an average over a square, which
+    has the variance u^2 / 12. Bilinear enlargement convolves with a triangle, which has the variance u^2 / 6. Both
+    together have u^2 / 4. The Gaussian has the variance (u^2 - 1) / 4 (ours), which is 0 for an image that was not
+    enlarged.
     """
     rows = find_enlarged(upsample) if rows is None else rows
     if not len(rows):
