@@ -1,1 +1,1 @@
-"""Computes metrics of restored faces. Each metric has a definition and a source."""
+"""Computes metrics of restored faces."""

@@ -7,28 +7,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# VQFR's script treats two faces as copies of one image if their angle is below this number of degrees. The script
-# leaves out such pairs.
+# In degrees. VQFR's script leaves out a pair of faces with a smaller angle, because the two faces may be one image.
 SAME_IMAGE_ANGLE = 1.0
 
 
 def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """Returns the cosine between each of B embeddings (B, d) and its target (B, d); higher is better."""
+    """Returns the cosine between each of B embeddings (B, d) and the embedding of its target (B, d). Higher is
+    better."""
     return [float(cosine) for cosine in (unit_rows(restored) * unit_rows(target)).sum(1)]
 
 
 def same_person(restored: np.ndarray, target: np.ndarray, threshold: float) -> list[float]:
-    """Returns 1 for each of B embeddings (B, d) whose cosine to its target (B, d) is `threshold` or more, else 0.
+    """Returns 1 for each of B embeddings (B, d) whose `id_target` is `threshold` or more, otherwise 0.
 
-    The mean is the share of faces that the recognizer counts as the person of the target.
+    The mean of the values is the share of faces that the recognizer counts as the person of the target.
     """
     return [float(cosine >= threshold) for cosine in id_target(restored, target)]
 
 
 def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns, for each of B embeddings (B, d), the mean cosine to the embeddings (K, d) of its K references.
+    """Returns the mean cosine between each of B embeddings (B, d) and the embeddings (K, d) of its K references.
 
-    ReFine calls this mean IPS. The mean is NaN if K is 0. A restored image that copies a reference has a high mean, so
+    ReFine calls this mean IPS. The mean is NaN if K is 0. An image that copies a reference also has a high mean, so
     read the mean together with `id_target`.
     """
     return [
@@ -38,10 +38,10 @@ def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> lis
 
 
 def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) -> list[float]:
-    """Returns the angle in degrees between each of B embeddings (B, d) and its target (B, d); lower is better.
+    """Returns the angle in degrees between each of B embeddings (B, d) and the embedding of its target (B, d).
 
-    An angle below `least` degrees becomes NaN. The formula 2 atan2(|a - b|, |a + b|) for unit vectors is accurate for
-    angles near 0, where the arc cosine is inaccurate (Kahan 2006).
+    Lower is better. An angle below `least` degrees becomes NaN. The formula for unit vectors is 2 atan2(|a - b|, |a +
+    b|). Near 0, this formula is accurate and the arc cosine is not (Kahan 2006).
     """
     a, b = unit_rows(restored), unit_rows(target)
     apart, together = np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1)
@@ -49,6 +49,6 @@ def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) 
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Returns float64 rows of length 1; a row of zeros stays zero."""
+    """Scales each row to length 1, in float64. A row of zeros does not change."""
     rows = np.asarray(rows, np.float64)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))

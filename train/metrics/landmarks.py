@@ -11,26 +11,27 @@ from curate.faces.align import FFHQ_SIZE
 from curate.faces.interface import FaceModels
 from train.data.landmarks import choose_largest_face, detect_faces_in_all
 
-# The numbers are indices of the 68 iBUG points: EYES has the brows and the eyes, and MOUTH has the mouth. ASFFNet
-# compares the same points when it chooses a reference.
+# Indices of the 68 iBUG points. EYES has the brows and the eyes, and MOUTH has the mouth. ASFFNet chooses a reference
+# by the same points.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
 # Points coincide in a direction if their spread in this direction is at most this number of pixels (ours). The spread
-# is the root of the sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13
-# pixels, so points with a tiny spread would have a shape that consists of rounding errors.
+# is the root of the sum of the squared distances from the centre. Coordinates near 512 have rounding errors of 1e-13
+# pixels in float64, so a much smaller spread could be a rounding error.
 COINCIDENT = 1e-7
 
 
 def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
-    """Returns the five points of the face that the judge's detector finds in an aligned crop.
+    """Returns the five landmarks of the largest face that the judge's detector finds in an aligned crop.
 
-    `image` is uint8 (S, S, 3). The result is (5, 2), in pixels of a 512 px crop, and NaN if no face is found.
+    `image` is uint8 (S, S, 3). The result is (5, 2), in pixels of a 512 px crop. All values are NaN if no face is
+    found.
     """
     return find_5_points_in_all([image], judge)[0]
 
 
 def find_5_points_in_all(images: Sequence[np.ndarray], judge: FaceModels) -> list[np.ndarray]:
-    """Returns the result of `find_5_points` for each image. On a device, the detector searches several images in one
+    """Returns the result of `find_5_points` for each image. On a GPU, the detector searches several images in one
     run."""
     points = []
     for image, faces in zip(images, detect_faces_in_all(images, judge), strict=True):
@@ -40,7 +41,7 @@ def find_5_points_in_all(images: Sequence[np.ndarray], judge: FaceModels) -> lis
 
 
 def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """Returns the mean Euclidean distance between points (B, n, 2) and (B, n, 2) for each of the B faces.
+    """Returns the mean Euclidean distance between restored and target points, both (B, n, 2), for each of the B faces.
 
     Lower is better. The distance is NaN if a point is NaN.
     """
@@ -49,17 +50,16 @@ def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:
 
 
 def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "fro") -> list[float]:
-    """Returns how far target points (B, n, 2) are from restored points (B, n, 2) after the best affine map (ALD).
+    """Returns the distance between target points and affinely mapped restored points, both (B, n, 2), for each face
+    (ALD).
 
-    We have not seen HonestFace's formula of ALD, so this formula is ours. The distance is the residual of the
-    least-squares affine map from the restored points to the target points. ASFFNet chooses a reference by this
-    residual. `reduction` is "fro" for the Frobenius norm, or "mean" for the mean distance over points. The distance
-    is 0 for a face that was only moved, turned or stretched as a whole. `affine_change` measures how much a face was
-    moved, turned or stretched. The distance is NaN if a point is NaN.
+    We have not seen HonestFace's formula of ALD, so this formula is ours. The affine map is the least-squares map from
+    the restored points to the target points. ASFFNet chooses a reference by the same distance. `reduction` is "fro" for
+    the Frobenius norm of the residual, or "mean" for the mean distance over points. The distance is 0 for a face that
+    was only moved, turned or stretched as a whole. For such changes, see `affine_change`. The distance is NaN if a
+    point is NaN.
 
-    If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. In
-    a test, we moved, turned and stretched random restored points with a spread of 0.0001 pixels or more. The distance
-    changed by less than 1e-6 pixels.
+    If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction.
     """
     if reduction not in ("fro", "mean"):
         raise ValueError(f"reduction {reduction!r} is unknown: give 'fro' or 'mean'")
@@ -75,11 +75,11 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
 
 
 def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """Returns ||A - I|| (ours), the difference between the affine map of `affine_distance` and the identity.
+    """Returns the Frobenius norm of A - I (ours), where A is the affine map of `affine_distance` and I is the identity.
 
-    A is 3 x 2: the linear part, which acts around the centre of the target's points, and the shift divided by the side
-    of the crop. The norm is the Frobenius norm. If the restored points coincide in a direction, A changes nothing in
-    this direction. The norm is 0 if the restored points are equal to the target's points, and NaN if a point is NaN.
+    A is 3 x 2. Two rows are the linear part, which acts around the centre of the target's points. The third row is the
+    shift, divided by the side of the crop. If the restored points coincide in a direction, A changes nothing in this
+    direction. The norm is 0 if the restored points are equal to the target's points. The norm is NaN if a point is NaN.
     """
     changes = []
     for points, truth in zip(restored, target, strict=True):
@@ -87,8 +87,8 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
             changes.append(math.nan)
             continue
         left, values, right, centred, goal = _decompose(points, truth)
-        # `change` is the linear part minus the identity. `change` is the smallest least-squares solution of "centred @
-        # change = goal - centred".
+        # `change`, the linear part minus the identity, is the smallest least-squares solution of "centred @ change =
+        # goal - centred".
         change = right / values @ (left.T @ (goal - centred))
         # The affine map moves the centre of the restored points to the centre of the target's points.
         shift = (np.mean(truth, 0) - np.mean(points, 0)) @ (np.eye(2) + change) / FFHQ_SIZE
@@ -99,11 +99,10 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
 def _decompose(
     points: np.ndarray, truth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the singular value decomposition of the centred points, and the centred points of both sets.
+    """Returns (U, s, V, centred points, centred truth), where U diag(s) V^T are the centred points, up to COINCIDENT.
 
-    Let k be the number of directions in which the points do not coincide. The results are (n, k), (k,), (2, k), (n, 2)
-    and (n, 2). The product of the first result, the second result and the transposed third result is equal to the
-    centred points, up to COINCIDENT.
+    The shapes are (n, k), (k,), (2, k), (n, 2) and (n, 2). Here k is the number of directions in which the points do
+    not coincide.
     """
     points, truth = np.asarray(points, np.float64), np.asarray(truth, np.float64)
     centred, goal = points - points.mean(0), truth - truth.mean(0)

@@ -5,10 +5,10 @@
     row = measure(restored, target, references, wrong)      # also has "takeover", if `names` contains "takeover"
 
 `names` are keys of train.metrics.registry.METRICS, or None for all metrics. `judge` has the recognizer and the detector
-that measure the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine, no row has
-the metric, and `reasons` says which file is missing and where to put the file. If a metric has no value for an image,
-the row has NaN, and METRICS[name].nan_reason says why. The mean of `face_restored` is the share of images in which a
-face was found. FID measures whole sets of images, see train/evaluation/results/set_metrics.py.
+that measure the faces. `weights` is the folder of --weights. A metric that cannot be computed on this machine is in no
+row. `reasons` maps the name of such a metric to a sentence: which file is missing, and where to put the file. If a
+metric has no value for an image, the row has NaN, and METRICS[name].nan_reason says why. FID measures whole sets of
+images, see train/evaluation/results/set_metrics.py.
 """
 
 from __future__ import annotations
@@ -50,10 +50,9 @@ class Measure(Protocol):
 
     The restored image, the target and the LQ image have the same size. If `target` is None, the metrics that read a
     target are left out. If `lq` is None, the metrics that read the LQ image are left out. `valid`, bool (S, S), is
-    False for pixels that do not come from the photo of the target. Outside `valid`, every metric sees the pixels of the
-    target. With `only`, only these metrics are computed.
-
-    Raises BadInput for images of another type or shape.
+    False for pixels of the target that do not come from its photo. There, all metrics read the pixels of the target
+    instead of the restored pixels. With `only`, only the metrics in `only` are computed. Raises BadInput if an image
+    has another type or shape.
     """
 
     def __call__(
@@ -69,10 +68,9 @@ class Measure(Protocol):
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Returns why a metric of METRICS cannot be computed on this machine and what to do, or None if the metric can be
-    computed.
+    """Returns why the metric `name` cannot be computed on this machine, and what to do, or None if it can be computed.
 
-    The function downloads nothing. Raises BadInput if no metric has this name, or if `weights` is not a folder.
+    Downloads nothing. Raises BadInput if no metric has this name, or if `weights` is not a folder.
     """
     check_names([name])
     if name in lpips_dists.BACKBONE:
@@ -89,9 +87,9 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
 
 
 def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
-    """Returns the files from which a metric of METRICS reads its networks, apart from the judge's files.
+    """Returns the files with the weights of the metric `name`. The judge's files and missing files are left out.
 
-    A file that is missing is left out. Raises BadInput if `weights` is not a folder.
+    Raises BadInput if `weights` is not a folder.
     """
     if name in lpips_dists.BACKBONE:
         file = find_local_file(get_file_name(lpips_dists.BACKBONE[name]), weights)
@@ -107,7 +105,8 @@ def find_weights(name: str, weights: Path | None) -> tuple[Path, ...]:
 
 
 def describe_convention(name: str, border: int) -> str:
-    """Returns how a metric is computed, without the last full stop. `border` is as in `build_measure`."""
+    """Returns a text that says how a metric is computed. The text has no last period. `border` is as in
+    `build_measure`."""
     convention = METRICS[name].convention
     return f"{convention}. {describe_border(border)}" if name in MASKED else convention
 
@@ -118,7 +117,7 @@ def reads_references(name: str) -> bool:
 
 
 def reads_target(name: str) -> bool:
-    """Returns whether a metric compares an image with its target. Sets of real LQ images have no targets."""
+    """Returns whether a metric compares an image with its target."""
     of_sets = ("fid_folder", "fid_statistics", "ntire")
     return name not in (*no_reference.WEIGHTS, *_READ_LQ, *of_sets, "qalign", "id_references", "face_restored")
 
@@ -134,7 +133,7 @@ def reads_judge(name: str) -> bool:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises BadInput if a name is not the name of a metric."""
+    """Raises BadInput if one of `names` is not the name of a metric."""
     for name in names:
         if name not in METRICS:
             raise BadInput(f"There is no metric '{name}'; the metrics are {', '.join(METRICS)}.")
@@ -146,7 +145,7 @@ def select_names(
     """Returns the metrics of `names` that a call of a Measure computes.
 
     `has_wrong`, `has_target` and `has_lq` say whether the call has wrong references, a target and an LQ image. If
-    `only` is given, the other metrics are left out.
+    `only` is given, metrics that are not in `only` are left out.
     """
     return [
         name
@@ -169,11 +168,12 @@ def build_measure(
 ) -> tuple[Measure, dict[str, str]]:
     """Returns the function that measures one image, and the reason for each missing metric (see the top of this file).
 
-    The metrics compare an image only with its first `most_references` references, or with all references if
-    `most_references` is None. `load_score` replaces `load_no_reference` with `weights`. The metrics of MASKED cut off
-    `border` pixels at each side of an image. `faces` replaces a new FaceCache of the judge.
+    An image is compared with its first `most_references` references, or with all references if `most_references` is
+    None. The metrics of MASKED ignore `border` pixels at each side of an image. `load_score` loads a metric of
+    no_reference.WEIGHTS; without it, `load_no_reference` is used. `faces` is a cache of the judge's results that
+    several functions can share.
 
-    Raises BadInput if a name is not the name of a metric, or if `weights` is not a folder.
+    Raises BadInput if one of `names` is not the name of a metric, or if `weights` is not a folder.
     """
     metrics = list(METRICS) if names is None else list(dict.fromkeys(names))
     reasons = {name: reason for name in metrics if (reason := explain_missing(name, weights)) is not None}
@@ -236,7 +236,7 @@ def is_large_enough(name: str, side: int, border: int) -> bool:
 
 
 def cover_invalid(restored: np.ndarray, target: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray:
-    """Returns the restored image, with the pixels of the target outside `valid`, as every metric sees it."""
+    """Returns the restored image with the pixels of the target where `valid` is False."""
     return restored if valid is None or target is None else np.where(valid[:, :, None], restored, target)
 
 

@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-GATE = "id_input_adaface"  # The metric that the gate reads.
-# The metrics of the score, in the order of the formula.
+GATE = "id_input_adaface"  # the metric of the identity gate
+# The six metrics of the score, in the order of the formula.
 PARTS = ("clipiqa", "maniqa", "musiq", "niqe", "qalign", "fid_statistics")
-FID_CONVENTION = "pytorch-fid"  # The challenge computes FID with VQFR's script.
+FID_CONVENTION = "pytorch-fid"  # the convention of VQFR's script, with which the challenge computes FID
 
-# The least cosine of a face of each subset. README.md has these thresholds. eval.py of 2026 has lower ones for two
-# subsets: .20 for Wider-Test and .25 for WebPhoto-Test.
+# The threshold for the cosine of each subset, from README.md. Two thresholds are lower in eval.py of 2026: .20 for
+# Wider-Test and .25 for WebPhoto-Test.
 THRESHOLDS = {"CelebA": 0.50, "LFW-Test": 0.60, "CelebChild-Test": 0.60, "Wider-Test": 0.30, "WebPhoto-Test": 0.30}
-MOST_BELOW = 10  # A submission with more faces below their thresholds fails.
+MOST_BELOW = 10  # a submission fails if more faces than this are below their thresholds
 
 
 def compute_terms(means: Mapping[str, float]) -> dict[str, float]:
-    """Returns the six terms of the score, by the metric in PARTS, for the mean of each metric.
+    """Returns a dict from each metric in PARTS to its term of the score.
 
-    The score is the sum of the terms. Raises KeyError if a metric is missing.
+    `means` maps each metric to its mean over all images. The score is the sum of the six terms. Raises KeyError if a
+    metric is missing.
     """
     return {
         "clipiqa": means["clipiqa"],
@@ -38,14 +39,15 @@ def compute_terms(means: Mapping[str, float]) -> dict[str, float]:
 class Gate:
     """Holds the result of the identity gate for one system."""
 
-    images: int  # The number of images with a cosine.
+    images: int  # the number of images that were compared
     below: dict[str, int]  # subset -> number of faces below the threshold of the subset
     passes: bool
 
 
 def apply_gate(cosines: Sequence[float], subsets: Sequence[str]) -> Gate:
-    """Returns the gate for the cosine of each image between AdaFace's embeddings of the output and of the input.
+    """Returns the result of the gate.
 
+    `cosines` has, for each image, the cosine between AdaFace's embeddings of the restored face and of its input.
     `subsets` has the subset of each image, a key of THRESHOLDS.
     """
     below = dict.fromkeys(dict.fromkeys(subsets), 0)

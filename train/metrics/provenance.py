@@ -1,4 +1,4 @@
-"""Says where the values of a metric come from: the libraries, and the files of weights with their licences."""
+"""Describes how the values of a metric were computed: the libraries, and the files of weights with their licences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train.metrics.registry import DLIB, METRICS
 LIKENESS = "likeness"
 NOT_KNOWN = "not known"
 
-# The packages that compute a metric. Likeness itself computes the metrics that are not listed.
+# Maps a metric to the packages that compute it. Likeness itself computes the metrics that are not listed.
 _PACKAGES = {
     **dict.fromkeys(("psnr", "ssim", "psnr_y", "ssim_y", "ms_ssim", "vif"), ("torchmetrics",)),
     **dict.fromkeys(("lpips", "lpips_alex", "dists"), ("torch", "torchmetrics")),
@@ -26,7 +26,8 @@ _PACKAGES = {
     **{name: ("dlib-bin",) for name, metric in METRICS.items() if metric.requirement == DLIB},
 }
 
-# Begin of a file's name -> begin of the sha256 of the published file ("" if we know none), and the licence.
+# Maps the first letters of a file's name to the first digits of the published file's sha256 ("" if we do not know
+# them), and to the licence.
 _PUBLISHED = {
     "vgg16-": ("397923af", "BSD-3-Clause (torchvision)"),
     "alexnet-owt-": ("7be5be79", "BSD-3-Clause (torchvision)"),
@@ -46,10 +47,10 @@ _PUBLISHED = {
 def describe_provenance(name: str, weights: Path | None, judge: FaceModels | None) -> dict[str, Any]:
     """Returns the libraries of a metric with their versions, and its files of weights.
 
-    The key `libraries` maps package to version; a package that is not installed has the version None. The key `weights`
-    lists files, each with its name, its sha256, its licence, and `is_published`. `is_published` is True if the sha256
-    is that of the published file, False if it is another one, and None if we know no sha256. If the metric reads the
-    judge, the judge's files are in the list too.
+    The key `libraries` maps each package to its version, or to None if the package is not installed. The key `weights`
+    lists the files, each with its name, its sha256, its licence, and `is_published`. `is_published` says whether the
+    file has the sha256 of the published file. It is None if we do not know that sha256. If the metric reads the judge,
+    the list also has the judge's files.
     """
     packages = {package: find_version(package) for package in _PACKAGES.get(name, ())}
     files = [_describe_file(path) for path in find_weights(name, weights)]
@@ -75,6 +76,6 @@ def _hash_file(path: Path) -> str:
     return _hash_once(path, facts.st_mtime_ns, facts.st_size)
 
 
-@cache  # several metrics read one file, and a file can have hundreds of megabytes
+@cache  # several metrics can read the same file, which can have hundreds of megabytes
 def _hash_once(path: Path, _time: int, _size: int) -> str:
     return sha256_file(path)

@@ -14,7 +14,7 @@ from train.losses.pixel import WINDOW, ms_ssim_exponents
 
 
 def describe_border(border: int) -> str:
-    """Returns the sentence of a convention that says how many pixels `crop_border` cuts off, without its full stop."""
+    """Returns a sentence about how many pixels `crop_border` cuts off. The sentence has no last period."""
     if border == 0:
         return "No border is cut off (crop_border=0)"
     return f"{border} px are cut off at each side of the image first, as by BasicSR's crop_border={border}"
@@ -28,8 +28,8 @@ def crop_border(images: torch.Tensor, border: int) -> torch.Tensor:
 def psnr(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None = None) -> list[float]:
     """Returns the peak signal-to-noise ratio over RGB in dB, for images (B, 3, S, S) in 0..1; higher is better.
 
-    Only the pixels of `valid`, (B, 1, S, S) bool, are measured. If `valid` is None, all pixels are measured. The value
-    is 100 for equal images, and NaN for an image without a valid pixel.
+    `valid`, (B, 1, S, S) bool, is True for the pixels that are measured. None means all pixels. The value is 100 for
+    equal images, and NaN for an image without a valid pixel.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -47,14 +47,14 @@ def psnr(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | Non
 def ssim(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None = None) -> list[float]:
     """Returns the structural similarity of images (B, 3, S, S) in 0..1; higher is better. S must be at least 11.
 
-    Only windows whose centre is a pixel of `valid`, (B, 1, S, S) bool, are measured. If `valid` is None, all windows
-    are measured. The value is NaN if no window is measured.
+    `valid`, (B, 1, S, S) bool, is True for the pixels at which a window is centred. None means all pixels. The value is
+    NaN if no window is left.
 
-    The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004). A
-    position of the window counts only if the whole window is inside the image, as in the code of Wang, scikit-image and
-    BasicSR. The mean that torchmetrics returns also includes mirrored borders. On noise at 64 px, the mean of
-    torchmetrics is .05 lower than our mean. We use single precision. We measured its error: 2e-6 on photos and 2e-5 on
-    bright flat images. Double precision would take ten times as long.
+    The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004).
+    As in the code of Wang, scikit-image and BasicSR, windows that cross the border of the image are left out. The mean
+    of torchmetrics includes them, with a mirrored border; on noise at 64 px, it is .05 lower than ours. The error of
+    single precision is 2e-6 on photos and 2e-5 on bright flat images (measured by us). Double precision would take ten
+    times as long.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

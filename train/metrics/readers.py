@@ -1,4 +1,4 @@
-"""Computes each metric of one restored image: one function for each metric, with the networks that it needs.
+"""Makes one function for each metric of a restored image. The function has the networks that the metric needs.
 
 train/metrics/measure.py chooses the functions and calls them.
 """
@@ -49,18 +49,18 @@ class MeasuredCase:
 
     @property
     def target(self) -> np.ndarray:
-        """Returns the target. Only metrics that read a target are computed with a target."""
+        """Returns the target. A metric that reads the target is only computed for cases that have one."""
         assert self.given_target is not None
         return self.given_target
 
     @property
     def lq(self) -> np.ndarray:
-        """Returns the LQ image. Only metrics that read the LQ image are computed with an LQ image."""
+        """Returns the LQ image. A metric that reads the LQ image is only computed for cases that have one."""
         assert self.given_lq is not None
         return self.given_lq
 
     def list_images(self, what: str) -> Sequence[np.ndarray]:
-        """Returns the images of a field: the field is one image, or a tuple of images."""
+        """Returns the images in the field with the name `what`: one image, or the images of a tuple."""
         value = getattr(self, what)
         return value if isinstance(value, tuple) else (value,)
 
@@ -77,14 +77,16 @@ class MeasuredCase:
         return self.tensor, to_tensor(self.target)[None]
 
 
-ReadMetric = Callable[[MeasuredCase], float]  # A function that computes one metric of a case.
-Analyse = Callable[[np.ndarray], np.ndarray]  # A function that maps an image to an embedding or to points.
-AnalyseAll = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]  # The same function for several images.
+ReadMetric = Callable[[MeasuredCase], float]  # computes one metric of a case
+Analyse = Callable[[np.ndarray], np.ndarray]  # maps an image to an embedding or to points
+AnalyseAll = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]  # maps several images to embeddings or to points
 
 
 def _remember_all(analyse_all: AnalyseAll) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Returns `analyse_all` with a cache, because all systems have the same targets and references. The keys of the
-    cache are hashes of the images. The images that are not in the cache are analysed together.
+    """Returns `analyse_all` with a cache. The keys of the cache are hashes of the images.
+
+    The cache saves time, because all systems have the same targets and references. Images that are not in the cache are
+    analysed in one call.
     """
     results: dict[bytes, np.ndarray] = {}
 
@@ -100,7 +102,7 @@ def _remember_all(analyse_all: AnalyseAll) -> Callable[[Sequence[np.ndarray]], l
 
 
 def _remember(analyse: Analyse) -> Analyse:
-    """Returns `analyse` with the cache of `_remember_all`."""
+    """Returns `analyse` with a cache like that of `_remember_all`."""
     analyse_once = _remember_all(lambda images: map(analyse, images))
     return lambda image: analyse_once([image])[0]
 
@@ -113,15 +115,16 @@ class FaceCache:
         self._embed = _remember_all(partial(embed_faces, models=judge))
         self._find_5_points = _remember_all(partial(find_5_points_in_all, judge=judge))
         self._find_68_points = _remember(find_68_points)
-        # Two metrics read AdaFace's embeddings.
+        # Cached, because two metrics read AdaFace's embeddings.
         self.load_adaface = cache(lambda weights: _remember(adaface.load_adaface(weights)))
 
     def analyse(self, cases: Iterable[tuple[MeasuredCase, Iterable[str]]]) -> None:
-        """Computes the judge's embeddings and points for metrics of many cases, in as few runs as possible.
+        """Computes the judge's embeddings and five points for many cases, in as few runs of the judge as possible.
 
-        Afterwards, the functions of `make_reader` compute no embedding and no five points for these cases.
+        `cases` has pairs of a case and the metrics that will be computed for it. The functions of `make_reader` then
+        read these embeddings and points from the cache.
         """
-        # Images by their identity: many cases share a target and references.
+        # The keys are the ids of the image objects, because many cases have the same target and references.
         embedded, searched = dict[int, np.ndarray](), dict[int, np.ndarray]()
         for case, names in cases:
             for name in names:
@@ -131,7 +134,7 @@ class FaceCache:
         self._find_5_points(list(searched.values()))
 
     def find_5_points(self, image: np.ndarray) -> np.ndarray:
-        """Returns the points of train.metrics.landmarks.find_5_points."""
+        """Returns the result of train.metrics.landmarks.find_5_points."""
         return self._find_5_points([image])[0]
 
     def find_68_points(self, image: np.ndarray) -> np.ndarray:
@@ -153,7 +156,8 @@ class FaceCache:
 # PSNR and SSIM measure only valid pixels.
 MASKED = {"psnr": psnr, "ssim": ssim, "psnr_y": psnr_y, "ssim_y": ssim_y}
 UNMASKED = {"ms_ssim": ms_ssim, "vif": vif}  # MS-SSIM and VIF measure all pixels.
-# The metrics of networks whose files the user gives. Each module has explain_missing and find_file.
+# Maps a metric to the module that loads its network from a file of the user. Each module has explain_missing and
+# find_file.
 NETWORKS: dict[str, Any] = {
     "deg_published": deg_recognizer,
     "deg_adaface": adaface,
@@ -171,8 +175,8 @@ LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "ald_mouth_affine": lambda a, b: affine_change(a[:, MOUTH], b[:, MOUTH]),
 }
 
-# The images that the judge embeds for a metric, and the images in which the judge's detector searches for a face, as
-# names of the fields of MeasuredCase.
+# Both tables map a metric to fields of MeasuredCase. EMBEDDED has the images that the judge's recognizer embeds.
+# SEARCHED has the images in which the judge's detector searches for a face.
 EMBEDDED: dict[str, tuple[str, ...]] = {
     "id_target": ("restored", "target"),
     "same_person": ("restored", "target"),

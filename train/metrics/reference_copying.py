@@ -1,4 +1,5 @@
-"""Computes metrics for results that copy the face of a reference or show the wrong person."""
+"""Computes two metrics: whether a result copies the face of a reference, and whether a result shows the wrong
+person."""
 
 from __future__ import annotations
 
@@ -14,13 +15,12 @@ SAME_IMAGE_DISTANCE = 1e-3
 
 
 def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns the copy ratio of each result (ours), its position between the target (0) and a reference (1).
+    """Returns the copy ratio of each result (ours): 0 for a result like the target, 1 for a result like a reference.
 
-    The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. s is the
-    cosine. Each reference has the value max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)), and at most 1. The
-    copy ratio is the largest of these values. The ratio is 0 if the result is equal to the target. The ratio is also 0
-    if every reference is nearer to the target than to the result. The ratio is 1 if the result is equal to a reference.
-    A reference that is the same image as the target is ignored. The ratio is NaN if all references are ignored.
+    The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. Let s be
+    the cosine. The ratio is the largest value of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)) over the
+    references r, and at most 1. It is 0 if every reference is nearer to the target than to the result. A reference that
+    is the same image as the target is ignored. The ratio is NaN if no reference is left.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):
@@ -36,8 +36,7 @@ def takeover(restored: np.ndarray, target: np.ndarray, wrong: Sequence[np.ndarra
     """Returns 1 for each result that is nearer to a wrong reference than to the target, otherwise 0.
 
     The arguments are the embeddings of the results (B, d), of the targets (B, d), and of K wrong references (K, d) for
-    each image. The result is 0 if the two distances are equal. The result is NaN if K is 0. The mean over images is the
-    takeover rate.
+    each image. The value is NaN if K is 0. The mean over images is the takeover rate.
     """
     results = zip(unit_rows(restored), unit_rows(target), wrong, strict=True)
     return [

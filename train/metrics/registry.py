@@ -1,4 +1,5 @@
-"""Lists all metrics, each with its unit, its direction, its convention and its source."""
+"""Lists all metrics: for each metric its unit, whether higher or lower is better, how it is computed, and its
+source."""
 
 from __future__ import annotations
 
@@ -9,18 +10,18 @@ from dataclasses import dataclass
 class Metric:
     """Describes one metric of a restored face."""
 
-    title: str  # The head of the column in a table.
-    unit: str  # The unit, or an empty text for a number without a unit.
-    better: str  # "higher", "lower", or an empty text if a higher value is neither better nor worse.
-    digits: int  # The number of digits after the decimal point in a table.
-    convention: str  # The text that tells how the value is computed, without the last period.
-    source: str  # The publication that defines the metric, or "ours".
-    requirement: str = ""  # The software or weights that the metric needs.
-    nan_reason: str = ""  # If an image has no value, this is the reason.
-    min_side: int = 0  # The side of the smallest image that has a value, in pixels.
-    # "image": train.metrics.measure computes a value for each image.
-    # "wrong": train.metrics.measure computes a value for each image that has wrong references (of another person).
-    # "set": train.metrics.fid computes one value for a whole set of images.
+    title: str  # the name of the metric in tables
+    unit: str  # the unit of the value, or an empty text for a number without a unit
+    better: str  # "higher", "lower", or an empty text if a higher value is neither better nor worse
+    digits: int  # the number of digits after the decimal point in tables
+    convention: str  # a text that says how the value is computed, without the last period
+    source: str  # the publication that defines the metric, or "ours"
+    requirement: str = ""  # the software or the weights that the metric needs
+    nan_reason: str = ""  # why the value of an image can be NaN
+    min_side: int = 0  # an image with a smaller side, in pixels, has no value
+    # "image": the metric has a value for each image.
+    # "wrong": the metric has a value for each image that has references of another person.
+    # "set": the metric has one value for a whole set of images.
     scope: str = "image"
 
 
@@ -50,7 +51,7 @@ _FID = (
 
 # fmt: off
 METRICS: dict[str, Metric] = {
-    # --- images: the restored image and its target ---
+    # --- the image quality of a restored image, compared with its target ---
     "psnr": Metric("PSNR", "dB", "higher", 2,
         "The PSNR is computed for each image over RGB in 8 bits. Only pixels that come from the "
         "photo count. Equal images count as 100 dB",
@@ -86,7 +87,7 @@ METRICS: dict[str, Metric] = {
     "dists": Metric("DISTS", "", "lower", 4,
         "The image keeps its own size. The script of the authors resizes the image to 256 px",
         "Ding et al. 2020", _TORCHVISION, "the image is smaller than 16 px", 16),
-    # --- images: a set of restored images and another set ---
+    # --- the image quality of a set of restored images, compared with another set ---
     "fid": Metric("FID", "", "lower", 2,
         _FID.format("the test targets"),
         "Heusel et al. 2017", INCEPTION, scope="set"),
@@ -96,7 +97,7 @@ METRICS: dict[str, Metric] = {
     "fid_statistics": Metric("FID (statistics)", "", "lower", 2,
         _FID.format("the images of the file of --fid-statistics"),
         "Heusel et al. 2017", INCEPTION, scope="set"),
-    # --- images: only the restored image ---
+    # --- the image quality of a restored image alone ---
     "niqe": Metric("NIQE", "", "lower", 3,
         "pyiqa's niqe computes the value on the luma of YIQ, in blocks of 96 px, with the original parameters",
         "Mittal et al. 2013", "pyiqa and its parameters", "the image is smaller than 96 px", 96),

@@ -1,1 +1,1 @@
-"""Computes FID, by several conventions and against given statistics."""
+"""Computes FID between two sets of images, or between a set of images and statistics from a file."""

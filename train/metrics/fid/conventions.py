@@ -1,7 +1,7 @@
 """Defines the conventions by which FID prepares images for its network.
 
-All conventions use the same network, Inception v3 of 2015-12-05. They resize images in different ways, so they give
-different values for the same images. Values of two conventions cannot be compared.
+All conventions use the same network, Inception v3 with the weights of 2015-12-05. Each convention resizes images in its
+own way, so FID values of two conventions cannot be compared.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SIDE = 299  # The side of the network's input in pixels.
 class Convention:
     """Describes how one library resizes images for FID."""
 
-    resizing: str  # The text that tells how images are resized, without the last period.
-    # Maps images, uint8 (B, 3, H, W), to float32 (B, 3, 299, 299) between -1 and 1, the input of the network.
+    resizing: str  # how images are resized, a text that continues "Images are resized ..." and has no last period
+    # Maps images, uint8 (B, 3, H, W), to the input of the network, float32 (B, 3, 299, 299) in -1..1.
     prepare: Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -64,15 +64,15 @@ CONVENTIONS = {
         _prepare_like_clean_fid,
     ),
 }
-DEFAULT = "torch-fidelity"  # The convention of a measurement for which the user names none (ours).
+DEFAULT = "torch-fidelity"  # the convention if the user names none (ours)
 
 
 def check_convention(name: str) -> None:
-    """Raises BadInput if no convention has this name."""
+    """Raises BadInput if `name` is not a key of CONVENTIONS."""
     if name not in CONVENTIONS:
         raise BadInput(f"There is no FID convention '{name}'; the conventions are {', '.join(CONVENTIONS)}.")
 
 
 def describe_resizing(name: str) -> str:
-    """Returns a sentence that tells how the convention `name` resizes images, without the last period."""
+    """Returns a sentence about how the convention `name` resizes images. The sentence has no last period."""
     return f"Images are resized to {SIDE} px by the convention {name}: {CONVENTIONS[name].resizing}"

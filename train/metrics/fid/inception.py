@@ -1,4 +1,4 @@
-"""Loads Inception v3, whose features FID compares: the network, its weights, and what is missing."""
+"""Loads Inception v3, the network whose features FID compares."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LAYERS = (
     "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a",
     "Mixed_7b", "Mixed_7c", "AvgPool",
 )  # fmt: skip
-FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al. 2017)
+FEATURES = 2048  # the number of outputs of the last pooling of Inception v3 (Heusel et al. 2017)
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns in one sentence what is missing for FID, or None if nothing is missing. Nothing is downloaded."""
+    """Returns a sentence about what is missing for FID, or None if nothing is missing. Downloads nothing."""
     if find_inception(weights) is None:
         return (
             f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and give the folder with "
@@ -37,7 +37,7 @@ def explain_missing(weights: Path | None) -> str | None:
 
 
 class Inception(nn.Module):
-    """Maps uint8 images (B, 3, H, W) to the 2048 features of FID, by one of CONVENTIONS."""
+    """Maps uint8 images (B, 3, H, W) to the 2048 features of FID. The images are resized by one of CONVENTIONS."""
 
     def __init__(self, network: nn.Module, convention: str) -> None:
         super().__init__()
@@ -63,14 +63,15 @@ def load_inception(weights: Path | None, convention: str = DEFAULT) -> nn.Module
     from torchmetrics.image.fid import NoTrainInceptionV3  # the import takes seconds
 
     with explain_wrong_file(f"{path} does not contain the Inception weights of FID", f"replace the file by {_FROM}"):
-        # torch-fidelity unpickles everything in the file, which can run code. The next line therefore raises an error
-        # for a file that contains anything except tensors.
+        # torch-fidelity unpickles the whole file, which can run code. The next line first raises an error if the file
+        # contains anything except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path))
     return Inception(network, convention)
 
 
 def find_inception(weights: Path | None) -> Path | None:
-    """Returns the file with FID's weights, or None if it is missing. Raises BadInput if `weights` is not a folder."""
+    """Returns the path of FID's weights, or None if the file is missing. Raises BadInput if `weights` is not a
+    folder."""
     paths = (find_local_file(name, weights) for name in INCEPTION)
     return next((path for path in paths if path is not None), None)

@@ -17,8 +17,8 @@ from manifests.errors import BadInput
 from manifests.runtime.text import make_printable, take_first_line
 from train.metrics.fid.conventions import CONVENTIONS, check_convention, describe_resizing
 
-BASICSR = "pytorch-fid"  # The convention of a file with BasicSR's layout, such as inception_FFHQ_512.pth.
-_BLOCK = 256  # The number of images whose features are added together, which saves time (ours).
+BASICSR = "pytorch-fid"  # the convention of BasicSR's files of statistics, for example inception_FFHQ_512.pth
+_BLOCK = 256  # the features of this number of images are added to the sums at once, which saves time (ours)
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,18 @@ class Statistics:
     """Holds the mean and the covariance of the features of a set of images, and how the features were computed."""
 
     mean: np.ndarray  # float64 (d,)
-    covariance: np.ndarray  # float64 (d, d), divided by the number of images minus one.
-    images: int | None = None  # The number of images, or None if a file does not have it.
-    convention: str | None = None  # A key of CONVENTIONS, or None if a file does not have it.
-    weights_sha256: str | None = None  # The sha256 of the network's file, or None if a file does not have it.
+    covariance: np.ndarray  # float64 (d, d), the unbiased estimate
+    # The next three values are None if the file of the statistics does not have them.
+    images: int | None = None  # the number of images
+    convention: str | None = None  # a key of CONVENTIONS
+    weights_sha256: str | None = None  # the sha256 of the network's file
 
 
 def measure_statistics(images: Iterable[np.ndarray], network: nn.Module, what: str = "images") -> Statistics:
     """Returns the statistics of RGB images, uint8 (H, W, 3).
 
-    `network` maps uint8 (1, 3, H, W) to (1, d). Raises BadInput if there are fewer than two images; the message calls
-    them `what`.
+    `network` maps uint8 (1, 3, H, W) to (1, d). Raises BadInput if there are fewer than two images. `what` is the word
+    for the images in this message.
     """
     count, total, products, block = 0, np.zeros(()), np.zeros(()), list[np.ndarray]()
 
@@ -63,9 +64,9 @@ def measure_statistics(images: Iterable[np.ndarray], network: nn.Module, what: s
 def compute_distance(one: Statistics, other: Statistics) -> float:
     """Returns the Fréchet distance |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two statistics (Fréchet 1957).
 
-    With C1 = R R^T, the matrix R^T C2 R is symmetric, and has the same eigenvalues as C1 C2 apart from zeros. The trace
-    of the root is the sum of the roots of these eigenvalues. R has a column for each direction in which C1 is not
-    zero, so few images need little time.
+    Here m are the means and C the covariances. Let C1 = R R^T. The matrix R^T C2 R is symmetric and has the same
+    nonzero eigenvalues as C1 C2, so tr((C1 C2)^(1/2)) is the sum of the roots of its eigenvalues. R has a column for
+    each nonzero eigenvalue of C1, so statistics of few images need little time.
     """
     values, vectors = np.linalg.eigh(one.covariance)
     is_kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
@@ -77,7 +78,8 @@ def compute_distance(one: Statistics, other: Statistics) -> float:
 
 
 def write_statistics(statistics: Statistics, convention: str, weights_sha256: str) -> bytes:
-    """Returns the bytes of an .npz file. pytorch-fid and clean-fid read its arrays mu and sigma."""
+    """Returns the bytes of an .npz file with the statistics. pytorch-fid and clean-fid can read the arrays mu and
+    sigma."""
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -94,10 +96,12 @@ def write_statistics(statistics: Statistics, convention: str, weights_sha256: st
 def read_statistics(path: Path, features: int, convention: str | None, weights_sha256: str | None) -> Statistics:
     """Reads a file of `write_statistics`, an .npz file of pytorch-fid or clean-fid, or a .pth file of BasicSR.
 
-    `features` is the number of features of the network, and `weights_sha256` is the sha256 of its file, or None if the
-    file is missing. `convention` is the convention that the user named, or None. The result always has a convention.
-    Only arrays are read from the file, so the file cannot run code. Raises BadInput if the file cannot be read, or if
-    it does not fit the network or the convention.
+    `features` is the number of features of the network. `weights_sha256` is the sha256 of the network's file, or None
+    if the network's file is missing. `convention` is the convention that the user named, or None. The result always has
+    a convention.
+
+    Only arrays are read from `path`, so the file cannot run code. Raises BadInput if the file cannot be read, or if it
+    does not fit the network or the convention.
     """
     name = make_printable(path)
     try:
@@ -151,7 +155,7 @@ def _read_npz(path: Path) -> Statistics:
 
 
 def _read_basicsr(path: Path) -> Statistics:
-    # BasicSR pickled numpy arrays. torch.load builds only tensors and plain values, and these classes of numpy.
+    # BasicSR pickled numpy arrays. Here torch.load accepts only tensors, plain values and the listed classes of numpy.
     content: Mapping[str, Any]
     with torch.serialization.safe_globals(_list_numpy_classes()):
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -165,7 +169,7 @@ def _list_numpy_classes() -> list[Any]:
     rebuild = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     types = [type(np.dtype(name)) for name in ("float32", "float64")]
-    # numpy 1 pickled arrays under the older name of the module.
+    # In files of numpy 1, the classes have the older name of the module.
     old = [(rebuild, "numpy.core.multiarray._reconstruct"), (scalar, "numpy.core.multiarray.scalar")]
     return [rebuild, scalar, np.ndarray, np.dtype, *types, *old]
 

@@ -1,1 +1,1 @@
-"""Loads networks of other authors that measure restored faces, from files that the user gives."""
+"""Loads networks of other authors that measure restored faces. The user gives the files of the networks."""

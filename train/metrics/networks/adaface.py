@@ -1,4 +1,4 @@
-"""Loads AdaFace, the recognizer with which the NTIRE challenge on faces compares the output and the input.
+"""Loads AdaFace, the recognizer with which the NTIRE challenge on faces compares a restored face with its input.
 
 The challenge uses IR-50, trained on MS1MV2 (Kim et al. 2022, repository mk-minchul/AdaFace).
 """
@@ -20,12 +20,12 @@ from train.metrics.networks.onnx_network import load_network
 from train.models.identity.identity_encoder import ResidualUnit
 from train.models.released.read_pickled import load_tensors, read_pickled
 
-# The published checkpoint, and an ONNX file or a TorchScript file of the same network. The first one that exists is
-# used.
+# The names of three possible files: the published checkpoint, and the same network as an ONNX file or as a TorchScript
+# file. The first file that exists is used.
 STATE, OTHERS = "adaface_ir50_ms1mv2.ckpt", ("adaface_ir50_ms1mv2.onnx", "adaface_ir50_ms1mv2.pt")
-SIDE = 112  # The side of the crop in pixels.
-_PREFIX = "model."  # The checkpoint has the network's tensors under names with this prefix.
-_COUNTER = "num_batches_tracked"  # A file of an old torch lacks this tensor of a batch norm.
+SIDE = 112  # the side of the crop in pixels
+_PREFIX = "model."  # the prefix of the names of the network's tensors in the checkpoint
+_COUNTER = "num_batches_tracked"  # a tensor of each batch norm that files of old versions of torch do not have
 _FROM = "the repository mk-minchul/AdaFace"
 
 
@@ -33,17 +33,17 @@ _FROM = "the repository mk-minchul/AdaFace"
 class IrShape:
     """Describes the shape of a residual recognizer (IR). The default values are the numbers of IR-50."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)  # Channels of each stage.
-    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage. The first unit of a stage halves the map.
-    stem: int = 64  # Channels of the first layer.
-    dim: int = 512  # Length of an embedding.
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # number of channels of each stage
+    units: tuple[int, ...] = (3, 4, 14, 3)  # number of units of each stage; the first unit halves the side of the map
+    stem: int = 64  # number of channels of the first layer
+    dim: int = 512  # length of an embedding
 
 
 IR_50 = IrShape()
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns in one sentence why AdaFace cannot be used, or None if its file exists."""
+    """Returns a sentence that says why AdaFace cannot be used, or None if AdaFace's file exists."""
     if find_file(weights) is not None:
         return None
     return (
@@ -53,7 +53,8 @@ def explain_missing(weights: Path | None) -> str | None:
 
 
 def find_file(weights: Path | None) -> Path | None:
-    """Returns AdaFace's file, or None if it is missing. Raises BadInput if `weights` is not a folder."""
+    """Returns the path of AdaFace's file, or None if the file is missing. Raises BadInput if `weights` is not a
+    folder."""
     paths = (find_local_file(name, weights) for name in (STATE, *OTHERS))
     return next((path for path in paths if path is not None), None)
 
@@ -61,8 +62,8 @@ def find_file(weights: Path | None) -> Path | None:
 def load_adaface(weights: Path | None, shape: IrShape = IR_50) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the function that maps an aligned face, RGB uint8 (S, S, 3), to its embedding, float32 (d,).
 
-    The face is cut out by the FFHQ template and ArcFace's template for 112 px. Raises BadInput if the file is missing
-    or is not the network.
+    The aligned face is warped from the FFHQ template to ArcFace's template for 112 px. Raises BadInput if the file is
+    missing or is not the network.
     """
     path, reason = find_file(weights), explain_missing(weights)
     if path is None:

@@ -19,11 +19,11 @@ from train.losses.backbones import explain_wrong_file, find_local_file
 from train.metrics.networks.onnx_network import load_network
 
 FILES = ("alignment_WFLW_4HG.pt", "alignment_WFLW_4HG.onnx")
-POINTS, SIDE, MAP = 98, 256, 64  # The number of points, and the sides of the input and of a heatmap in pixels.
+POINTS, SIDE, MAP = 98, 256, 64  # the number of points, the side of the input and the side of a heatmap in pixels
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns in one sentence why the 98 points cannot be found, or None if the network's file exists."""
+    """Returns a sentence that says why the 98 points cannot be found, or None if the network's file exists."""
     if find_file(weights) is not None:
         return None
     return (
@@ -33,7 +33,8 @@ def explain_missing(weights: Path | None) -> str | None:
 
 
 def find_file(weights: Path | None) -> Path | None:
-    """Returns the network's file, or None if it is missing. Raises BadInput if `weights` is not a folder."""
+    """Returns the path of the network's file, or None if the file is missing. Raises BadInput if `weights` is not a
+    folder."""
     paths = (find_local_file(name, weights) for name in FILES)
     return next((path for path in paths if path is not None), None)
 
@@ -41,8 +42,8 @@ def find_file(weights: Path | None) -> Path | None:
 def load_awing(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the function that maps an aligned face, RGB uint8 (S, S, 3), to its points.
 
-    The points are float64 (98, 2), in pixels of a 512 px crop. The function returns points for an image without a face
-    too, like VQFR's script. Raises BadInput if the file is missing or is not the network.
+    The points are float64 (98, 2), in pixels of a 512 px crop. As in VQFR's script, an image without a face gets points
+    too. Raises BadInput if the file is missing or is not the network.
     """
     path, reason = find_file(weights), explain_missing(weights)
     if path is None:
@@ -51,7 +52,7 @@ def load_awing(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
     def compute_heatmaps(image: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
             output = network(image)
-        # facexlib's network returns the heatmaps of all hourglasses, and then its boundary maps.
+        # facexlib's network returns a list of the heatmaps of all hourglasses, and then a list of boundary maps.
         while not isinstance(output, torch.Tensor):
             output = output[0] if isinstance(output[0], list | tuple) else output[-1]
         if output.shape not in ((1, POINTS, MAP, MAP), (1, POINTS + 1, MAP, MAP)):
@@ -73,9 +74,10 @@ def load_awing(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
 def read_points(heatmaps: np.ndarray) -> np.ndarray:
     """Returns the points (98, 2), x and y, of heatmaps (98, 64, 64), in pixels of a heatmap.
 
-    A point is the centre of the highest pixel, moved by a quarter of a pixel towards its higher neighbour in each
-    direction. As in facexlib's code, if any point is in the first or last row, the first and last pixel of the heatmap
-    take the place of the upper and lower neighbours of all points.
+    A point is the centre of the pixel with the highest value, moved by a quarter of a pixel to the higher neighbour
+    along x and along y. The next sentence describes facexlib's code, which is followed here. If any point is in the
+    first row, the first pixel of each heatmap is used as the upper neighbour of its point; if any point is in the last
+    row, the last pixel is used as the lower neighbour.
     """
     flat = heatmaps.reshape(len(heatmaps), -1)
     best, rows = flat.argmax(1), np.arange(len(flat))

@@ -1,4 +1,5 @@
-"""Loads the recognizer of the published metric Deg, a ResNet-18 ArcFace for gray 128 px crops (VQFR's metric_paper)."""
+"""Loads the recognizer of the published metric Deg: an ArcFace with a ResNet-18, for gray crops of 128 px (VQFR's
+metric_paper)."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from torch import nn
 from manifests.errors import BadInput
 from train.losses.backbones import explain_wrong_file, find_local_file
 
-# Two possible files with the recognizer: STATE contains a state dict, and SCRIPT is a TorchScript file.
+# The names of two possible files of the recognizer: STATE contains a state dict, and SCRIPT is a TorchScript file.
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"
-SIZE = 128  # pixels
+SIZE = 128  # the side of the crop in pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns in one sentence why the published Deg cannot be computed, or None if it can be computed."""
+    """Returns a sentence that says why the published Deg cannot be computed, or None if it can be computed."""
     if find_file(weights) is None:
         return (
             f"{STATE} is missing: put this file of {_FROM}, or {SCRIPT} (a TorchScript file of the same network), into "
@@ -30,10 +31,9 @@ def explain_missing(weights: Path | None) -> str | None:
 
 
 def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the recognizer, which maps RGB uint8 (S, S, 3) to float32 (512,).
+    """Returns the function that maps a crop, RGB uint8 (S, S, 3), to its embedding, float32 (512,).
 
-    The embedding that the recognizer returns is not scaled to length 1. Raises BadInput if the file of weights is
-    missing or wrong.
+    The embedding is not scaled to length 1. Raises BadInput if the file of weights is missing or wrong.
     """
     path, reason = find_file(weights), explain_missing(weights)
     if path is None:
@@ -59,10 +59,9 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
 def prepare_input(image: np.ndarray) -> torch.Tensor:
     """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1.
 
-    The image is resized bilinearly, without antialiasing. The published script lets the PNG library convert the image
-    to gray. The PNG library rounds gray values down, but cv2.cvtColor rounds gray values to the nearest level. With
-    cv2.cvtColor, half of the pixels would differ by one level. `prepare_input` therefore writes a PNG and lets the PNG
-    library convert the PNG to gray.
+    The image is resized bilinearly, without antialiasing. The published script reads a PNG as a gray image, and the PNG
+    library rounds the gray values down. cv2.cvtColor rounds to the nearest level, so half of its values would differ by
+    one level. `prepare_input` therefore writes a PNG in memory and reads it as a gray image.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
@@ -71,7 +70,8 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
 
 
 def find_file(weights: Path | None) -> Path | None:
-    """Returns the recognizer's file, or None if it is missing. Raises BadInput if `weights` is not a folder."""
+    """Returns the path of the recognizer's file, or None if the file is missing. Raises BadInput if `weights` is not a
+    folder."""
     paths = (find_local_file(name, weights) for name in (STATE, SCRIPT))
     return next((path for path in paths if path is not None), None)
 
@@ -127,6 +127,6 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         skip = x if self.downsample is None else self.downsample(x)
         inner = self.prelu(self.bn1(self.conv1(self.bn0(x))))
-        # Both activations of a block share one learned slope.
+        # The two activations of a block have the same learned slope.
         out: torch.Tensor = self.prelu(self.bn2(self.conv2(inner)) + skip)
         return out

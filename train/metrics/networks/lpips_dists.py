@@ -22,7 +22,7 @@ Compare = Callable[[torch.Tensor, torch.Tensor], list[float]]
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Returns in one sentence why a metric of BACKBONE cannot be computed, or None if it can be computed."""
+    """Returns a sentence that says why a metric of BACKBONE cannot be computed, or None if it can be computed."""
     backbone = BACKBONE[name]
     file = get_file_name(backbone)
     if find_local_file(file, weights) is not None:

@@ -28,7 +28,7 @@ _CLIP = (
     "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 )
 
-# The weights that pyiqa 0.1.16 loads for each metric.
+# Maps each metric to the weights that pyiqa 0.1.16 loads for it.
 WEIGHTS = {
     name: _Weights(file, cache, f"{place}/{file}")
     for name, file, cache, place in (
@@ -43,8 +43,8 @@ Score = Callable[[torch.Tensor], list[float]]  # maps images (B, 3, S, S) in 0..
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Returns in one sentence why a metric of WEIGHTS cannot be computed, or None if it can be computed. Nothing is
-    downloaded."""
+    """Returns a sentence that says why a metric of WEIGHTS cannot be computed, or None if it can be computed. Downloads
+    nothing."""
     if importlib.util.find_spec("pyiqa") is None:
         return "pyiqa is not installed: pip install 'likeness[iqa]'."
     needed = WEIGHTS[name]
@@ -57,7 +57,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
 
 
 def load_no_reference(name: str, weights: Path | None, device: str = "cpu") -> Score:
-    """Returns a metric of WEIGHTS, on `device` of torch.
+    """Returns the function that computes a metric of WEIGHTS on the torch device `device`.
 
     Raises BadInput if pyiqa is not installed, or if the file of weights is missing or wrong.
     """
@@ -88,16 +88,17 @@ def _load(name: str, path: Path, device: str) -> Any:
     if name == "niqe":
         return InferenceModel(name, device=device, pretrained_model_path=str(path))
     if name == "clipiqa":
-        # pyiqa would unpickle a file that is not TorchScript, so torch.jit.load checks the file first.
+        # pyiqa would unpickle a file that is not TorchScript. torch.jit.load raises an error for such a file.
         torch.jit.load(str(path), map_location="cpu")
         return InferenceModel(name, device=device, backbone=str(path))
-    # pyiqa would unpickle everything in a checkpoint. The next line reads only tensors.
+    # pyiqa would unpickle the whole checkpoint. The next line reads only tensors.
     state = torch.load(path, map_location="cpu", weights_only=True)
     with ExitStack() as patches:
         if name == "maniqa":
             import timm
 
-            # pyiqa would download the weights of an ImageNet backbone, although the checkpoint replaces these weights.
+            # pyiqa would download ImageNet weights of the backbone, which the weights of the checkpoint would then
+            # replace.
             def create_untrained(model: str, pretrained: bool = False) -> Any:
                 return create(model, pretrained=False)
 

@@ -12,11 +12,12 @@ import torch
 from manifests.errors import BadInput
 from train.losses.backbones import explain_wrong_file
 
-MODEL = "q-future/one-align"  # The model that pyiqa 0.1.16 loads for Q-Align. It has 15 GB.
+MODEL = "q-future/one-align"  # the model that pyiqa 0.1.16 loads for Q-Align: 15 GB
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Returns in one sentence why Q-Align cannot be computed, or None if it can be computed. `weights` is not read."""
+    """Returns a sentence that says why Q-Align cannot be computed, or None if it can be computed. `weights` is not
+    read."""
     if importlib.util.find_spec("pyiqa") is None:
         return "pyiqa is not installed: pip install 'likeness[iqa]'."
     if find_file(weights) is None:
@@ -25,7 +26,8 @@ def explain_missing(weights: Path | None) -> str | None:
 
 
 def find_file(weights: Path | None) -> Path | None:
-    """Returns the file config.json of the model, in a folder named after the revision, or None if it is missing."""
+    """Returns the path of the model's config.json in the cache, or None if it is missing. Its folder is named after the
+    revision."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(MODEL, "config.json")
@@ -33,9 +35,9 @@ def find_file(weights: Path | None) -> Path | None:
 
 
 def load_qalign(weights: Path | None) -> Callable[[torch.Tensor], list[float]]:
-    """Returns Q-Align, which maps images (B, 3, S, S) in 0..1 to one value from 1 to 5 for each image.
+    """Returns the function that maps images (B, 3, S, S) in 0..1 to one value of Q-Align, from 1 to 5, for each image.
 
-    Nothing is downloaded. Raises BadInput if pyiqa or the model is missing, or if the model cannot be loaded.
+    Downloads nothing. Raises BadInput if pyiqa or the model is missing, or if the model cannot be loaded.
     """
     if (reason := explain_missing(weights)) is not None:
         raise BadInput(f"qalign cannot be computed: {reason}")
