@@ -39,8 +39,8 @@ from curate.review.web.background import Jobs
 from curate.review.web.pages import fail, render_error
 from manifests.errors import BadInput, LikenessError
 
-# Each area of the pages is a module. `ROUTES` are the routes of the area. `NAVIGATION` are the links of the area, as
-# pairs of a path and a title. Every page shows the links of all areas, in the order of AREAS.
+# Each module has the routes of an area of the pages in `ROUTES`. `NAVIGATION` has the links to the area, each as a pair
+# of a path and a title. Every page shows the links to all areas, in the order of AREAS.
 AREAS: list[ModuleType] = [
     curate.review.people.routes,
     curate.review.people.face_routes,
@@ -55,7 +55,8 @@ AREAS: list[ModuleType] = [
     curate.review.leaks.routes,
     curate.review.pictures.routes,
 ]
-_QUESTIONS_AFTER = 1.0  # seconds from the first page to the work on the questions (ours), so that pictures load first
+# The queue of questions is made this many seconds after the first page, so that pictures load first (ours)
+_QUESTIONS_AFTER = 1.0
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -70,8 +71,8 @@ def serve(
     """Serves the pages of a dataset until Ctrl-C. `say` prints a line for the user. `runs` are folders with
     results of `likeness evaluate`.
 
-    The port 0 means any free port. Raises BadInput if the address or the port cannot be used. Raises LedgerError if the
-    ledger cannot be read.
+    With `port` 0, the server uses any free port. Raises BadInput if the address or the port cannot be used. Raises
+    LedgerError if the ledger cannot be read.
     """
     session = Session(dataset)
     listener = _listen(host, port)
@@ -90,7 +91,7 @@ def serve(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
     )
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C, uvicorn ends the server and raises this
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises this error after Ctrl-C has ended the server
             server.run(sockets=[listener])
     finally:
         listener.close()
@@ -99,7 +100,7 @@ def serve(
 
 
 def _make_questions(pages: Starlette) -> None:
-    """Waits until the first page is loaded, and then makes the queue of questions, so that no user waits for it."""
+    """Makes the queue of questions after the first page, so that the page of questions opens at once."""
     pages.state.first_page.wait()
     time.sleep(_QUESTIONS_AFTER)
     pages.state.asker.prepare()
@@ -146,7 +147,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _read_static_files() -> dict[str, tuple[bytes, str]]:
-    """Returns a dict that maps the name of each file in the folders of static/ to its bytes and its media type."""
+    """Returns a dict that maps the name of each file in static/ to its bytes and its media type."""
     return {
         file.name: (file.read_bytes(), _TYPES[file.name.rpartition(".")[2]])
         for folder in (resources.files("curate.review.web") / "static").iterdir()

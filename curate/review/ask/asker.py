@@ -23,7 +23,7 @@ from manifests.ledger.decisions.in_force import select_active
 from manifests.ledger.ledger import Ledger
 
 ANSWERS = ("yes", "no", "mixed", "skip")
-PICTURES = 12  # Largest number of pictures of each side of a question (ours).
+PICTURES = 12  # The page shows at most this many faces of each side of a question (ours).
 
 
 class Asker:
@@ -33,12 +33,12 @@ class Asker:
         self._session = session
         self._lock = threading.Lock()
         self._queue: Questions | None = None
-        self._face_ids: list[str] = []  # the faces of the queue
-        # the view at the last update of the queue, and the length of its list `moves`
+        self._face_ids: list[str] = []  # The faces of the queue.
+        # The view at the last update of the queue, and the length of the view's list `moves` at that time.
         self._view: View | None = None
         self._moves = 0
-        self._active: list[Decision] = []  # the decisions in force at the last update of the queue
-        self._answered = 0  # number of answers in this session
+        self._active: list[Decision] = []  # The decisions in force at the last update of the queue.
+        self._answered = 0  # Number of answers in this session.
 
     def describe(self) -> dict[str, Any]:
         """Returns a dict with the keys `question`, `likely` and `answered`.
@@ -57,16 +57,16 @@ class Asker:
             }
 
     def prepare(self) -> None:
-        """Makes the queue, which takes seconds for many faces. After an error, the first question makes the queue."""
+        """Makes the queue, which takes seconds for many faces. If this fails, `describe` makes the queue."""
         with self._lock, suppress(LikenessError):
             self._follow()
 
     def answer(self, name: object, answer: object) -> dict[str, Any]:
-        """Records the answer to the question with the id `name`. The answers mixed and skip record nothing.
+        """Records the answer to the question with the id `name`. The answers `mixed` and `skip` record nothing.
 
         Returns a dict with the keys `notices` and `open`. `notices` are the notices of the decision. After the answer
-        mixed, `open` is the person whose faces most likely show several people. After any other answer, `open` is
-        None. Raises BadInput if the next question is now a different question, or if the answer is refused.
+        `mixed`, `open` is the id of the person whose faces most likely show several people. After any other answer,
+        `open` is None. Raises BadInput if the next question is now a different question, or if the answer is refused.
         """
         if answer not in ANSWERS:
             raise BadInput("An answer is yes, no, mixed or skip.")
@@ -93,7 +93,7 @@ class Asker:
             view = self._session.read()
             face_ids, vectors = read_embeddings(self._session.dataset, view)
             owner, log, moves = view.people.identity_of, list(view.people.log), len(view.moves)
-            # if the ledger was read again, every face can have another person
+            # after the ledger was read again, any face may belong to another person than before
             faces = view.moves[self._moves :] if view is self._view else face_ids
             moved = {face: owner.get(face) for face in faces}
             locked = {row.identity_id for row in view.people.identities.values() if row.locked}
@@ -108,7 +108,7 @@ class Asker:
         self._queue.follow(moved)
         active = select_active(log)
         known = len(self._active)
-        # after an undo, for example, the known decisions are not all in force
+        # for example, an undo may have ended a decision that the queue already follows
         if view is not self._view or active[:known] != self._active:
             self._queue.forget_answers()
             known = 0
@@ -120,10 +120,10 @@ class Asker:
 
 
 def read_odds(ledger: Ledger, dimensions: int) -> Odds:
-    """Returns the odds of the last grouping.
+    """Returns the odds that follow from the last grouping.
 
-    With `--same-person`, the grouping was not calibrated. Two single faces then have even odds if their cosine is the
-    threshold, and the other numbers are the assumptions with which a calibration starts.
+    With `--same-person`, the grouping is not calibrated. Two single faces then have even odds if their cosine equals
+    the threshold. The other numbers are those with which a calibration starts.
     """
     detail = ledger.read_detail("group")
     calibrated = detail.get("evidence")
@@ -138,7 +138,7 @@ def read_odds(ledger: Ledger, dimensions: int) -> Odds:
 def make_request(question: Question, yes: bool, view: View) -> dict[str, Any]:
     """Returns the request of `likeness decide` that records an answer.
 
-    If the answer confirms that two parts of a person show one person, the request is a merge. The merge names each face
+    If the user confirms that a face or a part belongs to its person, the request is a merge. The merge names each face
     by its photo and its box.
     """
     if question.kind == PEOPLE:
@@ -149,7 +149,7 @@ def make_request(question: Question, yes: bool, view: View) -> dict[str, Any]:
 
 
 def name_question(question: Question) -> str:
-    """Returns an id of a question. If a face of the question changes, the id changes."""
+    """Returns an id that changes if the question gets or loses a face."""
     text = "|".join((question.kind, *sorted(question.one), "", *sorted(question.other)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -160,7 +160,7 @@ def _list_places(faces: Sequence[str], view: View) -> list[dict[str, Any]]:
 
 
 def _list_answers(active: Sequence[Decision], view: View) -> Iterator[tuple[list[str], list[str], bool]]:
-    """Yields two sets of faces, and whether the sets show one person, for each such statement of the decisions."""
+    """Yields what the decisions say about two sets of faces: the two sets, and whether the sets show one person."""
 
     def find_faces(part: Sequence[FaceLocation]) -> list[str]:
         found = (view.people.finder.find(place)[0] for place in part)
@@ -178,7 +178,7 @@ def _list_answers(active: Sequence[Decision], view: View) -> Iterator[tuple[list
 
 
 def _describe(question: Question, view: View) -> dict[str, Any]:
-    """Returns a question as the page needs it."""
+    """Returns what the page shows of a question."""
     sides = []
     for faces, person in zip((question.one, question.other), (*question.people, question.people[0]), strict=False):
         identity = view.people.identities[person]

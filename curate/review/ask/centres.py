@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 _NEAREST = 16  # Each person is compared with the 16 people whose centres are nearest (ours).
-_PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step; limits the memory.
+_PEOPLE_AT_ONCE = 1024  # Number of people that are compared with all people in one step (less needs less memory).
 
 
 class Centres:
     """The centres of the people of a dataset. Each person has a slot, which is the person's row in the arrays.
 
-    Attributes: `people` are the people by slot. `sizes` is the number of faces by slot, int64. The size of a person who
-    does not exist now is 0.
+    Attributes: `people` has the id of the person of each slot. `sizes` has the number of faces of each slot, int64. The
+    size is 0 if the person does not exist now.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Centres:
         self._slot: dict[str, int] = {}
         self._centres = np.zeros((max(2 * expected, 16), vectors.shape[1]), np.float32)
         self.sizes = np.zeros(len(self._centres), np.int64)
-        self._norms = np.ones(len(self._centres), np.float32)  # the lengths of the sums of the embeddings
+        self._norms = np.ones(len(self._centres), np.float32)  # the length of the sum of each person's embeddings
 
     def set(self, person: str, rows: Sequence[int]) -> None:
         """Sets the faces of a person. `rows` are the rows of the faces in the embeddings."""
@@ -59,7 +59,7 @@ class Centres:
         return slot, self._centres[: len(self.people)] @ self._centres[slot]
 
     def compare_all(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields what `compare` returns, for every person."""
+        """Yields the result of `compare` for every person."""
         centres = self._centres[: len(self.people)]
         for start in range(0, len(centres), _PEOPLE_AT_ONCE):
             yield from enumerate(centres[start : start + _PEOPLE_AT_ONCE] @ centres.T, start)
@@ -80,6 +80,6 @@ class Centres:
         return near, (cosines[near] - shared / (self._norms[near] * self._norms[slot])).astype(np.float32)
 
     def _count_shared_photos(self, slot: int, other: int) -> int:
-        """Returns the number of pairs of faces of two people that are in one photo."""
+        """Returns the number of pairs of faces in one photo, of which one face belongs to each of the two people."""
         one, two = sorted((self._photos[self.people[place]] for place in (slot, other)), key=len)
         return sum(number * two[photo] for photo, number in one.items())

@@ -25,7 +25,8 @@ class Odds:
     def compute(self, cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Returns the log odds for m pairs of sets of faces, float64 (m,).
 
-        `a` and `b` are the numbers of faces in the two sets, and `cosine` is the cosine of their centres, each (m,).
+        `a` and `b` are the numbers of faces in the two sets, each (m,). `cosine` is the cosine of the centres of the
+        two sets, (m,).
         """
         odds = self.evidence.compute_log_odds(cosine, cosine, a.astype(np.float64), b.astype(np.float64))
         return np.asarray((odds - self.log_alpha) / CALM)
@@ -35,7 +36,7 @@ class Odds:
 class Question:
     """Do the faces of `one` and of `other` show one person?"""
 
-    kind: str  # PEOPLE, FACE or PARTS
+    kind: str  # PEOPLE, FACE or PARTS.
     one: tuple[str, ...]  # The faces of the smaller person, the single face, or the faces of the smaller part.
     other: tuple[str, ...]
     people: tuple[str, ...]  # The ids of the people of `one` and `other`, or only one id if both are one person.

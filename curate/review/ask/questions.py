@@ -25,21 +25,21 @@ from curate.review.ask.centres import Centres
 from curate.review.ask.question import FACE, PARTS, PEOPLE, Odds, Question
 from manifests.report.suggestions import divide_faces
 
-LIKELY = 0.05  # A question with this probability or more is likely to show an error (ours).
-_LEAST_GAIN = 0.02  # A question with a smaller expected number of wrong pairs is never asked (ours).
-_LEAST_FOR_PARTS = 4  # Two parts of a person are a question only if the person has 4 faces or more (ours).
+LIKELY = 0.05  # A question is likely to show an error if the grouping is wrong with this probability or more (ours).
+_LEAST_GAIN = 0.02  # A question that is expected to correct fewer wrong pairs is never asked (ours).
+_LEAST_FOR_PARTS = 4  # A person with fewer faces is never divided into two parts for a question (ours).
 
-# the kind of a question, its people with their versions, and the rows of the face or of the part
+# the kind of a question, its people with their versions, and the rows of the face or of the part in the embeddings
 _Key = tuple[str, frozenset[tuple[str, int]], frozenset[int]]
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A question of the queue. The question is current as long as the people of `versions` have not changed."""
+    """A question of the queue. The question is current until a person of `versions` gets or loses a face."""
 
     kind: str
     versions: tuple[tuple[str, int], ...]
-    part: frozenset[int]  # The rows of the face or of the part; empty for a question about two people.
+    part: frozenset[int]  # The rows of the face or of the part in the embeddings; empty for the kind PEOPLE.
     probability: float
     cosine: float
 
@@ -70,24 +70,24 @@ class Questions:
         self._row = {face: row for row, face in enumerate(face_ids)}
         self._unclear = {self._row[face] for face in unclear if face in self._row}
         self._person_of = {self._row[face]: person for face, person in person_of.items() if face in self._row}
-        self._rows: dict[str, list[int]] = {}  # person -> sorted rows of the clear faces
+        self._rows: dict[str, list[int]] = {}  # person -> sorted rows of the person's faces that are not in `unclear`
         for row, person in sorted(self._person_of.items()):
             if row not in self._unclear:
                 self._rows.setdefault(person, []).append(row)
         self._centres = Centres(vectors, face_ids, photo_of or {}, len(self._rows))
         self._version: dict[str, int] = {}
-        self._apart: list[tuple[int, int]] = []  # two faces that are known to show two people
-        self._apart_now: set[frozenset[str | None]] = set()  # the people of the rows in `_apart`
-        # pairs of sets of faces that are known to show one person, by the first row of each set
+        self._apart: list[tuple[int, int]] = []  # Pairs of rows of faces that show two people.
+        self._apart_now: set[frozenset[str | None]] = set()  # The present people of each pair in `_apart`.
+        # Maps the first row of a set of faces to pairs: this set, and another set that shows the same person.
         self._same: dict[int, list[tuple[frozenset[int], frozenset[int]]]] = {}
         self._locked: set[str] = set()
         self._skipped: set[_Key] = set()
-        self._mixed: set[tuple[str, int]] = set()  # people whose faces show several people
+        self._mixed: set[tuple[str, int]] = set()  # the people, with their versions, whose faces show several people
         self._heap: list[tuple[float, int, _Entry]] = []
-        self._likely: dict[_Key, _Entry] = {}  # key -> a current entry with a probability of at least LIKELY
-        self._likely_of: dict[str, set[_Key]] = {}  # person -> keys of `_likely` about the person
-        self._closed: set[_Key] = set()  # the keys of `_likely` whose questions need no answer
-        self._unchecked: set[str | None] = set()  # people whose questions `count_likely` checks again
+        self._likely: dict[_Key, _Entry] = {}  # Maps a key to a current entry with a probability of at least LIKELY.
+        self._likely_of: dict[str, set[_Key]] = {}  # Maps a person to the keys of `_likely` about the person.
+        self._closed: set[_Key] = set()  # The keys of `_likely` whose questions need no answer.
+        self._unchecked: set[str | None] = set()  # The people whose questions `count_likely` must check again.
         self._numbers = count()
         self._set_centres(self._rows)
         seen: set[tuple[int, int]] = set()
@@ -133,7 +133,7 @@ class Questions:
             self._unchecked.update(question.people)
 
     def put_away_mixed(self, question: Question) -> str:
-        """Skips a question. Returns that person of the question whose faces most likely show several people.
+        """Skips a question. Returns the person of the question whose faces most likely show several people.
 
         Until the faces of this person have changed, no question is asked about the person.
         """
@@ -144,14 +144,14 @@ class Questions:
         return mixed
 
     def _doubt(self, person: str) -> float:
-        """Returns the largest probability that a face or a part of a person is wrong, or 0 if no error is likely."""
+        """Returns the largest probability of the likely questions about a face or a part of the person, or 0."""
         own = (key for key in self._likely_of.get(person, ()) if key[0] != PEOPLE and key in self._likely)
         return max((self._likely[key].probability for key in own), default=0.0)
 
     def follow(self, owner: Mapping[str, str | None]) -> None:
         """Updates the queue after a change of the people.
 
-        `owner` has the faces that may have moved. It maps each of these faces to its present person, or to None.
+        `owner` maps each face that may have moved to its present person, or to None.
         """
         changed: dict[str, None] = {}
         for face, person in owner.items():
@@ -237,7 +237,7 @@ class Questions:
         return Question(entry.kind, first, second, tuple(people), entry.probability, entry.cosine)
 
     def _set_centres(self, people: Iterable[str]) -> None:
-        """Computes the centres of people again. Questions about their earlier faces are not current any more."""
+        """Computes the centres of people again. The earlier questions about these people are not current any more."""
         for person in people:
             self._centres.set(person, self._rows[person])
             self._version[person] = self._version.get(person, 0) + 1

@@ -29,16 +29,16 @@ SELECT photo_id, min(uri) AS uri FROM files WHERE status = 'ok' AND list_contain
 
 @dataclass(frozen=True)
 class CopyView:
-    """A copy as the page shows it."""
+    """What the page shows of a copy."""
 
     face_id: str
-    file: str  # name of a file that contains the copy; "" if every file is gone
-    size: str  # width and height of the photo
-    eyes: int  # distance between the eyes in pixels
+    file: str  # Name of a file that contains the copy, or "" if every such file is gone.
+    size: str  # Width and height of the photo in pixels, as text.
+    eyes: int  # Distance between the eyes in pixels of the photo.
     is_kept: bool
-    reason: str  # why the copy is not used, as the rest of a sentence after "This copy"; "" for the copy that is used
-    is_hidden: bool  # whether it is forbidden to show a picture of the photo
-    is_next: bool = False  # whether the copy is used as soon as the recorded decisions are applied
+    reason: str  # Why the copy is not used, as the end of a sentence after "This copy", or "".
+    is_hidden: bool  # Whether the pages must not show a picture of the photo.
+    is_next: bool = False  # Whether the copy is used as soon as the recorded decisions are applied.
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def count_groups(ledger: Ledger) -> tuple[int, int]:
 
 
 def read_groups(ledger: Ledger, start: int, limit: int) -> list[CopyGroup]:
-    """Returns up to `limit` groups from number `start` on. The groups with most copies come first."""
+    """Returns up to `limit` groups, from number `start` on. The group with most copies comes first."""
     originals = ledger.query(f"{_ORIGINALS} LIMIT ? OFFSET ?", limit, start)["face_id"].to_list()
     faces: dict[str, list[Face]] = defaultdict(list)
     for face in ledger.read_rows(

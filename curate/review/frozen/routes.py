@@ -15,12 +15,12 @@ from curate.review.web.reading import find_face, open_ledger
 from manifests.ledger.paths import crop_path
 
 NAVIGATION = [("/sets", "Frozen sets")]
-_IMAGES = 20  # number of images on a page (ours)
-_CROP = 512  # side of a crop in pixels
+_IMAGES = 20  # Number of images on a page (ours).
+_CROP = 512  # Side of a crop in pixels.
 
 
 def show_sets(request: Request) -> Response:
-    """The list of the frozen sets. A dataset with one set shows the images of this set at once."""
+    """The list of the frozen sets, and the images of the chosen set. Without a choice, the first set is shown."""
     session = get_session(request)
     session.read()
     name = request.query_params.get("set")
@@ -43,7 +43,7 @@ def send_lq(request: Request) -> Response:
 
 
 def send_crop(request: Request) -> Response:
-    """Sends the crop of a face, resized by area averages to the side that the path names."""
+    """Sends the crop of a face. The crop is resized by area averages to the side that the path names."""
     session = get_session(request)
     face, side = request.path_params["face"], request.path_params["side"]
     if not 16 <= side <= _CROP:

@@ -31,16 +31,16 @@ class SetSummary:
     size: int  # side of the images in pixels
     images: int
     split: str | None
-    unused: int  # number of images whose faces the dataset does not use any more
+    unused: int  # number of images whose face the dataset does not use any more
 
 
 @dataclass(frozen=True)
 class SetImage:
     """A low-quality image of a frozen set."""
 
-    face_id: str  # also the id of the target
-    sha256: str  # sha256 of the image's file
-    references: tuple[str, ...]  # face ids, at most REFERENCES
+    face_id: str  # The id of the target face.
+    sha256: str  # The sha256 of the image's file.
+    references: tuple[str, ...]  # Face ids of the first references, at most REFERENCES.
     all_references: int
     identity_id: str | None
     name: str | None

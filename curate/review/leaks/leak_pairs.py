@@ -1,7 +1,7 @@
-"""Finds the pairs of faces that leak between splits, for the page that shows them side by side.
+"""Finds the pairs of faces that leak between splits. A page shows the two faces of each pair side by side.
 
-The ledger has the counts of the last search, but no pairs, because pairs name faces. To show pairs, the page searches
-again in the background.
+The ledger keeps only the counts of the last search, because pairs would name faces. The page therefore starts a new
+search in the background.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path
 
-PAIRS = 200  # largest number of pairs of each kind that the page shows (ours); the most similar pairs come first
+PAIRS = 200  # largest number of pairs of each kind that the page shows (ours); the page shows the most similar pairs
 
-# Each text is the end of a sentence that begins with a number of pairs.
+# Maps a kind of leak to a text that continues a sentence, such as "3 pairs".
 MEANINGS = {
     "identity": "of faces of one person are in two splits",
     "photo": "of faces of one photo are in two splits",
@@ -63,16 +63,16 @@ class LeakPair:
 class Audit:
     """What the ledger knows about leaks without a search."""
 
-    key: str  # a hash of the splits, the near-duplicates and the pairs
-    counts: Mapping[str, int]  # kind of a leak -> number of leaks that the last search found
-    problems: tuple[str, ...]  # the sentences of `manifest check` about leaks
-    is_current: bool  # whether the splits are still the same as in the last search
-    expected: float  # expected number of false alarms: pairs of two people whose cosine reaches the threshold
+    key: str  # The present hash of the splits, the near-duplicates and the pairs.
+    counts: Mapping[str, int]  # Maps a kind of leak to the number of leaks that the last search found.
+    problems: tuple[str, ...]  # The sentences of `manifest check` about leaks.
+    is_current: bool  # Whether the splits have not changed since the last search.
+    expected: float  # Expected number of pairs of two people that reach the threshold. Such a pair is no leak.
     unchecked: tuple[str, ...]
 
     @property
     def needs_search(self) -> bool:
-        """Returns whether the page has to search for pairs: the counts are old, or there are leaks."""
+        """Returns True if the page must search for pairs, because the counts are old or because there are leaks."""
         return bool(self.counts) and (not self.is_current or any(self.counts.values()))
 
 
@@ -93,7 +93,7 @@ def read_audit(ledger: Ledger) -> Audit:
 
 def search_pairs(dataset: Path, report: Report) -> list[LeakPair]:
     """Searches the splits for leaks, and returns at most PAIRS pairs of each kind, in the order of KINDS."""
-    with Ledger.open(dataset) as ledger:  # closed during the search, so that other commands can write
+    with Ledger.open(dataset) as ledger:  # the ledger is closed during the search, so that other commands can write
         search = read_leak_search(ledger)
     leaks = search_leaks(search, PAIRS, report)
     with Ledger.open(dataset) as ledger:
@@ -143,7 +143,7 @@ def has_decisions(repair: Repair) -> bool:
 
 
 def describe_plan(repair: Repair) -> str:
-    """Returns what a repair will do, as a sentence."""
+    """Returns sentences that say what a repair will do."""
     if not has_decisions(repair):
         return "No decision can end these leaks: the faces are in frozen sets."
     changes = [
@@ -155,7 +155,7 @@ def describe_plan(repair: Repair) -> str:
 
 
 def describe_repair(repair: Repair) -> str:
-    """Returns what a repair did, as sentences."""
+    """Returns sentences that say what a repair did."""
     count = len(repair.decisions)
     undo = f"The repair recorded {format_count(count, 'decision')}. Undo takes {'it' if count == 1 else 'them'} back."
     return (

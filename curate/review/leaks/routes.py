@@ -27,7 +27,7 @@ from curate.review.web.pages import fail, get_session, render
 from curate.review.web.reading import open_ledger
 
 NAVIGATION = [("/leaks", "Leaks")]
-# name of a job -> the function that runs in the background, and a function that describes its result for the page
+# maps the name of a job to the function that runs in the background, and to a function that describes the result
 _WORKS: dict[str, tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]] = {
     "search": (search_pairs, lambda pairs: {}),
     "plan": (plan_repair, lambda plan: {"sentence": describe_plan(plan), "decides": has_decisions(plan)}),
@@ -36,7 +36,10 @@ _WORKS: dict[str, tuple[Callable[..., Any], Callable[[Any], dict[str, Any]]]] = 
 
 
 def show_leaks(request: Request) -> Response:
-    """Sends the page with the counts of the last search, and with the pairs if the search for this page has ended."""
+    """Sends the page with the counts of the recorded search.
+
+    If the search in the background has ended, the page has the pairs.
+    """
     session = get_session(request)
     with open_ledger(request) as ledger:
         audit = read_audit(ledger)
@@ -63,7 +66,7 @@ def start_work(request: Request) -> Response:
 
 
 def read_work(request: Request) -> Response:
-    """Sends the progress of a job, and its result after its end."""
+    """Sends the progress of a job. After the end of the job, the answer also contains the result."""
     function, describe = _find_work(request)
     status, result = request.app.state.jobs.find(function).read(request.query_params.get("key", ""))
     return answer_status(status, **({} if result is None else describe(result)))

@@ -1,12 +1,13 @@
 """Computes a map of all faces in two dimensions: faces that look alike are near each other (t-SNE by openTSNE).
 
-The map depends on the embeddings only, and two computations on one machine give the same map. The map is stored in
+The map depends only on the embeddings. Two computations on one machine give the same map. The map is stored in
 DATASET/map/, in a file whose name is a hash of the faces and their embeddings. If the faces change, the next map gets
 another name, and the old file is removed.
 
-On one core that other programs also used, the map of 10,000 faces takes 26 seconds. The map of 100,000 faces of 512
-dimensions takes 120 seconds and .85 GiB (`python benchmarks/face_map.py`, benchmarks/results/face_map.json). The number
-of iterations is fixed. The time of the search for neighbours grows faster than the number of faces.
+On one core that other programs also used, the map of 10,000 faces took 26 seconds. The map of 100,000 faces with
+embeddings of 512 dimensions took 120 seconds and .85 GiB of memory (`python benchmarks/face_map.py`,
+benchmarks/results/face_map.json). The number of iterations is fixed. The time of the search for neighbours grows faster
+than the number of faces.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import MAPS
 from manifests.runtime.files import ARRAY_ERRORS, write_atomically
 
-VERSION = 1  # raise this number with each change of this file that changes the map of the same embeddings
-# The number of neighbours of each face that shape the map: three times the perplexity, as t-SNE's paper advises.
+VERSION = 1  # Raise this number if a change of this file changes the map of the same embeddings.
+# The number of nearest faces that decide the place of a face: three times the perplexity, as t-SNE's paper advises.
 NEIGHBOURS = 30
-PERPLEXITY = NEIGHBOURS / 3  # 10 (ours), because most people of a collection have fewer than 30 faces
-# If there are fewer faces than LEAST (ours), the faces have too few neighbours for t-SNE. The map then shows the two
-# principal components of the embeddings.
+PERPLEXITY = NEIGHBOURS / 3  # We chose 10, because most people of a collection have fewer than 30 faces.
+# With fewer faces than LEAST (ours), each face has too few neighbours for t-SNE. The map then shows the two principal
+# components of the embeddings.
 LEAST = 3 * NEIGHBOURS
-EXACT = 20_000  # above this number of faces, the search for neighbours is approximate (ours)
-# The two phases of openTSNE: iterations, exaggeration and momentum. Our first phase has 100 iterations (ours). openTSNE
-# has 250 there, but on 100,000 synthetic faces, more than 100 iterations do not change the map visibly.
+EXACT = 20_000  # With more faces, the search for neighbours is approximate (ours).
+# The iterations, the exaggeration and the momentum of openTSNE's two phases. Our first phase has 100 iterations (ours).
+# openTSNE's first phase has 250, but on 100,000 synthetic faces, more than 100 iterations did not change the map
+# visibly.
 _PHASES = ((100, 12.0, 0.5), (250, 1.0, 0.8))
-_STEP = 10  # iterations between two reports of the progress
-SIDE = 65535  # the coordinates of a face on the map are integers from 0 to SIDE
+_STEP = 10  # The progress is reported after each such number of iterations.
+SIDE = 65535  # The coordinates of a face on the map are integers from 0 to SIDE.
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def hash_faces(face_ids: Sequence[str], shards: Sequence[str], rows: Sequence[in
 def read_key(ledger: Ledger) -> tuple[str, tuple[str, ...]]:
     """Returns the hash that names the present map, and the faces of the map, ordered by face id.
 
-    The map has all faces that are used and have an embedding.
+    The map has every face that is in use and has an embedding.
     """
     frame = ledger.query(
         "SELECT face_id, shard, shard_row FROM faces WHERE status = 'ok' AND shard IS NOT NULL ORDER BY face_id"
@@ -83,11 +85,7 @@ def read_map(dataset: Path, key: str, face_ids: tuple[str, ...]) -> FaceMap | No
 
 
 def compute_map(dataset: Path, report: Report) -> np.ndarray:
-    """Computes the present map, and returns the places of its faces. The map is stored in the dataset if that is
-    possible.
-
-    On a disk without room or without write access, the map is not stored.
-    """
+    """Computes the present map, stores the map in the dataset, and returns the places of its faces."""
     with Ledger.open(dataset) as ledger:
         key, face_ids = read_key(ledger)
         _, embeddings = ledger.read_embeddings(face_ids)
@@ -123,7 +121,7 @@ def place_faces(embeddings: np.ndarray, report: Report = lambda *_: None) -> np.
     neighbours = PrecomputedNeighbors(rows, distances)
     affinities = PerplexityBasedNN(knn_index=neighbours, perplexity=PERPLEXITY, n_jobs=1)
     start = _project(embeddings)
-    start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)  # openTSNE's own start has this spread
+    start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)  # this is the standard deviation of openTSNE's own start
     places = TSNEEmbedding(start, affinities, n_jobs=1, random_state=0)
     before, total = 0, sum(iterations for iterations, _, _ in _PHASES)
     for iterations, exaggeration, momentum in _PHASES:
@@ -152,7 +150,7 @@ def _project(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _scale(places: np.ndarray) -> np.ndarray:
-    """Returns places as uint16 (n, 2) that fill a square, with equal scales in both directions."""
+    """Returns the places as uint16 (n, 2) in a square that they fill, with the same scale in both directions."""
     if not len(places):
         return np.zeros((0, 2), np.uint16)
     low, high = places.min(0), places.max(0)

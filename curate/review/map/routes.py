@@ -18,13 +18,13 @@ from curate.review.web.pages import answer_part, get_session, read_json, render
 from curate.review.web.reading import find_face, find_owners, open_ledger
 
 NAVIGATION = [("/map", "Map")]
-_MOST_BYTES = 16 * 2**20  # the largest request with a selection (ours): enough for two million rows
-_HUES, _ALONE = 360, 360  # the number of hues, and the hue of a person with one face
-_GOLDEN = (5**0.5 - 1) / 2  # from a person to the next, in turns of the colour circle; few people get distinct hues
+_MOST_BYTES = 16 * 2**20  # The largest size of a request with a selection, in bytes (ours). Two million rows fit.
+_HUES, _ALONE = 360, 360  # The number of hues, and the number that stands for the hue of a person with one face.
+_GOLDEN = (5**0.5 - 1) / 2  # The step from the hue of a person to the next hue, in turns of the colour circle.
 
 
 def show_map(request: Request) -> Response:
-    """Sends the page of the map. If the map was not computed yet, its computation starts in the background."""
+    """Sends the page of the map. If there is no map yet, its computation starts in the background."""
     key, face_map = _find_map(request)
     job = request.app.state.jobs.find(compute_map)
     if face_map is None:
@@ -41,7 +41,7 @@ def read_progress(request: Request) -> Response:
 def send_points(request: Request) -> Response:
     """Sends the faces of the map as little-endian uint16 (n, 3): x, y, and the hue of the person.
 
-    The hue is from 0 to 359. The hue of a face whose person has no other face is 360.
+    The hue is from 0 to 359. The value 360 means that the face belongs to nobody, or that its person has no other face.
     """
     face_map = _require_map(request)
     owners = find_owners(request, face_map.face_ids)
@@ -54,7 +54,7 @@ def send_points(request: Request) -> Response:
 
 
 def read_face(request: Request) -> Response:
-    """Sends the face of a row of the map, and its person.
+    """Sends the id of the face of a row of the map, and the title of its person.
 
     Sends the status 404 if no picture of the face may be shown.
     """
@@ -84,7 +84,7 @@ def show_selection(request: Request) -> Response:
 def list_selection(request: Request) -> Response:
     """Sends a part of the selected faces. Faces that are not used any more are left out.
 
-    The faces of the person with most selected faces come first.
+    The person with most selected faces comes first.
     """
     session = get_session(request)
     faces = _find_selection(request)
@@ -120,7 +120,7 @@ def _find_map(request: Request) -> tuple[str, FaceMap | None]:
     with open_ledger(request) as ledger:
         key, face_ids = read_key(ledger)
     face_map = read_map(session.dataset, key, face_ids)
-    if face_map is None:  # if the dataset is read-only, the map is only in memory
+    if face_map is None:  # if the map could not be stored, the map is only in memory
         _, places = request.app.state.jobs.find(compute_map).read(key)
         face_map = None if places is None else FaceMap(face_ids, places)
     if face_map is not None:
@@ -129,7 +129,7 @@ def _find_map(request: Request) -> tuple[str, FaceMap | None]:
 
 
 def _require_map(request: Request) -> FaceMap:
-    """Returns the map that the request names with its key. The map that a page showed last is in memory."""
+    """Returns the map whose key is in the request. The map that a page showed last is in memory."""
     wanted = request.query_params.get("key")
     key, face_map = request.app.state.face_map
     if key != wanted:

@@ -6,11 +6,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-_KEPT = 50  # number of selections that are kept (ours)
+_KEPT = 50  # number of newest selections that are kept (ours)
 
 
 class Selections:
-    """The last selections of a server, each with a name."""
+    """The newest selections of faces, each with a name."""
 
     def __init__(self) -> None:
         self._faces: OrderedDict[str, tuple[str, ...]] = OrderedDict()
@@ -26,6 +26,6 @@ class Selections:
             return str(self._number)
 
     def find(self, name: str) -> tuple[str, ...] | None:
-        """Returns the faces of a selection, or None if the selection is gone."""
+        """Returns the faces of a selection, or None if the selection is not kept any more."""
         with self._lock:
             return self._faces.get(name)

@@ -11,7 +11,7 @@ from curate.review.people.acts import perform
 from curate.review.web.pages import get_session, read_json
 
 NAVIGATION: list[tuple[str, str]] = []
-_MOST_BYTES = 16 * 2**20  # the largest act (ours): enough for the ids of 400,000 faces
+_MOST_BYTES = 16 * 2**20  # the largest size of an act in bytes (ours): the ids of 400,000 faces fit
 
 
 async def receive_act(request: Request) -> Response:

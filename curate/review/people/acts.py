@@ -15,8 +15,8 @@ def perform(session: Session, act: object) -> dict[str, Any]:
     """Performs one act of the browser. Returns a dict with a `sentence` for the user, and the `notices` of decisions.
 
     `act` is either {"act": NAME}, where NAME is undo, redo, apply or seen, or {"requests": [...]} with the requests of
-    `curate/decisions/requests.py`. With the name seen, `act` may also have the key `person`. Raises BadInput if the act
-    is malformed, or if its requests are refused.
+    `curate/decisions/requests.py`. The act seen may also have the key `person`. Raises BadInput if the act is
+    malformed, or if its requests are refused.
     """
     if not isinstance(act, Mapping):
         raise BadInput("An act is a JSON object.")
@@ -45,9 +45,9 @@ def perform(session: Session, act: object) -> dict[str, Any]:
 
 
 def describe_requests(requests: list[Mapping[str, Any]], to: str = "") -> str:
-    """Returns a sentence about requests of one kind, for the message on the page.
+    """Returns the sentence that the page shows after requests of one kind.
 
-    For a move, `to` names the person to whom the faces go, as in " to Ann". Otherwise `to` is empty.
+    For a move, `to` is text such as " to Ann".
     """
     first = requests[0]
     kind, faces = str(first["kind"]), sum(_count(request.get("faces")) for request in requests)

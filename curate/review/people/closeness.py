@@ -13,13 +13,14 @@ from scipy.sparse import csr_array
 from curate.review.session.view import View
 from manifests.ledger.ledger import Ledger
 
-_LEAST_FACES = 3  # a person with fewer faces is not divided into two proposed people (ours)
+_LEAST_FACES = 3  # no part of a person with fewer faces is proposed as another person (ours)
 
 
 def find_closest_people(dataset: Path, view: View, person: str, count: int) -> list[dict[str, Any]]:
-    """Returns the rows of the people who are most similar to a person, the most similar person first.
+    """Returns at most `count` people who are most similar to a person, the most similar person first.
 
-    `cosine` in a row is the cosine of the mean embeddings. The list is empty if there is no such person.
+    Each item is the person's row on the wall, with the `cosine` of the two mean embeddings. The list is empty if the
+    person does not exist now.
     """
     return find_people_like(dataset, view, view.people.members.get(person, ()), count, (person,))
 
@@ -32,12 +33,12 @@ def find_people_like(
     without: Collection[str] = (),
     only: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Returns the rows of at most `count` people who are most similar to some faces, the most similar person first.
+    """Returns at most `count` people who are most similar to `faces`, the most similar person first.
 
-    `cosine` in a row is the cosine of two mean embeddings: the mean of `faces`, and the mean of those faces of the
-    person that are not in `faces`. The people in `without` are left out. If `only` is given, the people outside `only`
-    are left out too. A person whose faces are all in `faces` is left out. The list is empty if none of `faces` has an
-    embedding.
+    Each item is the person's row on the wall, with the `cosine` of two mean embeddings: the mean of `faces`, and the
+    mean of the person's faces that are not in `faces`. A person whose faces are all in `faces` is left out. The people
+    in `without` are left out. If `only` is given, the people outside `only` are left out too. The list is empty if none
+    of `faces` has an embedding.
     """
     people, cosines = _compare_with_people(dataset, view, faces)
     allowed = np.array([name not in without and (only is None or name in only) for name in people], bool)
@@ -49,7 +50,8 @@ def find_people_like(
 def find_similar_people(dataset: Path, view: View, face: str, person: str) -> dict[str, Any]:
     """Returns how similar a face is to the other faces of its person, and to the most similar other person.
 
-    `own` is a cosine, or None if the person has no other face. `closest` is the row of the other person, or None.
+    Returns a dict. `own` is the cosine of the face and the mean of the person's other faces, or None without other
+    faces. `closest` is the row of the most similar other person with its `cosine`, or None.
     """
     people, cosines = _compare_with_people(dataset, view, [face])
     own = next((float(one) for name, one in zip(people, cosines, strict=True) if name == person), np.nan)
@@ -87,7 +89,7 @@ def _describe(view: View, person: str, cosine: float) -> dict[str, Any]:
 
 
 def propose_two(dataset: Path, view: View, person: str) -> list[str]:
-    """Returns those faces of a person that possibly show another person: the smaller of two clusters of the embeddings.
+    """Returns the faces of a person that may show another person: the smaller of two clusters of the embeddings.
 
     The two clusters start from two faces: the least typical face, and the face that is least similar to the least
     typical face. The list is empty if the person has fewer than three faces, or if one cluster gets no face.

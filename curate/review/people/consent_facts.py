@@ -1,4 +1,4 @@
-"""Collects what a menu for the consent shows: the present consent, and how many photos and faces a choice affects."""
+"""Collects what a menu for the consent shows: the present consent, and how many photos and faces a change affects."""
 
 from __future__ import annotations
 

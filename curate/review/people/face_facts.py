@@ -15,7 +15,7 @@ from manifests.runtime.uris import is_missing
 
 
 def describe_face_fully(view: View, face: Face) -> dict[str, Any]:
-    """Returns the numbers of a face, the reasons for its place, its copies, and the file and consent of its photo."""
+    """Returns the numbers of a face, why the face has its person, its copies, and the file and consent of its photo."""
     files = view.files.get(face.photo_id, [])
     person = view.people.identity_of.get(face.face_id)
     return {
@@ -68,7 +68,10 @@ def explain_acceptance(view: View, face: Face) -> str:
 
 
 def find_decisions(view: View, face: Face) -> list[Decision]:
-    """Returns the decisions in force that name a face and not only its copies, the oldest first."""
+    """Returns the decisions in force that name the face itself, and not a copy of it.
+
+    The oldest decision comes first.
+    """
     numbers = {
         decision.number
         for decision in select_active(view.people.log)
@@ -83,7 +86,7 @@ def find_decisions(view: View, face: Face) -> list[Decision]:
 
 
 def list_numbers(view: View, face: Face) -> list[tuple[str, str]]:
-    """Returns pairs of a title and a number, as text."""
+    """Returns the known numbers of a face, each as a pair of its title and its value as text."""
     row = view.numbers.get(face.face_id)
     numbers: list[tuple[str, float | None, str]] = [
         ("Similarity to the person", row.confidence if row else None, "{:.2f}"),

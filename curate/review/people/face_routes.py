@@ -1,4 +1,4 @@
-"""The pictures of a face, and everything that is known about it. Only faces of the ledger have pictures."""
+"""Sends the pictures of a face, and what the ledger knows about the face. Only faces of the ledger have pictures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def send_source(request: Request) -> Response:
 
 
 def describe_face(request: Request) -> Response:
-    """Sends what is known about a face."""
+    """Sends what the ledger knows about a face."""
     session = get_session(request)
     with session.lock:
         view = session.read()

@@ -25,9 +25,9 @@ from curate.review.web.pages import (
 from manifests.errors import BadInput
 
 NAVIGATION = [("/", "People")]
-_CLOSEST = 8  # the number of similar people that the page of a person shows (ours)
-_CHOICES = 30  # the number of people that the dialog for a move shows (ours)
-_MOST_BYTES = 16 * 2**20  # the largest request with faces (ours): enough for the ids of 400,000 faces
+_CLOSEST = 8  # The number of similar people that the page of a person shows (ours).
+_CHOICES = 30  # The number of people that the dialog for a move shows (ours).
+_MOST_BYTES = 16 * 2**20  # The largest size of a request with faces, in bytes (ours). The ids of 400,000 faces fit.
 _GONE = (
     "There is no person with this id. The person may have been merged, may have another id now, or may have no photo "
     "that may be used."
@@ -40,7 +40,10 @@ def show_people(request: Request) -> Response:
 
 
 def list_people(request: Request) -> Response:
-    """Sends a part of the wall. The request says with `start` and `count` which people. `total` counts all people."""
+    """Sends the rows of some people of the wall.
+
+    The request names these people with `start` and `count`. `total` counts all people.
+    """
     session, query = get_session(request), request.query_params
     with session.lock:
         rows = session.read().list_people(
@@ -69,7 +72,7 @@ def describe_person(request: Request) -> Response:
 
 
 def list_faces(request: Request) -> Response:
-    """Sends a part of the faces of a person, and the row of the person."""
+    """Sends some faces of a person, and the row of the person."""
     session, query = get_session(request), request.query_params
     with session.lock:
         view = session.read()
@@ -93,7 +96,7 @@ def _find_person(view: View, identity_id: str) -> dict[str, Any]:
 
 
 def list_closest(request: Request) -> Response:
-    """Sends the people who are most similar to a person."""
+    """Sends the rows of the people who are most similar to a person."""
     session = get_session(request)
     with session.lock:
         view = session.read()
@@ -109,12 +112,11 @@ def _read_names(names: object) -> list[str]:
 
 
 async def list_similar(request: Request) -> Response:
-    """Sends the people who are most similar to the faces of the request.
+    """Sends the rows of the people who are most similar to the faces of the request.
 
-    The request is {"faces": [...], "without": [...], "search": "..."}. The people `without` are left out. If `search`
-    is not empty, only people whom the search finds are sent. The faces cannot be compared with people if they have
-    no embedding in memory, for example after an undo has brought the faces back. Then the people with most faces are
-    sent, without cosines.
+    The request is {"faces": [...], "without": [...], "search": "..."}. The people `without` are left out. With a
+    `search`, only people whom the search finds are sent. If none of the faces has an embedding in memory, the people
+    with most faces are sent, without cosines. This can happen after an undo has brought the faces back.
     """
     session, wish = get_session(request), await read_json(request, _MOST_BYTES)
     wish = wish if isinstance(wish, dict) else {}
@@ -132,7 +134,7 @@ async def list_similar(request: Request) -> Response:
 
 
 def propose_split(request: Request) -> Response:
-    """Sends those faces of a person that possibly show another person: the smaller of two groups."""
+    """Sends the faces of a person that may show another person."""
     session = get_session(request)
     with session.lock:
         view = session.read()

@@ -17,9 +17,9 @@ from manifests.pictures.png_files import encode_png_quickly
 from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
 
-PHOTO_SIDE = 448  # longer side of the small picture of a whole photo, in pixels (ours)
-_OUTSIDE = (128, 128, 128)  # colour outside the photo, as in the crops
-_MARGIN = 0.7  # half the side of the square around a face, divided by the longer side of the face's box (ours)
+PHOTO_SIDE = 448  # Longer side of the small picture of a photo, in pixels (ours).
+_OUTSIDE = (128, 128, 128)  # The colour of places outside the photo, as in the crops.
+_MARGIN = 0.7  # Half the side of the square around a face, divided by the longer side of the face's box (ours).
 
 
 def encode_file(path: Path, side: int | None = None) -> bytes | None:
@@ -35,7 +35,10 @@ def encode_file(path: Path, side: int | None = None) -> bytes | None:
 
 
 def encode_bytes(data: bytes, side: int | None = None) -> bytes | None:
-    """Returns the picture in the bytes of a file as PNG, or None if the bytes cannot be decoded (see encode_file)."""
+    """Returns the picture in the bytes of a file as PNG, or None if the bytes cannot be decoded.
+
+    See `encode_file` for `side`.
+    """
     try:
         rgb = decode(data)
     except UndecodableImage:
@@ -48,9 +51,10 @@ def encode_bytes(data: bytes, side: int | None = None) -> bytes | None:
 
 
 def encode_photo(uri: str, sha256: str | None, box: Sequence[float] | None = None) -> bytes | None:
-    """Returns a small picture of a photo as WebP, or of the square around `box` (x0, y0, x1, y1 in photo pixels).
+    """Returns a small picture of a photo as WebP. With `box`, the picture shows only the square around the box.
 
-    `sha256` is the recorded hash of the file. Returns None if the file cannot be read or does not have this hash now.
+    `box` is (x0, y0, x1, y1) in photo pixels. `sha256` is the recorded hash of the file. Returns None if the file
+    cannot be read, or if it has another hash now.
     """
     try:
         data = read_bytes(uri)

@@ -1,4 +1,4 @@
-"""Sends the pictures that the areas show beside the thumbnails: faces without a crop, and whole photos."""
+"""Sends the thumbnails of faces, and small pictures of photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curate.review.web.pages import get_session
 from curate.review.web.reading import find_face, open_ledger
 
 NAVIGATION: list[tuple[str, str]] = []
-# Selects a file of a photo whose pixels are those in which the boxes of the photo's faces were measured.
+# Selects a file of a photo. The boxes of the photo's faces are places in the pixels of this file.
 _FILE = """
 SELECT arg_min(coalesce(u.sha256, u.photo_id), u.uri) AS sha256, min(u.uri) AS uri
 FROM photos p JOIN files u USING (photo_id)

@@ -1,7 +1,7 @@
 """Makes small WebP pictures of faces, and stores them in DATASET/thumbnails.
 
-The name of a thumbnail contains the hash of the crop and the size, so a changed crop gets a new thumbnail. A thumbnail
-is encoded again from the pixels alone, and contains no metadata of a photo.
+The name of a thumbnail contains the hash of the crop and the thumbnail's size. A changed crop therefore gets a new
+thumbnail. A thumbnail is made from the pixels alone, and contains no metadata of the photo.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from manifests.ledger.records import Face
 from manifests.pictures.images import UndecodableImage, decode
 from manifests.runtime.files import write_atomically
 
-SIDE = 224  # pixels (ours): large enough to judge a face on a screen with two pixels per CSS pixel
-_QUALITY = 82  # of WebP (ours)
+SIDE = 224  # Side in pixels (ours). A face can be judged at this size on a screen with two pixels per CSS pixel.
+_QUALITY = 82  # The quality of WebP, from 0 to 100 (ours).
 
 
 def read_thumbnail(dataset: Path, face: Face, can_write: bool) -> bytes | None:
     """Returns the thumbnail of a face as WebP, or None if the face has no readable crop.
 
-    A new thumbnail is stored if `can_write` is true. If the disk is full, the thumbnail is returned, and is not stored.
+    If `can_write` is true and the disk has room, a new thumbnail is stored.
     """
     if face.crop_sha256 is None:
         return None

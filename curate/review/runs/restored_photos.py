@@ -2,8 +2,8 @@
 
 The log restored.jsonl of a folder names the photos and the references (train/restore/outputs/log.py). The photo before
 the restoration is shown only if the ledger has it: as a file of the dataset, or as an image of a frozen set. For an
-image of a frozen set, the target is shown too. Nothing is shown if no picture of the photo, or of one of the
-references, may be shown.
+image of a frozen set, the target is shown too. If pictures of the photo or of one of its references must not be shown,
+the page shows no picture of this restoration.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ class RestoredPhoto:
     place: str  # the path of the restored file inside the folder
     name: str
     file: Path
-    similarity: float | None  # least mean cosine of a face to its references; None without references
-    sentences: tuple[str, ...]  # what happened to the photo and to its faces
-    before: tuple[str, str] | None  # uri and sha256 of the photo in the dataset
-    lq: tuple[str, str] | None  # name of the frozen set and face id, if the photo is an image of a frozen set
-    is_secret: bool  # whether no picture may be shown, because of the photo or of a reference
+    # The lowest similarity of a face to its references (mean cosine). None without references.
+    similarity: float | None
+    sentences: tuple[str, ...]  # Sentences that say what happened to the photo and to its faces.
+    # The uri and the sha256 of the photo in the dataset. None if the dataset does not have the photo.
+    before: tuple[str, str] | None
+    # The name of the frozen set and the face id. None if the photo is not an image of a frozen set.
+    lq: tuple[str, str] | None
+    is_secret: bool  # Whether pictures of the photo or of a reference must not be shown.
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """The pictures that are shown, of `lq` (before the restoration), `restored` and `truth` (the target)."""
+        """The pictures that may be shown: `lq` (before the restoration), `restored`, and `truth` (the target)."""
         if self.is_secret:
             return ()
         if self.lq is not None:
@@ -47,7 +50,10 @@ class RestoredPhoto:
 
 
 def find_restored_folders(folders: Sequence[Path]) -> list[Path]:
-    """Returns the folders that `likeness restore` wrote: the given folders, and the folders directly inside them."""
+    """Returns the folders that `likeness restore` wrote.
+
+    Only `folders` and the folders directly inside them are searched.
+    """
     logs = [path for folder in folders for path in (folder / LOG, *sorted(folder.glob(f"*/{LOG}")))]
     return list({path.parent.resolve(): path.parent for path in logs if path.is_file()}.values())
 
@@ -55,9 +61,9 @@ def find_restored_folders(folders: Sequence[Path]) -> list[Path]:
 def read_restored_photos(ledger: Ledger, folder: Path) -> list[RestoredPhoto]:
     """Returns the restored photos of a folder. The photo that is least similar to its references comes first.
 
-    Lines of the log that are broken or that name no file inside the folder are left out. A restored photo is left out
-    if a purge or an opt-out removed the photo or one of its references, or if a frozen set does not have the image any
-    more.
+    A line of the log is left out if it is broken, or if it names no file inside the folder. A restored photo is left
+    out if a purge or an opt-out removed the photo or one of its references. An image of a frozen set is left out if the
+    set does not have it any more.
     """
     lines = (folder / LOG).read_bytes().splitlines()
     entries = [entry for line in lines if (entry := _parse(line, folder)) is not None]
@@ -84,7 +90,7 @@ def read_restored_photos(ledger: Ledger, folder: Path) -> list[RestoredPhoto]:
 
 
 def _parse(line: bytes, folder: Path) -> dict[str, Any] | None:
-    """Returns what the page needs of a line of the log, or None if the line has no restored file."""
+    """Returns the parts of a line of the log that the page needs, or None if the line has no restored file."""
     try:
         entry = json.loads(line)
         if entry["status"] not in ("ok", "kept"):

@@ -26,7 +26,7 @@ _PHOTOS = 10  # number of photos on a page (ours)
 
 
 def name_folder(folder: Path) -> str:
-    """Returns a name that stands for a folder in links, because no path may come from the browser."""
+    """Returns a name that stands for a folder in links. The server accepts no path from the browser."""
     return hash_config(str(folder.resolve()))[:16]
 
 
@@ -44,7 +44,10 @@ def show_restored(request: Request) -> Response:
 
 
 def send_photo(request: Request) -> Response:
-    """Sends a photo before or after its restoration, at its own size. The path has the number of the photo."""
+    """Sends a photo before or after its restoration, or its target.
+
+    The path has the number of the photo on the page.
+    """
     path = request.path_params
     with open_ledger(request) as ledger:
         photos = read_restored_photos(ledger, _find_folder(request, ledger))

@@ -1,4 +1,7 @@
-"""The page of the results of runs: LQ, restored and truth under a slider, the worst image first."""
+"""The page of the results of runs.
+
+For each image, a slider compares LQ, restored and truth. The worst image comes first.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _IMAGES = 20  # number of images on a page (ours)
 
 
 def show_runs(request: Request) -> Response:
-    """One result, one system of the result, and its images in the order of one metric."""
+    """The page of one result. The page shows the images of one system, in the order of one metric."""
     results, sentences, sizes = _read(request)
     with open_ledger(request) as ledger:
         restored = [(name_folder(folder), folder.name) for folder in list_restored_folders(request, ledger)]
@@ -55,8 +58,8 @@ def show_runs(request: Request) -> Response:
 def send_restored(request: Request) -> Response:
     """Sends a restored image at its own size. The path names a result and the number of one of its systems.
 
-    Nothing records which references these images were made with. While a decision about consent is not applied, no
-    image is therefore sent. When a refusal is applied, all images are erased.
+    No record says which references were used for an image. The server therefore sends no image while a decision about
+    consent waits to be applied. When a refusal is applied, Likeness erases all these images.
     """
     path = request.path_params
     with open_ledger(request) as ledger:
@@ -77,7 +80,7 @@ def _read(request: Request) -> tuple[list[Result], list[str], dict[str, int]]:
 
 
 def _has_open_consent(ledger: Ledger) -> bool:
-    """Returns True if a refusal, or an undo of an applied decision about consent, is recorded and not applied."""
+    """Returns True if an unapplied decision refuses consent, or undoes an applied decision about consent."""
     waiting = read_unapplied_decisions(ledger)
     if not any(one.kind in (CONSENT_KIND, "undo") for one in waiting):
         return False
@@ -89,7 +92,7 @@ def _has_open_consent(ledger: Ledger) -> bool:
 
 
 def _name(result: Result) -> str:
-    """Returns a name that stands for a result in links, because no path may come from the browser."""
+    """Returns a name that stands for a result in links. The server accepts no path from the browser."""
     return hash_config([str(result.folder.resolve()), result.stem])[:16]
 
 

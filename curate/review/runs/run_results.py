@@ -1,4 +1,4 @@
-"""Reads the results of runs for the review: the figures of each image, and where the restored images are.
+"""Reads the results of runs for the review: the figures of each image, and the paths of the restored images.
 
 `likeness evaluate --keep-images` writes the restored images beside its result
 (train/evaluation/results/result_images.py). The key `image_folders` of the result has the folder of each system. A
@@ -34,7 +34,7 @@ class Metric:
     name: str
     title: str
     unit: str
-    better: str  # higher, lower, or "" if no direction is better
+    better: str  # "higher" or "lower": the figures that are better; "" if neither is better
     digits: int
 
     def format(self, value: float | None) -> str:
@@ -51,15 +51,15 @@ class Result:
     title: str
     lq_set: str
     notices: tuple[str, ...]
-    systems: dict[str, str]  # key -> name; without the LQ input
-    metrics: dict[str, Metric]  # metrics that have a figure for each image
-    image_folders: dict[str, Path]  # key -> folder of the restored images
+    systems: dict[str, str]  # Maps the key of a system to its name. The LQ input is not in this dict.
+    metrics: dict[str, Metric]  # The metrics that have a figure for each image.
+    image_folders: dict[str, Path]  # Maps the key of a system to the folder of its restored images.
     first_system: str
     rows: pl.DataFrame  # a row for each image and system
 
     @property
     def first_metric(self) -> str:
-        """Returns the metric by which the page is sorted first: identity to the target if it was measured."""
+        """Returns the metric by which the page sorts at first: the identity to the target, if it was measured."""
         return "id_target" if "id_target" in self.metrics else next(iter(self.metrics), "")
 
 
@@ -68,13 +68,15 @@ class ResultImage:
     """An image of a frozen set, and its restoration by one system."""
 
     face_id: str
-    figures: tuple[tuple[str, str, str], ...]  # title, figure of the LQ image, figure of the restored image
-    reason: str | None  # why the image was not measured
-    file: Path | None  # the restored image; None if the file does not exist
+    figures: tuple[
+        tuple[str, str, str], ...
+    ]  # For each metric: its title, the figure of the LQ image and that of the restored image.
+    reason: str | None  # Why the image was not measured. None if it was measured.
+    file: Path | None  # The file of the restored image. None if the file does not exist.
 
 
 def list_run_folders(ledger: Ledger, named: Sequence[Path]) -> list[Path]:
-    """Returns the folders that may have results: the named folders, runs inside the dataset, and runs of `iterate`."""
+    """Returns the folders that may have results: those in `named`, runs inside the dataset, and runs of `iterate`."""
     inside = [path.parent for pattern in RESULTS for path in ledger.dataset.glob(f"*/{pattern}")]
     checkpoints = ledger.query("SELECT DISTINCT checkpoint FROM versions ORDER BY 1")["checkpoint"]
     folders = [*named, *sorted(inside), *(Path(checkpoint).parent for checkpoint in checkpoints)]
@@ -100,9 +102,12 @@ def read_results(ledger: Ledger, folders: Sequence[Path]) -> tuple[list[Result],
     return results, sentences
 
 
-@lru_cache(maxsize=64)  # each request for an image reads the same result again
+@lru_cache(maxsize=64)  # every request for an image needs the whole result
 def _read_result(path: Path, *changed: int) -> Result:
-    """Returns the result of a JSON file. `changed` are the modification times of its files, for the cache."""
+    """Returns the result of a JSON file.
+
+    `changed` are the modification times of its files, so the cache notices changes.
+    """
     content: dict[str, Any] = json.loads(path.read_bytes())
     rows = pl.read_parquet(path.with_suffix(".parquet"))
     metrics = {
@@ -126,10 +131,9 @@ def _read_result(path: Path, *changed: int) -> Result:
 
 
 def list_images(result: Result, system: str, metric: str, start: int, limit: int) -> list[ResultImage]:
-    """Returns up to `limit` images of a system, from number `start` on. The image with the worst figure comes first.
+    """Returns up to `limit` images of a system, from number `start` on, from the worst figure to the best.
 
-    Images without a figure come before all other images. `system` is a key of `result.systems`, and `metric` a key of
-    `result.metrics`.
+    Images without a figure come first. `system` is a key of `result.systems`. `metric` is a key of `result.metrics`.
     """
     own = result.rows.filter(pl.col("key") == system)
     before = {row["face_id"]: row for row in result.rows.filter(pl.col("key") == "lq").iter_rows(named=True)}
@@ -165,7 +169,7 @@ def count_images(result: Result, system: str) -> int:
 def find_image(result: Result, system: str, face_id: str) -> Path | None:
     """Returns the file of a restored image, or None if the result has no such image.
 
-    The path is made from the face id in the result, and not from `face_id`, which comes from the browser.
+    The path is made from the face id in the result, because `face_id` comes from the browser.
     """
     folder = result.image_folders.get(system)
     known = result.rows.filter((pl.col("key") == system) & (pl.col("face_id") == face_id))["face_id"]

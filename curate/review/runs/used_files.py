@@ -1,8 +1,8 @@
-"""Finds the photos of the dataset that a restoration read: the photo that was restored, and its references.
+"""Finds the photos of the dataset that a restoration read: the restored photo and its references.
 
-A file is known by its sha256, so a file that was moved, copied or overwritten later is still known. Logs of earlier
-versions have no sha256; then the path counts. The name of a crop and of an image of a frozen set is a face id. A photo
-of the dataset can have a name of this form by chance.
+A file is recognized by its sha256, even if it was moved, copied or overwritten later. Logs of earlier versions have no
+sha256. For these logs, a file is recognized by its path. The name of a crop and of an image of a frozen set is a face
+id. A photo of the dataset can have a name of this form by chance.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class UsedFile:
 
     @property
     def face_id(self) -> str | None:
-        """The name of the file if it is a face id, as for a crop or a frozen image; otherwise None."""
+        """The name of the file without its suffix, if it has the form of a face id. Otherwise None."""
         stem = Path(self.path).stem
         return stem if re.fullmatch("[0-9a-f]{32}", stem) else None
 
@@ -47,12 +47,12 @@ class UsedFile:
 
 
 class KnownFiles:
-    """What the ledger says about the files that a folder of restored photos names."""
+    """What the ledger says about the files that the log of a folder of restored photos names."""
 
     def __init__(self, ledger: Ledger, files: Collection[UsedFile]) -> None:
         uris, hashes = [uri_of(one.path) for one in files], [one.sha256 for one in files if one.sha256 is not None]
         faces = [one.face_id for one in files if one.face_id is not None]
-        # uri or sha256 -> the files of the ledger: uri, sha256 and photo id, a file in use first
+        # maps a uri or a sha256 to rows of the ledger (uri, sha256, photo id); the row of a file in use comes first
         self._files: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
         for row in ledger.query(_FILES, uris, hashes).iter_rows():
             for key in {row[0], row[1]} - {None}:
@@ -64,10 +64,10 @@ class KnownFiles:
         self._kept_out = find_kept_out_files(ledger, uris, hashes)
 
     def is_gone(self, file: UsedFile) -> bool:
-        """Returns True if the pages must not show the file, not even its name.
+        """Returns True if the pages must show neither the file nor its name.
 
-        This holds in three cases: a purge or an opt-out removed the photo; the frozen set does not have the image any
-        more; or the name has the form of a face id, and the ledger has neither the face nor the file.
+        There are three such cases. A purge or an opt-out removed the photo. The frozen set does not have the image any
+        more. The name has the form of a face id, but the ledger has neither the face nor the file.
         """
         if {uri_of(file.path), file.sha256} & self._kept_out:
             return True
@@ -82,7 +82,8 @@ class KnownFiles:
     def find_before(self, file: UsedFile) -> tuple[str, str] | None:
         """Returns the uri and the sha256 of the file in the dataset, or None.
 
-        A file of the dataset with the same sha256 also counts. If the log has no sha256, the path decides.
+        The file in the dataset may have another path if it has the same sha256. If the log has no sha256, the path must
+        be the same.
         """
         for uri, sha256, _ in self._find_rows(file):
             if file.sha256 in (None, sha256):

@@ -1,4 +1,6 @@
-"""Finds what undo and redo take back. Each undo and each redo is a decision of the log, so both work after a restart.
+"""Finds the decisions that undo and redo take back.
+
+Each undo and each redo is recorded as a decision, so both work after a restart.
 
 One act in the browser can record several decisions. Undo takes all decisions of the act back.
 """
@@ -24,7 +26,8 @@ def find_undo(log: Sequence[Decision], batch_of: Mapping[int, object]) -> list[i
 def find_redo(log: Sequence[Decision], batch_of: Mapping[int, object]) -> list[int]:
     """Returns the numbers of the undos that redo takes back, the newest number first.
 
-    The list is empty if the newest act is not an undo: after a new act, earlier undos can no longer be taken back.
+    The list is empty if the newest act is neither an undo nor a redo. After a new act, an earlier undo can no longer be
+    taken back.
     """
     undone, kind_of = find_undos(log), {one.number: one.kind for one in log}
     newest_act = max((one.number for one in log if one.kind != "undo"), default=0)

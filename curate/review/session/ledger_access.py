@@ -13,11 +13,14 @@ from manifests.ledger.paths import LEDGER_NAME
 
 Item = TypeVar("Item")
 Stamp = tuple[tuple[int, int, int], ...]
-PATIENCE = 2.0  # seconds that an act waits for the end of another command (ours)
+PATIENCE = 2.0  # longest time in seconds that an act waits for another command (ours)
 
 
 def retry(work: Callable[[], Item]) -> Item:
-    """Returns the result of `work`. While another process reads the ledger, `work` is repeated for PATIENCE seconds."""
+    """Returns the result of `work`.
+
+    If another process uses the ledger, `work` is repeated for up to PATIENCE seconds.
+    """
     end = time.monotonic() + PATIENCE
     while True:
         try:
@@ -29,7 +32,7 @@ def retry(work: Callable[[], Item]) -> Item:
 
 
 def find_read_only(dataset: Path) -> str:
-    """Returns a sentence if decisions cannot be recorded, because the files are read-only, or ""."""
+    """Returns "" if decisions can be recorded. If the files are read-only, returns a sentence that says so."""
     if os.access(dataset, os.W_OK) and os.access(dataset / LEDGER_NAME, os.W_OK):
         return ""
     return f"{dataset} is read-only. The pages show the dataset, but nothing can be changed."

@@ -1,4 +1,4 @@
-"""The review of one dataset: keeps the view in memory, records decisions, and applies them after some idle time.
+"""The review of one dataset: keeps the view in memory, records decisions, and applies decisions after some idle time.
 
 Between two requests, no connection to the ledger is open, so that other commands can use the ledger.
 """
@@ -29,8 +29,9 @@ from manifests.privacy.erase import ERASURE_REASONS
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
 
-IDLE = 20.0  # seconds without an act before decisions are applied (ours)
-_IDLE_FACTOR = 3.0  # the idle time is also at least this many times the time that the last pass took (ours)
+IDLE = 20.0  # Decisions are applied after this many seconds without an act (ours).
+# The idle time is at least this many times as long as decisions took to be applied the last time (ours).
+_IDLE_FACTOR = 3.0
 
 
 class Applying(LikenessError):
@@ -44,11 +45,11 @@ class Session:
         """Reads the ledger. Raises LedgerError if the ledger cannot be read."""
         self.dataset = dataset
         self.name = dataset.resolve().name
-        self.read_only = find_read_only(dataset)  # a sentence, or "" if decisions can be recorded
-        self.lock = threading.RLock()  # the server answers requests in several threads
-        self.revision = 0  # rises with each change of the view
-        self._busy = ""  # a sentence about another command that uses the ledger, or ""
-        self._failure = ""  # why decisions could not be applied, or ""
+        self.read_only = find_read_only(dataset)  # The result of `find_read_only`.
+        self.lock = threading.RLock()  # The lock is needed because the server answers requests in several threads.
+        self.revision = 0  # Rises with each change of the view.
+        self._busy = ""  # A sentence about another command that uses the ledger, or "".
+        self._failure = ""  # A sentence that says why decisions could not be applied, or "".
         self._idle, self._last_act, self._pass_seconds = idle, time.monotonic(), 0.0
         self._pass: threading.Thread | None = None  # the thread that applies decisions
         self._stamp = read_stamp(dataset)
@@ -63,8 +64,9 @@ class Session:
     def read(self) -> View:
         """Returns the view of the ledger's present state.
 
-        If another command has changed the ledger, the ledger is read again. While another command writes, the view
-        stays as it was, and `notice` says so. Raises LedgerMissing if the dataset was deleted.
+        If another command has changed the ledger, this method reads the ledger again. While another command writes, the
+        view stays as it was, and `notice` tells the user about the command. Raises LedgerMissing if the dataset was
+        deleted.
         """
         with self.lock:
             check_ledger_exists(self.dataset)
@@ -80,7 +82,7 @@ class Session:
             return self._view
 
     def _show(self, view: View) -> None:
-        # the ledger may have lost faces to a purge or a refused consent: the file of the visit must not name them again
+        # a purge or a refused consent may have removed faces, and the file of the visit must not name these faces again
         self._visit.forget_all_but(
             {face.face_id for face in view.people.faces.values() if face.reason not in ERASURE_REASONS}
         )
@@ -124,9 +126,10 @@ class Session:
     # acts
 
     def record(self, requests: Sequence[Request]) -> list[str]:
-        """Records decisions, and shows their effect. Returns notices.
+        """Records decisions, and updates the view. Returns the notices for the user.
 
-        Raises BadInput if nothing is recorded. Raises Applying while decisions are applied.
+        Raises BadInput if the decisions are refused, and Applying while other decisions are being applied. Nothing is
+        recorded after an error.
         """
         with self.lock:
             self.check_writable()
@@ -139,7 +142,7 @@ class Session:
                 raise BadInput(f"Nothing is recorded: {_describe_error(error, view)}") from None
             self._last_act = time.monotonic()
             self._stamp = read_stamp(self.dataset)
-            if recorded.desk is not view.desk:  # another command changed the ledger in between
+            if recorded.desk is not view.desk:  # another command changed the ledger after the view was read
                 self._show(read_view(self.dataset))
                 return list(recorded.notices)
             view.follow(recorded)
@@ -150,11 +153,11 @@ class Session:
             return list(recorded.notices)
 
     def undo(self) -> str:
-        """Takes the newest act back. Returns a sentence."""
+        """Takes the newest act back. Returns a sentence for the user."""
         return self._take_back(find_undo, "There is nothing to undo.", "Undone")
 
     def redo(self) -> str:
-        """Takes the newest undo back. Returns a sentence."""
+        """Takes the newest undo back. Returns a sentence for the user."""
         return self._take_back(find_redo, "There is nothing to redo.", "Done again")
 
     def _take_back(self, find: Callable[..., list[int]], nothing: str, verb: str) -> str:
@@ -168,9 +171,9 @@ class Session:
             return " ".join([f"{verb}: {format_count(len(numbers), 'decision')} ({kinds}).", *notices])
 
     def mark_seen(self, person: str | None = None) -> int:
-        """Marks the faces that joined `person` as seen. If `person` is None, marks the faces that joined any person.
+        """Marks the faces that joined `person` since the last visit as seen.
 
-        Returns the number of these faces.
+        If `person` is None, marks the faces that joined any person. Returns the number of marked faces.
         """
         with self.lock:
             self.check_writable()
@@ -184,7 +187,10 @@ class Session:
             return len(faces)
 
     def _save_visit(self) -> None:
-        """Saves which faces the user has seen. Saves nothing while another command, perhaps a purge, writes."""
+        """Saves which faces the user has seen.
+
+        Saves nothing while another command writes, because it may be a purge.
+        """
         if not self._busy:
             self._visit.save()
 
@@ -198,7 +204,7 @@ class Session:
     # applying
 
     def apply(self) -> None:
-        """Starts to apply the recorded decisions in a thread, if some are not applied yet."""
+        """Starts a thread that applies the decisions that are not applied yet."""
         with self.lock:
             self.check_writable()
             self.read()
@@ -220,7 +226,7 @@ class Session:
             failure = ""
         except LikenessError as error:
             failure = f"The decisions are recorded, but not applied: {_describe_error(error, self._view)}"
-        except Exception as error:  # the thread must not die silently
+        except Exception as error:  # the user must see every error of the thread
             failure = f"The decisions are recorded, but not applied: {type(error).__name__}: {error}"
         with self.lock:
             self._pass_seconds = time.monotonic() - start
@@ -231,7 +237,10 @@ class Session:
                 self._failure = str(error)
 
     def _apply_when_idle(self) -> None:
-        """Applies decisions after some time without an act. After a failure, only the user can start this again."""
+        """Applies decisions after some time without an act.
+
+        After a failure, decisions are applied only when the user asks for it.
+        """
         while not self._ended.wait(1.0):
             idle = max(self._idle, _IDLE_FACTOR * self._pass_seconds)
             with self.lock:
@@ -276,13 +285,13 @@ class Session:
 
 
 def _list_kinds(log: Sequence[Decision], numbers: Sequence[int]) -> list[str]:
-    """Returns the kinds of the decisions that an undo takes back, or that a redo restores, sorted."""
+    """Returns the sorted kinds of the decisions that an undo takes back or that a redo restores."""
     by_number = {one.number: one for one in log}
     return sorted({one.kind for one in resolve_undos((by_number[number] for number in numbers), log)})
 
 
 def _describe_error(error: LikenessError, view: View) -> str:
-    """Returns an error as a sentence. For a contradiction, the sentence describes the decisions in words."""
+    """Returns the sentence of an error. The sentence about a contradiction describes the decisions in words."""
     if not isinstance(error, Contradiction):
         return str(error)
     causes = [name_in_words(one, view.people) for one in error.joining] + [f"the label {one}" for one in error.labels]

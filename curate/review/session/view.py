@@ -1,6 +1,6 @@
 """Keeps in memory what the pages show: people, faces and files. The ledger is read in one short connection.
 
-The people follow from all recorded decisions, including decisions that are not applied yet
+The people are those after all recorded decisions, even after decisions that are not applied yet
 (curate/people/pending/people_now.py). The numbers of a face, such as its confidence, come from the last grouping.
 """
 
@@ -54,7 +54,7 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the last grouping says about a face: the columns of `memberships`."""
+    """What the last grouping says about a face. The fields are columns of the table `memberships`."""
 
     confidence: float
     margin: float
@@ -63,7 +63,7 @@ class Numbers:
 
 
 class View:
-    """The people and faces of a dataset at one time."""
+    """The people and faces of a dataset after the decisions that are recorded at one time."""
 
     def __init__(self, ledger: Ledger) -> None:
         """Raises BadInput if no curation of the dataset has finished."""
@@ -77,22 +77,23 @@ class View:
             self.files[photo].append(PhotoFile(uri, sha256))
         self._erased: set[str] = set(ledger.query(ERASED_PHOTOS)["photo_id"])
         self._unused: set[str] = set(ledger.query("SELECT photo_id FROM photos WHERE status <> 'ok'")["photo_id"])
-        # number of a decision -> a value that the decisions of one command share
+        # maps the number of a decision to a value that all decisions of one act or one command share
         self.batch_of: dict[int, object] = dict(ledger.query("SELECT decision_id, made FROM decisions").iter_rows())
         self.unapplied = count_unapplied_decisions(ledger)
         self.is_finished = is_curation_finished(ledger)
-        self.embeddings: tuple[list[str], np.ndarray] | None = None  # people/closeness.py reads them at the first use
-        self.joined: set[str] = set()  # the faces that joined a person since the last visit
-        self.moves: list[str] = []  # faces that decisions may have moved since the ledger was read
-        # number of a decision -> the parts of the decision that are in force, and the faces in these parts
+        # The embeddings of all faces. None until people/closeness.py reads them.
+        self.embeddings: tuple[list[str], np.ndarray] | None = None
+        self.joined: set[str] = set()  # The faces that joined a person since the last visit.
+        self.moves: list[str] = []  # The faces that decisions may have moved since the ledger was read.
+        # Maps the number of a decision to the parts of the decision that are in force, and to the faces in these parts.
         self._faces_of_decision: dict[int, tuple[list[tuple[FaceLocation, ...]], set[str]]] = {}
-        self._rows: dict[str, dict[str, Any]] = {}  # identity -> its row on the wall
-        self._texts: dict[str, str] = {}  # identity -> the text that a search looks through
-        self._assigned: dict[str, str] | None = None  # person -> the split that a decision chooses
-        self._decided: set[str] | None = None  # the people whom decisions name
+        self._rows: dict[str, dict[str, Any]] = {}  # Maps a person to the person's row on the wall.
+        self._texts: dict[str, str] = {}  # Maps a person to the text in which a search looks.
+        self._assigned: dict[str, str] | None = None  # Maps a person to the split that a decision chose.
+        self._decided: set[str] | None = None  # The people whom decisions in force name.
 
     def follow(self, recorded: Recorded) -> None:
-        """Shows decisions that were recorded."""
+        """Updates the view after decisions were recorded."""
         batch = object()
         for number, *_ in recorded.decisions:
             self.batch_of[number] = batch
@@ -104,7 +105,7 @@ class View:
             self._forget(recorded.change)
 
     def _forget(self, change: Change) -> None:
-        """Forgets what was computed about the people of a change."""
+        """Forgets the rows and texts of the people whom a change affects."""
         for person in self._find_assigned():
             self._rows.pop(person, None)
         for person in {*change.gone, *(row.identity_id for row in change.identities)}:
@@ -119,12 +120,15 @@ class View:
         return self.desk.photos.now
 
     def is_secret(self, photo_id: str) -> bool:
-        """Returns whether nobody may see a picture of a photo, as SECRET_PHOTOS in manifests/privacy/erase.py says."""
+        """Returns whether no page may show a picture of the photo.
+
+        The rule is that of SECRET_PHOTOS in manifests/privacy/erase.py.
+        """
         consent = (self.consents.get(photo_id) or "").strip().lower()
         return photo_id in self._erased or not self.desk.photos.may_use(consent or None)
 
     def is_hidden(self, photo_id: str) -> bool:
-        """Returns whether the pages of people show no picture of a photo, as HIDDEN_PHOTOS says."""
+        """Returns whether the pages of people show no picture of the photo. The rule is that of HIDDEN_PHOTOS."""
         return photo_id in self._unused or self.is_secret(photo_id)
 
     def may_show(self, face_id: str) -> bool:
@@ -142,7 +146,8 @@ class View:
     def describe_person(self, identity: Identity) -> dict[str, Any]:
         """Returns the row of a person on the wall.
 
-        `mean` is the mean confidence, `weakest` the least confidence, and `closest` the least margin of the faces.
+        In the row, `mean` is the mean confidence of the faces, `weakest` is the lowest confidence, and `closest` is the
+        smallest margin.
         """
         row = self._rows.get(identity.identity_id)
         if row is None:
@@ -175,9 +180,10 @@ class View:
         return {**self.describe_person(identity), "decided": identity_id in self.find_decided_people()}
 
     def list_people(self, search: str = "", order: str = "size", show: str = "all") -> list[dict[str, Any]]:
-        """Returns the rows of the people that match a search, in an order of ORDERS.
+        """Returns the rows of the people whom a search finds.
 
-        `show` is a key of SHOWN. A search finds names, file names, and parts of ids.
+        `order` is a key of ORDERS, and `show` is a key of SHOWN. The search looks for the text in names, file names and
+        ids.
         """
         is_shown, word, decided = SHOWN[show], search.casefold(), self.find_decided_people()
         rows = [self.describe_person(one) for one in self.people.identities.values() if self._has_faces(one)]
@@ -194,7 +200,7 @@ class View:
             self._decided = set()
             for number, parts in parts_of.items():
                 known, faces = self._faces_of_decision.get(number, ([], set()))
-                if known != parts:  # a newer decision can take a decision back for some faces
+                if known != parts:  # a newer decision may have taken this decision back for some faces
                     found = (self.people.finder.find(place)[0] for part in parts for place in part)
                     faces = {face.face_id for face in found if face is not None}
                     self._faces_of_decision[number] = parts, faces
@@ -228,7 +234,7 @@ class View:
         min_sharpness: float = 0,
         joined: bool = False,
     ) -> list[str]:
-        """Returns the faces of a person, sorted by `order`, which is a key of FACE_ORDERS.
+        """Returns the faces of a person. `order` is a key of FACE_ORDERS.
 
         If `joined` is true, only the faces that joined the person since the last visit are returned.
         """
@@ -272,8 +278,8 @@ ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "closest": lambda row: (row["closest"], row["id"]),
     "name": lambda row: (row["name"] is None, (row["name"] or "").casefold(), -row["faces"], row["id"]),
 }
-# maps the value of the menu `show` to the function that tells whether the wall shows a row; the second argument of this
-# function are the people whom decisions name
+# maps the value of the menu `show` to a function that returns whether the wall shows a row; the function also gets the
+# people whom decisions name
 SHOWN: dict[str, Callable[[dict[str, Any], set[str]], bool]] = {
     "all": lambda row, decided: True,
     "several": lambda row, decided: row["faces"] > 1,

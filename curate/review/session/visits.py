@@ -1,8 +1,10 @@
-"""Remembers with which person the user has seen each face, to find the faces that joined a person since then.
+"""Remembers the person with whom the user last saw each face.
 
-The file DATASET/review_visit.json maps the id of each seen person to the ids of its faces. A purge removes the faces of
-a purged person from the file. A review that is open during the purge forgets these faces too, and also the faces of
-photos that may not be used any more.
+The review uses this record to find faces that joined a person later.
+
+The file DATASET/review_visit.json maps the id of each seen person to the ids of the person's seen faces. A purge
+removes the faces of a purged person from the file. A review that is open during the purge forgets these faces too. It
+also forgets the faces of photos that must not be used any more.
 """
 
 from __future__ import annotations
@@ -16,20 +18,19 @@ from manifests.runtime.files import write_atomically
 
 
 class Visit:
-    """The faces that the user has seen."""
+    """The faces that the user has seen, with their people at that time."""
 
     def __init__(self, dataset: Path, identity_of: Mapping[str, str]) -> None:
         """Reads the file. On the first visit, all faces of `identity_of` count as seen."""
         self._path = dataset / VISIT_NAME
-        self.seen = _read(self._path)  # face -> the person with whom the user has seen the face
+        self.seen = _read(self._path)  # maps a face to the person with whom the user last saw the face
         if not self.seen:
             self.seen = dict(identity_of)
 
     def find_joined(self, identity_of: Mapping[str, str], by_decision: Iterable[str]) -> set[str]:
-        """Returns the faces that joined a person whom the user knows.
+        """Returns the faces that joined a person of whom the user has seen a face.
 
-        `by_decision` are the faces that a decision put into their person. These faces are left out, because the user
-        made the decision.
+        The faces in `by_decision` are left out, because a decision of the user put them into their person.
         """
         known = set(self.seen.values())
         joined = {face for face, person in identity_of.items() if self.seen.get(face) != person and person in known}
@@ -52,7 +53,7 @@ class Visit:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Returns face -> person. A file that is missing or broken counts as a first visit."""
+    """Returns a dict that maps a face to its person, or {} if the file is missing or broken."""
     try:
         content = json.loads(path.read_bytes())
         return {str(face): str(person) for person, faces in content.items() for face in faces}

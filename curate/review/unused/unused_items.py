@@ -1,6 +1,7 @@
 """Reads the files, photos and faces that are not used, by reason, and says what a user can do about each reason.
 
-A picture is never shown if the consent forbids its use, or if a person in it opted out.
+The page shows no picture of a photo whose consent forbids its use, and no picture of a photo in which a person opted
+out.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path
 from manifests.runtime.workers import FAILURES
 
-# The SELECT of each kind of item; each row is an item. The kind "set aside" has the faces that are in use, but were set
-# aside when the people were divided into splits.
+# Each kind of item has a SELECT that returns a row for each item. The kind "set aside" are faces in use that got no
+# split when the people were divided into splits.
 _ITEMS = {
     "file": "SELECT md5(uri) AS id, photo_id, NULL AS face_id, reason, uri FROM files WHERE status <> 'ok'",
     "photo": """SELECT p.photo_id AS id, p.photo_id, NULL AS face_id, p.reason, min(u.uri) AS uri
@@ -37,7 +38,7 @@ _ITEMS = {
 }
 KINDS = tuple(_ITEMS)
 
-# reason -> what a user can do about it. The texts below this table are for all other reasons.
+# Maps a reason to what a user can do about it. The texts after this table are for all other reasons.
 ADVICE = {
     DROPPED_BY_DECISION: "A decision dropped these faces. To use a face after all, take the decision back.",
     NEAR_DUPLICATE: "Another copy of each of these faces is used. You can choose a copy here, or on the page Copies.",
@@ -73,7 +74,7 @@ class Reason:
     """A tab of the page: items of one kind that are not used for one reason."""
 
     kind: str
-    code: str  # the reason as in the ledger
+    code: str  # the reason as the ledger records it
     words: str
     count: int
     advice: str
@@ -87,19 +88,19 @@ class UnusedItem:
     face_id: str | None
     photo_id: str | None  # None if the file was never decoded
     file: str
-    used: str | None  # for a near-duplicate, the id of the copy that is used
-    facts: str  # the measures of a face as text
-    can_show: bool  # whether a picture may be shown
-    can_accept: bool = (
-        False  # whether a decision can accept the face: a filter dropped the face, and its picture is shown
-    )
-    decision: Decision | None = None  # the decision in force that dropped the face, or that accepts the face
-    consent: str | None = None  # the consent for a photo that is not used because of its consent; "" if it is unknown
+    used: str | None  # For a near-duplicate, the face id of the copy that is used.
+    facts: str  # The measures of a face as text.
+    can_show: bool  # Whether the page may show a picture.
+    can_accept: bool = False  # Whether a decision can accept the face: a filter dropped it, and its picture is shown.
+    decision: Decision | None = None  # The decision in force that drops the face, or that accepts it.
+    # The consent for a photo that is not used because of its consent. "" if the consent is unknown.
+    consent: str | None = None
 
 
 def read_reasons(ledger: Ledger) -> list[Reason]:
-    """Returns the reasons for which files, photos and faces are not used. The reasons are sorted by kind, in the order
-    of KINDS, and then by count.
+    """Returns the reasons why files, photos and faces are not used.
+
+    The reasons are ordered by kind as in KINDS, and then from the most items to the fewest.
     """
     reasons = []
     for kind, items in _ITEMS.items():
@@ -155,7 +156,7 @@ def _read_faces(ledger: Ledger, rows: list[dict[str, Any]]) -> list[Face]:
 
 
 def may_show_photos(ledger: Ledger, photo_ids: Sequence[str]) -> set[str]:
-    """Returns the photos of `photo_ids` that the ledger knows and of which pictures may be shown."""
+    """Returns those of `photo_ids` that the ledger has and whose pictures the pages may show."""
     known = ledger.query(
         f"SELECT photo_id FROM photos WHERE list_contains(?, photo_id) AND photo_id NOT IN ({SECRET_PHOTOS})",
         list(photo_ids),

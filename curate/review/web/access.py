@@ -1,7 +1,7 @@
 """Lets only one browser session into the pages of the review.
 
 The link that `likeness review` prints contains a token, and each token opens the pages one time. The browser then gets
-a cookie with a secret. Every other request needs the cookie. A page of another site cannot use the cookie, because the
+a cookie with a secret. All later requests need the cookie. A page of another site cannot use the cookie, because the
 cookie is SameSite=Strict, and because the Host and the Origin of every request are checked.
 """
 
@@ -41,20 +41,21 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
-    "cache-control": "no-store",  # no picture of a face stays in the cache of the browser
+    "cache-control": "no-store",  # the browser must not keep pictures of faces in its cache
 }
 _NO_COOKIE = "Open the link that `likeness review` printed in its terminal. Each link opens the pages one time."
 _SAFE = ("GET", "HEAD")
 
 
 class Access:
-    """An ASGI middleware that refuses every request that does not come from the user's own browser session."""
+    """An ASGI middleware that passes only requests from the user's own browser session."""
 
     def __init__(self, app: ASGIApp, host: str, port: int, announce: Callable[[str], None] = lambda link: None) -> None:
         """`host` is the address that the server listens on. `announce` is called with each new link."""
         self._app = app
         self._host, self._port = host, port
-        self._cookie_name = f"likeness_review_{port}"  # the cookies of all ports of a host are in one jar
+        # A browser sends a cookie to all ports of a host, so the name contains the port
+        self._cookie_name = f"likeness_review_{port}"
         self._secret = secrets.token_urlsafe(32)
         self._token = secrets.token_urlsafe(32)
         self._announce = announce
@@ -99,7 +100,10 @@ class Access:
         return None
 
     def _let_in(self, scope: Scope) -> Response | None:
-        """Returns None if the request has the cookie. Returns a redirection with the cookie for a valid token."""
+        """Returns None if the request has the cookie.
+
+        For a valid token, returns a redirection that sets the cookie. Refuses all other requests.
+        """
         headers = Headers(scope=scope)
         try:
             cookies = SimpleCookie(headers.get("cookie", ""))
@@ -110,7 +114,8 @@ class Access:
         query = scope.get("query_string", b"").decode("latin-1")
         tokens = parse_qs(query).get(TOKEN, []) if scope["path"] == "/" and scope["method"] == "GET" else []
         if has_cookie:
-            return RedirectResponse("/", 303) if tokens else None  # the token leaves the address bar
+            # The redirection removes the token from the address bar
+            return RedirectResponse("/", 303) if tokens else None
         if len(tokens) != 1 or not _are_equal(tokens[0], self._token):
             return PlainTextResponse(_NO_COOKIE, 403)
         self._token = secrets.token_urlsafe(32)
@@ -122,8 +127,8 @@ class Access:
     def _is_own_host(self, host: str) -> bool:
         """Returns whether the value of a Host header is an address of this server.
 
-        A server that listens on all addresses accepts every address that is written as numbers. A page of another site
-        cannot use such a Host, because DNS rebinding needs a name.
+        A server that listens on all addresses accepts every numeric address. This is safe, because an attack by DNS
+        rebinding needs a name.
         """
         try:
             parts = urlsplit(f"//{host}")

@@ -1,4 +1,4 @@
-"""Runs one slow function in a process of its own, so that pages stay quick, and reports the function's progress."""
+"""Runs slow functions in other processes, so that pages stay quick, and reports their progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from manifests.errors import LikenessError
 from manifests.runtime.text import take_first_line
 
 State = Literal["idle", "running", "done", "failed"]
-Report = Callable[[str, int, int], None]  # gets the name of the present step, and its finished and total units of work
+Report = Callable[
+    [str, int, int], None
+]  # called with the name of the present step, the number of its finished units of work, and the number of all units
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,17 @@ class Status:
     """The state of a job."""
 
     state: State = "idle"
-    step: str = ""  # what the function does now
-    share: float = 0.0  # share of this step that is finished, from 0 to 1
-    problem: str = ""  # if the state is `failed`, a sentence for the user that says why
+    step: str = ""  # The name of the present step, as a text for the user.
+    share: float = 0.0  # The finished share of this step, from 0 to 1.
+    problem: str = ""  # A sentence that says why the function failed, or "".
 
 
 class Job:
     """A function that runs in another process, one call at a time. The result of the last call is kept.
 
-    The function gets the arguments of `start`, and then a function of type Report. The function and its arguments must
-    be picklable. With `in_thread`, the function runs in a thread of this process; only the tests need this.
+    The function is called with the arguments of `start`, followed by a function of type Report. The function and its
+    arguments must be picklable. With `in_thread`, the function runs in a thread of this process. Only tests use
+    `in_thread`.
     """
 
     def __init__(self, function: Callable[..., Any], in_thread: bool = False) -> None:
@@ -44,7 +47,10 @@ class Job:
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def start(self, key: str, *arguments: Any) -> None:
-        """Starts the function. Does nothing if the function is running, or if the call with this key has succeeded."""
+        """Starts the function.
+
+        Does nothing if the function is running, or if the last call had this key and succeeded.
+        """
         with self._lock:
             if self._status.state == "running" or (self._key == key and self._status.state == "done"):
                 return
@@ -52,7 +58,10 @@ class Job:
         threading.Thread(target=self._run, args=arguments, daemon=True).start()
 
     def read(self, key: str) -> tuple[Status, Any]:
-        """Returns the status and the result of the call with this key. The result is None until the call is done."""
+        """Returns the status and the result of the last call, if this call had `key`.
+
+        The result is None until the call is done.
+        """
         with self._lock:
             return (self._status, self._result) if self._key == key else (Status(), None)
 
@@ -68,7 +77,7 @@ class Job:
             status = Status("done")
         except LikenessError as error:
             status, result = Status("failed", problem=str(error)), None
-        except Exception as error:  # the page must not wait for ever
+        except Exception as error:  # without a status, the page would wait for ever
             status, result = Status("failed", problem=f"The work failed: {take_first_line(error)}."), None
         with self._lock:
             self._status, self._result, self._process = status, result, None
@@ -114,7 +123,7 @@ class Jobs:
 
 
 def answer_status(status: Status, **result: Any) -> JSONResponse:
-    """Sends the status of a job, and what a page needs of its result."""
+    """Sends the status of a job, together with `result`."""
     state = {"work": status.state, "step": status.step, "share": status.share, "problem": status.problem}
     return JSONResponse({**state, **result})
 

@@ -21,7 +21,7 @@ _MOST_ROWS = 500  # the largest number of rows in one answer (ours)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """Returns the page that a template in templates/ makes of `values` and of the values that every page needs."""
+    """Returns a page that is made from a template in templates/, `values`, and the values that every page needs."""
     state = request.app.state
     state.first_page.set()
     text = (
@@ -56,9 +56,9 @@ def get_session(request: Request) -> Session:
 def answer_part(
     request: Request, rows: Sequence[Item], describe: Callable[[Item], Any] = lambda row: row, **more: Any
 ) -> Response:
-    """Sends the part of `rows` that the request names with `start` and `count`, and the state of the session.
+    """Sends some of the `rows`, and the state of the session. The request names the rows with `start` and `count`.
 
-    `describe` makes the JSON of a row. `more` is added to the answer.
+    `describe` converts a row to JSON. The answer also contains `more`.
     """
     start, count = (read_number(request, name, default) for name, default in (("start", 0), ("count", 100)))
     part = [describe(row) for row in rows[start : start + min(count, _MOST_ROWS)]]
@@ -86,9 +86,7 @@ async def read_json(request: Request, most_bytes: int) -> object:
 
 
 def read_number(request: Request, name: str, default: int) -> int:
-    """Returns a parameter of the request as a whole number of 0 or more, or `default` if the parameter is no such
-    number.
-    """
+    """Returns a parameter of the request as an integer of 0 or more. Returns `default` without such an integer."""
     value = request.query_params.get(name, "")
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else default
 

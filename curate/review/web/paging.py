@@ -12,19 +12,20 @@ from curate.review.web.pages import read_number
 
 @dataclass(frozen=True)
 class Paging:
-    """The links of a page to the pages before and after it."""
+    """The items on a page of a list, and the links to the pages before and after it."""
 
-    start: int  # number of the first item on the page, from 0
-    end: int  # number of the item after the last item on the page
+    start: int  # Number of the first item on the page. The first item of the list has the number 0.
+    end: int  # Number of the last item on the page, plus 1.
     total: int
-    before: str | None  # query of the page before
-    after: str | None  # query of the page after
+    before: str | None  # The query of the link to the page before. None for the first page.
+    after: str | None  # The query of the link to the page after. None for the last page.
 
 
 def make_paging(request: Request, total: int, limit: int) -> Paging:
-    """Returns the links for a list of `total` items with `limit` items on a page. The parameter `start` is checked.
+    """Returns the paging of a list of `total` items with `limit` items on a page.
 
-    A `start` that is no number, or that lies behind the end of the list, counts as 0.
+    The request names the first item with `start`. If `start` is no number, or is not in the list, the first page is
+    shown.
     """
     start = read_number(request, "start", 0)
     start = start - start % limit if start < total else 0

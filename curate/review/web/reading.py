@@ -20,9 +20,9 @@ from manifests.ledger.records import Face
 
 @contextmanager
 def open_ledger(request: Request) -> Iterator[Ledger]:
-    """Yields the ledger of the review, open for reading. The server's other threads wait until the ledger is closed.
+    """Yields the ledger, open for reading. The server's other threads wait until the ledger is closed.
 
-    Raises LedgerLocked with a sentence for a page if another command writes to the ledger.
+    Raises LedgerLocked if another command writes to the ledger.
     """
     session = get_session(request)
     with session.lock:
@@ -45,14 +45,14 @@ class FaceOwner:
     """The person of a face after all recorded decisions, including decisions that are not applied yet."""
 
     identity_id: str
-    title: str  # the name of the person, or the id
-    faces: int  # number of faces of the person
+    title: str  # The name of the person, or the person's id without a name.
+    faces: int  # Number of faces of the person.
 
 
 def find_face(request: Request, face_id: str) -> Face:
     """Returns a face of the ledger whose pictures may be shown.
 
-    Raises HTTPException 404 if the ledger has no such face, or if nobody may see a picture of its photo.
+    Raises HTTPException 404 if the ledger has no such face, or if the pages must not show pictures of its photo.
     """
     view = get_session(request).read()
     face = view.people.faces.get(face_id)

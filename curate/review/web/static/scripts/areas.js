@@ -1,9 +1,9 @@
 /* What several areas need: buttons that record a decision, and waiting for work in the background. */
 "use strict";
 
-/* A click on a button with the attribute data-done performs the act in data-act. If the button has data-ask, the user
-   must first confirm this sentence. After the act, the button has the text of data-done, and an element of the class
-   `then` that follows the button is shown. */
+/* A click on a button with the attribute data-done performs the act in the attribute data-act.
+   If the button has the attribute data-ask, the user must first confirm the sentence in this attribute.
+   After the act, the button has the text of data-done. If an element of the class `then` follows, it is shown. */
 let isOwnAct = false;
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-done]");
@@ -19,13 +19,13 @@ document.addEventListener("click", async (event) => {
   isOwnAct = false;
 });
 
-/* After an undo, or a decision of another command, a page with such buttons is loaded again. */
+/* A page with such buttons is loaded again if anything but its own buttons changed the dataset. */
 document.addEventListener("change", () => {
   if (!isOwnAct && document.querySelector("button[data-done]")) location.reload();
 });
 
-/* Requests `path` until the work is done, and shows the progress in `box`. Returns the answer of the finished work.
-   `box` has a paragraph and a progress bar. */
+/* Requests `path` until the work is done. Shows the progress in `box`, which has a paragraph and a progress bar.
+   Returns the last answer. */
 async function waitForWork(path, box) {
   const text = box.querySelector("p"), bar = box.querySelector("progress");
   for (;;) {

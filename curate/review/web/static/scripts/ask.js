@@ -58,7 +58,7 @@ async function reply(word) {
     const answer = await request("/api/ask", { question: question.id, answer: word });
     if (answer.notices.length) say(answer.notices.join(" "));
     if (!answer.open) { show(answer); return; }
-    question = null; // the keys do nothing until the page of the person opens
+    question = null; // without a question, keys do nothing until the page of the person opens
     location.href = `/person/${answer.open}?mixed=1`;
   } catch (error) {
     say(error.message, true);

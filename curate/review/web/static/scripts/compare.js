@@ -1,7 +1,7 @@
 /* Two images on top of each other, with a border that a pointer or a slider moves. */
 "use strict";
 
-const LEAST_FOR_LABELS = 150; // pixels: on a smaller image, the two labels would cover the image (ours)
+const LEAST_FOR_LABELS = 150; // a narrower image has no labels, because they would cover the image (in pixels, ours)
 const TITLES = { lq: "before", restored: "restored", truth: "truth" };
 
 function startCompare(stacks) {
@@ -18,7 +18,7 @@ function startCompare(stacks) {
       const height = restored.naturalWidth ? (width * restored.naturalHeight) / restored.naturalWidth : width;
       stack.style.width = `${width}px`;
       stack.style.height = `${height}px`;
-      // if one of the two chosen images is missing, the other images are shown
+      // if one of the two chosen images is missing, the images that exist are shown
       const there = Object.keys(TITLES).filter(image);
       let [left, right] = pair.value.split(" ");
       if (!image(left) || !image(right)) [left, right] = there;
@@ -31,7 +31,7 @@ function startCompare(stacks) {
       }
       stack.querySelector(".left").textContent = TITLES[left];
       stack.querySelector(".right").textContent = isSingle ? "" : TITLES[right];
-      const isSmall = width < LEAST_FOR_LABELS; // the menu above says which image is on the left
+      const isSmall = width < LEAST_FOR_LABELS; // a small image has no labels; the menu of the page says which image is on the left
       stack.querySelector(".left").hidden = isSmall;
       stack.querySelector(".right").hidden = isSmall || isSingle;
       stack.querySelector(".edge").hidden = isSingle;

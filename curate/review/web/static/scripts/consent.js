@@ -2,16 +2,16 @@
 "use strict";
 
 const REFUSALS = ["no", "withdrawn"];
-let isOwnConsent = false; // while a menu of this page records a decision
+let isOwnConsent = false; // true while a menu of this page records a decision
 
-/* Records what the user chooses in a menu. `done` is called with the new consent. `read` returns what the menu is about:
+/* Records what the user chooses in a menu. Calls `done` with the new consent. `read` returns facts about the menu:
    - `photos`: the ids for the request
    - `value`: the present consent, or "" if it is unknown
    - `several`: the number of photos, if the menu is about all photos of a person
    - `others`: the number of other people's faces in the photos */
 function watchConsent(menu, read, done) {
   menu.addEventListener("change", async (event) => {
-    event.stopPropagation(); // the document must not get this event: there, `change` means that the dataset has changed
+    event.stopPropagation(); // for the document, the event `change` means that the dataset has changed
     const { photos, value, several = 0, others } = read(), chosen = menu.value;
     menu.value = value;
     if (chosen === value) return;
@@ -25,7 +25,7 @@ function watchConsent(menu, read, done) {
   });
 }
 
-/* Returns the question before the consent is set. */
+/* Returns the question that the user must confirm before the consent is set. */
 function describeConsent(chosen, several, others) {
   const photos = several > 1 ? "photos" : "photo", Their = several > 1 ? "Their" : "Its";
   const number = several ? `The consent is set for ${count(several, "photo")} of this person. ` : "";
@@ -36,7 +36,7 @@ function describeConsent(chosen, several, others) {
   return { title: `Consent: ${chosen}?`, text, yes: REFUSALS.includes(chosen) ? "Refuse" : "Allow" };
 }
 
-/* The menus of the page of unused items. After an undo, or a decision of another command, the page is read again. */
+/* The menus of the page of unused items. The page is loaded again if anything but its own menus changed the dataset. */
 for (const menu of document.querySelectorAll("select[data-photo]")) {
   watchConsent(menu, () => ({ photos: [menu.dataset.photo], value: menu.dataset.value, others: 0 }),
     (chosen) => { menu.value = menu.dataset.value = chosen; });

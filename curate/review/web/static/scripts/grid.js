@@ -1,10 +1,10 @@
 /* A grid of any length: only the visible cells are in the document. Needs review.js. */
 "use strict";
 
-const PART = 100; // rows in one request (ours)
+const PART = 100; // number of rows in one request (ours)
 
 class Grid {
-  /* `source` returns the path of a request for `start` and `count`. `draw` fills a cell with a row. */
+  /* `source(start, count)` returns the path of a request for rows. `draw` fills a cell with a row. */
   constructor(root, { source, draw, label, minWidth = 150, extraHeight = 62, open = () => {} }) {
     Object.assign(this, { root, source, draw, label, minWidth, extraHeight, open });
     this.rows = []; this.total = 0; this.cells = new Map(); this.parts = new Map();
@@ -21,13 +21,13 @@ class Grid {
     new ResizeObserver(() => this.layout()).observe(root);
   }
 
-  /* Reads the rows again. Selected rows that still exist stay selected, and the focus stays on its row. If this row does
-     not exist any more, the focus goes to the row that takes its place. */
+  /* Reads the rows again. Selected rows that still exist stay selected. The focus stays on its row.
+     If the row of the focus does not exist any more, the focus goes to the row that takes its place. */
   async reload(keepPlace = true) {
     this.generation += 1;
     const generation = this.generation;
     this.parts.clear();
-    this.stale ||= this.rows; // if an earlier call still waits for its rows, its old rows stay on the screen
+    this.stale ||= this.rows; // the rows on the screen; an earlier call that still waits for its rows has already set them
     this.rows = [];
     if (!keepPlace) { this.focusIndex = 0; scrollTo(0, 0); }
     const places = keepPlace ? [this.firstVisible(), this.focusIndex] : [0];
@@ -89,7 +89,7 @@ class Grid {
     const last = Math.min(this.total, (Math.floor((top + innerHeight + line) / line) + 1) * this.columns);
     const wanted = new Set();
     for (let index = first; index < last; index += 1) wanted.add(index);
-    if (this.hasFocus() && this.focusIndex < this.total) wanted.add(this.focusIndex); // the focus must not get lost
+    if (this.hasFocus() && this.focusIndex < this.total) wanted.add(this.focusIndex); // the cell with the focus must stay in the document
     for (const [index, cell] of this.cells) if (!wanted.has(index)) { cell.remove(); this.cells.delete(index); }
     let previous = null;
     for (const index of [...wanted].sort((a, b) => a - b)) {
@@ -101,7 +101,7 @@ class Grid {
         this.cells.set(index, cell);
       }
       if (again || cell.row !== row) this.fill(cell, index, row);
-      // the order in the document is the order on the screen, for screen readers
+      // screen readers need the cells in the order of the screen
       if (!cell.isConnected) { if (previous) previous.after(cell); else this.root.prepend(cell); }
       previous = cell;
     }
@@ -150,7 +150,7 @@ class Grid {
     this.root.dispatchEvent(new CustomEvent("selection"));
   }
 
-  /* Takes rows out of the selection after an act. Rows that the user selected while the server worked stay selected. */
+  /* Takes the rows of an act out of the selection. Rows that the user selected while the server worked stay selected. */
   unselect(ids) {
     const gone = new Set(ids);
     this.select([...this.selected].filter((id) => !gone.has(id)));
@@ -190,7 +190,7 @@ class Grid {
     else this.open(cell.row, index);
   }
 
-  /* Returns true if the key belongs to the grid. */
+  /* Does what a key means in the grid. Returns true if the key has a meaning in the grid. */
   key(event) {
     const steps = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns };
     const row = this.current();

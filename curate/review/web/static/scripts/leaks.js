@@ -1,4 +1,4 @@
-/* Waits for the search, and repairs in two steps: first the plan, then the repair. */
+/* Waits for the search, then repairs the leaks in two steps. The first step shows a plan. The second step is the repair. */
 "use strict";
 
 async function work(name, label) {
@@ -45,7 +45,7 @@ function startRepair() {
   }));
 }
 
-/* Shows the pairs after the search. Loading the page again would lose a plan, so the user does that with a link. */
+/* Loads the page with the pairs after the search. This would remove a plan, so with a plan the user gets a link instead. */
 function showPairs(search) {
   if (!hasPlan) location.reload();
   else search.replaceChildren(make("a", { href: "/leaks", class: "button", text: "Show the pairs" }));

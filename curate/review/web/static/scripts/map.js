@@ -2,14 +2,14 @@
 "use strict";
 
 const SIDE = 65535;
-const MARGIN = 10; // pixels around the map, so that points at the edge are drawn completely
-const ALONE = 360; // stands for the hue of a person with one face
+const MARGIN = 10; // width of the border in pixels, so that points at the edge of the map are drawn completely
+const ALONE = 360; // this number in place of a hue means a person with one face
 
 class FaceMap {
   constructor(canvas, points) {
     this.canvas = canvas; this.points = points; this.count = points.length / 3;
     this.key = canvas.dataset.key;
-    this.scale = 1; this.left = 0; this.top = 0; // the visible square; lengths are shares of the map, its side is 1 / scale
+    this.scale = 1; this.left = 0; this.top = 0; // the visible square; its side is 1 / scale, as a share of the map
     this.lasso = []; this.selected = []; this.frame = null; this.isMoving = false;
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
     canvas.addEventListener("pointermove", (event) => this.drag(event));
@@ -84,7 +84,7 @@ class FaceMap {
     const size = Math.max(1.5, Math.min(10, 3 + Math.log2(this.scale) - Math.log10(Math.max(20, this.count) / 2000))) * devicePixelRatio;
     pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
     const unit = (side * this.scale) / SIDE, x0 = edge - this.left * side * this.scale, y0 = top - this.top * side * this.scale;
-    const pale = isDark ? 0.4 : 0.25; // how much of the colour is left of a face that is not selected
+    const pale = isDark ? 0.4 : 0.25; // the opacity of faces that are not selected
     let hue = -1;
     for (const row of this.order()) {
       const at = row * 3;
@@ -107,7 +107,7 @@ class FaceMap {
     pen.globalAlpha = 0.08; pen.fill(); pen.globalAlpha = 1;
   }
 
-  /* Returns the rows by hue, so that the colour of the pen changes at most 361 times. */
+  /* Returns the rows sorted by hue, so that the colour of the pen changes at most 361 times. */
   order() {
     if (!this.rows) this.rows = Uint32Array.from({ length: this.count }, (_, row) => row).sort((a, b) => this.points[b * 3 + 2] - this.points[a * 3 + 2]);
     return this.rows;
@@ -140,7 +140,7 @@ class FaceMap {
     const flat = outline.map(([x, y]) => [x * SIDE, y * SIDE]), rows = [];
     for (let row = 0; row < this.count; row += 1) {
       const x = this.points[row * 3], y = this.points[row * 3 + 1];
-      let isInside = false; // a ray to the right crosses the outline an odd number of times
+      let isInside = false; // a point is inside if a ray from it to the right crosses the outline an odd number of times
       for (let i = 0, j = flat.length - 1; i < flat.length; j = i, i += 1) {
         const [xi, yi] = flat[i], [xj, yj] = flat[j];
         if ((yi > y) !== (yj > y) && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) isInside = !isInside;
@@ -221,6 +221,6 @@ if (map) {
   fetch(`/api/map/points?key=${map.dataset.key}`).then(async (answer) => {
     if (!answer.ok) throw new Error((await answer.json()).error);
     new FaceMap(map, new Uint16Array(await answer.arrayBuffer()));
-    map.removeAttribute("aria-busy"); // the map has its faces, and answers keys and the pointer
+    map.removeAttribute("aria-busy"); // the map now shows its faces, and reacts to keys and the pointer
   }).catch((error) => say(error.message, true));
 }

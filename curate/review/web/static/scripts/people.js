@@ -40,7 +40,7 @@ function drawPerson(cell, row) {
   document.addEventListener("change", () => grid.reload());
   seen.addEventListener("click", () => act({ act: "seen" }));
 
-  /* The people that an act is about: the selected people, or the person with the focus. */
+  /* Returns the people whom an act changes: the selected people, or else the person with the focus. */
   function targets() {
     const row = grid.current();
     return grid.selected.size ? [...grid.selected] : row && grid.hasFocus() ? [row.id] : [];

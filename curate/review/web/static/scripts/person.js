@@ -81,7 +81,7 @@ function drawFace(cell, row) {
     }));
   }
 
-  /* The person may have got another id, or may be gone. */
+  /* After a change of the dataset, the person may have another id, or may not exist any more. */
   document.addEventListener("change", async () => {
     try {
       await request(`/api/people/${person}`);
@@ -187,7 +187,7 @@ function drawFace(cell, row) {
     box: document.getElementById("face"),
     face: null, // the id of the face that the dialog shows
     consent: null, // the consent for the photo of this face, or null until the server has answered
-    turn: 0, // counts the calls of `show`: only the answer for the newest call is shown
+    turn: 0, // counts the calls of `show`, so that only the answer to the newest call is shown
     isOpen() { return this.box.open; },
     close() { if (this.box.open) this.box.close(); },
     async show(index) {
@@ -242,7 +242,7 @@ function drawFace(cell, row) {
       await grid.fetchPart(Math.floor(grid.focusIndex / PART));
       const index = grid.rows.findIndex((one) => one && one.id === this.face);
       if (index >= 0) await this.show(index);
-      else if (!grid.stale) this.close(); // while the grid loads its rows again, the next call of `refresh` decides
+      else if (!grid.stale) this.close(); // while the grid still loads its rows, the dialog stays open until the next call of `refresh`
     },
     showPick() {
       const face = grid.current();
@@ -277,7 +277,7 @@ function drawFace(cell, row) {
     else if (!grid.key(event)) return;
     event.preventDefault();
   });
-  /* After the answer "mixed", the page Questions opens this page, and the faces of a proposal are selected at once. */
+  /* The page Questions opens this page after the answer "mixed". The proposed faces are then selected at once. */
   const isMixed = new URLSearchParams(location.search).has("mixed");
   if (isMixed) { back.href = "/ask"; back.textContent = "← Questions"; }
   grid.reload(false).then(() => { if (isMixed) acts.two(); });

@@ -4,7 +4,7 @@
 
 /* --- requests --- */
 
-/* The server does not answer. */
+/* The error of a request if the server does not answer. */
 class NoAnswer extends Error {}
 
 async function request(path, body) {
@@ -20,7 +20,7 @@ async function request(path, body) {
     }
     const isJson = (answer.headers.get("Content-Type") || "").startsWith("application/json");
     const value = isJson ? await answer.json() : { error: await answer.text() };
-    if (value.again) { // the decisions are being applied: the act waits
+    if (value.again) { // the server is applying decisions, so the request is sent again after a second
       say(value.error);
       await new Promise((done) => { setTimeout(done, 1000); });
       continue;
@@ -33,8 +33,8 @@ async function request(path, body) {
 
 /* --- the state of the session --- */
 
-// The revision of the state that the page shows. The page brings it along, so that an act before the first answer of
-// /api/state also changes the page.
+// The revision of the state that the page shows. The page contains this number, so that the page also notices an act
+// before the first answer of /api/state.
 let revision = Number(document.body.dataset.revision);
 const state = { can_write: true };
 
@@ -85,11 +85,11 @@ let messageTimer = 0;
 function say(sentence, isBad = false) {
   const box = document.getElementById("message");
   const dialog = document.querySelector("dialog[open]");
-  (dialog || document.body).append(box); // a modal dialog lies above everything else
+  (dialog || document.body).append(box); // a modal dialog would cover a message outside the dialog
   box.textContent = sentence;
   box.classList.toggle("bad", isBad);
   const dock = dialog ? null : document.querySelector(".dock:not([hidden])");
-  box.style.bottom = dock ? `${dock.offsetHeight + 12}px` : ""; // the message does not cover the buttons
+  box.style.bottom = dock ? `${dock.offsetHeight + 12}px` : ""; // the message must not cover the buttons of the dock
   box.hidden = false;
   clearTimeout(messageTimer);
   messageTimer = setTimeout(() => { box.hidden = true; }, isBad ? 12000 : 5000);
@@ -141,8 +141,8 @@ function rememberForm(form, change) {
 
 /* --- dialogs --- */
 
-/* With a `label`, asks for a text, and resolves to the text. Without a `label`, asks for a confirmation, and resolves to
-   true. After Cancel, resolves to null. `suggestions` are texts that the field offers. */
+/* With a `label`, asks for a text, and resolves to the text. `suggestions` are texts that the field offers.
+   Without a `label`, asks for a confirmation, and resolves to true. After Cancel, resolves to null. */
 function ask({ title, text = "", label = "", value = "", yes = "OK", suggestions = [] }) {
   const dialog = document.getElementById("ask"), input = document.getElementById("ask-input");
   document.getElementById("ask-title").textContent = title;
@@ -177,9 +177,9 @@ async function askDrop(faces) {
   return { kind: "drop", faces, ...(reason && { reason }) };
 }
 
-/* Lets the user choose a person who is not in `without`. The people who are most similar to `faces` come first. Without
-   faces, the people who are most similar to the first person of `without` come first. Resolves to the row of the person,
-   or to null after Cancel. */
+/* Lets the user choose a person who is not in `without`. The people who are most similar to `faces` come first.
+   Without faces, the people who are most similar to the first person of `without` come first.
+   Resolves to the row of the chosen person, or to null after Cancel. */
 function choosePerson(title, without = [], faces = []) {
   const dialog = document.getElementById("choose"), input = document.getElementById("choose-input");
   const list = document.getElementById("choose-list");
@@ -205,7 +205,7 @@ function choosePerson(title, without = [], faces = []) {
     const buttons = [...list.children], place = buttons.indexOf(document.activeElement);
     if (event.key === "ArrowDown") buttons[Math.min(place + 1, buttons.length - 1)]?.focus();
     else if (event.key === "ArrowUp") (place > 0 ? buttons[place - 1] : input).focus();
-    // the list may still show the people from before the last letter
+    // the list may still show the people for the text before the last letter
     else if (event.key === "Enter" && event.target === input) shown.then(() => list.firstElementChild?.click());
     else return;
     event.preventDefault();

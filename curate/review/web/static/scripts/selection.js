@@ -1,4 +1,4 @@
-/* The faces that a lasso on the map selected, from any number of people. Needs review.js and grid.js. */
+/* The page of the faces that a lasso on the map selected. Needs review.js and grid.js. */
 "use strict";
 
 function drawSelectedFace(cell, row) {
@@ -37,7 +37,7 @@ function drawSelectedFace(cell, row) {
     return grid.selected.size ? [...grid.selected] : row && grid.hasFocus() ? [row.id] : [];
   }
 
-  /* `make_requests` gets the faces, and resolves to requests, or to null if the user cancels. */
+  /* Records the requests that `make_requests(faces)` resolves to. `make_requests` resolves to null if the user cancels. */
   async function perform(make_requests) {
     const faces = targets();
     if (!faces.length) { say("Choose faces first.", true); return; }
@@ -61,7 +61,7 @@ function drawSelectedFace(cell, row) {
       const title = "Not this person";
       return perform(async (faces) => {
         const text = `${count(faces.length, "face")} leave their people. Each face becomes a person of its own.`;
-        if (faces.length > 1 && !await ask({ title: `${title}?`, text, yes: title })) return null; // one face: no question
+        if (faces.length > 1 && !await ask({ title: `${title}?`, text, yes: title })) return null; // for one face, the user need not confirm
         return faces.map((face) => ({ kind: "split", faces: [face] }));
       });
     },

@@ -1,9 +1,9 @@
-/* One zoom for all images of the page: every image shows the same part at the same scale. */
+/* Zooms all images of the page together. Every image shows the same part at the same scale. */
 "use strict";
 
 function startZoom(images) {
   const slider = document.getElementById("zoom"), value = document.getElementById("zoom-value");
-  let x = 0.5, y = 0.5; // the point that stays in its place, as shares of the width and the height
+  let x = 0.5, y = 0.5; // the point of each image that does not move, as shares of the width and the height
 
   function paint() {
     const zoom = Number(slider.value);
