@@ -44,12 +44,12 @@ def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int],
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Returns whether a folder is a dataset. Raises BadInput for the copy of a ledger in a store."""
+    """Returns whether a folder is a dataset. Raises BadInput if the folder is the copy of a dataset in a store."""
     from manifests.errors import BadInput
 
     has_ledger = (folder / LEDGER_NAME).is_file()
     if has_ledger and isinstance(folder, StorePath):
-        raise BadInput(f"{folder} contains the copy of a ledger. Name the local folder of the dataset.")
+        raise BadInput(f"{folder} is the copy of a dataset in a store. Name the local folder of the dataset.")
     return has_ledger
 
 
@@ -308,7 +308,7 @@ def _describe_verification(result: Verification) -> str:
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
-    processor = "perhaps because of another processor, OpenCV or numpy"
+    processor = "perhaps because the processor, OpenCV or numpy is not the same as before"
     guess = "perhaps because θ was edited" if "theta.jsonl" in result.changed_files else processor
     cause = "; ".join(result.version_differences) or guess
     for problem, names in (
@@ -328,7 +328,7 @@ def _describe_verification(result: Verification) -> str:
         )
     if result.changed_files or result.unreproduced_files:
         lines.append(
-            "  Largest difference of a pixel between a file and the image that was made again: "
+            "  Largest difference of a pixel value between a file and the image that was made again: "
             f"{result.largest_difference}/255."
         )
     return "\n".join(lines)

@@ -4,7 +4,7 @@ The keys of a preset file are the fields of `degrade.sampling.Preset`.
 
     down = [2, 16]              # required, like resize; a range is [low, high]
     resize = "bilinear"
-    blur = [0.5, 8]             # without this key, there is no blur step; the same holds for noise and jpeg
+    blur = [0.5, 8]             # without this key, there is no blur step; noise and jpeg work likewise
     noise = [0, 15]
     jpeg = [40, 95]
 

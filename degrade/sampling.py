@@ -185,10 +185,10 @@ class SecondOrder:
     """Holds the ranges of Real-ESRGAN's chain (feed_data in realesrgan_model.py).
 
     After two rounds, the image is resized to 1/`small` of its side, and filtered by a sinc kernel with the probability
-    `final_sinc`. The resize to 1/`small` and the sinc filter come before or after the second JPEG, with a probability
-    of 1/2 each. Every resize uses area, bilinear or bicubic interpolation. In θ, each resize of Real-ESRGAN's chain is
-    a `downsample` step. The factor of a `downsample` step is relative to the image before the step, so the same θ fits
-    images of any size.
+    `final_sinc`. The resize to 1/`small` and the sinc filter come before the second JPEG with a probability of 1/2, and
+    otherwise after the second JPEG. Every resize uses area, bilinear or bicubic interpolation. In θ, each resize of
+    Real-ESRGAN's chain is a `downsample` step. The factor of a `downsample` step is relative to the image before the
+    step, so the same θ fits images of any size.
     """
 
     first: Order

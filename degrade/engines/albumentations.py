@@ -20,7 +20,7 @@ from degrade.operations.apply import apply, apply_to_pixels
 from degrade.presets import find_preset
 from degrade.theta import Theta
 
-# Without NO_ALBUMENTATIONS_UPDATE, the import of albumentations asks the package index for a newer version.
+# If NO_ALBUMENTATIONS_UPDATE is not set, the import of albumentations asks the package index for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from albumentations.core.transforms_interface import (
@@ -33,12 +33,12 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
     """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, with a θ that is drawn from `preset`.
 
     `preset` is the name of a preset in docs/degrade.md, or a .toml or .json file. A degraded image keeps its shape and
-    dtype. In one call, all images that `only` names are degraded with the same θ. All images that `only` does not name
-    stay clean. An additional target is degraded only if `only` names it. `images` is a stack (N, H, W, 3). A float32
-    result has values on the 1/255 grid, like the content of an 8-bit file.
+    dtype. `only` contains the names of the targets that are degraded; all other targets stay clean. One call degrades
+    all its images with the same θ. The target `images` is a stack (N, H, W, 3). A float32 result has values on the
+    1/255 grid, like the content of an 8-bit file.
 
-    Raises BadInput for an unknown preset. A call raises BadInput for an image that is gray, RGBA or 16-bit, or too
-    small for its θ.
+    Raises BadInput for an unknown preset. A call raises BadInput for an image that is gray, RGBA, 16-bit, or too small
+    for its θ.
     """
 
     _key2func: dict[str, Callable[..., Any]]

@@ -3,16 +3,17 @@
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
 The tests compare the exact engine with BasicSR's code. Users can run BasicSR's code to degrade images as published
-papers did. Kernels, noise and JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and
-torchvision as GFPGAN's ffhq_degradation_dataset.py. A function `random_*` of BasicSR draws numbers and then calls a
-deterministic function with these numbers. basicsr_reference.py calls the deterministic function directly, with the
-numbers of θ. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is ours.
+papers did. BasicSR's functions make the kernels, the noise and the JPEG. Blur, resizing and colour use the same calls
+of OpenCV and torchvision as GFPGAN's ffhq_degradation_dataset.py. In BasicSR, a function `random_*` draws numbers, and
+then calls a deterministic function with these numbers. basicsr_reference.py calls the deterministic function directly,
+with the numbers of θ. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is ours.
 
-BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
-removed. basicsr_reference.py registers a replacement for `functional_tensor`. BasicSR passes the JPEG quality as a
-float, but OpenCV 5 needs a whole number.
+BasicSR 1.4.2 needs two repairs. First, BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision
+0.17 removed. basicsr_reference.py registers a replacement for `functional_tensor`. Second, BasicSR passes its JPEG
+quality to OpenCV as a float if the quality is a float. OpenCV 5 accepts only a whole number, so basicsr_reference.py
+passes an int.
 
-A process can degrade only one image at a time, because a global variable contains the next random numbers.
+The next random numbers are in a global variable, so a process can degrade only one image at a time.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def apply(hq: Image, theta: Theta) -> Image:
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:
-    """Runs checked steps on an RGB image without the rounding at the end. Returns an RGB image."""
+    """Runs valid steps on an RGB image. Returns an RGB image that is not rounded to 8 bits."""
     load_basicsr()
     image = np.ascontiguousarray(hq[..., ::-1])
     for step in steps:

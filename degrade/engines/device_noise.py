@@ -1,4 +1,4 @@
-"""Draws the noise of the torch engine on the device of the images, in place of numpy's numbers on the CPU.
+"""Adds the noise of the torch engine, with random numbers that the device of the images draws.
 
 The noise has the same distribution as in the exact engine, but other numbers. The same image and the same step give the
 same noise again on the same machine. A GPU of another model may draw other numbers. Every function gets N images of
@@ -35,8 +35,9 @@ def add_poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
         if step["gray"]:  # OpenCV's weights of the luma
             image = (0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])[None]
         pixels = (image * 255).round().clamp(0, 255)
-        # `levels` is the number of different 8-bit values in the image, rounded up to a power of two. It stays on the
-        # device. The logarithm of a power of two may be a little too large, so a small number is subtracted.
+        # `levels` is the number of different 8-bit values in the image, rounded up to a power of two. `levels` stays on
+        # the device, so the CPU does not wait. The logarithm of a power of two may be a little too large, so a small
+        # number is subtracted.
         seen = pixels.new_zeros(256, dtype=torch.float64).index_fill_(0, pixels.long().flatten(), 1)
         levels = torch.exp2(torch.ceil(torch.log2(seen.sum()) - 1e-9)).to(image.dtype)
         expected = pixels * (levels / 255)

@@ -8,13 +8,13 @@ engine rounds to 8 bits, the same step of the torch engine rounds and clips, but
 (straight-through). Noise and colour clip without rounding. A clipped value has the gradient 0.
 
 Every random number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference
-in the last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs the first
-steps of this θ, on the CPU. Before and after Poisson noise, and before every JPEG except the last, the image of the
-exact engine replaces the image of the torch engine. The gradient passes straight through. The expected value of a noisy
-image is the image without noise, so the gradient treats the noise as a constant.
+in the last bit of its input. Therefore, if a θ has Poisson noise or more than one JPEG, the exact engine also runs the
+first steps of this θ, on the CPU. Before and after Poisson noise, and before every JPEG except the last, the image of
+the exact engine replaces the image of the torch engine. The gradient passes straight through. The expected value of a
+noisy image is the image without noise, so the gradient treats the noise as a constant.
 
-With `device_noise`, the device draws the numbers of all noise (`degrade.engines.device_noise`), and the exact engine is
-not used. No step runs on the CPU. Training on a GPU degrades its inputs in this way.
+With `device_noise`, the device of the images draws the numbers of all noise (`degrade.engines.device_noise`), and the
+exact engine does not run. Training on a GPU degrades its inputs in this way.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def apply(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> Te
 
 
 def degrade(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> Tensor:
-    """Degrades a batch like `apply`, but does not check the batch. So the CPU does not wait for the device.
+    """Degrades a batch like `apply`, without the check of the batch, for which the CPU would wait for the device.
 
     `hq` is float32 or float64. Raises BadInput if a θ is not valid.
     """
@@ -85,7 +85,7 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
 
 
 def run_steps(hq: Tensor, thetas: Sequence[Theta], device_noise: bool = False) -> list[Tensor]:
-    """Runs the checked steps of each image without the rounding at the end. Returns one tensor (3, H', W') per image.
+    """Runs the steps of each image. Returns one tensor (3, H', W') per image, which is not rounded to 8 bits.
 
     The first steps of all images run first, then the second steps, and so on. Images of equal size run as one batch if
     their steps are of the same kind.
@@ -137,7 +137,7 @@ def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact:
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
     match step["op"]:
-        case "blur" if version > 1:  # the exact engine uses the same kernel in fast_blur
+        case "blur" if version > 1:  # `fast_blur` of the exact engine uses the same kernel
             following = steps[position + 1 : position + 2]
             next_step = following[0] if following and following[0]["op"] == "downsample" else None
             return {"op": "blur", "kernel": make_fast_kernel(step, height, width, next_step)}
@@ -185,10 +185,10 @@ def _mirror_border(images: Tensor, border: int) -> Tensor:
 
 
 def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Resizes images by a product with the 1-D weights of OpenCV or imresize on each axis."""
+    """Resizes images by a product with the weights of `resize_matrix` on each axis."""
     (height, width), interpolation = steps[0]["size"], steps[0]["interpolation"]
-    # With some settings, torch computes float32 products in TF32 or bfloat16. The resulting error would change 8-bit
-    # values, so the products with the weights are computed in float64.
+    # If torch may compute float32 products in TF32 or bfloat16, the products are computed in float64, because the error
+    # of TF32 would change 8-bit values.
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
     rows = send(resize_matrix(images.shape[-2], height, interpolation), precise)
@@ -241,7 +241,7 @@ def _blend(images: Tensor, other: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _luma(images: Tensor, red: float = 0.2989) -> Tensor:
-    """Returns the luma. The default weight `red` is torchvision's; OpenCV's weight is 0.299."""
+    """Returns the luma. `red` is the weight of the red channel: 0.2989 in torchvision, and 0.299 in OpenCV."""
     return (red * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])[:, None]
 
 
@@ -266,7 +266,7 @@ def _saturation(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _hue(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Turns the hue in HSV, where the hue is in sixths of the circle. A gray pixel has no hue and does not change."""
+    """Rotates the hue in HSV. A gray pixel has no hue and does not change."""
     red, green, blue = images.clamp(0, 1).unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)

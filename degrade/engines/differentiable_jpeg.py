@@ -61,7 +61,7 @@ def to_levels(image: Tensor) -> Tensor:
 
 def from_levels(levels: Tensor) -> Tensor:
     """Maps 0..255 to 0..1."""
-    # The divisor 255 is a tensor. If the divisor were a number, CUDA would multiply by a rounded 1/255.
+    # The divisor 255 is a tensor. If the divisor were a Python number, CUDA would multiply by a rounded 1/255.
     return levels / levels.new_full((), 255)
 
 

@@ -132,12 +132,12 @@ def make_set(
 ) -> SetSummary:
     """Makes, finishes or repairs the frozen set of one split.
 
-    The set contains one image for every face of the split that has the status ok and is not a near-duplicate. A face
-    gets no image if a test filter allows the face only as a reference. The 512 px crop is area-resized to `size` and
-    degraded with a θ that depends on (seed, preset, face_id). A set of val or test locks its split. If an image of a
-    finished set is missing, or if its bytes have changed, the image is made again with the recorded bytes. `progress`
-    is called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for BasicSR's
-    code. `cluster` is the address of a Ray cluster that degrades the images, or `local` to start Ray on this machine.
+    The set contains one image for each face of the split with the status ok, except for near-duplicates. A face gets no
+    image if a test filter allows the face only as a reference. The 512 px crop is area-resized to `size` and degraded
+    with a θ that depends on (seed, preset, face_id). A set of val or test locks its split. If an image of a finished
+    set is missing, or if its bytes have changed, the image is made again with the recorded bytes. `progress` is called
+    with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for BasicSR's code.
+    `cluster` is the address of a Ray cluster that degrades the images, or `local` to start Ray on this machine.
 
     Raises BadInput if an option is not valid, if the split has no face, if `size` is too small for the preset, or if
     another set has the same name. Raises LedgerBroken if a crop is missing or has changed since the set was begun.
@@ -158,14 +158,14 @@ def make_set(
                 f"{len(missing)} crops are missing, for example {missing[0]}: run `likeness curate` again."
             )
         remove_temporary_files(ledger.dataset / "lq" / plan.name)
-        # The pool is opened first, because a cluster can refuse the command, and a set that is begun locks its split.
+        # `plan.begin` locks the split. A cluster can refuse the command, so the pool is opened before `plan.begin`.
         with open_job_pool(workers, len(crops), cluster) as map_in_order:
             if todo:
                 plan.begin()
             if progress:
                 progress(len(plan.faces) - len(crops))
-            # The jobs of all batches are one sequence, so that no worker waits at the end of a batch. Each job is made
-            # when a worker can soon take it, and is kept until its result is recorded.
+            # The jobs of all batches are one sequence, so that no worker waits at the end of a batch. A job is made
+            # shortly before a worker takes the job, and is kept until the result is recorded.
             jobs, kept_jobs = tee(plan.make_job(face) for _, batch in todo for face in batch)
             results = zip(kept_jobs, map_in_order(run_job, jobs), strict=True)
             for number, batch in todo:
@@ -246,7 +246,7 @@ class _Plan:
         return lq_path(self.ledger.dataset, self.name, face)
 
     def find_changed_faces(self) -> set[str]:
-        """Returns the faces of recorded batches whose image on disk differs from the recorded bytes."""
+        """Returns the faces of recorded batches whose images on disk differ from the recorded bytes."""
         changed = set()
         for number, faces in enumerate(self.batches):
             if self.name_unit(number) in self.recorded_units:

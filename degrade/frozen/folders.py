@@ -49,7 +49,7 @@ from manifests.runtime.workers import check_workers
 from manifests.stores.requests import check_writable
 from manifests.stores.store_path import StorePath, parse_path
 
-# The limits of --size are in pixels (ours). An image below the lower limit shows no face, and few images are
+# The limits of --size are in pixels (ours). An image below the lower limit is too small to show a face. Few images are
 # larger than the upper limit.
 MIN_SIZE, MAX_SIZE = 16, 8192
 # A file with an ending in SUFFIXES counts as an image even if the file is damaged. The card then lists the file as
@@ -237,9 +237,8 @@ def _make_set(
 
 
 def _remove_empty_set(out: Path) -> None:
-    """Removes the card of a set that has no image.
-
-    If `lock_folder` created the folder, `lock_folder` later removes the empty folder.
+    """Removes the card of a set that has no image. Afterwards, `lock_folder` removes the folder if `lock_folder`
+    created it.
     """
     if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
         (out / CARD).unlink()

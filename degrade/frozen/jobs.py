@@ -36,7 +36,8 @@ from manifests.runtime.workers import (
 )
 
 ENGINES = ("exact", "basicsr")
-# A task of a cluster has a few jobs, because a task costs 6 ms beside its jobs (docs/scale.md). The number is ours.
+# The number of jobs in one task of a cluster (ours). In addition to the time of its jobs, each task takes 6 ms
+# (docs/scale.md).
 JOBS_A_TASK = 8
 
 Advance = Callable[[int], None]  # the function receives the number of images finished since the last call
@@ -74,7 +75,7 @@ class Comparison:
     disk_sha256: str | None
     regenerated_sha256: str | None
     source_sha256: str | None
-    # the largest difference of a pixel between the two images, in 1/255; 255 if the sizes differ
+    # the largest difference of a pixel value between the two images, in 1/255; 255 if the sizes differ
     difference: int | None
 
 

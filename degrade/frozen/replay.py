@@ -96,8 +96,8 @@ def replay(
             guess = "another processor, other versions of OpenCV and numpy, or an edited θ"
             cause = "; ".join(compare_versions(_read_card_beside(thetas) or {})) or guess
             raise BadInput(
-                f"{_list_names(different)} of {len(rows)} images differ from the bytes that {thetas} records and were "
-                f"not written. Possible causes: {cause}. `likeness verify --originals {source}` on the original set "
+                f"{_list_names(different)} of {len(rows)} images differ from the bytes that {thetas} records, so they "
+                f"were not written. Possible causes: {cause}. `likeness verify --originals {source}` on the original set "
                 "shows the difference."
             )
         if not complete or not (out / THETAS).is_file():
@@ -138,7 +138,7 @@ def _find_sources(source: Path, rows: list[Row]) -> list[Path]:
     missing: list[str] = []
     changed: list[str] = []
     found: list[Path] = []
-    others: dict[str, Path] | None = None  # sha256 -> file; the folder is read only if a source is not in its place
+    others: dict[str, Path] | None = None  # sha256 -> file; filled if a source is not in its place
     for row in rows:
         path = source / decode_name(row["source_encoded"])
         try:

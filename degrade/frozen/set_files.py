@@ -35,7 +35,7 @@ CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
 _CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # Keys that card.json must have.
 Row = dict[str, Any]  # One line of theta.jsonl.
-_PATHS = ("file", "source")  # The keys of a row that contain a path.
+_PATHS = ("file", "source")  # The keys whose values are paths.
 _ROW_KEYS = (*_PATHS, *(f"{key}_encoded" for key in _PATHS), "source_sha256", "size", "engine", "theta", "sha256")
 
 
@@ -66,7 +66,9 @@ def describe_path(key: str, path: Path) -> dict[str, str]:
 
 
 def _complete_paths(fields: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the fields with plain and encoded paths. Earlier versions of Likeness wrote only encoded paths."""
+    """Returns the fields, with both the plain and the encoded paths. Earlier versions of Likeness wrote only encoded
+    paths.
+    """
     if any(f"{key}_encoded" in fields for key in keys):
         return fields
     return fields | {name: path for key in keys for name, path in describe_path(key, decode_name(fields[key])).items()}
@@ -142,7 +144,7 @@ def read_card(out: Path) -> dict[str, Any]:
     ):
         if not valid:
             raise BadInput(f"{out / CARD} was edited: the value of {key} is not valid. Restore the file.")
-    if "source_encoded" not in card:  # an earlier version of Likeness wrote the card
+    if "source_encoded" not in card:  # an earlier version of Likeness wrote this card
         card["skipped"] = [[plain_name(decode_name(name)), reason] for name, reason in card["skipped"]]
     return _complete_paths(card, ("source",))
 

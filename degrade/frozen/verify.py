@@ -54,7 +54,7 @@ class Verification:
     files_without_source: tuple[str, ...]  # Images whose clean image is missing, has changed or cannot be read.
     unexpected_files: tuple[str, ...]  # Files that are on disk but not recorded.
     images_not_made: int  # The number of images that an unfinished set lacks; 1 if the number is unknown.
-    largest_difference: int  # The largest difference of a pixel between a file and its new image, in 1/255.
+    largest_difference: int  # The largest difference of a pixel value between a file and its new image, in 1/255.
     # A text for each library whose version on this machine differs from the version that made the set.
     version_differences: tuple[str, ...] = ()
 

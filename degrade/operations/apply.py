@@ -87,7 +87,7 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
             size = (height, width)
         elif step["op"] == "downsample":
             factor = step["factor"]
-            if min(size) < factor and theta["version"] > 1:  # a θ of version 1 keeps at least one pixel
+            if min(size) < factor and theta["version"] > 1:  # in version 1, one pixel remains
                 raise BadInput(
                     f"Step {number} of this θ (downsample by {factor:g}) leaves less than one pixel of "
                     f"{size[1]} x {size[0]}: take a larger image or a smaller factor."
@@ -106,7 +106,7 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
 
 
 def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
-    """Runs checked steps without the rounding at the end. Returns a float32 image of the size after the last step."""
+    """Runs valid steps. Returns the float32 image after the last step, which is not rounded to 8 bits."""
     image = np.ascontiguousarray(hq)
     for _, after in iterate_steps(hq, steps, version):
         image = after
@@ -114,7 +114,7 @@ def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
 
 
 def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Iterator[tuple[int, Image]]:
-    """Runs checked steps one after the other. After each step, yields (number of finished steps, image).
+    """Runs valid steps one after the other. After each step, yields (number of finished steps, image).
 
     In version 2, a blur and the downsample after the blur are one product, so the blur and the downsample finish
     together.

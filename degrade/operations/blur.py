@@ -63,8 +63,8 @@ def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
         image = np.asarray(blurred, np.float32)
         return resize(image, out_height, out_width, next_step["interpolation"]) if next_step else image
     # Each pass has one banded matrix for each axis. The banded matrix of a pass joins the 1-D filter and the resize.
-    # The matrices of an axis have the same indices and differ only in their weights. Both axes of a square share the
-    # indices.
+    # The matrices of an axis have the same indices and differ only in their weights. If the image and the result are
+    # square, both axes have the same indices.
     interpolation = next_step["interpolation"] if next_step else None
     columns, rows = passes
     if (height, shape[0]) != (width, shape[1]):
@@ -97,10 +97,10 @@ def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image
     height, width = image.shape[:2]
     half = len(kernel) // 2
     shape = _fourier_shape(height, width, len(kernel))
-    # `weight` is the real transform of the kernel. Each column of `weight` comes twice, for the real and for the
-    # imaginary part of the spectrum of an image: numpy multiplies real numbers faster than a complex and a real number.
-    # The kernel is padded to `shape`, and its centre is moved to (0, 0). In `around`, the centre column of the kernel
-    # is at 0, and the left half is at the end.
+    # `weight` is the real transform of the kernel. Each column of `weight` occurs twice, once for the real part and
+    # once for the imaginary part of the image's spectrum: numpy multiplies two real numbers faster than a complex
+    # number and a real number. The kernel is padded to `shape`, and its centre is moved to (0, 0). In `around`, the
+    # centre column of the kernel is at 0, and the left half is at the end.
     around = np.zeros((len(kernel), shape[1]), np.float32)
     around[:, : half + 1] = kernel[:, half:]
     around[:, shape[1] - half :] = kernel[:, :half]
@@ -148,7 +148,7 @@ def _fourier_shape(height: int, width: int, taps: int) -> tuple[int, int]:
 
 
 def _is_direct(taps: int) -> bool:
-    """Returns whether OpenCV's direct filter is used. The direct filter is fast for kernels of up to 11 x 11."""
+    """Returns whether OpenCV filters directly, which is fast for kernels of up to 11 x 11 pixels."""
     return taps <= 11
 
 
@@ -162,8 +162,8 @@ _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 def _count_affordable_passes(size: tuple[int, int], kernel: Kernel, shape: tuple[int, int]) -> int:
     """Returns the largest number of separable passes that cost at most as much as the other method.
 
-    `size` and `shape` are the sizes (height, width) of the image and of the result. `kernel` is cut, and 1-D for an
-    `iso` kernel. The other method is OpenCV's filter for `iso` kernels and for kernels of up to 11 x 11 pixels, and the
+    `size` and `shape` are the sizes (height, width) of the image and of the result. `kernel` is the result of
+    `cut_kernel`. The other method is OpenCV's filter for `iso` kernels and for kernels of up to 11 x 11 pixels, and the
     Fourier transform for larger kernels. The costs are computed from counts of multiplications and not measured, so
     every machine chooses the same method.
     """
@@ -182,10 +182,9 @@ def _count_affordable_passes(size: tuple[int, int], kernel: Kernel, shape: tuple
 def _make_bands(
     lines: Kernel, count: int, rows: int, interpolation: str | None
 ) -> tuple[sparse.csr_array, NDArray[np.float32]]:
-    """Returns the matrices (rows, count) of the 1-D filters in `lines` (passes, taps).
-
-    Each matrix joins a filter and the resize after the filter. The result is the matrix of the first filter, and the
-    values of all matrices, float32 (passes, values). A row of the values is the `data` of the matrix of its filter.
+    """Makes a sparse matrix (rows, count) for each 1-D filter in `lines` (passes, taps). Each matrix joins a filter and
+    the resize after the filter. The matrices differ only in their `data`. Returns the first matrix, and the `data` of
+    all matrices as float32 (passes, values).
     """
     # For each output row of the resize, `first` is the first input row that the resize reads. `weight` contains the
     # weights of the row `first` and of the rows after `first`.

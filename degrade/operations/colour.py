@@ -14,7 +14,7 @@ from degrade.operations.pixels import Image, is_in_range
 
 # The weights of the luma are from torchvision's rgb_to_grayscale. OpenCV's weight of red is 0.299 instead of 0.2989.
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
-_ROWS = 32  # The luma is computed in bands of this number of rows (ours), whose products fit into the cache of a core.
+_ROWS = 32  # The luma is computed in bands of this number of rows (ours), because a band fits into the cache of a core.
 
 
 def _clip(image: NDArray[np.float32]) -> Image:

@@ -117,13 +117,13 @@ def make_kernel(step: dict[str, Any]) -> Kernel:
 def support_radius(kernel: Kernel, tolerance: float) -> int:
     """Returns the radius of the smallest centred square outside of which the absolute weight is at most `tolerance`."""
     weights = np.bincount(_find_rings(kernel.shape[0]), np.abs(kernel).ravel())
-    outside = np.cumsum(weights[::-1])[::-1]  # outside[r] is the weight at distance r or more
+    outside = np.cumsum(weights[::-1])[::-1]  # outside[r] is the absolute weight from ring r outwards
     return int(np.count_nonzero(outside > tolerance)) - 1
 
 
 @lru_cache(maxsize=32)
 def _find_rings(size: int) -> NDArray[np.int64]:
-    """Returns the distance of each element of a kernel (size, size) from the centre, as the ring of a square, flat."""
+    """Returns max(|x|, |y|) of each element (x, y) of a kernel, int64 (size * size,). The centre is (0, 0)."""
     distance = np.abs(np.arange(size) - size // 2)
     return np.maximum(distance[:, None], distance[None, :]).ravel()
 
@@ -150,8 +150,8 @@ def separate_kernel(kernel: Kernel, max_products: int) -> tuple[Kernel, Kernel] 
     `kernel` is the result of `cut_kernel`. The result is (columns, rows), each float64 (rank, taps). The kernel is the
     sum of the outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. The columns and the rows of
     a 1-D kernel are the same array. A Gaussian of any angle needs three to ten products. A cross approximation finds
-    these outer products with elementwise arithmetic only. With an SVD, a kernel would need .5 fewer products on
-    average. But LAPACK computes the SVD, and the results of LAPACK differ in the last bits between processors.
+    these outer products with elementwise arithmetic only. An SVD would need 0.5 products less for a kernel, on average.
+    But LAPACK computes the SVD, and the results of LAPACK differ in the last bits between processors.
     """
     if kernel.ndim == 1:
         lines = kernel[None]

@@ -114,7 +114,8 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
     scale = count / rows
     if interpolation == "area" and scale >= 1:
         return _area_taps(count, rows)
-    # For enlarging, `area` is bilinear between the input pixels and constant inside each input pixel.
+    # If `area` enlarges, an output pixel that lies inside one input pixel has the value of this input pixel. Any other
+    # output pixel is a weighted mean of two input pixels.
     if interpolation == "area":
         first = np.floor(np.arange(rows) * scale).astype(np.int64)
         part = (np.arange(rows) + 1) - (first + 1) / scale

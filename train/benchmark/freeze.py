@@ -183,8 +183,9 @@ def _summarize(
 
 
 def _list_references(source: FreezeSource) -> np.ndarray:
-    """Returns a row for each reference and each wrong reference, int64 (k, 2): the position of its target and its own
-    position in `source.faces`."""
+    """Returns a row (position of the target, position of the reference) for each reference and each wrong reference,
+    int64 (k, 2). The positions are those in `source.faces`.
+    """
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     pairs = [
         (number_of[case.face_id], number_of[ref]) for case in source.cases for ref in (*case.references, *case.wrong)

@@ -74,7 +74,7 @@ def read_source(dataset: Path, lq_set: str | None, split: str, references: int, 
 
 
 def _choose_set(ledger: Ledger, name: str | None, split: str) -> str:
-    """Checks and returns `name`, a frozen set of the split. If `name` is None, returns the only set of the split."""
+    """Returns `name` if it is a frozen set of the split. If `name` is None, returns the only set of the split."""
     splits_of: dict[str, list[str]] = dict(ledger.query(SETS_WITH_SPLITS).iter_rows())
     if name is not None:
         if name not in splits_of:

@@ -65,8 +65,8 @@ class CaseLine:
     picture: str  # The name of the 512 px crop; the target is this crop, area-resized to `size`.
     lq: str  # The name of the LQ image.
     theta: dict[str, Any]
-    references: tuple[str, ...]  # Names of pictures, in the order in which a restorer gets them.
-    wrong_references: tuple[str, ...]  # Names of pictures of another person; empty if nobody has enough.
+    references: tuple[str, ...]  # The names of the reference pictures, in the order in which a restorer gets them.
+    wrong_references: tuple[str, ...]  # Pictures of another person; empty if no other person has enough.
     wrong_person: str | None
     geometry: CropGeometry  # the position of the target's crop in its photo
 

@@ -42,8 +42,9 @@ def read_benchmark_rules(benchmark: Benchmark) -> Rules:
 
 
 def _list_benchmark_references(benchmark: Benchmark) -> np.ndarray:
-    """Returns a row for each reference and each wrong reference, int64 (k, 2): the position of its target and its own
-    position in `benchmark.faces`."""
+    """Returns a row (position of the target, position of the reference) for each reference and each wrong reference,
+    int64 (k, 2). The positions are those in `benchmark.faces`.
+    """
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}
     face_of = map_pictures_to_faces(benchmark)
     return make_pairs_array(

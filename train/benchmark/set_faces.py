@@ -37,7 +37,7 @@ class SetFaces:
     rules: Rules
     recognizer: str  # sha256
     is_imported: bool = False  # True: the faces have names of the imported set instead of face ids.
-    # Names of the faces that are LQ images. Such a face can show a known picture, but does not tell who the person is.
+    # Names of the faces that are LQ images. Such a face is compared as a picture, but not as a person.
     degraded: frozenset[str] = frozenset()
 
     @property
@@ -54,7 +54,7 @@ class SetFaces:
 def read_set_faces(dataset: Path, lq_set: str | None, targets: Sequence[str]) -> SetFaces:
     """Reads the faces of the people whose faces are `targets` (face ids).
 
-    All faces of these people are read, because every photo of a person can tell that a run knows the person.
+    All faces of these people are read, because any photo of a person can show that a run was trained on the person.
     `dataset` and `lq_set` are as in `read_frozen_set`. Raises the errors of `load_benchmark`. Raises BadInput if a
     dataset was not curated completely.
     """

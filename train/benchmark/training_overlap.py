@@ -10,10 +10,10 @@ The faces of the set are compared with the training faces in the snapshot of the
 A set that was split by photos shares its people with the training on purpose. For such a set, only the files and the
 pictures are compared. The faces of an imported set have no face ids, so only pictures and people are compared.
 
-In an imported set, the few photos of a person are often almost alike. A stranger who is like one of the photos is then
-like all of them, so the photos do not confirm each other. Therefore the photos of both people must confirm that they
-are one person. LQ images of strangers are alike because they are blurred, so an LQ image without a target is compared
-only as a picture.
+In an imported set, the few photos of a person are often almost alike. A stranger who looks like the person on one photo
+then looks like the person on all photos. So the photos of the set do not confirm each other. Therefore the photos of
+both people must confirm that they are one person. LQ images of strangers are alike because they are blurred, so an LQ
+image without a target is compared only as a picture.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TrainingOverlap:
     training_faces: int = 0
     training_people: int = 0
     alike_pairs: int = 0  # number of pairs whose cosine reaches the threshold for one person
-    # The expected number of pairs of strangers that reach the threshold. None if it is not known.
+    # The expected number of pairs of strangers whose cosine reaches this threshold. None if the number is not known.
     expected_pairs: float | None = 0.0
     how: dict[str, str] = field(default_factory=dict)  # kind -> a sentence that says how faces were compared
     unchecked: list[str] = field(default_factory=list)  # a sentence for each check that was not possible
@@ -96,8 +96,8 @@ def find_training_overlap(
     `own` has the faces of the set, and `targets` are the face ids of its images, or their names in an imported set.
     `checkpoint_folder` is the folder that contains the folder `snapshot`. If there is no snapshot, nothing is compared.
     `strangers_near_zero` is as in `FaceModels`. If it is True, the threshold for one person is calibrated on the faces
-    of the set and of the training together, because the threshold of a small set is too low for so many strangers.
-    Raises BadInput if the snapshot cannot be read.
+    of the set and of the training together, because the threshold of a small set is too low for the many people of the
+    training. Raises BadInput if the snapshot cannot be read.
     """
     if not has_snapshot(checkpoint_folder):
         return TrainingOverlap(False, unchecked=[NO_SNAPSHOT])
@@ -152,10 +152,9 @@ def has_snapshot(checkpoint_folder: Path) -> bool:
 
 
 def _fit_rules(own: SetFaces, snapshot: Snapshot, training: np.ndarray, strangers_near_zero: bool) -> Rules:
-    """Returns the rules for the comparison of the set with the training faces.
-
-    An imported set has no share of the pairs of strangers that reach the threshold. If the share is not calibrated, it
-    is measured on the people of the training. It stays NaN if the training has only one person.
+    """Returns the rules for the comparison of the set with the training faces. If `false_match_rate` is NaN, as in an
+    imported set, it is measured on the people of the training. `false_match_rate` stays NaN if the training has only
+    one person.
     """
     rules = own.rules
     if strangers_near_zero and len(own.rows):
@@ -202,8 +201,8 @@ def _compare_faces(
     """
     vectors = snapshot.embeddings[training]
     hashed = _find_possible_copies(own.vectors, vectors, own.rules.min_cosine_same_face)
-    # A snapshot has no photos, so the hashes and boxes of photos are empty and are not compared. The hash of a face
-    # counts only for high cosines, so other faces get no hash.
+    # A snapshot has no photos, so the hashes and boxes of photos are empty and are not compared. The hash of a face is
+    # compared only if the cosine is high, so all other training faces get a hash of zeros.
     lines = [
         FaceLine(
             snapshot.face_ids[row],
@@ -232,7 +231,7 @@ def _compare_faces(
 
 
 def _find_possible_copies(own: np.ndarray, training: np.ndarray, least: float) -> np.ndarray:
-    """Returns whether each training face has the cosine `least` to a face of the set, bool (n,)."""
+    """Returns whether each training face has a cosine of `least` or more to any face of the set, bool (n,)."""
     possible = np.zeros(len(training), bool)
     step = max(1, PAIRS_PER_BATCH * 64 // max(len(own), 1))  # the float32 cosines of a step take 16 MB
     for start in range(0, len(training) if len(own) else 0, step):

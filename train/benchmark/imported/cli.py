@@ -26,9 +26,8 @@ def import_benchmark(
 ) -> None:
     """Make a benchmark from a test set that others published, without a change to its files.
 
-    The benchmark has the hashes of all files, the origin and the licence of the set, and everything in the set that
-    does not fit. `likeness evaluate PUBLISHED --benchmark BENCH` measures restorers on the set. docs/benchmarks.md
-    lists the layouts.
+    The benchmark has the hashes of all files, the origin and the licence of the set, and a list of its problems.
+    `likeness evaluate PUBLISHED --benchmark BENCH` measures restorers on the set. docs/benchmarks.md lists the layouts.
 
     Example: likeness import-benchmark DMDNet --layout dmdnet --out BENCH
 

@@ -202,10 +202,9 @@ def _make_cases(matches: Matches, facts: dict[str, PictureFacts], size: int) -> 
 def _choose_wrong_references(
     usable: Sequence[tuple[MatchedCase, tuple[str, ...]]],
 ) -> dict[str | None, tuple[str, tuple[str, ...]]]:
-    """Returns, for each person, another person and the references of the other person (ours).
-
-    The people are put into a circle in the order of the hashes of their names. The next person is the other person. A
-    person without references is in no circle. The result is empty if fewer than two people have references.
+    """Returns, for each person, another person and the references of the other person (ours). The people with
+    references form a circle, in the order of the hashes of their names. The other person is the next person of the
+    circle. The result is empty if fewer than two people have references.
     """
     references_of: dict[str, tuple[str, ...]] = {}
     for case, references in usable:

@@ -5,8 +5,8 @@
     `images/` has copies of the files of the set, if --with-images was given.
 
 A picture is a file of the published set. The benchmark has the path of the file below the folder of the set, and the
-sha256 of its bytes. The hash of the benchmark does not depend on the paths. If the folders of a set have other names on
-another machine, an import there gives the same hash, unless a folder has the name of a person.
+sha256 of its bytes. The hash of the benchmark depends on the names of people, but not on paths. An import of the same
+files from folders with other names gives the same hash if no folder has the name of a person.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ImportedCase:
     wrong_references: tuple[SetPicture, ...]
 
     def list_pictures(self) -> list[SetPicture]:
-        """Returns all pictures of the case, without the pictures of other people."""
+        """Returns all pictures of the case except the wrong references."""
         return [self.lq, *([self.target] if self.target else []), *self.references]
 
 
@@ -73,11 +73,10 @@ def is_imported(folder: Path) -> bool:
 
 
 def find_imported(dataset: Path, lq_set: str | None) -> tuple[Path, Path | None] | None:
-    """Returns the folder of an imported benchmark and the folder of its published set, or None for another set.
-
-    `dataset` is an imported benchmark with copies of the photos. Otherwise `lq_set` is the path of an imported
-    benchmark, and `dataset` is the folder of the published set. Raises BadInput if `dataset` is an imported benchmark
-    and `lq_set` is given too.
+    """Returns the folder of the benchmark and the folder of its published set (or None), if the set is an imported
+    benchmark. `dataset` can be an imported benchmark, which must then have copies of the photos. Or `lq_set` is the
+    path of an imported benchmark, and `dataset` is the folder of its published set. In all other cases, the result is
+    None. Raises BadInput if `dataset` is an imported benchmark and `lq_set` is given too.
     """
     if is_imported(dataset) and lq_set is not None:
         raise BadInput(f"{dataset} is an imported benchmark and has one set: leave --set and --benchmark out.")

@@ -20,7 +20,7 @@ class ImportedFaces:
     """Holds the images of one case of an imported set, uint8 (S, S, 3)."""
 
     name: str
-    person: str  # The name of the case, if the set does not say who is on the image.
+    person: str  # If the set does not say who is on the image, this is the name of the case.
     image: np.ndarray  # The target, or the LQ image if the case has no target.
     is_degraded: bool  # True if `image` is the LQ image.
     references: Sequence[np.ndarray]
@@ -31,8 +31,8 @@ def list_imported_faces(
 ) -> SetFaces:
     """Returns the faces of an imported set. A reference that several cases share is one face.
 
-    `embed` computes the embeddings with `recognizer`. The rules are those of curation with the usual settings. The
-    share of the pairs of strangers that reach the threshold is NaN, because a set of few people does not tell it.
+    `embed` computes the embeddings with `recognizer`. The thresholds are the usual thresholds of curation.
+    `rules.false_match_rate` is NaN, because it cannot be measured with few people.
     """
     pictures: dict[str, tuple[str, np.ndarray]] = {}  # name of a face -> its person and its image
     degraded = set()

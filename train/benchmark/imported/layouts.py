@@ -29,11 +29,11 @@ class Layout:
     `{person}` is the person. Any other word of the pattern of the LQ images becomes a column of the set.
     """
 
-    lq: tuple[str, ...] = ()  # Patterns of the LQ images; the first pattern that matches a file is used.
+    lq: tuple[str, ...] = ()  # Patterns of the LQ images. Only the first pattern that matches any file is used.
     target: str = ""  # The pattern of the target of an LQ image, or "" if the set has no targets.
     references: str = ""  # The pattern of the references of an LQ image, or "" if the set has no references.
     name: str = "{stem}"  # The name of an image. Other methods must give their restored image the same name.
-    size: int = 0  # The side at which images are measured in pixels; 0 for the most frequent side in the set.
+    size: int = 0  # The side in pixels to which all images are resized; 0 for the most frequent side in the set.
     origin: str = ""  # The publication or repository that describes the set.
     licence: str = ""  # What we know of the licence.
     lists: str = ""  # The pattern of the lists that the set publishes, or "" if `lq` finds the LQ images.

@@ -20,9 +20,9 @@ from train.benchmark.imported.patterns import (
     sort_naturally,
 )
 
-# Each problem with the name of the files that have it, in the plural.
+# Maps each problem to a phrase in the plural, which describes the files with this problem.
 PROBLEMS = {
-    # The LQ image has no case.
+    # Problems for which an LQ image gets no case:
     "no_target": "LQ images left out, because no target belongs to them",
     "several_targets": "LQ images left out, because several targets have their name",
     "same_name": "LQ images left out, because another LQ image has the same name",
@@ -30,7 +30,7 @@ PROBLEMS = {
     "missing_target": "targets that a list names and that do not exist (their LQ images are left out)",
     "unreadable": "LQ images and targets that cannot be read (their cases are left out)",
     "not_square": "LQ images and targets that are not square, so they are no aligned faces (their cases are left out)",
-    # The LQ image has a case.
+    # Problems of LQ images that have a case:
     "missing_reference": "references that a list names and that do not exist",
     "unreadable_reference": "references not used, because they cannot be read",
     "not_square_reference": "references not used, because they are not square",
@@ -39,7 +39,7 @@ PROBLEMS = {
     "other_size": "pictures of another size, which are resized when they are read",
     "gray": "gray pictures",
     "same_picture": "LQ images with the pixels of another LQ image",
-    # The file is in no case.
+    # Files that belong to no case:
     "no_lq": "targets without an LQ image",
     "unused": "pictures that the layout does not use",
 }
@@ -59,7 +59,7 @@ class MatchedCase:
 
 @dataclass
 class Matches:
-    """Holds the cases of a set, and for each problem the files that have it."""
+    """Holds the cases of a set, and the files with each problem."""
 
     cases: list[MatchedCase] = field(default_factory=list)
     lq_images: int = 0  # Number of LQ images that the layout finds or lists.
@@ -98,8 +98,8 @@ def list_pictures(folder: Path) -> tuple[list[str], list[str]]:
 def match_files(folder: Path, layout: Layout) -> Matches:
     """Returns the cases of a published set, sorted by name.
 
-    An LQ image without exactly one target has no case if the layout has targets. Nothing is left out without an entry
-    in `problems`. Raises BadInput if the layout finds no LQ image, no target or no list.
+    If the layout has targets, an LQ image becomes a case only if exactly one target belongs to it. `problems` lists
+    every file that is left out. Raises BadInput if the layout finds no LQ image, no target or no list.
     """
     pictures, others = list_pictures(folder)
     matches = _match_lists(folder, layout, pictures, others) if layout.lists else _match_patterns(layout, pictures)
@@ -218,7 +218,9 @@ def _match_patterns(layout: Layout, pictures: list[str]) -> Matches:
 
 
 def _match_first(patterns: Iterable[str], pictures: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """Returns the files that match the first pattern that matches a file, with the texts of its words."""
+    """Returns the files that match a pattern, with the texts of its words. The first pattern that matches any file is
+    used.
+    """
     return next((found for pattern in patterns if (found := match_pattern(pattern, pictures))), [])
 
 

@@ -28,7 +28,7 @@ class ListedCase:
 
 
 class _Files:
-    """Finds the files of a set by the ends of their paths, because a list can be relative to another folder."""
+    """Finds the files of a set by the ends of their paths, because the paths of a list can begin at another folder."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self.files = set(files)
@@ -78,8 +78,8 @@ def read_refldm_list(folder: Path, file: str, files: list[str], lq_folder: str) 
 
     ref_image is a list of names in Python's syntax. Without the column lq_image, the LQ image has the name of the
     target. The LQ images are in a folder with the name `lq_folder`. The clean images of FFHQ can be in any other folder
-    of the set. The list names no people. Two targets show one person if the list connects them by references. Raises
-    BadInput if a column or a list is wrong.
+    of the set. The list names no people. If lines of the list share a file name, their targets count as targets of one
+    person. Raises BadInput if a column or a list is wrong.
     """
     lq_of = {PurePosixPath(name).stem: name for name in files if lq_folder in PurePosixPath(name).parts}
     clean = _Clean(name for name in files if not _LQ_FOLDERS.intersection(PurePosixPath(name).parts))
@@ -108,7 +108,9 @@ def read_refldm_list(folder: Path, file: str, files: list[str], lq_folder: str) 
 
 
 def _join_people(names_of: list[list[str]]) -> list[str]:
-    """Returns a person for each list of names. Lists that share a name get the same person, the smallest name."""
+    """Returns the name of a person for each list of file names: its smallest file name. Lists that share a file name
+    get the same person.
+    """
     parent: dict[str, str] = {}
 
     def find_root(name: str) -> str:
