@@ -97,8 +97,8 @@ def replay(
             cause = "; ".join(compare_versions(_read_card_beside(thetas) or {})) or guess
             raise BadInput(
                 f"{_list_names(different)} of {len(rows)} images differ from the bytes that {thetas} records, so they "
-                f"were not written. Possible causes: {cause}. `likeness verify --originals {source}` on the original set "
-                "shows the difference."
+                f"were not written. Possible causes: {cause}. `likeness verify --originals {source}` on the original "
+                "set shows the difference."
             )
         if not complete or not (out / THETAS).is_file():
             finish_set(out, card, data, len(rows), skipped)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from manifests.runtime.files import sha256_bytes
 
-# The number of hexadecimal digits of a name (ours). A million sets all have different names with a probability of 99.8%.
+# The number of hexadecimal digits of a name (ours). With a probability of 99.8%, a million sets have a million names.
 DIGITS = 12
 
 
