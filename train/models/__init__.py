@@ -1,1 +1,1 @@
-"""Holds the restorer, which is one model made of parts, and the recognizer for the losses."""
+"""Holds the restorer, which is one model made of parts, and the recognizer that the losses use."""

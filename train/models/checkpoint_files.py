@@ -1,9 +1,7 @@
-"""Names and finds the checkpoint folders RUN/checkpoint-<images>, and writes the two files of a model into such a
-folder.
+"""Names and finds the checkpoint folders RUN/checkpoint-<images>, and writes the two files of a model.
 
-`config.json` has the architecture, and facts that a user of the weights needs. `model.safetensors` has the averaged
-weights. `from_pretrained` reads `config.json` and `model.safetensors`. train/fit/checkpoints.py writes the other files
-of a checkpoint.
+`config.json` has the architecture, and facts for users of the weights. `model.safetensors` has the averaged weights.
+`from_pretrained` reads both files. train/fit/checkpoints.py writes the other files of a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,10 +22,10 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-# The key in config.json whose value is the fingerprint that the base had when the checkpoint was written.
+# The key in config.json for the fingerprint of the base with which the checkpoint was trained.
 BASE_SHA256 = "base_sha256"
-OWN_BASE = "."  # This base_model in config.json means that the folder of config.json also contains the base.
-PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # Suffixes of files that can run code when they are read.
+OWN_BASE = "."  # this value of base_model means that the base is in the same folder as config.json
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # suffixes of files that can run code when they are read
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -38,7 +36,7 @@ def name_checkpoint(images: int) -> str:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Returns the complete checkpoint folders of a run, oldest first. Unfinished folders have other names."""
+    """Returns the finished checkpoint folders of a run, oldest first. Unfinished folders have other names."""
     numbered = [(int(m[1]), path) for path in run.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(numbered)]
 
@@ -57,9 +55,10 @@ def find_newest_checkpoint(folder: Path) -> Path:
 
 
 def find_checkpoint_folder(folder: Path) -> Path:
-    """Returns what `find_newest_checkpoint` returns. Raises BadInput also if `folder` is a file.
+    """Returns the result of `find_newest_checkpoint`, with better messages for wrong folders.
 
-    If the file, or a file in `folder`, has pickled weights, the message says that Likeness never reads them.
+    Raises BadInput if `folder` is a file or contains no checkpoint. If there are pickled weights, the message says that
+    Likeness never reads them.
     """
     reason = "pickled weights can run code when they are read, so Likeness never reads them"
     if folder.is_file():
@@ -84,7 +83,7 @@ def write_model_files(
 
     config.json gets the architecture and `facts`. model.safetensors gets `tensors`.
     """
-    from safetensors.torch import save  # imported here, because `restore` uses this file before it imports torch
+    from safetensors.torch import save  # not at the top: `restore` imports this file before it imports torch
 
     description = {"model": asdict(config), **facts}
     write_atomically(folder / CONFIG, json.dumps(description, indent=2, sort_keys=True).encode())

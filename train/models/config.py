@@ -7,19 +7,19 @@ from typing import Any
 
 from manifests.errors import BadInput
 
-# The refinement of base tiny turns each square of 2 x 2 pixels into one position (ours), so the refinement works at
-# half the resolution.
+# The refinement of base tiny works at half the resolution: it turns each square of 2 x 2 pixels into one position
+# (ours).
 REFINEMENT_SHRINK = 2
-STYLEGAN_SIZES = (64, 128, 256, 512)  # Sides of an image in pixels (ours). The release has 256.
-SMALLEST_MAP = 4  # Side of the smallest feature map in pixels.
-# The parts whose tokens are the prompt of the UNet. recipes.PARTS explains the parts.
+STYLEGAN_SIZES = (64, 128, 256, 512)  # possible sides of base stylegan's image in pixels (ours); the release has 256
+SMALLEST_MAP = 4  # the side of base stylegan's smallest feature map in pixels
+# The parts that make the prompt of the UNet. recipes.PARTS explains the parts.
 PROMPT_PARTS = {"vre", "identity", "features"}
-# A level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most `limit` channels.
+# Base stylegan: a level of `size` px has multiplier * STYLEGAN_WIDTH / size channels, and at most `limit` channels.
 STYLEGAN_WIDTH = 16384
 
-MOST_STEPS = 50  # The largest number of steps in which a denoiser restores (ours).
-MOST_FACES = 1024  # The largest number of faces that a restorer restores at once (ours).
-# The number types in which a restorer computes. With bf16, torch's autocast decides which operations use bfloat16.
+MOST_STEPS = 50  # a denoiser takes at most this number of steps (ours)
+MOST_FACES = 1024  # a restorer restores at most this number of faces in one batch (ours)
+# The number types of a restorer. With bf16, torch's autocast decides which operations use bfloat16.
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -30,8 +30,7 @@ def check_precision(precision: str | None) -> None:
 
 
 def check_steps(steps: int, denoise: bool = True) -> None:
-    """Raises BadInput if `steps` is not in 1..MOST_STEPS. Raises BadInput also if `steps` is above 1 and `denoise` is
-    False, because only a denoiser takes several steps."""
+    """Raises BadInput if `steps` is not in 1..MOST_STEPS, or if it is above 1 and the restorer is not a denoiser."""
     if not 1 <= steps <= MOST_STEPS:
         raise BadInput(f"--steps {steps} is out of range: give 1 to {MOST_STEPS}.")
     if steps > 1 and not denoise:
@@ -48,14 +47,16 @@ class VreConfig:
     train/recipes/recipes.py has OSDFace's shape, and a smaller shape for base tiny.
     """
 
-    size: int  # The side of the embedder's input in pixels.
-    channels: int  # Width of the first level.
-    # The width of each level divided by `channels`. Each level except the last halves the resolution.
+    size: int  # the side of the embedder's input in pixels
+    channels: int  # the number of channels of the first level
+    # Each level has `channels` times its multiplier as its number of channels. All levels but the last halve the
+    # resolution.
     multipliers: tuple[int, ...]
-    codes: int  # Number of codes in the codebook.
-    dim: int  # Length of a code.
-    tokens: int  # Number of distinct codes in a prompt.
-    doubly_normalised: bool = False  # True reproduces OSDFace's infer.py, where the embedder sees the input in -3..1.
+    codes: int  # the number of codes in the codebook
+    dim: int  # the length of a code
+    tokens: int  # the number of distinct codes in a prompt
+    # Whether the embedder's input is in -3..1 instead of -1..1, as in OSDFace's infer.py.
+    doubly_normalised: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class StyleganConfig:
     Raises BadInput if a number is out of range.
     """
 
-    size: int = 256  # Side of the image in pixels.
-    multiplier: int = 2  # Multiplies the channels of the levels that are below the limit.
-    limit: int = 512  # The largest number of channels of a level, and the length of a style.
-    references: int = 1  # Number of warped references in the input of the encoder.
-    identity: int = 512  # Length of the identity embedding.
+    size: int = 256  # the side of the image in pixels
+    multiplier: int = 2  # the factor of the numbers of channels, see STYLEGAN_WIDTH
+    limit: int = 512  # the largest number of channels of a level, and the length of a style
+    references: int = 1  # the number of warped references in the input of the encoder
+    identity: int = 512  # the length of the identity embedding
 
     def __post_init__(self) -> None:
         if self.size not in STYLEGAN_SIZES:
@@ -107,9 +108,9 @@ REFINEFIR = StyleganConfig()  # ReFineFIR's release.
 class IrSeShape:
     """Describes the shape of the identity encoder IR-SE50. The default values are the numbers of IR-SE50."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)  # Channels of each stage.
-    units: tuple[int, ...] = (3, 4, 14, 3)  # Number of units of each stage. The first unit of a stage halves the map.
-    squeeze: int = 16  # A squeeze divides the number of channels of its unit by this number.
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # number of channels of each stage
+    units: tuple[int, ...] = (3, 4, 14, 3)  # number of units of each stage; the first unit halves the side of the map
+    squeeze: int = 16  # the squeeze of a unit divides its number of channels by this number
 
     @property
     def dim(self) -> int:
@@ -124,24 +125,24 @@ IR_SE50 = IrSeShape()
 class ModelConfig:
     """Describes the resolved architecture of a restorer. train/recipes/recipes.py gives the source of each number."""
 
-    base: str  # recipes.TINY, recipes.DIFFUSION or recipes.STYLEGAN.
-    base_model: str  # "tiny", "stylegan", or the folder or hub name of the diffusion model.
-    size: int  # The side of the restorer's image in pixels.
-    parts: tuple[str, ...]  # The parts that condition the UNet, see recipes.PARTS.
-    timestep: int  # The timestep of the UNet. A denoiser: the highest timestep.
-    latent_factor: int  # Base tiny: the factor f of space-to-depth, which gives 3 f^2 channels at size / f.
-    channels: tuple[int, ...]  # Base tiny: UNet widths, finest level first; each level halves the resolution.
-    reference_channels: tuple[int, ...]  # Widths of the reference encoder.
-    refine_channels: int  # Base tiny: width of the refinement at half the resolution; 0 for no refinement.
-    lora_rank: int  # Base diffusion: rank of the adapters on the frozen UNet.
-    embedding_dim: int  # Length of the identity embeddings, which condition the model.
+    base: str  # recipes.TINY, recipes.DIFFUSION or recipes.STYLEGAN
+    base_model: str  # "tiny", "stylegan", or the folder or hub name of the diffusion model
+    size: int  # the side of the restorer's image in pixels
+    parts: tuple[str, ...]  # the parts that condition the UNet, see recipes.PARTS
+    timestep: int  # the timestep of the UNet; in a denoiser, the highest timestep
+    latent_factor: int  # base tiny: the factor f of space-to-depth; the latent has 3 f^2 channels and the side size / f
+    channels: tuple[int, ...]  # base tiny: the number of channels of each UNet level, finest level first
+    reference_channels: tuple[int, ...]  # the number of channels of each level of the reference encoder
+    refine_channels: int  # base tiny: the number of channels of the refinement; 0 for no refinement
+    lora_rank: int  # base diffusion: the rank of the adapters of the frozen UNet
+    embedding_dim: int  # the length of the references' identity embeddings
     vre: VreConfig
-    denoise: bool = False  # True for a denoiser, see train/models/timesteps/denoise.py.
-    stylegan: StyleganConfig | None = None  # Base stylegan: the shape of the generator.
-    # The shape of the encoder that embeds the references, or None if the recognizer of the dataset embeds the
-    # references.
+    denoise: bool = False  # whether the restorer is a denoiser, see train/models/timesteps/denoise.py
+    stylegan: StyleganConfig | None = None  # base stylegan: the shape of the generator
+    # The shape of the identity encoder that embeds the references. None means that the dataset's recognizer does so.
     identity_encoder: IrSeShape | None = None
-    reference_limit: int | None = None  # Bases except stylegan: the largest number of references, or None.
+    # All bases except stylegan: the largest number of references. None means no limit.
+    reference_limit: int | None = None
 
     @property
     def most_references(self) -> int | None:
@@ -150,7 +151,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
-        """Returns the config from the JSON form of dataclasses.asdict(config). JSON has lists instead of tuples."""
+        """Returns the config for the JSON form of `dataclasses.asdict(config)`, which has lists instead of tuples."""
 
         def tuples(some: dict[str, Any]) -> dict[str, Any]:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in some.items()}

@@ -1,14 +1,14 @@
 """Defines the discriminators. In training, a discriminator learns to separate restored faces from true faces.
 
-The latent and the patch discriminator return a logit for every patch (ours). Spectral normalisation of every layer
-(Miyato et al. 2018) keeps training stable without a gradient penalty. These two discriminators have no other
-normalisation, so the logits of an image do not depend on the other images of its batch.
+The latent and the patch discriminator return a logit for every patch (ours). Every layer has spectral normalisation
+(Miyato et al. 2018), so their training is stable without a gradient penalty. They have no other normalisation, so the
+logits of an image do not depend on the other images of its batch.
 
-The face discriminator is StyleGAN2's, and returns one logit for an image. Its logits depend on the other images of the
-batch. The penalty R1 keeps its training stable.
+The face discriminator is StyleGAN2's and returns one logit for an image. This logit also depends on the other images of
+the batch. The penalty R1 keeps the training stable.
 
-If `halves` is True, a discriminator gets true faces, and then as many restored faces. Only the latent discriminator
-uses `timestep`.
+All discriminators have the same arguments. `halves` is True if the first half of the batch is true faces and the second
+half is restored faces.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from torch.nn.utils.parametrizations import spectral_norm
 from train.models.bases.stylegan.discriminator import StyleganDiscriminator
 from train.models.config import StyleganConfig
 
-# The widths of the levels of the latent discriminator (ours). Each level halves the resolution.
+# The numbers of channels of the latent discriminator's levels (ours). Each level after the first halves the resolution.
 LATENT_WIDTHS = (128, 256, 512)
-# The widths of the levels of the image discriminator (source: pix2pix). A patch has 70 x 70 px.
+# The numbers of channels of the patch discriminator's levels, from pix2pix. A patch has 70 x 70 px.
 IMAGE_WIDTHS = (64, 128, 256, 512)
-HEADS = 8  # Attention heads (ours).
-SLOPE = 0.2  # Slope of the leaky ReLU below zero.
+HEADS = 8  # the number of attention heads (ours)
+SLOPE = 0.2  # the slope of the leaky ReLU below zero
 
 
 class LatentDiscriminator(nn.Module):
-    """Returns logits that tell whether a clean latent belongs to a true face, and whether the face fits the prompt.
+    """Judges whether a clean latent belongs to a true face, and whether the face fits the prompt.
 
-    Figures of HonestFace's and OSDFace's authors show a discriminator that sees the latent and the prompt. The layers
-    of this network are ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is
-    None if the recipe has no prompt. If `diffused` is True, the latents have noise, and the network also sees the
-    timestep of the noise, as in two re-implementations of OSDFace.
+    The discriminators in the figures of HonestFace's and OSDFace's authors have the latent and the prompt as inputs.
+    The layers of this network are ours. The latent can have any number of channels, and any size of 4 x 4 or more.
+    `prompt_dim` is None if the recipe has no prompt. If `diffused` is True, noise was added to the latents, and the
+    network also reads the timestep of the noise. Two re-implementations of OSDFace do the same.
     """
 
     def __init__(self, channels: int, prompt_dim: int | None, diffused: bool = False) -> None:
@@ -61,7 +61,7 @@ class LatentDiscriminator(nn.Module):
     ) -> torch.Tensor:
         """Returns logits (B,1,h/4,w/4) for latent (B,C,h,w), prompt (B,N,prompt_dim) and timestep (B,).
 
-        The image is not used. The timestep is None if the latents have no noise.
+        `image` and `halves` are not used. `timestep` is None if the latents have no noise.
         """
         x = self.first(latent)
         if self.time is not None:
@@ -93,18 +93,18 @@ class _Reading(nn.Module):
             for part in (self.ask(x.flatten(2).transpose(1, 2)), self.keys(prompt), self.values(prompt))
         )
         attended = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
-        # A sum could not show whether latent and prompt agree. So latent and prompt are concatenated and pass through a
-        # nonlinear layer.
+        # From a sum, the next layer could not see whether latent and prompt agree. They are therefore concatenated and
+        # pass through a nonlinear layer.
         both = torch.cat([x, attended.transpose(1, 2).view(b, c, h, w)], 1)
         return F.leaky_relu(self.join(both), SLOPE)
 
 
 class PatchDiscriminator(nn.Module):
-    """Returns a logit for every patch of 70 x 70 px of an image.
+    """Judges every patch of 70 x 70 px of an image.
 
-    The discriminator finds seams around detail that the restorer copied from a reference. ReFine gives this reason for
-    its discriminator. The layers have the sizes of pix2pix (Isola et al. 2017). Each side of the image must have at
-    least 16 px.
+    ReFine gives this reason for its discriminator: it finds seams around detail that the restorer copied from a
+    reference. The layers have the sizes of pix2pix (Isola et al. 2017). Each side of the image must have at least 16
+    px.
     """
 
     def __init__(self) -> None:
@@ -125,9 +125,8 @@ class PatchDiscriminator(nn.Module):
         halves: bool = False,
         timestep: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns logits (B,1,h,h), where h is about S/8, for an image (B,3,S,S) in 0..1.
-
-        Latent and prompt are not used.
+        """Returns logits (B,1,h,h), where h is about S/8, for images (B,3,S,S) in 0..1. The other arguments are not
+        used.
         """
         x = 2 * image - 1
         for level in self.levels:
@@ -136,7 +135,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class DictionaryDiscriminator(nn.Module):
-    """Judges the reconstructions of recipe vre with two patch discriminators, one for HQ faces and one for LQ faces."""
+    """Judges the reconstructions of recipe vre with one patch discriminator for HQ faces and another for LQ faces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +151,7 @@ class DictionaryDiscriminator(nn.Module):
     ) -> torch.Tensor:
         """Returns logits (2B,1,h,h) for images (2B,3,S,S) in 0..1: B HQ faces, then B LQ faces.
 
-        With `halves`, `image` has 2B true faces and then 2B reconstructions. Latent and prompt are not used.
+        With `halves`, `image` has 2B true faces and then 2B reconstructions. The other arguments are not used.
         """
         calls = 2 if halves else 1
         groups = image.chunk(2 * calls)
@@ -161,7 +160,7 @@ class DictionaryDiscriminator(nn.Module):
 
 
 class FaceDiscriminator(nn.Module):
-    """Returns a logit for a whole image with StyleGAN2's discriminator, as in ReFine."""
+    """Judges a whole image with StyleGAN2's discriminator, as in ReFine."""
 
     def __init__(self, shape: StyleganConfig) -> None:
         super().__init__()
@@ -175,9 +174,9 @@ class FaceDiscriminator(nn.Module):
         halves: bool = False,
         timestep: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns logits (B,1) for an image (B,3,S,S) in 0..1. Latent and prompt are not used.
+        """Returns logits (B,1) for images (B,3,S,S) in 0..1. `latent`, `prompt` and `timestep` are not used.
 
-        The network compares the images of a call. So with `halves`, each half is a call of its own.
+        The network compares the images of one call, so with `halves` the two halves are judged in two calls.
         """
         parts = (2 * image - 1).chunk(2 if halves else 1)
         return torch.cat([self.network(part) for part in parts])

@@ -1,12 +1,12 @@
 """Computes the latent of base `tiny` by space-to-depth, which loses no information.
 
-One position of a latent holds a square of f x f pixels, where f is the latent factor. Inside the square, the values are
-ordered by small squares of `inner` x `inner` pixels. The order is: the row and the column of the small square, the
-colour, the row and the column inside the small square. With `inner` = f, this is the order of torch's
-`pixel_unshuffle`. With a smaller `inner`, the values of a small square are neighbours in memory, so `open_squares` is
-fast.
+A position of a latent has the 3 f^2 values of a square of f x f pixels, where f is the latent factor. The square is
+divided into small squares of `inner` x `inner` pixels. The values are sorted by the row and the column of their small
+square, then by colour, then by their row and column inside the small square. With `inner` = f, this is the order of
+torch's `pixel_unshuffle`. With a smaller `inner`, the values of a small square are neighbours in memory, so
+`open_squares` is fast.
 
-All latents have the memory format channels_last, so the next convolution need not convert the format.
+All latents have the memory format channels_last, so that the next convolution does not have to convert them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def decode(latent: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
 
 
 def space_to_depth(image: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
-    """Returns the values of an image (B,C,H,W) as (B, C factor^2, H/factor, W/factor), in the order of a latent."""
+    """Returns the values of an image (B,C,H,W) in the order of a latent, (B, C factor^2, H/factor, W/factor)."""
     b, c, height, width = image.shape
     h, w, n = height // factor, width // factor, factor // inner
     squares = image.reshape(b, c, h, n, inner, w, n, inner).permute(0, 2, 5, 3, 6, 1, 4, 7)
@@ -36,7 +36,7 @@ def space_to_depth(image: torch.Tensor, factor: int, inner: int) -> torch.Tensor
 
 
 def depth_to_space(latent: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
-    """Returns the image (B,C,H,W) of `space_to_depth`. `depth_to_space` is the exact inverse of `space_to_depth`."""
+    """Returns the image (B,C,H,W) from the result of `space_to_depth`. The function is the exact inverse."""
     b, depth, h, w = latent.shape
     c, n = depth // factor**2, factor // inner
     squares = latent.permute(0, 2, 3, 1).reshape(b, h, w, n, n, c, inner, inner).permute(0, 5, 1, 3, 6, 2, 4, 7)
@@ -44,11 +44,10 @@ def depth_to_space(latent: torch.Tensor, factor: int, inner: int) -> torch.Tenso
 
 
 def open_squares(latent: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
-    """Returns the small squares of a latent as positions: (B, C inner^2, S/inner, S/inner).
+    """Returns a latent with a position for each small square: (B, C inner^2, S/inner, S/inner).
 
-    The values are those of `pixel_unshuffle` with the factor `inner`. The order of the values in a latent makes this
-    permutation fast. On a CPU in bf16, it takes a tenth of the time that a permutation from the order of
-    `pixel_unshuffle` takes (measured).
+    The result is `pixel_unshuffle` of the image with the factor `inner`. If the latent had the order of
+    `pixel_unshuffle`, this permutation would take ten times as long on a CPU in bf16 (measured).
     """
     b, depth, h, w = latent.shape
     n = factor // inner
@@ -57,7 +56,7 @@ def open_squares(latent: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
 
 
 def close_squares(squares: torch.Tensor, factor: int, inner: int) -> torch.Tensor:
-    """Returns the latent of small squares. `close_squares` is the exact inverse of `open_squares`."""
+    """Returns the latent from the result of `open_squares`. The function is the exact inverse."""
     b, depth, height, width = squares.shape
     n = factor // inner
     h, w = height // n, width // n
@@ -66,9 +65,9 @@ def close_squares(squares: torch.Tensor, factor: int, inner: int) -> torch.Tenso
 
 
 def to_autocast(values: torch.Tensor) -> torch.Tensor:
-    """Returns the values in the number type of autocast, or `values` without autocast.
+    """Under autocast, returns `values` in the number type of autocast. Otherwise returns `values` unchanged.
 
-    A convolution under autocast would convert its input in any case. A conversion before a permutation is faster.
+    The convolution after a permutation would convert its input anyway. Converting before the permutation is faster.
     """
     device = values.device.type
     return values.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else values

@@ -1,4 +1,4 @@
-"""Encodes any number of references and pools the features. The order of the references does not matter."""
+"""Encodes any number of references and pools their features. The order of the references does not matter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from train.models import latent
 
-GROUPS = 8  # groups in every group norm (ours)
+GROUPS = 8  # the number of groups in every group norm (ours)
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -32,23 +32,23 @@ def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBl
 
 
 def zeroed(layer: Layer) -> Layer:
-    """Sets weight and bias of a layer to zero and returns the layer. Before training, the layer returns zeros."""
+    """Sets the weights and the bias of a layer to zero, so that its output is zero before training. Returns the
+    layer."""
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     return layer
 
 
 def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
-    """Returns the mean and the maximum of the features over the references of each image, (B,2C,h,w). The order of the
-    references does not matter.
+    """Returns the mean and the maximum of the features over the references of each image, (B,2C,h,w).
 
-    `features` is (B,K,C,h,w). `present` is (B,K) bool, and False for empty slots. For an image without references, the
-    result has the vector `nothing` (2C,) at every position.
+    `features` is (B,K,C,h,w). `present` is (B,K) bool, and False for empty slots. An image without references gets the
+    vector `nothing` (2C,) at every position.
     """
     b, _, c, h, w = features.shape
     empty = nothing.view(1, 2 * c, 1, 1).expand(b, -1, h, w)
     if features.shape[1] == 0:
-        return empty + features.sum()  # the sum of an empty tensor is 0, and keeps the encoder in the graph
+        return empty + features.sum()  # the sum is 0, and it keeps the encoder in the graph
     mask = present.view(*present.shape, 1, 1, 1)
     count = present.sum(1).clamp(min=1).view(-1, 1, 1, 1)
     mean = (features * mask).sum(1) / count
@@ -57,7 +57,8 @@ def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -
 
 
 class ImageEncoder(nn.Module):
-    """Encodes pictures into feature maps. The finest map has size S / `factor`, and each next map has half the size."""
+    """Encodes pictures into feature maps. The finest map has the side S / `factor`. Each further map has half the
+    side."""
 
     def __init__(self, channels: tuple[int, ...], factor: int) -> None:
         super().__init__()
@@ -71,8 +72,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Returns one feature map for each scale, finest first, for images (N,3,S,S) in 0..1."""
-        # Under autocast, a conversion before the permutation takes a sixth of the time of a conversion after it
-        # (measured).
+        # Under autocast, converting before the permutation is six times as fast as converting after it (measured).
         h = self.first(latent.space_to_depth(latent.to_autocast(images * 2 - 1), self.factor, self.factor))
         maps = []
         for i, block in enumerate(self.blocks):
@@ -85,27 +85,28 @@ class ImageEncoder(nn.Module):
 
         `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`.
         """
-        # The number of references differs from image to image. The encoder computes no maps for empty slots.
+        # Encode only the filled slots, because images have different numbers of references.
         pictures = references.flatten(0, 1)[filled]
-        # A batch without references still needs the shapes of the maps, and a graph that contains the encoder. So a
-        # black picture passes through the encoder, and the maps of this picture are not used.
+        # A batch without references still needs the shapes of the maps, and the encoder in its graph. Therefore a black
+        # picture is encoded, and its maps are not used.
         maps = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
         return [place_in_slots(flat[: len(pictures)], present, filled) for flat in maps]
 
 
 def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
-    """Returns (B,K, ...) with each row of (n, ...) in the slot of its reference, and with zeros in empty slots."""
+    """Returns (B,K, ...) with each of the rows (n, ...) in the slot of its reference, and with zeros in empty slots."""
     slots = rows.new_zeros((present.numel(), *rows.shape[1:]))
     return slots.index_copy(0, filled, rows).view(*present.shape, *rows.shape[1:])
 
 
 def token_scale(channels: tuple[int, ...]) -> int:
-    """Returns the index of the middle scale. On base `tiny`, part `extended` attends to the middle scale (ours)."""
+    """Returns the index of the middle scale, to which part `extended` attends on base `tiny` (ours)."""
     return len(channels) // 2
 
 
 class ReferenceEncoder(nn.Module):
-    """Encodes references for the parts `maps` and `extended`. References and input are aligned to one template."""
+    """Encodes references for the parts `maps` and `extended`. References and LQ face are aligned to the same
+    template."""
 
     def __init__(self, channels: tuple[int, ...], factor: int, maps: bool, tokens: bool) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class ReferenceEncoder(nn.Module):
         filled: torch.Tensor,
         encoded: Sequence[torch.Tensor] | None = None,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Returns the fields `maps` and `tokens` of `Conditions`.
+        """Returns the values of the fields `maps` and `tokens` of `Conditions`.
 
         `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`. `encoded` has the
         maps of the filled slots, (n,C,h,w) for each scale. If `encoded` is None, the maps are computed.

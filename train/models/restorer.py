@@ -1,4 +1,4 @@
-"""Defines the restorer, one model made of parts. Only a restorer that is a denoiser can take more than one step."""
+"""Defines the restorer, one model made of parts."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.timesteps.denoise import NoisyStep, draw_noisy_step, sample
 from train.models.timesteps.one_step import add_noise
 
-# Names of random buffers of base stylegan begin with this text. A checkpoint contains these buffers, although they are
-# not trained.
+# The names of base stylegan's random buffers begin with this text. A checkpoint contains them, although they are not
+# trained.
 _NOISES = "base.generator.decoder.noises."
 
 
 class Restorer(nn.Module):
     """Restores an LQ face with any number of references of the same person.
 
-    If `config.denoise` is true, the restorer is a denoiser (train/models/timesteps/denoise.py). A denoiser restores in
-    one step or in several steps, and draws noise.
+    If `config.denoise` is True, the restorer is a denoiser (train/models/timesteps/denoise.py). A denoiser can take
+    several steps and draws noise. All other restorers take one step.
 
-    The model has only the parts that the recipe names. `facts` has facts for users of the weights, with the keys
-    `recipe`, `images`, `recognizer` and `template`. `images` is the number of images seen. `recognizer` has the keys
-    spec, sha256, licence, size, template, mean, std and dim. `template` has the five points of the crop at 512 px.
-    `base` replaces the base that `config` describes. Raises BadInput if the base of `config` cannot be loaded.
+    The model has only the parts in `config.parts`. `facts` has facts for users of the weights, with the keys `recipe`,
+    `images`, `recognizer` and `template`. `images` is the number of images seen in training. `recognizer` has the keys
+    spec, sha256, licence, size, template, mean, std and dim. `template` has the five points of the crop at 512 px. If
+    `base` is given, it is used instead of the base that `config` describes. Raises BadInput if the base of `config`
+    cannot be loaded.
     """
 
     def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None, base: Any = None) -> None:
@@ -57,28 +58,28 @@ class Restorer(nn.Module):
             config, self.base_sha256 = _locate_base(config)
         self.config = config
         self.facts = dict(facts or {})
-        self.steps, self.seed = 1, 0  # A denoiser: see `set_sampling`.
+        self.steps, self.seed = 1, 0  # only for a denoiser, see `set_sampling`
         # Build the encoder of the references for part `maps`, and on base tiny also for part `extended`. On a diffusion
-        # base, the frozen UNet itself gives the keys and values of part `extended`.
+        # base, part `extended` needs no encoder, because the references pass through the frozen UNet.
         maps, tokens = "maps" in parts, "extended" in parts and tiny
         self.references, self.embedding = None, None
         if maps or tokens:
             self.references = ReferenceEncoder(config.reference_channels, config.latent_factor, maps, tokens)
         if "embedding" in parts:
             self.embedding = MeanEmbedding(config.embedding_dim)
-        # Embeds the references in place of the recognizer, if the restorer has an identity encoder of its own. The
-        # encoder is frozen, and a checkpoint has its weights.
+        # If the restorer has an identity encoder, it embeds the references instead of the recognizer. The encoder is
+        # frozen, but checkpoints contain its weights.
         self.identity_encoder: nn.Module | None = None
         if config.identity_encoder is not None:
             self.identity_encoder = IdentityEncoder(IrSe(config.identity_encoder))
-        # Build the base first. The embedders make prompts with the token length of the base.
+        # Build the base before the embedders, because the length of a prompt token depends on the base.
         self.base: Any = _build_base(config) if base is None else base
         self.vre, self.identity = None, None
         if "vre" in parts:
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if {"identity", "features"} & parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
-        # Remember the names of the trained parameters. `weights` saves only the trained parameters of the base.
+        # Store the names of the trained parameters. `weights` returns only the trained parameters of the base.
         self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def forward(
@@ -95,25 +96,25 @@ class Restorer(nn.Module):
         """Restores a batch.
 
         `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, aligned to the template of `lq`.
-        With part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
-        `embeddings` is (B,K,d). Each row has length 1, and is the embedding of a reference by the recognizer in
-        `facts`. `places` is the result of `find_places(present)`. If `places` is None, this method computes the places
-        and waits for the device. `encoded` is the result of `encode_references` for the references of all filled slots,
-        in the order of the slots. If `encoded` is None, this method encodes the references.
+        With part `warped`, the references must be warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
+        `embeddings` is (B,K,d), each of length 1: the embeddings of the references by the recognizer in `facts`.
+        `places` is the result of `find_places(present)`. Without `places`, this method computes it, and the CPU waits
+        for the device. `encoded` is the result of `encode_references` for the references of all filled slots, in the
+        order of the slots. Without `encoded`, this method encodes the references.
 
-        `target` is (B,3,S,S) float32 in 0..1, and `noisy` is the result of `draw_noisy_step`. Only the training of a
-        denoiser needs both: the result is the clean latent that the denoiser computes from the target's latent with
-        noise. Without `noisy`, a denoiser restores `lq`. The model of recipe vre has the same arguments.
+        `target` (B,3,S,S) float32 in 0..1 and `noisy`, the result of `draw_noisy_step`, are for the training of a
+        denoiser. The denoiser then computes the clean latent from the target's latent with noise. Without `noisy`, a
+        denoiser restores `lq`.
 
-        K can be 0 and can differ between calls. The order of the references does not matter, except for the base
-        `stylegan`, which reads the first references.
+        K can be 0 and can differ between calls. The order of the references matters only for base `stylegan`, which
+        reads the first references.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
         conditions = self.condition(lq, references, present, embeddings, places, encoded)
         highest = self.config.timestep
         z = self.base.encode(lq)
-        # A denoiser also reads the LQ latent beside the noisy latent. The training of a denoiser takes one step from
-        # the target's latent with noise, at a random timestep for each image.
+        # A denoiser reads the LQ latent and the noisy latent. In its training, the noisy latent is the target's latent
+        # with noise, at a random timestep for each image.
         if not self.config.denoise:
             clean = self.base.predict(z, conditions, highest)
         elif noisy is None:
@@ -154,10 +155,10 @@ class Restorer(nn.Module):
         places: Places | None = None,
         encoded: EncodedReferences | None = None,
     ) -> Conditions:
-        """Returns the conditions of a batch. The arguments are the arguments of `forward`."""
+        """Returns the conditions of a batch. The arguments are as in `forward`."""
         places = find_places(present) if places is None else places
         filled = places.filled
-        # Encode the references: maps (B,2C,h,w) for each scale, and on base tiny tokens (B,K,N,C).
+        # Encode the references: maps (B,2C,h,w) for each scale, and for part `extended` on base tiny tokens (B,K,N,C).
         maps, tokens = [], None
         if self.references is not None:
             maps, tokens = self.references(references, present, filled, None if encoded is None else encoded.maps)
@@ -166,7 +167,7 @@ class Restorer(nn.Module):
         if self.identity is not None:
             features = None if encoded is None or not encoded.features else encoded.features[0]
             prompt = self.identity(lq, references, present, filled, embeddings, prompt, features)
-        # Part `extended` on a diffusion base: the UNet sees the references before it sees the LQ latent.
+        # Part `extended` on a diffusion base: pass the references through the UNet, before the LQ latent.
         if encoded is None and self._shows_references and len(filled):
             shown = self.base.show(references.flatten(0, 1)[filled])
             encoded = EncodedReferences(keys_and_values=shown)
@@ -184,9 +185,10 @@ class Restorer(nn.Module):
 
     @torch.inference_mode()
     def encode_references(self, pictures: torch.Tensor) -> EncodedReferences:
-        """Returns what the restorer computes from each reference alone, for `pictures` (n,3,S,S) in 0..1.
+        """Returns what the restorer computes from the references `pictures`, (n,3,S,S) in 0..1, before it sees a face.
 
-        `forward` takes the result as `encoded`. So the same references are encoded once for many faces.
+        The result is the argument `encoded` of `forward`. The same references are thus encoded only once for many
+        faces.
         """
         features = None if self.identity is None else self.identity.features
         return EncodedReferences(
@@ -197,7 +199,7 @@ class Restorer(nn.Module):
 
     @property
     def _shows_references(self) -> bool:
-        """Returns whether the UNet of a diffusion base sees the references themselves."""
+        """Returns whether the references pass through the UNet of a diffusion base."""
         return getattr(self.base, "extension", None) is not None
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -207,7 +209,8 @@ class Restorer(nn.Module):
         return {name: tensor for name, tensor in state.items() if name in saved or name in self._trained}
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit, or has NaN or infinity."""
+        """Loads tensors that `weights` returned. Raises ValueError if a tensor is missing, unknown or of another shape,
+        or has NaN or infinity."""
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
             raise ValueError(
@@ -229,10 +232,10 @@ class Restorer(nn.Module):
     def from_pretrained(cls, folder: Path, base_model: str | None = None) -> Restorer:
         """Returns the restorer of a checkpoint folder, or of the newest checkpoint in a RUN folder, in eval mode.
 
-        `base_model` is the folder or hub name of the diffusion model. If `base_model` is None, the checkpoint gives the
-        folder or hub name. Raises BadInput if `folder` has no checkpoint, a broken checkpoint, a dictionary of recipe
-        vre, or only pickled weights, which are never read. Raises BadInput if the base is missing or differs from the
-        base in training.
+        `base_model` is the folder or hub name of the diffusion model. If it is None, it is read from the checkpoint.
+
+        Raises BadInput if `folder` has no checkpoint, a broken checkpoint, a dictionary of recipe vre, or only pickled
+        weights, which are never read. Raises BadInput also if the base is missing, or is not the base of the training.
         """
         folder = find_checkpoint_folder(Path(folder))
         # Read the architecture and the facts.
@@ -267,11 +270,11 @@ class Restorer(nn.Module):
 
 
 def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
-    """Returns the config and the fingerprint of its base. If the base is a folder, the config has the absolute path of
-    this folder."""
+    """Returns the config and the fingerprint of its base. If the base is a folder, its path in the config becomes
+    absolute."""
     from train.models.bases.base_folder import base_fingerprint
 
-    if Path(config.base_model).is_dir():  # a base that is not a folder is a hub name
+    if Path(config.base_model).is_dir():  # otherwise `base_model` is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
     return config, base_fingerprint(config.base_model)
 
@@ -292,7 +295,8 @@ def _build_base(config: ModelConfig) -> Any:
         return TinyBase(config)
     if config.stylegan is not None:
         return StyleganBase(config.stylegan)
-    from train.models.bases.diffusion import DiffusionBase  # for base tiny, peft and transformers are not imported
+    # This file imports peft and transformers, which base tiny does not need.
+    from train.models.bases.diffusion import DiffusionBase
 
     return DiffusionBase(config)
 

@@ -1,4 +1,5 @@
-"""Reads the folder or hub name of a diffusion base: its configs, its fingerprint and its frozen networks."""
+"""Loads the configs and the networks of a diffusion base from a folder or a hub, and computes the base's
+fingerprint."""
 
 from __future__ import annotations
 
@@ -17,27 +18,26 @@ from manifests.errors import BadInput
 from train.models.config import ModelConfig
 from train.models.timesteps.one_step import SCHEDULE
 
-# What the scheduler of a base must have, because the formulas in train/models/timesteps/one_step.py need it.
+# The values that the scheduler config of a base must have. The formulas in train/models/timesteps/one_step.py need
+# them.
 NEEDED_SCHEDULE = {**SCHEDULE, "prediction_type": "epsilon"}
 # The classes of diffusers that the VAE of a base can have. The base is a light base if its VAE is an AutoencoderTiny,
 # for example TAESD.
 VAES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-LEVELS = 4  # Levels of the VAE. Each level except one halves the resolution, so a latent has 1/8 of the resolution.
+LEVELS = 4  # number of levels of the VAE; three of them halve the resolution, so a latent has 1/8 of the resolution
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def base_fingerprint(base_model: str) -> str:
-    """Returns the sha256 of the schedule and of the configs of UNet and VAE, without the entries that have diffusers'
-    default values.
+    """Returns a sha256 of the noise schedule and of the configs of UNet and VAE. The weights are not read.
 
-    A copy of the model in another folder has the same fingerprint. A copy of the model that another version of
-    diffusers saved with more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput
-    if a config cannot be read.
+    Entries with diffusers' default values are left out. The fingerprint is therefore the same in another folder, and
+    for a copy that another version of diffusers saved. Raises BadInput if a config cannot be read.
     """
     unet = _drop_defaults(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
     vae_config = _vae_config(base_model)
     vae = _drop_defaults(VAES[vae_config["_class_name"]], vae_config)
-    if vae_config["_class_name"] != "AutoencoderKL":  # the fingerprint of an AutoencoderKL has no class
+    if vae_config["_class_name"] != "AutoencoderKL":  # the class AutoencoderKL is left out, like a default
         vae["_class_name"] = vae_config["_class_name"]
     schedule = _config(DDIMScheduler, base_model, "scheduler")
     plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in NEEDED_SCHEDULE.items()}}
@@ -45,8 +45,8 @@ def base_fingerprint(base_model: str) -> str:
 
 
 def _drop_defaults(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a config that `kind` reads and that differ from the default values. `kind` is a class of
-    diffusers."""
+    """Returns the entries of a config that are arguments of `kind`, a class of diffusers, and differ from the
+    defaults."""
     defaults = _defaults(kind)
     return {
         name: value
@@ -96,7 +96,7 @@ def load_base(base_model: str) -> tuple[Any, Any]:
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
-    """Returns the default values of the arguments of a class of diffusers."""
+    """Returns the default value of each argument of `kind`, a class of diffusers."""
     arguments = list(inspect.signature(kind.__init__).parameters.items())[1:]  # without `self`
     return {name: parameter.default for name, parameter in arguments}
 
@@ -117,7 +117,8 @@ def _vae_config(base_model: str) -> dict[str, Any]:
 
 
 def _count_levels(vae: dict[str, Any]) -> list[int]:
-    """Returns the number of levels of a VAE. An AutoencoderTiny has a number for its encoder and for its decoder."""
+    """Returns the numbers of levels of a VAE: one number, or for an AutoencoderTiny those of its encoder and its
+    decoder."""
     if vae["_class_name"] == "AutoencoderTiny":
         return [len(vae[f"{side}_block_out_channels"]) for side in ("encoder", "decoder")]
     return [len(vae["block_out_channels"])]
@@ -128,7 +129,7 @@ def _config(kind: Any, base_model: str, part: str) -> dict[str, Any]:
         raise _missing(base_model, part, FileNotFoundError(base_model))  # the name is neither a folder nor a hub name
     try:
         config: dict[str, Any] = kind.load_config(base_model, subfolder=part)
-    except Exception as error:  # reading from a folder, a hub or a network can raise many kinds of errors
+    except Exception as error:  # diffusers and the hub raise many kinds of errors
         raise _missing(base_model, part, error) from error
     return config
 

@@ -16,26 +16,25 @@ from train.models.io import Conditions
 from train.models.references import zeroed
 from train.models.timesteps.one_step import clean_from_noise
 
-# We have not seen the list of layers that OSDFace adapted. We adapt the layers that the LoRA training of diffusers
-# adapts, because OSDFace's file has the file name that this training writes. Every attention block has the four layers
-# of ADAPTED.
+# The layers of each attention block that get adapters. We have not seen the list of layers that OSDFace adapted.
+# OSDFace's file has the file name that the LoRA training of diffusers writes, so we adapt the layers of that training.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
-TOKENS = 77  # The number of tokens in the learned prompt, as in a prompt from Stable Diffusion's text encoder.
-SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.
-# Standard deviation of the random numbers with which the learned prompt starts (ours). Tokens that are equal at the
-# start would stay equal in training.
+TOKENS = 77  # the number of tokens of the learned prompt, as in Stable Diffusion's prompts
+SEEN_AT = 1  # the timestep of a reference in the UNet, as in InstantRestore's pix2pix_turbo.py
+# The learned prompt starts with random numbers of this standard deviation (ours). Tokens that are equal at the start
+# would stay equal in training.
 SPREAD = 0.02
 
 
 class DiffusionBase(nn.Module):
-    """Holds the VAE and the UNet of `config.base_model`, frozen in float32.
+    """Holds the VAE and the UNet of `config.base_model`, frozen and in float32.
 
-    Only LoRA and the layers of the parts are trained.
+    Only the LoRA adapters, the learned prompt and the layers that are named below are trained.
 
     Part `maps` adds feature maps to the levels of the UNet, in the same places as a T2I-Adapter. Part `embedding` adds
     a vector to the time embedding (ours). Part `extended` lets the self-attention of the decoder see the references, in
     the same layers as InstantRestore (train/models/bases/extended_attention.py). In a denoiser, a new convolution reads
-    the LQ latent beside the first convolution of the UNet (ours).
+    the LQ latent, and its output is added to that of the UNet's first convolution (ours).
 
     Raises BadInput if the base cannot be loaded or has an unsuitable architecture.
     """
@@ -54,11 +53,11 @@ class DiffusionBase(nn.Module):
         self.scaling = float(self.vae.config.scaling_factor)
         if config.lora_rank:
             self.unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=ADAPTED))
-        # At 512 px, the activations need more memory than the weights. Gradient checkpointing saves memory, but
-        # computes the activations twice. `keep_activations` turns it off.
+        # At 512 px, the activations need more memory than the weights. Gradient checkpointing saves this memory, but
+        # computes the activations twice.
         self.unet.enable_gradient_checkpointing()
-        # The activations of an AutoencoderTiny are small. With gradient checkpointing, diffusers would also read its
-        # input in 0..1 instead of -1..1.
+        # An AutoencoderTiny has small activations. With gradient checkpointing, it would expect images in 0..1 instead
+        # of -1..1.
         if not isinstance(self.vae, AutoencoderTiny):
             self.vae.enable_gradient_checkpointing()
 
@@ -80,7 +79,7 @@ class DiffusionBase(nn.Module):
             self.unet.class_embedding = _Shift(config.embedding_dim, self.unet.time_embedding.linear_2.out_features)
 
     def keep_activations(self) -> None:
-        """Turns gradient checkpointing off: a step computes no activation twice, and needs more memory."""
+        """Turns gradient checkpointing off. A training step is then faster and needs more memory."""
         self.unet.disable_gradient_checkpointing()
         self.vae.disable_gradient_checkpointing()
 
@@ -91,22 +90,23 @@ class DiffusionBase(nn.Module):
         """
         encoded = self.vae.encode(image * 2 - 1)
         z: torch.Tensor = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
-        # In the memory format channels_last, which a VAE can return, the UNet is slower on a CPU in float32.
+        # A VAE can return the memory format channels_last, in which the UNet is slower on a CPU in float32.
         return (z * self.scaling).contiguous()
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the clean latent x0 in the shape of z. x0 follows from the noise that the UNet predicts.
+        """Returns the clean latent x0 in the shape of z, computed from the noise that the UNet predicts.
 
         `z` is the LQ latent, or the noisy latent of a denoiser. `timestep` is one number, or a tensor (B,) with a
         number per image.
         """
-        # Part `extended`: the UNet first sees the references and keeps their keys and values.
+        # Part `extended`: give the keys and values of the references to the attention layers.
         if self.extension is not None:
             self.extension.forget()
             if conditions.encoded is not None and len(conditions.filled):
                 shown = conditions.encoded.keys_and_values
                 self.extension.spread(shown, conditions.present, conditions.filled)
-        # Part `maps`: one residual (B,width,h,w) for each level of the encoder.
+        # Part `maps`: compute one map (B,width,h,w) for each level of the UNet's encoder, which the UNet adds to its
+        # own.
         more: dict[str, Any] = {}
         if self.joins is not None:
             more["down_intrablock_additional_residuals"] = [
@@ -128,10 +128,10 @@ class DiffusionBase(nn.Module):
 
     @torch.no_grad()
     def show(self, references: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Passes references (n,3,S,S) in 0..1 through the UNet without adapters or noise. The prompt is zeros (ours).
+        """Passes references (n,3,S,S) in 0..1 through the UNet, and returns the keys and values that Extension keeps.
 
-        Returns the keys and values that the layers of Extension keep. The frozen UNet of InstantRestore uses the prompt
-        of its text encoder, and noise with a standard deviation of 0.04.
+        The adapters are off, the latents have no noise, and the prompt is zeros (ours). In InstantRestore, the prompt
+        is from the text encoder, and the latents have noise with a standard deviation of 0.04.
         """
         assert self.extension is not None
         with self.extension.keeping():
@@ -152,7 +152,8 @@ class DiffusionBase(nn.Module):
 
 
 def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Returns the timestep as a tensor that is made on the device of z, so that the CPU does not wait for a copy."""
+    """Returns the timestep as a tensor on the device of z. Making it there saves a copy for which the CPU would
+    wait."""
     return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
 
 
@@ -165,8 +166,8 @@ class _JoinedInput(nn.Module):
         self.lq = zeroed(nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Returns (B,width,h,w) for the noisy latent and the LQ latent, (B,2C,h,w). If a reference passes through the
-        UNet, the input is only the latent of the reference, (B,C,h,w)."""
+        """Returns (B,width,h,w) for (B,2C,h,w), the noisy latent and the LQ latent, or for (B,C,h,w), the latent of a
+        reference."""
         z, *lq = latents.split(self.first.in_channels, 1)
         h: torch.Tensor = self.first(z)
         return h + self.lq(lq[0]) if lq else h
@@ -181,8 +182,8 @@ class _Shift(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Returns (B,width) for embeddings (B,d). If a reference passes through the UNet, the embeddings are (B,0), and
-        the result is zero."""
+        """Returns (B,width) for embeddings (B,d). In the pass of the references, the embeddings are (B,0), and the
+        result is zero."""
         if not embedding.shape[-1]:
             return embedding.new_zeros(len(embedding), self.width)
         shift: torch.Tensor = self.layers(embedding)

@@ -1,15 +1,13 @@
 """Extends the self-attention of a UNet's decoder to the keys and values of the references, like InstantRestore.
 
-First, the UNet without its adapters sees every reference once, without gradients. The self-attention layers of the
-decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine self-attention
-layers in the decoder. Then the LQ latent passes through the UNet, and the self-attention layers of the decoder attend
-to the references and to the LQ latent.
+First, the references pass through the UNet, without adapters and without gradients. The self-attention layers of the
+decoder keep the keys and values of the references. Then the LQ latent passes through the UNet. In this pass, the same
+layers attend to the LQ latent and to the references.
 
-The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN), as with the
-option use_adain in InstantRestore's final config. The LQ latent also attends to its own keys. InstantRestore's code
-attends to these keys by default, but InstantRestore's final config removes the keys (train_input: false). Recipe
-`instant` keeps the keys of the LQ latent, because an image without references has no other keys. The released weights
-of InstantRestore use the options of their own config.
+The values of each reference are scaled and shifted to the mean and the standard deviation of the LQ latent's values
+(AdaIN), as in InstantRestore's final config (use_adain). In that config, the LQ latent does not attend to its own keys
+(train_input: false). In recipe `instant`, it does, because an image without references has no other keys.
+InstantRestore's released weights are run with the options of their own config.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ EPSILON = 1e-5  # added to each standard deviation, as in InstantRestore
 class Extension:
     """Holds the keys and values of the references in the decoder of `unet`, until `forget` is called.
 
-    A layer with gradient checkpointing reads the keys and values again when gradients are computed. Therefore the
-    forward and backward passes of a batch must end before the next batch starts.
+    With gradient checkpointing, the backward pass reads the keys and values again. The backward pass of a batch must
+    therefore end before the next batch starts.
 
-    `reference_unet` is the UNet that sees the references, or None if `unet` also sees the references. With `adain`, the
-    values of each reference get the statistics of the LQ latent's values. With `reads_input`, the LQ latent also
-    attends to its own keys. Without `reads_input`, only an image without references attends to its own keys.
+    `reference_unet` is the UNet through which the references pass, or None if it is `unet`. With `adain`, the values of
+    each reference are scaled and shifted to the statistics of the LQ latent's values. With `reads_input`, the LQ latent
+    also attends to its own keys. Without `reads_input`, it does so only if the image has no references.
     """
 
     def __init__(self, unet: Any, reference_unet: Any = None, *, adain: bool = True, reads_input: bool = True) -> None:
@@ -54,8 +52,9 @@ class Extension:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Makes the layers keep the keys and values of the batch of references that passes through the UNet inside the
-        context. Inside the context, the adapters of the UNet are off. `take` returns the keys and values.
+        """Turns the adapters of the UNet off, and makes the layers keep the keys and values of the next pass.
+
+        Pass one batch of references through the UNet inside this context. `take` returns its keys and values.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
@@ -71,7 +70,7 @@ class Extension:
                 layer.keeps = False
 
     def take(self) -> tuple[torch.Tensor, ...]:
-        """Returns the kept keys and values of n references, two tensors (n,N,C) for each layer, and forgets them."""
+        """Returns the kept keys and values of n references, two tensors (n,N,C) for each layer, and calls `forget`."""
         kept = [layer.references for layer in self.layers]
         self.forget()
         return tuple(tensor for pair in kept if pair is not None for tensor in pair)
@@ -87,20 +86,19 @@ class Extension:
 
 
 class _Attention:
-    """Replaces the attention processor of one layer in diffusers by torch's scaled-dot-product attention."""
+    """Replaces diffusers' attention processor of one layer. It attends to the references too."""
 
     def __init__(self, adain: bool, reads_input: bool) -> None:
         self.adain, self.reads_input, self.keeps = adain, reads_input, False
-        # Holds the keys of the references, and their values. With `adain`, the values have mean 0 and standard
-        # deviation 1.
+        # The keys and the values of the references. With `adain`, the values have mean 0 and standard deviation 1.
         self.references: tuple[torch.Tensor, torch.Tensor] | None = None
         self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None if every slot has a reference
 
     def spread(self, keys: torch.Tensor, values: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
         """Moves keys and values (n,N,C) of the n references into slots (B,K N,C). Empty slots are zero and masked."""
         if self.adain:
-            # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives the values of
-            # the references the statistics of the LQ latent.
+            # Scale the values to mean 0 and standard deviation 1. `__call__` then scales them to the LQ latent's
+            # statistics.
             mean, deviation = _moments(values)
             values = (values - mean) / deviation
         slots = [place_in_slots(rows, present, filled).flatten(1, 2) for rows in (keys, values)]
@@ -117,9 +115,9 @@ class _Attention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns the attention output (B,N,C) for hidden_states (B,N,C)."""
+        """Returns the output of the attention layer, (B,N,C), for `hidden_states` (B,N,C)."""
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        # In the pass of the references, keep their keys and values. In the pass of the LQ latent, also attend to the
+        # In the pass of the references, keep the keys and values. In the pass of the LQ latent, add those of the
         # references.
         mask = None
         if self.keeps:
@@ -132,9 +130,9 @@ class _Attention:
         return out
 
     def _extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Returns the keys and values (B,M,C) that the LQ latent reads, and their mask (B,1,1,M) bool or None.
+        """Returns the keys and values (B,M,C) to which the LQ latent attends, and their mask (B,1,1,M) bool or None.
 
-        `key` and `value` are those of the LQ latent, (B,N,C).
+        `key` and `value`, (B,N,C), are the LQ latent's own.
         """
         assert self.references is not None
         more = [tensor.to(key.dtype) for tensor in self.references]

@@ -1,6 +1,6 @@
-"""Makes a restorer on a diffusion base faster on a CPU. The restorer computes the same function, except for rounding.
+"""Makes a restorer on a diffusion base faster on a CPU. Its results change only by rounding.
 
-benchmarks/osdface_speed.py measures the time and the difference.
+benchmarks/osdface_speed.py measures the time and the change of the results.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
     `bfloat16` is True if the restorer will be called under torch's autocast to bfloat16. Do not train or save the
     restorer afterwards: its adapters are merged into the weights of the UNet.
 
-    - The adapters are merged, except with part `extended`, which needs the UNet with and without its adapters.
+    - The adapters are merged into the UNet. With part `extended`, they are not merged, because the UNet is needed with
+      and without them. The layers of the UNet are then not replaced.
     - In the VAE and the UNet, an upsampling and the convolution after it are computed together
       (train/models/bases/joined_upsampling.py).
     - The residual blocks of the VAE reuse the memory of their maps.
     - In float32, the other 3 x 3 convolutions with many channels are computed by Winograd's algorithm.
-    - The UNet of part `extended` keeps its layers, because its adapters are not merged.
-    - In bfloat16, the weights of the UNet and the VAE are converted once, because autocast converts them in each call.
-    - The VAE and the embedder get the memory format channels_last, in bfloat16 also the UNet. In float32, the UNet is
-      faster without this format.
+    - In bfloat16, the weights of the UNet and the VAE are converted once. Autocast would convert them in each call.
+    - The VAE and the embedder get the memory format channels_last. The UNet gets it only in bfloat16, because in
+      float32 it is slower with this format.
     """
     base = model.base
     networks: list[Any] = [network for network in base.modules() if isinstance(network, AutoencoderKL)]
@@ -53,7 +53,8 @@ def speed_up(model: Any, bfloat16: bool = False) -> None:
             network.to(memory_format=torch.channels_last)
     if bfloat16:
         for network in (base.unet, base.vae):
-            nn.Module.to(network, torch.bfloat16)  # diffusers' own method warns, although autocast keeps this safe
+            # The method of diffusers would print a warning that does not apply under autocast.
+            nn.Module.to(network, torch.bfloat16)
 
 
 def _replace_layers(network: nn.Module, suits: Callable[[Any], bool], make: Callable[[Any], nn.Module]) -> None:
@@ -64,7 +65,7 @@ def _replace_layers(network: nn.Module, suits: Callable[[Any], bool], make: Call
 
 
 class PlainBlock(nn.Module):
-    """Computes a residual block of a VAE of diffusers outside of training, and reuses the memory of its maps."""
+    """Computes a residual block of diffusers' VAE without gradients, and reuses the memory of its maps."""
 
     def __init__(self, block: ResnetBlock2D) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class PlainBlock(nn.Module):
         self.conv_shortcut: nn.Module | None = block.conv_shortcut
 
     def forward(self, x: torch.Tensor, temb: None = None) -> torch.Tensor:
-        """Returns (B,K,H,W) for x (B,C,H,W). `temb` is diffusers' embedding of the timestep, which a VAE lacks."""
+        """Returns (B,K,H,W) for x (B,C,H,W). `temb` is diffusers' embedding of the timestep, None in a VAE."""
         hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
         hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
         x = x if self.conv_shortcut is None else self.conv_shortcut(x)
@@ -80,7 +81,8 @@ class PlainBlock(nn.Module):
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Returns whether a layer is two convolutions and a shortcut, without a timestep and without resampling."""
+    """Returns whether a layer is a residual block that PlainBlock can replace: it uses no timestep and does not
+    resample."""
     if not isinstance(layer, ResnetBlock2D):
         return False
     others = (layer.time_emb_proj, layer.upsample, layer.downsample)

@@ -1,8 +1,9 @@
-"""Doubles the resolution by repeating pixels and then applies a 3 x 3 convolution, with 4/9 of the multiplications.
+"""Joins two layers into one: doubling the resolution by repeating pixels, and a 3 x 3 convolution.
 
-After the doubling, the nine weights of the kernel meet only 2 x 2 different pixels. So each of the four phases of the
-output (even or odd row, even or odd column) is a convolution of the input with a kernel of 2 x 2 sums of weights. The
-four phases are computed as one convolution.
+After the doubling, the nine weights of the kernel are applied to only 2 x 2 different pixels. Each of the four phases
+of the output (even or odd row, even or odd column) is therefore a convolution of the input with a 2 x 2 kernel, whose
+weights are sums of the nine weights. This needs 4/9 of the multiplications. The four phases are computed as one
+convolution.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional as F
 
-# Which weights along an axis a pixel of the input meets. Row `p` is the phase, and column `k` is the earlier or the
-# later of the two pixels of the input that the phase reads.
+# The weights along an axis that are added for a pixel of the input. _SUMS[p][k] is for phase `p` (0: even, 1: odd) and
+# for the first (k = 0) or second (k = 1) of the two pixels that the phase reads. A 1 marks each weight of the sum.
 _SUMS = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
 
 
@@ -42,13 +43,14 @@ class JoinedUpsampling(nn.Module):
 
 
 def join_upsampling(network: nn.Module) -> None:
-    """Replaces each upsampling by a factor of 2 with a 3 x 3 convolution after it, in layers of diffusers.
+    """Replaces diffusers' layers that double the resolution and then apply a 3 x 3 convolution.
 
-    Afterwards each upsampling doubles the sides exactly, so a UNet needs maps whose sides can be halved at every level.
+    The new layers always double the sides exactly. The sides of a UNet's latent must therefore be divisible by 2 at
+    every level.
     """
     layers: list[Any] = [layer for layer in network.modules() if _can_join(layer)]
     for layer in layers:
-        # diffusers calls only `conv` if `use_conv_transpose` is True, because a transposed convolution upsamples.
+        # If `use_conv_transpose` is True, diffusers calls only `conv` and does not repeat pixels.
         layer.conv, layer.use_conv_transpose = JoinedUpsampling(layer.conv), True
 
 

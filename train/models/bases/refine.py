@@ -1,7 +1,7 @@
 """Refines an image at half its resolution, with features of the UNet as context (ours).
 
-The UNet of base `tiny` sees an image as squares of pixels. So the UNet only slowly learns an operation that is the same
-at every pixel, for example to remove noise and JPEG blocks, or to sharpen edges.
+A position of the UNet's latent is a whole square of pixels. The UNet therefore learns slowly what must be done equally
+at every pixel, for example the removal of noise and the sharpening of edges. The refinement learns this faster.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ BLOCKS = 2  # the number of residual blocks
 
 
 class Refinement(nn.Module):
-    """Corrects an image that the UNet restored. Residual blocks compute the correction from this image, the inputs of
-    the UNet, and the features of the UNet. `latents` is the number of latents that the refinement reads.
+    """Corrects an image that the UNet restored. Residual blocks compute the correction from the output, the inputs and
+    the features of the UNet.
 
-    The last convolution starts at zero, so a new refinement changes nothing. The latents have small squares of
-    REFINEMENT_SHRINK pixels (train/models/latent.py).
+    `latents` is the number of latents that the refinement reads. Their small squares have a side of REFINEMENT_SHRINK
+    pixels (train/models/latent.py). The last convolution starts at zero, so a new refinement changes nothing.
     """
 
     def __init__(self, channels: int, context_channels: int, latents: int = 2) -> None:
@@ -43,13 +43,12 @@ class Refinement(nn.Module):
         self.last = nn.Sequential(nn.SiLU(), zeroed(nn.Conv2d(channels, 3 * REFINEMENT_SHRINK**2, 3, padding=1)))
 
     def forward(self, latents: Sequence[torch.Tensor], context: torch.Tensor, factor: int) -> torch.Tensor:
-        """Returns the correction of the first latent (B, 3 factor^2, h, w), in the shape of this latent.
+        """Returns the correction of the first latent, (B, 3 factor^2, h, w).
 
-        `latents` has the output of the UNet, and then the inputs of the UNet: the LQ latent, or the noisy latent and
-        the LQ latent of a denoiser. `factor` is the latent factor of all latents. `context` (B,C,h,w) are features of
-        the UNet.
+        `latents` has the output of the UNet and then its inputs: the LQ latent, or in a denoiser the noisy latent and
+        the LQ latent. `factor` is the latent factor. `context` (B,C,h,w) are features of the UNet.
         """
-        # Under autocast, a conversion before the permutations is faster (measured).
+        # Under autocast, it is faster to convert the latents before the permutation than after it (measured).
         squares = [open_squares(to_autocast((one + 1) / 2), factor, REFINEMENT_SHRINK) for one in latents]
         h = self.first(torch.cat(squares, 1))
         h = h + F.interpolate(self.context(context), h.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,8 +1,8 @@
 """Encodes targets with the frozen VAE of a diffusion base, and keeps the latents.
 
-In every epoch, a target has the same pixels or is mirrored, and the VAE is never trained. So the latent of a target is
-computed once and then used again. The latents of LQ images and of augmented references would be different each time, so
-they are not kept.
+In every epoch, a target has the same pixels or the mirrored pixels, and the VAE is never trained. The latents of both
+can therefore be used again. LQ images and augmented references have other pixels each time, so their latents are not
+kept.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-# All latents together take at most this memory on the device (ours). At 512 px, a latent of Stable Diffusion takes 64
-# KiB, so the memory is enough for 16,384 latents. Later latents are computed each time.
-CAPACITY = 2**30  # bytes
+# The kept latents take at most this number of bytes on the device (ours): 16,384 latents of Stable Diffusion at 512 px.
+# Further latents are computed each time.
+CAPACITY = 2**30
 
 
 class TargetLatents:
-    """Holds the latents of the targets, keyed by the hash of the pixels of a target.
+    """Holds latents of targets. The key of a latent is a hash of the target's pixels.
 
-    `encode` returns the latents (n,C,h,w) of images (n,3,S,S). `capacity` is in bytes; with the capacity 0, no latent
-    is kept. Each target is encoded alone, not in its batch. So a latent does not depend on the other images of the
-    batch, and a resumed run gets the same latents as an uninterrupted run.
+    `encode` maps images (n,3,S,S) to latents (n,C,h,w). `capacity` is in bytes, and 0 means that no latent is kept.
+    Each target is encoded alone, so that its latent does not depend on the other images of its batch. A resumed run
+    thus gets the same latents as an uninterrupted run.
     """
 
     def __init__(self, encode: Callable[[torch.Tensor], torch.Tensor], capacity: int = CAPACITY) -> None:
@@ -32,7 +32,8 @@ class TargetLatents:
 
     @torch.no_grad()
     def encode(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Returns the latents of `batch["target"]`, (B,C,h,w) float32. A batch without `target_hash` keeps no latent.
+        """Returns the latents of `batch["target"]`, (B,C,h,w) float32. Without `batch["target_hash"]`, no latent is
+        kept.
 
         The hashes are on the CPU, so the CPU does not wait for the device.
         """

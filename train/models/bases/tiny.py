@@ -1,7 +1,4 @@
-"""Defines the base `tiny`: a small UNet with random weights, on a latent that loses no information.
-
-The base `tiny` needs no download.
-"""
+"""Defines the base `tiny`: a small UNet on a latent that loses no information. It needs no download."""
 
 from __future__ import annotations
 
@@ -14,16 +11,16 @@ from train.models.bases.unet import PROMPT_DIM, TinyUNet
 from train.models.config import REFINEMENT_SHRINK, ModelConfig
 from train.models.io import Conditions
 
-# A denoiser divides its latents by this number (ours), so that their variance is near 1, as in Stable Diffusion. The
-# noise levels are made for such latents. On 1,426 training targets of people_crops at 128 px, the root mean square of
-# the latents in -1..1 is .48. Without the pixels outside the photo, the root mean square is .54.
+# A denoiser divides its latents by this number (ours). The root mean square of the result is near 1, as the noise
+# schedule of Stable Diffusion assumes. We measured latents in -1..1 of 1,426 training targets of people_crops at 128
+# px. Their root mean square is .48, and .54 without the pixels outside the photo.
 SPREAD = 0.5
 
 
 class TinyBase(nn.Module):
     """Combines space-to-depth, TinyUNet and a refinement at half the resolution.
 
-    A new TinyBase returns the LQ latent, also in a denoiser.
+    Before training, the predicted clean latent is the LQ latent, also in a denoiser.
     """
 
     prompt_dim = PROMPT_DIM
@@ -31,7 +28,7 @@ class TinyBase(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.factor = config.latent_factor
-        # the side of the small squares of the latent
+        # the side of the small squares of the latent in pixels (train/models/latent.py)
         self.inner = REFINEMENT_SHRINK if config.refine_channels else config.latent_factor
         self.latent_channels = 3 * config.latent_factor**2
         self.spread = SPREAD if config.denoise else 1.0
@@ -48,10 +45,11 @@ class TinyBase(nn.Module):
         return latent.encode(image, self.factor, self.inner) / self.spread
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the clean latent x0 in the shape of z. x0 is the LQ latent with a correction.
+        """Returns the clean latent x0 in the shape of z: the LQ latent plus the corrections of the UNet and the
+        refinement.
 
-        The UNet and the refinement compute the correction. `z` is the LQ latent, or the noisy latent of a denoiser.
-        `timestep` is one number, or a tensor (B,) with a number per image.
+        `z` is the LQ latent, or the noisy latent of a denoiser. `timestep` is one number, or a tensor (B,) with a
+        number per image.
         """
         lq, inputs = (z, (z,)) if conditions.lq is None else (conditions.lq, (z, conditions.lq))
         correction, features = self.unet(torch.cat(inputs, 1), conditions, timestep)

@@ -1,5 +1,5 @@
-"""Defines the small UNet of base `tiny`, made of blocks from diffusers. If the recipe lacks a part, the UNet has no
-weights for this part."""
+"""Defines the small UNet of base `tiny`, made of blocks from diffusers. It has weights only for the parts that the
+recipe names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
-HEADS = 4  # Attention heads (ours).
-PROMPT_DIM = 128  # Length of a prompt token on `tiny` (ours). The length in Stable Diffusion 2.1 is 1024.
-WAVES = 64  # Number of sines and cosines that encode a timestep (ours).
+HEADS = 4  # the number of attention heads (ours)
+PROMPT_DIM = 128  # the length of a prompt token on `tiny` (ours); in Stable Diffusion 2.1, it is 1024
+WAVES = 64  # the number of sines and cosines that encode a timestep (ours)
 
 
 class ExtendedAttention(nn.Module):
@@ -35,13 +35,13 @@ class ExtendedAttention(nn.Module):
         self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
 
     def forward(self, h: torch.Tensor, seen: Conditions) -> torch.Tensor:
-        """Returns (B,C,h,w) for a map h (B,C,h,w) and the tokens of the conditions, (B,K,N,R)."""
+        """Returns (B,C,h,w) for a map h (B,C,h,w) and the tokens of the references, `seen.tokens` (B,K,N,R)."""
         tokens = seen.tokens
         assert tokens is not None
         own = self.norm(h).flatten(2).transpose(1, 2)
         out = torch.zeros_like(own)
-        # Images with the same number of references have the same number of keys, so no key needs a mask. With a mask,
-        # the empty slots take as much time as references.
+        # Images with the same number of references are computed together, because they have the same number of keys.
+        # With a mask instead, an empty slot would take as much time as a reference.
         for rows, slots in seen.groups:
             queries = own.index_select(0, rows)
             references = (rows[:, None] * tokens.shape[1] + slots).flatten()
@@ -71,7 +71,7 @@ class PromptAttention(nn.Module):
 
 
 class Time(nn.Module):
-    """Turns a timestep into the vector that modulates the blocks, like diffusers."""
+    """Turns a timestep into the vector that modulates the blocks, as diffusers does."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -90,10 +90,10 @@ class TinyUNet(nn.Module):
     """Computes a correction of the latent. The correction of a new UNet is zero.
 
     Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
-    last. Part `embedding` modulates the deepest level and the decoder. If the recipe has the part `vre` or
-    `identity`, two blocks attend to the prompt: the level before the last, and the middle. In a denoiser, the UNet
-    reads the noisy latent and the LQ latent, and the timestep modulates every block. In any other restorer, the UNet
-    has no weights for the timestep. We chose where each part joins the UNet.
+    deepest. Part `embedding` modulates the deepest level and the decoder. With part `vre`, `identity` or `features`,
+    the deepest two levels attend to the prompt. In a denoiser, the UNet reads the noisy latent and the LQ latent, and
+    the timestep modulates every block. In other restorers, the UNet ignores the timestep. All these places are our
+    choice.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -135,17 +135,17 @@ class TinyUNet(nn.Module):
     def forward(
         self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the correction (B,C,h,w) of a latent, and the features (B,D,h,w) before the last layers.
+        """Returns the correction (B,C,h,w) of the LQ latent, and the features (B,D,h,w) before the last layers.
 
         `z` is the LQ latent (B,C,h,w). In a denoiser, `z` is (B,2C,h,w): the noisy latent and the LQ latent. `timestep`
         is one number, or a tensor (B,) with a number per image.
         """
-        # The modulation (B,width) is the sum of the identity vector and the time vector, or None if both are absent.
+        # `identity` (B,width) becomes the sum of the identity vector and the time vector. A missing vector is left out.
         identity = None if self.modulate is None else self.modulate(seen.identity)
         time = None if self.time is None else self.time(timestep, z)
         if time is not None:
             identity = time if identity is None else identity + time
-        # Go down from the finest level. Each level halves the resolution and stores its map for the decoder.
+        # Go down from the finest level to the coarsest. Each level stores its map for the way up.
         h = self.first(z)
         skips = []
         for level, block in enumerate(self.down):
@@ -160,12 +160,11 @@ class TinyUNet(nn.Module):
                 if self.prompted is not None:
                     h = self.prompted[0](h, seen.prompt)
             skips.append(h)
-        # Compute the middle at the coarsest resolution.
         h = self.middle[0](h, identity)
         if self.prompted is not None:
             h = self.prompted[1](h, seen.prompt)
         h = self.middle[1](h, identity)
-        # Go up from the coarsest level. Each level also reads the map that it stored on the way down.
+        # Go up again. Each level also reads the map that was stored on the way down.
         for level in reversed(range(len(self.up))):
             h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
         return self.last(h), h

@@ -8,14 +8,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-TILE, READ = 4, 6  # A tile of 4 x 4 outputs reads 6 x 6 inputs.
-# Channels of a convolution from which the algorithm is clearly faster than oneDNN (ours). One core of an Intel Xeon
-# with AVX-512 needed 44% of oneDNN's time with 512 channels, 60% with 256 channels, and 90% with 128 channels.
+TILE, READ = 4, 6  # a tile of 4 x 4 outputs is computed from 6 x 6 inputs
+# The algorithm is used for convolutions with at least this number of input and output channels (ours). We measured its
+# time on one core of an Intel Xeon with AVX-512: 44% of oneDNN's time with 512 channels, 60% with 256, 90% with 128.
 FEWEST_CHANNELS = 256
-# Output channels of a convolution up to which the algorithm is used (ours). The layers of the UNet with 1280 channels
-# have few pixels, so reading the 36 matrices of such a layer takes more time than the algorithm saves.
+# The algorithm is used for convolutions with at most this number of output channels (ours). The UNet's layers with 1280
+# channels have few pixels, so reading their 36 matrices takes more time than the algorithm saves.
 MOST_OUTPUTS = 640
-# Tiles that are computed at once (ours), so that the values between the steps stay in the cache of the processor.
+# At most about this number of tiles are computed at once (ours), so that their values stay in the cache of the
+# processor.
 TILES_AT_ONCE = 64
 _INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -37,9 +38,9 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 
 
 class WinogradConv2d(nn.Module):
-    """Computes `conv` by Winograd's algorithm in float32 on a CPU, and by `conv` itself in all other cases.
+    """Computes the convolution `conv` by Winograd's algorithm in float32 on a CPU, and otherwise by `conv` itself.
 
-    The result differs from the result of `conv` by rounding: for values of about 1, by up to 1e-4 (measured).
+    The two results differ by rounding: by up to 1e-4 for values of about 1 (measured).
     """
 
     to_input: torch.Tensor
@@ -72,9 +73,9 @@ class WinogradConv2d(nn.Module):
         """Writes the convolution of an image (H,W,C) into `result` (H/4,4,W/4,4,K)."""
         (down, _, right, _, outputs), (_, width, channels) = result.shape, image.shape
         padded = image.new_empty(image.shape[0] + 2, width + 2, channels)
-        padded[0] = padded[-1] = padded[:, 0] = padded[:, -1] = 0  # only the margin is filled: F.pad fills everything
+        padded[0] = padded[-1] = padded[:, 0] = padded[:, -1] = 0  # faster than F.pad, which fills the whole tensor
         padded[1:-1, 1:-1] = image
-        # The overlapping tiles, (down, right, 6, 6, C), as a view.
+        # `tiles` (down, right, 6, 6, C) is a view of `padded` with overlapping tiles.
         row = (width + 2) * channels
         strides = (TILE * row, TILE * channels, row, channels, 1)
         tiles = padded.as_strided((down, right, READ, READ, channels), strides)
@@ -91,7 +92,7 @@ class WinogradConv2d(nn.Module):
 
 
 def suits_winograd(layer: nn.Module) -> bool:
-    """Returns whether the layer is a convolution that `WinogradConv2d` computes faster than oneDNN."""
+    """Returns whether `WinogradConv2d` should replace the layer."""
     if type(layer) is not nn.Conv2d:
         return False
     shape = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
@@ -102,6 +103,6 @@ def suits_winograd(layer: nn.Module) -> bool:
 
 
 def _square(rows: tuple[tuple[int, ...], ...]) -> torch.Tensor:
-    """Returns the matrix that transforms both axes of a tile, for the matrix `rows` of one axis."""
+    """Returns the matrix that transforms both axes of a tile at once. `rows` is the matrix for one axis."""
     matrix = torch.tensor(rows, dtype=torch.float64)
     return torch.kron(matrix, matrix)

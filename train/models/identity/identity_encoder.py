@@ -1,8 +1,8 @@
 """Defines IR-SE50, the identity encoder of pSp and ReFineFIR.
 
 IR-SE50 is a residual network with squeeze and excitation, which was trained with ArcFace. The tensors have the names of
-the public repository JianWang-CMU/RefineFIR. ReFine gives the encoder a gray face, so the colours of a photo do not
-change the identity.
+the public repository JianWang-CMU/RefineFIR. As in ReFine, the input is a gray face, so the colours of a photo do not
+change the embedding.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from torch.nn import functional as F
 
 from train.models.config import IR_SE50, IrSeShape
 
-FACE, ROWS, COLUMNS, CROP = 256, slice(35, 223), slice(32, 220), 112  # In pixels, from id_loss.py.
-STEM = 64  # Channels of the first layer.
-LAST_MAP = 7  # Side of the last map in pixels.
+# From id_loss.py, in pixels: the side of the face, the rows and the columns of the crop, and the side of the network's
+# input.
+FACE, ROWS, COLUMNS, CROP = 256, slice(35, 223), slice(32, 220), 112
+STEM = 64  # the number of channels of the first layer
+LAST_MAP = 7  # the side of the last map in pixels
 
 
 class Squeeze(nn.Module):
-    """Multiplies each channel of a map by a share that follows from the means of all channels."""
+    """Multiplies each channel of a map by a factor in 0..1, which is computed from the means of all channels."""
 
     def __init__(self, channels: int, squeeze: int) -> None:
         super().__init__()
@@ -27,14 +29,14 @@ class Squeeze(nn.Module):
         self.fc2 = nn.Conv2d(channels // squeeze, channels, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns a map like x (B,C,h,w)."""
+        """Returns a map (B,C,h,w) for x (B,C,h,w)."""
         return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
 
 
 class ResidualUnit(nn.Module):
-    """Computes some layers, and adds a shortcut. The networks IR-SE and IR consist of such units.
+    """Adds the output of `res_layer` to a shortcut of the input. The networks IR-SE and IR consist of such units.
 
-    `res_layer` maps (B,inputs,H,W) to (B,outputs,h,w), with sides that are `stride` times smaller.
+    `res_layer` maps (B,inputs,H,W) to (B,outputs,H/stride,W/stride).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, res_layer: nn.Sequential) -> None:
@@ -93,7 +95,7 @@ def embed_gray(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Returns unit embeddings (B,d) of the gray versions of images (B,3,S,S) in -1..1.
 
     The images are aligned to the FFHQ template. The gray value is the mean of the three channels. The gray image is
-    resized to 256 px (area), cropped, and pooled to 112 px. Gradients pass through to the images.
+    resized to 256 px (area), cropped to 188 px, and pooled to 112 px. Gradients reach the images.
     """
     gray = images.mean(1, keepdim=True)
     if gray.shape[-1] != FACE:
@@ -105,8 +107,8 @@ def embed_gray(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 class IdentityEncoder(nn.Module):
     """Computes unit embeddings of faces (B,3,S,S) in 0..1, like train.models.identity.recognizer.Recognizer.
 
-    The network is frozen and always in eval mode. Gradients pass through the network to the faces, so a loss can use an
-    IdentityEncoder in place of a Recognizer.
+    The network is frozen and always in eval mode. Gradients reach the faces, so a loss can use an IdentityEncoder
+    instead of a Recognizer.
     """
 
     def __init__(self, network: IrSe) -> None:
@@ -119,7 +121,7 @@ class IdentityEncoder(nn.Module):
         return self.network.dim
 
     def train(self, mode: bool = True) -> IdentityEncoder:
-        """Leaves the network in eval mode, so that its batch norms never change."""
+        """Does nothing: the network stays in eval mode, so that its batch norms never change."""
         return self
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:

@@ -17,17 +17,17 @@ from manifests.errors import ModelUnavailable
 
 
 class Recognizer(nn.Module):
-    """Computes unit embeddings of restored faces. Gradients pass through the frozen network to the faces.
+    """Computes unit embeddings of restored faces. The network is frozen, and gradients reach the faces.
 
-    `facts` is the entry `recognizer` of the snapshot. `facts` has the side `size` of the recognizer's crop, and the
-    template (5,2) in this crop. `facts` also has the mean and the standard deviation of the input in 0..255. With the
-    precision "bf16", the network computes in bfloat16. The embeddings are float32 in both precisions.
+    `facts` is the entry `recognizer` of the snapshot. `size` is the side of the recognizer's crop in pixels. `template`
+    has the five points (5,2) in this crop. `mean` and `std` normalise pixel values of 0..255. With the precision
+    "bf16", the network computes in bfloat16. The embeddings are always float32.
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], face_size: int, precision: str = "fp32") -> None:
         super().__init__()
         self.reduced = precision == "bf16"
-        # On a CPU, the convolutions of common recognizers run twice as fast with channels last.
+        # On a CPU, the convolutions of common recognizers are twice as fast in the memory format channels_last.
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = float(facts["mean"]), float(facts["std"])
         # The affine map from the face crop (FFHQ template, `face_size` px) to the recognizer's crop (`size` px).
@@ -35,8 +35,8 @@ class Recognizer(nn.Module):
         matrix = fit_similarity(
             scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
         )
-        # If the recognizer's crop shows the face with fewer pixels than the face crop, the face crop is first shrunk as
-        # in curate.faces.align.warp.
+        # If the face is smaller in the recognizer's crop than in the face crop, the face crop is shrunk first, as in
+        # curate.faces.align.warp.
         self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
         back = invert_affine(matrix)
@@ -69,8 +69,8 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int, prec
     import onnx2torch
 
     try:
-        # If `convert` gets a path, `convert` writes a file into the folder of the ONNX file. Other processes can read
-        # this folder, and the disk can be full. Therefore `convert` gets the loaded model instead of a path.
+        # Given a path, `convert` would write a file into the folder of the ONNX file. It gets the loaded model, so that
+        # it writes nothing.
         network = freeze(onnx2torch.convert(onnx.load(str(onnx_file))))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
@@ -81,20 +81,18 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int, prec
 
 
 def freeze(network: fx.GraphModule) -> fx.GraphModule:
-    """Changes a network in place, so that it runs faster, and returns the network.
+    """Makes a network faster, in place, and returns the network. The network must not be trained afterwards.
 
-    The function joins each batch norm with the convolution before it. A FrozenPRelu replaces each PReLU, and a
-    Float32Conv replaces each depthwise convolution that has a stride. The network must not be trained afterwards.
-    Without the first two changes, the recognizer takes 1.5 times as long on a CPU (measured), for example because
-    torch's PReLU computes the gradient of its slopes.
+    Each batch norm is joined with the convolution before it. Each PReLU becomes a FrozenPRelu, because torch's PReLU
+    computes the gradient of its slopes. Without these two changes, the recognizer takes 1.5 times as long on a CPU
+    (measured). Each depthwise convolution with a stride becomes a Float32Conv.
     """
     from onnx2torch.node_converters.activations import OnnxPReLU
 
     network.eval()
     modules = dict(network.named_modules())
     for node in [node for node in network.graph.nodes if node.op == "call_module"]:
-        # torch.fx declares broad types for the arguments of a node, so `cast` narrows the type. The first argument of a
-        # node of these layers is the node before.
+        # The first argument of a node of these layers is the node before. `cast` is for the type checker.
         name, module, inputs = str(node.target), modules[str(node.target)], cast("tuple[Any, ...]", node.args)
         before = inputs[0]
         if isinstance(module, nn.BatchNorm2d) and before.op == "call_module" and len(before.users) == 1:
@@ -119,8 +117,8 @@ def freeze(network: fx.GraphModule) -> fx.GraphModule:
 class Float32Conv(nn.Module):
     """Runs a convolution in float32, also under autocast.
 
-    On a CPU in bf16, the backward pass of a depthwise convolution with a stride takes ten times as long as in float32
-    (measured with torch 2.11).
+    It is for depthwise convolutions with a stride. On a CPU, their backward pass takes ten times as long in bf16 as in
+    float32 (measured with torch 2.11).
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -134,7 +132,7 @@ class Float32Conv(nn.Module):
 
 
 class FrozenPRelu(nn.Module):
-    """Multiplies negative values by the slope of their channel. The slopes (C,1,1) are not trained."""
+    """Multiplies negative values by the slope of their channel, like PReLU. The slopes (C,1,1) are not trained."""
 
     def __init__(self, slopes: torch.Tensor) -> None:
         super().__init__()
@@ -142,12 +140,12 @@ class FrozenPRelu(nn.Module):
         self.register_buffer("slopes", slopes.detach().clone())
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Returns an array of the shape of `values` (B,C,h,w)."""
+        """Returns (B,C,h,w) for `values` (B,C,h,w)."""
         return _FrozenPRelu.apply(values, self.slopes.to(values.dtype))
 
 
 class _FrozenPRelu(torch.autograd.Function):
-    """Computes PReLU. The backward pass computes the gradient of the values, but not of the slopes."""
+    """Computes PReLU. The backward pass computes only the gradient of the values, not that of the slopes."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
@@ -157,7 +155,7 @@ class _FrozenPRelu(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         values, slopes = ctx.saved_tensors
-        # `positive` is the gradient where the value is positive, and zero elsewhere. `torch.where` takes five times as
-        # long.
+        # `positive` is the gradient where the value is positive, and zero elsewhere. torch.where would take five times
+        # as long.
         positive = torch.ops.aten.threshold_backward(gradient, values, 0)
         return torch.addcmul(gradient * slopes, positive, 1 - slopes), None

@@ -5,18 +5,17 @@ LQ images. The HQ autoencoder trains for 50 epochs and the LQ autoencoder for 10
 both autoencoders train for 10 epochs with an association loss of weight 1.
 
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
-association starts after the HQ autoencoder's share of the epochs, which is 50/60 (ours).
+association starts after 50/60 of the images, the HQ autoencoder's share of epochs without it (ours).
 
 OSDFace's poster calls the association a "diagonal correlation". We have not seen OSDFace's formula. OSDFace's networks
 have the layout of DAEFR's networks, so we use DAEFR's formula (DAEFR/models/association_stage.py) with DAEFR's initial
-temperature. In our training, the temperature stays constant.
+temperature. Here the temperature is constant.
 
-A re-implementation freezes the HQ autoencoder during the association (ManaswiYadamreddy/CRAFT). With `freeze_hq`, our
-training does the same.
+Two choices are from a re-implementation of OSDFace (ManaswiYadamreddy/CRAFT): the L1 loss for the reconstruction, and
+`freeze_hq`, which freezes the HQ autoencoder during the association.
 
-The L1 loss for the reconstruction is from a re-implementation (ManaswiYadamreddy/CRAFT). The restarts of unused codes
-are ours. Without restarts, only 12 of 256 codes stayed in use on base tiny after 600 images. With 12 codes, most of the
-77 tokens of a prompt were empty.
+The restarts of unused codes are ours. Without restarts, only 12 of 256 codes were in use on base tiny after 600 images,
+so most of the 77 tokens of a prompt were empty.
 """
 
 from __future__ import annotations
@@ -37,18 +36,16 @@ from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.models.timesteps.denoise import NoisyStep
 from train.recipes.recipes import find_recipe
 
-ALONE = 50 / 60  # Share of the images before the association starts, as in the epochs of OSDFace's HQ stage.
-TEMPERATURE = 0.07  # Temperature of the association; DAEFR's initial value.
-IDLE = 320  # A code restarts if no vector chose it during this number of images (ours).
+ALONE = 50 / 60  # the association starts after this share of the images, see above
+TEMPERATURE = 0.07  # the temperature of the association, DAEFR's initial value
+IDLE = 320  # a code is restarted if no vector chose it during this number of images (ours)
 
 
 class Dictionary(nn.Module):
-    """Computes the three losses of recipe `vre` from HQ and LQ faces.
+    """Computes three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, it restores the LQ faces.
 
-    Without HQ faces, the network restores the LQ faces.
-
-    `facts` has the keys that the facts of a Restorer have. `association_from` is the number of images after which the
-    association has a gradient. If `freeze_hq` is True, the HQ autoencoder then stays as it is.
+    `facts` has the same keys as the facts of a Restorer. The association has a gradient after `association_from`
+    images. If `freeze_hq` is True, the HQ autoencoder is no longer trained from then on.
     """
 
     hq_idle: torch.Tensor
@@ -61,12 +58,12 @@ class Dictionary(nn.Module):
         self.hq, self.lq = VQ(config.vre), VQ(config.vre)
         self.association_from = round(ALONE * find_recipe(RECIPE, config.base).images)
         self.freeze_hq = freeze_hq
-        self.associates = False  # Whether the association has a gradient.
-        for name in ("hq_idle", "lq_idle"):  # Number of images since each code was last chosen.
+        self.associates = False  # whether the association has a gradient
+        for name in ("hq_idle", "lq_idle"):  # for each code, the number of images since a vector last chose it
             self.register_buffer(name, torch.zeros(config.vre.codes, dtype=torch.long))
 
     def begin_step(self, seen: int) -> None:
-        """Starts the association if the training has seen enough images. Call this function before each step."""
+        """Starts the association if the training has seen enough images. Call this method before each step."""
         self.associates = seen >= self.association_from
 
     def forward(
@@ -79,17 +76,19 @@ class Dictionary(nn.Module):
         places: Places | None = None,
         noisy: NoisyStep | None = None,
     ) -> Restoration:
-        """Returns the restored or reconstructed faces. `lq` and `target` are (B,3,S,S) in 0..1.
+        """Returns the reconstructed faces, or without `target` the restored faces. `lq` and `target` are (B,3,S,S) in
+        0..1.
 
-        All arguments except `lq` and `target` have the same meaning as in Restorer, but are not used here. `latent` in
-        the result has the quantised vectors (B,dim,s,s).
+        The arguments are those of Restorer. Only `lq` and `target` are used. `latent` of the result has the quantised
+        vectors (B,dim,s,s).
 
-        With `target`, the HQ dictionary reconstructs `image` from the target. With `target`, `terms` has
-        "reconstruction" (mean absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association". `pairs` has the
-        reconstructions and the inputs.
+        With `target`, `image` is the HQ autoencoder's reconstruction of the target. `terms` has the losses
+        "reconstruction" (mean absolute error), "codebook" and "association". The first two are sums over the HQ and the
+        LQ autoencoder. `pairs` has the reconstructions and the inputs.
 
         Without `target`, each vector of the LQ face is replaced by the nearest HQ code, and the HQ decoder makes
-        `image` from the codes (ours). The association loss makes LQ vectors and HQ codes comparable.
+        `image` from these codes (ours). This is possible because the association loss makes LQ vectors similar to HQ
+        vectors.
         """
         # Resize the faces to the size of the dictionaries, in -1..1, and encode them to vectors (B,dim,s,s).
         small = self._sized(lq)
@@ -99,8 +98,8 @@ class Dictionary(nn.Module):
             return self._answer(quantised, self.hq.decode(quantised), lq, {})
         true, frozen = self._sized(target), self.freeze_hq and self.associates
         images = len(lq) * _world()
-        # Restart unused codes before the search, so that the batch can choose the new codes. Then quantise and decode
-        # both domains. The parameters of a frozen autoencoder get no gradient at all, so AdamW leaves them as they are.
+        # Restart unused codes first, so that the batch can choose the new codes. Then quantise and decode HQ and LQ. If
+        # the HQ autoencoder is frozen, its parameters get no gradient, so AdamW does not change them.
         with torch.no_grad() if frozen else nullcontext():
             hq_vectors = self.hq.encode(true)
             if self.training and not frozen:
@@ -113,7 +112,7 @@ class Dictionary(nn.Module):
         lq_again = self.lq.decode(lq_quantised)
         joined = association(hq_vectors, lq_vectors)
         terms = {
-            # The images of this network are in -1..1, so half of their error is the error of images in 0..1.
+            # The images here are in -1..1. Half of their error is the error of images in 0..1.
             "reconstruction": (_error(hq_again, true) + _error(lq_again, small)) / 2,
             "codebook": hq_codebook + lq_codebook,
             "association": joined if self.associates else joined.detach(),
@@ -154,9 +153,9 @@ class Dictionary(nn.Module):
 def restart(quantize: Quantizer, vectors: torch.Tensor, idle: torch.Tensor, images: int) -> None:
     """Replaces each code that no vector chose in the last IDLE images by a random vector of this batch.
 
-    `vectors` is (B,dim,s,s). `images` is the number of images in the batches of all processes. All processes get the
-    same new codes. `idle` (codes,) int64 counts images since each code was last chosen, and is updated in place. The
-    method is the random restart of Jukebox (Dhariwal 2020, section 3.1).
+    `vectors` is (B,dim,s,s). `images` is the total number of images in the batches of all processes. `idle` (codes,)
+    int64 has the number of images since each code was last chosen, and is updated in place. All processes get the same
+    new codes. The method is the random restart of Jukebox (Dhariwal 2020, section 3.1).
     """
     # `chosen` (codes,) is 1 for each code that a vector of this batch chooses, and 0 for the others. `rows` (codes,dim)
     # has one random vector of this batch for each code.
@@ -165,7 +164,7 @@ def restart(quantize: Quantizer, vectors: torch.Tensor, idle: torch.Tensor, imag
     chosen = torch.zeros_like(idle).scatter_(0, code.flatten(), 1)
     rows = vectors.to(weight.dtype).permute(0, 2, 3, 1).flatten(0, 2)
     rows = rows[torch.randint(len(rows), (len(weight),), device=rows.device)]
-    # A code is in use if any process chose it. All processes take the vectors of the first process.
+    # A code counts as chosen if any process chose it. All processes use the random vectors of the first process.
     if _world() > 1:
         torch.distributed.all_reduce(chosen, torch.distributed.ReduceOp.MAX)
         torch.distributed.broadcast(rows, 0)
@@ -179,9 +178,9 @@ def restart(quantize: Quantizer, vectors: torch.Tensor, idle: torch.Tensor, imag
 def association(hq: torch.Tensor, lq: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
     """Returns the association loss of DAEFR, a scalar of 0 or more. `hq` and `lq` are vectors before quantising.
 
-    Both are (B,dim,s,s). The cosine similarities between all HQ and all LQ positions, divided by `temperature`, are the
-    logits of two classifications. Each HQ position must find the LQ position at the same place, and each LQ position
-    must find the HQ position at the same place. The loss is the mean of the two cross-entropies.
+    Both are (B,dim,s,s). The logits are the cosine similarities between all HQ vectors and all LQ vectors, divided by
+    `temperature`. For each HQ vector, the LQ vector of the same image and place is the right class, and vice versa. The
+    loss is the mean of the two cross-entropies.
     """
     with torch.autocast(hq.device.type, enabled=False):
         ours, theirs = (F.normalize(z.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1) for z in (hq, lq))

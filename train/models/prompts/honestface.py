@@ -1,9 +1,9 @@
 """Defines HonestFace's identity embedder, as the pipeline figure of its authors shows it.
 
-The figure of HonestFace shows two branches. A face identity encoder sees only the references and gives the tokens p_F.
-A facial feature extractor sees the references and the LQ face and gives the tokens p_I. The tokens p_F and p_I are
-fused with p_L, the prompt of OSDFace's embedder, into one prompt. We have not seen the networks inside the branches.
-Every network, every number and the fusion in this file are therefore ours.
+The figure shows two branches. A face identity encoder computes the tokens p_F from the references. A facial feature
+extractor computes the tokens p_I from the references and the LQ face. Both are fused with p_L, the prompt of OSDFace's
+embedder, into one prompt. We have not seen the networks of the branches. All networks, all numbers and the fusion in
+this file are therefore ours.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.nn import functional as F
 from train.models.config import PROMPT_PARTS, ModelConfig
 from train.models.references import ImageEncoder, place_in_slots, set_tokens, zeroed
 
-TOKENS = 4  # Number of tokens in p_F (ours).
+TOKENS = 4  # the number of tokens in p_F (ours)
 GRID = 8  # p_I has one token for each cell of a GRID x GRID grid on the face (ours).
 
 
 class FaceIdentityEncoder(nn.Module):
-    """Computes p_F: a small network turns each embedding into tokens, which are averaged over the references.
+    """Computes p_F: a small network turns the embedding of each reference into tokens, which are averaged.
 
     An image without references gets the learned tokens `nobody`.
     """
 
     def __init__(self, embedding_dim: int, prompt_dim: int) -> None:
         super().__init__()
-        self.scale = embedding_dim**0.5  # scales unit rows to numbers with a variance of 1
+        self.scale = embedding_dim**0.5  # gives the numbers of a unit embedding a mean square of 1
         self.layers = nn.Sequential(
             nn.Linear(embedding_dim, prompt_dim), nn.GELU(), nn.Linear(prompt_dim, TOKENS * prompt_dim)
         )
@@ -37,7 +37,7 @@ class FaceIdentityEncoder(nn.Module):
         self.nobody = nn.Parameter(torch.randn(TOKENS, prompt_dim))
 
     def forward(self, embeddings: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Returns p_F (B,TOKENS,D) for embeddings (B,K,d), which are unit rows, and present (B,K) bool."""
+        """Returns p_F (B,TOKENS,D) for unit embeddings (B,K,d) and `present` (B,K) bool."""
         tokens = self.layers(embeddings * self.scale).unflatten(-1, (TOKENS, -1))
         mask = present.view(*present.shape, 1, 1)
         mean = (tokens * mask).sum(1) / present.sum(1).clamp(min=1).view(-1, 1, 1)
@@ -52,7 +52,7 @@ class FacialFeatureExtractor(nn.Module):
         super().__init__()
         width = channels[-1]
         self.encoder = ImageEncoder(channels, factor)
-        # One vector marks each key of the LQ face, and another vector marks each key of a reference.
+        # Two learned vectors: the first is added to the keys of the LQ face, the second to the keys of the references.
         self.kinds = nn.Parameter(torch.zeros(2, width))
         self.norm = nn.LayerNorm(width)
         self.block = _block(width, 32, asks=True)
@@ -69,9 +69,9 @@ class FacialFeatureExtractor(nn.Module):
         """Returns p_I (B,GRID^2,D).
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
-        `Places.filled`. `encoded` has the coarsest map of each of the n references that are present, (n,C,h,h), in the
-        order of `filled`. If `encoded` is None, the maps are computed."""
-        # Encode LQ and references to the coarsest map, (B,C,h,h), and the references to tokens, (B,K h h,C).
+        `Places.filled`. `encoded` has the coarsest maps (n,C,h,h) of the n references, in the order of `filled`. If
+        `encoded` is None, the maps are computed."""
+        # Compute the coarsest map of the LQ face, (B,C,h,h), and the tokens of the references, (B,K h h,C).
         own = self.encoder(lq)[-1]
         if encoded is None:
             maps = self.encoder.encode_set(references, present, filled)[-1]
@@ -79,8 +79,8 @@ class FacialFeatureExtractor(nn.Module):
             maps = place_in_slots(encoded, present, filled)
         theirs, mask = set_tokens(maps, present)
         cells = F.adaptive_avg_pool2d(own, GRID)
-        # Normalise the features before the position codes are added. Without the normalisation, the codes are much
-        # larger than the features, and the network learns more slowly.
+        # Normalise the features before the position codes are added. Otherwise the codes would be much larger than the
+        # features, and the network would learn more slowly.
         place = _places(own)
         ours = self.norm(own.flatten(2).transpose(1, 2)) + place + self.kinds[0]
         theirs = self.norm(theirs) + place.repeat(present.shape[1], 1) + self.kinds[1]
@@ -92,11 +92,11 @@ class FacialFeatureExtractor(nn.Module):
 
 
 class IdentityEmbedder(nn.Module):
-    """Fuses p_F, p_I and p_L into one prompt. A new embedder returns p_F, p_I and p_L side by side, unchanged.
+    """Fuses p_F, p_I and p_L into one prompt. Before training, the prompt is p_F, p_I and p_L, one after the other.
 
     Part `identity` makes p_F, part `features` makes p_I, and part `vre` makes p_L. The prompt has only the tokens of
-    the parts in the recipe. The length of the prompt does not depend on the number of references. The order of the
-    references does not matter.
+    the recipe's parts. The length of the prompt does not depend on the number of references, and the prompt does not
+    depend on their order.
     """
 
     def __init__(self, config: ModelConfig, prompt_dim: int) -> None:
@@ -106,7 +106,7 @@ class IdentityEmbedder(nn.Module):
             self.identity = FaceIdentityEncoder(config.embedding_dim, prompt_dim)
         if "features" in config.parts:
             self.features = FacialFeatureExtractor(config.reference_channels, config.latent_factor, prompt_dim)
-        # A vector for each part in the recipe marks the tokens of p_F, p_I or p_L.
+        # One learned vector for each part, which is added to the tokens of this part.
         self.kinds = nn.Parameter(torch.zeros(len(PROMPT_PARTS & set(config.parts)), prompt_dim))
         self.fuse = _block(prompt_dim, 64, asks=False)
         zeroed(self.fuse.attn1.to_out[0])
@@ -122,11 +122,11 @@ class IdentityEmbedder(nn.Module):
         seen: torch.Tensor | None,
         encoded: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns the prompt (B, TOKENS + GRID^2 + N, D), without the tokens of missing parts.
+        """Returns the prompt (B, TOKENS + GRID^2 + N, D). It is shorter if the recipe does not have all three parts.
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
-        `Places.filled`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part
-        `vre`. `encoded` is as in FacialFeatureExtractor.
+        `Places.filled`. `embeddings` is (B,K,d), each of length 1. `seen` is p_L (B,N,D), or None without part `vre`.
+        `encoded` is as in FacialFeatureExtractor.
         """
         branches = []
         if self.identity is not None:

@@ -1,8 +1,8 @@
 """Defines a VQ autoencoder with the layout and the names of OSDFace's embedder (lq_embed/vqvae.py).
 
-The tensors of OSDFace's released state dict have the prefix `vqvae_LQ.`. Without the prefix, these tensors have the
-names and shapes of the tensors of `VQ(config, decodes=False)`. We have not seen OSDFace's decoder. Our decoder
-mirrors the encoder, as in VQGAN, but each level has one more block (ours).
+The tensors of `VQ(config, decodes=False)` have the names and shapes of OSDFace's released tensors, without their prefix
+`vqvae_LQ.`. We have not seen OSDFace's decoder. Our decoder has the levels of the encoder in reverse order, with one
+more block at each level, as in VQGAN (ours).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from train.models.config import VreConfig
 
-BLOCKS = 2  # Residual blocks at each level.
-ATTENTION = 16  # The levels of this resolution, in pixels, have attention.
-GROUPS = 32  # Groups in every group norm, or fewer if 32 does not divide the width (ours).
-BETA = 0.25  # Weight of the commitment loss.
+BLOCKS = 2  # the number of residual blocks at each level of the encoder
+ATTENTION = 16  # a level has attention if its resolution is this number of pixels
+GROUPS = 32  # the number of groups in a group norm; fewer if 32 does not divide the number of channels (ours)
+BETA = 0.25  # the weight of the commitment loss
 
 
 class VQ(nn.Module):
@@ -45,7 +45,7 @@ class VQ(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """Holds a codebook. The search for the nearest code runs in float32, even if the encoder ran in bf16."""
+    """Holds a codebook and finds the nearest codes. The search runs in float32, even if the encoder ran in bf16."""
 
     def __init__(self, codes: int, dim: int) -> None:
         super().__init__()
@@ -53,10 +53,9 @@ class Quantizer(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
 
     def nearest(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the nearest code of each position, (B, h w) int64, and the squared distance to this code, (B, h w)
-        float32.
+        """Finds the nearest code of each of the vectors (B,dim,h,w).
 
-        `vectors` is (B,dim,h,w).
+        Returns the index of the code, (B, h w) int64, and the squared distance to the code, (B, h w) float32.
         """
         with torch.autocast(vectors.device.type, enabled=False):
             z, codes = vectors.float().flatten(2).transpose(1, 2), self.embedding.weight.float()
@@ -65,17 +64,17 @@ class Quantizer(nn.Module):
         return code, distance
 
     def replace(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Replaces each of the vectors (B,dim,h,w) by its nearest code, float32. A gradient reaches the codebook."""
+        """Returns the nearest code of each of the vectors (B,dim,h,w), float32. Gradients reach only the codebook."""
         with torch.no_grad():
             code, _ = self.nearest(vectors)
         return self.embedding(code).float().transpose(1, 2).reshape(vectors.shape)
 
     def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the nearest code of each vector, (B,dim,h,w), and the loss of codebook and commitment, a scalar.
+        """Returns the nearest code of each vector, (B,dim,h,w), and the codebook and commitment loss, a scalar.
 
-        The gradient of the codes goes to `vectors` unchanged (straight-through). The codebook learns from the loss
-        only. The loss is mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3). Here z are the
-        vectors, z_q are the codes, and sg stops the gradient.
+        The gradient of the returned codes goes to `vectors` unchanged (straight-through), so the codebook learns only
+        from the loss. The loss is mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3). Here z are
+        the vectors, z_q are the codes, and sg stops the gradient.
         """
         vectors, codes = vectors.float(), self.replace(vectors)
         loss = F.mse_loss(codes, vectors.detach()) + BETA * F.mse_loss(vectors, codes.detach())
@@ -131,9 +130,9 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """Applies residual blocks at one resolution, then changes the resolution for the next level.
+    """Applies residual blocks at one resolution, and then changes the resolution for the next level.
 
-    At a resolution of 16 px, attention follows each residual block.
+    At a resolution of ATTENTION px, there is an attention layer after each residual block.
     """
 
     def __init__(
@@ -174,7 +173,7 @@ class Middle(nn.Module):
 
 
 class Resnet(nn.Module):
-    """Adds the output of two convolutions to the input. The block takes no timestep."""
+    """Adds the output of two convolutions to the input."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -193,7 +192,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = _norm(channels)
-        self.norm2 = _norm(channels).requires_grad_(False)  # OSDFace's layout has this norm, but no code uses the norm
+        self.norm2 = _norm(channels).requires_grad_(False)  # never used, but its tensors are in OSDFace's file
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

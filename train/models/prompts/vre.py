@@ -1,4 +1,4 @@
-"""Defines OSDFace's visual representation embedder, which makes the prompt from the nearest codes of an LQ face."""
+"""Defines OSDFace's visual representation embedder (VRE), which makes the prompt from an LQ face."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECIPE = "vre"  # the recipe that trains the dictionaries
 
 
 class Vre(nn.Module):
-    """Makes a prompt from an LQ face. Training changes the projection; the encoder and the codebook are frozen.
+    """Makes a prompt from an LQ face. Only the projection is trained, and the encoder and the codebook are frozen.
 
     The encoder and the codebook have random weights until `load_dictionary` is called.
     """
@@ -34,8 +34,8 @@ class Vre(nn.Module):
 
     def forward(self, lq: torch.Tensor) -> torch.Tensor:
         """Returns the prompt (B, tokens, prompt_dim) for `lq` (B,3,S,S) in 0..1 of any size S."""
-        # Find the distinct codes that are nearest to the vectors of the face. `rows` (B,tokens,dim) are the codes of
-        # the images. If an image has fewer distinct codes than tokens, its last rows are zero.
+        # Find the distinct codes that are nearest to the vectors of each face: `rows` (B,tokens,dim). If a face has
+        # fewer distinct codes than `tokens`, its last rows are zero.
         with torch.no_grad():
             vectors = self.dictionary.encode(self._seen(lq))
             code, distance = self.dictionary.quantize.nearest(vectors)
@@ -49,8 +49,7 @@ class Vre(nn.Module):
         Raises BadInput if `folder` has no dictionary, or a dictionary of another shape.
         """
         theirs, tensors = read_lq_dictionary(folder)
-        # A dictionary can make any number of tokens from an input of any range, so `tokens` and `doubly_normalised` can
-        # differ.
+        # `tokens` and `doubly_normalised` are not compared, because a dictionary works with all their values.
         shape = replace(theirs, tokens=self.config.tokens, doubly_normalised=self.config.doubly_normalised)
         if shape != self.config:
             raise BadInput(
@@ -67,7 +66,7 @@ class Vre(nn.Module):
 
 
 class Projection(nn.Module):
-    """Maps each code to a token through two layers, each followed by SiLU.
+    """Maps each code to a token by two layers, each with a SiLU after it.
 
     The widths are dim, dim / 2 and prompt_dim: 512, 256 and 1024 in OSDFace's embedding_change_weights.
     """
@@ -83,12 +82,12 @@ class Projection(nn.Module):
 
 
 def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the nearest distinct codes of each image, sorted by distance, and a mask.
+    """Returns the `tokens` nearest distinct codes of each image, sorted by distance, and a mask.
 
-    For each position, `code` (B,P) int64 is the nearest code, and `distance` (B,P) is the distance to this code. Every
-    code is smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The codes
-    are (B,tokens) int64, and the mask is (B,tokens) bool. If an image has fewer than `tokens` distinct codes, the mask
-    is False at the end of the image's row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
+    `code` (B,P) int64 has the nearest code of each of P positions, and `distance` (B,P) has the distance to this code.
+    `codes` is the size of the codebook. If two distances are equal, the code of the earlier position comes first. The
+    returned codes are (B,tokens) int64. The mask, (B,tokens) bool, is False at the end of a row if the image has fewer
+    than `tokens` distinct codes. The selection is that of OSDFace (lq_embed/vqvae.py), without a loop.
     """
     # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
     b, positions = code.shape
@@ -96,7 +95,7 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
     rank = torch.arange(positions, device=code.device).expand(b, -1)
     first = torch.full((b, codes), positions, dtype=rank.dtype, device=code.device)
     first = first.scatter_reduce(1, code.gather(1, order), rank, "amin")
-    # Sort the codes by this rank. A code that occurs at no position has the rank `positions`, so it comes last.
+    # Sort the codes by `first`. A code at no position has the rank `positions`, so it comes last.
     ranks, chosen = first.sort(dim=1, stable=True)
     missing = max(tokens - codes, 0)
     return F.pad(chosen, (0, missing))[:, :tokens], F.pad(ranks < positions, (0, missing))[:, :tokens]
@@ -108,7 +107,8 @@ def _shape(config: VreConfig) -> str:
 
 
 def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]]:
-    """Returns the shape of the LQ dictionary in a run of recipe `vre`, and its tensors for `VQ(config, decodes=False)`.
+    """Returns the shape of the LQ dictionary in a run of recipe `vre`, and its tensors, which fit
+    `VQ(shape, decodes=False)`.
 
     Raises BadInput if `folder` has no dictionary.
     """
@@ -118,8 +118,8 @@ def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]
 
 
 def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
-    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if the config, the facts
-    or the tensors are missing."""
+    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if they cannot be read,
+    or if the run has another recipe."""
     folder = find_newest_checkpoint(folder)
     try:
         facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str
 
 
 def unreadable(folder: Path, error: Exception) -> BadInput:
-    """Returns the error for a folder without a readable dictionary."""
+    """Returns the error for a folder whose dictionary cannot be read."""
     return BadInput(
         f"{folder} contains no dictionary that this version can load ({' '.join(str(error).split())}): give the folder "
         f"of another run of recipe {RECIPE}."

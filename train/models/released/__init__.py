@@ -1,4 +1,4 @@
-"""Loads weights that other authors released. Each file of this package loads the weights of one system."""
+"""Loads weights that other authors released."""
 
 # `--run osdface:FOLDER`, `--run refinefir:FOLDER` and `--run instantrestore:FOLDER` name a folder with the released
 # weights of a system.

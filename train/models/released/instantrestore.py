@@ -2,14 +2,13 @@
 
 FOLDER contains one of the authors' files `*_ckpt.pt`, a checkpoint of torch.save with three keys:
 
-`state_dict` has all tensors of the authors' two UNets, two VAEs and text encoder, also the tensors that were not
-    trained. The adapters of the UNet and of the VAE have peft's names, and an alpha of half their rank.
+`state_dict` has all tensors of the authors' two UNets, two VAEs and text encoder, including those that were not
+    trained. The adapters of the UNet and of the VAE have peft's names, and their alpha is half their rank.
 `cfg` has the settings of the training, as plain values.
 `optimizer` is not used.
 
-The layout is the layout that the authors' public code writes and reads (snap-research/InstantRestore). We have not seen
-the released files. Because the checkpoint has all weights, the base model gives only its configurations and its
-tokenizer.
+The authors' public code (snap-research/InstantRestore) writes and reads this layout. We have not seen the released
+files. The checkpoint has all weights, so only the configurations and the tokenizer are read from the base model.
 """
 
 from __future__ import annotations
@@ -37,24 +36,23 @@ FILES = "*_ckpt.pt"
 SOURCE = "InstantRestore's own file, and give sd-turbo as --base-model"
 ADVICE = "give sd-turbo in the layout of diffusers"
 PROMPT = "A high-quality photo of a person; professional, 8k"  # from pix2pix_turbo.py
-MOST_REFERENCES = 4  # The training used four references, and inference/test.py takes the first four.
-# The layers that pix2pix_turbo.py adapts. peft adapts a layer if its name is one of these names, or ends with a dot and
-# one of these names.
+MOST_REFERENCES = 4  # the training used four references, and inference/test.py reads the first four
+# The layers that pix2pix_turbo.py adapts. peft adapts a layer if the last parts of its name are one of these names.
 _ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_shortcut", "conv_out")
 ADAPTED_UNET = (*_ATTENTION, *_CONVOLUTIONS, "proj_in", "proj_out", "ff.net.2", "ff.net.0.proj")
 ADAPTED_VAE = (*_ATTENTION, *_CONVOLUTIONS, "conv_in")
 UNET_ADAPTER, VAE_ADAPTER = "default", "vae_skip"
-# The settings in `cfg` that change the result, with the defaults of the authors' train_config.py. The final
-# configuration of the authors has rank 32, AdaIN, and attention that does not read the input.
+# The settings in `cfg` that change the result, with the defaults of the authors' train_config.py. The authors' final
+# configuration has rank 32, use_adain true and train_input false.
 CHOICES: dict[str, int | bool] = {
     "lora_rank_unet": 16,
     "lora_rank_vae": 16,
     "use_adain": False,
     "train_input": True,
 }
-# The settings in `cfg` that have only one value in the authors' configuration files. A checkpoint with another value
-# would need other layers.
+# The settings in `cfg` that have the same value in all of the authors' configuration files. A checkpoint with another
+# value would need other layers.
 _FIXED: dict[str, str | bool] = {
     "net_type": "pix2pix_turbo",
     "condition_on_face_embeds": False,
@@ -68,12 +66,11 @@ _FIXED: dict[str, str | bool] = {
 def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restorer:
     """Returns a restorer with InstantRestore's released weights, in eval mode.
 
-    `source` is a folder with one file `*_ckpt.pt` or with `final_model_ckpt.pt`, or such a file itself. `base_model` is
-    the folder or hub name of sd-turbo. The restorer computes in float32, and draws its noise from `seed`. The authors
-    compute in float16 and draw without a seed.
+    `source` is as in `find_checkpoint`. `base_model` is the folder or hub name of sd-turbo. The restorer computes in
+    float32, and draws its noise from `seed`. The authors compute in float16, without a seed.
 
-    The adapters are merged into the weights, so do not save this restorer: a checkpoint would lack the weights. Raises
-    BadInput if a file is missing, contains code, has another layout or does not fit the base.
+    Do not save this restorer. Its adapters are merged into the frozen weights, which a checkpoint does not contain.
+    Raises BadInput if a file is missing, contains code, has another layout or does not fit the base.
     """
     file = find_checkpoint(Path(source))
     recipe = replace(find_recipe("instant", DIFFUSION), lora_rank=0)
@@ -86,7 +83,7 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
             f"{vae_config['_class_name']}, and InstantRestore adapts an AutoencoderKL: {ADVICE}."
         )
     prompt_ids = read_prompt(base_model)
-    # Read the file, and build the networks with the authors' names for all tensors.
+    # Read the file, and build the networks under the authors' names for their tensors.
     checkpoint = read_pickled(file, SOURCE)
     settings = read_settings(checkpoint, file)
     networks = nn.ModuleDict(
@@ -116,7 +113,7 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
         prompt,
         adain=bool(settings["use_adain"]),
         reads_input=bool(settings["train_input"]),
-        # The authors read sd-turbo's schedule as a DDPMScheduler, which clips the clean latent by default.
+        # The authors load sd-turbo's scheduler as a DDPMScheduler, which clips the clean latent by default.
         clip=float(schedule.get("clip_sample_range", 1.0)) if schedule.get("clip_sample", True) else None,
         seed=seed,
     )
@@ -125,9 +122,9 @@ def load_instantrestore(source: Path, base_model: str, seed: int = 0) -> Restore
 
 
 def find_checkpoint(source: Path) -> Path:
-    """Returns `source` if it is a file. In a folder, returns the final model, or else the only file `*_ckpt.pt`.
+    """Returns `source` if it is a file. In a folder, returns `final_model_ckpt.pt`, or the only file `*_ckpt.pt`.
 
-    Raises BadInput if the folder contains no such file, or several files without the final model.
+    Raises BadInput if the folder has no such file, or several files but not `final_model_ckpt.pt`.
     """
     if source.is_file():
         return source
@@ -144,7 +141,8 @@ def find_checkpoint(source: Path) -> Path:
 
 
 def read_settings(checkpoint: Mapping[str, Any], file: Path) -> dict[str, int | bool]:
-    """Returns the settings of CHOICES in a checkpoint. Raises BadInput if a setting is one that we do not support."""
+    """Returns the values of CHOICES in a checkpoint. Raises BadInput if Likeness does not support a setting of the
+    checkpoint."""
     cfg = checkpoint.get("cfg")
     model = cfg.get("model") if isinstance(cfg, Mapping) else None
     if not isinstance(model, Mapping):
@@ -165,9 +163,8 @@ def read_settings(checkpoint: Mapping[str, Any], file: Path) -> dict[str, int | 
 def read_state(checkpoint: Mapping[str, Any], file: Path, text_encoder: nn.Module) -> dict[str, Any]:
     """Returns the tensors of a checkpoint by name. Raises BadInput if the checkpoint has no state dict.
 
-    As in the authors' code, a name loses the part `module`, which training on several GPUs adds. The tensors of the
-    text encoder lose the part `text_model` if `text_encoder` has no such part. transformers dropped the part
-    `text_model` after version 5.0.
+    As in the authors' code, the part `module`, which training on several GPUs adds, is removed from the names. After
+    version 5.0 of transformers, the names of a text encoder have no part `text_model`. It is then removed too.
     """
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping):
@@ -194,11 +191,11 @@ def read_prompt(base_model: str) -> torch.Tensor:
 
 
 def _build(kind: Any, config: dict[str, Any], targets: tuple[str, ...] = (), rank: int = 0, adapter: str = "") -> Any:
-    """Returns a model of diffusers with empty weights, and with adapters on the layers `targets`.
+    """Returns a model of diffusers with uninitialised weights, and with adapters on the layers `targets`.
 
-    `adapter` is peft's name of the adapters, which is a part of the names of their tensors.
+    `adapter` is peft's name for the adapters, which is a part of the names of their tensors.
     """
-    with torch.device("meta"):  # no time is lost on random weights
+    with torch.device("meta"):  # saves the time of drawing random weights
         model = kind.from_config(config)
         if targets:
             lora = LoraConfig(r=rank, lora_alpha=rank // 2, target_modules=list(targets), init_lora_weights=False)
@@ -211,7 +208,7 @@ def _build_text_encoder(base_model: str) -> nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     try:
-        # transformers would take its default configuration if a folder contains none
+        # If the folder had no configuration, transformers would use its default configuration.
         if Path(base_model).is_dir() and not (Path(base_model) / "text_encoder" / "config.json").is_file():
             raise FileNotFoundError("text_encoder/config.json is missing")
         model: nn.Module = CLIPTextModel(CLIPTextConfig.from_pretrained(base_model, subfolder="text_encoder"))

@@ -1,6 +1,6 @@
-"""Defines the one-step restoration of InstantRestore, in the order of operations of the authors' code.
+"""Defines the one-step restoration of InstantRestore. The operations are those of the authors' code, in the same order.
 
-The source is pix2pix_turbo.py and attn_processors.py of snap-research/InstantRestore. FreeU changes both UNets.
+The source is pix2pix_turbo.py and attn_processors.py of snap-research/InstantRestore. Both UNets use FreeU.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from train.models.io import Conditions
 from train.models.timesteps.denoise import draw_noise
 from train.models.timesteps.one_step import add_noise, clean_from_noise
 
-TIMESTEP = 249  # The timestep of the LQ latent and of the UNet, from inference/test.py.
-REFERENCE_TIMESTEP = 1  # The timestep of the reference latents.
+TIMESTEP = 249  # the timestep of the noisy LQ latent, from inference/test.py
+REFERENCE_TIMESTEP = 1  # the timestep of the noisy reference latents
 FREEU = {"s1": 0.9, "s2": 0.2, "b1": 1.4, "b2": 1.6}
-DRAWS = 4  # Random draws of a restoration, see `InstantRestoreBase`.
+DRAWS = 4  # the number of random latents of a restoration, see `InstantRestoreBase`
 
 
 class InstantRestoreBase(nn.Module):
     """Holds the two UNets and the two VAEs of InstantRestore.
 
-    `unet` and `vae` restore the LQ image, and have the trained adapters merged into their weights. `reference_unet` and
-    `reference_vae` read the references, and are not trained. `prompt` (1,77,D) is the output of the text encoder.
+    `unet` and `vae` restore the LQ image. The trained adapters are merged into their weights. `reference_unet` and
+    `reference_vae` read the references and were not trained. `prompt` (1,77,D) is the output of the text encoder.
     `clip` is the largest absolute value of the clean latent, or None for no limit.
 
-    A restoration draws four random latents from `seed`. The first two are the draws from the posteriors of the LQ image
-    and of a reference. The third is the noise of a reference, and the fourth is the noise of the LQ latent. All images
-    of a batch get the same draws, and so do all references (ours). So the result of an image depends neither on the
-    other images of the batch nor on the order of the references. The authors' code sets no seed.
+    A restoration draws four random latents from `seed`: for the sample from the LQ image's posterior, for the sample
+    from a reference's posterior, for the noise of a reference, and for the noise of the LQ latent. All images of a
+    batch get the same draws, and all references too (ours). The result of an image therefore does not depend on the
+    other images or on the order of the references. The authors' code sets no seed.
     """
 
     prompt: torch.Tensor
@@ -70,8 +70,8 @@ class InstantRestoreBase(nn.Module):
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
         """Returns the clean latent x0 in the shape of z.
 
-        An image without references attends only to itself. The authors' code does the same if it gets no references,
-        but their network saw references in all of its training.
+        An image without references attends only to itself, as in the authors' code. Their network was never trained
+        without references.
         """
         self.extension.forget()
         if conditions.encoded is not None and len(conditions.filled):
@@ -81,7 +81,7 @@ class InstantRestoreBase(nn.Module):
 
     @torch.no_grad()
     def show(self, references: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Passes references (n,3,S,S) in 0..1 once through the frozen UNet. Returns their keys and values."""
+        """Passes references (n,3,S,S) in 0..1 through the frozen UNet, and returns their keys and values."""
         with self.extension.keeping():
             posterior = self.reference_vae.encode(references * 2 - 1).latent_dist
             draws = self._draw(posterior.mean)

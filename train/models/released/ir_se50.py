@@ -12,13 +12,13 @@ from train.models.released.read_pickled import load_tensors, read_pickled
 
 FILE = "model_ir_se50.pth"
 SOURCE = f"the {FILE} of pSp or ReFineFIR"
-COUNTER = "num_batches_tracked"  # A file of an old torch lacks this tensor of a batch norm.
+COUNTER = "num_batches_tracked"  # a tensor of each batch norm that files of old versions of torch do not have
 
 
 def find_ir_se50(folder: Path | None) -> Path:
-    """Returns the path of FILE in `folder`, which is the value of --weights, or else in the cache of torch hub.
+    """Returns the path of FILE in `folder` or, if it is not there, in the cache of torch hub. Downloads nothing.
 
-    Raises BadInput if the file is in neither folder. Likeness does not download the file.
+    `folder` is the value of --weights. Raises BadInput if the file is in neither folder.
     """
     file = find_local_file(FILE, folder)
     if file is None:
@@ -30,7 +30,8 @@ def find_ir_se50(folder: Path | None) -> Path:
 
 
 def load_ir_se50(file: Path, shape: IrSeShape = IR_SE50) -> IdentityEncoder:
-    """Returns the identity encoder of a file. Raises BadInput if the file is missing or has another layout."""
+    """Returns the identity encoder with the weights of `file`. Raises BadInput if the file is missing or has another
+    layout."""
     network = IrSe(shape)
     load_tensors(network, read_pickled(file, SOURCE), file, SOURCE, optional=[COUNTER])
     return IdentityEncoder(network)

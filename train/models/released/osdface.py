@@ -2,13 +2,11 @@
 
 FOLDER contains three files with the authors' names:
 
-`pytorch_lora_weights.safetensors` has the adapters of the UNet. The alpha of the adapters is
-    their rank, so the scale of the adapters is 1.
-`embedding_change_weights.pth` has the projection.
-`associate_2.ckpt` is a Lightning checkpoint. Only the tensors of `associate_2.ckpt` with
-    the prefix `vqvae_LQ.` are read.
+`pytorch_lora_weights.safetensors` has the adapters of the UNet. Their alpha is their rank, so their scale is 1.
+`embedding_change_weights.pth` has the projection of the embedder.
+`associate_2.ckpt` is a Lightning checkpoint. Only its tensors with the prefix `vqvae_LQ.` are read.
 
-All sizes are inferred from the tensors. `read_tensors` reads the pickled files without running their code.
+All sizes follow from the shapes of the tensors. `read_tensors` reads the pickled files without running their code.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from train.recipes.recipes import DIFFUSION, find_recipe
 LORA = "pytorch_lora_weights.safetensors"
 PROJECTION = "embedding_change_weights.pth"
 EMBEDDER = "associate_2.ckpt"
-TOKENS = 77  # from infer.py, because no tensor shows this number
+TOKENS = 77  # from infer.py, because it does not follow from the tensors
 EMBEDDER_PREFIX = "vqvae_LQ."
 EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py reads the same tensors
 
@@ -53,14 +51,14 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
     """Returns a restorer with OSDFace's released weights in `folder`, in eval mode.
 
     `base_model` is the folder or hub name of Stable Diffusion 2.1-base. The restorer computes the same operations as
-    the authors' infer.py with --merge_lora, including the doubly normalised input of the embedder. A square input
-    that is not 512 px wide is resized to 512 px (bilinear, align_corners). An input that is not square keeps its size.
+    the authors' infer.py with --merge_lora, including the doubly normalised input of the embedder. A square input that
+    is not 512 px wide is resized to 512 px (bilinear, align_corners). An input that is not square keeps its size.
 
-    Only one operation differs from infer.py. The latent is the mode of the VAE's posterior, so the same photo always
-    gives the same face. infer.py draws a random sample of the posterior.
+    One operation differs: the latent is the mode of the VAE's posterior, so the same photo always gives the same face.
+    infer.py draws a random sample from the posterior.
 
-    The adapters are merged into the frozen UNet, so do not save this restorer: a checkpoint would lack the adapters.
-    Raises BadInput if a file is missing, has another layout or does not fit the base.
+    Do not save this restorer. Its adapters are merged into the frozen UNet, which a checkpoint does not contain. Raises
+    BadInput if a file is missing, has another layout or does not fit the base.
     """
     folder = Path(folder)
     for name in (LORA, PROJECTION, EMBEDDER):
@@ -84,11 +82,11 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
 
 
 def read_adapters(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Returns a pair of LoRA matrices for each module of the UNet: down (r, in, ...) and up (out, r, ...).
+    """Returns the LoRA matrices of each adapted module of the UNet: down (r, in, ...) and up (out, r, ...).
 
-    The names in the file are peft's lora_A and lora_B, or diffusers' lora.down and lora.up. The prefix `unet.` is
-    optional. Raises BadInput if a name has another form, if half of a pair is missing, or if the ranks of a pair
-    differ.
+    In the file, they are named lora_A and lora_B as in peft, or lora.down and lora.up as in diffusers. The prefix
+    `unet.` is optional. Raises BadInput if a name has another form, if one of the two matrices is missing, or if their
+    ranks differ.
     """
     try:
         tensors = load_file(file)
@@ -117,8 +115,8 @@ def merge(
 ) -> None:
     """Adds the matrix product up @ down to each weight that the adapters name.
 
-    `unet` can already have new adapters, whose matrices "up" are zero. Raises BadInput if the UNet lacks a weight or
-    has a weight of another shape.
+    `unet` can have untrained adapters of its own, which add nothing. Raises BadInput if the UNet lacks a weight or has
+    it in another shape.
     """
     weights = {
         name.removesuffix(".weight").removesuffix(".base_layer"): weight
@@ -153,7 +151,7 @@ def read_embedder(file: Path) -> dict[str, torch.Tensor]:
 
 
 def embedder_config(tensors: Mapping[str, torch.Tensor], file: Path) -> VreConfig:
-    """Returns the shape of an embedder, inferred from its tensors. The level with attention has a resolution of 16 px.
+    """Returns the shape of an embedder, which follows from its tensors and from the 16 px of the level with attention.
 
     Raises BadInput if a tensor of OSDFace's layout is missing.
     """
@@ -181,10 +179,9 @@ def read_tensors(file: Path, inside: str | None = None) -> dict[str, torch.Tenso
 
     `inside` is the key of the state dict, or None if the whole file is the state dict.
 
-    torch.load first reads the file with weights_only=True. torch.load refuses old Lightning files, because these files
-    contain other classes than tensors. Our own unpickler reads old Lightning files. The unpickler rebuilds tensors, and
-    replaces every other class or function by a placeholder that does nothing. Neither torch.load with weights_only=True
-    nor our unpickler runs code of the file.
+    No code of the file runs. First, torch.load tries to read the file with weights_only=True. This fails for old
+    Lightning files, because they contain other classes than tensors. Such a file is read by our own unpickler, which
+    rebuilds tensors and replaces every other class or function by a placeholder that does nothing.
     """
     try:
         try:
@@ -200,7 +197,7 @@ def read_tensors(file: Path, inside: str | None = None) -> dict[str, torch.Tenso
 
 
 class Placeholder:
-    """Replaces every class and function that an untrusted pickle names. The placeholder does nothing."""
+    """Replaces classes and functions that an untrusted pickle names. A placeholder does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -230,14 +227,14 @@ _ALLOWED = {
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Rebuilds tensors, dicts and pickle's basic types. torch.load itself rebuilds the storages of tensors."""
+    """Rebuilds only tensors, dicts and pickle's basic types. torch.load itself reads the data of the tensors."""
 
     def find_class(self, module: str, name: str) -> Any:
         return _ALLOWED.get((module, name), Placeholder)
 
 
-# `_ONLY_TENSORS` has the attributes of the module `pickle` that torch.load uses. An old file has several pickles in a
-# row, and each call of `load` reads one pickle.
+# torch.load uses `_ONLY_TENSORS` in place of the module `pickle`. An old file has several pickles in a row, and each
+# call of `load` reads one of them.
 _ONLY_TENSORS = SimpleNamespace(
     __name__="tensors only", Unpickler=_TensorUnpickler, load=lambda file, **named: _TensorUnpickler(file).load()
 )

@@ -1,4 +1,4 @@
-"""Reads pickled checkpoints of other authors without running their code, and loads their tensors into a module."""
+"""Reads pickled checkpoints of other authors without running code in them, and loads their tensors into a module."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from manifests.errors import BadInput
 
-_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # the form in which torch.load names a class or function that it refuses
-_MOST_NAMES = 3  # A sentence names at most this many tensors.
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch.load's message names a forbidden class
+_MOST_NAMES = 3  # a message names at most this number of tensors
 _REAL = {
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -26,13 +26,15 @@ def read_pickled(file: Path, source: str) -> dict[str, Any]:
     """Returns the dict that torch.save wrote into a file.
 
     torch.load reads the file with weights_only=True, so the file may contain only tensors and plain Python values. The
-    class argparse.Namespace is admitted too, because trainers save their options. `source` says which file to take.
-    Raises BadInput if the file is missing, is broken, or names any other class or function.
+    class argparse.Namespace is allowed too, because some trainers save their options as a Namespace. `source` is the
+    words of the message that say which file to take. Raises BadInput if the file is missing or broken, or names another
+    class or function.
     """
     if not file.is_file():
         raise BadInput(f"{file} does not exist: put {source} there.")
     try:
-        # Tensors that nobody uses, such as the state of an optimizer, stay on the disk if the file is a zip archive.
+        # With mmap, tensors that are never used, for example the state of an optimizer, are not read from the disk.
+        # torch needs a zip archive for this.
         with torch.serialization.safe_globals([argparse.Namespace]):
             read = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # a broken or hostile file can raise any error
@@ -53,10 +55,10 @@ def load_tensors(
 ) -> None:
     """Loads the tensors of a file into a module, in place.
 
-    The file may lack tensors whose names end with a text of `optional`. `source` says which file to take. Raises
-    BadInput if the file lacks other tensors or has unknown tensors. Raises BadInput also if a tensor is not a dense
-    array of real numbers on the CPU, has another shape, or contains NaN or infinity after the conversion to the
-    module's number type. The message names at most three tensors.
+    Tensors whose names end with a text of `optional` may be missing. `source` is the words of the message that say
+    which file to take. Raises BadInput if the file lacks other tensors or has unknown tensors. Raises BadInput also if
+    a tensor is not a dense array of real numbers on the CPU, has another shape, or contains NaN or infinity after the
+    conversion to the module's number type.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors and not name.endswith(tuple(optional))]
@@ -81,13 +83,13 @@ def load_tensors(
 
 
 def _is_dense_and_real(tensor: torch.Tensor) -> bool:
-    """Returns False for a sparse, nested, quantized or complex tensor, and for a tensor without values (meta)."""
+    """Returns whether a tensor is on the CPU, and is not sparse, nested, quantized or complex."""
     dense = tensor.layout == torch.strided and not tensor.is_nested
     return dense and tensor.device.type == "cpu" and tensor.dtype in _REAL
 
 
 def _is_finite(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Returns whether the values are finite after the copy into a tensor of `dtype`. 1e300 is infinite in float32."""
+    """Returns whether all values are finite as `dtype`. For example, 1e300 is infinite in float32."""
     return bool(torch.isfinite(tensor.to(dtype if dtype.is_floating_point else torch.float64)).all())
 
 

@@ -2,9 +2,9 @@
 
 FOLDER contains two files with the authors' names:
 
-`latest.pt` has the generator. The file is the generator's state dict, or the authors' checkpoint with the state dict
-    under the key `g`. The checkpoint also has the discriminator, the optimizers and the options (argparse.Namespace).
-`model_ir_se50.pth` has the identity encoder of the reference.
+`latest.pt` is the generator's state dict, or the authors' checkpoint with this state dict under the key `g`. The
+    checkpoint also has the discriminator, the optimizers and the options (argparse.Namespace).
+`model_ir_se50.pth` has the identity encoder that embeds the reference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from train.recipes.recipes import find_recipe
 GENERATOR = "latest.pt"
 SOURCE = "ReFineFIR's own latest.pt"
 PARTS = ("mesh", "embedding")
-# StyleGAN2's mapping network. The release has it, and never calls it.
+# The tensors of StyleGAN2's mapping network, which the release contains but never calls.
 _UNUSED = re.compile(r"decoder\.style\.\d+\.(weight|bias)")
 _LEVEL = re.compile(r"encoder\.convs\.(\d+)\.1\.weight")
 
@@ -33,9 +33,9 @@ _LEVEL = re.compile(r"encoder\.convs\.(\d+)\.1\.weight")
 def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrSeShape = IR_SE50) -> Restorer:
     """Returns a restorer with ReFineFIR's released weights in `folder`, in eval mode.
 
-    The restorer needs one reference. Its argument `references` is the warped reference. Its argument `embeddings` is
-    the embedding that the restorer's own `identity_encoder` computes from the reference before the warp. Raises
-    BadInput if a file is missing or broken, contains code, or has another size or layout.
+    The restorer needs one reference for each face. Its argument `references` has the warped references. Its argument
+    `embeddings` has the embeddings of the references before the warp, computed by the restorer's own
+    `identity_encoder`. Raises BadInput if a file is missing or broken, contains code, or has another size or layout.
     """
     folder = Path(folder)
     for name in (GENERATOR, ENCODER):
@@ -48,7 +48,7 @@ def load_refinefir(folder: Path, shape: StyleganConfig = REFINEFIR, encoder: IrS
         base_model="stylegan",
         size=shape.size,
         parts=PARTS,
-        timestep=tiny.timestep,  # does not change the result
+        timestep=tiny.timestep,  # the generator ignores the timestep
         latent_factor=1,
         channels=(),
         reference_channels=(),

@@ -20,10 +20,10 @@ _MAPPING = re.compile(r"style\.\d+\.(weight|bias)")  # StyleGAN2's mapping netwo
 
 
 def load_stylegan2(file: Path, generator: Generator, discriminator: StyleganDiscriminator) -> None:
-    """Loads a file into the decoder of a generator and into a discriminator, in place.
+    """Loads the weights of `file` into the decoder of a generator and into a discriminator, in place.
 
-    The encoder and the fusers keep their values, because StyleGAN2 has neither. Raises BadInput if the file is missing
-    or broken, contains code, or does not fit the shape of the generator or of the discriminator.
+    The encoder and the fusers are not changed, because StyleGAN2 has neither. Raises BadInput if the file is missing or
+    broken, contains code, or does not fit the shape of the generator or of the discriminator.
     """
     read = read_pickled(file, SOURCE)
     for key in ("g_ema", "d"):

@@ -1,1 +1,1 @@
-"""Computes the timesteps of a restoration, the clean latent that a step predicts, and the input of the next step."""
+"""Computes the timesteps of a restoration, and the clean and the noisy latents at these timesteps."""

@@ -1,13 +1,13 @@
 """Draws the noise of a denoiser, and restores faces with a denoiser in one step or in several steps.
 
-A denoiser gets a noisy latent, the timestep of the noise, and the LQ latent. A denoiser computes the clean latent x0.
+A denoiser computes the clean latent x0 from a noisy latent, the timestep of the noise, and the LQ latent.
 
 In training, the noisy latent is the target's latent with noise, as in DDPM (Ho et al. 2020). In a restoration, the
-first noisy latent is the LQ latent with noise for the highest timestep, because the target is not known (ours). Each
-step computes x0, and the sampler computes the noisy latent of the next, lower timestep. The result is the x0 of the
+target is not known, so the first noisy latent is the LQ latent with noise for the highest timestep (ours). Each step
+computes x0, and the sampler then computes the noisy latent of the next, lower timestep. The result is the x0 of the
 last step.
 
-We have seen only the abstract of IDM (arXiv 2307.08996), so IDM may do this in another way.
+We have seen only the abstract of IDM (arXiv 2307.08996). IDM may use another noisy latent.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from diffusers import DPMSolverMultistepScheduler
 
 from train.models.timesteps.one_step import SCHEDULE, add_noise
 
-SOLVER_ORDER = 1  # DPM-Solver++ of order 1 is DDIM without random noise (Lu et al. 2022).
+SOLVER_ORDER = 1  # DPM-Solver++ of order 1 is DDIM without random noise (Lu et al. 2022)
 
 
 class NoisyStep(NamedTuple):
-    """Holds the random numbers that make the noisy latents of a training batch."""
+    """Holds the timesteps and the noise of a training batch."""
 
     timestep: torch.Tensor  # (B,) int64
     noise: torch.Tensor  # (B,C,h,w) float32, standard normal
@@ -34,19 +34,19 @@ class NoisyStep(NamedTuple):
 def draw_noisy_step(
     highest: int, shape: tuple[int, int, int, int], draw: torch.Generator, device: torch.device
 ) -> NoisyStep:
-    """Returns random timesteps from 1 to `highest`, and random noise for latents of this shape (B,C,h,w).
+    """Returns random timesteps from 1 to `highest`, and random noise for latents of `shape` (B,C,h,w).
 
-    `draw` is a generator on the CPU, so the numbers are the same on every device.
+    `draw` is a generator on the CPU, so the numbers are the same for every `device`.
     """
     timestep, noise = torch.randint(1, highest + 1, shape[:1], generator=draw), torch.randn(shape, generator=draw)
     return NoisyStep(timestep.to(device, non_blocking=True), noise.to(device, non_blocking=True))
 
 
 def draw_noise(seed: int, latents: torch.Tensor, count: int = 1) -> torch.Tensor:
-    """Returns normal random numbers (count,C,h,w) for latents (n,C,h,w). The numbers are the same on every device.
+    """Returns normal random numbers (count,C,h,w) for latents (n,C,h,w). They are the same on every device.
 
-    All images of a batch get the same noise (ours). So the result of an image depends only on the image and the seed,
-    and not on the other images.
+    With count=1, all images of a batch get the same noise (ours). The result for an image then does not depend on the
+    other images.
     """
     noise = torch.randn(count, *latents.shape[1:], generator=torch.Generator().manual_seed(seed))
     return noise.to(latents)
@@ -63,8 +63,8 @@ def sample(
     """Returns the clean latents (B,C,h,w) after `steps` steps.
 
     `lq` (B,C,h,w) are the LQ latents. `predict` gets the noisy latents (B,C,h,w) and their timestep, and returns the
-    clean latents. The noise is drawn once from `seed`, and the sampler draws no other random number. `highest` must be
-    at least `steps`.
+    clean latents. The noise is drawn once from `seed`, and no other random number is drawn. `highest`, the first
+    timestep, must be at least `steps`.
     """
     scheduler: Any = DPMSolverMultistepScheduler(
         **SCHEDULE, solver_order=SOLVER_ORDER, prediction_type="sample", final_sigmas_type="zero"

@@ -1,6 +1,6 @@
 """Computes the clean latent from a noisy latent and its noise, and the noisy latent from a clean latent and noise.
 
-A timestep is an int, or a tensor (B,) with a number per image.
+A timestep is an int, or a tensor (B,) with one timestep for each image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEDULE: dict[str, Any] = {
 
 @cache
 def _shares() -> torch.Tensor:
-    """Returns alpha-bar (1000,) float64 of SCHEDULE."""
+    """Returns alpha-bar of SCHEDULE at all timesteps, (1000,) float64."""
     scheduler = DDIMScheduler(**SCHEDULE)
     shares: torch.Tensor = scheduler.alphas_cumprod  # type: ignore[attr-defined]
     return shares.double()
@@ -30,7 +30,7 @@ def _shares() -> torch.Tensor:
 
 @cache
 def _share_table(device: torch.device) -> torch.Tensor:
-    """Returns the alpha-bars of `_shares` on a device. The tensor is copied to the device once."""
+    """Returns `_shares()` on a device. The tensor is copied to each device only once."""
     return _shares().to(device)
 
 
@@ -55,10 +55,10 @@ def signal_share(timestep: int | torch.Tensor) -> float | torch.Tensor:
 
 
 def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
-    """Returns x0 = (z - sqrt(1 - a) eps) / sqrt(a), where a is alpha-bar, eps is `noise`, and z is the latent.
+    """Returns x0 = (z - sqrt(1 - a) eps) / sqrt(a), where a is alpha-bar at `timestep`, and eps is `noise`.
 
-    The formula is OSDFace's step (infer.py), which takes the LQ latent as the noisy latent z. The computation is in
-    float32 or more, even if the UNet ran in bf16. OSDFace computes the formula in float64.
+    The formula is OSDFace's step (infer.py), where z is the LQ latent. It is computed in float32 at least, even if the
+    UNet ran in bf16. OSDFace computes it in float64.
     """
     share, precise = signal_share(timestep), torch.promote_types(z.dtype, torch.float32)
     z, noise = z.to(precise), noise.to(precise)

@@ -27,16 +27,15 @@ class StyleganBase(nn.Module):
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
         """Returns the output of the generator as the clean latent x0, in the shape of z. The timestep has no effect.
 
-        The generator reads the first references of each image. If an image has fewer references than the generator
-        reads, its references are repeated. The pictures of an image without references are black, as is the area around
-        a face that was warped with a mesh (ours).
+        The generator reads a fixed number of references: the first references of each image. If an image has fewer,
+        they are repeated. If an image has none, black pictures take their place (ours).
         """
         references, present = conditions.references, conditions.present
         assert references is not None and conditions.identity is not None
         read = self.generator.shape.references
         pictures = z.new_full((len(z), read, *z.shape[1:]), -1)
         if present.shape[1]:
-            # The references of an image fill its first slots. The other slots only make all images of a batch equal.
+            # The references of an image are in its first slots. Slots after them are empty.
             counts = present.sum(1, keepdim=True).clamp(min=1)
             slots = torch.arange(read, device=z.device)[None] % counts
             filled = present.gather(1, slots)[..., None, None, None]

@@ -14,7 +14,8 @@ from train.models.config import SMALLEST_MAP, StyleganConfig
 
 
 class Fuser(nn.Module):
-    """Mixes a map of the decoder with a map of the encoder. A learned mask has a share for each channel and pixel."""
+    """Mixes a map of the decoder with a map of the encoder. Convolutions compute the share of each channel and
+    pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -37,8 +38,8 @@ class ConstantInput(nn.Module):
 class Decoder(nn.Module):
     """Decodes styles and encoder maps into an image.
 
-    The noise is a buffer, so equal inputs give equal images. The release also has StyleGAN2's mapping network, but does
-    not use it. Our decoder has no mapping network.
+    The noise is a buffer, so equal inputs give equal images. The release also contains StyleGAN2's mapping network but
+    never calls it, so this decoder has none.
     """
 
     def __init__(self, shape: StyleganConfig) -> None:
@@ -59,7 +60,7 @@ class Decoder(nn.Module):
             self.noises.register_buffer(f"noise_{number}", torch.randn(1, 1, size, size))
 
     def forward(self, styles: torch.Tensor, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Returns the image (B,3,S,S), which is not clamped.
+        """Returns the image (B,3,S,S) about in -1..1, not clamped.
 
         `styles` is (B,L,d). `maps` has the encoder map (B,C,s,s) of each level, smallest first.
         """
@@ -68,7 +69,8 @@ class Decoder(nn.Module):
         x = self.input.input.expand(len(styles), -1, -1, -1)
         x = self.fuser1(self.conv1(x, styles[:, 0], noises[0]), maps[0])
         image = self.to_rgb1(x, styles[:, 1])
-        # Each later level has two convolutions. Its image has the style of the next level's first convolution.
+        # Each later level has two convolutions. Its conversion to RGB has the same style as the next level's first
+        # convolution.
         for level, to_rgb in enumerate(self.to_rgbs):
             for layer in (2 * level, 2 * level + 1):
                 x = self.convs[layer](x, styles[:, layer + 1], noises[layer + 1])

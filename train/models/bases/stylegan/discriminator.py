@@ -11,12 +11,12 @@ from torch import nn
 from train.models.bases.stylegan.layers import ConvLayer, EqualLinear
 from train.models.config import SMALLEST_MAP, StyleganConfig
 
-GROUP = 4  # The largest number of images over which the standard deviation is computed.
+GROUP = 4  # the largest number of images in a group, see `measure_variation`
 SMALLEST_VARIANCE = 1e-8
 
 
 class ResidualBlock(nn.Module):
-    """Halves a map with two convolutions, and adds the map itself, halved by a 1x1 convolution."""
+    """Halves the size of a map with two convolutions, and adds the map itself, halved by a 1x1 convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
 
 
 class StyleganDiscriminator(nn.Module):
-    """Returns one logit for an image. The logit also depends on the variation within the batch."""
+    """Computes one logit for each image. The logit also depends on the variation within the batch."""
 
     def __init__(self, shape: StyleganConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def measure_variation(x: torch.Tensor) -> torch.Tensor:
 
     The batch is divided into groups of at most GROUP images. Each group gets one number: the standard deviation over
     the images of the group, averaged over channels and pixels. Image b belongs to group b mod (number of groups). If
-    the batch cannot be divided by GROUP, the groups are smaller (ours). StyleGAN2's code fails for such a batch.
+    GROUP does not divide the number of images, the groups are smaller (ours). StyleGAN2's code fails for such a batch.
     """
     size = next(size for size in range(min(GROUP, len(x)), 0, -1) if len(x) % size == 0)
     groups = x.view(size, -1, *x.shape[1:])  # (images of a group, groups, C, h, w)

@@ -1,4 +1,4 @@
-"""Defines ReFine's encoder: convolutions that halve the image, and the layers that make the styles."""
+"""Defines ReFine's encoder: convolutions that halve the image, and linear layers that compute the styles."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 from train.models.bases.stylegan.layers import ConvLayer, EqualLinear
 from train.models.config import SMALLEST_MAP, StyleganConfig
 
-LAYERS = 5  # Number of linear layers that make the styles.
+LAYERS = 5  # the number of linear layers that compute the styles
 
 
 class Encoder(nn.Module):
     """Encodes the LQ image and the warped references into one map for each level, and into the styles of the decoder.
 
-    The identity embeddings of the references enter only the styles.
+    The identity embedding changes only the styles, not the maps.
     """
 
     def __init__(self, shape: StyleganConfig) -> None:

@@ -1,8 +1,8 @@
 """Defines the plain layers of StyleGAN2: equalised convolution and linear layer, leaky ReLU and blur.
 
-A layer stores weights of unit variance and scales the weights when it is called (equalised learning rate). A layer with
-an activation multiplies the result of its leaky ReLU by √2. The leaky ReLU commutes with a positive factor, so our
-layers put the √2 into the scaled weights and save a pass over the map (ours).
+A layer stores weights of unit variance and scales the weights when it is called (equalised learning rate). In
+StyleGAN2, the result of each leaky ReLU is multiplied by √2. Here the √2 is a factor of the scaled weights and biases,
+which gives the same result without a pass over the map (ours).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-SLOPE = 0.2  # Slope of the leaky ReLU below zero.
-GAIN = math.sqrt(2)  # Gain of a layer with an activation.
+SLOPE = 0.2  # the slope of the leaky ReLU below zero
+GAIN = math.sqrt(2)  # the factor of a layer with an activation
 
 
 def leak(x: torch.Tensor) -> torch.Tensor:
-    """Returns the leaky ReLU of a tensor. The tensor itself is changed. The caller has put the gain √2 into x."""
+    """Applies the leaky ReLU to x in place, and returns x. The caller has multiplied x by √2."""
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 class EqualLinear(nn.Module):
-    """Maps (B,inputs) to (B,outputs). With `activate`, a leaky ReLU follows."""
+    """Maps (B,inputs) to (B,outputs) by a linear layer, and with `activate` by a leaky ReLU after it."""
 
     def __init__(self, inputs: int, outputs: int, activate: bool = False, bias: float = 0) -> None:
         super().__init__()
@@ -64,15 +64,15 @@ class BiasedLeak(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns a map in the shape of x (B,C,H,W). The layer before has already multiplied x by the gain √2."""
+        """Returns a map in the shape of x (B,C,H,W). The layer before has multiplied x by √2."""
         return leak(x + (self.bias * GAIN)[:, None, None])
 
 
 class Blur(nn.Module):
     """Filters each channel with the kernel 1 3 3 1 in both directions. The sum of the kernel is `gain`.
 
-    A depthwise convolution filters 256 channels of 129 x 129 px in 6 ms on one core. The published way, one channel
-    after the other, takes 144 ms.
+    The blur is a depthwise convolution, which filters 256 channels of 129 x 129 px in 6 ms on one core. The published
+    code filters one channel after the other, which takes 144 ms.
     """
 
     def __init__(self, padding: int, gain: float = 1.0, stride: int = 1) -> None:
@@ -105,18 +105,17 @@ class Upsample(nn.Module):
 
 
 class ConvLayer(nn.Sequential):
-    """Joins a blur (if the layer halves the size), a convolution, and a bias with a leaky ReLU (with `activate`).
+    """Maps (B,inputs,H,W) to (B,outputs,H,W), or with `halve` to (B,outputs,H/2,W/2).
 
-    The layer maps (B,inputs,H,W) to (B,outputs,H,W), or to (B,outputs,H/2,W/2) if the layer halves the size. `kernel`
-    is 1 or 3. With `activate`, the leaky ReLU has the bias. Without `activate`, the convolution has a bias if `bias` is
-    True.
+    The layer is a convolution, with `halve` a blur before it, and with `activate` a bias and a leaky ReLU after it.
+    `kernel` is 1 or 3. Without `activate`, the convolution itself has a bias if `bias` is True.
     """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, halve: bool = False, activate: bool = True, bias: bool = True
     ) -> None:
         layers: list[nn.Module] = []
-        # A convolution with one tap reads only every other position, so the blur computes only these positions.
+        # With stride 2, a 1x1 convolution reads only every other position, so the blur computes only these.
         thins = halve and kernel == 1
         if halve:
             layers.append(Blur(1, stride=2) if thins else Blur(2))
