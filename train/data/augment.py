@@ -57,6 +57,6 @@ def augment_reference(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> t
     transform.set_random_seed(seed)
     done = transform(image=image, keypoints=landmarks5.astype(np.float32))
     # The border is mirrored, so albumentations returns the landmarks and several mirrored sets of landmarks. The set
-    # that is nearest to the old landmarks is not mirrored.
+    # nearest to the old landmarks is the one that is not mirrored.
     copies = np.asarray(done["keypoints"], np.float32).reshape(-1, *landmarks5.shape)
     return done["image"], copies[np.abs(copies - landmarks5).sum((1, 2)).argmin()]

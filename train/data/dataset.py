@@ -1,7 +1,7 @@
 """Builds the samples and batches of training.
 
-Sample number i of a run has the same bytes on every machine and with any number of workers. If the device of the
-training degrades, the workers deliver the image to degrade, and train/data/to_device.py makes the LQ image.
+Sample number i of a run has the same bytes on every machine and with any number of workers. If the degradation runs on
+the device of the training, the workers deliver the clean image, and train/data/to_device.py makes the LQ image.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class TrainingFaces(Dataset[Batch]):
     hash of the pixels of the target.
 
     If `on_device` is True, a sample has no `lq`. In its place, the sample has `source`, (3,S',S') uint8, the image that
-    `to_device` degrades, and `theta`. A recipe that warps the references cannot be degraded on the device, because the
-    detector needs the LQ image in the worker process.
+    `to_device` degrades, and `theta`. If a recipe warps the references, `on_device` must be False, because the detector
+    needs the LQ image in the worker process.
 
     Raises BadInput if the snapshot and the recipe have different crop sizes. Raises FaceModelError if the recipe warps
     the references and the detector cannot be loaded.
@@ -147,7 +147,7 @@ class TrainingFaces(Dataset[Batch]):
         parts = self.recipe.parts
         to = None
         if self.warps_references:
-            assert lq is not None  # train.fit.settings.resolve_degrade_on
+            assert lq is not None  # ensured by train.fit.settings.resolve_degrade_on
             to = find_warp_points(parts, lq, self._find_lq_landmarks(lq))
         references = np.zeros((slots, size, size, 3), np.uint8)
         embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
@@ -287,19 +287,21 @@ def batches(
 def _read_ahead(stream: Iterator[Batch]) -> Generator[Batch, None, None]:
     """Yields the batches of an endless stream. A thread reads the next batch while the caller uses the current batch.
 
-    A worker process sends each tensor of a batch through a connection of its own, and answers only between two steps of
-    the preparation of a sample. Without the thread, the training would wait for these answers.
+    A worker process sends each tensor of a batch through a separate connection, and answers a request only between two
+    steps of the preparation of a sample. Without the thread, the training would wait for these answers.
     """
     with ThreadPoolExecutor(1) as pool:
         coming = [pool.submit(next, stream)]
         while True:
-            # The list is empty while `result` raises an error of a worker process. A variable with the Future would be
-            # a cycle: the Future holds the error, and the error holds this frame.
+            # `pop` removes the Future before `result` raises an error of a worker process. Otherwise there would be a
+            # cycle of references: this frame holds the Future, the Future holds the error, and the error holds this
+            # frame.
             try:
                 batch = coming.pop().result()
             except Exception as error:
-                # The stream ends its worker processes when nothing holds it. The frames of the error hold it, and an
-                # error that nobody handles stays until the program ends, which waits for the worker processes.
+                # `stream` ends its worker processes when no reference to `stream` is left. The frames of an unhandled
+                # error would keep such references until the program ends, and the program waits for the worker
+                # processes.
                 clear_frames(error.__traceback__)
                 del stream
                 raise

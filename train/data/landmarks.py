@@ -22,14 +22,14 @@ def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[D
 
 
 def detect_faces_in_all(images: Sequence[np.ndarray], models: FaceModels) -> list[list[Detection]]:
-    """Returns the result of `detect_faces` for each image. On a device, the detector searches several images in one
-    run."""
+    """Returns the result of `detect_faces` for each image. Some detectors search several images in one run."""
     if models.detect_many is None or models.photos_at_once == 1:
         return [detect_faces(image, models) for image in images]
     found, start = list[list[Detection]](), 0
     while start < len(images):
         group = images[start : start + models.photos_at_once]
-        # `detect` searches for no small faces. An infinite distance between the eyes gives the same search.
+        # The second argument is the smallest distance between the eyes. If it is infinite, `detect_many` makes no
+        # search for small faces, like `detect`.
         found += [_select_usable(faces, models) for faces in models.detect_many(group, math.inf)]
         start += len(group)
     return found

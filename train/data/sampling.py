@@ -86,7 +86,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
         possible, right = rows, False
     references = tuple(int(row) for row in rng.choice(possible, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
-    # The mirrors are drawn last, and only if the recipe needs them. So this draw changes no other choice.
+    # `mirrors` is drawn last, and only if the recipe needs it. So this draw changes no other choice.
     mirrors: tuple[bool, ...] = ()
     if find_encoder_shape(recipe) is not None:
         mirrors = tuple(bool(coin) for coin in rng.integers(2, size=len(references)))
@@ -132,11 +132,12 @@ def _draw_stranger(snapshot: Snapshot, target: int, count: int, rng: np.random.G
     """Returns the rows of a random person in the split of the target. The person is not the person of the target.
 
     Every person with at least `count` photos in the split has the same chance. Returns None if there is no such person.
-    No list of people is walked through, so the time hardly depends on the number of people.
+    The code has no loop over the people, so the time hardly depends on the number of people.
     """
     people = snapshot.people[snapshot.splits[target]]
     places = people.list_people(count)
-    # Find the person of the target among these people. `place` is where the person is, or would be.
+    # Find the person of the target among these people. `place` is the index of the person in `places`, or the index at
+    # which the person would be inserted.
     own = int(np.searchsorted(people.numbers, snapshot.person_numbers[target]))
     place = int(np.searchsorted(places, own))
     has_own = place < len(places) and places[place] == own

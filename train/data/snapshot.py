@@ -53,8 +53,8 @@ FACE_COLUMNS = pa.schema(
         ("is_target", pa.bool_()),
         # The rows of each target's references, in the order of the table `pairs`; empty for a face that is no target.
         ("references", pa.list_(pa.int32())),
-        ("upsample", pa.float32()),  # pixels of a crop of 512 px per photo pixel
-        ("large_row", pa.int32()),  # row in `large_crops.npy`, or -1
+        ("upsample", pa.float32()),  # pixels of the 512 px crop per photo pixel, along a side
+        ("large_row", pa.int32()),  # row in `large_crops.npy`, or -1 without a crop of 512 px
         # the result of `estimate_resolution`, in pixels, for each training target, and 0 for other crops
         ("resolution", pa.int32()),
         # the round of `likeness iterate` that made the crop, or NULL if the crop is the original
@@ -292,7 +292,9 @@ def load_snapshot(folder: Path) -> Snapshot:
 
 
 def reopen_snapshot(folder: Path, expected_hash: str) -> Snapshot:
-    """Opens a snapshot in another process. Raises BadInput as `load_snapshot`, and if the hash is not the expected."""
+    """Opens a snapshot in another process. Raises the errors of `load_snapshot`, and BadInput if the hash is not
+    `expected_hash`.
+    """
     snapshot = load_snapshot(folder)
     if snapshot.hash != expected_hash:
         raise BadInput(f"{folder} changed while Likeness used it: run the same command again.")

@@ -138,7 +138,7 @@ def take_snapshot(
 def _find_earlier(dataset: Path, folder: Path, manifest: str, config: SnapshotConfig, replace: bool) -> Snapshot | None:
     """Returns the snapshot in `folder` if it has the same faces and settings, otherwise None.
 
-    Raises BadInput in the cases of `take_snapshot`.
+    Raises BadInput if `folder` contains other files, or if `replace` is False and `folder` has a different snapshot.
     """
     if (folder / FACTS).is_file():
         earlier = load_snapshot(folder)
@@ -191,7 +191,7 @@ def _find_detector(models: FaceModels) -> ModelFile | None:
 
 @contextmanager
 def _replace_at_end(folder: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder, which replaces `folder` at the end. After an error, `folder` stays."""
+    """Yields an empty temporary folder, which replaces `folder` at the end. After an error, `folder` is unchanged."""
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process can leave such folders
         shutil.rmtree(stale, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

@@ -39,11 +39,11 @@ def counterfactuals(
     Each counterfactual system gets `options.references` references. Depending on the system, these references have
     another order, are copies of one reference, are blurred, show another pose, are least similar to the target, or show
     another person. The result is written to RUN, into a JSON file and a Parquet file whose names begin with
-    counterfactuals. The key `have` maps each of these numbers K to
-    the number of images with at least K references. If an image has fewer references than a system can use, the system
-    uses all references of the image. The key `largest_change_by_order` is the largest difference of a pixel between two
-    orders of the same references, in levels of 0..255. Restored images and values are kept as in `evaluate`. Raises the
-    same errors as `evaluate`.
+    counterfactuals. The key `have` maps each number K of references on the curve to the number of images with at least
+    K references. If an image has fewer references than a system can use, the system uses all references of the image.
+    The key `largest_change_by_order` is the largest difference of a pixel value between two orders of the same
+    references, in levels of 0..255. Restored images and values are kept as in `evaluate`. Raises the same errors as
+    `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):

@@ -122,7 +122,7 @@ class Evaluator:
         return [name for name in select_image_metrics(self.options.metrics) if name not in self.missing_metrics]
 
     def name_result_file(self, stem: str) -> str:
-        """Returns the name of a result file without its suffix. A run or a folder must be loaded before."""
+        """Returns the name of a result file without its suffix. Needs a loaded run or folder."""
         assert self.frozen_set is not None
         return name_result_file(stem, self.frozen_set.name, self.names[0], self.options.judge, self.options.steps)
 
@@ -184,7 +184,7 @@ class Evaluator:
             return loaded[0]
 
         restore_cases = make_cached_restorer(restorer, recognizer, cache, load_batches)
-        if restorer.config.size != frozen_set.cases[0].size:  # only images of an imported set can have another size
+        if restorer.config.size != frozen_set.cases[0].size:  # only in an imported set
             restore_cases = restore_at_size(restore_cases, restorer.config.size)
         measure, rows = self._load_measure(cache).read_from(cache), list[Row]()
 
@@ -282,7 +282,7 @@ class Evaluator:
                 "seen_in_training": len({face for one in self.overlaps.values() for face in one.seen_targets}),
                 "not_in_every_folder": self.not_in_every_folder,
             },
-            # None for a set that Likeness made; otherwise what does not fit in the set -> number of files
+            # problem of an imported set -> number of files with this problem; None for a set that Likeness made
             "set_problems": problems,
             "judge": {
                 "spec": self.judge.spec,

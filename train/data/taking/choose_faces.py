@@ -47,7 +47,7 @@ _TARGETS = """
 SELECT number AS target FROM usable
 WHERE number IN (SELECT target FROM listed) AND upsample::DOUBLE * ? / 512 <= ?
 """
-# Why a face with a row in the table `pairs` is no target -> the query that counts these faces.
+# A face with a row in the table `pairs` can fail to be a target. Each reason has a query that counts such faces.
 _LEFT_OUT = {
     "not_in_a_split": "SELECT count(*) FROM pairs WHERE target NOT IN (SELECT face_id FROM usable)",
     "no_reference": "SELECT count(*) FROM usable WHERE face_id IN (SELECT target FROM pairs) "
@@ -147,7 +147,7 @@ def hash_faces(batches: Iterable[pa.RecordBatch], people: list[str]) -> str:
     hashes = {"people": hashlib.sha256("\n".join(people).encode())}
     for batch in batches:
         for name in batch.schema.names:
-            if name in ("shard", "shard_row"):  # where an embedding lies does not matter
+            if name in ("shard", "shard_row"):  # the hash does not depend on the files of the embeddings
                 continue
             column = batch.column(name)
             if pa.types.is_list(column.type):

@@ -77,7 +77,7 @@ def write_faces(
                 landmarks.append(map_to_crop(points, size).astype(np.float32)[None])
                 resolutions.append(estimate_resolution(describe_crop(crop, crop)) if trains else 0)
                 # If the photo has enough pixels, training degrades the face at 512 px and then shrinks it. A real photo
-                # is also degraded before it is shrunk.
+                # also loses its quality before its face is shrunk.
                 is_large = trains and version is None and upsample * size < LARGE_SIZE
                 large_rows.append(large.rows if is_large else -1)
                 if is_large:

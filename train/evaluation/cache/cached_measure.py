@@ -66,8 +66,8 @@ class CachedMeasure:
             used_judge = judge_hash if reads_judge(name) else None
             files = hash_once(find_weights(name, weights))
             self._metrics[name] = hash_inputs(name, describe_convention(name, border), used_judge, files)
-        # To find out whether a file can be loaded takes seconds, so the cache keeps which files were loaded. The cache
-        # keeps no failure, because the user may repair a failure by a new package, which the key does not contain.
+        # A test whether a network can be loaded takes seconds, so the cache keeps the successes. The cache does not
+        # keep a failure: the user can install the package that was missing, and the key does not depend on packages.
         self.missing = {name: reason for name in names if (reason := explain_missing(name, weights)) is not None}
         keys = {name: hash_inputs("loaded", self._metrics[name]) for name in names if name not in self.missing}
         if any(cache.get(key) is None for key in keys.values()):

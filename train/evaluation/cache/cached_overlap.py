@@ -93,5 +93,5 @@ def find_cached_overlap(
         return TrainingOverlap(**{**fields, "seen": [SeenGroup(**one) for one in fields["seen"]]})
     overlap = find_training_overlap(own, checkpoint_folder, targets, strangers_near_zero)
     cache.put(key, json.dumps(overlap.as_json()).encode())
-    cache.write()  # a refused run measures nothing, so nobody else writes the value
+    cache.write()  # if the run is refused, there is no later `write`
     return overlap

@@ -47,10 +47,9 @@ def hash_inputs(*inputs: str | np.ndarray | None) -> str:
 
 
 class ArrayHashes:
-    """Computes the hashes of arrays, and remembers those of the last arrays that cannot be written.
-
-    All systems of an image share its target and its references, so most arrays are hashed once. An array is remembered
-    by its identity, and cannot change.
+    """Computes the hashes of arrays, and remembers the hashes of the last read-only arrays. All systems of an image
+    share its target and its references, so most arrays are hashed once. The key of a remembered hash is the `id` of the
+    array.
     """
 
     def __init__(self) -> None:
@@ -105,8 +104,8 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def hash_faces(models: FaceModels) -> str:
-    """Returns the sha256 of the files of face models, of the numbers that go with them, such as the thresholds, and of
-    the device that embeds.
+    """Returns the sha256 of the files of face models, of their settings, such as the thresholds, and of the device that
+    embeds.
 
     The hash does not depend on the folder of the files.
     """

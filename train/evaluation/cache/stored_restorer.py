@@ -32,9 +32,10 @@ class StoredRestorer:
     facts: Mapping[str, Any]  # See train/models/restorer.py.
     steps: int  # The number of steps in which a face is restored.
     seed: int  # The seed of the noise of a denoiser.
-    # Returns a hash of everything on which a restored image depends, apart from its inputs, `steps` and `seed`.
+    # Returns a hash of everything that determines a restored image, except the inputs of the restorer, `steps` and
+    # `seed`.
     find_hash: Callable[[], str]
-    load: Callable[[], Restorer]  # Returns the network. Only the first call loads it.
+    load: Callable[[], Restorer]  # Returns the network, which only the first call loads.
 
 
 def hold_restorer(model: Restorer) -> StoredRestorer:
@@ -49,8 +50,9 @@ def open_restorer(checkpoint: Path, base_model: str | None, steps: int) -> Store
     `load_restorer`.
 
     The files of a checkpoint on base tiny or stylegan contain all weights, so the hash of the restorer is the hash of
-    the files. A restorer on a diffusion base is loaded at once, because its weights are in several places. So is a
-    checkpoint whose description cannot be read, because `load_restorer` says what is wrong with it.
+    the files. A restorer on a diffusion base is loaded at once, because its weights are in several places. If the
+    description of a checkpoint cannot be read, `load_restorer` is also called at once, and raises an error that says
+    what is wrong.
     """
 
     @cache
@@ -85,7 +87,7 @@ def check_restorer(restorer: StoredRestorer, cache: EvaluationCache) -> None:
 
 
 def make_batches(restorer: StoredRestorer) -> FaceBatches:
-    """Loads a restorer, and returns its batches. Their size is found from the memory of the device."""
+    """Loads a restorer, and returns its batches, whose size depends on the memory of the device."""
     from train.restore.restorers.load_restorer import wrap_restorer  # loads the libraries of networks
 
     wrapped = wrap_restorer(restorer.load(), "fp32", shares_cores=False)

@@ -87,7 +87,7 @@ def compare_results(loaded: Sequence[LoadedResult], seed: int) -> Comparison:
     return Comparison(result, kept)
 
 
-# These keys are the same in all results of one set, so the first result gives them.
+# These keys have the same values in all results of one set, so they are copied from the first result.
 _KEPT_KEYS = (
     "dataset", "lq_set", "set_argument", "seed", "benchmark", "benchmark_with_references", "images_in_set",
     "people_known", "has_targets", "with_references", "set_problems", "needs_targets", "references", "size", "judge",
@@ -96,9 +96,8 @@ _KEPT_KEYS = (
 
 
 def _count_usable_images(content: dict[str, Any]) -> int:
-    """Returns the number of images of the set that a result measured, or left out only for the sake of its systems.
-
-    An image without references is not among them, because no result can measure it.
+    """Returns the number of images of the set that could be measured: the images of the result, and the images that
+    were left out because of its systems. Images without references are not counted, because no result can contain them.
     """
     return int(content["images"]) + sum(content.get("images_left_out", {}).values())
 
@@ -147,9 +146,8 @@ def _list_weights(described: dict[str, Any]) -> list[str]:
 
 
 def _keep_common_values(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
-    """Returns the rows. If one system has no value of a metric for an image, no system keeps its value.
-
-    The LQ images do not count as a system. Two means of one metric are therefore means over the same images.
+    """Returns the rows. If one system has no value of a metric for an image, the value is removed from all systems. Two
+    means of one metric are therefore means over the same images. A missing value of the LQ images removes nothing.
     """
     missing = {
         (row["face_id"], name)

@@ -9,7 +9,7 @@ from scipy.stats import false_discovery_control, permutation_test
 
 from train.metrics.intervals import bootstrap_unit
 
-RESAMPLES = 9999  # number of random sign flips; up to 13 units, all sign flips are used (ours)
+RESAMPLES = 9999  # number of random sign flips (ours); with up to 13 people or images, all sign flips are used
 LEVEL = 0.05  # expected share of wrong stars among all stars
 
 
@@ -35,7 +35,7 @@ def compute_p_value(differences: Sequence[float], people: Sequence[str], rng: np
 
     if len(values) < 2:
         return 1.0
-    # the sum over units is the mean over images, times the number of images, which no flip changes
+    # the sum stands for the mean over images: both differ only by the number of images, which is constant
     result = permutation_test(
         (values,), sum_values, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=rng
     )

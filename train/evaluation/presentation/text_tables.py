@@ -109,7 +109,7 @@ def render_latex(result: Result) -> str:
 
     def escape(text: str) -> str:
         plain = "".join(_LATEX.get(letter, letter) for letter in text)
-        return re.sub(r"(?<![\w.}-])-(?=\d)", "$-$", plain)  # the sign of a number, not a hyphen
+        return re.sub(r"(?<![\w.}-])-(?=\d)", "$-$", plain)  # a minus sign in place of a hyphen
 
     def render(headings: list[str], rows: list[list[str]], is_best: Callable[[int, int], bool]) -> list[str]:
         body = [

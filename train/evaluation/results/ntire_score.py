@@ -25,7 +25,9 @@ _SETS = {
 
 
 def add_parts(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Returns the metrics to measure: with the score, also its parts and the metric of its gate."""
+    """Returns the metrics to measure. If `metrics` contains the score, the parts of the score and the metric of the
+    identity gate are added.
+    """
     if NAME not in metrics:
         return tuple(metrics)
     return tuple(dict.fromkeys([name for name in metrics if name != NAME] + [*PARTS, GATE, NAME]))

@@ -19,7 +19,7 @@ FAR_FROM_TEMPLATE = 0.1
 NO_FACE, SEVERAL_FACES, NOT_ALIGNED = "no_face", "several_faces", "not_aligned"
 _MEANINGS = {
     NO_FACE: "{} in which the judge finds no face",
-    SEVERAL_FACES: "{} in which the judge finds several faces (measured is the position of an aligned face)",
+    SEVERAL_FACES: "{} in which the judge finds several faces (only the face at the aligned position is measured)",
     NOT_ALIGNED: "{} whose face is not in the position of an aligned face, so their identity says little",
 }
 
@@ -37,7 +37,8 @@ def find_face_problem(faces: Sequence[Detection], side: int) -> str | None:
 
 
 def count_set_problems(frozen_set: FrozenSet, judge: FaceModels, cache: EvaluationCache) -> dict[str, int] | None:
-    """Returns what does not fit in an imported set, with the number of files. Returns None for a set of Likeness.
+    """Maps each problem of an imported set to the number of files with this problem. Returns None for a set of
+    Likeness.
 
     The result has the problems that the import counted, and the face problems of the LQ images, the targets and the
     references. The judge finds the faces, and `cache` keeps what it finds. An image that several cases share is counted

@@ -30,7 +30,7 @@ class Case:
     target: np.ndarray | None  # uint8 (S, S, 3), or None if the set has no targets.
     references: tuple[np.ndarray, ...]  # K images of the same person, uint8 (S, S, 3).
     reference_embeddings: np.ndarray  # float32 (K, d): the embeddings of `references`.
-    wrong: tuple[np.ndarray, ...] = ()  # Images of one other person, uint8 (S, S, 3), or () if nobody has enough photos
+    wrong: tuple[np.ndarray, ...] = ()  # Images of another person, uint8 (S, S, 3), or () if no other person has enough
     wrong_embeddings: np.ndarray | None = None  # The embeddings of `wrong`, float32 (number of images, d).
     wrong_identity_id: str | None = None
     # Images of the same person that are poor references, and their embeddings. The images "turned" are those whose yaw
@@ -56,7 +56,7 @@ class FrozenSet:
     is_imported: bool = False
     has_targets: bool = True
     people_known: bool = True  # False if the set does not say who is on each image; each image is then one person.
-    problems: Mapping[str, int] = field(default_factory=dict)  # What does not fit in the set -> number of files.
+    problems: Mapping[str, int] = field(default_factory=dict)  # Problem -> number of files with this problem.
 
     @property
     def most_references(self) -> int:

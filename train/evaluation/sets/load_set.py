@@ -40,8 +40,9 @@ def read_set(
 
 
 def choose_metrics(frozen_set: FrozenSet, metrics: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the metrics to measure on a set: `metrics`, or other ones if these are the usual ones and the set has no
-    targets."""
+    """Returns the metrics to measure on a set: `metrics`, but WITHOUT_TARGET_METRICS in place of DEFAULT_METRICS if the
+    set has no targets.
+    """
     if frozen_set.has_targets or metrics != DEFAULT_METRICS:
         return metrics
     has_references = frozen_set.most_references > 0
@@ -51,7 +52,7 @@ def choose_metrics(frozen_set: FrozenSet, metrics: tuple[str, ...]) -> tuple[str
 def name_set(cases: Sequence[Case], references: int, release: Callable[[], None] = lambda: None) -> tuple[str, str]:
     """Returns the short name of a set, and the short name of the set with the references that metrics read.
 
-    `release` is called after every few pictures. It can remove pictures from the memory.
+    `release` is called after every 256 pictures, and can remove pictures from the memory.
     """
     hashes: dict[int, str] = {}  # references are shared by cases, so each array is hashed once
 

@@ -20,7 +20,7 @@ _ALIGNMENT = 64  # bytes
 class PictureFile:
     """Keeps arrays in a temporary file that has no name and disappears when the process ends.
 
-    An array that `keep` returns cannot be written, and is read from the file when it is used.
+    An array that `keep` returns is read-only. Its values are read from the file when they are used.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class PictureFile:
                 self._add_block(array.nbytes)
             self._file.seek(self._start + self._used)
             left = memoryview(array.tobytes())
-            while left:  # a disk that is nearly full takes only a part, and says so only at the next part
+            while left:  # a disk that is nearly full stores only a part, and raises OSError only for the next part
                 left = left[self._file.write(left) :]
         except OSError as error:
             raise BadInput(

@@ -20,8 +20,9 @@ from train.restore.output_paths import list_photos
 
 
 def list_images(folder: Path, convention: str) -> list[Path]:
-    """Returns the files of a folder and its subfolders. Raises BadInput if there are fewer than two files, or if there
-    is no such convention."""
+    """Returns the files of a folder and its subfolders. Raises BadInput if there are fewer than two files, or if
+    `convention` is unknown.
+    """
     check_convention(convention)
     if not folder.is_dir():
         raise BadInput(f"{make_printable(folder)} is not a folder. Give a folder of images.")

@@ -16,7 +16,7 @@ def choose_judge_device() -> str:
 
 
 def list_failures(models: Iterable[FaceModels]) -> list[str]:
-    """Returns a sentence for each device that failed, after which the CPU ran the models."""
+    """Returns a sentence for each device that failed. After a failure, the CPU runs the models."""
     return [notice for one in models for notice in one.list_failures()]
 
 
