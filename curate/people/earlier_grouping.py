@@ -21,10 +21,12 @@ from manifests.runtime.text import format_count
 # A collection with fewer faces is always grouped again, because that takes only seconds (ours).
 LEAST_FACES = 20_000
 # All faces are grouped again if more than this share of the faces is new or gone since the last full grouping (ours).
+# A face that is new and later gone counts twice.
 # The threshold of a collection rises with its size. If a collection grows by 10%, the threshold rises by about .002.
 MOST_CHANGED = 0.1
-# The detail of the stage `group` has the number of faces and the rules of the last full grouping under this name.
-FULL_GROUPING = "full_grouping"
+# Under this name, the detail of the stage `group` has the number of faces and the rules of the last full grouping, and
+# the number of faces that are new or gone since then (CHANGED).
+FULL_GROUPING, CHANGED = "full_grouping", "changed"
 LABELS = "labels_sha256"  # the name of the hash of the labels that the last grouping used
 
 
@@ -57,7 +59,8 @@ def read_earlier_grouping(
     known = [row_of.get(face) for face in face_ids]
     new = sum(row is None for row in known)
     gone = len(row_of) - (len(known) - new)
-    if max(abs(len(face_ids) - full["faces"]), new + gone) > MOST_CHANGED * full["faces"]:
+    changed = full.get(CHANGED, 0) + new + gone
+    if changed > MOST_CHANGED * full["faces"]:
         return None
     people = {person: number for number, person in enumerate(sorted({row.identity_id for row in known if row}))}
     evidence = detail["evidence"]
@@ -70,6 +73,7 @@ def read_earlier_grouping(
         threshold=detail["threshold"],
         false_match_rate=detail["false_match_rate"],
         recall=detail["neighbour_recall"],
+        changed=changed,
     )
 
 

@@ -18,6 +18,7 @@ from curate.people.constraints.apply_decisions import apply_decisions
 from curate.people.constraints.links import Links, resolve_links
 from curate.people.copies.near_duplicates import find_pictures, select_replaced_faces, select_usable_faces
 from curate.people.earlier_grouping import (
+    CHANGED,
     FULL_GROUPING,
     LABELS,
     describe_extension,
@@ -149,7 +150,7 @@ def compute_groups(
         FULL_GROUPING: (
             {"faces": len(face_ids), "rules": asdict(rules)}
             if earlier is None
-            else ledger.read_detail("group")[FULL_GROUPING]
+            else ledger.read_detail("group")[FULL_GROUPING] | {CHANGED: earlier.changed}
         ),
         LABELS: hash_labels(true_labels, face_ids),
         LAST_DECISION: find_last_number(decisions),

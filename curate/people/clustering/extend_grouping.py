@@ -38,6 +38,7 @@ class EarlierGrouping:
     threshold: float
     false_match_rate: float
     recall: float
+    changed: int  # number of faces that are new or gone since the last grouping of all faces
 
 
 def extend_grouping(
@@ -54,6 +55,9 @@ def extend_grouping(
     The arguments are those of `group_embeddings`. No link may contradict the groups of `earlier`. If a group does not
     change, the confidence and margin of its faces do not change either. If a group changes, its old faces keep their
     cosine to the nearest other group.
+
+    The rows are not sorted, unlike in `group_embeddings`: if two groups are equally near, the order of the rows
+    decides.
     """
     n = len(embeddings)
     rows = np.arange(n)
@@ -82,6 +86,7 @@ def extend_grouping(
     normalise_rows(centres)
     k = min(_NEAREST_GROUPS + 1, len(centres))
     cosines, near = faiss.knn(centres[new_nodes], centres, k, faiss.METRIC_INNER_PRODUCT)
+    cosines = cosines.round(6)  # the last bits depend on the number of threads
     graph = Graph(
         sums=graph.sums,
         sizes=graph.sizes,

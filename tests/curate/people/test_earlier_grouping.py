@@ -1,5 +1,6 @@
 """Tests when `likeness curate` adds new faces to the people of the last grouping."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -62,6 +63,16 @@ def test_other_rules_and_many_new_faces_group_all_faces_again(tmp_path, calls):
     album(photos, people=2, each=7)
     curated(photos, dataset, group=GroupRules(neighbours=16))
     assert calls == [6, 14]
+
+
+def test_many_small_changes_together_group_all_faces_again(tmp_path, calls):
+    photos, dataset = curated_album(tmp_path, people=2, each=3)
+    calls.clear()
+    more = album(tmp_path / "more", people=2, each=4)
+    for number in range(2):  # each time, another photo takes the place of a photo: one face is gone and one is new
+        shutil.copy(more / f"person{number}" / "3.png", photos / f"person{number}" / "0.png")
+        curated(photos, dataset)
+        assert calls == ([] if number == 0 else [6])
 
 
 def test_a_changed_label_groups_all_faces_again_and_a_new_label_does_not(tmp_path, calls):

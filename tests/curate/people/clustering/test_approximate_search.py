@@ -4,6 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
+from curate.people.clustering.approximate_search import _make_rotation
 from curate.people.clustering.group_embeddings import group_embeddings
 from curate.people.clustering.neighbours import find_neighbours, measure_recall
 
@@ -18,11 +19,10 @@ def faces() -> np.ndarray:
 
 
 @pytest.fixture
-def one_thread():
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(threads)
+def threads():
+    before = faiss.omp_get_max_threads()
+    yield faiss.omp_set_num_threads
+    faiss.omp_set_num_threads(before)
 
 
 def test_the_approximate_search_finds_most_true_neighbours_with_their_exact_cosines(faces):
@@ -47,11 +47,19 @@ def test_the_recall_counts_a_pair_that_either_face_lists():
     assert measure_recall(rows, np.arange(4), listed, 0.9) == 0.5
 
 
-def test_a_memory_map_and_one_thread_give_the_same_groups(faces, tmp_path, request):
+def test_a_memory_map_gives_the_same_groups(faces, tmp_path):
     file = tmp_path / "vectors.npy"
     np.save(file, faces)
     expected = group_embeddings(faces, exact=1000)
-    request.getfixturevalue("one_thread")
     mapped = group_embeddings(np.load(file, mmap_mode="r"), exact=1000)
     assert np.array_equal(mapped.labels, expected.labels)
     assert 400 <= expected.labels.max() + 1 < 500
+
+
+def test_one_and_two_threads_make_the_same_rotation(threads):
+    rotations = []
+    for number in (1, 2):
+        threads(number)
+        rotations.append(faiss.vector_to_array(_make_rotation(512).A).reshape(512, 512))
+    assert np.array_equal(rotations[0], rotations[1])
+    assert np.abs(rotations[0] @ rotations[0].T - np.eye(512)).max() < 1e-5

@@ -23,7 +23,7 @@ def group_old_faces(vectors: np.ndarray, photos: np.ndarray, new: np.ndarray, **
     groups[~new], confidence[~new] = old.labels, old.confidence
     assert old.evidence is not None and old.alpha is not None
     margin = confidence.copy()
-    return EarlierGrouping(groups, confidence, margin, old.evidence, old.alpha, old.threshold, 0.001, 1.0)
+    return EarlierGrouping(groups, confidence, margin, old.evidence, old.alpha, old.threshold, 0.001, 1.0, 0)
 
 
 def list_groups(labels: np.ndarray) -> set[frozenset[int]]:
