@@ -19,7 +19,7 @@ KEYS = [f"{run}-{steps}" for run in RUNS for steps in STEPS]
 
 
 def rows() -> list[dict[str, Any]]:
-    """Returns rows of six people with three photos each. The figures of each system are .01 above the system before."""
+    """Returns rows of six people with three photos each. The figures rise by .01 from system to system."""
     return [
         {"face_id": str(face), "identity_id": str(face // 3), "key": key, "system": key, "reason": None}
         | dict.fromkeys(SHOWN, 0.3 + 0.01 * place)

@@ -37,7 +37,7 @@ def test_the_proposed_limit_passes_95_percent_of_the_better_results() -> None:
 def test_each_limit_counts_only_where_it_is_measured_and_all_together() -> None:
     rows = [
         make_row(True),
-        # the limit of the fineness is proposed without this sharp input
+        # the input is sharp, so this row does not count for the limit of the fineness
         make_row(True, fineness=0.6, fineness_of_result=0.9),
         make_row(True, identity_gain=None, identity_to_input=0.4),
         make_row(False, identity_gain=-0.1),
@@ -47,7 +47,7 @@ def test_each_limit_counts_only_where_it_is_measured_and_all_together() -> None:
     table = summarise(rows, asdict(LIMITS))
     assert table["identity_gain"]["worse_stopped"] == 0.5 and table["identity_to_input"]["worse_stopped"] == 1
     assert table["all limits"] == {"better_pass": 1, "worse_stopped": 0.667}
-    # The limit is the largest loss of identity. All better results gain .05, so the proposed largest loss is -.05.
+    # The limit is the largest allowed loss of identity. All better results gain .05, so their loss is -.05.
     assert table["identity_gain"]["proposed"] == -0.05
     lenient = summarise(rows, asdict(HarmLimits(max_identity_loss=0.2)))
     assert lenient["identity_gain"]["worse_stopped"] == 0

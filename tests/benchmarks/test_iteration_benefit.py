@@ -15,8 +15,8 @@ LABELS = [f"round-{n}" for n in range(ROUNDS + 1)]
 def rows() -> list[dict]:
     """Returns rows of six people with three photos each.
 
-    The figures of each run are .01 above the figures of the run before. With references, the figures of a run are .11
-    above its figures without references.
+    The figures rise by .01 from run to run. The figures of a run with references are .11 above its figures without
+    references.
     """
     found = []
     for place, key in enumerate(["lq", *(f"{label}/{of}" for label in LABELS for of in (0, REFERENCES))]):

@@ -65,7 +65,7 @@ def test_a_sharp_face_does_not_count_and_the_written_photo_is_measured(
     restored, kept = FaceOutcome(box, None, True, "restored", ""), FaceOutcome(box, None, False, "less_sharp", "")
     add_outcome(faces, PhotoOutcome(str(path), str(tmp_path / "out.png"), "ok", None, (restored, kept)), {})
     assert face.decision == "restored" and face.after is not None
-    # A faint mask with the amount 1 takes the place of the restorer, so the benchmark must find this amount.
+    # The "restored" face is the clean face after a faint mask of the amount 1, so the benchmark must find the amount 1.
     assert measure_faces([face], models) == pytest.approx(1.0, abs=0.05)
     assert face.rows["restored"].sharpness_ratio == pytest.approx(face.rows["faint_mask"].sharpness_ratio, rel=0.02)
     assert face.rows["restored"].sharpness_ratio > 1.1 and face.rows["lq_input"].identity_to_input > 0.999

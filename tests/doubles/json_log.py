@@ -16,7 +16,7 @@ from manifests.runtime.json_log import log_as_json
 def json_log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Yields a function that returns all lines of the log so far. Afterwards, the loggers are as before.
 
-    pytest adds a handler to a logger that does not propagate. The log would then stay on in later tests.
+    pytest can add a handler while the log is on. If this handler were left, the log would stay on in later tests.
     """
     stream = io.StringIO()
     loggers = [logging.getLogger(name) for name in ("likeness", "py.warnings")]

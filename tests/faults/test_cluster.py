@@ -31,7 +31,7 @@ MUST = (
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    # The nodes need the doubles of the hook, but their moments do not count.
+    # The hook installs the doubles in the nodes. The moments of the nodes are not counted, so their log is not kept.
     with two_nodes(PYTHONPATH=PATHS, FAULTS_LOG=os.devnull, FAULTS_DO="kill", DOUBLES_DELAY="0.2") as cluster:
         yield cluster
 

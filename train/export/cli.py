@@ -33,10 +33,10 @@ def export(
     """Write a restorer as ONNX files, or as a folder to share.
 
     --format onnx: `likeness restore --run onnx:FOLDER` restores without torch. The command compares the files with
-    torch on several numbers of faces and references, and prints the largest difference of a pixel. FOLDER appears only
-    if the difference is at most 0.001, where a pixel is from 0 to 1. With --precision fp16 or int8, the files are
-    smaller, and the command prints the difference without a limit. Restorers of the recipes tiny, osdface and
-    refine-unet can be exported.
+    torch on several numbers of faces and references, and prints the largest difference of a pixel value, where pixel
+    values are from 0 to 1. FOLDER appears only if the difference is at most 0.001. With --precision fp16 or int8, the
+    files are smaller, and any difference is allowed. Restorers of the recipes tiny, osdface and refine-unet can be
+    exported.
 
     --format pretrained: FOLDER has the weights, a diffusion base in the layout of diffusers, and a model card. The
     command `likeness restore --run FOLDER` restores with these files on any machine. Every restorer that Likeness
@@ -95,7 +95,7 @@ def _describe(exported: Exported) -> str:
         [
             f"The command wrote {', '.join(exported.files)} into {make_printable(exported.folder)} "
             f"({exported.bytes / 2**20:.1f} MiB, {exported.precision}, opset {exported.opset}).",
-            f"The largest difference to torch is {exported.difference:.1e} of a pixel from 0 to 1, or "
+            f"The largest difference to torch is {exported.difference:.1e} in pixel values from 0 to 1, or "
             f"{255 * exported.difference:.3f} levels of 255 ({compared}).",
         ]
     )

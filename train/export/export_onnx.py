@@ -96,7 +96,8 @@ def export_onnx(run: str | Path, out: Path, base_model: str | None = None, preci
     with publish_folder(out) as folder, torch.inference_mode():
         parts = _write_parts(model, folder, precision)
         difference, checks = _compare(model, folder.root, parts)
-        limit = LIMIT if precision == FULL else 1  # images are in 0..1, so only NaN is above 1
+        # Images in 0..1 differ by at most 1, so the limit 1 refuses only NaN.
+        limit = LIMIT if precision == FULL else 1
         if not difference <= limit:
             raise BadInput(
                 "The ONNX files were not written, because a restored image in 0..1 differs from the image of torch by "
@@ -126,7 +127,7 @@ def _write_parts(model: Restorer, folder: OutputFolder, precision: str) -> list[
         written = graph.module.eval()(*arguments)
         parts.append(_write_part(graph, arguments, folder, precision))
         values |= dict(zip(graph.outputs, written if isinstance(written, tuple) else (written,), strict=True))
-        if graph.name == REFERENCES:  # these values are the same for both faces
+        if graph.name == REFERENCES:  # both faces have the same references
             for name in ("present", *graph.outputs):
                 values[name] = values[name].expand(2, *values[name].shape[1:]).contiguous()
     return parts

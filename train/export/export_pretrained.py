@@ -1,6 +1,7 @@
 """Writes a restorer as a folder that `Restorer.from_pretrained` and `--run FOLDER` read on any machine.
 
-FOLDER/README.md is a model card in the format of model hubs. A restorer on a diffusion base has all of the other files.
+FOLDER/README.md is a model card in the format of model hubs. The other files are listed below. Every restorer has the
+files of the first line, and a restorer on a diffusion base has all of these files.
 
     config.json, model.safetensors       the architecture, and the weights that the training changed
     unet/, vae/, scheduler/              the frozen base, in the layout of diffusers

@@ -71,7 +71,11 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
         f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
         + (f"rises to {recipe.rate:g} over the first {recipe.warmup} images" if recipe.warmup else f"{recipe.rate:g}")
         + (f", and falls after {recipe.decay_from} images" if recipe.decay_from else "")
-        + (f", and falls to {DROP:.0%} after every {recipe.drop_every} images" if recipe.drop_every else "")
+        + (
+            f", and falls to {DROP:.0%} of its value after every {recipe.drop_every} images"
+            if recipe.drop_every
+            else ""
+        )
         + (f". Over the last {recipe.cooldown} images, the rate falls to zero" if recipe.cooldown else "")
         + f". AdamW's first beta: {recipe.beta1:g}. Weight decay: {recipe.weight_decay:g}. Largest norm of the "
         f"gradient: {recipe.clip or 'no limit'}. Identity encoder: {recipe.identity_encoder}. "
@@ -196,7 +200,7 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
     scaled = f", scaled from batch {count}" if count != batch else ""
     listing = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in shares.items())
     peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
-    kept = f" Kept latents of targets take at most {CAPACITY / _GIB:g} GiB more." if engine.latents is not None else ""
+    kept = f" The latents of targets take at most {CAPACITY / _GIB:g} GiB more." if engine.latents is not None else ""
     return (
         f"Memory for a part of {batch} images: about {sum(shares.values()) / _GIB:.2f} GiB ({listing}). The "
         f"activations are measured{scaled}. All other sizes are computed from the tensors. The memory "
@@ -221,8 +225,8 @@ def _embedding_dim(dataset: Path) -> int:
 def make_random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
-    From image to image, the number of references takes the values of `recipe.reference_counts`, again and again. Each
-    image has as many reference slots as the largest of these numbers.
+    The numbers of references of the images are the values of `recipe.reference_counts` in turn. Each image has as many
+    reference slots as the largest of these values.
     """
     preset = find_training_preset(recipe.preset, recipe.presets)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size

@@ -41,11 +41,11 @@ from train.recipes.recipes import TINY, VRE, Recipe
 # The names of parameters of StyleGAN2's decoder begin with DECODER, and the names of ReFine's fusers with FUSER.
 DECODER = "base.generator.decoder."
 FUSER = f"{DECODER}fuser"
-# The second beta of the AdamW of the model, and of the AdamW of the discriminator. The number is ReFine's. For the
-# other recipes, the number is ours.
+# The second beta of the AdamW of the model, and of the AdamW of the discriminator. The number is ReFine's. For other
+# recipes than ReFine's, the number is ours.
 BETA2 = 0.99
-# The first beta of the discriminator's AdamW. The number is ReFine's. For the other recipes, the number is ours. The
-# discriminator has less momentum than most models, because the restorer changes during training.
+# The first beta of the discriminator's AdamW. The number is ReFine's. For other recipes than ReFine's, the number is
+# ours. The discriminator has less momentum than most models, because the restorer changes during training.
 DISCRIMINATOR_BETA1 = 0.5
 # The numbers of two options of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -123,7 +123,7 @@ def build(
     if isinstance(model, Restorer) and model.identity_encoder is not None:
         model.identity_encoder = encoder
     model = model.to(device).train()
-    if recipe.base == TINY:  # Measured with bf16 on two busy cores: channels_last shortens a step from 1.02 s to .88 s.
+    if recipe.base == TINY:  # With bf16 on two busy cores, channels_last shortened a step from 1.02 s to .88 s.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _adamw(model, recipe, recipe.beta1, 1.0 if settings.start is None else recipe.decoder_share)
     average = Average(model)

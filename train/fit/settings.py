@@ -174,7 +174,7 @@ def claim_run(
     if path.is_file():
         # Runs of earlier versions have no `degrade_on`, and degraded in the workers.
         there = {"degrade_on": "workers", **json.loads(path.read_text(encoding="utf-8"))}
-        for name in ("precision", "degrade_on"):  # a resumed run keeps both on another machine
+        for name in ("precision", "degrade_on"):  # kept even if this machine has other defaults
             if getattr(settings, name) is None:
                 facts[name] = there.get(name)
         for name, called in _COMPARED.items():

@@ -24,8 +24,8 @@ from tests.places import FUZZ
 needs_basicsr = pytest.mark.skipif(
     importlib.util.find_spec("basicsr") is None, reason="needs basicsr: pip install --no-deps basicsr==1.4.2"
 )
-DRAWS = 200 if FUZZ else 40  # of each preset; `make test` tries the first tenth of them
-# All presets except real-esrgan, whose Poisson noise and second JPEG would magnify a difference in the last bit.
+DRAWS = 200 if FUZZ else 40  # draws of each preset; `make test` uses the first tenth of these draws
+# All presets except real-esrgan. Its Poisson noise and its second JPEG would magnify a difference in the last bit.
 CLASSIC = [name for name in PRESETS if name != "real-esrgan"]
 
 

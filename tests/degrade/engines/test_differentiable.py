@@ -21,7 +21,7 @@ from manifests.errors import BadInput
 from tests.places import FUZZ
 
 ELLIPSE = {"op": "blur", "size": 21, "sigma_x": 1.3, "sigma_y": 3.1, "angle": 0.7}
-# Smooth steps. Their gradients can be compared with numerical gradients.
+# Smooth steps, whose gradients can be compared with numerical gradients.
 SMOOTH = {
     "iso": [{**ELLIPSE, "kernel": "iso"}],
     "aniso": [{**ELLIPSE, "kernel": "aniso"}],
@@ -156,8 +156,9 @@ def test_every_operation_at_every_size(name, version):
 
 
 def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
-    # If the second JPEG did not start from the same picture, a difference in the last bit could change a rounding. The
-    # first JPEG would spread this change over a block, and the second JPEG would magnify the change.
+    # If the second JPEG did not start from the same picture as in the exact engine, a difference in the last bit could
+    # change a rounding of the first JPEG. This JPEG would spread the change over a block, and the second JPEG would
+    # magnify it.
     hq = np.ascontiguousarray(astronaut()[:256, 100:356])
     for seed in range(10):
         noisy = {"op": "noise", "sigma": 9.0, "gray": False, "seed": seed}

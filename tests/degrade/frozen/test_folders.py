@@ -134,7 +134,7 @@ def test_a_finished_set_inside_the_folder_is_no_source(photos):
     before = find_images(photos)
     degrade_folder(photos, photos / "lq", size=24)
     assert find_images(photos) == before
-    assert find_images(photos / "lq")  # the set is still a source if the command names its folder
+    assert find_images(photos / "lq")  # the images of the set are found if the command names the folder of the set
 
 
 def test_the_same_command_gives_the_same_bytes_from_any_worker_count(photos, tmp_path):

@@ -51,7 +51,7 @@ def test_a_set_from_and_to_a_disturbed_store_has_the_bytes_of_a_local_set(s3, tm
     assert card == {**read_card(tmp_path / "lq"), "source": "s3://faces/clean", "source_encoded": "s3%3A//faces/clean"}
     assert KEY not in str(card)
 
-    # the set is verified, finished again and replayed where it is
+    # the set in the store is verified, repaired and replayed
     s3.disturb = disturb
     assert verify_folder(parse_path("s3://faces/lq")).ok
     s3.disturb = lambda method, path: None

@@ -171,8 +171,8 @@ def bombs(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
         jpeg = bytearray(good["JPEG"])
         at = jpeg.index(b"\xff\xc0")
         jpeg[at + 5 : at + 9] = struct.pack(">HH", height, width)
-        # A JPEG is read at half size if it has up to four times as many pixels as the limit. The second JPEG is such a
-        # JPEG. It is then found to be truncated.
+        # A JPEG is read at half size if it has up to four times as many pixels as the limit. The second JPEG of this
+        # loop is read in this way, and then refused because it is truncated.
         save(f"bombs/dimensions{number}.jpg", bytes(jpeg), large | BROKEN)
     black = Image.new("L", (big, big))
     save("bombs/decompression.gif", saved(black, "GIF"), FINE)

@@ -35,7 +35,7 @@ def compute_penalty_gradients(engine: Engine, parts: list[Batch]) -> None:
 
     At a step with R1, ReFine updates the discriminator twice: with its loss, and then with R1. The weight of R1 is
     multiplied by `r1_every`, so that R1 has the same effect as if it were computed at every step. The loss of the
-    discriminator has half of ReFine's weight, and so has R1 (`discriminator_loss`).
+    discriminator and R1 both have half of ReFine's weight (`discriminator_loss`).
     """
     recipe, discriminator, optimizer = engine.recipe, engine.discriminator, engine.discriminator_optimizer
     assert isinstance(discriminator, FaceDiscriminator) and optimizer is not None
