@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from curate.photos.optout_faces import OptoutResult
     from curate.run.summary import Summary
 
-# Help texts that `curate` shares with `run`. `manifest import` has the last two of them.
+# Help texts that `curate` and `run` share. `manifest import` also uses ONE_RECOGNIZER and WINDOW.
 ARCHIVES = ", and zip or tar archives of photos; also s3://, gs://, hf://, https:// and lists (docs/object_stores.md)"
 ONE_RECOGNIZER = "; a dataset keeps the recognizer of its first run"
 WINDOW = ", or window:LOW-HIGH with your own distances"
@@ -44,7 +44,7 @@ def curate(
         float | None, flag("--min-inter-ocular", default="the number in --filters", panel=_FACES)
     ] = None,
     min_face: Annotated[
-        float | None, flag("--min-face", default="16, or less if --min-inter-ocular is less", panel=_FACES)
+        float | None, flag("--min-face", default="16, or --min-inter-ocular if it is smaller", panel=_FACES)
     ] = None,
     labels: Annotated[str | None, flag("--labels", default="none", panel=_PEOPLE)] = None,
     same_person: Annotated[
@@ -219,7 +219,7 @@ def optout(
     remember_face: Annotated[bool, flag("--remember-face")] = False,
     run: Annotated[
         list[Path] | None,
-        flag("--run", " outside the dataset, to erase the photos or faces from this run", repeat=True),
+        flag("--run", " outside the dataset, in which the photos or faces are erased too", repeat=True),
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,

@@ -87,7 +87,7 @@ class GroupRules:
 class SplitRules:
     """Rules that divide the people into train, val and test."""
 
-    policy: str = "identity"  # "identity", or "photos" for a collection of one person.
+    policy: str = "identity"  # "identity" divides the people, "photos" the photos of one person.
     val: float = 0.1  # Share of the people in val.
     test: float = 0.1  # Share of the people in test.
 
@@ -196,7 +196,7 @@ def read_config(values: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
     return kind(**{name: _convert(value, types[name]) for name, value in values.items() if name in types})
 
 
-@cache  # each decision reads the configuration of the curation, and this evaluates the types of all its classes
+@cache  # every decision reads the configuration, and `get_type_hints` is slow
 def _read_types(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

@@ -34,8 +34,8 @@ def decide(
 ) -> None:
     """Record decisions about which faces show the same person. Every later run keeps the decisions.
 
-    The newest decision about a face counts: a decision takes older decisions back that it contradicts, and the command
-    prints their numbers.
+    The newest decision about a face counts. A new decision takes back the older decisions that it contradicts, and the
+    command prints their numbers.
 
     The people, splits and references of the dataset change immediately. The actions are:
 
@@ -47,9 +47,8 @@ def decide(
     instead of its near-duplicates. `together ID ID` puts two people into one split without merging them. `assign ID
     --split SPLIT` puts a person into a split. `apart ID ID` says that two people are not one person. `consent ID...
     --consent VALUE` sets the consent for photos: yes, no or withdrawn. The id of a face means its photo, and the id of
-    a person means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. If
-    another command has only recorded decisions, as `likeness review` does, `apply` updates people, splits and
-    references.
+    a person means all photos of the person. `undo NUMBER` takes a decision back. `list` prints all decisions. `likeness
+    review` only records decisions, and `apply` updates people, splits and references by these decisions.
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 

@@ -140,11 +140,11 @@ def _apply(
     kinds = ("drop", "prefer", CONSENT_KIND, "undo")
     if any(one.kind in kinds or any(taken.effect == DROP for taken in one.takes_back) for one in unapplied):
         _, copies = compute_near_duplicates(ledger, faces, log, config, same_person)
-        changes = [*changes, *copies]  # no face is in both, because a face without consent is never a near-duplicate
+        changes = [*changes, *copies]  # no face occurs twice, because a face without consent is never a near-duplicate
         faces = _replace_rows(faces, copies)
     later = describe_next_curation(log, unapplied, faces)
-    # The ids of the people are updated for each command of the log in turn. The last command is left out, because the
-    # new groups show its effect on the ids.
+    # `compute_groups` updates the ids of the people for one earlier command after the other. The last command is not
+    # among these commands, because the new groups already contain its effect.
     batches = read_decision_batches(ledger)
     groups = compute_groups(ledger, faces, log, config, progress, batches if new else batches[:-1])
     remaining = [remove_embedding(face) if face.face_id in consent.erased else face for face in faces]

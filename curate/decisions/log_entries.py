@@ -90,7 +90,7 @@ def format_entry(entry: LogEntry) -> dict[str, Any]:
 def describe_state(entry: LogEntry, noun: str = "") -> str:
     """Returns which decisions take the decision of an entry back, or "" if no decision does.
 
-    `noun` stands before the numbers.
+    `noun` is a text before the numbers of decisions, for example "decision ".
     """
     if entry.undone_by is not None:
         return f"undone by {noun}{entry.undone_by}"

@@ -123,7 +123,9 @@ def _check_numbers(requests: Sequence[Request]) -> None:
 
 
 def _remember_splits(request: Request, parsed: Sequence[tuple[Decision, str]], lookup: FaceLookup) -> None:
-    """Adds the faces of a split to `lookup.taken_out`. Any other request, or a split with `rest`, empties it."""
+    """Adds the faces of a split to `lookup.taken_out`. Any other request, or a split with `rest`, empties
+    `taken_out`.
+    """
     if request["kind"] != "split" or "rest" in request:
         lookup.taken_out.clear()
         return

@@ -142,7 +142,9 @@ def list_phrases(planned: PlannedRequests) -> tuple[tuple[int, str, str], ...]:
 
 
 def describe_same_names(decisions: Sequence[Decision], people: PeopleNow) -> list[str]:
-    """Returns a sentence for each new name that another person has too. `people` does not follow the decisions yet."""
+    """Returns a sentence for each new name that another person has too. `people` are the people before the
+    decisions.
+    """
     sentences = []
     for decision in decisions:
         if decision.kind == "rename" and decision.name:

@@ -1,9 +1,9 @@
 """Lets the newest decision win: a newer decision takes back what older decisions say about the same faces.
 
-If the user moves a face a second time, the second move contradicts the first move. The second move then takes the first
-move back, but only for this face, and only the effect that contradicts: the first move no longer says to whom the face
-belongs, and still says to whom the face does not belong. The newer decision stores what it takes back
-(`Decision.takes_back`). If the newer decision is undone, the older decisions count again.
+If the user moves a face a second time, the second move contradicts the first move. The second move then takes one
+effect of the first move back, only for this face: the first move no longer says to whom the face belongs. The first
+move still says to whom the face does not belong. The newer decision stores what it takes back (`Decision.takes_back`).
+If the newer decision is undone, the older decisions count again.
 
 If older decisions keep faces with a person, a newer split or move of these faces takes this effect back. If older
 decisions keep people apart, a newer merge, move or lock that joins the people takes this effect back. A decision never
@@ -52,7 +52,8 @@ class _Release:
 def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[Decision], Change]:
     """Returns the decisions `new` with what they take back, and the change that they cause.
 
-    Raises Contradiction if a decision contradicts a label, or if the newest decision of a contradiction is not new.
+    Raises Contradiction if a decision contradicts a label, or if the newest decision of a contradiction is not in
+    `new`.
     """
     decisions = list(new)
     while True:
@@ -60,7 +61,7 @@ def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[De
             return decisions, people.plan(decisions)
         except Contradiction as error:
             numbers = {one.number for one in new}
-            # A face that leaves its person can end other contradictions too, so leaving comes first.
+            # Splits and moves come first: after a face has left its person, other contradictions may be gone too.
             releases = [one for one in _list_leaving(error) if one.newer in numbers]
             in_force = select_in_force([*people.log, *decisions])
             releases = releases or [one for one in _list_joining(error, in_force) if one.newer in numbers]
@@ -70,7 +71,7 @@ def take_older_back(people: PeopleNow, new: Sequence[Decision]) -> tuple[list[De
 
 
 def take_drops_back(people: PeopleNow, faces: Iterable[FaceLocation]) -> tuple[TakenBack, ...]:
-    """Returns what a move of faces takes back if a decision dropped some of them; otherwise ().
+    """Returns what a move of `faces` takes back. The result is () if no decision dropped one of the faces.
 
     The move takes back the drops. For the dropped faces, it also takes back the effect ONE_PERSON of older merges,
     moves and locks.
@@ -142,7 +143,7 @@ def describe_taken_back(log: Sequence[Decision], new: Sequence[Decision], name: 
 
 
 def _list_leaving(error: Contradiction) -> list[_Release]:
-    """Returns what newer splits and moves take back, so that their faces can leave their person."""
+    """Returns what newer splits and moves take back, so that each face that they name can leave its person."""
     releases = []
     for conflict in error.conflicts:
         if conflict.newest == conflict.number:
@@ -151,7 +152,9 @@ def _list_leaving(error: Contradiction) -> list[_Release]:
 
 
 def _find_holds(conflict: Conflict, joined: Sequence[tuple[int, frozenset[str]]]) -> list[_Release]:
-    """Returns a release for each older decision that joins leaving faces, directly or not, to the staying faces."""
+    """Returns a release for each older decision that joins faces that leave a person to faces that stay. The decision
+    may also join the faces through other decisions.
+    """
     # the sets of faces that the decisions and labels make one person, without the leaving faces
     groups: list[set[str]] = []
     for _, faces in joined:
@@ -198,7 +201,8 @@ def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: It
         if older is None or not places:
             continue
         taken[one.newer].append(TakenBack(one.older, places, one.effect, _find_places(people, older, one.others)))
-        # What the older decision takes back stays taken back if the user undoes the older decision later.
+        # The newer decision also takes back what the older decision takes back. An undo of the older decision then
+        # changes nothing for these faces.
         for earlier in older.takes_back:
             same = tuple(at for at in earlier.faces if _find_face(people, at) in one.faces)
             taken[one.newer] += [replace(earlier, faces=same)] if same else []
@@ -211,7 +215,7 @@ def _add_releases(people: PeopleNow, decisions: Sequence[Decision], releases: It
 
 
 def merge_taken(taken: Iterable[TakenBack]) -> tuple[TakenBack, ...]:
-    """Joins the items that have the same older decision, the same effect and the same others."""
+    """Joins the items that have the same older decision, the same effect and the same `others`."""
     faces: dict[tuple[int, str, tuple[FaceLocation, ...]], dict[FaceLocation, None]] = {}
     for one in taken:
         faces.setdefault((one.number, one.effect, one.others), {}).update(dict.fromkeys(one.faces))

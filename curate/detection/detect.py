@@ -61,7 +61,7 @@ def detect(
     if config.landmarks == "dlib":
         _record_landmark_models(ledger)
     finished = ledger.find_finished("detect", settings)
-    if config.landmarks is None:  # a photo that was searched with 68 landmarks is not searched again
+    if config.landmarks is None:  # a search with 68 landmarks also counts as a search without them
         finished |= ledger.find_finished("detect", {**settings, "landmarks": "dlib"})
     min_eyes = choose_min_eyes(config)
     photos = _list_photos(ledger, finished, min_eyes)
@@ -79,7 +79,7 @@ def detect(
         kept_out=read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person),
     )
     batches = split_into_batches(photos, PHOTOS_A_BATCH)
-    failures: dict[str, None] = {}  # Sentences in the order of their first mention.
+    failures: dict[str, None] = {}  # a dict, because it keeps the order and drops repeated sentences
     for done, batch in enumerate(map_batches(detect_one_batch, batches), 1):
         finished_photos, rows_to_record = _merge_with_earlier(batch.rows, earlier)
         ledger.record("detect", finished_photos, settings, rows_to_record)
@@ -259,8 +259,8 @@ def _search_photos(
     """Yields each photo, its pixels or the reason why it cannot be read, and its detections.
 
     The detections are None if the photo cannot be read or if the detector raised an error. On a device that computes
-    several photos at once, the detector first searches a group of photos. The second looks and the searches of turned
-    photos follow for each photo alone.
+    several photos at once, the detector first searches a group of photos. Then `find_faces` does the rest of the search
+    for each photo alone: second looks, and searches of the turned photo.
     """
     size = 1 if is_retry() else models.photos_at_once
     for group in gather_photos(read_photos(photos), len(photos), size):

@@ -51,7 +51,7 @@ def embed(
     ]
     embed_one_batch = partial(embed_batch, faces=config.faces, device=models.device_to_load, dataset=ledger.dataset)
     batches, done = make_batches(to_embed), 0
-    failures: dict[str, None] = {}  # Sentences in the order of their first mention.
+    failures: dict[str, None] = {}  # a dict, because it keeps the order and drops repeated sentences
     for batch, embedded in zip(batches, map_batches(embed_one_batch, batches), strict=True):
         ledger.record("embed", name_batch(batch), recognizer, embedded.rows)
         failures |= dict.fromkeys(embedded.failures)

@@ -51,7 +51,8 @@ def choose_face_models(ledger: Ledger, spec: str, device: str = "cpu") -> FaceMo
 
 
 def check_same_models(_: None, spec: str, device: str, sha256s: Sequence[str]) -> None:
-    """Loads the face models on a node of a cluster. Raises FaceModelError if the node has no such models, or others.
+    """Loads the face models on a node of a cluster. Raises FaceModelError if the node has no models of this spec, or if
+    its model files have other hashes.
 
     `sha256s` are the hashes of the driver's model files.
     """

@@ -26,8 +26,8 @@ from manifests.runtime.files import sha256_bytes
 # The box that dlib's detector would find for the face of a crop, in pixels of the crop. The distance between the eyes
 # is .41 of the side of the box (ours).
 _BOX_IN_CROP = np.array([103, 148, 410, 455])
-# The pixels of a crop that lie inside the photo are found on a small crop, which takes less than .25 ms. _VALID_SIDE is
-# the side of the small crop, in pixels (ours).
+# A small crop of the face tells which share of the crop lies inside the photo. This takes less than .25 ms. _VALID_SIDE
+# is the side of the small crop, in pixels (ours).
 _VALID_SIDE = 128
 
 

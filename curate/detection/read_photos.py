@@ -25,8 +25,8 @@ from manifests.stores.addresses import add_secrets
 MAX_PIXELS_AHEAD = 64_000_000
 
 
-# The uri of a file that contains a photo, and the sha256 of the file. The uri has the secrets of a web address, so a
-# source is written into no file.
+# The uri of a file that contains a photo, and the sha256 of the file. The uri may contain the password of a web
+# address, so a source is never written into a file.
 Source = tuple[str, str]
 
 
@@ -109,8 +109,8 @@ def gather_photos(
     """Yields groups of at most `size` of the `count` photos.
 
     A group of several photos has at most MAX_PIXELS_AHEAD pixels. If the group has fewer than `size` photos, or if the
-    next photo was decoded ahead, the next photo is in memory beside the group. The last group is yielded before
-    `photos` ends, because `guard_units` no longer guards a photo after the end.
+    next photo was decoded ahead, the next photo is in memory beside the group. The last group is yielded before the
+    iterator `photos` is at its end. After the end, a failure of the process ends the whole command (`guard_units`).
     """
     group: list[tuple[Photo, np.ndarray | str]] = []
     number = 0

@@ -112,7 +112,7 @@ def _is_whole(crop: Path, face: Face) -> bool:
 def find_reasons(faces: Sequence[Face], photos: Sequence[PhotoFacts], filters: FilterSet) -> list[str | None]:
     """Returns for each face the reason of the first filter that removes it, or None.
 
-    `photos` contains the facts about each face's photo.
+    `photos` has the width, the height and other facts of the photo of each face.
     """
     return pick_first_reasons(find_removals(faces, photos, filters), filters)
 
@@ -129,7 +129,7 @@ def count_removals(removals: np.ndarray, filters: FilterSet) -> dict[str, Any]:
     """Returns how many faces each filter removes, as a detail for the ledger. `removals` is bool (faces, filters).
 
     The count `alone` is the number of all faces that the filter removes. The count `first` leaves out the faces that an
-    earlier filter removes. The count `only` leaves out the faces that any other filter removes.
+    earlier filter removes. The count `only` is the number of faces that no other filter removes.
     """
     hits = removals.sum(1)
     first = removals & (removals.cumsum(1) == 1)

@@ -27,9 +27,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face
 from manifests.runtime.files import sha256_bytes
 
-_VERSION = 1  # Change this number with the damages or the formula, so that every dataset is calibrated again.
-# Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. With each
-# number, a share of .07 to .17 of the clear faces counted as poor.
+_VERSION = 1  # If the damages or the formula change, increase this number: every dataset is then calibrated again.
+# Number of good faces that are damaged (ours). We tried 16 to 128 faces, of one person and of many people. With each of
+# these numbers, a share of .07 to .17 of the clear faces counted as poor.
 _SAMPLE = 64
 _MIN_SAMPLE = 4  # With fewer than 4 good faces, the worth is not calibrated (ours).
 # If a tenth or more of the damaged faces has a worth above .5, the calibration is not used (ours). With such a

@@ -36,13 +36,13 @@ def find_faces(
     The scale of the search is chosen for faces whose eyes are at least `min_eyes` pixels apart. Smaller faces are also
     returned if the detector finds them. Faces with a low score or implausible landmarks get a second look
     (curate/faces/second_look.py). If a face is turned by about 90, 180 or 270 degrees, the whole photo is turned so
-    that this face is upright, and searched again. If no face has landmarks that fit, the photo is turned by all three
-    angles, and searched each time.
+    that this face is upright, and searched again. If `fits` returns False for every usable face, the photo is turned by
+    all three angles, and searched each time.
 
     Boxes and landmarks are in pixels of the photo before any turn. The first landmark is the eye that is on the left
     when the face is upright. `align_face` therefore turns every face upright. The result also contains faces for which
-    `fits` returns False: faces without a clear turn, and faces whose landmarks do not fit. If `upright` is not None, it
-    contains the faces that `FaceModels.detect_many` found in the photo.
+    `fits` returns False. If `upright` is not None, it contains the faces that `FaceModels.detect_many` found in the
+    photo.
     """
     faces = _look_at_turn(photo, models, min_eyes, 0, upright)
     looked = {0}

@@ -69,8 +69,9 @@ class FaceModels:
     """A detector and a recognizer.
 
     All arrays are in the memory of the CPU. In our tests with 1 to 8 threads, the number of threads did not change a
-    result. Another processor may change the last bits, because onnxruntime chooses its code by the processor's vector
-    instructions. Another device may change the last bits, too, and TensorRT may change more bits (docs/speed.md).
+    result. Another processor may change the last bits of a result, because onnxruntime chooses its code by the
+    processor's vector instructions. Another device may also change the last bits, and TensorRT may change more bits
+    (docs/speed.md).
     """
 
     spec: str  # `load_faces(spec)` loads the same models again; `spec` is never `auto`.
@@ -112,7 +113,7 @@ class FaceModels:
     notices: tuple[str, ...] = field(default=())  # Sentences for the user about the choice of the models.
     networks: tuple[Network, ...] = ()  # The detector and the recognizer; empty if onnxruntime does not run them.
     # Other processes load the models with this value of --device. The device is the CPU if the detector did not start
-    # on the chosen device. If only the recognizer did not start, the detector keeps the device in all processes.
+    # on the chosen device. If only the recognizer did not start, the value is the chosen device.
     device_to_load: str = "cpu"
 
     @property

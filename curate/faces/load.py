@@ -18,10 +18,10 @@ def load_faces(spec: str = "auto", threads: int = 1, device: str = "cpu") -> Fac
     `auto` uses a pack in ~/.insightface/models. If ~/.insightface/models has no pack, insightface downloads buffalo_l.
     If the download fails, dlib's models are used, with a notice. `threads` is the number of threads of onnxruntime. In
     our tests with 1 to 8 threads, the number of threads did not change a result. Another processor may change the last
-    bits, because onnxruntime chooses its code by the processor's vector instructions. `device` is `auto` or the name of
-    a device (curate/faces/networks/devices.py). dlib's models always run on the CPU. Raises NoSuchModels if the spec
-    names no models. Raises NoSuchDevice if the device is unknown or not installed. Raises FaceModelError if the models
-    cannot be loaded.
+    bits of a result, because onnxruntime chooses its code by the processor's vector instructions. `device` is `auto` or
+    the name of a device (curate/faces/networks/devices.py). dlib's models always run on the CPU. Raises NoSuchModels if
+    the spec names no models. Raises NoSuchDevice if the device is unknown or not installed. Raises FaceModelError if
+    the models cannot be loaded.
     """
     chosen = choose_device(device)
     if spec == "dlib":

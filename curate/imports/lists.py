@@ -128,7 +128,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
             f"{'it is' if ignored == 1 else 'they are'} in no person's folder or cannot be read."
         )
     if splits is not None:
-        by_name: dict[str, list[Path]] = {}  # path below SOURCE, of a picture or a person's folder -> pictures
+        by_name: dict[str, list[Path]] = {}  # path of a picture or of a person's folder, below SOURCE -> pictures
         for path in lists.photos:
             below = path.relative_to(source)
             for name in {normalise_name(below), normalise_name(below.parts[0])}:

@@ -159,7 +159,7 @@ def normalise_path(path: Path) -> str:
 
 
 def _tidy(path: Path) -> str:
-    """Returns a path without `..` and without repeated slashes. An address has no such parts."""
+    """Returns a local path without `..` and without repeated slashes, or the unchanged address of a file in a store."""
     return str(path) if isinstance(path, StorePath) else os.path.normpath(path)
 
 
@@ -174,7 +174,9 @@ class ConsentChanges:
     to_detect: list[str] = field(
         default_factory=list
     )  # Photos of `regained` in which the detector looks for faces again.
-    notices: list[str] = field(default_factory=list)  # About photos that lose their consent but have copies in use.
+    notices: list[str] = field(
+        default_factory=list
+    )  # Sentences about photos that lose their consent but have copies in use.
 
     @property
     def deletions(self) -> list[Deletion]:

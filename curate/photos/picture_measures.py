@@ -10,7 +10,7 @@ import numpy as np
 
 from manifests.pictures.images import Picture
 
-_SIDE = 128  # Width and height of the sample of pixels on which the measures are made (ours).
+_SIDE = 128  # Width and height, in pixels, of the reduced picture that is measured (ours).
 # A row of pixels belongs to a plain border if at least the share _PLAIN_SHARE of its pixels have nearly the median
 # colour of the row (ours). Nearly means that a pixel differs from the median by at most _PLAIN of the 256 levels in
 # each channel (ours). Text on a bar covers less than 30% of a row.

@@ -36,22 +36,25 @@ class FaceLookup:
     ) -> None:
         """`people` are the people among whom the lookup searches. A caller may change them.
 
-        `gone` are the ids of the photos that no file contains. `before` are the people before a decision file. If an
-        earlier line of the file has ended a person, a later line can still name the person's faces by the id of the
-        person. If `in_words` is true, sentences for the user name a decision in words, and otherwise by its number.
+        `gone` are the ids of the photos that no file contains. `before` are the people before a decision file. If a
+        person does not exist any more after an earlier line of the file, a later line can still name the person's faces
+        by the id of the person. If `in_words` is true, sentences for the user name a decision in words, and otherwise
+        by its number.
         """
         self.people, self._gone, self._before, self.in_words = people, gone, before or people, in_words
-        # face -> its person before the file, for the faces that the last splits of the file took out of people
+        # faces that the previous lines of the file split from their people: face -> its person before the file
         self.taken_out: dict[str, str] = {}
         self._face, self._finder = people.faces, people.finder
         self._identity, self._members = people.identity_of, people.members
 
     def look_into(self, people: PeopleNow) -> FaceLookup:
-        """Returns a lookup of `people`, a copy of the present people that will follow the lines of a decision file."""
+        """Returns a lookup of `people`, a copy of `self.people` to which the caller applies the lines of a decision
+        file.
+        """
         return FaceLookup(people, self._gone, self.people, self.in_words)
 
     def name_decision(self, decision: Decision) -> str:
-        """Returns what sentences for the user call a decision."""
+        """Returns the name of a decision for sentences that the user reads."""
         return name_in_words(decision, self.people) if self.in_words else name_by_number(decision)
 
     def complete_id(self, word: object) -> str:
@@ -179,7 +182,7 @@ class FaceLookup:
         return [face for face in self._before.members.get(identity, ()) if face in self._identity]
 
     def find_taken_out(self, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Returns the faces of `taken_out` whose person before the file is also the person of one of `faces`.
+        """Returns the faces of `taken_out` that had the same person before the file as one of `faces`.
 
         The returned faces are witnesses.
         """

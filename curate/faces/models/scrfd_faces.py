@@ -130,7 +130,9 @@ def _find_side(image: np.ndarray, eyes: float) -> float:
 
 
 def _choose_larger_input(detector: Scrfd, image: np.ndarray, eyes: float) -> int | None:
-    """Returns the longer side of the larger input for a photo, or None if the photo needs no larger input, or tiles."""
+    """Returns the longer side of the larger input for a photo, or None if the photo needs no larger input or needs
+    tiles.
+    """
     usual = detector.input_side
     if not (detector.is_free and usual < _find_side(image, eyes) <= LARGER_INPUT * usual):
         return None

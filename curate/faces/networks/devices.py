@@ -89,7 +89,7 @@ def list_devices() -> Sequence[str]:
     """Returns the names of the devices for which the installed onnxruntime has a provider."""
     try:
         import onnxruntime
-    except ImportError:  # dlib's models need no onnxruntime; loading an InsightFace pack says that it is missing
+    except ImportError:  # dlib's models run without onnxruntime; `load_insightface` reports a missing onnxruntime
         return [CPU.name]
     providers = onnxruntime.get_available_providers()
     return [device.name for device in DEVICES.values() if device is CPU or device.provider in providers]

@@ -33,7 +33,7 @@ def search_approximately(
 
     Row i is the unit row `embeddings[order[i]]`, float32 (d,). `rows`, int32 (n, k), gets row numbers, and -1 if the
     search finds fewer than k neighbours. `cosines`, float32 (n, k), gets cosines, rounded to 1e-6. A row is compared
-    with the neighbours of a neighbour only if both cosines are at least `min_cosine`.
+    with a neighbour of its neighbour only if both pairs of neighbours have a cosine of `min_cosine` or more.
     """
     n, k = rows.shape
     rotation, index = _make_index(embeddings, order)
@@ -69,7 +69,7 @@ def _make_rotation(d: int) -> faiss.LinearTransform:
     """Returns a random rotation of d dimensions, computed with the method of Gram and Schmidt.
 
     faiss.RandomRotationMatrix uses LAPACK, whose last bits depend on the number of threads. The index, and therefore
-    the neighbours, would depend on them too.
+    the neighbours, would also depend on the number of threads.
     """
     rows = np.random.default_rng(1).normal(size=(d, d))
     for i in range(d):
@@ -91,7 +91,7 @@ def _compare_neighbours_of_neighbours(
         near = before[part, :_NEAR]  # (q, near)
         candidates = np.where(near[:, :, None] >= 0, before[near, :_NEAR_OF_NEAR], -1).reshape(len(near), -1)
         candidates = _drop_known(candidates, rows[part], np.arange(part.start, part.stop))
-        # The -1 of every row are at the end. Only the columns with a candidate are computed.
+        # In every row, the values -1 are at the end. Only the columns with a candidate are computed.
         candidates = np.ascontiguousarray(candidates[:, : int((candidates >= 0).sum(axis=1).max())])
         both = np.concatenate([rows[part], candidates], axis=1)
         cosine = np.concatenate([cosines[part], _compute_cosines(vectors, embeddings, order, candidates)], axis=1)
@@ -103,7 +103,7 @@ def _drop_known(candidates: np.ndarray, known: np.ndarray, own: np.ndarray) -> n
 
     The candidates in `known` (q, k), and the row `own` (q,) itself, are left out.
     """
-    # A candidate is an odd key, and a known row is the even key before it.
+    # The key of row r is 2 r for a known row, and 2 r + 1 for a candidate.
     keys = np.concatenate([own[:, None] * 2, known.astype(np.int64) * 2, candidates.astype(np.int64) * 2 + 1], axis=1)
     keys.sort(axis=1)
     is_new = (keys % 2 == 1) & (keys > 0)

@@ -28,7 +28,9 @@ _NEAREST_GROUPS = 32  # A new face is compared with the 32 groups that have the 
 
 @dataclass(frozen=True)
 class EarlierGrouping:
-    """The last grouping of n faces, of which some are new."""
+    """The results of the last grouping, in arrays with an entry for each of the n faces of today, also for new
+    faces.
+    """
 
     groups: np.ndarray  # int64 (n,): the group of each face, numbered from 0 without gaps; -1 for a new face
     confidence: np.ndarray  # float32 (n,), see `Grouping`; any number for a new face
@@ -167,7 +169,7 @@ def _make_graph(
     photos: np.ndarray,
     forbidden_pairs: np.ndarray,
 ) -> tuple[Graph, np.ndarray]:
-    """Returns the graph of the nodes without pairs, and whether each node has a strong face, bool (nodes,).
+    """Returns a graph of the nodes, still without pairs, and whether each node has a strong face, bool (nodes,).
 
     The sums and sizes of a strong node contain only its strong faces, because weak faces do not change a centre.
     """
@@ -184,7 +186,7 @@ def _make_graph(
 def _measure_confidence(embeddings: np.ndarray, labels: np.ndarray, earlier: EarlierGrouping) -> np.ndarray:
     """Returns the mean cosine of each face to the other faces of its group, float32 (n,).
 
-    Only the groups are measured that have other faces than in the earlier grouping.
+    The groups that have the same faces as in the earlier grouping are not measured again.
     """
     groups, count = earlier.groups, np.bincount(labels)
     first, last = np.full(len(count), np.iinfo(np.int64).max), np.full(len(count), -1)

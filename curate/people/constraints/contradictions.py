@@ -1,4 +1,6 @@
-"""Describes which decisions contradict each other, for the user and for a newer decision that takes older ones back."""
+"""Describes which decisions contradict each other, for the user and for a newer decision that takes older decisions
+back.
+"""
 
 from __future__ import annotations
 

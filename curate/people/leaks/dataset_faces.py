@@ -104,8 +104,8 @@ def raise_threshold(rules: Rules, vectors: np.ndarray, people: Sequence[str]) ->
 
     `vectors` are the unit embeddings of both collections, float32 (n, d). `people` names the person of each row.
     `same_person`, the cosine from which two faces count as one person, is calibrated on both collections together.
-    Together, they have more pairs of strangers than each alone, so they need a higher threshold. The threshold never
-    becomes lower than in `rules`.
+    Both collections together have more pairs of strangers than each alone, and therefore need a higher threshold. The
+    threshold never becomes lower than in `rules`.
     """
     calibrated = calibrate_on_people(vectors, people)
     if calibrated is None or calibrated[0] <= rules.same_person:
@@ -114,9 +114,9 @@ def raise_threshold(rules: Rules, vectors: np.ndarray, people: Sequence[str]) ->
 
 
 def make_usual_rules(same_person: float) -> Rules:
-    """Returns the rules for faces that no dataset has: those of curation with the usual settings.
+    """Returns the rules for faces that are in no dataset: the rules of a curation with the usual settings.
 
-    `same_person` is as in `FaceModels`. The share of the pairs of strangers that reach it is not known, so it is NaN.
+    `same_person` is as in `FaceModels`. `false_match_rate` is NaN, because it is not known.
     """
     usual = DedupeRules()
     names = {field.name for field in fields(Rules)} - {"same_person", "false_match_rate"}
@@ -126,7 +126,8 @@ def make_usual_rules(same_person: float) -> Rules:
 
 
 def measure_false_matches(rules: Rules, vectors: np.ndarray, people: Sequence[str]) -> Rules:
-    """Returns the rules with the share of the pairs of strangers among `people` that reach the threshold.
+    """Returns `rules` with a new `false_match_rate`: the share of the pairs of strangers among `people` whose cosine
+    reaches the threshold.
 
     `vectors` and `people` are as in `raise_threshold`. The share is measured on at most _SAMPLE faces. Without a pair
     of strangers, the share is NaN.

@@ -24,12 +24,12 @@ def restore_groups(
 
     `group_of` maps a face to its group in the last grouping, and `grouped` has the numbers of the decisions that were
     in force then. `log` are all decisions until now. The result is int64 (n,). If a merge or a move was undone, its
-    sides are different groups again. If a split or a move was undone, its faces join the faces from which it had
-    separated them. If those faces are in several groups, the group of the faces that no other split or move names is
-    used (ours). If other splits or moves name all of those faces, the group of the faces that left earliest is used. If
-    several groups remain, the largest group is used. A decision that a newer decision takes back counts as in force,
-    because the newer decision also says where the faces belong. If both decisions are undone, the newer decision is
-    removed first.
+    sides are different groups again. If a split or a move was undone, the faces that it took out of a person join the
+    faces that stayed. If the faces that stayed are in several groups, the group of those that no other split or move
+    names is used (ours). If other splits or moves name all faces that stayed, the group of the faces that left earliest
+    is used. If several groups remain, the largest group is used. A decision that a newer decision takes back counts as
+    in force, because the newer decision also says where the faces belong. If both decisions are undone, the newer
+    decision is removed first.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     names = [group_of.get(face, face) for face in face_ids]
@@ -43,7 +43,7 @@ def restore_groups(
         faces = (finder.find(place)[0] for place in part)
         return [row_of[face.representative] for face in faces if face is not None and face.representative in row_of]
 
-    named: dict[int, list[int]] = defaultdict(list)  # row -> numbers of the splits and moves that took it out
+    named: dict[int, list[int]] = defaultdict(list)  # row -> numbers of the splits and moves of this face
     for one in log:
         if one.number in grouped and one.kind in ("split", "move"):
             for row in find_rows(one.parts[0]):
@@ -65,7 +65,7 @@ def _find_leaving(numbers: Sequence[int], undone: int, in_force: Collection[int]
     0 if the face did not leave.
 
     `numbers` are the splits and moves that name the face. The result is infinite if the face left later and a decision
-    in force says so. Later decisions that were undone have no effect any more.
+    in force says so. A later decision that was undone does not count.
     """
     if any(number > undone and number in in_force for number in numbers):
         return math.inf

@@ -32,7 +32,7 @@ from manifests.ledger.records import Face, Identity, Membership
 class Change:
     """What decisions change."""
 
-    # The new rows of faces: a decision drops the face, its photo loses the consent, or an undo brings it back.
+    # The new rows of faces that a decision drops, whose photo loses its consent, or that an undo brings back.
     faces: list[Face]
     owner: dict[str, str]  # The person of each face of the people whom the decisions may change.
     identities: list[Identity]  # The new rows of the people whom the decisions may change.
@@ -311,7 +311,8 @@ class PeopleNow:
         return list(rows.values())
 
     def _restore_rows(self, drop: Decision) -> list[Face]:
-        """Returns the rows that the faces of a drop get if the drop is taken back. The last grouping contains the drop.
+        """Returns the rows that the faces of `drop` get if it is taken back. `drop` must be a decision of the last
+        grouping.
 
         The next grouping finds out which of the faces are near-duplicates of each other, so all of the faces become
         faces in use.

@@ -218,7 +218,7 @@ def _cut_large_groups(
     """
     for group in groups:
         limit = int(MAX_LOSS * sum(shared.faces[unit] for unit in group))
-        for name, part in (("test", 0.5), ("val", 1.0)):  # for test, half of the limit may be used; for val, the rest
+        for name, part in (("test", 0.5), ("val", 1.0)):  # test may use half of `limit`, and val may use the rest
             if len(group) > _count_room(shares[name], len(split_of)):
                 units = [unit for unit in group if split_of[unit] == "train"]
                 wanted = int(shares[name] * len(group) + 0.5) - sum(split_of[unit] == name for unit in group)

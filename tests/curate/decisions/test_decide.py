@@ -78,13 +78,13 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
     face = name_faces(dataset)
     apart, together = [], []
     for group in (range(4), range(4, 8), range(8, 10)):
-        # For each person of the group, a decision takes the first photo away from the person.
+        # One command separates the face in the first photo of each person of the group from the person.
         decide(dataset, [{"kind": "split", "faces": [face[f"{i}/0"]]} for i in group])
         apart += [(face[f"{i}/0"], [face[f"{i}/{n}"] for n in (1, 2, 3)]) for i in group]
         if (i := group[-1]) % 4 == 3:
             save(photos / f"person{i}" / f"new{i}.png", photo([i], 40 + i))
             curated(photos, dataset)
-    for i in range(10):  # each of these first photos is merged with the next of the ten people
+    for i in range(10):  # the first photo of person i is merged with person i + 1
         before = who(dataset)
         other = face[f"{(i + 1) % 10}/1"]
         sides = [[f for f, p in before.items() if p == before[one]] for one in (face[f"{i}/0"], other)]

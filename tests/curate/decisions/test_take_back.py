@@ -124,7 +124,8 @@ def test_a_chain_of_decisions_takes_back_only_what_it_contradicts(made: Made, se
             continue  # in a file, the faces of two splits in a row stay apart
         chain += requests
         batches.append(record(desk, requests))
-        # Only the faces of one person are no longer apart. A split or move says anew from whom its faces are apart.
+        # Only the faces of one person are no longer apart. After a newer split or move, the faces that it names are
+        # apart from other people than before.
         faces, links = resolve(desk)
         block = dict(zip(faces, links.block.tolist(), strict=True))
         named = {face for request in requests for face in request.get("faces", ())}

@@ -19,8 +19,8 @@ from tests.doubles.curation import album, curated, curated_album, install, rows
 def calls(monkeypatch) -> list[int]:
     """Returns a list that grows by the number of faces of each full grouping.
 
-    The embeddings of the doubles have three dimensions, so their threshold cannot be calibrated. Each full grouping
-    therefore gets evidence from here. No two people of the doubles have a cosine above .58.
+    The embeddings of the doubles have three dimensions, so their threshold cannot be calibrated. The fixture therefore
+    gives evidence to each full grouping. No two people of the doubles have a cosine above .58.
     """
     counts = list[int]()
 
