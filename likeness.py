@@ -134,7 +134,7 @@ def run(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Do the whole main job: curate photos, freeze a test set, train the recipe tiny, evaluate it, write the report.
+    """Run all stages: curate photos, freeze a test set, train and evaluate the recipe tiny, write the report.
 
     Run the same command again to resume the job. Use `likeness train` for other recipes, because other recipes need
     more files or options.
@@ -256,7 +256,7 @@ def demo(
     images: Annotated[int, flag("--images", low=1)] = 2400,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
 ) -> None:
-    """Do the main job without a network, to test every stage.
+    """Run all stages on example photos, to test every stage. No internet connection is needed.
 
     The photos are variations of eight faces in installed packages.
 

@@ -202,7 +202,7 @@ FLAGS = {
     "--all-systems": ("", "Also compare results without references, and with fewer or wrong references"),
     "--slices": (
         "COLUMNS",
-        "Also average slices of the set by these columns of docs/evaluate.md, separated by commas, or all",
+        "Divide the set by these columns of docs/evaluate.md, separated by commas, or all, and also average each part",
     ),
     "--leave-out-seen": (
         "",
@@ -224,7 +224,10 @@ FLAGS = {
         "LAYOUT",
         "The layout of the published test set: a name of docs/benchmarks.md, or a .toml file of patterns",
     ),
-    "--crops": ("VERSION", "The training crops to write: original, or best for the crops that iterate cleaned"),
+    "--crops": (
+        "VERSION",
+        "The crops of the training faces to write: original, or best (the versions that iterate cleaned)",
+    ),
     "--shard-mib": ("MIB", "The largest size of a shard, in MiB"),
     "--with-names": ("", "Also write the names of people"),
     "--with-images": ("", "Also write the images"),
